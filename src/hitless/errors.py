@@ -1,0 +1,79 @@
+"""Every error that a person may see: what happened, where, and what mends it.
+
+Subclasses are chosen by *who must act*. Each has a stable `code` for machines and the exit code of the command line's
+contract. Nothing here holds a secret: `details` is printed and sent over the API as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class HitlessError(Exception):
+    """An error with a message for people (where, what), a hint (what mends it) and a code for machines."""
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details or {}
+
+    def to_json(self) -> dict[str, Any]:
+        """The one JSON shape of an error: code, message, hint, details."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "details": self.details}
+
+
+class UsageError(HitlessError):
+    """The command was called with options or arguments that cannot be accepted."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ServiceFileError(HitlessError):
+    """serverless.yml, or a file that it names, cannot be accepted; the author of the service acts."""
+
+    code = "invalid_service"
+    exit_code = 2
+
+
+class BuildError(HitlessError):
+    """The artifact cannot be built from the service's folder; the author of the service acts."""
+
+    code = "build_failed"
+    exit_code = 2
+
+
+class CandidateFailedError(HitlessError):
+    """A candidate release was never ready, or failed its smoke requests; the author of the service acts."""
+
+    code = "candidate_failed"
+    exit_code = 3
+
+
+class EngineNotRunningError(HitlessError):
+    """No engine runs on this data folder."""
+
+    code = "engine_not_running"
+    exit_code = 5
+
+
+class EngineError(HitlessError):
+    """A part of the engine did not do what it was told; the operator of the machine acts."""
+
+    code = "engine_failed"
+
+
+class MachineError(HitlessError):
+    """The machine lacks something: HAProxy, a free port, a writable folder, disk space; its operator acts."""
+
+    code = "machine"
+
+
+class ConflictError(HitlessError):
+    """What was asked for cannot be done in the present state (another engine, no earlier release, no free pool)."""
+
+    code = "conflict"
