@@ -1,0 +1,137 @@
+"""What a service is: functions, routes, stages, settings. What drives a release reads these and nothing else.
+
+Frozen and comparable, so that "unchanged" is `==`. What may be a secret (environment, headers, bodies) is kept out of
+`repr`, so that it reaches no log and no traceback. Only `load.py` makes them from a file, only `document.py` from JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from hitless.service.strategy import AllAtOnce, Strategy
+
+DEFAULT_TIMEOUT_S = 6
+"""Serverless Framework's default, not Lambda's (3 s)."""
+
+DEFAULT_MEMORY_MB = 1024
+DEFAULT_WORKERS = 2
+DEFAULT_REGION = "us-east-1"
+
+
+class Home(StrEnum):
+    """Where a stage runs."""
+
+    ENGINE = "engine"
+    AWS = "aws"
+
+
+class Approval(StrEnum):
+    """Whether the pipeline asks a person before it ships."""
+
+    NONE = "none"
+    MANUAL = "manual"
+
+
+class Nat(StrEnum):
+    """NAT gateways of a stage's network on AWS."""
+
+    SINGLE = "single"
+    PER_AZ = "per-az"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method (or ANY) and an API Gateway resource path: `/zones/{area}/{city}`, `/{proxy+}`, the root `/`."""
+
+    method: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function of the service. `handler` is `src/handlers.zones`: module path, dot, attribute."""
+
+    name: str
+    handler: str
+    runtime: str = "python3.11"
+    architecture: str = "x86_64"
+    memory_mb: int = DEFAULT_MEMORY_MB
+    timeout_s: int = DEFAULT_TIMEOUT_S
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    routes: tuple[Route, ...] = ()
+    package_patterns: tuple[str, ...] = ()
+    workers: int = DEFAULT_WORKERS
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeRequest:
+    """A request that a candidate must answer with `status` before it gets traffic. `path` may carry a query."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: str | None = field(default=None, repr=False)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmSettings:
+    """When a candidate's own traffic shifts it back: failed share, judged from that many requests on."""
+
+    error_rate_percent: float = 1
+    minimum_requests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 takes a free one."""
+
+    name: str
+    branch: str
+    home: Home = Home.ENGINE
+    host: str = "127.0.0.1"
+    port: int = 8080
+    strategy: Strategy = AllAtOnce()  # noqa: RUF009 - frozen
+    approval: Approval = Approval.NONE
+    rehearsal: bool = False
+    shield: bool = True
+    nat: Nat = Nat.SINGLE
+    domain: str | None = None
+    smoke: tuple[SmokeRequest, ...] = ()
+    alarms: AlarmSettings = AlarmSettings()
+    release_header: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A whole serverless.yml, read for one stage.
+
+    `notices` are sentences, `serverless.yml:12: functions.api.layers: …`, on what works on AWS and not here.
+    `package_patterns` are the service's own; with `individually` a function's follow them.
+    """
+
+    name: str
+    folder: Path
+    file: Path
+    stage: str
+    region: str
+    stages: tuple[StageSettings, ...]
+    functions: tuple[Function, ...]
+    individually: bool = False
+    package_patterns: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> StageSettings:
+        """Of the stage that the file was read for; loading has made sure that it is there."""
+        return next(stage for stage in self.stages if stage.name == self.stage)
+
+    def function(self, name: str) -> Function | None:
+        """The function of that name, or None."""
+        return next((function for function in self.functions if function.name == name), None)

@@ -1,0 +1,123 @@
+"""Which route a request takes: API Gateway's REST rules, as regular expressions and an order. Pure.
+
+API Gateway chooses by the pair of resource and method: of all routes that match both, the one whose segments, from the
+left, are more specific wins (literal, then `{param}`, then `{proxy+}`); on one resource a method's own route wins over ANY.
+It goes back up the tree: POST /jobs/x is served by ANY /{proxy+} where /jobs/{id} knows GET only (measured on the real
+one: ministackorg/ministack#1423, floci-io/floci#3399). `order_routes` sorts so that the first match is that route.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hitless.service.model import Route
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+"""What API Gateway knows; ANY stands for all of them."""
+
+ANY = "ANY"
+
+_LITERAL = re.compile(r"[A-Za-z0-9._:-]+")
+_PARAMETER = re.compile(r"\{([A-Za-z0-9._:-]+)(\+?)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two routes (by their index in what was asked) that API Gateway does not accept together, and why."""
+
+    first: int
+    second: int
+    reason: str
+
+
+def normal_path(path: str) -> str:
+    """With a leading slash and without a trailing one, as Serverless Framework reads paths: `zones/` is `/zones`."""
+    return "/" + path.removeprefix("/").removesuffix("/")
+
+
+def path_fault(path: str) -> str | None:
+    """Why API Gateway refuses this (normal) path, as a sentence's end, or None."""
+    parts = segments(path)
+    names = [name for name, _ in _parameters(parts)]
+    for part in parts:
+        if not part:
+            return "has an empty segment"
+        if not (_LITERAL.fullmatch(part) or _PARAMETER.fullmatch(part)):
+            return f"has the segment {part!r}; a segment is letters, digits and . _ : - or one whole {{parameter}}"
+    if any(_rank(part) == 2 for part in parts[:-1]):
+        return "has a greedy parameter {…+} that is not the last segment"
+    if len(set(names)) < len(names):
+        return "names a parameter twice"
+    return None
+
+
+def segments(path: str) -> tuple[str, ...]:
+    """`/zones/{area}` → ("zones", "{area}"); the root has none."""
+    return tuple(path[1:].split("/")) if path != "/" else ()
+
+
+def parameters(path: str) -> tuple[str, ...]:
+    """The parameters' names in order: what the groups of `compile_route` stand for."""
+    return tuple(name for name, _ in _parameters(segments(path)))
+
+
+def is_literal(path: str) -> bool:
+    """Without a parameter, so that the path itself can be looked up."""
+    return not parameters(path)
+
+
+def compile_route(path: str) -> str:
+    """The source of an anchored-by-the-caller regular expression, one group a parameter in order.
+
+    Good for Python (`fullmatch`) and PCRE. A group carries its parameter's name where that is an identifier; that of
+    `{zone-id}` has none, so readers pair `parameters(path)` with the groups instead of asking by name.
+    """
+    return "/" + "/".join(_pattern(part) for part in segments(path))
+
+
+def order_routes(routes: Iterable[Route]) -> list[Route]:
+    """Most specific first: the first whose method and path match a request is the one that API Gateway takes."""
+    return sorted(routes, key=lambda route: (*_specificity(route), route.path, route.method))
+
+
+def find_conflict(routes: Sequence[Route]) -> Conflict | None:
+    """The first pair that API Gateway refuses: one method and path twice, or two variable siblings under one parent."""
+    seen: dict[Route, int] = {}
+    variable: dict[tuple[str, ...], tuple[str, int]] = {}
+    for index, route in enumerate(routes):
+        if (earlier := seen.setdefault(route, index)) != index:
+            return Conflict(earlier, index, f"{route} is routed twice")
+        parts = segments(route.path)
+        for depth, part in enumerate(parts):
+            if _rank(part) == 0:
+                continue
+            known, owner = variable.setdefault(parts[:depth], (part, index))
+            if known != part:
+                parent = "/" + "/".join(parts[:depth])
+                return Conflict(
+                    owner, index, f"{known} and {part} are both variable parts under {parent}; API Gateway allows one"
+                )
+    return None
+
+
+def _parameters(parts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(found[1], found[2]) for part in parts if (found := _PARAMETER.fullmatch(part))]
+
+
+def _rank(part: str) -> int:
+    found = _PARAMETER.fullmatch(part)
+    return 0 if found is None else 2 if found[2] else 1
+
+
+def _specificity(route: Route) -> tuple[tuple[int, ...], bool]:
+    return tuple(_rank(part) for part in segments(route.path)), route.method == ANY
+
+
+def _pattern(part: str) -> str:
+    found = _PARAMETER.fullmatch(part)
+    if found is None:
+        return re.escape(part)
+    body = ".+" if found[2] else "[^/]+"
+    return f"(?P<{found[1]}>{body})" if found[1].isidentifier() and found[1].isascii() else f"({body})"
