@@ -1,1 +1,7 @@
+"""Reproducible artifacts of a service: built, stored, unpacked."""
 
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact, BuildResult
+from hitless.artifact.store import ArtifactStore
+
+__all__ = ["Artifact", "ArtifactStore", "BuildResult", "build"]

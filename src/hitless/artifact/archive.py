@@ -1,0 +1,130 @@
+"""Zips whose bytes depend on nothing but names, contents and the executable bit.
+
+Every entry has one date (the format's first), one origin (Unix), mode 0644 or 0755 and is stored, not deflated: Python
+uses whichever zlib it was built with, and zlib and zlib-ng give different bytes for the same file at the same level
+(docs/decisions/artifacts.md). The order is the caller's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from hitless.artifact.model import UNPACKED_LIMIT_BYTES
+from hitless.artifact.names import shown
+from hitless.errors import BuildError, EngineError
+
+_DATE = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file to be put into a zip: `source` is its bytes, or where they are."""
+
+    name: str
+    source: Path | bytes
+    executable: bool = False
+
+
+def write(target: Path, members: Iterable[Member], *, prefix: Path | None = None) -> int:
+    """Write `members` in their order into a new zip, after those of the zip `prefix`, and put it on disk.
+
+    Returns the bytes of all files, unpacked. Raises BuildError for a file that cannot be read or goes over Lambda's
+    limit; OSError where `target` cannot be written.
+    """
+    if prefix is not None:
+        shutil.copyfile(prefix, target)
+    with zipfile.ZipFile(target, "x" if prefix is None else "a", zipfile.ZIP_STORED) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+        for member in members:
+            total += _add(archive, member)
+            _check_limit(total, archive)
+    with target.open("rb") as written:
+        os.fsync(written.fileno())
+    return total
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:` and the hexadecimal SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def entries_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of a zip, in its own order."""
+    return [info for info in archive.infolist() if not info.is_dir()]
+
+
+def is_executable(info: zipfile.ZipInfo) -> bool:
+    """Whether the entry is stored with mode 0755."""
+    return bool((info.external_attr >> 16) & stat.S_IXUSR)
+
+
+def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    """Write one entry to `target`, a new file, read-only. Its CRC is checked; raises EngineError where it is wrong."""
+    try:
+        with archive.open(info) as source, target.open("xb") as out:
+            shutil.copyfileobj(source, out, _CHUNK_BYTES)
+            os.fchmod(out.fileno(), 0o555 if is_executable(info) else 0o444)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise EngineError(
+            f"the artifact is damaged at {shown(info.filename)}: {error}", hint="deploy it anew"
+        ) from error
+
+
+def _add(archive: zipfile.ZipFile, member: Member) -> int:
+    info = zipfile.ZipInfo(member.name, _DATE)
+    info.create_system = _UNIX
+    info.external_attr = (stat.S_IFREG | (0o755 if member.executable else 0o644)) << 16
+    if isinstance(member.source, bytes):
+        archive.writestr(info, member.source)
+        return len(member.source)
+    with _opened(member.name, member.source) as source, archive.open(info, "w") as out:
+        return _copied(member.name, source, out)
+
+
+def _opened(name: str, path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BuildError(
+            f"{name}: the file cannot be read: {error.strerror}",
+            hint="mend its permissions, or leave it out by package.patterns",
+        ) from error
+
+
+def _copied(name: str, source: BinaryIO, out: IO[bytes]) -> int:
+    copied = 0
+    while True:
+        try:
+            chunk = source.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise BuildError(
+                f"{name}: reading the file failed: {error.strerror}", hint="see whether its disk is sound"
+            ) from error
+        if not chunk:
+            return copied
+        out.write(chunk)
+        copied += len(chunk)
+        if copied > UNPACKED_LIMIT_BYTES:
+            return copied
+
+
+def _check_limit(total: int, archive: zipfile.ZipFile) -> None:
+    if total <= UNPACKED_LIMIT_BYTES:
+        return
+    largest = sorted(archive.infolist(), key=lambda info: info.file_size, reverse=True)[:3]
+    names = ", ".join(f"{shown(info.filename)} ({info.file_size / 1e6:.1f} MB)" for info in largest)
+    raise BuildError(
+        f"the package unpacks to more than Lambda's limit of {UNPACKED_LIMIT_BYTES:,} bytes",
+        hint=f"leave out by package.patterns what the functions do not need; the largest so far: {names}",
+    )

@@ -1,0 +1,247 @@
+"""A service's folder into artifacts: select the code, install or fetch the dependencies, zip, store.
+
+Files of the service win over files of a dependency with the same name, as an import would find them first in a folder
+that both were copied to; each is named in a warning. An artifact has its dependencies first, then its code, each sorted:
+so the cached zip of the dependencies is the beginning of the artifact.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hitless.artifact import archive, dependencies
+from hitless.artifact.archive import Member
+from hitless.artifact.dependencies import Dependencies, Installer
+from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult, FunctionSource, ServiceSource
+from hitless.artifact.names import case_collisions, flaw, shown
+from hitless.artifact.patterns import PackagePatterns
+from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
+from hitless.artifact.selection import Walk
+from hitless.artifact.store import ArtifactStore, Workspace
+from hitless.artifact.target import Host, Target
+from hitless.artifact.uv import Uv
+from hitless.errors import BuildError
+
+_OTHER_LOCKS = ("uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock")
+_SHOWN_AT_MOST = 5
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+
+
+def build(
+    service: ServiceSource,
+    store: ArtifactStore,
+    *,
+    say: Callable[[str], None],
+    extra_files: Mapping[str, bytes] = NO_FILES,
+    installer: Installer | None = None,
+    host: Host | None = None,
+) -> BuildResult:
+    """Build the artifacts of all functions of `service` into `store`.
+
+    `say` gets a sentence for each step that takes time; `extra_files` (name → bytes) are added to every artifact, in
+    place of a file of that name. `installer` and `host` are uv with this process's environment, and this machine.
+    Raises BuildError (the service is at fault) or MachineError (disk, permissions); then nothing half-done is left.
+    """
+    started = time.monotonic()
+    with store.working() as workspace:
+        one = _Build(
+            service, store, say, extra_files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
+            read_requirements(service.folder),
+        )  # fmt: skip
+        result = one.run()
+    count = len({artifact.digest for artifact in result.by_function.values()})
+    say(f"built {count} artifact{'s' if count != 1 else ''} in {time.monotonic() - started:.2f} s")
+    return result
+
+
+@dataclass(slots=True)
+class _Build:
+    service: ServiceSource
+    store: ArtifactStore
+    say: Callable[[str], None]
+    extra_files: Mapping[str, bytes]
+    installer: Installer
+    host: Host
+    workspace: Workspace
+    requirements: Requirements
+    warnings: list[str] = field(default_factory=list)
+    code: dict[tuple[str, ...], dict[str, Member]] = field(default_factory=dict)
+    installed: dict[Target, Dependencies] = field(default_factory=dict)
+    made: dict[tuple[tuple[str, ...], Target], Artifact] = field(default_factory=dict)
+    unportable: dict[Target, BuildError] = field(default_factory=dict)
+
+    def run(self) -> BuildResult:
+        """All functions in the file's order; equal packages are built once."""
+        by_function: dict[str, Artifact] = {}
+        portable: dict[str, Artifact] = {}
+        for function in self.service.functions:
+            declared = Target(function.runtime, function.architecture)
+            patterns = self._patterns_of(function)
+            if different := self.host.differences(declared):
+                self._warn(
+                    f"{declared} is declared, but here {'; '.join(different)}: what runs here is built for this machine"
+                    " from the same requirements, and is never promoted or sent to AWS"
+                )
+                if (made := self._portable(patterns, declared)) is not None:
+                    portable[function.name] = made
+                by_function[function.name] = self._artifact(patterns, self.host.target, declared)
+            else:
+                by_function[function.name] = portable[function.name] = self._artifact(patterns, declared, declared)
+            self._check_handler(function, patterns)
+        self._warn_of_requirements()
+        return BuildResult(by_function, portable, tuple(self.warnings))
+
+    def _patterns_of(self, function: FunctionSource) -> tuple[str, ...]:
+        own = function.package_patterns if self.service.individually else ()
+        if function.package_patterns and not self.service.individually:
+            self._warn("package.patterns of a function count only with package.individually: true, as in Serverless")
+        return (*self.service.package_patterns, *own)
+
+    def _portable(self, patterns: tuple[str, ...], declared: Target) -> Artifact | None:
+        """The artifact for the declared platform, where this machine is another: its lack stops promotion, not work here."""
+        if declared not in self.unportable:
+            try:
+                return self._artifact(patterns, declared, declared)
+            except BuildError as error:
+                if declared in self.installed:
+                    raise  # the code is at fault, not what can be installed
+                self.unportable[declared] = error
+        self._warn(
+            f"no artifact for {declared}, so this release cannot be promoted: {self.unportable[declared].message}"
+        )
+        return None
+
+    def _artifact(self, patterns: tuple[str, ...], target: Target, declared: Target) -> Artifact:
+        known = self.made.get((patterns, target))
+        if known is None:
+            known = self.made[patterns, target] = self._pack(self._code(patterns), self._dependencies(target), target)
+        return Artifact(
+            known.digest,
+            known.zip_bytes,
+            known.unpacked_bytes,
+            bool(target.host),
+            declared.runtime,
+            declared.architecture,
+        )
+
+    def _code(self, patterns: tuple[str, ...]) -> dict[str, Member]:
+        """The code of a package by name, sorted, generated files included."""
+        if patterns in self.code:
+            return self.code[patterns]
+        folder = self.service.folder
+        data = os.path.realpath(self.store.root.parent)
+        if data == os.path.realpath(folder):
+            raise BuildError("the data folder is the service's own folder", hint="choose another by --data-dir")
+        walk = Walk(folder, PackagePatterns((f"!{self.service.file.name}", *patterns)), frozenset({data}))
+        code = {file.name: Member(file.name, file.path, file.executable) for file in walk.files()}
+        self.warnings += walk.notices
+        for name, content in self.extra_files.items():
+            if why := flaw(name):
+                raise BuildError(f"generated file {shown(name)}: the name {why}", hint="use a relative name")
+            code[name] = Member(name, content)
+        if not code:
+            raise BuildError(
+                "the package is empty: no file of the service's folder is left by package.patterns",
+                hint="the last pattern that matches a file decides; write the folders to keep after '!**'",
+            )
+        self.code[patterns] = dict(sorted(code.items()))
+        return self.code[patterns]
+
+    def _dependencies(self, target: Target) -> Dependencies | None:
+        if not self.requirements.required:
+            return None
+        if target not in self.installed:
+            self.installed[target] = self._cached_or_installed(target)
+        return self.installed[target]
+
+    def _cached_or_installed(self, target: Target) -> Dependencies:
+        folder, held = self.service.folder, (self.workspace.lock_fd,)
+        key = dependencies.key_of(folder, self.requirements, target, self.installer.settings())
+        entry = self.store.cached(key)
+        if entry is None:
+            count = len(self.requirements.required)
+            self.say(f"installing {count} requirement{'s' if count != 1 else ''} for {target}")
+            fresh = self.workspace.folder / f"dependencies-{key}"
+            dependencies.install(folder, self.requirements, target, self.installer, fresh, held=held)
+            if read_requirements(folder) != self.requirements:
+                raise BuildError(f"{REQUIREMENTS_FILE} changed during the build", hint="run it again")
+            entry = self.store.cache(fresh, key, self.workspace)
+        if target.host or not self.host.differences(target):
+            dependencies.compile_bytecode(entry, held=held)
+        return entry
+
+    def _pack(self, code: dict[str, Member], used: Dependencies | None, target: Target) -> Artifact:
+        names = used.names if used is not None else ()
+        shadowed = self._shadowed(code, names)
+        zipped = self.workspace.folder / f"artifact-{len(self.made)}.zip"
+        if used is None or not shadowed:
+            unpacked = archive.write(zipped, code.values(), prefix=used.archive if used is not None else None)
+        else:
+            kept = [Member(n, used.files / n, os.access(used.files / n, os.X_OK)) for n in names if n not in shadowed]
+            unpacked = archive.write(zipped, [*kept, *code.values()])
+        size = zipped.stat().st_size
+        digest = self.store.add(zipped, used, len(names) - len(shadowed))
+        if size > DIRECT_UPLOAD_LIMIT_BYTES:
+            self._warn(
+                f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload: it has to go by way of a bucket"
+            )
+        for first, second in case_collisions([*names, *code]):
+            self._warn(f"{first} and {second} differ by case only: one file where case does not count, as on macOS")
+        return Artifact(digest, size, unpacked, bool(target.host), target.runtime, target.architecture)
+
+    def _shadowed(self, code: dict[str, Member], names: Iterable[str]) -> set[str]:
+        """The dependencies' files that code replaces. Raises BuildError where one's file is the other's folder."""
+        theirs = set(names)
+        shadowed = theirs & code.keys()
+        for ours, others in ((code.keys(), theirs), (theirs, code.keys())):
+            folders = set(_folders_above(ours))
+            if clash := sorted(folders & others):
+                raise BuildError(
+                    f"{shown(clash[0])} is a file in the service and a folder in a dependency, or the other way round",
+                    hint="rename the service's file or folder",
+                )
+        for name in sorted(shadowed):
+            self._warn(f"{name} of the service replaces the file of that name of a dependency")
+        return shadowed
+
+    def _check_handler(self, function: FunctionSource, patterns: tuple[str, ...]) -> None:
+        module, _, attribute = function.handler.rpartition(".")
+        path = module.replace(".", "/")
+        names = set(self._code(patterns)).union(*(used.names for used in self.installed.values()))
+        if not attribute or not any(name in names for name in (f"{path}.py", f"{path}/__init__.py")):
+            if not any(name.startswith(f"{path}.") for name in names):  # compiled modules: path.cpython-311-….so
+                raise BuildError(
+                    f"functions.{function.name}.handler: {function.handler}: the package holds no {path}.py",
+                    hint="write FOLDER/MODULE.FUNCTION, and see that package.patterns do not leave the module out",
+                )
+
+    def _warn_of_requirements(self) -> None:
+        distributions = {name for used in self.installed.values() for name in used.distributions}
+        if loose := self.requirements.unpinned(distributions):
+            more = f" and {len(loose) - _SHOWN_AT_MOST} more" if len(loose) > _SHOWN_AT_MOST else ""
+            self._warn(
+                f"{REQUIREMENTS_FILE} does not pin {', '.join(loose[:_SHOWN_AT_MOST])}{more}, so that another day may build"
+                " other bytes; list what you want in requirements.in and run:"
+                f" uv pip compile requirements.in -o {REQUIREMENTS_FILE}"
+            )
+        if not self.requirements.texts:
+            locks = [name for name in _OTHER_LOCKS if (self.service.folder / name).exists()]
+            if locks:
+                self._warn(
+                    f"{locks[0]} is not read, and there is no {REQUIREMENTS_FILE}; make one, for example by uv export"
+                )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def _folders_above(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        parts = name.split("/")[:-1]
+        for count in range(1, len(parts) + 1):
+            yield "/".join(parts[:count])

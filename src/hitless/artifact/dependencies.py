@@ -1,0 +1,236 @@
+"""Installed dependencies, cached by content: a release that changes code only installs nothing.
+
+One entry, `<key>/` in the cache's folder, holds the normalised files (`files/`, read-only, with bytecode for the
+interpreter that runs here), their zip (`archive.zip`, without bytecode) and the list of both (`manifest.json`). The key
+is a hash of all that decides what gets installed. An entry appears whole, by a rename, and is used only while every file
+has its recorded size (a power cut can leave empty files behind).
+
+Left out of an entry is what tells of the installing machine and not of the package: INSTALLER, REQUESTED, direct_url.json,
+uv's own notes, scripts with a `#!` line, bytecode. RECORD is written anew without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hitless.artifact import archive
+from hitless.artifact.archive import Member
+from hitless.artifact.names import flaw, shown
+from hitless.artifact.requirements import Requirements
+from hitless.artifact.target import Target
+from hitless.errors import BuildError
+
+FORMAT = 1
+"""Part of every key: raise it when the options for uv or the normalisation change."""
+
+_TRACES = frozenset(
+    {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws", "RECORD.p7s"}
+)
+
+
+class Installer(Protocol):
+    """What puts requirements into a folder."""
+
+    def settings(self) -> dict[str, str]:
+        """What in the environment decides over the outcome."""
+        ...
+
+    def install(
+        self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+    ) -> None:
+        """Install below `into`; `held` are descriptors to keep open meanwhile."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """One entry of the cache. `names` are its files in the zip's order, `distributions` the installed packages' names."""
+
+    key: str
+    folder: Path
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    distributions: tuple[str, ...]
+
+    @property
+    def files(self) -> Path:
+        """The folder of the installed files."""
+        return self.folder / "files"
+
+    @property
+    def archive(self) -> Path:
+        """The zip of the files."""
+        return self.folder / "archive.zip"
+
+    def bytecode(self) -> list[tuple[str, str]]:
+        """(source, its .pyc) by name, as far as there is bytecode for the interpreter that runs here."""
+        try:
+            listed = json.loads(_bytecode_list(self.folder).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [(str(source), str(compiled)) for source, compiled in listed]
+
+
+def load(folder: Path) -> Dependencies | None:
+    """The entry in `folder`, or None where there is none or it is not whole."""
+    try:
+        listed = json.loads((folder / "manifest.json").read_text("utf-8"))
+        names, sizes = listed["names"], listed["sizes"]
+        if any(os.stat(f"{folder}/files/{name}").st_size != size for name, size in zip(names, sizes, strict=True)):
+            return None
+        if (folder / "archive.zip").stat().st_size != listed["archive_bytes"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Dependencies(folder.name, folder, tuple(names), tuple(sizes), tuple(listed["distributions"]))
+
+
+def key_of(folder: Path, requirements: Requirements, target: Target, settings: dict[str, str]) -> str:
+    """The key of what these requirements install on that platform."""
+    parts: list[object] = [FORMAT, str(target), target.uv_options(), requirements.texts, sorted(settings.items())]
+    parts.append([_links_state(folder, link) for link in requirements.links])
+    parts.append(_configuration(folder))
+    if target.host:
+        parts.append(sys.implementation.cache_tag)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+
+
+def install(
+    service: Path, requirements: Requirements, target: Target, installer: Installer, into: Path, *, held: Sequence[int]
+) -> None:
+    """Make an entry in the new folder `into`; it is not yet in its place."""
+    files = into / "files"
+    files.mkdir(parents=True)
+    installer.install(service, requirements, target, files, held=held)
+    names = _normalise(files)
+    members = [Member(n, files / n, _is_executable(files / n)) for n in names]
+    archive.write(into / "archive.zip", members)
+    manifest = {
+        "names": names,
+        "sizes": [(files / name).stat().st_size for name in names],
+        "distributions": sorted(n.split("-")[0] for n in {n.split("/")[0] for n in names} if n.endswith(".dist-info")),
+        "archive_bytes": (into / "archive.zip").stat().st_size,
+    }
+    (into / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+
+
+def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) -> None:
+    """Compile the entry's modules for the interpreter that runs here, once; it changes neither files nor zip.
+
+    The bytecode is marked as not to be checked against its source: the date of a source says nothing here, and the
+    sources of an entry never change. What cannot be compiled is left to fail, or not, where it is imported.
+    """
+    if _bytecode_list(dependencies.folder).exists():
+        return
+    command = [sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run(
+        [*command, str(dependencies.files)], stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held, check=False
+    )
+    pairs: list[tuple[str, str]] = []
+    for name in dependencies.names:
+        compiled = bytecode_name(name)
+        if compiled and (path := dependencies.files / compiled).exists():
+            path.chmod(0o444)
+            pairs.append((name, compiled))
+    listed = _bytecode_list(dependencies.folder)
+    half = listed.with_name(f"{listed.name}.{os.getpid()}")
+    half.write_text(json.dumps(pairs), "utf-8")
+    half.replace(listed)
+
+
+def bytecode_name(name: str) -> str | None:
+    """Where the interpreter that runs here looks for the bytecode of a source; None for other files."""
+    folder, _, last = name.rpartition("/")
+    if not last.endswith(".py") or sys.implementation.cache_tag is None:
+        return None
+    return f"{folder}{'/' if folder else ''}__pycache__/{last[:-3]}.{sys.implementation.cache_tag}.pyc"
+
+
+def _bytecode_list(folder: Path) -> Path:
+    return folder / f"bytecode-{sys.implementation.cache_tag}-{sys.hexversion:x}.json"
+
+
+def _normalise(files: Path) -> list[str]:
+    """Take the traces of the installation away, set modes, and list what stays, sorted by name."""
+    names: list[str] = []
+    for base, folders, found in os.walk(files):
+        folders[:] = [folder for folder in folders if folder != "__pycache__"]
+        for last in found:
+            path = Path(base, last)
+            name = path.relative_to(files).as_posix()
+            if _is_trace(name, path):
+                path.unlink()
+                continue
+            if path.is_symlink() or not path.is_file() or flaw(name):
+                raise BuildError(
+                    f"a dependency installs {shown(name)}, which cannot stand in an artifact",
+                    hint="pin another version",
+                )
+            path.chmod(0o555 if _is_executable(path) else 0o444)
+            names.append(name)
+    kept = set(names)
+    for name in names:
+        if name.endswith(".dist-info/RECORD"):
+            _rewrite_record(files / name, kept)
+    return sorted(names)
+
+
+def _is_trace(name: str, path: Path) -> bool:
+    parent, _, last = name.rpartition("/")
+    if name == ".lock" or last.endswith(".pyc") or (parent.endswith(".dist-info") and last in _TRACES):
+        return True
+    if parent != "bin" or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _rewrite_record(record: Path, kept: set[str]) -> None:
+    lines = record.read_text("utf-8").splitlines()
+    own = sorted(line for line in lines if line.rsplit(",", 2)[0].strip('"') in kept)
+    record.chmod(0o644)
+    record.write_text("".join(f"{line}\n" for line in own), "utf-8")
+    record.chmod(0o444)
+
+
+def _is_executable(path: Path) -> bool:
+    return bool(path.stat().st_mode & stat.S_IXUSR)
+
+
+def _links_state(folder: Path, link: str) -> object:
+    if "://" in link:
+        return link
+    try:
+        found = [(e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(folder / link) if e.is_file()]
+    except OSError:
+        return link
+    return [link, sorted(found)]
+
+
+def _configuration(folder: Path) -> list[str]:
+    """uv's settings that stand in files of the service's folder."""
+    texts: list[str] = []
+    for name, pick in (("uv.toml", _whole), ("pyproject.toml", _uv_table)):
+        try:
+            texts.append(pick((folder / name).read_text("utf-8")))
+        except (OSError, ValueError):
+            continue
+    return texts
+
+
+def _whole(text: str) -> str:
+    return text
+
+
+def _uv_table(text: str) -> str:
+    return repr(tomllib.loads(text).get("tool", {}).get("uv"))

@@ -1,0 +1,173 @@
+"""What a service asks for: requirements.txt, and the files that it names, read as pip and uv read them.
+
+uv installs them; this reading finds what must be known before: what may not be in an artifact (editable installs,
+local paths, repositories), what is not pinned, and which texts the cache of installed dependencies depends on. Messages
+name files, lines and packages, never a URL: it may hold a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from hitless.errors import BuildError
+
+REQUIREMENTS_FILE = "requirements.txt"
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?P<rest>.*)", re.DOTALL)
+_OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>.*)", re.DOTALL)
+_SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
+_REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
+_HASH = re.compile(r"--hash\b|#sha256=")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One requirement: its normalised name, where it stands, and whether it can be met by one release only."""
+
+    name: str
+    at: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """All that is required. `texts` are the files read (name, text), `links` the values of --find-links."""
+
+    required: tuple[Requirement, ...] = ()
+    constrained: frozenset[str] = frozenset()
+    texts: tuple[tuple[str, str], ...] = ()
+    links: tuple[str, ...] = ()
+
+    def unpinned(self, installed: Iterable[str]) -> list[str]:
+        """Names that another day may install otherwise: asked for without `==`, or brought in without being listed."""
+        pinned = {one.name for one in self.required if one.pinned} | self.constrained
+        loose = {one.name for one in self.required if not one.pinned} - self.constrained
+        return sorted(loose | ({normalised(name) for name in installed} - pinned))
+
+
+def normalised(name: str) -> str:
+    """A package's name as the registry compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def read_requirements(folder: Path) -> Requirements:
+    """The requirements of the service in `folder`; empty without a requirements.txt. Raises BuildError."""
+    if not (folder / REQUIREMENTS_FILE).exists():
+        return Requirements()
+
+    def read(name: str) -> str:
+        try:
+            return (folder / name).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise BuildError(
+                f"{name}: the requirements cannot be read: {reason}", hint="mend the file, or its name"
+            ) from error
+
+    return parse_requirements(REQUIREMENTS_FILE, read)
+
+
+def parse_requirements(name: str, read: Callable[[str], str]) -> Requirements:
+    """Read the file `name`, and those it names, by `read` (name relative to the service's folder → text)."""
+    reading = _Reading(read)
+    reading.file(name, constraint=False)
+    return Requirements(
+        tuple(reading.required), frozenset(reading.constrained), tuple(reading.texts.items()), tuple(reading.links)
+    )
+
+
+@dataclass(slots=True)
+class _Reading:
+    read: Callable[[str], str]
+    required: list[Requirement] = field(default_factory=list)
+    constrained: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
+
+    def file(self, name: str, *, constraint: bool) -> None:
+        if name in self.texts:
+            return
+        self.texts[name] = self.read(name)
+        for number, line in _logical_lines(self.texts[name]):
+            at = f"{name}:{number}"
+            if line.startswith("-"):
+                self.option(name, at, line, constraint=constraint)
+                continue
+            requirement = _requirement(at, line)
+            if not constraint:
+                self.required.append(requirement)
+            elif requirement.pinned:
+                self.constrained.add(requirement.name)
+
+    def option(self, name: str, at: str, line: str, *, constraint: bool) -> None:
+        match = _OPTION.match(line)
+        option = match["name"] if match else line
+        value = match["value"].strip() if match else ""
+        if not option.startswith("--") and len(option) > 2:  # -rother.txt
+            option, value = option[:2], option[2:] + value
+        match _SHORT.get(option, option):
+            case "--editable":
+                raise _refused(at, "an editable install", "list the package as NAME==VERSION")
+            case "--requirement" | "--constraint" as kind:
+                if "://" in value:
+                    raise _refused(at, "a list of requirements at a URL", "keep the list in the service's folder")
+                other = str(PurePosixPath(name).parent / value)
+                self.file(other, constraint=constraint or kind == "--constraint")
+            case "--find-links":
+                self.links.append(value if "://" in value else str(PurePosixPath(name).parent / value))
+            case _:
+                pass  # uv judges it
+
+
+def _logical_lines(text: str) -> list[tuple[int, str]]:
+    """Lines without comments, joined at a closing backslash, each with the number of its first line."""
+    lines: list[tuple[int, str]] = []
+    joined, first = "", 0
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = _COMMENT.sub("", raw).rstrip()
+        first = first if joined else number
+        if line.endswith("\\"):
+            joined += line[:-1] + " "
+            continue
+        joined = (joined + line).strip()
+        if joined:
+            lines.append((first, joined))
+        joined = ""
+    return [*lines, (first, joined.strip())] if joined.strip() else lines
+
+
+def _requirement(at: str, line: str) -> Requirement:
+    if _REPOSITORY.match(line):
+        raise _refused(at, "a requirement from a repository", "build a wheel and list it as NAME==VERSION")
+    path = line.split(";")[0].split()[0]
+    if path.startswith((".", "/", "~", "file:")) or ("://" not in line and path.endswith((".whl", ".tar.gz", ".zip"))):
+        raise _refused(at, "a local path", "list it as NAME==VERSION, with --find-links FOLDER for its wheel")
+    if re.match(r"https?://", line):
+        raise _refused(at, "a URL without a name", "write NAME @ URL --hash=sha256:…")
+    match = _NAMED.fullmatch(line)
+    if match is None:
+        raise BuildError(f"{at}: is not a requirement", hint="write NAME==VERSION")
+    name, rest = normalised(match["name"]), match["rest"]
+    if not rest.startswith("@"):
+        return Requirement(name, at, _is_pin(rest))
+    url = rest[1:].strip()
+    if _REPOSITORY.match(url):
+        raise _refused(at, f"{name} from a repository", f"build a wheel and list it as {name}==VERSION")
+    if not re.match(r"https?://", url):
+        raise _refused(
+            at, f"{name} from a local path", f"list it as {name}==VERSION, with --find-links FOLDER for its wheel"
+        )
+    return Requirement(name, at, bool(_HASH.search(url)))
+
+
+def _is_pin(rest: str) -> bool:
+    clauses = rest.split(";")[0].split("--")[0].strip().strip("()").split(",")
+    return any(re.fullmatch(r"===?\s*[^\s*]+", clause.strip()) for clause in clauses)
+
+
+def _refused(at: str, what: str, hint: str) -> BuildError:
+    return BuildError(f"{at}: {what} cannot go into an artifact whose bytes are the same anywhere", hint=hint)

@@ -1,0 +1,290 @@
+"""The folder of artifacts: zips by digest, their unpacked trees, and the cache of installed dependencies.
+
+    ROOT/zips/<hex>.zip, <hex>.json    an artifact, and which entry of the cache its first files come from
+    ROOT/trees/<hex>/                  it unpacked, read-only
+    ROOT/dependencies/<key>/           see `dependencies`
+    ROOT/tmp/                          everything that is not yet whole
+    ROOT/lock
+
+Invariants. A name outside tmp/ is whole: it got there by a rename. Whoever builds or unpacks holds the lock shared (the
+processes started for it inherit it); whoever removes holds it alone. So nothing is removed under a build's feet, and
+what lies in tmp/ when the lock can be had alone was left by a process that was killed: the next one removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.artifact import archive, dependencies, trees
+from hitless.artifact.dependencies import Dependencies
+from hitless.errors import EngineError, MachineError, UsageError
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+MIN_AGE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A private folder for one build or unpacking, gone afterwards; `lock_fd` is for child processes to inherit."""
+
+    folder: Path
+    lock_fd: int
+
+
+class ArtifactStore:
+    """The artifacts of one data folder, `root` = DATA/artifacts. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._zips, self._trees, self._dependencies = root / "zips", root / "trees", root / "dependencies"
+        self._tmp = root / "tmp"
+
+    def zip_path(self, digest: str) -> Path:
+        """Where the zip of that digest is, or would be. Raises UsageError for what is no digest."""
+        return self._zips / f"{_hex(digest)}.zip"
+
+    def has(self, digest: str) -> bool:
+        """Whether the zip is here."""
+        return self.zip_path(digest).is_file()
+
+    def verify(self, digest: str) -> bool:
+        """Whether the zip is here and its bytes have that digest."""
+        path = self.zip_path(digest)
+        return path.is_file() and archive.digest_of(path) == digest
+
+    @contextmanager
+    def working(self) -> Iterator[Workspace]:
+        """Hold the store for building or unpacking. Raises MachineError where its disk or permissions are at fault."""
+        with _disk_errors(self.root):
+            self._make_folders()
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                if _locked_alone(lock):
+                    self._sweep()
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                folder = Path(tempfile.mkdtemp(dir=self._tmp))
+                try:
+                    yield Workspace(folder, lock)
+                finally:
+                    trees.remove(folder)
+            finally:
+                os.close(lock)
+
+    def add(self, zipped: Path, used: Dependencies | None, linked: int) -> str:
+        """Take a finished zip out of a workspace into the store and return its digest.
+
+        `linked`: how many of its first files are those of the entry `used`. An artifact that is here already counts as
+        used now. Call it within `working`.
+        """
+        digest = archive.digest_of(zipped)
+        target = self.zip_path(digest)
+        note = zipped.with_suffix(".json")
+        note.write_text(json.dumps({"dependencies": used.key if used else None, "linked": linked}), "utf-8")
+        note.replace(target.with_suffix(".json"))
+        if target.exists() and target.stat().st_size == zipped.stat().st_size:
+            os.utime(target)
+        else:
+            zipped.chmod(0o444)
+            zipped.replace(target)
+            _flush_folder(self._zips)
+        return digest
+
+    def unpack(self, digest: str) -> Path:
+        """The artifact as a read-only folder; at once where it is unpacked already. Raises EngineError, MachineError."""
+        zipped, tree = self.zip_path(digest), self._trees / _hex(digest)
+        with self.working() as workspace, self._opened(zipped, digest) as packed:
+            if trees.is_whole(tree, archive.entries_of(packed)):
+                tree.chmod(0o555)
+                return tree
+            if archive.digest_of(zipped) != digest:
+                raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy it anew from its commit")
+            used, linked = self._origin(zipped)
+            fresh = workspace.folder / "tree"
+            trees.plant(fresh, packed, used, linked)
+            self._settle(fresh, tree, workspace, archive.entries_of(packed))
+            tree.chmod(0o555)
+            return tree
+
+    def cached(self, key: str) -> Dependencies | None:
+        """The whole entry of that key, marked as used now."""
+        entry = dependencies.load(self._dependencies / key)
+        if entry is not None:
+            os.utime(entry.folder / "manifest.json")
+        return entry
+
+    def cache(self, fresh: Path, key: str, workspace: Workspace) -> Dependencies:
+        """Take a finished entry out of a workspace; where another build was faster, its entry is the one that counts."""
+        place = self._dependencies / key
+        for _ in range(3):
+            try:
+                fresh.rename(place)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            entry = dependencies.load(place)
+            if entry is not None:
+                return entry
+            _move_away(place, workspace)
+        raise EngineError(
+            f"the cache of dependencies in {self.root} cannot be kept whole", hint="see whether its disk is sound"
+        )
+
+    def prune(self, keep: set[str], *, min_age_s: float = MIN_AGE_S) -> list[str]:
+        """Remove the artifacts that are not kept, with their trees, and cached dependencies that no artifact needs.
+
+        What was built or used less than `min_age_s` ago stays (its release may not be recorded yet), and nothing at all is
+        removed while a build or an unpacking is on: the next call does it. Returns the digests removed.
+        """
+        kept = {_hex(digest) for digest in keep}
+        with _disk_errors(self.root):
+            self._make_folders()
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                if not _locked_alone(lock):
+                    return []
+                self._sweep()
+                return self._remove_unneeded(kept, time.time() - min_age_s)
+            finally:
+                os.close(lock)
+
+    def _remove_unneeded(self, kept: set[str], before: float) -> list[str]:
+        removed: list[str] = []
+        for zipped in sorted(self._zips.glob("*.zip")):
+            if zipped.stem not in kept and zipped.stat().st_mtime < before:
+                zipped.unlink()
+                removed.append(f"sha256:{zipped.stem}")
+        remaining = {zipped.stem for zipped in self._zips.glob("*.zip")}
+        needed = set[str]()
+        for note in self._zips.glob("*.json"):
+            if note.stem in remaining:
+                needed.add(str(_read_note(note)[0]))
+            else:
+                note.unlink()
+        for tree in self._trees.iterdir():
+            if tree.name not in remaining | kept:
+                trees.remove(tree)
+        for entry in self._dependencies.iterdir():
+            if entry.name not in needed and _last_used(entry) < before:
+                trees.remove(entry)
+        return removed
+
+    def _origin(self, zipped: Path) -> tuple[Dependencies | None, int]:
+        key, linked = _read_note(zipped.with_suffix(".json"))
+        return (dependencies.load(self._dependencies / key), linked) if key else (None, 0)
+
+    def _settle(self, fresh: Path, tree: Path, workspace: Workspace, entries: list[zipfile.ZipInfo]) -> None:
+        for _ in range(3):
+            try:
+                fresh.rename(tree)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if trees.is_whole(tree, entries):
+                return  # another process unpacked it meanwhile
+            tree.chmod(0o755)
+            _move_away(tree, workspace)
+
+    @contextmanager
+    def _opened(self, zipped: Path, digest: str) -> Iterator[zipfile.ZipFile]:
+        try:
+            packed = zipfile.ZipFile(zipped)
+        except FileNotFoundError as error:
+            raise EngineError(
+                f"artifact {digest} is not in {self.root}", hint="deploy it anew from its commit"
+            ) from error
+        except zipfile.BadZipFile as error:
+            raise EngineError(
+                f"artifact {digest} is damaged: {error}", hint="deploy it anew from its commit"
+            ) from error
+        with packed:
+            yield packed
+
+    def _make_folders(self) -> None:
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _sweep(self) -> None:
+        for left in self._tmp.iterdir():
+            trees.remove(left)
+
+
+def _hex(digest: str) -> str:
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise UsageError(
+            f"{digest!r} is not an artifact's digest", hint="a digest is sha256: and 64 hexadecimal digits"
+        )
+    return match[1]
+
+
+def _locked_alone(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_note(note: Path) -> tuple[str | None, int]:
+    try:
+        read = json.loads(note.read_text("utf-8"))
+        return read["dependencies"], int(read["linked"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, 0
+
+
+def _last_used(entry: Path) -> float:
+    try:
+        return (entry / "manifest.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _move_away(place: Path, workspace: Workspace) -> None:
+    """Take what is not whole out of its place; it goes with the workspace."""
+    try:
+        place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")
+    except FileNotFoundError:
+        pass
+
+
+def _flush_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    """OSErrors of the store as errors for the machine's operator. Those of a service's files are caught before."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = shutil.disk_usage(root).free if root.exists() else 0
+            raise MachineError(
+                f"the disk of {root} is full: {error.strerror}", hint="free space there, or move it by --data-dir",
+                details={"free_bytes": free},
+            ) from error  # fmt: skip
+        name = error.filename or root
+        raise MachineError(
+            f"{name} cannot be written: {error.strerror}",
+            hint="make the data folder writable, or choose another by --data-dir",
+        ) from error

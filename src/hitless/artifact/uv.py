@@ -1,0 +1,144 @@
+"""uv as the installer of pinned requirements: one call, and what its refusals mean.
+
+uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) hold, and pip's where
+uv has none of its own. Its words go into messages without passwords. The texts that `_hint` looks for are uv's; when uv
+words them otherwise only the hint gets more general.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements
+from hitless.artifact.target import Target
+from hitless.errors import BuildError, HitlessError, MachineError
+
+RESOLUTION_VARIABLES = (
+    *("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
+    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER"),
+    *("UV_CONFIG_FILE", "UV_NO_CONFIG"),
+)
+"""Variables that may change what is installed: the cache of dependencies depends on their values."""
+
+_OVERRULED = frozenset(
+    {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES"}
+    | {"UV_COMPILE_BYTECODE", "UV_LINK_MODE", "UV_NO_BUILD_ISOLATION", "UV_PROJECT", "UV_WORKING_DIR"}
+)
+_PIP_NAMES = (
+    ("PIP_INDEX_URL", ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), "UV_DEFAULT_INDEX"),
+    ("PIP_EXTRA_INDEX_URL", ("UV_INDEX", "UV_EXTRA_INDEX_URL"), "UV_EXTRA_INDEX_URL"),
+    ("PIP_FIND_LINKS", ("UV_FIND_LINKS",), "UV_FIND_LINKS"),
+    ("PIP_CERT", ("SSL_CERT_FILE",), "SSL_CERT_FILE"),
+)
+_DISK = ("No space left on device", "Disk quota exceeded", "Read-only file system", "File too large")
+_NETWORK = (
+    "error sending request",
+    "dns error",
+    "tcp connect error",
+    "Connection refused",
+    "network was disabled",
+    "timed out",
+)
+_REASON_CHARACTERS = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Uv:
+    """Installs by uv. `environ` is the environment that its settings come from."""
+
+    environ: Mapping[str, str]
+
+    def settings(self) -> dict[str, str]:
+        """The environment's settings that may change what gets installed. May hold passwords: for hashing only."""
+        environ = self._environment()
+        return {name: environ[name] for name in RESOLUTION_VARIABLES if name in environ}
+
+    def install(
+        self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+    ) -> None:
+        """Install the requirements of the service in `folder` below `into`.
+
+        `held` are descriptors that uv keeps open as long as it runs (the store's lock). Raises BuildError that names the
+        requirements at fault, MachineError where the disk is full.
+        """
+        command = [find_uv_bin(), "pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
+        command += ["--python", sys.executable, *target.uv_options()]
+        command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
+        command += ["--no-progress", "--color", "never"]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held,
+                check=False,
+            )  # fmt: skip
+        except OSError as error:
+            raise MachineError(
+                f"uv cannot be started: {error.strerror}", hint="install hitless's dependencies again"
+            ) from error
+        if done.returncode != 0:
+            raise refusal(done.stderr.decode("utf-8", "replace"), requirements, target, self.environ)
+
+    def _environment(self) -> dict[str, str]:
+        environ = {name: value for name, value in self.environ.items() if name not in _OVERRULED}
+        for pip_name, uv_names, uv_name in _PIP_NAMES:
+            if value := environ.get(pip_name):
+                if not any(name in environ for name in uv_names):
+                    environ[uv_name] = value.replace(" ", ",") if uv_name == "UV_FIND_LINKS" else value
+        return environ
+
+
+def refusal(stderr: str, requirements: Requirements, target: Target, environ: Mapping[str, str]) -> HitlessError:
+    """The error for what uv said on stderr: the requirements that it names, its reason, and what mends it."""
+    text = without_secrets(stderr, environ)
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    first = next((n for n, line in enumerate(said) if line.startswith("error:")), max(0, len(said) - 6))
+    words = [re.sub(r"^(error|cause|hint):\s*", "", line) for line in said[first:]]
+    reason = "; ".join(words)[:_REASON_CHARACTERS] or "uv gave no reason"
+    details = {"uv": said[-20:]}
+    if any(sign in text for sign in _DISK):
+        return MachineError(
+            f"installing the requirements failed: {reason}", hint="free space on the disk of the data folder and of uv's cache",
+            details=details,
+        )  # fmt: skip
+    named = [one for one in requirements.required if _mentions(reason, one.name)]
+    where = ", ".join(f"{one.at} ({one.name})" for one in named) or REQUIREMENTS_FILE
+    if any(sign in text for sign in _NETWORK):
+        return BuildError(
+            f"{where}: the package index cannot be reached: {reason}",
+            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX; what was installed once builds without a network",
+            details=details,
+        )
+    return BuildError(f"{where}: cannot be installed for {target}: {reason}", hint=_hint(text, target), details=details)
+
+
+def without_secrets(text: str, environ: Mapping[str, str]) -> str:
+    """The text with the user part of URLs, and the values of uv's password variables, blotted out."""
+    text = re.sub(r"://[^\s`'\"<>]*@", "://***@", text)
+    secrets = [
+        value for name, value in environ.items() if name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN"))
+    ]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _mentions(reason: str, name: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", reason) is not None
+
+
+def _hint(text: str, target: Target) -> str:
+    if "no usable wheels" in text or "building from source is disabled" in text or "no wheels with a matching" in text:
+        return f"only wheels are installed: pin a version that has one for {target}, or build it and add --find-links FOLDER"
+    if "was not found in the package registry" in text:
+        return "see whether the name is spelled right, and whether the index is the right one"
+    if "there is no version of" in text:
+        return "pin a version that exists"
+    if "Hash mismatch" in text:
+        return "what was downloaded is not what was locked; if that is intended, lock again: uv pip compile --generate-hashes"
+    return "mend requirements.txt; uv pip compile makes one that fits together"
