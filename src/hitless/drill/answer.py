@@ -1,0 +1,223 @@
+"""Reads one HTTP/1.1 answer as it arrives, and judges it: pure, no socket.
+
+Written for the drill rather than taken from a library, because what a library forgives is what a drill must count:
+bytes after the answer, a length that was announced and not kept, an end in the middle. Bodies are kept up to a bound
+(to look for the release in them) and counted beyond it.
+"""
+
+from __future__ import annotations
+
+import json
+
+MAX_HEAD_BYTES = 65_536
+MAX_KEPT_BODY_BYTES = 1_048_576
+_LENGTH, _CHUNKED, _UNTIL_CLOSE = 0, 1, 2
+
+
+class BadAnswer(Exception):
+    """What came is not an HTTP/1.1 answer."""
+
+
+class Answer:
+    """One answer in the making: `feed` it bytes until it says that it is complete; `end` it with the connection."""
+
+    __slots__ = (
+        "_bodiless",
+        "_body",
+        "_framing",
+        "_in_body",
+        "_kept",
+        "_left",
+        "_pending",
+        "complete",
+        "keep_alive",
+        "release",
+        "shielded",
+        "started",
+        "status",
+        "surplus",
+    )
+
+    def __init__(self, *, bodiless: bool = False) -> None:
+        self._bodiless = bodiless
+        self._pending = b""
+        self._in_body = False
+        self._framing = _UNTIL_CLOSE
+        self._left = 0
+        self._body: list[bytes] = []
+        self._kept = 0
+        self.started = False
+        self.complete = False
+        self.keep_alive = True
+        self.status = 0
+        self.release = b""
+        self.shielded = False
+        self.surplus = b""
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; True once the answer is whole (bytes beyond it are in `surplus`). Raises BadAnswer."""
+        self.started = True
+        if not self._in_body:
+            if self._pending:
+                data = self._pending + data
+            rest = self._read_head(data)
+            if rest is None:
+                return False
+            data = rest
+        if self._framing == _LENGTH:
+            return self._read_length(data)
+        if self._framing == _CHUNKED:
+            return self._read_chunks(data)
+        self._keep(data)
+        return False
+
+    def end(self) -> bool:
+        """The connection ended; True if that completes the answer (its body runs until the close)."""
+        self.complete = self.complete or (self._in_body and self._framing == _UNTIL_CLOSE)
+        return self.complete
+
+    def agrees_with_itself(self) -> bool:
+        """False if the header and the JSON body name two different releases."""
+        if not self.release:
+            return True
+        body = b"".join(self._body)
+        if b'"release"' not in body:
+            return True
+        try:
+            document = json.loads(body)
+        except ValueError:
+            return True
+        said = document.get("release") if isinstance(document, dict) else None
+        if isinstance(said, bool) or not isinstance(said, int | str):
+            return True
+        return str(said).encode() == self.release
+
+    def _read_head(self, data: bytes) -> bytes | None:
+        """Parse the head; the bytes after it, or None while it is incomplete."""
+        while True:
+            if not data.startswith(b"HTTP/1."[: len(data)]):
+                raise BadAnswer(f"the answer begins with {data[:24]!r}")
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > MAX_HEAD_BYTES:
+                    raise BadAnswer(f"the answer's head is larger than {MAX_HEAD_BYTES} bytes")
+                self._pending = data
+                return None
+            first, *lines = data[:end].split(b"\r\n")
+            data = data[end + 4 :]
+            self._read_status(first)
+            if self.status >= 200:
+                break
+            if self.status == 101:
+                raise BadAnswer("the answer switches protocols, which nobody asked for")
+        self._in_body = True
+        self._pending = b""
+        self._read_headers(lines)
+        return data
+
+    def _read_status(self, line: bytes) -> None:
+        version, _, rest = line.partition(b" ")
+        code, _, _ = rest.partition(b" ")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit() or code < b"100":
+            raise BadAnswer(f"the status line is {line[:40]!r}")
+        self.status = int(code)
+        self.keep_alive = version == b"HTTP/1.1"
+
+    def _read_headers(self, lines: list[bytes]) -> None:
+        length = -1
+        chunked = False
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            if not colon or not name or name[-1:] in b" \t":
+                raise BadAnswer(f"a header line is {line[:40]!r}")
+            name = name.lower()
+            if name == b"content-length":
+                length = self._length_of(value.strip(), length)
+            elif name == b"x-hitless-release":
+                self.release = value.strip()
+            elif name == b"connection":
+                self.keep_alive = self._stays_open(value.lower())
+            elif name == b"transfer-encoding":
+                chunked = value.strip().lower().endswith(b"chunked")
+            elif name == b"x-hitless-shielded":
+                self.shielded = value.strip() == b"1"
+        if self._bodiless or self.status in (204, 304):
+            self._framing, self._left = _LENGTH, 0
+        elif chunked:
+            self._framing, self._left = _CHUNKED, 0
+        elif length >= 0:
+            self._framing, self._left = _LENGTH, length
+        else:
+            self._framing, self.keep_alive = _UNTIL_CLOSE, False
+
+    @staticmethod
+    def _length_of(value: bytes, before: int) -> int:
+        if not value.isdigit() or (before >= 0 and int(value) != before):
+            raise BadAnswer(f"the content-length is {value[:40]!r}")
+        return int(value)
+
+    def _stays_open(self, value: bytes) -> bool:
+        if b"close" in value:
+            return False
+        return self.keep_alive or b"keep-alive" in value
+
+    def _read_length(self, data: bytes) -> bool:
+        size = len(data)
+        if size < self._left:
+            self._keep(data)
+            self._left -= size
+            return False
+        if size > self._left:
+            self.surplus = data[self._left :]
+            data = data[: self._left]
+        self._keep(data)
+        self._left = 0
+        self.complete = True
+        return True
+
+    def _read_chunks(self, data: bytes) -> bool:
+        data = self._pending + data
+        while data:
+            if self._left:
+                data = self._read_chunk(data)
+                continue
+            line, newline, rest = data.partition(b"\r\n")
+            if not newline:
+                break
+            if self._chunk_size(line) == 0:
+                end = data.find(b"\r\n\r\n")  # trailers end with an empty line, which may come at once
+                if end < 0:
+                    break
+                self.surplus = data[end + 4 :]
+                self.complete = True
+                return True
+            self._left = self._chunk_size(line) + 2
+            data = rest
+        if len(data) > MAX_HEAD_BYTES:
+            raise BadAnswer("the line that begins a chunk does not end")
+        self._pending = data
+        return False
+
+    def _read_chunk(self, data: bytes) -> bytes:
+        """Take what belongs to the chunk at hand (`_left` counts its closing CRLF in); the bytes after it."""
+        if self._left > 2:
+            taken = data[: self._left - 2]
+            self._keep(taken)
+        else:
+            taken = data[: self._left]
+            if not b"\r\n"[2 - self._left :].startswith(taken):
+                raise BadAnswer("a chunk is longer than it said")
+        self._left -= len(taken)
+        return data[len(taken) :]
+
+    @staticmethod
+    def _chunk_size(line: bytes) -> int:
+        digits = line.partition(b";")[0].strip()
+        if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
+            raise BadAnswer(f"a chunk's length is {line[:40]!r}")
+        return int(digits, 16)
+
+    def _keep(self, data: bytes) -> None:
+        if data and self._kept < MAX_KEPT_BODY_BYTES:
+            self._body.append(data)
+            self._kept += len(data)

@@ -1,0 +1,187 @@
+"""Starts the senders, hands them the schedule, collects what they saw, and accounts for what they did not send.
+
+Invariants: a sender that dies leaves no gap, its share is counted as not sent; no sender outlives this process, because
+each ends when its input does; Ctrl-C at the terminal does not reach them (own session): the coordinator decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.drill.pace import Pace, share_of
+from hitless.drill.wire import RECORD, RECORDS, FrameReader, SenderPlan, WireRequest
+from hitless.errors import MachineError
+
+READY_DEADLINE_S = 30.0
+MAX_SAMPLES = 100
+RATE_OF_ONE_SENDER = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What all senders have in common."""
+
+    host: str
+    addresses: tuple[tuple[str, int], ...]
+    tls: bool
+    requests: tuple[WireRequest, ...]
+    order: tuple[int, ...]
+    rate_per_s: float
+    senders: int
+    new_connections_percent: float = 20.0
+    connections: int = 50
+    deadline_s: float = 10.0
+
+
+def senders_for(rate_per_s: float, cpus: int) -> int:
+    """One process for every 4,000 requests a second; at most two a processor, more would only fight each other."""
+    return max(1, min(-(-int(rate_per_s) // RATE_OF_ONE_SENDER), 2 * max(1, cpus)))
+
+
+class _Sender:
+    """One process, and how many requests it has accounted for."""
+
+    def __init__(self, process: asyncio.subprocess.Process, first: int) -> None:
+        self.process = process
+        self.first = first
+        self.records = 0
+        self.ready = asyncio.Event()
+
+    def tell(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        if not self.process.stdin.is_closing():
+            self.process.stdin.write(line)
+
+
+class Load:
+    """The senders of one drill."""
+
+    def __init__(self, plan: LoadPlan, *, on_records: Callable[[bytes], None]) -> None:
+        self._plan = plan
+        self._on_records = on_records
+        self._senders: list[_Sender] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._end: int | None = None
+        self.pace = Pace.of_rate(plan.rate_per_s)
+        self.start_ns = 0
+        self.counts: Counter[str] = Counter()
+        self.samples: list[dict[str, Any]] = []
+
+    async def start(self) -> None:
+        """Start the processes; the first request is due a moment after all are ready. Raises MachineError."""
+        count = self._plan.senders
+        for first in range(count):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "hitless.drill.sender",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+            sender = _Sender(process, first)
+            self._senders.append(sender)
+            self._tasks.append(asyncio.create_task(self._read(sender)))
+            sender.tell(self._plan_of(first).to_line())
+        ready = asyncio.gather(*(sender.ready.wait() for sender in self._senders))
+        try:
+            await asyncio.wait_for(ready, READY_DEADLINE_S)
+        except TimeoutError:
+            await self.stop()
+            raise MachineError(
+                "a sending process was not ready in time",
+                hint="look above for what it said; is the machine busy?",
+            ) from None
+        if any(sender.process.returncode is not None for sender in self._senders):
+            await self.stop()
+            raise MachineError("a sending process ended before it began", hint="look above for what it said")
+        self.start_ns = time.monotonic_ns() + 50_000_000
+        for sender in self._senders:
+            sender.tell(b"start %d\n" % self.start_ns)
+
+    def elapsed_us(self) -> int:
+        """Microseconds since the first request was due."""
+        return (time.monotonic_ns() - self.start_ns) // 1000
+
+    def end(self, n: int) -> None:
+        """Send no request from number n on."""
+        self._end = n
+        for sender in self._senders:
+            sender.tell(b"end %d\n" % n)
+
+    async def wait(self) -> None:
+        """Until the last request is accounted for (or its sender is dead)."""
+        await asyncio.gather(*self._tasks)
+        for sender in self._senders:
+            await sender.process.wait()
+
+    async def stop(self) -> None:
+        """End the processes at once; what was under way is not accounted for."""
+        for sender in self._senders:
+            if sender.process.returncode is None:
+                sender.process.kill()
+        await self.wait()
+
+    def missing(self) -> int:
+        """Requests that were due and of which no record came."""
+        assert self._end is not None
+        return sum(share_of(one.first, self._plan.senders, self._end) - one.records for one in self._senders)
+
+    def _plan_of(self, first: int) -> SenderPlan:
+        plan = self._plan
+        return SenderPlan(
+            host=plan.host,
+            addresses=plan.addresses,
+            tls=plan.tls,
+            requests=plan.requests,
+            order=plan.order,
+            pace_numerator=self.pace.numerator,
+            pace_denominator=self.pace.denominator,
+            first=first,
+            stride=plan.senders,
+            new_connections_percent=plan.new_connections_percent,
+            connections=max(1, plan.connections // plan.senders),
+            deadline_s=plan.deadline_s,
+        )
+
+    async def _read(self, sender: _Sender) -> None:
+        assert sender.process.stdout is not None
+        frames = FrameReader()
+        while data := await sender.process.stdout.read(1 << 18):
+            for letter, payload in frames.feed(data):
+                if letter == RECORDS:
+                    sender.records += len(payload) // RECORD.size - payload_amends(payload)
+                    self._on_records(payload)
+                else:
+                    self._note(sender, json.loads(payload))
+        await sender.process.wait()
+        sender.ready.set()
+        assert sender.process.stdin is not None
+        sender.process.stdin.close()
+
+    def _note(self, sender: _Sender, note: dict[str, Any]) -> None:
+        if "ready" in note:
+            sender.ready.set()
+        elif "sample" in note and len(self.samples) < MAX_SAMPLES:
+            self.samples.append(note["sample"])
+        elif "counts" in note:
+            self.counts.update(note["counts"])
+
+
+def payload_amends(payload: bytes) -> int:
+    """How many records of a run take an earlier one back (they are no requests of their own)."""
+    flags = payload[RECORD.size - 1 :: RECORD.size]
+    return sum(1 for flag in flags if flag & 16) if max(flags, default=0) >= 16 else 0
+
+
+def cpu_count() -> int:
+    """Processors of this machine."""
+    return os.cpu_count() or 1

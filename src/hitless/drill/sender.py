@@ -1,0 +1,194 @@
+"""The process that sends: `python -m hitless.drill.sender`, driven over its standard input and output (see `wire`).
+
+Standard library only, so that it starts at once and costs little. Invariants: requests leave by the schedule, whatever
+became of the earlier ones; nothing waits for the coordinator; when the coordinator goes, so does this process.
+
+It waits by `select` on the selector's own descriptor: microseconds instead of epoll's milliseconds, so that a request
+leaves when it is due.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import select
+import selectors
+import sys
+import time
+
+from hitless.drill.client import READ, Client
+from hitless.drill.pace import Pace
+from hitless.drill.wire import NOTE, RECORDS, SenderPlan, frame
+
+FLUSH_EVERY_NS = 100_000_000
+MAX_BURST = 32  # requests that are due already go in bursts of that many, so that answers are read in between
+
+
+class Commands:
+    """Lines from the coordinator."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._bytes = bytearray()
+        self._lines: list[bytes] = []
+
+    def wait(self) -> bytes:
+        """The next line. Raises BrokenPipeError when the coordinator is gone; so does `read`."""
+        while not self._lines:
+            self._lines = self.read()
+        return self._lines.pop(0)
+
+    def read(self) -> list[bytes]:
+        """The lines that are complete now."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            return lines
+        try:
+            data = os.read(self.fd, 65_536)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise BrokenPipeError("the coordinator is gone")
+        self._bytes += data
+        if b"\n" not in data:
+            return []
+        *lines, rest = bytes(self._bytes).split(b"\n")
+        self._bytes = bytearray(rest)
+        return lines
+
+
+class Output:
+    """Frames to the coordinator. Never blocks before `close`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._records = bytearray()
+        self._pending = bytearray()
+        os.set_blocking(fd, False)
+
+    def record(self, record: bytes) -> None:
+        self._records += record
+
+    def note(self, document: dict[str, object]) -> None:
+        self._pending += frame(NOTE, json.dumps(document).encode())
+
+    def flush(self) -> None:
+        """Write what the pipe takes. Raises BrokenPipeError when the coordinator is gone."""
+        if self._records:
+            self._pending += frame(RECORDS, bytes(self._records))
+            self._records.clear()
+        while self._pending:
+            try:
+                del self._pending[: os.write(self._fd, self._pending)]
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        """Write all that is left, however long the coordinator takes to read it."""
+        os.set_blocking(self._fd, True)
+        self.flush()
+
+
+class Sender:
+    """Sends its share of the schedule, from `start_ns` (monotonic) until told to end."""
+
+    def __init__(self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int) -> None:
+        self._stride = plan.stride
+        self._pace = Pace(plan.pace_numerator, plan.pace_denominator)
+        self._commands = commands
+        self._output = output
+        self._start_ns = start_ns
+        self._selector = selectors.DefaultSelector()
+        self._client = Client(plan, self._selector, output, start_ns)
+        self._n = plan.first
+        self._next_due_ns = start_ns + self._pace.due_ns(self._n)
+        self._end: int | None = None
+
+    def run(self) -> dict[str, int]:
+        """Send, and return counts about connections when the last request is accounted for."""
+        os.set_blocking(self._commands.fd, False)
+        self._selector.register(self._commands.fd, READ, None)
+        self._obey()
+        next_flush_ns = self._start_ns
+        while True:
+            now = time.monotonic_ns()
+            burst = self._send_due(now)
+            self._client.expire(now)
+            if now >= next_flush_ns:
+                self._output.flush()
+                next_flush_ns = now + FLUSH_EVERY_NS
+            if self._has_ended() and not self._client.under_way:
+                return dict(self._client.counts)
+            self._wait(0.0 if burst == MAX_BURST else self._rest_s(next_flush_ns))
+
+    def _has_ended(self) -> bool:
+        return self._end is not None and self._n >= self._end
+
+    def _send_due(self, now: int) -> int:
+        burst = 0
+        while self._next_due_ns <= now and burst < MAX_BURST and not self._has_ended():
+            self._client.send(self._n, self._next_due_ns)
+            self._n += self._stride
+            self._next_due_ns = self._start_ns + self._pace.due_ns(self._n)
+            burst += 1
+        return burst
+
+    def _rest_s(self, next_flush_ns: int) -> float:
+        """Seconds until something is to be done unasked."""
+        until = next_flush_ns
+        if not self._has_ended():
+            until = min(until, self._next_due_ns)
+        deadline = self._client.next_deadline_ns()
+        if deadline is not None:
+            until = min(until, deadline)
+        return max(0.0, (until - time.monotonic_ns()) / 1e9)
+
+    def _wait(self, timeout_s: float) -> None:
+        if timeout_s > 0 and not select.select([self._selector], [], [], timeout_s)[0]:
+            return
+        for key, mask in self._selector.select(0):
+            if key.data is None:
+                self._obey()
+            else:
+                self._client.handle(key.data, mask)
+
+    def _obey(self) -> None:
+        for line in self._commands.read():
+            word, _, value = line.partition(b" ")
+            if word == b"end":
+                self._end = int(value)
+
+
+def raise_descriptor_limit() -> None:
+    """A stalled service leaves many requests open at once: allow as many descriptors as the system gives."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass  # macOS refuses its own "unlimited"; what is too many is then recorded as not sent
+
+
+def main() -> int:
+    """The process's life: plan, ready, start, load, counts. The coordinator's end is this process's, without a word."""
+    raise_descriptor_limit()
+    commands, output = Commands(0), Output(1)
+    try:
+        plan = SenderPlan.from_line(commands.wait())
+        output.note({"ready": True})
+        output.flush()
+        _, _, start_ns = commands.wait().partition(b" ")
+        sender = Sender(plan, commands, output, int(start_ns))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
+        output.note({"counts": sender.run()})
+        output.close()
+    except BrokenPipeError:
+        os._exit(0)  # nobody is left to read what would be flushed
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

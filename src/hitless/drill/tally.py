@@ -1,0 +1,247 @@
+"""Adds up what the senders saw, in bounded memory, while the drill runs.
+
+Every record falls into one slot of time (for the plots), one phase (steady or releasing) and, by its header, one
+release. A slot keeps its latencies only until no more can arrive; then its percentiles are worked out and they go into
+the histograms. Invariant: requests = answered + failed, at every moment.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from hitless.drill.wire import FAILURES, RECORD, Failure, Flag
+
+MICROSECONDS = 1_000_000
+MAX_LATENCY_US = 120 * MICROSECONDS
+LAG_STEP_US = 50
+MAX_LAG_STEPS = 20 * MICROSECONDS // LAG_STEP_US
+_AMENDED, _COMPLETE, _SHIELDED = Flag.AMENDED.value, Flag.COMPLETE.value, Flag.SHIELDED.value
+_NEW, _REUSED = Flag.NEW_CONNECTION.value, Flag.REUSED.value
+
+
+@dataclass(slots=True)
+class Window:
+    """A stretch of the drill in which something was done to the service. Open while `end_us` is None."""
+
+    label: str
+    start_us: int
+    end_us: int | None = None
+    requests: int = 0
+    failed: int = 0
+    failed_without_release: int = 0  # of `failed`, those whose answer (if any) named no release
+
+    def holds(self, from_us: int, until_us: int) -> bool:
+        """Whether a request that was under way from … until … met this window."""
+        return self.start_us <= until_us and (self.end_us is None or from_us < self.end_us)
+
+
+class Timeline:
+    """The windows of a drill, one after the other, never two at once."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+
+    def open(self, label: str, now_us: int) -> Window:
+        """Begin a window."""
+        self.windows.append(Window(label, now_us))
+        return self.windows[-1]
+
+    def find(self, from_us: int, until_us: int) -> Window | None:
+        """The latest window that a request under way from … until … met."""
+        for window in reversed(self.windows):
+            if window.holds(from_us, until_us):
+                return window
+            if window.end_us is not None and window.end_us <= from_us:
+                return None
+        return None
+
+
+@dataclass(slots=True)
+class Slot:
+    """One stretch of the time axis. Latencies are those of whole answers, in milliseconds, None without any."""
+
+    requests: int = 0
+    failed: int = 0
+    by_release: Counter[int] = field(default_factory=Counter)  # answered or failed, 0: no release named
+    failures: Counter[Failure] = field(default_factory=Counter)
+    steady_us: array[int] = field(default_factory=lambda: array("L"))
+    releasing_us: array[int] = field(default_factory=lambda: array("L"))
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    max_ms: float | None = None
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class FailureCount:
+    """How often a kind of failure was seen, and when first."""
+
+    count: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    during: str | None = None
+    reused: int = 0  # of these, on connections that had carried an answer before
+
+
+@dataclass(slots=True)
+class ReleaseCount:
+    """What one release answered, by its header."""
+
+    requests: int = 0
+    failed: int = 0
+    shielded: int = 0
+
+
+class Tally:
+    """The sums. `add` takes what a sender wrote; `finish` closes what is still open."""
+
+    def __init__(self, *, slot_s: float, deadline_s: float, timeline: Timeline) -> None:
+        self.slot_us = int(slot_s * MICROSECONDS)
+        self._grace_us = int(deadline_s * MICROSECONDS) + 2 * MICROSECONDS
+        self._timeline = timeline
+        self._oldest_open = 0
+        self.slots: list[Slot] = []
+        self.requests = 0
+        self.failed = 0
+        self.shielded = 0
+        self.new_connections = 0
+        self.reused_connections = 0
+        self.first_sent_us: int | None = None
+        self.last_sent_us = 0
+        self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of whole answers
+        self.failed_by_request: Counter[int] = Counter()
+        self.failures: dict[Failure, FailureCount] = {}
+        self.releases: dict[int, ReleaseCount] = {}
+        self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
+        self.steady: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
+        self.releasing: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
+
+    @property
+    def answered(self) -> int:
+        """Requests that did not fail."""
+        return self.requests - self.failed
+
+    def add(self, records: bytes) -> None:
+        """Count a run of records (a whole number of them)."""
+        newest = 0
+        for due, latency, lag, release, index, status, failure, flags in RECORD.iter_unpack(records):
+            if flags & _AMENDED:
+                self._fail(FAILURES[failure - 1], due, latency, release, index, flags)
+                continue
+            slot = self._slot(due)
+            window = self._timeline.find(due, due + latency)
+            self.requests += 1
+            slot.requests += 1
+            slot.by_release[release] += 1
+            if window is not None:
+                window.requests += 1
+            if release:
+                self._release(release).requests += 1
+            if flags & _COMPLETE:
+                self._time(slot, latency, steady=window is None)
+                self.statuses[index, status] += 1
+            if flags & _SHIELDED:
+                self.shielded += 1
+                self._release(release).shielded += 1
+            if flags & _NEW:
+                self.new_connections += 1
+            elif flags & _REUSED:
+                self.reused_connections += 1
+            self.lags[min(lag // LAG_STEP_US, MAX_LAG_STEPS)] += 1
+            sent = due + lag
+            if self.first_sent_us is None or sent < self.first_sent_us:
+                self.first_sent_us = sent
+            self.last_sent_us = max(self.last_sent_us, sent)
+            newest = max(newest, sent)
+            if failure:
+                self._fail(FAILURES[failure - 1], due, latency, release, index, flags)
+        self._close_before(newest - self._grace_us)
+
+    def add_unsent(self, due_us: int, count: int) -> None:
+        """Count requests that were due and of which no record came: their sender died."""
+        for _ in range(count):
+            self.requests += 1
+            slot = self._slot(due_us)
+            slot.requests += 1
+            slot.by_release[0] += 1
+            self._fail(Failure.NOT_SENT, due_us, 0, 0, -1, 0)
+
+    def finish(self) -> None:
+        """Close every slot: no more records come."""
+        self._close_before(len(self.slots) * self.slot_us)
+
+    def _fail(self, failure: Failure, due: int, latency: int, release: int, index: int, flags: int) -> None:
+        window = self._timeline.find(due, due + latency)
+        self.failed += 1
+        slot = self._slot(due)
+        slot.failed += 1
+        slot.failures[failure] += 1
+        self.failed_by_request[index] += 1
+        if window is not None:
+            window.failed += 1
+            window.failed_without_release += not release
+        if release:
+            self._release(release).failed += 1
+        seen = self.failures.setdefault(failure, FailureCount())
+        if seen.count == 0 or due < seen.first_us:
+            seen.first_us = due
+            seen.during = window.label if window is not None else None
+        seen.last_us = max(seen.last_us, due)
+        seen.count += 1
+        seen.reused += bool(flags & _REUSED)
+
+    def _time(self, slot: Slot, latency_us: int, *, steady: bool) -> None:
+        if slot.closed:  # a sender fell far behind: the slot's percentiles stand, the histogram still takes it
+            (self.steady if steady else self.releasing).record_value(min(max(1, latency_us), MAX_LATENCY_US))
+        else:
+            (slot.steady_us if steady else slot.releasing_us).append(latency_us)
+
+    def _slot(self, due_us: int) -> Slot:
+        number = due_us // self.slot_us
+        while number >= len(self.slots):
+            self.slots.append(Slot())
+        return self.slots[number]
+
+    def _release(self, release: int) -> ReleaseCount:
+        counts = self.releases.get(release)
+        if counts is None:
+            counts = self.releases[release] = ReleaseCount()
+        return counts
+
+    def _close_before(self, instant_us: int) -> None:
+        while self._oldest_open < len(self.slots) and (self._oldest_open + 1) * self.slot_us <= instant_us:
+            self._close(self.slots[self._oldest_open])
+            self._oldest_open += 1
+
+    def _close(self, slot: Slot) -> None:
+        for latencies, histogram in ((slot.steady_us, self.steady), (slot.releasing_us, self.releasing)):
+            for latency, count in Counter(latencies).items():
+                histogram.record_value(min(max(1, latency), MAX_LATENCY_US), count)
+        both = sorted([*slot.steady_us, *slot.releasing_us])
+        if both:
+            slot.p50_ms, slot.p99_ms, slot.max_ms = (
+                both[min(len(both) - 1, int(len(both) * share))] / 1000 for share in (0.5, 0.99, 1.0)
+            )
+        slot.steady_us, slot.releasing_us = array("L"), array("L")
+        slot.closed = True
+
+
+def slot_s(duration_s: float) -> float:
+    """The width of a slot: a second, finer for short drills, coarser for those of hours (at most 3,600 slots)."""
+    for width, up_to_s in ((0.25, 30), (0.5, 120), (1.0, 3_600), (5.0, 18_000)):
+        if duration_s <= up_to_s:
+            return width
+    return 30.0
+
+
+def percentiles_ms(histogram: Any, points: Sequence[tuple[str, float]]) -> dict[str, float | None]:
+    """Named percentiles in milliseconds; None where nothing was recorded."""
+    if histogram.get_total_count() == 0:
+        return {name: None for name, _ in points}
+    return {name: round(histogram.get_value_at_percentile(point) / 1000, 3) for name, point in points}
