@@ -1,8 +1,8 @@
 """A service's folder into artifacts: select the code, install or fetch the dependencies, zip, store.
 
-Files of the service win over files of a dependency with the same name, as an import would find them first in a folder
-that both were copied to; each is named in a warning. An artifact has its dependencies first, then its code, each sorted:
-so the cached zip of the dependencies is the beginning of the artifact.
+Files of the service win over files of a dependency with the same name, as if the service were copied over them; each is
+named in a warning. An artifact has its dependencies first, then its code, each sorted: so the cached zip of the
+dependencies is the beginning of the artifact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hitless.artifact import archive, dependencies
 from hitless.artifact.archive import Member
 from hitless.artifact.dependencies import Dependencies, Installer
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult, FunctionSource, ServiceSource
-from hitless.artifact.names import case_collisions, flaw, shown
+from hitless.artifact.names import case_collisions, flaw, folders_of, shown
 from hitless.artifact.patterns import PackagePatterns
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import Walk
@@ -102,7 +102,7 @@ class _Build:
         return (*self.service.package_patterns, *own)
 
     def _portable(self, patterns: tuple[str, ...], declared: Target) -> Artifact | None:
-        """The artifact for the declared platform, where this machine is another: its lack stops promotion, not work here."""
+        """The artifact for a declared platform that is not this machine's: its lack stops promotion, not work here."""
         if declared not in self.unportable:
             try:
                 return self._artifact(patterns, declared, declared)
@@ -138,7 +138,8 @@ class _Build:
             raise BuildError("the data folder is the service's own folder", hint="choose another by --data-dir")
         walk = Walk(folder, PackagePatterns((f"!{self.service.file.name}", *patterns)), frozenset({data}))
         code = {file.name: Member(file.name, file.path, file.executable) for file in walk.files()}
-        self.warnings += walk.notices
+        for notice in walk.notices:
+            self._warn(notice)
         for name, content in self.extra_files.items():
             if why := flaw(name):
                 raise BuildError(f"generated file {shown(name)}: the name {why}", hint="use a relative name")
@@ -181,13 +182,13 @@ class _Build:
         if used is None or not shadowed:
             unpacked = archive.write(zipped, code.values(), prefix=used.archive if used is not None else None)
         else:
-            kept = [Member(n, used.files / n, os.access(used.files / n, os.X_OK)) for n in names if n not in shadowed]
+            kept = [member for member in used.members() if member.name not in shadowed]
             unpacked = archive.write(zipped, [*kept, *code.values()])
         size = zipped.stat().st_size
         digest = self.store.add(zipped, used, len(names) - len(shadowed))
         if size > DIRECT_UPLOAD_LIMIT_BYTES:
             self._warn(
-                f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload: it has to go by way of a bucket"
+                f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload: it goes by way of a bucket"
             )
         for first, second in case_collisions([*names, *code]):
             self._warn(f"{first} and {second} differ by case only: one file where case does not count, as on macOS")
@@ -196,14 +197,13 @@ class _Build:
     def _shadowed(self, code: dict[str, Member], names: Iterable[str]) -> set[str]:
         """The dependencies' files that code replaces. Raises BuildError where one's file is the other's folder."""
         theirs = set(names)
+        every = theirs | code.keys()
+        if clash := every.intersection(folders_of(every)):
+            raise BuildError(
+                f"{shown(min(clash))} would be both a file and a folder of the package",
+                hint="rename it in the service: the other is a dependency's, or a generated file's",
+            )
         shadowed = theirs & code.keys()
-        for ours, others in ((code.keys(), theirs), (theirs, code.keys())):
-            folders = set(_folders_above(ours))
-            if clash := sorted(folders & others):
-                raise BuildError(
-                    f"{shown(clash[0])} is a file in the service and a folder in a dependency, or the other way round",
-                    hint="rename the service's file or folder",
-                )
         for name in sorted(shadowed):
             self._warn(f"{name} of the service replaces the file of that name of a dependency")
         return shadowed
@@ -212,22 +212,26 @@ class _Build:
         module, _, attribute = function.handler.rpartition(".")
         path = module.replace(".", "/")
         names = set(self._code(patterns)).union(*(used.names for used in self.installed.values()))
-        if not attribute or not any(name in names for name in (f"{path}.py", f"{path}/__init__.py")):
-            if not any(name.startswith(f"{path}.") for name in names):  # compiled modules: path.cpython-311-….so
-                raise BuildError(
-                    f"functions.{function.name}.handler: {function.handler}: the package holds no {path}.py",
-                    hint="write FOLDER/MODULE.FUNCTION, and see that package.patterns do not leave the module out",
-                )
+        modules = [f"{path}.py", f"{path}/__init__.py"]
+        modules += [name for name in names if name.startswith(f"{path}.") and name.endswith(".so")]
+        if not attribute or names.isdisjoint(modules):
+            raise BuildError(
+                f"functions.{function.name}.handler: {function.handler}: the package holds no {path}.py",
+                hint="write FOLDER/MODULE.FUNCTION, and see that package.patterns do not leave the module out",
+            )
 
     def _warn_of_requirements(self) -> None:
         distributions = {name for used in self.installed.values() for name in used.distributions}
         if loose := self.requirements.unpinned(distributions):
             more = f" and {len(loose) - _SHOWN_AT_MOST} more" if len(loose) > _SHOWN_AT_MOST else ""
             self._warn(
-                f"{REQUIREMENTS_FILE} does not pin {', '.join(loose[:_SHOWN_AT_MOST])}{more}, so that another day may build"
-                " other bytes; list what you want in requirements.in and run:"
+                f"{REQUIREMENTS_FILE} does not pin {', '.join(loose[:_SHOWN_AT_MOST])}{more}, so that another day may"
+                " build other bytes; list what you want in requirements.in and run:"
                 f" uv pip compile requirements.in -o {REQUIREMENTS_FILE}"
             )
+        for name in self.requirements.with_passwords():
+            if any(name in code for code in self.code.values()):
+                self._warn(f"{name} holds a password in a URL and goes into the artifact; set UV_INDEX_URL instead")
         if not self.requirements.texts:
             locks = [name for name in _OTHER_LOCKS if (self.service.folder / name).exists()]
             if locks:
@@ -238,10 +242,3 @@ class _Build:
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
-
-
-def _folders_above(names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        parts = name.split("/")[:-1]
-        for count in range(1, len(parts) + 1):
-            yield "/".join(parts[:count])

@@ -2,11 +2,11 @@
 
 One entry, `<key>/` in the cache's folder, holds the normalised files (`files/`, read-only, with bytecode for the
 interpreter that runs here), their zip (`archive.zip`, without bytecode) and the list of both (`manifest.json`). The key
-is a hash of all that decides what gets installed. An entry appears whole, by a rename, and is used only while every file
-has its recorded size (a power cut can leave empty files behind).
+is a hash of all that decides what gets installed. An entry appears whole, by a rename, and is used only while every
+file has its recorded size (a power cut can leave empty files behind).
 
-Left out of an entry is what tells of the installing machine and not of the package: INSTALLER, REQUESTED, direct_url.json,
-uv's own notes, scripts with a `#!` line, bytecode. RECORD is written anew without them.
+Left out of an entry is what tells of the installing machine and not of the package: INSTALLER, REQUESTED,
+direct_url.json, uv's own notes, scripts with a `#!` line, bytecode. RECORD is written anew without them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,7 +54,7 @@ class Installer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """One entry of the cache. `names` are its files in the zip's order, `distributions` the installed packages' names."""
+    """One entry of the cache. `names` are its files in the zip's order, `distributions` the installed packages."""
 
     key: str
     folder: Path
@@ -71,6 +71,10 @@ class Dependencies:
     def archive(self) -> Path:
         """The zip of the files."""
         return self.folder / "archive.zip"
+
+    def members(self) -> list[Member]:
+        """The files as members of a zip, in its order."""
+        return _members(self.files, self.names)
 
     def bytecode(self) -> list[tuple[str, str]]:
         """(source, its .pyc) by name, as far as there is bytecode for the interpreter that runs here."""
@@ -113,8 +117,7 @@ def install(
     files.mkdir(parents=True)
     installer.install(service, requirements, target, files, held=held)
     names = _normalise(files)
-    members = [Member(n, files / n, _is_executable(files / n)) for n in names]
-    archive.write(into / "archive.zip", members)
+    archive.write(into / "archive.zip", _members(files, names))
     manifest = {
         "names": names,
         "sizes": [(files / name).stat().st_size for name in names],
@@ -158,6 +161,10 @@ def bytecode_name(name: str) -> str | None:
 
 def _bytecode_list(folder: Path) -> Path:
     return folder / f"bytecode-{sys.implementation.cache_tag}-{sys.hexversion:x}.json"
+
+
+def _members(files: Path, names: Iterable[str]) -> list[Member]:
+    return [Member(name, files / name, _is_executable(files / name)) for name in names]
 
 
 def _normalise(files: Path) -> list[str]:

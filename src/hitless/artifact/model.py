@@ -50,7 +50,7 @@ class ServiceSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One function package. `local`: built for this machine because the declared platform is another; never promoted."""
+    """One function package. `local`: made for this machine, as the declared platform is another; never promoted."""
 
     digest: str
     zip_bytes: int
@@ -62,7 +62,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """The artifacts of all functions: what runs here, and what was declared (a function without one cannot be promoted)."""
+    """The artifacts of all functions: what runs here, and what was declared; without the latter no promotion."""
 
     by_function: Mapping[str, Artifact]
     portable: Mapping[str, Artifact]

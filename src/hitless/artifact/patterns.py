@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from hitless.errors import BuildError
 
@@ -84,7 +85,7 @@ def _braces_expanded(glob: str) -> list[str]:
             depth -= 1
             if depth == 0 and commas:
                 cuts = [start, *commas, at]
-                choices = [glob[a + 1 : b] for a, b in zip(cuts, cuts[1:], strict=False)]
+                choices = [glob[a + 1 : b] for a, b in pairwise(cuts)]
                 return [one for c in choices for one in _braces_expanded(glob[:start] + c + glob[at + 1 :])]
     return [glob]
 

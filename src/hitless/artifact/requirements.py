@@ -7,6 +7,7 @@ name files, lines and packages, never a URL: it may hold a password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:
 _OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>.*)", re.DOTALL)
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
+_PASSWORD = re.compile(r"://[^/\s@:]*:(?!\$\{)[^/\s@]+@")
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
@@ -48,6 +50,10 @@ class Requirements:
         loose = {one.name for one in self.required if not one.pinned} - self.constrained
         return sorted(loose | ({normalised(name) for name in installed} - pinned))
 
+    def with_passwords(self) -> list[str]:
+        """Names of the files in which a URL holds a password as it is, not as ${VARIABLE}."""
+        return [name for name, text in self.texts if _PASSWORD.search(text)]
+
 
 def normalised(name: str) -> str:
     """A package's name as the registry compares it."""
@@ -56,7 +62,7 @@ def normalised(name: str) -> str:
 
 def read_requirements(folder: Path) -> Requirements:
     """The requirements of the service in `folder`; empty without a requirements.txt. Raises BuildError."""
-    if not (folder / REQUIREMENTS_FILE).exists():
+    if not os.path.lexists(folder / REQUIREMENTS_FILE):
         return Requirements()
 
     def read(name: str) -> str:
@@ -87,11 +93,13 @@ class _Reading:
     constrained: set[str] = field(default_factory=set)
     texts: dict[str, str] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
+    seen: set[tuple[str, bool]] = field(default_factory=set)
 
     def file(self, name: str, *, constraint: bool) -> None:
-        if name in self.texts:
+        if (name, constraint) in self.seen:
             return
-        self.texts[name] = self.read(name)
+        self.seen.add((name, constraint))
+        self.texts[name] = self.texts.get(name) or self.read(name)
         for number, line in _logical_lines(self.texts[name]):
             at = f"{name}:{number}"
             if line.startswith("-"):

@@ -1,8 +1,8 @@
 """The walk of a service's folder: which of its files go into a package.
 
 Links that stay inside the folder are followed and stored as the files they lead to, so that the bytes do not depend on
-how a file came there. A selected file that lies outside, leads nowhere, is no regular file, cannot be read or has a name
-that does not travel is refused by name; what the patterns leave out is never complained of.
+how a file came there. A selected file that lies outside, leads nowhere, is no regular file, cannot be read or has a
+name that does not travel is refused by name; what the patterns leave out is never complained of.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Folder:
 
 @dataclass(slots=True)
 class Walk:
-    """One walk of `root`. Folders in `left_out` (real paths: the data folder) are not entered, whatever the patterns."""
+    """One walk of `root`. Folders in `left_out` (real paths) are not entered, whatever the patterns say."""
 
     root: Path
     patterns: PackagePatterns
@@ -57,7 +57,7 @@ class Walk:
         while pending:
             folder = pending.pop()
             for entry in self._entries(folder):
-                name = folder.name + entry.name
+                name = folder.name + _as_utf8(entry.name)
                 if _is_folder(entry):
                     pending.extend(self._entered(folder, entry, name, real))
                 elif self.patterns.selects(name):
@@ -117,6 +117,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that loops, or through a folder that may not be entered: judged as a file
         return False
+
+
+def _as_utf8(name: str) -> str:
+    """The name by its bytes on the disk, whatever the locale takes them for."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _within(path: str, root: str) -> bool:

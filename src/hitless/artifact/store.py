@@ -103,7 +103,7 @@ class ArtifactStore:
         return digest
 
     def unpack(self, digest: str) -> Path:
-        """The artifact as a read-only folder; at once where it is unpacked already. Raises EngineError, MachineError."""
+        """The artifact as a read-only folder; at once where it is unpacked. Raises EngineError, MachineError."""
         zipped, tree = self.zip_path(digest), self._trees / _hex(digest)
         with self.working() as workspace, self._opened(zipped, digest) as packed:
             if trees.is_whole(tree, archive.entries_of(packed)):
@@ -126,7 +126,7 @@ class ArtifactStore:
         return entry
 
     def cache(self, fresh: Path, key: str, workspace: Workspace) -> Dependencies:
-        """Take a finished entry out of a workspace; where another build was faster, its entry is the one that counts."""
+        """Take a finished entry out of a workspace; where another build was faster, its entry counts."""
         place = self._dependencies / key
         for _ in range(3):
             try:
@@ -145,7 +145,7 @@ class ArtifactStore:
     def prune(self, keep: set[str], *, min_age_s: float = MIN_AGE_S) -> list[str]:
         """Remove the artifacts that are not kept, with their trees, and cached dependencies that no artifact needs.
 
-        What was built or used less than `min_age_s` ago stays (its release may not be recorded yet), and nothing at all is
+        What was built less than `min_age_s` ago stays (its release may not be recorded yet), and nothing at all is
         removed while a build or an unpacking is on: the next call does it. Returns the digests removed.
         """
         kept = {_hex(digest) for digest in keep}
@@ -197,6 +197,7 @@ class ArtifactStore:
                 return  # another process unpacked it meanwhile
             tree.chmod(0o755)
             _move_away(tree, workspace)
+        raise EngineError(f"{tree} cannot be kept whole", hint="see whether its disk is sound")
 
     @contextmanager
     def _opened(self, zipped: Path, digest: str) -> Iterator[zipfile.ZipFile]:

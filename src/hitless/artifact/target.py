@@ -18,7 +18,7 @@ _AL2_GLIBC, _AL2023_GLIBC = (2, 17), (2, 34)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A platform that packages are installed for. `host` is empty for a declared one, else it describes this machine."""
+    """A platform that packages are installed for. `host` is empty for a declared one, else describes this machine."""
 
     runtime: str
     architecture: str

@@ -34,7 +34,7 @@ def is_whole(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
 def plant(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None, linked: int) -> None:
     """Make the new folder `tree` of the zip; its first `linked` files are those of the cache's entry.
 
-    Raises EngineError for a zip with names that lead elsewhere or with damaged contents, OSError where the disk is at fault.
+    Raises EngineError for a zip with names that lead elsewhere or with damaged contents, OSError for the disk's faults.
     """
     entries = archive.entries_of(packed)
     for info in entries:

@@ -1,13 +1,14 @@
 """uv as the installer of pinned requirements: one call, and what its refusals mean.
 
-uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) hold, and pip's where
-uv has none of its own. Its words go into messages without passwords. The texts that `_hint` looks for are uv's; when uv
-words them otherwise only the hint gets more general.
+uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) hold, and pip's
+where uv has none of its own. Its words go into messages without passwords. The texts that `_hint` looks for are uv's;
+when uv words them otherwise only the hint gets more general.
 """
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ _NETWORK = (
     "network was disabled",
     "timed out",
 )
+_NO_WHEEL = ("no usable wheels", "building from source is disabled", "no wheels with a matching")
 _REASON_CHARACTERS = 700
 
 
@@ -65,31 +67,34 @@ class Uv:
     ) -> None:
         """Install the requirements of the service in `folder` below `into`.
 
-        `held` are descriptors that uv keeps open as long as it runs (the store's lock). Raises BuildError that names the
+        `held` are descriptors that uv keeps open while it runs (the store's lock). Raises BuildError that names the
         requirements at fault, MachineError where the disk is full.
         """
-        command = [find_uv_bin(), "pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
+        command = ["pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
         command += ["--python", sys.executable, *target.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
         try:
             done = subprocess.run(
-                command, cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held,
-                check=False,
+                [find_uv_bin(), *command], cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True,
+                pass_fds=held, check=False,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(
                 f"uv cannot be started: {error.strerror}", hint="install hitless's dependencies again"
             ) from error
+        if done.returncode < 0:
+            raise MachineError(
+                f"uv was ended by {signal.Signals(-done.returncode).name}", hint="see whether memory or disk ran out"
+            )
         if done.returncode != 0:
             raise refusal(done.stderr.decode("utf-8", "replace"), requirements, target, self.environ)
 
     def _environment(self) -> dict[str, str]:
         environ = {name: value for name, value in self.environ.items() if name not in _OVERRULED}
         for pip_name, uv_names, uv_name in _PIP_NAMES:
-            if value := environ.get(pip_name):
-                if not any(name in environ for name in uv_names):
-                    environ[uv_name] = value.replace(" ", ",") if uv_name == "UV_FIND_LINKS" else value
+            if (value := environ.get(pip_name)) and not any(name in environ for name in uv_names):
+                environ[uv_name] = value.replace(" ", ",") if uv_name == "UV_FIND_LINKS" else value
         return environ
 
 
@@ -103,15 +108,16 @@ def refusal(stderr: str, requirements: Requirements, target: Target, environ: Ma
     details = {"uv": said[-20:]}
     if any(sign in text for sign in _DISK):
         return MachineError(
-            f"installing the requirements failed: {reason}", hint="free space on the disk of the data folder and of uv's cache",
+            f"installing the requirements failed: {reason}",
+            hint="free space on the disk of the data folder and of uv's cache",
             details=details,
-        )  # fmt: skip
+        )
     named = [one for one in requirements.required if _mentions(reason, one.name)]
     where = ", ".join(f"{one.at} ({one.name})" for one in named) or REQUIREMENTS_FILE
     if any(sign in text for sign in _NETWORK):
         return BuildError(
             f"{where}: the package index cannot be reached: {reason}",
-            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX; what was installed once builds without a network",
+            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX; what was installed once needs neither",
             details=details,
         )
     return BuildError(f"{where}: cannot be installed for {target}: {reason}", hint=_hint(text, target), details=details)
@@ -120,11 +126,9 @@ def refusal(stderr: str, requirements: Requirements, target: Target, environ: Ma
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     """The text with the user part of URLs, and the values of uv's password variables, blotted out."""
     text = re.sub(r"://[^\s`'\"<>]*@", "://***@", text)
-    secrets = [
-        value for name, value in environ.items() if name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN"))
-    ]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    for name, value in environ.items():
+        if value and name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN")):
+            text = text.replace(value, "***")
     return text
 
 
@@ -133,12 +137,16 @@ def _mentions(reason: str, name: str) -> bool:
 
 
 def _hint(text: str, target: Target) -> str:
-    if "no usable wheels" in text or "building from source is disabled" in text or "no wheels with a matching" in text:
-        return f"only wheels are installed: pin a version that has one for {target}, or build it and add --find-links FOLDER"
+    if any(sign in text for sign in _NO_WHEEL):
+        return (
+            f"only wheels are installed: pin a version with one for {target}, or build it and add --find-links FOLDER"
+        )
     if "was not found in the package registry" in text:
         return "see whether the name is spelled right, and whether the index is the right one"
     if "there is no version of" in text:
         return "pin a version that exists"
     if "Hash mismatch" in text:
-        return "what was downloaded is not what was locked; if that is intended, lock again: uv pip compile --generate-hashes"
+        return (
+            "the download is not what was locked; if that is intended, lock again by uv pip compile --generate-hashes"
+        )
     return "mend requirements.txt; uv pip compile makes one that fits together"
