@@ -1,1 +1,1 @@
-
+"""The engine's memory: one SQLite file, one writer."""

@@ -1,0 +1,162 @@
+"""The daemon's API: what the command line asks for, over a Unix socket that only the engine's owner can open.
+
+Long work (a rollout) is streamed as one JSON document a line; a client that goes away stops nothing. Errors have one
+shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from hitless.engine import status as views
+from hitless.engine.engine import Engine
+from hitless.errors import HitlessError, UsageError
+from hitless.rollout.release import ReleaseDocument
+from hitless.rollout.rollout import Rollout
+from hitless.service.strategy import EXAMPLES, Strategy, parse
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class Machine(Protocol):
+    """What the API needs of the running engine besides its verbs."""
+
+    def status(self) -> dict[str, Any]: ...
+    async def shut_down(self, *, force: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The endpoints over one engine."""
+
+    engine: Engine
+    machine: Machine
+
+    async def status(self, request: Request) -> Response:
+        return JSONResponse(self.machine.status())
+
+    async def releases(self, request: Request) -> Response:
+        return JSONResponse(views.releases(self.engine, request.path_params["stage"]))
+
+    async def release(self, request: Request) -> Response:
+        stage, number = request.path_params["stage"], request.path_params["release"]
+        return JSONResponse(views.release(self.engine, stage, number))
+
+    async def deploy(self, request: Request) -> Response:
+        body = await _body(request)
+        started = await self.engine.deploy(
+            request.path_params["stage"],
+            ReleaseDocument.from_json(body["release"]),
+            strategy=_strategy(body.get("strategy")),
+            force=bool(body.get("force")),
+        )
+        return self._answer(started, wait=body.get("wait", True))
+
+    async def rollback(self, request: Request) -> Response:
+        body = await _body(request)
+        started = await self.engine.rollback(request.path_params["stage"], body.get("release"))
+        return self._answer(started, wait=body.get("wait", True))
+
+    async def abort(self, request: Request) -> Response:
+        return self._answer(self.engine.abort(request.path_params["stage"]), wait=True)
+
+    async def events(self, request: Request) -> Response:
+        after = int(request.query_params.get("after", 0))
+        limit = min(int(request.query_params.get("limit", 100)), 10_000)
+        stage = request.query_params.get("stage")
+        if request.query_params.get("follow"):
+            return _lines(self._follow_events(after, limit, stage))
+        return JSONResponse(
+            [asdict(event) for event in self.engine.store.events(after=after, limit=limit, stage=stage)]
+        )
+
+    async def shut_down(self, request: Request) -> Response:
+        body = await _body(request)
+        await self.machine.shut_down(force=bool(body.get("force")))
+        return JSONResponse({"stopped": True})
+
+    def _answer(self, started: Rollout | dict[str, Any], *, wait: bool) -> Response:
+        if isinstance(started, dict):
+            return _lines(_one({"result": started}))
+        if not wait:
+            return _lines(_one({"started": {"stage": started.candidate.stage, "release": started.candidate.number}}))
+        return _lines(self.engine.follow(started))
+
+    async def _follow_events(self, after: int, limit: int, stage: str | None) -> AsyncIterator[dict[str, Any]]:
+        while True:
+            for event in self.engine.store.events(after=after, limit=limit, stage=stage):
+                after = event.event
+                yield asdict(event)
+            async with self.engine.event_happened:
+                await self.engine.event_happened.wait()
+
+
+def application(api: Api) -> Starlette:
+    """The ASGI application."""
+
+    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+        return Route(path, endpoint, methods=[method])
+
+    return Starlette(
+        routes=[
+            route("/status", api.status, "GET"),
+            route("/events", api.events, "GET"),
+            route("/shutdown", api.shut_down, "POST"),
+            route("/stages/{stage}/releases", api.releases, "GET"),
+            route("/stages/{stage}/releases/{release:int}", api.release, "GET"),
+            route("/stages/{stage}/deploy", api.deploy, "POST"),
+            route("/stages/{stage}/rollback", api.rollback, "POST"),
+            route("/stages/{stage}/abort", api.abort, "POST"),
+        ],
+        exception_handlers={HitlessError: _refused},
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HitlessError)
+    return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise UsageError(f"the request is larger than {MAX_BODY_BYTES} bytes", hint="see what serverless.yml holds")
+        chunks.append(chunk)
+    try:
+        document = json.loads(b"".join(chunks) or b"{}")
+    except ValueError as error:
+        raise UsageError(f"the request is not JSON: {error}", hint="use the hitless command") from error
+    if not isinstance(document, dict):
+        raise UsageError("the request is not a JSON object", hint="use the hitless command")
+    return document
+
+
+def _strategy(name: object) -> Strategy | None:
+    if name is None:
+        return None
+    try:
+        return parse(str(name))
+    except ValueError as error:
+        raise UsageError(str(error), hint=f"for example {EXAMPLES}") from error
+
+
+async def _one(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    yield document
+
+
+def _lines(documents: AsyncIterator[dict[str, Any]]) -> Response:
+    async def encoded() -> AsyncIterator[bytes]:
+        async for document in documents:
+            yield json.dumps(document).encode() + b"\n"
+
+    return StreamingResponse(encoded(), media_type="application/x-ndjson")

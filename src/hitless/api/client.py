@@ -1,0 +1,103 @@
+"""The command line's side of the daemon's API: HTTP over the engine's own socket, by the standard library.
+
+No heavier client: a deploy's time counts from the command, and this import costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from hitless.errors import EngineError, EngineNotRunningError, HitlessError
+
+CALL_TIMEOUT_S = 60.0
+
+
+class RemoteError(HitlessError):
+    """An error that the daemon gave; its code and exit code are the daemon's."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        super().__init__(
+            str(document.get("message", "the engine failed")),
+            hint=str(document.get("hint", "")),
+            details=document.get("details") or {},
+        )
+        self.code = str(document.get("code", "failed"))  # type: ignore[misc]
+        self.exit_code = int(document.get("exit_code", 1))  # type: ignore[misc]
+
+    def to_json(self) -> dict[str, Any]:
+        return HitlessError.to_json(self)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("engine", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class EngineClient:
+    """Talks to one engine. Raises EngineNotRunningError where nothing listens, RemoteError where the engine refuses."""
+
+    def __init__(self, api_socket: Path) -> None:
+        self._socket = api_socket
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """One request, one JSON document."""
+        connection, response = self._request(method, path, body, query, CALL_TIMEOUT_S)
+        try:
+            document = json.loads(response.read() or b"null")
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise RemoteError(document.get("error", {}))
+        return document
+
+    def stream(self, method: str, path: str, body: Any = None, **query: Any) -> Iterator[dict[str, Any]]:
+        """One request, one JSON document a line until the engine ends it; a line `{"error": …}` is raised."""
+        connection, response = self._request(method, path, body, query, None)
+        try:
+            if response.status >= 400:
+                raise RemoteError(json.loads(response.read() or b"{}").get("error", {}))
+            while line := response.readline():
+                if not line.strip():
+                    continue
+                document = json.loads(line)
+                if "error" in document:
+                    raise RemoteError(document["error"])
+                yield document
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(
+                f"the engine went away in mid-answer ({error})",
+                hint="run `hitless up`: it adopts what runs, and finishes or rolls back the rollout",
+            ) from error
+        finally:
+            connection.close()
+
+    def _request(
+        self, method: str, path: str, body: Any, query: dict[str, Any], timeout_s: float | None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = _UnixConnection(self._socket, timeout_s)
+        target = quote(path) + (f"?{urlencode({k: v for k, v in query.items() if v is not None})}" if query else "")
+        try:
+            payload = None if body is None else json.dumps(body).encode()
+            connection.request(method, target, payload, {"content-type": "application/json"} if payload else {})
+            return connection, connection.getresponse()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            connection.close()
+            raise EngineNotRunningError("no engine runs here", hint="start it with `hitless up`") from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise EngineError(
+                f"the engine does not answer on {self._socket} ({error})",
+                hint="run `hitless up` again, or see `hitless doctor`",
+            ) from error

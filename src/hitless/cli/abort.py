@@ -1,0 +1,19 @@
+"""`hitless abort`: the rollout under way stops, its weight goes back to 0 at once."""
+
+from __future__ import annotations
+
+import typer
+
+from hitless.cli.common import Context, command
+from hitless.cli.shipping import client_of, follow
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "abort", example="hitless abort --stage prod")
+    def abort(
+        ctx: Context,
+    ) -> None:
+        """Stop the rollout under way; the live release keeps all the traffic."""
+        result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/abort", {}))
+        if result is not None:
+            ctx.show(result, lambda: f"release {result['release']} was {result['outcome']}: {result['reason']}")

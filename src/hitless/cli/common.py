@@ -1,0 +1,138 @@
+"""What every verb shares: the common options, output for people or as one JSON document, errors with their exit codes.
+
+With `--json` stdout has one document and nothing else; progress and messages go to stderr. Colour and live progress
+only on a terminal; rich itself honours NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from hitless.errors import HitlessError, MachineError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The common options of one call, resolved."""
+
+    json: bool
+    stage: str
+    service_dir: Path
+    data_dir: Path
+    yes: bool
+    debug: bool
+
+    def say(self, message: str) -> None:
+        """A message for a person, on stderr."""
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+    def show(self, document: Any, lines: Callable[[], str]) -> None:
+        """The result: the JSON document with --json, else what `lines` makes of it for people."""
+        sys.stdout.write((json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n") + "\n")
+        sys.stdout.flush()
+
+
+def _common_options(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    stage: Annotated[str, typer.Option("--stage", "-s", help="The stage, as serverless.yml names it.")] = "dev",
+    service_dir: Annotated[Path, typer.Option("--service-dir", help="The folder that holds serverless.yml.")] = Path(),
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", help="The engine's folder; default $HITLESS_DATA_DIR, else .hitless beside serverless.yml."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every prompt with yes.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> Context:
+    """The options that every verb takes; paths become absolute."""
+    folder = service_dir.expanduser().resolve()
+    named = data_dir or (Path(os.environ["HITLESS_DATA_DIR"]) if os.environ.get("HITLESS_DATA_DIR") else None)
+    return Context(as_json, stage, folder, (named or folder / ".hitless").expanduser().resolve(), yes, debug)
+
+
+class Ended(Exception):
+    """The work was done and ended otherwise than hoped: the document is shown, then error and hint, then this exit
+    code.
+    """
+
+    def __init__(self, exit_code: int, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.exit_code, self.message, self.hint = exit_code, message, hint
+
+
+def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a verb: `function(ctx, …)` gets the resolved common options first, its own options by name.
+
+    Errors become `error:` and `hint:` lines (with --json one document) and the contract's exit codes.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        shared = inspect.signature(_common_options, eval_str=True).parameters
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+        @wraps(function)
+        def guarded(**options: Any) -> None:
+            ctx = _common_options(**{key: options.pop(key) for key in shared})
+            try:
+                function(ctx, **options)
+            except Ended as ended:
+                _complain(ended.message, ended.hint)
+                raise typer.Exit(ended.exit_code) from None
+            except HitlessError as error:
+                fail(error, as_json=ctx.json, debug=ctx.debug)
+            except KeyboardInterrupt:
+                sys.stderr.write("\n")
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                raise typer.Exit(141) from None
+            except OSError as error:
+                where = f"{error.filename or 'the machine'}: {error.strerror or error}"
+                fail(
+                    MachineError(where, hint="`hitless doctor` looks for the cause"), as_json=ctx.json, debug=ctx.debug
+                )
+
+        everything = [*own, *shared.values()]
+        guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in everything]
+        )
+        guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
+        app.command(name, epilog=f"Example: {example}")(guarded)
+        return guarded
+
+    return register
+
+
+def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn:
+    """Show an error and leave with its exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if as_json:
+        sys.stdout.write(json.dumps({"error": error.to_json()}, ensure_ascii=False) + "\n")
+    _complain(error.message, error.hint)
+    raise typer.Exit(error.exit_code)
+
+
+def _complain(message: str, hint: str) -> None:
+    sys.stderr.write(f"error: {message}\nhint: {hint or 'see hitless --help'}\n")
+    sys.stderr.flush()
+
+
+def positive(value: float, option: str) -> float:
+    """Refuse a number that is not above zero, by the option's name."""
+    if value <= 0:
+        raise UsageError(f"{option}: {value} is not above zero", hint=f"give {option} a positive number")
+    return value

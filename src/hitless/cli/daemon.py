@@ -1,0 +1,123 @@
+"""The engine's daemon: `python -m hitless.cli.daemon --data-dir DIR --ready-fd N`, started by `hitless up`.
+
+It says once on the ready descriptor whether it came up (`{"ready": true}` or `{"error": …}`) and logs to its
+standard error, which `up` points at the data folder's engine.log. SIGTERM ends the daemon only: what serves goes on,
+and the next `up` adopts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+from setproctitle import setproctitle
+
+from hitless.api.app import Api, application
+from hitless.cli.settings import Settings
+from hitless.cli.wire import build_machine
+from hitless.engine.folders import EngineLock, Folders
+from hitless.errors import HitlessError
+from hitless.store.store import Store
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the daemon until it is told to leave."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    options = parser.parse_args()
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    os.set_inheritable(options.ready_fd, False)
+    try:
+        asyncio.run(serve(Folders.of(options.data_dir, os.environ), options.ready_fd))
+    except HitlessError as error:
+        log.error("daemon ended", error=error.message, hint=error.hint)
+        _tell(options.ready_fd, {"error": {**error.to_json(), "exit_code": error.exit_code}})
+        sys.exit(1)
+
+
+async def serve(folders: Folders, ready_fd: int) -> None:
+    """Start or adopt all, answer the API, until shut down or told by a signal to leave."""
+    folders.create()
+    lock = EngineLock(folders.lock_file)
+    settings = Settings.read(folders)
+    setproctitle(f"hitless: engine {settings.service} {folders.data}")
+    store = Store(folders.state_file)
+    server = _Server()
+    engine, machine = build_machine(folders, settings, store, leave=server.leave)
+    await machine.start()
+    listener = _api_socket(folders.api_socket)
+    server.serve_app(application(Api(engine, machine)))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.leave)
+    _tell(ready_fd, {"ready": True})
+    log.info("ready", urls=machine.urls())
+    await server.run(listener)
+    folders.api_socket.unlink(missing_ok=True)
+    store.close()
+    lock.release()
+
+
+class _Server:
+    """uvicorn on a socket of ours, left by a call instead of its own signal handlers."""
+
+    def __init__(self) -> None:
+        self._uvicorn: uvicorn.Server | None = None
+
+    def serve_app(self, app: object) -> None:
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)  # type: ignore[arg-type]
+        config.load()
+        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn.lifespan = config.lifespan_class(config)
+
+    async def run(self, listener: socket.socket) -> None:
+        assert self._uvicorn is not None
+        await self._uvicorn.startup(sockets=[listener])
+        await self._uvicorn.main_loop()
+        await self._uvicorn.shutdown(sockets=[listener])
+
+    def leave(self) -> None:
+        if self._uvicorn is not None:
+            self._uvicorn.should_exit = True
+
+
+def _api_socket(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    listener.listen(64)
+    return listener
+
+
+def _tell(ready_fd: int, document: object) -> None:
+    try:
+        os.write(ready_fd, json.dumps(document).encode())
+        os.close(ready_fd)
+    except OSError:
+        pass  # whoever started us has gone, or was told before
+
+
+if __name__ == "__main__":
+    main()

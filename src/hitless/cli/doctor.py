@@ -1,0 +1,149 @@
+"""`hitless doctor`: what is missing or misconfigured on this machine, and the command that mends each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+import uv
+
+from hitless.cli.common import Context, Ended, command
+from hitless.cli.shipping import folders_of
+from hitless.engine.folders import Folders
+from hitless.errors import HitlessError
+from hitless.gateway.binary import find_haproxy, version_text
+from hitless.gateway.listen import listen
+from hitless.service.load import load_service
+
+ENOUGH_DESCRIPTORS = 4096
+ENOUGH_DISK_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was found, and what mends it where it is not well."""
+
+    check: str
+    well: bool
+    found: str
+    mend: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "doctor", example="hitless doctor --json")
+    def doctor(ctx: Context) -> None:
+        """Check HAProxy, Python, limits, folders, disk, ports and the service's file."""
+        folders = folders_of(ctx)
+        findings = [
+            _check("HAProxy", _haproxy),
+            _python(),
+            _check("uv", uv.find_uv_bin),
+            _descriptors(),
+            _socket_paths(folders),
+            _check("data folder", lambda: _folder(folders)),
+            _disk(folders),
+            *_service(ctx, folders),
+        ]
+        document = {
+            "well": all(finding.well for finding in findings),
+            "checks": [{"check": f.check, "well": f.well, "found": f.found, "mend": f.mend} for f in findings],
+        }
+        ctx.show(document, lambda: _in_words(findings))
+        if bad := [finding for finding in findings if not finding.well]:
+            raise Ended(1, f"{len(bad)} of {len(findings)} checks found something amiss", bad[0].mend)
+
+
+def _check(name: str, probe: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, probe())
+    except HitlessError as error:
+        return Finding(name, False, error.message, error.hint)
+    except OSError as error:
+        return Finding(name, False, str(error), "install it again: scripts/setup")
+
+
+def _haproxy() -> str:
+    path = find_haproxy(os.environ)
+    return f"{version_text(path).splitlines()[0]} at {path}"
+
+
+def _python() -> Finding:
+    found = (
+        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    return Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+
+
+def _descriptors() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    well = hard == resource.RLIM_INFINITY or hard >= ENOUGH_DESCRIPTORS
+    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", f"ulimit -Hn {ENOUGH_DESCRIPTORS}")
+
+
+def _socket_paths(folders: Folders) -> Finding:
+    longest = len(str(folders.run)) + 60
+    return Finding(
+        "socket paths",
+        longest <= 104,
+        f"{folders.run} (up to {longest} bytes)",
+        "export XDG_RUNTIME_DIR=/tmp (a short path)",
+    )
+
+
+def _folder(folders: Folders) -> str:
+    existed = folders.data.exists()
+    folders.create()
+    if not existed:
+        folders.data.rmdir()
+    return f"{folders.data} is writable"
+
+
+def _disk(folders: Folders) -> Finding:
+    place = next(path for path in (folders.data, *folders.data.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    return Finding(
+        "disk",
+        free >= ENOUGH_DISK_BYTES,
+        f"{free // 1024**2} MiB free at {place}",
+        "free some space, or name another --data-dir",
+    )
+
+
+def _service(ctx: Context, folders: Folders) -> list[Finding]:
+    if not (ctx.service_dir / "serverless.yml").exists():
+        return [Finding("service", True, f"no serverless.yml in {ctx.service_dir}: service and ports not checked")]
+    try:
+        service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    except HitlessError as error:
+        return [Finding("service", False, error.message, error.hint)]
+    findings = [
+        Finding("service", True, f"{service.name}: {len(service.functions)} functions, {len(service.stages)} stages")
+    ]
+    if folders.remains():
+        findings.append(Finding("ports", True, "the engine runs and has them"))
+        return findings
+    for stage in service.stages:
+        findings.append(_check(f"port of {stage.name}", lambda stage=stage: _port(stage.host, stage.port)))  # type: ignore[misc]
+    return findings
+
+
+def _port(host: str, port: int) -> str:
+    listener: socket.socket = listen(host, port)
+    listener.close()
+    return f"{host}:{port} is free"
+
+
+def _in_words(findings: list[Finding]) -> str:
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{'ok  ' if finding.well else 'FAIL'}  {finding.check:<18} {finding.found}")
+        if not finding.well and finding.mend:
+            lines.append(f"      mend: {finding.mend}")
+    return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""`hitless down`: everything that belongs to the engine ends; the data stays."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from hitless.api.client import EngineClient
+from hitless.cli.common import Context, command
+from hitless.cli.shipping import folders_of
+from hitless.cli.up import start_daemon
+from hitless.errors import EngineError, EngineNotRunningError
+
+STOP_DEADLINE_S = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "down", example="hitless down --force")
+    def down(
+        ctx: Context,
+        force: Annotated[bool, typer.Option("--force", help="Do not wait for requests in hand.")] = False,
+    ) -> None:
+        """Drain, stop every process that belongs to the engine, leave the data."""
+        folders = folders_of(ctx)
+        if not folders.remains():
+            raise EngineNotRunningError(
+                f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
+            )
+        if not folders.engine_is_alive():
+            start_daemon(folders)  # it adopts what its predecessor left, which is then stopped in good order
+        EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": force})
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        while folders.remains():
+            if time.monotonic() > deadline:
+                raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
+            time.sleep(0.02)
+        ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")

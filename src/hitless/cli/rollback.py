@@ -1,0 +1,24 @@
+"""`hitless rollback`: an earlier release serves again, all at once, without a build."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hitless.cli.common import Context, command
+from hitless.cli.shipping import client_of, conclude, follow
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "rollback", example="hitless rollback 3")
+    def rollback(
+        ctx: Context,
+        release: Annotated[
+            int | None, typer.Argument(help="The release; default: the one live before this one.")
+        ] = None,
+    ) -> None:
+        """Ship an earlier release again, all at once."""
+        result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/rollback", {"release": release}))
+        if result is not None:
+            conclude(ctx, result)

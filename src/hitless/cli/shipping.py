@@ -1,0 +1,112 @@
+"""From a service's folder to a rollout: load, build, send, follow. Shared by `up`, `deploy`, `rollback` and `abort`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hitless.api.client import EngineClient
+from hitless.artifact.build import build
+from hitless.artifact.store import ArtifactStore
+from hitless.cli.common import Context, Ended
+from hitless.cli.progress import Progress
+from hitless.engine.folders import Folders
+from hitless.errors import EngineNotRunningError
+from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.rollout.states import Outcome
+from hitless.service.load import load_service
+from hitless.service.model import Service
+
+
+def folders_of(ctx: Context) -> Folders:
+    """The folders of the engine that the common options name."""
+    return Folders.of(ctx.data_dir, os.environ)
+
+
+def client_of(ctx: Context) -> EngineClient:
+    """A client of the running engine. Raises EngineNotRunningError where none runs."""
+    folders = folders_of(ctx)
+    if not folders.engine_is_alive():
+        raise EngineNotRunningError(
+            f"no engine runs on {folders.data}",
+            hint="start it with `hitless up`" + (": it adopts what still serves" if folders.remains() else ""),
+        )
+    return EngineClient(folders.api_socket)
+
+
+def load(ctx: Context) -> Service:
+    """The service of the folder, with its notices shown once. Raises ServiceFileError."""
+    service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    for notice in service.notices:
+        ctx.say(f"note: {notice}")
+    return service
+
+
+def build_document(ctx: Context, service: Service, *, message: str | None = None) -> ReleaseDocument:
+    """Build the artifacts and describe the release. Raises BuildError or MachineError; leaves nothing half-done."""
+    folders = folders_of(ctx)
+    folders.create()
+    built = build(service, ArtifactStore(folders.artifacts), say=ctx.say)
+    for warning in built.warnings:
+        ctx.say(f"warning: {warning}")
+    return ReleaseDocument(
+        service=service.name,
+        region=service.region,
+        functions=service.functions,
+        artifacts={name: ArtifactRef(artifact.digest, artifact.local) for name, artifact in built.by_function.items()},
+        settings=service.settings,
+        commit=commit_of(service.folder),
+        message=message,
+    )
+
+
+def commit_of(folder: Path) -> str | None:
+    """The git commit that the folder stands at, with `-dirty` where files differ from it; None outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def follow(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    """Show each step of a rollout while it runs; its result, or None where it was only started (`--no-wait`)."""
+    with Progress(live=sys.stderr.isatty(), say=ctx.say) as progress:
+        for line in lines:
+            if "step" in line:
+                progress.step(line["step"])
+            elif "started" in line:
+                release = line["started"]["release"]
+                ctx.show(line["started"], lambda: f"release {release} is on its way; see `hitless status`")  # noqa: B023
+                return None
+            elif "result" in line:
+                return dict(line["result"])
+    return None
+
+
+def conclude(ctx: Context, result: dict[str, Any]) -> None:
+    """Show a rollout's result; raises Ended where it did not go live."""
+    outcome = Outcome(result["outcome"])
+    ctx.show(result, lambda: _sentence(result, outcome))
+    if outcome.exit_code:
+        hint = "`hitless logs` and `hitless events` tell more; the live release was not touched"
+        raise Ended(
+            outcome.exit_code, f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}", hint
+        )
+
+
+def _sentence(result: dict[str, Any], outcome: Outcome) -> str:
+    match outcome:
+        case Outcome.UNCHANGED:
+            return f"release {result['release']} is live already: nothing has changed"
+        case Outcome.LIVE:
+            candidate, live = result["candidate"], result["live"]
+            counted = f"; {candidate['failed'] + (live['failed'] if live else 0)} requests failed meanwhile"
+            return f"release {result['release']} is live in {result['stage']} ({result['duration_s']:.2f} s{counted})"
+        case _:
+            return f"release {result['release']}: {outcome.replace('_', ' ')}"

@@ -1,0 +1,186 @@
+"""`hitless up`: the engine runs, and the stage answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from hitless.api.client import EngineClient, RemoteError
+from hitless.cli.common import Context, Ended, command
+from hitless.cli.settings import Settings
+from hitless.cli.shipping import build_document, conclude, folders_of, follow, load
+from hitless.engine.folders import Folders
+from hitless.errors import EngineError, HitlessError, UsageError
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Service
+from hitless.store.store import Store
+
+ANSWER_DEADLINE_S = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "up", example="hitless up --detach --listen 127.0.0.1:8080")
+    def up(
+        ctx: Context,
+        listen: Annotated[
+            str | None,
+            typer.Option("--listen", metavar="HOST:PORT", help="Address of this stage; port 0 takes a free one."),
+        ] = None,
+        detach: Annotated[
+            bool, typer.Option("--detach", "-d", help="Return when the URL answers; the engine stays.")
+        ] = False,
+    ) -> None:
+        """Start the engine, or adopt the one that runs; ship the first release where the stage has none."""
+        started = bring_up(ctx, listen)
+        status = started.call("GET", "/status")
+        url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
+        if detach:
+            ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
+            return
+        ctx.say(f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
+        _attend(ctx)
+
+
+def bring_up(ctx: Context, listen: str | None) -> EngineClient:
+    """A running engine whose stage answers. Whatever this call started is stopped again where it fails."""
+    service = load(ctx)
+    settings = _settings(service, listen)
+    folders = folders_of(ctx)
+    folders.create()
+    client = EngineClient(folders.api_socket)
+    alive = folders.engine_is_alive()
+    first = None if _has_live(folders, ctx.stage) else build_document(ctx, service, message="first release")
+    if not alive:
+        if not folders.remains():
+            settings.write(folders)
+        start_daemon(folders)
+    if first is not None:
+        try:
+            _ship_first(ctx, client, first)
+        except (Ended, HitlessError):
+            if not alive:
+                client.call("POST", "/shutdown", {"force": True})
+                _await_end(folders)
+            raise
+    _await_answer(client, ctx.stage)
+    return client
+
+
+def start_daemon(folders: Folders) -> None:
+    """Start the daemon in a session of its own and wait for its word. Raises what kept it from coming up."""
+    ready, told = os.pipe()
+    try:
+        with folders.daemon_log.open("ab") as log:
+            os.fchmod(log.fileno(), 0o600)
+            subprocess.Popen(
+                [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=(told,),
+            )
+    finally:
+        os.close(told)
+    with os.fdopen(ready, "rb") as pipe:
+        word = pipe.read()
+    document: dict[str, Any] = json.loads(word) if word else {}
+    if "error" in document:
+        raise RemoteError(document["error"])
+    if not document.get("ready"):
+        lines = folders.daemon_log.read_text(errors="replace").splitlines()[-5:]
+        raise EngineError("the engine ended while it started: " + " | ".join(lines), hint=f"see {folders.daemon_log}")
+
+
+def _ship_first(ctx: Context, client: EngineClient, document: ReleaseDocument) -> None:
+    body = {"release": document.to_json(), "strategy": "AllAtOnce", "wait": True}
+    result = follow(ctx, client.stream("POST", f"/stages/{ctx.stage}/deploy", body))
+    if result and result["outcome"] not in ("live", "unchanged"):
+        conclude(ctx, result)
+
+
+def _settings(service: Service, listen: str | None) -> Settings:
+    settings = Settings.of(service)
+    if listen is None:
+        return settings
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {listen}: not HOST:PORT", hint="for example --listen 127.0.0.1:8080, or port 0")
+    address = (service.stage, host.strip("[]") or "0.0.0.0", int(port))
+    return replace(settings, addresses=tuple(address if a[0] == service.stage else a for a in settings.addresses))
+
+
+def _has_live(folders: Folders, stage: str) -> bool:
+    if not folders.state_file.exists():
+        return False
+    store = Store(folders.state_file, read_only=True)
+    try:
+        return store.live(stage) is not None
+    finally:
+        store.close()
+
+
+def _await_answer(client: EngineClient, stage: str) -> None:
+    """Return only when the stage's URL takes connections and its live release is named."""
+    deadline = time.monotonic() + ANSWER_DEADLINE_S
+    while True:
+        found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
+        if found is None:
+            raise EngineError(
+                f"the running engine has no listener for stage {stage}", hint="`hitless down`, then `hitless up` again"
+            )
+        host, _, port = found["url"].removeprefix("http://").rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+                if found["live"] is not None:
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise EngineError(f"{found['url']} does not answer", hint="see `hitless events` and `hitless doctor`")
+        time.sleep(0.05)
+
+
+def _attend(ctx: Context) -> None:
+    """Foreground: show events; start the daemon again when it dies; stop everything on Ctrl-C or SIGTERM."""
+    folders = folders_of(ctx)
+    client = EngineClient(folders.api_socket)
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    after = 0
+    try:
+        while True:
+            try:
+                for event in client.stream("GET", "/events", follow=1, after=after):
+                    after = int(event["event"])
+                    ctx.say(f"{event['at']}  {event['stage'] or '-'}  {event['sentence']}")
+            except HitlessError:
+                pass
+            if not folders.remains():
+                return  # somebody ran `hitless down`
+            if not folders.engine_is_alive():
+                ctx.say("the engine's daemon has died; starting it again, what serves goes on")
+                start_daemon(folders)
+    except KeyboardInterrupt:
+        ctx.say("stopping")
+        client.call("POST", "/shutdown", {})
+        _await_end(folders)
+
+
+def _await_end(folders: Folders) -> None:
+    deadline = time.monotonic() + ANSWER_DEADLINE_S
+    while folders.remains() and time.monotonic() < deadline:
+        time.sleep(0.02)

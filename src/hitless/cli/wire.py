@@ -1,0 +1,49 @@
+"""The one place that builds real objects and gives them to each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+from hitless.artifact.store import ArtifactStore
+from hitless.cli.settings import Settings
+from hitless.clock import SystemClock
+from hitless.engine.engine import Engine
+from hitless.engine.folders import Folders
+from hitless.engine.machine import Machine
+from hitless.engine.retention import Retention
+from hitless.gateway.binary import find_haproxy
+from hitless.gateway.gateway import Gateway
+from hitless.gateway.listen import listen
+from hitless.rollout.pools import ReleasePools
+from hitless.store.store import Store
+from hitless.workers.fleet import Fleet
+
+
+def build_machine(
+    folders: Folders, settings: Settings, store: Store, *, leave: Callable[[], None]
+) -> tuple[Engine, Machine]:
+    """The engine of a data folder, not started yet. Raises MachineError where HAProxy is missing or too old."""
+    clock = SystemClock()
+    stages = tuple(stage for stage, _, _ in settings.addresses)
+    gateway = Gateway(folders.run, clock=clock, haproxy=find_haproxy(os.environ), stages=stages, pools=settings.pools)
+    fleet = Fleet(folders.run, clock=clock, python=sys.executable)
+    artifacts = ArtifactStore(folders.artifacts)
+    pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
+    retention = Retention(store, artifacts, folders.logs)
+    engine = Engine(service=settings.service, stages=stages, store=store, pools=pools, retention=retention, clock=clock)
+
+    def bind() -> Mapping[str, socket.socket]:
+        sockets: dict[str, socket.socket] = {}
+        try:
+            for stage, host, port in settings.addresses:
+                sockets[stage] = listen(host, port, purpose=f"stage {stage}")
+        except BaseException:
+            for bound in sockets.values():
+                bound.close()
+            raise
+        return sockets
+
+    return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave)

@@ -1,0 +1,126 @@
+"""Where an engine keeps its things: the data folder, and a short runtime folder for its sockets.
+
+Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live under `$XDG_RUNTIME_DIR` or
+the temporary folder in a folder named by a hash of the data folder's real path. Both folders are 0700 and ours; a
+runtime folder that another user made first is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.errors import ConflictError, MachineError
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """The paths of one engine."""
+
+    data: Path
+    run: Path
+
+    @classmethod
+    def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
+        """The folders that belong to a data folder; nothing is created."""
+        real = data.resolve()
+        name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
+        # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
+        base = environ.get("XDG_RUNTIME_DIR") or ("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir())
+        return cls(real, Path(base) / name)
+
+    @property
+    def state_file(self) -> Path:
+        return self.data / "state.sqlite"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.data / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.data / "engine.log"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.data / "engine.json"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.data / "engine.lock"
+
+    @property
+    def api_socket(self) -> Path:
+        return self.run / "api.sock"
+
+    def create(self) -> None:
+        """Make both folders, private to us. Raises MachineError where they cannot be made or belong to another."""
+        for folder in (self.data, self.run):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                found = folder.lstat()
+                if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid():
+                    raise MachineError(
+                        f"{folder} belongs to another user", hint="name another folder by --data-dir or XDG_RUNTIME_DIR"
+                    )
+                folder.chmod(0o700)
+                probe = folder / f".write-{os.getpid()}"
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise MachineError(
+                    f"{folder}: {error.strerror}", hint="make the folder writable, or name another one by --data-dir"
+                ) from error
+
+    def engine_is_alive(self) -> bool:
+        """Whether a daemon holds the data folder's lock (the kernel frees it with the process, however it ends)."""
+        return is_locked(self.lock_file)
+
+    def remains(self) -> bool:
+        """Whether anything of an engine still runs here, its daemon or only the parts that outlive it."""
+        return self.engine_is_alive() or any(is_locked(path) for path in self.run.rglob("*.lock"))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds an exclusive lock on the file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class EngineLock:
+    """The exclusive right to be the daemon of a data folder; held until the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConflictError where another daemon holds it."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise ConflictError(
+                f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        os.close(self._descriptor)

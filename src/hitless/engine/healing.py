@@ -1,0 +1,64 @@
+"""What the engine does when a part of it dies while the daemon lives. Each pass says in one sentence what it did.
+
+A worker's death is its zygote's business, HAProxy's death the guardian's: of these the engine only tells. A dead
+zygote leaves workers that serve but that nobody would replace: the engine puts new ones beside them first, then lets
+the old ones go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from hitless.engine.engine import Engine
+from hitless.errors import HitlessError
+from hitless.rollout.pools import RETIRE_GRACE_S
+from hitless.workers.events import PoolEvent, PoolEventKind
+from hitless.workers.pool import Pool
+
+
+class Fleet(Protocol):
+    """What healing needs of the workers' side."""
+
+    @property
+    def events(self) -> asyncio.Queue[PoolEvent]: ...
+    async def replace_zygote(self, key: str) -> Pool: ...
+    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None: ...
+
+
+class GatewayEvents(Protocol):
+    """Sentences about the gateway's own healing."""
+
+    @property
+    def events(self) -> asyncio.Queue[str]: ...
+
+
+async def heal_workers(engine: Engine, fleet: Fleet) -> None:
+    """Listen to the workers' side for ever."""
+    while True:
+        event = await fleet.events.get()
+        row = next((row for row in engine.store.pools() if row.key == event.key), None)
+        engine.say(event.sentence, row.stage if row else None)
+        if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
+            try:
+                await _replace(engine, fleet, event.key)
+            except HitlessError as error:
+                engine.say(f"pool {event.key}: its zygote could not be replaced: {error.message}", row.stage)
+
+
+async def _replace(engine: Engine, fleet: Fleet, key: str) -> None:
+    old = engine.pools.living[key]
+    new = await fleet.replace_zygote(key)
+    row = next((row for row in engine.store.pools() if row.key == key), None)
+    if row is None:  # retired meanwhile
+        await fleet.stop_old_generation(key, old.generation, grace_s=RETIRE_GRACE_S)
+        return
+    await engine.pools.exchange(row, new)
+    await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
+    engine.say(f"pool {key} has a new zygote and new workers", row.stage)
+
+
+async def tell_gateway(engine: Engine, gateway: GatewayEvents) -> None:
+    """Pass on what the gateway's side did."""
+    while True:
+        engine.say(await gateway.events.get())

@@ -1,0 +1,130 @@
+"""The running whole on one machine: starts or adopts the parts in order, keeps the healers going, stops everything.
+
+Order of a start: workers' root zygote → gateway with its listeners → what still runs is adopted → recovery →
+healers. A stop goes the other way round: no new connections, requests in hand end, workers end, the daemon last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from hitless.clock import Clock, timestamp
+from hitless.engine.depth import adapt_depth
+from hitless.engine.engine import Engine
+from hitless.engine.healing import heal_workers, tell_gateway
+from hitless.engine.recovery import recover
+from hitless.engine.status import status
+from hitless.gateway.gateway import GatewayEvent
+from hitless.gateway.state import GatewayState
+from hitless.workers.events import PoolEvent
+from hitless.workers.pool import Pool
+
+SHUTDOWN_DRAIN_S = 30.0
+
+
+class Fleet(Protocol):
+    """The workers' side as the machine drives it."""
+
+    @property
+    def events(self) -> asyncio.Queue[PoolEvent]: ...
+    async def start(self) -> None: ...
+    async def adopt(self) -> dict[str, Pool]: ...
+    async def replace_zygote(self, key: str) -> Pool: ...
+    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Gateway(Protocol):
+    """The gateway as the machine drives it."""
+
+    @property
+    def state(self) -> GatewayState: ...
+    @property
+    def events(self) -> asyncio.Queue[GatewayEvent]: ...
+    @property
+    def haproxy_pid(self) -> int | None: ...
+    @property
+    def addresses(self) -> Mapping[str, tuple[str, int]]: ...
+    async def adopt(self) -> bool: ...
+    async def start(self, sockets: Mapping[str, socket.socket]) -> None: ...
+    async def stop(self, *, drain_s: float) -> None: ...
+
+
+class Machine:
+    """Everything that runs for one data folder."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fleet: Fleet,
+        gateway: Gateway,
+        *,
+        clock: Clock,
+        listen: Callable[[], Mapping[str, socket.socket]],
+        leave: Callable[[], None],
+    ) -> None:
+        """`listen` binds the stages' addresses (called only where no gateway is found alive); `leave` ends the
+        daemon.
+        """
+        self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
+        self._listen, self._leave = listen, leave
+        self._started_at = timestamp(clock.now())
+        self._healers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start or adopt every part. Raises MachineError or EngineError; what was started here is stopped again."""
+        await self._fleet.start()
+        try:
+            adopted = await self._gateway.adopt()
+            if not adopted:
+                await self._gateway.start(self._listen())
+        except BaseException:
+            if not self._engine.pools.living:
+                await self._fleet.stop()
+            raise
+        self._engine.pools.living.update(await self._fleet.adopt())
+        found = len(self._engine.pools.living)
+        self._engine.say("the engine has started" + (f" and adopted {found} pools that were running" if found else ""))
+        await recover(self._engine)
+        self._healers = [
+            asyncio.create_task(heal_workers(self._engine, self._fleet)),
+            asyncio.create_task(tell_gateway(self._engine, self._gateway)),
+            asyncio.create_task(adapt_depth(self._engine, self._clock)),
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """The contract's `status` document."""
+        return status(
+            self._engine, urls=self.urls(), gateway_pid=self._gateway.haproxy_pid, started_at=self._started_at
+        )
+
+    def urls(self) -> dict[str, str]:
+        """Each stage's address for clients."""
+        return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items()}
+
+    async def shut_down(self, *, force: bool) -> None:
+        """Stop all that belongs to the engine; with `force` requests in hand are not awaited."""
+        self._engine.say("the engine stops" + (" at once" if force else ": requests in hand are finished first"))
+        for healer in self._healers:
+            healer.cancel()
+        await asyncio.gather(*self._healers, return_exceptions=True)
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self._engine.settle,
+            lambda: self._gateway.stop(drain_s=0.0 if force else SHUTDOWN_DRAIN_S),
+            self._fleet.stop,
+        ]
+        for step in steps:
+            await step()
+        for row in self._engine.store.pools():
+            self._engine.store.remove_pool(row.key)
+        self._engine.say("the engine has stopped")
+        self._leave()
+
+
+def url_of(host: str, port: int) -> str:
+    """A URL that a client on this machine can use."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -1,0 +1,83 @@
+"""After a start: bring what runs and what should run together, whatever instant the last daemon died at.
+
+The rule for a rollout that was cut off: if the gateway's one entry for the stage names the candidate as live, the
+swap has happened, and the rollout is finished; in every other case the candidate is withdrawn. What serves is never
+guessed: it is read from the gateway, then from the state file.
+"""
+
+from __future__ import annotations
+
+from hitless.clock import timestamp
+from hitless.engine.engine import Engine
+from hitless.errors import HitlessError
+from hitless.rollout.release import Release
+from hitless.rollout.rollout import Rollout
+from hitless.rollout.states import Outcome, State
+from hitless.service.strategy import parse
+from hitless.store.store import RolloutRow
+
+
+async def recover(engine: Engine) -> None:
+    """Finish or roll back what was cut off, remove what belongs to nothing, and see that each live release serves."""
+    for row in engine.store.unfinished_rollouts():
+        await _conclude(engine, row)
+    for stage in engine.stages:
+        await _remove_strays(engine, stage)
+        await _serve_live(engine, stage)
+
+
+async def _conclude(engine: Engine, row: RolloutRow) -> None:
+    release = engine.release(row.stage, row.release)
+    entry = engine.pools.gateway_stage(row.stage)
+    if entry.live == row.release and row.previous_release != row.release:
+        engine.store.set_live(row.stage, row.release, timestamp(engine.clock.now()))
+        previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
+        engine.say(f"release {row.release} had become live when the engine stopped: its rollout is finished", row.stage)
+        await _rollout(engine, row, release, previous).finish()
+        return
+    engine.say(f"the engine stopped before release {row.release} was live: it is withdrawn", row.stage)
+    live = engine.live_release(row.stage)
+    if entry.candidate is not None:
+        await engine.pools.route_all_to(row.stage, live.number if live else None)
+    reason = f"the engine stopped while the rollout was {row.state}"
+    if live is None or live.number != release.number:
+        await engine.pools.retire(release, drain=row.state in (State.BAKING, State.SHIFTING, State.WITHDRAWING))
+    engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
+
+
+async def _remove_strays(engine: Engine, stage: str) -> None:
+    live = engine.live_release(stage)
+    for number in {row.release for row in engine.store.pools(stage)}:
+        if live is None or number != live.number:
+            await engine.pools.retire(engine.release(stage, number), drain=True)
+
+
+async def _serve_live(engine: Engine, stage: str) -> None:
+    """Pools that do not run any more are started anew; the stage's entry names the live release."""
+    live = engine.live_release(stage)
+    if live is None:
+        return
+    try:
+        started = await engine.pools.restore(live, ready_timeout_s=live.document.settings.ready_timeout_s)
+    except HitlessError as error:
+        engine.say(f"release {live.number} could not be brought back: {error.message}", stage)
+        return
+    await engine.pools.route_all_to(stage, live.number)
+    if started:
+        engine.say(f"release {live.number} serves again: started {', '.join(started)}", stage)
+
+
+def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None) -> Rollout:
+    return Rollout(
+        number=row.rollout,
+        verb=row.verb,
+        candidate=release,
+        previous=previous,
+        strategy=parse(row.strategy),
+        pools=engine.pools,
+        store=engine.store,
+        clock=engine.clock,
+        say=engine.say,
+        state=State.SHIFTING,
+        weight_percent=100,
+    )

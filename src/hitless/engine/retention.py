@@ -1,0 +1,54 @@
+"""What is kept of the past: the newest releases of each stage with artifacts and logs; the rest goes after each rollout.
+
+The live release and the one that `rollback` would ship are kept whatever their age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from hitless.store.store import ReleaseRow, Store
+
+RELEASES_KEPT = 20
+
+
+class Artifacts(Protocol):
+    """Where artifacts are kept."""
+
+    def prune(self, keep: set[str]) -> list[str]: ...
+
+
+def surplus(releases: Iterable[ReleaseRow], needed: set[int], *, kept: int = RELEASES_KEPT) -> list[int]:
+    """The numbers to forget: all but the newest `kept` and those that are needed. Pure."""
+    numbers = sorted((row.release for row in releases), reverse=True)
+    return [number for number in numbers[kept:] if number not in needed]
+
+
+class Retention:
+    """Forgets old releases of a stage, then the artifacts and logs that nothing names any more."""
+
+    def __init__(self, store: Store, artifacts: Artifacts, logs: Path) -> None:
+        self._store, self._artifacts, self._logs = store, artifacts, logs
+
+    async def apply(self, stage: str) -> list[int]:
+        """The numbers of the releases that were forgotten."""
+        needed = {row.release for row in self._store.pools(stage)}
+        if live := self._store.live(stage):
+            needed.add(live[0])
+        if rollouts := self._store.rollouts(stage, limit=1):
+            needed |= {rollouts[0].release, rollouts[0].previous_release or 0}
+        gone = surplus(self._store.releases(stage), needed)
+        for number in gone:
+            self._store.forget_release(stage, number)
+        if gone:
+            await asyncio.to_thread(self._remove_files, stage, gone, self._store.artifacts_in_use())
+        return gone
+
+    def _remove_files(self, stage: str, gone: list[int], in_use: set[str]) -> None:
+        for number in gone:
+            shutil.rmtree(self._logs / stage / f"r{number}", ignore_errors=True)
+        self._artifacts.prune(in_use)

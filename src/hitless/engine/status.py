@@ -1,0 +1,151 @@
+"""What runs, as the contract's `status` document; what shipped, as `releases`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import hitless
+from hitless.engine.engine import Engine
+from hitless.rollout.rollout import Rollout
+from hitless.rollout.states import Outcome, State
+from hitless.service.model import Function
+from hitless.store.store import ReleaseRow, RolloutRow, whole
+
+
+def status(engine: Engine, *, urls: Mapping[str, str], gateway_pid: int | None, started_at: str) -> dict[str, Any]:
+    """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
+    return {
+        "service": engine.service,
+        "engine": {
+            "pid": os.getpid(),
+            "version": hitless.__version__,
+            "started_at": started_at,
+            "gateway_pid": gateway_pid,
+        },
+        "stages": [_stage(engine, stage, urls.get(stage)) for stage in engine.stages],
+    }
+
+
+def _stage(engine: Engine, stage: str, url: str | None) -> dict[str, Any]:
+    live, rollout = engine.store.live(stage), engine.rollout_of(stage)
+    row = engine.store.release(stage, live[0]) if live else None
+    return {
+        "stage": stage,
+        "url": url,
+        "strategy": str(row.document["settings"]["strategy"]) if row else None,
+        "live": {
+            "release": live[0],
+            "commit": row.commit,
+            "artifacts": {name: a["digest"] for name, a in row.document["artifacts"].items()},
+            "since": live[1],
+        }
+        if live and row
+        else None,
+        "candidate": _candidate(rollout, live[0] if live else None),
+        "functions": _functions(engine, stage, live[0]) if live else [],
+    }
+
+
+def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | None:
+    if rollout is None or rollout.candidate.number == live or rollout.state is State.ENDED:
+        return None
+    return {
+        "release": rollout.candidate.number,
+        "state": str(rollout.state),
+        "weight_percent": whole(rollout.weight_percent),
+    }
+
+
+def _functions(engine: Engine, stage: str, live: int) -> list[dict[str, Any]]:
+    release = engine.release(stage, live)
+    keys = {row.function: row.key for row in engine.store.pools(stage, live)}
+    return [_function(engine, function, live, keys.get(function.name)) for function in release.document.functions]
+
+
+def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:
+    pool = engine.pools.living.get(key) if key else None
+    if pool is None:
+        return {"name": function.name, "release": release, "workers": [], "restarts": 0, "requests": 0, "failed": 0,
+                "latency_ms": None}  # fmt: skip
+    stats = pool.stats()
+    latency = stats.latency
+    return {
+        "name": function.name,
+        "release": release,
+        "workers": [{"pid": worker.pid, "busy": worker.busy} for worker in stats.workers],
+        "restarts": stats.restarts,
+        "requests": stats.requests,
+        "failed": stats.failed,
+        "latency_ms": {
+            "p50": round(latency.percentile_us(50) / 1000, 3),
+            "p99": round(latency.percentile_us(99) / 1000, 3),
+        }
+        if latency.count
+        else None,
+    }
+
+
+def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
+    """Each kept release of a stage, newest first, with how its last rollout ended."""
+    live = engine.store.live(stage)
+    return [
+        _release(row, engine.store.rollouts(stage, release=row.release), live[0] if live else None)
+        for row in reversed(engine.store.releases(stage))
+    ]
+
+
+def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
+    """One release: configuration, and every rollout of it with its steps. Raises UsageError where there is none."""
+    engine.release(stage, number)
+    row = engine.store.release(stage, number)
+    assert row is not None
+    rollouts = engine.store.rollouts(stage, release=number)
+    live = engine.store.live(stage)
+    functions = [
+        {key: value for key, value in function.items() if key != "environment"}
+        for function in row.document["functions"]
+    ]
+    return {
+        **_release(row, rollouts, live[0] if live else None),
+        "functions": functions,
+        "rollouts": [_rollout(engine, rollout) for rollout in rollouts],
+    }
+
+
+def _release(row: ReleaseRow, rollouts: tuple[RolloutRow, ...], live: int | None) -> dict[str, Any]:
+    last = rollouts[0] if rollouts else None
+    return {
+        "release": row.release,
+        "stage": row.stage,
+        "live": row.release == live,
+        "outcome": last.outcome if last else None,
+        "reason": last.reason if last else None,
+        "verb": last.verb if last else None,
+        "strategy": last.strategy if last else None,
+        "commit": row.commit,
+        "message": row.message,
+        "artifacts": {name: a["digest"] for name, a in row.document["artifacts"].items()},
+        "created_at": row.created_at,
+        "ended_at": last.ended_at if last else None,
+        "duration_s": (last.receipt or {}).get("duration_s") if last else None,
+    }
+
+
+def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
+    return {
+        "rollout": rollout.rollout,
+        "verb": rollout.verb,
+        "strategy": rollout.strategy,
+        "state": rollout.state,
+        "outcome": rollout.outcome,
+        "reason": rollout.reason,
+        "previous_release": rollout.previous_release,
+        "started_at": rollout.started_at,
+        "ended_at": rollout.ended_at,
+        "steps": engine.store.steps(rollout.rollout),
+        "candidate": (rollout.receipt or {}).get("candidate"),
+        "live": (rollout.receipt or {}).get("live"),
+        "was_live": rollout.outcome == Outcome.LIVE,
+    }

@@ -1,0 +1,248 @@
+"""A release's pools: workers on one side, backends of the gateway on the other, and the state file between them.
+
+The order here is the product. Bringing up: workers ready → servers and routes at the gateway; nothing serves yet.
+Retiring: wait until the *gateway* says that the backend has neither running nor queued requests, take the servers
+out, only then tell the workers to end, routes last. Each other order was measured to lose requests
+(docs/decisions/release-order.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hitless.errors import ConflictError
+from hitless.gateway.counts import PoolCounts
+from hitless.gateway.state import (
+    API_GATEWAY_LIMIT_MS,
+    GatewayState,
+    RouteState,
+    ServerState,
+    StageState,
+    server_timeout_ms,
+)
+from hitless.rollout.release import Release, pool_spec
+from hitless.service.model import Function
+from hitless.store.store import PoolRow, Store
+from hitless.worker.spec import PoolSpec
+from hitless.workers.pool import Pool
+
+RETIRE_GRACE_S = 2.0
+
+
+class Workers(Protocol):
+    """What a rollout needs of the workers' side."""
+
+    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> Pool: ...
+    async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
+
+
+class Gateway(Protocol):
+    """What a rollout needs of the gateway."""
+
+    @property
+    def state(self) -> GatewayState: ...
+    async def apply(self, new: GatewayState) -> None: ...
+    async def drained(self, pool: str, *, deadline_s: float) -> bool: ...
+    async def counts(self) -> Mapping[str, PoolCounts]: ...
+
+
+class Artifacts(Protocol):
+    """Where unpacked artifacts come from."""
+
+    def unpack(self, digest: str) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Requests of some pools, as the gateway counted them."""
+
+    requests: int
+    failed: int
+
+
+NOTHING = Counted(0, 0)
+
+
+class ReleasePools:
+    """Starts, connects and retires the pools of releases. One instance an engine; safe for several stages at once."""
+
+    def __init__(self, workers: Workers, gateway: Gateway, artifacts: Artifacts, store: Store, logs: Path) -> None:
+        self._workers, self._gateway, self._artifacts, self._store, self._logs = (
+            workers,
+            gateway,
+            artifacts,
+            store,
+            logs,
+        )
+        self._changing = asyncio.Lock()
+        self.living: dict[str, Pool] = {}
+
+    async def change_gateway(self, edit: Callable[[GatewayState], GatewayState]) -> None:
+        """Apply one edit to the gateway's state; edits of several rollouts never overwrite each other."""
+        async with self._changing:
+            await self._gateway.apply(edit(self._gateway.state))
+
+    async def start(
+        self,
+        release: Release,
+        functions: Sequence[Function],
+        *,
+        ready_timeout_s: float,
+        behind: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a pool for each of these functions; all are ready on return. `behind` names backends for some of them.
+
+        Raises CandidateFailedError, or ConflictError where the gateway has no free backend; the caller retires what
+        did start.
+        """
+        behind = behind or {}
+        taken = {row.gateway_pool for row in self._store.pools()} | set(behind.values())
+        free = [name for name in self._gateway.state.free_pools() if name not in taken]
+        if len(free) < len(functions) - len(behind):
+            raise ConflictError(
+                f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
+                hint="wait until older releases have drained, or start the engine with more pools",
+            )
+        counts = await self._gateway.counts()
+        starts = []
+        for function in functions:
+            key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
+            gateway_pool = behind.get(function.name) or free.pop(0)
+            before = counted_by(counts.get(gateway_pool))
+            self._store.add_pool(
+                PoolRow(key, release.stage, release.number, function.name, gateway_pool, before.requests, before.failed)
+            )
+            starts.append(self._start_one(release, function, key, ready_timeout_s))
+        await _all(starts)
+
+    async def _start_one(self, release: Release, function: Function, key: str, ready_timeout_s: float) -> None:
+        task_root = await asyncio.to_thread(self._artifacts.unpack, release.document.artifacts[function.name].digest)
+        log_dir = self._logs / release.stage / f"r{release.number}" / function.name
+        spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
+        self.living[key] = await self._workers.start_pool(spec, ready_timeout_s=ready_timeout_s)
+
+    async def connect(self, release: Release) -> None:
+        """Servers up at the gateway, routes added: the release can be reached as soon as the stage's entry names it."""
+        rows = self._store.pools(release.stage, release.number)
+        routes = release_routes(release, rows)
+
+        def edit(state: GatewayState) -> GatewayState:
+            for row in rows:
+                timeout_ms = server_timeout_ms(release.function(row.function).timeout_s, 1)
+                state = state.with_servers(row.gateway_pool, servers_of(self.living[row.key]), timeout_ms=timeout_ms)
+            return state.with_routes(release.key, routes)
+
+        await self.change_gateway(edit)
+
+    async def restore(self, release: Release, *, ready_timeout_s: float) -> list[str]:
+        """See that each function of a live release has a living pool behind the gateway; returns the functions
+        started.
+        """
+        behind: dict[str, str] = {}
+        for row in self._store.pools(release.stage, release.number):
+            if row.key not in self.living:
+                behind[row.function] = row.gateway_pool  # routes may point there already
+                await self._workers.stop_pool(row.key, grace_s=RETIRE_GRACE_S)
+                self._store.remove_pool(row.key)
+        have = {row.function for row in self._store.pools(release.stage, release.number)}
+        missing = [function for function in release.document.functions if function.name not in have]
+        await self.start(release, missing, ready_timeout_s=ready_timeout_s, behind=behind)
+        await self.connect(release)
+        return [function.name for function in missing]
+
+    async def exchange(self, row: PoolRow, new: Pool) -> None:
+        """Put new workers of the same release behind a backend, then take out the ones that stood there."""
+        name, servers = row.gateway_pool, servers_of(new)
+        await self.change_gateway(lambda state: state.with_servers(name, (*state.pool(name).servers, *servers)))
+        await self.change_gateway(lambda state: state.with_servers(name, servers))
+        self.living[row.key] = new
+
+    def depth_of(self, row: PoolRow) -> int:
+        """How many requests the gateway hands a worker of this pool at a time."""
+        return max((server.maxconn for server in self._gateway.state.pool(row.gateway_pool).servers), default=1)
+
+    async def set_depth(self, row: PoolRow, depth: int) -> None:
+        """Hand the pool's workers that many requests at a time from now on."""
+        timeout_ms = server_timeout_ms(self.living[row.key].spec.timeout_s, depth)
+        await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
+
+    def gateway_stage(self, stage: str) -> StageState:
+        """The stage's entry as it stands at the gateway."""
+        return self._gateway.state.stage(stage)
+
+    async def route_all_to(self, stage: str, release: int | None) -> None:
+        """The stage's whole traffic to one release, no candidate."""
+        await self.change_gateway(lambda state: state.with_stage(stage, live=release, candidate=None, weight=0))
+
+    async def count(self, stage: str, release: int) -> Counted:
+        """Requests that the gateway has given to the release's present pools."""
+        rows = self._store.pools(stage, release)
+        if not rows:
+            return NOTHING
+        counts = await self._gateway.counts()
+        now = [counted_by(counts.get(row.gateway_pool)) for row in rows]
+        return Counted(
+            sum(max(0, n.requests - row.requests_before) for n, row in zip(now, rows, strict=True)),
+            sum(max(0, n.failed - row.failed_before) for n, row in zip(now, rows, strict=True)),
+        )
+
+    async def retire(self, release: Release, *, drain: bool) -> Counted:
+        """Take a release that gets no new requests out of service, without failing those that it still has.
+
+        Returns its requests as the gateway counted them to the last. Idempotent.
+        """
+        rows = self._store.pools(release.stage, release.number)
+        if drain:
+            await asyncio.gather(*(self._drain(release, row) for row in rows))
+        counted = await self.count(release.stage, release.number)
+        await asyncio.gather(*(self._remove(release, row, drain) for row in rows))
+        await self.change_gateway(lambda state: state.without_routes(release.key))
+        return counted
+
+    async def _drain(self, release: Release, row: PoolRow) -> None:
+        timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+        await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0)
+
+    async def _remove(self, release: Release, row: PoolRow, drain: bool) -> None:
+        timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+        await self.change_gateway(lambda state: state.without_servers(row.gateway_pool))
+        await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
+        self.living.pop(row.key, None)
+        self._store.remove_pool(row.key)
+
+
+def counted_by(counts: PoolCounts | None) -> Counted:
+    """A backend's total. Failed is what the client saw fail: an answer of 5xx, the gateway's own included."""
+    return Counted(counts.requests, counts.by_class.get("5xx", 0)) if counts else NOTHING
+
+
+def servers_of(pool: Pool) -> tuple[ServerState, ...]:
+    """The pool's workers as servers of a backend; generations are told apart by name."""
+    return tuple(ServerState(name=worker.name, socket=str(worker.socket)) for worker in pool.workers)
+
+
+def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:
+    """Every route of the release with the backend that answers it."""
+    backend = {row.function: row.gateway_pool for row in rows}
+    return tuple(
+        RouteState(release.key, route.method, route.path, backend[function.name])
+        for function in release.document.functions
+        if function.name in backend
+        for route in function.routes
+    )
+
+
+async def _all(jobs: Sequence[object]) -> None:
+    """Run all; at the first failure cancel and await the others, so that nothing starts behind the caller's back."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]  # type: ignore[call-overload]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

@@ -1,0 +1,44 @@
+"""The states of a rollout, what may follow what, and how one can end."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a rollout stands."""
+
+    PREPARING = "preparing"
+    TESTING = "testing"
+    SHIFTING = "shifting"
+    BAKING = "baking"
+    DRAINING = "draining"
+    WITHDRAWING = "withdrawing"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How a deploy, rollback or promotion ended."""
+
+    LIVE = "live"
+    ROLLED_BACK = "rolled_back"
+    UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"
+    ABORTED = "aborted"
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit code for it."""
+        return {Outcome.ROLLED_BACK: 3, Outcome.SUPERSEDED: 4, Outcome.ABORTED: 4}.get(self, 0)
+
+
+_S = State
+TRANSITIONS: dict[State, frozenset[State]] = {
+    _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),
+    _S.TESTING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
+    _S.SHIFTING: frozenset({_S.BAKING, _S.SHIFTING, _S.DRAINING, _S.WITHDRAWING, _S.ENDED}),
+    _S.BAKING: frozenset({_S.SHIFTING, _S.DRAINING, _S.WITHDRAWING}),
+    _S.DRAINING: frozenset({_S.ENDED}),
+    _S.WITHDRAWING: frozenset({_S.ENDED}),
+    _S.ENDED: frozenset(),
+}

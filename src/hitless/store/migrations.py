@@ -1,0 +1,68 @@
+"""Numbered changes to the state file's schema. Append only: what has shipped is never edited."""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE stages (
+        stage TEXT PRIMARY KEY,
+        live_release INTEGER,
+        live_since TEXT
+    ) STRICT;
+
+    CREATE TABLE releases (
+        stage TEXT NOT NULL,
+        release INTEGER NOT NULL,
+        document TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        commit_id TEXT,
+        message TEXT,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (stage, release)
+    ) STRICT;
+
+    CREATE TABLE rollouts (
+        rollout INTEGER PRIMARY KEY AUTOINCREMENT,
+        stage TEXT NOT NULL,
+        release INTEGER NOT NULL,
+        verb TEXT NOT NULL,
+        strategy TEXT NOT NULL,
+        state TEXT NOT NULL,
+        previous_release INTEGER,
+        outcome TEXT,
+        reason TEXT,
+        receipt TEXT,
+        started_at TEXT NOT NULL,
+        ended_at TEXT
+    ) STRICT;
+    CREATE INDEX rollouts_of_a_stage ON rollouts (stage, rollout);
+
+    CREATE TABLE steps (
+        rollout INTEGER NOT NULL REFERENCES rollouts (rollout) ON DELETE CASCADE,
+        at TEXT NOT NULL,
+        state TEXT NOT NULL,
+        weight_percent REAL NOT NULL,
+        note TEXT
+    ) STRICT;
+    CREATE INDEX steps_of_a_rollout ON steps (rollout);
+
+    CREATE TABLE pools (
+        key TEXT PRIMARY KEY,
+        stage TEXT NOT NULL,
+        release INTEGER NOT NULL,
+        function TEXT NOT NULL,
+        gateway_pool TEXT NOT NULL UNIQUE,
+        requests_before INTEGER NOT NULL,
+        failed_before INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE events (
+        event INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        stage TEXT,
+        sentence TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    """,
+)

@@ -1,0 +1,304 @@
+"""The state file: what should run, what shipped and how it ended, what the engine did and why.
+
+Invariants: one process writes (the engine's daemon, which holds the data folder's lock); each method is one
+transaction, so that a SIGKILL between any two lines leaves a state that the recovery rules know. WAL lets the
+command line read while the engine writes. Nothing here knows HAProxy or processes: what is *observed* is probed,
+never stored.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.errors import EngineError, MachineError
+from hitless.store.migrations import MIGRATIONS
+
+EVENTS_KEPT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRow:
+    """A release as it was registered; `document` is its whole configuration as JSON."""
+
+    stage: str
+    release: int
+    document: Mapping[str, Any]
+    fingerprint: str
+    commit: str | None
+    message: str | None
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One rollout: `outcome` is None while it is under way. `receipt` holds its counts as JSON."""
+
+    rollout: int
+    stage: str
+    release: int
+    verb: str
+    strategy: str
+    state: str
+    previous_release: int | None
+    outcome: str | None
+    reason: str | None
+    receipt: Mapping[str, Any] | None
+    started_at: str
+    ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """Which pool of workers stands behind which backend of the gateway, and what that backend had counted before."""
+
+    key: str
+    stage: str
+    release: int
+    function: str
+    gateway_pool: str
+    requests_before: int = 0
+    failed_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One sentence about what the engine did and why."""
+
+    event: int
+    at: str
+    stage: str | None
+    sentence: str
+
+
+class Store:
+    """The state file, opened for writing (the daemon) or for reading only (the command line)."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open, create and migrate. Raises MachineError where the file cannot be written, EngineError where a newer
+        hitless wrote it.
+        """
+        self._path = path
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, isolation_level=None
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+            if not read_only:
+                path.chmod(0o600)
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                self._migrate()
+        except (sqlite3.Error, OSError) as error:
+            raise MachineError(
+                f"{path}: the state file cannot be opened: {error}",
+                hint="check that the folder exists, is yours and has free space",
+            ) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _migrate(self) -> None:
+        have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+        if have > len(MIGRATIONS):
+            raise EngineError(
+                f"{self._path} was written by a newer hitless (schema {have}, this one knows {len(MIGRATIONS)})",
+                hint="run the newer hitless, or name another folder by --data-dir",
+            )
+        for number, script in enumerate(MIGRATIONS[have:], have + 1):
+            # executescript commits by itself; the version inside the same script makes the step whole or not at all
+            self._connection.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    # -- releases ---------------------------------------------------------------------------------------------------
+
+    def add_release(
+        self,
+        stage: str,
+        document: Mapping[str, Any],
+        *,
+        fingerprint: str,
+        commit: str | None,
+        message: str | None,
+        at: str,
+    ) -> int:
+        """Register a release of a stage; returns its number, one more than the last of that stage, never used again."""
+        with self._transaction() as db:
+            last = db.execute("SELECT value FROM counters WHERE name = ?", (f"release.{stage}",)).fetchone()
+            number = (last["value"] if last else 0) + 1
+            db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (f"release.{stage}", number))
+            db.execute(
+                "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (stage, number, json.dumps(document, sort_keys=True), fingerprint, commit, message, at),
+            )
+        return number
+
+    def release(self, stage: str, number: int) -> ReleaseRow | None:
+        row = self._connection.execute(
+            "SELECT * FROM releases WHERE stage = ? AND release = ?", (stage, number)
+        ).fetchone()
+        return _release(row) if row else None
+
+    def releases(self, stage: str) -> tuple[ReleaseRow, ...]:
+        """All of a stage that are still kept, oldest first."""
+        rows = self._connection.execute("SELECT * FROM releases WHERE stage = ? ORDER BY release", (stage,))
+        return tuple(map(_release, rows))
+
+    def forget_release(self, stage: str, number: int) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
+
+    def artifacts_in_use(self) -> set[str]:
+        """Digests that any kept release of any stage names."""
+        rows = self._connection.execute("SELECT document FROM releases")
+        return {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
+
+    # -- what is live -----------------------------------------------------------------------------------------------
+
+    def live(self, stage: str) -> tuple[int, str] | None:
+        """The release that should serve the stage and since when, or None."""
+        row = self._connection.execute("SELECT * FROM stages WHERE stage = ?", (stage,)).fetchone()
+        return (row["live_release"], row["live_since"]) if row and row["live_release"] is not None else None
+
+    def set_live(self, stage: str, number: int, at: str) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
+
+    # -- rollouts ---------------------------------------------------------------------------------------------------
+
+    def begin_rollout(
+        self, stage: str, release: int, *, verb: str, strategy: str, state: str, previous: int | None, at: str
+    ) -> int:
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO rollouts (stage, release, verb, strategy, state, previous_release, started_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (stage, release, verb, strategy, state, previous, at),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def set_previous(self, rollout: int, previous: int | None) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE rollouts SET previous_release = ? WHERE rollout = ?", (previous, rollout))
+
+    def record_step(self, rollout: int, state: str, weight_percent: float, note: str | None, at: str) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE rollouts SET state = ? WHERE rollout = ?", (state, rollout))
+            db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", (rollout, at, state, weight_percent, note))
+
+    def end_rollout(
+        self, rollout: int, outcome: str, reason: str | None, receipt: Mapping[str, Any] | None, at: str
+    ) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE rollouts SET state = 'ended', outcome = ?, reason = ?, receipt = ?, ended_at = ?"
+                " WHERE rollout = ?",
+                (outcome, reason, json.dumps(receipt) if receipt is not None else None, at, rollout),
+            )
+
+    def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
+        rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
+        return tuple(map(_rollout, rows))
+
+    def rollouts(
+        self, stage: str | None = None, *, release: int | None = None, limit: int = 1000
+    ) -> tuple[RolloutRow, ...]:
+        """Newest first."""
+        rows = self._connection.execute(
+            "SELECT * FROM rollouts WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2)"
+            " ORDER BY rollout DESC LIMIT ?3",
+            (stage, release, limit),
+        )
+        return tuple(map(_rollout, rows))
+
+    def steps(self, rollout: int) -> tuple[dict[str, Any], ...]:
+        """`{at, state, weight_percent, note}` in order; whole percentages are integers."""
+        rows = self._connection.execute("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
+        return tuple(
+            {"at": r["at"], "state": r["state"], "weight_percent": whole(r["weight_percent"]), "note": r["note"]}
+            for r in rows
+        )
+
+    # -- pools ------------------------------------------------------------------------------------------------------
+
+    def add_pool(self, row: PoolRow) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?)",
+                astuple(row),
+            )
+
+    def remove_pool(self, key: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM pools WHERE key = ?", (key,))
+
+    def pools(self, stage: str | None = None, release: int | None = None) -> tuple[PoolRow, ...]:
+        rows = self._connection.execute(
+            "SELECT * FROM pools WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2) ORDER BY key",
+            (stage, release),
+        )
+        return tuple(PoolRow(**dict(row)) for row in rows)
+
+    def next_serial(self) -> int:
+        """A number that this state file never gave before; makes pool names unique for ever."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO counters VALUES ('serial', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
+            return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def add_event(self, sentence: str, stage: str | None, at: str) -> int:
+        with self._transaction() as db:
+            cursor = db.execute("INSERT INTO events (at, stage, sentence) VALUES (?, ?, ?)", (at, stage, sentence))
+            event = int(cursor.lastrowid or 0)
+            if event % 1000 == 0:
+                db.execute("DELETE FROM events WHERE event <= ?", (event - EVENTS_KEPT,))
+        return event
+
+    def events(self, *, after: int = 0, limit: int = 1000, stage: str | None = None) -> tuple[EventRow, ...]:
+        """The newest `limit` of those after the event number `after`, oldest first."""
+        rows = self._connection.execute(
+            "SELECT * FROM (SELECT * FROM events WHERE event > ?1 AND (?3 IS NULL OR stage = ?3 OR stage IS NULL)"
+            " ORDER BY event DESC LIMIT ?2) ORDER BY event",
+            (after, limit, stage),
+        )
+        return tuple(EventRow(**dict(row)) for row in rows)
+
+
+def whole(number: float) -> float | int:
+    """Whole percentages are integers in JSON."""
+    return int(number) if number == int(number) else number
+
+
+def _release(row: sqlite3.Row) -> ReleaseRow:
+    return ReleaseRow(
+        row["stage"],
+        row["release"],
+        json.loads(row["document"]),
+        row["fingerprint"],
+        row["commit_id"],
+        row["message"],
+        row["created_at"],
+    )
+
+
+def _rollout(row: sqlite3.Row) -> RolloutRow:
+    values = dict(row)
+    values["receipt"] = json.loads(values["receipt"]) if values["receipt"] else None
+    return RolloutRow(**values)
