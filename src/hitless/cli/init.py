@@ -1,11 +1,13 @@
 """`hitless init DIR`: a new service from a scaffold that ships with the package (templates/, one folder each).
 
-Invariants: nothing of the user's is ever overwritten, and nothing half-done stays: the files are written to a hidden folder
-first and moved into place by renaming. A file named dot-NAME in a scaffold becomes .NAME, as packagers heed real ones.
+Invariants: nothing of the user's is ever overwritten, and nothing half-done stays: the files are written to a hidden
+folder first and moved into place by renaming. A file named dot-NAME in a scaffold becomes .NAME, as packagers heed real
+ones.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -34,9 +36,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "init", example="hitless init hello && cd hello && hitless up --detach")
     def init(
         ctx: Context,
-        folder: Annotated[
-            Path, typer.Argument(metavar="DIR", help="The folder to make; its name becomes the service's.")
-        ],
+        folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; the service takes its name.")],
         template: Annotated[str, typer.Option("--template", "-t", help="Which scaffold.")] = "service",
     ) -> None:
         """Scaffold a service that runs here and deploys to AWS unchanged."""
@@ -80,7 +80,7 @@ def scaffold(folder: Path, service: str, template: str) -> list[str]:
             hint="choose a new folder, or move these away",
             details={"files": in_the_way},
         )
-    contents = {name: data.replace(PLACEHOLDER, service.encode()) for name, data in _contents(source)}
+    contents = {name: data.replace(PLACEHOLDER, service.encode()) for name, data in _contents(source, PurePosixPath())}
     with _staging(folder) as staging:
         for name, data in contents.items():
             path = staging / name
@@ -97,7 +97,7 @@ def _template(name: str) -> Traversable:
     return TEMPLATES / name
 
 
-def _contents(folder: Traversable, prefix: PurePosixPath = PurePosixPath()) -> Iterator[tuple[str, bytes]]:
+def _contents(folder: Traversable, prefix: PurePosixPath) -> Iterator[tuple[str, bytes]]:
     for entry in folder.iterdir():
         name = prefix / re.sub(r"^dot-", ".", entry.name)
         if entry.is_file():
@@ -131,7 +131,7 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """A new folder comes by one rename. One that exists stays itself (it may be somebody's current one) and is filled."""
+    """A new folder comes by one rename; one that exists is filled, as it may be somebody's current folder."""
     if not folder.exists():
         staging.rename(folder)
         return
@@ -139,6 +139,8 @@ def _move_into_place(staging: Path, folder: Path) -> None:
     try:
         for entry in sorted(staging.iterdir()):
             target = folder / entry.name
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, "came into the way meanwhile", str(target))
             entry.rename(target)
             moved.append(target)
     except BaseException:

@@ -1,0 +1,1 @@
+"""The code of the service: `api.py` answers requests, `greetings.py` does the work."""

@@ -1,0 +1,37 @@
+"""A stand-in for API Gateway: `send("GET", "/health")` calls the handler with a REST proxy event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from app.api import handler
+
+Send = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def send() -> Send:
+    """Sends a request and returns the status and the JSON of the answer."""
+
+    def send(method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+        event = {
+            "resource": path,
+            "path": path,
+            "httpMethod": method,
+            "headers": {"Content-Type": "application/json"},
+            "multiValueHeaders": {"Content-Type": ["application/json"]},
+            "queryStringParameters": None,
+            "multiValueQueryStringParameters": None,
+            "pathParameters": None,
+            "requestContext": {"stage": "test", "path": f"/test{path}", "requestId": "a-request"},
+            "body": body,
+            "isBase64Encoded": False,
+        }
+        answer = handler(event, SimpleNamespace(aws_request_id="a-request"))
+        return answer["statusCode"], json.loads(answer["body"])
+
+    return send

@@ -1,0 +1,195 @@
+"""`hitless init`: a service that works at once, and nothing of the user's touched."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from hitless.cli.init import LONGEST_NAME, _move_into_place, _staging, scaffold, service_name
+from hitless.cli.main import build
+from hitless.errors import UsageError
+
+pytestmark = pytest.mark.component
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build(("init",)), ["init", *arguments])
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_new_service_passes_its_own_tests(tmp_path: Path) -> None:
+    scaffold(tmp_path / "hello", "hello", "service")
+
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path / "hello", capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\b1[0-9] passed", done.stdout)
+
+
+def test_a_new_service_has_all_that_it_needs_to_ship(tmp_path: Path) -> None:
+    files = scaffold(tmp_path / "hello", "hello", "service")
+
+    assert set(files) == {name for name in tree(tmp_path / "hello") if (tmp_path / "hello" / name).is_file()}
+    assert files == sorted(files)
+    wanted = {
+        "serverless.yml",
+        "requirements.txt",
+        "buildspec-test.yml",
+        "buildspec-deploy.yml",
+        "README.md",
+        ".gitignore",
+    }
+    assert wanted <= set(files)
+    assert any(name.startswith("tests/") for name in files)
+
+
+def test_the_service_takes_its_name_from_the_folder_and_no_placeholder_stays(tmp_path: Path) -> None:
+    run(str(tmp_path / "Tea_Time"))
+
+    service = yaml.safe_load((tmp_path / "Tea_Time" / "serverless.yml").read_text(encoding="utf-8"))
+    assert service["service"] == "tea-time"
+    for path in (tmp_path / "Tea_Time").rglob("*"):
+        assert not path.is_file() or "{{" not in path.read_text(encoding="utf-8")
+
+
+def test_every_requirement_is_pinned_and_names_no_registry(tmp_path: Path) -> None:
+    scaffold(tmp_path / "hello", "hello", "service")
+
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = (tmp_path / "hello" / name).read_text(encoding="utf-8").splitlines()
+        assert lines
+        assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines), lines
+
+
+def test_the_commented_settings_are_valid_once_uncommented(tmp_path: Path) -> None:
+    scaffold(tmp_path / "hello", "hello", "service")
+
+    text = (tmp_path / "hello" / "serverless.yml").read_text(encoding="utf-8")
+    before, settings = text.split("# custom:\n")
+    uncommented = before + "custom:\n" + re.sub(r"^# ", "", settings, flags=re.MULTILINE)
+    assert list(yaml.safe_load(uncommented)["custom"]["hitless"]["stages"]) == ["dev", "prod"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("hello", "hello"), ("My API_2", "my-api-2"), ("Café", "cafe"), ("-a--b-", "a-b"), ("x", "x")],
+)
+def test_a_folders_name_is_made_legal(folder: str, name: str) -> None:
+    assert service_name(folder) == name
+
+
+@pytest.mark.parametrize("folder", ["", "2026", "___", "世界", "9lives", "a" * (LONGEST_NAME + 1)])
+def test_a_folder_whose_name_cannot_be_made_legal_is_refused(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        service_name(folder)
+
+    assert refused.value.hint
+    if folder:
+        assert run(str(tmp_path / folder)).exit_code == 2
+        assert tree(tmp_path) == set()
+
+
+def test_a_folder_with_files_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
+    for number in range(7):
+        (tmp_path / f"mine-{number}").write_text("mine", encoding="utf-8")
+    before = tree(tmp_path)
+    refused = run(str(tmp_path / "mine-0" / ".."))
+
+    assert refused.exit_code == 2
+    assert "mine-0, mine-1, mine-2, mine-3, mine-4 and 2 more" in refused.stderr
+    assert tree(tmp_path) == before
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hello").write_text("mine", encoding="utf-8")
+
+    assert run(str(tmp_path / "hello")).exit_code == 2
+    assert (tmp_path / "hello").read_text(encoding="utf-8") == "mine"
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "hello"
+    (folder / ".git").mkdir(parents=True)
+    inode = folder.stat().st_ino
+    monkeypatch.chdir(folder)
+    made = run(".")
+
+    assert made.exit_code == 0
+    assert "cd " not in made.stdout
+    assert folder.stat().st_ino == inode
+    assert {".git", "serverless.yml", ".gitignore"} <= tree(folder)
+    assert not [name for name in tree(folder) if "hitless-init" in name]
+
+
+def test_parents_are_made_on_the_way(tmp_path: Path) -> None:
+    assert run(str(tmp_path / "a" / "b" / "hello")).exit_code == 0
+    assert tree(tmp_path / "a") >= {"b", "b/hello", "b/hello/serverless.yml"}
+    assert not [name for name in tree(tmp_path) if "hitless-init" in name]
+
+
+def fill(folder: Path, names: list[str], *, then: Callable[[Path], None]) -> None:
+    """Make a folder of these files as `scaffold` does, and do something just before they are moved into place."""
+    with _staging(folder) as staging:
+        for name in names:
+            (staging / name).write_text("ours", encoding="utf-8")
+        then(folder)
+        _move_into_place(staging, folder)
+
+
+def test_nothing_half_done_stays_when_the_writing_fails(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fill(tmp_path / "a" / "hello", ["serverless.yml"], then=fail)
+
+    assert tree(tmp_path) == set()
+
+
+def test_what_comes_into_the_way_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "hello").mkdir()
+
+    with pytest.raises(FileExistsError):
+        fill(tmp_path / "hello", ["a", "b", "c"], then=lambda folder: (folder / "b").touch())
+
+    assert tree(tmp_path / "hello") == {"b"}
+    assert (tmp_path / "hello" / "b").read_bytes() == b""
+
+
+def test_an_unknown_template_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+    refused = run(str(tmp_path / "hello"), "--template", "microservice")
+
+    assert refused.exit_code == 2
+    assert "known templates: service" in refused.stderr
+    assert tree(tmp_path) == set()
+
+
+def test_the_next_steps_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run("tea time")
+
+    assert made.exit_code == 0
+    assert "  cd 'tea time'\n  hitless up --detach\n" in made.stdout
+    assert "git init" in made.stdout
+
+
+def test_json_is_one_document(tmp_path: Path) -> None:
+    made = json.loads(run(str(tmp_path / "hello"), "--json").stdout)
+
+    assert (made["service"], made["folder"]) == ("hello", str(tmp_path / "hello"))
+    assert "serverless.yml" in made["files"]
+
+    refused = run(str(tmp_path / "hello"), "--json")
+    assert json.loads(refused.stdout)["error"]["code"] == "usage"
