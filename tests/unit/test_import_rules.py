@@ -1,0 +1,132 @@
+"""The arrows of the architecture, made executable: who may import whom, no cycles, no import of our own inside a function."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+SOURCE = Path(__file__).parents[2] / "src" / "hitless"
+
+SERVICES = {"rollout", "drill", "engine"}
+ADAPTERS = {"gateway", "workers", "store", "artifact"}
+BASE = {"errors", "clock", "hitless"}
+MODEL = {"service", *BASE}
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "clock": set(),
+    "service": {"service", *BASE},
+    "worker": {"worker"},
+    "gateway": {"gateway", *MODEL},
+    "store": {"store", *MODEL},
+    "artifact": {"artifact", *MODEL},
+    "workers": {"workers", "worker", *MODEL},
+    "rollout": {"rollout", "worker", *ADAPTERS, *MODEL},
+    "engine": {"engine", "rollout", *ADAPTERS, *MODEL},
+    "drill": {"drill", *ADAPTERS, *MODEL},
+    "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
+    "cli": {"cli", "api", "templates", *SERVICES, *ADAPTERS, *MODEL},
+    "templates": BASE,
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        relative = path.relative_to(SOURCE)
+        if relative.parts[0] == "templates" and len(relative.parts) > 2:
+            continue
+        parts = ("hitless", *relative.with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(), str(path))
+
+
+def own_imports(tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names if alias.name.split(".")[0] == "hitless")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hitless":
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                target = f"{node.module}.{alias.name}"
+                yield (target if target in known else str(node.module)), node.lineno
+
+
+def area(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def test_every_import_follows_the_arrows() -> None:
+    found = dict(modules())
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, tree in found.items()
+        if name not in ("hitless", "hitless.__main__")
+        for target, line in own_imports(tree, set(found))
+        if area(target) not in ALLOWED[area(name)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_imports_our_own_inside_a_function() -> None:
+    found = dict(modules())
+    lazy = [
+        f"{name}:{line} imports {target} in {function.name}"
+        for name, tree in found.items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for target, line in own_imports(function, set(found))
+    ]
+    assert not lazy, "\n".join(lazy)
+
+
+def test_modules_import_each_other_in_no_cycle() -> None:
+    found = dict(modules())
+    graph = {name: {target for target, _ in own_imports(tree, set(found))} for name, tree in found.items()}
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module in done:
+            return
+        for target in sorted(graph.get(module, ())):
+            if target != module:
+                walk(target, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+def test_only_the_wiring_builds_the_gateway_and_the_fleet() -> None:
+    builders = [
+        f"{name}:{node.lineno} builds {node.func.id}"
+        for name, tree in modules()
+        if name != "hitless.cli.wire"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Gateway", "Fleet")
+    ]
+    assert not builders, "\n".join(builders)
+
+
+def test_the_worker_side_needs_nothing_but_the_standard_library_httptools_uvloop_and_titles() -> None:
+    allowed = {*sys.stdlib_module_names, "httptools", "uvloop", "setproctitle", "hitless"}
+    foreign = []
+    for name, tree in modules():
+        if area(name) != "worker":
+            continue
+        for node in ast.walk(tree):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            foreign += [f"{name} imports {each}" for each in names if each.split(".")[0] not in allowed]
+    assert not foreign, "\n".join(foreign)
