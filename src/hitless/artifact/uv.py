@@ -76,12 +76,12 @@ class Uv:
         command += ["--no-progress", "--color", "never"]
         try:
             done = subprocess.run(
-                [find_uv_bin(), *command], cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True,
-                pass_fds=held, check=False,
+                [find_uv_bin(), *command], cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL,
+                capture_output=True, pass_fds=held, check=False,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(
-                f"uv cannot be started: {error.strerror}", hint="install hitless's dependencies again"
+                f"uv cannot be started: {error}", hint="install hitless and what it needs anew"
             ) from error
         if done.returncode < 0:
             raise MachineError(
@@ -117,7 +117,7 @@ def refusal(stderr: str, requirements: Requirements, target: Target, environ: Ma
     if any(sign in text for sign in _NETWORK):
         return BuildError(
             f"{where}: the package index cannot be reached: {reason}",
-            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX; what was installed once needs neither",
+            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX",
             details=details,
         )
     return BuildError(f"{where}: cannot be installed for {target}: {reason}", hint=_hint(text, target), details=details)

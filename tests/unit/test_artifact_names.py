@@ -1,0 +1,52 @@
+"""Names that may stand in an artifact."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.artifact.names import case_collisions, flaw, folders_of, shown
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.py", ".hidden", "a b", "..a", "a..", "é/ü", "x" * 255])
+def test_a_good_name_has_no_flaw(name: str) -> None:
+    assert flaw(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("", "relative"),
+        ("/etc/passwd", "relative"),
+        ("../a", "leads out"),
+        ("a/../../b", "leads out"),
+        ("a/./b", "leads out"),
+        ("a//b", "empty part"),
+        ("a/", "empty part"),
+        ("a\\..\\b", "backslash"),
+        ("a\0b", "control"),
+        ("a\nb", "control"),
+        ("a\x7fb", "control"),
+        ("\udcff", "UTF-8"),
+        ("é" * 128, "255 bytes"),
+    ],
+)
+def test_a_name_that_cannot_be_unpacked_safely_is_told_why(name: str, why: str) -> None:
+    found = flaw(name)
+    assert found is not None
+    assert why in found
+
+
+def test_names_that_differ_by_case_only_are_found_in_pairs() -> None:
+    assert case_collisions(["b", "a/Readme", "a/README", "B"]) == [("a/README", "a/Readme"), ("B", "b")]
+
+
+def test_folders_come_before_what_lies_in_them() -> None:
+    assert folders_of(["a/b/c.py", "a/d.py", "e.py"]) == ["a", "a/b"]
+
+
+def test_a_name_is_shown_without_what_would_disturb_a_terminal() -> None:
+    assert shown("a/é.py") == "a/é.py"
+    assert shown("a\x1b[31m") == r"'a\x1b[31m'"
+    assert "\udcff" not in shown("a\udcff")

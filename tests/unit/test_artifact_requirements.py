@@ -1,0 +1,129 @@
+"""Requirements as pip and uv read them, and what may not be in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from hitless.artifact.requirements import Requirements, parse_requirements
+from hitless.errors import BuildError
+
+pytestmark = pytest.mark.unit
+
+
+def parsed(text: str, others: Mapping[str, str] | None = None) -> Requirements:
+    texts = {"requirements.txt": text, **(others or {})}
+    return parse_requirements("requirements.txt", texts.__getitem__)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Foo==1.0",
+        "foo == 1.0",
+        "foo===1.0",
+        "foo[extra,other]==1.0",
+        "foo==1.0 ; python_version >= '3.11'",
+        "foo>=0.9,==1.0",
+        "foo (==1.0)",
+        "foo==1.0  # why",
+        "foo==1.0 --hash=sha256:00",
+        "foo==1.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11",
+        "foo @ https://example.org/foo-1.0-py3-none-any.whl#sha256=00",
+        "foo @ https://example.org/foo-1.0-py3-none-any.whl --hash=sha256:00",
+    ],
+)
+def test_a_requirement_that_one_release_only_can_meet_is_pinned(line: str) -> None:
+    assert [(one.name, one.pinned) for one in parsed(line).required] == [("foo", True)]
+
+
+@pytest.mark.parametrize(
+    "line", ["foo", "foo>=1", "foo==1.*", "foo~=1.0", "foo; python_version > '3'", "foo @ https://example.org/foo.whl"]
+)
+def test_a_requirement_that_another_day_may_meet_otherwise_is_not_pinned(line: str) -> None:
+    assert parsed(line).unpinned(["foo"]) == ["foo"]
+
+
+def test_what_is_brought_in_without_being_listed_is_not_pinned() -> None:
+    assert parsed("Foo_Bar==1.0\n").unpinned(["foo.bar", "brought_in"]) == ["brought-in"]
+
+
+def test_a_constraint_pins_what_it_names() -> None:
+    requirements = parsed("foo\n-c pins.txt\n", {"pins.txt": "foo==1.0\nbar==2.0\nbaz>=1\n"})
+    assert requirements.unpinned(["foo", "bar"]) == []
+    assert requirements.unpinned(["baz"]) == ["baz"]
+    assert [one.name for one in requirements.required] == ["foo"]
+
+
+@pytest.mark.parametrize("option", ["-r more.txt", "-rmore.txt", "--requirement more.txt", "--requirement=more.txt"])
+def test_files_that_are_named_are_read_too(option: str) -> None:
+    requirements = parsed(option, {"more.txt": "foo==1.0"})
+    assert [(one.name, one.at) for one in requirements.required] == [("foo", "more.txt:1")]
+    assert dict(requirements.texts) == {"requirements.txt": option, "more.txt": "foo==1.0"}
+
+
+def test_a_file_is_named_relative_to_the_file_that_names_it_and_loops_end() -> None:
+    others = {"sub/a.txt": "-r b.txt", "sub/b.txt": "-r a.txt\nfoo==1.0"}
+    assert [one.at for one in parsed("-r sub/a.txt", others).required] == ["sub/b.txt:2"]
+
+
+def test_a_file_named_as_constraint_and_as_requirement_is_both() -> None:
+    requirements = parsed("-c pins.txt\n-r pins.txt", {"pins.txt": "foo==1.0"})
+    assert [one.name for one in requirements.required] == ["foo"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e .",
+        "--editable=./lib",
+        "-e git+https://example.org/x.git#egg=x",
+        "git+https://user:secret@example.org/x.git",
+        "foo @ git+https://user:secret@example.org/x.git",
+        "./wheels/foo-1.0-py3-none-any.whl",
+        "wheels/foo-1.0-py3-none-any.whl",
+        "/srv/foo.tar.gz",
+        "file:///srv/foo.whl",
+        "foo @ file:///srv/foo.whl",
+        ".",
+        "https://user:secret@example.org/foo.whl",
+        "-r https://user:secret@example.org/requirements.txt",
+    ],
+)
+def test_what_has_no_fixed_bytes_is_refused_by_its_line_and_without_its_secrets(line: str) -> None:
+    with pytest.raises(BuildError) as refused:
+        parsed(f"# first\n{line}\n")
+    assert refused.value.message.startswith("requirements.txt:2: ")
+    assert "secret" not in refused.value.message + refused.value.hint
+
+
+def test_a_line_that_is_no_requirement_is_refused_by_its_line() -> None:
+    with pytest.raises(BuildError, match=r"requirements\.txt:3: is not a requirement"):
+        parsed("foo==1.0\n\n!bad\n")
+
+
+def test_options_for_the_index_are_left_to_uv_and_links_are_known() -> None:
+    text = (
+        "--index-url https://user:secret@example.org/simple\n--find-links wheels\n-f https://example.org/w\nfoo==1.0\n"
+    )
+    requirements = parsed(f"-r sub/r.txt\n{text}", {"sub/r.txt": "-f ./wheels"})
+    assert requirements.links == ("sub/wheels", "wheels", "https://example.org/w")
+    assert [one.name for one in requirements.required] == ["foo"]
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://user:secret@example.org/simple", ["requirements.txt"]),
+        ("https://user:${TOKEN}@example.org/simple", []),
+        ("https://example.org/simple", []),
+    ],
+)
+def test_a_password_written_out_is_found(url: str, found: list[str]) -> None:
+    assert parsed(f"--extra-index-url {url}\n").with_passwords() == found
+
+
+def test_no_text_means_no_requirements() -> None:
+    assert parsed("# nothing\n\n").required == ()
+    assert Requirements().unpinned([]) == []
