@@ -123,6 +123,16 @@ class Load:
         for sender in self._senders:
             await sender.process.wait()
 
+    def pids(self) -> list[int]:
+        """The processes, in the order of their shares."""
+        return [sender.process.pid for sender in self._senders]
+
+    def hang_up(self) -> None:
+        """End the senders' input, as the end of this process would: they stop without accounting for what is left."""
+        for sender in self._senders:
+            assert sender.process.stdin is not None
+            sender.process.stdin.close()
+
     async def stop(self) -> None:
         """End the processes at once; what was under way is not accounted for."""
         for sender in self._senders:

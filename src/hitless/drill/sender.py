@@ -23,6 +23,7 @@ from hitless.drill.pace import Pace
 from hitless.drill.wire import NOTE, RECORDS, SenderPlan, frame
 
 FLUSH_EVERY_NS = 100_000_000
+QUIET_NS = 100_000_000
 MAX_BURST = 32  # requests that are due already go in bursts of that many, so that answers are read in between
 
 
@@ -105,6 +106,7 @@ class Sender:
         self._n = plan.first
         self._next_due_ns = start_ns + self._pace.due_ns(self._n)
         self._end: int | None = None
+        self._quiet_since_ns = start_ns
 
     def run(self) -> dict[str, int]:
         """Send, and return counts about connections when the last request is accounted for."""
@@ -119,9 +121,15 @@ class Sender:
             if now >= next_flush_ns:
                 self._output.flush()
                 next_flush_ns = now + FLUSH_EVERY_NS
-            if self._has_ended() and not self._client.under_way:
+            if self._is_done(now):
                 return dict(self._client.counts)
             self._wait(0.0 if burst == MAX_BURST else self._rest_s(next_flush_ns))
+
+    def _is_done(self, now: int) -> bool:
+        """Every request has its record, and nothing came after the last answers for a moment."""
+        if not self._has_ended() or self._client.under_way:
+            self._quiet_since_ns = now
+        return now - self._quiet_since_ns >= QUIET_NS
 
     def _has_ended(self) -> bool:
         return self._end is not None and self._n >= self._end

@@ -1,0 +1,230 @@
+"""The senders against a server that misbehaves on purpose: each failure is counted once, by its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from hitless.drill.load import Load, LoadPlan
+from hitless.drill.pace import interleave, opens_connection
+from hitless.drill.requests import DrillRequest
+from hitless.drill.tally import Tally, Timeline
+from hitless.drill.wire import Failure
+from tests.component.drill_faulty_server import FaultyServer
+
+pytestmark = pytest.mark.component
+
+
+async def send(
+    port: int,
+    requests: Sequence[DrillRequest],
+    *,
+    count: int,
+    rate_per_s: float = 200,
+    new_connections_percent: float = 0,
+    deadline_s: float = 5.0,
+    connections: int = 10,
+    senders: int = 1,
+) -> tuple[Tally, Load]:
+    """Send `count` requests in all and return what came of them."""
+    tally = Tally(slot_s=0.25, deadline_s=deadline_s, timeline=Timeline())
+    plan = LoadPlan(
+        host="127.0.0.1",
+        addresses=(("127.0.0.1", port),),
+        tls=False,
+        requests=tuple(one.to_wire(f"127.0.0.1:{port}") for one in requests),
+        order=interleave([one.weight for one in requests]),
+        rate_per_s=rate_per_s,
+        senders=senders,
+        new_connections_percent=new_connections_percent,
+        connections=connections,
+        deadline_s=deadline_s,
+    )
+    load = Load(plan, on_records=tally.add)
+    await load.start()
+    load.end(count)
+    await load.wait()
+    tally.add_unsent(0, load.missing())
+    tally.finish()
+    assert tally.requests == count == tally.answered + tally.failed
+    return tally, load
+
+
+def kinds(tally: Tally) -> dict[str, int]:
+    return {kind.value: seen.count for kind, seen in tally.failures.items()}
+
+
+MISBEHAVIOURS = [
+    ("/drop", Failure.CLOSED_EARLY),
+    ("/reset", Failure.CONNECTION_RESET),
+    ("/cut-head", Failure.TRUNCATED),
+    ("/cut-body", Failure.TRUNCATED),
+    ("/cut-chunk", Failure.TRUNCATED),
+    ("/surplus", Failure.WRONG_LENGTH),
+    ("/lie", Failure.MISMATCH),
+    ("/garbage", Failure.PROTOCOL_ERROR),
+    ("/bad-length", Failure.PROTOCOL_ERROR),
+    ("/500", Failure.STATUS_5XX),
+    ("/503", Failure.STATUS_5XX),
+    ("/stall", Failure.TIMEOUT),
+]
+
+
+@pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
+def test_each_misbehaviour_is_counted_once_a_request_and_by_its_kind(path: str, failure: Failure) -> None:
+    requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(send(server.port, requests, count=60, rate_per_s=400, deadline_s=0.5))
+    assert kinds(tally) == {failure.value: 20}
+    assert tally.failed_by_request == {0: 20}
+    assert server.seen == {path: 20, "/ok": 40}
+    assert server.bodies[b"{}"] == 40
+
+
+@pytest.mark.parametrize("new_connections_percent", [0, 30, 100])
+def test_all_misbehaviours_at_once_are_told_apart_exactly(new_connections_percent: float) -> None:
+    requests = [DrillRequest("GET", path) for path in ("/ok", *dict(MISBEHAVIOURS))]
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(
+            send(
+                server.port,
+                requests,
+                count=20 * len(requests),
+                rate_per_s=400,
+                new_connections_percent=new_connections_percent,
+                deadline_s=1.0,
+                senders=2,
+            )
+        )
+    expected = Counter({failure.value: 0 for failure in dict(MISBEHAVIOURS).values()})
+    for failure in dict(MISBEHAVIOURS).values():
+        expected[failure.value] += 20
+    assert kinds(tally) == expected
+    assert tally.answered == 20
+
+
+@pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
+def test_bytes_that_come_long_after_an_answer_take_it_back(new_connections_percent: float) -> None:
+    with FaultyServer() as server:
+        requests = [DrillRequest("GET", "/late-surplus")]
+        tally, _ = asyncio.run(
+            send(server.port, requests, count=10, rate_per_s=20, new_connections_percent=new_connections_percent)
+        )
+    assert kinds(tally) == {"wrong_length": 10}
+    assert tally.answered == 0
+
+
+@pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
+def test_legal_behaviour_is_answered_and_never_failed(new_connections_percent: float) -> None:
+    paths = ["/ok", "/404", "/204", "/chunked", "/continue", "/until-close", "/idle-close", "/slow", "/shielded"]
+    requests = [DrillRequest("GET", path) for path in paths] + [DrillRequest("HEAD", "/ok")]
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(
+            send(server.port, requests, count=200, new_connections_percent=new_connections_percent, rate_per_s=200)
+        )
+    assert kinds(tally) == {}
+    assert tally.answered == 200
+    assert tally.shielded == 20
+    for index, path in enumerate(paths):
+        assert tally.statuses[index, {"/404": 404, "/204": 204}.get(path, 200)] == 20
+
+
+def test_answers_are_counted_by_the_release_in_their_header() -> None:
+    with FaultyServer(release=lambda: 7) as server:
+        tally, _ = asyncio.run(send(server.port, [DrillRequest("GET", "/ok")], count=30))
+    assert {release: counts.requests for release, counts in tally.releases.items()} == {7: 30}
+
+
+def test_keep_alive_connections_are_reused_and_new_ones_are_opened_in_the_share_asked_for() -> None:
+    with FaultyServer() as server:
+        tally, load = asyncio.run(
+            send(server.port, [DrillRequest("GET", "/ok")], count=200, new_connections_percent=20, connections=5)
+        )
+    assert tally.failed == 0
+    assert tally.new_connections == sum(opens_connection(n, 20) for n in range(200)) == 41
+    assert tally.reused_connections == 200 - 41 - 5
+    assert server.connections == load.counts["opened"] == 46
+
+
+def test_a_refused_connection_is_counted_as_such() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take the port
+        tally, _ = asyncio.run(send(held.getsockname()[1], [DrillRequest("GET", "/")], count=20))
+    assert kinds(tally) == {"connection_refused": 20}
+
+
+def test_a_stalled_service_does_not_slow_the_schedule() -> None:
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(
+            send(server.port, [DrillRequest("GET", "/stall")], count=100, rate_per_s=200, deadline_s=1.0)
+        )
+    assert kinds(tally) == {"timeout": 100}
+    assert server.seen["/stall"] == 100
+    assert tally.first_sent_us is not None
+    assert tally.last_sent_us - tally.first_sent_us < 1_000_000  # all were sent before the first was given up
+
+
+def test_a_large_body_is_sent_whole() -> None:
+    body = b"x" * 900_000
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(send(server.port, [DrillRequest("POST", "/ok", body=body)], count=10, rate_per_s=20))
+    assert tally.failed == 0
+    assert server.bodies == {body: 10}
+
+
+def test_what_this_machine_cannot_send_is_failed_as_not_sent_and_not_blamed_on_the_service() -> None:
+    async def unassigned() -> Tally:
+        tally, load = await send(0, [DrillRequest("GET", "/")], count=5)
+        assert load.samples[0]["detail"]
+        return tally
+
+    # Port 0 cannot be connected to: the kernel says so without a packet.
+    assert set(kinds(asyncio.run(unassigned()))) <= {"not_sent", "connection_refused"}
+
+
+def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
+    async def scenario(port: int) -> Tally:
+        tally = Tally(slot_s=0.25, deadline_s=5, timeline=Timeline())
+        request = DrillRequest("GET", "/ok").to_wire("x")
+        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), 100, senders=2)
+        seen = asyncio.Event()
+
+        def count(records: bytes) -> None:
+            tally.add(records)
+            if tally.requests >= 40:
+                seen.set()
+
+        load = Load(plan, on_records=count)
+        await load.start()
+        load.end(200)
+        await asyncio.wait_for(seen.wait(), 10)
+        os.kill(load.pids()[1], signal.SIGKILL)
+        await load.wait()
+        tally.add_unsent(0, load.missing())
+        tally.finish()
+        return tally
+
+    with FaultyServer() as server:
+        tally = asyncio.run(scenario(server.port))
+    assert tally.requests == 200
+    assert set(kinds(tally)) == {"not_sent"}
+    assert 0 < tally.failed <= 90
+
+
+def test_senders_end_when_the_coordinator_is_gone() -> None:
+    async def scenario(port: int) -> None:
+        request = DrillRequest("GET", "/ok").to_wire("x")
+        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), 50, 1)
+        load = Load(plan, on_records=lambda _: None)
+        await load.start()
+        load.hang_up()
+        await asyncio.wait_for(load.wait(), 10)
+
+    with FaultyServer() as server:
+        asyncio.run(scenario(server.port))
