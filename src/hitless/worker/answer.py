@@ -1,0 +1,138 @@
+"""A handler's result as API Gateway takes it from a proxy integration, turned into an HTTP/1.1 answer.
+
+API Gateway's rules: an object with no other keys than the five documented ones; `statusCode` defaults to 200; the body
+is a string; header values are strings, numbers or booleans; `headers` and `multiValueHeaders` are merged, and a pair
+that stands in both is sent once.
+What breaks a rule is a malformed answer (502), and so is a header that would split the answer in two.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
+
+LARGEST_RESPONSE_BYTES: Final = 6 * 1024 * 1024
+"""Lambda's limit on a response's payload, as JSON."""
+_SURELY_SMALL_CHARS: Final = LARGEST_RESPONSE_BYTES // 12
+_KEYS: Final = frozenset({"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"})
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_OURS: Final = frozenset(
+    {"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+INTERNAL_ERROR: Final = '{"message": "Internal server error"}'
+
+
+class MalformedAnswer(Exception):
+    """The handler's result is not what a proxy integration may return; the message says which rule it breaks."""
+
+
+def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
+    """Status and complete HTTP answer for a result; `extra` is header lines of ours. Raises MalformedAnswer."""
+    if not isinstance(result, dict):
+        raise MalformedAnswer(f"the handler returned {type(result).__name__}, not an object with statusCode and body")
+    if not result.keys() <= _KEYS:
+        raise MalformedAnswer(f"keys that API Gateway does not take: {', '.join(map(repr, result.keys() - _KEYS))}")
+    status = _status(result.get("statusCode", 200))
+    body = _body(result)
+    headers = result.get("headers")
+    multi = result.get("multiValueHeaders")
+    lines = "" if not headers and not multi else "".join(_header_lines(headers, multi))
+    if "\ncontent-type:" not in "\n" + lines.lower():
+        lines += "content-type: application/json\r\n"
+    return status, http_answer(status, body, lines + extra, head_only=head_only)
+
+
+def http_answer(status: int, body: bytes, lines: str, *, head_only: bool = False) -> bytes:
+    """One HTTP/1.1 answer; `lines` are complete header lines."""
+    first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+    if status in (204, 304):
+        return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
+    head = f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n".encode("utf-8", "replace")
+    return head if head_only else head + body
+
+
+def gateway_error(status: int, message: str, extra: str = "", *, head_only: bool = False) -> bytes:
+    """An answer of API Gateway's own: `{"message": …}`."""
+    body = json.dumps({"message": message}).encode()
+    return http_answer(status, body, f"content-type: application/json\r\n{extra}", head_only=head_only)
+
+
+def _status(value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
+        raise MalformedAnswer(f"statusCode {value!r} is not an HTTP status")
+    return value
+
+
+def _body(result: dict[Any, Any]) -> bytes:
+    body = result.get("body")
+    if body is None:
+        return b""
+    if not isinstance(body, str):
+        raise MalformedAnswer(f"body is {type(body).__name__}, not a string")
+    if len(body) > _SURELY_SMALL_CHARS and len(json.dumps(result, default=str)) > LARGEST_RESPONSE_BYTES:
+        raise MalformedAnswer(f"the response is larger than Lambda's limit of {LARGEST_RESPONSE_BYTES} bytes")
+    if not result.get("isBase64Encoded"):
+        return body.encode("utf-8", "replace")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedAnswer(f"isBase64Encoded is true, but the body is not base64: {error}") from error
+
+
+def _header_lines(headers: Any, multi: Any) -> Iterator[str]:
+    if not isinstance(headers or {}, dict) or not isinstance(multi or {}, dict):
+        raise MalformedAnswer("headers and multiValueHeaders must be objects")
+    seen: set[tuple[str, Any]] = set()
+    for name, values in (multi or {}).items():
+        if not isinstance(values, list | tuple):
+            raise MalformedAnswer(f"multiValueHeaders[{name!r}] is not a list")
+        for value in values:
+            yield _line(name, value)
+            seen.add((name.lower(), value))
+    for name, value in (headers or {}).items():
+        if value is not None and not (seen and (str(name).lower(), value) in seen):
+            yield _line(name, value)
+
+
+def _line(name: Any, value: Any) -> str:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise MalformedAnswer(f"{name!r} is not a header's name")
+    if name.lower() in _OURS:
+        return ""
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int | float):
+        value = str(value)
+    if not isinstance(value, str):
+        raise MalformedAnswer(f"header {name} has a value of type {type(value).__name__}, not a string")
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise MalformedAnswer(f"header {name} has a line break in its value")
+    return f"{name}: {value}\r\n"
+
+
+class _DateCache:
+    second = -1
+    text = ""
+
+
+def _date() -> str:
+    second = int(time.time())
+    if second != _DateCache.second:
+        _DateCache.second = second
+        days, months = "MonTueWedThuFriSatSun", "JanFebMarAprMayJunJulAugSepOctNovDec"
+        at = time.gmtime(second)
+        day, month = days[at.tm_wday * 3 : at.tm_wday * 3 + 3], months[at.tm_mon * 3 - 3 : at.tm_mon * 3]
+        _DateCache.text = (
+            f"{day}, {at.tm_mday:02d} {month} {at.tm_year} {at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} GMT"
+        )
+    return _DateCache.text

@@ -1,0 +1,36 @@
+"""When a dead worker is forked again: a pure decision.
+
+Killed from outside (SIGKILL: an operator, a drill, the kernel short of memory) it is replaced at once; which of them it
+was nobody can tell, so that many deaths in a short window back off too. One that dies by itself waits, twice as long
+each time, because its next request would probably end it again and each death costs somebody an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 10.0
+WINDOW_S: Final = 2.0
+DEATHS_IN_WINDOW: Final = 20
+HEALTHY_AFTER_S: Final = 30.0
+"""A worker that lived this long has earned a clean slate."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A worker's past deaths: how many in a row count against it, and when the latest were (monotonic seconds)."""
+
+    failures: int = 0
+    deaths_s: tuple[float, ...] = field(default=())
+
+
+def after_death(history: History, *, now_s: float, lived_s: float, by_itself: bool) -> tuple[History, float]:
+    """The history with this death in it, and the delay in seconds before the next fork (0: at once)."""
+    recent = (*(at for at in history.deaths_s if now_s - at < WINDOW_S), now_s)
+    failures = 0 if lived_s >= HEALTHY_AFTER_S else history.failures
+    if not by_itself and len(recent) < DEATHS_IN_WINDOW:
+        return History(failures, recent), 0.0
+    delay = min(FIRST_DELAY_S * 2 ** min(failures, 16), LONGEST_DELAY_S)
+    return History(failures + 1, recent), delay

@@ -1,0 +1,248 @@
+"""A zygote's workers: their sockets, held for them; forks; deaths, and what each one cost.
+
+Invariants: a socket is bound before its worker is forked and stays bound while the worker is replaced, so that nothing
+is refused; while a worker backs off its socket does not exist, so that the gateway learns at once that it must go
+elsewhere, instead of waiting on a socket that nobody serves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from . import crash
+from .backoff import History, after_death
+from .layout import LOST, TIMED_OUT, Field, State, StatsPage, id_of
+from .paths import GenerationPaths
+from .spec import PoolSpec
+
+Tell = Callable[[str, int, int, str], None]
+"""An event: kind, worker, pid, sentence."""
+
+BACKLOG: Final = 256
+_NS: Final = 1_000_000_000
+START_LIMIT_S: Final = 30.0
+"""A replacement that imports for itself and is not ready by then is killed and counts as having died by itself."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker's place in the pool, whoever the process is."""
+
+    index: int
+    slot: int
+    path: Path
+    fields: memoryview[int]
+    listener: socket.socket | None = None
+    pid: int = 0
+    forked_ns: int = 0
+    retry_ns: int = 0
+    timed_out: bool = False
+    too_slow: bool = False
+    history: History = field(default_factory=History)
+
+    @property
+    def state(self) -> int:
+        """layout.State of the process."""
+        return self.fields[Field.STATE]
+
+
+class Crew:
+    """All members of one generation. `run_worker` is what a forked child does; it never returns."""
+
+    def __init__(
+        self, spec: PoolSpec, paths: GenerationPaths, page: StatsPage, run_worker: Callable[[Member], None], tell: Tell
+    ) -> None:
+        self._spec = spec
+        self._paths = paths
+        self._page = page
+        self._run_worker = run_worker
+        self._tell = tell
+        self.replacing = False
+        """Whether the dead are replaced: from the moment that all were ready until the pool stops."""
+        self.members = [self._member(index) for index in range(spec.workers)]
+
+    def _member(self, index: int) -> Member:
+        slot = self._page.slot_index(self._paths.generation, index)
+        return Member(index, slot, self._paths.socket(index), self._page.slot(slot))
+
+    def bind_all(self) -> None:
+        """Bind every socket, before the handler is imported. Raises OSError."""
+        for member in self.members:
+            self._bind(member)
+
+    def fork_all(self) -> None:
+        """Fork every worker."""
+        for member in self.members:
+            self._fork(member)
+
+    def all_ready(self) -> bool:
+        """Every worker has said that it is ready."""
+        return all(member.pid and member.state == State.READY for member in self.members)
+
+    def next_wake_s(self) -> float:
+        """Seconds until something may be due: a time-out, a retry. Nothing that begins later can be due earlier."""
+        now = time.monotonic_ns()
+        timeout_ns = self._spec.timeout_s * _NS
+        due = now + timeout_ns
+        for member in self.members:
+            busy = member.fields[Field.BUSY_SINCE]
+            if member.retry_ns:
+                due = min(due, member.retry_ns)
+            elif member.pid and busy and not member.timed_out:
+                due = min(due, busy + timeout_ns)
+            elif member.pid and member.state == State.STARTING:
+                due = min(due, member.forked_ns + int(START_LIMIT_S * _NS))
+        return max(due - now, 0) / _NS
+
+    def tick(self) -> None:
+        """Do what is due: end requests that are out of time, fork again what has backed off for long enough."""
+        now = time.monotonic_ns()
+        for member in self.members:
+            busy = member.fields[Field.BUSY_SINCE]
+            if member.retry_ns and now >= member.retry_ns:
+                self._return(member)
+            elif member.pid and busy and now - busy >= self._spec.timeout_s * _NS and not member.timed_out:
+                self._time_out(member, busy)
+            elif member.pid and member.state == State.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
+                member.too_slow = True
+                _kill(member.pid)
+
+    def reap(self) -> list[tuple[Member, int]]:
+        """Collect the dead, account for them and replace them. Returns them with their wait status."""
+        dead: list[tuple[Member, int]] = []
+        for member in self.members:
+            if not member.pid:
+                continue
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(member.pid, os.WNOHANG)
+                if pid:
+                    dead.append((member, status))
+        for member, status in dead:
+            self._bury(member, status)
+        return dead
+
+    def begin_stop(self) -> None:
+        """No more replacements; sockets go; SIGTERM: each worker finishes what it has received."""
+        self.replacing = False
+        for member in self.members:
+            self._unbind(member)
+            member.retry_ns = 0
+            if member.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(member.pid, signal.SIGTERM)
+
+    def kill_all(self) -> None:
+        """SIGKILL whoever is left, with what its handler started."""
+        for member in self.members:
+            if member.pid:
+                _kill(member.pid)
+
+    def living(self) -> int:
+        """How many workers have not been reaped."""
+        return sum(1 for member in self.members if member.pid)
+
+    def _bind(self, member: Member) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            with suppress(FileNotFoundError):
+                member.path.unlink()
+            listener.bind(str(member.path))
+        finally:
+            os.umask(old)
+        listener.listen(BACKLOG)
+        member.listener = listener
+
+    @staticmethod
+    def _unbind(member: Member) -> None:
+        if member.listener is not None:
+            with suppress(FileNotFoundError):
+                member.path.unlink()
+            member.listener.close()
+            member.listener = None
+
+    def _fork(self, member: Member) -> None:
+        member.fields[Field.BUSY_SINCE] = 0
+        member.fields[Field.GENERATION] = self._paths.generation
+        member.fields[Field.STATE] = State.STARTING
+        member.retry_ns, member.timed_out, member.too_slow = 0, False, False
+        member.forked_ns = time.monotonic_ns()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._run_worker(member)
+            finally:
+                os._exit(1)
+        member.pid = pid
+
+    def _return(self, member: Member) -> None:
+        self._bind(member)
+        self._fork(member)
+        self._tell("backed_on", member.index, member.pid, f"worker {member.index} runs again after its back-off")
+
+    def _time_out(self, member: Member, busy: int) -> None:
+        """Answered for first: the gateway's retry finds the id in the ring, whichever worker it reaches."""
+        entry = self._page.read_id(member.slot)
+        if member.fields[Field.BUSY_SINCE] != busy:
+            return
+        self._page.ring_add(self._paths.generation, entry, TIMED_OUT)
+        member.timed_out = True
+        _kill(member.pid)
+
+    def _bury(self, member: Member, status: int) -> None:
+        pid, member.pid = member.pid, 0
+        _kill_group(pid)
+        request_id = ""
+        if member.fields[Field.BUSY_SINCE]:
+            entry = self._page.read_id(member.slot)
+            request_id = id_of(entry)
+            if not member.timed_out:
+                self._page.ring_add(self._paths.generation, entry, LOST)
+            crash.log(self._spec, member, status, request_id)
+        member.fields[Field.BUSY_SINCE] = 0
+        member.fields[Field.STATE] = State.GONE
+        member.fields[Field.PID] = 0
+        if self.replacing:
+            self._replace(member, pid, status, request_id)
+
+    def _replace(self, member: Member, pid: int, status: int, request_id: str) -> None:
+        name = f"worker {member.index}"
+        cost = f" in request {request_id}" if request_id else ""
+        if member.timed_out:
+            member.fields[Field.TIMEOUTS] += 1
+            text = f"{name} timed out after {self._spec.timeout_s} s{cost} and was replaced"
+            self._tell("timed_out", member.index, pid, text)
+        else:
+            self._tell("worker_died", member.index, pid, f"{name} {crash.cause(status, member.too_slow)}{cost}")
+        now = time.monotonic_ns()
+        lived_s = (now - member.forked_ns) / _NS
+        by_itself = crash.by_itself(status, timed_out=member.timed_out, too_slow=member.too_slow)
+        member.history, delay_s = after_death(member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself)
+        member.fields[Field.RESTARTS] += 1
+        if not delay_s:
+            self._fork(member)
+            self._tell("worker_restarted", member.index, member.pid, f"{name} was replaced at once")
+            return
+        self._unbind(member)
+        member.retry_ns = now + int(delay_s * _NS)
+        member.fields[Field.STATE] = State.BACKING_OFF
+        self._tell("backing_off", member.index, pid, f"{name} backs off for {delay_s:g} s")
+
+
+def _kill(pid: int) -> None:
+    _kill_group(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

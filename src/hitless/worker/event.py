@@ -1,0 +1,220 @@
+"""An HTTP request as API Gateway's REST proxy integration (payload format 1.0) hands it to a function.
+
+Header names: API Gateway gives them in lower case over HTTP/2, but for a few that it writes itself (see _CASED). Over
+HTTP/1.1 it probably keeps the client's case; the gateway in front of the workers has lost it, so that this is one of
+the differences to AWS that the documentation lists. `x-hl-*` are the gateway's own and never reach a handler.
+
+Routes are matched on the path as sent, so that an encoded slash divides nothing; `path` and the path parameters are
+decoded once, as API Gateway does.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from .environment import ACCOUNT_ID
+from .request import Request
+from .spec import PoolSpec, RouteSpec
+
+Event = dict[str, Any]
+
+_CASED: Final = {
+    name.lower().encode(): name
+    for name in (
+        "Host",
+        "User-Agent",
+        "Authorization",
+        "X-Forwarded-For",
+        "X-Forwarded-Port",
+        "X-Forwarded-Proto",
+        "X-Amzn-Trace-Id",
+    )
+}
+_HOP_BY_HOP: Final = frozenset(
+    {b"connection", b"expect", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+_INTERNAL: Final = b"x-hl-"
+_MOST_NAMES: Final = 1000
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class RouteTable:
+    """Finds the route of a request. Routes come most specific first, as the service's model orders them."""
+
+    def __init__(self, routes: Sequence[RouteSpec]) -> None:
+        self._literal: dict[tuple[str, str], str] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], str]] = []
+        for route in routes:
+            if "{" in route.resource:
+                self._patterns.append((route.method, re.compile(route.regex), route.resource))
+            else:
+                self._literal.setdefault((route.method, route.resource), route.resource)
+
+    def match(self, method: str, path: str) -> tuple[str, dict[str, str] | None] | None:
+        """Resource and decoded path parameters (None if it has none); None without such a route."""
+        found = self._match(method, path)
+        if found is None and path.endswith("/") and len(path) > 1:
+            return self._match(method, path.rstrip("/") or "/")
+        return found
+
+    def _match(self, method: str, path: str) -> tuple[str, dict[str, str] | None] | None:
+        literal = self._literal.get((method, path)) or self._literal.get(("ANY", path))
+        if literal is not None:
+            return literal, None
+        for route_method, pattern, resource in self._patterns:
+            if route_method in (method, "ANY") and (match := pattern.fullmatch(path)):
+                return resource, {name: unquote(value) for name, value in match.groupdict(default="").items()}
+        return None
+
+
+class EventBuilder:
+    """Builds the events of one function. Each event is new throughout: a handler may change its own as it likes."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self._stage = spec.stage
+        self._api_id = f"{spec.service}-{spec.stage}"
+        self._region = spec.region
+        self._routes = RouteTable(spec.routes)
+        self._names: dict[bytes, str | None] = {}
+        self._second = -1
+        self._second_text = ""
+
+    def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
+        """The event, or None when no route of the function fits. `now_s` is wall time."""
+        raw_path, _, query = request.target.partition("?")
+        if not raw_path.startswith("/"):  # absolute form: http://host/path
+            raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
+        found = self._routes.match(request.method, raw_path)
+        if found is None:
+            return None
+        resource, parameters = found
+        single, multi = self._headers(request)
+        pairs = parse_qsl(query, keep_blank_values=True) if query else []
+        path = unquote(raw_path) if "%" in raw_path else raw_path
+        body, encoded = _body(request.body)
+        return {
+            "resource": resource,
+            "path": path,
+            "httpMethod": request.method,
+            "headers": single,
+            "multiValueHeaders": multi,
+            "queryStringParameters": dict(pairs) or None,
+            "multiValueQueryStringParameters": _grouped(pairs) or None,
+            "pathParameters": parameters or None,
+            "stageVariables": None,
+            "requestContext": self._context(request, resource, path, request_id, now_s, single),
+            "body": body,
+            "isBase64Encoded": encoded,
+        }
+
+    def _headers(self, request: Request) -> tuple[dict[str, str], dict[str, list[str]]]:
+        single: dict[str, str] = {}
+        multi: dict[str, list[str]] = {}
+        names = self._names
+        for raw, raw_value in request.headers:
+            try:
+                name = names[raw]
+            except KeyError:
+                name = self._learn(raw)
+            if name is None:
+                continue
+            value = raw_value.decode("latin-1")
+            if name in multi:
+                multi[name].append(value)
+            else:
+                multi[name] = [value]
+            single[name] = value
+        self._forwarded(request, single, multi)
+        return single, multi
+
+    def _learn(self, raw: bytes) -> str | None:
+        lower = raw.lower()
+        hidden = lower.startswith(_INTERNAL) or lower in _HOP_BY_HOP
+        name = None if hidden else _CASED.get(lower) or lower.decode("latin-1")
+        if len(self._names) < _MOST_NAMES:
+            self._names[raw] = name
+        return name
+
+    @staticmethod
+    def _forwarded(request: Request, single: dict[str, str], multi: dict[str, list[str]]) -> None:
+        chain = ", ".join(multi.get("X-Forwarded-For", ())) or "127.0.0.1"
+        gateway = request.internal
+        port = gateway.get(b"x-hl-port", b"").decode("latin-1") or single.get("X-Forwarded-Port", "80")
+        scheme = gateway.get(b"x-hl-proto", b"").decode("latin-1") or single.get("X-Forwarded-Proto", "http")
+        single["X-Forwarded-For"], single["X-Forwarded-Port"], single["X-Forwarded-Proto"] = chain, port, scheme
+        multi["X-Forwarded-For"], multi["X-Forwarded-Port"], multi["X-Forwarded-Proto"] = [chain], [port], [scheme]
+
+    def _context(
+        self, request: Request, resource: str, path: str, request_id: str, now_s: float, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        host = headers.get("Host", "")
+        if "X-Amzn-Trace-Id" not in headers:
+            headers["X-Amzn-Trace-Id"] = trace_id(request_id, now_s)
+        return {
+            "resourceId": None,
+            "resourcePath": resource,
+            "httpMethod": request.method,
+            "extendedRequestId": base64.b64encode(request_id.encode()[:11]).decode(),
+            "requestTime": self._request_time(now_s),
+            "path": path,
+            "accountId": ACCOUNT_ID,
+            "protocol": "HTTP/1.1",
+            "stage": self._stage,
+            "domainPrefix": host.partition(".")[0].partition(":")[0],
+            "requestTimeEpoch": int(now_s * 1000),
+            "requestId": request_id,
+            "identity": {
+                "cognitoIdentityPoolId": None,
+                "accountId": None,
+                "cognitoIdentityId": None,
+                "caller": None,
+                "sourceIp": headers["X-Forwarded-For"].rpartition(",")[2].strip(),
+                "principalOrgId": None,
+                "accessKey": None,
+                "cognitoAuthenticationType": None,
+                "cognitoAuthenticationProvider": None,
+                "userArn": None,
+                "userAgent": headers.get("User-Agent"),
+                "user": None,
+            },
+            "domainName": host.partition(":")[0],
+            "apiId": self._api_id,
+        }
+
+    def _request_time(self, now_s: float) -> str:
+        second = int(now_s)
+        if second != self._second:
+            at = time.gmtime(second)
+            month = _MONTHS[at.tm_mon - 1]
+            self._second = second
+            self._second_text = (
+                f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
+            )
+        return self._second_text
+
+
+def trace_id(request_id: str, now_s: float) -> str:
+    """An X-Ray header for a request that came without one: `Root=1-<time>-<24 hex digits>`."""
+    digits = request_id.replace("-", "")[-24:].rjust(24, "0")
+    return f"Root=1-{int(now_s):08x}-{digits}"
+
+
+def _grouped(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(name, []).append(value)
+    return grouped
+
+
+def _body(body: bytes) -> tuple[str | None, bool]:
+    if not body:
+        return None, False
+    try:
+        return body.decode(), False
+    except UnicodeDecodeError:
+        return base64.b64encode(body).decode(), True

@@ -1,0 +1,86 @@
+"""Finds and calls the handler as Lambda's runtime does, and words its failures as Lambda's log does."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from .context import LambdaContext
+
+Handler = Callable[[Any, LambdaContext], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A handler's failure: Lambda's error type, its message, the traceback's lines (the handler's own frames only)."""
+
+    error_type: str
+    message: str
+    trace: tuple[str, ...] = ()
+
+    def log_text(self) -> str:
+        """`[ERROR] ValueError: …` and the traceback, as CloudWatch shows it."""
+        head = f"[ERROR] {self.error_type}: {self.message}"
+        if not self.trace:
+            return head
+        return "\n".join([head, "Traceback (most recent call last):", *(line.rstrip("\n") for line in self.trace)])
+
+    def to_json(self) -> dict[str, Any]:
+        """What Lambda's Invoke gives for a failed function."""
+        return {"errorMessage": self.message, "errorType": self.error_type, "stackTrace": list(self.trace)}
+
+
+class HandlerImportError(Exception):
+    """The handler cannot be had; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def load_handler(handler: str) -> Handler:
+    """Import `src/handlers.zones` (or `src.handlers.zones`) and return the function. Raises HandlerImportError."""
+    module_name, _, attribute = handler.rpartition(".")
+    if not module_name or not attribute:
+        raise HandlerImportError(Failure("Runtime.MalformedHandlerName", f"Bad handler '{handler}': no dot in it"))
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except SyntaxError as error:
+        where = f'  File "{error.filename}" Line {error.lineno}\n    {(error.text or "").strip()}'
+        failure = Failure("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}", (where,))
+        raise HandlerImportError(failure) from error
+    except ImportError as error:
+        message = f"Unable to import module '{module_name}': {error}"
+        raise HandlerImportError(Failure("Runtime.ImportModuleError", message, _own_frames(error))) from error
+    except BaseException as error:  # a handler's module may raise anything, SystemExit too
+        raise HandlerImportError(failure_of(error, _own_frames(error))) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        message = f"Handler '{attribute}' missing on module '{module_name}'"
+        raise HandlerImportError(Failure("Runtime.HandlerNotFound", message))
+    return function  # type: ignore[no-any-return]
+
+
+def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> Failure:
+    """An exception that came out of the handler. The frame that called it, ours, is left out."""
+    lines = _format(error.__traceback__.tb_next if error.__traceback__ else None) if trace is None else trace
+    return Failure(type(error).__name__, str(error), lines)
+
+
+def _own_frames(error: BaseException) -> tuple[str, ...]:
+    """The traceback without importlib's frames and ours, which tell the author of the handler nothing."""
+    step = error.__traceback__
+    while step is not None and (
+        "importlib" in step.tb_frame.f_code.co_filename or step.tb_frame.f_globals is globals()
+    ):
+        step = step.tb_next
+    frames = [frame for frame in traceback.extract_tb(step) if not frame.filename.startswith("<frozen importlib")]
+    return tuple(traceback.format_list(frames))
+
+
+def _format(step: TracebackType | None) -> tuple[str, ...]:
+    return tuple(traceback.format_tb(step))

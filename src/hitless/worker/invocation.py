@@ -1,0 +1,147 @@
+"""One worker's calls of its handler: guard, event, context, answer, log lines and counts of each request.
+
+Order matters: the id stands in the stats page before the handler is called, and the slot is busy until the answer has
+been handed to the kernel, so that a death in between is known to have cost this request.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from .answer import INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
+from .context import ContextFactory
+from .event import Event, EventBuilder
+from .guard import RetryGuard
+from .handler import Handler, failure_of
+from .layout import BUCKETS_AT, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
+from .log import LogFile
+from .request import Request
+from .spec import PoolSpec
+
+_MEMORY_EVERY: Final = 64
+_RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+_JSON: Final = "content-type: application/json\r\n"
+_REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request Header Fields Too Large"}
+
+
+class Invoker:
+    """Answers one request after the other. `send` returns when the kernel has the first part of the answer."""
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        handler: Handler,
+        page: StatsPage,
+        slot: int,
+        log: LogFile,
+        end_partial_lines: Callable[[], None],
+        init_ms: float,
+    ) -> None:
+        self._spec = spec
+        self._handler = handler
+        self._page = page
+        self._slot = slot
+        self._fields = page.slot(slot)
+        self._log = log
+        self._end_partial_lines = end_partial_lines
+        self._init_text = f"Init Duration: {init_ms:.2f} ms\t"
+        self._guard = RetryGuard(page)
+        self._events = EventBuilder(spec)
+        self._contexts = ContextFactory(spec)
+        self._release = f"x-hitless-release: {spec.release}\r\n" if spec.release_header else ""
+        self._served = 0
+        self._memory_mb = 0
+
+    def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
+        """Answer one request, whatever happens. With `last` the answer tells the client that the connection ends."""
+        began_ns = time.monotonic_ns()
+        end = "connection: close\r\n" if last else ""
+        if request.refusal:
+            send(gateway_error(request.refusal, _REFUSALS[request.refusal], self._release + end))
+        elif b"x-hl-probe" in request.internal:
+            send(http_answer(204, b"", end))
+        else:
+            given = request.internal.get(b"x-hl-id", b"")
+            request_id = given.decode("latin-1") if 0 < len(given) <= LONGEST_ID else str(uuid.uuid4())
+            self._answer(request, request_id, began_ns, end, send)
+
+    def _answer(
+        self, request: Request, request_id: str, began_ns: int, end: str, send: Callable[[bytes], None]
+    ) -> None:
+        entry = entry_of(request_id.encode("latin-1"))
+        extra = f"x-amzn-requestid: {request_id}\r\n{self._release}{end}"
+        head = request.method == "HEAD"
+        fields = self._fields
+        event = self._events.build(request, request_id, time.time())
+        if event is None:
+            send(gateway_error(403, "Missing Authentication Token", extra, head_only=head))
+        elif self._guard.refuses(entry, request):
+            send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
+            fields[Field.REFUSED] += 1
+            self._count(502, began_ns)
+        else:
+            self._page.write_id(self._slot, entry)
+            fields[Field.START_LOGGED] = 0
+            fields[Field.BUSY_SINCE] = began_ns
+            status, answer = self._run(event, request_id, began_ns, head, extra)
+            send(answer)
+            took_ns = self._count(status, began_ns)
+            fields[Field.BUSY_SINCE] = 0
+            self._report(request_id, took_ns)
+
+    def _run(self, event: Event, request_id: str, began_ns: int, head: bool, extra: str) -> tuple[int, bytes]:
+        log = self._log
+        log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
+        try:
+            os.environ["_X_AMZN_TRACE_ID"] = event["headers"]["X-Amzn-Trace-Id"]
+            result = self._handler(event, self._contexts.context(request_id, began_ns))
+            return render(result, head_only=head, extra=extra)
+        except MalformedAnswer as error:
+            self.log_lines(f"[ERROR] Malformed Lambda proxy response: {error}")
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its answer and the worker lives on
+            self.log_lines(failure_of(error).log_text())
+        self._fields[Field.ERRORS] += 1
+        return 502, http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head)
+
+    def log_lines(self, text: str) -> None:
+        """Write lines of the request in hand."""
+        if self._log.lines(text):
+            self.start_was_logged()
+
+    def start_was_logged(self) -> None:
+        """The START line is in the file: should this process die, its zygote need not write it."""
+        self._fields[Field.START_LOGGED] = 1
+
+    def _count(self, status: int, began_ns: int) -> int:
+        took_ns = time.monotonic_ns() - began_ns
+        fields = self._fields
+        fields[Field.REQUESTS] += 1
+        fields[Field.CLASS_1XX - 1 + status // 100] += 1
+        took_us = took_ns // 1000
+        fields[Field.LATENCY_SUM_US] += took_us
+        fields[BUCKETS_AT + bucket_of(took_us)] += 1
+        return took_ns
+
+    def _report(self, request_id: str, took_ns: int) -> None:
+        if self._served % _MEMORY_EVERY == 0:
+            self._memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES // 1048576
+        self._served += 1
+        self._end_partial_lines()
+        stamp = self._log.stamp()
+        init, self._init_text = self._init_text, ""
+        report = report_line(request_id, took_ns / 1e6, self._spec.memory_mb, self._memory_mb)
+        self._log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}{init}\n")
+
+
+def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int) -> str:
+    """Lambda's REPORT line, with a tab at its end for what may follow."""
+    return (
+        f"REPORT RequestId: {request_id}\tDuration: {took_ms:.2f} ms\tBilled Duration: {int(took_ms) + 1} ms\t"
+        f"Memory Size: {memory_mb} MB\tMax Memory Used: {used_mb} MB\t"
+    )

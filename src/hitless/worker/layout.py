@@ -1,0 +1,186 @@
+"""The stats page: one memory-mapped file per pool, shared by its workers, its zygotes and the daemon.
+
+Nobody makes a system call to write or read it, so a worker may count each request and the daemon may look as often as
+it likes. Invariants: every field has one writer (a slot belongs to one worker process, and to its zygote for the
+fields named so; a ring belongs to one zygote); readers take what they see, a torn reading is one tick old at worst.
+
+A pool has twice as many slots as workers, because a replaced zygote's workers go on serving while the next generation
+starts: generation `g` uses the half `g % 2`. Both halves and both rings are in one page, so that the retry guard of a
+new worker also sees what an old one had begun.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+MAGIC: Final = b"HLPAGE01"
+HEADER_BYTES: Final = 4096
+ID_BYTES: Final = 64
+RING_ENTRIES: Final = 256
+RING_BYTES: Final = RING_ENTRIES * ID_BYTES
+SLOT_BYTES: Final = 4096
+LONGEST_ID: Final = 56
+"""Bytes of a request id that fit an entry; the byte at FLAG_AT tells why a lost one was lost."""
+FLAG_AT: Final = 63
+
+LOST: Final = 1
+TIMED_OUT: Final = 2
+
+_WORKERS_AT: Final = 1  # u64 indices in the header
+_RING_COUNT_AT: Final = 2  # and 3: one counter a ring
+
+
+class Field(IntEnum):
+    """u64 fields of a slot. RESTARTS and TIMEOUTS are the zygote's, and all of them while no process has the slot."""
+
+    STATE = 0
+    PID = 1
+    STARTED = 2  # the process's start time, see process.start_time
+    BUSY_SINCE = 3  # monotonic ns, 0 when idle
+    START_LOGGED = 4  # the request in hand has its START line in the log file
+    REQUESTS = 5
+    CLASS_1XX = 6  # … up to CLASS_5XX = 10
+    CLASS_2XX = 7
+    CLASS_3XX = 8
+    CLASS_4XX = 9
+    CLASS_5XX = 10
+    ERRORS = 11  # handler raised, or its answer was malformed
+    REFUSED = 12  # by the retry guard
+    RESTARTS = 13
+    TIMEOUTS = 14
+    LATENCY_SUM_US = 15
+    GENERATION = 16
+
+
+class State(IntEnum):
+    """What the process of a slot is doing."""
+
+    EMPTY = 0
+    STARTING = 1
+    READY = 2
+    BACKING_OFF = 3
+    GONE = 4
+
+
+BUCKETS_AT: Final = 32
+SUB_BITS: Final = 4
+BUCKETS: Final = SLOT_BYTES // 8 - BUCKETS_AT - 32
+
+
+def bucket_of(microseconds: int) -> int:
+    """The log-linear bucket of a latency: exact below 16 µs, then 16 buckets an octave (a width of at most 6.25 %)."""
+    shift = microseconds.bit_length() - SUB_BITS - 1
+    if shift <= 0:
+        return microseconds
+    return min((shift << SUB_BITS) + (microseconds >> shift), BUCKETS - 1)
+
+
+def bucket_bounds(index: int) -> tuple[int, int]:
+    """The latencies in µs, first and last, that `bucket_of` puts into this bucket."""
+    shift = (index >> SUB_BITS) - 1
+    if shift <= 0:
+        return index, index
+    low = ((index & 15) + 16) << shift
+    return low, low + (1 << shift) - 1
+
+
+def page_bytes(workers: int) -> int:
+    """Size of the page of a pool with that many workers."""
+    ids = -(-2 * workers * ID_BYTES // 4096) * 4096
+    return HEADER_BYTES + 2 * RING_BYTES + ids + 2 * workers * SLOT_BYTES
+
+
+class StatsPage:
+    """One pool's page, mapped. Raises ValueError when the file is not a page of this version."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        with path.open("r+b" if writable else "rb") as file:
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            self.map = mmap.mmap(file.fileno(), 0, access=access)
+        self._header = memoryview(self.map)[:HEADER_BYTES].cast("Q")
+        if self.map[:8] != MAGIC or len(self.map) != page_bytes(int(self._header[_WORKERS_AT])):
+            self._header.release()
+            self.map.close()
+            raise ValueError(f"{path} is not a stats page of this version")
+        self.workers = int(self._header[_WORKERS_AT])
+        self._ids_at = HEADER_BYTES + 2 * RING_BYTES
+        self._ids_end = self._ids_at + 2 * self.workers * ID_BYTES
+        self._slots_at = page_bytes(self.workers) - 2 * self.workers * SLOT_BYTES
+
+    @staticmethod
+    def create(path: Path, workers: int) -> None:
+        """Write an empty page (0600) for a pool of that many workers."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.ftruncate(fd, page_bytes(workers))
+            os.pwrite(fd, MAGIC + workers.to_bytes(8, "little"), 0)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Unmap; every view handed out must have been released."""
+        self._header.release()
+        self.map.close()
+
+    def slot_index(self, generation: int, worker: int) -> int:
+        """Which slot worker `worker` of that generation uses."""
+        return generation % 2 * self.workers + worker
+
+    def slot(self, index: int) -> memoryview[int]:
+        """The u64 fields of a slot, see Field; the latency buckets begin at BUCKETS_AT."""
+        start = self._slots_at + index * SLOT_BYTES
+        with memoryview(self.map) as whole, whole[start : start + SLOT_BYTES] as part:
+            return part.cast("Q")
+
+    def write_id(self, index: int, entry: bytes) -> None:
+        """Put a request's entry (see `entry_of`) into a slot's place in the id table."""
+        start = self._ids_at + index * ID_BYTES
+        self.map[start : start + ID_BYTES] = entry
+
+    def read_id(self, index: int) -> bytes:
+        """The entry of the request that this slot has in hand, or had last."""
+        start = self._ids_at + index * ID_BYTES
+        return bytes(self.map[start : start + ID_BYTES])
+
+    def holds_id(self, entry: bytes) -> bool:
+        """Whether any slot has this request in hand, or had it last."""
+        found = self.map.find(entry, self._ids_at, self._ids_end)
+        while found >= 0 and (found - self._ids_at) % ID_BYTES:
+            found = self.map.find(entry, found + 1, self._ids_end)
+        return found >= 0
+
+    def ring_counts(self) -> tuple[int, int]:
+        """How many ids each ring has taken so far; a change means that there are new ones."""
+        return self._header[_RING_COUNT_AT], self._header[_RING_COUNT_AT + 1]
+
+    def ring_add(self, generation: int, entry: bytes, flag: int) -> None:
+        """Record a lost request. The entry is complete before the count tells of it."""
+        ring = generation % 2
+        count = int(self._header[_RING_COUNT_AT + ring])
+        start = HEADER_BYTES + ring * RING_BYTES + count % RING_ENTRIES * ID_BYTES
+        self.map[start : start + ID_BYTES] = entry[:FLAG_AT] + bytes([flag])
+        self._header[_RING_COUNT_AT + ring] = count + 1
+
+    def lost(self) -> dict[bytes, int]:
+        """Every id in the rings, as `entry_of` writes it, with its flag: LOST or TIMED_OUT."""
+        found: dict[bytes, int] = {}
+        for ring, count in enumerate(self.ring_counts()):
+            for place in range(min(count, RING_ENTRIES)):
+                start = HEADER_BYTES + ring * RING_BYTES + place * ID_BYTES
+                entry = bytes(self.map[start : start + ID_BYTES])
+                found[entry[:FLAG_AT] + b"\0"] = entry[FLAG_AT]
+        return found
+
+
+def entry_of(request_id: bytes) -> bytes:
+    """A request id as the page keeps it: at most LONGEST_ID bytes, padded to ID_BYTES."""
+    return request_id[:LONGEST_ID].ljust(ID_BYTES, b"\0")
+
+
+def id_of(entry: bytes) -> str:
+    """The request id that `entry_of` wrote."""
+    return entry[:LONGEST_ID].rstrip(b"\0").decode("latin-1")

@@ -1,0 +1,102 @@
+"""The life of one worker process, from the fork to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from setproctitle import setproctitle
+
+from .crash import CLEAN_END, log_path
+from .crew import Member
+from .environment import log_stream_name
+from .handler import Failure, Handler, HandlerImportError, load_handler
+from .invocation import Invoker
+from .layout import Field, State, StatsPage
+from .log import LogFile, LogStream
+from .paths import GenerationPaths
+from .process import start_time
+from .server import Server
+from .spec import PoolSpec
+
+IMPORT_FAILED = 0x46
+"""The exit status of a process whose handler could not be imported; the reason stands in `outcome`."""
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What a worker inherits from its zygote. `handler` is None where each worker imports for itself."""
+
+    spec: PoolSpec
+    paths: GenerationPaths
+    page: StatsPage
+    log: LogFile
+    streams: tuple[LogStream, LogStream]
+    handler: Handler | None
+    init_ms: float
+
+
+def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoReturn:
+    """Serve until SIGTERM, then end the process. The caller has closed what is the zygote's alone."""
+    spec, fields = shop.spec, member.fields
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    setproctitle(f"hitless: worker {spec.title} #{member.index}")
+    random.seed()
+    shop.log.open(log_path(spec, member.index))
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name(spec)
+    fields[Field.PID], fields[Field.STARTED] = os.getpid(), start_time(os.getpid())
+    handler, init_ms = shop.handler, shop.init_ms
+    if handler is None:
+        handler, init_ms = import_or_exit(spec, shop.paths, shop.log)
+    ends = [stream.end_line for stream in shop.streams]
+
+    def end_partial_lines() -> None:
+        for end in ends:
+            end()
+
+    invoker = Invoker(spec, handler, shop.page, member.slot, shop.log, end_partial_lines, init_ms)
+    for stream in shop.streams:
+        stream.on_start_written = invoker.start_was_logged
+    assert member.listener is not None
+    server = Server(member.listener, invoker)
+    server.install_signals()
+    fields[Field.STATE] = State.READY
+    say_ready()
+    server.run()
+    os._exit(CLEAN_END)
+
+
+def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tuple[Handler, float]:
+    """The handler and how many ms its import took. A failed import ends the process, after it was written down."""
+    began = time.monotonic()
+    try:
+        handler = load_handler(spec.handler)
+    except HandlerImportError as error:
+        log.lines(error.failure.log_text())
+        write_outcome(paths, error.failure)
+        os._exit(IMPORT_FAILED)
+    return handler, (time.monotonic() - began) * 1000
+
+
+def write_outcome(paths: GenerationPaths, failure: Failure | None, *, unsafe: str | None = None) -> None:
+    """Leave for the daemon why this generation cannot start, whole or not at all; the first reason stands."""
+    if paths.outcome.exists():
+        return
+    text = json.dumps({"failure": failure.to_json() if failure else None, "unsafe": unsafe})
+    temporary = paths.outcome.with_suffix(f".{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(paths.outcome)
+
+
+def streams_of(log: LogFile) -> tuple[LogStream, LogStream]:
+    """Make `sys.stdout` and `sys.stderr` write to the log."""
+    out, err = LogStream(log, 1), LogStream(log, 2)
+    sys.stdout, sys.stderr = out, err
+    return out, err

@@ -1,0 +1,165 @@
+"""A worker's log file: what CloudWatch would show, one line a record, `2026-11-24T07:50:26.123Z\\t<message>`.
+
+Descriptors 1 and 2 are the file, so that a handler's subprocesses and C code write to it as well (their lines have no
+timestamp, and may stand before the START line of their request). All else is one write a request where the handler
+prints nothing: the START line waits for the first other line of its request. Files, never pipes: a pipe would tie the
+worker's life to its reader's.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+ROTATE_AT_BYTES: Final = 16 * 1024 * 1024
+_LOOK_AGAIN_BYTES: Final = 256 * 1024
+"""After so many bytes of its own a log asks the system for the file's size, which others add to as well."""
+
+
+class LogFile:
+    """The file behind descriptors 1 and 2 of this process. It never raises: a full disk must not fail a request."""
+
+    def __init__(self, *, rotate_at_bytes: int = ROTATE_AT_BYTES) -> None:
+        self.path: Path | None = None
+        self.request_id = ""
+        self._rotate_at_bytes = rotate_at_bytes
+        self._pending = ""
+        self._unchecked_bytes = 0
+        self._second = -1
+        self._second_text = ""
+
+    def open(self, path: Path) -> None:
+        """Write to this file from now on, through descriptors 1 and 2."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        if fd > 2:
+            os.close(fd)
+        self.path = path
+        self._unchecked_bytes = self._rotate_at_bytes
+
+    def stamp(self) -> str:
+        """The present instant as every line begins with."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03d}Z\t"
+
+    def start(self, line: str, request_id: str) -> None:
+        """Begin a request: the line is written together with the next one."""
+        self.request_id = request_id
+        self._pending = f"{self.stamp()}{line}\n"
+
+    def lines(self, text: str) -> bool:
+        """Write text, each of its lines with a timestamp. True if this also wrote a START line that had waited."""
+        stamp = self.stamp()
+        started, self._pending = self._pending, ""
+        self._write(started + "".join(f"{stamp}{line}\n" for line in text.splitlines()))
+        return bool(started)
+
+    def end(self, lines: str) -> None:
+        """End a request with its END and REPORT lines (each already stamped), in one write with what waited."""
+        text, self._pending, self.request_id = self._pending + lines, "", ""
+        self._write(text)
+        self._unchecked_bytes += len(text)
+        if self._unchecked_bytes > _LOOK_AGAIN_BYTES:
+            self._rotate_if_large()
+
+    def _write(self, text: str) -> None:
+        try:
+            os.write(1, text.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass
+
+    def _rotate_if_large(self) -> None:
+        self._unchecked_bytes = 0
+        try:
+            if self.path and os.fstat(1).st_size > self._rotate_at_bytes:
+                os.replace(self.path, f"{self.path}.1")
+                self.open(self.path)
+                self._unchecked_bytes = 0
+        except OSError:
+            pass
+
+
+def _nothing() -> None:
+    """Before a worker has been forked there is no request, and no START line."""
+
+
+class LogStream(io.TextIOBase):
+    """`sys.stdout` and `sys.stderr` of a handler: whole lines go to the log as they are complete."""
+
+    def __init__(self, log: LogFile, fd: int) -> None:
+        self._log = log
+        self._fd = fd
+        self._partial = ""
+        self.buffer: Final = io.FileIO(fd, "w", closefd=False)
+        self.on_start_written: Callable[[], None] = _nothing
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Always UTF-8, as on Lambda."""
+        return "utf-8"
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def isatty(self) -> bool:
+        """False."""
+        return False
+
+    def fileno(self) -> int:
+        """1 or 2: the log file."""
+        return self._fd
+
+    def write(self, text: str) -> int:
+        """Keep a partial line until its end comes, or the request ends."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        whole, newline, rest = text.rpartition("\n")
+        if newline:
+            whole, self._partial = self._partial + whole, rest
+            if self._log.lines(whole or " "):
+                self.on_start_written()
+        else:
+            self._partial += text
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing to do: whole lines are written at once, and a partial one is not a record yet."""
+
+    def end_line(self) -> None:
+        """Write what is left of a line without an end."""
+        if self._partial:
+            self.write("\n")
+
+
+class LambdaLogHandler(logging.Handler):
+    """The root logger's handler, with the format of Lambda's runtime: level, instant, request id, message."""
+
+    def __init__(self, log: LogFile, stream: LogStream) -> None:
+        super().__init__()
+        self._log = log
+        self._stream = stream
+        formatter = logging.Formatter(
+            "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            record.aws_request_id = self._log.request_id
+            self._stream.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - logging's own rule: a record that cannot be formatted must not end the caller
+            self.handleError(record)

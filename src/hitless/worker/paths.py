@@ -1,0 +1,80 @@
+"""Where the files of a pool's generation are: the one place that zygotes and the daemon agree on.
+
+RUN/w/root.sock, root.lock, root.log          the root zygote
+RUN/w/<folder of the key>/spec.json, page     a pool
+                         /g<N>/               one generation of it: a zygote and its workers
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_LONGEST_FOLDER: Final = 28
+
+
+def folder_name(key: str) -> str:
+    """A pool's folder: its key, shortened where a Unix socket's path (97 bytes with HAProxy) would become too long."""
+    plain = "".join(char if char.isalnum() or char in "-_." else "-" for char in key)
+    if plain == key and len(key) <= _LONGEST_FOLDER and not key.startswith("."):
+        return key
+    return f"{plain.strip('.')[: _LONGEST_FOLDER - 11]}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPaths:
+    """The files of one generation."""
+
+    pool: Path
+    generation: int
+
+    @property
+    def folder(self) -> Path:
+        """RUN/w/<pool>/g<N>."""
+        return self.pool / f"g{self.generation}"
+
+    @property
+    def spec(self) -> Path:
+        """The pool's PoolSpec, JSON."""
+        return self.pool / "spec.json"
+
+    @property
+    def page(self) -> Path:
+        """The pool's stats page, shared by its generations."""
+        return self.pool / "page"
+
+    @property
+    def alive_lock(self) -> Path:
+        """Held by the zygote and, inherited, by each of its workers: free means that all are dead."""
+        return self.folder / "alive.lock"
+
+    @property
+    def zygote_lock(self) -> Path:
+        """Held by the zygote alone: free while `alive_lock` is held means a dead zygote with living workers."""
+        return self.folder / "zygote.lock"
+
+    @property
+    def control(self) -> Path:
+        """The zygote's control socket."""
+        return self.folder / "ctl.sock"
+
+    @property
+    def zygote(self) -> Path:
+        """JSON, by the zygote: its pid and start time, and whether its workers are fresh processes."""
+        return self.folder / "zygote.json"
+
+    @property
+    def outcome(self) -> Path:
+        """JSON, by the zygote or a fresh worker: why this generation cannot start."""
+        return self.folder / "outcome.json"
+
+    @property
+    def accepted(self) -> Path:
+        """By the daemon, once every worker was ready and a probe agreed: without it the start was cut off."""
+        return self.folder / "accepted"
+
+    def socket(self, worker: int) -> Path:
+        """The socket that a worker serves."""
+        return self.folder / f"w{worker}.sock"

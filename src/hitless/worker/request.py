@@ -1,0 +1,143 @@
+"""HTTP/1.1 requests as they come in over one connection, parsed by httptools, within bounds.
+
+Invariant: a request is handed over only when it is complete; what breaks a bound is handed over as a request with
+`refusal` set, once its message has ended or cannot be read on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+LARGEST_BODY_BYTES: Final = 10 * 1024 * 1024
+"""API Gateway's limit for a request's payload."""
+LARGEST_HEADER_BYTES: Final = 64 * 1024
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Request:
+    """One complete request. `refusal` is the status to answer with instead of running it, 0 if it is acceptable."""
+
+    __slots__ = ("body", "headers", "internal", "keep_alive", "method", "refusal", "target")
+
+    def __init__(self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = True
+        self.refusal = 0
+        self.internal: dict[bytes, bytes] = {}
+        """The gateway's own headers, `x-hl-…`, by lower-case name."""
+
+
+class RequestReader:
+    """Feeds bytes to the parser and collects complete requests in `ready`."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_header_bytes",
+        "_headers",
+        "_in_headers",
+        "_internal",
+        "_parser",
+        "_refusal",
+        "_target",
+        "interim",
+        "middle",
+        "ready",
+    )
+
+    def __init__(self) -> None:
+        self.ready: deque[Request] = deque()
+        self.middle = False
+        """A request has begun and is not complete."""
+        self.interim = b""
+        """To be sent before anything else: `100 Continue`."""
+        self._parser: Any = HttpRequestParser(self)
+        self._header_bytes = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._internal: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._refusal = 0
+        self._in_headers = True
+
+    def feed(self, data: bytes) -> bool:
+        """Take in what was read. False when the connection cannot be read on: answer what is ready, then close."""
+        self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:  # an offer that is declined by answering; what follows is HTTP/1.1 still
+            self._parser = HttpRequestParser(self)
+            rest = data[upgrade.args[0] :]
+            return self.feed(rest) if rest else True
+        except HttpParserError:
+            return self._unreadable(400)
+        if self._in_headers and self.middle and self._header_bytes > LARGEST_HEADER_BYTES + len(data):
+            return self._unreadable(431)
+        return True
+
+    def _unreadable(self, status: int) -> bool:
+        request = Request("GET", "/", [])
+        request.keep_alive, request.refusal = False, status
+        self.ready.append(request)
+        self.middle = False
+        return False
+
+    def on_message_begin(self) -> None:
+        """The parser's call."""
+        self._reset()
+        self.middle = True
+
+    def on_url(self, url: bytes) -> None:
+        """The parser's call; a target may come in pieces."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser's call, once a header."""
+        if name[:5].lower() == b"x-hl-":
+            self._internal[name.lower()] = value
+        else:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The parser's call: refuses early what is too large, invites the body that waits for it."""
+        self._in_headers = False
+        if len(self._target) + sum(len(name) + len(value) for name, value in self._headers) > LARGEST_HEADER_BYTES:
+            self._refusal = 431
+        for name, value in self._headers:
+            if len(name) == 14 and name.lower() == b"content-length" and int(value) > LARGEST_BODY_BYTES:
+                self._refusal = 413
+            elif len(name) == 6 and name.lower() == b"expect" and value.lower() == b"100-continue":
+                self.interim = _CONTINUE
+
+    def on_body(self, chunk: bytes) -> None:
+        """The parser's call; what goes beyond the limit is read and dropped."""
+        self._body_bytes += len(chunk)
+        if self._body_bytes > LARGEST_BODY_BYTES:
+            self._refusal = 413
+            self._body.clear()
+        elif not self._refusal:
+            self._body.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """The parser's call: the request is ready."""
+        parser = self._parser
+        target = self._target.decode("latin-1")
+        request = Request(parser.get_method().decode("ascii"), target, self._headers, b"".join(self._body))
+        request.internal = self._internal
+        request.keep_alive = parser.should_keep_alive()
+        request.refusal = self._refusal
+        self.ready.append(request)
+        self.middle = False
+        self._header_bytes = 0
+        self._body = []

@@ -1,0 +1,181 @@
+"""The root zygote: a small process with nothing of a handler in it, from which every pool's zygote is forked.
+
+What all workers need is imported here once, and its memory shared by all of them. It is started by the daemon in a
+session of its own and outlives it; whoever connects to `root.sock` may ask for a zygote (the socket is the owner's
+alone). A caller that stays connected hears of the death of the zygotes it asked for, and by its end of file of this
+process's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from setproctitle import setproctitle
+
+from . import zygote
+from .layout import MAGIC
+from .paths import GenerationPaths
+from .process import take_lock
+
+VERSION: Final = f"{MAGIC.decode()}-1"
+"""A root zygote of another version cannot serve this one's pools; a new one is started beside them."""
+
+
+def main(argument: str, own_paths: list[str]) -> NoReturn:
+    """Listen, go to the background (the caller's wait ends once that is done), serve. `argument` is JSON."""
+    settings = json.loads(argument)
+    folder = Path(settings["folder"])
+    os.umask(0o077)
+    lock = take_lock(folder / "root.lock")
+    listener = _listen(folder / "root.sock")
+    if os.fork():
+        os._exit(0)
+    os.setpgid(0, 0)
+    setproctitle(f"hitless: root zygote {folder}")
+    Root(folder, settings["libraries"], own_paths, listener, lock).serve()
+    os._exit(0)
+
+
+def _listen(path: Path) -> socket.socket:
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(64)
+    return listener
+
+
+class Root:
+    """Forks zygotes on request and reaps them."""
+
+    def __init__(
+        self, folder: Path, libraries: dict[str, str], own_paths: list[str], listener: socket.socket, lock: int
+    ) -> None:
+        self._folder = folder
+        self._libraries = libraries
+        self._own_paths = own_paths
+        self._listener = listener
+        self._lock = lock
+        self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
+        self._children: dict[int, int] = {}  # pid → descriptor of who asked for it
+        self._poll = select.poll()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._stopping = False
+
+    def serve(self) -> None:
+        """Until somebody says `stop`, or SIGTERM. Zygotes live on."""
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._listener.setblocking(False)
+        signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        self._poll.register(self._listener, select.POLLIN)
+        self._poll.register(self._wake_out, select.POLLIN)
+        while not self._stopping:
+            for fd, _ in self._poll.poll():
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd == self._wake_out.fileno():
+                    with suppress(BlockingIOError):
+                        self._wake_out.recv(4096)
+                elif fd in self._callers:
+                    self._hear(fd)
+            self._reap()
+        (self._folder / "root.sock").unlink(missing_ok=True)
+
+    def _on_term(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            caller, _ = self._listener.accept()
+            self._callers[caller.fileno()] = caller, bytearray()
+            self._poll.register(caller, select.POLLIN)
+
+    def _hear(self, fd: int) -> None:
+        caller, buffer = self._callers[fd]
+        try:
+            data = caller.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            return self._drop(fd)
+        buffer += data
+        while (end := buffer.find(b"\n")) >= 0:
+            message = json.loads(bytes(buffer[:end]))
+            del buffer[: end + 1]
+            self._act(fd, message)
+        return None
+
+    def _drop(self, fd: int) -> None:
+        if fd in self._callers:
+            self._poll.unregister(fd)
+            self._callers.pop(fd)[0].close()
+
+    def _say(self, fd: int, message: dict[str, Any]) -> None:
+        try:
+            self._callers[fd][0].sendall(json.dumps(message).encode() + b"\n")
+        except (KeyError, OSError):
+            self._drop(fd)
+
+    def _act(self, fd: int, message: dict[str, Any]) -> None:
+        match message["op"]:
+            case "hello":
+                self._say(fd, {"version": VERSION, "pid": os.getpid()})
+            case "spawn":
+                self._spawn(fd, message)
+            case "stop":
+                self._stopping = True
+
+    def _spawn(self, fd: int, message: dict[str, Any]) -> None:
+        """Fork a pool's zygote. Its control socket listens before the answer goes out."""
+        boot = zygote.Boot(
+            Path(message["pool"]), message["generation"], message["fresh"], self._libraries, self._own_paths
+        )
+        try:
+            control = _listen(GenerationPaths(boot.pool, boot.generation).control)
+            pid = os.fork()
+        except OSError as error:
+            return self._say(fd, {"error": str(error)})
+        if pid == 0:
+            self._become_zygote(boot, control)
+        control.close()
+        self._children[pid] = fd
+        return self._say(fd, {"pid": pid})
+
+    def _become_zygote(self, boot: zygote.Boot, control: socket.socket) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            for caller, _ in self._callers.values():
+                caller.close()
+            for private in (self._listener, self._wake_in, self._wake_out):
+                private.close()
+            os.close(self._lock)
+            zygote.run(boot, control)
+        except BaseException:  # noqa: BLE001 - nothing may return into the root's loop
+            sys.excepthook(*sys.exc_info())
+        os._exit(1)
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            caller = self._children.pop(pid, None)
+            if caller is not None:
+                self._say(caller, {"died": pid, "status": status})

@@ -1,0 +1,181 @@
+"""A worker's loop: HTTP/1.1 over the connections of one Unix socket, one request at a time, in the main thread.
+
+A blocking loop over `poll` rather than an event loop: the handler blocks the process anyway, runs in the main thread as
+on Lambda, and each request costs less. Invariants: an idle connection is never closed by the worker (the gateway may
+be about to use it); after SIGTERM what has been received is answered before the process ends.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, Protocol
+
+from .request import Request, RequestReader
+
+_READ_BYTES: Final = 256 * 1024
+_MOST_CONNECTIONS: Final = 500
+_ENDED: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+class Answerer(Protocol):
+    """What the loop calls for each request."""
+
+    def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
+        """Give the whole answer to `send`, once."""
+        ...
+
+
+class _Connection:
+    __slots__ = ("closing", "out", "reader", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader = RequestReader()
+        self.out = b""
+        self.closing = False  # after what is in `out`
+
+    def send(self, data: bytes) -> None:
+        """Hand over as much as the kernel takes; the rest waits in `out`."""
+        if self.out:
+            self.out += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the other side is gone, and so is whoever wanted the answer
+            self.closing = True
+            return
+        if sent < len(data):
+            self.out = data[sent:]
+
+
+class Server:
+    """Serves until SIGTERM, then until everything received is answered."""
+
+    def __init__(self, listener: socket.socket, answerer: Answerer) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._answerer = answerer
+        self._connections: dict[int, _Connection] = {}
+        self._poll = select.poll()
+        self._stopping = False
+        self._wake_out, self._wake_in = socket.socketpair()
+
+    def install_signals(self) -> None:
+        """SIGTERM ends the loop; a handler that blocks finishes first. Only the main thread may call this."""
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_term)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """The loop. Returns after SIGTERM."""
+        self._poll.register(self._listener, select.POLLIN)
+        self._poll.register(self._wake_out, select.POLLIN)
+        listening, waking = self._listener.fileno(), self._wake_out.fileno()
+        connections, poll, step = self._connections, self._poll.poll, self._step
+        while not self._stopping:
+            for fd, mask in poll():
+                connection = connections.get(fd)
+                if connection is not None:
+                    step(fd, connection, mask)
+                elif fd == listening:
+                    self._accept()
+                elif fd == waking:
+                    self._drain_wakeups()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._accept()
+        if len(self._connections) < _MOST_CONNECTIONS:
+            self._poll.unregister(self._listener)
+        while True:
+            unfinished = any(c.out or c.reader.middle or c.reader.ready for c in self._connections.values())
+            ready = self._poll.poll(None if unfinished else 0)
+            served = [(fd, mask) for fd, mask in ready if fd in self._connections]
+            for fd, mask in served:
+                self._step(fd, self._connections[fd], mask)
+            if not served and not unfinished:
+                return
+            if not served:
+                self._drain_wakeups()
+
+    def _drain_wakeups(self) -> None:
+        try:
+            self._wake_out.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                sock, _ = self._listener.accept()
+                sock.setblocking(False)
+                self._connections[sock.fileno()] = _Connection(sock)
+                self._poll.register(sock, select.POLLIN)
+                if len(self._connections) >= _MOST_CONNECTIONS:
+                    self._poll.unregister(self._listener)
+                    return
+        except OSError:
+            pass
+
+    def _step(self, fd: int, connection: _Connection, mask: int) -> None:
+        if connection.out and mask & select.POLLOUT:
+            data, connection.out = connection.out, b""
+            connection.send(data)
+        if mask & select.POLLIN and not connection.out:
+            self._read(connection)
+        elif mask & _ENDED and not mask & select.POLLIN:
+            connection.closing, connection.out = True, b""
+            connection.reader.ready.clear()
+        ready = connection.reader.ready
+        while ready and not connection.out and not connection.closing:
+            self._answer(connection, ready.popleft())
+        if connection.closing and not connection.out:
+            self._close(fd, connection)
+        elif connection.out:
+            self._poll.modify(fd, select.POLLOUT)
+        elif mask & select.POLLOUT:
+            self._poll.modify(fd, select.POLLIN)
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            data = connection.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            connection.closing = True
+            connection.reader.ready.clear()
+            return
+        reader = connection.reader
+        reader.feed(data)
+        if reader.interim:
+            interim, reader.interim = reader.interim, b""
+            if not reader.ready:
+                connection.send(interim)
+
+    def _answer(self, connection: _Connection, request: Request) -> None:
+        last = self._stopping or not request.keep_alive
+        self._answerer.answer(request, last, connection.send)
+        if last or self._stopping:
+            connection.closing = True
+
+    def _close(self, fd: int, connection: _Connection) -> None:
+        full = len(self._connections) >= _MOST_CONNECTIONS and not self._stopping
+        self._poll.unregister(fd)
+        del self._connections[fd]
+        connection.sock.close()
+        if full:
+            self._poll.register(self._listener, select.POLLIN)

@@ -1,0 +1,69 @@
+"""What a pool is: everything that a zygote needs to run one function of one release, as JSON in the pool's folder.
+
+Standard library only, for it is read inside worker processes. The round trip through JSON is exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """One route: method (or ANY), API Gateway's resource path, a `re` source with a named group a parameter."""
+
+    method: str
+    resource: str
+    regex: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """One function of one release. `key` names the pool for ever; `environment` is the file's own, not Lambda's."""
+
+    key: str
+    service: str
+    stage: str
+    release: int
+    function: str
+    handler: str
+    task_root: str
+    environment: Mapping[str, str]
+    timeout_s: int
+    memory_mb: int
+    workers: int
+    region: str
+    routes: tuple[RouteSpec, ...]
+    log_dir: str
+    release_header: bool
+    commit: str
+
+    @property
+    def function_name(self) -> str:
+        """The name that the function has on AWS: `service-stage-function`."""
+        return f"{self.service}-{self.stage}-{self.function}"
+
+    @property
+    def title(self) -> str:
+        """How people name the pool: `worldclock/dev r3 api`."""
+        return f"{self.service}/{self.stage} r{self.release} {self.function}"
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` gives the same spec back."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        fields["environment"] = dict(self.environment)
+        fields["routes"] = [asdict(route) for route in self.routes]
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> PoolSpec:
+        """Read what `to_json` wrote. Raises ValueError when it is not a spec."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            routes = tuple(RouteSpec(**route) for route in fields.pop("routes"))
+            return cls(routes=routes, **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a pool's spec: {error}") from error

@@ -1,0 +1,247 @@
+"""A pool's zygote: imports the handler once, holds the workers' sockets, forks workers and replaces the dead ones.
+
+It depends on nobody: the daemon may die and come back, and finds it by its locks and its control socket. Signals only
+enqueue; one loop owns all state. It sleeps until a worker dies, a request may run out of time, or somebody calls.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from setproctitle import setproctitle
+
+from .crash import cause
+from .crew import Crew, Member
+from .environment import enter
+from .handler import Failure, Handler
+from .layout import StatsPage
+from .life import Workshop, import_or_exit, streams_of, work, write_outcome
+from .log import LambdaLogHandler, LogFile
+from .paths import GenerationPaths
+from .process import open_sockets, start_time, take_lock, why_forking_is_unsafe
+from .spec import PoolSpec
+
+DUMP_SIGNAL: Final = signal.SIGUSR1
+"""Makes a zygote or worker write where it is to its log: the daemon asks when an import does not end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the root zygote passes on. With `fresh` the zygote does not import the handler: each worker does."""
+
+    pool: Path
+    generation: int
+    fresh: bool
+    libraries: Mapping[str, str]
+    own_paths: Sequence[str]
+
+
+def run(boot: Boot, control: socket.socket) -> NoReturn:
+    """Become the pool's zygote; `control` is its listening control socket. Ends the process."""
+    paths = GenerationPaths(boot.pool, boot.generation)
+    spec = PoolSpec.from_json(paths.spec.read_text())
+    setproctitle(f"hitless: zygote {spec.title}")
+    locks = take_lock(paths.alive_lock), take_lock(paths.zygote_lock)
+    identity = {"pid": os.getpid(), "started": start_time(os.getpid()), "fresh": boot.fresh}
+    paths.zygote.write_text(json.dumps(identity))
+    log = LogFile()
+    log.open(Path(spec.log_dir) / "zygote.log")
+    streams = streams_of(log)
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP_SIGNAL, file=2)
+    logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
+    enter(spec, boot.libraries, boot.own_paths)
+    page = StatsPage(paths.page, writable=True)
+    shop = Workshop(spec, paths, page, log, streams, None, 0.0)
+    zygote = Zygote(shop, control, locks[1])
+    zygote.crew.bind_all()
+    if not boot.fresh:
+        shop.handler, shop.init_ms = _import(shop)
+    gc.collect()
+    gc.freeze()
+    zygote.crew.fork_all()
+    zygote.loop()
+    os._exit(0)
+
+
+def _import(shop: Workshop) -> tuple[Handler, float]:
+    sockets = open_sockets()
+    imported = import_or_exit(shop.spec, shop.paths, shop.log)
+    reason = why_forking_is_unsafe(sockets)
+    if reason is not None:
+        shop.log.lines(f"{reason}: the workers of this pool are fresh processes, each imports the handler for itself")
+        write_outcome(shop.paths, None, unsafe=reason)
+        os._exit(0)
+    return imported
+
+
+class Zygote:
+    """The loop over control connections, the dead, and time."""
+
+    def __init__(self, shop: Workshop, control: socket.socket, zygote_lock: int) -> None:
+        self._shop = shop
+        self._control = control
+        self._zygote_lock = zygote_lock
+        self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
+        self._ready_out, self._ready_in = os.pipe()
+        os.set_blocking(self._ready_out, False)
+        self._poll = select.poll()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._ready = False
+        self._terminated = False
+        self._deadline_s: float | None = None
+        self.crew = Crew(shop.spec, shop.paths, shop.page, self._become_worker, self._tell)
+
+    def loop(self) -> None:
+        """Until the pool was stopped and the last worker has gone."""
+        self._install_signals()
+        for source in (self._control, self._wake_out, self._ready_out):
+            self._poll.register(source, select.POLLIN)
+        self._control.setblocking(False)
+        while self._deadline_s is None or self.crew.living():
+            self._reap()
+            self._check_ready()
+            self.crew.tick()
+            for fd, mask in self._poll.poll(self._wait_ms()):
+                self._serve(fd, mask)
+            if self._terminated and self._deadline_s is None:
+                self._stop(self._shop.spec.timeout_s + 1.0)
+            if self._deadline_s is not None:
+                if time.monotonic() >= self._deadline_s:
+                    self.crew.kill_all()
+                self.crew.reap()
+
+    def _install_signals(self) -> None:
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
+
+        def on_term(number: int, frame: object) -> None:
+            self._terminated = True
+
+        signal.signal(signal.SIGTERM, on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        os.kill(os.getpid(), signal.SIGCHLD)  # whoever died before the signal was caught
+
+    def _wait_ms(self) -> int:
+        wait_s = self.crew.next_wake_s()
+        if self._deadline_s is not None:
+            left_s = self._deadline_s - time.monotonic()
+            wait_s = min(wait_s, left_s if left_s > 0 else 0.05)
+        return int(wait_s * 1000) + 1
+
+    def _serve(self, fd: int, mask: int) -> None:
+        if fd == self._control.fileno():
+            self._accept()
+        elif fd == self._wake_out.fileno():
+            with suppress(BlockingIOError):
+                self._wake_out.recv(4096)
+        elif fd == self._ready_out:
+            with suppress(BlockingIOError):
+                os.read(self._ready_out, 4096)
+        elif fd in self._callers:
+            self._hear(fd)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            caller, _ = self._control.accept()
+            caller.setblocking(False)
+            self._callers[caller.fileno()] = caller, bytearray()
+            self._poll.register(caller, select.POLLIN)
+            self._send(caller.fileno(), {"kind": "hello", "ready": self._ready})
+
+    def _hear(self, fd: int) -> None:
+        caller, buffer = self._callers[fd]
+        try:
+            data = caller.recv(4096)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        if not data or len(buffer) > 65536:
+            return self._drop(fd)
+        buffer += data
+        while (end := buffer.find(b"\n")) >= 0:
+            message = json.loads(bytes(buffer[:end]))
+            del buffer[: end + 1]
+            if message.get("op") == "stop":
+                self._stop(float(message["grace_s"]))
+        return None
+
+    def _drop(self, fd: int) -> None:
+        caller, _ = self._callers.pop(fd)
+        self._poll.unregister(fd)
+        caller.close()
+
+    def _send(self, fd: int, message: dict[str, Any]) -> None:
+        try:
+            self._callers[fd][0].send(json.dumps(message).encode() + b"\n")
+        except OSError:  # a caller that does not read, or is gone, is no reason to wait
+            self._drop(fd)
+
+    def _tell(self, kind: str, worker: int, pid: int, sentence: str) -> None:
+        sentence = f"{self._shop.spec.title}: {sentence}"
+        self._shop.log.lines(f"hitless: {sentence}")
+        for fd in list(self._callers):
+            self._send(fd, {"kind": kind, "worker": worker, "pid": pid, "sentence": sentence})
+
+    def _stop(self, grace_s: float) -> None:
+        deadline = time.monotonic() + grace_s
+        if self._deadline_s is None:
+            self.crew.begin_stop()
+            self._deadline_s = deadline
+        self._deadline_s = min(self._deadline_s, deadline)
+
+    def _check_ready(self) -> None:
+        if not self._ready and self.crew.all_ready():
+            self._ready = self.crew.replacing = True
+            for fd in list(self._callers):
+                self._send(fd, {"kind": "ready"})
+
+    def _reap(self) -> None:
+        dead = self.crew.reap()
+        if dead and not self._ready and self._deadline_s is None:
+            member, status = dead[0]
+            message = f"worker {member.index} {cause(status, member.too_slow)} before it was ready"
+            self._shop.log.lines(f"hitless: {message}")
+            write_outcome(self._shop.paths, Failure("Runtime.ExitError", message))
+            self.crew.kill_all()
+            os._exit(1)
+
+    def _become_worker(self, member: Member) -> NoReturn:
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
+        for sibling in self.crew.members:
+            if sibling is not member and sibling.listener is not None:
+                sibling.listener.close()
+        for caller, _ in self._callers.values():
+            caller.close()
+        for private in (self._control, self._wake_in, self._wake_out):
+            private.close()
+        os.close(self._zygote_lock)
+        os.close(self._ready_out)
+
+        def say_ready() -> None:
+            os.write(self._ready_in, b"\0")
+            os.close(self._ready_in)
+
+        try:
+            work(self._shop, member, say_ready)
+        except BaseException:  # noqa: BLE001 - nothing may return into the zygote's frames below this one
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
