@@ -1,0 +1,139 @@
+"""The gateway's own counts, cumulative over HAProxy's restarts. Pure.
+
+HAProxy counts from its own start. `Tally` keeps what earlier processes had counted when they were last asked, and
+adds what the present one says; what a killed HAProxy counted after it was last asked is lost, so ask often (each
+tick). A pool is reused by later releases and its counts go on: take the difference between two readings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hitless.gateway.observe import parse_info, parse_stat
+
+_COLUMNS = {
+    "requests": "stot",
+    "1xx": "hrsp_1xx",
+    "2xx": "hrsp_2xx",
+    "3xx": "hrsp_3xx",
+    "4xx": "hrsp_4xx",
+    "5xx": "hrsp_5xx",
+    "other": "hrsp_other",
+    "connect_errors": "econ",
+    "response_errors": "eresp",
+    "denied_responses": "dresp",
+    "retries": "wretr",
+    "redispatches": "wredis",
+    "client_aborts": "cli_abrt",
+    "server_aborts": "srv_abrt",
+}
+_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
+
+STAGE_PREFIX = "stage_"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What the gateway saw of one pool (or stage): requests, answers by status class (the gateway's own 502, 503 and
+    504 included), and what no worker lived to count. `retries` and `redispatches` are requests that were sent a
+    second time.
+    """
+
+    requests: int = 0
+    by_class: Mapping[str, int] = field(default_factory=dict)
+    connect_errors: int = 0
+    response_errors: int = 0
+    denied_responses: int = 0
+    retries: int = 0
+    redispatches: int = 0
+    client_aborts: int = 0
+    server_aborts: int = 0
+
+    def minus(self, earlier: PoolCounts) -> PoolCounts:
+        """What came between two readings."""
+        mine, before = _flat(self), _flat(earlier)
+        return _counts({name: value - before.get(name, 0) for name, value in mine.items()})
+
+
+Numbers = Mapping[str, Mapping[str, int]]
+"""Proxy (pool or `stage_…`) → name in _COLUMNS → number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading of one HAProxy process."""
+
+    pid: int
+    numbers: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Sum of processes that are gone, and the last reading of the present one."""
+
+    gone: Numbers = field(default_factory=dict)
+    last: Sample = field(default_factory=lambda: Sample(0, {}))
+
+    def after(self, sample: Sample) -> Tally:
+        """With one more reading; another process, or numbers that went back, mean a restart in between."""
+        restarted = sample.pid != self.last.pid or any(
+            value < self.last.numbers.get(proxy, {}).get("requests", 0)
+            for proxy, numbers in sample.numbers.items()
+            for value in (numbers["requests"],)
+        )
+        return Tally(_added(self.gone, self.last.numbers) if restarted else self.gone, sample)
+
+    def totals(self) -> dict[str, PoolCounts]:
+        """Proxy → counts since the gateway's first start."""
+        return {proxy: _counts(numbers) for proxy, numbers in _added(self.gone, self.last.numbers).items()}
+
+    def to_json(self) -> str:
+        return json.dumps({"gone": self.gone, "pid": self.last.pid, "last": self.last.numbers}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Tally:
+        """An empty tally where the text is none: counts are no reason to fail."""
+        try:
+            document = json.loads(text)
+            return cls(document["gone"], Sample(int(document["pid"]), document["last"]))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+
+def sample_of(info_and_stat: str) -> Sample:
+    """Read the answer to `show info;show stat`. KeyError where it has no pid."""
+    info, _, _ = info_and_stat.partition("# pxname")
+    numbers: dict[str, dict[str, int]] = {}
+    for row in parse_stat(info_and_stat):
+        name, kind = row["pxname"], row["svname"]
+        if kind == "BACKEND" and name != "hop":
+            numbers[name] = _read(row, requests="stot")
+        elif kind == "FRONTEND" and name.startswith(STAGE_PREFIX):
+            numbers[name] = _read(row, requests="req_tot")
+    return Sample(int(parse_info(info)["Pid"]), numbers)
+
+
+def _read(row: Mapping[str, str], requests: str) -> dict[str, int]:
+    columns = {**_COLUMNS, "requests": requests}
+    return {name: int(row.get(column) or 0) for name, column in columns.items()}
+
+
+def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
+    result = {proxy: dict(numbers) for proxy, numbers in one.items()}
+    for proxy, numbers in other.items():
+        mine = result.setdefault(proxy, {})
+        for name, value in numbers.items():
+            mine[name] = mine.get(name, 0) + value
+    return result
+
+
+def _counts(numbers: Mapping[str, int]) -> PoolCounts:
+    plain = {name: value for name, value in numbers.items() if name in _COLUMNS and name not in _CLASSES}
+    return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, **plain)
+
+
+def _flat(counts: PoolCounts) -> dict[str, int]:
+    plain = {name: int(getattr(counts, name)) for name in _COLUMNS if name not in _CLASSES}
+    return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}}

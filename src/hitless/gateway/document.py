@@ -1,0 +1,40 @@
+"""The gateway's state as JSON: what a restarted daemon reads from the boot folder. The round trip is exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from hitless.errors import EngineError
+from hitless.gateway.state import GatewayState, PoolState, RouteState, ServerMode, ServerState, StageState
+
+FORMAT = 1
+
+
+def state_to_json(state: GatewayState) -> str:
+    """One document with the format's number."""
+    return json.dumps({"format": FORMAT, **asdict(state)}, separators=(",", ":"))
+
+
+def state_from_json(text: str) -> GatewayState:
+    """EngineError where the text is none of ours, or of another format."""
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}")
+        return GatewayState(
+            stages=tuple(StageState(**stage) for stage in document["stages"]),
+            pools=tuple(
+                PoolState(
+                    pool["name"],
+                    tuple(ServerState(**{**server, "mode": ServerMode(server["mode"])}) for server in pool["servers"]),
+                    pool["timeout_ms"],
+                )
+                for pool in document["pools"]
+            ),
+            routes=tuple(RouteState(**route) for route in document["routes"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"the gateway's state on disk cannot be read: {error}", hint="hitless down --force"
+        ) from error

@@ -1,0 +1,166 @@
+"""Carries out commands at a running HAProxy, reads back what it holds, and waits for requests to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from hitless.clock import Clock
+from hitless.errors import EngineError
+from hitless.gateway.observe import (
+    BackendLoad,
+    load_of,
+    parse_info,
+    parse_map,
+    parse_servers,
+    patterns_by_release,
+    unique,
+)
+from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
+from hitless.gateway.state import GatewayState
+from hitless.gateway.view import Care, Command, MapName, View, difference, view_of
+
+APART_S = 0.05
+"""Between two readings that must both say idle: a request may be between the queue and a worker in one of them."""
+
+_POLL_S = 0.02
+_CLOSING_S = 5.0
+_MOST_PASSES = 3
+_GONE = "No such server"
+
+_BACKENDS, _SERVERS = 2, 4
+
+
+class Executor:
+    """The one that talks to HAProxy. `maps`: the folder in the maps' names."""
+
+    def __init__(self, runtime: RuntimeSocket, clock: Clock, maps: str) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._maps = maps
+
+    async def ask(self, command: str) -> str:
+        """An answer as it came. UnreachableError."""
+        return await self._runtime.ask(command)
+
+    async def answering(self, deadline_s: float) -> int:
+        """Wait until HAProxy answers; its pid. UnreachableError at the deadline."""
+        end = self._clock.monotonic() + deadline_s
+        while True:
+            try:
+                return int(parse_info(await self._runtime.ask("show info"))["Pid"])
+            except (UnreachableError, KeyError, ValueError) as error:
+                if self._clock.monotonic() >= end:
+                    raise UnreachableError(f"HAProxy did not answer within {deadline_s:g} s") from error
+            await self._clock.sleep(_POLL_S)
+
+    async def observe(self) -> View:
+        """What HAProxy holds. UnreachableError."""
+        maps = {name: parse_map(await self._runtime.ask(f"show map {self._maps}/{name}")) for name in MapName}
+        return View(
+            stages=unique(maps[MapName.STAGES]),
+            timeouts=unique(maps[MapName.TIMEOUTS]),
+            literals=unique(maps[MapName.LITERALS]),
+            patterns=patterns_by_release(maps[MapName.PATTERNS]),
+            servers=parse_servers(
+                await self._runtime.ask("show servers state"), await self._runtime.ask(f"show stat -1 {_SERVERS} -1")
+            ),
+        )
+
+    def between(self, old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
+        """The commands that lead from one state to another."""
+        return difference(view_of(old), view_of(new), self._maps)
+
+    async def run(self, commands: Iterable[Command], drain_s: float) -> None:
+        """In order, each answer checked, each only when what it must wait for has come (or `drain_s` passed).
+
+        RejectedError and UnreachableError; what came before stands.
+        """
+        todo = tuple(commands)
+        drained = False
+        for command in todo:
+            match command.care:
+                case Care.POOL_IDLE if not drained:
+                    pools = {each.target for each in todo if each.care is Care.POOL_IDLE}
+                    await asyncio.gather(*(self.drained(pool, drain_s) for pool in pools))
+                    drained = True
+                case Care.SERVER_IDLE:
+                    await self._idle(partial(self._server_load, command.target), drain_s)
+                case Care.CLOSED:
+                    await self._delete(command)
+                    continue
+                case _:
+                    pass
+            await self._runtime.tell(command.line)
+
+    async def reconcile(self, wanted: GatewayState, drain_s: float) -> bool:
+        """Make HAProxy hold that state, whatever it holds; whether anything had to change. EngineError where it
+        cannot be.
+        """
+        view = view_of(wanted)
+        for attempt in range(_MOST_PASSES):
+            commands = difference(await self.observe(), view, self._maps)
+            if not commands:
+                return attempt > 0
+            await self.run(commands, drain_s)
+        if left := difference(await self.observe(), view, self._maps):
+            raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
+        return True
+
+    async def load(self, pool: str) -> BackendLoad:
+        """What the pool has now. UnreachableError, EngineError for a pool that HAProxy does not know."""
+        try:
+            return load_of(await self._runtime.ask(f"show stat {pool} {_BACKENDS} -1"))
+        except KeyError as error:
+            raise EngineError(f"HAProxy knows no pool {pool}") from error
+
+    async def drained(self, pool: str, deadline_s: float) -> bool:
+        """Wait until the pool has no request and none waits, in two readings; False at the deadline."""
+        return await self._idle(partial(self.load, pool), deadline_s)
+
+    async def _idle(self, read: Callable[[], Awaitable[BackendLoad]], deadline_s: float) -> bool:
+        end = self._clock.monotonic() + deadline_s
+        before = False
+        while True:
+            try:
+                now = (await read()).idle
+            except UnreachableError:
+                now = False
+            if before and now:
+                return True
+            if self._clock.monotonic() >= end:
+                return False
+            before = now
+            await self._clock.sleep(APART_S if now else _POLL_S)
+
+    async def _server_load(self, at: str) -> BackendLoad:
+        pool, _, key = at.partition("/")
+        try:
+            return load_of(await self._runtime.ask(f"show stat {pool} {_SERVERS} -1"), key)
+        except KeyError:
+            return BackendLoad(0, 0)
+
+    async def _delete(self, command: Command) -> None:
+        """`del server` is refused while a connection to it lives. Idle ones close at once in `maint`; a request that
+        has outlived its drain is cut off: that is the hard deadline.
+        """
+        if await self._retried(command.line, _POLL_S * 10):
+            return
+        await self._runtime.ask(f"shutdown sessions server {command.target}")
+        if not await self._retried(command.line, _CLOSING_S):
+            await self._runtime.tell(command.line)
+
+    async def _retried(self, line: str, deadline_s: float) -> bool:
+        end = self._clock.monotonic() + deadline_s
+        while True:
+            try:
+                await self._runtime.tell(line)
+            except RejectedError as error:
+                if _GONE in error.message:
+                    return True
+                if self._clock.monotonic() >= end:
+                    return False
+                await self._clock.sleep(_POLL_S)
+            else:
+                return True

@@ -1,0 +1,333 @@
+"""The gateway: one HAProxy under one guardian, brought to a `GatewayState` and kept there.
+
+Invariants: what is on disk is written before HAProxy is told, so that a HAProxy that is started again comes up true;
+nothing is reloaded; the deaths of guardian and daemon, in any order, leave clients connected. One daemon a folder uses
+this class (the engine's own lock sees to that).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import Clock
+from hitless.errors import EngineError
+from hitless.gateway import guardian
+from hitless.gateway.boot import BootFolder
+from hitless.gateway.counts import STAGE_PREFIX, PoolCounts, Tally, sample_of
+from hitless.gateway.executor import Executor
+from hitless.gateway.keeper import Keeper
+from hitless.gateway.listen import address_of
+from hitless.gateway.observe import BackendLoad
+from hitless.gateway.render import Layout, tuning_for
+from hitless.gateway.runtime import RuntimeSocket, UnreachableError
+from hitless.gateway.state import GatewayState
+
+UP_WITHIN_S = 10.0
+"""HAProxy answers some 30 ms after its start; beyond this it is not coming."""
+
+DRAIN_S = 30.0
+"""Bound on waiting for a pool's requests when its servers leave: API Gateway's 29 s, and a little."""
+
+_COUNTS = "counts.json"
+_COUNTS_EVERY_S = 1.0
+
+
+class GatewayEventKind(StrEnum):
+    HAPROXY_DIED = "haproxy_died"
+    HAPROXY_RESTARTED = "haproxy_restarted"
+    HAPROXY_BACKING_OFF = "haproxy_backing_off"
+    GUARDIAN_DIED = "guardian_died"
+    GUARDIAN_REPLACED = "guardian_replaced"
+    REPAIRED = "repaired"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """Something that happened without being asked for; `sentence` is for people."""
+
+    kind: GatewayEventKind
+    sentence: str
+    pid: int | None = None
+
+
+class Gateway:
+    """Owner of RUN/gw. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        clock: Clock,
+        haproxy: str,
+        stages: Sequence[str],
+        pools: int = 64,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self._layout = Layout(run_dir / "gw")
+        self._clock = clock
+        self._haproxy = haproxy
+        self._boot = BootFolder(self._layout, tuning_for(_cores(), _descriptors()))
+        self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
+        self._keeper = Keeper(self._layout.folder, self._layout.runtime_socket, haproxy, clock)
+        self._state = GatewayState.initial(stages, pools)
+        self._drain_s = drain_s
+        self._lock = asyncio.Lock()
+        self._uncertain = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tally = Tally()
+        self._tally_saved_at = float("-inf")
+        self._pid: int | None = None
+        self.events: asyncio.Queue[GatewayEvent] = asyncio.Queue()
+
+    @property
+    def state(self) -> GatewayState:
+        """The last state that was applied."""
+        return self._state
+
+    @property
+    def addresses(self) -> Mapping[str, tuple[str, int]]:
+        """Stage → host and port that it listens on."""
+        return {stage: address_of(listener) for stage, listener in self._keeper.sockets.items()}
+
+    @property
+    def haproxy_pid(self) -> int | None:
+        """The HAProxy that was last heard of."""
+        return self._pid
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian that is linked; None once it is known to be dead."""
+        return self._keeper.guardian_pid
+
+    async def start(self, sockets: Mapping[str, socket.socket], state: GatewayState | None = None) -> None:
+        """Start guardian and HAProxy on these listening sockets, with that state from the first request on.
+
+        `sockets`: stage → socket; the gateway owns them from here. Returns when HAProxy answers. ConflictError where a
+        gateway lives in this folder; EngineError with HAProxy's own message where it does not start, and nothing is
+        left running then.
+        """
+        wanted = state or self._state
+        await asyncio.to_thread(self._boot.prepare)
+        await self._keeper.refuse_company()
+        (self._layout.folder / _COUNTS).unlink(missing_ok=True)
+        self._state = wanted
+        self._keeper.sockets = {stage.stage: sockets[stage.stage] for stage in wanted.stages}
+        try:
+            await asyncio.to_thread(self._boot.write, wanted)
+            await asyncio.to_thread(self._check)
+            await self._keeper.start()
+            await self._come_true(wanted, self._drain_s)
+        except BaseException:
+            await self.stop(grace_s=0)
+            raise
+        self._begin()
+
+    async def adopt(self) -> bool:
+        """Take over what runs in this folder: then True, `state` is the one on disk, and HAProxy is brought to it.
+
+        False where neither a guardian nor a HAProxy lives, or none of ours; then `start`. EngineError where one lives
+        and cannot be taken over. The stages are those that run, whatever the constructor was told.
+        """
+        state = await asyncio.to_thread(self._boot.load)
+        if state is None or not await self._keeper.adopt():
+            return False
+        self._state = state
+        with contextlib.suppress(OSError):
+            self._tally = Tally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
+        await self._come_true(state, self._drain_s)
+        self._begin()
+        return True
+
+    async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
+        """Make that state true: on disk first, then at HAProxy, in the safe order; when this returns, it holds.
+
+        Servers that leave are waited for, `drain_s` at most; then their requests are cut off. EngineError where HAProxy
+        refuses or is gone for good, MachineError where the disk takes no files: disk and HAProxy are back at the old
+        state (or will be, as soon as HAProxy answers).
+        """
+        async with self._lock:
+            old, drain_s = self._state, self._drain_s if drain_s is None else drain_s
+            if [s.stage for s in new.stages] != [s.stage for s in old.stages] or len(new.pools) != len(old.pools):
+                raise ValueError("stages and pools are fixed while the gateway runs")
+            await asyncio.to_thread(self._boot.write, new)
+            try:
+                await self._shift(old, new, drain_s)
+            except BaseException as error:
+                self._boot.write(old)
+                self._uncertain.set()
+                if isinstance(error, EngineError):
+                    with contextlib.suppress(EngineError):
+                        await self._come_true(old, drain_s)
+                raise
+            self._state = new
+
+    async def load(self, pool: str) -> BackendLoad:
+        """What the pool has now. EngineError."""
+        return await self._executor.load(pool)
+
+    async def drained(self, pool: str, *, deadline_s: float) -> bool:
+        """Wait until no request is with the pool or queued for it, in two readings 50 ms apart; False at the
+        deadline.
+        """
+        return await self._executor.drained(pool, deadline_s)
+
+    async def counts(self) -> Mapping[str, PoolCounts]:
+        """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
+        counted = await self._counted()
+        return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
+
+    async def stage_counts(self) -> Mapping[str, PoolCounts]:
+        """Stage → counts of its listener: what clients were answered, 403 and 503 without a pool included."""
+        counted = await self._counted()
+        return {
+            name.removeprefix(STAGE_PREFIX): each for name, each in counted.items() if name.startswith(STAGE_PREFIX)
+        }
+
+    async def close(self) -> None:
+        """Leave it all running and let go: the daemon ends, the gateway stays."""
+        await self._end_tasks()
+        self._save_tally()
+        self._keeper.close()
+
+    async def stop(self, *, grace_s: float = 1.0) -> None:
+        """End HAProxy (after its requests, `grace_s` at most) and guardian, close the listeners, remove the folder."""
+        await self._end_tasks()
+        await self._keeper.stop(grace_s)
+        await asyncio.to_thread(shutil.rmtree, self._layout.folder, ignore_errors=True)
+
+    async def _shift(self, old: GatewayState, new: GatewayState, drain_s: float) -> None:
+        if not self._uncertain.is_set():
+            try:
+                await self._executor.run(self._executor.between(old, new), drain_s)
+                return
+            except EngineError:
+                # Dead, or started again in between with the new files: then it has what it was to be told. Look.
+                pass
+        await self._come_true(new, drain_s)
+
+    async def _come_true(self, state: GatewayState, drain_s: float) -> bool:
+        end = self._clock.monotonic() + UP_WITHIN_S
+        while True:
+            try:
+                self._pid = await self._executor.answering(UP_WITHIN_S)
+                changed = await self._executor.reconcile(state, drain_s)
+            except UnreachableError as error:
+                if self._clock.monotonic() >= end:
+                    raise EngineError(f"{error.message}; its log: {self._log_tail()}", hint="hitless doctor") from error
+            else:
+                self._uncertain.clear()
+                return changed
+
+    def _check(self) -> None:
+        descriptors = [listener.fileno() for listener in self._keeper.sockets.values()]
+        names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
+        command = [self._haproxy, "-c", "-f", str(self._layout.configuration)]
+        try:
+            result = subprocess.run(
+                command, env={**os.environ, **names}, pass_fds=descriptors, capture_output=True, text=True, timeout=30
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EngineError(f"{self._haproxy} does not run: {error}", hint="hitless doctor") from error
+        if result.returncode:
+            raise EngineError(f"HAProxy refuses its configuration: {_alerts(result.stderr)}", hint="hitless doctor")
+
+    def _begin(self) -> None:
+        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._mend())]
+
+    async def _end_tasks(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        async for event in self._keeper.events():
+            self._heard(event)
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "started":
+                self._pid = int(event["pid"])
+                self._uncertain.set()
+                self._tell(GatewayEventKind.HAPROXY_RESTARTED, f"HAProxy was started again, pid {self._pid}", self._pid)
+            case "died":
+                self._tell(GatewayEventKind.HAPROXY_DIED, f"HAProxy {self._pid} died: {event['reason']}", self._pid)
+            case "backing_off":
+                again = f"next start in {event['seconds']:g} s: {self._log_tail()}"
+                sentence = f"HAProxy died {event['deaths']} times in a row; {again}"
+                self._tell(GatewayEventKind.HAPROXY_BACKING_OFF, sentence)
+            case "guardian_died":
+                self._tell(GatewayEventKind.GUARDIAN_DIED, f"guardian {event['pid']} died", event["pid"])
+            case "guardian_replaced":
+                self._uncertain.set()
+                self._tell(GatewayEventKind.GUARDIAN_REPLACED, f"guardian {event['pid']} took over", event["pid"])
+            case "guardian_failed":
+                self._tell(GatewayEventKind.FAILED, f"no guardian can be started: {event['reason']}")
+
+    async def _mend(self) -> None:
+        """After anything that leaves doubt (a restart, a new guardian, a change that failed): look, repair what
+        differs.
+        """
+        while True:
+            await self._uncertain.wait()
+            async with self._lock:
+                if not self._uncertain.is_set():
+                    continue
+                try:
+                    if await self._come_true(self._state, self._drain_s):
+                        self._tell(GatewayEventKind.REPAIRED, "HAProxy was brought back to its state", self._pid)
+                except EngineError as error:
+                    self._tell(GatewayEventKind.FAILED, error.message)
+            if self._uncertain.is_set():
+                await self._clock.sleep(1.0)
+
+    def _tell(self, kind: GatewayEventKind, sentence: str, pid: int | None = None) -> None:
+        self.events.put_nowait(GatewayEvent(kind, sentence, pid))
+
+    async def _counted(self) -> dict[str, PoolCounts]:
+        with contextlib.suppress(UnreachableError, KeyError, ValueError):
+            self._tally = self._tally.after(sample_of(await self._executor.ask("show info;show stat")))
+        if self._clock.monotonic() - self._tally_saved_at >= _COUNTS_EVERY_S:
+            self._save_tally()
+        return self._tally.totals()
+
+    def _save_tally(self) -> None:
+        self._tally_saved_at = self._clock.monotonic()
+        target = self._layout.folder / _COUNTS
+        temporary = target.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            temporary.write_text(self._tally.to_json(), encoding="utf-8")
+            temporary.rename(target)
+
+    def _log_tail(self) -> str:
+        try:
+            log = (self._layout.folder / guardian.HAPROXY_LOG).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return "none"
+        return _alerts(log[-8000:])
+
+
+def _alerts(text: str) -> str:
+    lines = [line for line in text.splitlines() if "[ALERT]" in line] or text.splitlines()
+    return "; ".join(" ".join(line.split()) for line in lines[-3:])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _descriptors() -> int:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1 << 30 if hard == resource.RLIM_INFINITY else hard

@@ -1,0 +1,382 @@
+"""The guardian: holds the stages' listening sockets and starts HAProxy again when it dies. Run as a program of its
+own.
+
+It outlives the daemon (own session, reparented at once), and HAProxy outlives it. It knows HAProxy's life by a FIFO:
+HAProxy inherits the writing end and never uses it, so the reading end reports its end of file exactly when HAProxy is
+gone, whoever started it. Thus a new guardian can take over a HAProxy that runs, and tells a dead one from a living
+one without a pid.
+
+Invariants: standard library only and nothing of hitless, so that it stays small and a release of hitless need not
+restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads; clients' connections wait in
+the sockets' backlog while HAProxy is being started, however long that takes.
+
+Control socket: a daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line
+an event; it may send `{"do": "stop", "grace_s": 1.0}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+CONTROL_SOCKET = "guardian.sock"
+LOCK = "guardian.lock"
+LIFE = "life"
+RECORD = "haproxy.json"
+GUARDIAN_LOG = "guardian.log"
+HAPROXY_LOG = "haproxy.log"
+
+EXIT_LOCKED = 3
+"""Another guardian lives on this folder."""
+
+STEADY_S = 5.0
+"""A HAProxy that lived so long did not die of its start: the next one starts at once."""
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
+
+_LARGEST_LOG_BYTES = 1 << 20
+_KILL_AFTER_S = 1.0
+
+
+def restart_delay_s(quick_deaths: int) -> float:
+    """Seconds before the next start after so many deaths in a row within STEADY_S: none, 0.05, 0.1, … 2."""
+    return 0.0 if quick_deaths <= 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (quick_deaths - 2))
+
+
+def is_alive(folder: str) -> bool:
+    """Whether some process holds the writing end of the folder's FIFO: a HAProxy lives."""
+    try:
+        reader = os.open(os.path.join(folder, LIFE), os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.read(reader, 1) != b""
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(reader)
+
+
+def pid_behind(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
+    """HAProxy's pid in its own words; None where it does not answer (yet)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
+        answer = b""
+        try:
+            connection.connect(runtime_socket)
+            connection.sendall(b"show info\n")
+            while chunk := connection.recv(65536):
+                answer += chunk
+        except OSError:
+            return None
+    for line in answer.decode("utf-8", "replace").splitlines():
+        if line.startswith("Pid: "):
+            return int(line[5:])
+    return None
+
+
+class Guardian:
+    """One loop over: HAProxy's life, the control socket and its clients, and two instants (restart, kill)."""
+
+    def __init__(self, folder: str, haproxy: str, listeners: dict[str, socket.socket], control: socket.socket) -> None:
+        self._folder = folder
+        self._haproxy = haproxy
+        self._listeners = listeners
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._clients: dict[socket.socket, bytes] = {}
+        self._life: int | None = None
+        self._pid: int | None = None
+        self._own_child = False
+        self._started_at = 0.0
+        self._quick_deaths = 0
+        self._restart_at: float | None = None
+        self._stopping = False
+        self._kill_at: float | None = None
+        self._kill_with = signal.SIGTERM
+
+    def run(self) -> None:
+        """Until a client says stop and HAProxy has gone."""
+        self._selector.register(self._control, selectors.EVENT_READ, self._accept)
+        if is_alive(self._folder):
+            self._take_over()
+        else:
+            self._start()
+        while not (self._stopping and self._life is None):
+            for key, _ in self._selector.select(self._timeout_s()):
+                key.data(key.fileobj)
+            now = time.monotonic()
+            if self._restart_at is not None and now >= self._restart_at:
+                self._start()
+            if self._kill_at is not None and now >= self._kill_at:
+                self._escalate()
+        self._tell({"event": "stopped"})
+
+    def _timeout_s(self) -> float | None:
+        due = [instant for instant in (self._restart_at, self._kill_at) if instant is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    # HAProxy's life
+
+    def _take_over(self) -> None:
+        self._watch(os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK))
+        self._own_child = False
+        self._started_at = time.monotonic() - STEADY_S
+
+    def _start(self) -> None:
+        self._restart_at = None
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(LIFE))
+        os.mkfifo(self._path(LIFE), 0o600)
+        reader = os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK)
+        writer = os.open(self._path(LIFE), os.O_WRONLY | os.O_NONBLOCK)
+        os.set_inheritable(writer, True)
+        self._started_at = time.monotonic()
+        try:
+            self._pid = self._spawn()
+        except OSError as error:
+            os.close(reader)
+            self._pid = None
+            self._died(f"{self._haproxy} cannot be started: {error.strerror}")
+            return
+        finally:
+            os.close(writer)
+        self._own_child = True
+        self._watch(reader)
+        self._tell({"event": "started", "pid": self._pid})
+
+    def _spawn(self) -> int:
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        for index, listener in enumerate(self._listeners.values()):
+            listener.set_inheritable(True)
+            environment[f"HITLESS_FD_{index}"] = str(listener.fileno())
+        log = _open_log(self._path(HAPROXY_LOG))
+        try:
+            pid = os.posix_spawn(
+                self._haproxy,
+                [self._haproxy, "-db", "-f", self._path("boot/haproxy.cfg")],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                ],
+                setpgroup=0,
+                setsigmask=[],
+            )
+        finally:
+            os.close(log)
+        self._record(pid)
+        return pid
+
+    def _record(self, pid: int) -> None:
+        """Which descriptors and addresses HAProxy has: a daemon that finds it alone takes the sockets back by them."""
+        listeners = [[stage, item.fileno(), *item.getsockname()[:2]] for stage, item in self._listeners.items()]
+        temporary = self._path(RECORD + ".new")
+        with contextlib.suppress(OSError):
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump({"pid": pid, "listeners": listeners}, file)
+            os.rename(temporary, self._path(RECORD))
+
+    def _watch(self, reader: int) -> None:
+        self._life = reader
+        self._selector.register(reader, selectors.EVENT_READ, self._life_ended)
+
+    def _life_ended(self, _: object) -> None:
+        assert self._life is not None
+        try:
+            if os.read(self._life, 1):
+                return
+        except BlockingIOError:
+            return
+        self._selector.unregister(self._life)
+        os.close(self._life)
+        self._life = None
+        self._died(self._last_words())
+
+    def _last_words(self) -> str:
+        if not (self._own_child and self._pid):
+            return "it ended"
+        with contextlib.suppress(ChildProcessError):
+            code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            return f"signal {-code}" if code < 0 else f"exit status {code}"
+        return "it ended"
+
+    def _died(self, reason: str) -> None:
+        now = time.monotonic()
+        self._pid = None
+        self._kill_at = None
+        self._tell({"event": "died", "reason": reason})
+        if self._stopping:
+            return
+        self._quick_deaths = 1 if now - self._started_at >= STEADY_S else self._quick_deaths + 1
+        delay_s = restart_delay_s(self._quick_deaths)
+        self._restart_at = now + delay_s
+        if delay_s:
+            self._tell({"event": "backing_off", "seconds": delay_s, "deaths": self._quick_deaths})
+
+    # Stopping
+
+    def _stop(self, grace_s: float) -> None:
+        self._stopping = True
+        self._restart_at = None
+        for listener in self._listeners.values():
+            listener.close()
+        self._signal(signal.SIGUSR1)
+        self._kill_at = time.monotonic() + grace_s
+        self._kill_with = signal.SIGTERM
+
+    def _escalate(self) -> None:
+        self._signal(self._kill_with)
+        self._kill_with = signal.SIGKILL
+        self._kill_at = time.monotonic() + _KILL_AFTER_S
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._life is None:
+            return
+        if self._pid is None:
+            self._pid = pid_behind(self._path("adm.sock"))
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    # Clients
+
+    def _accept(self, _: object) -> None:
+        try:
+            client, _address = self._control.accept()
+        except OSError:
+            return
+        client.setblocking(False)
+        hello = {
+            "event": "hello",
+            "guardian": os.getpid(),
+            "pid": self._pid,
+            "stages": list(self._listeners),
+            "backing_off": self._restart_at is not None,
+        }
+        try:
+            descriptors = [listener.fileno() for listener in self._listeners.values()]
+            socket.send_fds(client, [_line(hello)], descriptors)
+        except OSError:
+            client.close()
+            return
+        self._clients[client] = b""
+        self._selector.register(client, selectors.EVENT_READ, self._read)
+
+    def _read(self, client: Any) -> None:
+        try:
+            data = client.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                request = json.loads(line)
+                if request["do"] == "stop":
+                    self._stop(float(request.get("grace_s", 1.0)))
+
+    def _tell(self, event: dict[str, object]) -> None:
+        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {json.dumps(event)}\n")
+        sys.stderr.flush()
+        for client in list(self._clients):
+            try:
+                client.send(_line(event))
+            except OSError:
+                self._drop(client)
+
+    def _drop(self, client: socket.socket) -> None:
+        self._clients.pop(client, None)
+        self._selector.unregister(client)
+        client.close()
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+
+def _line(event: dict[str, object]) -> bytes:
+    return json.dumps(event).encode() + b"\n"
+
+
+def _open_log(path: str) -> int:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if os.fstat(log).st_size > _LARGEST_LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
+
+
+def _set_title(folder: str, site: str) -> None:
+    """By setproctitle where it is installed; its folder is given, since this interpreter runs without site packages."""
+    sys.path.append(site)
+    try:
+        from setproctitle import setproctitle  # noqa: PLC0415 (only after the path was extended)
+
+        setproctitle(f"hitless: guardian {folder}")
+    except ImportError:
+        pass
+    finally:
+        sys.path.remove(site)
+
+
+def _leave_parent(folder: str) -> None:
+    """The parent exits with 0; go on as nobody's child, in a session of our own, deaf to terminals."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    log = _open_log(os.path.join(folder, GUARDIAN_LOG))
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log, 2)
+    os.close(null)
+    os.close(log)
+
+
+def main(argument: str) -> int:
+    """`argument`: JSON with folder, haproxy, sockets ([[stage, descriptor], …]) and site. Returns in the parent once
+    the control socket accepts; EXIT_LOCKED where a guardian lives already.
+    """
+    settings = json.loads(argument)
+    folder: str = settings["folder"]
+    lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return EXIT_LOCKED
+    os.umask(0o077)
+    path = os.path.join(folder, CONTROL_SOCKET)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.bind(path)
+    control.listen(16)
+    control.setblocking(False)
+    _leave_parent(folder)
+    _set_title(folder, settings["site"])
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    listeners = {stage: socket.socket(fileno=descriptor) for stage, descriptor in settings["sockets"]}
+    Guardian(folder, settings["haproxy"], listeners, control).run()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,175 @@
+"""Keeps a guardian alive from the daemon's side, whatever died: guardian, daemon, or both.
+
+The daemon has duplicates of the listening sockets. It learns of the guardian's end by the end of its control
+connection and starts another, which takes over the HAProxy that runs. A daemon that starts finds the guardian and
+gets the duplicates from it; where the guardian is dead too, it takes them out of HAProxy itself, or, where the system
+forbids that, has HAProxy leave the addresses and takes them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import Clock
+from hitless.errors import ConflictError, EngineError, MachineError
+from hitless.gateway import guardian
+from hitless.gateway.link import GuardianLink, spawn_guardian
+from hitless.gateway.listen import listen
+from hitless.gateway.rescue import Inherited, inherited_by, take_listeners
+
+TakeListeners = Callable[[int, tuple[Inherited, ...]], dict[str, socket.socket] | None]
+
+_RELEASED_WITHIN_S = 5.0
+_AGAIN_AFTER_S = (0.0, 0.05, 0.2, 1.0)
+
+
+class Keeper:
+    """Owner of the listening sockets and of the link to the guardian of one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        runtime_socket: Path,
+        haproxy: str,
+        clock: Clock,
+        take: TakeListeners = take_listeners,
+    ) -> None:
+        self._folder = folder
+        self._runtime_socket = runtime_socket
+        self._haproxy = haproxy
+        self._clock = clock
+        self._take = take
+        self._link: GuardianLink | None = None
+        self.sockets: dict[str, socket.socket] = {}
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian that is linked."""
+        return self._link.pid if self._link else None
+
+    async def refuse_company(self) -> None:
+        """ConflictError where a guardian or a HAProxy lives in the folder."""
+        link = await GuardianLink.open(self._folder)
+        if link:
+            link.close_listeners()
+            link.close()
+        if link or guardian.is_alive(str(self._folder)):
+            raise ConflictError("a gateway runs in this folder already", hint="adopt it, or stop it first")
+
+    async def start(self) -> None:
+        """Start a guardian on the sockets. EngineError."""
+        await spawn_guardian(self._folder, self._haproxy, self.sockets)
+        link = await GuardianLink.open(self._folder)
+        if link is None:
+            raise EngineError("the guardian does not answer")
+        link.close_listeners()
+        self._link = link
+
+    async def adopt(self) -> bool:
+        """Link to what lives in the folder; False where nothing does. EngineError where it cannot be taken over."""
+        link = await GuardianLink.open(self._folder)
+        if link:
+            self._link, self.sockets = link, link.listeners
+            return True
+        if not guardian.is_alive(str(self._folder)):
+            return False
+        self.sockets = await self._sockets_of_orphan()
+        await self.start()
+        return True
+
+    async def events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """The guardian's events for ever, with the keeper's own: `guardian_died`, `guardian_replaced`,
+        `guardian_failed`.
+        """
+        while True:
+            assert self._link is not None
+            async for event in self._link.events():
+                yield event
+            yield {"event": "guardian_died", "pid": self._link.pid}
+            self._link.close()
+            attempt = 0
+            while True:
+                await self._clock.sleep(_AGAIN_AFTER_S[min(attempt, len(_AGAIN_AFTER_S) - 1)])
+                try:
+                    await self.start()
+                    break
+                except (EngineError, OSError, subprocess.SubprocessError) as error:
+                    attempt += 1
+                    # The dying guardian's lock may outlive its connection for a moment: no reason to alarm.
+                    if attempt >= len(_AGAIN_AFTER_S):
+                        yield {"event": "guardian_failed", "reason": str(error)}
+            yield {"event": "guardian_replaced", "pid": self._link.pid}
+
+    async def stop(self, grace_s: float) -> None:
+        """End HAProxy, after its requests but within `grace_s`, and the guardian; close the sockets."""
+        link = await GuardianLink.open(self._folder)
+        self.close()
+        if link:
+            link.close_listeners()
+            await link.stop(grace_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s + 5):
+                    async for _ in link.events():
+                        pass
+            link.close()
+        await self._end_orphan()
+
+    def close(self) -> None:
+        """Let go of everything and leave it running."""
+        if self._link:
+            self._link.close()
+            self._link = None
+        for listener in self.sockets.values():
+            listener.close()
+        self.sockets = {}
+
+    async def _haproxy_pid(self) -> int | None:
+        return await asyncio.to_thread(guardian.pid_behind, str(self._runtime_socket))
+
+    async def _sockets_of_orphan(self) -> dict[str, socket.socket]:
+        pid = await self._haproxy_pid()
+        inherited = inherited_by(self._folder, pid) if pid is not None else ()
+        if pid is None or not inherited:
+            raise EngineError(
+                "a HAProxy without a guardian holds the listeners and does not say which", hint="hitless down --force"
+            )
+        if taken := self._take(pid, inherited):
+            return taken
+        # A controlled restart: it closes its listeners and finishes what it has, while another takes the addresses.
+        (self._folder / guardian.LIFE).unlink(missing_ok=True)
+        os.kill(pid, signal.SIGUSR1)
+        sockets: dict[str, socket.socket] = {}
+        for item in inherited:
+            sockets[item.stage] = await self._listen_again(item)
+        return sockets
+
+    async def _listen_again(self, item: Inherited) -> socket.socket:
+        end = self._clock.monotonic() + _RELEASED_WITHIN_S
+        while True:
+            try:
+                return listen(item.host, item.port, purpose=item.stage)
+            except MachineError:
+                if self._clock.monotonic() >= end:
+                    raise
+            await self._clock.sleep(0.002)
+
+    async def _end_orphan(self) -> None:
+        """Where no guardian was there to end HAProxy."""
+        folder = str(self._folder)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            pid = await self._haproxy_pid() if guardian.is_alive(folder) else None
+            if pid is None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            end = self._clock.monotonic() + 2.0
+            while guardian.is_alive(folder) and self._clock.monotonic() < end:
+                await self._clock.sleep(0.02)

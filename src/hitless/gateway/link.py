@@ -1,0 +1,132 @@
+"""The daemon's end of the guardian's control socket, and starting a guardian."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hitless.errors import EngineError
+from hitless.gateway import guardian
+
+_HELLO_TIMEOUT_S = 5.0
+_MOST_SOCKETS = 200
+"""Linux passes at most 253 descriptors in one message."""
+
+
+class GuardianLink:
+    """One connection to a living guardian. Its end is the guardian's end: `events` returns."""
+
+    def __init__(
+        self, connection: socket.socket, hello: Mapping[str, Any], listeners: dict[str, socket.socket], rest: bytes
+    ) -> None:
+        self._connection = connection
+        self._buffer = rest
+        self.pid = int(hello["guardian"])
+        self.listeners = listeners
+
+    @classmethod
+    async def open(cls, folder: Path) -> GuardianLink | None:
+        """Connect to the folder's guardian; None where none lives. The caller owns `listeners`, duplicates of the
+        sockets.
+        """
+        return await asyncio.to_thread(cls._open, folder)
+
+    @classmethod
+    def _open(cls, folder: Path) -> GuardianLink | None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_HELLO_TIMEOUT_S)
+        try:
+            connection.connect(str(folder / guardian.CONTROL_SOCKET))
+            data, descriptors, _flags, _address = socket.recv_fds(connection, 1 << 16, _MOST_SOCKETS)
+            while b"\n" not in data:
+                more = connection.recv(1 << 16)
+                if not more:
+                    raise ConnectionError
+                data += more
+        except OSError:
+            connection.close()
+            return None
+        line, _, rest = data.partition(b"\n")
+        hello = json.loads(line)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        connection.setblocking(False)
+        return cls(connection, hello, dict(zip(hello["stages"], sockets, strict=True)), rest)
+
+    async def events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Each event until the guardian is gone."""
+        loop = asyncio.get_running_loop()
+        while True:
+            *lines, self._buffer = self._buffer.split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+            try:
+                data = await loop.sock_recv(self._connection, 4096)
+            except OSError:
+                return
+            if not data:
+                return
+            self._buffer += data
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask for the end of HAProxy and of the guardian; `events` ends when it has come."""
+        try:
+            request = json.dumps({"do": "stop", "grace_s": grace_s}).encode() + b"\n"
+            await asyncio.get_running_loop().sock_sendall(self._connection, request)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Leave the guardian alone again."""
+        self._connection.close()
+
+    def close_listeners(self) -> None:
+        """For one who has duplicates of its own."""
+        for listener in self.listeners.values():
+            listener.close()
+        self.listeners = {}
+
+
+async def spawn_guardian(folder: Path, haproxy: str, listeners: Mapping[str, socket.socket]) -> None:
+    """Start a guardian that holds these sockets, in their order; it takes over the HAProxy that lives in the folder,
+    or starts one.
+
+    Returns when its control socket accepts, also where another guardian was quicker. EngineError where it does not
+    start.
+    """
+    settings = {
+        "folder": str(folder),
+        "haproxy": haproxy,
+        "sockets": [[stage, listener.fileno()] for stage, listener in listeners.items()],
+        "site": _site_of("setproctitle"),
+    }
+    descriptors = [listener.fileno() for listener in listeners.values()]
+    result = await asyncio.to_thread(
+        subprocess.run,
+        # -I -S: nothing of the environment or of site packages in a process that has to stay small.
+        [sys.executable, "-I", "-S", guardian.__file__, json.dumps(settings)],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+    if result.returncode not in (0, guardian.EXIT_LOCKED):
+        raise EngineError(f"the guardian does not start: {_last_line(result.stderr)}")
+
+
+def _site_of(module: str) -> str:
+    found = importlib.util.find_spec(module)
+    return os.path.dirname(os.path.dirname(found.origin)) if found and found.origin else ""
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "no message"

@@ -1,0 +1,64 @@
+"""The stages' listening sockets: ours, so that they outlive HAProxy, and bound in a way that finds a port in use.
+
+HAProxy would bind with SO_REUSEPORT and share a port silently with another program of the same user. We bind without
+it, so the system refuses; HAProxy, given an inherited descriptor (`bind fd@N`), neither binds nor sets the option.
+The backlog is what holds clients while HAProxy is being started again.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from hitless.errors import MachineError
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; Linux caps it at net.core.somaxconn."""
+
+
+def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
+    """A TCP socket that is bound and listens; port 0 takes a free one. `purpose` names the stage in errors.
+    MachineError.
+    """
+    where = f"{host}:{port}" + (f" ({purpose})" if purpose else "")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )[0]
+    except OSError as error:
+        raise MachineError(f"cannot listen on {where}: the host is not known ({error})") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # Not for sharing: for a port whose connections of an earlier run are still in TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise MachineError(f"cannot listen on {where}: {_reason(error)}", hint=_hint(error, port)) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> tuple[str, int]:
+    """Host and port as they are, after port 0 too."""
+    name = listener.getsockname()
+    return str(name[0]), int(name[1])
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "another program listens there"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _hint(error: Exception, port: int) -> str:
+    match getattr(error, "errno", None):
+        case errno.EADDRINUSE:
+            return f"end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port with `listen`"
+        case errno.EACCES:
+            return "ports below 1024 need root, or choose a higher one with `listen`"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address; choose another with `listen`"
+    return ""

@@ -1,0 +1,94 @@
+"""What HAProxy says it has: its answers to `show …`, read into views and numbers. Pure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hitless.gateway.routes import Entry, release_of_pattern
+from hitless.gateway.state import ServerMode
+from hitless.gateway.view import ServerKey, ServerView
+
+FORCED_MAINT, FORCED_DRAIN = 0x01, 0x08
+"""Bits of srv_admin_state (HAProxy's management guide, "show servers state")."""
+
+OWN_SERVERS = frozenset({"hop"})
+"""Backends of the configuration's own, which are no pools."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLoad:
+    """Requests that a pool has now: with a worker or on the way to one (`scur`), waiting for one (`qcur`)."""
+
+    scur: int
+    qcur: int
+
+    @property
+    def idle(self) -> bool:
+        return self.scur + self.qcur == 0
+
+
+def parse_map(text: str) -> list[Entry]:
+    """`show map`: lines of address, key, value, in HAProxy's order."""
+    rows = (line.split(" ", 2) for line in text.splitlines() if line.startswith("0x"))
+    return [(row[1], row[2] if len(row) > 2 else "") for row in rows]
+
+
+def unique(entries: list[Entry]) -> dict[str, str]:
+    """Key → value; a key that stands twice gets all its values, which equals no value that is wanted."""
+    result: dict[str, str] = {}
+    for key, value in entries:
+        result[key] = f"{result[key]} {value}" if key in result else value
+    return result
+
+
+def patterns_by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
+    """Entries of the ordered map under their release; foreign ones under the empty name."""
+    result: dict[str, tuple[Entry, ...]] = {}
+    for key, value in entries:
+        release = release_of_pattern(key)
+        result[release] = (*result.get(release, ()), (key, value))
+    return result
+
+
+def parse_servers(servers_state: str, stat: str) -> dict[ServerKey, ServerView]:
+    """`show servers state` has the administrator's wish, `show stat` the limit; both are needed."""
+    limits = {
+        (row["pxname"], row["svname"]): int(row["slim"] or 0)
+        for row in parse_stat(stat)
+        if row["svname"] not in ("FRONTEND", "BACKEND")
+    }
+    result: dict[ServerKey, ServerView] = {}
+    for line in servers_state.splitlines():
+        fields = line.split()
+        if len(fields) < 7 or line.startswith("#") or fields[1] in OWN_SERVERS:
+            continue
+        key, admin = (fields[1], fields[3]), int(fields[6])
+        mode = (
+            ServerMode.MAINT if admin & FORCED_MAINT else ServerMode.DRAIN if admin & FORCED_DRAIN else ServerMode.READY
+        )
+        result[key] = ServerView(limits.get(key, 0), mode)
+    return result
+
+
+def parse_stat(text: str) -> Iterator[Mapping[str, str]]:
+    """`show stat`: CSV whose first line is a comment with the columns' names."""
+    start = text.find("# pxname")
+    if start < 0:
+        return
+    lines = [line for line in text[start + 2 :].splitlines() if "," in line]
+    yield from csv.DictReader(lines)
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """`show info`: `Name: value` lines."""
+    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+
+
+def load_of(stat: str, svname: str = "BACKEND") -> BackendLoad:
+    """The load of the first row of that name; KeyError where it is missing."""
+    for row in parse_stat(stat):
+        if row["svname"] == svname:
+            return BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0))
+    raise KeyError(svname)

@@ -1,0 +1,99 @@
+"""The boot folder's files as text: HAProxy's configuration by its template, and the maps. Pure but for reading the
+template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hitless.gateway.state import GatewayState, ServerMode, ServerState
+from hitless.gateway.view import MapName, ServerView, server_line, view_of
+
+CONFIGURATION = "haproxy.cfg"
+
+_DESCRIPTORS_APART = 512
+_MOST_DESCRIPTORS = 131_072
+_TEMPLATES = Environment(
+    loader=PackageLoader("hitless.gateway", "."),
+    undefined=StrictUndefined,
+    autoescape=False,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything of one gateway lies. `boot` is a link to the folder of the present generation."""
+
+    folder: Path
+
+    @property
+    def boot(self) -> Path:
+        return self.folder / "boot"
+
+    @property
+    def configuration(self) -> Path:
+        return self.boot / CONFIGURATION
+
+    @property
+    def runtime_socket(self) -> Path:
+        return self.folder / "adm.sock"
+
+    @property
+    def hop_socket(self) -> Path:
+        return self.folder / "hop.sock"
+
+    def map(self, name: str) -> str:
+        """The map's name in HAProxy: its path by way of the link, the same in every generation."""
+        return f"{self.boot}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How much of the machine HAProxy uses."""
+
+    nbthread: int
+    maxconn: int
+
+    @property
+    def frontend_maxconn(self) -> int:
+        """A tenth is kept for the inner hop, which clients must not be able to starve."""
+        return max(1, self.maxconn * 9 // 10)
+
+
+def tuning_for(cores: int, descriptors: int) -> Tuning:
+    """One thread up to 4 cores (requests that queue across threads cost more than a second thread gives), then a
+    quarter of the cores, 8 at most. Two descriptors a client's connection; HAProxy refuses to start with more than
+    its limit allows.
+    """
+    usable = min(descriptors, _MOST_DESCRIPTORS) - _DESCRIPTORS_APART
+    return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(64, usable // 2))
+
+
+def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
+    """File name → content, for a HAProxy that starts up true."""
+    view = view_of(state)
+    template = _TEMPLATES.get_template("haproxy.cfg.j2")
+    return {
+        CONFIGURATION: template.render(state=state, layout=layout, tuning=tuning, line=_boot_line),
+        MapName.STAGES: _map(view.stages.items()),
+        MapName.TIMEOUTS: _map(view.timeouts.items()),
+        MapName.LITERALS: _map(view.literals.items()),
+        MapName.PATTERNS: _map(entry for entries in view.patterns.values() for entry in entries),
+    }
+
+
+def _boot_line(server: ServerState) -> str:
+    # The file knows no `drain`: after a restart there is nothing to finish, so such a server is simply out.
+    line = server_line(ServerView(server.maxconn, server.mode, server.socket))
+    return line if server.mode is ServerMode.READY else f"{line} disabled"
+
+
+def _map(entries: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{key} {value}\n" for key, value in entries)

@@ -1,0 +1,101 @@
+"""Routes as map entries: what HAProxy looks up to find the pool of a request. Pure.
+
+A request becomes the key `dev.12|GET|/zones/x` (release, method, path). First `map_str` finds literal routes, by the
+method and then by ANY; then `map_reg` tries factored expressions, most specific first, first match wins. That is API
+Gateway's order (see `hitless.service.routes`): segments from the left, literal before `{param}` before `{proxy+}`, a
+method's own route before ANY on the same resource, and back up the tree where the more specific resource does not
+know the method.
+
+What the path may look like, decided on purpose:
+- A trailing slash makes no other resource: `/zones/` is served by `/zones`, and the event's path keeps the slash
+  (floci-io/floci#1557, measured on API Gateway). The root is `/` alone.
+- The path is compared as it was sent: `%2F` splits no segment, `%7Aones` is not `zones`; API Gateway's REST APIs pass
+  the path on still encoded (middleapi/standard-server#93). A parameter takes any bytes but a slash.
+- `//` is not folded: an empty segment is no parameter's value, so only `{proxy+}` accepts it.
+
+No backslash stands in an expression: HAProxy's command line eats them. One character in brackets quotes itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby, islice
+
+from hitless.gateway.state import RouteState
+from hitless.service.routes import ANY, is_literal, segments
+
+Entry = tuple[str, str]
+"""Key and value of a map."""
+
+_ROWS_PER_PATTERN = 100
+"""An expression stays far below HAProxy's line limit (tune.bufsize) with so many routes in it."""
+
+
+def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
+    """Keys for `map_str`: each literal route with and without a trailing slash → pool."""
+    entries: dict[str, str] = {}
+    for route in routes:
+        if is_literal(route.path):
+            for path in dict.fromkeys((route.path, route.path.rstrip("/") + "/")):
+                entries[f"{route.release_key}|{route.method}|{path}"] = route.pool
+    return entries
+
+
+def pattern_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
+    """Entries for `map_reg` by release, in the order in which they must stand: rank, and within a rank one factored
+    expression a pool (routes of one rank cannot match the same path, or differ in the method)."""
+    variable = sorted((route for route in routes if not is_literal(route.path)), key=_order)
+    result: dict[str, tuple[Entry, ...]] = {}
+    for key, of_release in groupby(variable, key=lambda route: route.release_key):
+        entries: list[Entry] = []
+        for _, group in groupby(of_release, key=lambda route: (_rank(route), route.pool)):
+            while rows := list(islice(group, _ROWS_PER_PATTERN)):
+                entries.append((_pattern(key, rows), rows[0].pool))
+        result[key] = tuple(entries)
+    return result
+
+
+def release_of_pattern(pattern: str) -> str:
+    """`^dev[.]12[|]…` → `dev.12`; empty for an expression that is none of ours."""
+    found = re.match(r"\^([A-Za-z0-9_-]+)\[\.\]([0-9]+)\[\|\]", pattern)
+    return f"{found[1]}.{found[2]}" if found else ""
+
+
+def _order(route: RouteState) -> tuple[str, tuple[tuple[int, ...], bool], str, str, str]:
+    return route.release_key, _rank(route), route.pool, route.method, route.path
+
+
+def _rank(route: RouteState) -> tuple[tuple[int, ...], bool]:
+    return tuple(_kind(part) for part in segments(route.path)), route.method == ANY
+
+
+def _kind(part: str) -> int:
+    return 0 if not part.startswith("{") else 2 if part.endswith("+}") else 1
+
+
+def _pattern(key: str, routes: Sequence[RouteState]) -> str:
+    rows = [(_method(route.method), *(_segment(part) for part in segments(route.path))) for route in routes]
+    return f"^{_quoted(key)}[|]{_factored(rows)}/?$"
+
+
+def _method(method: str) -> str:
+    return "[A-Z]+[|]" if method == ANY else f"{method}[|]"
+
+
+def _segment(part: str) -> str:
+    return ("/" + _quoted(part), "/[^/]+", "/.+")[_kind(part)]
+
+
+def _quoted(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_:-]", lambda found: f"[{found[0]}]", text)
+
+
+def _factored(rows: Sequence[tuple[str, ...]]) -> str:
+    """One expression for all rows, common beginnings written once; rows of one rank have one length."""
+    heads: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        if row:
+            heads.setdefault(row[0], []).append(row[1:])
+    branches = [head + _factored(tails) for head, tails in heads.items()]
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})" if branches else ""

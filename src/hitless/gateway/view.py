@@ -1,0 +1,198 @@
+"""What HAProxy holds, in HAProxy's own terms, and the commands that lead from one view to another. Pure.
+
+`view_of` says what a state means to HAProxy, `hitless.gateway.observe` what HAProxy says it has; `difference` takes
+either as its start. Its order is that of the trials, the only one that fails no request: time-outs, servers and
+routes join; then one `set map` a stage shifts or swaps atomically; then routes go; at last servers, each only after
+its requests have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hitless.gateway.routes import Entry, literal_entries, pattern_entries
+from hitless.gateway.state import GatewayState, ServerMode, StageState, release_key
+
+NOBODY = "-"
+"""In a stage's entry: no release."""
+
+SERVER_KEYWORDS = (
+    "check inter 2s fastinter 100ms downinter 100ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down"
+)
+"""A worker in back-off has no socket: the first failed connect takes it out, and a check soon after it is back takes
+it in. While it is up a check every 2 s is enough, since real requests find out first.
+"""
+
+ServerKey = tuple[str, str]
+"""Pool and the server's name in HAProxy."""
+
+
+class MapName(StrEnum):
+    """The maps: file names in the boot folder."""
+
+    STAGES = "stages.map"
+    TIMEOUTS = "timeouts.map"
+    LITERALS = "literals.map"
+    PATTERNS = "patterns.map"
+
+
+class Care(StrEnum):
+    """What a command must wait for."""
+
+    NONE = "none"
+    POOL_IDLE = "pool_idle"  # no request in the pool or its queue
+    SERVER_IDLE = "server_idle"  # no request on the server
+    CLOSED = "closed"  # refused while connections are closing: repeat
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One line for the runtime socket; `target` (pool or pool/server) is what `care` is about."""
+
+    line: str
+    care: Care = Care.NONE
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A server in HAProxy. `socket` is empty where HAProxy was asked: it does not say."""
+
+    maxconn: int
+    mode: ServerMode
+    socket: str = ""
+
+    def same(self, other: ServerView) -> bool:
+        """Equal in all that HAProxy tells; the socket is in the server's name."""
+        return (self.maxconn, self.mode) == (other.maxconn, other.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """HAProxy's maps and servers. `patterns`: by release, in order. A value that cannot be right is kept as it was
+    read.
+    """
+
+    stages: Mapping[str, str]
+    timeouts: Mapping[str, str]
+    literals: Mapping[str, str]
+    patterns: Mapping[str, tuple[Entry, ...]]
+    servers: Mapping[ServerKey, ServerView]
+
+
+def view_of(state: GatewayState) -> View:
+    """What HAProxy holds when the state is true."""
+    return View(
+        stages={stage.stage: stage_value(stage) for stage in state.stages},
+        timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
+        literals=literal_entries(state.routes),
+        patterns=pattern_entries(state.routes),
+        servers={
+            (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket)
+            for pool in state.pools
+            for server in pool.servers
+        },
+    )
+
+
+def stage_value(stage: StageState) -> str:
+    """`dev.12:dev.13:1000`: live, candidate, weight of the candidate."""
+    live, candidate = (
+        NOBODY if number is None else release_key(stage.stage, number) for number in (stage.live, stage.candidate)
+    )
+    return f"{live}:{candidate}:{stage.weight}"
+
+
+def server_line(server: ServerView) -> str:
+    """What follows a server's name, in the boot file and in `add server` alike (a dynamic server inherits nothing)."""
+    return f"unix@{server.socket} maxconn {server.maxconn} {SERVER_KEYWORDS}"
+
+
+def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
+    """The commands that turn `old` into `new`, in a safe order. `maps` is the folder in the maps' names, without a
+    slash at its end. Stages and pools are those of `new`; they cannot be added or removed while HAProxy runs.
+    """
+    return (
+        *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
+        *_servers_join(old, new),
+        *_literals_join(old, new, maps),
+        *_patterns_join(old, new, maps),
+        *_set(MapName.STAGES, old.stages, new.stages, maps),
+        *_servers_step_back(old, new),
+        *_routes_leave(old, new, maps),
+        *_servers_leave(old, new),
+    )
+
+
+def _set(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: str) -> Iterator[Command]:
+    for key, value in new.items():
+        if key not in old:
+            yield Command(f"add map {maps}/{name} {key} {value}")
+        elif old[key] != value:
+            yield Command(f"set map {maps}/{name} {key} {value}")
+
+
+def _servers_join(old: View, new: View) -> Iterator[Command]:
+    for (pool, key), server in new.servers.items():
+        present, at = old.servers.get((pool, key)), f"{pool}/{key}"
+        if present is None:
+            yield Command(f"add server {at} {server_line(server)}")
+            present = ServerView(server.maxconn, ServerMode.MAINT)
+        if present.maxconn != server.maxconn:
+            yield Command(f"set maxconn server {at} {server.maxconn}")
+        if server.mode is ServerMode.READY and present.mode is not ServerMode.READY:
+            # Checks first: a server that is ready is then surely one that is checked, even if we die in between.
+            yield Command(f"enable health {at}")
+            yield Command(f"set server {at} state ready")
+
+
+def _literals_join(old: View, new: View, maps: str) -> Iterator[Command]:
+    for key, pool in new.literals.items():
+        if key in old.literals and old.literals[key] != pool:
+            yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
+        if old.literals.get(key) != pool:
+            yield Command(f"add map {maps}/{MapName.LITERALS} {key} {pool}")
+
+
+def _patterns_join(old: View, new: View, maps: str) -> Iterator[Command]:
+    for release, entries in new.patterns.items():
+        present = old.patterns.get(release, ())
+        if present == entries:
+            continue
+        # `add map` appends and the order counts, so a release that is not exactly as it should be is written anew.
+        for key in dict.fromkeys(key for key, _ in present):
+            yield Command(f"del map {maps}/{MapName.PATTERNS} {key}")
+        for key, pool in entries:
+            yield Command(f"add map {maps}/{MapName.PATTERNS} {key} {pool}")
+
+
+def _servers_step_back(old: View, new: View) -> Iterator[Command]:
+    for (pool, key), server in new.servers.items():
+        present = old.servers.get((pool, key), ServerView(server.maxconn, ServerMode.MAINT))
+        if server.mode is not ServerMode.READY and present.mode is not server.mode:
+            yield Command(f"set server {pool}/{key} state {server.mode}")
+
+
+def _routes_leave(old: View, new: View, maps: str) -> Iterator[Command]:
+    for key in old.literals.keys() - new.literals.keys():
+        yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
+    for release in old.patterns.keys() - new.patterns.keys():
+        for key in dict.fromkeys(key for key, _ in old.patterns[release]):
+            yield Command(f"del map {maps}/{MapName.PATTERNS} {key}")
+
+
+def _servers_leave(old: View, new: View) -> Iterator[Command]:
+    leaving = old.servers.keys() - new.servers.keys()
+    staying = {pool for pool, _ in new.servers}
+    for pool, key in sorted(leaving):
+        at = f"{pool}/{key}"
+        if pool in staying:
+            # Others take its place: let it finish. In a pool that ends, `drain` would hang what is queued.
+            yield Command(f"set server {at} state drain")
+            yield Command(f"set server {at} state maint", Care.SERVER_IDLE, at)
+        else:
+            yield Command(f"set server {at} state maint", Care.POOL_IDLE, pool)
+    for pool, key in sorted(leaving):
+        yield Command(f"del server {pool}/{key}", Care.CLOSED, f"{pool}/{key}")
