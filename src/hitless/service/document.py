@@ -85,6 +85,7 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
             "minimum_requests": stage.alarms.minimum_requests,
         },
         "release_header": stage.release_header,
+        "ready_timeout_s": stage.ready_timeout_s,
     }
 
 

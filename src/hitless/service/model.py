@@ -19,6 +19,9 @@ DEFAULT_MEMORY_MB = 1024
 DEFAULT_WORKERS = 2
 DEFAULT_REGION = "us-east-1"
 
+DEFAULT_READY_TIMEOUT_S = 10
+"""Lambda gives the init phase 10 s."""
+
 
 class Home(StrEnum):
     """Where a stage runs."""
@@ -106,6 +109,7 @@ class StageSettings:
     smoke: tuple[SmokeRequest, ...] = ()
     alarms: AlarmSettings = AlarmSettings()
     release_header: bool = True
+    ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)

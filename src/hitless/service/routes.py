@@ -1,7 +1,7 @@
 """Which route a request takes: API Gateway's REST rules, as regular expressions and an order. Pure.
 
 API Gateway chooses by the pair of resource and method: of all routes that match both, the one whose segments, from the
-left, are more specific wins (literal, then `{param}`, then `{proxy+}`); on one resource a method's own route wins over ANY.
+left, are more specific wins (literal, then `{param}`, then `{proxy+}`); on one resource a method's own route beats ANY.
 It goes back up the tree: POST /jobs/x is served by ANY /{proxy+} where /jobs/{id} knows GET only (measured on the real
 one: ministackorg/ministack#1423, floci-io/floci#3399). `order_routes` sorts so that the first match is that route.
 """

@@ -1,0 +1,90 @@
+"""The files that `${file(…)}` may read: beneath the repository's root (else the service's folder), regular, ≤ 1 MiB.
+
+Serverless Framework reads anything anywhere; here a service file, which a pipeline takes from a branch, must not reach
+the machine's other files: absolute paths, and `..` or links that lead out, are refused by what they resolve to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from hitless.service.value import Place, Unresolved, Value, from_plain
+
+MAX_FILE_BYTES = 1024 * 1024
+MAX_FILES = 100
+
+_SCRIPTS = {".js", ".cjs", ".mjs", ".ts"}
+
+
+class Files:
+    """Reads each file once. `read_yaml(path, name)` gives the tree of a YAML file; `name` is what messages call it."""
+
+    def __init__(self, folder: Path, read_yaml: Callable[[Path, str], Value]) -> None:
+        self._folder = folder
+        self._root = repository_root(folder)
+        self._read_yaml = read_yaml
+        self._read: dict[Path, Value] = {}
+
+    def read(self, written: str, at: Value) -> Value | None:
+        """The content of the file that a reference at `at` names; None where there is none."""
+        path = self._allowed(written, at)
+        if path.suffix in _SCRIPTS:
+            return Value(Unresolved(f"${{file({written})}}", "a JavaScript file"), at.place, at.path)
+        if path not in self._read:
+            if not self._exists(path, written, at):
+                return None
+            if len(self._read) >= MAX_FILES:
+                raise at.fault(f"names file number {MAX_FILES + 1}", f"at most {MAX_FILES} files can be read")
+            self._read[path] = self._content(path, written, at)
+        return self._read[path]
+
+    def _allowed(self, written: str, at: Value) -> Path:
+        if not written or "\0" in written:
+            raise at.fault("names no file", "write ${file(path.yml):key}")
+        if written.startswith(("/", "~")):
+            raise at.fault(f"the file {written} is named by an absolute path", "name it from the service's folder")
+        path = Path(os.path.realpath(self._folder / written))
+        if not path.is_relative_to(self._root):
+            raise at.fault(
+                f"the file {written} lies outside of {self._root}",
+                "files of the service's repository can be read; without a repository, those in its folder",
+            )
+        return path
+
+    def _exists(self, path: Path, written: str, at: Value) -> bool:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise at.fault(f"the file {written} cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise at.fault(f"{written} is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise at.fault(f"the file {written} is larger than {MAX_FILE_BYTES} bytes")
+        return True
+
+    def _content(self, path: Path, written: str, at: Value) -> Value:
+        name = os.path.relpath(path, os.path.realpath(self._folder))
+        if path.suffix in {".yml", ".yaml"}:
+            return self._read_yaml(path, name)
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix in {".json", ".tfstate"} else text
+        except OSError as error:
+            raise at.fault(f"the file {written} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise at.fault(f"the file {written} is not UTF-8") from error
+        except json.JSONDecodeError as error:
+            raise at.fault(f"the file {written} is not JSON: {error.msg} in line {error.lineno}") from error
+        return from_plain(content, Place(name, 1))
+
+
+def repository_root(folder: Path) -> Path:
+    """The nearest folder upwards that has a `.git`, else the folder itself; resolved."""
+    real = Path(os.path.realpath(folder))
+    return next((parent for parent in (real, *real.parents) if (parent / ".git").exists()), real)

@@ -1,0 +1,232 @@
+"""`functions` and what `provider` says for all of them → the model's functions, their routes and environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.service.handlers import check_handler
+from hitless.service.model import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Function, Route
+from hitless.service.notices import Notices
+from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
+from hitless.service.value import Value, did_you_mean
+
+RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
+ARCHITECTURES = ("x86_64", "arm64")
+
+GATEWAY_TIMEOUT_S = 29
+"""API Gateway answers 504 for what takes longer (its default quota)."""
+
+LAMBDA_NAME_LENGTH = 64
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHORT_FORM = re.compile(r"(\S+)\s+(\S+)")
+
+_RESERVED = re.compile(
+    "_HANDLER|_X_AMZN_TRACE_ID|AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_(FUNCTION_(NAME|MEMORY_SIZE|VERSION)"
+    "|INITIALIZATION_TYPE|LOG_(GROUP|STREAM)_NAME|RUNTIME_API)|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY"
+    "|AWS_SESSION_TOKEN|LAMBDA_TASK_ROOT|LAMBDA_RUNTIME_DIR"
+)
+"""Lambda sets these itself and refuses them in a function's configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """`package` of the service: patterns in the order in which they apply, `!` excludes."""
+
+    patterns: tuple[str, ...]
+    individually: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReader:
+    """Reads functions one by one. `prefix` is `service-stage-`, which stands before a function's name on AWS."""
+
+    folder: Path
+    provider: Value
+    package: Package
+    workers: int
+    prefix: str
+    notices: Notices
+
+    def read(self, functions: Value) -> tuple[Function, ...]:
+        """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
+        entries = _entries(functions)
+        if not entries:
+            raise functions.fault(
+                "names no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
+            )
+        routes: list[tuple[Value, Route]] = []
+        read = tuple(self._function(name, entry, routes) for name, entry in entries.items())
+        _check_conflicts(routes)
+        return read
+
+    def _function(self, name: str, entry: Value, all_routes: list[tuple[Value, Route]]) -> Function:
+        if not _NAME.fullmatch(name):
+            raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
+        if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
+            self.notices.add("long name", entry, f"Lambda refuses {self.prefix + name}: more than 64 characters")
+        handler = entry.get("handler")
+        if handler is None:
+            raise entry.fault("has no handler", "add handler: path/to/module.function")
+        routes = [(event, self._route(event)) for event in _http_events(entry)]
+        all_routes += routes
+        description = entry.get("description")
+        return Function(
+            name=name,
+            handler=check_handler(handler, self.folder),
+            runtime=self._runtime(entry),
+            architecture=self._choice(entry, "architecture", ARCHITECTURES),
+            memory_mb=self._integer(entry, "memorySize", DEFAULT_MEMORY_MB, 128, 10240),
+            timeout_s=self._timeout(entry, served=bool(routes)),
+            environment=self._environment(entry),
+            routes=tuple(route for _, route in routes),
+            package_patterns=self._patterns(entry),
+            workers=self.workers,
+            description=description.text() if description else "",
+        )
+
+    def _setting(self, entry: Value, key: str) -> Value | None:
+        return entry.get(key) or self.provider.get(key)
+
+    def _integer(self, entry: Value, key: str, default: int, low: int, high: int) -> int:
+        value = self._setting(entry, key)
+        return default if value is None else value.integer(low, high)
+
+    def _choice(self, entry: Value, key: str, choices: tuple[str, ...]) -> str:
+        value = self._setting(entry, key)
+        return choices[0] if value is None else value.choice(choices)
+
+    def _runtime(self, entry: Value) -> str:
+        value = self._setting(entry, "runtime")
+        if value is None:
+            raise entry.fault("has no runtime", "add provider.runtime: python3.11")
+        runtime = value.text()
+        if runtime not in RUNTIMES:
+            hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python"
+            raise value.fault(f"{value.shown()} is an unknown runtime; known are {', '.join(RUNTIMES)}", hint)
+        return runtime
+
+    def _timeout(self, entry: Value, *, served: bool) -> int:
+        value = self._setting(entry, "timeout")
+        if value is None:
+            return DEFAULT_TIMEOUT_S
+        timeout_s = value.integer(1, 900)
+        if served and timeout_s > GATEWAY_TIMEOUT_S:
+            self.notices.add(
+                "timeout", value, f"over {GATEWAY_TIMEOUT_S} s, API Gateway's limit: clients get 504 after that"
+            )
+        return timeout_s
+
+    def _environment(self, entry: Value) -> tuple[tuple[str, str], ...]:
+        chosen: dict[str, Value] = {}
+        for owner in (self.provider, entry):
+            if (environment := owner.get("environment")) is not None:
+                chosen |= environment.mapping()
+        read = ((name, self._variable(name, value)) for name, value in sorted(chosen.items()))
+        return tuple((name, text) for name, text in read if text is not None)
+
+    def _variable(self, name: str, value: Value) -> str | None:
+        if not _VARIABLE.fullmatch(name):
+            raise value.fault("is not the name of a variable: letters, digits and _, no digit first")
+        if _RESERVED.fullmatch(name):
+            raise value.fault(f"{name} is set by Lambda itself and refused by it here", "choose another name")
+        if (intrinsic := value.intrinsic()) is not None:
+            sentence = f"{intrinsic} is resolved by CloudFormation, so {name} is not set here"
+            self.notices.add(value.path, value, sentence)
+            return None
+        if value.data is None:
+            raise value.fault("has no value", "write '' for an empty one")
+        text = value.text()
+        if value.raw and value.raw != text and not isinstance(value.data, bool):
+            self.notices.add(
+                value.path, value, "the number is not written as it reads; quote it to keep every character"
+            )
+        return text
+
+    def _patterns(self, entry: Value) -> tuple[str, ...]:
+        package = entry.get("package")
+        patterns = read_patterns(package) if package is not None else ()
+        if patterns and package is not None and not self.package.individually:
+            sentence = "a function's own patterns need package.individually: true, and are not used without it"
+            self.notices.add("own patterns", package, sentence)
+            return ()
+        return patterns
+
+    def _route(self, event: Value) -> Route:
+        if isinstance(event.data, str):
+            found = _SHORT_FORM.fullmatch(event.data.strip())
+            if found is None:
+                raise event.fault(f"{event.shown()} is not a route", "write GET /path, or a map with method and path")
+            return _route(event, found[1], event, found[2])
+        method, path = event.get("method"), event.get("path")
+        for key, value in (("method", method), ("path", path)):
+            if value is None:
+                raise event.fault(f"has no {key}", "write GET /path, or a map with method and path")
+        assert method is not None
+        assert path is not None
+        return _route(method, method.text(), path, path.text())
+
+
+def read_package(root: Value) -> Package:
+    """`package` at the top of the file."""
+    package = root.get("package")
+    if package is None:
+        return Package((), individually=False)
+    individually = package.get("individually")
+    return Package(read_patterns(package), individually=individually.flag() if individually else False)
+
+
+def read_patterns(package: Value) -> tuple[str, ...]:
+    """Patterns in Serverless Framework's order: the deprecated `exclude` and `include` first, then `patterns`."""
+    texts = {key: _texts(package.get(key)) for key in ("exclude", "include", "patterns")}
+    excluded = (text[1:] if text.startswith("!") else f"!{text}" for text in texts["exclude"])
+    return (*excluded, *texts["include"], *texts["patterns"])
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    return tuple(item.text() for item in value.items()) if value is not None else ()
+
+
+def _entries(functions: Value) -> Mapping[str, Value]:
+    """Functions as one map; the file may give a list of maps, one a file."""
+    if not isinstance(functions.data, tuple):
+        return functions.mapping()
+    merged: dict[str, Value] = {}
+    for item in functions.data:
+        for name, entry in item.mapping().items():
+            if name in merged:
+                raise entry.fault(f"{name} is defined twice, first in {merged[name].place}")
+            merged[name] = entry
+    return merged
+
+
+def _http_events(entry: Value) -> Iterable[Value]:
+    events = entry.get("events")
+    for event in events.items() if events is not None else ():
+        if isinstance(event.data, Mapping) and (http := event.get("http")) is not None:
+            yield http
+
+
+def _route(method_at: Value, method: str, path_at: Value, path: str) -> Route:
+    upper = method.upper()
+    if upper not in (*METHODS, ANY):
+        hint = "write ANY for all methods" if method == "*" else did_you_mean(upper, (*METHODS, ANY))
+        known = ", ".join((*METHODS, ANY))
+        raise method_at.fault(f"{method_at.shown()} has an unknown method; known are {known}", hint)
+    normal = normal_path(path)
+    if (fault := path_fault(normal)) is not None:
+        raise path_at.fault(f"the path {normal if path_at.origin is None else ''} {fault}".replace("  ", " "))
+    return Route(upper, normal)
+
+
+def _check_conflicts(routes: list[tuple[Value, Route]]) -> None:
+    conflict = find_conflict([route for _, route in routes])
+    if conflict is not None:
+        first, second = routes[conflict.first][0], routes[conflict.second][0]
+        raise second.fault(
+            f"{conflict.reason}; the other is {first.path} in {first.place}", "name them alike, or take one away"
+        )

@@ -1,0 +1,262 @@
+"""Every key of serverless.yml that Serverless Framework (v3, v4, osls) knows, and what becomes of it on this home.
+
+One table. USED keys do here what they do on AWS. NOTICED keys change behaviour on AWS and not here: each is named to
+the user with the sentence that stands here. AWS keys concern the deployment to AWS alone. REFUSED keys leave nothing to
+run. Any other key is an error, for it is most likely misspelt. docs/serverless-yml.md shows this table, and a test
+holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hitless.service.notices import Notices
+from hitless.service.value import Value, did_you_mean
+
+
+class Here(StrEnum):
+    """What becomes of a key on this home."""
+
+    USED = "used"
+    NOTICED = "noticed"
+    AWS = "AWS only"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key path (`*` is any name or item) and, for a noticed one, what is different here."""
+
+    path: str
+    here: Here
+    effect: str = ""
+
+
+def _used(parent: str, keys: str) -> list[Key]:
+    return [Key(f"{parent}{key}", Here.USED) for key in keys.split()]
+
+
+def _aws(parent: str, keys: str) -> list[Key]:
+    return [Key(f"{parent}{key}", Here.AWS) for key in keys.split()]
+
+
+def _noticed(parent: str, effects: Mapping[str, str]) -> list[Key]:
+    return [Key(f"{parent}{key}", Here.NOTICED, effect) for keys, effect in effects.items() for key in keys.split()]
+
+
+_EVENT = "events of this kind do not arrive here; only http routes do"
+_NETWORK = "functions are on this machine's network, not in the VPC"
+_LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
+_TRACING = "no X-Ray trace is recorded here"
+_API_KEYS = "API keys and usage plans are not enforced here"
+_POLICY = "the policy is not enforced here: whoever reaches the listener is served"
+_KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
+
+KEYS: tuple[Key, ...] = (
+    *_used("", "service provider functions package custom params stages"),
+    *_noticed(
+        "",
+        {
+            "plugins": "plugins do not run here",
+            "resources": "no CloudFormation resource is made here; functions reach what exists by its name",
+            "layers": _LAYERS,
+            "useDotenv": ".env files are not read here; export what they set",
+        },
+    ),
+    *_aws(
+        "",
+        "frameworkVersion configValidationMode deprecationNotificationMode disabledDeprecations variablesResolutionMode"
+        " unresolvedVariablesNotificationMode enableLocalInstallationFallback projectDir console org app tenant"
+        " licenseKey build outputs state dashboard",
+    ),
+    *_used("service.", "name"),
+    *_aws("service.", "awsKmsKeyArn"),
+    *_used("package.", "patterns include exclude individually"),
+    *_noticed("package.", {"artifact": _KEPT_OUT}),
+    *_aws("package.", "path excludeDevDependencies"),
+    *_used("provider.", "name runtime stage region memorySize timeout environment architecture apiGateway"),
+    *_noticed(
+        "provider.",
+        {
+            "vpc": _NETWORK,
+            "layers": _LAYERS,
+            "tracing": _TRACING,
+            "logDataProtectionPolicy": "log lines are not masked here",
+            "ecr": "container images are not run here",
+            "alb httpApi websocket": _EVENT,
+            "websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription": _EVENT,
+            "apiKeys usagePlan": _API_KEYS,
+            "resourcePolicy": _POLICY,
+            "cloudFront": "there is no CloudFront before this home",
+            "endpointType": "the listener is reachable as custom.hitless.stages.*.listen says",
+        },
+    ),
+    *_aws(
+        "provider.",
+        "profile stackName tags stackTags deploymentMethod notificationArns stackParameters disableRollback"
+        " rollbackConfiguration runtimeManagement logRetentionInDays kmsKeyArn lambdaHashingVersion versionFunctions"
+        " deploymentPrefix deploymentBucket apiName iam iamManagedPolicies iamRoleStatements role"
+        " rolePermissionsBoundary cfnRole logs stackPolicy s3 eventBridge kinesis vpcEndpointIds build domain domains"
+        " observability resolver resolvers alerts",
+    ),
+    *_noticed(
+        "provider.apiGateway.",
+        {
+            "apiKeys usagePlan apiKeySourceType": _API_KEYS,
+            "resourcePolicy": _POLICY,
+            "binaryMediaTypes": "media types do not decide here what is binary; an answer's isBase64Encoded does",
+            "minimumCompressionSize": "answers are not compressed here",
+            "request": "requests are not validated against models here",
+            "restApiId restApiRootResourceId restApiResources websocketApiId": "the API joins no other one here",
+            "timeoutInMillis": "the gateway's limit here is 29 s",
+            "stage": "stages here are those of custom.hitless.stages",
+        },
+    ),
+    *_aws("provider.apiGateway.", "description disableDefaultEndpoint metrics shouldStartNameWithService"),
+    *_used("functions.*.", "handler runtime memorySize timeout environment architecture events description package"),
+    *_noticed(
+        "functions.*.",
+        {
+            "name": "context.function_name is service-stage-function here",
+            "layers": _LAYERS,
+            "vpc": _NETWORK,
+            "tracing": _TRACING,
+            "url": "there is no function URL here; only http routes are served",
+            "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
+            "provisionedConcurrency": "all of custom.hitless.workers are always warm here",
+            "reservedConcurrency": "concurrency here is custom.hitless.workers, with a queue before them",
+            "fileSystemConfig": "no file system is mounted here",
+            "ephemeralStorageSize": "/tmp is the machine's, of its size",
+            "logs": "log lines are as the handler writes them",
+            "logDataProtectionPolicy": "log lines are not masked here",
+            "disableLogs": "logs are kept here all the same",
+            "condition": "conditions are CloudFormation's; the function runs here in any case",
+            "durableConfig tenancyConfig capacityProvider": "not done here",
+        },
+    ),
+    *_aws(
+        "functions.*.",
+        "awsKmsKeyArn kmsKeyArn dependsOn maximumEventAge maximumRetryAttempts role iam iamRoleStatements"
+        " iamRoleStatementsInherit iamRoleStatementsName runtimeManagement"
+        " snapStart tags versionFunction recursiveLoop logRetentionInDays httpApi build alerts targetAlias",
+    ),
+    Key("functions.*.image", Here.REFUSED, "container images are not run here; write handler and runtime"),
+    *_used("functions.*.package.", "patterns include exclude"),
+    *_noticed(
+        "functions.*.package.",
+        {
+            "artifact": _KEPT_OUT,
+            "individually": "set package.individually for the whole service: functions are packaged alike here",
+        },
+    ),
+    *_used("functions.*.events.*.", "http"),
+    *_noticed(
+        "functions.*.events.*.",
+        {
+            "httpApi": "HTTP APIs (v2) are not served here; write http for a REST API's route",
+            "activemq alb alexaSkill alexaSmartHome cloudFront cloudwatchEvent cloudwatchLog cognitoUserPool"
+            " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
+        },
+    ),
+    *_used("functions.*.events.*.http.", "method path"),
+    *_noticed(
+        "functions.*.events.*.http.",
+        {
+            "cors": "no preflight answer is made here; route OPTIONS to the handler to answer browsers",
+            "authorizer": "the route is open here: authorizers are not asked",
+            "private": "the route is open here: no API key is asked for",
+            "request": "parameters, models and templates are not checked here; the handler gets each request",
+            "response": "answers go out as the handler gives them",
+            "async": "the answer is awaited here",
+            "integration connectionId connectionType": "each route is a Lambda proxy integration here",
+            "timeoutInMillis": "the gateway's limit here is 29 s",
+        },
+    ),
+    *_aws("functions.*.events.*.http.", "operationId"),
+)
+
+QUIET_PLUGINS = {
+    "serverless-python-requirements": "hitless installs requirements.txt itself",
+    "serverless-offline": "it serves the service on a machine, as hitless does",
+}
+"""Plugins whose work needs no notice, and why."""
+
+QUIET_VALUES: dict[str, frozenset[str]] = {
+    "functions.*.events.*.http.integration": frozenset({"lambda-proxy", "lambda_proxy", "aws-proxy", "aws_proxy"}),
+}
+"""Values of a noticed key with which it changes nothing."""
+
+_BY_PATH = {key.path: key for key in KEYS}
+_PARENTS = {key.path[:at] for key in KEYS for at, letter in enumerate(key.path) if letter == "."}
+
+
+def check_keys(root: Value, notices: Notices) -> None:
+    """Notices for all that is not done here; ServiceFileError on a key that nobody knows."""
+    plugins = _plugins(root, notices)
+    _walk(root, "", notices, loud=not plugins)
+
+
+def _plugins(root: Value, notices: Notices) -> list[str]:
+    value = root.get("plugins")
+    if value is not None and isinstance(value.data, Mapping):
+        value = value.get("modules")
+    loud: list[str] = []
+    for item in value.items() if value else ():
+        name = item.text()
+        if name not in QUIET_PLUGINS:
+            loud.append(name)
+            notices.add(f"plugin {name}", item, f"the plugin {name} does not run here")
+    return loud
+
+
+def _walk(value: Value, pattern: str, notices: Notices, *, loud: bool) -> None:
+    match value.data:
+        case tuple() as items:
+            for item in items:
+                _item(item, pattern, notices, loud=loud)
+        case Mapping() as entries if not pattern.endswith(".events"):
+            for name, child in entries.items():
+                if pattern == "functions":
+                    _walk(child, "functions.*", notices, loud=loud)
+                else:
+                    _entry(child, pattern, name, notices, loud=loud)
+
+
+def _item(item: Value, pattern: str, notices: Notices, *, loud: bool) -> None:
+    if not pattern.endswith(".events"):
+        _walk(item, pattern, notices, loud=loud)
+    elif isinstance(item.data, str):
+        _entry(item, f"{pattern}.*", item.data, notices, loud=loud)
+    else:
+        _walk(item, f"{pattern}.*", notices, loud=loud)
+
+
+def _entry(value: Value, pattern: str, name: str, notices: Notices, *, loud: bool) -> None:
+    path = f"{pattern}.{name}" if pattern else name
+    key = _BY_PATH.get(path)
+    if key is None:
+        _unknown(value, name, pattern, notices, loud=loud)
+    elif key.here is Here.REFUSED:
+        raise value.fault(key.effect)
+    elif key.here is Here.NOTICED and path != "plugins" and _changes(value, path):
+        notices.add(path, value, key.effect)
+    if path in _PARENTS:
+        _walk(value, path, notices, loud=loud)
+
+
+def _changes(value: Value, path: str) -> bool:
+    if isinstance(value.data, str) and value.data.lower() in QUIET_VALUES.get(path, ()):
+        return False
+    return bool(value.data)
+
+
+def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, loud: bool) -> None:
+    known = [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == pattern]
+    hint = did_you_mean(name, known)
+    if loud or hint:
+        raise child.fault("is not a key of Serverless Framework", hint or f"known here: {', '.join(sorted(known))}")
+    notices.add(
+        f"unknown {pattern}.{name}", child, "is not a key of Serverless Framework; a plugin's keys do nothing here"
+    )

@@ -1,0 +1,102 @@
+"""The top of serverless.yml: the resolved tree as a `Service`. Each part is read by the module of its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hitless.service.functions import FunctionReader, read_package
+from hitless.service.keys import check_keys
+from hitless.service.model import DEFAULT_REGION, Service
+from hitless.service.notices import Notices
+from hitless.service.resolve import Context
+from hitless.service.settings import read_settings
+from hitless.service.value import Unresolved, Value
+
+_SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+
+
+def make_service(root: Value, file: Path, context: Context, notices: Notices) -> Service:
+    """The service that a tree without variables describes; ServiceFileError on whatever cannot be accepted."""
+    check_keys(root, notices)
+    name = _name(root)
+    provider = _provider(root, context.stage, notices)
+    settings = read_settings(root, context.stage, notices)
+    package = read_package(root)
+    reader = FunctionReader(file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices)
+    functions = root.get("functions")
+    if functions is None:
+        raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
+    read = reader.read(functions)
+    for value in _unresolved(root):
+        assert isinstance(value.data, Unresolved)
+        notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} is not within this home's reach")
+    return Service(
+        name=name,
+        folder=file.parent,
+        file=file,
+        stage=context.stage,
+        region=_region(provider, context.options),
+        stages=settings.stages,
+        functions=read,
+        individually=package.individually,
+        package_patterns=package.patterns,
+        notices=notices.sentences(),
+    )
+
+
+def _name(root: Value) -> str:
+    service = root.get("service")
+    if service is not None and isinstance(service.data, Mapping):
+        service = service.get("name")
+    if service is None:
+        raise root.fault("service is missing", "add service: NAME at the top")
+    if not _SERVICE_NAME.fullmatch(service.text()):
+        raise service.fault(f"{service.shown()} is not a service's name: a letter, then 1 to 63 letters, digits and -")
+    return service.text()
+
+
+def _provider(root: Value, stage: str, notices: Notices) -> Value:
+    """The provider as a map; `provider: aws` is short for its name."""
+    provider = root.get("provider")
+    if provider is None:
+        raise root.fault("provider is missing", "add provider: {name: aws, runtime: python3.11}")
+    named = provider if isinstance(provider.data, str) else provider.get("name")
+    if named is None:
+        raise provider.fault("has no name", "add provider.name: aws")
+    named.choice(["aws"])
+    if named is provider:
+        return Value({}, provider.place, provider.path)
+    declared = provider.get("stage")
+    if declared is not None and declared.text() != stage:
+        notices.add("provider.stage", declared, f"the stage is {stage} here, as the command says")
+    return provider
+
+
+def _region(provider: Value, options: Mapping[str, str]) -> str:
+    if "region" in options:
+        return options["region"]
+    region = provider.get("region")
+    if region is None:
+        return DEFAULT_REGION
+    if not _REGION.fullmatch(region.text()):
+        raise region.fault(f"{region.shown()} is not the name of an AWS region", "write one such as eu-central-1")
+    return region.text()
+
+
+def _unresolved(value: Value) -> Iterator[Value]:
+    """What is left unresolved and did not matter; stores of values that nobody referred to are left out."""
+    match value.data:
+        case Unresolved():
+            yield value
+        case Mapping() as entries:
+            for name, entry in entries.items():
+                if value.path or name not in ("custom", "params", "stages"):
+                    yield from _unresolved(entry)
+        case tuple() as items:
+            for item in items:
+                yield from _unresolved(item)
+        case _:
+            pass

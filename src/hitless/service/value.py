@@ -1,0 +1,234 @@
+"""A value of a service file that knows where it stands, so that every error names file, line and key path.
+
+A tree of `Value`s is what is read; the accessors (`text()`, `integer()`, …) give its data, and raise `ServiceFileError`
+in place. A value that came by a variable stands at its reference, and remembers where it was written. Data is kept out
+of `repr` and, where it came from elsewhere, out of messages: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any
+
+from hitless.errors import ServiceFileError
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Line and column count from 1; `file` is relative to the service's folder."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Stands for a value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind."""
+
+    reference: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """`path` is the key path (`functions.api.events[0].http`); `raw` a plain scalar as it was written; `tag` `!Ref`."""
+
+    data: Scalar | tuple[Value, ...] | Mapping[str, Value] | Unresolved = field(repr=False)
+    place: Place
+    path: str = ""
+    origin: Place | None = None
+    tag: str = ""
+    raw: str = field(default="", repr=False)
+
+    def fault(self, message: str, hint: str = "") -> ServiceFileError:
+        """The error to raise about this value: place, key path, message."""
+        where = f"{self.place}: {self.path}: " if self.path else f"{self.place}: "
+        written = f" (written in {self.origin})" if self.origin and str(self.origin) != str(self.place) else ""
+        place = {"file": self.place.file, "line": self.place.line, "column": self.place.column, "path": self.path}
+        return ServiceFileError(f"{where}{message}{written}", hint=hint, details=place)
+
+    def mapping(self) -> Mapping[str, Value]:
+        """Its entries, in the file's order; an empty key (null) is an empty map."""
+        match self._known():
+            case Mapping() as entries:
+                return entries
+            case None:
+                return {}
+            case _:
+                raise self._wrong("a map")
+
+    def items(self) -> tuple[Value, ...]:
+        """Its items; null is an empty list."""
+        match self._known():
+            case tuple() as items:
+                return items
+            case None:
+                return ()
+            case _:
+                raise self._wrong("a list")
+
+    def get(self, key: str) -> Value | None:
+        """The entry of a map, or None where it is missing or null."""
+        found = self.mapping().get(key)
+        return None if found is None or found.data is None else found
+
+    def text(self) -> str:
+        """A string; numbers and booleans become one as Serverless Framework makes it."""
+        match self._known():
+            case str() as text:
+                return text
+            case bool() | int() | float() as scalar:
+                return scalar_text(scalar)
+            case _:
+                raise self._wrong("a string")
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number in that range; digits in a string count too, since `${env:}` gives strings."""
+        data = self._known()
+        if isinstance(data, str) and data.isascii() and data.strip().removeprefix("-").isdecimal() and len(data) < 20:
+            data = int(data)
+        if isinstance(data, float) and data.is_integer():
+            data = int(data)
+        if isinstance(data, bool) or not isinstance(data, int) or not low <= data <= high:
+            raise self._wrong(f"a whole number from {low} to {high}")
+        return data
+
+    def number(self, low: float, high: float) -> float:
+        """A finite number in that range."""
+        data = self._known()
+        try:
+            found = math.nan if isinstance(data, bool) or data is None else float(data)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            found = math.nan
+        if not low <= found <= high:
+            raise self._wrong(f"a number from {low:g} to {high:g}")
+        return found
+
+    def flag(self) -> bool:
+        """A boolean; the strings "true" and "false" count too."""
+        match self._known():
+            case bool() as flag:
+                return flag
+            case "true":
+                return True
+            case "false":
+                return False
+            case _:
+                raise self._wrong("true or false")
+
+    def choice(self, choices: Iterable[str]) -> str:
+        """One of the words given."""
+        allowed = list(choices)
+        found = self.text()
+        if found not in allowed:
+            raise self.fault(
+                f"{self.shown()} is not one of {', '.join(allowed)}",
+                did_you_mean(found, allowed) or "choose one of these",
+            )
+        return found
+
+    def plain(self) -> Any:
+        """The data without places, as JSON would hold it."""
+        match self._known():
+            case Mapping() as entries:
+                return {key: entry.plain() for key, entry in entries.items()}
+            case tuple() as items:
+                return [item.plain() for item in items]
+            case scalar:
+                return scalar
+
+    def shown(self) -> str:
+        """The data for a message: only what the file says right here is repeated."""
+        if self.origin or not isinstance(self.data, str | int | float):
+            return "the value"
+        return repr(self.data if isinstance(self.data, str) else scalar_text(self.data))
+
+    def intrinsic(self) -> str | None:
+        """The name of the CloudFormation function that this is (`!Ref`, `Fn::GetAtt`), or None."""
+        if self.tag:
+            return self.tag
+        if isinstance(self.data, Mapping) and len(self.data) == 1:
+            name = next(iter(self.data))
+            return name if name == "Ref" or name.startswith("Fn::") else None
+        return None
+
+    def moved(self, at: Value, path: str | None = None) -> Value:
+        """The same tree as the value of a reference that stands at `at`."""
+        here = at.path if path is None else path
+        data = self.data
+        if isinstance(data, Mapping):
+            data = {key: entry.moved(at, child_path(here, key)) for key, entry in data.items()}
+        elif isinstance(data, tuple):
+            data = tuple(item.moved(at, f"{here}[{index}]") for index, item in enumerate(data))
+        return replace(self, data=data, path=here, place=at.place, origin=self.origin or self.place)
+
+    def _known(self) -> Scalar | tuple[Value, ...] | Mapping[str, Value]:
+        if isinstance(self.data, Unresolved):
+            raise self.fault(
+                f"{self.data.reference} cannot be resolved here: {self.data.kind} is not within this home's reach",
+                "put a source before it that is: ${env:NAME, …}, or give it a default: ${…, 'value'}",
+            )
+        if self.tag:
+            raise self.fault(
+                f"{self.tag} is resolved by CloudFormation and has no value here", "write the value itself"
+            )
+        return self.data
+
+    def _wrong(self, wanted: str) -> ServiceFileError:
+        found = {dict: "a map", tuple: "a list", str: "a string", bool: "a boolean", type(None): "empty"}
+        kind = found.get(type(self.data), "a number")
+        return self.fault(f"must be {wanted}, and is {kind if self.shown() == 'the value' else self.shown()}")
+
+
+def child_path(parent: str, key: str) -> str:
+    """`functions` and `api` → `functions.api`."""
+    return f"{parent}.{key}" if parent else key
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known word, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def from_plain(data: Any, place: Place, path: str = "") -> Value:
+    """A tree of JSON's types, all of it standing at one place."""
+    if isinstance(data, dict):
+        entries = {str(key): from_plain(entry, place, child_path(path, str(key))) for key, entry in data.items()}
+        return Value(entries, place, path)
+    if isinstance(data, list):
+        return Value(tuple(from_plain(item, place, f"{path}[{i}]") for i, item in enumerate(data)), place, path)
+    return Value(data, place, path)
+
+
+def scalar_text(scalar: str | int | float | bool | None) -> str:
+    """A scalar as JavaScript prints it, for that is what reaches AWS: 1.0 is `1`, true is `true`, 1.10 is `1.1`."""
+    if isinstance(scalar, str):
+        return scalar
+    if scalar is None or isinstance(scalar, bool):
+        return {None: "null", True: "true", False: "false"}[scalar]
+    if isinstance(scalar, int) and abs(scalar) <= 2**53:
+        return str(scalar)
+    try:
+        number = float(scalar)
+    except OverflowError:
+        number = math.inf if scalar > 0 else -math.inf
+    if not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    if number == 0:
+        return "0"
+    if 1e-6 <= abs(number) < 1e21:
+        text = format(Decimal(repr(number)), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa, _, exponent = repr(number).partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
