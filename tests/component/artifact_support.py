@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,15 @@ def files_below(folder: Path) -> list[str]:
     return sorted(
         os.path.relpath(os.path.join(base, name), folder) for base, _, names in os.walk(folder) for name in names
     )
+
+
+@contextmanager
+def open_to_all() -> Iterator[Path]:
+    """A temporary folder that an unprivileged user can reach, which pytest's own is not when root runs it."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
 
 
 @contextmanager

@@ -1,0 +1,374 @@
+"""Builds on a real file system; the installer is a fake, real uv is in test_artifact_install."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from hitless.artifact import Artifact, ArtifactStore, BuildResult, archive, build
+from hitless.artifact.archive import Member
+from hitless.artifact.build import NO_FILES
+from hitless.artifact.target import Host
+from hitless.errors import BuildError
+from hitless.service.model import Service
+from tests.component.artifact_support import (
+    HERE,
+    RUNTIME,
+    FakeInstaller,
+    a_function,
+    a_service,
+    files_below,
+    open_to_all,
+    without_privileges,
+    write_files,
+    zip_names,
+)
+
+pytestmark = pytest.mark.component
+
+PINNED = "dep==1.0\n"
+
+
+def built(
+    service: Service,
+    store: ArtifactStore,
+    installer: FakeInstaller | None = None,
+    *,
+    extra_files: Mapping[str, bytes] = NO_FILES,
+    host: Host = HERE,
+) -> BuildResult:
+    return build(
+        service, store, say=lambda _: None, extra_files=extra_files, installer=installer or FakeInstaller(), host=host
+    )
+
+
+def only(result: BuildResult) -> Artifact:
+    return result.by_function["api"]
+
+
+@pytest.fixture
+def world_readable() -> Iterator[Path]:
+    with open_to_all() as folder:
+        yield folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "data" / "artifacts")
+
+
+def test_the_digest_is_that_of_the_zips_bytes_and_sizes_are_true(tmp_path: Path, store: ArtifactStore) -> None:
+    artifact = only(built(a_service(tmp_path / "s", requirements=PINNED), store))
+    zipped = store.zip_path(artifact.digest)
+    assert archive.digest_of(zipped) == artifact.digest
+    assert artifact.zip_bytes == zipped.stat().st_size
+    with zipfile.ZipFile(zipped) as opened:
+        assert artifact.unpacked_bytes == sum(info.file_size for info in opened.infolist())
+    assert (artifact.local, artifact.runtime, artifact.architecture) == (False, RUNTIME, "x86_64")
+
+
+def test_path_day_umask_order_and_store_do_not_change_the_bytes(tmp_path: Path) -> None:
+    files = {"b.py": "1", "src/a.py": "2", "src/é.py": "3", "tool.sh": "#!/bin/sh\n"}
+    digests = set[str]()
+    for number, umask in enumerate((0o022, 0o077, 0o002)):
+        before = os.umask(umask)
+        try:
+            folder = tmp_path / f"place {number}" / ("deep/" * number)
+            order = list(files.items())[::-1] if number else list(files.items())
+            service = a_service(folder, dict(order), requirements=PINNED)
+            (folder / "tool.sh").chmod(0o700 if umask == 0o077 else 0o775)
+            for name in files:
+                os.utime(folder / name, (number * 1e8, number * 1e8))
+            digests.add(only(built(service, ArtifactStore(tmp_path / f"data{number}" / "artifacts"))).digest)
+        finally:
+            os.umask(before)
+    assert len(digests) == 1
+
+
+def test_entries_carry_one_date_one_origin_and_normal_modes(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", {"tool.sh": "x"}, requirements=PINNED)
+    (tmp_path / "s" / "tool.sh").chmod(0o4711)
+    with zipfile.ZipFile(store.zip_path(only(built(service, store)).digest)) as opened:
+        infos = opened.infolist()
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+    assert {info.create_system for info in infos} == {3}
+    assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+    modes = {info.filename: info.external_attr >> 16 for info in infos}
+    assert modes.pop("tool.sh") == stat.S_IFREG | 0o755
+    assert set(modes.values()) == {stat.S_IFREG | 0o644}
+
+
+def test_the_cached_beginning_gives_the_bytes_of_a_zip_written_at_once(tmp_path: Path) -> None:
+    first = [Member(f"dep/{n}é.py", b"x" * n) for n in range(50)]
+    then = [Member("src/a.py", b"a", executable=True), Member("src/ü.py", b"")]
+    archive.write(tmp_path / "dep.zip", first)
+    archive.write(tmp_path / "joined.zip", then, prefix=tmp_path / "dep.zip")
+    archive.write(tmp_path / "whole.zip", [*first, *then])
+    assert (tmp_path / "joined.zip").read_bytes() == (tmp_path / "whole.zip").read_bytes()
+
+
+def test_the_bytes_of_a_known_package_never_change(tmp_path: Path) -> None:
+    archive.write(tmp_path / "known.zip", [Member("src/é.py", b"print()\n"), Member("tool", b"", executable=True)])
+    known = "sha256:72955a20391e97e87375b24e03937a78af09282a42f4ebf1348c3bf9fdc625ec"
+    assert archive.digest_of(tmp_path / "known.zip") == known
+
+
+def test_dependencies_come_first_each_part_is_sorted(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", {"a.py": ""}, requirements=PINNED)
+    names = zip_names(store.zip_path(only(built(service, store)).digest))
+    assert names == [
+        *["dep-1.0.dist-info/METADATA", "dep/__init__.py"],
+        *["a.py", "requirements.txt", "src/handlers.py"],
+    ]
+
+
+def test_a_release_of_code_only_installs_nothing(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", requirements=PINNED)
+    installer = FakeInstaller()
+    first = only(built(service, store, installer))
+    write_files(tmp_path / "s", {"src/handlers.py": "def api(event, context): return 2\n"})
+    second = only(built(service, store, installer))
+    assert first.digest != second.digest
+    assert len(installer.targets) == 1
+
+
+@pytest.mark.parametrize("change", ["requirements", "named file", "setting", "links", "uv.toml", "tool.uv"])
+def test_what_decides_over_an_installation_makes_a_new_one(tmp_path: Path, store: ArtifactStore, change: str) -> None:
+    folder = tmp_path / "s"
+    files = {"more.txt": "dep==1.0\n", "wheels/dep.whl": "1", "pyproject.toml": '[project]\nversion = "1"\n'}
+    service = a_service(folder, files, requirements="-r more.txt\n--find-links wheels\n")
+    installer = FakeInstaller()
+    built(service, store, installer)
+    write_files(folder, {"pyproject.toml": '[project]\nversion = "2"\n'})
+    built(service, store, installer)
+    assert len(installer.targets) == 1
+    match change:
+        case "requirements":
+            write_files(folder, {"requirements.txt": "-r more.txt\n--find-links wheels\nother==2.0\n"})
+        case "named file":
+            write_files(folder, {"more.txt": "dep==1.1\n"})
+        case "setting":
+            installer.variables["UV_DEFAULT_INDEX"] = "https://example.org/simple"
+        case "links":
+            write_files(folder, {"wheels/dep.whl": "12"})
+        case "uv.toml":
+            write_files(folder, {"uv.toml": "offline = true\n"})
+        case _:
+            write_files(folder, {"pyproject.toml": "[tool.uv]\noffline = true\n"})
+    built(service, store, installer)
+    assert len(installer.targets) == 2
+
+
+def test_a_damaged_cache_entry_is_installed_anew(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", requirements=PINNED)
+    installer = FakeInstaller()
+    first = only(built(service, store, installer))
+    [damaged] = (store.root / "dependencies").glob("*/files/dep/__init__.py")
+    damaged.chmod(0o644)
+    damaged.write_text("")
+    assert only(built(service, store, installer)).digest == first.digest
+    assert len(installer.targets) == 2
+
+
+def test_code_wins_over_a_dependencys_file_by_a_warning_and_without_duplicates(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    service = a_service(tmp_path / "s", {"dep/__init__.py": "VALUE = 2\n"}, requirements=PINNED)
+    result = built(service, store)
+    names = zip_names(store.zip_path(only(result).digest))
+    assert names.count("dep/__init__.py") == 1
+    assert any("dep/__init__.py of the service replaces" in warning for warning in result.warnings)
+    tree = store.unpack(only(result).digest)
+    assert (tree / "dep" / "__init__.py").read_text() == "VALUE = 2\n"
+    assert imported_value(tree) == "2"
+
+
+def imported_value(tree: Path) -> str:
+    """What a new interpreter sees as dep.VALUE, by bytecode if there is some."""
+    command = [sys.executable, "-B", "-c", "import dep; print(dep.VALUE)"]
+    return subprocess.run(command, cwd=tree, capture_output=True, check=True, text=True).stdout.strip()
+
+
+def test_a_name_that_is_a_file_here_and_a_folder_there_is_refused(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", {"dep": "a file"}, requirements=PINNED)
+    with pytest.raises(BuildError, match="dep would be both a file and a folder"):
+        built(service, store)
+
+
+def test_generated_files_are_added_and_replace_code(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s")
+    extra = {"src/handlers.py": b"def api(e, c): ...\n", "marker/release.txt": b"7"}
+    tree = store.unpack(only(built(service, store, extra_files=extra)).digest)
+    assert (tree / "src" / "handlers.py").read_bytes() == extra["src/handlers.py"]
+    assert (tree / "marker" / "release.txt").read_bytes() == b"7"
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", ""])
+def test_a_generated_file_cannot_lead_out(tmp_path: Path, store: ArtifactStore, name: str) -> None:
+    with pytest.raises(BuildError, match="generated file"):
+        built(a_service(tmp_path / "s"), store, extra_files={name: b""})
+
+
+def test_functions_share_one_artifact_unless_packed_individually(tmp_path: Path, store: ArtifactStore) -> None:
+    files = {"src/one.py": "", "src/two.py": ""}
+    functions = [
+        a_function("one", "src/one.f", patterns=("!src/two.py",)),
+        a_function("two", "src/two.f", patterns=("!src/one.py",)),
+    ]
+    together = built(a_service(tmp_path / "s", files, functions=functions), store)
+    assert together.by_function["one"] == together.by_function["two"]
+    assert any("individually" in warning for warning in together.warnings)
+    service = a_service(tmp_path / "s", files, functions=functions, individually=True, patterns=("!src/handlers.py",))
+    apart = built(service, store)
+    assert zip_names(store.zip_path(apart.by_function["one"].digest)) == ["src/one.py"]
+    assert zip_names(store.zip_path(apart.by_function["two"].digest)) == ["src/two.py"]
+
+
+@pytest.mark.parametrize("handler", ["src/gone.api", "src/handlers", "gone.api", "src/handlers.py.api"])
+def test_a_handler_that_is_not_in_the_package_is_refused_by_name(
+    tmp_path: Path, store: ArtifactStore, handler: str
+) -> None:
+    with pytest.raises(BuildError, match=r"functions\.api\.handler"):
+        built(a_service(tmp_path / "s", functions=[a_function(handler=handler)]), store)
+
+
+def test_a_handler_may_be_a_package_with_dots_or_a_dependencys(tmp_path: Path, store: ArtifactStore) -> None:
+    functions = [
+        a_function("a", "pack.api"),
+        a_function("b", "src.handlers.api"),
+        a_function("c", "dep/run.api"),
+    ]
+    service = a_service(tmp_path / "s", {"pack/__init__.py": ""}, functions=functions, requirements=PINNED)
+    built(service, store, FakeInstaller({"dep/run.py": ""}))
+
+
+def test_a_package_without_files_is_refused(tmp_path: Path, store: ArtifactStore) -> None:
+    with pytest.raises(BuildError, match="the package is empty"):
+        built(a_service(tmp_path / "s", patterns=("!**",)), store)
+
+
+def test_service_file_environment_files_and_data_folder_stay_out(tmp_path: Path) -> None:
+    service = a_service(tmp_path / "s", {".env": "SECRET=1", ".hitless/x": "", "data/state.sqlite": ""})
+    store = ArtifactStore(tmp_path / "s" / "data" / "artifacts")
+    assert zip_names(store.zip_path(only(built(service, store)).digest)) == ["src/handlers.py"]
+
+
+def test_the_services_own_folder_cannot_be_the_data_folder(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="the data folder is the service's own folder"):
+        built(a_service(tmp_path / "s"), ArtifactStore(tmp_path / "s" / "artifacts"))
+
+
+def test_a_service_inside_the_data_folder_can_be_built(tmp_path: Path) -> None:
+    built(a_service(tmp_path / "data" / "copy"), ArtifactStore(tmp_path / "data" / "artifacts"))
+
+
+def test_a_package_over_lambdas_limit_is_refused_with_what_is_largest(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s")
+    for name in ("large.bin", "larger.bin"):
+        with (tmp_path / "s" / name).open("wb") as sparse:
+            sparse.truncate(131_072_000 + len(name) - 9)
+    with pytest.raises(BuildError, match="262,144,000") as refused:
+        built(service, store)
+    assert "larger.bin (131.1 MB)" in refused.value.hint
+    assert files_below(store.root) == ["lock"]
+
+
+def test_a_zip_too_large_for_direct_upload_is_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s")
+    with (tmp_path / "s" / "large.bin").open("wb") as sparse:
+        sparse.truncate(52_428_801)
+    assert any("50 MB for direct upload" in warning for warning in built(service, store).warnings)
+
+
+def test_names_that_differ_by_case_only_are_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+    warnings = built(a_service(tmp_path / "s"), store, extra_files={"A.txt": b"", "a.txt": b""}).warnings
+    assert any("A.txt and a.txt differ by case only" in warning for warning in warnings)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_nothing_stays(world_readable: Path) -> None:
+    service = a_service(world_readable / "s", {"closed.py": ""})
+    (world_readable / "s" / "closed.py").chmod(0)
+    (world_readable / "data").mkdir()
+    (world_readable / "data").chmod(0o777)
+    store = ArtifactStore(world_readable / "data" / "artifacts")
+    with (
+        without_privileges(),
+        pytest.raises(BuildError, match=r"closed\.py: the file cannot be read: Permission denied"),
+    ):
+        built(service, store)
+    assert files_below(store.root) == ["lock"]
+
+
+def test_another_platform_gets_a_second_artifact_that_is_local(tmp_path: Path, store: ArtifactStore) -> None:
+    installer = FakeInstaller()
+    functions = [a_function(architecture="arm64")]
+    result = built(a_service(tmp_path / "s", functions=functions, requirements=PINNED), store, installer)
+    assert (result.by_function["api"].local, result.portable["api"].local) == (True, False)
+    assert {a.architecture for a in (*result.by_function.values(), *result.portable.values())} == {"arm64"}
+    assert [bool(target.host) for target in installer.targets] == [False, True]
+    [warning] = result.warnings
+    assert "the architecture is x86_64, declared is arm64" in warning
+    assert "never promoted" in warning
+    assert result.by_function["api"].digest == result.portable["api"].digest
+
+
+def test_what_cannot_be_installed_for_the_declared_platform_still_runs_here(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    installer = FakeInstaller(error=BuildError("dep: no wheel"), refused="arm64")
+    functions = [a_function(architecture="arm64"), a_function("same", architecture="arm64")]
+    result = built(a_service(tmp_path / "s", functions=functions, requirements=PINNED), store, installer)
+    assert dict(result.portable) == {}
+    assert set(result.by_function) == {"api", "same"}
+    assert "no artifact for" in result.warnings[1]
+    assert "dep: no wheel" in result.warnings[1]
+    assert len(installer.targets) == 2
+
+
+def test_what_cannot_be_installed_here_is_an_error_and_nothing_stays(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s", requirements=PINNED)
+    with pytest.raises(BuildError, match="no wheel"):
+        built(service, store, FakeInstaller(error=BuildError("dep: no wheel")))
+    assert files_below(store.root) == ["lock"]
+
+
+def test_requirements_that_are_not_pinned_are_named_with_the_command_that_pins(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    result = built(a_service(tmp_path / "s", requirements="loose>=1\n"), store)
+    [warning] = result.warnings
+    assert "does not pin dep, loose," in warning
+    assert "uv pip compile" in warning
+    assert built(a_service(tmp_path / "s", requirements=PINNED), store).warnings == ()
+
+
+def test_a_password_in_requirements_is_told_before_it_travels(tmp_path: Path, store: ArtifactStore) -> None:
+    text = f"--index-url https://me:hunter2@example.org/simple\n{PINNED}"
+    [warning] = built(a_service(tmp_path / "s", requirements=text), store).warnings
+    assert "requirements.txt holds a password" in warning
+    assert "hunter2" not in warning
+    left_out = a_service(tmp_path / "s", requirements=text, patterns=("!requirements.txt",))
+    assert built(left_out, store).warnings == ()
+
+
+def test_another_tools_lock_without_requirements_is_noticed(tmp_path: Path, store: ArtifactStore) -> None:
+    [warning] = built(a_service(tmp_path / "s", {"uv.lock": ""}), store).warnings
+    assert "uv.lock is not read" in warning
+
+
+def test_unreadable_requirements_are_refused(tmp_path: Path, store: ArtifactStore) -> None:
+    service = a_service(tmp_path / "s")
+    (tmp_path / "s" / "requirements.txt").symlink_to("nothing")
+    with pytest.raises(BuildError, match=r"requirements\.txt: the requirements cannot be read"):
+        built(service, store)
+    (tmp_path / "s" / "requirements.txt").unlink()
+    write_files(tmp_path / "s", {"requirements.txt": b"\xff"})
+    with pytest.raises(BuildError, match="not UTF-8"):
+        built(service, store)
