@@ -12,20 +12,18 @@ class Notices:
     """Collects while a file is read. Equal causes share a line, so that thirty routes with `cors` are one sentence."""
 
     _first: dict[str, str] = field(default_factory=dict)
-    _more: dict[str, int] = field(default_factory=dict)
+    _places: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, cause: str, value: Value, sentence: str) -> None:
         """`sentence` says what is different here; it never repeats the value, which may be a secret."""
-        if cause in self._first:
-            self._more[cause] = self._more.get(cause, 0) + 1
-        else:
-            self._first[cause] = f"{value.place}: {value.path}: {sentence}"
+        where = f"{value.place}: {value.path}"
+        self._first.setdefault(cause, f"{where}: {sentence}")
+        self._places.setdefault(cause, set()).add(where)
 
     def sentences(self) -> tuple[str, ...]:
         """`serverless.yml:12: functions.api.layers: …`, in the order of discovery."""
-        return tuple(
-            f"{line} (and in {more} more places)" if (more := self._more.get(cause, 0)) > 1
-            else f"{line} (and in one more place)" if more
-            else line
-            for cause, line in self._first.items()
-        )  # fmt: skip
+        return tuple(line + _more(len(self._places[cause]) - 1) for cause, line in self._first.items())
+
+
+def _more(count: int) -> str:
+    return "" if count == 0 else " (and in one more place)" if count == 1 else f" (and in {count} more places)"

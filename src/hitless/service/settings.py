@@ -78,16 +78,15 @@ def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
         raise at.fault(f"there is no stage {stage}; stages are {', '.join(known)}", hint)
 
 
-def stage_names(root: Value) -> tuple[str, ...] | None:
-    """The stages' names before variables are resolved, or None where a variable stands in the way."""
-    hitless = root
+def check_stage_early(root: Value, stage: str) -> None:
+    """`check_stage` before variables are resolved, else a stage that is not there shows as a parameter without value."""
+    at = root
     for key in ("custom", "hitless", "stages"):
-        if not isinstance(hitless.data, Mapping):
-            return None
-        if key not in hitless.data or hitless.data[key].data is None:
-            return ("dev",)
-        hitless = hitless.data[key]
-    return tuple(hitless.data) or ("dev",) if isinstance(hitless.data, Mapping) else None
+        if not isinstance(at.data, Mapping) or (child := at.get(key)) is None:
+            return
+        at = child
+    if isinstance(at.data, Mapping):
+        check_stage(at, tuple(at.data) or ("dev",), stage)
 
 
 def _section(root: Value) -> Value | None:
