@@ -1,0 +1,274 @@
+"""All worker processes of one engine, as the daemon drives them.
+
+Nothing here is needed by what runs: the daemon may die at any instant, and a new Fleet finds everything again by locks
+and probes. Event-driven: at rest it only waits on connections to the zygotes, whose end is their death.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from hitless.clock import Clock
+from hitless.errors import ConflictError, EngineError, HitlessError
+from hitless.worker.layout import StatsPage
+from hitless.worker.paths import GenerationPaths, folder_name
+from hitless.worker.process import is_locked
+from hitless.worker.spec import PoolSpec
+
+from .channel import Channel
+from .events import PoolEvent, PoolEventKind
+from .generation import end_generation, generations_of, zygote_identity
+from .launch import bring_up
+from .libraries import base_python
+from .pool import Pool, addresses
+from .root import RootZygote
+
+LONGEST_SOCKET_PATH = 97
+"""Bytes of a Unix socket's path that HAProxy accepts."""
+_HEAL_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
+
+
+class Fleet:
+    """Starts, finds, reads and stops pools. One per engine daemon; its methods may run concurrently."""
+
+    def __init__(self, run_dir: Path, *, clock: Clock, python: str | None = None) -> None:
+        self._folder = run_dir / "w"
+        self._clock = clock
+        self._python = python or base_python()
+        self._root = RootZygote(self._folder, self._python, self._root_died)
+        self._healing: asyncio.Task[None] | None = None
+        self._watchers: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.pools: dict[str, Pool] = {}
+        """The living pools by key, each in its present generation."""
+        self.events: asyncio.Queue[PoolEvent] = asyncio.Queue()
+
+    async def start(self) -> None:
+        """Find a living root zygote or start one. Raises EngineError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._root.start()
+
+    @property
+    def root_pid(self) -> int:
+        """The root zygote's pid, 0 while there is none."""
+        return self._root.pid if self._root.alive else 0
+
+    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> Pool:
+        """Start a pool; returns when every worker is ready. Raises CandidateFailedError, ConflictError, EngineError."""
+        async with self._locks[spec.key]:
+            folder = self._folder / folder_name(spec.key)
+            paths = GenerationPaths(folder, 1)
+            if spec.key in self.pools or any(is_locked(found.alive_lock) for found in generations_of(folder)):
+                raise ConflictError(f"the pool {spec.key} runs already")
+            _check_length(paths, spec)
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.mkdir(mode=0o700)
+                paths.spec.write_text(spec.to_json())
+                StatsPage.create(paths.page, spec.workers)
+                return await self._bring_up(spec, paths, fresh=False, timeout_s=ready_timeout_s)
+            except OSError as error:
+                raise EngineError(f"the pool {spec.key} cannot be prepared: {error}") from error
+            finally:
+                if spec.key not in self.pools:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    async def replace_zygote(self, key: str, *, ready_timeout_s: float = 30.0) -> Pool:
+        """A new zygote and workers for a pool whose zygote died, on new sockets. The old workers serve on.
+
+        Raises as start_pool; the pool then stays as it was.
+        """
+        async with self._locks[key]:
+            pool = self._pool(key)
+            paths = GenerationPaths(self._folder / folder_name(key), pool.generation + 1)
+            if any(number % 2 == paths.generation % 2 for number in pool.old_generations):
+                raise ConflictError(f"generation {paths.generation - 2} of {key} must be stopped first")
+            shutil.rmtree(paths.folder, ignore_errors=True)
+            return await self._bring_up(pool.spec, paths, fresh=pool.fresh, timeout_s=ready_timeout_s)
+
+    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None:
+        """End what replace_zygote left running. Idempotent."""
+        async with self._locks[key]:
+            pool = self.pools.get(key)
+            if pool is not None and generation == pool.generation:
+                raise ConflictError(f"generation {generation} of {key} is the present one")
+            await self._end([GenerationPaths(self._folder / folder_name(key), generation)], key, grace_s)
+            if pool is not None:
+                rest = tuple(number for number in pool.old_generations if number != generation)
+                self.pools[key] = replace(pool, old_generations=rest)
+
+    async def stop_pool(self, key: str, *, grace_s: float) -> None:
+        """End a pool: each worker finishes what it has received, then SIGKILL. Idempotent. Raises EngineError."""
+        async with self._locks[key]:
+            folder = self._folder / folder_name(key)
+            await self._end(generations_of(folder), key, grace_s)
+            shutil.rmtree(folder, ignore_errors=True)
+            self.pools.pop(key, None)
+        self._locks.pop(key, None)
+
+    async def adopt(self) -> dict[str, Pool]:
+        """Find the pools that run; end what was half started and remove what is dead. Returns the living by key."""
+        folders = [found for found in self._folder.iterdir() if found.is_dir()]
+        await asyncio.gather(*(self._adopt_pool(folder) for folder in folders))
+        return dict(self.pools)
+
+    async def stop(self) -> None:
+        """End all pools at once, without grace beyond the requests in hand, and the root zygote."""
+        if self._healing is not None:
+            self._healing.cancel()
+        keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
+        await asyncio.gather(*(self.stop_pool(s.key, grace_s=s.timeout_s + 1.0) for s in keys.values() if s))
+        for folder in (folder for folder, spec in keys.items() if spec is None):
+            await self._remove(folder)
+        await self._root.stop()
+        await self._forget(list(self._watchers))
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def detach(self) -> None:
+        """Let go of everything without ending any of it."""
+        if self._healing is not None:
+            self._healing.cancel()
+        await self._forget(list(self._watchers))
+        await self._root.disconnect()
+        self.pools.clear()
+
+    def _pool(self, key: str) -> Pool:
+        if key not in self.pools:
+            raise EngineError(f"there is no pool {key}")
+        return self.pools[key]
+
+    async def _bring_up(self, spec: PoolSpec, paths: GenerationPaths, *, fresh: bool, timeout_s: float) -> Pool:
+        if not self._root.alive:
+            await self._heal()
+        try:
+            launched = await bring_up(self._root, spec, paths, fresh=fresh, timeout_s=timeout_s, clock=self._clock)
+        except EngineError:
+            if self._root.alive:
+                raise
+            await self._heal()  # it died while it was asked
+            launched = await bring_up(self._root, spec, paths, fresh=fresh, timeout_s=timeout_s, clock=self._clock)
+        return self._register(spec, paths, launched.channel, launched.zygote.pid, launched.fresh)
+
+    def _register(
+        self, spec: PoolSpec, paths: GenerationPaths, channel: Channel | None, zygote_pid: int, fresh: bool
+    ) -> Pool:
+        known = self.pools.get(spec.key)
+        old = (*known.old_generations, known.generation) if known else ()
+        page = known.page if known else StatsPage(paths.page, writable=False)
+        pool = Pool(spec, paths.generation, addresses(spec, paths), zygote_pid, fresh, old, page=page)
+        self.pools[spec.key] = pool
+        if channel is not None:
+            watcher = asyncio.create_task(self._watch(pool, channel))
+            self._watchers[spec.key, paths.generation] = watcher
+        else:
+            self._zygote_died(pool)
+        return pool
+
+    async def _watch(self, pool: Pool, channel: Channel) -> None:
+        try:
+            while (message := await channel.receive()) is not None:
+                if message["kind"] in PoolEventKind:
+                    kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
+                    event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
+                    self.events.put_nowait(event)
+            self._zygote_died(pool)
+        finally:
+            await channel.close()
+
+    def _zygote_died(self, pool: Pool) -> None:
+        sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) died; its workers serve on"
+        event = PoolEvent(pool.key, PoolEventKind.ZYGOTE_DIED, None, pool.zygote_pid, sentence, pool.generation)
+        self.events.put_nowait(event)
+
+    async def _end(self, generations: Iterable[GenerationPaths], key: str, grace_s: float) -> None:
+        found = list(generations)
+        await self._forget([(key, paths.generation) for paths in found])
+        await asyncio.gather(*(end_generation(paths, grace_s=grace_s, clock=self._clock) for paths in found))
+
+    async def _forget(self, watched: list[tuple[str, int]]) -> None:
+        tasks = [self._watchers.pop(name) for name in watched if name in self._watchers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _adopt_pool(self, folder: Path) -> None:
+        spec = _read_spec(folder)
+        if spec is None or spec.key in self.pools:
+            return await self._remove(folder) if spec is None else None
+        async with self._locks[spec.key]:
+            living = []
+            for paths in generations_of(folder):
+                if paths.accepted.exists() and is_locked(paths.alive_lock):
+                    living.append(paths)
+                else:
+                    await end_generation(paths, grace_s=0, clock=self._clock)
+            try:
+                for paths in living:
+                    await self._adopt_generation(spec, paths)
+            except (OSError, ValueError):  # of another version: it cannot be read, so it cannot be run
+                await self._end(living, spec.key, 0)
+                living = []
+            if not living:
+                shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    async def _adopt_generation(self, spec: PoolSpec, paths: GenerationPaths) -> None:
+        identity = zygote_identity(paths)
+        channel = None
+        if is_locked(paths.zygote_lock):
+            with suppress(OSError):
+                channel = await Channel.connect(paths.control)
+        self._register(spec, paths, channel, identity[0].pid if identity else 0, bool(identity and identity[1]))
+
+    async def _remove(self, folder: Path) -> None:
+        for paths in generations_of(folder):
+            await end_generation(paths, grace_s=0, clock=self._clock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _root_died(self) -> None:
+        self._healing = asyncio.create_task(self._heal_and_tell())
+
+    async def _heal_and_tell(self) -> None:
+        with suppress(HitlessError):  # the next pool to start tries again, and says why it cannot
+            await self._heal()
+        if not self._root.alive:
+            return
+        sentence = f"the root zygote died and was started again (pid {self._root.pid}); no pool depends on it"
+        self.events.put_nowait(PoolEvent("", PoolEventKind.ROOT_RESTARTED, None, self._root.pid, sentence))
+
+    async def _heal(self) -> None:
+        async with self._locks[""]:
+            for pause_s in _HEAL_PAUSES_S:
+                if self._root.alive:
+                    return
+                await self._clock.sleep(pause_s)
+                root = RootZygote(self._folder, self._python, self._root_died)
+                try:
+                    await root.start()
+                except HitlessError:
+                    if pause_s == _HEAL_PAUSES_S[-1]:
+                        raise
+                else:
+                    self._root = root
+
+
+def _check_length(paths: GenerationPaths, spec: PoolSpec) -> None:
+    longest = str(GenerationPaths(paths.pool, 99).socket(spec.workers - 1))
+    if len(longest.encode()) > LONGEST_SOCKET_PATH:
+        raise EngineError(
+            f"the socket path {longest} is longer than {LONGEST_SOCKET_PATH} bytes",
+            hint="use a shorter runtime folder (XDG_RUNTIME_DIR)",
+        )
+
+
+def _read_spec(folder: Path) -> PoolSpec | None:
+    try:
+        return PoolSpec.from_json((folder / "spec.json").read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,130 @@
+"""One generation of a pool as found on disk and among the processes: who lives, and how it is ended.
+
+Truth comes from locks that the processes hold, never from a file alone; a pid is signalled only after its start time
+was compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.clock import Clock
+from hitless.errors import EngineError
+from hitless.worker.layout import Field, StatsPage
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.process import is_locked, signal_verified, start_time
+
+from .channel import Channel
+
+_KILL_LIMIT_S = 10.0
+_ZYGOTE_MARGIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process, told from a later one of the same pid by its start time."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """The process that has this pid now."""
+        return cls(pid, start_time(pid))
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> bool:
+        """False if that process is gone."""
+        return signal_verified(self.pid, self.started, number, group=group)
+
+
+def generations_of(pool: Path) -> list[GenerationPaths]:
+    """The generations whose folders exist, oldest first."""
+    numbers = sorted(int(folder.name[1:]) for folder in pool.glob("g*") if folder.name[1:].isdigit())
+    return [GenerationPaths(pool, number) for number in numbers]
+
+
+def zygote_identity(paths: GenerationPaths) -> tuple[ProcessId, bool] | None:
+    """What the zygote wrote of itself: process, and whether its workers are fresh processes."""
+    try:
+        written = json.loads(paths.zygote.read_text())
+        return ProcessId(int(written["pid"]), int(written["started"])), bool(written["fresh"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
+    """The workers that the stats page names; their pids may have passed to others since."""
+    try:
+        page = StatsPage(paths.page, writable=False)
+    except (OSError, ValueError):
+        return []
+    slots = [page.slot(page.slot_index(paths.generation, index)).tolist() for index in range(page.workers)]
+    page.close()
+    ours = [fields for fields in slots if fields[Field.GENERATION] == paths.generation and fields[Field.PID]]
+    return [ProcessId(fields[Field.PID], fields[Field.STARTED]) for fields in ours]
+
+
+async def end_generation(
+    paths: GenerationPaths, *, grace_s: float, clock: Clock, zygote: ProcessId | None = None
+) -> None:
+    """SIGTERM, grace, SIGKILL; returns when all its processes are dead and its folder is gone. Idempotent.
+
+    `zygote` is its process where the caller knows it, for a zygote that has not yet taken its locks. Raises EngineError
+    if something survives SIGKILL.
+    """
+    if zygote is not None:
+        zygote.signal(signal.SIGKILL, group=True)
+    if is_locked(paths.alive_lock):
+        await _ask_to_stop(paths, grace_s)
+        margin_s = _ZYGOTE_MARGIN_S if is_locked(paths.zygote_lock) else 0.0
+        if not await _all_dead(paths, grace_s + margin_s, clock):
+            await _kill(paths, clock)
+    shutil.rmtree(paths.folder, ignore_errors=True)
+
+
+async def _ask_to_stop(paths: GenerationPaths, grace_s: float) -> None:
+    if is_locked(paths.zygote_lock):
+        with suppress(OSError):
+            channel = await Channel.connect(paths.control)
+            channel.send({"op": "stop", "grace_s": grace_s})
+            # The greeting shows that the loop runs; what was sent after it is read before anything else is done.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(grace_s + _ZYGOTE_MARGIN_S, 5.0)):
+                    while await channel.receive() is not None:
+                        pass
+            await channel.close()
+            return
+    for worker in worker_processes(paths):
+        worker.signal(signal.SIGTERM)
+
+
+async def _kill(paths: GenerationPaths, clock: Clock) -> None:
+    end = clock.monotonic() + _KILL_LIMIT_S
+    while clock.monotonic() < end:
+        identity = zygote_identity(paths)
+        if identity is not None:
+            identity[0].signal(signal.SIGKILL)  # first, or it would replace the workers
+        for worker in worker_processes(paths):
+            worker.signal(signal.SIGKILL, group=True)
+        if await _all_dead(paths, 0.2, clock):
+            return
+    raise EngineError(
+        f"processes of {paths.folder} survive SIGKILL", hint="look for processes in state D: a disk or network stands"
+    )
+
+
+async def _all_dead(paths: GenerationPaths, within_s: float, clock: Clock) -> bool:
+    end = clock.monotonic() + within_s
+    pause_s = 0.002
+    while is_locked(paths.alive_lock):
+        if clock.monotonic() >= end:
+            return False
+        await clock.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.05)
+    return True

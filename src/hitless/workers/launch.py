@@ -1,0 +1,164 @@
+"""Brings up one generation of a pool, or says in one sentence why the candidate failed.
+
+Ready means: every worker said so, and answers a probe on its socket. Invariant: whatever goes wrong, cancellation
+included, nothing of the generation is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import Clock
+from hitless.errors import CandidateFailedError
+from hitless.worker.crash import cause
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.spec import PoolSpec
+from hitless.worker.zygote import DUMP_SIGNAL
+
+from .channel import Channel
+from .generation import ProcessId, end_generation
+from .probe import probe
+from .root import RootZygote
+
+_MOST_LINES = 20
+_LAST_WORD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A generation that is up: its zygote and the connection to it."""
+
+    zygote: ProcessId
+    channel: Channel
+    fresh: bool
+
+
+class _Unsafe(Exception):
+    """Forking after the import is unsafe; the message says why."""
+
+
+async def bring_up(
+    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, *, fresh: bool, timeout_s: float, clock: Clock
+) -> Launched:
+    """Start the generation whose pool folder is prepared. Raises CandidateFailedError, EngineError."""
+    end = asyncio.get_running_loop().time() + timeout_s
+    if not fresh:
+        try:
+            return await _attempt(root, spec, paths, False, end, timeout_s, clock)
+        except _Unsafe:
+            pass
+    return await _attempt(root, spec, paths, True, end, timeout_s, clock)
+
+
+async def _attempt(
+    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, fresh: bool, end: float, timeout_s: float, clock: Clock
+) -> Launched:
+    paths.folder.mkdir(mode=0o700)
+    spawning = asyncio.create_task(root.spawn(paths.pool, paths.generation, fresh=fresh))
+    zygote: ProcessId | None = None
+    channel: Channel | None = None
+    log = Path(spec.log_dir) / "zygote.log"
+    log_start = _size(log)
+    try:
+        zygote = ProcessId.of(await asyncio.shield(spawning))
+        try:
+            async with asyncio.timeout_at(end):
+                channel = await _connect(paths)
+                if channel is None or not await _until_ready(channel):
+                    raise await _why_it_ended(root, spec, paths, zygote, log, log_start)
+                await _probe_all(spec, paths, max(end - asyncio.get_running_loop().time(), 0.1))
+        except TimeoutError:
+            raise await _why_it_hangs(spec, zygote, timeout_s, log, log_start) from None
+        paths.accepted.touch(mode=0o600)
+        return Launched(zygote, channel, fresh)
+    except BaseException:
+        if zygote is None:  # cancelled while the fork was under way: it must not be forgotten
+            pids = await asyncio.gather(spawning, return_exceptions=True)
+            zygote = ProcessId.of(pids[0]) if isinstance(pids[0], int) else None
+        if channel is not None:
+            await channel.close()
+        await end_generation(paths, grace_s=0, clock=clock, zygote=zygote)
+        raise
+
+
+async def _connect(paths: GenerationPaths) -> Channel | None:
+    try:
+        return await Channel.connect(paths.control)
+    except OSError:
+        return None
+
+
+async def _until_ready(channel: Channel) -> bool:
+    while (message := await channel.receive()) is not None:
+        if message["kind"] == "ready" or message.get("ready"):
+            return True
+    return False
+
+
+async def _probe_all(spec: PoolSpec, paths: GenerationPaths, timeout_s: float) -> None:
+    found = await asyncio.gather(*(probe(paths.socket(index), timeout_s) for index in range(spec.workers)))
+    for index, problem in enumerate(found):
+        if problem is not None:
+            raise CandidateFailedError(f"worker {index} of {spec.title} said it was ready, but a probe says: {problem}")
+
+
+async def _why_it_ended(
+    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, zygote: ProcessId, log: Path, log_start: int
+) -> Exception:
+    try:
+        outcome: dict[str, Any] = json.loads(paths.outcome.read_text())
+    except (OSError, ValueError):
+        outcome = {}
+    if outcome.get("unsafe"):
+        return _Unsafe(outcome["unsafe"])
+    failure = outcome.get("failure")
+    hint = f"the whole output is in {log}"
+    if failure:
+        lines = [line.rstrip("\n") for line in failure["stackTrace"]]
+        reason = f"{failure['errorType']}: {failure['errorMessage']}"
+        return CandidateFailedError(
+            f"{spec.title} cannot start: {reason}", hint=hint, details={"lines": [*lines[-_MOST_LINES:], reason]}
+        )
+    status = None
+    for _ in range(50):  # the root zygote's word may come a moment after the end of the connection
+        status = root.exit_status(zygote.pid)
+        if status is not None or not root.alive:
+            break
+        await asyncio.sleep(_LAST_WORD_S / 50)
+    how = cause(status) if status is not None else "ended"
+    return CandidateFailedError(
+        f"{spec.title} cannot start: its process {how} while the handler was imported",
+        hint=hint,
+        details={"lines": _tail(log, log_start)},
+    )
+
+
+async def _why_it_hangs(spec: PoolSpec, zygote: ProcessId, timeout_s: float, log: Path, log_start: int) -> Exception:
+    before = _size(log)
+    if zygote.signal(DUMP_SIGNAL):
+        for _ in range(25):
+            await asyncio.sleep(0.02)
+            if _size(log) > before:
+                break
+    return CandidateFailedError(
+        f"{spec.title} was not ready within {timeout_s:g} s",
+        hint=f"details show where it was; the whole output is in {log}",
+        details={"lines": _tail(log, log_start)},
+    )
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _tail(log: Path, start: int) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(start)
+            return file.read(1 << 20).decode("utf-8", "replace").splitlines()[-_MOST_LINES:]
+    except OSError:
+        return []

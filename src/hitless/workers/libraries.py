@@ -1,0 +1,37 @@
+"""What a handler may import besides its artifact and the standard library: what Lambda's Python runtime ships.
+
+By name, out of the environment that hitless itself runs in; nothing else of that environment is visible to a handler.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from hitless.worker.environment import HIDDEN
+
+RUNTIME_LIBRARIES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
+
+
+def runtime_libraries() -> dict[str, str]:
+    """Top-level name → the folder that it is imported from, for those that are installed."""
+    return {name: folder for name in RUNTIME_LIBRARIES if (folder := _folder(name))}
+
+
+def own_paths() -> list[str]:
+    """The entries of `sys.path` that a worker process itself needs: hitless, httptools, setproctitle."""
+    return list(dict.fromkeys(folder for name in HIDDEN if (folder := _folder(name))))
+
+
+def base_python() -> str:
+    """The interpreter that this virtual environment was made of: without the environment's packages."""
+    return str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _folder(name: str) -> str | None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    return str(origin.parent.parent if origin.name.startswith("__init__.") else origin.parent)

@@ -1,0 +1,146 @@
+"""The daemon's hold on the root zygote: finds a living one or starts it, notices its death, asks it for zygotes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hitless.errors import EngineError
+from hitless.worker.environment import INHERITED
+from hitless.worker.process import is_locked
+from hitless.worker.root import VERSION
+
+from .channel import Channel
+from .libraries import own_paths, runtime_libraries
+
+_BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
+_BOOT += "from hitless.worker.root import main; main(sys.argv[1], paths)"
+_START_TIMEOUT_S = 20.0
+
+
+class RootZygote:
+    """One connection to it. `on_death` is called once when the process behind the connection is gone."""
+
+    def __init__(self, folder: Path, python: str, on_death: Callable[[], None]) -> None:
+        self._folder = folder
+        self._python = python
+        self._on_death = on_death
+        self._channel: Channel | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._asking = asyncio.Lock()
+        self._deaths: dict[int, int] = {}
+        self.pid = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection stands."""
+        return self._listening is not None and not self._listening.done()
+
+    async def start(self) -> None:
+        """Connect to a living root zygote of this version, or start one. Raises EngineError."""
+        if is_locked(self._folder / "root.lock") and await self._connect():
+            return
+        await self._launch()
+        if not await self._connect():
+            raise EngineError("the root zygote was started but does not answer", hint=self._hint())
+
+    async def spawn(self, pool: Path, generation: int, *, fresh: bool) -> int:
+        """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
+        message = {"op": "spawn", "pool": str(pool), "generation": generation, "fresh": fresh}
+        answer = await self._ask(message)
+        if answer is None or "pid" not in answer:
+            reason = (answer or {}).get("error", "it died")
+            raise EngineError(f"the root zygote could not start a zygote: {reason}", hint=self._hint())
+        return int(answer["pid"])
+
+    def exit_status(self, pid: int) -> int | None:
+        """How a zygote that this connection asked for ended (a wait status), if it was told."""
+        return self._deaths.pop(pid, None)
+
+    async def stop(self) -> None:
+        """End the process; the pools' zygotes live on."""
+        self._on_death = _ignore
+        if self._channel is not None and self.alive:
+            self._channel.send({"op": "stop"})
+            if self._listening is not None:
+                await asyncio.wait([self._listening], timeout=5)
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Let go of it without ending it."""
+        self._on_death = _ignore
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        async with self._asking:
+            if self._channel is None or not self.alive:
+                return None
+            self._channel.send(message)
+            return await self._answers.get()
+
+    async def _connect(self) -> bool:
+        try:
+            channel = await Channel.connect(self._folder / "root.sock")
+        except OSError:
+            return False
+        channel.send({"op": "hello"})
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                hello = await channel.receive()
+        except TimeoutError:
+            hello = None
+        if hello is None or hello.get("version") != VERSION:
+            channel.send({"op": "stop"})
+            await channel.receive()
+            await channel.close()
+            return False
+        self.pid = int(hello["pid"])
+        self._channel = channel
+        self._listening = asyncio.create_task(self._listen(channel))
+        return True
+
+    async def _listen(self, channel: Channel) -> None:
+        while (message := await channel.receive()) is not None:
+            if "died" in message:
+                self._deaths[message["died"]] = message["status"]
+            else:
+                self._answers.put_nowait(message)
+        self._answers.put_nowait(None)
+        asyncio.get_running_loop().call_soon(self._on_death)
+
+    async def _launch(self) -> None:
+        settings = json.dumps({"folder": str(self._folder), "libraries": runtime_libraries()})
+        flags = ("-I", "-S", "-X", "utf8")
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        with (self._folder / "root.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                self._python, *flags, "-c", _BOOT, settings, json.dumps(own_paths()),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, env=environment, cwd="/",
+            )  # fmt: skip
+            try:
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    status = await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                status = -9
+        if status != 0:
+            raise EngineError(f"the root zygote did not start (status {status})", hint=self._hint())
+
+    def _hint(self) -> str:
+        return f"its output is in {self._folder / 'root.log'}"
+
+
+def _ignore() -> None:
+    """The end was asked for."""

@@ -1,0 +1,125 @@
+"""What a pool's stats page says: counts, latency, who is busy. Read without a system call, and without the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hitless.worker.layout import BUCKETS, BUCKETS_AT, Field, State, StatsPage, bucket_bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Latencies in log-linear buckets of microseconds (width at most 6.25 %): `layout.bucket_of`."""
+
+    buckets: tuple[int, ...]
+    sum_us: int
+
+    @property
+    def count(self) -> int:
+        """How many latencies."""
+        return sum(self.buckets)
+
+    @property
+    def mean_us(self) -> float:
+        """Their mean, 0 when there is none."""
+        count = self.count
+        return self.sum_us / count if count else 0.0
+
+    def percentile_us(self, percent: float) -> float | None:
+        """The latency that so many per cent do not exceed (a bucket's middle); None when there is none."""
+        count = self.count
+        if not count:
+            return None
+        wanted = max(count * percent / 100, 1)
+        seen = 0
+        for index, number in enumerate(self.buckets):
+            seen += number
+            if seen >= wanted:
+                low, high = bucket_bounds(index)
+                return (low + high) / 2
+        return None
+
+    def __add__(self, other: Histogram) -> Histogram:
+        pairs = zip(self.buckets, other.buckets, strict=True)
+        return Histogram(tuple(a + b for a, b in pairs), self.sum_us + other.sum_us)
+
+    def __sub__(self, earlier: Histogram) -> Histogram:
+        """What came in since an earlier reading of the same page."""
+        pairs = zip(self.buckets, earlier.buckets, strict=True)
+        return Histogram(tuple(a - b for a, b in pairs), self.sum_us - earlier.sum_us)
+
+
+EMPTY: Final = Histogram((0,) * BUCKETS, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """One worker now. `busy_s` is how long it has had its request in hand, None when idle."""
+
+    index: int
+    generation: int
+    pid: int
+    started: int
+    state: State
+    busy_s: float | None
+    restarts: int
+
+    @property
+    def busy(self) -> bool:
+        """Has a request in hand."""
+        return self.busy_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A pool's counts since it was made, over all its generations. Counters only grow.
+
+    `requests` are those that a worker lived to answer, the guard's refusals among them; `by_class` maps 2 to 2xx …;
+    `errors` are answers 502 because the handler raised or returned something malformed.
+    """
+
+    workers: tuple[WorkerStats, ...]
+    requests: int
+    by_class: dict[int, int]
+    errors: int
+    refused: int
+    restarts: int
+    timeouts: int
+    latency: Histogram
+
+    @property
+    def failed(self) -> int:
+        """Answers 5xx."""
+        return self.by_class[5]
+
+
+def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
+    """The page as it stands; `workers` are those of `generation` only. `now_ns`: CLOCK_MONOTONIC."""
+    slots = [page.slot(index).tolist() for index in range(2 * page.workers)]
+    total = [sum(column) for column in zip(*slots, strict=True)]
+    workers = []
+    for index in range(page.workers):
+        fields = slots[page.slot_index(generation, index)]
+        busy = fields[Field.BUSY_SINCE]
+        workers.append(
+            WorkerStats(
+                index=index,
+                generation=fields[Field.GENERATION],
+                pid=fields[Field.PID],
+                started=fields[Field.STARTED],
+                state=State(fields[Field.STATE]),
+                busy_s=max(now_ns - busy, 0) / 1e9 if busy else None,
+                restarts=fields[Field.RESTARTS],
+            )
+        )
+    return PoolStats(
+        workers=tuple(workers),
+        requests=total[Field.REQUESTS],
+        by_class={number: total[Field.CLASS_1XX - 1 + number] for number in range(1, 6)},
+        errors=total[Field.ERRORS],
+        refused=total[Field.REFUSED],
+        restarts=total[Field.RESTARTS],
+        timeouts=total[Field.TIMEOUTS],
+        latency=Histogram(tuple(total[BUCKETS_AT : BUCKETS_AT + BUCKETS]), total[Field.LATENCY_SUM_US]),
+    )
