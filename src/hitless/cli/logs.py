@@ -43,8 +43,12 @@ def register(app: typer.Typer) -> None:
             return
         ends = {path: path.stat().st_size for each in folders for path in each.glob("*.log")}
         for _, _, line in lines[-limit:]:
-            ctx.show(line, lambda line=line: line)
+            _show(ctx, line)
         _follow(ctx, folder, function, ends)
+
+
+def _show(ctx: Context, line: str) -> None:
+    ctx.show(line, lambda: line)
 
 
 def _live(ctx: Context) -> int:
@@ -88,5 +92,5 @@ def _follow(ctx: Context, folder: Path, function: str | None, ends: dict[Path, i
                     whole = file.read(size - start).rpartition(b"\n")[0] + b"\n"
                 ends[path] = start + len(whole)
                 for line in whole.decode("utf-8", "replace").splitlines():
-                    ctx.show(line, lambda line=line: line)
+                    _show(ctx, line)
         time.sleep(FOLLOW_EVERY_S)

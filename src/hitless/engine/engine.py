@@ -125,6 +125,10 @@ class Engine:
                     self.abort(stage)
                 except ConflictError:
                     continue
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until every rollout has ended, its cleaning up included."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- what is known ------------------------------------------------------------------------------------------------

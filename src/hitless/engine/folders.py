@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
+from hitless.gateway.guardian import is_alive as haproxy_is_alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,11 @@ class Folders:
 
     def remains(self) -> bool:
         """Whether anything of an engine still runs here, its daemon or only the parts that outlive it."""
-        return self.engine_is_alive() or any(is_locked(path) for path in self.run.rglob("*.lock"))
+        return (
+            self.engine_is_alive()
+            or any(is_locked(path) for path in self.run.rglob("*.lock"))
+            or haproxy_is_alive(str(self.run / "gw"))
+        )
 
 
 def is_locked(path: Path) -> bool:

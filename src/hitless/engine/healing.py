@@ -12,6 +12,7 @@ from typing import Protocol
 
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.gateway.gateway import GatewayEvent
 from hitless.rollout.pools import RETIRE_GRACE_S
 from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.pool import Pool
@@ -27,10 +28,10 @@ class Fleet(Protocol):
 
 
 class GatewayEvents(Protocol):
-    """Sentences about the gateway's own healing."""
+    """What the gateway's side tells of its own healing."""
 
     @property
-    def events(self) -> asyncio.Queue[str]: ...
+    def events(self) -> asyncio.Queue[GatewayEvent]: ...
 
 
 async def heal_workers(engine: Engine, fleet: Fleet) -> None:
@@ -61,4 +62,4 @@ async def _replace(engine: Engine, fleet: Fleet, key: str) -> None:
 async def tell_gateway(engine: Engine, gateway: GatewayEvents) -> None:
     """Pass on what the gateway's side did."""
     while True:
-        engine.say(await gateway.events.get())
+        engine.say((await gateway.events.get()).sentence)

@@ -71,6 +71,7 @@ def _function(engine: Engine, function: Function, release: int, key: str | None)
                 "latency_ms": None}  # fmt: skip
     stats = pool.stats()
     latency = stats.latency
+    p50_us, p99_us = latency.percentile_us(50), latency.percentile_us(99)
     return {
         "name": function.name,
         "release": release,
@@ -78,12 +79,9 @@ def _function(engine: Engine, function: Function, release: int, key: str | None)
         "restarts": stats.restarts,
         "requests": stats.requests,
         "failed": stats.failed,
-        "latency_ms": {
-            "p50": round(latency.percentile_us(50) / 1000, 3),
-            "p99": round(latency.percentile_us(99) / 1000, 3),
-        }
-        if latency.count
-        else None,
+        "latency_ms": None
+        if p50_us is None or p99_us is None
+        else {"p50": round(p50_us / 1000, 3), "p99": round(p99_us / 1000, 3)},
     }
 
 

@@ -236,12 +236,12 @@ class Rollout:
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Await the work, or leave it (cancelled and ended) as soon as somebody stops the rollout."""
-        if self._stop is None:
-            self._stop = asyncio.get_running_loop().create_future()
+        stop = self._stop = self._stop or asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
-        await asyncio.wait({task, self._stop}, return_when=asyncio.FIRST_COMPLETED)
-        if self._stop.done() and not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            raise self._stop.result()
-        task.result()
+        stop.add_done_callback(lambda _: task.cancel())
+        try:
+            await task
+        except asyncio.CancelledError:
+            if stop.done():
+                raise stop.result() from None
+            raise

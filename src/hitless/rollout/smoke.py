@@ -70,6 +70,6 @@ def _send(request: SmokeRequest, worker: Path, timeout_s: float) -> tuple[int | 
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer ({error or type(error).__name__})", b""
+        return f"no answer ({type(error).__name__}: {error})", b""
     finally:
         connection.close()

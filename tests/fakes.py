@@ -1,0 +1,140 @@
+"""Stand-ins for the parts that a rollout drives. They keep a diary, so that tests can read the order of what was done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hitless.errors import CandidateFailedError
+from hitless.gateway.counts import PoolCounts
+from hitless.gateway.state import GatewayState
+from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.service.model import AlarmSettings, Function, Route, SmokeRequest, StageSettings
+from hitless.service.strategy import Strategy, parse
+from hitless.worker.spec import PoolSpec
+
+
+class FakeClock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, 6, 0, tzinfo=UTC) + timedelta(seconds=self.elapsed_s)
+
+    async def sleep(self, seconds: float) -> None:
+        self.elapsed_s += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class FakeWorker:
+    index: int
+    name: str
+    socket: Path
+
+
+@dataclass(frozen=True)
+class FakePool:
+    """What ReleasePools reads of a pool."""
+
+    key: str
+    spec: PoolSpec
+    generation: int
+    workers: tuple[FakeWorker, ...]
+
+
+@dataclass
+class FakeWorkers:
+    """Pools that are ready at once, unless `fails` names their function or `hold` keeps them waiting."""
+
+    diary: list[str]
+    fails: dict[str, str] = field(default_factory=dict)
+    hold: asyncio.Event | None = None
+    running: dict[str, FakePool] = field(default_factory=dict)
+
+    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> FakePool:
+        self.diary.append(f"start {spec.function} r{spec.release}")
+        if self.hold is not None:
+            await self.hold.wait()
+        if reason := self.fails.get(spec.function):
+            raise CandidateFailedError(reason)
+        workers = tuple(
+            FakeWorker(index, f"w{index}", Path(f"/run/{spec.key}/w{index}.sock")) for index in range(spec.workers)
+        )
+        self.running[spec.key] = FakePool(spec.key, spec, 1, workers)
+        return self.running[spec.key]
+
+    async def stop_pool(self, key: str, *, grace_s: float) -> None:
+        self.diary.append(f"stop {key}")
+        self.running.pop(key, None)
+
+
+@dataclass
+class FakeGateway:
+    """Holds the state that was applied, and tells each change in the diary."""
+
+    diary: list[str]
+    state: GatewayState
+    requests: dict[str, PoolCounts] = field(default_factory=dict)
+    on_apply: Callable[[GatewayState], None] | None = None
+
+    async def apply(self, new: GatewayState) -> None:
+        for stage in new.stages:
+            if stage != self.state.stage(stage.stage):
+                self.diary.append(f"{stage.stage} → {stage.live}:{stage.candidate}:{stage.weight}")
+        for pool in new.pools:
+            if pool.servers != self.state.pool(pool.name).servers:
+                self.diary.append(f"{pool.name} has {len(pool.servers)} servers")
+        if new.routes != self.state.routes:
+            self.diary.append(f"routes of {', '.join(sorted(new.release_keys())) or 'nothing'}")
+        self.state = new
+        if self.on_apply:
+            self.on_apply(new)
+
+    async def drained(self, pool: str, *, deadline_s: float) -> bool:
+        self.diary.append(f"drain {pool}")
+        return True
+
+    async def counts(self) -> Mapping[str, PoolCounts]:
+        return self.requests
+
+
+class FakeArtifacts:
+    """Artifacts that are always there."""
+
+    def __init__(self) -> None:
+        self.pruned: list[set[str]] = []
+
+    def unpack(self, digest: str) -> Path:
+        return Path("/artifacts") / digest
+
+    def prune(self, keep: set[str]) -> list[str]:
+        self.pruned.append(keep)
+        return []
+
+
+def release_document(
+    *functions: str,
+    strategy: str = "AllAtOnce",
+    digest: str = "sha256:1",
+    smoke: tuple[SmokeRequest, ...] = (),
+    service: str = "shop",
+) -> ReleaseDocument:
+    """A release of a service with one route a function."""
+    names = functions or ("api",)
+    kind: Strategy = parse(strategy)
+    return ReleaseDocument(
+        service=service,
+        region="eu-central-1",
+        functions=tuple(Function(name, f"handlers.{name}", routes=(Route("GET", f"/{name}"),)) for name in names),
+        artifacts={name: ArtifactRef(digest, False) for name in names},
+        settings=StageSettings("dev", "dev", strategy=kind, smoke=smoke, alarms=AlarmSettings(1, 20)),
+    )
