@@ -1,0 +1,166 @@
+"""Real uv installs wheels made on the spot, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hitless.artifact import ArtifactStore, BuildResult, build
+from hitless.artifact.target import Host
+from hitless.artifact.uv import Uv
+from hitless.errors import BuildError
+from hitless.service.model import Service
+from tests.component.artifact_support import HERE, a_function, a_service, files_below, make_wheel, zip_names
+
+pytestmark = pytest.mark.component
+
+OFFLINE = "--no-index\n--find-links wheels\n"
+
+
+@pytest.fixture
+def uv(tmp_path: Path) -> Uv:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
+    return Uv({**kept, "UV_CACHE_DIR": str(tmp_path / "uv-cache")})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "data" / "artifacts")
+
+
+def built(service: Service, store: ArtifactStore, uv: Uv, host: Host = HERE) -> BuildResult:
+    return build(service, store, say=lambda _: None, installer=uv, host=host)
+
+
+def dep_wheel(folder: Path) -> None:
+    files = {"dep/__init__.py": "def main(): ...\n", "dep/data.txt": "x"}
+    make_wheel(folder / "wheels", "dep", "1.0", files, script="dep-tool = dep:main")
+
+
+def test_traces_of_the_installation_are_left_out_and_the_record_agrees(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    dep_wheel(folder)
+    service = a_service(folder, requirements=f"{OFFLINE}dep==1.0\n", patterns=("!**", "src/**"))
+    result = built(service, store, uv)
+    zipped = store.zip_path(result.by_function["api"].digest)
+    info = "dep-1.0.dist-info"
+    assert zip_names(zipped) == [
+        *[f"{info}/METADATA", f"{info}/RECORD", f"{info}/WHEEL", f"{info}/entry_points.txt"],
+        *["dep/__init__.py", "dep/data.txt", "src/handlers.py"],
+    ]
+    with zipfile.ZipFile(zipped) as opened:
+        record = opened.read(f"{info}/RECORD").decode()
+    recorded = sorted(line.split(",")[0] for line in record.splitlines())
+    assert recorded == [name for name in zip_names(zipped) if not name.startswith("src/")]
+    assert str(tmp_path) not in record
+    assert result.warnings == ()
+
+
+def test_the_same_requirements_give_the_same_bytes_in_another_place(tmp_path: Path, uv: Uv) -> None:
+    digests = set[str]()
+    for place, umask in (("one", 0o022), ("another/place", 0o077)):
+        before = os.umask(umask)
+        try:
+            dep_wheel(tmp_path / place)
+            service = a_service(tmp_path / place, requirements=f"{OFFLINE}dep==1.0\n", patterns=("!wheels/**",))
+            store = ArtifactStore(tmp_path / f"data {place}" / "artifacts")
+            digests.add(built(service, store, uv).by_function["api"].digest)
+        finally:
+            os.umask(before)
+    assert len(digests) == 1
+
+
+def test_a_dependency_that_is_brought_in_unlisted_is_named(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    folder = tmp_path / "s"
+    make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": ""}, requires=["brought-in"])
+    make_wheel(folder / "wheels", "brought_in", "2.0", {"brought_in.py": ""})
+    loose = built(a_service(folder, requirements=f"{OFFLINE}dep==1.0\n"), store, uv)
+    assert "does not pin brought-in," in loose.warnings[0]
+    pinned = built(a_service(folder, requirements=f"{OFFLINE}dep==1.0\nbrought-in==2.0\n"), store, uv)
+    assert pinned.warnings == ()
+
+
+def test_hashes_are_checked(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    folder = tmp_path / "s"
+    dep_wheel(folder)
+    service = a_service(folder, requirements=f"{OFFLINE}dep==1.0 \\\n    --hash=sha256:{'1' * 64}\n")
+    with pytest.raises(BuildError, match=r"requirements\.txt:3 \(dep\)"):
+        built(service, store, uv)
+    assert files_below(store.root) == ["lock"]
+
+
+def test_what_cannot_be_resolved_is_named_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    (tmp_path / "s" / "wheels").mkdir(parents=True)
+    service = a_service(tmp_path / "s", requirements=f"{OFFLINE}no-such-package==1.0\n")
+    with pytest.raises(
+        BuildError, match=r"requirements\.txt:3 \(no-such-package\): cannot be installed for"
+    ) as refused:
+        built(service, store, uv)
+    assert "no-such-package was not found" in refused.value.message
+    assert refused.value.hint
+
+
+def test_a_dependency_without_a_wheel_for_the_declared_platform_runs_here_only(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    here = Host.here()
+    if (here.system, here.glibc) == ("Linux", None) or here.system != "Linux":
+        pytest.skip("the wheel is made for Linux with glibc")
+    folder = tmp_path / "s"
+    machine, other = ("x86_64", "arm64") if here.architecture == "x86_64" else ("aarch64", "x86_64")
+    tag = f"cp3{sys.version_info.minor}-cp3{sys.version_info.minor}-manylinux_2_17_{machine}"
+    make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": ""}, tag=tag)
+    functions = [a_function(architecture=other)]
+    service = a_service(folder, functions=functions, requirements=f"{OFFLINE}dep==1.0\n")
+    result = built(service, store, uv, here)
+    assert result.by_function["api"].local
+    assert dict(result.portable) == {}
+    assert "dep" in result.warnings[1]
+    assert "cannot be promoted" in result.warnings[1]
+
+
+def test_both_artifacts_are_built_where_both_platforms_have_wheels(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    declared_minor = sys.version_info.minor + 1
+    for minor in (sys.version_info.minor, declared_minor):
+        tag = f"cp3{minor}-cp3{minor}-manylinux_2_17_{Host.here().target.architecture.replace('arm64', 'aarch64')}"
+        make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": f"FOR = {minor}\n"}, tag=tag)
+    if Host.here().glibc is None:
+        pytest.skip("the wheels are made for Linux with glibc")
+    functions = [a_function(runtime=f"python3.{declared_minor}", architecture=Host.here().architecture)]
+    service = a_service(folder, functions=functions, requirements=f"{OFFLINE}dep==1.0\n")
+    result = built(service, store, uv, Host.here())
+    told = {}
+    for kind, artifact in (("here", result.by_function["api"]), ("portable", result.portable["api"])):
+        with zipfile.ZipFile(store.zip_path(artifact.digest)) as opened:
+            told[kind] = opened.read("dep.py").decode()
+    assert told == {"here": f"FOR = {sys.version_info.minor}\n", "portable": f"FOR = {declared_minor}\n"}
+
+
+def test_an_index_out_of_reach_is_told_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    quick = Uv({**uv.environ, "UV_HTTP_RETRIES": "0"})
+    text = "--index-url http://me:hunter2@127.0.0.1:9/simple\ndep==1.0\n"
+    with pytest.raises(BuildError, match="the package index cannot be reached") as refused:
+        built(a_service(tmp_path / "s", requirements=text), store, quick)
+    assert "hunter2" not in json.dumps(refused.value.to_json())
+
+
+def test_settings_in_the_users_environment_cannot_bend_the_installation(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    dep_wheel(folder)
+    service = a_service(folder, requirements=f"{OFFLINE}dep==1.0\n")
+    bent = {"UV_COMPILE_BYTECODE": "1", "UV_LINK_MODE": "symlink", "UV_SYSTEM_PYTHON": "1", "VIRTUAL_ENV": "/nowhere"}
+    first = built(service, store, uv).by_function["api"]
+    other = built(service, ArtifactStore(tmp_path / "other" / "artifacts"), Uv({**uv.environ, **bent}))
+    assert other.by_function["api"].digest == first.digest
