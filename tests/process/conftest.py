@@ -1,0 +1,117 @@
+"""A whole service on real parts for the process tests: started by the command, as a user would, ended without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.engine.folders import Folders
+from tests.support import eventually
+
+SERVICES = Path(__file__).parents[1] / "services"
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    exit_code: int
+    document: Any
+    stderr: str
+
+
+@dataclass
+class Site:
+    """A copy of a test service with an engine's data folder of its own."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+
+    @property
+    def folders(self) -> Folders:
+        return Folders.of(self.folder / ".hitless", os.environ)
+
+    def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60) -> Ran:
+        """Run a verb with --json; fails where it does not end with `exit_code` (None: any)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "hitless", *words, "--json", "--service-dir", str(self.folder)],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, **self.environ},
+        )
+        assert exit_code in (None, done.returncode), f"hitless {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Ran(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
+
+    def up(self, *words: str) -> Any:
+        """The engine runs and `url` is the dev stage's."""
+        status = self.hitless("up", "--detach", *words).document
+        self.url = next(stage["url"] for stage in status["stages"] if stage["stage"] == "dev")
+        return status
+
+    def status(self) -> Any:
+        return self.hitless("status").document
+
+    def stage(self, name: str = "dev") -> Any:
+        return next(stage for stage in self.status()["stages"] if stage["stage"] == name)
+
+    def edit(self, old: str, new: str, file: str = "handlers.py") -> None:
+        """Change the service's code."""
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def touch(self, text: str) -> None:
+        """A change that makes another release of the same behaviour."""
+        (self.folder / "marker.txt").write_text(text)
+
+    def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, str], Any]:
+        """One request on a connection of its own: status, headers in lower case, JSON body."""
+        request = urllib.request.Request(self.url + path, data=body, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as response:
+                return response.status, {k.lower(): v for k, v in response.headers.items()}, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, {k.lower(): v for k, v in error.headers.items()}, json.load(error)
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL a process of this engine's."""
+        os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Everything ends; fails where a process of the engine's outlives it."""
+        self.hitless("down", "--force", exit_code=None)
+        eventually(lambda: not self.folders.remains(), what="every process of the engine has ended")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """The plain test service, not started."""
+    folder = tmp_path / "plain"
+    shutil.copytree(SERVICES / "plain", folder)
+    place = Site(folder)
+    yield place
+    place.end()
+
+
+@pytest.fixture
+def running(site: Site) -> Site:
+    """The plain test service, up."""
+    site.up()
+    return site

@@ -1,0 +1,138 @@
+"""A service's whole life by the command line: up, requests, deploy, broken deploys, rollback, logs, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+
+from tests.process.conftest import Site
+
+pytestmark = pytest.mark.process
+
+
+def test_a_service_lives_from_up_to_down(site: Site) -> None:
+    status = site.up()
+    assert status["stages"][0]["live"]["release"] == 1
+    assert site.get("/fast")[2] == {"release": "1", "function_version": "1"}
+    assert site.get("/fast")[1]["x-hitless-release"] == "1"
+
+    site.touch("two")
+    deployed = site.hitless("deploy", "--message", "second").document
+    assert (deployed["outcome"], deployed["release"], deployed["live"]["failed"]) == ("live", 2, 0)
+    assert site.get("/release")[2]["release"] == "2"
+    assert site.hitless("deploy").document["outcome"] == "unchanged"
+
+    back = site.hitless("rollback").document
+    assert (back["outcome"], back["release"]) == ("live", 1)
+    assert site.get("/fast")[2]["release"] == "1"
+
+    listed = site.hitless("releases").document
+    assert [(row["release"], row["live"], row["message"]) for row in listed] == [
+        (2, False, "second"),
+        (1, True, "first release"),
+    ]
+    assert any("release 2 is live" in event["sentence"] for event in site.hitless("events").document)
+
+    assert site.hitless("down").document == {"stopped": True}
+    assert not site.folders.remains()
+    assert site.hitless("status", exit_code=5).document["error"]["code"] == "engine_not_running"
+
+
+def test_up_again_after_down_serves_the_release_that_was_live(site: Site) -> None:
+    site.up()
+    site.touch("two")
+    site.hitless("deploy")
+    site.hitless("down")
+    site.up()
+    assert site.get("/fast")[2]["release"] == "2"
+
+
+def test_up_is_harmless_where_an_engine_runs(running: Site) -> None:
+    before = running.status()
+    after = running.up()
+    assert after["engine"]["pid"] == before["engine"]["pid"]
+    assert [stage["url"] for stage in after["stages"]] == [stage["url"] for stage in before["stages"]]
+    assert running.stage()["live"]["release"] == 1
+
+
+def test_a_release_that_cannot_be_imported_is_rolled_back_and_never_seen(running: Site) -> None:
+    running.edit("import json", "import json\nimport not_there")
+    ran = running.hitless("deploy", exit_code=3)
+    assert ran.document["outcome"] == "rolled_back"
+    assert "not_there" in ran.document["reason"]
+    assert ran.document["candidate"]["requests"] == 0
+    assert "error: " in ran.stderr
+    assert "hint: " in ran.stderr
+    assert running.get("/fast")[2]["release"] == "1"
+    assert running.stage()["candidate"] is None
+
+
+def test_a_release_whose_smoke_request_fails_is_rolled_back(running: Site) -> None:
+    running.edit("case _:", 'case "/fast":\n            raise ValueError("smoke")\n        case _:')
+    ran = running.hitless("deploy", exit_code=3)
+    assert "smoke request GET /fast: 502 instead of 200" in ran.document["reason"]
+    assert running.get("/fast")[0] == 200
+
+
+def test_a_release_that_is_never_ready_is_rolled_back(running: Site) -> None:
+    running.edit("import time\n", "import time\ntime.sleep(30)\n")
+    ran = running.hitless("deploy", exit_code=3)
+    assert "not ready" in ran.document["reason"]
+    assert running.get("/fast")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "message"),
+    [
+        ("raise", 502, "Internal server error"),
+        ("none", 502, "Internal server error"),
+        ("exit", 502, "Internal server error"),
+        ("hang", 502, "Internal server error"),
+    ],
+)
+def test_a_handler_that_fails_answers_as_api_gateway_does(running: Site, how: str, status: int, message: str) -> None:
+    got = running.get(f"/misbehave/{how}")
+    assert (got[0], got[2]) == (status, {"message": message})
+    assert got[1]["content-type"] == "application/json"
+    assert running.get("/misbehave/nothing")[0] == 200, "the function goes on"
+
+
+def test_an_unknown_route_and_a_stage_without_release_answer_in_json(running: Site) -> None:
+    assert running.get("/nowhere")[::2] == (403, {"message": "Missing Authentication Token"})
+    running.url = running.stage("prod")["url"]
+    assert running.get("/fast")[::2] == (503, {"message": "Service Unavailable"})
+
+
+def test_logs_show_what_cloudwatch_would(running: Site) -> None:
+    running.get("/misbehave/print")
+    running.get("/misbehave/raise")
+    text = "\n".join(running.hitless("logs", "misbehave").document)
+    for part in (
+        "START RequestId: ",
+        "a line of the handler's own",
+        "END RequestId: ",
+        "REPORT RequestId: ",
+        "Billed Duration",
+    ):
+        assert part in text
+    assert "ValueError: on purpose" in text
+
+
+def test_a_function_can_be_invoked_outside_http(site: Site) -> None:
+    (site.folder / "event.json").write_text(json.dumps({"path": "/fast"}))
+    ran = site.hitless("invoke", "api", "--event", str(site.folder / "event.json"))
+    assert ran.document["statusCode"] == 200
+    assert "REPORT" in ran.stderr
+
+
+def test_sockets_and_folders_are_private(running: Site) -> None:
+    assert stat.S_IMODE(running.folders.run.stat().st_mode) == 0o700
+    assert stat.S_IMODE(running.folders.data.stat().st_mode) == 0o700
+    sockets = [path for path in running.folders.run.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+    assert sockets
+    for path in sockets:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+        assert path.stat().st_uid == os.getuid()
