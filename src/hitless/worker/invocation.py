@@ -25,7 +25,7 @@ from .request import Request
 from .spec import PoolSpec
 
 _MEMORY_EVERY: Final = 64
-_RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 _JSON: Final = "content-type: application/json\r\n"
 _REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request Header Fields Too Large"}
 
@@ -130,7 +130,7 @@ class Invoker:
 
     def _report(self, request_id: str, took_ns: int) -> None:
         if self._served % _MEMORY_EVERY == 0:
-            self._memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES // 1048576
+            self._memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
         self._served += 1
         self._end_partial_lines()
         stamp = self._log.stamp()

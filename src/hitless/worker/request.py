@@ -44,6 +44,7 @@ class RequestReader:
         "_headers",
         "_in_headers",
         "_internal",
+        "_invites",
         "_parser",
         "_refusal",
         "_target",
@@ -70,6 +71,7 @@ class RequestReader:
         self._body_bytes = 0
         self._refusal = 0
         self._in_headers = True
+        self._invites = False
 
     def feed(self, data: bytes) -> bool:
         """Take in what was read. False when the connection cannot be read on: answer what is ready, then close."""
@@ -104,21 +106,24 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser's call, once a header."""
+        length = len(name)
         if name[:5].lower() == b"x-hl-":
             self._internal[name.lower()] = value
-        else:
-            self._headers.append((name, value))
+            return
+        if length == 14 and name.lower() == b"content-length" and int(value) > LARGEST_BODY_BYTES:
+            self._refusal = 413
+        elif length == 6 and name.lower() == b"expect" and value.lower() == b"100-continue":
+            self._invites = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The parser's call: refuses early what is too large, invites the body that waits for it."""
         self._in_headers = False
-        if len(self._target) + sum(len(name) + len(value) for name, value in self._headers) > LARGEST_HEADER_BYTES:
-            self._refusal = 431
-        for name, value in self._headers:
-            if len(name) == 14 and name.lower() == b"content-length" and int(value) > LARGEST_BODY_BYTES:
-                self._refusal = 413
-            elif len(name) == 6 and name.lower() == b"expect" and value.lower() == b"100-continue":
-                self.interim = _CONTINUE
+        if self._header_bytes > LARGEST_HEADER_BYTES:  # with the body that came along: only then is it worth counting
+            size = len(self._target) + sum(len(name) + len(value) for name, value in self._headers)
+            self._refusal = 431 if size > LARGEST_HEADER_BYTES else self._refusal
+        if self._invites and not self._refusal:
+            self.interim = _CONTINUE
 
     def on_body(self, chunk: bytes) -> None:
         """The parser's call; what goes beyond the limit is read and dropped."""

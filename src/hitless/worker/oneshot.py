@@ -1,0 +1,83 @@
+"""One invocation outside HTTP, in a process of its own: any event, the handler's result as JSON, Lambda's log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from setproctitle import setproctitle
+
+from .context import ContextFactory
+from .environment import enter
+from .handler import Failure, HandlerImportError, failure_of, load_handler
+from .invocation import RSS_UNIT_BYTES, report_line
+from .life import streams_of
+from .log import LambdaLogHandler, LogFile
+from .spec import PoolSpec
+
+
+def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
+    """`argument` is JSON: spec, event, libraries, and the folder that `log` and `result` are written to."""
+    settings: dict[str, Any] = json.loads(Path(argument).read_text())
+    folder = Path(settings["folder"])
+    spec = PoolSpec.from_json(settings["spec"])
+    setproctitle(f"hitless: invoke {spec.title}")
+    log = LogFile()
+    log.open(folder / "log")
+    streams = streams_of(log)
+    logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
+    enter(spec, settings["libraries"], own_paths)
+    outcome = _invoke(spec, settings["event"], log, lambda: [stream.end_line() for stream in streams])
+    temporary = folder / "result.part"
+    temporary.write_text(json.dumps(outcome))
+    temporary.replace(folder / "result")
+    os._exit(0)
+
+
+def _invoke(spec: PoolSpec, event: Any, log: LogFile, end_partial_lines: Any) -> dict[str, Any]:
+    request_id = str(uuid.uuid4())
+    began = time.monotonic_ns()
+    try:
+        handler = load_handler(spec.handler)
+    except HandlerImportError as error:
+        log.lines(error.failure.log_text())
+        return {"failure": {**error.failure.to_json(), "requestId": request_id}}
+    init_ms = (time.monotonic_ns() - began) / 1e6
+    log.start(f"START RequestId: {request_id} Version: {spec.release}", request_id)
+    began = time.monotonic_ns()
+    outcome: dict[str, Any]
+    try:
+        result = handler(event, ContextFactory(spec).context(request_id, began))
+        outcome = {"payload": json.loads(_marshalled(result))}
+    except BaseException as error:  # noqa: BLE001 - the handler's, whatever it is: it is the result
+        failure = error.failure if isinstance(error, _NotJson) else failure_of(error)
+        log.lines(failure.log_text())
+        outcome = {"failure": {**failure.to_json(), "requestId": request_id}}
+    took_ms = (time.monotonic_ns() - began) / 1e6
+    used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
+    end_partial_lines()
+    stamp = log.stamp()
+    report = report_line(request_id, took_ms, spec.memory_mb, used_mb)
+    log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}Init Duration: {init_ms:.2f} ms\t\n")
+    return {**outcome, "duration_ms": took_ms}
+
+
+class _NotJson(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _marshalled(result: Any) -> str:
+    try:
+        return json.dumps(result)
+    except (TypeError, ValueError) as error:
+        message = f"Unable to marshal response: {error}"
+        raise _NotJson(Failure("Runtime.MarshalError", message)) from error

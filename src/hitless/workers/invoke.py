@@ -1,0 +1,86 @@
+"""One invocation of a function outside HTTP, as `hitless invoke` asks for it: a fresh process, gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.worker.crash import cause, runtime_error
+from hitless.worker.environment import INHERITED
+from hitless.worker.spec import PoolSpec
+
+from .libraries import base_python, own_paths, runtime_libraries
+
+_BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
+_BOOT += "from hitless.worker.oneshot import main; main(sys.argv[1], paths)"
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeResult:
+    """What Lambda's Invoke gives. `payload` is the handler's result, or the error object where `failed`."""
+
+    payload: Any
+    failed: bool
+    log: str
+    duration_ms: float
+
+
+async def invoke_once(
+    spec: PoolSpec, event: Any, timeout_s: float | None = None, *, python: str | None = None
+) -> InvokeResult:
+    """Call the function once with any JSON value; at most `timeout_s` (default: the function's own), import included.
+
+    A handler that raises, cannot be imported, runs out of time or ends its process gives a result with `failed`.
+    """
+    limit_s = spec.timeout_s if timeout_s is None else timeout_s
+    folder = Path(tempfile.mkdtemp(prefix="hitless-invoke-"))
+    try:
+        settings = {"spec": spec.to_json(), "event": event, "libraries": runtime_libraries(), "folder": str(folder)}
+        (folder / "settings").write_text(json.dumps(settings))
+        began = time.monotonic()
+        status = await _run(folder / "settings", python or base_python(), limit_s)
+        return _result(spec, folder, status, limit_s, (time.monotonic() - began) * 1000)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _run(settings: Path, python: str, limit_s: float) -> int | None:
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        python, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(settings), json.dumps(own_paths()),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True, env=environment, cwd="/",
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(limit_s):
+            return await process.wait()
+    except TimeoutError:
+        return None
+    finally:
+        with suppress(ProcessLookupError, PermissionError):  # with whatever the handler has started
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _result(spec: PoolSpec, folder: Path, status: int | None, limit_s: float, took_ms: float) -> InvokeResult:
+    log = (folder / "log").read_text(errors="replace") if (folder / "log").exists() else ""
+    if status is None:
+        message = f"{uuid.uuid4()} Task timed out after {limit_s:.2f} seconds"
+        return InvokeResult({"errorMessage": message}, True, f"{log}{message}\n", took_ms)
+    if not (folder / "result").exists():
+        wait_status = -status if status < 0 else status << 8
+        error = {"errorType": "Runtime.ExitError", "errorMessage": f"Error: {runtime_error(wait_status)}"}
+        return InvokeResult(error, True, f"{log}{spec.title} {cause(wait_status)}\n", took_ms)
+    outcome = json.loads((folder / "result").read_text())
+    failed = "failure" in outcome
+    return InvokeResult(outcome["failure" if failed else "payload"], failed, log, outcome.get("duration_ms", took_ms))
