@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Final
 
-from .environment import ACCOUNT_ID
-from .spec import PoolSpec
+from hitless.worker.environment import ACCOUNT_ID
+from hitless.worker.spec import PoolSpec
 
 
 class CognitoIdentity:

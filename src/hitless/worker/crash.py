@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .invocation import report_line
-from .layout import Field
-from .spec import PoolSpec
-
-if TYPE_CHECKING:
-    from .crew import Member
+from hitless.worker.invocation import report_line
+from hitless.worker.spec import PoolSpec
 
 _NAMES = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGTERM": "terminated"}
 
@@ -50,25 +46,29 @@ def runtime_error(status: int) -> str:
     return f"Runtime exited with error: exit status {code}" if code else "Runtime exited without providing a reason"
 
 
-def log(spec: PoolSpec, member: Member, status: int, request_id: str) -> None:
-    """End the dead worker's request in its log file. Never raises: the pool matters more than its log."""
-    took_ms = (time.monotonic_ns() - member.fields[Field.BUSY_SINCE]) / 1e6
-    report = report_line(request_id, took_ms, spec.memory_mb, 0).replace("\tMax Memory Used: 0 MB", "")
-    if member.timed_out:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        why = f"{stamp}.000Z {request_id} Task timed out after {spec.timeout_s:.2f} seconds"
-        lines = [why, f"END RequestId: {request_id}", f"{report}Status: timeout"]
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of a worker that died with a request in hand. `start_logged`: the log has its START line."""
+
+    status: int
+    request_id: str
+    took_ms: float
+    timed_out: bool
+    start_logged: bool
+
+
+def log_lines(spec: PoolSpec, death: Death) -> list[str]:
+    """The end of the request, as Lambda's log tells it."""
+    request_id = death.request_id
+    report = report_line(request_id, death.took_ms, spec.memory_mb, None)
+    if death.timed_out:
+        why = [f"{_instant()} {request_id} Task timed out after {spec.timeout_s:.2f} seconds"]
+        how = "Status: timeout"
     else:
-        why = f"RequestId: {request_id} Error: {runtime_error(status)}"
-        lines = [
-            why,
-            "Runtime.ExitError",
-            f"END RequestId: {request_id}",
-            f"{report}Status: error\tError Type: Runtime.ExitError",
-        ]
-    if not member.fields[Field.START_LOGGED]:
-        lines.insert(0, f"START RequestId: {request_id} Version: {spec.release}")
-    append(log_path(spec, member.index), lines)
+        why = [f"RequestId: {request_id} Error: {runtime_error(death.status)}", "Runtime.ExitError"]
+        how = "Status: error\tError Type: Runtime.ExitError"
+    start = [] if death.start_logged else [f"START RequestId: {request_id} Version: {spec.release}"]
+    return [*start, *why, f"END RequestId: {request_id}", f"{report}{how}"]
 
 
 def log_path(spec: PoolSpec, worker: int) -> Path:
@@ -78,8 +78,7 @@ def log_path(spec: PoolSpec, worker: int) -> Path:
 
 def append(path: Path, lines: list[str]) -> None:
     """Add lines, stamped, to a log file that another process may be writing too."""
-    now = time.time()
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
+    stamp = _instant()
     text = "".join(f"{stamp}\t{line}\n" for line in lines)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -89,3 +88,8 @@ def append(path: Path, lines: list[str]) -> None:
             os.close(fd)
     except OSError:
         pass
+
+
+def _instant() -> str:
+    now = time.time()
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from . import crash
-from .backoff import History, after_death
-from .layout import LOST, TIMED_OUT, Field, State, StatsPage, id_of
-from .paths import GenerationPaths
-from .spec import PoolSpec
+from hitless.worker import crash
+from hitless.worker.backoff import History, after_death
+from hitless.worker.layout import LOST, TIMED_OUT, Field, State, StatsPage, id_of
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.spec import PoolSpec
 
 Tell = Callable[[str, int, int, str], None]
 """An event: kind, worker, pid, sentence."""
@@ -206,7 +206,10 @@ class Crew:
             request_id = id_of(entry)
             if not member.timed_out:
                 self._page.ring_add(self._paths.generation, entry, LOST)
-            crash.log(self._spec, member, status, request_id)
+            took_ms = (time.monotonic_ns() - member.fields[Field.BUSY_SINCE]) / 1e6
+            logged = bool(member.fields[Field.START_LOGGED])
+            death = crash.Death(status, request_id, took_ms, member.timed_out, logged)
+            crash.append(crash.log_path(self._spec, member.index), crash.log_lines(self._spec, death))
         member.fields[Field.BUSY_SINCE] = 0
         member.fields[Field.STATE] = State.GONE
         member.fields[Field.PID] = 0

@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from types import ModuleType
 
-from .spec import PoolSpec
+from hitless.worker.spec import PoolSpec
 
 ACCOUNT_ID = "000000000000"
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")

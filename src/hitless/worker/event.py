@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from .environment import ACCOUNT_ID
-from .request import Request
-from .spec import PoolSpec, RouteSpec
+from hitless.worker.environment import ACCOUNT_ID
+from hitless.worker.request import Request
+from hitless.worker.spec import PoolSpec, RouteSpec
 
 Event = dict[str, Any]
 

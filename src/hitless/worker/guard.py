@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .layout import TIMED_OUT, StatsPage
-from .request import Request
+from hitless.worker.layout import TIMED_OUT, StatsPage
+from hitless.worker.request import Request
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 

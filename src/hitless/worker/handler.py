@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from .context import LambdaContext
+from hitless.worker.context import LambdaContext
 
 Handler = Callable[[Any, LambdaContext], Any]
 

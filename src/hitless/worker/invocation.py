@@ -14,15 +14,15 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from .answer import INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
-from .context import ContextFactory
-from .event import Event, EventBuilder
-from .guard import RetryGuard
-from .handler import Handler, failure_of
-from .layout import BUCKETS_AT, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
-from .log import LogFile
-from .request import Request
-from .spec import PoolSpec
+from hitless.worker.answer import INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
+from hitless.worker.context import ContextFactory
+from hitless.worker.event import Event, EventBuilder
+from hitless.worker.guard import RetryGuard
+from hitless.worker.handler import Handler, failure_of
+from hitless.worker.layout import BUCKETS_AT, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
+from hitless.worker.log import LogFile
+from hitless.worker.request import Request
+from hitless.worker.spec import PoolSpec
 
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
@@ -139,9 +139,10 @@ class Invoker:
         self._log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}{init}\n")
 
 
-def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int) -> str:
-    """Lambda's REPORT line, with a tab at its end for what may follow."""
+def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | None) -> str:
+    """Lambda's REPORT line, with a tab at its end for what may follow. `used_mb` is None where nobody knows."""
+    used = "" if used_mb is None else f"Max Memory Used: {used_mb} MB\t"
     return (
         f"REPORT RequestId: {request_id}\tDuration: {took_ms:.2f} ms\tBilled Duration: {int(took_ms) + 1} ms\t"
-        f"Memory Size: {memory_mb} MB\tMax Memory Used: {used_mb} MB\t"
+        f"Memory Size: {memory_mb} MB\t{used}"
     )

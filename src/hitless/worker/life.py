@@ -14,17 +14,17 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from .crash import CLEAN_END, log_path
-from .crew import Member
-from .environment import log_stream_name
-from .handler import Failure, Handler, HandlerImportError, load_handler
-from .invocation import Invoker
-from .layout import Field, State, StatsPage
-from .log import LogFile, LogStream
-from .paths import GenerationPaths
-from .process import start_time
-from .server import Server
-from .spec import PoolSpec
+from hitless.worker.crash import CLEAN_END, log_path
+from hitless.worker.crew import Member
+from hitless.worker.environment import log_stream_name
+from hitless.worker.handler import Failure, Handler, HandlerImportError, load_handler
+from hitless.worker.invocation import Invoker
+from hitless.worker.layout import Field, State, StatsPage
+from hitless.worker.log import LogFile, LogStream
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.process import start_time
+from hitless.worker.server import Server
+from hitless.worker.spec import PoolSpec
 
 IMPORT_FAILED = 0x46
 """The exit status of a process whose handler could not be imported; the reason stands in `outcome`."""

@@ -14,13 +14,13 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from .context import ContextFactory
-from .environment import enter
-from .handler import Failure, HandlerImportError, failure_of, load_handler
-from .invocation import RSS_UNIT_BYTES, report_line
-from .life import streams_of
-from .log import LambdaLogHandler, LogFile
-from .spec import PoolSpec
+from hitless.worker.context import ContextFactory
+from hitless.worker.environment import enter
+from hitless.worker.handler import Failure, HandlerImportError, failure_of, load_handler
+from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
+from hitless.worker.life import streams_of
+from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
+from hitless.worker.spec import PoolSpec
 
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
@@ -34,14 +34,14 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     streams = streams_of(log)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
     enter(spec, settings["libraries"], own_paths)
-    outcome = _invoke(spec, settings["event"], log, lambda: [stream.end_line() for stream in streams])
+    outcome = _invoke(spec, settings["event"], log, streams)
     temporary = folder / "result.part"
     temporary.write_text(json.dumps(outcome))
     temporary.replace(folder / "result")
     os._exit(0)
 
 
-def _invoke(spec: PoolSpec, event: Any, log: LogFile, end_partial_lines: Any) -> dict[str, Any]:
+def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStream]) -> dict[str, Any]:
     request_id = str(uuid.uuid4())
     began = time.monotonic_ns()
     try:
@@ -62,7 +62,8 @@ def _invoke(spec: PoolSpec, event: Any, log: LogFile, end_partial_lines: Any) ->
         outcome = {"failure": {**failure.to_json(), "requestId": request_id}}
     took_ms = (time.monotonic_ns() - began) / 1e6
     used_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES // 1048576
-    end_partial_lines()
+    for stream in streams:
+        stream.end_line()
     stamp = log.stamp()
     report = report_line(request_id, took_ms, spec.memory_mb, used_mb)
     log.end(f"{stamp}END RequestId: {request_id}\n{stamp}{report}Init Duration: {init_ms:.2f} ms\t\n")

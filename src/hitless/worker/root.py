@@ -20,10 +20,10 @@ from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
 
-from . import zygote
-from .layout import MAGIC
-from .paths import GenerationPaths
-from .process import take_lock
+from hitless.worker import zygote
+from hitless.worker.layout import MAGIC
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.process import take_lock
 
 VERSION: Final = f"{MAGIC.decode()}-1"
 """A root zygote of another version cannot serve this one's pools; a new one is started beside them."""

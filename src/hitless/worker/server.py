@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, Protocol
 
-from .request import Request, RequestReader
+from hitless.worker.request import Request, RequestReader
 
 _READ_BYTES: Final = 256 * 1024
 _MOST_CONNECTIONS: Final = 500

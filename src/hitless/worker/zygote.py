@@ -24,16 +24,16 @@ from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
 
-from .crash import cause
-from .crew import Crew, Member
-from .environment import enter
-from .handler import Failure, Handler
-from .layout import StatsPage
-from .life import Workshop, import_or_exit, streams_of, work, write_outcome
-from .log import LambdaLogHandler, LogFile
-from .paths import GenerationPaths
-from .process import open_sockets, start_time, take_lock, why_forking_is_unsafe
-from .spec import PoolSpec
+from hitless.worker.crash import cause
+from hitless.worker.crew import Crew, Member
+from hitless.worker.environment import enter
+from hitless.worker.handler import Failure, Handler
+from hitless.worker.layout import StatsPage
+from hitless.worker.life import Workshop, import_or_exit, streams_of, work, write_outcome
+from hitless.worker.log import LambdaLogHandler, LogFile
+from hitless.worker.paths import GenerationPaths
+from hitless.worker.process import open_sockets, start_time, take_lock, why_forking_is_unsafe
+from hitless.worker.spec import PoolSpec
 
 DUMP_SIGNAL: Final = signal.SIGUSR1
 """Makes a zygote or worker write where it is to its log: the daemon asks when an import does not end."""

@@ -20,14 +20,13 @@ from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.process import is_locked
 from hitless.worker.spec import PoolSpec
-
-from .channel import Channel
-from .events import PoolEvent, PoolEventKind
-from .generation import end_generation, generations_of, zygote_identity
-from .launch import bring_up
-from .libraries import base_python
-from .pool import Pool, addresses
-from .root import RootZygote
+from hitless.workers.channel import Channel
+from hitless.workers.events import PoolEvent, PoolEventKind
+from hitless.workers.generation import end_generation, generations_of, zygote_identity
+from hitless.workers.launch import bring_up
+from hitless.workers.libraries import base_python
+from hitless.workers.pool import Pool, addresses
+from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""

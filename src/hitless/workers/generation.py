@@ -19,8 +19,7 @@ from hitless.errors import EngineError
 from hitless.worker.layout import Field, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked, signal_verified, start_time
-
-from .channel import Channel
+from hitless.workers.channel import Channel
 
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0

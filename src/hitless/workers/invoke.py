@@ -18,8 +18,7 @@ from typing import Any
 from hitless.worker.crash import cause, runtime_error
 from hitless.worker.environment import INHERITED
 from hitless.worker.spec import PoolSpec
-
-from .libraries import base_python, own_paths, runtime_libraries
+from hitless.workers.libraries import base_python, own_paths, runtime_libraries
 
 _BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
 _BOOT += "from hitless.worker.oneshot import main; main(sys.argv[1], paths)"
@@ -33,6 +32,14 @@ class InvokeResult:
     failed: bool
     log: str
     duration_ms: float
+
+    @property
+    def error(self) -> str | None:
+        """`ValueError: …` where the invocation failed, else None."""
+        if not self.failed:
+            return None
+        kind = self.payload.get("errorType")
+        return f"{kind}: {self.payload['errorMessage']}" if kind else str(self.payload["errorMessage"])
 
 
 async def invoke_once(

@@ -18,11 +18,10 @@ from hitless.worker.crash import cause
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.worker.zygote import DUMP_SIGNAL
-
-from .channel import Channel
-from .generation import ProcessId, end_generation
-from .probe import probe
-from .root import RootZygote
+from hitless.workers.channel import Channel
+from hitless.workers.generation import ProcessId, end_generation
+from hitless.workers.probe import probe
+from hitless.workers.root import RootZygote
 
 _MOST_LINES = 20
 _LAST_WORD_S = 1.0

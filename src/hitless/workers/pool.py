@@ -9,8 +9,7 @@ from pathlib import Path
 from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
-
-from .stats import PoolStats, read_stats
+from hitless.workers.stats import PoolStats, read_stats
 
 
 @dataclass(frozen=True, slots=True)

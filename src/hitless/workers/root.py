@@ -13,9 +13,8 @@ from hitless.errors import EngineError
 from hitless.worker.environment import INHERITED
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
-
-from .channel import Channel
-from .libraries import own_paths, runtime_libraries
+from hitless.workers.channel import Channel
+from hitless.workers.libraries import own_paths, runtime_libraries
 
 _BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
 _BOOT += "from hitless.worker.root import main; main(sys.argv[1], paths)"
