@@ -176,9 +176,9 @@ def _servers_step_back(old: View, new: View) -> Iterator[Command]:
 
 
 def _routes_leave(old: View, new: View, maps: str) -> Iterator[Command]:
-    for key in old.literals.keys() - new.literals.keys():
+    for key in sorted(old.literals.keys() - new.literals.keys()):
         yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
-    for release in old.patterns.keys() - new.patterns.keys():
+    for release in sorted(old.patterns.keys() - new.patterns.keys()):
         for key in dict.fromkeys(key for key, _ in old.patterns[release]):
             yield Command(f"del map {maps}/{MapName.PATTERNS} {key}")
 

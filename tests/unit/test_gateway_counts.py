@@ -1,0 +1,75 @@
+"""Counts that go on over HAProxy's restarts."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.gateway.counts import Sample, Tally, sample_of
+
+pytestmark = pytest.mark.unit
+
+HEAD = (
+    "pxname,svname,stot,econ,eresp,wretr,wredis,dresp,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,req_tot"
+)
+ANSWER = f"""Name: HAProxy
+Pid: 41
+
+# {HEAD},cli_abrt,srv_abrt,
+stage_dev,FRONTEND,3,,,,,0,0,9,0,2,1,0,12,,,
+hop_inner,FRONTEND,3,,,,,0,0,9,0,0,0,0,12,,,
+hop,BACKEND,3,0,0,0,0,0,0,3,0,0,0,0,,0,0,
+p00,w0.aaaa,7,0,0,0,0,0,0,7,0,0,0,0,,0,0,
+p00,BACKEND,10,1,2,3,4,0,0,9,0,0,1,0,,5,6,
+
+"""
+
+
+def sample(pid: int, requests: int, failed: int = 0) -> Sample:
+    return Sample(pid, {"p00": {"requests": requests, "2xx": requests - failed, "5xx": failed}})
+
+
+def test_an_answer_gives_pools_by_their_sessions_and_stages_by_their_requests() -> None:
+    totals = Tally().after(sample_of(ANSWER)).totals()
+    assert set(totals) == {"p00", "stage_dev"}
+    pool = totals["p00"]
+    assert (pool.requests, pool.by_class["2xx"], pool.by_class["5xx"]) == (10, 9, 1)
+    assert (pool.connect_errors, pool.response_errors, pool.retries, pool.redispatches) == (1, 2, 3, 4)
+    assert (pool.client_aborts, pool.server_aborts) == (5, 6)
+    assert totals["stage_dev"].requests == 12
+    assert totals["stage_dev"].by_class["4xx"] == 2
+
+
+def test_readings_of_one_process_replace_each_other() -> None:
+    tally = Tally().after(sample(1, 10)).after(sample(1, 25))
+    assert tally.totals()["p00"].requests == 25
+
+
+def test_a_restart_adds_what_the_earlier_process_had() -> None:
+    tally = Tally().after(sample(1, 10, failed=1)).after(sample(2, 3)).after(sample(2, 5, failed=2)).after(sample(3, 1))
+    counts = tally.totals()["p00"]
+    assert counts.requests == 16
+    assert counts.by_class["5xx"] == 3
+
+
+def test_numbers_that_went_back_mean_a_restart_even_under_the_same_pid() -> None:
+    assert Tally().after(sample(1, 10)).after(sample(1, 4)).totals()["p00"].requests == 14
+
+
+def test_a_tally_goes_on_after_json() -> None:
+    tally = Tally().after(sample(1, 10)).after(sample(2, 5))
+    again = Tally.from_json(tally.to_json())
+    assert again == tally
+    assert again.after(sample(2, 6)).totals()["p00"].requests == 16
+    assert again.after(sample(3, 6)).totals()["p00"].requests == 21
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"gone": 1}'])
+def test_a_broken_tally_starts_from_nothing(text: str) -> None:
+    assert Tally.from_json(text).totals() == {}
+
+
+def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
+    first = Tally().after(sample(1, 10, failed=1))
+    second = first.after(sample(1, 30, failed=4))
+    between = second.totals()["p00"].minus(first.totals()["p00"])
+    assert (between.requests, between.by_class["5xx"], between.by_class["2xx"]) == (20, 3, 17)

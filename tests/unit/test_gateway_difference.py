@@ -1,0 +1,266 @@
+"""The difference between two states, carried out on a model of HAProxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.gateway.observe import patterns_by_release, unique
+from hitless.gateway.routes import Entry
+from hitless.gateway.state import GatewayState, RouteState, ServerMode, ServerState, release_key
+from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
+
+pytestmark = pytest.mark.unit
+
+MAPS = "/run/gw/boot"
+POOLS = tuple(f"p{index:02}" for index in range(6))
+
+
+class ModelOfHaproxy:
+    """Maps as ordered lists and servers; refuses what HAProxy 2.6 refuses."""
+
+    def __init__(self, view: View) -> None:
+        self.maps: dict[str, list[Entry]] = {
+            MapName.STAGES: list(view.stages.items()),
+            MapName.TIMEOUTS: list(view.timeouts.items()),
+            MapName.LITERALS: list(view.literals.items()),
+            MapName.PATTERNS: [entry for entries in view.patterns.values() for entry in entries],
+        }
+        self.servers = {key: ServerView(server.maxconn, server.mode) for key, server in view.servers.items()}
+        self.checked = set(view.servers)
+
+    def tell(self, command: Command) -> None:
+        match command.line.split(" "):
+            case ["add", "map", name, key, value]:
+                self.maps[self._map(name)].append((key, value))
+            case ["set", "map", name, key, value]:
+                entries = self.maps[self._map(name)]
+                assert key in dict(entries), "entry not found"
+                entries[:] = [(k, value if k == key else v) for k, v in entries]
+            case ["del", "map", name, key]:
+                entries = self.maps[self._map(name)]
+                assert key in dict(entries), "Key not found."
+                entries[:] = [entry for entry in entries if entry[0] != key]
+            case ["add", "server", at, address, "maxconn", maxconn, *_]:
+                assert self._key(at) not in self.servers, "Already exists a server with the same name in backend."
+                assert address.startswith("unix@/")
+                self.servers[self._key(at)] = ServerView(int(maxconn), ServerMode.MAINT)
+            case ["set", "maxconn", "server", at, maxconn]:
+                self.servers[self._key(at)] = ServerView(int(maxconn), self.servers[self._key(at)].mode)
+            case ["enable", "health", at]:
+                assert self._key(at) in self.servers
+                self.checked.add(self._key(at))
+            case ["set", "server", at, "state", mode]:
+                self.servers[self._key(at)] = ServerView(self.servers[self._key(at)].maxconn, ServerMode(mode))
+            case ["del", "server", at]:
+                assert self.servers.pop(self._key(at)).mode is ServerMode.MAINT, "Only servers in maintenance mode"
+                self.checked.discard(self._key(at))
+            case _:
+                raise AssertionError(f"HAProxy does not know «{command.line}»")
+
+    def view(self) -> View:
+        return View(
+            stages=unique(self.maps[MapName.STAGES]),
+            timeouts=unique(self.maps[MapName.TIMEOUTS]),
+            literals=unique(self.maps[MapName.LITERALS]),
+            patterns=patterns_by_release(self.maps[MapName.PATTERNS]),
+            servers=dict(self.servers),
+        )
+
+    def _map(self, name: str) -> str:
+        folder, _, file = name.rpartition("/")
+        assert folder == MAPS
+        return file
+
+    def _key(self, at: str) -> tuple[str, str]:
+        pool, _, key = at.partition("/")
+        assert pool in POOLS, "No such backend."
+        return pool, key
+
+
+def same(one: View, other: View) -> bool:
+    return (
+        (one.stages, one.timeouts, one.literals, one.patterns)
+        == (other.stages, other.timeouts, other.literals, other.patterns)
+        and one.servers.keys() == other.servers.keys()
+        and all(one.servers[key].same(other.servers[key]) for key in one.servers)
+    )
+
+
+def lines(commands: Iterable[Command]) -> list[str]:
+    return [command.line.replace(MAPS + "/", "").split(" check")[0] for command in commands]
+
+
+def between(old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
+    return difference(view_of(old), view_of(new), MAPS)
+
+
+RELEASES = {"dev": (1, 2, 3), "prod": (1, 2, 3)}
+
+
+def pool_of(stage: str, release: int) -> str:
+    """A release's routes never change, so its pool follows from its number."""
+    return POOLS[release - 1 + (3 if stage == "prod" else 0)]
+
+
+@st.composite
+def states(draw: st.DrawFn) -> GatewayState:
+    """Sound states: each release that a stage uses has its routes, whose pool has a ready server."""
+    state = GatewayState.initial(["dev", "prod"], pools=len(POOLS))
+    for stage, releases in RELEASES.items():
+        numbers = draw(st.lists(st.sampled_from(releases), max_size=3, unique=True))
+        for number in numbers:
+            key, pool = release_key(stage, number), pool_of(stage, number)
+            generation, depth = draw(st.integers(1, 2)), draw(st.sampled_from([1, 8]))
+            modes = [ServerMode.READY, *draw(st.lists(st.sampled_from(list(ServerMode)), max_size=2))]
+            servers = [
+                ServerState(f"w{index}", f"/run/{key}-{generation}/w{index}.sock", depth, mode)
+                for index, mode in enumerate(modes)
+            ]
+            paths = ["/zones", "/zones/{area}", "/{proxy+}"][:number]
+            state = state.with_servers(pool, servers, timeout_ms=draw(st.sampled_from([7000, 29_000])))
+            state = state.with_routes(key, [RouteState(key, "GET", path, pool) for path in paths])
+        chosen: list[int | None] = [*numbers, None, None]
+        live, candidate = chosen[:2]
+        weight = draw(st.integers(0, 10_000)) if candidate else 0
+        state = state.with_stage(stage, live=live, candidate=candidate, weight=weight)
+    return state
+
+
+@given(states(), states())
+def test_the_commands_lead_from_any_state_to_any_other(old: GatewayState, new: GatewayState) -> None:
+    model = ModelOfHaproxy(view_of(old))
+    for command in between(old, new):
+        model.tell(command)
+    assert same(model.view(), view_of(new))
+    assert {key for key, server in model.servers.items() if server.mode is ServerMode.READY} <= model.checked
+
+
+@given(states())
+def test_equal_states_need_no_command(state: GatewayState) -> None:
+    assert between(state, state) == ()
+
+
+@given(states(), states())
+def test_at_every_instant_the_release_that_a_stage_uses_has_its_routes_and_a_ready_server(
+    old: GatewayState, new: GatewayState
+) -> None:
+    model = ModelOfHaproxy(view_of(old))
+    for command in between(old, new):
+        model.tell(command)
+        view = model.view()
+        for stage, entry in view.stages.items():
+            for key in entry.split(":")[:2]:
+                if key == "-":
+                    continue
+                number = int(key.partition(".")[2])
+                assert view.literals[f"{key}|GET|/zones"] == pool_of(stage, number)
+                assert len(view.patterns.get(key, ())) == number - 1
+                in_pool = [s for (pool, _), s in view.servers.items() if pool == pool_of(stage, number)]
+                assert any(server.mode is ServerMode.READY for server in in_pool)
+
+
+@given(states(), states(), st.data())
+def test_a_change_that_was_cut_off_anywhere_is_finished_from_what_haproxy_holds(
+    old: GatewayState, new: GatewayState, data: st.DataObject
+) -> None:
+    commands = between(old, new)
+    model = ModelOfHaproxy(view_of(old))
+    for command in commands[: data.draw(st.integers(0, len(commands)))]:
+        model.tell(command)
+    for command in difference(model.view(), view_of(new), MAPS):
+        model.tell(command)
+    assert same(model.view(), view_of(new))
+
+
+@given(states(), st.data())
+def test_entries_that_stand_twice_or_belong_to_nobody_are_put_right(state: GatewayState, data: st.DataObject) -> None:
+    model = ModelOfHaproxy(view_of(state))
+    for name in (MapName.LITERALS, MapName.PATTERNS):
+        entries = model.maps[name]
+        if entries:
+            entries.append(data.draw(st.sampled_from(entries)))
+    model.maps[MapName.LITERALS].append(("dev.99|GET|/old", "p00"))
+    model.maps[MapName.PATTERNS].insert(0, ("^foreign", "p00"))
+    for command in difference(model.view(), view_of(state), MAPS):
+        model.tell(command)
+    assert same(model.view(), view_of(state))
+
+
+def test_a_release_becomes_the_commands_in_the_order_that_fails_nothing() -> None:
+    servers = [ServerState("w0", "/r/1/w0", 8)]
+    old = (
+        GatewayState.initial(["dev"], pools=2)
+        .with_servers("p00", servers)
+        .with_routes("dev.1", [RouteState("dev.1", "GET", "/x", "p00"), RouteState("dev.1", "GET", "/x/{id}", "p00")])
+        .with_stage("dev", live=1)
+    )
+    new = (
+        old.with_servers("p01", [ServerState("w0", "/r/2/w0", 8)], timeout_ms=7000)
+        .with_routes("dev.2", [RouteState("dev.2", "GET", "/x", "p01"), RouteState("dev.2", "GET", "/x/{id}", "p01")])
+        .with_stage("dev", live=2)
+        .without_routes("dev.1")
+        .without_servers("p00")
+    )
+    before, after = servers[0].key, new.pool("p01").servers[0].key
+    assert lines(between(old, new)) == [
+        "set map timeouts.map p01 7000",
+        f"add server p01/{after} unix@/r/2/w0 maxconn 8",
+        f"enable health p01/{after}",
+        f"set server p01/{after} state ready",
+        "add map literals.map dev.2|GET|/x p01",
+        "add map literals.map dev.2|GET|/x/ p01",
+        "add map patterns.map ^dev[.]2[|]GET[|]/x/[^/]+/?$ p01",
+        "set map stages.map dev dev.2:-:0",
+        "del map literals.map dev.1|GET|/x",
+        "del map literals.map dev.1|GET|/x/",
+        "del map patterns.map ^dev[.]1[|]GET[|]/x/[^/]+/?$",
+        f"set server p00/{before} state maint",
+        f"del server p00/{before}",
+    ]
+
+
+def test_a_shift_is_one_command() -> None:
+    state = GatewayState.initial(["dev"], pools=1)
+    old = state.with_stage("dev", live=1, candidate=2, weight=1000)
+    assert lines(between(old, old.with_stage("dev", live=1, candidate=2, weight=5000))) == [
+        "set map stages.map dev dev.1:dev.2:5000"
+    ]
+
+
+def test_servers_of_a_pool_that_ends_wait_until_the_pool_is_idle_and_are_never_drained() -> None:
+    state = GatewayState.initial(["dev"], pools=1)
+    old = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
+    commands = between(old, state)
+    assert [command.care for command in commands] == [Care.POOL_IDLE] * 2 + [Care.CLOSED] * 2
+    assert {command.target for command in commands[:2]} == {"p00"}
+    assert not any("drain" in command.line for command in commands)
+
+
+def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drains() -> None:
+    state = GatewayState.initial(["dev"], pools=1)
+    old = state.with_servers("p00", [ServerState("w0", "/r/1/w0")])
+    new = state.with_servers("p00", [ServerState("w0", "/r/2/w0")])
+    before, after = old.pool("p00").servers[0].key, new.pool("p00").servers[0].key
+    commands = between(old, new)
+    assert lines(commands) == [
+        f"add server p00/{after} unix@/r/2/w0 maxconn 1",
+        f"enable health p00/{after}",
+        f"set server p00/{after} state ready",
+        f"set server p00/{before} state drain",
+        f"set server p00/{before} state maint",
+        f"del server p00/{before}",
+    ]
+    assert commands[4].care is Care.SERVER_IDLE
+
+
+def test_depth_and_mode_change_without_leaving_the_pool() -> None:
+    old = GatewayState.initial(["dev"], pools=1).with_servers("p00", [ServerState("w0", "/r/w0", 8)])
+    at = f"p00/{old.pool('p00').servers[0].key}"
+    assert lines(between(old, old.with_maxconn("p00", 1))) == [f"set maxconn server {at} 1"]
+    drained = old.with_server_mode("p00", ServerMode.DRAIN)
+    assert lines(between(old, drained)) == [f"set server {at} state drain"]
+    assert lines(between(drained, old)) == [f"enable health {at}", f"set server {at} state ready"]

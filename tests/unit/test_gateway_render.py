@@ -1,0 +1,69 @@
+"""The boot files as text: true to the state, and within what HAProxy's syntax can carry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hitless.gateway.render import CONFIGURATION, Layout, Tuning, render, tuning_for
+from hitless.gateway.state import GatewayState, RouteState, ServerMode, ServerState
+from hitless.gateway.view import MapName, server_line, view_of
+
+pytestmark = pytest.mark.unit
+
+LAYOUT = Layout(Path("/run/x/gw"))
+
+
+def files(state: GatewayState) -> dict[str, str]:
+    return dict(render(state, LAYOUT, Tuning(nbthread=1, maxconn=1000)))
+
+
+def test_each_stage_has_a_listener_on_the_guardians_socket_in_the_states_order() -> None:
+    text = files(GatewayState.initial(["dev", "prod"], pools=2))[CONFIGURATION]
+    assert text.index("frontend stage_dev") < text.index("fd@${HITLESS_FD_0}") < text.index("frontend stage_prod")
+    assert text.index("frontend stage_prod") < text.index("fd@${HITLESS_FD_1}")
+
+
+def test_a_boot_server_has_the_words_of_the_runtime_command_and_is_out_unless_ready() -> None:
+    servers = [ServerState("w0", "/r/w0", 8), ServerState("w1", "/r/w1", 8, ServerMode.DRAIN)]
+    state = GatewayState.initial(["dev"], pools=1).with_servers("p00", servers)
+    ready, drained = view_of(state).servers.values()
+    text = files(state)[CONFIGURATION]
+    assert f"    server {servers[0].key} {server_line(ready)}\n" in text
+    assert f"    server {servers[1].key} {server_line(drained)} disabled\n" in text
+
+
+def test_the_maps_hold_the_states_entries() -> None:
+    state = (
+        GatewayState.initial(["dev", "prod"], pools=1)
+        .with_servers("p00", [ServerState("w0", "/r/w0")], timeout_ms=7000)
+        .with_routes("dev.3", [RouteState("dev.3", "GET", "/x", "p00"), RouteState("dev.3", "ANY", "/{proxy+}", "p00")])
+        .with_stage("dev", live=3)
+    )
+    texts = files(state)
+    assert texts[MapName.STAGES] == "dev dev.3:-:0\nprod -:-:0\n"
+    assert texts[MapName.TIMEOUTS] == "p00 7000\n"
+    assert texts[MapName.LITERALS] == "dev.3|GET|/x p00\ndev.3|GET|/x/ p00\n"
+    assert texts[MapName.PATTERNS] == "^dev[.]3[|][A-Z]+[|]/.+/?$ p00\n"
+
+
+def test_no_pool_name_or_time_out_is_missing_at_the_start() -> None:
+    texts = files(GatewayState.initial(["dev"], pools=64))
+    assert texts[MapName.TIMEOUTS].count(" 29000\n") == 64
+    assert texts[CONFIGURATION].count("\nbackend p") == 64
+
+
+def test_maps_are_named_by_way_of_the_link_so_that_generations_share_the_name() -> None:
+    assert f"map_str({LAYOUT.folder}/boot/literals.map)" in files(GatewayState.initial(["dev"], pools=1))[CONFIGURATION]
+
+
+def test_small_machines_get_one_thread() -> None:
+    assert [tuning_for(cores, 20_000).nbthread for cores in (1, 2, 4, 8, 16, 96)] == [1, 1, 1, 2, 4, 8]
+
+
+def test_connections_follow_from_the_descriptors() -> None:
+    assert tuning_for(2, 20_000).maxconn == 9744
+    assert tuning_for(2, 1 << 30).maxconn < 66_000
+    assert tuning_for(2, 256).maxconn >= 64
+    assert tuning_for(2, 20_000).frontend_maxconn < tuning_for(2, 20_000).maxconn

@@ -1,0 +1,184 @@
+"""Routes as map entries choose as API Gateway does; checked against the model's own order as the oracle."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.gateway.routes import literal_entries, pattern_entries, release_of_pattern
+from hitless.gateway.state import RouteState
+from hitless.service.model import Route
+from hitless.service.routes import ANY, METHODS, compile_route, find_conflict, order_routes
+
+pytestmark = pytest.mark.unit
+
+
+def chosen(routes: list[RouteState], method: str, path: str, release: str = "dev.1") -> str | None:
+    """What the configuration's four look-ups find."""
+    literals, patterns = literal_entries(routes), pattern_entries(routes)
+    for key in (f"{release}|{method}|{path}", f"{release}|ANY|{path}"):
+        if key in literals:
+            return literals[key]
+    for entries in patterns.values():
+        for pattern, pool in entries:
+            if re.search(pattern, f"{release}|{method}|{path}"):
+                return pool
+    return None
+
+
+def routed(*routes: str, release: str = "dev.1") -> list[RouteState]:
+    """`GET /zones` → pool `p0`, the next → `p1`, …"""
+    pairs = [route.split(" ") for route in routes]
+    return [RouteState(release, method, path, f"p{index}") for index, (method, path) in enumerate(pairs)]
+
+
+def test_a_literal_segment_wins_over_a_parameter_and_that_over_a_greedy_one() -> None:
+    routes = routed("GET /{proxy+}", "GET /zones/{area}", "GET /zones/now")
+    assert chosen(routes, "GET", "/zones/now") == "p2"
+    assert chosen(routes, "GET", "/zones/x") == "p1"
+    assert chosen(routes, "GET", "/zones/x/y") == "p0"
+
+
+def test_the_leftmost_difference_decides() -> None:
+    routes = routed("GET /{a}/b/c", "GET /a/{b}/{c}", "GET /a/{proxy+}")
+    assert chosen(routes, "GET", "/a/b/c") == "p1"
+    assert chosen(routes, "GET", "/x/b/c") == "p0"
+    assert chosen(routes, "GET", "/a/b/c/d") == "p2"
+
+
+def test_a_methods_own_route_wins_over_any_on_the_same_path() -> None:
+    routes = routed("ANY /x", "GET /x", "ANY /y/{a}", "GET /y/{a}")
+    assert chosen(routes, "GET", "/x") == "p1"
+    assert chosen(routes, "POST", "/x") == "p0"
+    assert chosen(routes, "GET", "/y/1") == "p3"
+    assert chosen(routes, "PUT", "/y/1") == "p2"
+
+
+def test_any_on_a_literal_wins_over_a_method_on_a_parameter() -> None:
+    routes = routed("GET /{name}", "ANY /me")
+    assert chosen(routes, "GET", "/me") == "p1"
+
+
+def test_a_resource_that_does_not_know_the_method_leaves_the_request_to_a_less_specific_one() -> None:
+    routes = routed("GET /jobs/{id}", "ANY /{proxy+}", "PATCH /users/me", "GET /users/{id}")
+    assert chosen(routes, "POST", "/jobs/1") == "p1"
+    assert chosen(routes, "GET", "/users/me") == "p3"
+
+
+def test_a_method_that_no_route_has_finds_nothing() -> None:
+    routes = routed("GET /zones", "GET /zones/{area}")
+    assert chosen(routes, "HEAD", "/zones") is None
+    assert chosen(routes, "OPTIONS", "/zones/x") is None
+
+
+def test_a_trailing_slash_makes_no_other_resource() -> None:
+    routes = routed("GET /zones", "GET /zones/{area}", "GET /")
+    assert chosen(routes, "GET", "/zones/") == "p0"
+    assert chosen(routes, "GET", "/zones/x/") == "p1"
+    assert chosen(routes, "GET", "/") == "p2"
+    assert chosen(routes, "GET", "/zones//") is None
+
+
+def test_the_root_is_not_part_of_a_greedy_path() -> None:
+    assert chosen(routed("ANY /{proxy+}"), "GET", "/") is None
+
+
+def test_an_empty_segment_is_no_parameter_and_nothing_is_folded() -> None:
+    routes = routed("GET /zones/{area}", "GET /zones", "GET /all/{proxy+}")
+    assert chosen(routes, "GET", "//zones") is None
+    assert chosen(routes, "GET", "/zones//x") is None
+    assert chosen(routes, "GET", "/all//x") == "p2"
+
+
+def test_the_path_is_compared_as_it_was_sent() -> None:
+    routes = routed("GET /hello", "GET /zones/{area}")
+    assert chosen(routes, "GET", "/%68ello") is None
+    assert chosen(routes, "GET", "/zones/Europe%2FParis") == "p1"
+    assert chosen(routes, "GET", "/HELLO") is None
+
+
+def test_special_characters_in_a_template_stand_for_themselves() -> None:
+    routes = routed("GET /v1.2/{x}", "GET /a:b/{x}", "GET /a-b_c/{x}")
+    assert chosen(routes, "GET", "/v1.2/q") == "p0"
+    assert chosen(routes, "GET", "/v1x2/q") is None
+    assert chosen(routes, "GET", "/a:b/q") == "p1"
+    assert chosen(routes, "GET", "/a-b_c/q") == "p2"
+
+
+def test_a_release_sees_its_own_routes_only() -> None:
+    routes = [*routed("GET /x/{a}"), *routed("GET /y/{a}", release="dev.12")]
+    assert chosen(routes, "GET", "/x/1", release="dev.12") is None
+    assert chosen(routes, "GET", "/y/1", release="dev.1") is None
+    assert chosen(routes, "GET", "/y/1", release="devx12") is None
+
+
+def test_routes_of_one_pool_and_rank_share_one_expression_with_common_beginnings_once() -> None:
+    routes = [RouteState("dev.1", "GET", f"/zones/{{area}}/{name}", "p0") for name in ("now", "then")]
+    routes.append(RouteState("dev.1", "POST", "/zones/{area}/now", "p0"))
+    assert pattern_entries(routes) == {
+        "dev.1": (("^dev[.]1[|](?:GET[|]/zones/[^/]+(?:/now|/then)|POST[|]/zones/[^/]+/now)/?$", "p0"),)
+    }
+
+
+def test_a_thousand_routes_stay_below_the_line_limit() -> None:
+    routes = [RouteState("dev.1", "GET", f"/some-rather-long-collection-{n}/{{id}}", "p0") for n in range(1000)]
+    entries = pattern_entries(routes)["dev.1"]
+    assert max(len(key) for key, _ in entries) < 16_000
+    assert chosen(routes, "GET", "/some-rather-long-collection-999/1") == "p0"
+
+
+def test_no_key_holds_a_blank_or_a_backslash_since_files_and_command_lines_would_break_it() -> None:
+    routes = routed("GET /a.b-c_d:e/{x}", "ANY /{proxy+}", "DELETE /plain.json")
+    keys = [*literal_entries(routes), *(key for entries in pattern_entries(routes).values() for key, _ in entries)]
+    assert not any(set(key) & set(" \t\\;#\"'") for key in keys)
+
+
+def test_an_expression_tells_its_release() -> None:
+    for release in ("dev.1", "prod-eu_2.345"):
+        ((pattern, _),) = pattern_entries([RouteState(release, "GET", "/{x}", "p0")])[release]
+        assert release_of_pattern(pattern) == release
+    assert release_of_pattern("^something else") == ""
+
+
+SEGMENTS = st.sampled_from(["a", "b", "a.b", "{x}"])
+TEMPLATES = st.builds(
+    lambda parts, greedy: (
+        "/"
+        + "/".join([*(part.replace("x", f"x{n}") for n, part in enumerate(parts)), *(["{rest+}"] if greedy else [])])
+    ),
+    st.lists(SEGMENTS, max_size=3),
+    st.booleans(),
+)
+PATHS = st.builds(
+    lambda parts, slash: "/" + "/".join(parts) + ("/" if slash and parts else ""),
+    st.lists(st.sampled_from(["a", "b", "a.b", "axb", "c", "%61", "a|b"]), max_size=4),
+    st.booleans(),
+)
+
+
+@given(
+    st.lists(st.builds(Route, st.sampled_from([ANY, "GET", "POST"]), TEMPLATES), max_size=8, unique=True),
+    st.sampled_from(METHODS),
+    PATHS,
+)
+def test_the_maps_choose_the_route_that_the_models_order_puts_first(
+    routes: list[Route], method: str, path: str
+) -> None:
+    accepted: list[Route] = []
+    for route in routes:
+        if find_conflict([*accepted, route]) is None:
+            accepted.append(route)
+    states = [RouteState("dev.1", route.method, route.path, f"p{index}") for index, route in enumerate(accepted)]
+    plain = path.rstrip("/") or "/"
+    expected = next(
+        (
+            f"p{accepted.index(route)}"
+            for route in order_routes(accepted)
+            if route.method in (ANY, method) and re.fullmatch(compile_route(route.path), plain)
+        ),
+        None,
+    )
+    assert chosen(states, method, path) == expected

@@ -1,0 +1,144 @@
+"""The gateway's state: what it accepts, what it derives."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.errors import ConflictError, EngineError
+from hitless.gateway.document import state_from_json, state_to_json
+from hitless.gateway.state import (
+    GatewayState,
+    RouteState,
+    ServerMode,
+    ServerState,
+    StageState,
+    release_key,
+    server_timeout_ms,
+)
+
+pytestmark = pytest.mark.unit
+
+SERVERS = (ServerState("w0", "/run/a/w0.sock", 8), ServerState("w1", "/run/a/w1.sock", 8))
+ROUTES = (RouteState("dev.1", "GET", "/zones", "p01"), RouteState("dev.1", "ANY", "/{proxy+}", "p02"))
+
+
+def shipped() -> GatewayState:
+    state = GatewayState.initial(["dev", "prod"], pools=4)
+    state = state.with_servers("p01", SERVERS, timeout_ms=7000).with_routes("dev.1", ROUTES)
+    return state.with_stage("dev", live=1)
+
+
+def test_a_new_gateway_has_stages_without_release_and_free_pools() -> None:
+    state = GatewayState.initial(["dev"], pools=64)
+    assert state.stages == (StageState("dev"),)
+    assert len(state.free_pools()) == 64
+    assert state.free_pools()[:2] == ("p00", "p01")
+
+
+def test_pool_names_sort_as_they_count_beyond_a_hundred() -> None:
+    names = [pool.name for pool in GatewayState.initial(["dev"], pools=120).pools]
+    assert names == sorted(names)
+    assert names[-1] == "p119"
+
+
+def test_a_pool_with_servers_or_with_routes_to_it_is_not_free() -> None:
+    assert shipped().free_pools() == ("p00", "p03")
+
+
+def test_a_pool_is_free_again_after_its_servers_and_routes_went() -> None:
+    state = shipped().with_stage("dev", live=None).without_routes("dev.1").without_servers("p01")
+    assert state == GatewayState.initial(["dev", "prod"], pools=4)
+
+
+def test_routes_of_a_release_that_is_live_or_candidate_cannot_go() -> None:
+    for state in (shipped(), shipped().with_stage("dev", live=None, candidate=1, weight=0)):
+        with pytest.raises(ConflictError, match=r"dev still sends requests to dev\.1"):
+            state.without_routes("dev.1")
+
+
+def test_the_same_routes_again_change_nothing_and_others_are_refused() -> None:
+    state = shipped()
+    assert state.with_routes("dev.1", reversed(ROUTES)) == state
+    with pytest.raises(ConflictError):
+        state.with_routes("dev.1", ROUTES[:1])
+
+
+def test_routes_must_point_to_pools_that_exist_and_belong_to_the_release() -> None:
+    state = GatewayState.initial(["dev"], pools=2)
+    with pytest.raises(KeyError):
+        state.with_routes("dev.1", [RouteState("dev.1", "GET", "/x", "p07")])
+    with pytest.raises(ValueError, match="another release"):
+        state.with_routes("dev.1", [RouteState("dev.2", "GET", "/x", "p00")])
+    with pytest.raises(ValueError, match="twice"):
+        state.with_routes("dev.1", [RouteState("dev.1", "GET", "/x", "p00"), RouteState("dev.1", "GET", "/x", "p01")])
+
+
+def test_a_mode_is_set_for_one_server_or_for_all() -> None:
+    one = shipped().with_server_mode("p01", ServerMode.DRAIN, name="w1").pool("p01")
+    assert [server.mode for server in one.servers] == [ServerMode.READY, ServerMode.DRAIN]
+    everyone = shipped().with_server_mode("p01", ServerMode.MAINT).pool("p01")
+    assert {server.mode for server in everyone.servers} == {ServerMode.MAINT}
+    with pytest.raises(KeyError):
+        shipped().with_server_mode("p01", ServerMode.MAINT, name="w9")
+
+
+def test_depth_changes_for_all_servers_and_keeps_the_time_out_unless_told() -> None:
+    pool = shipped().with_maxconn("p01", 1).pool("p01")
+    assert {server.maxconn for server in pool.servers} == {1}
+    assert pool.timeout_ms == 7000
+    assert shipped().with_maxconn("p01", 1, timeout_ms=9000).pool("p01").timeout_ms == 9000
+
+
+def test_the_name_in_haproxy_differs_by_socket_so_that_a_worker_can_be_replaced_under_its_name() -> None:
+    assert ServerState("w0", "/run/a/w0.sock").key != ServerState("w0", "/run/b/w0.sock").key
+    assert ServerState("w0", "/run/a/w0.sock").key.startswith("w0.")
+
+
+@pytest.mark.parametrize(
+    "socket", ["relative.sock", "/run/with blank", "/run/semi;colon", "/run/back\\slash", "/" + "x" * 107]
+)
+def test_socket_paths_that_need_quoting_or_are_too_long_are_refused(socket: str) -> None:
+    with pytest.raises(ValueError, match="socket path"):
+        ServerState("w0", socket)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("de v", 1, None, 0), ("dev", 1, None, 5), ("dev", 1, 2, 10_001), ("dev", 1, 2, -1), ("d|v", None, None, 0)],
+)
+def test_impossible_stages_are_refused(arguments: tuple[str, int | None, int | None, int]) -> None:
+    with pytest.raises(ValueError, match=r"stage|weight"):
+        StageState(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("BREW", "/x"), ("GET", "x"), ("GET", "/a b"), ("GET", "/{x+}/y"), ("get", "/x")]
+)
+def test_impossible_routes_are_refused(method: str, path: str) -> None:
+    with pytest.raises(ValueError, match=r"method|path"):
+        RouteState("dev.1", method, path, "p00")
+
+
+def test_the_gateway_waits_longer_than_the_function_may_take_and_never_longer_than_api_gateway() -> None:
+    assert server_timeout_ms(6, maxconn=1) == 7_000
+    assert server_timeout_ms(2, maxconn=8) == 17_000
+    assert server_timeout_ms(6, maxconn=8) == 29_000
+    assert server_timeout_ms(900, maxconn=1) == 29_000
+
+
+def test_a_state_survives_json_exactly() -> None:
+    state = shipped().with_stage("prod", live=3, candidate=4, weight=2500).with_server_mode("p01", ServerMode.DRAIN)
+    assert state_from_json(state_to_json(state)) == state
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"format":99}', '{"format":1,"stages":[{"name":"x"}],"pools":[],"routes":[]}']
+)
+def test_a_foreign_document_is_an_error_and_no_state(text: str) -> None:
+    with pytest.raises(EngineError, match="cannot be read"):
+        state_from_json(text)
+
+
+def test_release_keys_name_stage_and_number() -> None:
+    assert release_key("dev", 12) == "dev.12"
+    assert shipped().release_keys() == {"dev.1"}
