@@ -85,7 +85,7 @@ class FailureCount:
     count: int = 0
     first_us: int = 0
     last_us: int = 0
-    during: str | None = None
+    during: Window | None = None
     reused: int = 0  # of these, on connections that had carried an answer before
 
 
@@ -172,6 +172,14 @@ class Tally:
             slot.by_release[0] += 1
             self._fail(Failure.NOT_SENT, due_us, 0, 0, -1, 0)
 
+    def recent_p99_ms(self) -> float | None:
+        """The 99th percentile of about the last second, for people who watch."""
+        for slot in reversed(self.slots[-8:]):
+            latencies = sorted([*slot.steady_us, *slot.releasing_us])
+            if len(latencies) >= 20:
+                return latencies[int(len(latencies) * 0.99)] / 1000
+        return None
+
     def finish(self) -> None:
         """Close every slot: no more records come."""
         self._close_before(len(self.slots) * self.slot_us)
@@ -191,7 +199,7 @@ class Tally:
         seen = self.failures.setdefault(failure, FailureCount())
         if seen.count == 0 or due < seen.first_us:
             seen.first_us = due
-            seen.during = window.label if window is not None else None
+            seen.during = window
         seen.last_us = max(seen.last_us, due)
         seen.count += 1
         seen.reused += bool(flags & _REUSED)

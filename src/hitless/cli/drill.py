@@ -1,0 +1,163 @@
+"""`hitless drill`: load on a service while releases ship and things break, every request accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hitless.cli.common import Context, Ended, command
+from hitless.clock import SystemClock
+from hitless.drill import faults as drill_faults
+from hitless.drill import scenarios as drill_scenarios
+from hitless.drill.plan import DrillPlan
+from hitless.drill.progress import TerminalProgress
+from hitless.drill.report import write_report
+from hitless.drill.requests import DrillRequest, from_routes, from_smoke, read_requests
+from hitless.drill.result import DrillResult
+from hitless.drill.run import run_drill
+from hitless.drill.shipper import CommandShipper, Shipper, stage_of
+from hitless.drill.target import parse_target
+from hitless.drill.workspace import Source
+from hitless.errors import ServiceFileError, UsageError
+from hitless.service.load import load_service
+from hitless.service.model import Service
+
+DEFAULT_RELEASES = 5
+EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "drill", example=EXAMPLE)
+    def drill(
+        ctx: Context,
+        rate: Annotated[float, typer.Option("--rate", help="Requests a second.")] = 500,
+        duration: Annotated[float, typer.Option("--duration", help="Seconds.")] = 30,
+        releases: Annotated[
+            int | None,
+            typer.Option("--releases", min=0, help="How many ship meanwhile; default: as many as scenarios, or 5."),
+        ] = None,
+        scenarios: Annotated[
+            str, typer.Option("--scenarios", help=f"What they are, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
+        ] = "",
+        faults: Annotated[
+            str, typer.Option("--faults", help=f"What breaks meanwhile: {', '.join(drill_faults.FAULTS)}.")
+        ] = "",
+        requests: Annotated[
+            Path | None, typer.Option("--requests", help="JSON lines; default: the smoke requests, else one a route.")
+        ] = None,
+        report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
+        target: Annotated[str | None, typer.Option("--target", help="A URL; without --releases, load alone.")] = None,
+        strategy: Annotated[str | None, typer.Option("--strategy", help="How the releases are rolled out.")] = None,
+        new_connections: Annotated[
+            float, typer.Option("--new-connections", help="Percent of the requests on connections of their own.")
+        ] = 20,
+        connections: Annotated[int, typer.Option("--connections", help="Connections that are kept alive.")] = 50,
+    ) -> None:
+        """Send real load while releases ship, and account for every request."""
+        names, broken = _list(scenarios), _list(faults)
+        count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
+        by_engine = target is None or count > 0 or bool(broken)
+        service = _service(ctx, needed=by_engine)
+        shipper = (
+            CommandShipper(service_dir=ctx.service_dir, data_dir=ctx.data_dir, stage=ctx.stage, strategy=strategy)
+            if by_engine
+            else None
+        )
+        plan = DrillPlan(
+            stage=ctx.stage,
+            rate_per_s=rate,
+            duration_s=duration,
+            requests=_requests(requests, service),
+            scenarios=drill_scenarios.choose(names, count),
+            faults=drill_faults.choose(broken),
+            report=_report(ctx, report, service),
+            command=shlex.join(["hitless", *sys.argv[1:]]),
+            new_connections_percent=new_connections,
+            connections=connections,
+        )
+        plan.check(yes=ctx.yes)
+        result = asyncio.run(_run(ctx, plan, target, shipper, service))
+        write_report(result, plan.report)
+        ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
+        _conclude(result)
+
+
+async def _run(
+    ctx: Context, plan: DrillPlan, target: str | None, shipper: Shipper | None, service: Service | None
+) -> DrillResult:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if target is None:
+        assert shipper is not None
+        target = str(stage_of(await shipper.status(), plan.stage)["url"])
+    source = (
+        Source(service.folder, service.file.name, ctx.stage, tuple(one.handler for one in service.functions))
+        if service is not None
+        else None
+    )
+    with TerminalProgress() as progress:
+        return await run_drill(
+            plan,
+            parse_target(target),
+            shipper=shipper,
+            source=source,
+            data_dir=ctx.data_dir,
+            progress=progress,
+            clock=SystemClock(),
+            stop=stop,
+        )
+
+
+def _conclude(result: DrillResult) -> None:
+    """Raises Ended where a request was lost or a rollout surprised."""
+    if result.exit_code == 6:
+        worst = max(result.tally.failures.items(), key=lambda item: item[1].count)[0]
+        raise Ended(6, result.headline, f"most of them: {worst}; the report shows when: {result.plan.report}")
+    if result.exit_code:
+        raise Ended(1, "; ".join(result.surprises), f"the report tells more: {result.plan.report}")
+
+
+def _service(ctx: Context, *, needed: bool) -> Service | None:
+    """The service of the folder; None where there is none and none is needed."""
+    try:
+        return load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    except ServiceFileError:
+        if needed:
+            raise
+        return None
+
+
+def _requests(file: Path | None, service: Service | None) -> tuple[DrillRequest, ...]:
+    if file is not None:
+        return read_requests(file)
+    if service is None:
+        return (DrillRequest("GET", "/"),)
+    routes = [route for function in service.functions for route in function.routes]
+    return from_smoke(service.settings.smoke) or from_routes(routes)
+
+
+def _report(ctx: Context, named: Path | None, service: Service | None) -> Path:
+    """Where the page goes: never into the service's folder by default, for what is there is shipped."""
+    if named is not None:
+        return named.expanduser().resolve()
+    if service is None:
+        return Path("drill.html").resolve()
+    return ctx.data_dir / "drills" / f"drill-{SystemClock().now():%Y%m%dT%H%M%S}.html"
+
+
+def _list(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if any(not name for name in names) and text.strip():
+        raise UsageError(f"{text!r}: an empty name in the list", hint="separate names with one comma")
+    return [name for name in names if name]

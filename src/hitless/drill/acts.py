@@ -1,0 +1,192 @@
+"""What is done to the service while the load runs: releases and faults by the clock, then the first release again.
+
+Invariants: one thing at a time, so that each failure falls into one window; nothing in here raises for what the service
+or the engine does wrong, for then the load would not be accounted for: it becomes an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hitless.clock import Clock
+from hitless.drill import faults
+from hitless.drill.plan import DrillPlan
+from hitless.drill.result import InjectedFault, ShippedRelease
+from hitless.drill.scenarios import Expected, Scenario, Verb
+from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
+from hitless.drill.tally import MICROSECONDS, Timeline, Window
+from hitless.drill.workspace import Workspace
+from hitless.errors import HitlessError
+
+RECOVERY_DEADLINE_S = 30.0
+RECOVERY_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a person sees while the drill runs."""
+
+    elapsed_s: float
+    duration_s: float
+    requests: int
+    failed: int
+    releases_done: int
+    releases: int
+    p99_ms: float | None
+    doing: str
+
+
+class Progress(Protocol):
+    """Where progress is shown."""
+
+    def say(self, line: str) -> None: ...
+    def tick(self, snapshot: Snapshot) -> None: ...
+
+
+@dataclass(slots=True)
+class Acts:
+    """`run` does all of them. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
+
+    plan: DrillPlan
+    shipper: Shipper | None
+    workspace: Workspace | None
+    live_at_start: Mapping[str, Any]
+    timeline: Timeline
+    elapsed_us: Callable[[], int]
+    progress: Progress
+    clock: Clock
+    stop: asyncio.Event
+    shipped: list[ShippedRelease] = field(default_factory=list)
+    restored: ShippedRelease | None = None
+    injected: list[InjectedFault] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Returns when the last rollout has ended and no earlier than just before the planned end."""
+        breaking = asyncio.create_task(self._break_all())
+        try:
+            await self._ship_all()
+            await breaking
+            await self._until(self.plan.duration_s - 0.5)
+        finally:
+            breaking.cancel()
+
+    async def _until(self, at_s: float) -> None:
+        """Wait until that long after the start, or until the drill is stopped."""
+        rest_s = at_s - self.elapsed_us() / MICROSECONDS
+        if rest_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), rest_s)
+
+    async def _ship_all(self) -> None:
+        *instants, last = self.plan.release_instants_s()
+        for number, (at_s, scenario) in enumerate(zip(instants, self.plan.scenarios, strict=True), start=1):
+            await self._until(at_s)
+            if self.stop.is_set():
+                break
+            async with self._one_at_a_time:
+                await self._ship(number, scenario)
+        if self.shipped:
+            await self._until(last)
+            async with self._one_at_a_time:
+                await self._restore()
+
+    async def _ship(self, number: int, scenario: Scenario) -> None:
+        count = len(self.plan.scenarios)
+        window = self.timeline.open(f"release {number} of {count} ({scenario.name})", self.elapsed_us())
+        shipped = await _attempt(self._deploy_or_roll_back(number, scenario))
+        window.end_us = self.elapsed_us()
+        if shipped.release is not None:
+            window.label = f"release {shipped.release} ({scenario.name})"
+        one = _record(scenario.name, scenario.expected, shipped, window)
+        self.shipped.append(one)
+        surprise = "" if one.as_expected else f", expected {scenario.expected}"
+        reason = f": {shipped.reason}" if shipped.reason else ""
+        release = "-" if shipped.release is None else shipped.release
+        self.progress.say(
+            f"{number}/{count} {scenario.name}: release {release} {shipped.outcome}{surprise}"
+            f" in {one.duration_s:.2f} s{reason}"
+        )
+
+    async def _deploy_or_roll_back(self, number: int, scenario: Scenario) -> Shipped:
+        assert self.shipper is not None
+        if scenario.verb is Verb.ROLLBACK:
+            return await self.shipper.rollback(None)
+        assert self.workspace is not None
+        self.workspace.reset()
+        self.workspace.mark(f"{self.clock.now():%Y%m%dT%H%M%S.%f} {number}")
+        if scenario.alter is not None:
+            scenario.alter(self.workspace)
+        message = f"drill: {scenario.name}, {number} of {len(self.plan.scenarios)}"
+        return await self.shipper.deploy(self.workspace.folder, message=message)
+
+    async def _restore(self) -> None:
+        """Make the release live again that was at the start."""
+        window = self.timeline.open("return to the first release", self.elapsed_us())
+        shipped = await _attempt(self._return_to_start())
+        window.end_us = self.elapsed_us()
+        self.restored = _record("return", Expected.LIVE, shipped, window)
+        self.progress.say(f"return to release {self.live_at_start['release']}: {shipped.outcome}")
+
+    async def _return_to_start(self) -> Shipped:
+        assert self.shipper is not None
+        first = int(self.live_at_start["release"])
+        live = stage_of(await self.shipper.status(), self.plan.stage).get("live") or {}
+        if live.get("release") == first:
+            return Shipped(first, Expected.LIVE)
+        shipped = await self.shipper.rollback(first)
+        if shipped.outcome == Expected.LIVE or self.workspace is None:
+            return shipped
+        # A drill of many releases may outlast what the engine keeps. The same bytes go out again, if they are the same.
+        self.workspace.reset()
+        self.workspace.unmark()
+        if dict(await self.shipper.digests(self.workspace.folder)) != dict(self.live_at_start.get("artifacts") or {}):
+            return shipped
+        self.notices.append(f"release {first} was kept no longer: its artifacts were shipped again")
+        return await self.shipper.deploy(self.workspace.folder, message=f"drill: release {first} again")
+
+    async def _break_all(self) -> None:
+        for at_s, fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):
+            await self._until(at_s)
+            if self.stop.is_set():
+                return
+            async with self._one_at_a_time:
+                await self._break(fault)
+
+    async def _break(self, fault: faults.Fault) -> None:
+        window = self.timeline.open(fault.name, self.elapsed_us())
+        recovered_ms: float | None = None
+        try:
+            recovered_ms = await self._recovery_of(fault, window.start_us)
+        except (HitlessError, OSError) as error:
+            self.notices.append(f"{fault.name}: {error}")
+        window.end_us = self.elapsed_us()
+        self.injected.append(InjectedFault(fault.name, window.start_us / MICROSECONDS, recovered_ms))
+        seen = "no recovery seen" if recovered_ms is None else f"recovered within {recovered_ms:g} ms"
+        self.progress.say(f"{fault.name}: {seen}")
+
+    async def _recovery_of(self, fault: faults.Fault, since_us: int) -> float | None:
+        assert self.shipper is not None
+        recovered = await fault.inject(self.shipper, self.plan.stage, faults.kill)
+        while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
+            if recovered(await self.shipper.status()):
+                return round((self.elapsed_us() - since_us) / 1000, 1)
+            await self.clock.sleep(RECOVERY_POLL_S)
+        return None
+
+
+async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
+    """What came of it; an engine that cannot be reached is an outcome too."""
+    try:
+        return await shipping
+    except (HitlessError, OSError) as error:
+        return Shipped(None, ERROR, str(error))
+
+
+def _record(name: str, expected: str, shipped: Shipped, window: Window) -> ShippedRelease:
+    return ShippedRelease(name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.shielded, window)

@@ -1,0 +1,71 @@
+"""What one drill is to do, checked before anything is touched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.drill import pace
+from hitless.drill.faults import Fault
+from hitless.drill.requests import DrillRequest
+from hitless.drill.scenarios import Scenario
+from hitless.errors import UsageError
+
+MAX_RELEASES = 10_000
+DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPlan:
+    """Rates in requests a second, instants and lengths in seconds. `command` reproduces the drill."""
+
+    stage: str
+    rate_per_s: float
+    duration_s: float
+    requests: tuple[DrillRequest, ...]
+    scenarios: tuple[Scenario, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    report: Path = Path("drill.html")
+    command: str = "hitless drill"
+    new_connections_percent: float = 20.0
+    connections: int = 50
+    deadline_s: float = DEADLINE_S
+
+    def check(self, *, yes: bool) -> None:
+        """Raises UsageError where the plan is out of bounds, or needs a yes that was not given."""
+        _within("--rate", self.rate_per_s, pace.MAX_RATE_PER_S)
+        _within("--duration", self.duration_s, pace.MAX_DURATION_S)
+        if not 0 <= self.new_connections_percent <= 100:
+            raise UsageError("--new-connections: not a percentage", hint="give a number from 0 to 100")
+        if not 1 <= self.connections <= 10_000:
+            raise UsageError("--connections: not from 1 to 10000", hint="50 is the default")
+        if len(self.scenarios) > MAX_RELEASES:
+            raise UsageError(f"--releases: more than {MAX_RELEASES}", hint="ship fewer")
+        if not self.requests:
+            raise UsageError("there is nothing to send: no request, no route", hint="name some with --requests FILE")
+        broken = [scenario.name for scenario in self.scenarios if scenario.broken]
+        if self.stage == "prod" and broken and not yes:
+            raise UsageError(
+                f"the stage is prod, and {broken[0]} is a release that is meant to fail",
+                hint="add --yes if that is what you want, or name another stage",
+            )
+
+    def release_instants_s(self) -> tuple[float, ...]:
+        """When each release is due, and last the return to the first one: spread evenly, the ends kept quiet."""
+        return _spread(len(self.scenarios) + 1, self.duration_s)
+
+    def fault_instants_s(self) -> tuple[float, ...]:
+        """When each fault is due."""
+        return _spread(len(self.faults), self.duration_s)
+
+
+def _spread(count: int, duration_s: float) -> tuple[float, ...]:
+    quiet = min(2.0, 0.1 * duration_s)
+    step = (duration_s - 2 * quiet) / max(1, count)
+    return tuple(quiet + step * index for index in range(count))
+
+
+def _within(option: str, value: float, most: float) -> None:
+    if not math.isfinite(value) or not 0 < value <= most:
+        raise UsageError(f"{option}: {value:g} is not above 0 and at most {most}", hint="see `hitless drill --help`")

@@ -1,0 +1,68 @@
+"""Shows a drill while it runs: lines for what happened, and on a terminal one live line below them."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from hitless.drill.acts import Snapshot
+
+
+class TerminalProgress:
+    """On `stream` (stderr). The live line only where that is a terminal."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+        if stream.isatty():
+            self._live = Progress(
+                TextColumn("{task.fields[clock]}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[sent]}"),
+                TextColumn("{task.fields[failed]}"),
+                TextColumn("[dim]{task.fields[rest]}"),
+                console=Console(file=stream),
+                transient=True,
+            )
+            self._task = self._live.add_task("", total=1.0, clock="", sent="", failed="", rest="")
+
+    def __enter__(self) -> TerminalProgress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def tick(self, snapshot: Snapshot) -> None:
+        """The live line."""
+        if self._live is None:
+            return
+        colour = "bold red" if snapshot.failed else "green"
+        p99 = f"p99 {snapshot.p99_ms:.1f} ms · " if snapshot.p99_ms is not None else ""
+        releases = f"releases {snapshot.releases_done}/{snapshot.releases} · " if snapshot.releases else ""
+        self._live.update(
+            self._task,
+            total=snapshot.duration_s,
+            completed=min(snapshot.elapsed_s, snapshot.duration_s),
+            clock=f"{max(0.0, snapshot.elapsed_s):.0f}/{snapshot.duration_s:g} s",
+            sent=f"{snapshot.requests} answered or failed",
+            failed=f"[{colour}]{snapshot.failed} failed[/]",
+            rest=f"{p99}{releases}{snapshot.doing}",
+        )

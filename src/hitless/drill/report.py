@@ -1,0 +1,89 @@
+"""One HTML page that stands alone: answers in its first line, then shows the plots, the tables and the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hitless.drill.columns import columns
+from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, requests_plot
+from hitless.drill.result import DrillResult, ShippedRelease
+from hitless.drill.tally import MICROSECONDS
+from hitless.drill.wire import Failure
+from hitless.errors import MachineError
+
+
+def write_report(result: DrillResult, path: Path) -> None:
+    """Write the page, whole or not at all. Raises MachineError if the place cannot be written to."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(render(result), "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --report") from error
+
+
+def render(result: DrillResult) -> str:
+    """The page's text."""
+    environment = Environment(
+        loader=PackageLoader("hitless.drill", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["ms"] = _ms
+    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u2009")
+    axis = columns(result.tally.slots, result.tally.slot_us)
+    bands = _bands(result)
+    document = result.to_json()
+    return environment.get_template("report.html").render(
+        headline=result.headline,
+        ok=result.exit_code == 0,
+        surprises=result.surprises,
+        document=document,
+        kinds=[(one, kind_class(Failure(one["kind"]))) for one in document["failures"] if one["count"]],
+        requests_plot=Markup(requests_plot(axis, bands)),
+        latency_plot=Markup(latency_plot(axis, bands)),
+        failures_plot=Markup(failures_plot(axis, bands)) if result.tally.failed else None,
+        tones=sorted({band.tone for band in bands}),
+        percent_new=result.plan.new_connections_percent,
+        deadline_s=result.plan.deadline_s,
+        late=result.lag_ms["p99"] > 5,
+    )
+
+
+def _bands(result: DrillResult) -> Sequence[Band]:
+    shipped = [*result.releases, *((result.restored,) if result.restored else ())]
+    bands = [_band(one) for one in shipped]
+    for fault in result.faults:
+        until_s = fault.at_s + (fault.recovered_ms or 0) / 1000
+        bands.append(Band(fault.at_s, until_s, "⚡", f"{fault.fault} at {fault.at_s:.1f} s", "fault"))
+    return sorted(bands, key=lambda band: band.start_s)
+
+
+def _band(one: ShippedRelease) -> Band:
+    start_s = one.window.start_us / MICROSECONDS
+    if not one.as_expected:
+        tone, label = "surprise", "!"
+    elif one.scenario == "return":
+        tone, label = "back", "↩"
+    elif one.outcome != "live":
+        tone, label = "broken", "✕"
+    else:
+        tone, label = "good", str(one.release)
+    title = f"{one.scenario}: {one.outcome} in {one.duration_s:.2f} s" + (f" ({one.reason})" if one.reason else "")
+    return Band(start_s, start_s + one.duration_s, label, title, tone)
+
+
+def _ms(value: Any) -> str:
+    """Milliseconds for people: three figures are enough."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,234 @@
+"""What a drill found out: the contract's JSON, the exit code, and the sentence that answers the question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+from hitless.clock import timestamp
+from hitless.drill.plan import DrillPlan
+from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, Tally, Window, percentiles_ms
+from hitless.drill.wire import Failure
+
+POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
+SHORT_POINTS = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
+LATE_MS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedRelease:
+    """One release of the drill: what was asked for, what came."""
+
+    scenario: str
+    expected: str
+    outcome: str
+    release: int | None
+    reason: str | None
+    shielded: int
+    window: Window
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the rollout ended as its scenario says."""
+        return self.outcome == self.expected
+
+    @property
+    def duration_s(self) -> float:
+        """From the command's start to its end."""
+        return ((self.window.end_us or self.window.start_us) - self.window.start_us) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class InjectedFault:
+    """One fault. `recovered_ms` is None if the service had not recovered by the deadline."""
+
+    fault: str
+    at_s: float
+    recovered_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """The whole of it. `started_at` is when the first request was due."""
+
+    plan: DrillPlan
+    target: str
+    started_at: datetime
+    tally: Tally
+    releases: tuple[ShippedRelease, ...]
+    restored: ShippedRelease | None
+    faults: tuple[InjectedFault, ...]
+    left_out: tuple[tuple[str, str], ...]
+    samples: tuple[Mapping[str, Any], ...]
+    connections: Mapping[str, int]
+    notices: tuple[str, ...]
+    interrupted: bool
+
+    @property
+    def shipped(self) -> int:
+        """Releases that went live."""
+        return sum(one.outcome == "live" for one in self.releases)
+
+    @property
+    def surprises(self) -> tuple[str, ...]:
+        """What did not end as it should, a sentence each (lost requests aside)."""
+        found = [
+            f"{one.scenario} ended {one.outcome}, expected {one.expected}" + (f": {one.reason}" if one.reason else "")
+            for one in (*self.releases, *((self.restored,) if self.restored else ()))
+            if not one.as_expected
+        ]
+        found += [f"{one.fault} at {one.at_s:.1f} s: no recovery" for one in self.faults if one.recovered_ms is None]
+        if self.interrupted:
+            found.append(f"interrupted after {len(self.releases)} of {len(self.plan.scenarios)} releases")
+        return tuple(found)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 6 for a lost request, which outranks 1 for a rollout that surprised."""
+        if self.tally.failed:
+            return 6
+        return 1 if self.surprises else 0
+
+    @property
+    def headline(self) -> str:
+        """`0 of 120000 requests failed while 30 releases shipped`."""
+        noun = "release" if self.shipped == 1 else "releases"
+        while_ = f" while {self.shipped} {noun} shipped" if self.plan.scenarios else ""
+        return f"{self.tally.failed} of {self.tally.requests} requests failed{while_}"
+
+    @property
+    def lag_ms(self) -> dict[str, float]:
+        """How late requests left, which is the generator's own doing."""
+        return {name: _lag_ms(self.tally, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
+
+    def failed_of(self, one: ShippedRelease) -> int:
+        """Failures of a release: those whose answer names it, and those without a name while it was rolled out."""
+        counts = self.tally.releases.get(one.release or 0)
+        return (counts.failed if counts else 0) + one.window.failed_without_release
+
+    def moment(self, at_us: int) -> str:
+        """An instant of the drill as a timestamp."""
+        return timestamp(self.started_at + timedelta(microseconds=at_us))
+
+    def latencies(self) -> dict[str, dict[str, float | None]]:
+        """Percentiles of all whole answers, of the steady ones, and of those that met a rollout."""
+        both: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
+        both.add(self.tally.steady)
+        both.add(self.tally.releasing)
+        return {
+            "latency_ms": percentiles_ms(both, POINTS),
+            "latency_steady_ms": percentiles_ms(self.tally.steady, SHORT_POINTS),
+            "latency_releasing_ms": percentiles_ms(self.tally.releasing, SHORT_POINTS),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's document, with more keys."""
+        tally = self.tally
+        sent_s = max(1e-9, (tally.last_sent_us - (tally.first_sent_us or 0)) / 1e6)
+        return {
+            "target": self.target,
+            "requests": tally.requests,
+            "answered": tally.answered,
+            "failed": tally.failed,
+            "failures": self._failures(),
+            "rate_asked_per_s": _whole(self.plan.rate_per_s),
+            "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
+            "duration_s": round(tally.requests / self.plan.rate_per_s, 3),
+            **self.latencies(),
+            "releases": [self._release(one) for one in self.releases],
+            "restored": self._release(self.restored) if self.restored else None,
+            "faults": [
+                {"fault": one.fault, "at_s": round(one.at_s, 3), "recovered_ms": one.recovered_ms}
+                for one in self.faults
+            ],
+            "shielded": tally.shielded,
+            "report": str(self.plan.report),
+            "started_at": timestamp(self.started_at),
+            "statuses": self._statuses(),
+            "unexpected_statuses": self.unexpected_statuses(),
+            "by_request": self._by_request(),
+            "left_out": [{"request": name, "reason": reason} for name, reason in self.left_out],
+            "connections": {
+                "new": tally.new_connections,
+                "reused": tally.reused_connections,
+                **dict(self.connections),
+            },
+            "sender_lag_ms": self.lag_ms,
+            "samples": list(self.samples),
+            "notices": list(self.notices),
+            "surprises": list(self.surprises),
+            "interrupted": self.interrupted,
+            "command": self.plan.command,
+        }
+
+    def unexpected_statuses(self) -> int:
+        """Answers below 500 with another status than the request's own, or than its probe saw: counted, not failed."""
+        wanted = [request.status for request in self.plan.requests]
+        return sum(
+            count for (index, status), count in self.tally.statuses.items() if status < 500 and status != wanted[index]
+        )
+
+    def _failures(self) -> list[dict[str, Any]]:
+        found = []
+        for kind in Failure:
+            seen = self.tally.failures.get(kind)
+            found.append(
+                {
+                    "kind": kind.value,
+                    "count": seen.count if seen else 0,
+                    "first_at": self.moment(seen.first_us) if seen else None,
+                    "during": seen.during.label if seen and seen.during else None,
+                }
+            )
+        return found
+
+    def _release(self, one: ShippedRelease) -> dict[str, Any]:
+        counts = self.tally.releases.get(one.release or 0)
+        return {
+            "release": one.release,
+            "scenario": one.scenario,
+            "expected": one.expected,
+            "outcome": one.outcome,
+            "reason": one.reason,
+            "at_s": round(one.window.start_us / 1e6, 3),
+            "duration_s": round(one.duration_s, 3),
+            "requests": counts.requests if counts else 0,
+            "failed": self.failed_of(one),
+            "failed_meanwhile": one.window.failed,
+            "shielded": one.shielded,
+        }
+
+    def _statuses(self) -> dict[str, int]:
+        sums: dict[str, int] = {}
+        for (_, status), count in sorted(self.tally.statuses.items(), key=lambda item: item[0][1]):
+            sums[str(status)] = sums.get(str(status), 0) + count
+        return sums
+
+    def _by_request(self) -> list[dict[str, Any]]:
+        rows = []
+        for index, request in enumerate(self.plan.requests):
+            statuses = {
+                str(status): count for (of, status), count in sorted(self.tally.statuses.items()) if of == index
+            }
+            failed = self.tally.failed_by_request.get(index, 0)
+            rows.append({"request": request.name, "failed": failed, "statuses": statuses})
+        return rows
+
+
+def _lag_ms(tally: Tally, share: float) -> float:
+    """A percentile of the lag: the upper edge of its step; 0 without any request."""
+    wanted = share * sum(tally.lags.values())
+    seen = 0
+    for step, count in sorted(tally.lags.items()):
+        seen += count
+        if seen >= wanted:
+            return round((step + 1) * LAG_STEP_US / 1000, 2)
+    return 0.0
+
+
+def _whole(number: float) -> int | float:
+    return int(number) if number == int(number) else number

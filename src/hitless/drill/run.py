@@ -1,0 +1,173 @@
+"""A drill from its start to its end: probe, load, releases and faults, the return to the first release, the sums.
+
+Invariants: the load does not stop before the last rollout has ended; whatever happens, the senders end and the copy of
+the service is removed; the release that was live at the start is live again, or the result says that it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import Clock
+from hitless.drill.acts import Acts, Progress, Snapshot
+from hitless.drill.load import Load, LoadPlan, cpu_count, senders_for
+from hitless.drill.pace import interleave, total
+from hitless.drill.plan import DrillPlan
+from hitless.drill.probe import probe
+from hitless.drill.result import LATE_MS, DrillResult
+from hitless.drill.scenarios import Verb
+from hitless.drill.shipper import Shipper, stage_of
+from hitless.drill.tally import LAG_STEP_US, MICROSECONDS, Tally, Timeline, slot_s
+from hitless.drill.target import Target, resolve
+from hitless.drill.workspace import Source, Workspace
+from hitless.errors import ConflictError, UsageError
+
+TICK_S = 0.25
+TAIL_S = 1.0  # load that is still sent after a last rollout that outlasted the planned duration
+
+
+async def run_drill(
+    plan: DrillPlan,
+    target: Target,
+    *,
+    shipper: Shipper | None,
+    source: Source | None,
+    data_dir: Path,
+    progress: Progress,
+    clock: Clock,
+    stop: asyncio.Event,
+) -> DrillResult:
+    """Run it. `stop` ends it early, in order. Releases and faults need a shipper, new releases a source as well.
+
+    Raises UsageError or ConflictError before anything is sent (no request answers, the stage has no release),
+    MachineError where the target takes no connection, EngineNotRunningError; later trouble is in the result.
+    """
+    live = await _live_at_start(plan, shipper)
+    addresses = await asyncio.to_thread(resolve, target)
+    probed = await probe(target, plan.requests, deadline_s=plan.deadline_s)
+    for name, reason in probed.left_out:
+        progress.say(f"left out: {name} {reason}")
+    plan = replace(plan, requests=probed.requests)
+    timeline = Timeline()
+    tally = Tally(slot_s=slot_s(plan.duration_s), deadline_s=plan.deadline_s, timeline=timeline)
+    load = Load(_load_plan(plan, target, addresses), on_records=tally.add)
+    async with _workspace(plan, source, data_dir) as workspace:
+        acts = Acts(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
+        await load.start()
+        started_at = clock.now()
+        ticking = asyncio.create_task(_tick(acts, tally))
+        try:
+            await acts.run()
+            load.end(_last_request(plan, load, stopped=stop.is_set()))
+            await load.wait()
+        except BaseException:
+            await load.stop()
+            raise
+        finally:
+            ticking.cancel()
+    tally.add_unsent(load.elapsed_us(), load.missing())
+    tally.finish()
+    return DrillResult(
+        plan=plan,
+        target=target.url,
+        started_at=started_at,
+        tally=tally,
+        releases=tuple(acts.shipped),
+        restored=acts.restored,
+        faults=tuple(acts.injected),
+        left_out=probed.left_out,
+        samples=tuple(load.samples),
+        connections=load.counts,
+        notices=(*acts.notices, *_generator_notices(load, tally)),
+        interrupted=stop.is_set(),
+    )
+
+
+async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[str, Any]:
+    """The live release of the stage, empty without an engine."""
+    if shipper is None:
+        if plan.scenarios or plan.faults:
+            raise UsageError("releases and faults need an engine", hint="run the drill in the service's folder")
+        return {}
+    live: Mapping[str, Any] | None = stage_of(await shipper.status(), plan.stage).get("live")
+    if live is None:
+        raise ConflictError(f"stage {plan.stage} has no release that could be drilled", hint="ship one: hitless deploy")
+    return live
+
+
+@contextlib.asynccontextmanager
+async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> AsyncIterator[Workspace | None]:
+    if source is None or not any(scenario.verb is Verb.DEPLOY for scenario in plan.scenarios):
+        yield None
+        return
+    workspace = await asyncio.to_thread(Workspace, source, data_dir=data_dir)
+    try:
+        yield workspace
+    finally:
+        workspace.remove()
+
+
+def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int], ...]) -> LoadPlan:
+    return LoadPlan(
+        host=target.host,
+        addresses=addresses,
+        tls=target.tls,
+        requests=tuple(
+            replace(one, path=target.base_path + one.path).to_wire(target.host_header) for one in plan.requests
+        ),
+        order=interleave([one.weight for one in plan.requests]),
+        rate_per_s=plan.rate_per_s,
+        senders=senders_for(plan.rate_per_s, cpu_count()),
+        new_connections_percent=plan.new_connections_percent,
+        connections=plan.connections,
+        deadline_s=plan.deadline_s,
+    )
+
+
+def _last_request(plan: DrillPlan, load: Load, *, stopped: bool) -> int:
+    """The number of requests in all: as planned, or more if the rollouts outlasted the plan, or fewer if stopped."""
+    elapsed_ns = load.elapsed_us() * 1000
+    if stopped:
+        return max(1, load.pace.count(elapsed_ns))
+    planned = total(plan.rate_per_s, plan.duration_s)
+    if elapsed_ns < plan.duration_s * 1e9:
+        return planned
+    return max(planned, load.pace.count(elapsed_ns + int(TAIL_S * 1e9)))
+
+
+async def _tick(acts: Acts, tally: Tally) -> None:
+    while True:
+        doing = acts.timeline.windows[-1] if acts.timeline.windows else None
+        acts.progress.tick(
+            Snapshot(
+                elapsed_s=acts.elapsed_us() / MICROSECONDS,
+                duration_s=acts.plan.duration_s,
+                requests=tally.requests,
+                failed=tally.failed,
+                releases_done=len(acts.shipped),
+                releases=len(acts.plan.scenarios),
+                p99_ms=tally.recent_p99_ms(),
+                doing=doing.label if doing and doing.end_us is None else "steady",
+            )
+        )
+        await asyncio.sleep(TICK_S)
+
+
+def _generator_notices(load: Load, tally: Tally) -> list[str]:
+    """What bent the figures, by the generator's own fault."""
+    late = sum(count for step, count in tally.lags.items() if step >= LATE_MS * 1000 / LAG_STEP_US)
+    notices = []
+    if late:
+        share = 100 * late / max(1, tally.requests)
+        notices.append(
+            f"{late} requests ({share:.2f} %) left more than {LATE_MS:g} ms late, by the generator's or the machine's"
+            " doing; their latencies hold that delay"
+        )
+    if load.missing():
+        notices.append(f"a sending process died: its {load.missing()} requests are counted as not sent")
+    return notices

@@ -1,0 +1,148 @@
+"""How a drill ships: by the `hitless` command, as a user would, on the engine of the original service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
+
+TIMEOUT_S = 1_800.0
+ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """How one rollout ended. `outcome` is the contract's word, or `error` where no rollout came about."""
+
+    release: int | None
+    outcome: str
+    reason: str | None = None
+    shielded: int = 0
+
+
+class Shipper(Protocol):
+    """What a drill needs of an engine."""
+
+    async def status(self) -> Mapping[str, Any]:
+        """The contract's `status` document. Raises EngineNotRunningError."""
+        ...
+
+    async def deploy(self, folder: Path, *, message: str) -> Shipped:
+        """Ship what is in `folder`, even where nothing has changed, and wait for the end."""
+        ...
+
+    async def rollback(self, release: int | None) -> Shipped:
+        """Ship an earlier release (None: the one before) and wait for the end."""
+        ...
+
+    async def digests(self, folder: Path) -> Mapping[str, str]:
+        """What `folder` would ship: artifact by function."""
+        ...
+
+    async def up(self) -> None:
+        """Start the engine, or adopt what runs."""
+        ...
+
+
+class CommandShipper:
+    """Runs `python -m hitless …` for one stage, each in a session of its own: Ctrl-C is the drill's to handle."""
+
+    def __init__(self, *, service_dir: Path, data_dir: Path, stage: str, strategy: str | None = None) -> None:
+        self._service_dir = service_dir
+        self._options = ["--data-dir", str(data_dir), "--stage", stage, "--json", "--yes"]
+        self._strategy = ["--strategy", strategy] if strategy else []
+
+    async def status(self) -> Mapping[str, Any]:
+        return _checked(await self._run("status", self._service_dir))
+
+    async def deploy(self, folder: Path, *, message: str) -> Shipped:
+        return _shipped(await self._run("deploy", folder, "--force", "--message", message, *self._strategy))
+
+    async def rollback(self, release: int | None) -> Shipped:
+        number = [] if release is None else [str(release)]
+        return _shipped(await self._run("rollback", self._service_dir, *number))
+
+    async def digests(self, folder: Path) -> Mapping[str, str]:
+        return dict(_checked(await self._run("deploy", folder, "--dry-run"))["artifacts"])
+
+    async def up(self) -> None:
+        _checked(await self._run("up", self._service_dir, "--detach"))
+
+    async def _run(self, verb: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and document of one command."""
+        command = [sys.executable, "-m", "hitless", verb, *arguments, "--service-dir", str(folder), *self._options]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
+            return 1, _error(f"`hitless {verb}` did not end within {TIMEOUT_S:.0f} s")
+        except BaseException:
+            process.kill()
+            await process.communicate()
+            raise
+        return process.returncode or 0, _document(verb, out, err)
+
+
+def _document(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(out)
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    said = err.decode(errors="replace").strip().splitlines()
+    return _error(said[-1] if said else f"`hitless {verb}` wrote no document")
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"error": {"code": "failed", "message": message, "hint": "", "details": {}}}
+
+
+def _shipped(result: tuple[int, dict[str, Any]]) -> Shipped:
+    code, document = result
+    if "outcome" not in document:
+        error = document.get("error") or {}
+        return Shipped(None, ERROR, str(error.get("message") or f"exit code {code}"))
+    candidate = document.get("candidate") or {}
+    return Shipped(
+        document.get("release"), document["outcome"], document.get("reason"), int(candidate.get("shielded") or 0)
+    )
+
+
+def _checked(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    code, document = result
+    if code == 0:
+        return document
+    error: Mapping[str, Any] = document.get("error") or {}
+    kinds: Mapping[int, type[HitlessError]] = {2: UsageError, 5: EngineNotRunningError}
+    raise kinds.get(code, ConflictError)(
+        str(error.get("message") or f"exit code {code}"), hint=str(error.get("hint") or "")
+    )
+
+
+def stage_of(status: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    """One stage of a status document. Raises UsageError if the engine has no such stage."""
+    stages: Sequence[Mapping[str, Any]] = status.get("stages") or ()
+    for one in stages:
+        if one.get("stage") == stage:
+            return one
+    names = ", ".join(str(one.get("stage")) for one in stages)
+    raise UsageError(
+        f"the engine has no stage {stage!r}", hint=f"its stages are {names}" if names else "run `hitless up`"
+    )

@@ -1,0 +1,113 @@
+"""The copy of the service's folder that releases are made from. The user's own folder is never written to.
+
+Releases differ by one marker module beside the first handler. A broken scenario appends to the handlers' modules, so
+that names, relative imports and package patterns stay as they are. `reset` undoes all: each release starts from the
+original.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.drill.service_file import with_stage_setting
+from hitless.errors import UsageError
+
+MARKER = "hitless_drill_marker.py"
+LEFT_OUT = shutil.ignore_patterns(
+    *(".hitless", ".git", ".venv", "venv", ".tox", ".nox", "node_modules", ".serverless", "__pycache__", "*.pyc"),
+    *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "*.egg-info", ".DS_Store"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is copied: the service's folder, its file's name, the stage, and the handlers as the file names them."""
+
+    folder: Path
+    file_name: str
+    stage: str
+    handlers: tuple[str, ...]
+
+
+class Workspace:
+    """A copy in a temporary folder; `remove` it in the end."""
+
+    def __init__(self, source: Source, *, data_dir: Path) -> None:
+        self._stage = source.stage
+        self._root = Path(tempfile.mkdtemp(prefix="hitless-drill-"))
+        self.folder = self._root / source.folder.name
+        self._file = self.folder / source.file_name
+        data = data_dir.resolve()
+
+        def ignore(folder: str, names: list[str]) -> set[str]:
+            dropped = set(LEFT_OUT(folder, names))
+            dropped.update(name for name in names if (Path(folder) / name).resolve() == data)
+            return dropped
+
+        try:
+            shutil.copytree(source.folder, self.folder, symlinks=True, ignore=ignore)
+            self._modules = tuple(dict.fromkeys(self._module_of(handler) for handler in source.handlers))
+        except shutil.Error as error:
+            self.remove()
+            raise UsageError(
+                f"{source.folder}: cannot be copied: {error}", hint="is every file in it readable?"
+            ) from error
+        except BaseException:
+            self.remove()
+            raise
+        self._originals: dict[Path, bytes] = {}
+
+    def mark(self, text: str) -> None:
+        """Make this release differ from every other."""
+        self._write(self._modules[0].parent / MARKER, f"MARKER = {text!r}\n".encode())
+
+    def unmark(self) -> None:
+        """Make the copy equal to the original again, as to what is packaged."""
+        (self._modules[0].parent / MARKER).unlink(missing_ok=True)
+
+    def append(self, code: str) -> None:
+        """Add code at the end of each handler's module."""
+        for module in self._modules:
+            original = self._originals.setdefault(module, module.read_bytes())
+            self._write(module, original + b"\n\n" + code.encode())
+
+    def set_stage(self, key: str, value: int) -> None:
+        """Change a setting of the stage in serverless.yml. Raises UsageError where a variable stands in the way."""
+        changed = with_stage_setting(self._file.read_text("utf-8"), self._stage, key, value)
+        self._originals.setdefault(self._file, self._file.read_bytes())
+        self._write(self._file, changed.encode())
+
+    def reset(self) -> None:
+        """Undo what was appended and rewritten."""
+        for path, original in self._originals.items():
+            self._write(path, original)
+        self._originals.clear()
+
+    def remove(self) -> None:
+        """Delete the copy."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _module_of(self, handler: str) -> Path:
+        module = handler.rpartition(".")[0].replace(".", "/")
+        for path in (self.folder / module / "__init__.py", self.folder / f"{module}.py"):
+            if path.is_file():
+                self._check(path)
+                return path
+        raise UsageError(f"{handler}: its module is not in the service's folder", hint="mend the handler's path")
+
+    def _check(self, path: Path) -> None:
+        if not path.parent.resolve().is_relative_to(self._root.resolve()):
+            raise UsageError(
+                f"{path.relative_to(self._root)}: a link leads out of the service's folder", hint="copy it"
+            )
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """By a new file, never through a link or into one without the permission to write."""
+        self._check(path)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
