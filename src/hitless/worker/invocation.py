@@ -6,6 +6,7 @@ been handed to the kernel, so that a death in between is known to have cost this
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -143,6 +144,6 @@ def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | 
     """Lambda's REPORT line, with a tab at its end for what may follow. `used_mb` is None where nobody knows."""
     used = "" if used_mb is None else f"Max Memory Used: {used_mb} MB\t"
     return (
-        f"REPORT RequestId: {request_id}\tDuration: {took_ms:.2f} ms\tBilled Duration: {int(took_ms) + 1} ms\t"
+        f"REPORT RequestId: {request_id}\tDuration: {took_ms:.2f} ms\tBilled Duration: {math.ceil(took_ms)} ms\t"
         f"Memory Size: {memory_mb} MB\t{used}"
     )

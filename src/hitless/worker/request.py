@@ -78,15 +78,21 @@ class RequestReader:
         self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:  # an offer that is declined by answering; what follows is HTTP/1.1 still
-            self._parser = HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            return self.feed(rest) if rest else True
+        except HttpParserUpgrade as upgrade:
+            return self._decline_upgrade(data[upgrade.args[0] :])
         except HttpParserError:
             return self._unreadable(400)
         if self._in_headers and self.middle and self._header_bytes > LARGEST_HEADER_BYTES + len(data):
             return self._unreadable(431)
         return True
+
+    def _decline_upgrade(self, rest: bytes) -> bool:
+        """Read the request again without its offer: the parser took no body, which would pass for the next request."""
+        offer = self.ready.pop()
+        kept = [pair for pair in offer.headers if pair[0].lower() not in (b"upgrade", b"connection")]
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *offer.internal.items()))
+        self._parser = HttpRequestParser(self)
+        return self.feed(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (offer.method.encode(), self._target, lines, rest))
 
     def _unreadable(self, status: int) -> bool:
         request = Request("GET", "/", [])

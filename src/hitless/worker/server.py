@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final, Protocol
 
@@ -65,18 +66,24 @@ class Server:
         self._poll = select.poll()
         self._stopping = False
         self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
 
     def install_signals(self) -> None:
         """SIGTERM ends the loop; a handler that blocks finishes first. Only the main thread may call this."""
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_term)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
 
-    def _on_term(self, number: int, frame: FrameType | None) -> None:
+    def stop(self) -> None:
+        """Answer what has been received, then return from `run`. May be called from a signal handler or a thread."""
         self._stopping = True
+        with suppress(OSError):  # handlers may have taken the wake-up descriptor of the interpreter for themselves
+            self._wake_in.send(b"\0")
+
+    def _on_term(self, number: int, frame: FrameType | None) -> None:
+        self.stop()
 
     def run(self) -> None:
         """The loop. Returns after SIGTERM."""
@@ -111,10 +118,8 @@ class Server:
                 self._drain_wakeups()
 
     def _drain_wakeups(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             self._wake_out.recv(4096)
-        except BlockingIOError:
-            pass
 
     def _accept(self) -> None:
         try:

@@ -1,0 +1,140 @@
+"""Pure decisions and wordings: back-off, buckets, crash lines, environment, folder names."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.worker.backoff import DEATHS_IN_WINDOW, FIRST_DELAY_S, LONGEST_DELAY_S, History, after_death
+from hitless.worker.crash import CLEAN_END, Death, by_itself, log_lines, runtime_error
+from hitless.worker.environment import lambda_environment
+from hitless.worker.layout import BUCKETS, bucket_bounds, bucket_of
+from hitless.worker.paths import folder_name
+from hitless.workers.stats import EMPTY, Histogram
+from tests.unit.test_worker_event import spec
+
+pytestmark = pytest.mark.unit
+
+
+def test_killed_from_outside_a_worker_is_replaced_at_once() -> None:
+    assert after_death(History(), now_s=10, lived_s=1, by_itself=False)[1] == 0
+
+
+def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -> None:
+    history, delays = History(), []
+    for step in range(12):
+        history, delay = after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True)
+        delays.append(delay)
+    assert delays[:3] == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
+    assert delays[-1] == LONGEST_DELAY_S
+
+
+def test_a_long_life_earns_a_clean_slate() -> None:
+    history = History(failures=6)
+    assert after_death(history, now_s=0, lived_s=60, by_itself=True)[1] == FIRST_DELAY_S
+
+
+def test_many_deaths_in_a_short_window_back_off_whoever_caused_them() -> None:
+    history, delays = History(), []
+    for step in range(DEATHS_IN_WINDOW):
+        history, delay = after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False)
+        delays.append(delay)
+    assert not any(delays[:-1])
+    assert delays[-1] > 0
+
+
+@given(st.integers(0, 2**40))
+def test_a_latency_lies_within_its_buckets_bounds(microseconds: int) -> None:
+    index = bucket_of(microseconds)
+    low, high = bucket_bounds(index)
+    if index < BUCKETS - 1:
+        assert low <= microseconds <= high
+        assert high - low <= microseconds / 16
+    assert 0 <= index < BUCKETS
+
+
+def test_buckets_leave_no_gap() -> None:
+    for index in range(BUCKETS - 1):
+        assert bucket_bounds(index)[1] + 1 == bucket_bounds(index + 1)[0]
+
+
+def test_percentiles_come_from_the_buckets() -> None:
+    buckets = [0] * BUCKETS
+    buckets[bucket_of(10)] = 99
+    buckets[bucket_of(5000)] = 1
+    histogram = Histogram(tuple(buckets), 99 * 10 + 5000)
+    assert histogram.percentile_us(50) == 10
+    assert histogram.percentile_us(99) == 10
+    assert histogram.percentile_us(99.9) == pytest.approx(5000, rel=0.04)
+    assert histogram.mean_us == pytest.approx(59.9)
+    assert EMPTY.percentile_us(50) is None
+    assert (histogram + histogram - histogram) == histogram
+
+
+def killed(number: int) -> int:
+    return number
+
+
+def exited(code: int) -> int:
+    return code << 8
+
+
+def test_sigkill_and_sigterm_come_from_outside_all_else_is_the_handlers_doing() -> None:
+    assert not by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=False)
+    assert not by_itself(exited(CLEAN_END), timed_out=False, too_slow=False)
+    assert not by_itself(killed(signal.SIGKILL), timed_out=True, too_slow=False)
+    assert by_itself(killed(signal.SIGSEGV), timed_out=False, too_slow=False)
+    assert by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=True)
+    assert by_itself(exited(0), timed_out=False, too_slow=False)
+    assert by_itself(exited(1), timed_out=False, too_slow=False)
+
+
+def test_a_crash_is_worded_as_lambda_words_it() -> None:
+    assert runtime_error(killed(signal.SIGKILL)) == "Runtime exited with error: signal: killed"
+    assert runtime_error(killed(signal.SIGSEGV)) == "Runtime exited with error: signal: segmentation fault"
+    assert runtime_error(exited(3)) == "Runtime exited with error: exit status 3"
+    assert runtime_error(exited(0)) == "Runtime exited without providing a reason"
+    lines = log_lines(spec(), Death(killed(signal.SIGKILL), "7", 12.0, timed_out=False, start_logged=False))
+    assert lines[:4] == [
+        "START RequestId: 7 Version: 3",
+        "RequestId: 7 Error: Runtime exited with error: signal: killed",
+        "Runtime.ExitError",
+        "END RequestId: 7",
+    ]
+    assert lines[4].startswith("REPORT RequestId: 7\tDuration: 12.00 ms\tBilled Duration: 12 ms\tMemory Size: 128 MB\t")
+    assert lines[4].endswith("Status: error\tError Type: Runtime.ExitError")
+
+
+def test_a_time_out_is_worded_as_lambda_words_it() -> None:
+    lines = log_lines(spec(), Death(killed(signal.SIGKILL), "7", 6000.4, timed_out=True, start_logged=True))
+    assert lines[0].endswith("Z 7 Task timed out after 6.00 seconds")
+    assert lines[-1].endswith("Status: timeout")
+    assert not lines[0].startswith("START")
+
+
+def test_the_environment_is_lambdas_and_the_files_own_and_nothing_else() -> None:
+    inherited = {"PATH": "/bin", "HOME": "/home/x", "SECRET": "s", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p"}
+    found = lambda_environment(spec(environment={"TABLE": "t", "TZ": "Europe/Berlin"}, commit="abc"), inherited)
+    assert found["AWS_LAMBDA_FUNCTION_NAME"] == "worldclock-dev-api"
+    assert found["AWS_LAMBDA_FUNCTION_VERSION"] == "3"
+    assert found["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "128"
+    assert found["AWS_REGION"] == found["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert found["AWS_EXECUTION_ENV"].startswith("AWS_Lambda_python3.")
+    assert found["AWS_LAMBDA_LOG_GROUP_NAME"] == "/aws/lambda/worldclock-dev-api"
+    assert "/[3]" in found["AWS_LAMBDA_LOG_STREAM_NAME"]
+    assert (found["_HANDLER"], found["LAMBDA_TASK_ROOT"]) == ("app.main", "/task")
+    assert (found["HITLESS_COMMIT"], found["HITLESS_STAGE"]) == ("abc", "dev")
+    assert (found["TABLE"], found["TZ"], found["PATH"]) == ("t", "Europe/Berlin", "/bin")
+    assert not {"SECRET", "VIRTUAL_ENV", "PYTHONPATH"} & found.keys()
+
+
+def test_a_long_or_odd_key_gets_a_short_folder_that_no_other_key_gets() -> None:
+    assert folder_name("dev-r12-zones-1") == "dev-r12-zones-1"
+    long = [folder_name(f"staging-r1234-a-function-with-a-name-{number}") for number in range(50)]
+    assert len(set(long)) == 50
+    assert max(map(len, long)) <= 28
+    assert "/" not in folder_name("../../etc")
+    assert folder_name("a/b") != folder_name("a-b")

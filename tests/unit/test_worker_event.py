@@ -1,0 +1,177 @@
+"""The event of a request, field by field as API Gateway documents payload format 1.0."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from hitless.worker.event import EventBuilder, RouteTable
+from hitless.worker.request import Request
+from hitless.worker.spec import PoolSpec, RouteSpec
+
+pytestmark = pytest.mark.unit
+
+ROUTES = (
+    RouteSpec("GET", "/zones", "/zones"),
+    RouteSpec("GET", "/zones/{area}/{city}", "/zones/(?P<area>[^/]+)/(?P<city>[^/]+)"),
+    RouteSpec("ANY", "/files/{proxy+}", "/files/(?P<proxy>.+)"),
+)
+NOW = 1795506626.123  # 2026-11-24T07:50:26.123Z
+ID = "0f9c9cd2-5b1f-4a53-9ad1-8c7a0c64c0f5"
+
+
+def spec(**changes: Any) -> PoolSpec:
+    fields: dict[str, Any] = {
+        "key": "dev-r3-api-1", "service": "worldclock", "stage": "dev", "release": 3, "function": "api",
+        "handler": "app.main", "task_root": "/task", "environment": {}, "timeout_s": 6, "memory_mb": 128, "workers": 2,
+        "region": "eu-west-1", "routes": ROUTES, "log_dir": "/logs", "release_header": True, "commit": "",
+    }  # fmt: skip
+    return PoolSpec(**{**fields, **changes})
+
+
+def event_of(
+    target: str = "/zones",
+    method: str = "GET",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    body: bytes = b"",
+    internal: dict[bytes, bytes] | None = None,
+) -> dict[str, Any]:
+    request = Request(method, target, list(headers), body)
+    request.internal = internal or {}
+    event = EventBuilder(spec()).build(request, ID, NOW)
+    assert event is not None
+    return event
+
+
+def test_an_event_has_the_documented_keys_and_nulls_where_there_is_nothing() -> None:
+    event = event_of()
+    assert list(event) == [
+        "resource", "path", "httpMethod", "headers", "multiValueHeaders", "queryStringParameters",
+        "multiValueQueryStringParameters", "pathParameters", "stageVariables", "requestContext", "body",
+        "isBase64Encoded",
+    ]  # fmt: skip
+    assert (event["resource"], event["path"], event["httpMethod"]) == ("/zones", "/zones", "GET")
+    for name in (
+        "queryStringParameters",
+        "multiValueQueryStringParameters",
+        "pathParameters",
+        "stageVariables",
+        "body",
+    ):
+        assert event[name] is None
+    assert event["isBase64Encoded"] is False
+
+
+def test_header_names_have_api_gateways_case_and_repeated_ones_are_in_the_multi_value_map() -> None:
+    headers = (
+        (b"host", b"api.example.org:8080"),
+        (b"USER-AGENT", b"curl/8"),
+        (b"authorization", b"Bearer x"),
+        (b"X-Custom", b"1"),
+        (b"x-custom", b"2"),
+        (b"connection", b"keep-alive"),
+    )
+    event = event_of(headers=headers)
+    assert event["headers"]["Host"] == "api.example.org:8080"
+    assert event["headers"]["User-Agent"] == "curl/8"
+    assert event["headers"]["Authorization"] == "Bearer x"
+    assert event["headers"]["x-custom"] == "2"
+    assert event["multiValueHeaders"]["x-custom"] == ["1", "2"]
+    assert "connection" not in event["headers"]
+
+
+def test_the_gateways_own_headers_become_the_forwarded_ones_and_never_show() -> None:
+    headers = (
+        (b"x-forwarded-for", b"198.51.100.7"),
+        (b"x-forwarded-for", b"203.0.113.9"),
+        (b"x-forwarded-proto", b"ftp"),
+    )
+    event = event_of(headers=headers, internal={b"x-hl-proto": b"https", b"x-hl-port": b"443", b"x-hl-id": b"1"})
+    assert event["headers"]["X-Forwarded-For"] == "198.51.100.7, 203.0.113.9"
+    assert event["headers"]["X-Forwarded-Proto"] == "https"
+    assert event["headers"]["X-Forwarded-Port"] == "443"
+    assert event["requestContext"]["identity"]["sourceIp"] == "203.0.113.9"
+    assert not [name for name in event["headers"] if name.lower().startswith("x-hl-")]
+
+
+def test_a_trace_id_is_kept_or_made() -> None:
+    made = event_of()["headers"]["X-Amzn-Trace-Id"]
+    assert made.startswith("Root=1-6b0541c2-")
+    assert len(made) == len("Root=1-") + 8 + 1 + 24
+    assert event_of(headers=((b"x-amzn-trace-id", b"Root=1-a-b"),))["headers"]["X-Amzn-Trace-Id"] == "Root=1-a-b"
+
+
+def test_the_query_string_is_decoded_the_last_value_wins_and_all_are_listed() -> None:
+    event = event_of("/zones?a=1&a=2&name=S%C3%A3o+Paulo&flag")
+    assert event["queryStringParameters"] == {"a": "2", "name": "São Paulo", "flag": ""}
+    assert event["multiValueQueryStringParameters"] == {"a": ["1", "2"], "name": ["São Paulo"], "flag": [""]}
+
+
+def test_path_parameters_are_matched_before_they_are_decoded() -> None:
+    event = event_of("/zones/America/S%C3%A3o%2FPaulo")
+    assert event["resource"] == "/zones/{area}/{city}"
+    assert event["pathParameters"] == {"area": "America", "city": "São/Paulo"}
+    assert event["path"] == "/zones/America/São/Paulo"
+
+
+def test_a_greedy_parameter_takes_the_rest_for_any_method() -> None:
+    event = event_of("/files/a/b/c.txt", method="DELETE")
+    assert event["pathParameters"] == {"proxy": "a/b/c.txt"}
+
+
+def test_an_unknown_route_gives_no_event() -> None:
+    assert EventBuilder(spec()).build(Request("GET", "/nowhere", []), ID, NOW) is None
+    assert EventBuilder(spec()).build(Request("POST", "/zones", []), ID, NOW) is None
+
+
+def test_a_trailing_slash_reaches_the_same_route() -> None:
+    assert RouteTable(ROUTES).match("GET", "/zones/") == ("/zones", None)
+
+
+def test_the_absolute_form_of_a_target_is_a_path() -> None:
+    assert event_of("http://localhost:8080/zones?x=1")["path"] == "/zones"
+
+
+def test_a_body_that_is_not_utf_8_is_base64() -> None:
+    event = event_of(method="POST", target="/files/x", body=b"\xff\x00")
+    assert event["isBase64Encoded"] is True
+    assert base64.b64decode(event["body"]) == b"\xff\x00"
+    assert event_of(method="POST", target="/files/x", body="é".encode())["body"] == "é"
+
+
+def test_the_request_context_is_complete() -> None:
+    headers = ((b"host", b"api.example.org"), (b"user-agent", b"curl/8"), (b"x-forwarded-for", b"203.0.113.9"))
+    context = event_of(headers=headers)["requestContext"]
+    identity = context.pop("identity")
+    assert context.pop("extendedRequestId")
+    assert context == {
+        "resourceId": None, "resourcePath": "/zones", "httpMethod": "GET",
+        "requestTime": "24/Nov/2026:07:50:26 +0000", "path": "/zones", "accountId": "000000000000",
+        "protocol": "HTTP/1.1", "stage": "dev", "domainPrefix": "api", "requestTimeEpoch": 1795506626123,
+        "requestId": ID, "domainName": "api.example.org", "apiId": "worldclock-dev",
+    }  # fmt: skip
+    assert (identity["sourceIp"], identity["userAgent"]) == ("203.0.113.9", "curl/8")
+    assert sorted(identity) == [
+        "accessKey", "accountId", "caller", "cognitoAuthenticationProvider", "cognitoAuthenticationType",
+        "cognitoIdentityId", "cognitoIdentityPoolId", "principalOrgId", "sourceIp", "user", "userAgent", "userArn",
+    ]  # fmt: skip
+
+
+def test_two_events_share_nothing_that_a_handler_could_change() -> None:
+    builder = EventBuilder(spec())
+    first = builder.build(Request("GET", "/zones", [(b"a", b"1")]), ID, NOW)
+    assert first is not None
+    first["headers"].clear()
+    first["requestContext"]["identity"].clear()
+    second = builder.build(Request("GET", "/zones", [(b"a", b"1")]), ID, NOW)
+    assert second is not None
+    assert second["headers"]["a"] == "1"
+    assert second["requestContext"]["identity"]
+
+
+def test_a_pools_spec_survives_its_journey_through_json() -> None:
+    assert PoolSpec.from_json(spec(environment={"A": "é"}).to_json()) == spec(environment={"A": "é"})
+    with pytest.raises(ValueError, match="not a pool's spec"):
+        PoolSpec.from_json('{"routes": [], "key": 1}')

@@ -1,0 +1,113 @@
+"""Requests in pieces, in excess, in disguise."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.worker.request import LARGEST_BODY_BYTES, LARGEST_HEADER_BYTES, RequestReader
+
+pytestmark = pytest.mark.unit
+
+TWO = (
+    b"POST /a?b=c HTTP/1.1\r\nHost: h\r\nX-HL-Id: 7\r\nContent-Length: 5\r\n\r\nhello"
+    b"GET /d HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
+)
+
+
+@given(st.lists(st.integers(0, len(TWO)), max_size=12))
+def test_requests_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> None:
+    reader = RequestReader()
+    edges = sorted({0, len(TWO), *cuts})
+    for start, end in pairwise(edges):
+        assert reader.feed(TWO[start:end])
+    first, second = reader.ready
+    assert (first.method, first.target, first.body, first.keep_alive) == ("POST", "/a?b=c", b"hello", True)
+    assert first.headers == [(b"Host", b"h"), (b"Content-Length", b"5")]
+    assert first.internal == {b"x-hl-id": b"7"}
+    assert (second.method, second.target, second.body, second.keep_alive) == ("GET", "/d", b"", False)
+    assert not reader.middle
+
+
+def test_a_chunked_body_is_put_together() -> None:
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    assert reader.ready[0].body == b"abcde"
+
+
+def test_a_body_that_waits_for_an_invitation_gets_one() -> None:
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+    assert reader.interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert reader.middle
+
+
+def test_a_declared_body_over_the_limit_is_refused_without_being_kept() -> None:
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n" % (LARGEST_BODY_BYTES + 1))
+    assert reader.interim == b""
+    for _ in range(LARGEST_BODY_BYTES // 65536):
+        reader.feed(b"x" * 65536)
+    reader.feed(b"x")
+    assert reader.ready[0].refusal == 413
+    assert reader.ready[0].body == b""
+
+
+def test_a_chunked_body_over_the_limit_is_refused() -> None:
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(LARGEST_BODY_BYTES // 65536 + 1):
+        reader.feed(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+    reader.feed(b"0\r\n\r\n")
+    assert reader.ready[0].refusal == 413
+    assert reader.ready[0].body == b""
+
+
+def test_a_body_at_the_limit_is_taken() -> None:
+    reader = RequestReader()
+    reader.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % LARGEST_BODY_BYTES)
+    reader.feed(b"x" * LARGEST_BODY_BYTES)
+    assert reader.ready[0].refusal == 0
+    assert len(reader.ready[0].body) == LARGEST_BODY_BYTES
+
+
+def test_headers_over_the_limit_are_refused_whether_they_end_or_not() -> None:
+    reader = RequestReader()
+    reader.feed(b"GET / HTTP/1.1\r\na: " + b"x" * LARGEST_HEADER_BYTES + b"\r\n\r\n")
+    assert reader.ready[0].refusal == 431
+    endless = RequestReader()
+    alive = endless.feed(b"GET / HTTP/1.1\r\na: ")
+    for _ in range(40):
+        if not alive:
+            break
+        alive = endless.feed(b"x" * 4096)
+    assert not alive
+    assert endless.ready[-1].refusal == 431
+
+
+def test_what_is_not_http_is_answered_400_and_not_read_on() -> None:
+    reader = RequestReader()
+    assert not reader.feed(b"\x16\x03\x01\x02\x00\x01\x00")
+    assert reader.ready[0].refusal == 400
+    assert not reader.ready[0].keep_alive
+
+
+def test_two_framings_of_one_body_are_refused() -> None:
+    reader = RequestReader()
+    reader.feed(
+        b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
+    )
+    assert not [request for request in reader.ready if request.target == "/smuggled" and not request.refusal]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_an_offer_to_upgrade_is_declined_and_the_connection_goes_on(method: bytes) -> None:
+    reader = RequestReader()
+    offer = b" /a HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi"
+    assert reader.feed(method + offer)
+    assert reader.feed(b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
+    assert [request.target for request in reader.ready] == ["/a", "/b"]
+    assert reader.ready[0].body == b"hi"
