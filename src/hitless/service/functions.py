@@ -219,7 +219,7 @@ def _route(method_at: Value, method: str, path_at: Value, path: str) -> Route:
         raise method_at.fault(f"{method_at.shown()} has an unknown method; known are {known}", hint)
     normal = normal_path(path)
     if (fault := path_fault(normal)) is not None:
-        raise path_at.fault(f"the path {normal if path_at.origin is None else ''} {fault}".replace("  ", " "))
+        raise path_at.fault(f"the path {normal} {fault}", "write a path such as /zones/{zone}/now")
     return Route(upper, normal)
 
 

@@ -254,7 +254,7 @@ def _changes(value: Value, path: str) -> bool:
 
 def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, loud: bool) -> None:
     known = [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == pattern]
-    hint = did_you_mean(name, known)
+    hint = did_you_mean(name, known, likeness=0.6 if loud else 0.8)
     if loud or hint:
         raise child.fault("is not a key of Serverless Framework", hint or f"known here: {', '.join(sorted(known))}")
     notices.add(

@@ -79,7 +79,7 @@ def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
 
 
 def check_stage_early(root: Value, stage: str) -> None:
-    """`check_stage` before variables are resolved, else a stage that is not there shows as a parameter without value."""
+    """`check_stage` before variables are resolved, else a stage that is not there shows as one without parameters."""
     at = root
     for key in ("custom", "hitless", "stages"):
         if not isinstance(at.data, Mapping) or (child := at.get(key)) is None:
@@ -127,6 +127,7 @@ def _stage(name: str, entry: Value, index: int) -> StageSettings:
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
     _only(entry, STAGE_KEYS)
     default = StageSettings(name, name, nat=Nat.PER_AZ if name == "prod" else Nat.SINGLE)
+    ready = entry.get("ready_timeout_s")
     host, port = _listen(entry.get("listen"), FIRST_PORT + index)
     return StageSettings(
         name=name,
@@ -143,9 +144,7 @@ def _stage(name: str, entry: Value, index: int) -> StageSettings:
         smoke=_smoke(entry.get("smoke")),
         alarms=_alarms(entry.get("alarms")),
         release_header=_flag(entry.get("release_header"), default.release_header),
-        ready_timeout_s=timeout.integer(1, 900)
-        if (timeout := entry.get("ready_timeout_s"))
-        else default.ready_timeout_s,
+        ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
     )
 
 

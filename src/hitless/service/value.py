@@ -195,9 +195,9 @@ def child_path(parent: str, key: str) -> str:
     return f"{parent}.{key}" if parent else key
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known word, or nothing."""
-    near = get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """A hint that names the nearest known word, or nothing if none is as alike (0 to 1)."""
+    near = get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"did you mean {near[0]}?" if near else ""
 
 

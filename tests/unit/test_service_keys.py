@@ -1,0 +1,115 @@
+"""The table of keys: each noticed one is noticed, each other one is quiet, what nobody knows is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.errors import ServiceFileError
+from hitless.service.keys import KEYS, Here, Key, check_keys
+from hitless.service.load import parse_yaml
+from hitless.service.notices import Notices
+from hitless.service.value import Place, Value, from_plain
+
+pytestmark = pytest.mark.unit
+
+
+def notices_of(root: Value) -> tuple[str, ...]:
+    notices = Notices()
+    check_keys(root, notices)
+    return notices.sentences()
+
+
+def file_with(key: Key) -> Value:
+    """A file in which that key, and nothing else, has a value."""
+    data: object = ["x"] if key.path == "plugins" else "x"
+    for part in reversed(key.path.replace("events.*", "events[]").split(".")):
+        data = {part[:-2]: [data]} if part.endswith("[]") else {"name" if part == "*" else part: data}
+    return from_plain(data, Place("f.yml", 7))
+
+
+def ids(key: Key) -> str:
+    return key.path
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.here is Here.NOTICED], ids=ids)
+def test_a_key_that_works_on_aws_and_not_here_is_noticed_by_name_and_place(key: Key) -> None:
+    (sentence,) = notices_of(file_with(key))
+    assert sentence.startswith("f.yml:7: ")
+    assert key.path.rpartition(".")[2] in sentence
+    assert key.path == "plugins" or sentence.endswith(key.effect)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.here in (Here.USED, Here.AWS)], ids=ids)
+def test_other_known_keys_are_accepted_in_silence(key: Key) -> None:
+    assert notices_of(file_with(key)) == ()
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.here is Here.REFUSED], ids=ids)
+def test_what_leaves_nothing_to_run_is_refused(key: Key) -> None:
+    with pytest.raises(ServiceFileError, match=key.effect):
+        notices_of(file_with(key))
+
+
+def test_the_table_names_each_key_once_and_says_what_is_different() -> None:
+    assert len({key.path for key in KEYS}) == len(KEYS)
+    assert all(bool(key.effect) == (key.here in (Here.NOTICED, Here.REFUSED)) for key in KEYS)
+
+
+def test_a_noticed_key_that_is_off_or_changes_nothing_is_quiet() -> None:
+    text = "functions: {a: {layers: [], url: false, vpc: , events: [{http: {cors: false, private: false, %s}}]}}"
+    assert notices_of(parse_yaml(text % "integration: LAMBDA-PROXY", "f.yml")) == ()
+    assert len(notices_of(parse_yaml(text % "integration: lambda", "f.yml"))) == 1
+
+
+def test_one_cause_in_many_places_is_one_sentence() -> None:
+    text = "functions: {a: {events: [{http: {cors: true}}, {http: {cors: true}}]}, b: {events: [{http: {cors: true}}]}}"
+    (sentence,) = notices_of(parse_yaml(text, "f.yml"))
+    assert sentence.endswith("(and in 2 more places)")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "hint"),
+    [
+        ("fuctions: {}", "fuctions", "did you mean functions?"),
+        ("functions: {api: {handlr: a.b}}", "functions.api.handlr", "did you mean handler?"),
+        ("functions: [{api: {timout: 3}}]", "functions[0].api.timout", "did you mean timeout?"),
+        ("provider: {runtim: x}", "provider.runtim", "did you mean runtime?"),
+        ("provider: {apiGateway: {binaryMediaType: x}}", "provider.apiGateway.binaryMediaType", "binaryMediaTypes"),
+        ("package: {pattern: x}", "package.pattern", "did you mean patterns?"),
+        ("functions: {api: {events: [{htpp: GET /}]}}", "functions.api.events[0].htpp", "did you mean http?"),
+        ("functions: {api: {events: [{http: {metod: GET}}]}}", "functions.api.events[0].http.metod", "method?"),
+        ("zzzz: 1", "zzzz", "known here: "),
+    ],
+)
+def test_a_key_that_serverless_framework_does_not_know_is_refused_with_what_was_meant(
+    text: str, path: str, hint: str
+) -> None:
+    with pytest.raises(ServiceFileError) as caught:
+        notices_of(parse_yaml(text, "f.yml"))
+    assert caught.value.message == f"f.yml:1: {path}: is not a key of Serverless Framework"
+    assert hint in caught.value.hint
+
+
+def test_with_plugins_an_unknown_key_may_be_a_plugins_but_a_near_miss_is_not() -> None:
+    plugins = "plugins: [serverless-step-functions]\n"
+    lines = notices_of(parse_yaml(plugins + "stepFunctions: {}\nfunctions: {a: {warmup: true}}", "f.yml"))
+    assert [line.split()[1] for line in lines] == ["plugins[0]:", "stepFunctions:", "functions.a.warmup:"]
+    with pytest.raises(ServiceFileError, match=r"functions\.a\.handlr"):
+        notices_of(parse_yaml(plugins + "functions: {a: {handlr: x}}", "f.yml"))
+
+
+def test_plugins_are_named_unless_hitless_does_their_work() -> None:
+    text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-wsgi]}"
+    assert notices_of(parse_yaml(text, "f.yml")) == (
+        "f.yml:1: plugins.modules[2]: the plugin serverless-wsgi does not run here",
+    )
+
+
+def test_what_stands_under_custom_params_and_resources_is_free() -> None:
+    text = "custom: {anything: {goes: 1}}\nparams: {dev: {x: 1}}\nprovider: {environment: {ANY: x}}"
+    assert notices_of(parse_yaml(text, "f.yml")) == ()
+
+
+def test_an_event_without_settings_is_noticed_too() -> None:
+    (sentence,) = notices_of(parse_yaml("functions: {a: {events: [alexaSmartHome]}}", "f.yml"))
+    assert "functions.a.events[0]" in sentence

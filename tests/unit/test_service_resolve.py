@@ -1,0 +1,300 @@
+"""Variables: sources, defaults, types, cycles, and a naive oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.errors import ServiceFileError
+from hitless.service.load import parse_yaml
+from hitless.service.notices import Notices
+from hitless.service.resolve import Context, Resolver
+from hitless.service.value import Unresolved, Value, from_plain
+
+pytestmark = pytest.mark.unit
+
+
+class FakeFiles:
+    """Files by name, their text YAML."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._trees = {name: parse_yaml(text, name) for name, text in files.items()}
+
+    def read(self, written: str, at: Value) -> Value | None:
+        return self._trees.get(written)
+
+
+def resolve(
+    text: str,
+    *,
+    stage: str = "dev",
+    options: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+    notices: Notices | None = None,
+) -> Value:
+    context = Context(stage, options or {}, environ or {}, FakeFiles(files or {}))
+    return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
+
+
+def one(expression: str, **more: Any) -> object:
+    """The value of `expression` as that of a key."""
+    return (
+        resolve(f"custom: {{n: 5, t: text, m: {{a: [x, y]}}, e: ''}}\nv: {expression}", **more).mapping()["v"].plain()
+    )
+
+
+def fault(text: str, **more: Any) -> ServiceFileError:
+    with pytest.raises(ServiceFileError) as caught:
+        resolve(text, **more)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("${self:custom.n}", 5),
+        ("${self:custom.m}", {"a": ["x", "y"]}),
+        ("${self:custom.m.a.1}", "y"),
+        ("n=${self:custom.n}", "n=5"),
+        ("${self:custom.e}", ""),
+        ("${self:custom.none, 'd'}", "d"),
+        ("${self:custom.none, 7}", 7),
+        ("${self:custom.none, true}", True),
+        ("${self:custom.none, null}", None),
+        ("${self:custom.t.deeper, 'd'}", "d"),
+        ("${self:custom.m.a.9, 'd'}", "d"),
+        ("${opt:none, self:custom.t}", "text"),
+        ("${opt:none, ${env:NONE}, 'd'}", "d"),
+        ("${opt:none, '${self:custom.t}!'}", "text!"),
+        ("${sls:stage}", "dev"),
+        ("${opt:stage}", "dev"),
+        ("${sls:instanceId}", "hitless"),
+        ("${aws:region}", "us-east-1"),
+        ("${strToBool(1)}", True),
+        ("${strToBool(${opt:x, 'false'})}", False),
+        ("'${AWS::Region}-${self:custom.t}'", "${AWS::Region}-text"),
+        (r"'\${self:custom.t}'", "${self:custom.t}"),
+    ],
+)
+def test_a_variable_has_the_value_and_type_that_serverless_framework_gives_it(expression: str, value: object) -> None:
+    assert one(expression) == value
+
+
+def test_options_and_environment_are_looked_up() -> None:
+    assert one("${opt:x}-${env:X}", options={"x": "o"}, environ={"X": "e"}) == "o-e"
+    assert one("${env:X, 'd'}", environ={"X": ""}) == ""
+    assert one("${aws:region}", options={"region": "eu-west-1"}) == "eu-west-1"
+
+
+def test_the_region_of_the_provider_is_awss_region() -> None:
+    tree = resolve("provider: {region: '${opt:region, ''eu-central-1''}'}\nv: ${aws:region}")
+    assert tree.mapping()["v"].plain() == "eu-central-1"
+
+
+def test_addresses_are_built_of_variables() -> None:
+    text = "custom: {dev: {x: 1}, prod: {x: 2}}\nv: ${self:custom.${sls:stage}.x}"
+    assert resolve(text, stage="prod").mapping()["v"].plain() == 2
+
+
+def test_what_is_referred_to_is_itself_resolved() -> None:
+    text = "a: ${self:b}\nb: {c: '${self:d.0}'}\nd: ['${sls:stage}']\ne: ${self:a.c}"
+    assert resolve(text).mapping()["e"].plain() == "dev"
+
+
+def test_files_are_read_whole_or_by_key_and_resolved_in_the_files_context() -> None:
+    files = {"a.yml": "x: {y: '${sls:stage}', z: '${file(b.yml):q}'}", "b.yml": "q: [1]"}
+    assert one("${file(a.yml)}", files=files) == {"x": {"y": "dev", "z": [1]}}
+    assert one("${file(a.yml):x.z.0}", files=files) == 1
+    assert one("${file(${opt:f}.yml):q}", files=files, options={"f": "b"}) == [1]
+    assert one("${file(none.yml):q, 'd'}", files=files) == "d"
+    assert one("${file(b.yml):none, 'd'}", files=files) == "d"
+
+
+def test_keys_that_came_by_a_file_can_be_referred_to() -> None:
+    tree = resolve(
+        "functions: ${file(f.yml)}\nv: ${self:functions.api.handler}", files={"f.yml": "api: {handler: a.b}"}
+    )
+    assert tree.mapping()["v"].plain() == "a.b"
+
+
+def test_parameters_of_the_stage_come_before_the_default_ones() -> None:
+    text = "params: {default: {a: 1, b: 2}, prod: {a: 3}}\nstages: {prod: {params: {c: 4}}}\nv: '${param:a}${param:b}'"
+    assert resolve(text).mapping()["v"].plain() == "12"
+    assert resolve(text, stage="prod").mapping()["v"].plain() == "32"
+    assert resolve(text + "\nw: ${param:c}", stage="prod").mapping()["w"].plain() == 4
+
+
+def test_parameters_of_other_stages_need_no_value() -> None:
+    text = "params: {prod: {key: '${env:PROD_ONLY}'}, dev: {key: x}}\nv: ${param:key}"
+    assert resolve(text).mapping()["v"].plain() == "x"
+    assert "PROD_ONLY" in fault(text, stage="prod").message
+
+
+def test_a_variable_without_a_value_is_an_error_in_place_with_a_default_as_hint() -> None:
+    error = fault("custom:\n  a: ${self:custom.none}")
+    assert error.message == "f.yml:2: custom.a: ${self:custom.none} has no value"
+    assert error.hint == "give it a default: ${self:custom.none, 'value'}"
+    assert fault("a: ${env:KEY}").hint.startswith("set KEY in the environment")
+    assert fault("a: ${opt:x, ${opt:y}}").message.endswith("has no value")
+
+
+@pytest.mark.parametrize(
+    ("text", "cycle"),
+    [
+        ("a: ${self:a}", "a → a"),
+        ("a: ${self:b}\nb: ${self:c}\nc: x${self:a}", "a → b → c → a"),
+        ("custom: {m: {x: '${self:custom.m}'}}", "custom.m.x → custom.m.x"),
+        ("a: {k: '${self:b}'}\nb: {k: '${self:a.k}'}", "a.k → b.k → a.k"),
+    ],
+)
+def test_a_cycle_is_an_error_that_names_it(text: str, cycle: str) -> None:
+    assert f"refers to itself: {cycle}" in fault(text).message
+
+
+def test_a_cycle_through_files_is_an_error() -> None:
+    files = {"a.yml": "x: ${file(b.yml):x}", "b.yml": "x: ${file(a.yml):x}"}
+    assert "refers to itself: x → x → x" in fault("v: ${file(a.yml):x}", files=files).message
+
+
+def test_two_references_to_one_value_are_no_cycle() -> None:
+    assert resolve("a: '${self:b}${self:b}'\nb: '${self:c}'\nc: x").mapping()["a"].plain() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("${self:}", "whole file"),
+        ("${env:}", "names no variable"),
+        ("${file():x}", "names no file"),
+        ("${slef:custom.a}", "not a source"),
+        ("${sls:stgae}", "does not exist"),
+        ("${aws:partition}", "does not exist"),
+        ("${strToBool(maybe)}", "takes true"),
+        ("x${self:custom.m}", "is not a string"),
+        ("${self:custom.n", "malformed"),
+        ("${self:${self:custom.m}}", "must be a string"),
+    ],
+)
+def test_a_bad_reference_is_an_error_in_place(expression: str, message: str) -> None:
+    error = fault(f"custom: {{n: 5, m: {{}}}}\nv: {expression}")
+    assert message in error.message
+    assert error.message.startswith("f.yml:2: v: ")
+
+
+def test_what_only_aws_knows_is_kept_as_such_and_names_itself_when_it_is_read() -> None:
+    value = resolve("custom: {s: '${ssm:/a/b}'}\nv: x-${self:custom.s}").mapping()["v"]
+    assert isinstance(value.data, Unresolved)
+    with pytest.raises(
+        ServiceFileError, match=r"f.yml:2: v: \$\{ssm:/a/b\} cannot be resolved here: AWS Systems Manager"
+    ):
+        value.text()
+
+
+@pytest.mark.parametrize(
+    "kind", ["ssm:/x", "s3:b/k", "cf:stack.Out", "cf.eu-west-1:s.o", "git:sha1", "vault:x", "mine:x"]
+)
+def test_sources_out_of_reach_fall_back_with_a_notice(kind: str) -> None:
+    notices = Notices()
+    assert resolve(f"v: ${{{kind}, 'd'}}", notices=notices).mapping()["v"].plain() == "d"
+    assert f"${{{kind}}} is not within reach here, so its default is taken" in notices.sentences()[0]
+
+
+def test_a_source_within_reach_wins_over_one_out_of_it() -> None:
+    notices = Notices()
+    tree = resolve("v: ${env:X, ssm:/x}", environ={"X": "here"}, notices=notices)
+    assert tree.mapping()["v"].plain() == "here"
+    assert notices.sentences() == ()
+
+
+def test_text_from_outside_is_never_read_as_a_variable() -> None:
+    text = "a: ${env:X}\nb: ${self:a}\nc: ${self:m.k}\nm: {k: '${opt:x}'}\nd: ${self:m}"
+    tree = resolve(text, environ={"X": "${self:c}${file(/etc/passwd)}"}, options={"x": "${env:Y}"})
+    assert tree.plain() == {
+        "a": "${self:c}${file(/etc/passwd)}",
+        "b": "${self:c}${file(/etc/passwd)}",
+        "c": "${env:Y}",
+        "m": {"k": "${env:Y}"},
+        "d": {"k": "${env:Y}"},
+    }
+
+
+def test_an_escaped_variable_stays_text_however_often_it_is_passed_on() -> None:
+    assert (
+        resolve("a: '\\${env:X}'\nb: ${self:a}\nm: {k: '${self:b}'}\nc: ${self:m.k}").mapping()["c"].plain()
+        == "${env:X}"
+    )
+
+
+def test_the_dollar_escape_and_the_account_number_are_noticed() -> None:
+    notices = Notices()
+    tree = resolve("a: $${self:x}\nb: ${aws:accountId}", notices=notices)
+    assert tree.plain() == {"a": "${self:x}", "b": "123456789012"}
+    assert [line.partition(" ")[0] for line in notices.sentences()] == ["f.yml:1:", "f.yml:2:"]
+
+
+def test_a_value_stands_where_it_is_referred_to_and_knows_where_it_was_written() -> None:
+    tree = resolve("custom:\n  t: [1]\nv: ${self:custom.t}\nw: ${file(a.yml):k}", files={"a.yml": "\nk: s3cret"})
+    item = tree.mapping()["v"].items()[0]
+    assert (item.path, str(item.place), str(item.origin)) == ("v[0]", "f.yml:3", "f.yml:2")
+    assert fault_of(tree.mapping()["w"]) == "f.yml:4: w: must be true or false, and is a string (written in a.yml:2)"
+
+
+def fault_of(value: Value) -> str:
+    with pytest.raises(ServiceFileError) as caught:
+        value.flag()
+    return caught.value.message
+
+
+def test_secrets_of_the_environment_are_not_in_messages() -> None:
+    tree = resolve("a: ${env:KEY}\nb: 'x-${env:KEY}'", environ={"KEY": "s3cret"})
+    assert "s3cret" not in fault_of(tree.mapping()["a"]) + fault_of(tree.mapping()["b"])
+
+
+def test_text_that_multiplies_is_refused() -> None:
+    lines = ["a0: xxxxxxxxxx"] + [f"a{i}: '{f'${{self:a{i - 1}}}' * 10}'" for i in range(1, 9)]
+    assert "beyond all bounds" in fault("\n".join(lines)).message
+
+
+def test_maps_that_multiply_are_refused() -> None:
+    lines = ["a0: [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}:" + f"\n- ${{self:a{i - 1}}}" * 10 for i in range(1, 9)]
+    assert "beyond all bounds" in fault("\n".join(lines)).message
+
+
+def test_references_one_in_the_other_are_bounded() -> None:
+    lines = [f"a{i}: ${{self:a{i + 1}}}" for i in range(100)] + ["a100: x"]
+    assert "more than 40 references" in fault("\n".join(lines)).message
+
+
+PARTS = st.lists(st.one_of(st.sampled_from(["x", "-y", "."]), st.integers(0, 5)), min_size=1, max_size=3)
+
+
+def evaluate(configuration: list[list[str | int]], index: int, above: tuple[int, ...] = ()) -> str:
+    """The oracle: text is text, a number is the value of that key; LookupError on a cycle."""
+    if index in above:
+        raise LookupError
+    return "".join(
+        p if isinstance(p, str) else evaluate(configuration, p, (*above, index)) for p in configuration[index]
+    )
+
+
+@given(st.lists(PARTS, min_size=6, max_size=6))
+def test_references_resolve_as_a_naive_substitution_does(configuration: list[list[str | int]]) -> None:
+    keys = {
+        f"k{i}": "".join(part if isinstance(part, str) else f"${{self:k{part}}}" for part in parts)
+        for i, parts in enumerate(configuration)
+    }
+    root = from_plain(keys, parse_yaml("a: 1", "f.yml").place)
+    resolver = Resolver(root, Context("dev", {}, {}, FakeFiles({})), Notices())
+    try:
+        expected = {f"k{i}": evaluate(configuration, i) for i in range(6)}
+    except LookupError:
+        with pytest.raises(ServiceFileError, match="refers to itself"):
+            resolver.resolve()
+        return
+    assert resolver.resolve().plain() == expected

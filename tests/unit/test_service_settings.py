@@ -1,0 +1,179 @@
+"""custom.hitless: defaults, each setting, each mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hitless.errors import ServiceFileError
+from hitless.service.load import parse_yaml
+from hitless.service.model import AlarmSettings, Approval, Home, Nat, StageSettings
+from hitless.service.notices import Notices
+from hitless.service.settings import STAGE_KEYS, Settings, read_settings
+from hitless.service.strategy import Canary
+
+pytestmark = pytest.mark.unit
+
+
+def settings(hitless: str, *, stage: str = "dev", notices: Notices | None = None) -> Settings:
+    return read_settings(parse_yaml(f"custom:\n  hitless: {hitless}", "f.yml"), stage, notices or Notices())
+
+
+def stage(text: str) -> StageSettings:
+    return settings(f"{{stages: {{dev: {text}}}}}").stages[0]
+
+
+def fault(hitless: str, name: str = "dev") -> ServiceFileError:
+    with pytest.raises(ServiceFileError) as caught:
+        settings(hitless, stage=name)
+    return caught.value
+
+
+@pytest.mark.parametrize("text", ["a: 1", "custom: {x: 1}", "custom: {hitless: }", "custom: {hitless: {}}"])
+def test_without_settings_there_is_one_stage_with_the_defaults(text: str) -> None:
+    found = read_settings(parse_yaml(text, "f.yml"), "dev", Notices())
+    assert found == Settings(workers=2, stages=(StageSettings("dev", "dev"),))
+    assert (found.stages[0].host, found.stages[0].port) == ("127.0.0.1", 8080)
+
+
+def test_stages_listen_on_ports_in_the_order_of_the_file() -> None:
+    found = settings("{stages: {dev: , staging: {}, prod: {listen: ':80'}, last: {}}}").stages
+    assert [(s.name, s.branch, s.host, s.port) for s in found] == [
+        ("dev", "dev", "127.0.0.1", 8080),
+        ("staging", "staging", "127.0.0.1", 8081),
+        ("prod", "prod", "0.0.0.0", 80),
+        ("last", "last", "127.0.0.1", 8083),
+    ]
+
+
+def test_prod_has_a_nat_gateway_in_each_zone_unless_the_file_says_otherwise() -> None:
+    found = settings("{stages: {dev: {}, prod: {}}}").stages
+    assert [s.nat for s in found] == [Nat.SINGLE, Nat.PER_AZ]
+    assert settings("{stages: {prod: {nat: single}}}", stage="prod").stages[0].nat is Nat.SINGLE
+
+
+def test_every_setting_is_read() -> None:
+    text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
+        rehearsal: true, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
+        alarms: {error_rate_percent: 2.5, minimum_requests: 5}, release_header: false, ready_timeout_s: 30}"""
+    found = stage(text)
+    assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
+    assert (found.strategy, found.approval, found.nat) == (Canary(10, 300), Approval.MANUAL, Nat.PER_AZ)
+    assert (found.rehearsal, found.shield, found.release_header) == (True, False, False)
+    assert found.domain == "api.example.com"
+    assert found.alarms == AlarmSettings(2.5, 5)
+    assert found.ready_timeout_s == 30
+    assert set(STAGE_KEYS) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
+
+
+def test_smoke_requests_are_lines_or_maps() -> None:
+    found = stage("""{smoke: [GET /health?deep=1, post /x, {path: /y, method: put, status: 201,
+        headers: {Authorization: s3cret}, body: {ä: [1, null]}}, {path: /z, body: text}]}""").smoke
+    assert [(r.method, r.path, r.status) for r in found] == [
+        ("GET", "/health?deep=1", 200),
+        ("POST", "/x", 200),
+        ("PUT", "/y", 201),
+        ("GET", "/z", 200),
+    ]
+    assert json.loads(found[2].body or "") == {"ä": [1, None]}
+    assert found[2].headers == (("Authorization", "s3cret"), ("content-type", "application/json"))
+    assert (found[3].body, found[3].headers) == ("text", ())
+
+
+def test_a_content_type_of_ones_own_stays() -> None:
+    found = stage("{smoke: [{path: /, method: POST, headers: {Content-Type: application/x}, body: []}]}").smoke[0]
+    assert found.headers == (("Content-Type", "application/x"),)
+    assert found.body == "[]"
+
+
+def test_workers_are_a_number_or_a_range_of_which_min_runs() -> None:
+    assert settings("{workers: 5}").workers == 5
+    notices = Notices()
+    assert settings("{workers: {min: 3, max: 9}}", notices=notices).workers == 3
+    assert "min is what runs" in notices.sentences()[0]
+    assert settings("{workers: {min: 3}}").workers == 3
+
+
+@pytest.mark.parametrize(
+    ("hitless", "message", "hint"),
+    [
+        ("{workers: 0}", "custom.hitless.workers: must be a whole number from 1 to 1000", ""),
+        ("{workers: 1001}", "from 1 to 1000", ""),
+        ("{workers: many}", "from 1 to 1000", ""),
+        ("{workers: {max: 3}}", "has no min", "{min: 2, max: 8}"),
+        ("{workers: {min: 3, max: 2}}", "from 3 to 1000", ""),
+        ("{workers: {mn: 3}}", "custom.hitless.workers.mn: is not a setting", "did you mean min?"),
+        ("{worker: 3}", "custom.hitless.worker: is not a setting", "did you mean workers?"),
+        ("{xyz: 3}", "is not a setting", "workers, stages"),
+        ("[]", "must be a map", ""),
+        ("{stages: [dev]}", "custom.hitless.stages: must be a map, and is a list", ""),
+        ("{stages: {dev: {stratgy: x}}}", "stages.dev.stratgy: is not a setting", "did you mean strategy?"),
+        ("{stages: {dev: {strategy: Canary}}}", "'Canary' is not a strategy", "Canary10Percent5Minutes"),
+        ("{stages: {dev: {home: asw}}}", "'asw' is not one of engine, aws", "did you mean aws?"),
+        ("{stages: {dev: {approval: yes}}}", "is not one of none, manual", ""),
+        ("{stages: {dev: {nat: two}}}", "is not one of single, per-az", ""),
+        ("{stages: {dev: {listen: 8080}}}", "is not HOST:PORT", "127.0.0.1:8080"),
+        ("{stages: {dev: {shield: maybe}}}", "must be true or false", ""),
+        ("{stages: {dev: {domain: UPPER.com}}}", "is not a domain name", ""),
+        ("{stages: {dev: {domain: nodots}}}", "is not a domain name", ""),
+        ("{stages: {dev: {branch: 'a b'}}}", "is not the name of a git branch", ""),
+        ("{stages: {dev: {branch: '-x'}}}", "is not the name of a git branch", ""),
+        ("{stages: {dev: {branch: 'a..b'}}}", "is not the name of a git branch", ""),
+        ("{stages: {dev: {ready_timeout_s: 0}}}", "from 1 to 900", ""),
+        ("{stages: {dev: {alarms: {error_rate: 1}}}}", "is not a setting", "error_rate_percent"),
+        ("{stages: {dev: {alarms: {error_rate_percent: 101}}}}", "a number from 0 to 100", ""),
+        ("{stages: {dev: {alarms: {minimum_requests: 0}}}}", "a whole number from 1", ""),
+        ("{stages: {dev: {smoke: GET /}}}", "must be a list", ""),
+        ("{stages: {dev: {smoke: [FETCH /]}}}", "smoke[0]: 'FETCH /' has an unknown method", "GET /path"),
+        ("{stages: {dev: {smoke: [GET health]}}}", "begins with a slash", ""),
+        ("{stages: {dev: {smoke: [GET]}}}", "begins with a slash", ""),
+        ("{stages: {dev: {smoke: [GET /a b]}}}", "has no blanks", ""),
+        ("{stages: {dev: {smoke: [{method: GET}]}}}", "has no path", ""),
+        ("{stages: {dev: {smoke: [{path: /, stauts: 1}]}}}", "is not a setting", "did you mean status?"),
+        ("{stages: {dev: {smoke: [{path: /, status: 99}]}}}", "from 100 to 599", ""),
+        ('{stages: {dev: {smoke: [{path: /, headers: {x: "a\\r\\nb"}}]}}}', "is not a header", ""),
+        ("{stages: {dev: {smoke: [{path: /, headers: {'a b': c}}]}}}", "is not a header", ""),
+        ("{stages: {dev: {}, 'a_b': {}}}", "a stage's name is letters", ""),
+        (
+            "{stages: {dev: {}, b: {listen: '127.0.0.1:8080'}}}",
+            "b: listens on 127.0.0.1:8080, as dev does",
+            "own listen",
+        ),
+    ],
+)
+def test_a_mistake_is_named_by_key_with_a_hint(hitless: str, message: str, hint: str) -> None:
+    error = fault(hitless)
+    assert message in error.message
+    assert error.message.startswith("f.yml:2: custom.hitless")
+    assert hint in error.hint
+
+
+def test_two_stages_may_both_take_any_free_port() -> None:
+    assert [s.port for s in settings("{stages: {dev: {listen: ':0'}, b: {listen: ':0'}}}").stages] == [0, 0]
+
+
+def test_a_stage_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
+    error = fault("{stages: {dev: {}, staging: {}}}", "stagin")
+    assert "there is no stage stagin; stages are dev, staging" in error.message
+    assert error.hint == "did you mean staging?"
+    with pytest.raises(ServiceFileError, match="there is no stage prod; stages are dev"):
+        read_settings(parse_yaml("a: 1", "f.yml"), "prod", Notices())
+
+
+def test_settings_whose_part_does_not_exist_yet_are_noticed_for_the_stage_asked_for() -> None:
+    text = """{stages: {dev: {home: engine, approval: none, rehearsal: false, nat: , domain: },
+        prod: {home: aws, approval: manual, rehearsal: true, nat: single, domain: a.example}}}"""
+    quiet, loud = Notices(), Notices()
+    settings(text, notices=quiet)
+    settings(text, stage="prod", notices=loud)
+    assert quiet.sentences() == ()
+    assert [line.split()[1] for line in loud.sentences()] == [
+        f"custom.hitless.stages.prod.{key}:" for key in ("home", "approval", "rehearsal", "nat", "domain")
+    ]
+
+
+def test_a_misspelt_section_is_an_error() -> None:
+    with pytest.raises(ServiceFileError) as caught:
+        read_settings(parse_yaml("custom:\n  hitles: {workers: 9}", "f.yml"), "dev", Notices())
+    assert caught.value.hint == "did you mean custom.hitless?"
