@@ -103,7 +103,7 @@ class Acts:
         window.end_us = self.elapsed_us()
         if shipped.release is not None:
             window.label = f"release {shipped.release} ({scenario.name})"
-        one = _record(scenario.name, scenario.expected, shipped, window)
+        one = _record(scenario.name, scenario.expected, shipped, window, new=scenario.verb is Verb.DEPLOY)
         self.shipped.append(one)
         surprise = "" if one.as_expected else f", expected {scenario.expected}"
         reason = f": {shipped.reason}" if shipped.reason else ""
@@ -130,7 +130,7 @@ class Acts:
         window = self.timeline.open("return to the first release", self.elapsed_us())
         shipped = await _attempt(self._return_to_start())
         window.end_us = self.elapsed_us()
-        self.restored = _record("return", Expected.LIVE, shipped, window)
+        self.restored = _record("return", Expected.LIVE, shipped, window, new=False)
         self.progress.say(f"return to release {self.live_at_start['release']}: {shipped.outcome}")
 
     async def _return_to_start(self) -> Shipped:
@@ -188,5 +188,7 @@ async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
         return Shipped(None, ERROR, str(error))
 
 
-def _record(name: str, expected: str, shipped: Shipped, window: Window) -> ShippedRelease:
-    return ShippedRelease(name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.shielded, window)
+def _record(name: str, expected: str, shipped: Shipped, window: Window, *, new: bool) -> ShippedRelease:
+    return ShippedRelease(
+        name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.shielded, window, new
+    )

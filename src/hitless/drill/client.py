@@ -257,7 +257,9 @@ class Client:
         elif answer.surplus:
             self._fail(connection, Failure.WRONG_LENGTH, f"after the answer came {answer.surplus[:24]!r}")
         elif self._plan.requests[connection.index].check_release and not answer.agrees_with_itself():
-            self._fail(connection, Failure.MISMATCH, f"the header says {answer.release!r}, the body does not")
+            self._fail(
+                connection, Failure.MISMATCH, f"the header says {answer.release.decode('latin-1')}, the body does not"
+            )
         elif self._is_reusable(connection):
             self._record(connection, None)
             self._rest(connection)

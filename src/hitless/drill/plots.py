@@ -14,8 +14,8 @@ from html import escape
 from hitless.drill.columns import Column, log_ticks, nice_ticks, time_step_s
 from hitless.drill.wire import Failure
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1120, 64, 16, 26, 28
-COLOURS = 8  # classes c0 … c7 of the page's style
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1120, 64, 20, 28, 28
+COLOURS = 8  # classes c0 … c7 of the page's style, and k0 … k11 for the kinds of failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,17 @@ def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     ticks = nice_ticks(most)
     frame = Frame(_span_s(columns), height, linear(height, ticks[-1]))
     releases = sorted({release for column in columns for release in column.by_release})
+    classes = release_classes(columns)
     floor = [0.0] * len(columns)
     marks: list[str] = []
     for release in releases:
         roof = [base + column.by_release.get(release, 0.0) for base, column in zip(floor, columns, strict=True)]
         for first, last in _runs([release in column.by_release for column in columns]):
-            marks.append(_area(frame, columns, floor, roof, first, last, release))
+            marks.append(_area(frame, columns, floor, roof, first, last, release, classes[release]))
         floor = roof
-    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, "Requests a second by release")
+    return _plot(
+        frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands, strip=True), marks, "Requests a second by release"
+    )
 
 
 def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
@@ -114,12 +117,13 @@ def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
 
 def kind_class(kind: Failure) -> str:
     """The colour of a kind of failure."""
-    return f"k{list(Failure).index(kind) % COLOURS}"
+    return f"k{list(Failure).index(kind)}"
 
 
-def release_class(release: int) -> str:
-    """The colour of a release; 0 (no release named) is grey."""
-    return f"c{release % COLOURS}" if release else "none"
+def release_classes(columns: Sequence[Column]) -> dict[int, str]:
+    """The colour of each release, by the order in which they came; 0 (no release named) is grey."""
+    seen = dict.fromkeys(release for column in columns for release in sorted(column.by_release) if release)
+    return {0: "none", **{release: f"c{place % COLOURS}" for place, release in enumerate(seen)}}
 
 
 def _span_s(columns: Sequence[Column]) -> float:
@@ -145,6 +149,7 @@ def _area(
     first: int,
     last: int,
     release: int,
+    colour: str,
 ) -> str:
     """One release's share as stairs: a column is as wide as its time."""
     upper: list[str] = []
@@ -154,10 +159,7 @@ def _area(
         upper += [f"{left:.1f},{frame.y_of(roof[index]):.1f}", f"{right:.1f},{frame.y_of(roof[index]):.1f}"]
         lower += [f"{left:.1f},{frame.y_of(floor[index]):.1f}", f"{right:.1f},{frame.y_of(floor[index]):.1f}"]
     name = f"release {release}" if release else "no release named"
-    area = (
-        f'<polygon class="{release_class(release)}" points="{" ".join(upper + lower[::-1])}">'
-        f"<title>{name}</title></polygon>"
-    )
+    area = f'<polygon class="{colour}" points="{" ".join(upper + lower[::-1])}"><title>{name}</title></polygon>'
     left, right = frame.x(columns[first].at_s), frame.x(columns[last].at_s + columns[last].width_s)
     middle = (first + last) // 2
     tall = frame.y_of(floor[middle]) - frame.y_of(roof[middle])
@@ -198,19 +200,27 @@ def _grid(frame: Frame, ticks: Sequence[float], form: str) -> list[str]:
     return marks
 
 
-def _bands(frame: Frame, bands: Sequence[Band]) -> list[str]:
+def _bands(frame: Frame, bands: Sequence[Band], *, strip: bool = False) -> list[str]:
+    """Rollouts as shades over the whole height, or as a strip above it where colours below must stay true."""
     marks = []
     free_from = 0.0
     for band in bands:
         left, right = frame.x(band.start_s), frame.x(band.end_s)
+        top, bottom = (TOP - 6, TOP - 1) if strip else (TOP, frame.floor)
+        shape = "strip" if strip else "band"
         marks.append(
-            f'<rect class="band {band.tone}" x="{left:.1f}" y="{TOP}" width="{max(1.5, right - left):.1f}"'
-            f' height="{frame.floor - TOP}"><title>{escape(band.title)}</title></rect>'
+            f'<rect class="{shape} {band.tone}" x="{left:.1f}" y="{top}" width="{max(1.5, right - left):.1f}"'
+            f' height="{bottom - top}"><title>{escape(band.title)}</title></rect>'
         )
+        if strip:
+            marks.append(
+                f'<line class="edge" x1="{left:.1f}" x2="{left:.1f}" y1="{TOP}" y2="{frame.floor}"/>'
+                f'<line class="edge" x1="{right:.1f}" x2="{right:.1f}" y1="{TOP}" y2="{frame.floor}"/>'
+            )
         half = 3.4 * len(band.label) + 2
         middle = max((left + right) / 2, LEFT + half)
         if middle - half >= free_from:
-            marks.append(f'<text class="mark {band.tone}" x="{middle:.1f}" y="{TOP - 8}">{escape(band.label)}</text>')
+            marks.append(f'<text class="mark {band.tone}" x="{middle:.1f}" y="{TOP - 10}">{escape(band.label)}</text>')
             free_from = middle + half + 4
     return marks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ class ShippedRelease:
     reason: str | None
     shielded: int
     window: Window
+    new: bool = True  # made by this drill, so that all answers of its number are its own
 
     @property
     def as_expected(self) -> bool:
@@ -107,8 +109,20 @@ class DrillResult:
 
     def failed_of(self, one: ShippedRelease) -> int:
         """Failures of a release: those whose answer names it, and those without a name while it was rolled out."""
-        counts = self.tally.releases.get(one.release or 0)
-        return (counts.failed if counts else 0) + one.window.failed_without_release
+        return self._sum(self.tally.failed_answers, one) + one.window.failed_without_release
+
+    def answers_of(self, one: ShippedRelease) -> int:
+        """Answers that named the release, from this rollout of it until the next one of the same number."""
+        return self._sum(self.tally.answers, one)
+
+    def _sum(self, counts: Mapping[tuple[int, int], int], one: ShippedRelease) -> int:
+        since = 0 if one.new else one.window.number
+        others = (*self.releases, *((self.restored,) if self.restored else ()))
+        again = [o.window.number for o in others if o.release == one.release and o.window.number > one.window.number]
+        until = min(again, default=sys.maxsize)
+        return sum(
+            count for (release, epoch), count in counts.items() if release == one.release and since <= epoch < until
+        )
 
     def moment(self, at_us: int) -> str:
         """An instant of the drill as a timestamp."""
@@ -187,7 +201,6 @@ class DrillResult:
         return found
 
     def _release(self, one: ShippedRelease) -> dict[str, Any]:
-        counts = self.tally.releases.get(one.release or 0)
         return {
             "release": one.release,
             "scenario": one.scenario,
@@ -196,7 +209,7 @@ class DrillResult:
             "reason": one.reason,
             "at_s": round(one.window.start_us / 1e6, 3),
             "duration_s": round(one.duration_s, 3),
-            "requests": counts.requests if counts else 0,
+            "requests": self.answers_of(one),
             "failed": self.failed_of(one),
             "failed_meanwhile": one.window.failed,
             "shielded": one.shielded,

@@ -30,6 +30,7 @@ class Window:
     """A stretch of the drill in which something was done to the service. Open while `end_us` is None."""
 
     label: str
+    number: int  # from 1, in the order of their start
     start_us: int
     end_us: int | None = None
     requests: int = 0
@@ -49,8 +50,12 @@ class Timeline:
 
     def open(self, label: str, now_us: int) -> Window:
         """Begin a window."""
-        self.windows.append(Window(label, now_us))
+        self.windows.append(Window(label, len(self.windows) + 1, now_us))
         return self.windows[-1]
+
+    def epoch(self, at_us: int) -> int:
+        """The number of the latest window that had begun by then; 0 before the first."""
+        return next((window.number for window in reversed(self.windows) if window.start_us <= at_us), 0)
 
     def find(self, from_us: int, until_us: int) -> Window | None:
         """The latest window that a request under way from … until … met."""
@@ -89,15 +94,6 @@ class FailureCount:
     reused: int = 0  # of these, on connections that had carried an answer before
 
 
-@dataclass(slots=True)
-class ReleaseCount:
-    """What one release answered, by its header."""
-
-    requests: int = 0
-    failed: int = 0
-    shielded: int = 0
-
-
 class Tally:
     """The sums. `add` takes what a sender wrote; `finish` closes what is still open."""
 
@@ -117,7 +113,8 @@ class Tally:
         self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of whole answers
         self.failed_by_request: Counter[int] = Counter()
         self.failures: dict[Failure, FailureCount] = {}
-        self.releases: dict[int, ReleaseCount] = {}
+        self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of answers that named a release
+        self.failed_answers: Counter[tuple[int, int]] = Counter()
         self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
         self.steady: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
         self.releasing: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
@@ -142,13 +139,12 @@ class Tally:
             if window is not None:
                 window.requests += 1
             if release:
-                self._release(release).requests += 1
+                self.answers[release, self._timeline.epoch(due)] += 1
             if flags & _COMPLETE:
                 self._time(slot, latency, steady=window is None)
                 self.statuses[index, status] += 1
             if flags & _SHIELDED:
                 self.shielded += 1
-                self._release(release).shielded += 1
             if flags & _NEW:
                 self.new_connections += 1
             elif flags & _REUSED:
@@ -195,7 +191,7 @@ class Tally:
             window.failed += 1
             window.failed_without_release += not release
         if release:
-            self._release(release).failed += 1
+            self.failed_answers[release, self._timeline.epoch(due)] += 1
         seen = self.failures.setdefault(failure, FailureCount())
         if seen.count == 0 or due < seen.first_us:
             seen.first_us = due
@@ -215,12 +211,6 @@ class Tally:
         while number >= len(self.slots):
             self.slots.append(Slot())
         return self.slots[number]
-
-    def _release(self, release: int) -> ReleaseCount:
-        counts = self.releases.get(release)
-        if counts is None:
-            counts = self.releases[release] = ReleaseCount()
-        return counts
 
     def _close_before(self, instant_us: int) -> None:
         while self._oldest_open < len(self.slots) and (self._oldest_open + 1) * self.slot_us <= instant_us:
