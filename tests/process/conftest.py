@@ -1,4 +1,4 @@
-"""A whole service on real parts for the process tests: started by the command, as a user would, ended without a trace."""
+"""A whole service on real parts for the process tests, started by the command as a user would."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from hitless.api.client import EngineClient
 from hitless.engine.folders import Folders
 from tests.support import eventually
 
@@ -64,7 +65,8 @@ class Site:
         return status
 
     def status(self) -> Any:
-        return self.hitless("status").document
+        """As `hitless status --json` shows it, without the command's own start-up."""
+        return EngineClient(self.folders.api_socket).call("GET", "/status")
 
     def stage(self, name: str = "dev") -> Any:
         return next(stage for stage in self.status()["stages"] if stage["stage"] == name)

@@ -29,6 +29,8 @@ class Fleet(Protocol):
     """The workers' side as the machine drives it."""
 
     @property
+    def root_pid(self) -> int: ...
+    @property
     def events(self) -> asyncio.Queue[PoolEvent]: ...
     async def start(self) -> None: ...
     async def adopt(self) -> dict[str, Pool]: ...
@@ -46,6 +48,8 @@ class Gateway(Protocol):
     def events(self) -> asyncio.Queue[GatewayEvent]: ...
     @property
     def haproxy_pid(self) -> int | None: ...
+    @property
+    def guardian_pid(self) -> int | None: ...
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]: ...
     async def adopt(self) -> bool: ...
@@ -99,7 +103,14 @@ class Machine:
     def status(self) -> dict[str, Any]:
         """The contract's `status` document."""
         return status(
-            self._engine, urls=self.urls(), gateway_pid=self._gateway.haproxy_pid, started_at=self._started_at
+            self._engine,
+            urls=self.urls(),
+            processes={
+                "gateway_pid": self._gateway.haproxy_pid,
+                "guardian_pid": self._gateway.guardian_pid,
+                "root_zygote_pid": self._fleet.root_pid,
+            },
+            started_at=self._started_at,
         )
 
     def urls(self) -> dict[str, str]:

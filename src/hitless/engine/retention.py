@@ -1,4 +1,5 @@
-"""What is kept of the past: the newest releases of each stage with artifacts and logs; the rest goes after each rollout.
+"""What is kept of the past: the newest releases of each stage with artifacts and logs; the rest goes after each
+rollout.
 
 The live release and the one that `rollback` would ship are kept whatever their age.
 """

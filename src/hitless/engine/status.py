@@ -14,7 +14,9 @@ from hitless.service.model import Function
 from hitless.store.store import ReleaseRow, RolloutRow, whole
 
 
-def status(engine: Engine, *, urls: Mapping[str, str], gateway_pid: int | None, started_at: str) -> dict[str, Any]:
+def status(
+    engine: Engine, *, urls: Mapping[str, str], processes: Mapping[str, int | None], started_at: str
+) -> dict[str, Any]:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
     return {
         "service": engine.service,
@@ -22,7 +24,7 @@ def status(engine: Engine, *, urls: Mapping[str, str], gateway_pid: int | None, 
             "pid": os.getpid(),
             "version": hitless.__version__,
             "started_at": started_at,
-            "gateway_pid": gateway_pid,
+            **processes,
         },
         "stages": [_stage(engine, stage, urls.get(stage)) for stage in engine.stages],
     }
@@ -67,14 +69,15 @@ def _functions(engine: Engine, stage: str, live: int) -> list[dict[str, Any]]:
 def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:
     pool = engine.pools.living.get(key) if key else None
     if pool is None:
-        return {"name": function.name, "release": release, "workers": [], "restarts": 0, "requests": 0, "failed": 0,
-                "latency_ms": None}  # fmt: skip
+        nothing = {"restarts": 0, "requests": 0, "failed": 0, "latency_ms": None}
+        return {"name": function.name, "release": release, "zygote_pid": None, "workers": [], **nothing}
     stats = pool.stats()
     latency = stats.latency
     p50_us, p99_us = latency.percentile_us(50), latency.percentile_us(99)
     return {
         "name": function.name,
         "release": release,
+        "zygote_pid": pool.zygote_pid,
         "workers": [{"pid": worker.pid, "busy": worker.busy} for worker in stats.workers],
         "restarts": stats.restarts,
         "requests": stats.requests,

@@ -1,0 +1,63 @@
+"""Load for the process tests: wrk in the background, its errors as numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+MIX = Path(__file__).with_name("mix.lua")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What wrk counted: requests answered, socket errors by kind, answers that were not 2xx or 3xx."""
+
+    requests: int
+    connect: int
+    read: int
+    write: int
+    status: int
+    timeout: int
+
+    @property
+    def failed(self) -> int:
+        return self.connect + self.read + self.write + self.status + self.timeout
+
+
+class Wrk:
+    """`with Wrk(url) as load: …` and then `load.seen()`; ends by itself after `seconds`, and is ended on an error."""
+
+    def __init__(
+        self, url: str, *, seconds: int, connections: int = 16, slow_one_in: int = 200, closing_one_in: int = 10
+    ) -> None:
+        environ = {**os.environ, "SLOW_ONE_IN": str(slow_one_in), "CLOSING_ONE_IN": str(closing_one_in)}
+        self._process = subprocess.Popen(
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(MIX), url],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def seen(self) -> Seen:
+        """Wait for the end of the load."""
+        output, _ = self._process.communicate(timeout=120)
+        return Seen(**json.loads(output.strip().splitlines()[-1]))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running:
+            self._process.kill()
+        self._process.communicate()

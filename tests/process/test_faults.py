@@ -1,0 +1,156 @@
+"""SIGKILL of every part under load: what serves goes on, and what died is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.process.conftest import Site
+from tests.process.load import Seen, Wrk
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+SECONDS = 8
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended (a zombie has)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid), what=f"process {pid} has ended")
+
+
+def api(site: Site) -> Any:
+    return next(function for function in site.stage()["functions"] if function["name"] == "api")
+
+
+def under_load(site: Site, strike: Callable[[], None], *, closing_one_in: int = 10) -> Seen:
+    """Load over the strikes; they must be over before the load ends."""
+    with Wrk(site.url, seconds=SECONDS, closing_one_in=closing_one_in) as load:
+        eventually(lambda: api(site)["requests"] > 50, what="the load has begun")
+        strike()
+        assert load.running, "the load outlasted the strikes"
+        return load.seen()
+
+
+def test_a_killed_daemon_fails_no_request_and_up_adopts_what_runs(running: Site) -> None:
+    before = running.status()
+
+    def strike() -> None:
+        kill(before["engine"]["pid"])
+        assert running.hitless("status", exit_code=5).document["error"]["hint"].endswith("adopts what still serves")
+        running.up()
+
+    seen = under_load(running, strike)
+    assert seen.failed == 0, seen
+    after = running.status()
+    assert after["engine"]["pid"] != before["engine"]["pid"]
+    assert after["engine"]["gateway_pid"] == before["engine"]["gateway_pid"]
+    assert api(running)["workers"][0]["pid"] == before["stages"][0]["functions"][0]["workers"][0]["pid"]
+    running.touch("after the adoption")
+    assert running.hitless("deploy").document["outcome"] == "live"
+    assert running.get("/fast")[2]["release"] == "2"
+
+
+def test_killed_workers_fail_no_get_and_are_replaced_at_once(running: Site) -> None:
+    def strike() -> None:
+        for _ in range(6):
+            victim = api(running)["workers"][0]["pid"]
+            kill(victim)
+            eventually(lambda pid=victim: pid not in {w["pid"] for w in api(running)["workers"]}, what="a new worker")  # type: ignore[misc]
+
+    seen = under_load(running, strike)
+    assert seen.connect == seen.read == seen.write == seen.timeout == 0, seen
+    assert seen.status <= 6, "a POST in hand may end as 502, a GET never"
+    assert api(running)["restarts"] >= 6
+
+
+def test_a_killed_zygote_fails_no_request_and_its_pool_is_renewed(running: Site) -> None:
+    before = api(running)
+
+    def strike() -> None:
+        kill(before["zygote_pid"])
+        eventually(lambda: api(running)["zygote_pid"] not in (None, before["zygote_pid"]), what="a new zygote")
+
+    seen = under_load(running, strike)
+    assert seen.failed == 0, seen
+    old = {worker["pid"] for worker in before["workers"]}
+    assert not old & {worker["pid"] for worker in api(running)["workers"]}
+    eventually(lambda: all(gone(pid) for pid in old), what="the old workers have ended")
+    running.touch("after the renewal")
+    assert running.hitless("deploy").document["outcome"] == "live"
+
+
+def test_a_killed_root_zygote_is_replaced_and_releases_go_on(running: Site) -> None:
+    root = running.status()["engine"]["root_zygote_pid"]
+    seen = under_load(running, lambda: kill(root))
+    assert seen.failed == 0, seen
+    eventually(lambda: running.status()["engine"]["root_zygote_pid"] != root, what="a new root zygote")
+    running.touch("after the root's death")
+    assert running.hitless("deploy").document["outcome"] == "live"
+
+
+def test_a_killed_gateway_refuses_no_connection_and_comes_up_true(running: Site) -> None:
+    running.touch("two")
+    running.hitless("deploy")
+    before = running.status()["engine"]
+    seen = under_load(running, lambda: kill(before["gateway_pid"]), closing_one_in=1)
+    assert seen.connect == 0, seen
+    assert seen.read <= 16, "only what was open on it is lost"
+    assert seen.status == seen.timeout == 0, seen
+    eventually(lambda: running.status()["engine"]["gateway_pid"] not in (None, before["gateway_pid"]))
+    assert running.status()["engine"]["guardian_pid"] == before["guardian_pid"]
+    assert running.get("/fast")[2]["release"] == "2"
+    running.touch("three")
+    assert running.hitless("deploy").document["live"]["failed"] == 0
+    assert running.get("/fast")[2]["release"] == "3"
+
+
+def test_a_killed_guardian_fails_no_request_and_its_successor_guards(running: Site) -> None:
+    before = running.status()["engine"]
+    seen = under_load(running, lambda: kill(before["guardian_pid"]))
+    assert seen.failed == 0, seen
+    eventually(lambda: running.status()["engine"]["guardian_pid"] not in (None, before["guardian_pid"]))
+    assert running.status()["engine"]["gateway_pid"] == before["gateway_pid"]
+    kill(before["gateway_pid"])
+    eventually(lambda: running.get("/fast")[0] == 200, what="the new guardian has started HAProxy again")
+
+
+def test_daemon_guardian_and_zygote_killed_together_are_all_replaced_by_up(running: Site) -> None:
+    before = running.status()["engine"]
+    zygote = api(running)["zygote_pid"]
+
+    def strike() -> None:
+        for pid in (before["pid"], before["guardian_pid"], zygote):
+            kill(pid)
+        running.up()
+        eventually(lambda: api(running)["zygote_pid"] not in (None, zygote), what="a new zygote")
+
+    seen = under_load(running, strike)
+    assert seen.connect == seen.status == seen.timeout == 0, seen
+    running.touch("after it all")
+    assert running.hitless("deploy").document["outcome"] == "live"
+
+
+def test_everything_killed_at_once_is_brought_back_by_up(running: Site) -> None:
+    engine = running.status()["engine"]
+    functions = running.stage()["functions"]
+    victims = [engine["pid"], engine["guardian_pid"], engine["gateway_pid"]]
+    victims += [f["zygote_pid"] for f in functions] + [w["pid"] for f in functions for w in f["workers"]]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: all(map(gone, victims)))
+    running.up()
+    assert running.get("/fast")[2]["release"] == "1"
