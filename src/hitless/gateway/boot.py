@@ -1,8 +1,10 @@
 """The boot folder: what HAProxy reads when the guardian starts it, always whole.
 
-Each change writes a new generation `boot.N` with all its files and then moves the link `boot` by one rename: a
-HAProxy that starts at any instant reads one generation. The generation before is kept, so that a change that HAProxy
-refuses can be taken back. No fsync: after a power cut nothing is left that these files could describe.
+Each change writes a new generation `boot.N` with all its files and then moves the link `boot` by one rename, so that no
+file is ever half written and files of two changes do not lie side by side. (A HAProxy that reads them while the link
+moves may see both generations; the gateway looks at what each new HAProxy holds, and puts it right.) The generation
+before is kept: a change that HAProxy refuses is taken back. No fsync: after a power cut nothing is left that these files
+could describe.
 """
 
 from __future__ import annotations
@@ -14,12 +16,9 @@ from pathlib import Path
 from hitless.errors import EngineError, MachineError
 from hitless.gateway.document import state_from_json, state_to_json
 from hitless.gateway.render import Layout, Tuning, render
-from hitless.gateway.state import GatewayState
+from hitless.gateway.state import LONGEST_SOCKET_BYTES, GatewayState
 
 STATE = "state.json"
-
-_LONGEST_BIND_BYTES = 97
-"""HAProxy binds to a temporary name beside the final one; what is left of a Unix address's 107 bytes."""
 
 
 class BootFolder:
@@ -33,7 +32,7 @@ class BootFolder:
         """Make the folder, mode 0700. MachineError where it is another user's or its path is too long for sockets."""
         folder = self._layout.folder
         longest = max((self._layout.runtime_socket, self._layout.hop_socket), key=lambda path: len(os.fsencode(path)))
-        if len(os.fsencode(longest)) > _LONGEST_BIND_BYTES:
+        if len(os.fsencode(longest)) > LONGEST_SOCKET_BYTES:
             raise MachineError(
                 f"the runtime folder's path is too long for sockets: {longest}",
                 hint="set XDG_RUNTIME_DIR to a shorter path",

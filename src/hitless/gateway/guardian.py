@@ -358,7 +358,7 @@ def main(argument: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return EXIT_LOCKED
-    os.umask(0o077)
+    os.umask(0o177)  # sockets 0600, from their first instant
     path = os.path.join(folder, CONTROL_SOCKET)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -19,8 +19,8 @@ No backslash stands in an expression: HAProxy's command line eats them. One char
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from hitless.gateway.state import RouteState
 from hitless.service.routes import ANY, is_literal, segments
@@ -28,8 +28,8 @@ from hitless.service.routes import ANY, is_literal, segments
 Entry = tuple[str, str]
 """Key and value of a map."""
 
-_ROWS_PER_PATTERN = 100
-"""An expression stays far below HAProxy's line limit (tune.bufsize) with so many routes in it."""
+_LONGEST_PATTERN_BYTES = 8000
+"""What one line of a map file or of the command line carries easily (both end at tune.bufsize)."""
 
 
 def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
@@ -50,8 +50,7 @@ def pattern_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]
     for key, of_release in groupby(variable, key=lambda route: route.release_key):
         entries: list[Entry] = []
         for _, group in groupby(of_release, key=lambda route: (_rank(route), route.pool)):
-            while rows := list(islice(group, _ROWS_PER_PATTERN)):
-                entries.append((_pattern(key, rows), rows[0].pool))
+            entries += [(_pattern(key, rows), rows[0].pool) for rows in _portions(group)]
         result[key] = tuple(entries)
     return result
 
@@ -77,6 +76,18 @@ def _kind(part: str) -> int:
 def _pattern(key: str, routes: Sequence[RouteState]) -> str:
     rows = [(_method(route.method), *(_segment(part) for part in segments(route.path))) for route in routes]
     return f"^{_quoted(key)}[|]{_factored(rows)}/?$"
+
+
+def _portions(routes: Iterable[RouteState]) -> Iterator[list[RouteState]]:
+    portion: list[RouteState] = []
+    size = 0
+    for route in routes:
+        size += len(route.path) + 16
+        if portion and size > _LONGEST_PATTERN_BYTES:
+            yield portion
+            portion, size = [], len(route.path)
+        portion.append(route)
+    yield portion
 
 
 def _method(method: str) -> str:

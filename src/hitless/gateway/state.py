@@ -22,10 +22,16 @@ API_GATEWAY_LIMIT_MS = 29_000
 FULL_WEIGHT = 10_000
 """Weights are in ten-thousandths of a stage's requests."""
 
+LONGEST_PATH = 2000
+"""A path template's characters: longer ones would not fit a line of HAProxy's."""
+
+LONGEST_SOCKET_BYTES = 97
+"""HAProxy accepts no longer Unix address, for a listener or a server: it keeps room for a temporary name."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]{1,106}")
-"""What neither HAProxy's file nor its command line needs to quote, within a Unix address's 107 bytes."""
+_SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
+"""What neither HAProxy's file nor its command line needs to quote."""
 
 
 class ServerMode(StrEnum):
@@ -50,7 +56,7 @@ class ServerState:
     def __post_init__(self) -> None:
         if not _SERVER_NAME.fullmatch(self.name):
             raise ValueError(f"a server cannot be called {self.name!r}")
-        if not _SOCKET.fullmatch(self.socket):
+        if not _SOCKET.fullmatch(self.socket) or len(self.socket) > LONGEST_SOCKET_BYTES:
             raise ValueError(f"not a socket path that the gateway can use: {self.socket!r}")
         if self.maxconn < 1:
             raise ValueError(f"maxconn of {self.name} is {self.maxconn}; at least 1")
@@ -104,8 +110,12 @@ class RouteState:
     def __post_init__(self) -> None:
         if self.method != ANY and self.method not in METHODS:
             raise ValueError(f"{self.method!r} is not a method of a route")
-        if self.path != "/" and (not self.path.startswith("/") or path_fault(self.path)):
-            raise ValueError(f"the path {self.path!r} {path_fault(self.path) or 'has no leading slash'}")
+        if not self.path.startswith("/") or len(self.path) > LONGEST_PATH:
+            raise ValueError(
+                f"the path {self.path[:40]!r} has no leading slash, or more than {LONGEST_PATH} characters"
+            )
+        if fault := path_fault(self.path):
+            raise ValueError(f"the path {self.path!r} {fault}")
 
 
 def release_key(stage: str, release: int) -> str:

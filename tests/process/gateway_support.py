@@ -1,0 +1,247 @@
+"""A gateway with stand-in workers, load on it, and the proof that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import SystemClock
+from hitless.gateway.binary import find_haproxy
+from hitless.gateway.gateway import Gateway, GatewayEvent, GatewayEventKind
+from hitless.gateway.guardian import is_alive
+from hitless.gateway.listen import listen
+from hitless.gateway.state import GatewayState, RouteState, ServerState, release_key
+from tests.support import eventually
+
+WORKER = Path(__file__).with_name("gateway_worker.py")
+HAPROXY = find_haproxy(os.environ)
+POOLS = 8
+
+
+@contextmanager
+def run_dir() -> Iterator[Path]:
+    """A short folder for sockets. Guardians and HAProxies that their parents left become our children, and are
+    reaped.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def gone(pid: int | None) -> bool:
+    """Whether that process has ended (and is reaped where it became our child)."""
+    assert pid is not None
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def new_gateway(folder: Path, stages: tuple[str, ...] = ("dev", "prod"), **options: Any) -> Gateway:
+    return Gateway(folder, clock=SystemClock(), haproxy=HAPROXY, stages=stages, pools=POOLS, **options)
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway]:
+    """A gateway on free ports that is stopped at the end, together with all that it started."""
+    gateway = new_gateway(folder, **options)
+    await gateway.start({stage.stage: listen("127.0.0.1", 0) for stage in gateway.state.stages})
+    try:
+        yield gateway
+    finally:
+        await finish(gateway)
+
+
+async def finish(gateway: Gateway) -> None:
+    """Stop it and see that it is gone."""
+    pids = [pid for pid in (gateway.guardian_pid, gateway.haproxy_pid) if pid is not None]
+    folder = str(gateway._layout.folder)
+    await gateway.stop(grace_s=0.2)
+    for pid in pids:
+        await asyncio.to_thread(eventually, lambda pid=pid: gone(pid), what=f"end of {pid}")
+    assert not is_alive(folder)
+
+
+class Workers:
+    """Stand-in workers by socket path; all end with the context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in list(self.running):
+            self.end(path)
+
+    def start(
+        self, release: int, count: int = 2, delay_ms: int = 0, maxconn: int = 8, tag: str = ""
+    ) -> list[ServerState]:
+        servers = []
+        for index in range(count):
+            path = str(self._folder / f"r{release}{tag}w{index}.sock")
+            command = [sys.executable, "-I", "-S", str(WORKER), path, str(release), str(delay_ms)]
+            self.running[path] = subprocess.Popen(command)
+            servers.append(ServerState(f"w{index}", path, maxconn))
+        for server in servers:
+            eventually(lambda path=server.socket: _answers(path), what="a worker that answers")  # type: ignore[misc]
+        return servers
+
+    def end(self, path: str) -> None:
+        process = self.running.pop(path, None)
+        if process is not None:
+            process.kill()
+            process.wait()
+        Path(path).unlink(missing_ok=True)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(path)
+    return True
+
+
+def routes_to(pool: str, release: int, stage: str = "dev") -> list[RouteState]:
+    key = release_key(stage, release)
+    return [RouteState(key, "ANY", "/{proxy+}", pool), RouteState(key, "GET", "/zones", pool)]
+
+
+def shipped(
+    state: GatewayState, pool: str, release: int, servers: list[ServerState], stage: str = "dev"
+) -> GatewayState:
+    """That release with its servers, live on the stage."""
+    key = release_key(stage, release)
+    joined = state.with_servers(pool, servers).with_routes(key, routes_to(pool, release, stage))
+    return joined.with_stage(stage, live=release)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    address: tuple[str, int],
+    path: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection(*address, timeout=15)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
+def raw(address: tuple[str, int], data: bytes, timeout_s: float = 10.0) -> bytes:
+    """Bytes sent as they are; everything that comes back until the other side closes."""
+    with socket.create_connection(address, timeout=timeout_s) as connection:
+        connection.sendall(data)
+        answer = b""
+        with suppress(TimeoutError, ConnectionResetError):
+            while chunk := connection.recv(65536):
+                answer += chunk
+        return answer
+
+
+@dataclass
+class Load:
+    """Clients in threads, each one request after the other; everything that is not a whole 200 counts as a failure."""
+
+    address: tuple[str, int]
+    keep_alive: bool = True
+    method: str = "GET"
+    path: str = "/zones"
+    body: bytes | None = None
+    clients: int = 2
+    sent: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    releases: Counter[str] = field(default_factory=Counter)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._client) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self) -> None:
+        connection = http.client.HTTPConnection(*self.address, timeout=15)
+        headers = {} if self.keep_alive else {"connection": "close"}
+        while not self._stop.is_set():
+            failure = release = ""
+            try:
+                connection.request(self.method, self.path, self.body, headers)
+                response = connection.getresponse()
+                response.read()
+                release = response.headers.get("x-release") or ""
+                if response.status != 200:
+                    failure = f"status {response.status}"
+            except (OSError, http.client.HTTPException) as error:
+                failure = type(error).__name__
+                connection.close()
+            with self._lock:
+                self.sent += 1
+                self.releases[release] += 1
+                if failure:
+                    self.failures[failure] += 1
+        connection.close()
+
+
+async def until(probe: Callable[[], object], what: str, deadline_s: float = 10.0) -> None:
+    """Like `eventually`, and the loop goes on."""
+    end = time.monotonic() + deadline_s
+    while not probe():
+        assert time.monotonic() < end, f"{what} did not come true within {deadline_s} s"
+        await asyncio.sleep(0.01)
+
+
+async def event_of(gateway: Gateway, kind: GatewayEventKind, deadline_s: float = 10.0) -> GatewayEvent:
+    """The next event of that kind; others before it are dropped."""
+    async with asyncio.timeout(deadline_s):
+        while True:
+            event = await gateway.events.get()
+            if event.kind is kind:
+                return event
