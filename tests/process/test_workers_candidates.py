@@ -1,0 +1,233 @@
+"""Candidates that cannot start, and handlers that cannot be forked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from hitless.clock import SystemClock
+from hitless.errors import CandidateFailedError, ConflictError, EngineError
+from hitless.workers.fleet import Fleet
+from hitless.workers.invoke import invoke_once
+from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill, processes_below
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+FINE = "def main(event, context): return {'statusCode': 200}\n"
+
+
+async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: Any) -> CandidateFailedError:
+    """Start a pool that must fail, and see that nothing of it is left."""
+    before = set(processes_below(nest.folder))
+    with pytest.raises(CandidateFailedError) as caught:
+        await nest.fleet.start_pool(nest.spec(source, **changes), ready_timeout_s=timeout_s)
+    await asyncio.to_thread(eventually, lambda: set(processes_below(nest.folder)) <= before)
+    assert [path.name for path in (nest.run / "w").iterdir() if path.is_dir()] == []
+    assert nest.fleet.pools == {}
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "message", "line"),
+    [
+        ("import nowhere_to_be_found\n", {}, "Runtime.ImportModuleError: Unable to import module 'app': "
+         "No module named 'nowhere_to_be_found'", "import nowhere_to_be_found"),
+        ("def main(event, context)\n    pass\n", {}, "Runtime.UserCodeSyntaxError: Syntax error in module 'app'",
+         "def main(event, context)"),
+        ("def other(event, context): pass\n", {}, "Runtime.HandlerNotFound: Handler 'main' missing on module 'app'", ""),
+        (FINE, {"handler": "gone.main"}, "Unable to import module 'gone': No module named 'gone'", ""),
+        (FINE, {"handler": "nodot"}, "Runtime.MalformedHandlerName: Bad handler 'nodot'", ""),
+        ("import os\nTABLE = os.environ['TABLE']\n", {}, "KeyError: 'TABLE'", "TABLE = os.environ['TABLE']"),
+        ("raise SystemExit(3)\n", {}, "SystemExit: 3", "raise SystemExit(3)"),
+        ("import os\nprint('about to end')\nos._exit(9)\n", {}, "its process exited with status 9 while the handler was "
+         "imported", "about to end"),
+        ("import os\nos.abort()\n", {}, "its process was killed by SIGABRT while the handler was imported", "app.py"),
+        (FINE, {"task_root": "/nowhere/at/all"}, "its process exited with status 1", "/nowhere/at/all"),
+    ],
+    ids=["import", "syntax", "attribute", "module", "name", "raises", "exits", "_exit", "aborts", "root"],
+)  # fmt: skip
+def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, Any], message: str, line: str) -> None:
+    async def scenario(nest: Nest) -> None:
+        error = await failure_of(nest, source, **changes)
+        assert error.message.startswith("worldclock/dev r3 api cannot start: ")
+        assert message in error.message
+        assert "\n" not in error.message
+        assert any(line in shown for shown in error.details["lines"])
+
+    in_a_nest(scenario)
+
+
+def test_an_import_that_never_ends_says_where_it_was() -> None:
+    async def scenario(nest: Nest) -> None:
+        error = await failure_of(nest, "import time\ntime.sleep(300)\n", timeout_s=0.7)
+        assert error.message == "worldclock/dev r3 api was not ready within 0.7 s"
+        assert any('app.py", line 2' in line for line in error.details["lines"])
+
+    in_a_nest(scenario)
+
+
+def test_a_start_that_is_called_off_leaves_nothing() -> None:
+    async def scenario(nest: Nest) -> None:
+        spec = nest.spec("import time\ntime.sleep(300)\n")
+        for wait_s in (0.0, 0.01, 0.3):
+            start = asyncio.create_task(nest.fleet.start_pool(spec, ready_timeout_s=20))
+            await asyncio.sleep(wait_s)
+            start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
+            assert [path.name for path in (nest.run / "w").iterdir() if path.is_dir()] == []
+        pids = {nest.fleet.root_pid}
+        await asyncio.to_thread(eventually, lambda: set(processes_below(nest.folder)) <= pids)
+
+    in_a_nest(scenario)
+
+
+THREAD = """
+import threading, time, os, json
+threading.Thread(target=time.sleep, args=(3600,), daemon=True, name="beat").start()
+def main(event, context):
+    names = [thread.name for thread in threading.enumerate()]
+    return {"statusCode": 200, "body": json.dumps({"pid": os.getpid(), "threads": names})}
+"""
+SOCKET = """
+import os, json, socket
+LISTENER = socket.socket(); LISTENER.bind(("127.0.0.1", 0)); LISTENER.listen()
+CLIENT = socket.create_connection(LISTENER.getsockname())
+def main(event, context):
+    return {"statusCode": 200, "body": json.dumps({"pid": os.getpid(), "port": CLIENT.getsockname()[1]})}
+"""
+
+
+def test_a_handler_with_a_thread_gets_fresh_processes_that_have_the_thread() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(THREAD)
+        assert pool.fresh
+        answers = [(await asyncio.to_thread(ask, worker.socket)).json for worker in pool.workers]
+        assert all("beat" in answer["threads"] for answer in answers)
+        assert "1 thread(s) run after the import of the handler (beat)" in nest.log("zygote")
+        kill(answers[0]["pid"])
+        again = (await asyncio.to_thread(ask, pool.workers[0].socket)).json
+        assert again["pid"] != answers[0]["pid"]
+        assert "beat" in again["threads"]
+        kill(pool.zygote_pid)
+        await asyncio.to_thread(eventually, lambda: not alive(pool.zygote_pid))
+        assert (await nest.fleet.replace_zygote(pool.key)).fresh
+
+    in_a_nest(scenario)
+
+
+def test_a_handler_with_a_connected_socket_gets_fresh_processes_each_with_its_own() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(SOCKET)
+        assert pool.fresh
+        ports = [(await asyncio.to_thread(ask, worker.socket)).json["port"] for worker in pool.workers]
+        assert len(set(ports)) == 2
+        assert "connected socket(s) after the import" in nest.log("zygote")
+
+    in_a_nest(scenario)
+
+
+def test_a_handler_without_either_is_forked() -> None:
+    async def scenario(nest: Nest) -> None:
+        listener = "import socket\nL = socket.socket()\nL.bind(('127.0.0.1', 0))\nL.listen()\n"
+        assert not (await nest.pool(listener + FINE)).fresh
+
+    in_a_nest(scenario)
+
+
+def test_a_fresh_worker_that_fails_only_there_says_why() -> None:
+    async def scenario(nest: Nest) -> None:
+        once = (
+            "import os, threading, time\nmark = os.environ['LAMBDA_TASK_ROOT'] + '/once'\n"
+            "if os.path.exists(mark): raise RuntimeError('second time')\nopen(mark, 'w').close()\n"
+            "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
+        )
+        error = await failure_of(nest, once + FINE)
+        assert "RuntimeError: second time" in error.message
+
+    in_a_nest(scenario)
+
+
+def test_a_pool_that_runs_is_not_started_twice() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FINE)
+        with pytest.raises(ConflictError, match="runs already"):
+            await nest.fleet.start_pool(pool.spec, ready_timeout_s=5)
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_a_runtime_folder_that_makes_socket_paths_too_long_is_refused_by_name() -> None:
+    async def scenario(nest: Nest) -> None:
+        deep = nest.folder / ("d" * 60)
+        fleet = Fleet(deep, clock=SystemClock())
+        await fleet.start()
+        try:
+            with pytest.raises(EngineError, match="longer than 97 bytes"):
+                await fleet.start_pool(nest.spec(FINE), ready_timeout_s=5)
+        finally:
+            await fleet.stop()
+
+    in_a_nest(scenario)
+
+
+def test_thirty_two_workers_start_together() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FINE, workers=32)
+        assert len({worker.pid for worker in pool.stats().workers}) == 32
+
+    in_a_nest(scenario)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "logged"),
+    [
+        ("def main(e, c):\n print('seen', e['a'])\n return {'got': e}\n", ({"got": {"a": 1}}, None), "\tseen 1\n"),
+        ("def main(e, c): raise ValueError('boom')\n", (None, "ValueError: boom"), "[ERROR] ValueError: boom"),
+        ("def main(e, c): return object()\n", (None, "Runtime.MarshalError: Unable to marshal response: Object of type "
+         "object is not JSON serializable"), "[ERROR] Runtime.MarshalError"),
+        ("import nowhere_at_all\n", (None, "Runtime.ImportModuleError: Unable to import module 'app': No module named "
+         "'nowhere_at_all'"), "[ERROR] Runtime.ImportModuleError"),
+        ("import os\ndef main(e, c): os._exit(4)\n", (None, "Runtime.ExitError: Error: Runtime exited with error: exit "
+         "status 4"), "exited with status 4"),
+    ],
+)  # fmt: skip
+def test_one_invocation_gives_result_or_error_and_log(
+    source: str, expected: tuple[Any, str | None], logged: str
+) -> None:
+    async def scenario(nest: Nest) -> None:
+        result = await invoke_once(nest.spec(source), {"a": 1})
+        payload, error = expected
+        assert result.error == error
+        assert result.failed == (error is not None)
+        if error is None:
+            assert result.payload == payload
+            assert "START RequestId" in result.log
+            assert "Init Duration" in result.log
+        assert logged in result.log
+
+    in_a_nest(scenario)
+
+
+def test_one_invocation_out_of_time_is_ended_with_all_that_it_started() -> None:
+    async def scenario(nest: Nest) -> None:
+        source = (
+            "import os, subprocess, time\ndef main(e, c):\n child = subprocess.Popen(['sleep', '300'])\n"
+            " open(os.environ['LAMBDA_TASK_ROOT'] + '/child', 'w').write(str(child.pid))\n time.sleep(300)\n"
+        )
+        spec = nest.spec(source)
+        began = time.monotonic()
+        result = await invoke_once(spec, {}, timeout_s=1.5)
+        assert time.monotonic() - began < 6
+        assert result.error is not None
+        assert result.error.endswith("Task timed out after 1.50 seconds")
+        with open(f"{spec.task_root}/child") as file:
+            child = int(file.read())
+        await asyncio.to_thread(eventually, lambda: not alive(child))
+
+    in_a_nest(scenario)

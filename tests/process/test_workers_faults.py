@@ -1,0 +1,419 @@
+"""Workers, zygotes and root zygotes that die, hang or loop, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hitless.worker.layout import State
+from hitless.workers.events import PoolEventKind
+from hitless.workers.pool import Pool
+from tests.process.workers_support import Answer, Nest, UnixConnection, alive, ask, in_a_nest, kill
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+FATAL = """
+import ctypes, json, os, time
+def main(event, context):
+    with open(os.environ["LAMBDA_TASK_ROOT"] + "/begun", "a") as file:
+        file.write(context.aws_request_id + " " + event["httpMethod"] + chr(10))
+    match event["path"]:
+        case "/exit": os._exit(7)
+        case "/abort": os.abort()
+        case "/kill": os.kill(os.getpid(), 9)
+        case "/sleep": time.sleep(60)
+    return {"statusCode": 200, "body": json.dumps({"pid": os.getpid()})}
+"""
+
+
+def begun(pool: Pool) -> list[str]:
+    """The requests that the handler has begun, by its own record."""
+    return (Path(pool.spec.task_root) / "begun").read_text().split("\n")[:-1]
+
+
+def no_answer(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
+    """Send a request that costs its worker's life."""
+    with pytest.raises((OSError, __import__("http").client.HTTPException)):
+        ask(path, target, method, request_id=request_id)
+
+
+async def quietly(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
+    await asyncio.to_thread(no_answer, path, target, method, request_id)
+
+
+def test_a_killed_worker_is_replaced_at_once_on_the_same_socket() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        for _ in range(5):
+            pid = pool.stats().workers[0].pid
+            kill(pid)
+            answer = await asyncio.to_thread(ask, pool.workers[0].socket)
+            assert answer.json["pid"] != pid
+        died = await nest.event(PoolEventKind.WORKER_DIED)
+        assert (died.worker, died.sentence) == (0, "worldclock/dev r3 api: worker 0 was killed by SIGKILL")
+        assert (await nest.event(PoolEventKind.WORKER_RESTARTED)).worker == 0
+        assert pool.stats().restarts == 5
+
+    in_a_nest(scenario)
+
+
+def test_a_request_whose_worker_died_runs_again_if_it_is_safe_and_is_refused_if_it_is_not() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        first, second = (worker.socket for worker in pool.workers)
+        for method, request_id in (("GET", "get-1"), ("POST", "post-1"), ("DELETE", "delete-1")):
+            waiting = asyncio.create_task(quietly(first, "/sleep", method, request_id))
+            await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].busy)
+            kill(pool.stats().workers[0].pid)
+            await waiting
+            again = await asyncio.to_thread(ask, second, "/x", method, request_id=request_id)
+            expected = 200 if method == "GET" else 502
+            assert (method, again.status) == (method, expected)
+            if expected == 502:
+                assert again.json == {"message": "Internal server error"}
+        assert begun(pool) == ["get-1 GET", "get-1 GET", "post-1 POST", "delete-1 DELETE"]
+        assert pool.stats().refused == 2
+        never_begun = await asyncio.to_thread(ask, second, "/x", "POST", request_id="post-2")
+        assert never_begun.status == 200
+        assert "RequestId: post-1 Error: Runtime exited with error: signal: killed" in nest.log()
+
+    in_a_nest(scenario)
+
+
+def test_a_request_marked_idempotent_may_run_again() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        await quietly(pool.workers[0].socket, "/exit", "POST", "post-1")
+        again = await asyncio.to_thread(
+            ask, pool.workers[1].socket, "/x", "POST", request_id="post-1", idempotency_key="k"
+        )
+        assert again.status == 200
+
+    in_a_nest(scenario)
+
+
+def test_a_request_in_hand_elsewhere_is_not_run_a_second_time() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep", "POST", "post-1"))
+        await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].busy)
+        again = await asyncio.to_thread(ask, pool.workers[1].socket, "/x", "POST", request_id="post-1")
+        assert again.status == 502
+        kill(pool.stats().workers[0].pid)
+        await waiting
+
+    in_a_nest(scenario)
+
+
+def test_a_function_out_of_time_is_answered_for_whatever_its_method_and_replaced() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL, timeout_s=1)
+        pid = pool.stats().workers[0].pid
+        began = time.monotonic()
+        await quietly(pool.workers[0].socket, "/sleep", request_id="get-1")
+        assert 0.9 < time.monotonic() - began < 4
+        for worker in pool.workers:
+            again = await asyncio.to_thread(ask, worker.socket, "/x", request_id="get-1")
+            assert (again.status, again.json) == (502, {"message": "Internal server error"})
+        assert begun(pool) == ["get-1 GET"]
+        assert (await nest.event(PoolEventKind.TIMED_OUT)).worker == 0
+        stats = pool.stats()
+        assert stats.timeouts == 1
+        assert stats.workers[0].pid != pid
+        eventually(lambda: "get-1 Task timed out after 1.00 seconds" in nest.log())
+        log = nest.log()
+        assert log.index("START RequestId: get-1") < log.index("Task timed out") < log.index("END RequestId: get-1")
+        assert "Status: timeout" in log
+        assert log.count("START RequestId: get-1") == 1
+
+    in_a_nest(scenario)
+
+
+def test_what_a_handler_started_ends_with_its_worker() -> None:
+    source = """
+import os, subprocess, time
+def main(event, context):
+    child = subprocess.Popen(["sleep", "300"])
+    with open(os.environ["LAMBDA_TASK_ROOT"] + "/child", "w") as file:
+        file.write(str(child.pid))
+    time.sleep(60)
+"""
+
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(source, timeout_s=1)
+        await quietly(pool.workers[0].socket, "/x")
+        child = int((Path(pool.spec.task_root) / "child").read_text())
+        await asyncio.to_thread(eventually, lambda: not alive(child))
+
+    in_a_nest(scenario)
+
+
+def refused(path: Path) -> bool:
+    """Whether a connection fails at once."""
+    connection = UnixConnection(path)
+    try:
+        connection.connect()
+    except OSError:
+        return True
+    finally:
+        connection.close()
+    return False
+
+
+@pytest.mark.parametrize("way", ["exit", "abort"])
+def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile(way: str) -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        path = pool.workers[0].socket
+        for _ in range(4):  # the fourth time the delay is long enough to look at it
+            await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].state is State.READY)
+            await quietly(path, f"/{way}")
+        backing = [await nest.event(PoolEventKind.BACKING_OFF) for _ in range(4)]
+        assert backing[-1].sentence == "worldclock/dev r3 api: worker 0 backs off for 0.8 s"
+        assert refused(path)
+        assert pool.stats().workers[0].state is State.BACKING_OFF
+        assert (await asyncio.to_thread(ask, pool.workers[1].socket)).status == 200
+        while (await nest.event(PoolEventKind.BACKED_ON)).worker != 0:
+            pass
+        await asyncio.to_thread(eventually, lambda: not refused(path))
+        assert (await asyncio.to_thread(ask, path)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_a_crash_loop_of_sigkills_backs_off_too() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL, workers=1)
+        end = time.monotonic() + 10
+        while pool.stats().workers[0].state is not State.BACKING_OFF and time.monotonic() < end:
+            pid = pool.stats().workers[0].pid
+            if pid and alive(pid):
+                kill(pid)
+        assert pool.stats().workers[0].state is State.BACKING_OFF
+        assert (await nest.event(PoolEventKind.BACKING_OFF)).worker == 0
+
+    in_a_nest(scenario)
+
+
+def test_a_worker_ended_by_sigterm_is_replaced_at_once() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL, workers=1)
+        pid = pool.stats().workers[0].pid
+        os.kill(pid, signal.SIGTERM)
+        assert (await nest.event(PoolEventKind.WORKER_DIED)).sentence.endswith("worker 0 ended on SIGTERM")
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).json["pid"] != pid
+
+    in_a_nest(scenario)
+
+
+def test_workers_go_on_without_their_zygote_and_a_new_one_takes_over_beside_them() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        await asyncio.to_thread(ask, pool.workers[0].socket, "/x", "POST", request_id="old-1")
+        kill(pool.zygote_pid)
+        died = await nest.event(PoolEventKind.ZYGOTE_DIED)
+        assert (died.key, died.pid) == (pool.key, pool.zygote_pid)
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
+        new = await nest.fleet.replace_zygote(pool.key)
+        assert (new.generation, new.old_generations) == (2, (1,))
+        assert [worker.name for worker in new.workers] == ["w0g2", "w1g2"]
+        for worker in (*pool.workers, *new.workers):
+            assert (await asyncio.to_thread(ask, worker.socket)).status == 200
+        lost = await asyncio.to_thread(ask, new.workers[0].socket, "/x", "POST", request_id="old-1")
+        assert lost.status == 200  # another request has taken the slot's place since: that one was answered
+        old_pids = [worker.pid for worker in pool.stats().workers]
+        await nest.fleet.stop_old_generation(pool.key, 1, grace_s=5)
+        assert not [pid for pid in old_pids if alive(pid)]
+        assert not pool.workers[0].socket.parent.exists()
+        assert nest.fleet.pools[pool.key].old_generations == ()
+        eventually(lambda: nest.fleet.pools[pool.key].stats().requests == 7)
+
+    in_a_nest(scenario)
+
+
+def test_an_id_lost_by_a_worker_without_a_zygote_is_known_to_the_next_generation() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        kill(pool.zygote_pid)
+        await nest.event(PoolEventKind.ZYGOTE_DIED)
+        new = await nest.fleet.replace_zygote(pool.key)
+        await quietly(pool.workers[0].socket, "/kill", "POST", "post-1")
+        again = await asyncio.to_thread(ask, new.workers[0].socket, "/x", "POST", request_id="post-1")
+        assert again.status == 502
+        assert begun(pool) == ["post-1 POST"]
+
+    in_a_nest(scenario)
+
+
+def test_a_root_zygote_that_died_is_started_again_and_no_pool_minds() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        old = nest.fleet.root_pid
+        kill(old)
+        await nest.event(PoolEventKind.ROOT_RESTARTED)
+        assert nest.fleet.root_pid not in (0, old)
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
+        kill(pool.stats().workers[0].pid)
+        assert (await nest.event(PoolEventKind.WORKER_RESTARTED)).worker == 0
+        second = await nest.pool(FATAL, key="dev-r4-api-2")
+        assert (await asyncio.to_thread(ask, second.workers[0].socket)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_a_pool_asked_for_in_the_instant_of_the_root_zygotes_death_starts_all_the_same() -> None:
+    async def scenario(nest: Nest) -> None:
+        kill(nest.fleet.root_pid)
+        pool = await nest.pool(FATAL)
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_a_new_daemon_adopts_what_runs_with_its_counts() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        await asyncio.to_thread(ask, pool.workers[0].socket)
+        pids = [worker.pid for worker in pool.stats().workers]
+        root = nest.fleet.root_pid
+        adopted = await nest.restart_daemon()
+        assert nest.fleet.root_pid == root
+        assert list(adopted) == [pool.key]
+        found = adopted[pool.key]
+        assert (found.spec, found.workers, found.zygote_pid) == (pool.spec, pool.workers, pool.zygote_pid)
+        assert [worker.pid for worker in found.stats().workers] == pids
+        eventually(lambda: found.stats().requests == 1)
+        kill(pids[0])
+        assert (await nest.event(PoolEventKind.WORKER_DIED)).pid == pids[0]
+
+    in_a_nest(scenario)
+
+
+def test_adoption_tells_the_living_from_the_dead_by_locks_and_ends_what_was_half_started() -> None:
+    async def scenario(nest: Nest) -> None:
+        dead = await nest.pool(FATAL, key="dead")
+        headless = await nest.pool(FATAL, key="headless")
+        half = await nest.pool(FATAL, key="half")
+        (half.workers[0].socket.parent / "accepted").unlink()
+        half_pids = [half.zygote_pid, *(worker.pid for worker in half.stats().workers)]
+        await nest.fleet.detach()
+        workers = [worker.pid for worker in dead.stats().workers]
+        kill(dead.zygote_pid)
+        await asyncio.to_thread(eventually, lambda: not alive(dead.zygote_pid))
+        for pid in workers:
+            kill(pid)
+        kill(headless.zygote_pid)
+        await asyncio.to_thread(eventually, lambda: not any(map(alive, [headless.zygote_pid, *workers])))
+        adopted = await nest.restart_daemon()
+        assert list(adopted) == ["headless"]
+        assert (await nest.event(PoolEventKind.ZYGOTE_DIED)).key == "headless"
+        assert not any(map(alive, half_pids))
+        assert sorted(path.name for path in (nest.run / "w").iterdir() if path.is_dir()) == ["headless"]
+        assert (await nest.fleet.replace_zygote("headless")).generation == 2
+
+    in_a_nest(scenario)
+
+
+def test_a_replacement_cut_off_half_way_is_removed_and_the_old_workers_stay() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        kill(pool.zygote_pid)
+        await nest.event(PoolEventKind.ZYGOTE_DIED)
+        new = await nest.fleet.replace_zygote(pool.key)
+        (new.workers[0].socket.parent / "accepted").unlink()
+        adopted = await nest.restart_daemon()
+        assert adopted[pool.key].generation == 1
+        assert not alive(new.zygote_pid)
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        pids = [worker.pid for worker in pool.stats().workers]
+        kill(pool.zygote_pid)
+        await nest.event(PoolEventKind.ZYGOTE_DIED)
+        await nest.fleet.stop_pool(pool.key, grace_s=2)
+        await nest.fleet.stop_pool(pool.key, grace_s=2)
+        assert not any(map(alive, pids))
+        assert not pool.workers[0].socket.parent.parent.exists()
+
+    in_a_nest(scenario)
+
+
+def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep"))
+        await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].busy)
+        began = time.monotonic()
+        await nest.fleet.stop_pool(pool.key, grace_s=0.3)
+        assert time.monotonic() - began < 4
+        await waiting
+
+    in_a_nest(scenario)
+
+
+def test_a_pids_next_owner_is_not_signalled() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL, workers=1)
+        sleeper = await asyncio.create_subprocess_exec("sleep", "300")
+        kill(pool.zygote_pid)
+        await nest.event(PoolEventKind.ZYGOTE_DIED)
+        worker = pool.stats().workers[0]
+        page = (nest.run / "w" / pool.key / "page").read_bytes()
+        old, new = worker.pid.to_bytes(8, "little"), sleeper.pid.to_bytes(8, "little")
+        assert page.count(old) == 1
+        with (nest.run / "w" / pool.key / "page").open("r+b") as file:
+            file.seek(page.index(old))
+            file.write(new)
+        kill(worker.pid)
+        await asyncio.to_thread(eventually, lambda: not alive(worker.pid))
+        await nest.fleet.stop_pool(pool.key, grace_s=0)
+        assert alive(sleeper.pid)
+        sleeper.kill()
+        await sleeper.wait()
+
+    in_a_nest(scenario)
+
+
+def test_a_hundred_kills_under_posts_run_nothing_twice() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL, timeout_s=20)
+        answers: list[int] = []
+
+        async def client(place: int) -> None:
+            for number in range(150):
+                request_id = f"{place}-{number}"
+                for worker in (pool.workers[place], pool.workers[1 - place], pool.workers[place]):
+                    try:
+                        answer: Answer = await asyncio.to_thread(
+                            ask, worker.socket, "/x", "POST", body=b"{}", request_id=request_id
+                        )
+                    except (OSError, __import__("http").client.HTTPException):
+                        continue
+                    answers.append(answer.status)
+                    break
+
+        async def killer() -> None:
+            for number in range(100):
+                pid = pool.stats().workers[number % 2].pid
+                if pid and alive(pid):
+                    kill(pid)
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(client(0), client(1), killer())
+        assert set(answers) <= {200, 502}
+        assert len(answers) > 250
+        ran = begun(pool)
+        assert len(ran) == len(set(ran))
+
+    in_a_nest(scenario)
