@@ -59,6 +59,8 @@ def test_a_noticed_key_that_is_off_or_changes_nothing_is_quiet() -> None:
     text = "functions: {a: {layers: [], url: false, vpc: , events: [{http: {cors: false, private: false, %s}}]}}"
     assert notices_of(parse_yaml(text % "integration: LAMBDA-PROXY", "f.yml")) == ()
     assert len(notices_of(parse_yaml(text % "integration: lambda", "f.yml"))) == 1
+    assert notices_of(parse_yaml("provider: {endpointType: REGIONAL}", "f.yml")) == ()
+    assert len(notices_of(parse_yaml("provider: {endpointType: PRIVATE}", "f.yml"))) == 1
 
 
 def test_one_cause_in_many_places_is_one_sentence() -> None:

@@ -19,6 +19,8 @@ from hitless.service.routes import (
     path_fault,
     segments,
 )
+from hitless.worker.event import RouteTable
+from hitless.worker.spec import RouteSpec
 
 pytestmark = pytest.mark.unit
 
@@ -191,3 +193,9 @@ def test_the_same_name_at_another_parent_or_depth_is_no_conflict() -> None:
     routes = ["/zones/{id}", "/zones/{id}/{city}", "/zones/a/{name}", "/{proxy+}"]
     assert find_conflict([Route("GET", path) for path in routes]) is None
     assert find_conflict([Route("GET", "/a"), Route("ANY", "/a")]) is None
+
+
+def test_a_worker_gives_each_parameter_its_own_name() -> None:
+    path = "/{zone-id}/{city}"
+    table = RouteTable([RouteSpec("GET", path, compile_route(path))])
+    assert table.match("GET", "/a%2Fb/Oslo") == (path, {"zone-id": "a/b", "city": "Oslo"})

@@ -185,6 +185,7 @@ QUIET_PLUGINS = {
 
 QUIET_VALUES: dict[str, frozenset[str]] = {
     "functions.*.events.*.http.integration": frozenset({"lambda-proxy", "lambda_proxy", "aws-proxy", "aws_proxy"}),
+    "provider.endpointType": frozenset({"edge", "regional"}),
 }
 """Values of a noticed key with which it changes nothing."""
 

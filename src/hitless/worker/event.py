@@ -40,6 +40,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _INTERNAL: Final = b"x-hl-"
 _MOST_NAMES: Final = 1000
+_PARAMETER: Final = re.compile(r"\{([^{}+]+)\+?\}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -48,10 +49,11 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[RouteSpec]) -> None:
         self._literal: dict[tuple[str, str], str] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], str]] = []
+        self._patterns: list[tuple[str, re.Pattern[str], str, list[str]]] = []
         for route in routes:
             if "{" in route.resource:
-                self._patterns.append((route.method, re.compile(route.regex), route.resource))
+                names = _PARAMETER.findall(route.resource)
+                self._patterns.append((route.method, re.compile(route.regex), route.resource, names))
             else:
                 self._literal.setdefault((route.method, route.resource), route.resource)
 
@@ -66,9 +68,10 @@ class RouteTable:
         literal = self._literal.get((method, path)) or self._literal.get(("ANY", path))
         if literal is not None:
             return literal, None
-        for route_method, pattern, resource in self._patterns:
+        for route_method, pattern, resource, names in self._patterns:
             if route_method in (method, "ANY") and (match := pattern.fullmatch(path)):
-                return resource, {name: unquote(value) for name, value in match.groupdict(default="").items()}
+                # Paired in order: the group of {zone-id} has no name, for that is none in a regular expression.
+                return resource, {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
         return None
 
 

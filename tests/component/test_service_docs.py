@@ -1,0 +1,75 @@
+"""docs/serverless-yml.md says what the code does: its tables are compared with the tables that the code works by."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hitless.service import settings
+from hitless.service.keys import KEYS, QUIET_PLUGINS, Here
+from hitless.service.load import load_service
+from hitless.service.model import DEFAULT_READY_TIMEOUT_S, DEFAULT_WORKERS, StageSettings
+
+pytestmark = pytest.mark.component
+
+PAGE = Path(__file__).parents[2] / "docs" / "serverless-yml.md"
+
+Row = tuple[str, ...]
+
+
+def tables() -> list[list[Row]]:
+    """The page's tables, each without its two head lines, cells stripped."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return [[tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in b.splitlines()[2:]] for b in blocks]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def key_rows(table: list[Row]) -> set[tuple[str, str]]:
+    """(key path, effect) of a table with the columns where, keys and perhaps what is different."""
+    found: set[tuple[str, str]] = set()
+    for where, keys, *effect in table:
+        prefix = "".join(f"{parent}." for parent in quoted(where))
+        found |= {(prefix + key, "".join(effect)) for key in quoted(keys)}
+    return found
+
+
+@pytest.mark.parametrize(("here", "index"), [(Here.USED, 3), (Here.NOTICED, 4), (Here.AWS, 5), (Here.REFUSED, 6)])
+def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
+    assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
+
+
+@pytest.mark.parametrize(("index", "keys"), [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, settings.SMOKE_KEYS)])
+def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
+    assert tuple(quoted(row[0])[0] for row in tables()[index]) == keys
+
+
+def test_the_page_shows_the_defaults() -> None:
+    defaults = {quoted(row[0])[0]: row[2] for table in tables()[:2] for row in table}
+    stage = StageSettings("dev", "dev")
+    assert defaults["workers"] == f"`{DEFAULT_WORKERS}`"
+    for key in ("home", "strategy", "approval"):
+        assert defaults[key] == f"`{getattr(stage, key)}`"
+    for key in ("rehearsal", "shield", "release_header"):
+        assert defaults[key] == f"`{str(getattr(stage, key)).lower()}`"
+    assert defaults["ready_timeout_s"] == f"`{DEFAULT_READY_TIMEOUT_S}`"
+    alarms = f"error_rate_percent: {stage.alarms.error_rate_percent}, minimum_requests: {stage.alarms.minimum_requests}"
+    assert defaults["alarms"] == f"`{{{alarms}}}`"
+    assert defaults["listen"].startswith(f"`{stage.host}:` {stage.port}")
+
+
+def test_the_page_names_the_quiet_plugins() -> None:
+    assert all(f"`{name}`" in PAGE.read_text(encoding="utf-8") for name in QUIET_PLUGINS)
+
+
+def test_the_example_of_the_page_is_a_service_without_notices(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "serverless.yml").write_text(example)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "handlers.py").write_text("def api(event, context): ...")
+    service = load_service(tmp_path, stage="prod", environ={})
+    assert (service.notices, len(service.functions[0].routes), len(service.stages)) == ((), 3, 2)
