@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ import pytest
 from hitless.artifact import Artifact, ArtifactStore, BuildResult, archive, build
 from hitless.artifact.archive import Member
 from hitless.artifact.build import NO_FILES
-from hitless.artifact.target import Host
+from hitless.artifact.requirements import Requirements
+from hitless.artifact.target import Host, Target
 from hitless.errors import BuildError
 from hitless.service.model import Service
 from tests.component.artifact_support import (
@@ -361,6 +362,19 @@ def test_a_password_in_requirements_is_told_before_it_travels(tmp_path: Path, st
 def test_another_tools_lock_without_requirements_is_noticed(tmp_path: Path, store: ArtifactStore) -> None:
     [warning] = built(a_service(tmp_path / "s", {"uv.lock": ""}), store).warnings
     assert "uv.lock is not read" in warning
+
+
+def test_requirements_that_change_during_the_installation_are_not_cached(tmp_path: Path, store: ArtifactStore) -> None:
+    class Meddling(FakeInstaller):
+        def install(
+            self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+        ) -> None:
+            super().install(folder, requirements, target, into, held=held)
+            write_files(folder, {"requirements.txt": "dep==2.0\n"})
+
+    with pytest.raises(BuildError, match="changed during the build"):
+        built(a_service(tmp_path / "s", requirements=PINNED), store, Meddling())
+    assert list((store.root / "dependencies").iterdir()) == []
 
 
 def test_unreadable_requirements_are_refused(tmp_path: Path, store: ArtifactStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -105,6 +106,26 @@ def test_what_cannot_be_resolved_is_named_with_uvs_reason(tmp_path: Path, store:
         built(service, store, uv)
     assert "no-such-package was not found" in refused.value.message
     assert refused.value.hint
+
+
+def test_nothing_is_built_from_source(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+    folder = tmp_path / "s"
+    with tarfile.open(folder_made(folder / "wheels") / "dep-1.0.tar.gz", "w:gz") as source:
+        for name, text in (
+            ("PKG-INFO", "Metadata-Version: 2.1\nName: dep\nVersion: 1.0\n"),
+            ("setup.py", "raise SystemExit"),
+        ):
+            (folder / name).write_text(text)
+            source.add(folder / name, f"dep-1.0/{name}")
+            (folder / name).unlink()
+    with pytest.raises(BuildError, match=r"\(dep\)") as refused:
+        built(a_service(folder, requirements=f"{OFFLINE}dep==1.0\n"), store, uv)
+    assert "only wheels are installed" in refused.value.hint
+
+
+def folder_made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_a_dependency_without_a_wheel_for_the_declared_platform_runs_here_only(

@@ -91,7 +91,7 @@ def test_a_link_that_leads_nowhere_is_refused_only_where_it_is_selected(tmp_path
 def test_a_link_to_a_folder_above_it_is_refused_and_does_not_loop(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/b/c.py": ""})
     (tmp_path / "a" / "b" / "up").symlink_to("..")
-    assert "a/b/up" in refusal(tmp_path).message
+    assert refusal(tmp_path).message == "a/b/up: the link leads back to a folder above it"
     assert walked(tmp_path, "!a/b/up/**") == ["a/b/c.py"]
 
 

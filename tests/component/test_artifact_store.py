@@ -70,7 +70,9 @@ def test_bytecode_lies_beside_the_sources_in_the_tree_but_not_in_the_zip(store: 
     artifact = an_artifact(store)
     tree = store.unpack(artifact.digest)
     for source in (tree / "dep/__init__.py", tree / "src/handlers.py"):
-        assert Path(importlib.util.cache_from_source(str(source))).is_file()
+        compiled = Path(importlib.util.cache_from_source(str(source)))
+        flags = int.from_bytes(compiled.read_bytes()[4:8], "little")
+        assert flags == 0b01, "by hash, not to be checked (PEP 552)"
     assert not any(name.endswith(".pyc") for name in zip_names(store.zip_path(artifact.digest)))
 
 
@@ -136,6 +138,10 @@ def test_a_zip_with_changed_bytes_is_neither_verified_nor_unpacked(store: Artifa
     zipped.chmod(0o644)
     zipped.write_bytes(zipped.read_bytes().replace(b"good", b"evil"))
     assert not store.verify(digest)
+    with pytest.raises(EngineError, match="damaged"):
+        store.unpack(digest)
+    archive.write(store.root / "other.zip", [Member("a.txt", b"evil")])
+    (store.root / "other.zip").replace(zipped)
     with pytest.raises(EngineError, match="damaged"):
         store.unpack(digest)
     assert files_below(store.root / "trees") == []

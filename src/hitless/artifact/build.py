@@ -107,8 +107,6 @@ class _Build:
             try:
                 return self._artifact(patterns, declared, declared)
             except BuildError as error:
-                if declared in self.installed:
-                    raise  # the code is at fault, not what can be installed
                 self.unportable[declared] = error
         self._warn(
             f"no artifact for {declared}, so this release cannot be promoted: {self.unportable[declared].message}"
