@@ -21,6 +21,8 @@ def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
     MachineError.
     """
     where = f"{host}:{port}" + (f" ({purpose})" if purpose else "")
+    if not 0 <= port <= 65_535:  # getaddrinfo would cut it to 16 bits
+        raise MachineError(f"cannot listen on {where}: ports end at 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
@@ -35,7 +37,7 @@ def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
         raise MachineError(f"cannot listen on {where}: {_reason(error)}", hint=_hint(error, port)) from error
     return listener
@@ -47,14 +49,12 @@ def address_of(listener: socket.socket) -> tuple[str, int]:
     return str(name[0]), int(name[1])
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "another program listens there"
-    return str(getattr(error, "strerror", None) or error)
+def _reason(error: OSError) -> str:
+    return "another program listens there" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
 
 
-def _hint(error: Exception, port: int) -> str:
-    match getattr(error, "errno", None):
+def _hint(error: OSError, port: int) -> str:
+    match error.errno:
         case errno.EADDRINUSE:
             return f"end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port with `listen`"
         case errno.EACCES:

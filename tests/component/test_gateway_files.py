@@ -1,0 +1,182 @@
+"""The boot folder, the listening sockets, HAProxy's program and the record of an orphan, on the real file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import MachineError
+from hitless.gateway.binary import find_haproxy
+from hitless.gateway.boot import BootFolder
+from hitless.gateway.guardian import LIFE, RECORD, is_alive
+from hitless.gateway.listen import address_of, listen
+from hitless.gateway.render import Layout, Tuning
+from hitless.gateway.rescue import inherited_by, take_listeners
+from hitless.gateway.state import GatewayState, ServerState
+
+pytestmark = pytest.mark.component
+
+STATE = GatewayState.initial(["dev"], pools=2)
+
+
+@pytest.fixture
+def layout() -> Iterator[Layout]:
+    with tempfile.TemporaryDirectory(prefix="hl-", dir="/tmp") as folder:
+        yield Layout(Path(folder) / "gw")
+
+
+def boot(layout: Layout) -> BootFolder:
+    folder = BootFolder(layout, Tuning(1, 1000))
+    folder.prepare()
+    return folder
+
+
+def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
+    folder = boot(layout)
+    assert folder.load() is None
+    folder.write(STATE)
+    state = STATE.with_servers("p00", [ServerState("w0", "/r/w0")])
+    folder.write(state)
+    assert folder.load() == state
+    names = {"haproxy.cfg", "stages.map", "timeouts.map", "literals.map", "patterns.map", "state.json"}
+    assert {path.name for path in layout.boot.iterdir()} == names
+
+
+def test_only_the_last_two_generations_stay(layout: Layout) -> None:
+    folder = boot(layout)
+    for _ in range(12):
+        folder.write(STATE)
+    assert {path.name for path in layout.folder.glob("boot.*")} == {"boot.11", "boot.12"}
+
+
+def test_a_disk_that_takes_no_files_leaves_the_earlier_generation(layout: Layout) -> None:
+    folder = boot(layout)
+    folder.write(STATE)
+    # Like a full disk, for root too: the next generation's place is taken by a file that is no folder.
+    (layout.folder / "boot.2").write_text("")
+    with pytest.raises(MachineError, match="cannot write the gateway's boot files"):
+        folder.write(STATE.with_servers("p00", [ServerState("w0", "/r/w0")]))
+    assert folder.load() == STATE
+
+
+def test_a_torn_state_counts_as_none(layout: Layout) -> None:
+    folder = boot(layout)
+    folder.write(STATE)
+    (layout.boot / "state.json").write_text('{"format":1')
+    assert folder.load() is None
+
+
+def test_the_folder_is_private(layout: Layout) -> None:
+    layout.folder.mkdir(mode=0o755)
+    boot(layout)
+    assert stat.S_IMODE(layout.folder.stat().st_mode) == 0o700
+
+
+def test_a_path_too_long_for_sockets_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="too long for sockets") as caught:
+        BootFolder(Layout(tmp_path / ("x" * 90)), Tuning(1, 1000)).prepare()
+    assert "XDG_RUNTIME_DIR" in caught.value.hint
+
+
+def test_port_0_takes_a_free_one_and_a_port_in_use_is_refused_by_name() -> None:
+    with listen("127.0.0.1", 0) as first:
+        host, port = address_of(first)
+        with pytest.raises(
+            MachineError, match=rf"127\.0\.0\.1:{port} \(dev\): another program listens there"
+        ) as caught:
+            listen(host, port, purpose="dev")
+        assert str(port) in caught.value.hint
+
+
+def test_a_port_whose_holder_shares_it_is_refused_too() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(MachineError, match="another program listens there"):
+            listen("127.0.0.1", other.getsockname()[1])
+
+
+def test_a_port_is_free_again_at_once_although_connections_linger() -> None:
+    with listen("127.0.0.1", 0) as first:
+        address = address_of(first)
+        with socket.create_connection(address):
+            accepted, _ = first.accept()
+            accepted.close()
+    listen(*address).close()
+
+
+def test_impossible_addresses_are_refused() -> None:
+    for host, port in (("no.such.host.invalid", 80), ("203.0.113.1", 0), ("127.0.0.1", 70_000)):
+        with pytest.raises(MachineError, match="cannot listen on"):
+            listen(host, port)
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_haproxy_is_taken_from_the_variable_before_the_path(tmp_path: Path) -> None:
+    new = program(tmp_path / "chosen", 'echo "HAProxy version 3.0.5-8e879a5 2024/09/19"')
+    program(tmp_path / "haproxy", 'echo "HAProxy version 2.6.1 2022/06/21"')
+    assert find_haproxy({"HITLESS_HAPROXY": new, "PATH": str(tmp_path)}) == new
+    assert find_haproxy({"PATH": str(tmp_path)}) == str(tmp_path / "haproxy")
+
+
+def test_a_chosen_haproxy_that_is_missing_old_or_broken_is_an_error_and_no_other_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="HITLESS_HAPROXY is /no/such"):
+        find_haproxy({"HITLESS_HAPROXY": "/no/such"})
+    old = program(tmp_path / "old", 'echo "HA-Proxy version 1.8.8 2020/06/22"')
+    with pytest.raises(MachineError, match=r"is HAProxy 1\.8\.8; at least 2\.6"):
+        find_haproxy({"HITLESS_HAPROXY": old})
+    broken = program(tmp_path / "broken", "exit 1")
+    with pytest.raises(MachineError, match="does not run"):
+        find_haproxy({"HITLESS_HAPROXY": broken})
+
+
+def test_a_fifo_without_a_writer_is_a_dead_haproxy(tmp_path: Path) -> None:
+    assert not is_alive(str(tmp_path))
+    os.mkfifo(tmp_path / LIFE)
+    assert not is_alive(str(tmp_path))
+    reader = os.open(tmp_path / LIFE, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(tmp_path / LIFE, os.O_WRONLY)
+    assert is_alive(str(tmp_path))
+    os.close(writer)
+    assert not is_alive(str(tmp_path))
+    os.close(reader)
+
+
+def record(folder: Path, listener: socket.socket, pid: int, port: int | None = None) -> None:
+    host, real = address_of(listener)
+    entry = ["dev", listener.fileno(), host, port or real]
+    (folder / RECORD).write_text(json.dumps({"pid": pid, "listeners": [entry]}))
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux only")
+def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as listener:
+        record(tmp_path, listener, os.getpid())
+        taken = take_listeners(os.getpid(), inherited_by(tmp_path, os.getpid()))
+        assert taken is not None
+        with taken["dev"] as again:
+            assert again.fileno() != listener.fileno()
+            assert address_of(again) == address_of(listener)
+
+
+def test_a_record_of_another_process_or_of_another_socket_gives_nothing(tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0) as listener:
+        record(tmp_path, listener, os.getpid() + 1)
+        assert inherited_by(tmp_path, os.getpid()) == ()
+        record(tmp_path, listener, os.getpid(), port=1)
+        assert take_listeners(os.getpid(), inherited_by(tmp_path, os.getpid())) is None
+        (tmp_path / RECORD).write_text("{")
+        assert inherited_by(tmp_path, os.getpid()) == ()

@@ -1,0 +1,275 @@
+"""What one request meets: routing, headers, errors in JSON, large bodies, dead workers, HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from hitless.gateway.gateway import Gateway
+from hitless.gateway.state import RouteState
+from tests.process.gateway_support import Answer, Workers, ask, raw, run_dir, running_gateway, shipped
+
+pytestmark = pytest.mark.process
+
+MIB = 1 << 20
+
+
+@asynccontextmanager
+async def serving(count: int = 2, **options: Any) -> AsyncIterator[tuple[Gateway, Workers, tuple[str, int]]]:
+    """A gateway whose stage dev has release 1 with stand-in workers."""
+    with run_dir() as folder, Workers(folder) as workers:
+        async with running_gateway(folder) as gateway:
+            servers = await asyncio.to_thread(workers.start, 1, count, **options)
+            await gateway.apply(shipped(gateway.state, "p00", 1, servers))
+            yield gateway, workers, gateway.addresses["dev"]
+
+
+def is_json(answer: Answer, status: int, message: str) -> None:
+    assert (answer.status, answer.json) == (status, {"message": message})
+    assert answer.headers["content-type"] == "application/json"
+
+
+def headers_of(answer: Answer, name: str) -> list[str]:
+    return [value for key, value in answer.json["headers"] if key.lower() == name]
+
+
+def last_answer(data: bytes) -> Answer:
+    head, _, body = data.rpartition(b"\r\n\r\n")
+    lines = head.decode().rsplit("HTTP/1.1 ", 1)[1].split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    return Answer(int(lines[0].split(" ")[0]), headers, body)
+
+
+def test_a_stage_without_a_release_answers_503_and_an_unknown_route_or_method_403() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                servers = await asyncio.to_thread(workers.start, 1)
+                state = gateway.state.with_servers("p00", servers).with_stage("dev", live=1)
+                routes = [RouteState("dev.1", "GET", path, "p00") for path in ("/zones", "/zones/{area}")]
+                await gateway.apply(state.with_routes("dev.1", routes))
+                dev, prod = gateway.addresses["dev"], gateway.addresses["prod"]
+                is_json(ask(prod, "/zones"), 503, "Service Unavailable")
+                is_json(ask(dev, "/nowhere"), 403, "Missing Authentication Token")
+                is_json(ask(dev, "/zones", "POST"), 403, "Missing Authentication Token")
+                is_json(ask(dev, "/zones/x", "OPTIONS"), 403, "Missing Authentication Token")
+                is_json(ask(dev, "/zones", "BREW"), 403, "Missing Authentication Token")
+                assert ask(dev, "/zones", "HEAD").status == 403
+                assert (
+                    ask(dev, "/zones").status
+                    == ask(dev, "/zones/").status
+                    == ask(dev, "/zones/a%2Fb?x=/y/z").status
+                    == 200
+                )
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_goes_on_after_an_answer_of_the_gateways_own() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, _, address):
+            connection = http.client.HTTPConnection(*address, timeout=10)
+            for path, status in (("/", 403), ("/zones", 200), ("/", 403), ("/zones", 200)):
+                connection.request("GET", path)
+                response = connection.getresponse()
+                response.read()
+                assert response.status == status
+            connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_worker_gets_an_id_the_protocol_and_the_chain_of_clients_and_none_of_the_clients_own_marks() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, _, address):
+            forged = {"X-Hl-Id": "mine", "x-hl-try": "cand", "X-HL-Pool": "p07", "X-Forwarded-For": "203.0.113.9"}
+            answers = [ask(address, "/zones", headers=forged) for _ in range(2)]
+            ids = {headers_of(answer, "x-hl-id")[0] for answer in answers}
+            assert len(ids) == 2
+            assert all(uuid.UUID(each).version == 4 for each in ids)
+            for answer in answers:
+                assert [len(headers_of(answer, name)) for name in ("x-hl-id", "x-hl-try", "x-hl-pool")] == [1, 0, 0]
+                assert headers_of(answer, "x-forwarded-for") == ["203.0.113.9, 127.0.0.1"]
+                assert headers_of(answer, "x-hl-proto") == ["http"]
+                assert headers_of(answer, "x-hl-port") == [str(address[1])]
+            assert headers_of(ask(address, "/zones"), "x-forwarded-for") == ["127.0.0.1"]
+
+    asyncio.run(scenario())
+
+
+def test_large_and_chunked_bodies_arrive_whole_and_keep_their_id() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, _, address):
+            for size in (0, 2_000, 49_000, 60_000, 70_000, 3 * MIB):
+                answer = ask(address, "/items", "POST", b"x" * size)
+                assert (answer.status, answer.json["body_bytes"]) == (200, size)
+                assert len(headers_of(answer, "x-hl-id")) == 1
+                assert headers_of(answer, "x-hl-pool") == []
+                assert headers_of(answer, "x-forwarded-for") == ["127.0.0.1"]
+
+    asyncio.run(scenario())
+
+
+def test_bodies_beyond_api_gateways_limit_are_refused_by_their_length() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, _, address):
+            head = f"POST /items HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {10 * MIB + 1}\r\n\r\n"
+            answer = await asyncio.to_thread(raw, address, head.encode() + b"x" * 100_000)
+            is_json(last_answer(answer), 413, "Request Too Long")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /zones\r\n\r\n",
+        b"GET /zones HTTP/1.1\r\nhost: x\r\nbad header: y\r\n\r\n",
+        b"POST /zones HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+        b"POST /zones HTTP/1.1\r\nhost: x\r\ncontent-length: +5\r\n\r\nhello",
+        b"GET /zo\x00nes HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /zones HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_what_is_no_sound_request_is_refused_and_reaches_no_worker(request_bytes: bytes) -> None:
+    async def scenario() -> None:
+        async with serving() as (gateway, _, address):
+            answer = await asyncio.to_thread(raw, address, request_bytes)
+            assert answer.split(b" ", 2)[1] in (b"400", b"422", b"501")
+            assert (await gateway.counts())["p00"].requests == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_length_beside_chunks_does_not_smuggle_a_second_request() -> None:
+    async def scenario() -> None:
+        async with serving() as (gateway, _, address):
+            smuggled = b"0\r\n\r\nGET /zones/smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
+            head = (
+                b"POST /items HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: "
+                + str(len(smuggled)).encode()
+                + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            answer = await asyncio.to_thread(raw, address, head + smuggled)
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert b"smuggled" not in answer
+            assert (await gateway.counts())["p00"].requests <= 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 2_000, 200_000])
+def test_workers_that_die_in_a_request_give_a_502_in_json_on_a_connection_of_its_own(size: int) -> None:
+    async def scenario() -> None:
+        async with serving(count=2) as (_, _, address):
+            is_json(ask(address, "/die", "POST", b"x" * size), 502, "Internal server error")
+
+    asyncio.run(scenario())
+
+
+def test_a_large_body_on_a_connection_in_use_gets_a_502_when_its_worker_dies_and_no_silent_close() -> None:
+    async def scenario() -> None:
+        async with serving(count=1) as (_, _, address):
+            connection = http.client.HTTPConnection(*address, timeout=10)
+            connection.request("GET", "/zones")
+            assert connection.getresponse().read()
+            connection.request("POST", "/die", b"x" * 200_000)
+            response = connection.getresponse()
+            assert (response.status, json.loads(response.read())) == (502, {"message": "Internal server error"})
+            connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_request_whose_worker_died_is_sent_once_more_whatever_its_method() -> None:
+    async def scenario() -> None:
+        async with serving(count=3) as (gateway, workers, address):
+            answer = ask(address, "/die", "POST", b"{}")
+            assert answer.status == 502
+            assert (await gateway.counts())["p00"].retries == 1
+            dead = [path for path, process in workers.running.items() if process.poll() is not None]
+            assert len(dead) == 2
+            assert ask(address, "/zones").status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_function_that_takes_longer_than_its_pool_may_is_answered_504() -> None:
+    async def scenario() -> None:
+        async with serving() as (gateway, _, address):
+            await gateway.apply(gateway.state.with_servers("p00", gateway.state.pool("p00").servers, timeout_ms=300))
+            is_json(await asyncio.to_thread(ask, address, "/slow/2000"), 504, "Endpoint request timed out")
+            large = await asyncio.to_thread(ask, address, "/slow/2000", "POST", b"x" * 100_000)
+            is_json(large, 504, "Endpoint request timed out")
+            assert ask(address, "/slow/100").status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_waits_too_long_for_a_worker_is_answered_503() -> None:
+    async def scenario() -> None:
+        async with serving(count=1, maxconn=1) as (gateway, _, address):
+            slow = asyncio.create_task(asyncio.to_thread(ask, address, "/slow/6500"))
+            loop = asyncio.get_running_loop()
+            end = loop.time() + 10
+            while not (await gateway.load("p00")).scur:
+                assert loop.time() < end
+            waiting = asyncio.create_task(asyncio.to_thread(ask, address, "/zones"))
+            while not (await gateway.load("p00")).qcur:
+                assert loop.time() < end
+            is_json(await waiting, 503, "Service Unavailable")
+            assert (await slow).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_http_2_by_prior_knowledge_is_served_on_the_same_port() -> None:
+    async def scenario() -> None:
+        async with serving() as (_, _, address):
+            async with httpx.AsyncClient(http1=False, http2=True, base_url="http://{}:{}".format(*address)) as client:
+                answers = await asyncio.gather(*(client.post("/items", content=b"x" * 1000) for _ in range(20)))
+                assert {(answer.http_version, answer.status_code) for answer in answers} == {("HTTP/2", 200)}
+                large = await client.post("/items", content=b"x" * 200_000)
+                assert large.json()["body_bytes"] == 200_000
+                assert (await client.get("/")).status_code == 403
+            assert ask(address, "/zones").status == 200
+
+    asyncio.run(scenario())
+
+
+def test_any_and_a_methods_own_route_lead_to_their_pools() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                state = gateway.state
+                for number in (1, 2, 3):
+                    state = state.with_servers(f"p0{number}", await asyncio.to_thread(workers.start, number, 1))
+                routes = [
+                    RouteState("dev.9", "ANY", "/me", "p01"),
+                    RouteState("dev.9", "GET", "/{name}", "p02"),
+                    RouteState("dev.9", "PATCH", "/me", "p03"),
+                    RouteState("dev.9", "ANY", "/{proxy+}", "p03"),
+                ]
+                await gateway.apply(state.with_routes("dev.9", routes).with_stage("dev", live=9))
+                address = gateway.addresses["dev"]
+                seen = {
+                    (method, path): ask(address, path, method).json["release"]
+                    for method, path in (
+                        ("GET", "/me"),
+                        ("PATCH", "/me"),
+                        ("GET", "/you"),
+                        ("POST", "/you"),
+                        ("GET", "/a/b"),
+                    )
+                }
+                assert list(seen.values()) == ["1", "3", "2", "3", "3"]
+
+    asyncio.run(scenario())
