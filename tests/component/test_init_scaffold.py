@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from hitless.cli.init import LONGEST_NAME, _move_into_place, _staging, scaffold, service_name
 from hitless.cli.main import build
 from hitless.errors import UsageError
+from hitless.service.load import load_service
 
 pytestmark = pytest.mark.component
 
@@ -79,7 +80,20 @@ def test_the_commented_settings_are_valid_once_uncommented(tmp_path: Path) -> No
     text = (tmp_path / "hello" / "serverless.yml").read_text(encoding="utf-8")
     before, settings = text.split("# custom:\n")
     uncommented = before + "custom:\n" + re.sub(r"^# ", "", settings, flags=re.MULTILINE)
-    assert list(yaml.safe_load(uncommented)["custom"]["hitless"]["stages"]) == ["dev", "prod"]
+    (tmp_path / "hello" / "serverless.yml").write_text(uncommented, encoding="utf-8")
+    service = load_service(tmp_path / "hello", stage="prod", environ={})
+
+    assert [stage.name for stage in service.stages] == ["dev", "prod"]
+    assert service.notices == ()
+
+
+def test_a_new_service_is_accepted_as_it_stands(tmp_path: Path) -> None:
+    scaffold(tmp_path / "hello", "hello", "service")
+    service = load_service(tmp_path / "hello", stage="dev", environ={})
+
+    assert (service.name, service.notices) == ("hello", ())
+    routes = {f"{route.method} {route.path}" for function in service.functions for route in function.routes}
+    assert {"GET /hello/{name}", "POST /greetings", "GET /health", "GET /version"} == routes
 
 
 @pytest.mark.parametrize(

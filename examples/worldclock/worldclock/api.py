@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 
 from worldclock.errors import ApiError, InvalidRequest, UnknownRoute
-from worldclock.fields import Fields, json_object
+from worldclock.fields import Fields
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
@@ -32,7 +32,7 @@ def resolver() -> APIGatewayRestResolver:
 
 
 def _answer(error: ApiError) -> Response[str]:
-    return Response(error.status, content_types.APPLICATION_JSON, json.dumps(error.to_json()))
+    return Response(error.status, content_types.APPLICATION_JSON, json.dumps(error.to_json(), separators=(",", ":")))
 
 
 def entry(app: APIGatewayRestResolver) -> Handler:
@@ -58,8 +58,8 @@ def body(event: APIGatewayProxyEvent, *, known: set[str]) -> Fields:
     """The fields of a JSON body. Raises InvalidRequest if it is not a JSON object."""
     try:
         document = event.json_body
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         raise InvalidRequest("the body must be JSON") from None
     if not isinstance(document, dict):
         raise InvalidRequest("the body must be a JSON object")
-    return Fields(json_object(document), known)
+    return Fields(document, known)

@@ -109,7 +109,7 @@ def json_object(raw: object) -> Mapping[str, object]:
 def zone(raw: object) -> ZoneInfo:
     name = text(raw)
     if not zones.is_known(name):
-        raise InvalidRequest("is not an IANA time zone; GET /zones?q=… finds one")
+        raise InvalidRequest("is not an IANA time zone; GET /zones?q=TEXT finds one")
     return zones.load(name)
 
 

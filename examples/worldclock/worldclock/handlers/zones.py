@@ -46,7 +46,7 @@ def show_zone() -> dict[str, object]:
     asked = query(app.current_event, known={"at"})
     at = asked.optional("at", fields.instant, datetime.now(UTC).replace(microsecond=0))
     if not zones.is_known(name):
-        raise UnknownZone(f"there is no time zone {name}; GET /zones?q=… finds one", zone=name)
+        raise UnknownZone(f"there is no time zone {name}; GET /zones?q=TEXT finds one", zone=name)
 
     zone = zones.load(name)
     span = span_at(zone, at)

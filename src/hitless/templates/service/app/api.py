@@ -1,7 +1,7 @@
 """The Lambda function: routes in, JSON out.
 
-Nothing here opens a connection or starts a thread at import, so that workers can be forked from a warm process. A defect
-is logged and leaves the handler: the platform answers 502 and counts it.
+Nothing here opens a connection or starts a thread at import, so that workers can be forked from a warm process. A
+defect is logged and leaves the handler: the platform answers 502 and counts it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def version() -> dict[str, object]:
 
 @app.exception_handler(ApiError)
 def answer_error(error: ApiError) -> Response[str]:
-    return Response(error.status, content_types.APPLICATION_JSON, json.dumps(error.to_json()))
+    return Response(error.status, content_types.APPLICATION_JSON, json.dumps(error.to_json(), separators=(",", ":")))
 
 
 @app.not_found
@@ -67,7 +67,7 @@ def answer_unknown_route(_: Exception) -> Response[str]:
 def _json_object() -> dict[str, Any]:
     try:
         document = app.current_event.json_body
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         raise InvalidRequest("the body must be JSON") from None
     if not isinstance(document, dict):
         raise InvalidRequest("the body must be a JSON object")
