@@ -172,7 +172,7 @@ class Fleet:
     async def _watch(self, pool: Pool, channel: Channel) -> None:
         try:
             while (message := await channel.receive()) is not None:
-                if message["kind"] in PoolEventKind:
+                if "sentence" in message:
                     kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
                     event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
                     self.events.put_nowait(event)
