@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.shipping import client_of
 from hitless.clock import SystemClock
 from hitless.drill import faults as drill_faults
 from hitless.drill import scenarios as drill_scenarios
@@ -68,7 +69,13 @@ def register(app: typer.Typer) -> None:
         by_engine = target is None or count > 0 or bool(broken)
         service = _service(ctx, needed=by_engine)
         shipper = (
-            CommandShipper(service_dir=ctx.service_dir, data_dir=ctx.data_dir, stage=ctx.stage, strategy=strategy)
+            CommandShipper(
+                service_dir=ctx.service_dir,
+                data_dir=ctx.data_dir,
+                stage=ctx.stage,
+                strategy=strategy,
+                read_status=lambda: dict(client_of(ctx).call("GET", "/status")),
+            )
             if by_engine
             else None
         )
@@ -85,7 +92,10 @@ def register(app: typer.Typer) -> None:
             connections=connections,
         )
         plan.check(yes=ctx.yes)
-        result = asyncio.run(_run(ctx, plan, target, shipper, service))
+        try:
+            result = asyncio.run(_run(ctx, plan, target, shipper, service))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
@@ -94,10 +104,7 @@ def register(app: typer.Typer) -> None:
 async def _run(
     ctx: Context, plan: DrillPlan, target: str | None, shipper: Shipper | None, service: Service | None
 ) -> DrillResult:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_on_signal(ctx)
     if target is None:
         assert shipper is not None
         target = str(stage_of(await shipper.status(), plan.stage)["url"])
@@ -117,6 +124,22 @@ async def _run(
             clock=SystemClock(),
             stop=stop,
         )
+
+
+def _stop_on_signal(ctx: Context) -> asyncio.Event:
+    """Set by the first Ctrl-C: the drill ends in order, and the first release is live again. The second breaks off."""
+    stop, whole = asyncio.Event(), asyncio.current_task()
+
+    def interrupt() -> None:
+        if stop.is_set() and whole is not None:
+            whole.cancel()
+        else:
+            ctx.say("ending after the rollout at hand, with the first release live again; once more breaks off")
+            stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupt)
+    return stop
 
 
 def _conclude(result: DrillResult) -> None:

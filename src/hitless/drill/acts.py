@@ -174,8 +174,9 @@ class Acts:
         assert self.shipper is not None
         recovered = await fault.inject(self.shipper, self.plan.stage, faults.kill)
         while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
-            if recovered(await self.shipper.status()):
-                return round((self.elapsed_us() - since_us) / 1000, 1)
+            with contextlib.suppress(HitlessError, OSError):  # an engine on its way back does not answer yet
+                if recovered(await self.shipper.status()):
+                    return round((self.elapsed_us() - since_us) / 1000, 1)
             await self.clock.sleep(RECOVERY_POLL_S)
         return None
 

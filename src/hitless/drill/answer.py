@@ -76,6 +76,10 @@ class Answer:
         self.complete = self.complete or (self._in_body and self._framing == _UNTIL_CLOSE)
         return self.complete
 
+    def kept_bytes(self) -> int:
+        """How much of the body is held in memory."""
+        return self._kept
+
     def agrees_with_itself(self) -> bool:
         """False if the header and the JSON body name two different releases."""
         if not self.release:

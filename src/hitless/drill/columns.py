@@ -26,13 +26,14 @@ class Column:
     max_ms: float | None
 
 
-def columns(slots: Sequence[Slot], slot_us: int) -> tuple[Column, ...]:
-    """At most MAX_COLUMNS columns of equal width; the last one may hold less, and its rate allows for that."""
+def columns(slots: Sequence[Slot], slot_us: int, end_s: float) -> tuple[Column, ...]:
+    """At most MAX_COLUMNS columns of equal width but for the last, which ends where the load ended."""
     each = -(-len(slots) // MAX_COLUMNS) or 1
     width_s = each * slot_us / MICROSECONDS
+    starts = [(first, first * slot_us / MICROSECONDS) for first in range(0, len(slots), each)]
     return tuple(
-        _column(slots[first : first + each], first * slot_us / MICROSECONDS, width_s)
-        for first in range(0, len(slots), each)
+        _column(slots[first : first + each], at_s, min(width_s, max(end_s - at_s, width_s / 20)))
+        for first, at_s in starts
     )
 
 

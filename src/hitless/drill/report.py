@@ -40,7 +40,7 @@ def render(result: DrillResult) -> str:
     )
     environment.filters["ms"] = _ms
     environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u2009")
-    axis = columns(result.tally.slots, result.tally.slot_us)
+    axis = columns(result.tally.slots, result.tally.slot_us, result.duration_s)
     bands = _bands(result)
     document = result.to_json()
     return environment.get_template("report.html").render(

@@ -103,6 +103,11 @@ class DrillResult:
         return f"{self.tally.failed} of {self.tally.requests} requests failed{while_}"
 
     @property
+    def duration_s(self) -> float:
+        """How long requests were due: longer than planned where the rollouts took longer."""
+        return round(self.tally.requests / self.plan.rate_per_s, 3)
+
+    @property
     def lag_ms(self) -> dict[str, float]:
         """How late requests left, which is the generator's own doing."""
         return {name: _lag_ms(self.tally, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
@@ -151,7 +156,7 @@ class DrillResult:
             "failures": self._failures(),
             "rate_asked_per_s": _whole(self.plan.rate_per_s),
             "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
-            "duration_s": round(tally.requests / self.plan.rate_per_s, 3),
+            "duration_s": self.duration_s,
             **self.latencies(),
             "releases": [self._release(one) for one in self.releases],
             "restored": self._release(self.restored) if self.restored else None,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,26 +54,38 @@ class Shipper(Protocol):
 class CommandShipper:
     """Runs `python -m hitless …` for one stage, each in a session of its own: Ctrl-C is the drill's to handle."""
 
-    def __init__(self, *, service_dir: Path, data_dir: Path, stage: str, strategy: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        service_dir: Path,
+        data_dir: Path,
+        stage: str,
+        strategy: str | None = None,
+        read_status: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`read_status` asks the engine without a new process, so that a recovery is timed finely."""
+        self._read_status = read_status
         self._service_dir = service_dir
         self._options = ["--data-dir", str(data_dir), "--stage", stage, "--json", "--yes"]
         self._strategy = ["--strategy", strategy] if strategy else []
 
     async def status(self) -> Mapping[str, Any]:
-        return _checked(await self._run("status", self._service_dir))
+        if self._read_status is not None:
+            return await asyncio.to_thread(self._read_status)
+        return status_of(await self._run("status", self._service_dir))
 
     async def deploy(self, folder: Path, *, message: str) -> Shipped:
-        return _shipped(await self._run("deploy", folder, "--force", "--message", message, *self._strategy))
+        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *self._strategy))
 
     async def rollback(self, release: int | None) -> Shipped:
         number = [] if release is None else [str(release)]
-        return _shipped(await self._run("rollback", self._service_dir, *number))
+        return shipped_of(await self._run("rollback", self._service_dir, *number))
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
-        return dict(_checked(await self._run("deploy", folder, "--dry-run"))["artifacts"])
+        return dict(status_of(await self._run("deploy", folder, "--dry-run"))["artifacts"])
 
     async def up(self) -> None:
-        _checked(await self._run("up", self._service_dir, "--detach"))
+        status_of(await self._run("up", self._service_dir, "--detach"))
 
     async def _run(self, verb: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit code and document of one command."""
@@ -96,10 +108,11 @@ class CommandShipper:
             process.kill()
             await process.communicate()
             raise
-        return process.returncode or 0, _document(verb, out, err)
+        return process.returncode or 0, document_of(verb, out, err)
 
 
-def _document(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
+def document_of(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
+    """The document that a command wrote, or an error with its last words."""
     try:
         document = json.loads(out)
     except ValueError:
@@ -114,7 +127,8 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"code": "failed", "message": message, "hint": "", "details": {}}}
 
 
-def _shipped(result: tuple[int, dict[str, Any]]) -> Shipped:
+def shipped_of(result: tuple[int, dict[str, Any]]) -> Shipped:
+    """The outcome that (exit code, document) tell of."""
     code, document = result
     if "outcome" not in document:
         error = document.get("error") or {}
@@ -125,7 +139,8 @@ def _shipped(result: tuple[int, dict[str, Any]]) -> Shipped:
     )
 
 
-def _checked(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+def status_of(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    """The document of a command that succeeded. Raises UsageError, EngineNotRunningError or ConflictError."""
     code, document = result
     if code == 0:
         return document

@@ -1,0 +1,85 @@
+"""The schedule: pure arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.drill.load import senders_for
+from hitless.drill.pace import Pace, interleave, opens_connection, share_of, total
+
+pytestmark = pytest.mark.unit
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "n", "due_ns"),
+    [
+        (1, 0, 0),
+        (1, 3, 3 * S),
+        (2_000, 1, 500_000),
+        (2_000, 120_000, 60 * S),
+        (3, 1, 333_333_333),
+        (3, 3, S),
+        (0.1, 1, 10 * S),
+        (100_000, 8_640_000_000, 86_400 * S),
+        (7, 7 * 86_400, 86_400 * S),
+    ],
+)
+def test_a_request_is_due_at_its_number_divided_by_the_rate_without_drift(
+    rate_per_s: float, n: int, due_ns: int
+) -> None:
+    assert Pace.of_rate(rate_per_s).due_ns(n) == due_ns
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "duration_s", "requests"),
+    [(2_000, 60, 120_000), (1_500, 60, 90_000), (0.1, 10, 1), (0.1, 5, 1), (2.5, 3, 7), (3, 1.1, 3), (1_000, 0.3, 300)],
+)
+def test_the_number_of_requests_is_the_rate_times_the_duration(
+    rate_per_s: float, duration_s: float, requests: int
+) -> None:
+    assert total(rate_per_s, duration_s) == requests
+
+
+@given(st.sampled_from([0.1, 1, 3, 7.5, 999, 2_000, 100_000]), st.integers(0, 10_000_000))
+def test_the_count_of_due_requests_and_their_instants_agree(rate_per_s: float, n: int) -> None:
+    pace = Pace.of_rate(rate_per_s)
+    due = pace.due_ns(n)
+    assert pace.count(due + 1) >= n + 1 or pace.due_ns(n + 1) == due
+    assert pace.count(due) <= n + 1
+    assert pace.due_ns(max(0, pace.count(due) - 1)) <= due
+
+
+@given(st.integers(1, 9), st.integers(0, 1_000))
+def test_the_senders_shares_add_up_to_the_whole(senders: int, end: int) -> None:
+    shares = [share_of(first, senders, end) for first in range(senders)]
+    assert sum(shares) == end
+    assert shares == [len(range(first, end, senders)) for first in range(senders)]
+
+
+@pytest.mark.parametrize("percent", [0, 1, 20, 50, 99.5, 100])
+def test_new_connections_have_their_share_in_every_stretch_of_the_schedule(percent: float) -> None:
+    for start in (0, 12_345, 10**9):
+        opened = sum(opens_connection(n, percent) for n in range(start, start + 10_000))
+        assert opened == pytest.approx(100 * percent, abs=3)
+
+
+def test_new_connections_do_not_fall_into_step_with_the_order_of_the_requests() -> None:
+    for period in (2, 5, 10):
+        by_place = [sum(opens_connection(n, 20) for n in range(place, 10_000, period)) for place in range(period)]
+        assert max(by_place) < 1.05 * min(by_place)
+
+
+@pytest.mark.parametrize(
+    ("weights", "order"),
+    [([1], (0,)), ([1, 1, 1], (0, 1, 2)), ([2, 1], (0, 1, 0)), ([1, 3], (1, 0, 1, 1)), ([4, 2], (0, 1, 0, 0, 1, 0))],
+)
+def test_requests_take_turns_by_weight_evenly_spread(weights: list[int], order: tuple[int, ...]) -> None:
+    assert interleave(weights) == order
+
+
+@pytest.mark.parametrize(("rate", "cpus", "senders"), [(1, 2, 1), (4_000, 2, 1), (4_001, 2, 2), (100_000, 2, 4)])
+def test_the_number_of_senders_follows_the_rate_and_ends_at_two_a_processor(rate: int, cpus: int, senders: int) -> None:
+    assert senders_for(rate, cpus) == senders

@@ -1,0 +1,137 @@
+"""Bounds, scenarios, instants and the target's URL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hitless.drill import faults
+from hitless.drill.plan import DrillPlan
+from hitless.drill.requests import DrillRequest, from_routes, from_smoke
+from hitless.drill.scenarios import SCENARIOS, Expected, choose
+from hitless.drill.target import parse_target
+from hitless.errors import UsageError
+from hitless.service.model import Route, SmokeRequest
+
+pytestmark = pytest.mark.unit
+PLAN = DrillPlan("dev", 100, 10, (DrillRequest("GET", "/"),))
+
+
+def test_scenarios_take_turns() -> None:
+    names = [scenario.name for scenario in choose(["good", "rollback", "import-crash"], 5)]
+    assert names == ["good", "rollback", "import-crash", "good", "rollback"]
+    assert [scenario.name for scenario in choose([], 2)] == ["good", "good"]
+
+
+def test_each_scenario_says_how_its_rollout_must_end() -> None:
+    assert {name: scenario.expected for name, scenario in SCENARIOS.items()} == {
+        "good": Expected.LIVE,
+        "import-crash": Expected.ROLLED_BACK,
+        "never-ready": Expected.ROLLED_BACK,
+        "rollback": Expected.LIVE,
+    }
+
+
+def test_an_unknown_scenario_or_fault_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="'bad'") as error:
+        choose(["bad"], 1)
+    assert "import-crash" in error.value.hint
+    with pytest.raises(UsageError, match="'bad'") as error:
+        faults.choose(["bad"])
+    assert "kill-worker" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"rate_per_s": 0}, "--rate"),
+        ({"rate_per_s": 100_001}, "--rate"),
+        ({"rate_per_s": float("nan")}, "--rate"),
+        ({"duration_s": -1}, "--duration"),
+        ({"duration_s": 86_401}, "--duration"),
+        ({"duration_s": float("inf")}, "--duration"),
+        ({"new_connections_percent": 101}, "--new-connections"),
+        ({"connections": 0}, "--connections"),
+        ({"scenarios": choose([], 10_001)}, "--releases"),
+        ({"requests": ()}, "nothing to send"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_name(change: dict[str, object], option: str) -> None:
+    plan = replace(PLAN, **change)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=option):
+        plan.check(yes=True)
+
+
+def test_a_broken_release_on_prod_needs_a_yes() -> None:
+    plan = replace(PLAN, stage="prod", scenarios=choose(["good", "import-crash"], 2))
+    with pytest.raises(UsageError, match="import-crash") as error:
+        plan.check(yes=False)
+    assert "--yes" in error.value.hint
+    plan.check(yes=True)
+    replace(plan, scenarios=choose(["good", "rollback"], 2)).check(yes=False)
+    replace(plan, stage="dev").check(yes=False)
+
+
+def test_releases_and_the_return_are_spread_over_the_duration() -> None:
+    plan = replace(PLAN, duration_s=60, scenarios=choose([], 27))
+    instants = plan.release_instants_s()
+    assert len(instants) == 28
+    assert instants[0] == 2.0
+    assert instants[1] - instants[0] == pytest.approx(2.0)
+    assert instants[-1] < 58
+
+
+def test_routes_become_requests_with_parameters_filled_in() -> None:
+    routes = [
+        Route("GET", "/zones/{area}/{city}"),
+        Route("ANY", "/{proxy+}"),
+        Route("POST", "/items"),
+        Route("DELETE", "/items/{id}"),
+        Route("GET", "/{other+}"),
+    ]
+    requests = from_routes(routes)
+    assert [(one.name, one.body) for one in requests] == [
+        ("GET /zones/1/1", b""),
+        ("GET /1", b""),
+        ("POST /items", b"{}"),
+        ("DELETE /items/1", b""),
+    ]
+
+
+def test_smoke_requests_become_load() -> None:
+    (request,) = from_smoke([SmokeRequest("POST", "/meet", (("Content-Type", "application/json"),), '{"a": 1}', 201)])
+    assert (request.name, request.body, request.status) == ("POST /meet", b'{"a": 1}', 201)
+    assert request.headers == (("Content-Type", "application/json"),)
+
+
+def test_a_request_goes_out_with_the_headers_that_it_needs_and_no_more() -> None:
+    wire = DrillRequest("POST", "/x", (("Host", "other"), ("X-A", "1")), b"{}").to_wire("here:8080")
+    assert wire.head == (
+        b"POST /x HTTP/1.1\r\nUser-Agent: hitless-drill\r\nAccept: */*\r\n"
+        b"Host: other\r\nX-A: 1\r\nContent-Length: 2\r\n"
+    )
+    assert DrillRequest("GET", "/").to_wire("here:8080").head.startswith(b"GET / HTTP/1.1\r\nHost: here:8080\r\n")
+    assert b"Content-Length: 0" in DrillRequest("POST", "/").to_wire("h").head
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "base", "header"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1", 8080, "", "127.0.0.1:8080"),
+        ("http://localhost/", "localhost", 80, "", "localhost"),
+        ("https://x.example/dev/", "x.example", 443, "/dev", "x.example"),
+        ("http://[::1]:8080/a/b", "::1", 8080, "/a/b", "[::1]:8080"),
+    ],
+)
+def test_a_target_is_taken_apart(url: str, host: str, port: int, base: str, header: str) -> None:
+    target = parse_target(url)
+    assert (target.host, target.port, target.base_path, target.host_header) == (host, port, base, header)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://u:p@x/", "http://x/?a=1", "http://x/#a"]
+)
+def test_a_target_that_is_no_plain_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--target"):
+        parse_target(url)

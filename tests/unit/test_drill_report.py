@@ -1,0 +1,177 @@
+"""The result's document, its exit code, and the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hitless.drill.columns import MAX_COLUMNS, columns, log_ticks, nice_ticks, time_step_s
+from hitless.drill.plan import DrillPlan
+from hitless.drill.report import render
+from hitless.drill.requests import DrillRequest
+from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
+from hitless.drill.scenarios import choose
+from hitless.drill.tally import Slot, Tally, Timeline
+from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
+
+pytestmark = pytest.mark.unit
+S = 1_000_000
+EVIL = "<script>alert('x')</script>"
+
+
+def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = None) -> DrillResult:
+    """100 requests a second for 6 s; release 2 goes live at 2 s, release 1 comes back at 4 s."""
+    timeline = Timeline()
+    tally = Tally(slot_s=0.25, deadline_s=10, timeline=timeline)
+    first = timeline.open("release 2 (good)", 2 * S)
+    first.end_us = int(2.5 * S)
+    back = timeline.open("return", 4 * S)
+    back.end_us = int(4.5 * S)
+    records = b""
+    for n in range(600):
+        failed = n < failures
+        release = 2 if 220 <= n < 420 else 1
+        code = FAILURE_CODE[Failure.STATUS_5XX] if failed else 0
+        records += RECORD.pack(n * 10_000, 1_000 + n, 100, release, n % 2, 500 if failed else 200, code, Flag.COMPLETE)
+    tally.add(records)
+    tally.finish()
+    return DrillResult(
+        plan=DrillPlan(
+            "dev",
+            100,
+            6,
+            (DrillRequest("GET", "/a", status=200), DrillRequest("POST", f"/{EVIL}", status=201)),
+            scenarios=choose(["good"], 1),
+            report=Path("/somewhere/drill.html"),
+            command="hitless drill --rate 100",
+        ),
+        target="http://127.0.0.1:8080",
+        started_at=datetime(2026, 11, 24, 6, tzinfo=UTC),
+        tally=tally,
+        releases=(ShippedRelease("good", "live", outcome, 2, reason, 0, first),),
+        restored=ShippedRelease("return", "live", "live", 1, None, 0, back, new=False),
+        faults=(InjectedFault("kill-worker", 3.0, 40.0),),
+        left_out=(("GET /gone", "answers 404"),),
+        samples=({"kind": "status_5xx", "request": 0, "due_s": 0.1, "reused": False, "detail": EVIL},),
+        connections={"opened": 50},
+        notices=(),
+        interrupted=False,
+    )
+
+
+def test_the_document_has_the_contract_s_keys_and_adds_up() -> None:
+    document = drilled(failures=10).to_json()
+    assert document["target"] == "http://127.0.0.1:8080"
+    assert document["requests"] == document["answered"] + document["failed"] == 600
+    assert sum(failure["count"] for failure in document["failures"]) == document["failed"] == 10
+    assert {"kind", "count", "first_at", "during"} == set(document["failures"][0])
+    assert document["rate_asked_per_s"] == 100
+    assert document["rate_sent_per_s"] == pytest.approx(100, rel=0.01)
+    assert document["duration_s"] == 6.0
+    assert set(document["latency_ms"]) == {"p50", "p90", "p99", "p999", "max"}
+    assert document["latency_steady_ms"]["p99"] is not None
+    assert document["latency_releasing_ms"]["p99"] is not None
+    assert document["faults"] == [{"fault": "kill-worker", "at_s": 3.0, "recovered_ms": 40.0}]
+    assert document["shielded"] == 0
+    assert document["report"] == "/somewhere/drill.html"
+    assert document["unexpected_statuses"] == 295  # POST wants 201 and got 200, but for five times 500
+
+
+def test_a_release_counts_its_own_answers_and_one_that_returns_only_those_after_its_return() -> None:
+    document = drilled().to_json()
+    (release,) = document["releases"]
+    assert release["requests"] == 200
+    assert release["duration_s"] == 0.5
+    assert document["restored"]["requests"] == 180
+    assert document["restored"]["release"] == 1
+
+
+def test_failures_without_a_release_are_told_of_the_release_that_was_rolled_out() -> None:
+    result = drilled()
+    result.releases[0].window.failed_without_release = 3
+    assert result.failed_of(result.releases[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("failures", "outcome", "code"), [(0, "live", 0), (0, "rolled_back", 1), (5, "live", 6), (5, "rolled_back", 6)]
+)
+def test_a_lost_request_outranks_a_rollout_that_surprised(failures: int, outcome: str, code: int) -> None:
+    assert drilled(failures=failures, outcome=outcome).exit_code == code
+
+
+def test_what_did_not_end_as_it_should_is_said_in_a_sentence() -> None:
+    result = drilled(outcome="rolled_back", reason="smoke request failed")
+    assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
+    unrecovered = replace(drilled(), faults=(InjectedFault("kill-worker", 3.0, None),))
+    assert unrecovered.exit_code == 1
+    assert replace(drilled(), interrupted=True).exit_code == 1
+
+
+def test_the_page_answers_in_its_first_line_and_takes_nothing_from_elsewhere() -> None:
+    page = render(drilled())
+    assert re.search(r"<h1>0 of 600 requests failed while 1 release shipped</h1>", page)
+    assert not re.search(r"(src|href)\s*=|url\(|@import|<script|<link", page)
+    assert "hitless drill --rate 100" in page
+    assert "GET /gone" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_shows_failures_by_kind_and_moment() -> None:
+    page = render(drilled(failures=10))
+    assert '<h1 class="not-ok">10 of 600 requests failed' in page
+    assert page.count("<svg") >= 3
+    assert "10 status_5xx" in page
+
+
+def test_nothing_that_the_service_says_becomes_part_of_the_page_s_code() -> None:
+    page = render(drilled(failures=1, outcome=EVIL, reason=EVIL))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_drill_without_a_release_or_an_answer_still_has_a_page() -> None:
+    empty = Tally(slot_s=0.25, deadline_s=10, timeline=Timeline())
+    empty.add_unsent(0, 3)
+    empty.finish()
+    result = replace(drilled(), tally=empty, releases=(), restored=None, faults=(), samples=())
+    assert "3 of 3 requests failed" in render(result)
+    assert result.to_json()["latency_ms"]["p50"] is None
+
+
+def test_a_long_drill_is_drawn_in_a_bounded_number_of_columns() -> None:
+    slots = [Slot(requests=10) for _ in range(3_601)]
+    drawn = columns(slots, S, 3_601)
+    assert len(drawn) <= MAX_COLUMNS
+    assert drawn[-1].at_s + drawn[-1].width_s == pytest.approx(3_601)
+
+
+def test_the_last_column_s_rate_is_that_of_its_own_time() -> None:
+    slot = Slot(requests=50)
+    slot.by_release[1] = 50
+    (only,) = columns([slot], S, 0.5)
+    assert only.by_release == {1: 100}
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [(0, (0, 1)), (1, (0, 0.2, 0.4, 0.6, 0.8, 1.0)), (400, (0, 100, 200, 300, 400)), (7, (0, 2, 4, 6, 8))],
+)
+def test_ticks_are_round_numbers_that_reach_the_greatest_value(most: float, ticks: tuple[float, ...]) -> None:
+    assert nice_ticks(most) == ticks
+
+
+@pytest.mark.parametrize("span_s", [1, 30, 60, 3_600, 86_400])
+def test_the_time_axis_has_a_handful_of_ticks(span_s: float) -> None:
+    assert 2 <= span_s / time_step_s(span_s) <= 14
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.2, 300), (1, 1), (5, 20_000), (0.0001, 0.0002)])
+def test_the_logarithmic_axis_holds_all_values(least: float, most: float) -> None:
+    ticks = log_ticks(least, most)
+    assert len(ticks) >= 2
+    assert ticks[0] <= max(least, 0.001)
+    assert ticks[-1] >= most

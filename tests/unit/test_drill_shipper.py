@@ -1,0 +1,70 @@
+"""What the drill reads from the command's exit code and document."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.drill.service_file import with_stage_setting
+from hitless.drill.shipper import Shipped, document_of, shipped_of, stage_of, status_of
+from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("code", "document", "shipped"),
+    [
+        (0, {"release": 4, "outcome": "live", "reason": None}, Shipped(4, "live")),
+        (0, {"release": 4, "outcome": "live", "candidate": {"shielded": 3}}, Shipped(4, "live", None, 3)),
+        (3, {"release": 5, "outcome": "rolled_back", "reason": "no"}, Shipped(5, "rolled_back", "no")),
+        (2, {"error": {"message": "serverless.yml:3: bad"}}, Shipped(None, "error", "serverless.yml:3: bad")),
+        (1, {}, Shipped(None, "error", "exit code 1")),
+    ],
+)
+def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, object], shipped: Shipped) -> None:
+    assert shipped_of((code, document)) == shipped
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, ConflictError), (2, UsageError), (5, EngineNotRunningError)])
+def test_an_error_keeps_its_exit_code_where_it_has_a_meaning(code: int, kind: type[HitlessError]) -> None:
+    with pytest.raises(kind, match="no engine") as error:
+        status_of((code, {"error": {"message": "no engine", "hint": "start it"}}))
+    assert error.value.hint == "start it"
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "message"),
+    [(b"", b"Traceback\nKeyError: 1\n", "KeyError: 1"), (b"not JSON", b"", "`hitless deploy` wrote no document")],
+)
+def test_a_command_without_a_document_is_an_error_with_its_last_words(out: bytes, err: bytes, message: str) -> None:
+    assert document_of("deploy", out, err)["error"]["message"] == message
+
+
+def test_a_stage_that_the_engine_does_not_have_is_named() -> None:
+    with pytest.raises(UsageError, match="'qa'") as error:
+        stage_of({"stages": [{"stage": "dev"}]}, "qa")
+    assert "dev" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("service: x\n", "custom:\n  hitless:\n    stages:\n      dev:\n        ready_timeout_s: 3\n"),
+        ("custom: {hitless: {stages: {dev: {branch: d}}}}\n", "branch: d"),
+        ("custom: {hitless: {stages: {dev: null}}}\n", "ready_timeout_s: 3"),
+        ("custom: {hitless: {stages: {dev: {ready_timeout_s: 30}}}}\n", "ready_timeout_s: 3}"),
+        ("a: !Sub '${X}'\nb: !Ref C\n", "a: !Sub '${X}'\nb: !Ref 'C'\n"),
+    ],
+)
+def test_a_stage_s_setting_is_changed_and_all_else_kept(text: str, changed: str) -> None:
+    result = with_stage_setting(text, "dev", "ready_timeout_s", 3)
+    assert changed in result
+    assert result.count("ready_timeout_s") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "custom: ${file(x.yml)}\n", "custom: {hitless: {stages: {dev: '${file(x)}'}}}\n"]
+)
+def test_a_variable_in_the_way_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match=r"serverless\.yml"):
+        with_stage_setting(text, "dev", "ready_timeout_s", 3)

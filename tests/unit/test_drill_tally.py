@@ -1,0 +1,126 @@
+"""Sums, slots, phases and releases."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.drill.tally import Tally, Timeline, percentiles_ms, slot_s
+from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
+
+pytestmark = pytest.mark.unit
+S = 1_000_000
+
+
+def record(
+    due_s: float,
+    *,
+    latency_ms: float = 1.0,
+    lag_us: int = 0,
+    release: int = 1,
+    index: int = 0,
+    status: int = 200,
+    failure: Failure | None = None,
+    flags: int = Flag.COMPLETE,
+) -> bytes:
+    code = FAILURE_CODE[failure] if failure else 0
+    return RECORD.pack(int(due_s * S), int(latency_ms * 1000), lag_us, release, index, status, code, flags)
+
+
+def fresh(timeline: Timeline | None = None) -> Tally:
+    return Tally(slot_s=1.0, deadline_s=10, timeline=timeline or Timeline())
+
+
+def test_requests_are_those_answered_and_those_failed() -> None:
+    tally = fresh()
+    tally.add(record(0.1) + record(0.2, failure=Failure.STATUS_5XX, status=503) + record(0.3, failure=Failure.TIMEOUT))
+    assert (tally.requests, tally.answered, tally.failed) == (3, 1, 2)
+    assert tally.statuses == {(0, 200): 2, (0, 503): 1}
+
+
+def test_an_amended_record_turns_an_answer_into_a_failure_and_is_no_request() -> None:
+    tally = fresh()
+    tally.add(record(0.1))
+    tally.add(record(0.1, failure=Failure.WRONG_LENGTH, flags=Flag.AMENDED))
+    assert (tally.requests, tally.answered, tally.failed) == (1, 0, 1)
+
+
+def test_unsent_requests_are_failed() -> None:
+    tally = fresh()
+    tally.add_unsent(3 * S, 7)
+    assert (tally.requests, tally.failed, tally.failures[Failure.NOT_SENT].count) == (7, 7, 7)
+
+
+def test_a_request_that_met_a_rollout_at_any_instant_is_of_the_releasing_phase() -> None:
+    timeline = Timeline()
+    tally = fresh(timeline)
+    window = timeline.open("release 2", 2 * S)
+    window.end_us = 3 * S
+    tally.add(record(1.0, latency_ms=500))  # over before
+    tally.add(record(1.9, latency_ms=500))  # under way when it began
+    tally.add(record(2.5))
+    tally.add(record(2.999, latency_ms=500))
+    tally.add(record(3.0))
+    tally.finish()
+    assert tally.steady.get_total_count() == 2
+    assert tally.releasing.get_total_count() == 3
+    assert window.requests == 3
+
+
+def test_a_failure_is_told_with_its_first_moment_and_the_rollout_it_met() -> None:
+    timeline = Timeline()
+    tally = fresh(timeline)
+    window = timeline.open("release 2 (good)", 2 * S)
+    tally.add(record(2.5, failure=Failure.CONNECTION_RESET, release=0, flags=Flag.REUSED))
+    tally.add(record(2.2, failure=Failure.CONNECTION_RESET, release=0, flags=0))
+    seen = tally.failures[Failure.CONNECTION_RESET]
+    assert (seen.count, seen.first_us, seen.last_us, seen.reused) == (2, int(2.2 * S), int(2.5 * S), 1)
+    assert seen.during is window
+    assert (window.failed, window.failed_without_release) == (2, 2)
+
+
+def test_answers_are_counted_by_release_and_by_the_last_thing_done_to_the_service() -> None:
+    timeline = Timeline()
+    tally = fresh(timeline)
+    tally.add(record(0.5, release=1))
+    timeline.open("a", 1 * S).end_us = 2 * S
+    tally.add(record(1.5, release=2) + record(2.5, release=2))
+    timeline.open("b", 3 * S)
+    tally.add(record(3.5, release=1) + record(0.7, release=1))
+    assert tally.answers == {(1, 0): 2, (2, 1): 2, (1, 2): 1}
+
+
+def test_a_slot_keeps_percentiles_and_no_latencies_once_no_more_can_come() -> None:
+    tally = fresh()
+    for place in range(100):
+        tally.add(record(0.001 * place, latency_ms=place + 1))
+    assert tally.slots[0].p99_ms is None
+    tally.add(record(14.0))
+    slot = tally.slots[0]
+    assert (slot.p50_ms, slot.p99_ms, slot.max_ms) == (51, 100, 100)
+    assert len(slot.steady_us) == 0
+    tally.add(record(0.5, latency_ms=5))  # from a sender that fell behind
+    tally.finish()
+    assert len(slot.steady_us) == 0
+    assert tally.steady.get_total_count() == 102
+
+
+def test_a_request_without_a_whole_answer_has_no_latency() -> None:
+    tally = fresh()
+    tally.add(record(0.1, failure=Failure.TIMEOUT, flags=0, latency_ms=10_000))
+    tally.finish()
+    assert percentiles_ms(tally.steady, [("p50", 50)]) == {"p50": None}
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    tally = fresh()
+    tally.add(b"".join(record(0.1, latency_ms=place) for place in range(1, 101)))
+    tally.finish()
+    assert percentiles_ms(tally.steady, [("p50", 50), ("max", 100)]) == {
+        "p50": pytest.approx(50, rel=0.002),
+        "max": pytest.approx(100, rel=0.002),
+    }
+
+
+@pytest.mark.parametrize("duration_s", [1, 30, 31, 120, 3_600, 18_000, 86_400])
+def test_there_are_never_more_than_a_few_thousand_slots(duration_s: float) -> None:
+    assert duration_s / slot_s(duration_s) <= 3_600
