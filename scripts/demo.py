@@ -1,7 +1,7 @@
 """The demo: worldclock comes up, releases ship under load, two of them broken, one is taken back; then the sum.
 
-Everything goes through the `hitless` command, as a user would type it. Work happens on a copy of examples/worldclock in a
-temporary folder; only the report stays.
+Everything goes through the `hitless` command, as a user would type it. Work happens on a copy of examples/worldclock
+in a temporary folder; only the report stays.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Ships releases of a real service under load and counts every request."
     )
-    parser.add_argument("--rate", type=int, default=1500, help="requests per second")
-    parser.add_argument("--duration", type=int, default=80, help="seconds of load")
+    parser.add_argument("--rate", type=int, default=1000, help="requests per second")
+    parser.add_argument("--duration", type=int, default=105, help="seconds of load")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-report.html")
     options = parser.parse_args()
     report = options.report.resolve()
@@ -67,8 +67,9 @@ def account(drill: dict[str, Any], report: Path) -> int:
     print()
     for release in drill["releases"]:
         mark = "ok " if release.get("as_expected", True) else "NOT"
-        print(f"  {mark} release {release['release']}: {release['scenario']:<13} {release['outcome']:<12}"
-              f" {release['duration_s']:6.2f} s, {release['requests']} requests, {release['failed']} failed")  # fmt: skip
+        what = f"release {release['release']}: {release['scenario']:<13} {release['outcome']:<12}"
+        counts = f"{release['requests']} requests, {release['failed']} failed"
+        print(f"  {mark} {what} {release['duration_s']:6.2f} s, {counts}")
     live = sum(release["outcome"] == "live" for release in drill["releases"])
     p99 = [drill[key]["p99"] for key in ("latency_steady_ms", "latency_releasing_ms")]
     print(f"\n  p99 {p99[0]} ms steady, {p99[1]} ms while releases ship\n")

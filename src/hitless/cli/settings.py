@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
+from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
 from hitless.service.model import Service
 
 SPARE_POOLS = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a stage listens. A `movable` one takes a free port where its own is taken: nobody asked for that port."""
+
+    stage: str
+    host: str
+    port: int
+    movable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """`addresses` holds (stage, host, port) in the file's order."""
+    """`addresses` are in the file's order."""
 
     service: str
-    addresses: tuple[tuple[str, str, int], ...]
+    addresses: tuple[Address, ...]
     functions: int
 
     @classmethod
     def of(cls, service: Service) -> Settings:
-        addresses = tuple((stage.name, stage.host, stage.port) for stage in service.stages)
+        """Default ports of stages that are not the one asked for are movable."""
+        addresses = tuple(
+            Address(
+                stage.name,
+                stage.host,
+                stage.port,
+                movable=stage.name != service.stage and (stage.host, stage.port) == (DEFAULT_HOST, FIRST_PORT + index),
+            )
+            for index, stage in enumerate(service.stages)
+        )
         return cls(service.name, addresses, len(service.functions))
 
     @classmethod
@@ -31,7 +51,7 @@ class Settings:
         """Raises EngineError where the file is missing or damaged."""
         try:
             document = json.loads(folders.settings_file.read_text())
-            addresses = tuple((str(s), str(h), int(p)) for s, h, p in document["addresses"])
+            addresses = tuple(Address(**address) for address in document["addresses"])
             return cls(str(document["service"]), addresses, int(document["functions"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EngineError(
@@ -39,7 +59,7 @@ class Settings:
             ) from error
 
     def write(self, folders: Folders) -> None:
-        document = {"service": self.service, "addresses": self.addresses, "functions": self.functions}
+        document = asdict(self)
         temporary = folders.settings_file.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(document))
         temporary.replace(folders.settings_file)

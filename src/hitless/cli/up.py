@@ -16,7 +16,7 @@ import typer
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
-from hitless.cli.settings import Settings
+from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, conclude, folders_of, follow, load
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError, HitlessError, UsageError
@@ -116,8 +116,8 @@ def _settings(service: Service, listen: str | None) -> Settings:
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen}: not HOST:PORT", hint="for example --listen 127.0.0.1:8080, or port 0")
-    address = (service.stage, host.strip("[]") or "0.0.0.0", int(port))
-    return replace(settings, addresses=tuple(address if a[0] == service.stage else a for a in settings.addresses))
+    address = Address(service.stage, host.strip("[]") or "0.0.0.0", int(port))
+    return replace(settings, addresses=tuple(address if a.stage == service.stage else a for a in settings.addresses))
 
 
 def _has_live(folders: Folders, stage: str) -> bool:

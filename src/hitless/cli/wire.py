@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Mapping
 
 from hitless.artifact.store import ArtifactStore
-from hitless.cli.settings import Settings
+from hitless.cli.settings import Address, Settings
 from hitless.clock import SystemClock
 from hitless.engine.engine import Engine
 from hitless.engine.folders import Folders
 from hitless.engine.machine import Machine
 from hitless.engine.retention import Retention
+from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
@@ -27,7 +28,7 @@ def build_machine(
 ) -> tuple[Engine, Machine]:
     """The engine of a data folder, not started yet. Raises MachineError where HAProxy is missing or too old."""
     clock = SystemClock()
-    stages = tuple(stage for stage, _, _ in settings.addresses)
+    stages = tuple(address.stage for address in settings.addresses)
     gateway = Gateway(folders.run, clock=clock, haproxy=find_haproxy(os.environ), stages=stages, pools=settings.pools)
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
     artifacts = ArtifactStore(folders.artifacts)
@@ -38,8 +39,8 @@ def build_machine(
     def bind() -> Mapping[str, socket.socket]:
         sockets: dict[str, socket.socket] = {}
         try:
-            for stage, host, port in settings.addresses:
-                sockets[stage] = listen(host, port, purpose=f"stage {stage}")
+            for address in settings.addresses:
+                sockets[address.stage] = _listen(address)
         except BaseException:
             for bound in sockets.values():
                 bound.close()
@@ -47,3 +48,12 @@ def build_machine(
         return sockets
 
     return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave)
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        return listen(address.host, address.port, purpose=f"stage {address.stage}")
+    except MachineError:
+        if not address.movable:
+            raise
+        return listen(address.host, 0, purpose=f"stage {address.stage}")

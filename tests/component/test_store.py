@@ -1,0 +1,135 @@
+"""The state file: migrations, one writer, readers beside it, and what it refuses."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import EngineError, MachineError
+from hitless.store.migrations import MIGRATIONS
+from hitless.store.store import PoolRow, Store
+
+pytestmark = pytest.mark.component
+
+AT = "2026-11-24T06:00:00.000Z"
+
+
+def add(store: Store, stage: str = "dev", digest: str = "sha256:1") -> int:
+    document = {"artifacts": {"api": {"digest": digest}}}
+    return store.add_release(stage, document, fingerprint=digest, commit=None, message=None, at=AT)
+
+
+def test_numbers_of_releases_count_by_stage_and_are_never_used_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    assert [add(store), add(store), add(store, "prod")] == [1, 2, 1]
+    store.forget_release("dev", 2)
+    assert add(store) == 3
+    assert [row.release for row in store.releases("dev")] == [1, 3]
+    store.close()
+
+
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = Store(tmp_path / "state.sqlite")
+    add(first)
+    first.set_live("dev", 1, AT)
+    rollout = first.begin_rollout(
+        "dev", 1, verb="deploy", strategy="AllAtOnce", state="preparing", previous=None, at=AT
+    )
+    first.record_step(rollout, "shifting", 12.5, "why", AT)
+    first.add_pool(PoolRow("k", "dev", 1, "api", "p00", 7, 1))
+    first.close()
+
+    second = Store(tmp_path / "state.sqlite")
+    assert second.live("dev") == (1, AT)
+    assert [row.rollout for row in second.unfinished_rollouts()] == [rollout]
+    assert second.steps(rollout) == ({"at": AT, "state": "shifting", "weight_percent": 12.5, "note": "why"},)
+    assert second.pools() == (PoolRow("k", "dev", 1, "api", "p00", 7, 1),)
+    second.end_rollout(rollout, "live", None, {"duration_s": 1.5}, AT)
+    assert second.unfinished_rollouts() == ()
+    assert second.rollouts("dev")[0].receipt == {"duration_s": 1.5}
+    second.close()
+
+
+def test_a_reader_sees_the_state_while_the_writer_writes_and_can_change_nothing(tmp_path: Path) -> None:
+    writer = Store(tmp_path / "state.sqlite")
+    writer.set_live("dev", 1, AT)
+    reader = Store(tmp_path / "state.sqlite", read_only=True)
+    writer.set_live("dev", 2, AT)
+    assert reader.live("dev") == (2, AT)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.set_live("dev", 3, AT)
+    reader.close()
+    writer.close()
+
+
+def test_the_file_is_private(tmp_path: Path) -> None:
+    Store(tmp_path / "state.sqlite").close()
+    assert stat.S_IMODE((tmp_path / "state.sqlite").stat().st_mode) == 0o600
+
+
+def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(EngineError, match="newer hitless") as caught:
+        Store(path)
+    assert "--data-dir" in caught.value.hint
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").write_text("not a database, and long enough to be read as one " * 20)
+    with pytest.raises(MachineError, match=r"state\.sqlite: the state file cannot be opened"):
+        Store(tmp_path / "state.sqlite")
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.sqlite"
+    Store(path).close()
+    broken = (*MIGRATIONS, "CREATE TABLE half (a TEXT) STRICT; CREATE TABLE half (a TEXT) STRICT;")
+    monkeypatch.setattr("hitless.store.store.MIGRATIONS", broken)
+    with pytest.raises(MachineError):
+        Store(path)
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'half'").fetchone() == (0,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    db.close()
+
+
+def test_events_are_bounded_and_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hitless.store.store.EVENTS_KEPT", 500)
+    store = Store(tmp_path / "state.sqlite")
+    for number in range(2000):
+        store.add_event(f"event {number}", "dev" if number % 2 else None, AT)
+    kept = store.events(limit=10_000)
+    assert len(kept) == 500
+    assert [event.event for event in kept] == sorted(event.event for event in kept)
+    assert kept[-1].sentence == "event 1999"
+    assert [event.sentence for event in store.events(after=kept[-2].event)] == ["event 1999"]
+    store.close()
+
+
+def test_serials_are_never_given_twice(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    given = [store.next_serial() for _ in range(3)]
+    store.close()
+    again = Store(tmp_path / "state.sqlite")
+    given.append(again.next_serial())
+    again.close()
+    assert given == [1, 2, 3, 4]
+
+
+def test_artifacts_in_use_are_those_of_kept_releases(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    add(store, digest="sha256:a")
+    add(store, digest="sha256:b")
+    add(store, "prod", digest="sha256:c")
+    store.forget_release("dev", 1)
+    assert store.artifacts_in_use() == {"sha256:b", "sha256:c"}
+    store.close()
