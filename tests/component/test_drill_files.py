@@ -1,0 +1,162 @@
+"""Files that a drill reads and the copy that it makes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hitless.drill.requests import MAX_BODY_BYTES, DrillRequest, read_requests
+from hitless.drill.workspace import MARKER, Source, Workspace
+from hitless.errors import UsageError
+
+pytestmark = pytest.mark.component
+
+
+def test_requests_are_read_line_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text(
+        '{"method": "POST", "path": "/items", "headers": {"X-A": "1"}, "body": "{}", "weight": 3, "status": 201}\n'
+        "\n"
+        "# a remark\n"
+        '{"path": "/zones?q=a"}\n'
+        '{"method": "PUT", "path": "/x", "body": {"a": 1}, "check_release": false}\n'
+    )
+    assert read_requests(file) == (
+        DrillRequest("POST", "/items", (("X-A", "1"),), b"{}", 3, 201),
+        DrillRequest("GET", "/zones?q=a"),
+        DrillRequest("PUT", "/x", (("Content-Type", "application/json"),), b'{"a": 1}', check_release=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("{}", "path"),
+        ('{"path": "items"}', "path"),
+        ('{"path": "/a b"}', "path"),
+        ('{"path": "/a\\r\\nX: y"}', "path"),
+        ('{"path": "/", "method": "get"}', "method"),
+        ('{"path": "/", "method": "CONNECT"}', "method"),
+        ('{"path": "/", "method": "A B"}', "method"),
+        ('{"path": "/", "header": {}}', "unknown key 'header'"),
+        ('{"path": "/", "headers": []}', "headers"),
+        ('{"path": "/", "headers": {"X": 1}}', "headers.X"),
+        ('{"path": "/", "headers": {"X": "a\\r\\nY: b"}}', "headers.X"),
+        ('{"path": "/", "headers": {"X\\r\\nY": "b"}}', "headers"),
+        ('{"path": "/", "headers": {"Content-Length": "5"}}', "headers.Content-Length"),
+        ('{"path": "/", "weight": 0}', "weight"),
+        ('{"path": "/", "weight": 1.5}', "weight"),
+        ('{"path": "/", "weight": true}', "weight"),
+        ('{"path": "/", "status": 99}', "status"),
+        ('{"path": "/", "check_release": 1}', "check_release"),
+        ('{"path": "/", "body": "' + "x" * (MAX_BODY_BYTES + 1) + '"}', "body"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_line(tmp_path: Path, line: str, what: str) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"path": "/ok"}\n\n' + line + "\n")
+    with pytest.raises(UsageError, match=r"requests\.jsonl:3: ") as error:
+        read_requests(file)
+    assert what in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\xff\xfe", b'{"path": "/"}\n' * 1_001])
+def test_a_file_without_requests_or_with_too_many_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"requests\.jsonl"):
+        read_requests(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.jsonl"):
+        read_requests(tmp_path / "gone.jsonl")
+
+
+def service(folder: Path) -> Path:
+    (folder / "src" / "pack").mkdir(parents=True)
+    (folder / "serverless.yml").write_text("service: x\n")
+    (folder / "src" / "a.py").write_text("A = 1\n")
+    (folder / "src" / "pack" / "__init__.py").write_text("B = 1\n")
+    for name in (".hitless/state.sqlite", ".venv/x", ".git/HEAD", "src/__pycache__/a.pyc", "data/big"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    return folder
+
+
+def copied(folder: Path, *handlers: str, data: str = "data") -> Workspace:
+    return Workspace(Source(folder, "serverless.yml", "dev", handlers), data_dir=folder / data)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def test_the_copy_leaves_out_the_engine_s_folder_environments_and_caches(tmp_path: Path) -> None:
+    workspace = copied(service(tmp_path / "s"), "src/a.one")
+    assert names(workspace.folder) == {"serverless.yml", "src/a.py", "src/pack/__init__.py"}
+    workspace.remove()
+    assert not workspace.folder.exists()
+
+
+def test_what_a_release_changes_is_undone_before_the_next(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    workspace = copied(folder, "src/a.one", "src.pack.two", "src/a.three")
+    before = {name: (workspace.folder / name).read_text() for name in names(workspace.folder)}
+    workspace.mark("1")
+    workspace.append("raise SystemExit")
+    workspace.set_stage("ready_timeout_s", 3)
+    assert (workspace.folder / "src/a.py").read_text() == "A = 1\n\n\nraise SystemExit"
+    assert (workspace.folder / "src/pack/__init__.py").read_text() == "B = 1\n\n\nraise SystemExit"
+    assert "ready_timeout_s: 3" in (workspace.folder / "serverless.yml").read_text()
+    workspace.append("twice")
+    assert "raise" not in (workspace.folder / "src/a.py").read_text()
+    workspace.reset()
+    assert names(workspace.folder) == {*before, f"src/{MARKER}"}
+    workspace.unmark()
+    assert {name: (workspace.folder / name).read_text() for name in names(workspace.folder)} == before
+    assert (folder / "src/a.py").read_text() == "A = 1\n"
+    workspace.remove()
+
+
+def test_a_handler_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    outside = tmp_path / "outside.py"
+    outside.write_text("C = 1\n")
+    os.symlink(outside, folder / "src" / "link.py")
+    workspace = copied(folder, "src/link.one")
+    workspace.append("broken")
+    assert outside.read_text() == "C = 1\n"
+    assert "broken" in (workspace.folder / "src/link.py").read_text()
+    workspace.remove()
+
+
+def test_a_folder_that_is_a_link_out_of_the_service_is_refused(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "mod.py").write_text("")
+    os.symlink(tmp_path / "outside", folder / "linked")
+    with pytest.raises(UsageError, match="link leads out"):
+        copied(folder, "linked/mod.one")
+
+
+def test_a_read_only_module_can_be_changed_in_the_copy(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    (folder / "src" / "a.py").chmod(0o444)
+    workspace = copied(folder, "src/a.one")
+    workspace.append("broken")
+    assert "broken" in (workspace.folder / "src/a.py").read_text()
+    workspace.remove()
+
+
+def test_a_handler_without_a_module_is_named_and_no_copy_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(UsageError, match=r"src/gone\.one"):
+        copied(service(tmp_path / "s"), "src/gone.one")
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

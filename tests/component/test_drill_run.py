@@ -1,0 +1,278 @@
+"""A whole drill: real senders, a test server, and in the place of the engine one that changes the server's release."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hitless.clock import SystemClock
+from hitless.drill.faults import Fault
+from hitless.drill.plan import DrillPlan
+from hitless.drill.report import write_report
+from hitless.drill.requests import DrillRequest
+from hitless.drill.result import DrillResult
+from hitless.drill.run import run_drill
+from hitless.drill.scenarios import choose
+from hitless.drill.shipper import Shipped, Shipper
+from hitless.drill.target import parse_target
+from hitless.drill.workspace import MARKER, Source
+from hitless.errors import ConflictError, HitlessError, MachineError, UsageError
+from tests.component.drill_fakes import FakeEngine, Silent
+from tests.component.drill_faulty_server import FaultyServer
+
+pytestmark = pytest.mark.component
+
+OK = DrillRequest("GET", "/ok")
+PLAN = DrillPlan("dev", 200, 1.5, (OK,))
+
+
+class Stage:
+    """A server, an engine that decides which release it shows, and a service's folder."""
+
+    def __init__(self, folder: Path, server: FaultyServer, engine: FakeEngine) -> None:
+        self.folder, self.server, self.engine = folder, server, engine
+        self.progress = Silent()
+        self.stop = asyncio.Event()
+
+    async def drill(self, plan: DrillPlan, *, shipper: Shipper | None = None, load_only: bool = False) -> DrillResult:
+        return await run_drill(
+            plan,
+            parse_target(self.engine.url),
+            shipper=None if load_only else (shipper or self.engine),
+            source=Source(self.folder, "serverless.yml", "dev", ("src/handlers.api",)),
+            data_dir=self.folder / ".hitless",
+            progress=self.progress,
+            clock=SystemClock(),
+            stop=self.stop,
+        )
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    folder = tmp_path / "service"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "handlers.py").write_text("def api(event, context):\n    return {}\n")
+    (folder / "serverless.yml").write_text("service: x\n")
+    engines: list[FakeEngine] = []
+    with FaultyServer(release=lambda: engines[0].live if engines else 1) as server:
+        engines.append(FakeEngine(f"http://127.0.0.1:{server.port}"))
+        yield Stage(folder, server, engines[0])
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_healthy_and_broken_releases_ship_under_load_and_the_first_release_is_live_in_the_end(stage: Stage) -> None:
+    before = files_of(stage.folder)
+    names = ["good", "import-crash", "never-ready", "rollback", "good"]
+    plan = replace(PLAN, scenarios=choose(names, 5))
+    result = asyncio.run(stage.drill(plan))
+    assert result.exit_code == 0, result.to_json()
+    assert [(one.scenario, one.outcome, one.release) for one in result.releases] == [
+        ("good", "live", 2),
+        ("import-crash", "rolled_back", 3),
+        ("never-ready", "rolled_back", 4),
+        ("rollback", "live", 1),
+        ("good", "live", 5),
+    ]
+    assert result.restored is not None
+    assert (result.restored.outcome, stage.engine.live) == ("live", 1)
+    assert result.tally.requests == 300
+    assert result.headline == "0 of 300 requests failed while 3 releases shipped"
+    document = result.to_json()
+    answered = [one["requests"] for one in document["releases"]]
+    assert answered[0] > 0
+    assert answered[1] == answered[2] == 0
+    assert answered[4] > 0
+    assert files_of(stage.folder) == before
+
+
+def test_each_release_is_the_original_but_for_its_marker_and_what_its_scenario_breaks(stage: Stage) -> None:
+    plan = replace(PLAN, duration_s=0.5, scenarios=choose(["good", "import-crash", "never-ready", "good"], 4))
+    asyncio.run(stage.drill(plan))
+    good, crash, hanging, again = stage.engine.deployed
+    marker = f"src/{MARKER}"
+    original = {name: data.decode() for name, data in files_of(stage.folder).items()}
+    assert {name: text for name, text in good.items() if name != marker} == original
+    assert {name: text for name, text in again.items() if name != marker} == original
+    assert len({one[marker] for one in stage.engine.deployed}) == 4
+    assert crash["src/handlers.py"].startswith(original["src/handlers.py"])
+    assert "raise RuntimeError" in crash["src/handlers.py"]
+    assert "sleep" in hanging["src/handlers.py"]
+    assert "ready_timeout_s: 3" in hanging["serverless.yml"]
+    assert stage.engine.messages[1] == "drill: import-crash, 2 of 4"
+
+
+def test_a_rollout_that_ends_otherwise_than_expected_is_exit_1(stage: Stage) -> None:
+    stage.engine.outcomes[3] = Shipped(3, "rolled_back", "smoke request failed")
+    result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
+    assert result.exit_code == 1
+    assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
+    assert any("expected live" in line for line in stage.progress.lines)
+
+
+def test_a_lost_request_is_exit_6_and_told_with_kind_and_rollout(stage: Stage) -> None:
+    stage.engine.outcomes[2] = Shipped(2, "rolled_back", "why not")
+    plan = replace(PLAN, requests=(OK, DrillRequest("GET", "/every/10/drop")), scenarios=choose([], 2))
+    result = asyncio.run(stage.drill(plan))
+    assert result.exit_code == 6
+    document = result.to_json()
+    assert document["failed"] == stage.server.seen["/every/10/drop"] // 10 == 15
+    assert {one["kind"]: one["count"] for one in document["failures"] if one["count"]} == {"closed_early": 15}
+    assert document["samples"][0]["kind"] == "closed_early"
+
+
+def test_requests_that_do_not_answer_2xx_are_named_and_left_out(stage: Stage) -> None:
+    requests = (
+        OK,
+        DrillRequest("GET", "/404"),
+        DrillRequest("GET", "/500"),
+        DrillRequest("GET", "/drop"),
+        DrillRequest("GET", "/204"),
+    )
+    result = asyncio.run(stage.drill(replace(PLAN, requests=requests, duration_s=0.5), load_only=True))
+    assert [name for name, _ in result.left_out] == ["GET /404", "GET /500", "GET /drop"]
+    assert result.left_out[0][1] == "answers 404"
+    assert [one.name for one in result.plan.requests] == ["GET /ok", "GET /204"]
+    assert [one.status for one in result.plan.requests] == [200, 204]
+    assert stage.server.seen["/404"] == 1
+    assert result.tally.failed == 0
+
+
+def test_a_drill_of_nothing_that_answers_is_refused_before_it_begins(stage: Stage) -> None:
+    with pytest.raises(UsageError, match="GET /404 answers 404"):
+        asyncio.run(stage.drill(replace(PLAN, requests=(DrillRequest("GET", "/404"),)), load_only=True))
+
+
+def test_another_status_than_the_probe_s_is_counted_and_not_failed(stage: Stage) -> None:
+    plan = replace(PLAN, requests=(DrillRequest("GET", "/every/5/404"),), duration_s=0.5)
+    result = asyncio.run(stage.drill(plan, load_only=True))
+    document = result.to_json()
+    assert document["failed"] == 0
+    assert document["unexpected_statuses"] == document["statuses"]["404"] == 20
+
+
+def test_a_target_that_takes_no_connection_is_an_error_with_a_hint(stage: Stage) -> None:
+    stage.engine.url = "http://127.0.0.1:1"
+    with pytest.raises(MachineError, match="takes no connection") as error:
+        asyncio.run(stage.drill(PLAN, load_only=True))
+    assert error.value.hint
+
+
+def test_releases_without_an_engine_are_refused(stage: Stage) -> None:
+    with pytest.raises(UsageError, match="need an engine"):
+        asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 1)), load_only=True))
+
+
+def test_a_stage_without_a_release_is_refused(stage: Stage) -> None:
+    class Bare(FakeEngine):
+        async def status(self) -> dict[str, object]:
+            return {"stages": [{"stage": "dev", "url": self.url, "live": None}]}
+
+    with pytest.raises(ConflictError, match="has no release"):
+        asyncio.run(stage.drill(PLAN, shipper=Bare(stage.engine.url)))
+
+
+def test_the_load_goes_on_until_the_last_rollout_has_ended(stage: Stage) -> None:
+    stage.engine.takes_s = 0.5
+    result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 2))))
+    assert result.restored is not None
+    ended_us = result.restored.window.end_us
+    assert ended_us is not None
+    assert result.tally.requests > 100
+    assert result.tally.last_sent_us > ended_us
+    assert result.exit_code == 0
+
+
+def test_a_drill_that_is_stopped_accounts_for_what_it_sent_and_returns_to_the_first_release(stage: Stage) -> None:
+    async def scenario() -> DrillResult:
+        drill = asyncio.create_task(stage.drill(replace(PLAN, duration_s=30, scenarios=choose([], 10))))
+        while not stage.progress.lines:
+            await asyncio.wait({drill}, timeout=0.05)
+        stage.stop.set()
+        return await drill
+
+    result = asyncio.run(scenario())
+    assert result.interrupted
+    assert result.exit_code == 1
+    assert result.tally.failed == 0
+    assert 0 < result.tally.requests < 3_000
+    assert stage.engine.live == 1
+
+
+def test_a_start_release_that_is_kept_no_longer_is_shipped_again_if_its_bytes_are_the_same(stage: Stage) -> None:
+    stage.engine.forgotten.add(1)
+    result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 1))))
+    assert result.restored is not None
+    assert result.restored.outcome == "live"
+    assert f"src/{MARKER}" not in stage.engine.deployed[-1]
+    assert "was kept no longer" in result.notices[0]
+
+
+def test_a_start_release_whose_bytes_are_not_at_hand_is_not_replaced_by_others(stage: Stage) -> None:
+    stage.engine.forgotten.add(1)
+    stage.engine.digests_at_start = {"api": "sha256:other"}
+    result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 1))))
+    assert result.exit_code == 1
+    assert len(stage.engine.deployed) == 1
+    assert "there is no release 1" in result.surprises[0]
+
+
+def test_an_engine_that_goes_away_is_an_outcome_and_the_load_is_accounted_for(stage: Stage) -> None:
+    class Gone(FakeEngine):
+        async def deploy(self, folder: Path, *, message: str) -> Shipped:
+            raise HitlessError("no engine runs there")
+
+    result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 1)), shipper=Gone(stage.engine.url)))
+    assert result.releases[0].outcome == "error"
+    assert result.exit_code == 1
+    assert result.tally.requests == 300
+
+
+def test_a_fault_is_timed_until_the_service_has_recovered(stage: Stage) -> None:
+    asked: list[int] = []
+
+    async def inject(shipper: Shipper, stage: str, kill: Callable[[int], None]) -> Callable[[object], bool]:
+        def recovered(status: object) -> bool:
+            asked.append(1)
+            return len(asked) >= 3
+
+        return recovered
+
+    result = asyncio.run(stage.drill(replace(PLAN, faults=(Fault("test", "", inject),))))
+    (fault,) = result.faults
+    assert fault.recovered_ms is not None
+    assert fault.recovered_ms >= 40
+    assert len(asked) == 3
+    assert result.exit_code == 0
+
+
+def test_progress_is_told_while_the_drill_runs(stage: Stage) -> None:
+    result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
+    assert result.releases[0].release == 2
+    last = stage.progress.snapshots[-1]
+    assert last.requests > 0
+    assert last.releases == 2
+    assert any(line.startswith("1/2 good: release 2 live") for line in stage.progress.lines)
+
+
+def test_the_report_is_written_whole_and_its_json_can_be_read(stage: Stage, tmp_path: Path) -> None:
+    result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
+    path = tmp_path / "new" / "drill.html"
+    write_report(result, path)
+    assert path.read_text().startswith("<!doctype html>")
+    assert [one.name for one in path.parent.iterdir()] == ["drill.html"]
+    assert json.loads(json.dumps(result.to_json()))["requests"] == 100
+
+
+def test_a_report_that_cannot_be_written_is_an_error_with_a_hint(stage: Stage, tmp_path: Path) -> None:
+    result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match="cannot be written"):
+        write_report(result, tmp_path / "file" / "drill.html")
