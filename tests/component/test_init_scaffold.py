@@ -7,18 +7,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from hitless.cli.init import LONGEST_NAME, _move_into_place, _staging, scaffold, service_name
+from hitless.cli.init import LONGEST_NAME, TEMPLATES, _move_into_place, _staging, scaffold, service_name
 from hitless.cli.main import build
 from hitless.errors import UsageError
 from hitless.service.load import load_service
 
 pytestmark = pytest.mark.component
+
+WORLDCLOCK = Path(__file__).parents[2] / "examples" / "worldclock"
 
 
 def run(*arguments: str) -> Result:
@@ -94,6 +97,17 @@ def test_a_new_service_is_accepted_as_it_stands(tmp_path: Path) -> None:
     assert (service.name, service.notices) == ("hello", ())
     routes = {f"{route.method} {route.path}" for function in service.functions for route in function.routes}
     assert {"GET /hello/{name}", "POST /greetings", "GET /health", "GET /version"} == routes
+
+
+@pytest.mark.parametrize("folder", [TEMPLATES / "service", WORLDCLOCK], ids=["scaffold", "worldclock"])
+@pytest.mark.parametrize("step", ["test", "deploy"])
+def test_each_command_of_a_pipeline_step_is_plain_text(folder: Traversable, step: str) -> None:
+    """A `: ` in a command that is not quoted makes YAML read a mapping."""
+    spec = yaml.safe_load((folder / f"buildspec-{step}.yml").read_text(encoding="utf-8"))
+
+    commands = [command for phase in spec["phases"].values() for command in phase["commands"]]
+    assert commands
+    assert all(isinstance(command, str) for command in commands), commands
 
 
 @pytest.mark.parametrize(
