@@ -38,13 +38,13 @@ async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: 
          "No module named 'nowhere_to_be_found'", "import nowhere_to_be_found"),
         ("def main(event, context)\n    pass\n", {}, "Runtime.UserCodeSyntaxError: Syntax error in module 'app'",
          "def main(event, context)"),
-        ("def other(event, context): pass\n", {}, "Runtime.HandlerNotFound: Handler 'main' missing on module 'app'", ""),
+        ("OTHER = 1\n", {}, "Runtime.HandlerNotFound: Handler 'main' missing on module 'app'", ""),
         (FINE, {"handler": "gone.main"}, "Unable to import module 'gone': No module named 'gone'", ""),
         (FINE, {"handler": "nodot"}, "Runtime.MalformedHandlerName: Bad handler 'nodot'", ""),
         ("import os\nTABLE = os.environ['TABLE']\n", {}, "KeyError: 'TABLE'", "TABLE = os.environ['TABLE']"),
         ("raise SystemExit(3)\n", {}, "SystemExit: 3", "raise SystemExit(3)"),
-        ("import os\nprint('about to end')\nos._exit(9)\n", {}, "its process exited with status 9 while the handler was "
-         "imported", "about to end"),
+        ("import os\nprint('about to end')\nos._exit(9)\n", {}, "its process exited with status 9 while the "
+         "handler was imported", "about to end"),
         ("import os\nos.abort()\n", {}, "its process was killed by SIGABRT while the handler was imported", "app.py"),
         (FINE, {"task_root": "/nowhere/at/all"}, "its process exited with status 1", "/nowhere/at/all"),
     ],
@@ -226,8 +226,7 @@ def test_one_invocation_out_of_time_is_ended_with_all_that_it_started() -> None:
         assert time.monotonic() - began < 6
         assert result.error is not None
         assert result.error.endswith("Task timed out after 1.50 seconds")
-        with open(f"{spec.task_root}/child") as file:
-            child = int(file.read())
+        child = int(nest.read(f"{spec.task_root}/child"))
         await asyncio.to_thread(eventually, lambda: not alive(child))
 
     in_a_nest(scenario)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -206,9 +205,8 @@ def main(event, context):
 def test_each_process_shows_by_its_title_what_it_is() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(ECHO)
-        titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() for pid in (
-            nest.fleet.root_pid, pool.zygote_pid, pool.stats().workers[1].pid)}  # fmt: skip
-        assert list(titles.values()) == [
+        pids = nest.fleet.root_pid, pool.zygote_pid, pool.stats().workers[1].pid
+        assert [nest.read(f"/proc/{pid}/cmdline").rstrip("\0") for pid in pids] == [
             f"hitless: root zygote {nest.run}/w",
             "hitless: zygote worldclock/dev r3 api",
             "hitless: worker worldclock/dev r3 api #1",

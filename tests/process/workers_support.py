@@ -57,12 +57,12 @@ def ask(
     *,
     body: bytes | None = None,
     request_id: str = "",
-    **headers: str,
+    **more: str,
 ) -> Answer:
     """One request on a connection of its own. Raises OSError or HTTPException where there is no answer."""
     connection = UnixConnection(path)
     try:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {name.replace("_", "-"): value for name, value in more.items()}
         if request_id:
             sent["x-hl-id"] = request_id
         connection.request(method, target, body, sent)
@@ -105,6 +105,10 @@ class Nest:
         """A worker's log, or the zygote's."""
         name = f"w{worker}.log" if isinstance(worker, int) else f"{worker}.log"
         return (self.logs / key / name).read_text()
+
+    def read(self, path: str) -> str:
+        """A file's text."""
+        return Path(path).read_text()
 
     async def event(self, kind: PoolEventKind) -> PoolEvent:
         """The next event of this kind; others before it are dropped."""

@@ -13,7 +13,8 @@ from typing import Final
 FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 10.0
 WINDOW_S: Final = 2.0
-DEATHS_IN_WINDOW: Final = 20
+DEATHS_IN_WINDOW: Final = 50
+"""25 forks a second cost a few per cent of a core: what one who kills workers by hand or by a drill never reaches."""
 HEALTHY_AFTER_S: Final = 30.0
 """A worker that lived this long has earned a clean slate."""
 

@@ -64,6 +64,7 @@ def enter(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Sequence[str]
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    os.umask(0o022)
     os.chdir(spec.task_root)
     extra = [os.path.join(spec.task_root, entry) for entry in environment.get("PYTHONPATH", "").split(":") if entry]
     sys.path[:] = [spec.task_root, *extra, *(entry for entry in sys.path if entry not in own_paths)]

@@ -134,6 +134,9 @@ class LogStream(io.TextIOBase):
             self._partial += text
         return len(text)
 
+    def reconfigure(self, **options: object) -> None:
+        """Nothing can be changed; accepted because handlers ask `sys.stdout` for line buffering, which it has."""
+
     def flush(self) -> None:
         """Nothing to do: whole lines are written at once, and a partial one is not a record yet."""
 

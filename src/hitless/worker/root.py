@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -34,6 +35,8 @@ def main(argument: str, own_paths: list[str]) -> NoReturn:
     settings = json.loads(argument)
     folder = Path(settings["folder"])
     os.umask(0o077)
+    with suppress(OSError, ValueError):  # a handler that aborts must not fill its folder with core files
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lock = take_lock(folder / "root.lock")
     listener = _listen(folder / "root.sock")
     if os.fork():

@@ -102,6 +102,14 @@ class Server:
                     self._drain_wakeups()
         self._finish()
 
+    def close(self) -> None:
+        """Close every connection and what the loop itself holds."""
+        for connection in self._connections.values():
+            connection.sock.close()
+        self._connections.clear()
+        self._wake_in.close()
+        self._wake_out.close()
+
     def _finish(self) -> None:
         self._accept()
         if len(self._connections) < _MOST_CONNECTIONS:

@@ -42,7 +42,7 @@ class Fleet:
         self._python = python or base_python()
         self._root = RootZygote(self._folder, self._python, self._root_died)
         self._healing: asyncio.Task[None] | None = None
-        self._watchers: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.pools: dict[str, Pool] = {}
         """The living pools by key, each in its present generation."""
@@ -163,22 +163,18 @@ class Fleet:
         pool = Pool(spec, paths.generation, addresses(spec, paths), zygote_pid, fresh, old, page=page)
         self.pools[spec.key] = pool
         if channel is not None:
-            watcher = asyncio.create_task(self._watch(pool, channel))
-            self._watchers[spec.key, paths.generation] = watcher
+            self._watchers[spec.key, paths.generation] = asyncio.create_task(self._watch(pool, channel)), channel
         else:
             self._zygote_died(pool)
         return pool
 
     async def _watch(self, pool: Pool, channel: Channel) -> None:
-        try:
-            while (message := await channel.receive()) is not None:
-                if "sentence" in message:
-                    kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
-                    event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
-                    self.events.put_nowait(event)
-            self._zygote_died(pool)
-        finally:
-            await channel.close()
+        while (message := await channel.receive()) is not None:
+            if "sentence" in message:
+                kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
+                event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
+                self.events.put_nowait(event)
+        self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
         sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) died; its workers serve on"
@@ -191,10 +187,11 @@ class Fleet:
         await asyncio.gather(*(end_generation(paths, grace_s=grace_s, clock=self._clock) for paths in found))
 
     async def _forget(self, watched: list[tuple[str, int]]) -> None:
-        tasks = [self._watchers.pop(name) for name in watched if name in self._watchers]
-        for task in tasks:
+        found = [self._watchers.pop(name) for name in watched if name in self._watchers]
+        for task, _ in found:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task for task, _ in found), return_exceptions=True)
+        await asyncio.gather(*(channel.close() for _, channel in found))
 
     async def _adopt_pool(self, folder: Path) -> None:
         spec = _read_spec(folder)
@@ -254,6 +251,7 @@ class Fleet:
                     if pause_s == _HEAL_PAUSES_S[-1]:
                         raise
                 else:
+                    await self._root.disconnect()
                     self._root = root
 
 

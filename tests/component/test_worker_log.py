@@ -1,0 +1,67 @@
+"""A worker's log file, written in a process of its own because it takes descriptors 1 and 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.component
+
+
+def write(folder: Path, code: str) -> str:
+    """Run code that has `log` open on folder/w0.log and `out` as its stream; returns the file."""
+    setup = (
+        "import os, sys\nfrom pathlib import Path\nfrom hitless.worker.log import LogFile, LogStream\n"
+        f"folder = Path({str(folder)!r})\nlog = LogFile(rotate_at_bytes=300_000)\nlog.open(folder / 'w0.log')\n"
+        "out = LogStream(log, 1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", setup + code], check=False, timeout=30)
+    text = (folder / "w0.log").read_text(errors="replace")
+    assert done.returncode == 0, text
+    return text
+
+
+def messages(text: str) -> list[str]:
+    return [line.partition("\t")[2] for line in text.splitlines()]
+
+
+def test_the_start_line_waits_for_the_first_other_line(tmp_path: Path) -> None:
+    text = write(
+        tmp_path,
+        "log.start('START 1', '1')\nassert (folder / 'w0.log').read_text() == ''\n"
+        "assert log.lines('said')\nassert not log.lines('more')\nlog.end(log.stamp() + 'END 1\\n')\n",
+    )
+    assert messages(text) == ["START 1", "said", "more", "END 1"]
+
+
+def test_partial_lines_are_joined_and_ended(tmp_path: Path) -> None:
+    text = write(tmp_path, "out.write('a'); out.write('b\\nc\\nd'); out.flush(); out.end_line(); out.write('\\n')\n")
+    assert messages(text) == ["ab", "c", "d", " "]
+
+
+def test_text_that_cannot_be_encoded_is_written_escaped(tmp_path: Path) -> None:
+    assert messages(write(tmp_path, "out.write('\\ud800 é\\n')\n")) == ["\\ud800 é"]
+
+
+def test_a_log_that_grows_is_rotated_and_one_old_file_is_kept(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "for number in range(9000):\n    log.start(f'START {number}', '1')\n"
+        "    log.end(log.stamp() + 'x' * 100 + '\\n')\nos.write(1, b'raw\\n')\n",
+    )
+    old, new = (tmp_path / "w0.log.1").stat().st_size, (tmp_path / "w0.log").stat().st_size
+    assert 300_000 < old < 900_000
+    assert new < 900_000
+    assert (tmp_path / "w0.log").read_text().endswith("raw\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w0.log", "w0.log.1"]
+
+
+def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "full = os.open('/dev/null', os.O_RDONLY)  # writing to it fails, as on a full disk\n"
+        "os.dup2(full, 1)\nlog.start('START', '1')\nout.write('text\\n')\nlog.end('END\\n')\n",
+    )

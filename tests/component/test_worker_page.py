@@ -1,0 +1,145 @@
+"""The stats page and the retry guard over a real mapped file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hitless.worker.guard import RetryGuard
+from hitless.worker.layout import (
+    BUCKETS_AT,
+    LOST,
+    RING_ENTRIES,
+    TIMED_OUT,
+    Field,
+    State,
+    StatsPage,
+    bucket_of,
+    entry_of,
+    id_of,
+    page_bytes,
+)
+from hitless.worker.request import Request
+from hitless.workers.stats import read_stats
+
+pytestmark = pytest.mark.component
+
+
+def page_in(folder: Path, workers: int = 3) -> StatsPage:
+    StatsPage.create(folder / "page", workers)
+    return StatsPage(folder / "page", writable=True)
+
+
+def request(method: str, *headers: tuple[bytes, bytes]) -> Request:
+    return Request(method, "/x", list(headers))
+
+
+@pytest.mark.parametrize("workers", [1, 3, 32, 200])
+def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> None:
+    page = page_in(tmp_path, workers)
+    for generation in (1, 2):
+        for number in range(RING_ENTRIES):
+            page.ring_add(generation, entry_of(f"ring-{generation}-{number}".encode()), LOST)
+    for index in range(2 * workers):
+        page.write_id(index, entry_of(f"id-{index}".encode()))
+        fields = page.slot(index)
+        for place in range(len(fields)):
+            fields[place] = index + 1
+    assert len(page.lost()) == 2 * RING_ENTRIES
+    assert [id_of(page.read_id(index)) for index in range(2 * workers)] == [f"id-{i}" for i in range(2 * workers)]
+    assert all(set(page.slot(index).tolist()) == {index + 1} for index in range(2 * workers))
+    assert (tmp_path / "page").stat().st_size == page_bytes(workers)
+    assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
+
+
+def test_generations_that_live_together_use_different_slots(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    used = [page.slot_index(generation, worker) for generation in (4, 5) for worker in range(3)]
+    assert sorted(used) == list(range(6))
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    page_in(tmp_path).close()
+    text = (tmp_path / "page").read_bytes()
+    (tmp_path / "page").write_bytes(b"HLPAGE99" + text[8:])
+    with pytest.raises(ValueError, match="not a stats page"):
+        StatsPage(tmp_path / "page", writable=False)
+    (tmp_path / "page").write_bytes(text[:-4096])
+    with pytest.raises(ValueError, match="not a stats page"):
+        StatsPage(tmp_path / "page", writable=False)
+
+
+def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    for number in range(RING_ENTRIES + 5):
+        page.ring_add(1, entry_of(str(number).encode()), LOST)
+    lost = page.lost()
+    assert entry_of(b"4") not in lost
+    assert entry_of(b"5") in lost
+    assert lost[entry_of(str(RING_ENTRIES + 4).encode())] == LOST
+
+
+def test_an_id_is_found_whole_or_not_at_all(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    page.write_id(0, entry_of(b"abc-1"))
+    page.write_id(1, entry_of(b"x" * 56))
+    assert page.holds_id(entry_of(b"abc-1"))
+    assert not page.holds_id(entry_of(b"1"))
+    assert not page.holds_id(entry_of(b"abc"))
+    assert page.holds_id(entry_of(b"x" * 56))
+
+
+def test_the_guard_refuses_what_timed_out_and_what_is_unsafe_and_had_begun(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    guard = RetryGuard(page)
+    new, begun, lost, late = (entry_of(name) for name in (b"new", b"begun", b"lost", b"late"))
+    assert not guard.refuses(new, request("POST"))
+    page.write_id(4, begun)
+    page.ring_add(1, lost, LOST)
+    page.ring_add(2, late, TIMED_OUT)
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert [guard.refuses(entry, request(method)) for entry in (new, begun, lost, late)] == [
+            False,
+            True,
+            True,
+            True,
+        ]
+    for method in ("GET", "HEAD", "OPTIONS"):
+        assert [guard.refuses(entry, request(method)) for entry in (new, begun, lost, late)] == [
+            False,
+            False,
+            False,
+            True,
+        ]
+    marked = request("POST", (b"Idempotency-Key", b"k"))
+    assert [guard.refuses(entry, marked) for entry in (begun, lost, late)] == [False, False, True]
+
+
+def test_a_guard_that_has_looked_before_sees_what_is_lost_later(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    guard = RetryGuard(page)
+    page.ring_add(1, entry_of(b"first"), LOST)
+    assert guard.refuses(entry_of(b"first"), request("POST"))
+    page.ring_add(1, entry_of(b"second"), TIMED_OUT)
+    assert guard.refuses(entry_of(b"second"), request("GET"))
+
+
+def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path: Path) -> None:
+    page = page_in(tmp_path, 2)
+    for generation in (1, 2):
+        for worker in range(2):
+            fields = page.slot(page.slot_index(generation, worker))
+            fields[Field.PID], fields[Field.GENERATION], fields[Field.STATE] = 100 * generation + worker, generation, 2
+            fields[Field.REQUESTS], fields[Field.CLASS_2XX], fields[Field.CLASS_5XX] = 10, 9, 1
+            fields[Field.LATENCY_SUM_US] = 1000
+            fields[BUCKETS_AT + bucket_of(100)] = 10
+    page.slot(page.slot_index(2, 1))[Field.BUSY_SINCE] = 5_000_000_000
+    stats = read_stats(page, 2, now_ns=6_500_000_000)
+    assert [(worker.pid, worker.state, worker.busy_s) for worker in stats.workers] == [
+        (200, State.READY, None),
+        (201, State.READY, 1.5),
+    ]
+    assert (stats.requests, stats.by_class, stats.failed) == (40, {1: 0, 2: 36, 3: 0, 4: 0, 5: 4}, 4)
+    assert stats.latency.mean_us == 100
+    assert stats.latency.percentile_us(99) == pytest.approx(100, rel=0.04)
