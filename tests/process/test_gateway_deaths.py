@@ -249,6 +249,19 @@ def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_fini
     asyncio.run(scenario())
 
 
+def test_a_haproxy_that_came_up_with_older_files_is_brought_to_the_state() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                await with_release(gateway, workers)
+                gateway._boot.write(GatewayState.initial(["dev", "prod"], pools=len(gateway.state.pools)))
+                await asyncio.to_thread(kill, gateway.haproxy_pid)
+                await event_of(gateway, GatewayEventKind.REPAIRED)
+                assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+
+    asyncio.run(scenario())
+
+
 class KillingRuntime(RuntimeSocket):
     """Kills HAProxy once, just before the command of that number; `patient`: and waits until the next one answers."""
 

@@ -3,8 +3,8 @@
 Each change writes a new generation `boot.N` with all its files and then moves the link `boot` by one rename, so that no
 file is ever half written and files of two changes do not lie side by side. (A HAProxy that reads them while the link
 moves may see both generations; the gateway looks at what each new HAProxy holds, and puts it right.) The generation
-before is kept: a change that HAProxy refuses is taken back. No fsync: after a power cut nothing is left that these files
-could describe.
+before is kept: a change that HAProxy refuses is taken back. No fsync: after a power cut nothing is left that these
+files could describe.
 """
 
 from __future__ import annotations
