@@ -65,6 +65,7 @@ class Server:
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._stopping = False
+        self._listening = False
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -87,7 +88,7 @@ class Server:
 
     def run(self) -> None:
         """The loop. Returns after SIGTERM."""
-        self._poll.register(self._listener, select.POLLIN)
+        self._listen(True)
         self._poll.register(self._wake_out, select.POLLIN)
         listening, waking = self._listener.fileno(), self._wake_out.fileno()
         connections, poll, step = self._connections, self._poll.poll, self._step
@@ -112,8 +113,7 @@ class Server:
 
     def _finish(self) -> None:
         self._accept()
-        if len(self._connections) < _MOST_CONNECTIONS:
-            self._poll.unregister(self._listener)
+        self._listen(False)
         while True:
             unfinished = any(c.out or c.reader.middle or c.reader.ready for c in self._connections.values())
             ready = self._poll.poll(None if unfinished else 0)
@@ -137,10 +137,16 @@ class Server:
                 self._connections[sock.fileno()] = _Connection(sock)
                 self._poll.register(sock, select.POLLIN)
                 if len(self._connections) >= _MOST_CONNECTIONS:
-                    self._poll.unregister(self._listener)
-                    return
+                    return self._listen(False)
         except OSError:
-            pass
+            return None
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted and not self._listening:
+            self._poll.register(self._listener, select.POLLIN)
+        elif self._listening and not wanted:
+            self._poll.unregister(self._listener)
+        self._listening = wanted
 
     def _step(self, fd: int, connection: _Connection, mask: int) -> None:
         if connection.out and mask & select.POLLOUT:
@@ -186,9 +192,8 @@ class Server:
             connection.closing = True
 
     def _close(self, fd: int, connection: _Connection) -> None:
-        full = len(self._connections) >= _MOST_CONNECTIONS and not self._stopping
         self._poll.unregister(fd)
         del self._connections[fd]
         connection.sock.close()
-        if full:
-            self._poll.register(self._listener, select.POLLIN)
+        if not self._listening and not self._stopping:
+            self._listen(True)
