@@ -1,0 +1,69 @@
+"""What `hitless drill` refuses before anything is sent or shipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hitless.cli.main import build
+from tests.component.drill_faulty_server import FaultyServer
+
+pytestmark = pytest.mark.component
+
+PLAIN = Path(__file__).parents[1] / "services" / "plain"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(PLAIN, tmp_path / "plain"))
+
+
+def drill(folder: Path, *words: str) -> Result:
+    """The verb in this process, with --json."""
+    return CliRunner().invoke(build(("init", "drill")), ["drill", *words, "--json", "--service-dir", str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--rate", "0"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "200000"), "--rate"),
+        (("--duration", "90000"), "--duration"),
+        (("--new-connections", "101"), "--new-connections"),
+        (("--scenarios", "good,bad"), "bad"),
+        (("--scenarios", "good,,good"), "empty name"),
+        (("--faults", "bad"), "bad"),
+        (("--requests", "/not/there"), "/not/there"),
+        (("--stage", "prod", "--scenarios", "import-crash"), "prod"),
+        (("--target", "here"), "--target"),
+    ],
+)
+def test_what_cannot_be_accepted_is_exit_2_and_named(folder: Path, words: tuple[str, ...], message: str) -> None:
+    ran = drill(folder, *words)
+    error = json.loads(ran.stdout)["error"]
+    assert ran.exit_code == 2
+    assert message in error["message"]
+    assert error["hint"]
+    assert ran.stderr.startswith("error: ")
+
+
+def test_a_drill_without_an_engine_is_exit_5(folder: Path) -> None:
+    ran = drill(folder, "--duration", "1")
+    assert ran.exit_code == 5
+    assert json.loads(ran.stdout)["error"]["code"] == "engine_not_running"
+
+
+def test_a_target_needs_neither_a_service_nor_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with FaultyServer() as server:
+        ran = drill(tmp_path, "--target", f"http://127.0.0.1:{server.port}", "--rate", "100", "--duration", "1")
+    document = json.loads(ran.stdout)
+    assert ran.exit_code == 0, ran.stderr
+    assert (document["requests"], document["failed"], document["releases"]) == (100, 0, [])
+    assert document["report"] == str(tmp_path / "drill.html")
+    assert (tmp_path / "drill.html").is_file()

@@ -1,0 +1,129 @@
+"""`hitless drill` as a user runs it, on a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.drill.pace import interleave
+from tests.component.drill_faulty_server import FaultyServer
+from tests.process.conftest import Site
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+REQUESTS = [
+    {"path": "/fast", "weight": 4},
+    {"method": "POST", "path": "/echo", "body": "x" * 2000, "weight": 2},
+]
+
+
+def requests_file(folder: Path, requests: list[dict[str, Any]]) -> str:
+    path = folder.parent / "requests.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in requests))
+    return str(path)
+
+
+def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_lost(running: Site) -> None:
+    scenarios = "good,import-crash,good,never-ready,rollback"
+    ran = running.hitless(
+        *("drill", "--rate", "200", "--duration", "10", "--scenarios", scenarios),
+        *("--requests", requests_file(running.folder, REQUESTS)),
+        timeout_s=150,
+    )
+    document = ran.document
+    assert document["failed"] == 0, document["failures"]
+    assert document["requests"] == document["answered"] >= 2_000
+    assert [(one["scenario"], one["outcome"], one["release"]) for one in document["releases"]] == [
+        ("good", "live", 2),
+        ("import-crash", "rolled_back", 3),
+        ("good", "live", 4),
+        ("never-ready", "rolled_back", 5),
+        ("rollback", "live", 2),
+    ]
+    assert "broken on purpose" in document["releases"][1]["reason"]
+    assert document["releases"][3]["duration_s"] < 10, "the copy's ready time-out is shorter than the default"
+    answered = {one["release"]: one["requests"] for one in document["releases"]}
+    assert answered[3] == answered[5] == 0
+    assert answered[4] > 0
+    assert document["restored"]["outcome"] == "live"
+    assert running.stage()["live"]["release"] == 1
+    assert [one["request"] for one in document["by_request"]] == ["GET /fast", "POST /echo"]
+    assert document["connections"]["new"] > 0.15 * document["requests"]
+    assert Path(document["report"]).is_absolute()
+    page = Path(document["report"]).read_text()
+    assert f"0 of {document['requests']} requests failed while 3 releases shipped" in page
+    assert not (running.folder / "hitless_drill_marker.py").exists()
+
+
+def test_workers_and_the_daemon_are_killed_under_load_and_none_of_the_gets_is_lost(running: Site) -> None:
+    daemon = running.status()["engine"]["pid"]
+    ran = running.hitless(
+        *("drill", "--rate", "200", "--duration", "6", "--releases", "0", "--faults", "kill-worker,kill-daemon"),
+        *("--requests", requests_file(running.folder, [{"path": "/fast"}])),
+        timeout_s=120,
+    )
+    document = ran.document
+    assert document["failed"] == 0, document["failures"]
+    assert [one["fault"] for one in document["faults"]] == ["kill-worker", "kill-daemon"]
+    assert all(one["recovered_ms"] is not None for one in document["faults"])
+    assert running.status()["engine"]["pid"] != daemon
+
+
+def test_a_lost_request_is_exit_6_with_the_document_on_stdout(site: Site) -> None:
+    requests: list[dict[str, Any]] = [{"path": "/ok", "weight": 3}, {"path": "/every/10/500"}]
+    with FaultyServer() as server:
+        ran = site.hitless(
+            *("drill", "--target", f"http://127.0.0.1:{server.port}", "--rate", "200", "--duration", "2"),
+            *("--requests", requests_file(site.folder, requests), "--report", str(site.folder.parent / "page.html")),
+            exit_code=6,
+        )
+        sent = interleave([3, 1]).count(1) * 400 // 4 + 1  # the probe's is one more
+        assert server.seen["/every/10/500"] == sent
+    assert ran.document["failed"] == sent // 10
+    assert {one["kind"]: one["count"] for one in ran.document["failures"] if one["count"]} == {"status_5xx": sent // 10}
+    assert ran.document["releases"] == []
+    assert "error: 10 of 400 requests failed" in ran.stderr
+    assert "hint: " in ran.stderr
+    assert ran.document["report"] == str(site.folder.parent / "page.html")
+
+
+def test_a_rollout_that_surprises_is_exit_1(running: Site) -> None:
+    running.edit("import time\n", "import time\nimport not_there\n")  # what ships as good is not
+    ran = running.hitless(
+        *("drill", "--rate", "50", "--duration", "2", "--releases", "1"),
+        *("--requests", requests_file(running.folder, [{"path": "/fast"}])),
+        exit_code=1,
+    )
+    assert ran.document["failed"] == 0
+    assert ran.document["releases"][0]["outcome"] == "rolled_back"
+    assert "error: good ended rolled_back, expected live" in ran.stderr
+
+
+def test_an_interrupt_ends_the_drill_in_order(running: Site) -> None:
+    command = [sys.executable, "-m", "hitless", "drill", "--rate", "100", "--duration", "60", "--releases", "20"]
+    options = ["--json", "--service-dir", str(running.folder)]
+    options += ["--requests", requests_file(running.folder, [{"path": "/fast"}])]
+    drill = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        eventually(lambda: running.stage()["live"]["release"] >= 2, deadline_s=30)
+        os.killpg(drill.pid, signal.SIGINT)  # as a terminal does
+        out, err = drill.communicate(timeout=60)
+    finally:
+        drill.kill()
+        drill.communicate()
+    document = json.loads(out)
+    assert drill.returncode == 1, err
+    assert document["interrupted"]
+    assert document["failed"] == 0
+    assert 0 < document["requests"] < 6_000
+    assert running.stage()["live"]["release"] == 1
