@@ -178,16 +178,6 @@ def test_a_large_body_is_sent_whole() -> None:
     assert server.bodies == {body: 10}
 
 
-def test_what_this_machine_cannot_send_is_failed_as_not_sent_and_not_blamed_on_the_service() -> None:
-    async def unassigned() -> Tally:
-        tally, load = await send(0, [DrillRequest("GET", "/")], count=5)
-        assert load.samples[0]["detail"]
-        return tally
-
-    # Port 0 cannot be connected to: the kernel says so without a packet.
-    assert set(kinds(asyncio.run(unassigned()))) <= {"not_sent", "connection_refused"}
-
-
 def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
     async def scenario(port: int) -> Tally:
         tally = Tally(slot_s=0.25, deadline_s=5, timeline=Timeline())
