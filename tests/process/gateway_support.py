@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ def run_dir() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        if (folder / "gw").exists():
+            # A test that failed half-way; in a thread of its own, since this one may have a loop.
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(lambda: asyncio.run(new_gateway(folder).stop(grace_s=0))).result()
         shutil.rmtree(folder, ignore_errors=True)
 
 
