@@ -228,7 +228,7 @@ def _bands(frame: Frame, bands: Sequence[Band], *, strip: bool = False) -> list[
 def _plot(frame: Frame, grid: Iterable[str], bands: Iterable[str], marks: Iterable[str], label: str) -> str:
     inside = "\n".join([*grid, *marks, *bands])
     return (
-        f'<svg viewBox="0 0 {WIDTH} {frame.height}" role="img" aria-label="{escape(label)}"'
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="img" aria-label="{escape(label)}"'
         f' preserveAspectRatio="xMidYMid meet">\n{inside}\n</svg>'
     )
 

@@ -1,0 +1,91 @@
+"""The drill's page in a real Chromium: it fits, nothing of it is empty or cut off, and it follows light and dark."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.drill.report import render
+from tests.unit.test_drill_report import drilled
+
+pytestmark = pytest.mark.browser
+
+# Runs in a copy of the page whose policy is taken out: the page itself allows no script.
+MEASURE = """<script>addEventListener('load', () => {
+  const box = (one) => {
+    const r = one.getBoundingClientRect();
+    return {l: r.left, r: r.right, w: r.width, h: r.height};
+  };
+  const marks = [...document.querySelectorAll('svg .mark, svg .axis')].map(box);
+  document.title = JSON.stringify({
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    plots: [...document.querySelectorAll('svg.plot')].map(box),
+    outside: marks.filter((one) => one.l < 0 || one.r > innerWidth).length,
+    background: getComputedStyle(document.body).backgroundColor,
+    shapes: document.querySelectorAll('svg polygon, svg polyline, svg rect').length,
+  });
+});</script>"""
+
+
+def chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> str:
+    """What the browser wrote to its standard output."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium (on Debian: apt-get install chromium)")
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1400", "--hide-scrollbars"),
+            *options,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
+
+
+def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 10) -> Any:
+    """The page's measures in the browser."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', MEASURE, render(drilled(failures=failures)))
+    page = tmp_path / "measured.html"
+    page.write_text(text)
+    dom = chromium(tmp_path, page, "--dump-dom", *options, width=width)
+    found = re.search(r"<title>(\{.*?\})</title>", dom)
+    assert found, dom[:500]
+    return json.loads(unescape(found[1]))
+
+
+@pytest.mark.parametrize("width", [1240, 500])
+def test_the_page_fits_its_window_and_every_plot_has_a_body(tmp_path: Path, width: int) -> None:
+    seen = measured(tmp_path, width=width)
+    assert seen["overflow"] <= 0
+    assert len(seen["plots"]) == 3
+    assert all(plot["w"] >= 720 and plot["h"] > 120 for plot in seen["plots"]), "legible, by scrolling where need be"
+    assert width < 1000 or seen["outside"] == 0
+    assert seen["shapes"] > 30
+
+
+def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:
+    light = measured(tmp_path, "--blink-settings=preferredColorScheme=1")["background"]
+    dark = measured(tmp_path, "--blink-settings=preferredColorScheme=0")["background"]
+    assert light == "rgb(246, 247, 249)"
+    assert dark == "rgb(15, 20, 27)"
+
+
+def test_the_page_is_drawn_under_its_own_policy(tmp_path: Path) -> None:
+    page, picture = tmp_path / "drill.html", tmp_path / "drill.png"
+    page.write_text(render(drilled()))
+    chromium(tmp_path, page, f"--screenshot={picture}")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 30_000, "a page without its style, or without its plots, is a smaller picture"
