@@ -70,6 +70,23 @@ def test_an_import_that_never_ends_says_where_it_was() -> None:
     in_a_nest(scenario)
 
 
+def test_a_worker_that_says_it_is_ready_and_does_not_serve_fails_its_probe() -> None:
+    source = """
+import select, time
+class Deaf:
+    def register(self, *any): pass
+    def poll(self, *any): time.sleep(300)
+select.poll = Deaf
+def main(event, context): return {"statusCode": 200}
+"""
+
+    async def scenario(nest: Nest) -> None:
+        error = await failure_of(nest, source, timeout_s=1.5)
+        assert "worker 0 of worldclock/dev r3 api said it was ready, but a probe says: no answer" in error.message
+
+    in_a_nest(scenario)
+
+
 def test_a_start_that_is_called_off_leaves_nothing() -> None:
     async def scenario(nest: Nest) -> None:
         spec = nest.spec("import time\ntime.sleep(300)\n")

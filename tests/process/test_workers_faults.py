@@ -29,6 +29,7 @@ def main(event, context):
         case "/abort": os.abort()
         case "/kill": os.kill(os.getpid(), 9)
         case "/sleep": time.sleep(60)
+        case "/sleep-exit": time.sleep(0.5); os._exit(7)
     return {"statusCode": 200, "body": json.dumps({"pid": os.getpid()})}
 """
 
@@ -96,6 +97,19 @@ def test_a_request_whose_worker_died_runs_again_if_it_is_safe_and_is_refused_if_
     in_a_nest(scenario)
 
 
+def test_an_id_is_known_as_lost_when_its_workers_successor_has_served_others() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        first, second = (worker.socket for worker in pool.workers)
+        await quietly(first, "/kill", "POST", "post-1")
+        for number in range(3):
+            assert (await asyncio.to_thread(ask, first, "/x", "POST", request_id=f"other-{number}")).status == 200
+        for path in (first, second):
+            assert (await asyncio.to_thread(ask, path, "/x", "POST", request_id="post-1")).status == 502
+
+    in_a_nest(scenario)
+
+
 def test_a_request_marked_idempotent_may_run_again() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
@@ -145,19 +159,21 @@ def test_a_function_out_of_time_is_answered_for_whatever_its_method_and_replaced
     in_a_nest(scenario)
 
 
-def test_what_a_handler_started_ends_with_its_worker() -> None:
+@pytest.mark.parametrize("way", ["/time-out", "/exit"])
+def test_what_a_handler_started_ends_with_its_worker(way: str) -> None:
     source = """
 import os, subprocess, time
 def main(event, context):
     child = subprocess.Popen(["sleep", "300"])
     with open(os.environ["LAMBDA_TASK_ROOT"] + "/child", "w") as file:
         file.write(str(child.pid))
+    if event["path"] == "/exit": os._exit(1)
     time.sleep(60)
 """
 
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(source, timeout_s=1)
-        await quietly(pool.workers[0].socket, "/x")
+        await quietly(pool.workers[0].socket, way)
         child = int((Path(pool.spec.task_root) / "child").read_text())
         await asyncio.to_thread(eventually, lambda: not alive(child))
 
@@ -191,6 +207,21 @@ def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile
         assert (await asyncio.to_thread(ask, pool.workers[1].socket)).status == 200
         assert (await nest.event(PoolEventKind.BACKED_ON)).worker == 0
         assert (await asyncio.to_thread(ask, path)).status == 200
+
+    in_a_nest(scenario)
+
+
+def test_what_waited_on_the_socket_of_a_worker_that_backs_off_is_let_go() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        path = pool.workers[0].socket
+        dying = asyncio.create_task(quietly(path, "/sleep-exit"))
+        await busy_pid(pool)
+        began = time.monotonic()
+        await quietly(path, "/x", request_id="waiting")  # connected, and never accepted
+        assert time.monotonic() - began < 5
+        await dying
+        assert not [line for line in begun(pool) if line.startswith("waiting")]
 
     in_a_nest(scenario)
 
@@ -381,7 +412,7 @@ def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
 
 def test_a_pids_next_owner_is_not_signalled() -> None:
     async def scenario(nest: Nest) -> None:
-        pool = await nest.pool(FATAL, workers=1)
+        pool = await nest.pool(FATAL)  # the second worker lives: there is something to end
         sleeper = await asyncio.create_subprocess_exec("sleep", "300")
         kill(pool.zygote_pid)
         await nest.event(PoolEventKind.ZYGOTE_DIED)

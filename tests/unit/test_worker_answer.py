@@ -100,6 +100,8 @@ def test_head_and_204_and_304_have_no_body() -> None:
         {"statusCode": 200, "body": "%%%", "isBase64Encoded": True},
         {"statusCode": 200, "headers": {"location": "/x\r\nset-cookie: a=b"}},
         {"statusCode": 200, "headers": {"location": "/x\nset-cookie: a=b"}},
+        {"statusCode": 200, "headers": {"location": "/x\rset-cookie: a=b"}},
+        {"statusCode": 200, "headers": {"location": "/x\0"}},
         {"statusCode": 200, "multiValueHeaders": {"location": ["/x\r\n\r\nbody"]}},
         {"statusCode": 200, "headers": {"a\r\nb": "c"}},
         {"statusCode": 200, "body": "x" * (LARGEST_RESPONSE_BYTES + 1)},

@@ -153,8 +153,6 @@ class Crew:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
-            with suppress(FileNotFoundError):
-                member.path.unlink()
             listener.bind(str(member.path))
         finally:
             os.umask(old)

@@ -1,10 +1,14 @@
-"""The life of one worker process, from the fork to its end."""
+"""The life of one worker process, from the fork to its end.
+
+`random` seeds itself anew in each fork (the interpreter sees to that). A private `random.Random()` that a handler made
+while it was imported does not: such generators draw the same numbers in every worker of a pool, as they would in copies
+of one Lambda snapshot.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sys
 import time
@@ -48,7 +52,6 @@ def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoRet
     spec, fields = shop.spec, member.fields
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     setproctitle(f"hitless: worker {spec.title} #{member.index}")
-    random.seed()
     shop.log.open(log_path(spec, member.index))
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name(spec)
     fields[Field.PID], fields[Field.STARTED] = os.getpid(), start_time(os.getpid())
