@@ -1,4 +1,6 @@
-"""Stand-ins for the parts that a rollout drives. They keep a diary, so that tests can read the order of what was done."""
+"""Stand-ins for the parts that a rollout drives. They keep a diary, so that tests can read the order of what was
+done.
+"""
 
 from __future__ import annotations
 

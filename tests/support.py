@@ -11,7 +11,9 @@ T = TypeVar("T")
 
 
 def eventually(probe: Callable[[], T], *, deadline_s: float = 10.0, every_s: float = 0.02, what: str = "") -> T:
-    """Call `probe` until it returns something true and return that; fails with the last value (or error) at the deadline."""
+    """Call `probe` until it returns something true and return that; fails with the last value (or error) at the
+    deadline.
+    """
     end = time.monotonic() + deadline_s
     last: object = None
     while time.monotonic() < end:
