@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -250,3 +251,28 @@ async def event_of(gateway: Gateway, kind: GatewayEventKind, deadline_s: float =
             event = await gateway.events.get()
             if event.kind is kind:
                 return event
+
+
+def kill(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid), what=f"end of {pid}")
+
+
+async def with_release(gateway: Gateway, workers: Workers, count: int = 2) -> GatewayState:
+    servers = await asyncio.to_thread(workers.start, 1, count)
+    state = shipped(gateway.state, "p00", 1, servers)
+    await gateway.apply(state)
+    return state
+
+
+def clients(gateway: Gateway) -> Iterator[Load]:
+    for keep_alive in (True, False):
+        yield Load(gateway.addresses["dev"], keep_alive=keep_alive)
+
+
+async def busy(gateway: Gateway, pool: str) -> None:
+    """Until a request is with that pool."""
+    end = time.monotonic() + 10
+    while not (await gateway.load(pool)).scur:
+        assert time.monotonic() < end

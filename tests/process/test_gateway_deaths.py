@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import pytest
 
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.gateway import Gateway, GatewayEventKind
-from hitless.gateway.guardian import is_alive
 from hitless.gateway.listen import address_of, listen
 from hitless.gateway.runtime import RuntimeSocket
 from hitless.gateway.state import GatewayState, ServerState
@@ -25,36 +22,21 @@ from tests.process.gateway_support import (
     Load,
     Workers,
     ask,
+    busy,
+    clients,
     event_of,
     finish,
     gone,
+    kill,
     new_gateway,
     run_dir,
     running_gateway,
     shipped,
     until,
+    with_release,
 )
-from tests.support import eventually
 
 pytestmark = pytest.mark.process
-
-
-def kill(pid: int | None) -> None:
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: gone(pid), what=f"end of {pid}")
-
-
-async def with_release(gateway: Gateway, workers: Workers, count: int = 2) -> GatewayState:
-    servers = await asyncio.to_thread(workers.start, 1, count)
-    state = shipped(gateway.state, "p00", 1, servers)
-    await gateway.apply(state)
-    return state
-
-
-def clients(gateway: Gateway) -> Iterator[Load]:
-    for keep_alive in (True, False):
-        yield Load(gateway.addresses["dev"], keep_alive=keep_alive)
 
 
 def test_kill_9_of_haproxy_refuses_nothing_and_the_next_one_has_routes_weights_and_servers() -> None:
@@ -122,129 +104,6 @@ def test_guardian_and_haproxy_killed_together_are_both_replaced_and_nothing_is_r
                     await until(lambda: load.sent > seen + 50, "traffic")
                 assert "ConnectionRefusedError" not in load.failures
                 assert sum(load.failures.values()) <= 3
-
-    asyncio.run(scenario())
-
-
-def test_a_daemon_that_went_is_followed_by_one_that_adopts_everything() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            state = await with_release(first, workers)
-            addresses, pids = dict(first.addresses), (first.guardian_pid, first.haproxy_pid)
-            loads = list(clients(first))
-            with ExitStack() as stack:
-                for load in loads:
-                    stack.enter_context(load)
-                await first.close()
-                second = new_gateway(folder, stages=("others",))
-                assert await second.adopt()
-                seen = [load.sent for load in loads]
-                await until(lambda: all(load.sent > s + 50 for load, s in zip(loads, seen, strict=True)), "traffic")
-            assert [load.failures for load in loads] == [{}, {}]
-            assert second.state == state
-            assert dict(second.addresses) == addresses
-            assert (second.guardian_pid, second.haproxy_pid) == pids
-            await asyncio.to_thread(kill, second.haproxy_pid)
-            await event_of(second, GatewayEventKind.HAPROXY_RESTARTED)
-            await finish(second)
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux lets sockets be taken out of a process")
-def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            state = await with_release(first, workers)
-            addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
-            loads = list(clients(first))
-            with ExitStack() as stack:
-                for load in loads:
-                    stack.enter_context(load)
-                await first.close()
-                await asyncio.to_thread(kill, guardian)
-                second = new_gateway(folder)
-                assert await second.adopt()
-                seen = [load.sent for load in loads]
-                await until(lambda: all(load.sent > s + 50 for load, s in zip(loads, seen, strict=True)), "traffic")
-            assert [load.failures for load in loads] == [{}, {}]
-            assert (second.haproxy_pid, second.state, dict(second.addresses)) == (haproxy, state, addresses)
-            await asyncio.to_thread(kill, haproxy)
-            await event_of(second, GatewayEventKind.HAPROXY_RESTARTED)
-            assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200
-            await finish(second)
-
-    asyncio.run(scenario())
-
-
-def test_where_sockets_cannot_be_taken_a_haproxy_alone_is_replaced_and_finishes_what_it_has() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            state = await with_release(first, workers)
-            addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
-            slow = asyncio.create_task(asyncio.to_thread(ask, addresses["dev"], "/slow/700"))
-            loop = asyncio.get_running_loop()
-            end = loop.time() + 10
-            while not (await first.load("p00")).scur:
-                assert loop.time() < end
-            await first.close()
-            await asyncio.to_thread(kill, guardian)
-            second = new_gateway(folder)
-            second._keeper._take = lambda pid, inherited: None
-            assert await second.adopt()
-            assert second.haproxy_pid != haproxy
-            assert (second.state, dict(second.addresses)) == (state, addresses)
-            assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200
-            assert (await slow).status == 200
-            await asyncio.to_thread(eventually, lambda: gone(haproxy), what="end of the first HAProxy")
-            await finish(second)
-
-    asyncio.run(scenario())
-
-
-def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_the_state() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            assert not await first.adopt()
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            state = await with_release(first, workers)
-            pids = first.guardian_pid, first.haproxy_pid
-            await first.close()
-            for pid in pids:
-                await asyncio.to_thread(kill, pid)
-            second = new_gateway(folder)
-            assert not await second.adopt()
-            await second.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")}, state)
-            assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).status == 200
-            await finish(second)
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("done", [0, 1, 3, 5])
-def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_finishes(done: int) -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            old = await with_release(first, workers)
-            new = shipped(old, "p01", 2, await asyncio.to_thread(workers.start, 2))
-            first._boot.write(new)
-            await first._executor.run(first._executor.between(old, new)[:done], 1)
-            await first.close()
-            second = new_gateway(folder)
-            assert await second.adopt()
-            assert second.state == new
-            assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).json["release"] == "2"
-            assert not await second._executor.reconcile(new, 1)
-            await finish(second)
 
     asyncio.run(scenario())
 
@@ -377,10 +236,7 @@ def test_stopping_ends_requests_within_the_grace_and_frees_the_port() -> None:
                 await with_release(gateway, workers)
                 host, port = gateway.addresses["dev"]
                 slow = asyncio.create_task(asyncio.to_thread(ask, (host, port), "/slow/300"))
-                loop = asyncio.get_running_loop()
-                end = loop.time() + 10
-                while not (await gateway.load("p00")).scur:
-                    assert loop.time() < end
+                await busy(gateway, "p00")
                 await gateway.stop(grace_s=5)
                 assert (await slow).status == 200
                 assert not (folder / "gw").exists()
@@ -412,52 +268,6 @@ def test_processes_are_their_own_masters_and_sockets_are_private() -> None:
                 if sys.platform.startswith("linux"):
                     assert title_of(guardian).startswith("hitless: guardian")
                     assert not any("guardian" in name for name in files_of(haproxy))
-
-    asyncio.run(scenario())
-
-
-def test_counts_go_on_over_a_restart_of_haproxy_and_an_adoption() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
-            await with_release(first, workers)
-            address = first.addresses["dev"]
-
-            async def some(count: int, path: str = "/zones") -> None:
-                for _ in range(count):
-                    await asyncio.to_thread(ask, address, path)
-
-            await some(5)
-            assert (await first.counts())["p00"].requests == 5
-            await asyncio.to_thread(kill, first.haproxy_pid)
-            await event_of(first, GatewayEventKind.HAPROXY_RESTARTED)
-            await some(4)
-            await some(2, path="/")
-            assert (await first.counts())["p00"].by_class["2xx"] == 9
-            await first.close()
-            second = new_gateway(folder)
-            assert await second.adopt()
-            await some(3)
-            counts, stages = await second.counts(), await second.stage_counts()
-            assert counts["p00"].requests == 12
-            assert (stages["dev"].requests, stages["dev"].by_class["4xx"], stages["prod"].requests) == (14, 2, 0)
-            await finish(second)
-
-    asyncio.run(scenario())
-
-
-def test_haproxy_lives_as_long_as_its_fifo_says() -> None:
-    async def scenario() -> None:
-        with run_dir() as folder:
-            async with running_gateway(folder) as gateway:
-                assert is_alive(str(folder / "gw"))
-                guardian, haproxy = gateway.guardian_pid, gateway.haproxy_pid
-                await gateway.close()
-                await asyncio.to_thread(kill, guardian)
-                assert is_alive(str(folder / "gw"))
-                await asyncio.to_thread(kill, haproxy)
-                assert not is_alive(str(folder / "gw"))
 
     asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ import pytest
 from hitless.errors import EngineError
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import GatewayState, ServerMode, ServerState
-from tests.process.gateway_support import Load, Workers, ask, routes_to, run_dir, running_gateway, shipped, until
+from tests.process.gateway_support import Load, Workers, ask, busy, routes_to, run_dir, running_gateway, shipped, until
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -28,13 +28,6 @@ async def swap(gateway: Gateway, workers: Workers, release: int) -> None:
     await gateway.apply(state.without_routes(key) if key in state.release_keys() else state)
     for server in before:
         workers.end(server.socket)
-
-
-async def busy(gateway: Gateway, pool: str) -> None:
-    """Until a request is with that pool."""
-    end = asyncio.get_running_loop().time() + 10
-    while not (await gateway.load(pool)).scur:
-        assert asyncio.get_running_loop().time() < end
 
 
 def test_ten_releases_fail_no_request_of_any_kind_of_client() -> None:

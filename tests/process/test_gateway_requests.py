@@ -15,7 +15,7 @@ import pytest
 
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import RouteState
-from tests.process.gateway_support import Answer, Workers, ask, raw, run_dir, running_gateway, shipped
+from tests.process.gateway_support import Answer, Workers, ask, busy, raw, run_dir, running_gateway, shipped
 
 pytestmark = pytest.mark.process
 
@@ -214,17 +214,19 @@ def test_a_function_that_takes_longer_than_its_pool_may_is_answered_504() -> Non
     asyncio.run(scenario())
 
 
+async def until_queued(gateway: Gateway) -> None:
+    while not (await gateway.load("p00")).qcur:
+        pass
+
+
 def test_a_request_that_waits_too_long_for_a_worker_is_answered_503() -> None:
     async def scenario() -> None:
         async with serving(count=1, maxconn=1) as (gateway, _, address):
             slow = asyncio.create_task(asyncio.to_thread(ask, address, "/slow/6500"))
-            loop = asyncio.get_running_loop()
-            end = loop.time() + 10
-            while not (await gateway.load("p00")).scur:
-                assert loop.time() < end
+            await busy(gateway, "p00")
             waiting = asyncio.create_task(asyncio.to_thread(ask, address, "/zones"))
-            while not (await gateway.load("p00")).qcur:
-                assert loop.time() < end
+            async with asyncio.timeout(10):
+                await until_queued(gateway)
             is_json(await waiting, 503, "Service Unavailable")
             assert (await slow).status == 200
 

@@ -1,0 +1,198 @@
+"""A daemon that comes after another: what it finds alive is taken over, whoever else has died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import ExitStack
+
+import pytest
+
+from hitless.gateway.gateway import GatewayEventKind
+from hitless.gateway.guardian import is_alive
+from hitless.gateway.listen import listen
+from tests.process.gateway_support import (
+    Workers,
+    ask,
+    busy,
+    clients,
+    event_of,
+    finish,
+    gone,
+    kill,
+    new_gateway,
+    run_dir,
+    running_gateway,
+    shipped,
+    until,
+    with_release,
+)
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+
+def test_a_daemon_that_went_is_followed_by_one_that_adopts_everything() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            state = await with_release(first, workers)
+            addresses, pids = dict(first.addresses), (first.guardian_pid, first.haproxy_pid)
+            loads = list(clients(first))
+            with ExitStack() as stack:
+                for load in loads:
+                    stack.enter_context(load)
+                await first.close()
+                second = new_gateway(folder, stages=("others",))
+                assert await second.adopt()
+                seen = [load.sent for load in loads]
+                await until(lambda: all(load.sent > s + 50 for load, s in zip(loads, seen, strict=True)), "traffic")
+            assert [load.failures for load in loads] == [{}, {}]
+            assert second.state == state
+            assert dict(second.addresses) == addresses
+            assert (second.guardian_pid, second.haproxy_pid) == pids
+            await asyncio.to_thread(kill, second.haproxy_pid)
+            await event_of(second, GatewayEventKind.HAPROXY_RESTARTED)
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux lets sockets be taken out of a process")
+def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            state = await with_release(first, workers)
+            addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
+            loads = list(clients(first))
+            with ExitStack() as stack:
+                for load in loads:
+                    stack.enter_context(load)
+                await first.close()
+                await asyncio.to_thread(kill, guardian)
+                second = new_gateway(folder)
+                assert await second.adopt()
+                seen = [load.sent for load in loads]
+                await until(lambda: all(load.sent > s + 50 for load, s in zip(loads, seen, strict=True)), "traffic")
+            assert [load.failures for load in loads] == [{}, {}]
+            assert (second.haproxy_pid, second.state, dict(second.addresses)) == (haproxy, state, addresses)
+            await asyncio.to_thread(kill, haproxy)
+            await event_of(second, GatewayEventKind.HAPROXY_RESTARTED)
+            assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+def test_where_sockets_cannot_be_taken_a_haproxy_alone_is_replaced_and_finishes_what_it_has() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            state = await with_release(first, workers)
+            addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
+            slow = asyncio.create_task(asyncio.to_thread(ask, addresses["dev"], "/slow/700"))
+            await busy(first, "p00")
+            await first.close()
+            await asyncio.to_thread(kill, guardian)
+            second = new_gateway(folder)
+            second._keeper._take = lambda pid, inherited: None
+            assert await second.adopt()
+            assert second.haproxy_pid != haproxy
+            assert (second.state, dict(second.addresses)) == (state, addresses)
+            assert (await asyncio.to_thread(ask, addresses["dev"], "/zones")).status == 200
+            assert (await slow).status == 200
+            await asyncio.to_thread(eventually, lambda: gone(haproxy), what="end of the first HAProxy")
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_the_state() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            assert not await first.adopt()
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            state = await with_release(first, workers)
+            pids = first.guardian_pid, first.haproxy_pid
+            await first.close()
+            for pid in pids:
+                await asyncio.to_thread(kill, pid)
+            second = new_gateway(folder)
+            assert not await second.adopt()
+            await second.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")}, state)
+            assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).status == 200
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 5])
+def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_finishes(done: int) -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            old = await with_release(first, workers)
+            new = shipped(old, "p01", 2, await asyncio.to_thread(workers.start, 2))
+            first._boot.write(new)
+            await first._executor.run(first._executor.between(old, new)[:done], 1)
+            await first.close()
+            second = new_gateway(folder)
+            assert await second.adopt()
+            assert second.state == new
+            assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).json["release"] == "2"
+            assert not await second._executor.reconcile(new, 1)
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+def test_counts_go_on_over_a_restart_of_haproxy_and_an_adoption() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            await with_release(first, workers)
+            address = first.addresses["dev"]
+
+            async def some(count: int, path: str = "/zones") -> None:
+                for _ in range(count):
+                    await asyncio.to_thread(ask, address, path)
+
+            await some(5)
+            assert (await first.counts())["p00"].requests == 5
+            await asyncio.to_thread(kill, first.haproxy_pid)
+            await event_of(first, GatewayEventKind.HAPROXY_RESTARTED)
+            await some(4)
+            await some(2, path="/")
+            assert (await first.counts())["p00"].by_class["2xx"] == 9
+            await first.close()
+            second = new_gateway(folder)
+            assert await second.adopt()
+            await some(3)
+            counts, stages = await second.counts(), await second.stage_counts()
+            assert counts["p00"].requests == 12
+            assert (stages["dev"].requests, stages["dev"].by_class["4xx"], stages["prod"].requests) == (14, 2, 0)
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+def test_haproxy_lives_as_long_as_its_fifo_says() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder:
+            async with running_gateway(folder) as gateway:
+                assert is_alive(str(folder / "gw"))
+                guardian, haproxy = gateway.guardian_pid, gateway.haproxy_pid
+                await gateway.close()
+                await asyncio.to_thread(kill, guardian)
+                assert is_alive(str(folder / "gw"))
+                await asyncio.to_thread(kill, haproxy)
+                assert not is_alive(str(folder / "gw"))
+
+    asyncio.run(scenario())
