@@ -14,11 +14,12 @@ class HitlessError(Exception):
 
     code: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
+    default_hint: ClassVar[str] = "`hitless doctor` looks for causes; --debug shows the place in the code"
 
     def __init__(self, message: str, *, hint: str = "", details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
         self.details = details or {}
 
     def to_json(self) -> dict[str, Any]:
@@ -31,6 +32,7 @@ class UsageError(HitlessError):
 
     code = "usage"
     exit_code = 2
+    default_hint = "see `hitless COMMAND --help`"
 
 
 class ServiceFileError(HitlessError):
@@ -38,6 +40,7 @@ class ServiceFileError(HitlessError):
 
     code = "invalid_service"
     exit_code = 2
+    default_hint = "docs/serverless-yml.md lists what the file may say"
 
 
 class BuildError(HitlessError):
@@ -45,6 +48,7 @@ class BuildError(HitlessError):
 
     code = "build_failed"
     exit_code = 2
+    default_hint = "mend the service's folder and build again"
 
 
 class CandidateFailedError(HitlessError):
@@ -52,6 +56,7 @@ class CandidateFailedError(HitlessError):
 
     code = "candidate_failed"
     exit_code = 3
+    default_hint = "`hitless logs` shows what the handlers wrote"
 
 
 class EngineNotRunningError(HitlessError):
@@ -59,21 +64,31 @@ class EngineNotRunningError(HitlessError):
 
     code = "engine_not_running"
     exit_code = 5
+    default_hint = "start it with `hitless up`"
 
 
 class EngineError(HitlessError):
     """A part of the engine did not do what it was told; the operator of the machine acts."""
 
     code = "engine_failed"
+    default_hint = "`hitless events` and engine.log in the data folder tell more"
 
 
 class MachineError(HitlessError):
     """The machine lacks something: HAProxy, a free port, a writable folder, disk space; its operator acts."""
 
     code = "machine"
+    default_hint = "`hitless doctor` names what mends it"
 
 
 class ConflictError(HitlessError):
     """What was asked for cannot be done in the present state (another engine, no earlier release, no free pool)."""
 
     code = "conflict"
+    default_hint = "`hitless status` shows the present state"
+
+
+class CloudError(HitlessError):
+    """AWS refused or failed what it was asked to do; whoever owns the account or the stack acts."""
+
+    code = "cloud_failed"

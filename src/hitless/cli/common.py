@@ -127,7 +127,7 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
 
 
 def _complain(message: str, hint: str) -> None:
-    sys.stderr.write(f"error: {message}\nhint: {hint or 'see hitless --help'}\n")
+    sys.stderr.write(f"error: {message}\nhint: {hint}\n")
     sys.stderr.flush()
 
 

@@ -81,7 +81,7 @@ def start_daemon(folders: Folders) -> None:
     try:
         with folders.daemon_log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
-            subprocess.Popen(
+            daemon = subprocess.Popen(
                 [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -95,6 +95,8 @@ def start_daemon(folders: Folders) -> None:
     with os.fdopen(ready, "rb") as pipe:
         word = pipe.read()
     document: dict[str, Any] = json.loads(word) if word else {}
+    if not document.get("ready"):
+        daemon.wait()
     if "error" in document:
         raise RemoteError(document["error"])
     if not document.get("ready"):

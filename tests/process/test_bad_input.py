@@ -1,0 +1,142 @@
+"""What cannot be accepted is refused at the edge: where, what, a hint, the exit code; what serves is untouched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Ran, Site
+
+pytestmark = pytest.mark.process
+
+
+def refused(ran: Ran, code: str, *words: str) -> None:
+    """The error has the code, every word in its message or hint, and both lines on stderr."""
+    error = ran.document["error"]
+    assert error["code"] == code
+    told = error["message"] + " " + error["hint"]
+    for word in words:
+        assert word in told, told
+    assert f"error: {error['message']}" in ran.stderr
+    assert error["hint"]
+    assert f"hint: {error['hint']}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("service: plain", "service: [plain", ("serverless.yml",)),
+        ("runtime: python3.11", "runtime: python2.7", ("serverless.yml:", "provider.runtime", "python2.7")),
+        ("handler: handlers.api", "handler: handlers.nothing", ("serverless.yml:", "functions.api.handler", "nothing")),
+        ("handler: handlers.api", "handler: elsewhere.api", ("serverless.yml:", "functions.api.handler", "elsewhere")),
+        ("timeout: 1", "timeout: 0", ("serverless.yml:", "functions.misbehave.timeout")),
+        ("workers: 2", "worker: 2", ("serverless.yml:", "custom.hitless.worker", "workers")),
+    ],
+)
+def test_a_service_file_that_cannot_be_accepted_is_exit_2(
+    running: Site, old: str, new: str, words: tuple[str, ...]
+) -> None:
+    running.edit(old, new, "serverless.yml")
+    refused(running.hitless("deploy", exit_code=2), "invalid_service", *words)
+    assert running.get("/fast")[2]["release"] == "1"
+    assert [row["release"] for row in running.hitless("releases", exit_code=None).document or []] in ([], [1])
+
+
+def test_a_syntax_error_is_told_and_leaves_the_live_release(running: Site) -> None:
+    running.edit("def misbehave(event, context):", "def misbehave(event, context:")
+    ran = running.hitless("deploy", exit_code=None)
+    assert ran.exit_code in (2, 3)
+    assert "handlers" in ran.stderr
+    assert running.get("/fast")[2]["release"] == "1"
+
+
+def test_a_requirement_that_nobody_offers_is_exit_2_and_leaves_no_release(running: Site) -> None:
+    (running.folder / "requirements.txt").write_text("hitless-has-no-such-dependency==9.9.9\n")
+    refused(running.hitless("deploy", exit_code=2), "build_failed", "hitless-has-no-such-dependency")
+    assert len(running.hitless("releases").document) == 1
+    assert running.get("/fast")[0] == 200
+
+
+def test_a_port_in_use_is_told_before_anything_runs(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused(site.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}", exit_code=1), "machine", str(port))
+    assert not site.folders.remains()
+
+
+def test_up_without_haproxy_or_with_an_old_one_says_what_to_install(site: Site, tmp_path: Path) -> None:
+    site.environ["HITLESS_HAPROXY"] = str(tmp_path / "missing")
+    refused(site.hitless("up", "--detach", exit_code=1), "machine", "HITLESS_HAPROXY")
+    old = tmp_path / "haproxy"
+    old.write_text("#!/bin/sh\necho 'HA-Proxy version 1.8.8 2018/04/19'\n")
+    old.chmod(0o755)
+    site.environ["HITLESS_HAPROXY"] = str(old)
+    refused(site.hitless("up", "--detach", exit_code=1), "machine", "1.8", "2.6")
+    assert not site.folders.remains()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(site: Site) -> None:
+    (site.folder / "a-file").write_text("")
+    ran = site.hitless("up", "--detach", "--data-dir", str(site.folder / "a-file"), exit_code=1)
+    refused(ran, "machine", "a-file")
+
+
+def test_verbs_without_an_engine_are_exit_5(site: Site) -> None:
+    for words in (["deploy"], ["rollback"], ["abort"], ["status"], ["releases"], ["events"], ["down"]):
+        refused(site.hitless(*words, exit_code=5), "engine_not_running")
+
+
+def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
+    read, write = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "hitless.cli.daemon",
+        "--data-dir",
+        str(running.folders.data),
+        "--ready-fd",
+        str(write),
+    ]
+    second = subprocess.run(command, pass_fds=(write,), capture_output=True, timeout=30, check=False)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert "another engine runs" in pipe.read()
+    assert second.returncode == 1
+    assert running.get("/fast")[0] == 200
+
+
+def test_of_two_deploys_at_once_the_newest_wins(running: Site) -> None:
+    running.edit("ready_timeout_s: 3", "ready_timeout_s: 60", "serverless.yml")
+    running.edit("import time\n", "import time\ntime.sleep(50)\n")
+    command = [sys.executable, "-m", "hitless", "deploy", "--json", "--service-dir", str(running.folder)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert first.stderr is not None
+    while "preparing" not in first.stderr.readline():
+        assert first.poll() is None
+    running.edit("time.sleep(50)\n", "")
+    assert running.hitless("deploy").document["outcome"] == "live"
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == 4
+    assert '"superseded"' in output
+    assert running.get("/fast")[2]["release"] == "3"
+
+
+def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
+    refused(running.hitless("deploy", "--strategy", "Sometimes", exit_code=2), "usage", "Sometimes", "AllAtOnce")
+    assert running.hitless("rollback", "99", exit_code=2).document["error"]["message"] == "dev has no release 99"
+    refused(running.hitless("deploy", "--stage", "qa", exit_code=2), "invalid_service", "qa", "dev")
+
+
+def test_doctor_finds_nothing_amiss_here_and_names_what_is(site: Site) -> None:
+    assert site.hitless("doctor").document["well"]
+    site.environ["HITLESS_HAPROXY"] = "/nowhere/haproxy"
+    ran = site.hitless("doctor", exit_code=1)
+    amiss = [check for check in ran.document["checks"] if not check["well"]]
+    assert [check["check"] for check in amiss] == ["HAProxy"]
+    assert amiss[0]["mend"]
