@@ -1,4 +1,4 @@
-"""The arrows of the architecture, made executable: who may import whom, no cycles, no import of our own inside a function."""
+"""The arrows of the architecture, made executable: who may import whom, no cycles, no lazy import of our own."""
 
 from __future__ import annotations
 
