@@ -49,7 +49,7 @@ def test_a_service_file_that_cannot_be_accepted_is_exit_2(
 
 
 def test_a_syntax_error_is_told_and_leaves_the_live_release(running: Site) -> None:
-    running.edit("def misbehave(event, context):", "def misbehave(event, context:")
+    running.edit("def note_run(event", "def note_run((event")
     ran = running.hitless("deploy", exit_code=None)
     assert ran.exit_code in (2, 3)
     assert "handlers" in ran.stderr

@@ -1,17 +1,20 @@
 """Handlers for tests: quick, slow, and badly behaved ones; no requirement, so that a build takes no time."""
 
+from __future__ import annotations
+
 import json
 import os
 import time
+from typing import Any
 
 RELEASE = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION")
 
 
-def answer(body, status=200):
+def answer(body: object, status: int = 200) -> dict[str, Any]:
     return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": json.dumps(body)}
 
 
-def note_run(event):
+def note_run(event: dict[str, Any]) -> None:
     """One line a run, so that a test can count how often a request was really handled."""
     path = os.environ.get("RUNS_FILE")
     mark = (event.get("headers") or {}).get("x-mark")
@@ -21,7 +24,7 @@ def note_run(event):
         os.close(descriptor)
 
 
-def api(event, context):
+def api(event: dict[str, Any], context: Any) -> dict[str, Any]:
     query = event.get("queryStringParameters") or {}
     match event["path"]:
         case "/slow":
@@ -35,7 +38,7 @@ def api(event, context):
             return answer({"release": RELEASE, "function_version": context.function_version})
 
 
-def misbehave(event, context):
+def misbehave(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
     match event["pathParameters"]["how"]:
         case "raise":
             raise ValueError("on purpose")
