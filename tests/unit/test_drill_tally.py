@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.tally import Tally, Timeline, percentiles_ms, slot_s
+from hitless.drill.tally import FAILED, Tally, Timeline, percentiles_ms, slot_s
 from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
 
 pytestmark = pytest.mark.unit
@@ -87,6 +87,13 @@ def test_answers_are_counted_by_release_and_by_the_last_thing_done_to_the_servic
     timeline.open("b", 3 * S)
     tally.add(record(3.5, release=1) + record(0.7, release=1))
     assert tally.answers == {(1, 0): 2, (2, 1): 2, (1, 2): 1}
+
+
+def test_a_slot_tells_failures_without_a_release_from_answers_without_one() -> None:
+    tally = fresh()
+    tally.add(record(0.1, release=0) + record(0.2, release=0, failure=Failure.TIMEOUT) + record(0.3, release=4))
+    tally.add_unsent(0, 2)
+    assert tally.slots[0].by_release == {0: 1, FAILED: 3, 4: 1}
 
 
 def test_a_slot_keeps_percentiles_and_no_latencies_once_no_more_can_come() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from hitless.drill.columns import Column, log_ticks, nice_ticks, time_step_s
+from hitless.drill.tally import FAILED
 from hitless.drill.wire import Failure
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1120, 64, 20, 28, 28
@@ -76,7 +77,7 @@ def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
             marks.append(_area(frame, columns, floor, roof, first, last, release, classes[release]))
         floor = roof
     return _plot(
-        frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands, strip=True), marks, "Requests a second by release"
+        frame, _grid(frame, ticks, "{:g}"), [], marks, _bands(frame, bands, strip=True), "Requests a second by release"
     )
 
 
@@ -93,7 +94,7 @@ def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     )
     marks = [_line(frame, columns, name, of) for name, of in series]
     marks += [_hover(frame, column) for column in columns if column.p50_ms is not None]
-    return _plot(frame, _grid(frame, ticks, "{:g} ms"), _bands(frame, bands), marks, "Latency over time")
+    return _plot(frame, _grid(frame, ticks, "{:g} ms"), _bands(frame, bands), marks, [], "Latency over time")
 
 
 def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
@@ -112,7 +113,7 @@ def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
                 f' height="{bottom - top:.1f}"><title>{_clock(column.at_s)}: {count} {kind}</title></rect>'
             )
             base += count
-    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, "Failed requests by kind")
+    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, [], "Failed requests by kind")
 
 
 def kind_class(kind: Failure) -> str:
@@ -121,9 +122,9 @@ def kind_class(kind: Failure) -> str:
 
 
 def release_classes(columns: Sequence[Column]) -> dict[int, str]:
-    """The colour of each release, by the order in which they came; 0 (no release named) is grey."""
-    seen = dict.fromkeys(release for column in columns for release in sorted(column.by_release) if release)
-    return {0: "none", **{release: f"c{place % COLOURS}" for place, release in enumerate(seen)}}
+    """The colour of each release, by the order in which they came; grey where none is named, red where it failed so."""
+    seen = dict.fromkeys(release for column in columns for release in sorted(column.by_release) if release > 0)
+    return {0: "none", FAILED: "lost", **{release: f"c{place % COLOURS}" for place, release in enumerate(seen)}}
 
 
 def _span_s(columns: Sequence[Column]) -> float:
@@ -158,12 +159,12 @@ def _area(
         left, right = frame.x(columns[index].at_s), frame.x(columns[index].at_s + columns[index].width_s)
         upper += [f"{left:.1f},{frame.y_of(roof[index]):.1f}", f"{right:.1f},{frame.y_of(roof[index]):.1f}"]
         lower += [f"{left:.1f},{frame.y_of(floor[index]):.1f}", f"{right:.1f},{frame.y_of(floor[index]):.1f}"]
-    name = f"release {release}" if release else "no release named"
+    name = {0: "no release named", FAILED: "failed"}.get(release, f"release {release}")
     area = f'<polygon class="{colour}" points="{" ".join(upper + lower[::-1])}"><title>{name}</title></polygon>'
     left, right = frame.x(columns[first].at_s), frame.x(columns[last].at_s + columns[last].width_s)
     middle = (first + last) // 2
     tall = frame.y_of(floor[middle]) - frame.y_of(roof[middle])
-    if release and right - left > 9 * len(str(release)) + 4 and tall > 16:
+    if release > 0 and right - left > 9 * len(str(release)) + 4 and tall > 16:
         y = (frame.y_of(floor[middle]) + frame.y_of(roof[middle])) / 2 + 4
         area += f'<text class="inside" x="{(left + right) / 2:.1f}" y="{y:.1f}">{release}</text>'
     return area
@@ -225,8 +226,10 @@ def _bands(frame: Frame, bands: Sequence[Band], *, strip: bool = False) -> list[
     return marks
 
 
-def _plot(frame: Frame, grid: Iterable[str], bands: Iterable[str], marks: Iterable[str], label: str) -> str:
-    inside = "\n".join([*grid, *marks, *bands])
+def _plot(
+    frame: Frame, grid: Iterable[str], under: Iterable[str], marks: Iterable[str], over: Iterable[str], label: str
+) -> str:
+    inside = "\n".join([*grid, *under, *marks, *over])
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="img" aria-label="{escape(label)}"'
         f' preserveAspectRatio="xMidYMid meet">\n{inside}\n</svg>'

@@ -18,6 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hitless.drill.wire import FAILURES, RECORD, Failure, Flag
 
 MICROSECONDS = 1_000_000
+FAILED = -1  # in the place of a release: failed, and no release named
 MAX_LATENCY_US = 120 * MICROSECONDS
 LAG_STEP_US = 50
 MAX_LAG_STEPS = 20 * MICROSECONDS // LAG_STEP_US
@@ -73,7 +74,7 @@ class Slot:
 
     requests: int = 0
     failed: int = 0
-    by_release: Counter[int] = field(default_factory=Counter)  # answered or failed, 0: no release named
+    by_release: Counter[int] = field(default_factory=Counter)  # 0: answered without naming one; or FAILED
     failures: Counter[Failure] = field(default_factory=Counter)
     steady_us: array[int] = field(default_factory=lambda: array("L"))
     releasing_us: array[int] = field(default_factory=lambda: array("L"))
@@ -135,7 +136,7 @@ class Tally:
             window = self._timeline.find(due, due + latency)
             self.requests += 1
             slot.requests += 1
-            slot.by_release[release] += 1
+            slot.by_release[release or (FAILED if failure else 0)] += 1
             if window is not None:
                 window.requests += 1
             if release:
@@ -165,7 +166,7 @@ class Tally:
             self.requests += 1
             slot = self._slot(due_us)
             slot.requests += 1
-            slot.by_release[0] += 1
+            slot.by_release[FAILED] += 1
             self._fail(Failure.NOT_SENT, due_us, 0, 0, -1, 0)
 
     def recent_p99_ms(self) -> float | None:
