@@ -48,7 +48,8 @@ class Target:
         return ["--python-version", f"3.{self.minor}", "--python-platform", tag]
 
     def __str__(self) -> str:
-        return f"{self.runtime} on {self.architecture}" + (f" ({self.host})" if self.host else "")
+        declared = f"{self.runtime} on {self.architecture}"
+        return f"this machine ({declared}, {self.host})" if self.host else declared
 
 
 @dataclass(frozen=True, slots=True)
