@@ -13,8 +13,8 @@ pytestmark = pytest.mark.unit
 
 SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
-SERVICES = {"rollout", "drill", "engine"}
-ADAPTERS = {"gateway", "workers", "store", "artifact"}
+SERVICES = {"rollout", "drill", "engine", "cloud"}
+ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
 BASE = {"errors", "clock", "hitless"}
 MODEL = {"service", *BASE}
 
@@ -30,6 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "rollout": {"rollout", "worker", *ADAPTERS, *MODEL},
     "engine": {"engine", "rollout", *ADAPTERS, *MODEL},
     "drill": {"drill", *ADAPTERS, *MODEL},
+    "aws": {"aws", *MODEL},
+    "cloud": {"cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "cli": {"cli", "api", "templates", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,

@@ -1,0 +1,105 @@
+"""What a change set would do, in plain words. Pure: reads CloudFormation's answers, calls nothing.
+
+A replacement is what matters most to a reader: it makes a new resource and deletes the old one, so what serves there
+stops serving. CloudFormation says so itself (`Replacement: True`); `Conditional` means that it will only know in the
+middle of the update, and is treated as a replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Action(StrEnum):
+    """What happens to a resource."""
+
+    ADD = "add"
+    CHANGE = "change"
+    REPLACE = "replace"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One resource of a change set. `reasons` are the properties that differ; `certain` is False where CloudFormation
+    decides on a replacement only while it updates.
+    """
+
+    action: Action
+    resource: str
+    kind: str
+    reasons: tuple[str, ...] = ()
+    certain: bool = True
+
+    @property
+    def replaces(self) -> bool:
+        return self.action is Action.REPLACE
+
+    def to_json(self) -> dict[str, Any]:
+        """The shape of the command line's contract, with `type` and `reasons` besides."""
+        return {
+            "action": self.action.value,
+            "resource": self.resource,
+            "type": self.kind,
+            "replaces": self.replaces,
+            "reasons": list(self.reasons),
+        }
+
+    def __str__(self) -> str:
+        word = {"add": "added", "change": "changed", "delete": "deleted"}.get(self.action, "REPLACED")
+        if not self.certain:
+            word = "perhaps REPLACED"
+        why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.resource} {word}{why}"
+
+
+NOT_SERVING = frozenset(
+    {
+        "AWS::ApiGateway::Deployment",
+        "AWS::CodeBuild::Project",
+        "AWS::EC2::FlowLog",
+        "AWS::IAM::Policy",
+        "AWS::Lambda::Version",
+        "AWS::SNS::Subscription",
+        "AWS::SNS::TopicPolicy",
+    }
+)
+"""Types whose replacement takes nothing away from a client: a new one stands before the old one goes."""
+
+
+def read_changes(answers: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
+    """The changes in the pages of `describe_change_set`, what is most dangerous first."""
+    found = [
+        _read(change["ResourceChange"])
+        for page in answers
+        for change in page.get("Changes", ())
+        if change.get("ResourceChange")
+    ]
+    order = [Action.REPLACE, Action.DELETE, Action.CHANGE, Action.ADD]
+    return tuple(sorted(found, key=lambda change: (order.index(change.action), change.resource)))
+
+
+def _read(change: Mapping[str, Any]) -> Change:
+    details = [detail.get("Target", {}) for detail in change.get("Details", ())]
+    reasons = {str(target.get("Name") or target.get("Attribute", "")) for target in details} - {""}
+    action, certain = Action.CHANGE, True
+    match change["Action"], change.get("Replacement", "False"):
+        case (("Add" | "Import"), _):
+            action = Action.ADD
+        case "Remove", _:
+            action = Action.DELETE
+        case _, "True":
+            action = Action.REPLACE
+        case _, "Conditional":
+            action, certain = Action.REPLACE, False
+        case "Dynamic", _:
+            action, certain = Action.REPLACE, False
+    return Change(action, change["LogicalResourceId"], change.get("ResourceType", ""), tuple(sorted(reasons)), certain)
+
+
+def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The changes that take something away from those whom the stack serves: replaced, or perhaps."""
+    return tuple(change for change in changes if change.replaces and change.kind not in NOT_SERVING)

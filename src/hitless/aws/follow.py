@@ -1,0 +1,168 @@
+"""Looking at stacks and following them to their end, whoever set them going: events told as they come, causes kept.
+
+A network error in mid-wait is not an end: the poll is repeated until the deadline, for CloudFormation goes on by
+itself. Nor is rest without any new event, at first: the API is eventually consistent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+from hitless.aws.session import error_code
+from hitless.aws.states import WELL, resting
+from hitless.errors import CloudError
+
+_Result = TypeVar("_Result")
+
+REPEAT = "mend the cause, then repeat the command: it continues from here"
+
+QUIET_POLLS = 3
+"""Polls without an event after which a resting stack is believed: nothing was begun."""
+
+_CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled", "The following resource(s) failed")
+"""Failures that only report another one."""
+
+
+class Time(Protocol):
+    """What following a stack needs of time; the module `time` is one."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack as it is. `parameters` hold no secret: CloudFormation masks NoEcho ones."""
+
+    name: str
+    id: str
+    status: str
+    reason: str
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    protected: bool
+
+
+class Follower:
+    """Reads stacks of one account and region through botocore's client; `say` gets one sentence a line."""
+
+    def __init__(
+        self,
+        cloudformation: Any,
+        *,
+        say: Callable[[str], None],
+        clock: Time = time,
+        poll_s: float = 3.0,
+        timeout_s: float = 3600.0,
+    ) -> None:
+        self._cf = cloudformation
+        self._say = say
+        self._time = clock
+        self._poll_s = poll_s
+        self._timeout_s = timeout_s
+
+    def find(self, name: str) -> Stack | None:
+        """The stack of that name or id, or None. A deleted one is None."""
+        try:
+            found = self._cf.describe_stacks(StackName=name)["Stacks"]
+        except ClientError as error:
+            if error_code(error) == "ValidationError" and "does not exist" in str(error):
+                return None
+            raise
+        return None if not found or found[0]["StackStatus"] == "DELETE_COMPLETE" else _stack(found[0])
+
+    def last_event(self, name: str) -> str | None:
+        """The id of the newest event: what `follow(since=…)` starts after. None where there is no stack."""
+        try:
+            events = self._cf.describe_stack_events(StackName=name)["StackEvents"]
+        except ClientError as error:
+            if error_code(error) == "ValidationError":
+                return None
+            raise
+        return str(events[0]["EventId"]) if events else None
+
+    def follow(self, name: str, *, since: str | None) -> Stack:
+        """Tell the events after the event id `since` until the stack rests. CloudError where it did not succeed."""
+        stack, causes = self.rest(name, since=since)
+        if stack is None:
+            raise CloudError(f"{name} was deleted by somebody else meanwhile", hint=REPEAT)
+        if stack.status not in WELL:
+            because = causes[0] if causes else stack.reason or "CloudFormation gives no reason"
+            raise CloudError(
+                f"{stack.name} ended as {stack.status}: {because}", hint=REPEAT, details={"causes": causes}
+            )
+        return stack
+
+    def rest(self, name: str, *, since: str | None) -> tuple[Stack | None, list[str]]:
+        """Wait until the stack rests or is gone; with it the failures on the way, the first cause first."""
+        seen, causes, quiet_polls = since, list[str](), 0
+
+        def rests() -> tuple[Stack | None, list[str]] | None:
+            nonlocal seen, quiet_polls
+            stack = self.find(name)
+            for event in self._events(name, since=seen) if stack else ():
+                seen = str(event["EventId"])
+                causes.extend(self._tell(event))
+            if stack is None:
+                return stack, causes
+            quiet_polls = 0 if seen != since or not resting(stack.status) else quiet_polls + 1
+            settled = resting(stack.status) and (seen != since or quiet_polls > QUIET_POLLS)
+            return (stack, causes) if settled else None
+
+        return self.wait(rests, f"{name} still works")
+
+    def wait(self, ready: Callable[[], _Result | None], late: str) -> _Result:
+        """Poll until `ready` gives something, over a cut network too. CloudError `late` after the time-out."""
+        deadline = self._time.monotonic() + self._timeout_s
+        while True:
+            try:
+                if (result := ready()) is not None:
+                    return result
+            except (ConnectionError, HTTPClientError) as error:
+                self._say(f"  AWS cannot be reached ({type(error).__name__}); trying again")
+                if self._time.monotonic() > deadline:
+                    raise
+            if self._time.monotonic() > deadline:
+                raise CloudError(f"{late} after {self._timeout_s:.0f} s", hint=REPEAT)
+            self._time.sleep(self._poll_s)
+
+    def _events(self, name: str, *, since: str | None) -> list[Mapping[str, Any]]:
+        """Events after `since`, the oldest first. Reads no further back than `since`."""
+        fresh: list[Mapping[str, Any]] = []
+        for page in self._cf.get_paginator("describe_stack_events").paginate(StackName=name):
+            for event in page["StackEvents"]:
+                if event["EventId"] == since:
+                    return fresh[::-1]
+                fresh.append(event)
+        return fresh[::-1]
+
+    def _tell(self, event: Mapping[str, Any]) -> list[str]:
+        """Say what a person wants to know of an event; the failures in it."""
+        status, reason = str(event["ResourceStatus"]), str(event.get("ResourceStatusReason", ""))
+        what = f"{event['LogicalResourceId']}: {reason}" if reason else str(event["LogicalResourceId"])
+        if not status.endswith("_FAILED"):
+            if status.endswith("_COMPLETE"):
+                self._say(f"  {event['LogicalResourceId']} {status.lower().replace('_', ' ')}")
+            return []
+        self._say(f"  {event['LogicalResourceId']} {status.lower().replace('_', ' ')}: {reason}")
+        return [] if reason.startswith(_CONSEQUENCES) else [what]
+
+
+def _stack(found: Mapping[str, Any]) -> Stack:
+    return Stack(
+        name=found["StackName"],
+        id=found.get("StackId", found["StackName"]),
+        status=found["StackStatus"],
+        reason=found.get("StackStatusReason", ""),
+        outputs={each["OutputKey"]: each.get("OutputValue", "") for each in found.get("Outputs", ())},
+        parameters={each["ParameterKey"]: each.get("ParameterValue", "") for each in found.get("Parameters", ())},
+        tags={each["Key"]: each["Value"] for each in found.get("Tags", ())},
+        protected=bool(found.get("EnableTerminationProtection", False)),
+    )

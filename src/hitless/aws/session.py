@@ -1,0 +1,162 @@
+"""Who we are on AWS, and where: credentials, region, account, and botocore's errors as sentences with a hint.
+
+botocore finds the credentials (environment, profile, SSO, instance role); this module never reads, keeps or prints one.
+Retries are botocore's `standard` mode, so a throttled call is repeated with back-off before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+from hitless.errors import CloudError, HitlessError, MachineError, UsageError
+
+CREDENTIALS_HINT = "sign in with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_INVALID = {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "AuthFailure",
+    "IncompleteSignature",
+}
+_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Forbidden", "403"}
+_THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The account and the principal that the credentials belong to."""
+
+    account: str
+    arn: str
+
+    @property
+    def partition(self) -> str:
+        return self.arn.split(":")[1] or "aws"
+
+
+class Aws:
+    """Clients of one region, made once each. Any use may raise botocore's errors: wrap it in `aws_errors`."""
+
+    def __init__(self, region: str, *, session: Any = None) -> None:
+        self.region = region
+        self._session = session or boto3.Session(region_name=region)
+        self._clients: dict[str, Any] = {}
+        self._config = Config(
+            retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, user_agent_extra="hitless"
+        )
+
+    def client(self, service: str) -> Any:
+        """botocore's client of that service, in the stage's region."""
+        if service not in self._clients:
+            self._clients[service] = self._session.client(service, region_name=self.region, config=self._config)
+        return self._clients[service]
+
+    def identity(self) -> Identity:
+        """Whose credentials these are; the cheapest call that proves them."""
+        answer = self.client("sts").get_caller_identity()
+        return Identity(answer["Account"], answer["Arn"])
+
+
+def connect(region: str) -> Aws:
+    """A session whose credentials and region were proved. Raises UsageError or MachineError that says what is amiss."""
+    with aws_errors():
+        known = {
+            name for partition in _partitions() for name in boto3.Session().get_available_regions("ec2", partition)
+        }
+        if region not in known:
+            raise UsageError(
+                f"{region} is not a region that AWS offers", hint="set provider.region in serverless.yml, or --region"
+            )
+        aws = Aws(region)
+        aws.identity()
+        return aws
+
+
+def _regions() -> set[str]:
+    session = boto3.Session()
+    return {
+        str(region)
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("ec2", partition)
+    }
+
+
+@contextmanager
+def aws_errors() -> Iterator[None]:
+    """botocore's errors become ours: MachineError (credentials, network), UsageError (region, profile), CloudError."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error) from error
+
+
+def error_code(error: BaseException) -> str:
+    """AWS's own code of a ClientError (`ValidationError`, `AccessDenied`, …); empty for any other error."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def explain(error: BotoCoreError | ClientError) -> HitlessError:
+    """The error as a sentence and what mends it."""
+    if isinstance(error, ClientError):
+        return _explain_answer(error)
+    match error:
+        case NoCredentialsError() | PartialCredentialsError():
+            return MachineError("no AWS credentials were found", hint=CREDENTIALS_HINT)
+        case SSOTokenLoadError() | UnauthorizedSSOTokenError() | TokenRetrievalError():
+            return MachineError("the AWS sign-in has expired", hint="sign in again with `aws sso login`")
+        case ProfileNotFound():
+            return UsageError(str(error), hint="set AWS_PROFILE to a profile of ~/.aws/config, or unset it")
+        case NoRegionError() | InvalidRegionError():
+            return UsageError("no valid AWS region is set", hint="set provider.region in serverless.yml")
+        case EndpointConnectionError() | ConnectTimeoutError() | ReadTimeoutError():
+            return MachineError(
+                f"AWS cannot be reached: {error}",
+                hint="check the network, provider.region and AWS_ENDPOINT_URL; then repeat the command: it continues",
+            )
+        case _:
+            return CloudError(str(error), hint="repeat the command: it continues where it stopped")
+
+
+def _explain_answer(error: ClientError) -> HitlessError:
+    code = error_code(error)
+    said = str(error.response.get("Error", {}).get("Message", "")) or code
+    doing = f"{error.operation_name}: {said}"
+    details = {"code": code, "operation": error.operation_name}
+    if code in _EXPIRED:
+        return MachineError("the AWS credentials have expired", hint=CREDENTIALS_HINT, details=details)
+    if code in _INVALID:
+        return MachineError(f"AWS does not accept the credentials ({code})", hint=CREDENTIALS_HINT, details=details)
+    if code in _DENIED:
+        hint = "`hitless aws plan` lists the missing permissions; use a principal that has them"
+        return CloudError(f"AWS denies {doing}", hint=hint, details=details)
+    if code in _THROTTLED:
+        hint = "repeat the command in a minute: it continues where it stopped"
+        return CloudError(f"AWS throttles {doing}", hint=hint, details=details)
+    if code == "OptInRequired":
+        hint = "enable the region in the account's settings, or set another provider.region"
+        return UsageError(f"the account has not enabled this region ({doing})", hint=hint, details=details)
+    return CloudError(doing, hint="repeat the command once the cause is mended: it continues", details=details)

@@ -1,0 +1,255 @@
+"""CloudFormation stacks by change sets: shown in words before anything happens, followed to their end, finished by the
+next run where one was interrupted.
+
+Invariants: no stack is touched that does not carry our tags; a replacement of what serves needs `force`; a stack that
+never came up is deleted and made anew, one that serves never is. docs/decisions/aws-orchestration.md says why this is
+not sceptre. botocore's errors leave this module as they are: callers are inside `aws_errors`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.changes import Change, harmful, read_changes
+from hitless.aws.follow import REPEAT, Follower, Stack
+from hitless.aws.session import error_code
+from hitless.aws.states import Step, next_step
+from hitless.errors import CloudError, ConflictError
+
+SERVICE_TAG = "hitless:service"
+STAGE_TAG = "hitless:stage"
+
+MAX_TEMPLATE_BYTES = 51_200
+"""CloudFormation's bound on a template in the call itself; a bigger one comes from a bucket."""
+
+_EMPTY = ("didn't contain changes", "No updates are to be performed")
+"""What CloudFormation says of a change set that changes nothing: it has no error code of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackSpec:
+    """A stack as it should be. `template` is its JSON, or with `template_url` where it lies. A parameter of None keeps
+    the value that the stack has. `policy` is the stack policy's document, put in place before each update.
+    """
+
+    name: str
+    template: str
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str | None] = field(default_factory=dict)
+    protected: bool = False
+    policy: Mapping[str, Any] | None = None
+    role_arn: str | None = None
+    template_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """A change set that is ready. `id` is empty where nothing changes; `creates` is a stack's first."""
+
+    stack: str
+    id: str
+    creates: bool
+    changes: tuple[Change, ...]
+
+
+class Stacks(Follower):
+    """The stacks of one account and region: what `Follower` sees, and what changes them."""
+
+    def deploy(self, spec: StackSpec, *, force: bool = False) -> Stack:
+        """Make the stack as `spec` says and return it; nothing happens where it is so already.
+
+        ConflictError: someone else's stack, or a replacement of what serves without `force`. CloudError: it failed.
+        """
+        prepared = self.prepare(spec)
+        if prepared.id:
+            self.show(prepared)
+            self.refuse_harm(prepared, force=force)
+            self.execute(spec, prepared)
+        else:
+            self._say(f"{spec.name}: nothing to change")
+        return self._protect(spec)
+
+    def prepare(self, spec: StackSpec) -> ChangeSet:
+        """Bring the stack to where it can be changed, and make the change set; the stack itself is not changed yet."""
+        if not spec.template_url and (size := len(spec.template.encode())) > MAX_TEMPLATE_BYTES:
+            raise CloudError(
+                f"{spec.name}: the template has {size} bytes, over {MAX_TEMPLATE_BYTES}", hint="give a template_url"
+            )
+        creates = self.settle(spec.name, spec.tags)
+        made = self._cf.create_change_set(
+            StackName=spec.name,
+            ChangeSetName=f"hitless-{secrets.token_hex(6)}",
+            ChangeSetType="CREATE" if creates else "UPDATE",
+            Parameters=_parameters(spec, {} if creates else self.get(spec.name).parameters),
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+            Tags=[{"Key": key, "Value": value} for key, value in sorted(spec.tags.items())],
+            **({"TemplateURL": spec.template_url} if spec.template_url else {"TemplateBody": spec.template}),
+            **({"RoleARN": spec.role_arn} if spec.role_arn else {}),
+        )
+        return self._read(spec.name, made["Id"], creates=creates)
+
+    def show(self, prepared: ChangeSet) -> None:
+        """Say what the change set would do, one change a line; of a new stack only how much it holds."""
+        count = f"{len(prepared.changes)} {'resource' if len(prepared.changes) == 1 else 'resources'}"
+        if prepared.creates:
+            self._say(f"{prepared.stack}: a new stack of {count}")
+            return
+        self._say(f"{prepared.stack}: {count} to change")
+        for change in prepared.changes:
+            self._say(f"  {change}")
+
+    def refuse_harm(self, prepared: ChangeSet, *, force: bool) -> None:
+        """ConflictError where the change set replaces what serves, unless forced; the change set is then dropped."""
+        if force or not (harm := harmful(prepared.changes)):
+            return
+        self.drop(prepared)
+        raise ConflictError(
+            f"{prepared.stack}: {'; '.join(map(str, harm))}: what serves there would stop serving",
+            hint="take the setting back, or repeat with --force if that may be so",
+            details={"changes": [change.to_json() for change in harm]},
+        )
+
+    def drop(self, prepared: ChangeSet) -> None:
+        """Forget a change set; of a stack that is not made yet, its empty shell as well."""
+        if prepared.id:
+            self._cf.delete_change_set(ChangeSetName=prepared.id, StackName=prepared.stack)
+        if prepared.creates and (stack := self.find(prepared.stack)) and stack.status == "REVIEW_IN_PROGRESS":
+            self._cf.delete_stack(StackName=stack.id)
+
+    def execute(self, spec: StackSpec, prepared: ChangeSet) -> Stack:
+        """Carry the change set out and follow it to its end. CloudError with the first cause where it failed."""
+        if spec.policy is not None and not prepared.creates:
+            self.set_policy(spec.name, spec.policy)
+        seen = self.last_event(spec.name)
+        self._cf.execute_change_set(ChangeSetName=prepared.id, StackName=spec.name)
+        stack = self.follow(spec.name, since=seen)
+        if spec.policy is not None and prepared.creates:
+            self.set_policy(spec.name, spec.policy)
+        return stack
+
+    def delete(self, name: str, *, tags: Mapping[str, str], role_arn: str | None = None) -> bool:
+        """Delete the stack and wait until it is gone; False where there was none.
+
+        Lifts termination protection: the caller has asked the person. CloudError names what could not be deleted.
+        """
+        stack = self.find(name)
+        if stack is None:
+            return False
+        _refuse_foreign(stack, tags)
+        self.rest(stack.id, since=self.last_event(stack.id))
+        if stack.protected:
+            self._cf.update_termination_protection(StackName=name, EnableTerminationProtection=False)
+        seen = self.last_event(stack.id)
+        self._cf.delete_stack(StackName=stack.id, **({"RoleARN": role_arn} if role_arn else {}))
+        left, causes = self.rest(stack.id, since=seen)
+        if left is not None:
+            because = "; ".join(causes) or left.reason or "CloudFormation gives no reason"
+            raise CloudError(f"{name} could not be deleted: {because}", hint=REPEAT, details={"causes": causes})
+        return True
+
+    def settle(self, name: str, tags: Mapping[str, str]) -> bool:
+        """Bring a stack to rest where a change set can be made; True where one must create it.
+
+        Awaits what is under way, continues a stuck roll-back, deletes what never came up.
+        """
+        for _ in range(8):
+            stack = self.find(name)
+            if stack is not None:
+                _refuse_foreign(stack, tags)
+            match next_step(stack.status if stack else None):
+                case Step.CREATE:
+                    return True
+                case Step.UPDATE:
+                    return False
+                case Step.AWAIT:
+                    self._say(f"{name} is at work ({stack.status if stack else ''}): waiting for its end")
+                    self.rest(name, since=self.last_event(name))
+                case Step.RECREATE:
+                    self._say(f"{name} is {stack.status if stack else ''}: it is deleted and made anew")
+                    self.delete(name, tags=tags)
+                case Step.CONTINUE_ROLLBACK:
+                    self._say(f"{name}: its roll-back got stuck and is continued")
+                    seen = self.last_event(name)
+                    self._cf.continue_update_rollback(StackName=name)
+                    self.rest(name, since=seen)
+                case Step.ROLL_BACK:
+                    self._say(f"{name}: its failed update is rolled back")
+                    seen = self.last_event(name)
+                    self._cf.rollback_stack(StackName=name)
+                    self.rest(name, since=seen)
+        raise CloudError(
+            f"{name} does not come to rest",
+            hint=f"`aws cloudformation describe-stack-events --stack-name {name}` names the cause; mend it, then repeat",
+        )
+
+    def get(self, name: str) -> Stack:
+        """The stack; CloudError where there is none."""
+        if (stack := self.find(name)) is None:
+            raise CloudError(f"there is no stack {name}", hint="`hitless aws bootstrap` makes core and pipeline")
+        return stack
+
+    def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
+        """Put the stack policy in place."""
+        self._cf.set_stack_policy(StackName=name, StackPolicyBody=json.dumps(policy, sort_keys=True))
+
+    def resources(self, name: str) -> dict[str, tuple[str, str]]:
+        """Logical id → (type, physical id) of what the stack holds."""
+        pages = self._cf.get_paginator("list_stack_resources").paginate(StackName=name)
+        return {
+            each["LogicalResourceId"]: (each["ResourceType"], each.get("PhysicalResourceId", ""))
+            for page in pages
+            for each in page["StackResourceSummaries"]
+            if each["ResourceStatus"] != "DELETE_COMPLETE"
+        }
+
+    def _read(self, stack: str, change_set: str, *, creates: bool) -> ChangeSet:
+        def made() -> tuple[str, str] | None:
+            answer = self._cf.describe_change_set(ChangeSetName=change_set, StackName=stack)
+            status = str(answer["Status"])
+            return (status, str(answer.get("StatusReason", ""))) if status in ("CREATE_COMPLETE", "FAILED") else None
+
+        status, reason = self.wait(made, f"{stack}: CloudFormation still computes the change set")
+        if status == "FAILED":
+            self.drop(ChangeSet(stack, change_set, creates, ()))
+            if any(words in reason for words in _EMPTY):
+                return ChangeSet(stack, "", creates, ())
+            raise CloudError(f"{stack}: CloudFormation refuses the change set: {reason}", hint=REPEAT)
+        pages = self._cf.get_paginator("describe_change_set").paginate(ChangeSetName=change_set, StackName=stack)
+        return ChangeSet(stack, change_set, creates, read_changes(pages))
+
+    def _protect(self, spec: StackSpec) -> Stack:
+        stack = self.get(spec.name)
+        if stack.protected == spec.protected:
+            return stack
+        try:
+            self._cf.update_termination_protection(StackName=spec.name, EnableTerminationProtection=spec.protected)
+        except ClientError as error:
+            if error_code(error) not in ("InvalidAction", "NotImplemented", "UnknownOperation"):
+                raise
+        return self.get(spec.name)
+
+
+def _parameters(spec: StackSpec, present: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Parameters as the call wants them. What keeps its value is left out where there is none: the default holds."""
+    return [
+        {"ParameterKey": key, "ParameterValue": value}
+        if value is not None
+        else {"ParameterKey": key, "UsePreviousValue": True}
+        for key, value in sorted(spec.parameters.items())
+        if value is not None or key in present
+    ]
+
+
+def _refuse_foreign(stack: Stack, tags: Mapping[str, str]) -> None:
+    for key in (SERVICE_TAG, STAGE_TAG):
+        if stack.tags.get(key) != tags.get(key):
+            raise ConflictError(
+                f"the stack {stack.name} is not this service's: its tag {key} is {stack.tags.get(key) or 'missing'}",
+                hint="rename the service or the stage, or delete that stack if it is nobody's",
+            )

@@ -1,0 +1,71 @@
+"""CloudFormation templates: YAML with short tags → plain data, and JSON that is the same bytes each time.
+
+Templates are ours and shipped with the package; still only CloudFormation's own tags are understood, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Template = dict[str, Any]
+
+FOLDER = Path(__file__).resolve().parent.parent / "templates" / "cloudformation"
+
+_FULL_NAMES = {"Ref": "Ref", "Condition": "Condition"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as CloudFormation reads it: short tags, and timestamps (`2012-10-17`) as text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    name = _FULL_NAMES.get(suffix, f"Fn::{suffix}")
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = str(value).split(".", 1)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {name: value}
+
+
+_Loader.add_multi_constructor("!", _tagged)
+
+
+def load_template(name: str) -> Template:
+    """The template of that name that comes with the package: `core`, `pipeline`."""
+    return parse_template((FOLDER / f"{name}.yml").read_text())
+
+
+def parse_template(text: str) -> Template:
+    """YAML (or JSON) of a template, short tags written out. ValueError where it is no template."""
+    loader = _Loader(text)
+    try:
+        template = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise ValueError(f"not a template: {error}") from error
+    finally:
+        loader.dispose()
+    if not isinstance(template, dict) or "Resources" not in template:
+        raise ValueError("not a template: it has no Resources")
+    return template
+
+
+def dump_template(template: Template, *, indent: int | None = None) -> str:
+    """Its JSON: the same bytes for the same template. Compact unless `indent` is given."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(template, indent=indent, separators=separators, ensure_ascii=False)
