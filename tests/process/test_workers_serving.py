@@ -81,10 +81,9 @@ def test_answers_carry_release_and_request_id_and_keep_alive_holds() -> None:
             assert response.getheader("content-type") == "application/json"
             response.read()
         connection.close()
-        eventually(lambda: pool.stats().by_class[2] == 3)
         stats = pool.stats()
         assert (stats.requests, stats.errors, stats.latency.count) == (3, 0, 3)
-        assert not stats.workers[0].busy
+        eventually(lambda: not pool.stats().workers[0].busy)
 
     in_a_nest(scenario)
 
@@ -114,7 +113,6 @@ def test_a_handler_that_fails_gives_502_at_once_and_its_worker_lives_on() -> Non
             assert (target, answer.status, answer.json) == (target, 502, {"message": "Internal server error"})
             assert "set-cookie" not in answer.headers
         assert (await asyncio.to_thread(ask, path)).body == b"fine"
-        eventually(lambda: pool.stats().by_class[2] == 1)
         stats = pool.stats()
         assert (stats.errors, stats.by_class[5], stats.failed, stats.workers[0].pid) == (7, 7, 7, pid)
         log = nest.log()

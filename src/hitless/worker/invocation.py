@@ -1,7 +1,8 @@
 """One worker's calls of its handler: guard, event, context, answer, log lines and counts of each request.
 
 Order matters: the id stands in the stats page before the handler is called, and the slot is busy until the answer has
-been handed to the kernel, so that a death in between is known to have cost this request.
+been handed to the kernel, so that a death in between is known to have cost this request. Whoever has an answer finds it
+counted.
 """
 
 from __future__ import annotations
@@ -83,16 +84,16 @@ class Invoker:
         if event is None:
             send(gateway_error(403, "Missing Authentication Token", extra, head_only=head))
         elif self._guard.refuses(entry, request):
-            send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
             fields[Field.REFUSED] += 1
             self._count(502, began_ns)
+            send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
         else:
             self._page.write_id(self._slot, entry)
             fields[Field.START_LOGGED] = 0
             fields[Field.BUSY_SINCE] = began_ns
             status, answer = self._run(event, request_id, began_ns, head, extra)
-            send(answer)
             took_ns = self._count(status, began_ns)
+            send(answer)
             fields[Field.BUSY_SINCE] = 0
             self._report(request_id, took_ns)
 
