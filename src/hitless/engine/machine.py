@@ -23,6 +23,7 @@ from hitless.workers.events import PoolEvent
 from hitless.workers.pool import Pool
 
 SHUTDOWN_DRAIN_S = 30.0
+HEALER_PAUSE_S = 1.0
 
 
 class Fleet(Protocol):
@@ -95,10 +96,19 @@ class Machine:
         self._engine.say("the engine has started" + (f" and adopted {found} pools that were running" if found else ""))
         await recover(self._engine)
         self._healers = [
-            asyncio.create_task(heal_workers(self._engine, self._fleet)),
-            asyncio.create_task(tell_gateway(self._engine, self._gateway)),
-            asyncio.create_task(adapt_depth(self._engine, self._clock)),
+            asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
+            asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
+            asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
         ]
+
+    async def _keep_going(self, healer: Callable[[], Awaitable[None]]) -> None:
+        """A healer that stumbles says so and begins again: nothing else would look after its part."""
+        while True:
+            try:
+                await healer()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next event must still be heard
+                self._engine.say(f"a healer stumbled and goes on: {type(error).__name__}: {error}")
+                await self._clock.sleep(HEALER_PAUSE_S)
 
     def status(self) -> dict[str, Any]:
         """The contract's `status` document."""

@@ -167,7 +167,10 @@ class ReleasePools:
 
     async def set_depth(self, row: PoolRow, depth: int) -> None:
         """Hand the pool's workers that many requests at a time from now on."""
-        timeout_ms = server_timeout_ms(self.living[row.key].spec.timeout_s, depth)
+        pool = self.living.get(row.key)
+        if pool is None:
+            return
+        timeout_ms = server_timeout_ms(pool.spec.timeout_s, depth)
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
