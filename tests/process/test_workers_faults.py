@@ -415,6 +415,8 @@ def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
 def test_a_pids_next_owner_is_not_signalled() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)  # the second worker lives: there is something to end
+        ready = time.monotonic()  # start times are told in hundredths of a second: the sleeper's must differ
+        await asyncio.to_thread(eventually, lambda: time.monotonic() - ready > 0.05)
         sleeper = await asyncio.create_subprocess_exec("sleep", "300")
         kill(pool.zygote_pid)
         await nest.event(PoolEventKind.ZYGOTE_DIED)
