@@ -68,17 +68,7 @@ def register(app: typer.Typer) -> None:
         count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
         by_engine = target is None or count > 0 or bool(broken)
         service = _service(ctx, needed=by_engine)
-        shipper = (
-            CommandShipper(
-                service_dir=ctx.service_dir,
-                data_dir=ctx.data_dir,
-                stage=ctx.stage,
-                strategy=strategy,
-                read_status=lambda: dict(client_of(ctx).call("GET", "/status")),
-            )
-            if by_engine
-            else None
-        )
+        shipper = _shipper(ctx, strategy) if by_engine else None
         plan = DrillPlan(
             stage=ctx.stage,
             rate_per_s=rate,
@@ -99,6 +89,16 @@ def register(app: typer.Typer) -> None:
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
+
+
+def _shipper(ctx: Context, strategy: str | None) -> CommandShipper:
+    return CommandShipper(
+        service_dir=ctx.service_dir,
+        data_dir=ctx.data_dir,
+        stage=ctx.stage,
+        strategy=strategy,
+        read_status=lambda: dict(client_of(ctx).call("GET", "/status")),
+    )
 
 
 async def _run(
