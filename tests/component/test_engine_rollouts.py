@@ -42,7 +42,7 @@ class Bench:
             stages=("dev", "prod"),
             store=self.store,
             pools=release_pools,
-            retention=Retention(self.store, self.artifacts, folder / "logs"),
+            retention=Retention(self.store, self.artifacts, folder / "logs", self.clock),
             clock=self.clock,
         )
 
@@ -370,8 +370,15 @@ def test_old_releases_are_forgotten_but_never_those_that_rollback_needs(tmp_path
     async def story(bench: Bench) -> None:
         for number in range(1, 26):
             await bench.deploy(digest=f"sha256:{number}")
+        assert len(bench.store.releases("dev")) == 25, "what shipped within the hour is kept"
+        await bench.clock.sleep(7200)
+        await bench.deploy(digest="sha256:26")
         kept = [row.release for row in bench.store.releases("dev")]
-        assert kept == list(range(6, 26))
+        assert kept == list(range(7, 27))
         assert bench.artifacts.pruned[-1] == {f"sha256:{number}" for number in kept}
+        await bench.clock.sleep(7200)
+        await bench.end(await bench.engine.rollback("dev", 7))
+        await bench.deploy(digest="sha256:27")
+        assert bench.store.releases("dev")[0].release == 7, "it was live a moment ago"
 
     run(tmp_path, story)

@@ -33,7 +33,7 @@ def build_machine(
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
     artifacts = ArtifactStore(folders.artifacts)
     pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
-    retention = Retention(store, artifacts, folders.logs)
+    retention = Retention(store, artifacts, folders.logs, clock)
     engine = Engine(service=settings.service, stages=stages, store=store, pools=pools, retention=retention, clock=clock)
 
     def bind() -> Mapping[str, socket.socket]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from hitless.clock import Clock, timestamp
 from hitless.store.store import ReleaseRow, Store
 
 RELEASES_KEPT = 20
+RECENT = timedelta(hours=1)
+"""Whatever a rollout of the last hour shipped or replaced is kept: somebody may be about to roll back to it."""
 
 
 class Artifacts(Protocol):
@@ -32,16 +36,19 @@ def surplus(releases: Iterable[ReleaseRow], needed: set[int], *, kept: int = REL
 class Retention:
     """Forgets old releases of a stage, then the artifacts and logs that nothing names any more."""
 
-    def __init__(self, store: Store, artifacts: Artifacts, logs: Path) -> None:
-        self._store, self._artifacts, self._logs = store, artifacts, logs
+    def __init__(self, store: Store, artifacts: Artifacts, logs: Path, clock: Clock) -> None:
+        self._store, self._artifacts, self._logs, self._clock = store, artifacts, logs, clock
 
     async def apply(self, stage: str) -> list[int]:
         """The numbers of the releases that were forgotten."""
         needed = {row.release for row in self._store.pools(stage)}
         if live := self._store.live(stage):
             needed.add(live[0])
-        if rollouts := self._store.rollouts(stage, limit=1):
-            needed |= {rollouts[0].release, rollouts[0].previous_release or 0}
+        since = timestamp(self._clock.now() - RECENT)
+        for index, rollout in enumerate(self._store.rollouts(stage)):
+            if index and rollout.started_at < since:
+                break
+            needed |= {rollout.release, rollout.previous_release or rollout.release}
         gone = surplus(self._store.releases(stage), needed)
         for number in gone:
             self._store.forget_release(stage, number)
