@@ -1,0 +1,94 @@
+"""The fixtures of the AWS tests: one ministack behind one front for the session, as new for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.aws.front.emulators import Emulator, clean_environ, start_ministack, start_moto
+from tests.aws.front.front import Front, api_url
+from tests.support import free_port
+
+
+@dataclass(frozen=True)
+class EmulatedAws:
+    """AWS as a test sees it. `environ` is for subprocesses; `client` for looks that are recorded as the test's own."""
+
+    front: Front
+    emulator: Emulator
+    environ: dict[str, str]
+    region: str = "us-east-1"
+
+    @property
+    def url(self) -> str:
+        return self.front.url
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """A boto3 client past the front: what a test looks at is not recorded, and templates pass unchanged."""
+        return self.front.backend.client(service, region or self.region)
+
+    def session_client(self, service: str, region: str | None = None) -> Any:
+        """A boto3 client through the front, as the product's calls go."""
+        return boto3.session.Session().client(
+            service,
+            region_name=region or self.region,
+            endpoint_url=self.front.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def api_url(self, api_id: str, stage: str) -> str:
+        return api_url(self.front.url, api_id, stage)
+
+
+@pytest.fixture(scope="session")
+def emulated_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
+    """Started once: ministack takes seconds to come up."""
+    folder = tmp_path_factory.mktemp("emulators")
+    front_port = free_port()
+    port = free_port()
+    emulator = start_ministack(port, folder, front_url=f"http://127.0.0.1:{front_port}")
+    try:
+        with Front(front_port, emulator.url) as front:
+            yield EmulatedAws(front, emulator, aws_environ(front.url))
+    finally:
+        emulator.stop()
+
+
+def aws_environ(url: str) -> dict[str, str]:
+    """An environment in which botocore and osls find the front and nothing else of AWS."""
+    return clean_environ() | {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "SLS_TELEMETRY_DISABLED": "1",
+        "SLS_NOTIFICATIONS_MODE": "off",
+    }
+
+
+@pytest.fixture
+def aws(emulated_aws: EmulatedAws) -> EmulatedAws:
+    """Emulated AWS with nothing in it."""
+    emulated_aws.front.reset()
+    emulated_aws.emulator.reset()
+    return emulated_aws
+
+
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The second emulator, for what ministack refuses: NAT gateways, addresses, flow logs."""
+    emulator: Emulator = start_moto(free_port(), Path(tmp_path_factory.mktemp("moto")))
+    try:
+        yield emulator.url
+    finally:
+        emulator.stop()

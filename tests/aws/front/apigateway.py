@@ -1,0 +1,315 @@
+"""API requests through the front: API Gateway's data plane, with the split by alias weight that ministack lacks.
+
+As on AWS, and unlike the emulator:
+* what a stage serves is the API as its deployment froze it, not the resources as they are edited: a stage is read anew
+  only when it names another deployment;
+* an integration on an alias goes to one of two versions by `RoutingConfig.AdditionalVersionWeights`;
+* without a resource policy on that very alias for apigateway.amazonaws.com the answer is 500;
+* `AWS/Lambda` has Invocations and Errors by (FunctionName, Resource) and (FunctionName, Resource, ExecutedVersion);
+  Errors counts what the runtime failed, not a 5xx that the handler returned
+  (docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, quote, unquote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tests.aws.front.backend import Backend
+from tests.aws.front.calls import ACCOUNT
+
+_FRESH_S: Final = 0.1
+_PUBLISH_S: Final = 0.5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a deployed API: path segments, HTTP method or ANY, the integration's function, alias or version."""
+
+    resource: str
+    segments: tuple[str, ...]
+    verb: str
+    function: str
+    qualifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedStage:
+    """A stage as its deployment froze it."""
+
+    region: str
+    deployment: str
+    methods: tuple[Method, ...]
+
+    def match(self, verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
+        """The most specific method: a literal segment before {param} before {proxy+}; a verb of its own before ANY."""
+        wanted = [unquote(part) for part in path.split("/") if part]
+        found = [
+            (rank, method, parameters)
+            for method in self.methods
+            if method.verb in (verb, "ANY") and (fits := _fits(method.segments, wanted)) is not None
+            for rank, parameters in [((fits[0], method.verb == "ANY"), fits[1])]
+        ]
+        if not found:
+            return None
+        _, method, parameters = min(found, key=lambda item: item[0])
+        return method, parameters
+
+
+def _fits(segments: tuple[str, ...], wanted: list[str]) -> tuple[tuple[int, ...], dict[str, str]] | None:
+    rank: list[int] = []
+    parameters: dict[str, str] = {}
+    for index, segment in enumerate(segments):
+        if segment.endswith("+}"):
+            if index >= len(wanted):
+                return None
+            return (*rank, 2), parameters | {segment[1:-2]: "/".join(wanted[index:])}
+        if index >= len(wanted):
+            return None
+        if segment.startswith("{"):
+            parameters[segment[1:-1]] = wanted[index]
+            rank.append(1)
+        elif segment == wanted[index]:
+            rank.append(0)
+        else:
+            return None
+    return (tuple(rank), parameters) if len(segments) == len(wanted) else None
+
+
+@dataclass
+class _Cached:
+    value: Any = None
+    read_at: float = -1e9
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ApiRequests:
+    """Serves `/restapis/{api}/{stage}/_user_request_/…`. `executed` counts (function, qualifier, version) → requests."""
+
+    def __init__(self, backend: Backend, *, chance: random.Random | None = None) -> None:
+        self._backend = backend
+        self._chance = chance or random.Random(7)
+        self._cache: dict[tuple[str, ...], _Cached] = {}
+        self._unpublished: Counter[tuple[str, str, str, str, str]] = Counter()
+        self.executed: Counter[tuple[str, str, str]] = Counter()
+
+    def forget(self) -> None:
+        self._cache.clear()
+        self._unpublished.clear()
+        self.executed.clear()
+
+    async def answer(self, request: Request) -> Response:
+        """One API request, as API Gateway answers it."""
+        parameters = request.path_params
+        stage = await self._stage(parameters["api"], parameters["stage"])
+        if stage is None:
+            return _message(403, "Forbidden")
+        raw = request.scope["raw_path"].decode().partition("?")[0]
+        path = "/" + raw.partition("/_user_request_")[2].lstrip("/")
+        found = stage.match(request.method, path)
+        if found is None:
+            return _message(403, "Missing Authentication Token")
+        method, path_parameters = found
+        if not await self._permitted(stage.region, method):
+            return _message(500, "Internal server error")
+        version = await self._version(stage.region, method)
+        if version is None:
+            return _message(500, "Internal server error")
+        event = await _event(request, parameters["api"], parameters["stage"], path, method, path_parameters)
+        return await self._invoke(stage.region, method, version, event)
+
+    async def _invoke(self, region: str, method: Method, version: str, event: Mapping[str, Any]) -> Response:
+        path = f"/2015-03-31/functions/{quote(method.function)}/invocations?Qualifier={quote(version)}"
+        answer = await self._backend.rest(
+            "POST", path, service="lambda", region=region, content=json.dumps(event).encode()
+        )
+        failed = answer.status_code != 200 or "x-amz-function-error" in answer.headers
+        self.executed[method.function, method.qualifier, version] += 1
+        self._unpublished[region, method.function, method.qualifier, version, "Invocations"] += 1
+        self._unpublished[region, method.function, method.qualifier, version, "Errors"] += failed
+        return _message(502, "Internal server error") if failed else _proxy_response(answer.content)
+
+    async def _fresh(self, key: tuple[str, ...], read: Callable[[Any], Awaitable[T]]) -> T:
+        """`read(previous value)`, at most every 0.1 s and by one request at a time: AWS too takes a moment."""
+        cached = self._cache.setdefault(key, _Cached())
+        async with cached.lock:
+            if time.monotonic() - cached.read_at > _FRESH_S:
+                cached.value = await read(cached.value)
+                cached.read_at = time.monotonic()
+            value: T = cached.value
+            return value
+
+    async def _stage(self, api: str, stage: str) -> DeployedStage | None:
+        async def read(previous: DeployedStage | None) -> DeployedStage | None:
+            regions = [previous.region] if previous else sorted(self._backend.regions)
+            for region in regions:
+                found = await self._get(f"/restapis/{api}/stages/{stage}", "apigateway", region)
+                if found is None:
+                    continue
+                if previous and previous.deployment == found["deploymentId"]:
+                    return previous
+                return DeployedStage(region, found["deploymentId"], await self._methods(api, region))
+            return None
+
+        return await self._fresh(("stage", api, stage), read)
+
+    async def _methods(self, api: str, region: str) -> tuple[Method, ...]:
+        found = await self._get(f"/restapis/{api}/resources?embed=methods&limit=500", "apigateway", region)
+        items = (
+            (found or {}).get("item")
+            or (found or {}).get("items")
+            or (found or {}).get("_embedded", {}).get("item", [])
+        )
+        methods = []
+        for item in items:
+            for verb, method in (item.get("resourceMethods") or {}).items():
+                uri = (method.get("methodIntegration") or {}).get("uri", "")
+                if ":function:" not in uri:
+                    continue
+                reference = uri.partition(":function:")[2].partition("/")[0].split(":")
+                qualifier = reference[1] if len(reference) > 1 else "$LATEST"
+                segments = tuple(part for part in item["path"].split("/") if part)
+                methods.append(Method(item["path"], segments, verb, reference[0], qualifier))
+        return tuple(methods)
+
+    async def _permitted(self, region: str, method: Method) -> bool:
+        qualifier = "" if method.qualifier == "$LATEST" else f"?Qualifier={quote(method.qualifier)}"
+
+        async def read(_: object) -> bool:
+            found = await self._get(f"/2015-03-31/functions/{method.function}/policy{qualifier}", "lambda", region)
+            statements = json.loads(found["Policy"])["Statement"] if found else []
+            return any("apigateway.amazonaws.com" in json.dumps(one.get("Principal")) for one in statements)
+
+        return await self._fresh(("policy", region, method.function, method.qualifier), read)
+
+    async def _version(self, region: str, method: Method) -> str | None:
+        if method.qualifier == "$LATEST" or method.qualifier.isdigit():
+            return method.qualifier
+
+        async def read(_: object) -> dict[str, Any] | None:
+            return await self._get(
+                f"/2015-03-31/functions/{method.function}/aliases/{method.qualifier}", "lambda", region
+            )
+
+        alias = await self._fresh(("alias", region, method.function, method.qualifier), read)
+        if alias is None:
+            return None
+        weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+        drawn = self._chance.random()
+        for version, weight in weights.items():
+            if drawn < weight:
+                return str(version)
+            drawn -= weight
+        return str(alias["FunctionVersion"])
+
+    async def _get(self, path: str, service: str, region: str) -> dict[str, Any] | None:
+        answer = await self._backend.rest("GET", path, service=service, region=region)
+        return dict(answer.json()) if answer.status_code == 200 else None
+
+    async def publish_metrics(self) -> None:
+        """Twice a second; Lambda itself publishes each minute. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(_PUBLISH_S)
+            counts, self._unpublished = self._unpublished, Counter()
+            for region in {key[0] for key in counts}:
+                data = [datum for key, count in counts.items() if key[0] == region for datum in _data(key, count)]
+                client = self._backend.client("cloudwatch", region)
+                for start in range(0, len(data), 500):
+                    batch = data[start : start + 500]
+                    await self._backend.aws(
+                        lambda client=client, batch=batch: client.put_metric_data(
+                            Namespace="AWS/Lambda", MetricData=batch
+                        )
+                    )
+
+
+def _data(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, Any]]:
+    _, function, qualifier, version, name = key
+    by_alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": f"{function}:{qualifier}"}]
+    by_version = [*by_alias, {"Name": "ExecutedVersion", "Value": version}]
+    return [
+        {"MetricName": name, "Dimensions": dimensions, "Value": count, "Unit": "Count"}
+        for dimensions in (by_alias, by_version)
+    ]
+
+
+def _message(status: int, message: str) -> Response:
+    return Response(json.dumps({"message": message}), status, media_type="application/json")
+
+
+def _proxy_response(content: bytes) -> Response:
+    """A handler's answer as HTTP; what is none is 502, as API Gateway says it."""
+    try:
+        document = json.loads(content)
+        status = int(document.get("statusCode", 200))
+        body = document.get("body") or ""
+        data = base64.b64decode(body) if document.get("isBase64Encoded") else str(body).encode()
+        headers = [(str(name), str(value)) for name, value in (document.get("headers") or {}).items()]
+        several = document.get("multiValueHeaders") or {}
+    except (ValueError, AttributeError, TypeError):
+        return _message(502, "Internal server error")
+    headers = [(name, value) for name, value in headers if name.lower() not in {one.lower() for one in several}]
+    headers += [(name, str(value)) for name, values in several.items() for value in values or []]
+    answer = Response(data, status)
+    answer.raw_headers[:] = [(b"content-length", str(len(data)).encode())]
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        headers.append(("content-type", "application/json"))
+    answer.raw_headers += [
+        (name.lower().encode(), value.encode()) for name, value in headers if name.lower() != "content-length"
+    ]
+    answer.raw_headers.append((b"x-amzn-requestid", str(uuid.uuid4()).encode()))
+    return answer
+
+
+async def _event(
+    request: Request, api: str, stage: str, path: str, method: Method, path_parameters: Mapping[str, str]
+) -> dict[str, Any]:
+    """The proxy integration's event, payload format 1.0 (set-up-lambda-proxy-integrations, "Input format")."""
+    query = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
+    several: dict[str, list[str]] = {}
+    for name, value in query:
+        several.setdefault(name, []).append(value)
+    headers: dict[str, list[str]] = {}
+    for name, value in request.headers.items():
+        headers.setdefault(name.title() if name in ("host", "user-agent", "authorization") else name, []).append(value)
+    body = await request.body()
+    identifier = str(uuid.uuid4())
+    return {
+        "resource": method.resource,
+        "path": unquote(path),
+        "httpMethod": request.method,
+        "headers": {name: values[-1] for name, values in headers.items()},
+        "multiValueHeaders": headers,
+        "queryStringParameters": {name: values[-1] for name, values in several.items()} or None,
+        "multiValueQueryStringParameters": several or None,
+        "pathParameters": dict(path_parameters) or None,
+        "stageVariables": None,
+        "requestContext": {
+            "accountId": ACCOUNT,
+            "apiId": api,
+            "stage": stage,
+            "resourcePath": method.resource,
+            "httpMethod": request.method,
+            "path": f"/{stage}{path}",
+            "protocol": "HTTP/1.1",
+            "requestId": identifier,
+            "extendedRequestId": identifier,
+            "requestTimeEpoch": int(time.time() * 1000),
+            "identity": {"sourceIp": "127.0.0.1", "userAgent": request.headers.get("user-agent", "")},
+        },
+        "body": body.decode("utf-8", "replace") if body else None,
+        "isBase64Encoded": False,
+    }

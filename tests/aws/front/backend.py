@@ -1,0 +1,80 @@
+"""The emulator as the front's own parts see it: plain HTTP for the hot path, boto3 in threads for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import boto3
+import httpx
+from botocore.config import Config
+
+from tests.aws.front.standins import PREFIX
+
+
+class Backend:
+    """One emulator. `regions` are those that were called so far: a REST API is looked for in each."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.regions: set[str] = {"us-east-1"}
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._http: httpx.AsyncClient | None = None
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        assert self._http is not None, "the front does not run"
+        return self._http
+
+    async def __aenter__(self) -> Backend:
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        self._http = httpx.AsyncClient(timeout=180, limits=limits, trust_env=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.aclose()
+
+    def client(self, service: str, region: str) -> Any:
+        """A boto3 client that goes to the emulator past the front, so that nothing of it is recorded."""
+        key = (service, region)
+        if key not in self._clients:
+            self._clients[key] = boto3.session.Session().client(
+                service,
+                region_name=region,
+                endpoint_url=self.url,
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+                config=Config(retries={"max_attempts": 3}, max_pool_connections=20),
+            )
+        return self._clients[key]
+
+    async def aws(self, call: Callable[[], Any]) -> Any:
+        """Run a blocking call of a client beside the loop."""
+        return await asyncio.to_thread(call)
+
+    async def rest(self, method: str, path: str, *, service: str, region: str, content: bytes = b"") -> httpx.Response:
+        """A call of the REST protocols without boto3's overhead. The emulator reads the scope, not the signature."""
+        scope = f"Credential=test/20260101/{region}/{service}/aws4_request"
+        headers = {"authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
+        return await self.http.request(method, self.url + path, content=content, headers=headers)
+
+    async def stand_ins(self, region: str, *types: str) -> list[tuple[str, dict[str, Any]]]:
+        """(`STACK/LOGICAL-ID`, resolved properties) of the stand-ins of these types, see standins.py."""
+
+        def read() -> list[dict[str, Any]]:
+            pages = self.client("ssm", region).get_paginator("get_parameters_by_path")
+            return [
+                parameter for page in pages.paginate(Path=PREFIX, Recursive=True) for parameter in page["Parameters"]
+            ]
+
+        found = []
+        for parameter in await self.aws(read):
+            held = json.loads(parameter["Value"])
+            if held["Type"] in types:
+                found.append((parameter["Name"].removeprefix(PREFIX), held["Properties"]))
+        return found

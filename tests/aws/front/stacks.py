@@ -1,0 +1,109 @@
+"""CloudFormation calls on their way: templates get stand-ins going in, answers get the real types coming out."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import yaml
+
+from tests.aws.front.standins import STAND_IN_TYPE, replace_refused, restore
+
+TEMPLATE_OPERATIONS: Final = frozenset({"CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate"})
+_NAMESPACE: Final = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
+
+
+class _ShortTags(yaml.SafeLoader):
+    """YAML with !Ref, !GetAtt, !Sub … as CloudFormation reads it; dates stay text."""
+
+
+def _tagged(loader: _ShortTags, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = str(value).split(".", 1)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_ShortTags.add_multi_constructor("!", _tagged)
+_ShortTags.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+
+
+def template_of(text: str) -> dict[str, Any]:
+    """A template as sent, in JSON or YAML with CloudFormation's short tags."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = yaml.load(text, _ShortTags)  # noqa: S506 - a SafeLoader
+    return dict(document)
+
+
+def object_of(template_url: str) -> str:
+    """`/BUCKET/KEY` of a TemplateURL, for both forms of S3's addresses."""
+    parts = urlsplit(template_url)
+    host = (parts.hostname or "").split(".")
+    bucket = "" if host[0] in ("s3", "127", "localhost") or host[0].startswith("s3-") else f"/{host[0]}"
+    return bucket + parts.path
+
+
+class StackCalls:
+    """Remembers what each logical id really is, to tell it in answers."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, str] = {}
+
+    def forget(self) -> None:
+        self._types.clear()
+
+    @property
+    def replaced(self) -> Mapping[str, str]:
+        """Logical id → real type of every stand-in so far."""
+        return dict(self._types)
+
+    def going_in(self, form: Mapping[str, str]) -> bytes:
+        """The form to send: its TemplateBody with stand-ins. (A TemplateURL was resolved into the body before.)"""
+        changed = dict(form)
+        if "TemplateBody" in changed:
+            template, types = replace_refused(template_of(changed["TemplateBody"]))
+            self._types |= types
+            if types:
+                changed["TemplateBody"] = json.dumps(template)
+        return urlencode(changed).encode()
+
+    def coming_out(self, operation: str, body: bytes) -> bytes:
+        """The answer with stand-ins shown as what they stand in for."""
+        if operation == "GetTemplate":
+            return self._template(body)
+        if STAND_IN_TYPE.encode() not in body:
+            return body
+        ET.register_namespace("", _NAMESPACE)
+        root = ET.fromstring(body)
+        for element in root.iter():
+            names = {re.sub(r"\{.*\}", "", child.tag): child for child in element}
+            logical, kind = names.get("LogicalResourceId"), names.get("ResourceType")
+            if logical is None or kind is None or kind.text != STAND_IN_TYPE:
+                continue
+            kind.text = self._types.get(logical.text or "", STAND_IN_TYPE)
+        return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+
+    def _template(self, body: bytes) -> bytes:
+        if b"StandsInFor" not in body:
+            return body
+        ET.register_namespace("", _NAMESPACE)
+        root = ET.fromstring(body)
+        for element in root.iter(f"{{{_NAMESPACE}}}TemplateBody"):
+            element.text = json.dumps(restore(template_of(element.text or "{}")))
+        return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def form_of(body: bytes) -> dict[str, str]:
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
