@@ -1,0 +1,98 @@
+"""The stage's artifact bucket: zips under their digest, and one JSON document for each release.
+
+An artifact's key is its digest, so what lies there is never written twice and never another. It is asserted by the
+SHA-256 that S3 itself computed at the upload; where S3 gives none, the bytes are read back.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.session import error_code
+from hitless.errors import CloudError, ConflictError
+
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+_CHUNK = 1 << 20
+
+
+class Bucket:
+    """One bucket. botocore's errors leave as they are: callers are inside `aws_errors`."""
+
+    def __init__(self, s3: Any, name: str) -> None:
+        self.name = name
+        self._s3 = s3
+
+    def put_artifact(self, sha256: str, zipped: Path) -> str:
+        """Have the artifact of that digest (hex) in the bucket, and return its key. CloudError where bytes differ."""
+        key = artifact_key(sha256)
+        if self._digest_of(key) is None:
+            with zipped.open("rb") as body:
+                self._s3.put_object(Bucket=self.name, Key=key, Body=body, ChecksumSHA256=_base64(sha256))
+        found = self._digest_of(key)
+        if found != sha256:
+            raise CloudError(
+                f"s3://{self.name}/{key} does not hold the artifact that was built (its SHA-256 is {found})",
+                hint="delete that object, see who may write to the bucket, and repeat",
+            )
+        return key
+
+    def get_json(self, key: str) -> Any:
+        """The document, or None where there is none."""
+        try:
+            body = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return None
+            raise
+        return json.loads(body)
+
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False) -> None:
+        """Write the document. With `new`, ConflictError where another process has just written one there."""
+        only_new = {"IfNoneMatch": "*"} if new else {}
+        body = json.dumps(document, sort_keys=True).encode()
+        try:
+            self._s3.put_object(
+                Bucket=self.name, Key=key, Body=body, ContentType="application/json", **only_new
+            )
+        except ClientError as error:
+            if error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                raise ConflictError(
+                    f"another deploy has just taken {key}", hint="repeat the command: the newest release wins"
+                ) from error
+            raise
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
+
+    def _digest_of(self, key: str) -> str | None:
+        try:
+            head = self._s3.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return None
+            raise
+        if checksum := head.get("ChecksumSHA256"):
+            return base64.b64decode(checksum).hex()
+        body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
+        digest = hashlib.sha256()
+        for chunk in body.iter_chunks(_CHUNK):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+def artifact_key(sha256: str) -> str:
+    """Where the artifact of that digest (hex) lies."""
+    return f"artifacts/{sha256}.zip"
+
+
+def _base64(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()

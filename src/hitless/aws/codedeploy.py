@@ -1,0 +1,117 @@
+"""CodeDeploy's deployments of Lambda aliases: started, looked at, stopped. One deployment a group at a time is its law.
+
+A deployment moves one alias from one literal version to another by its group's configuration, watches the group's
+alarms, and moves the alias back by itself where it fails or is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.session import error_code
+from hitless.errors import ConflictError
+
+ENDED_WELL = "Succeeded"
+ENDED = frozenset({ENDED_WELL, "Failed", "Stopped"})
+UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
+_STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
+_NOTHING_THERE = frozenset({"ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"})
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One alias's way. `function` is Lambda's name, `group` the deployment group's."""
+
+    function: str
+    group: str
+    alias: str
+    current: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How a deployment stands; `reason` in CodeDeploy's words, empty while all is well."""
+
+    status: str
+    reason: str = ""
+    by_hand: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class CodeDeploy:
+    """Deployments of one application. botocore's errors leave as they are: callers are inside `aws_errors`."""
+
+    def __init__(self, client: Any, application: str) -> None:
+        self._codedeploy = client
+        self.application = application
+
+    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
+        """Begin the move and return the deployment's id. ConflictError where the group has one under way."""
+        content = {
+            "version": 0.0,
+            "Resources": [
+                {
+                    "live": {
+                        "Type": "AWS::Lambda::Function",
+                        "Properties": {
+                            "Name": move.function,
+                            "Alias": move.alias,
+                            "CurrentVersion": move.current,
+                            "TargetVersion": move.target,
+                        },
+                    }
+                }
+            ],
+            **({"Hooks": [{event: function} for event, function in hooks.items()]} if hooks else {}),
+        }
+        try:
+            answer = self._codedeploy.create_deployment(
+                applicationName=self.application,
+                deploymentGroupName=move.group,
+                deploymentConfigName=configuration,
+                description=description,
+                revision={"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(content)}},
+            )
+        except ClientError as error:
+            if error_code(error) == "DeploymentLimitExceededException":
+                raise ConflictError(
+                    f"{move.function}: another deployment is under way", hint="await it, or end it by `hitless aws abort`"
+                ) from error
+            raise
+        return str(answer["deploymentId"])
+
+    def look(self, deployment: str) -> Deployment:
+        """How the deployment stands."""
+        info = self._codedeploy.get_deployment(deploymentId=deployment)["deploymentInfo"]
+        error = info.get("errorInformation") or {}
+        reason = str(error.get("message") or error.get("code") or "")
+        return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND)
+
+    def stop(self, deployment: str) -> None:
+        """End the deployment and let it move the alias back; nothing where it has ended already."""
+        try:
+            self._codedeploy.stop_deployment(deploymentId=deployment, autoRollbackEnabled=True)
+        except ClientError as error:
+            if error_code(error) not in ("DeploymentAlreadyCompletedException", "DeploymentDoesNotExistException"):
+                raise
+
+    def under_way(self, group: str) -> list[str]:
+        """The ids of the group's deployments that have not ended; none where there is no such group yet."""
+        try:
+            pages = self._codedeploy.get_paginator("list_deployments").paginate(
+                applicationName=self.application, deploymentGroupName=group, includeOnlyStatuses=UNDER_WAY[:3]
+            )
+            return [str(each) for page in pages for each in page["deployments"]]
+        except ClientError as error:
+            if error_code(error) in _NOTHING_THERE:
+                return []
+            raise

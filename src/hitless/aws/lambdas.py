@@ -1,0 +1,135 @@
+"""Lambda's versions and aliases: where traffic goes, put there at once; a version asked by itself; its bytes asserted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.follow import Time
+from hitless.aws.session import error_code
+from hitless.errors import CloudError
+
+READY_TIMEOUT_S = 180.0
+POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """Where an alias sends its invocations: `version`, but for the shares (0–1) of `others`."""
+
+    version: str
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def weights_percent(self) -> dict[str, float]:
+        """Version → percent, whole numbers as integers."""
+        shares = {**self.others, self.version: 1 - sum(self.others.values())}
+        return {version: _whole(100 * share) for version, share in shares.items() if share > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What an invocation gave. `error` is Lambda's word for a handler that failed, empty where it answered."""
+
+    payload: Any
+    error: str = ""
+
+
+class Lambdas:
+    """Functions of one account and region. botocore's errors leave as they are: callers are inside `aws_errors`."""
+
+    def __init__(self, client: Any, *, clock: Time = time) -> None:
+        self._lambda = client
+        self._time = clock
+
+    def alias(self, function: str, name: str) -> AliasState | None:
+        """The alias, or None where it or the function is not there."""
+        try:
+            found = self._lambda.get_alias(FunctionName=function, Name=name)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return None
+            raise
+        routing = found.get("RoutingConfig") or {}
+        others = {str(version): float(share) for version, share in routing.get("AdditionalVersionWeights", {}).items()}
+        return AliasState(str(found["FunctionVersion"]), others)
+
+    def point(self, function: str, name: str, version: str) -> None:
+        """All of the alias's traffic to that version, at once."""
+        self._lambda.update_alias(
+            FunctionName=function, Name=name, FunctionVersion=version, RoutingConfig={"AdditionalVersionWeights": {}}
+        )
+
+    def code_sha256(self, function: str, version: str) -> str | None:
+        """The SHA-256 (hex) of a version's code; None where there is no such version."""
+        found = self._configuration(function, version)
+        return base64.b64decode(found["CodeSha256"]).hex() if found is not None else None
+
+    def wake(self, function: str, version: str) -> None:
+        """Wait until the version can be invoked. One that slept (State Inactive) is invoked once to wake it."""
+        deadline = self._time.monotonic() + READY_TIMEOUT_S
+        while True:
+            found = self._configuration(function, version)
+            state = found.get("State", "Active") if found is not None else "Missing"
+            if state == "Active":
+                return
+            if state in ("Missing", "Failed") or self._time.monotonic() > deadline:
+                reason = (found or {}).get("StateReason", "there is no such version")
+                raise CloudError(
+                    f"{function}: version {version} cannot serve: {reason}", hint="ship a release anew: `hitless aws deploy`"
+                )
+            if state == "Inactive":
+                self._wake_by_invoking(function, version)
+            self._time.sleep(POLL_S)
+
+    def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
+        """One invocation of that version, whatever the alias says."""
+        answer = self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=json.dumps(event).encode())
+        body = answer["Payload"].read()
+        return Invocation(json.loads(body) if body else None, str(answer.get("FunctionError", "")))
+
+    def _wake_by_invoking(self, function: str, version: str) -> None:
+        try:
+            self._lambda.invoke(FunctionName=function, Qualifier=version, InvocationType="DryRun")
+            self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=b"{}")
+        except ClientError as error:
+            if error_code(error) not in ("ResourceNotReadyException", "ResourceConflictException"):
+                raise
+
+    def _configuration(self, function: str, version: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._lambda.get_function_configuration(FunctionName=function, Qualifier=version))
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return None
+            raise
+
+
+class Logs:
+    """CloudWatch's log lines of functions."""
+
+    def __init__(self, client: Any, *, clock: Time = time) -> None:
+        self._logs = client
+        self._time = clock
+
+    def lines(self, group: str, *, since_ms: int, stream_part: str = "") -> Iterator[tuple[int, str, str]]:
+        """(milliseconds, id, line) of the group's events from `since_ms` on, of streams whose name has that part."""
+        try:
+            pages = self._logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since_ms)
+            for page in pages:
+                for event in page["events"]:
+                    if stream_part in event.get("logStreamName", ""):
+                        yield int(event["timestamp"]), str(event.get("eventId", "")), str(event["message"]).rstrip("\n")
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+
+
+def _whole(value: float) -> float:
+    rounded = round(value, 2)
+    return int(rounded) if rounded == int(rounded) else rounded

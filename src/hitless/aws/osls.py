@@ -1,0 +1,177 @@
+"""osls, the maintained open-source line of Serverless Framework, as two subprocesses: `package` and `deploy`.
+
+`package` runs on an overlay: a folder that shows the service's own entries and holds a serverless.yml of its own, the
+original with `package` replaced by one empty artifact, so that nothing is zipped (the artifacts are ours) and nothing
+is written into the service's folder. The overlay is made on YAML's nodes, which keeps CloudFormation's short tags.
+`deploy` runs in a folder that holds only what was generated: no variable of the service is resolved a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hitless.aws.state import STATE_FILE, Packaged, read
+from hitless.errors import CloudError, MachineError, ServiceFileError
+
+NODE_AT_LEAST = 20
+TIMEOUT_S = 3600.0
+PACKAGE_TIMEOUT_S = 300.0
+INSTALL_HINT = "run `scripts/setup --aws`, or `npm install osls@4` in the service's folder"
+
+_DONE_BY_HITLESS = {"serverless-python-requirements"}
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_SHOWN_LINES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Osls:
+    """A found osls. `command` begins each call; `environ` is the whole environment of the subprocess."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    def package(self, overlay: Path, *, stage: str, region: str, params: Mapping[str, str]) -> Packaged:
+        """Compile the overlay's serverless.yml. Raises ServiceFileError with osls' own words where it refuses it."""
+        out = overlay.parent / "packaged"
+        arguments = ["package", "--stage", stage, "--region", region, "--package", str(out)]
+        for name, value in sorted(params.items()):
+            arguments += ["--param", f"{name}={value}"]
+        done = self._run(arguments, overlay, PACKAGE_TIMEOUT_S)
+        if done.returncode:
+            raise ServiceFileError(
+                f"osls cannot package the service: {_why(done)}",
+                hint="mend serverless.yml; `osls print` shows it resolved",
+            )
+        return read((out / STATE_FILE).read_text("utf-8"))
+
+    def deploy(self, folder: Path, state: Mapping[str, Any], *, say: Callable[[str], None]) -> str | None:
+        """Deploy a generated state from `folder`, which becomes this call's own.
+
+        Returns None where osls says that all went well, else its last words: the stack may still be rolling back then,
+        and only the stack itself knows how it ended.
+        """
+        package = folder / "package"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / STATE_FILE).write_text(json.dumps(state), "utf-8")
+        service = state["service"]
+        provider = {key: service["provider"][key] for key in ("name", "region", "stage", "deploymentBucket")}
+        document = {"service": service["service"], "frameworkVersion": "4", "provider": provider}
+        (folder / "serverless.yml").write_text(json.dumps(document), "utf-8")
+        arguments = ["deploy", "--package", str(package), "--force", "--stage", provider["stage"]]
+        done = self._run([*arguments, "--region", provider["region"]], folder, TIMEOUT_S)
+        say(f"osls: {_last_line(done.stdout + done.stderr)}")
+        return _why(done) if done.returncode else None
+
+    def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
+        environ = {**self.environ, "SLS_NOTIFICATIONS_MODE": "off", "SLS_TELEMETRY_DISABLED": "1", "CI": "1"}
+        try:
+            return subprocess.run(
+                [*self.command, *arguments], cwd=folder, env=environ, text=True, capture_output=True,
+                timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise CloudError(
+                f"osls {arguments[0]} took longer than {timeout_s:.0f} s", hint="repeat the command: it continues"
+            ) from error
+
+
+def find_osls(folder: Path, environ: Mapping[str, str]) -> Osls:
+    """$HITLESS_OSLS, else the service's node_modules, beside the `hitless` command, PATH. Raises MachineError."""
+    _check_node(environ)
+    beside = Path(sys.executable).parent / "osls"
+    places = [folder / "node_modules" / ".bin" / "osls", beside]
+    named = environ.get("HITLESS_OSLS")
+    if named and not os.access(named, os.X_OK):
+        raise MachineError(f"HITLESS_OSLS={named} is no program", hint="set it to osls' path, or unset it")
+    found = named or next((str(place) for place in places if os.access(place, os.X_OK)), None)
+    found = found or shutil.which("osls", path=environ.get("PATH"))
+    if found is None:
+        raise MachineError("osls (Serverless Framework) is not installed", hint=INSTALL_HINT)
+    return Osls((found,), dict(environ))
+
+
+def _check_node(environ: Mapping[str, str]) -> None:
+    node = shutil.which("node", path=environ.get("PATH"))
+    if node is None:
+        raise MachineError(
+            "Node is not installed; Serverless Framework needs it", hint=f"install Node {NODE_AT_LEAST} or newer"
+        )
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+    number = re.match(r"v(\d+)\.", said)
+    if number is None or int(number[1]) < NODE_AT_LEAST:
+        raise MachineError(
+            f"{node} is Node {said or 'of no known version'}", hint=f"install Node {NODE_AT_LEAST} or newer"
+        )
+
+
+def make_overlay(file: Path, place: Path) -> Path:
+    """A folder under `place` that osls packages instead of the service's: see the module. Returns it."""
+    folder = place / "service"
+    folder.mkdir(parents=True)
+    for entry in file.parent.iterdir():
+        if entry.name not in (file.name, ".serverless", ".hitless"):
+            (folder / entry.name).symlink_to(entry)
+    empty = place / "empty.zip"
+    with zipfile.ZipFile(empty, "w"):
+        pass
+    (folder / "serverless.yml").write_text(overlay_text(file.read_text("utf-8"), str(empty)), "utf-8")
+    return folder
+
+
+def overlay_text(original: str, artifact: str) -> str:
+    """The serverless.yml with every `package` replaced by one that takes `artifact`, and plugins left out whose work
+    is done by the build. Scalars and tags stay as written.
+    """
+    root = yaml.compose(original, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise ServiceFileError("serverless.yml is not a mapping", hint="see `hitless init`")
+    _remove(root, "package")
+    root.value.append((_scalar("package"), _mapping("artifact", artifact)))
+    functions = _get(root, "functions")
+    for group in functions.value if isinstance(functions, yaml.SequenceNode) else [functions]:
+        for _, function in group.value if isinstance(group, yaml.MappingNode) else ():
+            if isinstance(function, yaml.MappingNode):
+                _remove(function, "package")
+    plugins = _get(root, "plugins")
+    if isinstance(plugins, yaml.SequenceNode):
+        plugins.value = [item for item in plugins.value if item.value not in _DONE_BY_HITLESS]
+    return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=10_000))
+
+
+def _get(node: yaml.MappingNode, name: str) -> yaml.Node | None:
+    return next((value for key, value in node.value if key.value == name), None)
+
+
+def _remove(node: yaml.MappingNode, name: str) -> None:
+    node.value = [pair for pair in node.value if pair[0].value != name]
+
+
+def _scalar(text: str) -> yaml.ScalarNode:
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text)
+
+
+def _mapping(key: str, value: str) -> yaml.MappingNode:
+    return yaml.MappingNode("tag:yaml.org,2002:map", [(_scalar(key), _scalar(value))])
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in _COLOUR.sub("", done.stderr + done.stdout).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Packaging ", "Deploying ", "Environment:"))]
+    return " ".join(kept[:_SHOWN_LINES]) or f"exit {done.returncode}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,193 @@
+"""What a release wants to be, whatever is live: osls' compiled template with everything that a release layer needs.
+
+Everything that calls a function calls its alias `live`. Versions, permissions and the API's deployment are named by
+the hash of their content: what has not changed keeps its name, and what has changed never replaces but stands beside.
+Each function's version is named by all that a version holds, but not by the commit: a commit that changes nothing of a
+function publishes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+from typing import Any
+
+from hitless.cloud.transform import api, guard
+from hitless.cloud.transform.checks import check_package, check_resources
+from hitless.cloud.transform.model import (
+    ALIAS,
+    FINGERPRINT_OUTPUT,
+    PREVIOUS_OUTPUT,
+    RELEASE_OUTPUT,
+    FunctionIds,
+    ReleaseInput,
+    Resource,
+    Template,
+    of_type,
+    short_hash,
+)
+from hitless.cloud.transform.roles import SHARED_ROLE, function_role
+
+COMMIT_VARIABLE = "HITLESS_COMMIT"
+_OSLS_BUCKET = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
+_NOT_IN_A_VERSION = ("Tags", "ReservedConcurrentExecutions")
+
+
+def desired(compiled: Template, release: ReleaseInput) -> Template:
+    """The release's template by itself; aliases follow their Version resource. Raises ServiceFileError."""
+    template = copy.deepcopy(compiled)
+    resources: dict[str, Resource] = template["Resources"]
+    check_package(resources, release)
+    for name in _OSLS_BUCKET:
+        resources.pop(name, None)
+    shared = resources.pop(SHARED_ROLE, None)
+    functions = _functions(resources, release)
+    _drop_versions(resources, functions)
+    for ids, name in functions.items():
+        _shape_function(resources, ids, name, release, shared)
+    call_aliases(resources, functions)
+    for ids in functions:
+        digest = _add_version(resources, ids, release)
+        guard.add_guard(resources, ids, digest, release)
+    if functions:
+        guard.add_application(resources, [ids.function for ids in functions], release)
+    api.name_permissions(resources)
+    api.add_stage(resources, release)
+    template["Outputs"] = _outputs(template, release)
+    check_resources(resources)
+    return template
+
+
+def fingerprint(template: Template) -> str:
+    """Equal for two desired templates that would serve the same: the commit and release numbers do not count."""
+    kept = copy.deepcopy(template)
+    for resource in of_type(kept["Resources"], "AWS::Lambda::Function").values():
+        resource["Properties"].get("Environment", {}).get("Variables", {}).pop(COMMIT_VARIABLE, None)
+    for name in (RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT):
+        kept["Outputs"].pop(name, None)
+    return short_hash(kept)
+
+
+def functions_of(template: Template) -> dict[FunctionIds, str]:
+    """The service's functions in a template of ours, with Lambda's name of each."""
+    resources = template.get("Resources", {})
+    return {
+        ids: resource["Properties"]["FunctionName"]
+        for name, resource in of_type(resources, "AWS::Lambda::Function").items()
+        if (ids := FunctionIds(name.removesuffix("LambdaFunction"))).alias in resources
+    }
+
+
+def version_ids(template: Template) -> dict[FunctionIds, str]:
+    """Function → logical id of the Version that its alias follows, in a desired template."""
+    resources = template["Resources"]
+    return {
+        ids: resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0] for ids in functions_of(template)
+    }
+
+
+def _functions(resources: dict[str, Resource], release: ReleaseInput) -> dict[FunctionIds, str]:
+    return {
+        FunctionIds(name.removesuffix("LambdaFunction")): release.function_names[resource["Properties"]["FunctionName"]]
+        for name, resource in of_type(resources, "AWS::Lambda::Function").items()
+        if resource["Properties"].get("FunctionName") in release.function_names
+    }
+
+
+def _drop_versions(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
+    """osls' versions are named by its own zip, and its alias comes and goes with provisioned concurrency."""
+    ours = {ids.function for ids in functions}
+    for name, resource in list(resources.items()):
+        if resource["Type"] in ("AWS::Lambda::Version", "AWS::Lambda::Alias"):
+            if resource["Properties"]["FunctionName"].get("Ref") in ours:
+                del resources[name]
+
+
+def _shape_function(
+    resources: dict[str, Resource], ids: FunctionIds, name: str, release: ReleaseInput, shared: Resource | None
+) -> None:
+    function = resources[ids.function]
+    properties: dict[str, Any] = function["Properties"]
+    properties["Code"] = {"S3Bucket": release.bucket, "S3Key": release.code[name].key}
+    variables = properties.setdefault("Environment", {}).setdefault("Variables", {})
+    variables["HITLESS_STAGE"] = release.stage
+    if release.commit:
+        variables[COMMIT_VARIABLE] = release.commit
+    properties.setdefault("TracingConfig", {"Mode": "Active"})
+    if release.subnets and "VpcConfig" not in properties:
+        properties["VpcConfig"] = {
+            "SubnetIds": list(release.subnets),
+            "SecurityGroupIds": [release.security_group] if release.security_group else [],
+        }
+    for group in of_type(resources, "AWS::Logs::LogGroup").values():
+        group["Properties"].setdefault("RetentionInDays", release.log_retention_days)
+    if properties.get("Role") == {"Fn::GetAtt": [SHARED_ROLE, "Arn"]} and shared is not None:
+        resources[ids.role] = function_role(shared, properties, release)
+        properties["Role"] = {"Fn::GetAtt": [ids.role, "Arn"]}
+        function["DependsOn"] = [other for other in function.get("DependsOn", []) if other != SHARED_ROLE]
+
+
+def _add_version(resources: dict[str, Resource], ids: FunctionIds, release: ReleaseInput) -> str:
+    properties = copy.deepcopy(resources[ids.function]["Properties"])
+    properties["Environment"]["Variables"].pop(COMMIT_VARIABLE, None)
+    digest = short_hash({key: value for key, value in properties.items() if key not in _NOT_IN_A_VERSION})
+    sha256 = release.code[release.function_names[properties["FunctionName"]]].sha256
+    version = ids.version(digest)
+    resources[version] = {
+        "Type": "AWS::Lambda::Version",
+        "DeletionPolicy": "RetainExceptOnCreate",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": {
+            "FunctionName": {"Ref": ids.function},
+            "CodeSha256": base64.b64encode(bytes.fromhex(sha256)).decode(),
+        },
+    }
+    resources[ids.alias] = {
+        "Type": "AWS::Lambda::Alias",
+        "Properties": {
+            "Name": ALIAS,
+            "FunctionName": {"Ref": ids.function},
+            "FunctionVersion": {"Fn::GetAtt": [version, "Version"]},
+        },
+    }
+    return digest
+
+
+def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
+    """Point whatever calls a function at its alias. Its own resources, and roles, go on naming the function."""
+    targets = {ids.function: ids.alias for ids in functions}
+    for resource in resources.values():
+        if resource["Type"] in ("AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy"):
+            continue
+        resource["Properties"] = _called(resource.get("Properties", {}), targets)
+
+
+def _called(node: Any, targets: dict[str, str]) -> Any:
+    match node:
+        case {"Fn::GetAtt": [str(name), "Arn"], **rest} if not rest and name in targets:
+            return {"Ref": targets[name]}
+        case {"Ref": str(name), **rest} if not rest and name in targets:
+            return {"Ref": targets[name]}
+        case dict():
+            return {key: _called(value, targets) for key, value in node.items()}
+        case list():
+            return [_called(value, targets) for value in node]
+        case _:
+            return node
+
+
+def _outputs(template: Template, release: ReleaseInput) -> dict[str, Any]:
+    """osls' outputs but those of versions and of its bucket; and what the tool reads back."""
+    resources = template["Resources"]
+    kept = {
+        name: output
+        for name, output in template.get("Outputs", {}).items()
+        if not name.endswith("QualifiedArn") and not name.startswith("ServerlessDeploymentBucket")
+    }
+    kept |= api.url_output(resources, release)
+    kept[RELEASE_OUTPUT] = {"Description": "The release that is live", "Value": str(release.number)}
+    if release.previous is not None:
+        kept[PREVIOUS_OUTPUT] = {"Description": "The release that was live before", "Value": str(release.previous)}
+    value = fingerprint({**template, "Outputs": dict(kept)})
+    kept[FINGERPRINT_OUTPUT] = {"Description": "The live release's content", "Value": value}
+    return kept

@@ -1,0 +1,134 @@
+"""What a transform takes: the release as the tool knows it, and what is live as AWS tells it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.service.model import AlarmSettings
+from hitless.service.strategy import Strategy
+
+Template = dict[str, Any]
+Resource = dict[str, Any]
+
+ALIAS = "live"
+"""The one alias of every function. Its name and its function's are create-only: they never change."""
+
+STAGE_ID = "ApiGatewayStage"
+API_ID = "ApiGatewayRestApi"
+APPLICATION_ID = "CodeDeployApplication"
+RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT = "HitlessRelease", "HitlessPrevious", "HitlessFingerprint"
+URL_OUTPUT = "ApiUrl"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A function's artifact: SHA-256 of the zip in hex, and the key under which the bucket has it."""
+
+    sha256: str
+    key: str
+    zip_bytes: int = 0
+    unpacked_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseInput:
+    """A release, as the tool knows it before anything happens. `code` is by the function's name in serverless.yml."""
+
+    service: str
+    stage: str
+    code: Mapping[str, Code]
+    function_names: Mapping[str, str]
+    """Lambda's name of a function → its name in serverless.yml."""
+    bucket: str
+    strategy: Strategy
+    alarms: AlarmSettings = AlarmSettings()
+    number: int = 1
+    previous: int | None = None
+    commit: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_group: str = ""
+    domain: str = ""
+    log_retention_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What is live. All by logical id: `aliases` → the version that each stands at, `versions` → the number of each."""
+
+    template: Template = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def resources(self) -> dict[str, Resource]:
+        return dict(self.template.get("Resources", {}))
+
+    def output(self, name: str) -> str | None:
+        """A literal output of the stack's template."""
+        value = self.template.get("Outputs", {}).get(name, {}).get("Value")
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionIds:
+    """Logical ids of what belongs to one function. `base` is osls' own: `Zones` of `ZonesLambdaFunction`."""
+
+    base: str
+
+    @property
+    def function(self) -> str:
+        return f"{self.base}LambdaFunction"
+
+    @property
+    def alias(self) -> str:
+        return f"{self.base}AliasLive"
+
+    @property
+    def role(self) -> str:
+        return f"{self.base}Role"
+
+    @property
+    def group(self) -> str:
+        return f"{self.base}DeploymentGroup"
+
+    def version(self, digest: str) -> str:
+        return f"{self.base}Version{digest}"
+
+    def alarm(self, digest: str) -> str:
+        return f"{self.base}Alarm{digest}"
+
+
+def short_hash(what: object) -> str:
+    """16 hexadecimal digits that name a piece of a template: equal for equal content, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_type(resources: Mapping[str, Resource], kind: str) -> dict[str, Resource]:
+    """The resources of that type."""
+    return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def references(node: object) -> Iterator[str]:
+    """Every logical id that a piece of a template names: Ref, GetAtt, Sub's `${Id}` and DependsOn."""
+    match node:
+        case {"Ref": str(name), **rest} if not rest:
+            yield name
+        case {"Fn::GetAtt": [str(name), *_], **rest} if not rest:
+            yield name
+        case {"Fn::GetAtt": str(name), **rest} if not rest:
+            yield name.split(".", 1)[0]
+        case dict():
+            for key, value in node.items():
+                if key == "Fn::Sub":
+                    text = value if isinstance(value, str) else value[0]
+                    yield from (part.split("}", 1)[0].split(".", 1)[0] for part in text.split("${")[1:])
+                if key == "DependsOn":
+                    yield from ([value] if isinstance(value, str) else value)
+                yield from references(value)
+        case list():
+            for value in node:
+                yield from references(value)

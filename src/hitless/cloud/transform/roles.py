@@ -1,0 +1,106 @@
+"""A role for each function, in place of osls' one for all: its own log group, what the service grants, the network.
+
+A role is widened one release before what needs it is used, and narrowed one release after: a function's old version
+runs, and may be rolled back to, while the next release is live.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hitless.cloud.transform.model import ReleaseInput, Resource
+
+SHARED_ROLE = "IamRoleLambdaExecution"
+POLICY, NEXT_POLICY, PREVIOUS_POLICY = "release", "next-release", "previous-release"
+
+
+def function_role(shared: Resource, function: dict[str, Any], release: ReleaseInput) -> Resource:
+    """The role of one function, made of osls' shared one."""
+    given = shared["Properties"]
+    properties: dict[str, Any] = {"AssumeRolePolicyDocument": copy.deepcopy(given["AssumeRolePolicyDocument"])}
+    for key in ("PermissionsBoundary", "Tags", "Path"):
+        if key in given:
+            properties[key] = given[key]
+    managed = [arn for arn in given.get("ManagedPolicyArns", []) if "AWSLambdaVPCAccessExecutionRole" not in str(arn)]
+    if managed:
+        properties["ManagedPolicyArns"] = managed
+    statements = [_logs(function["FunctionName"])]
+    if "VpcConfig" in function:
+        statements += _network()
+    if function.get("TracingConfig", {}).get("Mode") == "Active":
+        statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+    statements += [
+        statement
+        for policy in given.get("Policies", [])
+        for statement in policy["PolicyDocument"]["Statement"]
+        if not _is_osls_own(statement)
+    ]
+    properties["Policies"] = [_policy(POLICY, statements)]
+    return {"Type": "AWS::IAM::Role", "Properties": properties}
+
+
+def widened(live: Resource, wanted: Resource) -> Resource:
+    """The role while both releases may run: what is live, and beside it what the next one asks for."""
+    if live == wanted or not _has_policy(live, POLICY) or not _has_policy(wanted, POLICY):
+        return wanted
+    role = copy.deepcopy(live)
+    properties = role["Properties"]
+    properties["Policies"] = [policy for policy in properties["Policies"] if policy["PolicyName"] != NEXT_POLICY]
+    wide = _statements(wanted, POLICY)
+    if wide != _statements(live, POLICY):
+        properties["Policies"].append(_policy(NEXT_POLICY, wide))
+    both = [*properties.get("ManagedPolicyArns", []), *wanted["Properties"].get("ManagedPolicyArns", [])]
+    if both:
+        properties["ManagedPolicyArns"] = [arn for at, arn in enumerate(both) if arn not in both[:at]]
+    return role
+
+
+def narrowed(live: Resource, wanted: Resource) -> Resource:
+    """The role once the release is live: what it asks for, and what the one before it may still need."""
+    if not _has_policy(live, POLICY) or not _has_policy(wanted, POLICY):
+        return wanted
+    before = _statements(live, POLICY)
+    if before == _statements(wanted, POLICY):
+        return wanted
+    role = copy.deepcopy(wanted)
+    role["Properties"]["Policies"].append(_policy(PREVIOUS_POLICY, before))
+    return role
+
+
+def _logs(function_name: str) -> dict[str, Any]:
+    group = f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:/aws/lambda/{function_name}:*"
+    return _allow(["logs:CreateLogStream", "logs:PutLogEvents"], {"Fn::Sub": group})
+
+
+def _network() -> list[dict[str, Any]]:
+    """What Lambda itself needs to put a function into a VPC: none of these calls takes a resource."""
+    actions = ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets", "DeleteNetworkInterface")
+    addresses = ("AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
+    return [_allow([f"ec2:{action}" for action in (*actions, *addresses)], "*")]
+
+
+def _allow(actions: list[str], resource: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource}
+
+
+def _policy(name: str, statements: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"PolicyName": name, "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
+
+
+def _is_osls_own(statement: dict[str, Any]) -> bool:
+    actions = statement.get("Action", [])
+    actions = [actions] if isinstance(actions, str) else actions
+    return bool(actions) and (
+        all(action.startswith("logs:") for action in actions) and "/aws/lambda/" in str(statement.get("Resource"))
+        or all(action.startswith("xray:Put") for action in actions)
+    )
+
+
+def _has_policy(role: Resource, name: str) -> bool:
+    return any(policy["PolicyName"] == name for policy in role.get("Properties", {}).get("Policies", []))
+
+
+def _statements(role: Resource, name: str) -> list[Any]:
+    policies = role["Properties"]["Policies"]
+    return next((list(p["PolicyDocument"]["Statement"]) for p in policies if p["PolicyName"] == name), [])

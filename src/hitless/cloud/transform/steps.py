@@ -1,0 +1,206 @@
+"""The two updates of a release, by merging what it wants with what is live.
+
+*Expand* adds and widens: new versions, alarms, permissions, roles; aliases stay pinned to the literal versions that
+are live, Deployment and Stage stay as they are, nothing that serves goes. Only the API's draft becomes the new one.
+*Contract* records the end of the shift: aliases at their new literal versions, the Stage at the new Deployment. What
+the release no longer wants is marked then, and goes in the contract step of the release after it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from hitless.cloud.transform import api
+from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references
+from hitless.cloud.transform.roles import narrowed, widened
+
+VERSION, ALIAS_TYPE, FUNCTION = "AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::Lambda::Function"
+RETIRED = "hitless:retired"
+GUARDED = (ALIAS_TYPE, "AWS::Lambda::Permission")
+"""What the stack policy protects from deletion and replacement."""
+
+POLICY = {
+    "Statement": [
+        {"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["Update:Delete", "Update:Replace"],
+            "Resource": "*",
+            "Condition": {"StringEquals": {"ResourceType": list(GUARDED)}},
+        },
+    ]
+}
+LIFTED_POLICY = {"Statement": [POLICY["Statement"][0]]}
+
+
+def expand(wanted: Template, live: LiveState) -> Template:
+    """The first update of a release."""
+    resources: dict[str, Resource] = {}
+    now = live.resources
+    late = _served(wanted["Resources"])
+    for name, resource in _settled(wanted, live).items():
+        if name in late:
+            if name in now:
+                resources[name] = copy.deepcopy(now[name])
+        elif name in now and resource["Type"] == ALIAS_TYPE:
+            resources[name] = _pinned(resource, live.aliases.get(name))
+        elif name in now and resource["Type"] == "AWS::IAM::Role":
+            resources[name] = widened(now[name], resource)
+        else:
+            resources[name] = resource
+    for name, resource in now.items():
+        if name not in resources and resource["Type"] not in api.DRAFT:
+            kept = copy.deepcopy(resource)
+            resources[name] = _pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
+    outputs = live.template.get("Outputs", {})
+    return _template(wanted, resources, {name: value for name, value in outputs.items() if _holds(value, resources)})
+
+
+def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
+    """The second update. `versions`: alias (logical id) → the literal version that it stands at after the shift.
+
+    `live` is what was live before the release. An alias that `versions` lacks follows its Version resource.
+    """
+    now = live.resources
+    resources = _settled(wanted, live)
+    for name, resource in resources.items():
+        if resource["Type"] == ALIAS_TYPE:
+            resources[name] = _pinned(resource, versions.get(name))
+        elif resource["Type"] == "AWS::IAM::Role" and name in now:
+            resources[name] = narrowed(now[name], resource)
+    for name, resource in now.items():
+        if name in resources or resource["Type"] in api.DRAFT:
+            continue
+        if resource["Type"] == VERSION:
+            if _is_recent(name, resource, live):
+                resources[name] = copy.deepcopy(resource)
+        elif RETIRED not in resource.get("Metadata", {}):
+            retired = copy.deepcopy(resource)
+            retired.setdefault("Metadata", {})[RETIRED] = wanted["Outputs"]["HitlessRelease"]["Value"]
+            resources[name] = retired
+    _drop_dangling(resources)
+    return _template(wanted, resources, wanted["Outputs"])
+
+
+def clear(expanded: Template, live: LiveState) -> Template | None:
+    """An update before expand, where a path parameter is renamed: API Gateway allows one variable part a parent, and
+    CloudFormation would add the new one before it takes the old one away. None where nothing is in the way.
+    """
+    new, old = api.variable_parts(expanded["Resources"]), api.variable_parts(live.resources)
+    parents = {parent for name, (parent, part) in new.items() if name not in old}
+    gone = {name for name, (parent, part) in old.items() if name not in new and parent in parents}
+    if not gone:
+        return None
+    template = copy.deepcopy(live.template)
+    resources = template["Resources"]
+    while gone:
+        for name in gone:
+            resources.pop(name, None)
+        gone = {
+            name for name, one in resources.items() if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources)
+        }
+    for name, resource in list(resources.items()):
+        if resource["Type"] == ALIAS_TYPE:
+            resources[name] = _pinned(resource, live.aliases.get(name))
+    _template(template, resources, {})
+    return template
+
+
+def retires_guarded(before: Template, after: Template) -> bool:
+    """Whether the update takes an alias or a permission away, which the stack policy must be lifted for."""
+    gone = before.get("Resources", {}).keys() - after["Resources"].keys()
+    return any(before["Resources"][name]["Type"] in GUARDED for name in gone)
+
+
+def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
+    """The wanted resources, where a function that publishes nothing new keeps the commit that its version has."""
+    resources: dict[str, Resource] = copy.deepcopy(wanted["Resources"])
+    now = live.resources
+    for ids in functions_of(wanted):
+        version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
+        if version in now and ids.function in now:
+            resources[version] = copy.deepcopy(now[version])
+            mine = resources[ids.function]["Properties"]["Environment"]["Variables"]
+            theirs = now[ids.function]["Properties"].get("Environment", {}).get("Variables", {})
+            mine.pop(COMMIT_VARIABLE, None)
+            if COMMIT_VARIABLE in theirs:
+                mine[COMMIT_VARIABLE] = theirs[COMMIT_VARIABLE]
+    return resources
+
+
+def _served(resources: Mapping[str, Resource]) -> set[str]:
+    """The Deployment, the Stage and whatever stands on them: they move in the contract step."""
+    late = {name for name, one in resources.items() if one["Type"] == api.DEPLOYMENT} | {STAGE_ID} & resources.keys()
+    while True:
+        more = {name for name, one in resources.items() if name not in late and late & set(references(one))}
+        if not more:
+            return late
+        late |= more
+
+
+def _pinned(alias: Resource, version: str | None) -> Resource:
+    pinned = copy.deepcopy(alias)
+    if version is not None:
+        pinned["Properties"]["FunctionVersion"] = version
+    return pinned
+
+
+def _is_recent(name: str, version: Resource, live: LiveState) -> bool:
+    """Whether a Version that is no longer wanted stays: that of the live release, and any published after it.
+
+    Lambda refuses to publish bytes that its newest version has already: as long as that version stays in the stack, a
+    release that comes back to it finds it there. What goes from the stack stays in Lambda.
+    """
+    function = version["Properties"]["FunctionName"].get("Ref")
+    at = next(
+        (
+            int(live.aliases[alias])
+            for alias, one in of_type(live.resources, ALIAS_TYPE).items()
+            if one["Properties"]["FunctionName"] == {"Ref": function} and live.aliases.get(alias, "").isdecimal()
+        ),
+        0,
+    )
+    return live.versions.get(name, 0) >= at
+
+
+def _drop_dangling(resources: dict[str, Resource]) -> None:
+    """What retires with something that it names gone goes as well."""
+    while dangling := [
+        name
+        for name, one in resources.items()
+        if RETIRED in one.get("Metadata", {}) and set(_hard(one)) & _missing(resources)
+    ]:
+        for name in dangling:
+            del resources[name]
+
+
+def _hard(resource: Resource) -> list[str]:
+    return list(references({key: value for key, value in resource.items() if key != "DependsOn"}))
+
+
+def _missing(resources: Mapping[str, Resource]) -> set[str]:
+    named = {name for one in resources.values() for name in references(one)}
+    return {name for name in named if name not in resources and not name.startswith("AWS::")}
+
+
+def _holds(output: object, resources: Mapping[str, Resource]) -> bool:
+    return all(name in resources or name.startswith("AWS::") for name in references(output))
+
+
+def _template(wanted: Template, resources: dict[str, Resource], outputs: Mapping[str, object]) -> Template:
+    """The whole template; what depends on a resource that is not in it no longer does."""
+    for resource in resources.values():
+        if "DependsOn" in resource:
+            named = [resource["DependsOn"]] if isinstance(resource["DependsOn"], str) else resource["DependsOn"]
+            kept = [name for name in named if name in resources]
+            resource.pop("DependsOn")
+            if kept:
+                resource["DependsOn"] = kept
+    made = {key: value for key, value in wanted.items() if key not in ("Resources", "Outputs")}
+    made["Resources"] = dict(sorted(resources.items()))
+    if outputs:
+        made["Outputs"] = dict(outputs)
+    return made
