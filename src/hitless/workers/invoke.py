@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hitless.worker.crash import cause, runtime_error
-from hitless.worker.environment import INHERITED
 from hitless.worker.spec import PoolSpec
-from hitless.workers.libraries import base_python, own_paths, runtime_libraries
-
-_BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
-_BOOT += "from hitless.worker.oneshot import main; main(sys.argv[1], paths)"
+from hitless.workers.libraries import base_python, inherited_environment, isolated, runtime_libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,10 @@ async def invoke_once(
 
 
 async def _run(settings: Path, python: str, limit_s: float) -> int | None:
-    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     process = await asyncio.create_subprocess_exec(
-        python, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(settings), json.dumps(own_paths()),
+        *isolated(python, "oneshot", str(settings)),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True, env=environment, cwd="/",
+        start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
     try:
         async with asyncio.timeout(limit_s):

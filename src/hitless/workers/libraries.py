@@ -6,10 +6,12 @@ By name, out of the environment that hitless itself runs in; nothing else of tha
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import sys
 from pathlib import Path
 
-from hitless.worker.environment import HIDDEN
+from hitless.worker.environment import HIDDEN, INHERITED
 
 RUNTIME_LIBRARIES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 
@@ -22,6 +24,18 @@ def runtime_libraries() -> dict[str, str]:
 def own_paths() -> list[str]:
     """The entries of `sys.path` that a worker process itself needs: hitless, httptools, setproctitle."""
     return list(dict.fromkeys(folder for name in HIDDEN if (folder := _folder(name))))
+
+
+def inherited_environment() -> dict[str, str]:
+    """What a worker process is started with of the daemon's environment."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def isolated(python: str, module: str, argument: str) -> list[str]:
+    """The command that calls `hitless.worker.<module>.main(argument, own paths)` with nothing else to be imported."""
+    boot = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
+    boot += f"from hitless.worker.{module} import main; main(sys.argv[1], paths)"
+    return [python, "-I", "-S", "-X", "utf8", "-c", boot, argument, json.dumps(own_paths())]
 
 
 def base_python() -> str:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hitless.errors import EngineError
-from hitless.worker.environment import INHERITED
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
 from hitless.workers.channel import Channel
-from hitless.workers.libraries import own_paths, runtime_libraries
+from hitless.workers.libraries import inherited_environment, isolated, runtime_libraries
 
-_BOOT = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
-_BOOT += "from hitless.worker.root import main; main(sys.argv[1], paths)"
 _START_TIMEOUT_S = 20.0
 
 
@@ -119,13 +115,11 @@ class RootZygote:
 
     async def _launch(self) -> None:
         settings = json.dumps({"folder": str(self._folder), "libraries": runtime_libraries()})
-        flags = ("-I", "-S", "-X", "utf8")
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         with (self._folder / "root.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                self._python, *flags, "-c", _BOOT, settings, json.dumps(own_paths()),
+                *isolated(self._python, "root", settings),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=environment, cwd="/",
+                start_new_session=True, env=inherited_environment(), cwd="/",
             )  # fmt: skip
             try:
                 async with asyncio.timeout(_START_TIMEOUT_S):
