@@ -98,7 +98,8 @@ def test_what_is_not_http_is_answered_400_and_not_read_on() -> None:
 def test_two_framings_of_one_body_are_refused() -> None:
     reader = RequestReader()
     reader.feed(
-        b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"
+        b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        b"GET /smuggled HTTP/1.1\r\n\r\n"
     )
     assert not [request for request in reader.ready if request.target == "/smuggled" and not request.refusal]
 
