@@ -222,7 +222,7 @@ functions:
     events: [http: GET /]
   quiet: {handler: handlers.other, timeout: 30}
 resources: {Resources: {T: '${ssm:/x}'}}
-custom: {unused: '${ssm:/y}'}
+custom: {unused: '${s3:b/y}'}
 """
     service = load(folder, text)
     assert dict(service.functions[0].environment) == {"VERSION": "1.1", "ZIP": "123"}
@@ -238,7 +238,7 @@ custom: {unused: '${ssm:/y}'}
         "functions.api.package",
         "resources.Resources.T",
     ]
-    assert all(line.startswith("serverless.yml:") for line in service.notices)
+    assert all(line.startswith("serverless.yml:") and "more place" not in line for line in service.notices)
 
 
 def test_a_variable_that_the_function_sets_itself_needs_no_notice_about_the_providers(folder: Path) -> None:
@@ -443,3 +443,23 @@ def test_a_file_beyond_the_bound_or_not_utf_8_is_refused(folder: Path) -> None:
 def test_variables_nested_beyond_all_measure_are_refused(folder: Path) -> None:
     text = HEAD + API + "custom:\n  x: " + "${self:" * 20_000 + "x" + "}" * 20_000 + "\n"
     assert "nested too deep" in fault(folder, text).message
+
+
+def test_more_files_than_the_bound_are_refused(folder: Path) -> None:
+    names = [f"f{index}.txt" for index in range(101)]
+    for name in names:
+        (folder / name).write_text("x")
+    error = fault(folder, HEAD + API + "custom:\n" + "".join(f"  k{name[:-4]}: ${{file({name})}}\n" for name in names))
+    assert "custom.kf100: names file number 101" in error.message
+
+
+def test_a_module_beyond_the_bound_is_refused(folder: Path) -> None:
+    (folder / "big.py").write_text("api = 1\n#" + "x" * 4 * 1024 * 1024)
+    assert "big.py is larger than" in fault(folder, HEAD + "functions: {a: {handler: big.api}}").message
+
+
+def test_a_name_that_lambda_refuses_for_its_length_is_noticed(folder: Path) -> None:
+    name = "a" * 56
+    assert load(folder, HEAD + API.replace("api: {", f"{name[:-1]}: {{")).notices == ()
+    (notice,) = load(folder, HEAD + API.replace("api: {", f"{name}: {{")).notices
+    assert f"Lambda refuses demo-dev-{name}" in notice

@@ -213,6 +213,7 @@ def test_a_source_within_reach_wins_over_one_out_of_it() -> None:
 
 def test_text_from_outside_is_never_read_as_a_variable() -> None:
     text = "a: ${env:X}\nb: ${self:a}\nc: ${self:m.k}\nm: {k: '${opt:x}'}\nd: ${self:m}"
+    text += "\ne: ${self:d.k}\nf: ${self:d.k.z, 'none'}"
     tree = resolve(text, environ={"X": "${self:c}${file(/etc/passwd)}"}, options={"x": "${env:Y}"})
     assert tree.plain() == {
         "a": "${self:c}${file(/etc/passwd)}",
@@ -220,6 +221,8 @@ def test_text_from_outside_is_never_read_as_a_variable() -> None:
         "c": "${env:Y}",
         "m": {"k": "${env:Y}"},
         "d": {"k": "${env:Y}"},
+        "e": "${env:Y}",
+        "f": "none",
     }
 
 

@@ -70,7 +70,7 @@ def test_keys_are_strings_as_they_are_written() -> None:
 
 
 def test_maps_merge_and_what_is_written_out_wins() -> None:
-    tree = parse_yaml("b: &b {x: 1, y: 2}\nc: &c {y: 3, z: 4}\na:\n  y: 9\n  <<: [*b, *c]\n", "f.yml")
+    tree = parse_yaml("b: &b {x: 1, y: 2}\nc: &c {x: 8, y: 3, z: 4}\na:\n  y: 9\n  <<: [*b, *c]\n", "f.yml")
     assert tree.mapping()["a"].plain() == {"x": 1, "y": 9, "z": 4}
     assert parse_yaml("b: &b {x: 1}\na: {<<: *b, x: 2}", "f.yml").mapping()["a"].plain() == {"x": 2}
     assert fault("a: {<<: 5}").message == "f.yml:1: a: << merges maps only"

@@ -46,6 +46,7 @@ def load_service(
 
     ServiceFileError, `serverless.yml:12: key.path: …` with a hint, on whatever cannot be accepted.
     """
+    folder = folder.absolute()
     file = _find(folder)
     notices = Notices()
     try:
@@ -85,7 +86,7 @@ def read_yaml(path: Path, name: str) -> Value:
     if size > MAX_FILE_BYTES:
         raise ServiceFileError(f"{name} is larger than {MAX_FILE_BYTES} bytes", hint="move parts of it into ${file()}")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ServiceFileError(f"{name}:{line}: is not UTF-8", hint="save the file as UTF-8") from error
