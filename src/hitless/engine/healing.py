@@ -14,8 +14,11 @@ from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.gateway.gateway import GatewayEvent
 from hitless.rollout.pools import RETIRE_GRACE_S
+from hitless.store.store import PoolRow
 from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.pool import Pool
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class Fleet(Protocol):
@@ -35,28 +38,35 @@ class GatewayEvents(Protocol):
 
 
 async def heal_workers(engine: Engine, fleet: Fleet) -> None:
-    """Listen to the workers' side for ever."""
-    while True:
-        event = await fleet.events.get()
-        row = next((row for row in engine.store.pools() if row.key == event.key), None)
-        engine.say(event.sentence, row.stage if row else None)
-        if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
-            try:
-                await _replace(engine, fleet, event.key)
-            except HitlessError as error:
-                engine.say(f"pool {event.key}: its zygote could not be replaced: {error.message}", row.stage)
+    """Listen to the workers' side for ever; each pool that lost its zygote is renewed beside the others."""
+    async with asyncio.TaskGroup() as renewals:
+        while True:
+            event = await fleet.events.get()
+            row = _row(engine, event.key)
+            engine.say(event.sentence, row.stage if row else None)
+            if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
+                renewals.create_task(_renew(engine, fleet, event.key))
 
 
-async def _replace(engine: Engine, fleet: Fleet, key: str) -> None:
-    old = engine.pools.living[key]
-    new = await fleet.replace_zygote(key)
-    row = next((row for row in engine.store.pools() if row.key == key), None)
-    if row is None:  # retired meanwhile
-        await fleet.stop_old_generation(key, old.generation, grace_s=RETIRE_GRACE_S)
-        return
-    await engine.pools.exchange(row, new)
-    await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
-    engine.say(f"pool {key} has a new zygote and new workers", row.stage)
+async def _renew(engine: Engine, fleet: Fleet, key: str) -> None:
+    """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
+    pause_s = FIRST_PAUSE_S
+    while (row := _row(engine, key)) is not None and (old := engine.pools.living.get(key)) is not None:
+        try:
+            new = await fleet.replace_zygote(key)
+            if _row(engine, key) is not None:
+                await engine.pools.exchange(row, new)
+                engine.say(f"pool {key} has a new zygote and new workers", row.stage)
+            await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
+            return
+        except HitlessError as error:
+            engine.say(f"pool {key}: its zygote could not be replaced: {error.message}", row.stage)
+            await engine.clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _row(engine: Engine, key: str) -> PoolRow | None:
+    return next((row for row in engine.store.pools() if row.key == key), None)
 
 
 async def tell_gateway(engine: Engine, gateway: GatewayEvents) -> None:

@@ -1,0 +1,89 @@
+"""A pool whose zygote died is renewed: new workers first, then the old ones go; and again, until it works."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hitless.engine.healing import heal_workers
+from hitless.errors import CandidateFailedError
+from hitless.workers.events import PoolEvent, PoolEventKind
+from tests.component.test_engine_rollouts import Bench, run, until
+from tests.fakes import FakePool, FakeWorker
+
+pytestmark = pytest.mark.component
+
+
+@dataclass
+class FakeFleet:
+    """Gives a new generation of a pool, after failing as often as it is told."""
+
+    bench: Bench
+    failures: int = 0
+    events: asyncio.Queue[PoolEvent] = field(default_factory=asyncio.Queue)
+
+    async def replace_zygote(self, key: str) -> FakePool:
+        if self.failures:
+            self.failures -= 1
+            raise CandidateFailedError("import fails today")
+        old = self.bench.workers.running[key]
+        generation = old.generation + 1
+        workers = tuple(
+            FakeWorker(w.index, w.name, Path(f"/run/{key}/g{generation}-{w.name}.sock")) for w in old.workers
+        )
+        new = replace(old, generation=generation, workers=workers)
+        self.bench.workers.running[key] = new
+        return new
+
+    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None:
+        self.bench.diary.append(f"stop generation {generation} of {key}")
+
+
+async def zygote_dies(bench: Bench, fleet: FakeFleet) -> None:
+    """The event, and the healer at work until the old generation has gone."""
+    key = next(iter(bench.workers.running))
+    healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
+    fleet.events.put_nowait(PoolEvent(key, PoolEventKind.ZYGOTE_DIED, None, 1, "the zygote died"))
+    await until(lambda: f"stop generation 1 of {key}" in bench.diary)
+    healer.cancel()
+    await asyncio.gather(healer, return_exceptions=True)
+
+
+def test_new_workers_join_before_the_old_ones_leave(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.diary.clear()
+        await zygote_dies(bench, FakeFleet(bench))
+        assert bench.diary == ["p00 has 4 servers", "p00 has 2 servers", "stop generation 1 of dev-r1-api-1"]
+        assert all("/g2-" in server.socket for server in bench.gateway.state.pool("p00").servers)
+
+    run(tmp_path, story)
+
+
+def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        await zygote_dies(bench, FakeFleet(bench, failures=3))
+        sentences = [event.sentence for event in bench.store.events()]
+        assert sum("could not be replaced: import fails today" in sentence for sentence in sentences) == 3
+        assert sentences[-1] == "pool dev-r1-api-1 has a new zygote and new workers"
+
+    run(tmp_path, story)
+
+
+def test_events_of_a_pool_that_nobody_wants_any_more_change_nothing(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        before, fleet = bench.gateway.state, FakeFleet(bench)
+        healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
+        fleet.events.put_nowait(PoolEvent("gone-1", PoolEventKind.ZYGOTE_DIED, None, 1, "a zygote of the past died"))
+        await until(lambda: any("of the past" in event.sentence for event in bench.store.events()))
+        healer.cancel()
+        await asyncio.gather(healer, return_exceptions=True)
+        assert bench.gateway.state == before
+
+    run(tmp_path, story)
