@@ -69,6 +69,29 @@ NOT_SERVING = frozenset(
 )
 """Types whose replacement takes nothing away from a client: a new one stands before the old one goes."""
 
+SERVING = frozenset(
+    {
+        "AWS::ApiGateway::BasePathMapping",
+        "AWS::ApiGateway::DomainName",
+        "AWS::ApiGateway::RestApi",
+        "AWS::ApiGateway::Stage",
+        "AWS::CertificateManager::Certificate",
+        "AWS::DynamoDB::Table",
+        "AWS::EC2::NatGateway",
+        "AWS::EC2::SecurityGroup",
+        "AWS::EC2::Subnet",
+        "AWS::EC2::VPC",
+        "AWS::Lambda::Alias",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Permission",
+        "AWS::RDS::DBCluster",
+        "AWS::RDS::DBInstance",
+        "AWS::Route53::RecordSet",
+        "AWS::S3::Bucket",
+    }
+)
+"""Types that may not even *perhaps* be replaced: requests, names or data depend on the one that is there."""
+
 
 def read_changes(answers: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
     """The changes in the pages of `describe_change_set`, what is most dangerous first."""
@@ -101,5 +124,11 @@ def _read(change: Mapping[str, Any]) -> Change:
 
 
 def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """The changes that take something away from those whom the stack serves: replaced, or perhaps."""
-    return tuple(change for change in changes if change.replaces and change.kind not in NOT_SERVING)
+    """The changes that take something away from those whom the stack serves: certain replacements of anything that is
+    not known to be harmless, and possible ones of what is known to serve.
+    """
+    return tuple(
+        change
+        for change in changes
+        if change.replaces and (change.kind in SERVING or (change.certain and change.kind not in NOT_SERVING))
+    )

@@ -1,7 +1,7 @@
 """Looking at stacks and following them to their end, whoever set them going: events told as they come, causes kept.
 
 A network error in mid-wait is not an end: the poll is repeated until the deadline, for CloudFormation goes on by
-itself. Nor is rest without any new event, at first: the API is eventually consistent.
+itself. Nor is a state of rest believed at once where no event has come yet: the API is eventually consistent.
 """
 
 from __future__ import annotations

@@ -84,10 +84,7 @@ class Aws:
 def connect(region: str) -> Aws:
     """A session whose credentials and region were proved. Raises UsageError or MachineError that says what is amiss."""
     with aws_errors():
-        known = {
-            name for partition in _partitions() for name in boto3.Session().get_available_regions("ec2", partition)
-        }
-        if region not in known:
+        if region not in _regions():
             raise UsageError(
                 f"{region} is not a region that AWS offers", hint="set provider.region in serverless.yml, or --region"
             )

@@ -14,11 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hitless.aws.changes import Change, harmful, read_changes
 from hitless.aws.follow import REPEAT, Follower, Stack
-from hitless.aws.session import error_code
 from hitless.aws.states import Step, next_step
 from hitless.errors import CloudError, ConflictError
 
@@ -185,7 +182,7 @@ class Stacks(Follower):
                     self.rest(name, since=seen)
         raise CloudError(
             f"{name} does not come to rest",
-            hint=f"`aws cloudformation describe-stack-events --stack-name {name}` names the cause; mend it, then repeat",
+            hint=f"`aws cloudformation describe-stack-events --stack-name {name}` names the cause; then repeat",
         )
 
     def get(self, name: str) -> Stack:
@@ -227,11 +224,7 @@ class Stacks(Follower):
         stack = self.get(spec.name)
         if stack.protected == spec.protected:
             return stack
-        try:
-            self._cf.update_termination_protection(StackName=spec.name, EnableTerminationProtection=spec.protected)
-        except ClientError as error:
-            if error_code(error) not in ("InvalidAction", "NotImplemented", "UnknownOperation"):
-                raise
+        self._cf.update_termination_protection(StackName=spec.name, EnableTerminationProtection=spec.protected)
         return self.get(spec.name)
 
 

@@ -1,6 +1,6 @@
 """CloudFormation templates: YAML with short tags → plain data, and JSON that is the same bytes each time.
 
-Templates are ours and shipped with the package; still only CloudFormation's own tags are understood, and nothing is run.
+Templates are ours and come with the package; still only CloudFormation's own tags are understood, nothing is run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Template = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates" / "cloudformation"
 
-_FULL_NAMES = {"Ref": "Ref", "Condition": "Condition"}
+_BARE = ("Ref", "Condition")
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,7 +29,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    name = _FULL_NAMES.get(suffix, f"Fn::{suffix}")
+    name = suffix if suffix in _BARE else f"Fn::{suffix}"
     value: Any
     if isinstance(node, yaml.ScalarNode):
         value = loader.construct_scalar(node)
