@@ -68,7 +68,7 @@ def test_every_setting_is_read() -> None:
 
 
 def test_smoke_requests_are_lines_or_maps() -> None:
-    found = stage("""{smoke: [GET /health?deep=1, post /x, {path: /y, method: put, status: 201,
+    found = stage("""{smoke: ['GET /health?deep=1', post /x, {path: /y, method: put, status: 201,
         headers: {Authorization: s3cret}, body: {ä: [1, null]}}, {path: /z, body: text}]}""").smoke
     assert [(r.method, r.path, r.status) for r in found] == [
         ("GET", "/health?deep=1", 200),

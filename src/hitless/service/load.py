@@ -129,7 +129,8 @@ class _Tree:
     def value(self, node: yaml.Node, path: str, place: Place, level: int = 0) -> Value:
         self._nodes += 1
         if self._nodes > MAX_NODES or level > MAX_LEVELS:
-            raise self._fault(node, "its aliases multiply beyond all bounds", "write out what *alias repeats")
+            message = f"with its aliases written out the file has more than {MAX_NODES} values or {MAX_LEVELS} levels"
+            raise self._fault(node, message, "look for an *alias of what holds aliases")
         tag = node.tag if node.tag.startswith("!") and node.tag != "!" else ""
         if tag and not _CLOUDFORMATION.fullmatch(tag):
             raise self._fault(node, f"{tag} is an unknown tag", "quote the value, or use one of CloudFormation's tags")
