@@ -16,6 +16,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
+INVOCATIONS = "2015-03-31/functions/${Alias}/invocations"
 HANDLER = "def handler(event, context):\n    return {'statusCode': 200, 'body': 'VERSION'}\n"
 
 
@@ -89,9 +90,7 @@ TEMPLATE: dict[str, Any] = {
                 "Integration": {
                     "Type": "AWS_PROXY",
                     "IntegrationHttpMethod": "POST",
-                    "Uri": {
-                        "Fn::Sub": "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Alias}/invocations"
-                    },
+                    "Uri": {"Fn::Sub": f"arn:aws:apigateway:${{AWS::Region}}:lambda:path/{INVOCATIONS}"},
                 },
             },
         },

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import random
 import time
@@ -97,7 +98,7 @@ class _Cached:
 
 
 class ApiRequests:
-    """Serves `/restapis/{api}/{stage}/_user_request_/…`. `executed` counts (function, qualifier, version) → requests."""
+    """Serves `/restapis/{api}/{stage}/_user_request_/…`; `executed` counts by (function, qualifier, version)."""
 
     def __init__(self, backend: Backend, *, chance: random.Random | None = None) -> None:
         self._backend = backend
@@ -168,13 +169,8 @@ class ApiRequests:
 
     async def _methods(self, api: str, region: str) -> tuple[Method, ...]:
         found = await self._get(f"/restapis/{api}/resources?embed=methods&limit=500", "apigateway", region)
-        items = (
-            (found or {}).get("item")
-            or (found or {}).get("items")
-            or (found or {}).get("_embedded", {}).get("item", [])
-        )
         methods = []
-        for item in items:
+        for item in (found or {}).get("item", []):
             for verb, method in (item.get("resourceMethods") or {}).items():
                 uri = (method.get("methodIntegration") or {}).get("uri", "")
                 if ":function:" not in uri:
@@ -229,11 +225,8 @@ class ApiRequests:
                 client = self._backend.client("cloudwatch", region)
                 for start in range(0, len(data), 500):
                     batch = data[start : start + 500]
-                    await self._backend.aws(
-                        lambda client=client, batch=batch: client.put_metric_data(
-                            Namespace="AWS/Lambda", MetricData=batch
-                        )
-                    )
+                    put = functools.partial(client.put_metric_data, Namespace="AWS/Lambda", MetricData=batch)
+                    await self._backend.aws(put)
 
 
 def _data(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, Any]]:

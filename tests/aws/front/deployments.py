@@ -71,10 +71,12 @@ class Shift:
             if resource["Type"] != "AWS::Lambda::Function":
                 raise ValueError(f"the AppSpec's resource is {resource['Type']}")
             hooks = {event: str(name) for entry in document.get("Hooks") or [] for event, name in entry.items()}
-            names = [str(properties[key]) for key in ("Name", "Alias", "CurrentVersion", "TargetVersion")]
+            name, alias, current, target = (
+                str(properties[key]) for key in ("Name", "Alias", "CurrentVersion", "TargetVersion")
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the AppSpec lacks {error}") from error
-        return cls(*names, hooks=hooks)
+        return cls(name, alias, current, target, hooks)
 
 
 @dataclass(frozen=True, slots=True)

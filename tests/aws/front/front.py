@@ -17,7 +17,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from types import TracebackType
 
-import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest

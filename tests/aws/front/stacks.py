@@ -35,7 +35,7 @@ def _tagged(loader: _ShortTags, suffix: str, node: yaml.Node) -> dict[str, Any]:
 
 
 _ShortTags.add_multi_constructor("!", _tagged)
-_ShortTags.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+_ShortTags.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: str(node.value))
 
 
 def template_of(text: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def template_of(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError:
-        document = yaml.load(text, _ShortTags)  # noqa: S506 - a SafeLoader
+        document = yaml.load(text, _ShortTags)
     return dict(document)
 
 
@@ -93,7 +93,7 @@ class StackCalls:
             if logical is None or kind is None or kind.text != STAND_IN_TYPE:
                 continue
             kind.text = self._types.get(logical.text or "", STAND_IN_TYPE)
-        return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+        return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
     def _template(self, body: bytes) -> bytes:
         if b"StandsInFor" not in body:
@@ -102,7 +102,7 @@ class StackCalls:
         root = ET.fromstring(body)
         for element in root.iter(f"{{{_NAMESPACE}}}TemplateBody"):
             element.text = json.dumps(restore(template_of(element.text or "{}")))
-        return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+        return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def form_of(body: bytes) -> dict[str, str]:

@@ -107,11 +107,10 @@ def _stand_in(logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:
         if key in resource
     }
     held = {"Type": resource["Type"], "Properties": resource.get("Properties", {})}
-    original = {key: value for key, value in resource.items()}
     return {
         **kept,
         "Type": STAND_IN_TYPE,
-        "Metadata": {"StandsInFor": json.dumps(original)},
+        "Metadata": {"StandsInFor": json.dumps(resource)},
         "Properties": {
             "Name": {"Fn::Sub": f"{PREFIX}${{AWS::StackName}}/{logical_id}"},
             "Type": "String",
