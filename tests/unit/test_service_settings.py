@@ -112,7 +112,7 @@ def test_workers_are_a_number_or_a_range_of_which_min_runs() -> None:
         ("{stages: {dev: {strategy: Canary}}}", "'Canary' is not a strategy", "Canary10Percent5Minutes"),
         ("{stages: {dev: {home: asw}}}", "'asw' is not one of engine, aws", "did you mean aws?"),
         ("{stages: {dev: {approval: yes}}}", "is not one of none, manual", ""),
-        ("{stages: {dev: {nat: two}}}", "is not one of single, per-az", ""),
+        ("{stages: {dev: {nat: two}}}", "is not one of single, per-az, none", ""),
         ("{stages: {dev: {listen: 8080}}}", "is not HOST:PORT", "127.0.0.1:8080"),
         ("{stages: {dev: {shield: maybe}}}", "must be true or false", ""),
         ("{stages: {dev: {domain: UPPER.com}}}", "is not a domain name", ""),

@@ -42,6 +42,7 @@ class Nat(StrEnum):
 
     SINGLE = "single"
     PER_AZ = "per-az"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
