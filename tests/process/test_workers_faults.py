@@ -199,6 +199,8 @@ def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         path = pool.workers[0].socket
+        await quietly(path, f"/{way}")
+        assert (await nest.event(PoolEventKind.WORKER_RESTARTED)).worker == 0  # once is no loop
         for delay in ("0.1", "0.2", "0.4", "0.8"):  # the last is long enough to look at it
             await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].state is State.READY)
             await quietly(path, f"/{way}")
@@ -213,10 +215,33 @@ def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile
     in_a_nest(scenario)
 
 
+def anybody_answers(pool: Pool) -> bool:
+    """Whether one of the workers answers, each tried once, the one that died last first."""
+    for worker in reversed(pool.workers):
+        try:
+            return ask(worker.socket).status == 200
+        except (OSError, HTTPException):
+            continue
+    return False
+
+
+def test_requests_that_kill_do_not_take_the_pool_down() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(FATAL)
+        for _ in range(6):
+            for worker in pool.workers:  # as the gateway tries them
+                await quietly(worker.socket, "/exit")
+            assert await asyncio.to_thread(anybody_answers, pool)
+
+    in_a_nest(scenario)
+
+
 def test_what_waited_on_the_socket_of_a_worker_that_backs_off_is_let_go() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         path = pool.workers[0].socket
+        await quietly(path, "/exit")
+        await nest.event(PoolEventKind.WORKER_RESTARTED)
         dying = asyncio.create_task(quietly(path, "/sleep-exit"))
         await busy_pid(pool)
         began = time.monotonic()
@@ -238,7 +263,7 @@ def main(event, context): return {"statusCode": 200}
 """
 
     async def scenario(nest: Nest) -> None:
-        pool = await nest.pool(source, workers=1)
+        pool = await nest.pool(source)
         doom = Path(pool.spec.task_root) / "doom"
         doom.touch()
         kill(pool.stats().workers[0].pid)

@@ -20,27 +20,33 @@ pytestmark = pytest.mark.unit
 
 
 def test_killed_from_outside_a_worker_is_replaced_at_once() -> None:
-    assert after_death(History(), now_s=10, lived_s=1, by_itself=False)[1] == 0
+    assert after_death(History(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
 
 
 def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -> None:
     history, delays = History(), []
     for step in range(12):
-        history, delay = after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True)
+        history, delay = after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True, alone=False)
         delays.append(delay)
-    assert delays[:3] == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
+    assert delays[:4] == [0, FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
     assert delays[-1] == LONGEST_DELAY_S
 
 
 def test_a_long_life_earns_a_clean_slate() -> None:
     history = History(failures=6)
-    assert after_death(history, now_s=0, lived_s=60, by_itself=True)[1] == FIRST_DELAY_S
+    assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
+    assert after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
+
+
+def test_the_last_one_that_serves_waits_only_for_a_moment() -> None:
+    history = History(failures=6)
+    assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
 
 
 def test_many_deaths_in_a_short_window_back_off_whoever_caused_them() -> None:
     history, delays = History(), []
     for step in range(DEATHS_IN_WINDOW):
-        history, delay = after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False)
+        history, delay = after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)
         delays.append(delay)
     assert not any(delays[:-1])
     assert delays[-1] > 0

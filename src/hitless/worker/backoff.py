@@ -1,8 +1,10 @@
 """When a dead worker is forked again: a pure decision.
 
 Killed from outside (SIGKILL: an operator, a drill, the kernel short of memory) it is replaced at once; which of them it
-was nobody can tell, so that many deaths in a short window back off too. One that dies by itself waits, twice as long
-each time, because its next request would probably end it again and each death costs somebody an answer.
+was nobody can tell, so that many deaths in a short window back off too. One that dies by itself is replaced at once the
+first time, then waits, twice as long each time, because its next request would probably end it again and each death
+costs somebody an answer. A crash loop never takes the pool down: the gateway tries a request that kills on two workers,
+and the last one that serves waits only for a moment, whatever it has done.
 """
 
 from __future__ import annotations
@@ -27,11 +29,19 @@ class History:
     deaths_s: tuple[float, ...] = field(default=())
 
 
-def after_death(history: History, *, now_s: float, lived_s: float, by_itself: bool) -> tuple[History, float]:
-    """The history with this death in it, and the delay in seconds before the next fork (0: at once)."""
+def after_death(
+    history: History, *, now_s: float, lived_s: float, by_itself: bool, alone: bool
+) -> tuple[History, float]:
+    """The history with this death in it, and the delay in seconds before the next fork (0: at once).
+
+    `alone`: no other worker of the pool runs.
+    """
     recent = (*(at for at in history.deaths_s if now_s - at < WINDOW_S), now_s)
     failures = 0 if lived_s >= HEALTHY_AFTER_S else history.failures
-    if not by_itself and len(recent) < DEATHS_IN_WINDOW:
+    too_many = len(recent) >= DEATHS_IN_WINDOW
+    if not by_itself and not too_many:
         return History(failures, recent), 0.0
-    delay = min(FIRST_DELAY_S * 2 ** min(failures, 16), LONGEST_DELAY_S)
-    return History(failures + 1, recent), delay
+    if not failures and not too_many:
+        return History(1, recent), 0.0
+    delay = min(FIRST_DELAY_S * 2 ** min(max(failures - 1, 0), 16), LONGEST_DELAY_S)
+    return History(failures + 1, recent), min(delay, FIRST_DELAY_S) if alone else delay

@@ -2,7 +2,8 @@
 
 Invariants: a socket is bound before its worker is forked and stays bound while the worker is replaced, so that nothing
 is refused; while a worker backs off its socket does not exist, so that the gateway learns at once that it must go
-elsewhere, instead of waiting on a socket that nobody serves.
+elsewhere, instead of waiting on a socket that nobody serves. The last one that serves is the exception: there is no
+elsewhere, so that its requests wait for the moment that its own back-off takes.
 """
 
 from __future__ import annotations
@@ -182,7 +183,8 @@ class Crew:
         member.pid = pid
 
     def _return(self, member: Member) -> None:
-        self._bind(member)
+        if member.listener is None:
+            self._bind(member)
         self._fork(member)
         self._tell("backed_on", member.index, member.pid, f"worker {member.index} runs again after its back-off")
 
@@ -226,13 +228,17 @@ class Crew:
         now = time.monotonic_ns()
         lived_s = (now - member.forked_ns) / _NS
         by_itself = crash.by_itself(status, timed_out=member.timed_out, too_slow=member.too_slow)
-        member.history, delay_s = after_death(member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself)
+        alone = not any(other.pid for other in self.members)
+        member.history, delay_s = after_death(
+            member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself, alone=alone
+        )
         member.fields[Field.RESTARTS] += 1
         if not delay_s:
             self._fork(member)
             self._tell("worker_restarted", member.index, member.pid, f"{name} was replaced at once")
             return
-        self._unbind(member)
+        if not alone:
+            self._unbind(member)
         member.retry_ns = now + int(delay_s * _NS)
         member.fields[Field.STATE] = State.BACKING_OFF
         self._tell("backing_off", member.index, pid, f"{name} backs off for {delay_s:g} s")
