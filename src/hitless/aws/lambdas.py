@@ -1,4 +1,4 @@
-"""Lambda's versions and aliases: where traffic goes, put there at once; a version asked by itself; its bytes asserted."""
+"""Lambda's versions and aliases: where traffic goes, put there at once; a version invoked by itself, its bytes asserted."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Lambdas:
             if state in ("Missing", "Failed") or self._time.monotonic() > deadline:
                 reason = (found or {}).get("StateReason", "there is no such version")
                 raise CloudError(
-                    f"{function}: version {version} cannot serve: {reason}", hint="ship a release anew: `hitless aws deploy`"
+                    f"{function}: version {version} cannot serve: {reason}",
+                    hint="ship a release anew: `hitless aws deploy`",
                 )
             if state == "Inactive":
                 self._wake_by_invoking(function, version)

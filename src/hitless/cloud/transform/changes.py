@@ -21,9 +21,7 @@ CREATE_ONLY: Mapping[str, frozenset[str]] = {
     "AWS::Logs::LogGroup": frozenset({"LogGroupName"}),
     "AWS::CodeDeploy::Application": frozenset({"ApplicationName", "ComputePlatform"}),
     "AWS::CodeDeploy::DeploymentGroup": frozenset({"ApplicationName", "DeploymentGroupName"}),
-    "AWS::CodeDeploy::DeploymentConfig": frozenset(
-        {"DeploymentConfigName", "ComputePlatform", "TrafficRoutingConfig"}
-    ),
+    "AWS::CodeDeploy::DeploymentConfig": frozenset({"DeploymentConfigName", "ComputePlatform", "TrafficRoutingConfig"}),
     "AWS::DynamoDB::Table": frozenset({"TableName", "KeySchema"}),
     "AWS::S3::Bucket": frozenset({"BucketName"}),
     "AWS::SQS::Queue": frozenset({"QueueName", "FifoQueue"}),

@@ -1,4 +1,4 @@
-"""What would fail on AWS in the middle of a deploy, refused before it begins: names, sizes, what is not ours to ship."""
+"""What would fail on AWS in mid-deploy, refused before it begins: names, sizes, what is not ours to ship."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             if function["Properties"].get("Code", {}).get("S3Bucket") == {"Ref": "ServerlessDeploymentBucket"}:
                 raise ServiceFileError(
                     f"{name or 'a function'} is a helper that Serverless Framework adds for an event of the service",
-                    hint="events on resources that exist already (`existing: true`) are not shipped; see docs/aws-releases.md",
+                    hint="events on resources that exist already (`existing: true`) are not shipped",
                 )
             continue
         if len(name) > FUNCTION_NAME_LIMIT:

@@ -98,9 +98,9 @@ def _drop_versions(resources: dict[str, Resource], functions: dict[FunctionIds, 
     """osls' versions are named by its own zip, and its alias comes and goes with provisioned concurrency."""
     ours = {ids.function for ids in functions}
     for name, resource in list(resources.items()):
-        if resource["Type"] in ("AWS::Lambda::Version", "AWS::Lambda::Alias"):
-            if resource["Properties"]["FunctionName"].get("Ref") in ours:
-                del resources[name]
+        versions = resource["Type"] in ("AWS::Lambda::Version", "AWS::Lambda::Alias")
+        if versions and resource["Properties"]["FunctionName"].get("Ref") in ours:
+            del resources[name]
 
 
 def _shape_function(

@@ -59,9 +59,7 @@ def add_application(resources: dict[str, Resource], functions: list[str], releas
         "Type": "AWS::IAM::Role",
         "Properties": {
             "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
-            "Policies": [
-                {"PolicyName": "shift", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
-            ],
+            "Policies": [{"PolicyName": "shift", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}],
         },
     }
     _add_configuration(resources, release)

@@ -45,7 +45,7 @@ class ReleaseInput:
     """Lambda's name of a function → its name in serverless.yml."""
     bucket: str
     strategy: Strategy
-    alarms: AlarmSettings = AlarmSettings()
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     number: int = 1
     previous: int | None = None
     commit: str | None = None

@@ -92,7 +92,7 @@ def _is_osls_own(statement: dict[str, Any]) -> bool:
     actions = statement.get("Action", [])
     actions = [actions] if isinstance(actions, str) else actions
     return bool(actions) and (
-        all(action.startswith("logs:") for action in actions) and "/aws/lambda/" in str(statement.get("Resource"))
+        (all(action.startswith("logs:") for action in actions) and "/aws/lambda/" in str(statement.get("Resource")))
         or all(action.startswith("xray:Put") for action in actions)
     )
 

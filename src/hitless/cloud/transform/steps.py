@@ -100,7 +100,9 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
         for name in gone:
             resources.pop(name, None)
         gone = {
-            name for name, one in resources.items() if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources)
+            name
+            for name, one in resources.items()
+            if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources)
         }
     for name, resource in list(resources.items()):
         if resource["Type"] == ALIAS_TYPE:

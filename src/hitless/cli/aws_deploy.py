@@ -1,0 +1,99 @@
+"""`hitless aws deploy`: build, package, expand, shift, contract."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hitless.aws.osls import find_osls
+from hitless.cli.aws_wire import build_portable, conclude, connected, load, store_of
+from hitless.cli.common import Context, command
+from hitless.cli.shipping import commit_of
+from hitless.cloud.core_outputs import read_core_outputs
+from hitless.cloud.deploy import Deploy
+from hitless.cloud.packaging import Package, package
+from hitless.cloud.transform.changes import changes
+from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.model import LiveState, Template
+from hitless.cloud.transform.steps import contract, expand
+from hitless.errors import UsageError
+from hitless.service.model import Service
+from hitless.service.strategy import EXAMPLES, Strategy, parse
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "deploy", example="hitless aws deploy --stage prod --dry-run --json")
+    def deploy(
+        ctx: Context,
+        strategy: Annotated[str | None, typer.Option("--strategy", help=f"For this release: {EXAMPLES}.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the final templates; ask no AWS.")] = False,
+        compare: Annotated[bool, typer.Option("--compare", help="With --dry-run: compare with what is live.")] = False,
+        core_outputs: Annotated[
+            Path | None, typer.Option("--core-outputs", help="With --dry-run: core's outputs, a JSON object.")
+        ] = None,
+        force: Annotated[bool, typer.Option("--force", help="Ship even where nothing has changed.")] = False,
+        message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
+    ) -> None:
+        """Build the service, ship it to AWS by the stage's strategy, and wait for the end."""
+        service = load(ctx)
+        chosen = _strategy(service, strategy)
+        osls = find_osls(service.folder, os.environ)
+        artifacts = build_portable(ctx, service)
+        commit = commit_of(service.folder)
+        if dry_run and not compare:
+            made = package(service, artifacts, read_core_outputs(service.folder, core_outputs), osls)
+            _preview(ctx, made, LiveState(), chosen, commit)
+            return
+        with connected(ctx, service) as stage:
+            made = package(service, artifacts, stage.core, osls)
+            if dry_run:
+                _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)
+                return
+            store = store_of(ctx)
+            result = Deploy(stage.cloud, store.zip_path).run(
+                made, strategy=chosen, commit=commit, message=message, force=force
+            )
+        conclude(ctx, result)
+
+
+def _strategy(service: Service, named: str | None) -> Strategy:
+    if named is None:
+        return service.settings.strategy
+    try:
+        return parse(named)
+    except ValueError as error:
+        raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
+
+
+def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, commit: str | None) -> None:
+    shipped = whole_minutes(strategy)
+    if shipped != strategy:
+        ctx.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
+    number = int(live.output("HitlessRelease") or 0)
+    wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
+    final = contract(wanted, live, {})
+    folder = ctx.data_dir / "aws" / ctx.stage
+    document = {
+        "template": str(_write(folder / "template.json", final)),
+        "expand_template": str(_write(folder / "expand.json", expand(wanted, live))),
+        "changes": changes(live.template, final),
+    }
+    ctx.show(document, lambda: _in_words(document))
+
+
+def _write(path: Path, template: Template) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_text(json.dumps(template, indent=2, sort_keys=True) + "\n", "utf-8")
+    return path
+
+
+def _in_words(document: dict[str, Any]) -> str:
+    rows = [
+        f"{'REPLACE' if change['replaces'] else change['action']:<8} {change['resource']}"
+        for change in document["changes"]
+    ]
+    return "\n".join([*rows, f"expand:   {document['expand_template']}", f"contract: {document['template']}"])

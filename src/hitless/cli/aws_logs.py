@@ -1,0 +1,75 @@
+"""`hitless aws logs [FUNCTION]`: the handlers' lines in CloudWatch."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from hitless.aws.lambdas import Logs
+from hitless.cli.aws_wire import Stage, connected, load
+from hitless.cli.common import Context, command
+from hitless.clock import timestamp
+from hitless.cloud.status import function_names
+from hitless.errors import UsageError
+
+FOLLOW_EVERY_S = 2.0
+OVERLAP_MS = 10_000
+"""CloudWatch takes lines in late, so that following reads a little of the past again."""
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "logs", example="hitless aws logs zones --stage prod --release 12 -f")
+    def logs(
+        ctx: Context,
+        function: Annotated[str | None, typer.Argument(help="One function; default: all.")] = None,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written next.")] = False,
+        release: Annotated[int | None, typer.Option("--release", help="Only what that release wrote.")] = None,
+        minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = 15,
+    ) -> None:
+        """Show what the handlers wrote, oldest first: START, END and REPORT lines included."""
+        service = load(ctx)
+        if function is not None and service.function(function) is None:
+            known = ", ".join(sorted(each.name for each in service.functions))
+            raise UsageError(f"there is no function {function}", hint=f"known are {known}")
+        with connected(ctx, service) as stage:
+            groups = _groups(stage, function, release)
+            reader = Logs(stage.aws.client("logs"))
+            since_ms = int((time.time() - 60 * minutes) * 1000)
+            seen = _show(ctx, reader, groups, since_ms, set())
+            while follow:
+                time.sleep(FOLLOW_EVERY_S)
+                since_ms = max(since_ms, int(time.time() * 1000) - OVERLAP_MS)
+                seen = _show(ctx, reader, groups, since_ms, seen)
+
+
+def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str, str]:
+    """Log group → the part of its streams' names that the release's version has; empty for any."""
+    service = stage.service
+    observed = stage.cloud.stack.observe()
+    names = function_names(stage.cloud, observed, service=service.name, stage=service.stage)
+    versions = dict(stage.cloud.records.require(release).versions) if release is not None else {}
+    return {
+        f"/aws/lambda/{lambda_name}": f"[{versions[name]}]" if name in versions else ""
+        for lambda_name, name in sorted(names.items())
+        if function in (None, name) and (release is None or name in versions)
+    }
+
+
+def _show(ctx: Context, reader: Logs, groups: dict[str, str], since_ms: int, seen: set[str]) -> set[str]:
+    streams = [
+        ((at, group, name, line) for at, name, line in reader.lines(group, since_ms=since_ms, stream_part=part))
+        for group, part in groups.items()
+    ]
+    shown: set[str] = set()
+    for at, group, name, line in heapq.merge(*streams):
+        shown.add(name)
+        if name in seen:
+            continue
+        instant, function = timestamp(datetime.fromtimestamp(at / 1000, UTC)), group.rpartition("/")[2]
+        document = {"at": instant, "function": function, "line": line}
+        ctx.show(document, lambda: f"{document['at']}  {document['function']}  {document['line']}")  # noqa: B023
+    return shown

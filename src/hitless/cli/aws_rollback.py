@@ -1,0 +1,23 @@
+"""`hitless aws rollback [RELEASE]`: an earlier release again, at once, without a build."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hitless.cli.aws_wire import conclude, connected, load
+from hitless.cli.common import Context, command
+from hitless.cloud.rollback import rollback as roll_back
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "rollback", example="hitless aws rollback 11 --stage prod")
+    def rollback(
+        ctx: Context,
+        release: Annotated[int | None, typer.Argument(help="Default: the one live before this one.")] = None,
+    ) -> None:
+        """Shift all traffic to an earlier release's versions at once; then bring the stack along."""
+        with connected(ctx, load(ctx)) as stage:
+            result = roll_back(stage.cloud, release)
+        conclude(ctx, result)

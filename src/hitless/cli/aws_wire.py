@@ -1,0 +1,110 @@
+"""Builds the real objects of a release on AWS from the common options; and what the `aws` verbs share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact
+from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
+from hitless.aws.codedeploy import CodeDeploy
+from hitless.aws.lambdas import Lambdas
+from hitless.aws.osls import find_osls
+from hitless.aws.session import Aws, aws_errors, connect
+from hitless.aws.stacks import Stacks
+from hitless.aws.traffic import Traffic
+from hitless.cli.common import Context, Ended
+from hitless.clock import SystemClock
+from hitless.cloud.core_outputs import CoreOutputs
+from hitless.cloud.deploy import Cloud
+from hitless.cloud.records import Records
+from hitless.cloud.result import Outcome, Result
+from hitless.cloud.service_stack import ServiceStack
+from hitless.cloud.shift import Shift
+from hitless.errors import UsageError
+from hitless.service.load import load_service
+from hitless.service.model import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage on AWS, connected."""
+
+    service: Service
+    core: CoreOutputs
+    cloud: Cloud
+    aws: Aws
+
+
+def load(ctx: Context, options: dict[str, str] | None = None) -> Service:
+    """The service, read for the stage. Notices of what differs on the other home are not of interest here."""
+    asked = {"stage": ctx.stage, **(options or {})}
+    return load_service(ctx.service_dir, stage=ctx.stage, options=asked, environ=os.environ)
+
+
+def store_of(ctx: Context) -> ArtifactStore:
+    """The artifacts of the data folder."""
+    return ArtifactStore(ctx.data_dir / "artifacts")
+
+
+def build_portable(ctx: Context, service: Service) -> dict[str, Artifact]:
+    """The artifacts for the declared platform. Raises BuildError or MachineError."""
+    ctx.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    built = build(service, store_of(ctx), say=ctx.say)
+    for warning in built.warnings:
+        ctx.say(f"warning: {warning}")
+    return dict(built.portable)
+
+
+@contextmanager
+def connected(ctx: Context, service: Service) -> Iterator[Stage]:
+    """The stage on AWS, with credentials proved; AWS's errors within become the contract's."""
+    clock = SystemClock()
+    with aws_errors():
+        aws = connect(service.region)
+        cloudformation, lambdas = aws.client("cloudformation"), Lambdas(aws.client("lambda"))
+        stacks = Stacks(cloudformation, say=ctx.say)
+        core_name = f"{service.name}-core-{service.stage}"
+        found = stacks.find(core_name)
+        if found is None:
+            raise UsageError(
+                f"there is no stack {core_name} in {service.region}",
+                hint=f"make it by `hitless aws bootstrap --stage {service.stage}`",
+            )
+        core = CoreOutputs.of(found.outputs, core_name)
+        bucket = Bucket(aws.client("s3"), core.bucket)
+        name = f"{service.name}-{service.stage}"
+        stack = ServiceStack(
+            name, service=service.name, stage=service.stage, region=service.region, core=core, stacks=stacks,
+            cloudformation=cloudformation, lambdas=lambdas, osls=lambda: find_osls(service.folder, os.environ),
+            say=ctx.say, now=clock.now,
+        )  # fmt: skip
+        shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas)
+        cloud = Cloud(
+            stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
+            traffic=Traffic(aws.client("cloudwatch")), clock=clock, say=ctx.say,
+        )  # fmt: skip
+        yield Stage(service, core, cloud, aws)
+
+
+def conclude(ctx: Context, result: Result) -> None:
+    """Show a release's end; raises Ended where it did not go live."""
+    ctx.show(result.to_json(), lambda: _sentence(result))
+    if result.outcome.exit_code:
+        raise Ended(
+            result.outcome.exit_code,
+            f"release {result.release} was {result.outcome.replace('_', ' ')}: {result.reason}",
+            "`hitless aws logs` tells more; the release that was live serves",
+        )
+
+
+def _sentence(result: Result) -> str:
+    if result.outcome is Outcome.UNCHANGED:
+        return f"release {result.release} is live already: nothing has changed"
+    if result.outcome is Outcome.LIVE:
+        return f"release {result.release} is live in {result.stage} ({result.duration_s:.0f} s) at {result.url}"
+    return f"release {result.release}: {result.outcome.replace('_', ' ')}"

@@ -1,0 +1,107 @@
+"""What is kept of each release: one JSON document in the stage's artifact bucket, and the template that it wanted.
+
+`releases/STAGE/NUMBER.json` is written when a release begins, and again at each end. The bucket is the only memory:
+a release begun on one machine is finished, listed or rolled back to from any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from hitless.cloud.transform.model import Template
+from hitless.errors import UsageError
+
+
+class Documents(Protocol):
+    """Where documents lie: aws.buckets.Bucket, or a dictionary in tests."""
+
+    def get_json(self, key: str) -> Any: ...
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False) -> None: ...
+    def keys(self, prefix: str) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One release. `versions` and `artifacts` are by the function's name in serverless.yml; `functions` gives Lambda's
+    names. `outcome` is None while it is under way, or where its deploy was cut off.
+    """
+
+    release: int
+    service: str
+    stage: str
+    created_at: str
+    fingerprint: str
+    strategy: str
+    commit: str | None = None
+    message: str | None = None
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+    reason: str | None = None
+    ended_at: str | None = None
+    steps: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "steps": [dict(step) for step in self.steps]}
+
+
+class Records:
+    """The releases of one stage."""
+
+    def __init__(self, documents: Documents, stage: str) -> None:
+        self._documents = documents
+        self._prefix = f"releases/{stage}/"
+
+    def numbers(self) -> list[int]:
+        """Of all releases, the newest first."""
+        found = (
+            re.fullmatch(r"(\d+)\.json", key.removeprefix(self._prefix)) for key in self._documents.keys(self._prefix)
+        )
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def get(self, number: int) -> Record | None:
+        """The release of that number, or None."""
+        document = self._documents.get_json(f"{self._prefix}{number}.json")
+        if document is None:
+            return None
+        known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
+        return Record(**{**known, "steps": tuple(known.get("steps", ()))})
+
+    def require(self, number: int) -> Record:
+        """The release of that number. UsageError where there is none."""
+        if (record := self.get(number)) is None:
+            raise UsageError(f"there is no release {number}", hint="`hitless aws releases` lists them")
+        return record
+
+    def template(self, number: int) -> Template | None:
+        """The template that the release wanted."""
+        found = self._documents.get_json(f"{self._prefix}{number}.template.json")
+        return dict(found) if found is not None else None
+
+    def begin(self, record: Record, template: Template) -> None:
+        """Take the number. ConflictError where another process was faster."""
+        self._documents.put_json(f"{self._prefix}{record.release}.json", record.to_json(), new=True)
+        self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
+
+    def save(self, record: Record) -> None:
+        """Write the release's document anew."""
+        self._documents.put_json(f"{self._prefix}{record.release}.json", record.to_json())
+
+    def next_number(self) -> int:
+        """The number after the newest."""
+        return max(self.numbers(), default=0) + 1
+
+    def unfinished(self) -> Record | None:
+        """The newest release, where its deploy was cut off before it ended."""
+        newest = next(iter(self.numbers()), None)
+        record = self.get(newest) if newest is not None else None
+        return record if record is not None and record.outcome is None else None
+
+
+def ended(record: Record, *, outcome: str, reason: str | None, at: str, steps: tuple[Mapping[str, Any], ...]) -> Record:
+    """The record with how it ended."""
+    return replace(record, outcome=outcome, reason=reason, ended_at=at, steps=steps)

@@ -1,0 +1,86 @@
+"""How a release on AWS ended, in the shape of the command line's contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hitless.clock import Clock, timestamp
+
+
+class Outcome(StrEnum):
+    """How a deploy or a rollback ended."""
+
+    LIVE = "live"
+    ROLLED_BACK = "rolled_back"
+    UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"
+    ABORTED = "aborted"
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit code for it."""
+        return {Outcome.ROLLED_BACK: 3, Outcome.SUPERSEDED: 4, Outcome.ABORTED: 4}.get(self, 0)
+
+
+class Steps:
+    """The steps of a release, each said when it begins. A step that only repeats the last one is left out."""
+
+    def __init__(self, clock: Clock, say: Any) -> None:
+        self._clock, self._say = clock, say
+        self._began = clock.monotonic()
+        self.steps: list[dict[str, Any]] = []
+
+    def add(self, state: str, weight_percent: float, note: str = "") -> None:
+        """Record that the release is now there."""
+        if self.steps and (self.steps[-1]["state"], self.steps[-1]["weight_percent"]) == (state, weight_percent):
+            return
+        self.steps.append({"at": timestamp(self._clock.now()), "state": state, "weight_percent": weight_percent})
+        self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
+
+    @property
+    def duration_s(self) -> float:
+        return round(self._clock.monotonic() - self._began, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What Lambda counted of one side's requests."""
+
+    requests: int
+    failed: int
+
+    def to_json(self) -> dict[str, int]:
+        return {"requests": self.requests, "failed": self.failed, "shielded": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A release's end. `candidate` and `live` are None where nothing was counted."""
+
+    stage: str
+    release: int
+    outcome: Outcome
+    strategy: str
+    reason: str | None = None
+    duration_s: float = 0
+    steps: tuple[Mapping[str, Any], ...] = ()
+    candidate: Counts | None = None
+    live: Counts | None = None
+    url: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "release": self.release,
+            "outcome": str(self.outcome),
+            "strategy": self.strategy,
+            "reason": self.reason,
+            "duration_s": self.duration_s,
+            "steps": [dict(step) for step in self.steps],
+            "candidate": self.candidate.to_json() if self.candidate else None,
+            "live": self.live.to_json() if self.live else None,
+            "url": self.url,
+        }

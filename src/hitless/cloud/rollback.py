@@ -1,0 +1,131 @@
+"""An earlier release again: its versions stand in Lambda still, so traffic goes there at once; then the stack follows.
+
+Nothing is built and nothing is published: bytes that a function's newest version does not have would become a new
+version, so the stack takes the earlier release's template without the versions that it no longer holds.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hitless.clock import timestamp
+from hitless.cloud.deploy import Cloud, live_number, settle
+from hitless.cloud.records import Record
+from hitless.cloud.result import Outcome, Result, Steps
+from hitless.cloud.service_stack import Observed
+from hitless.cloud.transform.desired import functions_of, version_ids
+from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.steps import clear, contract, expand
+from hitless.errors import ConflictError
+
+STRATEGY = "AllAtOnce"
+
+
+def rollback(cloud: Cloud, number: int | None) -> Result:
+    """Make release `number` live again; without a number, the one that was live before this one.
+
+    ConflictError where there is none, or its versions are gone; CloudError where the stack did not follow: traffic is
+    where it was asked to be then, and the next rollback or deploy brings the stack along.
+    """
+    steps = Steps(cloud.clock, cloud.say)
+    before = settle(cloud)
+    live = live_number(before)
+    target = _target(cloud, before, number)
+    if target.release == live and _stands(before, target):
+        return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY)
+    template = cloud.records.template(target.release)
+    if template is None:
+        raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
+    versions = {target.functions[name]: version for name, version in target.versions.items()}
+    steps.add("preparing", 0, f"release {target.release}")
+    for function, version in versions.items():
+        cloud.lambdas.wake(function, version)
+    steps.add("shifting", 0)
+    cloud.shift.point(versions)
+    steps.add("draining", 100)
+    _sync(cloud, numbered(template, target.release, live), versions)
+    steps.add("ended", 100)
+    cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(cloud.clock.now())))
+    stack = cloud.stack.find()
+    return Result(
+        stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
+        duration_s=steps.duration_s, steps=tuple(steps.steps), url=stack.outputs.get(URL_OUTPUT) if stack else None,
+    )  # fmt: skip
+
+
+def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
+    if number is None:
+        previous = before.live.output(PREVIOUS_OUTPUT)
+        if previous is None:
+            raise ConflictError("no release was live before this one", hint="`hitless aws releases` lists them")
+        number = int(previous)
+    target = cloud.records.require(number)
+    if target.outcome != Outcome.LIVE or not target.versions:
+        raise ConflictError(
+            f"release {number} was never live ({target.outcome or 'its deploy did not end'})",
+            hint="roll back to one that was: `hitless aws releases`",
+        )
+    return target
+
+
+def _stands(before: Observed, target: Record) -> bool:
+    at = {before.functions[ids]: state for ids, state in before.aliases.items()}
+    wanted = {target.functions[name]: version for name, version in target.versions.items()}
+    return all(name in at and at[name].version == version for name, version in wanted.items())
+
+
+def _sync(cloud: Cloud, template: Template, versions: Mapping[str, str]) -> None:
+    """Bring the stack to the release: in one update, or two where the API's draft has to change first."""
+    observed = cloud.stack.observe()
+    by_alias = {ids.alias: versions[name] for ids, name in functions_of(template).items()}
+    wanted = without_publishing(template, observed.live, by_alias)
+    before = observed.live.template
+    if _api(wanted) != _api(before):
+        expanded = expand(wanted, observed.live)
+        for update in (clear(expanded, observed.live), expanded):
+            if update is not None:
+                cloud.stack.update(update, before=before)
+                before = update
+    cloud.stack.update(contract(wanted, observed.live, by_alias), before=before)
+
+
+def _api(template: Template) -> dict[str, Any]:
+    return {name: one for name, one in template["Resources"].items() if one["Type"].startswith("AWS::ApiGateway::")}
+
+
+def numbered(template: Template, number: int, previous: int | None) -> Template:
+    """The release's template as it is recorded now: its own number, and the release that it follows."""
+    made = copy.deepcopy(template)
+    made["Outputs"][RELEASE_OUTPUT]["Value"] = str(number)
+    made["Outputs"].pop(PREVIOUS_OUTPUT, None)
+    if previous is not None and previous != number:
+        made["Outputs"][PREVIOUS_OUTPUT] = {"Value": str(previous)}
+    return made
+
+
+def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
+    """The template where each Version that the stack does not hold is replaced by its literal number."""
+    made = copy.deepcopy(template)
+    numbers = {
+        version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
+    }
+    for version in numbers:
+        del made["Resources"][version]
+    for resource in of_type(made["Resources"], "AWS::CloudWatch::Alarm").values():
+        resource["Properties"] = _literal(resource["Properties"], numbers)
+    return made
+
+
+def _literal(node: Any, numbers: Mapping[str, str]) -> Any:
+    match node:
+        case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
+            return numbers[name]
+        case dict():
+            return {key: _literal(value, numbers) for key, value in node.items()}
+        case list():
+            return [_literal(value, numbers) for value in node]
+        case _:
+            return node

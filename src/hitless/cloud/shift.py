@@ -1,0 +1,123 @@
+"""Traffic from version to version: one CodeDeploy deployment a function, watched together; one fails, all go back.
+
+The aliases are the truth: after a stop or a failure each is read, and put where it belongs if it is not there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hitless.aws.codedeploy import ENDED_WELL, Deployment, Move
+from hitless.aws.follow import Time
+from hitless.aws.lambdas import AliasState
+from hitless.cloud.transform.model import ALIAS
+from hitless.errors import CloudError, ConflictError
+
+STOP_TIMEOUT_S = 300.0
+
+
+class Deployments(Protocol):
+    """CodeDeploy: aws.codedeploy.CodeDeploy."""
+
+    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str: ...
+    def look(self, deployment: str) -> Deployment: ...
+    def stop(self, deployment: str) -> None: ...
+    def under_way(self, group: str) -> list[str]: ...
+
+
+class Aliases(Protocol):
+    """Lambda's aliases: aws.lambdas.Lambdas."""
+
+    def alias(self, function: str, name: str) -> AliasState | None: ...
+    def point(self, function: str, name: str, version: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a shift did not end well. `by_hand`: somebody stopped it."""
+
+    reason: str
+    by_hand: bool = False
+
+
+class Shift:
+    """Moves aliases. `poll_s` is how often the deployments are looked at."""
+
+    def __init__(self, deployments: Deployments, aliases: Aliases, *, clock: Time = time, poll_s: float = 2.0) -> None:
+        self._deployments, self._aliases = deployments, aliases
+        self._time, self._poll_s = clock, poll_s
+
+    def run(
+        self, moves: Iterable[Move], *, configuration: str, description: str, on_weight: Callable[[float], None],
+        hooks: Mapping[str, str] | None = None,
+    ) -> Failure | None:  # fmt: skip
+        """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped."""
+        going: dict[str, Move] = {}
+        for move in moves:
+            try:
+                started = self._deployments.start(
+                    move, configuration=configuration, description=description, hooks=hooks or {}
+                )
+            except ConflictError as error:
+                self.stop(going)
+                return Failure(error.message)
+            going[started] = move
+        left = dict(going)
+        while left:
+            for deployment, move in list(left.items()):
+                seen = self._deployments.look(deployment)
+                if seen.status == ENDED_WELL:
+                    del left[deployment]
+                elif seen.ended:
+                    self.stop(going)
+                    return Failure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
+            on_weight(self._weight(going.values()))
+            if left:
+                self._time.sleep(self._poll_s)
+        return None
+
+    def stop(self, deployments: Iterable[str]) -> None:
+        """Stop the deployments and wait until each has ended; CodeDeploy moves its alias back by itself."""
+        waiting = list(deployments)
+        for deployment in waiting:
+            if not self._deployments.look(deployment).ended:
+                self._deployments.stop(deployment)
+        deadline = self._time.monotonic() + STOP_TIMEOUT_S
+        while waiting := [each for each in waiting if not self._deployments.look(each).ended]:
+            if self._time.monotonic() > deadline:
+                raise CloudError(
+                    f"deployment {waiting[0]} does not end",
+                    hint="see it in CodeDeploy's console; then repeat the command",
+                )
+            self._time.sleep(self._poll_s)
+
+    def stop_groups(self, groups: Iterable[str]) -> list[str]:
+        """Stop whatever is under way in these groups; the ids of what was."""
+        found = [deployment for group in groups for deployment in self._deployments.under_way(group)]
+        self.stop(found)
+        return found
+
+    def settle(self, functions: Iterable[str]) -> None:
+        """Take away weights that a stopped shift has left: all traffic to the version that had most of it."""
+        for function in functions:
+            state = self._aliases.alias(function, ALIAS)
+            if state is not None and state.others:
+                self._aliases.point(function, ALIAS, state.version)
+
+    def point(self, versions: Mapping[str, str]) -> None:
+        """All traffic of each function (Lambda's name) to its version, at once, where it is not there already."""
+        for function, version in versions.items():
+            if self._aliases.alias(function, ALIAS) not in (None, AliasState(version)):
+                self._aliases.point(function, ALIAS, version)
+
+    def _weight(self, moves: Iterable[Move]) -> float:
+        """The share of the function that is furthest on its way, in percent."""
+        found = [0.0]
+        for move in moves:
+            state = self._aliases.alias(move.function, move.alias)
+            if state is not None:
+                found.append(state.weights_percent().get(move.target, 0))
+        return max(found)
