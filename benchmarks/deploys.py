@@ -1,0 +1,88 @@
+"""From the command to 100 % of the traffic: an all-at-once, code-only deploy of the scaffolded service, and its parts.
+
+The clock starts before the process does. 100 % is counted twice: at the step that names it, which is recorded just
+before it is taken, and at the next step, when the gateway has confirmed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from benchmarks.figures import Bound, Figure, Goal, Section, Spread
+from benchmarks.machine import BenchmarkError
+from benchmarks.site import Ran, change_code, scaffolded_service
+
+_PARTS = {
+    "start": "  process start, imports, reading serverless.yml",
+    "build": "  build of the artifact",
+    "hand_over": "  git, and the request to the engine",
+    "pools": "  workers started, all ready and probed",
+    "smoke": "  smoke request, servers and routes at the gateway",
+    "apply": "  the one map entry that moves all traffic",
+    "drain": "  old release drained and ended, answer printed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds from the command to 100 %, to its confirmation and to the end, and how long each part took."""
+
+    to_100_percent: float
+    to_confirmed: float
+    to_end: float
+    parts: dict[str, float]
+
+
+def run(rounds: int, say: Callable[[str], None]) -> Section:
+    """As many deploys as `rounds`. Raises BenchmarkError."""
+    timings = []
+    with scaffolded_service() as site:
+        for number in range(rounds):
+            change_code(site.folder)
+            timing = timing_of(site.hitless("deploy"))
+            timings.append(timing)
+            say(f"deploy {number + 1}/{rounds}: {timing.to_100_percent:.3f} s to 100 %, {timing.to_end:.3f} s in all")
+    goal = Goal(Bound.AT_MOST, 1.0)
+    totals = [
+        Figure("to_100_percent", "command to 100 %", "s", Spread.of([t.to_100_percent for t in timings]), 3, goal),
+        Figure("to_confirmed", "command to 100 %, confirmed", "s", Spread.of([t.to_confirmed for t in timings]), 3),
+        Figure("to_end", "command to its return", "s", Spread.of([t.to_end for t in timings]), 3),
+    ]
+    parts = [Figure(key, title, "s", Spread.of([t.parts[key] for t in timings]), 3) for key, title in _PARTS.items()]
+    return Section("deploy", f"the scaffolded service, one line of code changed, {rounds} deploys", (*totals, *parts))
+
+
+def timing_of(ran: Ran) -> Timing:
+    """The parts of a deploy: from the steps of its document and from when its message of the build came.
+
+    Raises BenchmarkError where the deploy did not go live through these steps.
+    """
+    document = ran.document
+    if document["outcome"] != "live":
+        raise BenchmarkError(f"the deploy ended {document['outcome']}: {document['reason']}")
+    at = {step["state"]: instant(step) for step in document["steps"]}
+    built = next(((when, text) for when, text in ran.messages if text.startswith("built ")), None)
+    took = re.search(r" in ([\d.]+) s$", built[1]) if built else None
+    missing = {"preparing", "testing", "shifting", "draining"} - at.keys()
+    if built is None or took is None or missing:
+        raise BenchmarkError(f"the deploy shows no {', '.join(sorted(missing)) or 'build'}: {ran.messages} {document}")
+    build_s = float(took[1])
+    parts = {
+        "start": built[0] - build_s - ran.began_at,
+        "build": build_s,
+        "hand_over": at["preparing"] - built[0],
+        "pools": at["testing"] - at["preparing"],
+        "smoke": at["shifting"] - at["testing"],
+        "apply": at["draining"] - at["shifting"],
+        "drain": ran.ended_at - at["draining"],
+    }
+    return Timing(at["shifting"] - ran.began_at, at["draining"] - ran.began_at, ran.ended_at - ran.began_at, parts)
+
+
+def instant(step: dict[str, Any]) -> float:
+    """When a step was taken, as seconds of the wall clock."""
+    return datetime.fromisoformat(step["at"]).timestamp()

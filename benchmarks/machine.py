@@ -1,0 +1,77 @@
+"""The machine that is measured: which cores everything shares, which tools there are, what else is going on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / ".venv-bench" / "bin"
+"""Where `scripts/bench` installs the peers, apart from the project's own environment."""
+HITLESS = Path(sys.executable).with_name("hitless")
+CORES = 2
+
+
+class BenchmarkError(Exception):
+    """A measurement cannot be made, or was none."""
+
+
+def tool(name: str) -> str:
+    """The path of a program. Raises BenchmarkError where it is not installed."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise BenchmarkError(f"{name} is not installed; scripts/bench installs it on Debian and Ubuntu")
+    return found
+
+
+def share_two_cores() -> int:
+    """Put this process, and so all that it starts, on the same two cores; how many there are.
+
+    Without this a machine of many cores would compare how well each server's *client* spreads.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return os.cpu_count() or 1
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
+    return len(os.sched_getaffinity(0))
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def described(cores: int) -> dict[str, Any]:
+    """What a reader needs in order to compare with another machine."""
+    return {
+        "cores_used": cores,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "haproxy": _first_line([tool("haproxy"), "-v"]),
+        "load_average_1min": round(os.getloadavg()[0], 2),
+        "peers": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    python = PEERS / "python"
+    if not python.exists():
+        return {}
+    program = (
+        "from importlib.metadata import version as v; "
+        "print(*(f'{n}={v(n)}' for n in ('granian', 'starlette', 'uvicorn', 'gunicorn', 'flask')))"
+    )
+    return dict(word.split("=", 1) for word in _first_line([str(python), "-c", program]).split())
+
+
+def _first_line(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout.splitlines() or [""])[0]
