@@ -93,6 +93,10 @@ SERVING = frozenset(
 """Types that may not even *perhaps* be replaced: requests, names or data depend on the one that is there."""
 
 
+KEPT = SERVING - {"AWS::EC2::NatGateway", "AWS::Lambda::Function", "AWS::Lambda::Alias", "AWS::Lambda::Permission"}
+"""Types that an update may not delete either: names, networks and data, which no setting takes away by the way."""
+
+
 def read_changes(answers: Iterable[Mapping[str, Any]]) -> tuple[Change, ...]:
     """The changes in the pages of `describe_change_set`, what is most dangerous first."""
     found = [
@@ -125,10 +129,12 @@ def _read(change: Mapping[str, Any]) -> Change:
 
 def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
     """The changes that take something away from those whom the stack serves: certain replacements of anything that is
-    not known to be harmless, and possible ones of what is known to serve.
+    not known to be harmless, possible ones of what is known to serve, deletions of what is kept.
     """
-    return tuple(
-        change
-        for change in changes
-        if change.replaces and (change.kind in SERVING or (change.certain and change.kind not in NOT_SERVING))
-    )
+    return tuple(change for change in changes if _is_harmful(change))
+
+
+def _is_harmful(change: Change) -> bool:
+    if change.action is Action.DELETE:
+        return change.kind in KEPT
+    return change.replaces and (change.kind in SERVING or (change.certain and change.kind not in NOT_SERVING))

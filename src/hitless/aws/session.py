@@ -1,18 +1,22 @@
 """Who we are on AWS, and where: credentials, region, account, and botocore's errors as sentences with a hint.
 
-botocore finds the credentials (environment, profile, SSO, instance role); this module never reads, keeps or prints one.
+botocore finds the credentials (environment, profile, SSO, instance role); this module prints none. In the pipeline's
+deploy step they may do one thing: become the stage's deploy role, whose ARN that step has in HITLESS_DEPLOY_ROLE_ARN.
 Retries are botocore's `standard` mode, so a throttled call is repeated with back-off before anybody hears of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -30,6 +34,8 @@ from botocore.exceptions import (
 )
 
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
+
+DEPLOY_ROLE_VARIABLE = "HITLESS_DEPLOY_ROLE_ARN"
 
 CREDENTIALS_HINT = "sign in with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
@@ -80,17 +86,47 @@ class Aws:
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
+    def credentials_environ(self) -> dict[str, str]:
+        """The credentials as a subprocess takes them from its environment, refreshed now. For that and nothing else."""
+        found = self._session.get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        frozen = found.get_frozen_credentials()
+        pairs = {
+            "AWS_ACCESS_KEY_ID": frozen.access_key,
+            "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+            "AWS_SESSION_TOKEN": frozen.token,
+        }
+        return {name: str(value) for name, value in pairs.items() if value}
 
-def connect(region: str) -> Aws:
+
+def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:
     """A session whose credentials and region were proved. Raises UsageError or MachineError that says what is amiss."""
     with aws_errors():
         if region not in _regions():
             raise UsageError(
                 f"{region} is not a region that AWS offers", hint="set provider.region in serverless.yml, or --region"
             )
-        aws = Aws(region)
+        role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
+        aws = Aws(region, session=_become(role_arn, region) if role_arn else None)
         aws.identity()
         return aws
+
+
+def _become(role_arn: str, region: str) -> Any:
+    """A session of that role, refreshed as often as it must be: chained roles last an hour, a shift may take longer."""
+    own = botocore.session.Session()
+    if own.get_credentials() is None:
+        raise NoCredentialsError
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=own.create_client,
+        source_credentials=own.get_credentials(),
+        role_arn=role_arn,
+        extra_args={"RoleSessionName": "hitless-deploy"},
+    )
+    session = botocore.session.Session()
+    session._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
+    return boto3.Session(botocore_session=session, region_name=region)
 
 
 def _regions() -> set[str]:

@@ -16,7 +16,7 @@ import hitless
 
 VERBS = (
     *("init", "up", "down", "deploy", "rollback", "abort"),
-    *("status", "releases", "events", "logs", "drill", "invoke", "doctor"),
+    *("status", "releases", "events", "logs", "drill", "invoke", "doctor", "aws"),
 )
 
 

@@ -1,0 +1,75 @@
+"""`hitless aws bootstrap`: make what a stage stands on, or bring it up to date; harmless to repeat."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from hitless.cli.aws_common import connected, load_for_aws, write_templates
+from hitless.cli.common import Context, command
+from hitless.cloud.bootstrap import Bootstrap, BootstrapOptions, Bootstrapped, dry_run
+from hitless.cloud.core import PipelineOptions
+from hitless.cloud.repository import read_repository
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
+    def bootstrap(
+        ctx: Context,
+        dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates; ask and touch nothing.")] = False,
+        region: Annotated[str | None, typer.Option("--region", help="Instead of provider.region.")] = None,
+        repository: Annotated[
+            str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
+        ] = None,
+        package: Annotated[
+            str | None,
+            typer.Option("--package", help="What the deploy step installs as hitless: a wheel, a pinned URL."),
+        ] = None,
+        pipeline: Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="With a pipeline or without.")] = True,
+        notify: Annotated[
+            str | None, typer.Option("--notify", help="An e-mail address for failures, approvals.")
+        ] = None,
+        cidr: Annotated[
+            str | None, typer.Option("--cidr", help="The network's addresses; default 10.0.0.0/16.")
+        ] = None,
+        zone_id: Annotated[
+            str | None, typer.Option("--zone-id", help="The domain's hosted zone; default: the one that holds it.")
+        ] = None,
+        policies: Annotated[
+            str | None,
+            typer.Option("--policies", help="ARNs of policies for what the service's own `resources` need."),
+        ] = None,
+        wait_s: Annotated[
+            float, typer.Option("--wait", help="Seconds to wait for GitHub to be authorised; 0 does not wait.")
+        ] = 1800.0,
+        force: Annotated[bool, typer.Option("--force", help="Replace even what serves.")] = False,
+    ) -> None:
+        """Make the stage's network, artifact bucket, roles, domain and pipeline on AWS, or bring them up to date.
+
+        Options once given are kept by the stacks.
+        """
+        service = load_for_aws(ctx, region)
+        found = read_repository(ctx.service_dir)
+        told = PipelineOptions(
+            repository=repository or found.name,
+            folder=found.folder,
+            package=package,
+            notify_email=notify,
+            tests=(ctx.service_dir / "buildspec-test.yml").is_file(),
+        )
+        options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force)
+        if dry:
+            stacks = write_templates(ctx, dry_run(service, options))
+            ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))
+            return
+        with connected(ctx, service) as on:
+            runner = Bootstrap(service, on.aws, on.stacks, say=ctx.say, clock=time, poll_s=on.poll_s)
+            result = runner.run(options)
+        ctx.show(result.to_json(), lambda: _in_words(result))
+
+
+def _in_words(result: Bootstrapped) -> str:
+    stacks = [stack for stack in (result.core, result.pipeline) if stack]
+    return "\n".join(f"{stack.name} {stack.status.lower().replace('_', ' ')}" for stack in stacks)

@@ -1,0 +1,89 @@
+"""What the verbs on AWS share: the service read for AWS, a proved session, templates written out, a typed answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hitless.aws.session import Aws, aws_errors, connect
+from hitless.aws.stacks import Stacks, StackSpec
+from hitless.aws.template import dump_template, parse_template
+from hitless.cli.common import Context
+from hitless.errors import MachineError, UsageError
+from hitless.service.load import load_service
+from hitless.service.model import Service
+
+POLL_VARIABLE = "HITLESS_AWS_POLL_SECONDS"
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A proved session, and the stacks of its account and region."""
+
+    aws: Aws
+    stacks: Stacks
+    poll_s: float
+
+
+def load_for_aws(ctx: Context, region: str | None = None) -> Service:
+    """The service of the folder. What differs on the engine is no concern here, so notices stay unsaid."""
+    options = {"stage": ctx.stage} | ({"region": region} if region else {})
+    service = load_service(ctx.service_dir, stage=ctx.stage, options=options, environ=os.environ)
+    return replace(service, region=region) if region else service
+
+
+@contextmanager
+def connected(ctx: Context, service: Service) -> Iterator[Connected]:
+    """A session in the service's region; botocore's errors inside become ours. Credentials are proved first."""
+    poll_s = poll_seconds(os.environ)
+    aws = connect(service.region)
+    with aws_errors():
+        yield Connected(aws, Stacks(aws.client("cloudformation"), say=ctx.say, poll_s=poll_s), poll_s)
+
+
+def poll_seconds(environ: Mapping[str, str]) -> float:
+    """How often AWS is asked while something goes on there: 3 s, or what $HITLESS_AWS_POLL_SECONDS says."""
+    text = environ.get(POLL_VARIABLE, "3")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 60:
+        raise UsageError(f"{POLL_VARIABLE}: {text!r} is not a number of seconds up to 60", hint="unset it")
+    return seconds
+
+
+def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:
+    """The stacks as a dry run shows them: each template in a file of the data folder, by its absolute path."""
+    folder = ctx.data_dir / "aws" / ctx.stage
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [
+        {
+            "name": spec.name,
+            "template": str(_write(folder / f"{spec.name}.json", spec)),
+            "parameters": {key: value for key, value in sorted(spec.parameters.items()) if value is not None},
+        }
+        for spec in specs
+    ]
+
+
+def _write(path: Path, spec: StackSpec) -> Path:
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(dump_template(parse_template(spec.template), indent=2) + "\n")
+    temporary.replace(path)
+    return path
+
+
+def typed(ctx: Context, question: str, wanted: str) -> bool:
+    """Whether a person at the terminal types `wanted`. MachineError where nobody can."""
+    if not sys.stdin.isatty():
+        raise MachineError(
+            "this must be confirmed, and there is no terminal to ask at", hint=f"give --confirm {wanted}"
+        )
+    ctx.say(question)
+    return sys.stdin.readline().strip() == wanted
