@@ -14,6 +14,7 @@ import yaml
 from tests.aws.front.standins import STAND_IN_TYPE, replace_refused, restore
 
 TEMPLATE_OPERATIONS: Final = frozenset({"CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate"})
+_SUBSTITUTES: Final = (STAND_IN_TYPE, "AWS::IAM::Policy")
 _NAMESPACE: Final = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 
 
@@ -83,16 +84,16 @@ class StackCalls:
         """The answer with stand-ins shown as what they stand in for."""
         if operation == "GetTemplate":
             return self._template(body)
-        if STAND_IN_TYPE.encode() not in body:
+        if not any(kind.encode() in body for kind in _SUBSTITUTES):
             return body
         ET.register_namespace("", _NAMESPACE)
         root = ET.fromstring(body)
         for element in root.iter():
             names = {re.sub(r"\{.*\}", "", child.tag): child for child in element}
             logical, kind = names.get("LogicalResourceId"), names.get("ResourceType")
-            if logical is None or kind is None or kind.text != STAND_IN_TYPE:
+            if logical is None or kind is None or kind.text not in _SUBSTITUTES:
                 continue
-            kind.text = self._types.get(logical.text or "", STAND_IN_TYPE)
+            kind.text = self._types.get(logical.text or "", kind.text)
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
     def _template(self, body: bytes) -> bytes:

@@ -72,6 +72,10 @@ REFUSED: Final[Mapping[str, Callable[[str, Mapping[str, Json]], Json]]] = {
 """Type → what its Ref gives. The types were tried one by one on ministack 1.5.33."""
 
 
+INLINE_POLICY: Final = "AWS::IAM::RolePolicy"
+"""Refused too, but the older AWS::IAM::Policy does the same for one role, so the emulator gets that."""
+
+
 def is_refused(resource: Mapping[str, Json]) -> bool:
     """By its type; and alarms of metric math, which ministack does not evaluate."""
     kind = resource.get("Type")
@@ -87,17 +91,23 @@ def replace_refused(template: Mapping[str, Json]) -> tuple[dict[str, Json], dict
     """The template as the emulator takes it, and the replaced resources: logical id → real type."""
     resources: Mapping[str, Mapping[str, Json]] = template.get("Resources", {})
     refused = {name: resource for name, resource in resources.items() if is_refused(resource)}
-    if not refused:
+    policies = {name: one for name, one in resources.items() if one.get("Type") == INLINE_POLICY}
+    if not refused and not policies:
         return dict(template), {}
     references = {name: _reference(name, resource) for name, resource in refused.items()}
     changed = dict(template)
-    changed["Resources"] = {
-        name: _stand_in(name, resource) if name in refused else resource for name, resource in resources.items()
-    }
+    stand_ins = {name: _stand_in(name, resource) for name, resource in refused.items()}
+    changed["Resources"] = {**resources, **stand_ins, **{name: _policy(one) for name, one in policies.items()}}
     transforms = template.get("Transform", [])
     changed["Transform"] = [*(transforms if isinstance(transforms, list) else [transforms]), "AWS::LanguageExtensions"]
     rewritten: dict[str, Json] = _rewrite(changed, references)
-    return rewritten, {name: str(resource["Type"]) for name, resource in refused.items()}
+    return rewritten, {name: str(resource["Type"]) for name, resource in (refused | policies).items()}
+
+
+def _policy(resource: Mapping[str, Json]) -> dict[str, Json]:
+    properties = dict(resource["Properties"])
+    properties["Roles"] = [properties.pop("RoleName")]
+    return {**resource, "Type": "AWS::IAM::Policy", "Properties": properties}
 
 
 def _stand_in(logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:

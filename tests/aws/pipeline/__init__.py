@@ -1,0 +1,1 @@
+"""The pipeline without CodePipeline: the generated template, read and run on this machine."""

@@ -1,0 +1,144 @@
+"""Runs a pipeline definition on this machine: a push to a bare repository, then its stages in order.
+
+Each build gets the credentials of its project's role, by AssumeRole at the front, as CodeBuild hands them out; a
+Python of its own (runtime-versions) and a place of its own for global npm packages, as in a fresh container.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from tests.aws.pipeline.buildspec import Build, Buildspec, run
+from tests.aws.pipeline.template import Action, PipelineDefinition, action_variables
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    stage: str
+    action: str
+    build: Build | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of the pipeline. It ended where a step did not succeed."""
+
+    commit: str
+    succeeded: bool
+    steps: tuple[StepResult, ...]
+
+    def log(self) -> str:
+        return "\n".join(f"--- {one.stage}/{one.action}\n{one.build.log}" for one in self.steps if one.build)
+
+
+@dataclass
+class Driver:
+    """`credentials` gives a role's session as environment variables; `approve` answers manual approvals."""
+
+    definition: PipelineDefinition
+    repository: Path
+    folder: Path
+    environ: Mapping[str, str]
+    credentials: Callable[[str], Mapping[str, str]]
+    approve: Callable[[str], bool] = lambda _: True
+    _seen: dict[str, str] = field(default_factory=dict)
+
+    def after_push(self) -> list[Run]:
+        """Runs for each branch of the triggers that moved since the last call."""
+        runs = []
+        for branch in self.definition.branches:
+            commit = self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", check=False).strip()
+            if commit and self._seen.get(branch) != commit:
+                self._seen[branch] = commit
+                runs.append(self._run(branch, commit))
+        return runs
+
+    def _run(self, branch: str, commit: str) -> Run:
+        place = self.folder / commit[:12]
+        artifacts: dict[str, Path] = {}
+        variables: dict[str, str] = {}
+        steps: list[StepResult] = []
+        for stage in self.definition.stages:
+            for action in stage.actions:
+                started = time.monotonic()
+                build: Build | None = None
+                match action.category:
+                    case "Source":
+                        artifacts[action.outputs[0]] = self._source(commit, place / "source")
+                        variables |= self._source_variables(action, branch, commit)
+                        succeeded = True
+                    case "Approval":
+                        succeeded = self.approve(action.configuration.get("CustomData", ""))
+                    case "Build" | "Test":
+                        build = self._build(action, artifacts[action.inputs[0]], place / stage.name, commit, variables)
+                        succeeded = build.succeeded
+                    case _:
+                        raise ValueError(f"action {action.category}")
+                steps.append(StepResult(stage.name, action.name, build, time.monotonic() - started))
+                if not succeeded:
+                    return Run(commit, False, tuple(steps))
+        return Run(commit, True, tuple(steps))
+
+    def _source(self, commit: str, place: Path) -> Path:
+        """The commit's files without git's, as CODE_ZIP hands them on."""
+        archive = subprocess.run(
+            ["git", "--git-dir", str(self.repository), "archive", commit], stdout=subprocess.PIPE, check=True
+        ).stdout
+        place.mkdir(parents=True)
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(place, filter="data")
+        return place
+
+    def _source_variables(self, action: Action, branch: str, commit: str) -> dict[str, str]:
+        message = self._git("log", "-1", "--format=%s", commit).strip()
+        values = {"CommitId": commit, "BranchName": branch, "CommitMessage": message}
+        return {f"{action.namespace}.{name}": value for name, value in values.items()}
+
+    def _build(self, action: Action, source: Path, place: Path, commit: str, variables: Mapping[str, str]) -> Build:
+        project = self.definition.projects[action.configuration["ProjectName"]]
+        spec = Buildspec.read((source / project.buildspec).read_text("utf-8"))
+        own = place / "source"
+        place.mkdir(parents=True)
+        subprocess.run(["cp", "-R", str(source), str(own)], check=True)
+        environ = {
+            **self._container(place, spec),
+            **self.credentials(project.role_arn),
+            "CODEBUILD_BUILD_ID": f"{project.name}:{commit[:8]}",
+            "CODEBUILD_RESOLVED_SOURCE_VERSION": commit,
+            **project.environment,
+            **action_variables(action, variables),
+        }
+        return run(spec, own, place, environ, limit_s=min(project.limit_s, 600.0))
+
+    def _container(self, place: Path, spec: Buildspec) -> dict[str, str]:
+        """A Python of the wanted version and a home of its own."""
+        runtimes = {name: version for phase in spec.phases for name, version in phase.runtimes.items()}
+        python = place / "python"
+        uv = Path(sys.executable).with_name("uv")
+        wanted = runtimes.get("python", f"{sys.version_info.major}.{sys.version_info.minor}")
+        subprocess.run([str(uv), "venv", "--quiet", "--seed", "--python", wanted, str(python)], check=True)
+        path = [str(python / "bin"), str(place / "npm" / "bin"), self.environ.get("PATH", "/usr/bin:/bin")]
+        return {
+            **self.environ,
+            "HOME": str(place),
+            "PATH": ":".join(path),
+            "NPM_CONFIG_PREFIX": str(place / "npm"),
+            "NPM_CONFIG_CACHE": str(Path.home() / ".npm"),
+            "PIP_CACHE_DIR": str(Path.home() / ".cache" / "pip"),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+
+    def _git(self, *words: str, check: bool = True) -> str:
+        done: Any = subprocess.run(
+            ["git", "--git-dir", str(self.repository), *words], stdout=subprocess.PIPE, text=True, check=check
+        )
+        return str(done.stdout)
