@@ -1,0 +1,35 @@
+"""A bucket emptied and deleted: every version of every object. There is no way back; callers have asked a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.session import error_code
+
+
+def empty_bucket(s3: Any, bucket: str) -> int:
+    """Delete all versions of all objects; how many there were. A bucket that is not there counts as empty."""
+    count = 0
+    try:
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            held = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in held]
+            if objects:
+                s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                count += len(objects)
+    except ClientError as error:
+        if error_code(error) not in ("NoSuchBucket", "404"):
+            raise
+    return count
+
+
+def delete_bucket(s3: Any, bucket: str) -> None:
+    """Empty and delete the bucket, if it is there."""
+    empty_bucket(s3, bucket)
+    try:
+        s3.delete_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error_code(error) not in ("NoSuchBucket", "404"):
+            raise
