@@ -9,9 +9,9 @@ import pytest
 from hitless.worker.guard import RetryGuard
 from hitless.worker.layout import (
     BUCKETS_AT,
+    FATAL,
     LOST,
     RING_ENTRIES,
-    TIMED_OUT,
     Field,
     State,
     StatsPage,
@@ -97,7 +97,7 @@ def test_the_guard_refuses_what_timed_out_and_what_is_unsafe_and_had_begun(tmp_p
     assert not guard.refuses(new, request("POST"))
     page.write_id(4, begun)
     page.ring_add(1, lost, LOST)
-    page.ring_add(2, late, TIMED_OUT)
+    page.ring_add(2, late, FATAL)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         assert [guard.refuses(entry, request(method)) for entry in (new, begun, lost, late)] == [
             False,
@@ -121,8 +121,18 @@ def test_a_guard_that_has_looked_before_sees_what_is_lost_later(tmp_path: Path) 
     guard = RetryGuard(page)
     page.ring_add(1, entry_of(b"first"), LOST)
     assert guard.refuses(entry_of(b"first"), request("POST"))
-    page.ring_add(1, entry_of(b"second"), TIMED_OUT)
+    page.ring_add(1, entry_of(b"second"), FATAL)
     assert guard.refuses(entry_of(b"second"), request("GET"))
+
+
+def test_a_get_that_was_lost_three_times_is_refused_so_that_its_client_gets_an_answer(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    guard = RetryGuard(page)
+    verdicts = []
+    for generation in (1, 1, 2):
+        page.ring_add(generation, entry_of(b"poison"), LOST)
+        verdicts.append(guard.refuses(entry_of(b"poison"), request("GET")))
+    assert verdicts == [False, False, True]
 
 
 def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path: Path) -> None:

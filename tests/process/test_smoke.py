@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import stat
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -98,6 +100,20 @@ def test_a_handler_that_fails_answers_as_api_gateway_does(running: Site, how: st
     assert (got[0], got[2]) == (status, {"message": message})
     assert got[1]["content-type"] == "application/json"
     assert running.get("/misbehave/nothing")[0] == 200, "the function goes on"
+
+
+def test_a_request_that_ends_its_worker_costs_one_worker_and_its_client_gets_an_answer(running: Site) -> None:
+    """On a used keep-alive connection, where a gateway without an answer could only hang up."""
+    parts = urlsplit(running.url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=15)
+    for path, status in (("/misbehave/nothing", 200), ("/misbehave/exit", 502), ("/misbehave/nothing", 200)):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        assert answer.status == status
+        assert status == 200 or body == {"message": "Internal server error"}
+    connection.close()
+    assert running.stage()["functions"][1]["restarts"] == 1
 
 
 def test_an_unknown_route_and_a_stage_without_release_answer_in_json(running: Site) -> None:

@@ -115,7 +115,7 @@ def test_an_id_is_known_as_lost_when_its_workers_successor_has_served_others() -
 def test_a_request_marked_idempotent_may_run_again() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
-        await quietly(pool.workers[0].socket, "/exit", "POST", "post-1")
+        await quietly(pool.workers[0].socket, "/kill", "POST", "post-1")
         again = await asyncio.to_thread(
             ask, pool.workers[1].socket, "/x", "POST", request_id="post-1", idempotency_key="k"
         )

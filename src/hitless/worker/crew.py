@@ -20,7 +20,7 @@ from typing import Final
 
 from hitless.worker import crash
 from hitless.worker.backoff import History, after_death
-from hitless.worker.layout import LOST, TIMED_OUT, Field, State, StatsPage, id_of
+from hitless.worker.layout import FATAL, LOST, Field, State, StatsPage, id_of
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 
@@ -193,7 +193,7 @@ class Crew:
         entry = self._page.read_id(member.slot)
         if member.fields[Field.BUSY_SINCE] != busy:
             return
-        self._page.ring_add(self._paths.generation, entry, TIMED_OUT)
+        self._page.ring_add(self._paths.generation, entry, FATAL)
         member.timed_out = True
         _kill(member.pid)
 
@@ -205,7 +205,8 @@ class Crew:
             entry = self._page.read_id(member.slot)
             request_id = id_of(entry)
             if not member.timed_out:
-                self._page.ring_add(self._paths.generation, entry, LOST)
+                own_doing = crash.by_itself(status, timed_out=False, too_slow=member.too_slow)
+                self._page.ring_add(self._paths.generation, entry, FATAL if own_doing else LOST)
             took_ms = (time.monotonic_ns() - member.fields[Field.BUSY_SINCE]) / 1e6
             logged = bool(member.fields[Field.START_LOGGED])
             death = crash.Death(status, request_id, took_ms, member.timed_out, logged)

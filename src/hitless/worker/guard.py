@@ -1,18 +1,22 @@
 """The retry guard: at most once, though the gateway tries again whatever the method.
 
 The gateway retries a request whose worker died, with the same id. A worker that is given such an id refuses it (502)
-when the function had timed out on it, or when it is unsafe to run twice and had begun elsewhere. An id that nobody had
-begun is new to everyone, and runs.
+when it had ended a worker (time-out, exit, crash), when it was lost too often, or when it is unsafe to run twice and
+had begun elsewhere. An id that nobody had begun is new to everyone, and runs.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
-from hitless.worker.layout import TIMED_OUT, StatsPage
+from hitless.worker.layout import STRIKES_OUT, StatsPage
 from hitless.worker.request import Request
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+VERDICT_WITHIN_S: Final = 0.1
+"""A zygote buries its dead within a millisecond or two; one that is dead itself never will."""
+VERDICT_EVERY_S: Final = 0.0005
 
 
 class RetryGuard:
@@ -25,15 +29,22 @@ class RetryGuard:
 
     def refuses(self, entry: bytes, request: Request) -> bool:
         """Whether the request with this entry (`layout.entry_of`) must be answered 502 without being run."""
+        strikes = self._strikes(entry)
+        begun = strikes > 0 or self._page.holds_id(entry)
+        if not begun or not is_safe(request):
+            return begun
+        # The gateway is faster than the zygote: why the other worker died is known when it has been buried.
+        end = time.monotonic() + VERDICT_WITHIN_S
+        while strikes == 0 and time.monotonic() < end:
+            time.sleep(VERDICT_EVERY_S)
+            strikes = self._strikes(entry)
+        return strikes >= STRIKES_OUT
+
+    def _strikes(self, entry: bytes) -> int:
         counts = self._page.ring_counts()
         if counts != self._counts:
             self._counts, self._lost = counts, self._page.lost()
-        flag = self._lost.get(entry, 0)
-        if flag == TIMED_OUT:
-            return True
-        if is_safe(request):
-            return False
-        return flag != 0 or self._page.holds_id(entry)
+        return self._lost.get(entry, 0)
 
 
 def is_safe(request: Request) -> bool:

@@ -24,11 +24,16 @@ RING_ENTRIES: Final = 256
 RING_BYTES: Final = RING_ENTRIES * ID_BYTES
 SLOT_BYTES: Final = 4096
 LONGEST_ID: Final = 56
-"""Bytes of a request id that fit an entry; the byte at FLAG_AT tells why a lost one was lost."""
-FLAG_AT: Final = 63
+"""Bytes of a request id that fit an entry; the byte at STRIKES_AT has a lost one's strikes."""
+STRIKES_AT: Final = 63
 
+STRIKES_OUT: Final = 3
+"""So many lost runs of one request are enough: the gateway tries it as often again (`retries`), and the last try is
+answered 502 instead of being run, for a gateway that has no try left can only close the connection."""
 LOST: Final = 1
-TIMED_OUT: Final = 2
+"""Strikes for a request whose worker was killed from outside: if it is safe to repeat, it may well succeed."""
+FATAL: Final = STRIKES_OUT
+"""Strikes for a request that ended its worker (time-out, exit, crash): the next worker would fare no better."""
 
 _WORKERS_AT: Final = 1  # u64 indices in the header
 _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
@@ -157,22 +162,23 @@ class StatsPage:
         """How many ids each ring has taken so far; a change means that there are new ones."""
         return self._header[_RING_COUNT_AT], self._header[_RING_COUNT_AT + 1]
 
-    def ring_add(self, generation: int, entry: bytes, flag: int) -> None:
+    def ring_add(self, generation: int, entry: bytes, strikes: int) -> None:
         """Record a lost request. The entry is complete before the count tells of it."""
         ring = generation % 2
         count = int(self._header[_RING_COUNT_AT + ring])
         start = HEADER_BYTES + ring * RING_BYTES + count % RING_ENTRIES * ID_BYTES
-        self.map[start : start + ID_BYTES] = entry[:FLAG_AT] + bytes([flag])
+        self.map[start : start + ID_BYTES] = entry[:STRIKES_AT] + bytes([strikes])
         self._header[_RING_COUNT_AT + ring] = count + 1
 
     def lost(self) -> dict[bytes, int]:
-        """Every id in the rings, as `entry_of` writes it, with its flag: LOST or TIMED_OUT."""
+        """Every id in the rings, as `entry_of` writes it, with the sum of its strikes."""
         found: dict[bytes, int] = {}
         for ring, count in enumerate(self.ring_counts()):
             for place in range(min(count, RING_ENTRIES)):
                 start = HEADER_BYTES + ring * RING_BYTES + place * ID_BYTES
                 entry = bytes(self.map[start : start + ID_BYTES])
-                found[entry[:FLAG_AT] + b"\0"] = entry[FLAG_AT]
+                key = entry[:STRIKES_AT] + b"\0"
+                found[key] = found.get(key, 0) + entry[STRIKES_AT]
         return found
 
 
