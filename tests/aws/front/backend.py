@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable
 from types import TracebackType
@@ -11,8 +13,11 @@ from typing import Any
 import boto3
 import httpx
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from tests.aws.front.standins import PREFIX
+
+TEMPLATE_BUCKET = "front-templates"
 
 
 class Backend:
@@ -62,6 +67,37 @@ class Backend:
         scope = f"Credential=test/20260101/{region}/{service}/aws4_request"
         headers = {"authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
         return await self.http.request(method, self.url + path, content=content, headers=headers)
+
+    async def stack_parameters(self, name: str, region: str) -> dict[str, str]:
+        """The parameters that a stack has now; none where there is no such stack."""
+        client = self.client("cloudformation", region)
+        try:
+            found = await self.aws(lambda: client.describe_stacks(StackName=name))
+        except ClientError:
+            return {}
+        return {
+            one["ParameterKey"]: one["ParameterValue"]
+            for stack in found["Stacks"]
+            for one in stack.get("Parameters", [])
+        }
+
+    async def keep_template(self, text: str, region: str) -> str:
+        """Lay a template into a bucket of the front's own; its URL."""
+        client = self.client("s3", region)
+        key = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+        def put() -> None:
+            if region == "us-east-1":
+                client.create_bucket(Bucket=TEMPLATE_BUCKET)
+            else:
+                where = {"LocationConstraint": region}
+                client.create_bucket(Bucket=f"{TEMPLATE_BUCKET}-{region}", CreateBucketConfiguration=where)
+
+        bucket = TEMPLATE_BUCKET if region == "us-east-1" else f"{TEMPLATE_BUCKET}-{region}"
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+            await self.aws(put)
+        await self.aws(lambda: client.put_object(Bucket=bucket, Key=key, Body=text.encode()))
+        return f"{self.url}/{bucket}/{key}"
 
     async def stand_ins(self, region: str, *types: str) -> list[tuple[str, dict[str, Any]]]:
         """(`STACK/LOGICAL-ID`, resolved properties) of the stand-ins of these types, see standins.py."""

@@ -14,8 +14,9 @@ import contextlib
 import threading
 import urllib.parse
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,7 +29,8 @@ from tests.aws.front.backend import Backend
 from tests.aws.front.calls import Call, Operation, Request, call_of, operation_of, passed_roles
 from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
-from tests.aws.front.stacks import TEMPLATE_OPERATIONS, StackCalls, form_of, object_of
+from tests.aws.front.intrinsics import Resolver
+from tests.aws.front.stacks import BODY_LIMIT_BYTES, TEMPLATE_OPERATIONS, StackCalls, form_of, object_of, parameters_of
 from tests.support import eventually
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"})
@@ -143,19 +145,34 @@ class Front:
             return await self.connections.answer(request, operation)
         body = request.body
         if operation and operation.service == "cloudformation" and operation.name in TEMPLATE_OPERATIONS:
-            body = self.stacks.going_in(await self._with_body(form_of(request.body)))
+            body = await self._with_stand_ins(request, form_of(request.body))
         answer = await self._pass_on(request, body)
         if operation and operation.service == "cloudformation" and answer.status_code == 200:
             shown = self.stacks.coming_out(operation.name, bytes(answer.body))
             answer = Response(shown, answer.status_code, headers={"content-type": "text/xml"})
         return answer
 
-    async def _with_body(self, form: dict[str, str]) -> dict[str, str]:
-        if "TemplateURL" not in form:
-            return form
-        found = await self.backend.http.get(self.emulator_url + object_of(form.pop("TemplateURL")))
-        found.raise_for_status()
-        return form | {"TemplateBody": found.text}
+    async def _with_stand_ins(self, request: Request, form: dict[str, str]) -> bytes:
+        """The request as the emulator gets it. A template that grew over the limit of a body goes by S3."""
+        region = request.scope[1] if request.scope else "us-east-1"
+        original = form.get("TemplateBody", "")
+        if "TemplateURL" in form:
+            found = await self.backend.http.get(self.emulator_url + object_of(form["TemplateURL"]))
+            original = found.text if found.status_code == 200 else ""
+        if not original or len(form.get("TemplateBody", "").encode()) > BODY_LIMIT_BYTES:
+            return request.body  # the emulator says what is wrong, as AWS does
+        name = form.get("StackName", "")
+        given = parameters_of(form, await self.backend.stack_parameters(name, region) if name else {})
+
+        def resolver(template: Mapping[str, Any]) -> Resolver:
+            return Resolver(template, given, {}, {}, region=region, stack=name)
+
+        template = self.stacks.rewritten(original, resolver if name else None)
+        if template is None:
+            return request.body
+        form.pop("TemplateBody", None)
+        form["TemplateURL"] = await self.backend.keep_template(template, region)
+        return urllib.parse.urlencode(form).encode()
 
     async def _pass_on(self, request: Request, body: bytes) -> Response:
         url = self.emulator_url + request.path + (f"?{request.query}" if request.query else "")

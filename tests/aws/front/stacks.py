@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
-from tests.aws.front.standins import STAND_IN_TYPE, replace_refused, restore
+from tests.aws.front.intrinsics import Resolver, without_conditions
+from tests.aws.front.standins import STAND_IN_TYPE, replace_refused
 
 TEMPLATE_OPERATIONS: Final = frozenset({"CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate"})
+BODY_LIMIT_BYTES: Final = 51_200
 _SUBSTITUTES: Final = (STAND_IN_TYPE, "AWS::IAM::Policy")
+_ORIGINAL: Final = "TemplateAsSent"
 _NAMESPACE: Final = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 
 
@@ -70,15 +73,19 @@ class StackCalls:
         """Logical id → real type of every stand-in so far."""
         return dict(self._types)
 
-    def going_in(self, form: Mapping[str, str]) -> bytes:
-        """The form to send: its TemplateBody with stand-ins. (A TemplateURL was resolved into the body before.)"""
-        changed = dict(form)
-        if "TemplateBody" in changed:
-            template, types = replace_refused(template_of(changed["TemplateBody"]))
-            self._types |= types
-            if types:
-                changed["TemplateBody"] = json.dumps(template)
-        return urlencode(changed).encode()
+    def rewritten(self, original: str, resolver: Callable[[Mapping[str, Any]], Resolver] | None) -> str | None:
+        """The template for the emulator, with the original in its Metadata; None where it can stay as it is.
+
+        Without a resolver, as for ValidateTemplate, no condition is decided.
+        """
+        sent = template_of(original)
+        pruned = without_conditions(sent, resolver(sent)) if resolver and "Conditions" in sent else sent
+        template, types = replace_refused(pruned)
+        self._types |= types
+        if not types and pruned is sent:
+            return None
+        template["Metadata"] = {**template.get("Metadata", {}), _ORIGINAL: json.dumps(sent)}
+        return json.dumps(template)
 
     def coming_out(self, operation: str, body: bytes) -> bytes:
         """The answer with stand-ins shown as what they stand in for."""
@@ -97,13 +104,29 @@ class StackCalls:
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
     def _template(self, body: bytes) -> bytes:
-        if b"StandsInFor" not in body:
+        if _ORIGINAL.encode() not in body:
             return body
         ET.register_namespace("", _NAMESPACE)
         root = ET.fromstring(body)
         for element in root.iter(f"{{{_NAMESPACE}}}TemplateBody"):
-            element.text = json.dumps(restore(template_of(element.text or "{}")))
+            element.text = json.dumps(_original(template_of(element.text or "{}")))
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _original(template: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(template["Metadata"][_ORIGINAL]))
+
+
+def parameters_of(form: Mapping[str, str], previous: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of a request; those that keep their value have it from the stack as it is."""
+    found: dict[str, str] = {}
+    for key, name in form.items():
+        if not re.fullmatch(r"Parameters\.member\.\d+\.ParameterKey", key):
+            continue
+        stem = key.removesuffix("ParameterKey")
+        kept = form.get(stem + "UsePreviousValue", "").lower() == "true"
+        found[name] = previous.get(name, "") if kept else form.get(stem + "ParameterValue", "")
+    return found
 
 
 def form_of(body: bytes) -> dict[str, str]:

@@ -11,7 +11,6 @@ docs/aws-emulation.md shows this list; a test holds the two together.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -120,7 +119,6 @@ def _stand_in(logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:
     return {
         **kept,
         "Type": STAND_IN_TYPE,
-        "Metadata": {"StandsInFor": json.dumps(resource)},
         "Properties": {
             "Name": {"Fn::Sub": f"{PREFIX}${{AWS::StackName}}/{logical_id}"},
             "Type": "String",
@@ -129,20 +127,6 @@ def _stand_in(logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:
             "Value": {"Fn::ToJsonString": held},
         },
     }
-
-
-def restore(template: Mapping[str, Json]) -> dict[str, Json]:
-    """The inverse for GetTemplate: stand-ins become what was sent. References to them stay resolved."""
-    restored = dict(template)
-    restored.pop("Transform", None)
-    resources: Mapping[str, Mapping[str, Json]] = template.get("Resources", {})
-    restored["Resources"] = {
-        name: json.loads(resource["Metadata"]["StandsInFor"])
-        if isinstance(resource.get("Metadata"), dict) and "StandsInFor" in resource["Metadata"]
-        else resource
-        for name, resource in resources.items()
-    }
-    return restored
 
 
 def _rewrite(value: Json, references: Mapping[str, Json]) -> Json:
@@ -161,7 +145,7 @@ def _rewrite(value: Json, references: Mapping[str, Json]) -> Json:
                 return _attribute(references[target], inner if isinstance(inner, str) else ".".join(inner))
         if key == "Fn::Sub":
             return {"Fn::Sub": _substitution(inner, references)}
-    return {key: inner if key == "StandsInFor" else _rewrite(inner, references) for key, inner in value.items()}
+    return {key: _rewrite(inner, references) for key, inner in value.items()}
 
 
 def _attribute(reference: Json, path: str) -> Json:

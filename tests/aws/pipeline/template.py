@@ -1,7 +1,4 @@
-"""What the generated pipeline template says, with its parameters and the names of what was deployed put in.
-
-Resolves the intrinsics that the template uses and raises for any other, so that nothing is guessed.
-"""
+"""What the generated pipeline template says, with its parameters and the names of what was deployed put in."""
 
 from __future__ import annotations
 
@@ -11,94 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.aws.front.calls import ACCOUNT
-
-_ABSENT: Any = object()
-
-
-class Resolver:
-    """`physical` has the ids of the deployed resources by logical id; `attributes` answers GetAtt."""
-
-    def __init__(
-        self,
-        template: Mapping[str, Any],
-        parameters: Mapping[str, str],
-        physical: Mapping[str, str],
-        attributes: Mapping[tuple[str, str], str],
-        *,
-        region: str,
-        stack: str,
-    ) -> None:
-        defaults = {name: str(one["Default"]) for name, one in template["Parameters"].items() if "Default" in one}
-        pseudo = {
-            "AWS::AccountId": ACCOUNT,
-            "AWS::Partition": "aws",
-            "AWS::Region": region,
-            "AWS::StackName": stack,
-            "AWS::URLSuffix": "amazonaws.com",
-        }
-        self._conditions: Mapping[str, Any] = template.get("Conditions", {})
-        self._values: dict[str, Any] = {**physical, **defaults, **parameters, **pseudo, "AWS::NoValue": _ABSENT}
-        self._attributes = attributes
-
-    def condition(self, name: str) -> bool:
-        return self._true(self._conditions[name])
-
-    def _true(self, rule: Mapping[str, Any]) -> bool:
-        ((kind, given),) = rule.items()
-        match kind:
-            case "Condition":
-                return self.condition(given)
-            case "Fn::Equals":
-                return bool(self.value(given[0]) == self.value(given[1]))
-            case "Fn::Not":
-                return not self._true(given[0])
-            case "Fn::And":
-                return all(self._true(one) for one in given)
-            case "Fn::Or":
-                return any(self._true(one) for one in given)
-        raise ValueError(f"condition {kind}")
-
-    def value(self, node: Any) -> Any:
-        """The node with every intrinsic resolved; what is AWS::NoValue is left out of its list or mapping."""
-        if isinstance(node, list):
-            return [one for one in map(self.value, node) if one is not _ABSENT]
-        if not isinstance(node, dict):
-            return node
-        if len(node) == 1:
-            ((kind, given),) = node.items()
-            if kind == "Ref":
-                return self._values[given]
-            if kind.startswith("Fn::"):
-                return self._function(kind, given)
-        return {key: one for key, inner in node.items() if (one := self.value(inner)) is not _ABSENT}
-
-    def _function(self, kind: str, given: Any) -> Any:
-        match kind:
-            case "Fn::If":
-                return self.value(given[1] if self.condition(given[0]) else given[2])
-            case "Fn::Sub":
-                return self._sub(given)
-            case "Fn::Join":
-                return given[0].join(map(str, self.value(given[1])))
-            case "Fn::GetAtt":
-                target, attribute = given.split(".", 1) if isinstance(given, str) else given
-                return self._attributes[target, attribute]
-        raise ValueError(f"{kind} is not resolved here")
-
-    def _sub(self, given: Any) -> str:
-        text, own = (given, {}) if isinstance(given, str) else (given[0], self.value(given[1]))
-
-        def put(match: re.Match[str]) -> str:
-            name = match.group(1)
-            if name in own:
-                return str(own[name])
-            if name in self._values:
-                return str(self._values[name])
-            target, _, attribute = name.partition(".")
-            return self._attributes[target, attribute]
-
-        return re.sub(r"\$\{([^!}]+)\}", put, text)
+from tests.aws.front.intrinsics import Resolver
 
 
 @dataclass(frozen=True, slots=True)
