@@ -15,6 +15,7 @@ from hitless.aws.github import Connection, Connections, console_url
 from hitless.aws.network import close_default_group, find_zone
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
+from hitless.aws.states import Step, next_step
 from hitless.cloud.core import DEFAULT_CIDR, PipelineOptions, connection_name, core_stack, names_of, pipeline_stack
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
@@ -186,8 +187,8 @@ class Bootstrap:
     def _present(self, name: str) -> Mapping[str, str]:
         """The parameters of a stack that came up once; empty where it must be made."""
         stack = self._stacks.find(name)
-        made_anew = ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
-        return stack.parameters if stack and stack.status not in made_anew else {}
+        made_anew = stack is None or next_step(stack.status) in (Step.CREATE, Step.RECREATE)
+        return {} if stack is None or made_anew else stack.parameters
 
     def _connections(self) -> Connections:
         return Connections(self._aws.client("codeconnections"))

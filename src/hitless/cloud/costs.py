@@ -1,0 +1,89 @@
+"""What a stage costs a month, from a file of prices with date and source. Pure; NAT gateways first, for they dominate.
+
+What runs by the hour is summed; what is paid by use is given by its unit, for nobody knows the traffic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from hitless.service.model import Nat, Service
+
+_GATEWAYS = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One position. `usd_a_month` is None where it is paid by use: then `unit` says for what and how much."""
+
+    what: str
+    usd_a_month: float | None
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Positions, their fixed sum, and where the prices are from."""
+
+    lines: tuple[Line, ...]
+    fixed_usd_a_month: float
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fixed_usd_a_month": self.fixed_usd_a_month,
+            "lines": [{"what": line.what, "usd_a_month": line.usd_a_month, "unit": line.unit} for line in self.lines],
+            "source": self.source,
+        }
+
+
+def load_prices() -> Mapping[str, Any]:
+    """The price file that comes with the package."""
+    found: Mapping[str, Any] = json.loads(resources.files("hitless.cloud").joinpath("prices.json").read_text())
+    return found
+
+
+def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Costs:
+    """The stage's costs by those prices."""
+    items = {name: float(item["usd"]) for name, item in prices["items"].items()}
+    hours = float(prices["hours_a_month"])
+    gateways = _GATEWAYS[service.settings.nat]
+    fixed = [
+        Line(
+            f"{gateways} NAT gateway{'s' if gateways != 1 else ''} (nat: {service.settings.nat})",
+            round(gateways * items["nat_gateway_hour"] * hours, 2),
+            f"${items['nat_gateway_hour']:g} an hour each",
+        ),
+        Line(
+            f"{gateways} public address{'es' if gateways != 1 else ''} of NAT gateways",
+            round(gateways * items["public_ipv4_hour"] * hours, 2),
+            f"${items['public_ipv4_hour']:g} an hour each",
+        ),
+    ]
+    by_use = [
+        Line("traffic through NAT", None, f"${items['nat_gateway_gb']:g} a GB (S3 and DynamoDB go past it, free)"),
+        Line("API Gateway", None, f"${items['rest_api_million']:g} a million requests"),
+        Line("Lambda", None, f"${items['lambda_million']:g} a million requests, {_gb_seconds(items)}"),
+        Line("logs", None, f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)"),
+        Line("artifacts", None, f"${items['storage_gb_month']:g} a GB and month"),
+    ]
+    if pipeline:
+        by_use.append(
+            Line(
+                "pipeline",
+                None,
+                f"${items['pipeline_minute']:g} a minute of its steps, ${items['build_minute']:g} a minute of building",
+            )
+        )
+    unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
+    source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
+    total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
+    return Costs((*fixed, *by_use), total, source)
+
+
+def _gb_seconds(items: Mapping[str, float]) -> str:
+    return f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds"
