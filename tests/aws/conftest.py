@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +45,22 @@ class EmulatedAws:
             aws_secret_access_key="test",
         )
 
+    def service_url(self, stack: str, stage: str, region: str) -> str:
+        """Where the front serves the REST API of a service stack."""
+        resources = self.client("cloudformation", region).describe_stack_resources(StackName=stack)["StackResources"]
+        (api,) = (one for one in resources if one["ResourceType"] == "AWS::ApiGateway::RestApi")
+        return self.api_url(api["PhysicalResourceId"], stage)
+
+    def hitless(self, *words: str, folder: Path, ok: tuple[int, ...] = (0,)) -> dict[str, Any]:
+        """Run `hitless … --json` in a service's folder against this AWS; its document."""
+        command = [str(Path(sys.executable).with_name("hitless")), *words, "--json"]
+        done = subprocess.run(
+            command, cwd=folder, env=self.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        assert done.returncode in ok, f"{' '.join(words)} ended with {done.returncode}\n{done.stderr}\n{done.stdout}"
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
     def api_url(self, api_id: str, stage: str) -> str:
         return api_url(self.front.url, api_id, stage)
 
@@ -71,6 +90,7 @@ def aws_environ(url: str) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "HITLESS_AWS_POLL_SECONDS": "0.2",
         "SLS_TELEMETRY_DISABLED": "1",
         "SLS_NOTIFICATIONS_MODE": "off",
     }
