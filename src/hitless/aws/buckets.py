@@ -58,9 +58,7 @@ class Bucket:
         only_new = {"IfNoneMatch": "*"} if new else {}
         body = json.dumps(document, sort_keys=True).encode()
         try:
-            self._s3.put_object(
-                Bucket=self.name, Key=key, Body=body, ContentType="application/json", **only_new
-            )
+            self._s3.put_object(Bucket=self.name, Key=key, Body=body, ContentType="application/json", **only_new)
         except ClientError as error:
             if error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
                 raise ConflictError(

@@ -84,7 +84,8 @@ class CodeDeploy:
         except ClientError as error:
             if error_code(error) == "DeploymentLimitExceededException":
                 raise ConflictError(
-                    f"{move.function}: another deployment is under way", hint="await it, or end it by `hitless aws abort`"
+                    f"{move.function}: another deployment is under way",
+                    hint="await it, or end it by `hitless aws abort`",
                 ) from error
             raise
         return str(answer["deploymentId"])

@@ -1,4 +1,4 @@
-"""Lambda's versions and aliases: where traffic goes, put there at once; a version invoked by itself, its bytes asserted."""
+"""Lambda's versions and aliases: where traffic goes, put there at once; a version invoked by itself, and its bytes."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ INSTALL_HINT = "run `scripts/setup --aws`, or `npm install osls@4` in the servic
 _DONE_BY_HITLESS = {"serverless-python-requirements"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SHOWN_LINES = 15
+_SHOWN_LETTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,12 @@ class Osls:
         (folder / "serverless.yml").write_text(json.dumps(document), "utf-8")
         arguments = ["deploy", "--package", str(package), "--force", "--stage", provider["stage"]]
         done = self._run([*arguments, "--region", provider["region"]], folder, TIMEOUT_S)
-        say(f"osls: {_last_line(done.stdout + done.stderr)}")
+        say(f"osls: {_last_line(done.stdout) if not done.returncode else _why(done)}")
         return _why(done) if done.returncode else None
 
     def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
         environ = {**self.environ, "SLS_NOTIFICATIONS_MODE": "off", "SLS_TELEMETRY_DISABLED": "1", "CI": "1"}
+        environ["NODE_NO_WARNINGS"] = "1"
         try:
             return subprocess.run(
                 [*self.command, *arguments], cwd=folder, env=environ, text=True, capture_output=True,
@@ -167,9 +169,11 @@ def _mapping(key: str, value: str) -> yaml.MappingNode:
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in _COLOUR.sub("", done.stderr + done.stdout).splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("Packaging ", "Deploying ", "Environment:"))]
-    return " ".join(kept[:_SHOWN_LINES]) or f"exit {done.returncode}"
+    """What osls says of its failure: from its own `Error:` line on, where it has one."""
+    lines = [line.strip() for line in _COLOUR.sub("", done.stderr + done.stdout).splitlines() if line.strip()]
+    first = next((at for at, line in enumerate(lines) if line.startswith("Error:")), 0)
+    said = " ".join(lines[first : first + _SHOWN_LINES]).removeprefix("Error:").strip()
+    return said[:_SHOWN_LETTERS] or f"exit {done.returncode}"
 
 
 def _last_line(text: str) -> str:

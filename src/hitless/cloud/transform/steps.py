@@ -75,7 +75,9 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
         if name in resources or resource["Type"] in api.DRAFT:
             continue
         if resource["Type"] == VERSION:
-            if _is_recent(name, resource, live):
+            function = resource["Properties"]["FunctionName"].get("Ref")
+            leaves = function not in resources and RETIRED in now.get(function, {}).get("Metadata", {})
+            if not leaves and _is_recent(name, resource, live):
                 resources[name] = copy.deepcopy(resource)
         elif RETIRED not in resource.get("Metadata", {}):
             retired = copy.deepcopy(resource)

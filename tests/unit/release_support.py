@@ -1,0 +1,99 @@
+"""A release of worldclock, made of what `osls package` wrote of it once (fixtures/worldclock-state.json), and a stack
+that is only remembered: what CloudFormation, Lambda and CodeDeploy would make of the transform's templates.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hitless.aws.state import Packaged, read
+from hitless.cloud.transform import Code, LiveState, ReleaseInput, Template, clear, contract, desired, expand
+from hitless.cloud.transform.desired import version_ids
+from hitless.cloud.transform.model import of_type, references
+from hitless.service.strategy import parse
+
+STATE = Path(__file__).parent / "fixtures" / "worldclock-state.json"
+NAMES = ("zones", "convert", "meetings", "meta")
+
+
+def packaged() -> Packaged:
+    """Worldclock for stage prod, as osls 4.3 compiled it."""
+    return read(STATE.read_text("utf-8"))
+
+
+def sha256(letter: str) -> str:
+    return letter * 64
+
+
+def release(number: int = 1, code: dict[str, str] | None = None, **changed: Any) -> ReleaseInput:
+    """Release `number`; `code` gives functions bytes other than "a"."""
+    digests = {name: sha256((code or {}).get(name, "a")) for name in NAMES}
+    given: dict[str, Any] = {
+        "service": "worldclock",
+        "stage": "prod",
+        "code": {name: Code(digest, f"artifacts/{digest}.zip", 1000, 4000) for name, digest in digests.items()},
+        "function_names": packaged().function_names,
+        "bucket": "artifact-bucket",
+        "strategy": parse("Canary10Percent5Minutes"),
+        "number": number,
+        "previous": number - 1 or None,
+        "commit": f"commit-{number}",
+        "subnets": ("subnet-0000000000000000a", "subnet-0000000000000000b"),
+        "security_group": "sg-0000000000000000a",
+    }
+    return ReleaseInput(**{**given, **changed})
+
+
+@dataclass
+class RememberedStack:
+    """A stack by its templates. `log` has each update, `published` each version in the order of its number."""
+
+    live: LiveState = field(default_factory=LiveState)
+    log: list[Template] = field(default_factory=list)
+    published: dict[str, list[str]] = field(default_factory=dict)
+
+    def update(self, template: Template) -> None:
+        """CloudFormation: publish new versions, refuse a reference to nothing."""
+        resources = template["Resources"]
+        named = {name for one in resources.values() for name in references(one) if not name.startswith("AWS::")}
+        assert named <= resources.keys(), f"unresolved: {named - resources.keys()}"
+        versions = dict(self.live.versions)
+        for name, version in of_type(resources, "AWS::Lambda::Version").items():
+            if name not in versions:
+                function = version["Properties"]["FunctionName"]["Ref"]
+                properties = resources[function]["Properties"]
+                content = f"{properties['Code']['S3Key']} {properties['MemorySize']}"
+                history = self.published.setdefault(function, [])
+                assert not history or history[-1] != content, "A version for this Lambda function exists"
+                history.append(content)
+                versions[name] = len(history)
+        aliases = {name: self._at(one, versions) for name, one in of_type(resources, "AWS::Lambda::Alias").items()}
+        held = {name: number for name, number in versions.items() if name in resources}
+        self.live = LiveState(copy.deepcopy(template), aliases, held)
+        self.published = {name: history for name, history in self.published.items() if name in resources}
+        self.log.append(template)
+
+    def _at(self, alias: dict[str, Any], versions: dict[str, int]) -> str:
+        version = alias["Properties"]["FunctionVersion"]
+        return version if isinstance(version, str) else str(versions[version["Fn::GetAtt"][0]])
+
+    def point(self, aliases: dict[str, str]) -> None:
+        """CodeDeploy, at the end of a shift."""
+        self.live = LiveState(self.live.template, {**self.live.aliases, **aliases}, self.live.versions)
+
+    def ship(self, compiled: Template, wanted: ReleaseInput, *, shifts: bool = True) -> None:
+        """A whole release; without `shifts` one whose shift failed."""
+        template, before = desired(compiled, wanted), self.live
+        expanded = expand(template, before)
+        cleared = clear(expanded, before)
+        for update in (cleared, expanded):
+            if update is not None:
+                self.update(update)
+        if not shifts:
+            return
+        targets = {ids.alias: str(self.live.versions[version]) for ids, version in version_ids(template).items()}
+        self.point(targets)
+        self.update(contract(template, before, targets))

@@ -1,0 +1,208 @@
+"""The template that a release wants: who calls whom, what is named by what, what each function may do."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hitless.cloud.transform import LiveState, contract, desired, expand
+from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.model import STAGE_ID, of_type
+from hitless.errors import ServiceFileError
+from hitless.service.strategy import parse
+from tests.unit.release_support import NAMES, RememberedStack, packaged, release, sha256
+
+pytestmark = pytest.mark.unit
+
+COMPILED = packaged().template
+
+
+def first(**changed: Any) -> dict[str, Any]:
+    """The resources of a first release in its final state."""
+    return dict(contract(desired(COMPILED, release(**changed)), LiveState(), {})["Resources"])
+
+
+def test_everything_that_api_gateway_calls_is_an_alias() -> None:
+    resources = first()
+    aliases = of_type(resources, "AWS::Lambda::Alias")
+    assert len(aliases) == len(NAMES)
+    for method in of_type(resources, "AWS::ApiGateway::Method").values():
+        uri = method["Properties"]["Integration"]["Uri"]["Fn::Join"][1]
+        assert [part["Ref"] for part in uri if isinstance(part, dict) and part.get("Ref") in aliases]
+        assert "LambdaFunction" not in json.dumps(uri)
+    for permission in of_type(resources, "AWS::Lambda::Permission").values():
+        assert permission["Properties"]["FunctionName"]["Ref"] in aliases
+
+
+def test_an_authorizer_is_called_by_its_alias() -> None:
+    compiled = copy.deepcopy(COMPILED)
+    arn = {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}
+    compiled["Resources"]["CheckAuthorizer"] = {
+        "Type": "AWS::ApiGateway::Authorizer",
+        "Properties": {"AuthorizerUri": {"Fn::Join": ["", ["arn:…/functions/", arn, "/invocations"]]}},
+    }
+    resources = desired(compiled, release())["Resources"]
+    assert {"Ref": "MetaAliasLive"} in resources["CheckAuthorizer"]["Properties"]["AuthorizerUri"]["Fn::Join"][1]
+
+
+def test_the_first_update_of_the_first_release_has_no_stage_and_nothing_that_stands_on_it() -> None:
+    wanted = desired(COMPILED, release(domain="api.example.com"))
+    expanded, final = expand(wanted, LiveState()), contract(wanted, LiveState(), {})
+    assert STAGE_ID not in expanded["Resources"]
+    assert not of_type(expanded["Resources"], "AWS::ApiGateway::Deployment")
+    assert not of_type(expanded["Resources"], "AWS::ApiGateway::BasePathMapping")
+    assert of_type(final["Resources"], "AWS::ApiGateway::BasePathMapping")
+    assert final["Resources"][STAGE_ID]["Properties"]["StageName"] == "prod"
+
+
+def test_the_stage_waits_for_every_permission_and_the_deployment_for_every_method() -> None:
+    resources = first()
+    (deployment,) = of_type(resources, "AWS::ApiGateway::Deployment").values()
+    assert set(of_type(resources, "AWS::ApiGateway::Method")) <= set(deployment["DependsOn"])
+    assert set(of_type(resources, "AWS::Lambda::Permission")) <= set(resources[STAGE_ID]["DependsOn"])
+    assert "StageName" not in deployment["Properties"]
+
+
+def test_the_deployment_is_named_by_the_api_and_by_nothing_else() -> None:
+    def name(compiled: dict[str, Any], **changed: Any) -> str:
+        (found,) = of_type(desired(compiled, release(**changed))["Resources"], "AWS::ApiGateway::Deployment")
+        return found
+
+    other = copy.deepcopy(COMPILED)
+    other["Resources"]["ApiGatewayMethodHealthGet"]["Properties"]["ApiKeyRequired"] = True
+    assert name(COMPILED) == name(COMPILED, number=7, code={"zones": "b"})
+    assert name(COMPILED) != name(other)
+
+
+def test_a_version_asserts_the_artifact_and_is_kept_when_the_stack_lets_it_go() -> None:
+    for version in of_type(first(), "AWS::Lambda::Version").values():
+        assert version["Properties"]["CodeSha256"] == base64.b64encode(bytes.fromhex(sha256("a"))).decode()
+        assert version["DeletionPolicy"] == "RetainExceptOnCreate"
+
+
+def test_functions_are_in_the_private_subnets_unless_they_say_otherwise() -> None:
+    compiled = copy.deepcopy(COMPILED)
+    compiled["Resources"]["MetaLambdaFunction"]["Properties"]["VpcConfig"] = {"SubnetIds": ["subnet-own"]}
+    resources = desired(compiled, release())["Resources"]
+    assert len(resources["ZonesLambdaFunction"]["Properties"]["VpcConfig"]["SubnetIds"]) == 2
+    assert resources["MetaLambdaFunction"]["Properties"]["VpcConfig"] == {"SubnetIds": ["subnet-own"]}
+
+
+def test_each_function_has_a_role_of_its_own_that_writes_to_its_own_log_group_alone() -> None:
+    resources = first()
+    assert "IamRoleLambdaExecution" not in resources
+    for base, name in (("Zones", "zones"), ("Meta", "meta")):
+        assert resources[f"{base}LambdaFunction"]["Properties"]["Role"] == {"Fn::GetAtt": [f"{base}Role", "Arn"]}
+        (policy,) = resources[f"{base}Role"]["Properties"]["Policies"]
+        logs = policy["PolicyDocument"]["Statement"][0]
+        assert logs["Resource"]["Fn::Sub"].endswith(f":log-group:/aws/lambda/worldclock-prod-{name}:*")
+        assert "*" not in "".join(logs["Action"])
+
+
+def with_statement(action: str) -> dict[str, Any]:
+    compiled = copy.deepcopy(COMPILED)
+    (policy,) = compiled["Resources"]["IamRoleLambdaExecution"]["Properties"]["Policies"]
+    policy["PolicyDocument"]["Statement"].append({"Effect": "Allow", "Action": [action], "Resource": "*"})
+    return compiled
+
+
+def actions(role: dict[str, Any]) -> set[str]:
+    return {
+        action
+        for policy in role["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+        if action.startswith("dynamodb:")
+    }
+
+
+def test_a_role_is_widened_before_its_use_and_narrowed_one_release_after() -> None:
+    stack = RememberedStack()
+    stack.ship(with_statement("dynamodb:GetItem"), release(1))
+    stack.ship(with_statement("dynamodb:Query"), release(2, {"zones": "b"}))
+    expanded, contracted = stack.log[-2:]
+    assert actions(expanded["Resources"]["ZonesRole"]) == {"dynamodb:GetItem", "dynamodb:Query"}
+    assert actions(contracted["Resources"]["ZonesRole"]) == {"dynamodb:GetItem", "dynamodb:Query"}, "for a roll-back"
+    stack.ship(with_statement("dynamodb:Query"), release(3, {"zones": "c"}))
+    assert actions(stack.live.resources["ZonesRole"]) == {"dynamodb:Query"}
+
+
+def test_an_alarm_reads_one_version_and_bears_a_name_that_no_earlier_release_had() -> None:
+    stack = RememberedStack()
+    stack.ship(COMPILED, release(1))
+    stack.ship(COMPILED, release(2, {"zones": "b"}))
+    group = stack.live.resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
+    (alarm,) = (each["Name"]["Ref"] for each in group["Alarms"])
+    assert alarm not in stack.log[1]["Resources"]
+    properties = stack.live.resources[alarm]["Properties"]
+    assert "AlarmName" not in properties
+    metric = properties["Metrics"][1]["MetricStat"]["Metric"]
+    named = {each["Name"]: each["Value"] for each in metric["Dimensions"]}
+    assert named["ExecutedVersion"] == {"Fn::GetAtt": [alarm.replace("Alarm", "Version"), "Version"]}
+    assert named["Resource"] == "worldclock-prod-zones:live"
+    assert properties["Metrics"][0]["Expression"] == "IF(FILL(n,0)>=20,100*FILL(e,0)/n,0)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shipped"),
+    [
+        ("Canary10Percent30Seconds", "Canary10Percent1Minute"),
+        ("Linear10PercentEvery90Seconds", "Linear10PercentEvery2Minutes"),
+        ("AllAtOnce", "AllAtOnce"),
+    ],
+)
+def test_seconds_are_rounded_up_to_whole_minutes(asked: str, shipped: str) -> None:
+    assert str(whole_minutes(parse(asked))) == shipped
+
+
+def test_a_strategy_that_codedeploy_does_not_know_gets_a_configuration_of_its_own() -> None:
+    resources = first(strategy=parse("Canary5Percent2Minutes"))
+    made = resources["CodeDeployConfigCanary5Percent2Minutes"]["Properties"]
+    assert made["TrafficRoutingConfig"]["TimeBasedCanary"] == {"CanaryPercentage": 5, "CanaryInterval": 2}
+    group = resources["ZonesDeploymentGroup"]["Properties"]
+    assert group["DeploymentConfigName"] == {"Ref": "CodeDeployConfigCanary5Percent2Minutes"}
+    known = first()["ZonesDeploymentGroup"]["Properties"]["DeploymentConfigName"]
+    assert known == "CodeDeployDefault.LambdaCanary10Percent5Minutes"
+
+
+def test_a_renamed_path_parameter_is_taken_away_before_its_successor_comes() -> None:
+    stack = RememberedStack()
+    stack.ship(COMPILED, release(1))
+    text = json.dumps(COMPILED).replace("{zone+}", "{name+}").replace("ZonesZoneVar", "ZonesNameVar")
+    stack.ship(json.loads(text), release(2))
+    cleared, expanded, contracted = stack.log[-3:]
+    assert "ApiGatewayResourceZonesZoneVar" not in cleared["Resources"]
+    assert "ApiGatewayMethodZonesZoneVarGet" not in cleared["Resources"]
+    assert "ApiGatewayResourceZonesNameVar" in expanded["Resources"]
+    assert cleared["Resources"][STAGE_ID] == stack.log[1]["Resources"][STAGE_ID], "the old picture serves on"
+    assert contracted["Resources"][STAGE_ID] != cleared["Resources"][STAGE_ID]
+
+
+def refused(compiled: dict[str, Any], **changed: Any) -> str:
+    with pytest.raises(ServiceFileError) as caught:
+        desired(compiled, release(**changed))
+    return caught.value.message
+
+
+def test_a_name_over_64_characters_is_refused() -> None:
+    compiled, long = copy.deepcopy(COMPILED), "worldclock-prod-" + "z" * 60
+    compiled["Resources"]["ZonesLambdaFunction"]["Properties"]["FunctionName"] = long
+    names = {**packaged().function_names, long: "zones"}
+    assert "76 characters, over 64" in refused(compiled, function_names=names)
+
+
+def test_a_package_over_lambdas_limit_is_refused() -> None:
+    code = {name: replace(one, unpacked_bytes=300_000_000) for name, one in release().code.items()}
+    with pytest.raises(ServiceFileError, match="300 MB, over Lambda's 262 MB"):
+        desired(COMPILED, replace(release(), code=code))
+
+
+def test_a_layer_that_the_service_makes_is_refused() -> None:
+    compiled = copy.deepcopy(COMPILED)
+    compiled["Resources"]["CommonLambdaLayer"] = {"Type": "AWS::Lambda::LayerVersion", "Properties": {}}
+    assert "layers" in refused(compiled)

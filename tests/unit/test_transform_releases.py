@@ -1,0 +1,164 @@
+"""What holds between any two releases, whatever changes: nothing that serves is replaced, removed or moved early."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hitless.cloud.transform import Template
+from hitless.cloud.transform.changes import changes
+from hitless.cloud.transform.model import STAGE_ID, of_type
+from hitless.cloud.transform.steps import retires_guarded
+from hitless.service.strategy import parse
+from tests.unit.release_support import NAMES, RememberedStack, packaged, release
+
+pytestmark = pytest.mark.unit
+
+COMPILED = packaged().template
+SERVING = (
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Alias",
+    "AWS::Lambda::Permission",
+    "AWS::ApiGateway::RestApi",
+    "AWS::ApiGateway::Stage",
+    "AWS::ApiGateway::BasePathMapping",
+    "AWS::IAM::Role",
+    "AWS::Logs::LogGroup",
+)
+
+
+def without_function(compiled: Template, base: str) -> Template:
+    """The service without one function: its resources and routes are gone from what osls compiles."""
+    made = copy.deepcopy(compiled)
+    methods = [
+        name for name, one in of_type(made["Resources"], "AWS::ApiGateway::Method").items()
+        if f"{base}LambdaFunction" in str(one)
+    ]  # fmt: skip
+    paths = {made["Resources"][name]["Properties"]["ResourceId"]["Ref"] for name in methods}
+    own = [name for name in made["Resources"] if name.startswith(base)]
+    for name in [*methods, *paths, *own]:
+        del made["Resources"][name]
+    for one in of_type(made["Resources"], "AWS::ApiGateway::Deployment").values():
+        one["DependsOn"] = [name for name in one["DependsOn"] if name not in methods]
+    made["Outputs"] = {key: value for key, value in made["Outputs"].items() if not key.startswith(base)}
+    return made
+
+
+def with_setting(compiled: Template, base: str, memory: int) -> Template:
+    made = copy.deepcopy(compiled)
+    made["Resources"][f"{base}LambdaFunction"]["Properties"]["MemorySize"] = memory
+    return made
+
+
+def shipped(*codes: dict[str, str]) -> RememberedStack:
+    stack = RememberedStack()
+    for number, code in enumerate(codes, 1):
+        stack.ship(COMPILED, release(number, code))
+    return stack
+
+
+@dataclass(frozen=True)
+class Change:
+    """One release of a history. `shifts`: whether its shift goes well."""
+
+    memory: int
+    meetings: bool
+    code: dict[str, str]
+    shifts: bool
+    strategy: str
+
+    def compiled(self) -> Template:
+        template = with_setting(COMPILED, "Zones", self.memory)
+        return template if self.meetings else without_function(template, "Meetings")
+
+
+CHANGES = st.builds(
+    Change,
+    memory=st.sampled_from([256, 512]),
+    meetings=st.booleans(),
+    code=st.fixed_dictionaries({name: st.sampled_from("abc") for name in NAMES}),
+    shifts=st.booleans(),
+    strategy=st.sampled_from(["AllAtOnce", "Canary10Percent5Minutes", "Linear20PercentEvery2Minutes"]),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(CHANGES, min_size=2, max_size=5))
+def test_nothing_that_serves_is_replaced_and_no_alias_goes_before_a_release_without_it(history: list[Change]) -> None:
+    stack = RememberedStack()
+    stack.ship(COMPILED, release(1))
+    for number, change in enumerate(history, 2):
+        began, served = len(stack.log), stack.live
+        wanted = release(number, change.code, strategy=parse(change.strategy))
+        stack.ship(change.compiled(), wanted, shifts=change.shifts)
+        updates = [served.template, *stack.log[began:]]
+        for before, after in itertools.pairwise(updates):
+            _no_harm(before, after)
+        _stands_still(served.aliases, updates[:-1] if change.shifts else updates)
+
+
+def _no_harm(before: Template, after: Template) -> None:
+    for change in changes(before, after):
+        assert not (change["type"] in SERVING and change["replaces"]), change
+        if change["action"] == "remove" and change["type"] in SERVING:
+            assert "hitless:retired" in before["Resources"][change["resource"]].get("Metadata", {}), change
+
+
+def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> None:
+    """Up to the shift each update finds every alias at the literal version that is live, and the Stage where it is."""
+    for template in updates[1:]:
+        for name, version in aliases.items():
+            assert template["Resources"][name]["Properties"]["FunctionVersion"] == version
+        assert template["Resources"][STAGE_ID] == updates[0]["Resources"][STAGE_ID]
+
+
+def test_only_the_function_that_changed_changes() -> None:
+    stack = shipped({}, {"zones": "b"})
+    touched = {
+        change["resource"] for before, after in itertools.pairwise(stack.log[1:]) for change in changes(before, after)
+    }
+    assert touched
+    assert all(name.startswith("Zones") for name in touched)
+
+
+def test_a_commit_that_changes_no_function_publishes_nothing_and_keeps_the_commit_of_what_runs() -> None:
+    stack = shipped({}, {})
+    variables = stack.live.resources["MetaLambdaFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["HITLESS_COMMIT"] == "commit-1"
+    assert stack.published["MetaLambdaFunction"] == [f"artifacts/{'a' * 64}.zip 512"]
+
+
+def test_a_function_that_changes_carries_the_commit_of_its_release() -> None:
+    stack = shipped({}, {"meta": "b"})
+    variables = stack.live.resources["MetaLambdaFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["HITLESS_COMMIT"] == "commit-2"
+
+
+def test_a_failed_release_that_is_repeated_finds_its_version_and_publishes_none() -> None:
+    stack = shipped({})
+    stack.ship(COMPILED, release(2, {"zones": "b"}), shifts=False)
+    assert stack.live.aliases["ZonesAliasLive"] == "1"
+    stack.ship(COMPILED, release(3, {"zones": "b"}))
+    assert stack.live.aliases["ZonesAliasLive"] == "2"
+    assert len(stack.published["ZonesLambdaFunction"]) == 2
+
+
+def test_a_function_that_is_removed_stays_for_one_release_more() -> None:
+    stack = shipped({}, {"zones": "b"})
+    fewer = without_function(COMPILED, "Meetings")
+    stack.ship(fewer, release(3))
+    for name in ("MeetingsLambdaFunction", "MeetingsAliasLive", "MeetingsRole"):
+        assert name in stack.live.resources, "it still answers requests that were on their way"
+    assert "ApiGatewayMethodMeetingsPost" not in stack.live.resources
+    stack.ship(fewer, release(4, {"zones": "c"}))
+    expanded, contracted = stack.log[-2:]
+    assert "MeetingsAliasLive" in expanded["Resources"]
+    assert "MeetingsAliasLive" not in contracted["Resources"]
+    assert retires_guarded(expanded, contracted), "the stack policy is lifted for this update"
+    assert not retires_guarded(stack.log[-3], expanded)
