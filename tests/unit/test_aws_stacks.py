@@ -1,0 +1,207 @@
+"""Stacks by change sets: what each state of a stack asks for, what is refused, what is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.aws.stacks import MAX_TEMPLATE_BYTES, Stacks, StackSpec
+from hitless.errors import CloudError, ConflictError
+from tests.unit.aws_fakes import OURS, FakeCloudFormation, FakeStack, FakeTime
+
+pytestmark = pytest.mark.unit
+
+REPLACED_VPC = {
+    "Action": "Modify",
+    "LogicalResourceId": "Vpc",
+    "ResourceType": "AWS::EC2::VPC",
+    "Replacement": "True",
+    "Details": [{"Target": {"Attribute": "Properties", "Name": "CidrBlock"}}],
+}
+
+
+def spec(**changed: object) -> StackSpec:
+    settings = {"name": "core", "template": "{}", "tags": OURS, **changed}
+    return StackSpec(**settings)  # type: ignore[arg-type]
+
+
+def stacks(fake: FakeCloudFormation, said: list[str] | None = None, clock: FakeTime | None = None) -> Stacks:
+    said = [] if said is None else said
+    return Stacks(fake, say=said.append, clock=clock or FakeTime(), timeout_s=600)
+
+
+def test_a_new_stack_is_made_and_its_policy_set_afterwards() -> None:
+    fake = FakeCloudFormation()
+    made = stacks(fake).deploy(spec(policy={"Statement": []}, protected=True))
+    assert made.status == "CREATE_COMPLETE"
+    assert fake.told["ChangeSetType"] == "CREATE"
+    assert fake.calls == ["create_change_set", "execute_change_set", "set_stack_policy", "protect True"]
+
+
+def test_an_update_has_its_policy_set_before_it_begins() -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    stacks(fake).deploy(spec(policy={"Statement": []}))
+    assert fake.calls == ["create_change_set", "set_stack_policy", "execute_change_set"]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "The submitted information didn't contain changes. Submit different information to create a change set.",
+        "No updates are to be performed.",
+    ],
+)
+def test_a_stack_that_is_so_already_is_left_alone(reason: str) -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    fake.refusal = reason
+    said: list[str] = []
+    stacks(fake, said).deploy(spec())
+    assert fake.calls == ["create_change_set", "delete_change_set"]
+    assert said == ["core: nothing to change"]
+
+
+def test_a_change_set_that_is_refused_for_another_reason_is_an_error_and_leaves_no_shell() -> None:
+    fake = FakeCloudFormation()
+    fake.refusal = "Template error: instance of Fn::GetAtt references undefined resource"
+    with pytest.raises(CloudError, match="undefined resource"):
+        stacks(fake).deploy(spec())
+    assert fake.calls[-1] == "delete_stack"
+
+
+def test_a_replacement_of_what_serves_is_refused_and_the_change_set_dropped() -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    fake.changes = [REPLACED_VPC]
+    said: list[str] = []
+    with pytest.raises(ConflictError, match=r"Vpc REPLACED \(CidrBlock\)") as refused:
+        stacks(fake, said).deploy(spec())
+    assert fake.calls == ["create_change_set", "delete_change_set"]
+    assert "  Vpc REPLACED (CidrBlock)" in said
+    assert "--force" in refused.value.hint
+
+
+def test_a_replacement_that_is_forced_is_carried_out() -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    fake.changes = [REPLACED_VPC]
+    stacks(fake).deploy(spec(), force=True)
+    assert "execute_change_set" in fake.calls
+
+
+@pytest.mark.parametrize("tags", [{}, {"hitless:service": "clock", "hitless:stage": "prod"}])
+def test_someone_elses_stack_of_that_name_is_never_touched(tags: dict[str, str]) -> None:
+    fake = FakeCloudFormation(core=FakeStack(tags=tags, status="ROLLBACK_COMPLETE"))
+    with pytest.raises(ConflictError, match="not this service's"):
+        stacks(fake).deploy(spec())
+    with pytest.raises(ConflictError, match="not this service's"):
+        stacks(fake).delete("core", tags=OURS)
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
+def test_a_stack_that_never_came_up_is_made_anew(status: str) -> None:
+    fake = FakeCloudFormation(core=FakeStack(status))
+    assert stacks(fake).deploy(spec()).status == "CREATE_COMPLETE"
+    assert fake.calls == ["delete_stack", "create_change_set", "execute_change_set"]
+
+
+def test_a_stuck_roll_back_is_continued_before_the_update() -> None:
+    fake = FakeCloudFormation(core=FakeStack("UPDATE_ROLLBACK_FAILED"))
+    stacks(fake).deploy(spec())
+    assert fake.calls == ["continue_update_rollback", "create_change_set", "execute_change_set"]
+
+
+def test_an_update_that_failed_without_rolling_back_is_rolled_back_first() -> None:
+    fake = FakeCloudFormation(core=FakeStack("UPDATE_FAILED"))
+    stacks(fake).deploy(spec())
+    assert fake.calls == ["rollback_stack", "create_change_set", "execute_change_set"]
+
+
+def test_what_is_under_way_is_awaited() -> None:
+    fake = FakeCloudFormation(
+        core=FakeStack("UPDATE_IN_PROGRESS", ahead=["UPDATE_IN_PROGRESS"] * 4 + ["UPDATE_COMPLETE"])
+    )
+    said: list[str] = []
+    stacks(fake, said).deploy(spec())
+    assert said[0] == "core is at work (UPDATE_IN_PROGRESS): waiting for its end"
+    assert fake.told["ChangeSetType"] == "UPDATE"
+
+
+def test_the_shell_of_an_interrupted_run_is_used() -> None:
+    fake = FakeCloudFormation(core=FakeStack("REVIEW_IN_PROGRESS"))
+    assert stacks(fake).deploy(spec()).status == "CREATE_COMPLETE"
+    assert fake.told["ChangeSetType"] == "CREATE"
+
+
+def test_a_stack_that_never_rests_ends_in_an_error_not_in_a_loop() -> None:
+    class Stuck(FakeCloudFormation):
+        def continue_update_rollback(self, StackName: str) -> None:  # noqa: N803
+            self.calls.append("continue_update_rollback")
+            self.stacks[StackName].event("Vpc", "UPDATE_FAILED", "still in use")
+
+    with pytest.raises(CloudError, match="does not come to rest"):
+        stacks(Stuck(core=FakeStack("UPDATE_ROLLBACK_FAILED"))).deploy(spec())
+
+
+def test_a_failure_names_its_first_cause_and_not_the_consequences() -> None:
+    fake = FakeCloudFormation()
+    fake.end = "ROLLBACK_COMPLETE"
+    fake.failures = [
+        {"resource": "NatGatewayA", "reason": "no more addresses"},
+        {"resource": "Vpc", "reason": "Resource creation cancelled"},
+    ]
+    with pytest.raises(CloudError, match="core ended as ROLLBACK_COMPLETE: NatGatewayA: no more addresses") as failed:
+        stacks(fake).deploy(spec())
+    assert failed.value.details == {"causes": ["NatGatewayA: no more addresses"]}
+
+
+def test_the_old_state_is_not_taken_for_the_end_of_an_update_that_begins_late() -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    follower = stacks(fake)
+    seen = follower.last_event("core")
+    fake.stacks["core"].ahead = ["UPDATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"]
+    with pytest.raises(CloudError, match="UPDATE_ROLLBACK_COMPLETE"):
+        follower.follow("core", since=seen)
+
+
+def test_a_stack_on_which_nothing_was_begun_is_believed_in_the_end() -> None:
+    fake = FakeCloudFormation(core=FakeStack())
+    assert stacks(fake).follow("core", since=None).status == "CREATE_COMPLETE"
+
+
+def test_a_cut_network_is_waited_out() -> None:
+    fake = FakeCloudFormation(core=FakeStack("UPDATE_IN_PROGRESS", ahead=["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"]))
+    fake.cuts = 3
+    said: list[str] = []
+    stack, _ = stacks(fake, said).rest("core", since="e0")
+    assert stack is not None
+    assert stack.status == "UPDATE_COMPLETE"
+    assert sum("trying again" in line for line in said) == 3
+
+
+def test_waiting_has_an_end() -> None:
+    fake = FakeCloudFormation(core=FakeStack("UPDATE_IN_PROGRESS"))
+    clock = FakeTime()
+    with pytest.raises(CloudError, match="after 600 s"):
+        stacks(fake, clock=clock).rest("core", since=None)
+    assert clock.now < 700
+
+
+def test_deleting_lifts_the_protection_and_is_harmless_where_nothing_is() -> None:
+    fake = FakeCloudFormation(core=FakeStack(protected=True))
+    assert stacks(fake).delete("core", tags=OURS)
+    assert fake.calls == ["protect False", "delete_stack"]
+    assert not stacks(fake).delete("core", tags=OURS)
+
+
+def test_a_parameter_of_none_keeps_what_the_stack_has_and_else_falls_to_the_default() -> None:
+    fake = FakeCloudFormation(core=FakeStack(parameters={"Kept": "1"}))
+    stacks(fake).deploy(spec(parameters={"Kept": None, "New": None, "Told": "x"}))
+    assert fake.told["Parameters"] == [
+        {"ParameterKey": "Kept", "UsePreviousValue": True},
+        {"ParameterKey": "Told", "ParameterValue": "x"},
+    ]
+
+
+def test_a_template_too_large_for_the_call_is_refused_before_it() -> None:
+    fake = FakeCloudFormation()
+    with pytest.raises(CloudError, match="51201 bytes"):
+        stacks(fake).deploy(spec(template="x" * (MAX_TEMPLATE_BYTES + 1)))
+    assert fake.calls == []

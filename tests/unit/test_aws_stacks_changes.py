@@ -1,0 +1,77 @@
+"""Change sets in words, and which changes are harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hitless.aws.changes import Action, harmful, read_changes
+from hitless.aws.states import Step, next_step, resting
+
+pytestmark = pytest.mark.unit
+
+
+def change(action: str, kind: str, replacement: str | None = None, *names: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"Action": action, "LogicalResourceId": kind.rpartition(":")[2], "ResourceType": kind}
+    if replacement:
+        found["Replacement"] = replacement
+    found["Details"] = [{"Target": {"Attribute": "Properties", "Name": name}} for name in names]
+    return {"ResourceChange": found}
+
+
+def test_changes_are_told_in_words_and_the_dangerous_ones_first() -> None:
+    page = {
+        "Changes": [
+            change("Add", "AWS::EC2::EIP"),
+            change("Modify", "AWS::Lambda::Function", "False", "Timeout", "Code"),
+            change("Remove", "AWS::EC2::Route"),
+            change("Modify", "AWS::EC2::VPC", "True", "CidrBlock"),
+            change("Modify", "AWS::EC2::Subnet", "Conditional"),
+        ]
+    }
+    assert [str(each) for each in read_changes([page])] == [
+        "Subnet perhaps REPLACED",
+        "VPC REPLACED (CidrBlock)",
+        "Route deleted",
+        "Function changed (Code, Timeout)",
+        "EIP added",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "harm"),
+    [
+        (change("Modify", "AWS::EC2::VPC", "True"), True),
+        (change("Modify", "AWS::EC2::VPC", "Conditional"), True),
+        (change("Modify", "Custom::Thing", "True"), True),
+        (change("Modify", "Custom::Thing", "Conditional"), False),
+        (change("Modify", "AWS::Lambda::Version", "True"), False),
+        (change("Remove", "AWS::ApiGateway::DomainName"), True),
+        (change("Remove", "AWS::EC2::NatGateway"), False),
+        (change("Modify", "AWS::S3::Bucket", "False"), False),
+        (change("Add", "AWS::EC2::VPC"), False),
+    ],
+)
+def test_what_counts_as_harm(found: dict[str, Any], harm: bool) -> None:
+    assert bool(harmful(read_changes([{"Changes": [found]}]))) is harm
+
+
+def test_a_change_in_json_has_the_contracts_keys() -> None:
+    (one,) = read_changes([{"Changes": [change("Modify", "AWS::EC2::VPC", "True", "CidrBlock")]}])
+    assert one.action is Action.REPLACE
+    assert one.to_json() == {
+        "action": "replace",
+        "resource": "VPC",
+        "type": "AWS::EC2::VPC",
+        "replaces": True,
+        "reasons": ["CidrBlock"],
+    }
+
+
+def test_states_that_serve_are_never_recreated() -> None:
+    serving = ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED"]
+    assert Step.RECREATE not in {next_step(status) for status in serving}
+    assert next_step("SOMETHING_NEW_IN_PROGRESS") is Step.AWAIT
+    assert resting("REVIEW_IN_PROGRESS")
+    assert not resting("DELETE_IN_PROGRESS")
