@@ -1,0 +1,30 @@
+"""Services as the AWS tests need them, made without a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hitless.service.model import Approval, Function, Nat, Service, StageSettings
+
+
+def make_service(
+    stage: str = "dev",
+    *,
+    name: str = "clock",
+    nat: Nat = Nat.SINGLE,
+    domain: str | None = None,
+    approval: Approval = Approval.NONE,
+    branch: str | None = None,
+    architecture: str = "x86_64",
+) -> Service:
+    """One function, one stage."""
+    settings = StageSettings(stage, branch or stage, nat=nat, domain=domain, approval=approval)
+    return Service(
+        name=name,
+        folder=Path("/service"),
+        file=Path("/service/serverless.yml"),
+        stage=stage,
+        region="us-east-1",
+        stages=(settings,),
+        functions=(Function("api", "app.handler", architecture=architecture),),
+    )

@@ -1,0 +1,145 @@
+"""Names, addresses and parameters of the core stack; what its template promises."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.aws.template import load_template
+from hitless.cloud.core import CORE_POLICY, core_stack, names_of, network, tags_of
+from hitless.errors import UsageError
+from hitless.service.model import Nat
+from tests.unit.aws_services import make_service
+
+pytestmark = pytest.mark.unit
+
+CORE = load_template("core")
+RESOURCES: dict[str, dict[str, Any]] = CORE["Resources"]
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: resource for name, resource in RESOURCES.items() if resource["Type"] == kind}
+
+
+@given(st.integers(16, 24), st.integers(0, 255))
+def test_a_network_is_divided_without_overlap(prefix: int, second: int) -> None:
+    block = ipaddress.ip_network(f"10.{second}.0.0/{prefix}")
+    parts = network(str(block))
+    subnets = [ipaddress.IPv4Network(part) for part in (*parts.private, *parts.public)]
+    assert all(part.subnet_of(ipaddress.IPv4Network(parts.vpc)) for part in subnets)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(subnets, 2))
+    assert all(16 <= part.prefixlen <= 28 for part in subnets)
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.0/15", "10.0.0.0/25", "8.8.0.0/16", "10.0.0.1/16", "network", "::/64"])
+def test_addresses_that_cannot_be_divided_are_refused(cidr: str) -> None:
+    with pytest.raises(UsageError, match="--cidr"):
+        network(cidr)
+
+
+@pytest.mark.parametrize("stage", ["core", "pipeline", "core-dev", "pipeline-x"])
+def test_a_stage_whose_stacks_would_be_mixed_up_is_refused(stage: str) -> None:
+    with pytest.raises(UsageError, match="cannot be called"):
+        names_of(make_service(stage))
+
+
+def test_a_name_that_iam_would_refuse_is_refused_before() -> None:
+    assert len(names_of(make_service(name="s" * 46)).core) < 128
+    with pytest.raises(UsageError, match="65 characters"):
+        names_of(make_service(name="s" * 48))
+
+
+def test_what_is_not_told_keeps_its_value_and_protection_follows_the_stage() -> None:
+    spec = core_stack(make_service(), cidr=None, zone_id=None)
+    assert spec.parameters["VpcCidr"] is spec.parameters["PrivateSubnetCidrs"] is None
+    assert not spec.protected
+    assert core_stack(make_service("prod"), cidr=None, zone_id=None).protected
+    assert core_stack(make_service(domain="api.example.com"), cidr=None, zone_id="Z1").protected
+    assert spec.tags == tags_of(make_service()) == {"hitless:service": "clock", "hitless:stage": "dev"}
+
+
+def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
+    for nat in Nat:
+        spec = core_stack(make_service(nat=nat), cidr="10.0.0.0/16", zone_id=None)
+        assert set(spec.parameters) == set(CORE["Parameters"])
+        assert spec.parameters["Nat"] in CORE["Parameters"]["Nat"]["AllowedValues"]
+
+
+def test_the_stack_policy_names_resources_that_are_there() -> None:
+    denied = CORE_POLICY["Statement"][1]
+    names = {name.removeprefix("LogicalResourceId/") for name in denied["Resource"]}
+    assert names <= set(RESOURCES)
+
+
+def test_the_functions_group_lets_nothing_in_and_names_what_goes_out() -> None:
+    group = RESOURCES["LambdaSecurityGroup"]["Properties"]
+    assert "SecurityGroupIngress" not in group
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupEgress"]] == [(443, 443)]
+    assert all(rule["Description"] for rule in group["SecurityGroupEgress"])
+
+
+def test_a_domains_records_carry_a_region_from_the_first_day() -> None:
+    records = of_type("AWS::Route53::RecordSet").values()
+    assert sorted(record["Properties"]["Type"] for record in records) == ["A", "AAAA"]
+    for record in records:
+        assert record["Properties"]["SetIdentifier"] == record["Properties"]["Region"] == {"Ref": "AWS::Region"}
+    domain = RESOURCES["ApiDomain"]["Properties"]
+    assert domain["EndpointConfiguration"] == {"Types": ["REGIONAL"], "IpAddressType": "dualstack"}
+    assert domain["SecurityPolicy"] == "TLS_1_2"
+
+
+def test_buckets_are_closed_encrypted_versioned_and_the_artifacts_outlive_the_stack() -> None:
+    for template in (CORE, load_template("pipeline")):
+        resources = template["Resources"]
+        for name, bucket in resources.items():
+            if bucket["Type"] != "AWS::S3::Bucket":
+                continue
+            properties = bucket["Properties"]
+            assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+            assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
+            assert properties["BucketEncryption"]
+            assert properties["LifecycleConfiguration"]["Rules"]
+            (policy,) = [
+                one["Properties"]["PolicyDocument"]["Statement"]
+                for one in resources.values()
+                if one["Type"] == "AWS::S3::BucketPolicy" and one["Properties"]["Bucket"] == {"Ref": name}
+            ]
+            assert {"Bool": {"aws:SecureTransport": "false"}} in [statement["Condition"] for statement in policy]
+    artifacts = RESOURCES["ArtifactBucket"]
+    assert (artifacts["DeletionPolicy"], artifacts["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+
+
+def test_no_role_may_do_everything_and_a_star_as_resource_has_its_reason() -> None:
+    for template in (CORE, load_template("pipeline")):
+        for name, resource in template["Resources"].items():
+            if resource["Type"] not in ("AWS::IAM::Role", "AWS::IAM::RolePolicy"):
+                continue
+            documents = [one["PolicyDocument"] for one in resource["Properties"].get("Policies", [])]
+            documents += [found] if (found := resource["Properties"].get("PolicyDocument")) else []
+            for statement in itertools.chain.from_iterable(document["Statement"] for document in documents):
+                actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+                assert not [action for action in actions if action.endswith("*")], name
+                assert statement["Resource"] != "*" or statement["Sid"] == "WithoutResource", name
+
+
+def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:
+    (policy,) = RESOURCES["CloudFormationRole"]["Properties"]["Policies"]
+    granting = {"iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"}
+    for statement in policy["PolicyDocument"]["Statement"]:
+        if granting & set(statement["Action"]):
+            assert statement["Condition"] == {"ArnEquals": {"iam:PermissionsBoundary": {"Ref": "ServiceBoundary"}}}
+    allowed = json.dumps(policy)
+    assert "iam:DeleteRolePermissionsBoundary" not in allowed
+    assert "iam:CreatePolicy" not in allowed
+
+
+def test_everything_that_can_be_named_by_a_tag_is_and_the_rest_gets_the_stacks_tags() -> None:
+    for kind in ("AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::RouteTable", "AWS::EC2::NatGateway", "AWS::EC2::EIP"):
+        for name, resource in of_type(kind).items():
+            assert resource["Properties"]["Tags"][0]["Key"] == "Name", name

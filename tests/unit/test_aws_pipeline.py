@@ -1,0 +1,211 @@
+"""The pipeline's parameters and steps, the repository that git names, the connection that a person authorises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hitless.aws.github import Connections, console_url
+from hitless.aws.network import close_default_group, find_zone
+from hitless.aws.template import load_template
+from hitless.cloud.core import PipelineOptions, connection_name, pipeline_stack
+from hitless.cloud.repository import parse_remote
+from hitless.errors import UsageError
+from hitless.service.model import Approval
+from tests.unit.aws_services import make_service
+
+pytestmark = pytest.mark.unit
+
+TEMPLATE = load_template("pipeline")
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+
+
+def parameters(options: PipelineOptions | None = None, **service: Any) -> dict[str, str | None]:
+    spec = pipeline_stack(
+        make_service(**service),
+        options or PipelineOptions("owner/clock", "", "clock.whl"),
+        deploy_role_arn="arn:aws:iam::1:role/deploy",
+        connected=True,
+        connection_arn="",
+    )
+    return dict(spec.parameters)
+
+
+def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
+    for approval in Approval:
+        given = parameters(approval=approval)
+        assert set(given) == set(TEMPLATE["Parameters"])
+        for name in ("Approval", "Connection", "Tests", "BuildType"):
+            assert given[name] in TEMPLATE["Parameters"][name]["AllowedValues"]
+
+
+def test_a_stage_listens_to_its_branch_and_arm_is_built_on_arm() -> None:
+    given = parameters(branch="main", architecture="arm64")
+    assert given["Branch"] == "main"
+    assert given["BuildType"] == "ARM_CONTAINER"
+    assert "aarch64" in str(given["BuildImage"])
+    assert parameters(PipelineOptions("a/b", tests=False))["Tests"] == "skip"
+
+
+@pytest.mark.parametrize("repository", ["clock", "a/b/c", "https://github.com/a/b", "a b/c", "/"])
+def test_what_is_no_repository_is_refused(repository: str) -> None:
+    with pytest.raises(UsageError, match="--repository"):
+        parameters(PipelineOptions(repository))
+
+
+def test_the_steps_stand_in_order_and_approval_and_tests_only_where_asked_for() -> None:
+    stages = RESOURCES["Pipeline"]["Properties"]["Stages"]
+    flat = [(None, stage) if "Name" in stage else (stage["Fn::If"][0], stage["Fn::If"][1]) for stage in stages]
+    assert [(condition, stage["Name"]) for condition, stage in flat] == [
+        (None, "source"),
+        ("HasTests", "test"),
+        ("AsksAPerson", "approve"),
+        (None, "deploy"),
+    ]
+
+
+def test_a_push_starts_the_pipeline_and_only_on_the_branch() -> None:
+    pipeline = RESOURCES["Pipeline"]["Properties"]
+    assert (pipeline["PipelineType"], pipeline["ExecutionMode"]) == ("V2", "SUPERSEDED")
+    (trigger,) = pipeline["Triggers"]
+    assert trigger["GitConfiguration"]["Push"] == [{"Branches": {"Includes": [{"Ref": "Branch"}]}}]
+    (source,) = pipeline["Stages"][0]["Actions"]
+    assert trigger["GitConfiguration"]["SourceActionName"] == source["Name"]
+    assert source["Configuration"]["DetectChanges"] == "false"
+
+
+def test_nothing_runs_before_the_connection_is_authorised() -> None:
+    gated = {
+        name for name, resource in RESOURCES.items() if resource.get("Condition") in ("Connected", "TestsPullRequests")
+    }
+    assert gated == {"Pipeline", "PullRequestProject", "NotificationRule"}
+
+
+def test_only_the_deploy_project_may_become_the_deploy_role() -> None:
+    assumers = [
+        name
+        for name, resource in RESOURCES.items()
+        for policy in resource.get("Properties", {}).get("Policies", [])
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == "sts:AssumeRole"
+    ]
+    assert assumers == ["DeployBuildRole"]
+    trusted = load_template("core")["Resources"]["DeployRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    name = RESOURCES["DeployBuildRole"]["Properties"]["RoleName"]["Fn::Sub"]
+    assert trusted[0]["Condition"]["ArnEquals"]["aws:PrincipalArn"]["Fn::Sub"].endswith(f":role/hitless/{name}")
+
+
+def test_a_strangers_pull_request_runs_when_a_maintainer_says_so() -> None:
+    project = RESOURCES["PullRequestProject"]["Properties"]
+    assert project["Triggers"]["PullRequestBuildPolicy"]["RequiresCommentApproval"] == "FORK_PULL_REQUESTS"
+    assert project["Source"]["ReportBuildStatus"] is True
+    assert "EnvironmentVariables" not in project["Environment"]
+
+
+def test_the_deploy_step_is_told_stage_package_role_and_commit() -> None:
+    names = [one["Name"] for one in RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]]
+    assert names == ["STAGE", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
+    (deploy,) = RESOURCES["Pipeline"]["Properties"]["Stages"][-1]["Actions"]
+    assert '"HITLESS_COMMIT","value":"#{Source.CommitId}"' in deploy["Configuration"]["EnvironmentVariables"]
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://github.com/anna/clock.git", "anna/clock"),
+        ("https://x-token:secret@github.com/anna/clock", "anna/clock"),
+        ("git@github.com:anna/my.clock.git", "anna/my.clock"),
+        ("ssh://git@github.com/anna/clock", "anna/clock"),
+        ("https://gitlab.com/anna/clock.git", None),
+        ("https://github.com.evil.org/anna/clock", None),
+        ("", None),
+    ],
+)
+def test_the_repository_is_read_from_gits_origin(url: str, name: str | None) -> None:
+    assert parse_remote(url) == name
+
+
+class FakeConnections:
+    def __init__(self, *pages: list[str]) -> None:
+        self.pages = pages
+
+    def list_connections(self, **options: str) -> dict[str, Any]:
+        index = int(options.get("NextToken", "0"))
+        found = [
+            {"ConnectionArn": f"arn:{name}", "ConnectionName": name, "ConnectionStatus": "AVAILABLE"}
+            for name in self.pages[index]
+        ]
+        more = {"NextToken": str(index + 1)} if index + 1 < len(self.pages) else {}
+        return {"Connections": found, **more}
+
+
+def test_the_services_connection_is_found_on_any_page() -> None:
+    connections = Connections(FakeConnections(["other"], ["clock"]))
+    found = connections.named("clock")
+    assert found is not None
+    assert found.available
+    assert connections.named("clo") is None
+
+
+def test_all_stages_share_one_connection_whose_name_fits() -> None:
+    assert connection_name(make_service("dev")) == connection_name(make_service("prod"))
+    assert len(connection_name(make_service(name="s" * 40))) == 32
+
+
+def test_the_console_url_leads_to_the_connection_in_its_region_and_partition() -> None:
+    arn = "arn:aws:codeconnections:eu-west-1:123456789012:connection/0a1b"
+    assert console_url(arn) == (
+        "https://eu-west-1.console.aws.amazon.com/codesuite/settings/123456789012/eu-west-1/codeconnections/connections/0a1b"
+    )
+    assert ".console.amazonaws.cn/" in console_url(arn.replace("arn:aws:", "arn:aws-cn:"))
+
+
+class FakeZones:
+    def __init__(self, *zones: tuple[str, bool]) -> None:
+        self.zones = zones
+
+    def get_paginator(self, _: str) -> FakeZones:
+        return self
+
+    def paginate(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "HostedZones": [
+                    {"Id": f"/hostedzone/Z{index}", "Name": f"{name}.", "Config": {"PrivateZone": private}}
+                    for index, (name, private) in enumerate(self.zones)
+                ]
+            }
+        ]
+
+
+def test_the_closest_public_zone_holds_the_domain() -> None:
+    zones = FakeZones(("example.com", False), ("eu.example.com", False), ("api.eu.example.com", True), ("e.com", False))
+    assert find_zone(zones, "api.eu.example.com") == "Z1"
+    assert find_zone(zones, "example.com") == "Z0"
+
+
+def test_a_domain_without_zone_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no public hosted zone of this account holds notexample\.com"):
+        find_zone(FakeZones(("example.com", False)), "notexample.com")
+
+
+class FakeGroups:
+    def __init__(self) -> None:
+        self.ingress: list[Any] = [{"IpProtocol": "-1"}]
+        self.egress: list[Any] = [{"IpProtocol": "-1"}]
+
+    def describe_security_groups(self, GroupIds: list[str]) -> dict[str, Any]:  # noqa: N803 - botocore's name
+        assert GroupIds == ["sg-1"]
+        return {"SecurityGroups": [{"IpPermissions": self.ingress, "IpPermissionsEgress": self.egress}]}
+
+    def revoke_security_group_ingress(self, **_: Any) -> None:
+        self.ingress = []
+
+    def revoke_security_group_egress(self, **_: Any) -> None:
+        self.egress = []
+
+
+def test_the_default_group_is_closed_once() -> None:
+    groups = FakeGroups()
+    assert [close_default_group(groups, "sg-1"), close_default_group(groups, "sg-1")] == [2, 0]

@@ -1,0 +1,56 @@
+"""What a plan says: costs by the price file, quotas, principals, the price file itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.cloud.costs import costs, load_prices
+from hitless.cloud.plan import Findings, Quota, principal_of
+from hitless.service.model import Nat
+from tests.unit.aws_services import make_service
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(("nat", "dollars"), [(Nat.NONE, 0.0), (Nat.SINGLE, 36.5), (Nat.PER_AZ, 109.5)])
+def test_nat_gateways_are_what_a_stage_costs_before_any_traffic(nat: Nat, dollars: float) -> None:
+    found = costs(make_service(nat=nat), load_prices(), pipeline=True)
+    assert found.fixed_usd_a_month == dollars
+    assert "NAT gateway" in found.lines[0].what
+    assert "us-east-1" in found.source
+
+
+def test_a_stage_without_pipeline_is_not_charged_for_one() -> None:
+    without = costs(make_service(), load_prices(), pipeline=False)
+    assert not [line for line in without.lines if line.what == "pipeline"]
+
+
+def test_every_price_has_a_date_and_a_page() -> None:
+    prices = load_prices()
+    assert prices["noted"]
+    for name, item in prices["items"].items():
+        assert item["usd"] > 0, name
+        assert item["noted"].startswith("20"), name
+        assert item["page"].startswith("https://aws.amazon.com/"), name
+
+
+def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() -> None:
+    short, unknown = Quota("addresses", 3, 3, 5), Quota("networks", 4, 1, None)
+    assert str(short) == "addresses: 3 of 5 used, 3 needed: NOT ENOUGH, ask for more in Service Quotas"
+    assert unknown.enough
+    assert not Findings((), (short, unknown), ()).well
+    assert Findings((), (unknown,), None).well
+    assert not Findings((), (), ("ec2:CreateVpc",)).well
+
+
+@pytest.mark.parametrize(
+    ("arn", "principal"),
+    [
+        ("arn:aws:iam::1:user/anna", "arn:aws:iam::1:user/anna"),
+        ("arn:aws:sts::1:assumed-role/admin/session", "arn:aws:iam::1:role/admin"),
+        ("arn:aws-cn:sts::1:assumed-role/admin/session", "arn:aws-cn:iam::1:role/admin"),
+        ("arn:aws:iam::1:root", None),
+    ],
+)
+def test_permissions_are_simulated_for_the_role_behind_a_session(arn: str, principal: str | None) -> None:
+    assert principal_of(arn) == principal

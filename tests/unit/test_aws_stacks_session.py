@@ -1,0 +1,60 @@
+"""botocore's errors as sentences that say who must do what; no secret in any of them."""
+
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+    UnauthorizedSSOTokenError,
+)
+
+from hitless.aws.session import aws_errors, connect, explain
+from hitless.errors import CloudError, HitlessError, MachineError, UsageError
+from tests.unit.aws_fakes import error
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words", "hint"),
+    [
+        (NoCredentialsError(), MachineError, "no AWS credentials", "aws sso login"),
+        (UnauthorizedSSOTokenError(), MachineError, "has expired", "aws sso login"),
+        (ProfileNotFound(profile="x"), UsageError, "x", "AWS_PROFILE"),
+        (NoRegionError(), UsageError, "region", "provider.region"),
+        (EndpointConnectionError(endpoint_url="https://x"), MachineError, "cannot be reached", "it continues"),
+        (BotoCoreError(), CloudError, "error", "continues"),
+        (error("ExpiredToken", "the token AKIA123 is old"), MachineError, "have expired", "AWS_PROFILE"),
+        (error("InvalidClientTokenId", "bad"), MachineError, "does not accept", "AWS_PROFILE"),
+        (error("AccessDenied", "not you"), CloudError, "AWS denies Operation: not you", "hitless aws plan"),
+        (error("Throttling", "Rate exceeded"), CloudError, "throttles", "in a minute"),
+        (error("OptInRequired", "no"), UsageError, "not enabled this region", "provider.region"),
+        (error("Strange", "what"), CloudError, "Operation: what", "it continues"),
+    ],
+)
+def test_each_error_says_who_must_act(
+    raised: BotoCoreError | ClientError, kind: type[HitlessError], words: str, hint: str
+) -> None:
+    explained = explain(raised)
+    assert type(explained) is kind
+    assert words in explained.message
+    assert hint in explained.hint
+
+
+def test_an_expired_token_is_not_repeated() -> None:
+    assert "AKIA123" not in str(explain(error("ExpiredToken", "the token AKIA123 is old")).to_json())
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(KeyError), aws_errors():
+        raise KeyError("ours")
+
+
+def test_a_region_that_does_not_exist_is_refused_before_any_call() -> None:
+    with pytest.raises(UsageError, match="eu-nowhere-1 is not a region"):
+        connect("eu-nowhere-1", {})
