@@ -20,9 +20,13 @@ NOBODY = "-"
 
 SERVER_KEYWORDS = (
     "check inter 2s fastinter 100ms downinter 100ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down"
+    " pool-purge-delay 5s pool-max-conn -1"
 )
 """A worker in back-off has no socket: the first failed connect takes it out, and a check soon after it is back takes
 it in. While it is up a check every 2 s is enough, since real requests find out first.
+
+The pool of idle connections is HAProxy's default for servers of its file; `add server` without these words gives a
+server that closes its connection after each request.
 """
 
 ServerKey = tuple[str, str]
