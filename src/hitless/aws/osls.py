@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import yaml
 from hitless.aws.state import STATE_FILE, Packaged, read
 from hitless.errors import CloudError, MachineError, ServiceFileError
 
-NODE_AT_LEAST = 20
+NODE_AT_LEAST = (20, 19)
 TIMEOUT_S = 3600.0
 PACKAGE_TIMEOUT_S = 300.0
 INSTALL_HINT = "run `scripts/setup --aws`, or `npm install osls@4` in the service's folder"
@@ -57,7 +57,7 @@ class Osls:
             )
         return read((out / STATE_FILE).read_text("utf-8"))
 
-    def deploy(self, folder: Path, state: Mapping[str, Any], *, say: Callable[[str], None]) -> str | None:
+    def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
         """Deploy a generated state from `folder`, which becomes this call's own.
 
         Returns None where osls says that all went well, else its last words: the stack may still be rolling back then,
@@ -72,7 +72,7 @@ class Osls:
         (folder / "serverless.yml").write_text(json.dumps(document), "utf-8")
         arguments = ["deploy", "--package", str(package), "--force", "--stage", provider["stage"]]
         done = self._run([*arguments, "--region", provider["region"]], folder, TIMEOUT_S)
-        say(f"osls: {_last_line(done.stdout) if not done.returncode else _why(done)}")
+
         return _why(done) if done.returncode else None
 
     def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
@@ -90,10 +90,14 @@ class Osls:
 
 
 def find_osls(folder: Path, environ: Mapping[str, str]) -> Osls:
-    """$HITLESS_OSLS, else the service's node_modules, beside the `hitless` command, PATH. Raises MachineError."""
+    """$HITLESS_OSLS, else the service's node_modules, beside the `hitless` command, PATH. Raises MachineError.
+
+    Node too is taken from beside the `hitless` command first, where scripts/setup puts one if the system's is too old.
+    """
+    beside = Path(sys.executable).parent
+    environ = {**environ, "PATH": os.pathsep.join(filter(None, [str(beside), environ.get("PATH", "")]))}
     _check_node(environ)
-    beside = Path(sys.executable).parent / "osls"
-    places = [folder / "node_modules" / ".bin" / "osls", beside]
+    places = [folder / "node_modules" / ".bin" / "osls", beside / "osls"]
     named = environ.get("HITLESS_OSLS")
     if named and not os.access(named, os.X_OK):
         raise MachineError(f"HITLESS_OSLS={named} is no program", hint="set it to osls' path, or unset it")
@@ -106,16 +110,13 @@ def find_osls(folder: Path, environ: Mapping[str, str]) -> Osls:
 
 def _check_node(environ: Mapping[str, str]) -> None:
     node = shutil.which("node", path=environ.get("PATH"))
+    hint = f"run `scripts/setup --aws`, or install Node {NODE_AT_LEAST[0]}.{NODE_AT_LEAST[1]} or newer"
     if node is None:
-        raise MachineError(
-            "Node is not installed; Serverless Framework needs it", hint=f"install Node {NODE_AT_LEAST} or newer"
-        )
+        raise MachineError("Node is not installed; Serverless Framework needs it", hint=hint)
     said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout.strip()
-    number = re.match(r"v(\d+)\.", said)
-    if number is None or int(number[1]) < NODE_AT_LEAST:
-        raise MachineError(
-            f"{node} is Node {said or 'of no known version'}", hint=f"install Node {NODE_AT_LEAST} or newer"
-        )
+    number = re.match(r"v(\d+)\.(\d+)\.", said)
+    if number is None or (int(number[1]), int(number[2])) < NODE_AT_LEAST:
+        raise MachineError(f"{node} is Node {said or 'of no known version'}", hint=hint)
 
 
 def make_overlay(file: Path, place: Path) -> Path:
@@ -174,8 +175,3 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
     first = next((at for at, line in enumerate(lines) if line.startswith("Error:")), 0)
     said = " ".join(lines[first : first + _SHOWN_LINES]).removeprefix("Error:").strip()
     return said[:_SHOWN_LETTERS] or f"exit {done.returncode}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
-    return lines[-1] if lines else "no output"

@@ -95,6 +95,8 @@ def deployable(
         "versionFunctions": False,
         "deploymentMethod": "direct",
         "deploymentBucket": bucket,
+        # osls would delete its older templates, which the deploy role may not: the bucket's lifecycle rules do
+        "deploymentBucketObject": {"name": bucket, "maxPreviousDeploymentArtifacts": 1_000_000},
         "stackTags": {"hitless:service": service, "hitless:stage": stage},
         "compiledCloudFormationTemplate": template,
         "coreCloudFormationTemplate": template,

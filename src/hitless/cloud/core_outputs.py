@@ -33,6 +33,7 @@ class CoreOutputs:
     bucket: str
     domain: str = ""
     cloudformation_role_arn: str = ""
+    permissions_boundary_arn: str = ""
     raw: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -50,6 +51,7 @@ class CoreOutputs:
             bucket=bucket,
             domain=str(outputs.get("ApiDomainName", "")),
             cloudformation_role_arn=str(outputs.get("CloudFormationRoleArn", "")),
+            permissions_boundary_arn=str(outputs.get("PermissionsBoundaryArn", "")),
             raw=tuple(sorted((key, str(value)) for key, value in outputs.items())),
         )
 

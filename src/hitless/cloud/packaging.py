@@ -49,6 +49,7 @@ class Package:
             subnets=self.core.private_subnet_ids,
             security_group=self.core.security_group_id,
             domain=self.core.domain,
+            permissions_boundary=self.core.permissions_boundary_arn,
         )
         return desired(self.packaged.template, release)
 
@@ -65,4 +66,9 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
         overlay = make_overlay(service.file, Path(place))
         packaged = osls.package(overlay, stage=service.stage, region=service.region, params=core.params())
     check_stage(packaged.stage, service.stage)
+    if packaged.stack_name != f"{service.name}-{service.stage}":
+        raise ServiceFileError(
+            f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",
+            hint="take provider.stackName out: roles and alarms are allowed by that name",
+        )
     return Package(service, packaged, artifacts, core)

@@ -108,8 +108,9 @@ class ServiceStack:
             directory=f"serverless/{self._service}/{self._stage}/{instant}",
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="hitless-osls-") as folder:
-            failed = self._osls().deploy(Path(folder), state, say=self._say)
+            failed = self._osls().deploy(Path(folder), state)
         if failed is None:
+            self._say(f"{self.name} is updated")
             return
         stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
         if stack is not None and stack.status in WELL and not causes and self._stacks.last_event(self.name) != seen:

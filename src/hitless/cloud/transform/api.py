@@ -83,7 +83,7 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
         "DependsOn": [name for name in shown if name != API_ID],
         "Properties": {"RestApiId": {"Ref": API_ID}},
     }
-    group = f"/aws/apigateway/{release.service}-{release.stage}"
+    group = f"/aws/api-gateway/{release.service}-{release.stage}"
     resources[ACCESS_LOGS_ID] = {
         "Type": "AWS::Logs::LogGroup",
         "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},

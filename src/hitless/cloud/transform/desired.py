@@ -53,6 +53,9 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         guard.add_application(resources, [ids.function for ids in functions], release)
     api.name_permissions(resources)
     api.add_stage(resources, release)
+    if release.permissions_boundary:
+        for role in of_type(resources, "AWS::IAM::Role").values():
+            role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)
     template["Outputs"] = _outputs(template, release)
     check_resources(resources)
     return template

@@ -52,6 +52,7 @@ class ReleaseInput:
     subnets: tuple[str, ...] = ()
     security_group: str = ""
     domain: str = ""
+    permissions_boundary: str = ""
     log_retention_days: int = 30
 
 

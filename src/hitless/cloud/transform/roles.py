@@ -44,7 +44,7 @@ def widened(live: Resource, wanted: Resource) -> Resource:
     """The role while both releases may run: what is live, and beside it what the next one asks for."""
     if live == wanted or not _has_policy(live, POLICY) or not _has_policy(wanted, POLICY):
         return wanted
-    role = copy.deepcopy(live)
+    role = {**copy.deepcopy(wanted), "Properties": copy.deepcopy(live["Properties"])}
     properties = role["Properties"]
     properties["Policies"] = [policy for policy in properties["Policies"] if policy["PolicyName"] != NEXT_POLICY]
     wide = _statements(wanted, POLICY)

@@ -44,7 +44,7 @@ def expand(wanted: Template, live: LiveState) -> Template:
     for name, resource in _settled(wanted, live).items():
         if name in late:
             if name in now:
-                resources[name] = copy.deepcopy(now[name])
+                resources[name] = _wanted_again(now[name])
         elif name in now and resource["Type"] == ALIAS_TYPE:
             resources[name] = _pinned(resource, live.aliases.get(name))
         elif name in now and resource["Type"] == "AWS::IAM::Role":
@@ -150,6 +150,15 @@ def _pinned(alias: Resource, version: str | None) -> Resource:
     if version is not None:
         pinned["Properties"]["FunctionVersion"] = version
     return pinned
+
+
+def _wanted_again(resource: Resource) -> Resource:
+    """A resource that may have been on its way out, without the mark of that."""
+    kept = copy.deepcopy(resource)
+    kept.get("Metadata", {}).pop(RETIRED, None)
+    if not kept.get("Metadata", True):
+        del kept["Metadata"]
+    return kept
 
 
 def _is_recent(name: str, version: Resource, live: LiveState) -> bool:
