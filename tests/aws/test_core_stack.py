@@ -1,0 +1,185 @@
+"""The core stack on a CloudFormation that runs: made, made again, changed, refused, destroyed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws.conftest import EmulatedAws
+
+pytestmark = [pytest.mark.aws, pytest.mark.timeout(180)]
+
+SERVICE = """\
+service: clock
+provider: {{name: aws, region: us-east-1, runtime: python3.11, stage: "${{opt:stage, 'dev'}}"}}
+functions: {{api: {{handler: app.handler, events: [{{http: GET /time}}]}}}}
+custom: {{hitless: {{stages: {{dev: {{nat: {nat}{more}}}, prod: {{}}}}}}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text("def handler(event, context): return {'statusCode': 200}\n")
+    write(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, *, nat: str = "single", more: str = "") -> None:
+    (folder / "serverless.yml").write_text(SERVICE.format(nat=nat, more=more))
+
+
+def bootstrap(aws: EmulatedAws, folder: Path, *options: str, ok: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    return aws.hitless("aws", "bootstrap", "--no-pipeline", *options, folder=folder, ok=ok)
+
+
+def executed(aws: EmulatedAws) -> int:
+    return sum(call.operation == "ExecuteChangeSet" for call in aws.front.calls)
+
+
+def status(aws: EmulatedAws, name: str) -> str | None:
+    found = aws.client("cloudformation").describe_stacks()["Stacks"]
+    return next((one["StackStatus"] for one in found if one["StackName"] == name), None)
+
+
+def test_core_is_made_repeated_changed_and_destroyed_and_leaves_nothing(aws: EmulatedAws, folder: Path) -> None:
+    outputs = bootstrap(aws, folder)["stacks"][0]["outputs"]
+    assert len(outputs["PrivateSubnetIds"].split(",")) == 3
+    assert outputs["ApiDomainName"] == ""
+    (group,) = aws.client("ec2").describe_security_groups(GroupIds=[outputs["DefaultSecurityGroupId"]])[
+        "SecurityGroups"
+    ]
+    assert group["IpPermissions"] == group["IpPermissionsEgress"] == []
+
+    before = executed(aws)
+    assert bootstrap(aws, folder)["stacks"][0]["outputs"] == outputs
+    assert executed(aws) == before, "a repeated bootstrap changed something"
+
+    write(folder, nat="per-az")
+    planned = aws.hitless("aws", "plan", "--no-pipeline", folder=folder)
+    added = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "add"}
+    assert added == {"NatAddressB", "NatAddressC", "NatGatewayB", "NatGatewayC"}
+    assert planned["costs"]["fixed_usd_a_month"] == 109.5
+    assert executed(aws) == before, "a plan changed something"
+    assert bootstrap(aws, folder)["stacks"][0]["status"] == "UPDATE_COMPLETE"
+
+    gone = aws.hitless("aws", "destroy", "--yes", "--with-data", folder=folder)
+    assert gone["deleted"] == ["clock-core-dev"]
+    assert status(aws, "clock-core-dev") is None
+    assert outputs["ArtifactBucketName"] not in [one["Name"] for one in aws.client("s3").list_buckets()["Buckets"]]
+    assert aws.hitless("aws", "destroy", "--yes", folder=folder)["deleted"] == []
+
+
+def test_the_artifact_bucket_stays_unless_data_is_named(aws: EmulatedAws, folder: Path) -> None:
+    bucket = bootstrap(aws, folder)["stacks"][0]["outputs"]["ArtifactBucketName"]
+    aws.client("s3").put_object(Bucket=bucket, Key="artifacts/x.zip", Body=b"x")
+    kept = aws.hitless("aws", "destroy", "--yes", folder=folder)["kept"]
+    assert bucket in kept[0]
+    assert aws.client("s3").head_object(Bucket=bucket, Key="artifacts/x.zip")["ContentLength"] == 1
+
+
+def test_new_addresses_would_replace_the_network_and_are_refused(aws: EmulatedAws, folder: Path) -> None:
+    outputs = bootstrap(aws, folder)["stacks"][0]["outputs"]
+    refused = bootstrap(aws, folder, "--cidr", "10.50.0.0/16", ok=(1,))
+    assert refused["error"]["code"] == "conflict"
+    assert "REPLACED (CidrBlock)" in refused["error"]["message"]
+    assert bootstrap(aws, folder)["stacks"][0]["outputs"] == outputs
+
+
+def test_someone_elses_stack_of_that_name_is_left_alone(aws: EmulatedAws, folder: Path) -> None:
+    body = '{"Resources": {"T": {"Type": "AWS::SNS::Topic"}}}'
+    aws.client("cloudformation").create_stack(StackName="clock-core-dev", TemplateBody=body)
+    assert "not this service's" in bootstrap(aws, folder, ok=(1,))["error"]["message"]
+    assert aws.hitless("aws", "destroy", "--yes", folder=folder, ok=(1,))["error"]["code"] == "conflict"
+    assert status(aws, "clock-core-dev") == "CREATE_COMPLETE"
+
+
+def test_a_run_that_was_cut_off_before_it_began_is_finished_by_the_next(aws: EmulatedAws, folder: Path) -> None:
+    aws.client("cloudformation").create_change_set(
+        StackName="clock-core-dev",
+        ChangeSetName="left-behind",
+        ChangeSetType="CREATE",
+        TemplateBody='{"Resources": {"T": {"Type": "AWS::SNS::Topic"}}}',
+        Tags=[{"Key": "hitless:service", "Value": "clock"}, {"Key": "hitless:stage", "Value": "dev"}],
+    )
+    assert status(aws, "clock-core-dev") == "REVIEW_IN_PROGRESS"
+    assert bootstrap(aws, folder)["stacks"][0]["status"] == "CREATE_COMPLETE"
+
+
+def test_a_domain_gets_its_certificate_and_records_and_outlives_a_destroy_that_does_not_name_it(
+    aws: EmulatedAws, folder: Path
+) -> None:
+    write(folder, more=", domain: api.example.com")
+    missing = bootstrap(aws, folder, ok=(2,))
+    assert "no public hosted zone" in missing["error"]["message"]
+    zone = aws.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+    assert bootstrap(aws, folder)["stacks"][0]["outputs"]["ApiDomainName"] == "api.example.com"
+
+    def records() -> list[tuple[str, str]]:
+        found = aws.client("route53").list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+        return sorted((one["Type"], one["Region"]) for one in found if one["Name"] == "api.example.com.")
+
+    assert records() == [("A", "us-east-1"), ("AAAA", "us-east-1")]
+
+    write(folder)  # the setting taken out by the way must not take the domain along
+    assert "DomainRecordIpv4 deleted" in bootstrap(aws, folder, ok=(1,))["error"]["message"]
+    write(folder, more=", domain: api.example.com")
+
+    unconfirmed = aws.hitless("aws", "destroy", "--yes", folder=folder, ok=(1,))
+    assert "--confirm dev" in unconfirmed["error"]["hint"]
+    kept = aws.hitless("aws", "destroy", "--confirm", "dev", "--with-data", folder=folder)
+    assert kept["deleted"] == []
+    assert "api.example.com" in kept["kept"][0]
+    assert records() == [("A", "us-east-1"), ("AAAA", "us-east-1")]
+    held = aws.client("cloudformation").describe_stacks(StackName="clock-core-dev")["Stacks"][0]
+    assert {"ParameterKey": "Nat", "ParameterValue": "none"} in held["Parameters"]
+
+    gone = aws.hitless("aws", "destroy", "--confirm", "dev", "--with-domain", "--with-data", folder=folder)
+    assert gone["deleted"] == ["clock-core-dev"]
+    assert records() == []
+
+
+def test_a_protected_stage_is_protected_on_aws_and_destroyed_by_its_name_alone(aws: EmulatedAws, folder: Path) -> None:
+    bootstrap(aws, folder, "--stage", "prod")
+    held = aws.client("cloudformation").describe_stacks(StackName="clock-core-prod")["Stacks"][0]
+    assert held["EnableTerminationProtection"]
+    wrong = aws.hitless("aws", "destroy", "--stage", "prod", "--confirm", "dev", folder=folder, ok=(2,))
+    assert "nothing was touched" in wrong["error"]["hint"]
+    assert (
+        aws.hitless("aws", "destroy", "--stage", "prod", "--yes", folder=folder, ok=(1,))["error"]["code"] == "machine"
+    )
+    assert status(aws, "clock-core-prod") == "CREATE_COMPLETE"
+    gone = aws.hitless("aws", "destroy", "--stage", "prod", "--confirm", "prod", folder=folder)
+    assert gone["deleted"] == ["clock-core-prod"]
+
+
+def test_a_service_stack_that_holds_data_is_left_alone_unless_data_is_named(aws: EmulatedAws, folder: Path) -> None:
+    aws.client("cloudformation").create_stack(
+        StackName="clock-dev",
+        TemplateBody='{"Resources": {"Items": {"Type": "AWS::SQS::Queue"}}}',
+        Tags=[{"Key": "hitless:service", "Value": "clock"}, {"Key": "hitless:stage", "Value": "dev"}],
+    )
+    refused = aws.hitless("aws", "destroy", "--yes", folder=folder, ok=(1,))
+    assert "Items (AWS::SQS::Queue)" in refused["error"]["message"]
+    assert status(aws, "clock-dev") == "CREATE_COMPLETE"
+    assert aws.hitless("aws", "destroy", "--yes", "--with-data", folder=folder)["deleted"] == ["clock-dev"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, "no AWS credentials were found"), (set(), "is not a region")],
+)
+def test_without_credentials_or_in_no_region_it_says_so(
+    aws: EmulatedAws, folder: Path, missing: set[str], words: str
+) -> None:
+    environ = {name: value for name, value in aws.environ.items() if name not in missing}
+    region = [] if missing else ["--region", "eu-nowhere-1"]
+    command = [str(Path(sys.executable).with_name("hitless")), "aws", "bootstrap", "--no-pipeline", *region]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
