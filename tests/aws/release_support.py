@@ -1,0 +1,164 @@
+"""A copy of worldclock, a small core stack, the `hitless aws` command, and a client that counts what fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.aws.conftest import EmulatedAws
+
+REGION = "eu-central-1"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "worldclock"
+HITLESS = Path(sys.executable).with_name("hitless")
+
+_CORE: dict[str, Any] = {
+    "Resources": {
+        "Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "worldclock-prod-artifacts"}},
+        "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
+        "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.0.1.0/24"}},
+        "Group": {
+            "Type": "AWS::EC2::SecurityGroup",
+            "Properties": {"VpcId": {"Ref": "Vpc"}, "GroupDescription": "functions"},
+        },
+    },
+    "Outputs": {
+        "ArtifactBucketName": {"Value": {"Ref": "Bucket"}},
+        "VpcId": {"Value": {"Ref": "Vpc"}},
+        "PrivateSubnetIds": {"Value": {"Ref": "Subnet"}},
+        "LambdaSecurityGroupId": {"Value": {"Ref": "Group"}},
+    },
+}
+"""What a release needs of core, and no more: core itself has tests of its own."""
+
+
+@dataclass
+class Ran:
+    """A command's end."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Worldclock:
+    """The service in a folder of its own, for stage prod on the emulated AWS."""
+
+    aws: EmulatedAws
+    folder: Path
+
+    @classmethod
+    def new(cls, aws: EmulatedAws, place: Path, *, core: bool = True) -> Worldclock:
+        folder = place / "worldclock"
+        ignored = shutil.ignore_patterns("__pycache__", ".hitless", ".pytest_cache", ".hypothesis")
+        shutil.copytree(EXAMPLE, folder, ignore=ignored)
+        if core:
+            client = aws.client("cloudformation", REGION)
+            client.create_stack(StackName="worldclock-core-prod", TemplateBody=json.dumps(_CORE))
+            client.get_waiter("stack_create_complete").wait(
+                StackName="worldclock-core-prod", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+            )
+        return cls(aws, folder)
+
+    def command(self, *words: str) -> list[str]:
+        data = self.folder.parent.parent / "shared-data"  # the requirements are installed once
+        where = ["--stage", "prod", "--service-dir", str(self.folder), "--data-dir", str(data), "--json"]
+        return [str(HITLESS), "aws", *words, *where]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**self.aws.environ, "SLS_AWS_MONITORING_FREQUENCY": "300"}
+
+    def run(self, *words: str) -> Ran:
+        done = subprocess.run(
+            self.command(*words), env=self.environ, capture_output=True, text=True, timeout=150, check=False
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*words), env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text, f"{file} has changed"
+        path.write_text(text.replace(old, new))
+
+    def mark(self, text: str) -> None:
+        """A release of other bytes that does the same."""
+        with (self.folder / "worldclock" / "api.py").open("a") as file:
+            file.write(f"\n# {text}\n")
+
+    @property
+    def url(self) -> str:
+        (api,) = self.aws.client("apigateway", REGION).get_rest_apis()["items"]
+        return self.aws.api_url(api["id"], "prod")
+
+    def get(self, path: str) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+
+@dataclass
+class Client:
+    """Asks one URL again and again from a thread; counts answers by status, and what failed."""
+
+    url: str
+    every_s: float = 0.05
+    statuses: dict[int | str, int] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Client:
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(30)
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            status: int | str
+            try:
+                with urllib.request.urlopen(self.url, timeout=20) as answer:
+                    answer.read()
+                    status = answer.status
+            except urllib.error.HTTPError as error:
+                error.close()
+                status = error.code
+            except OSError as error:
+                status = type(error).__name__
+            self.statuses[status] = self.statuses.get(status, 0) + 1
+            time.sleep(self.every_s)
+
+    @property
+    def asked(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def failed(self) -> int:
+        return self.asked - self.statuses.get(200, 0)

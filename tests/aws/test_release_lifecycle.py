@@ -1,0 +1,66 @@
+"""Worldclock on the emulated AWS by the command line alone: ship, ship again by canary, roll back, ship the fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.aws.conftest import EmulatedAws
+from tests.aws.release_support import REGION, Client, Worldclock
+
+pytestmark = pytest.mark.aws
+
+
+def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    first = service.run("deploy", "--message", "the first")
+    assert first.code == 0, first.err
+    assert (first.json["outcome"], first.json["release"], first.json["live"]) == ("live", 1, None)
+    status, answer = service.get("/version")
+    assert (status, answer["release"], answer["stage"]) == (200, 1, "prod")
+
+    again = service.run("deploy")
+    assert (again.code, again.json["outcome"], again.json["release"]) == (0, "unchanged", 1), again.err
+
+    service.mark("second")
+    with Client(service.url + "/version") as client:
+        second = service.run("deploy")
+        assert second.code == 0, second.err
+        assert (second.json["outcome"], second.json["strategy"]) == ("live", "Canary10Percent5Minutes")
+        assert {10, 100} <= {step["weight_percent"] for step in second.json["steps"]}
+        assert service.get("/version")[1]["release"] == 2
+
+        back = service.run("rollback")
+        assert (back.code, back.json["release"], back.json["outcome"]) == (0, 1, "live"), back.err
+        assert service.get("/version")[1]["release"] == 1
+        assert service.run("status").json["versions"] == dict.fromkeys(("zones", "convert", "meetings", "meta"), "1")
+
+        third = service.run("deploy")
+        assert (third.code, third.json["release"]) == (0, 3), third.err
+        assert service.get("/version")[1]["release"] == 2, "the same bytes are published but once"
+    assert client.asked > 50
+    assert client.failed == 0, client.statuses
+
+    state = service.run("status").json
+    assert state["release"] == 3
+    assert state["weights"]["meta"] == {"2": 100}
+    assert state["url"].startswith("https://")
+    listed = service.run("releases").json
+    assert [(each["release"], each["outcome"], each["live"]) for each in listed] == [
+        (3, "live", True),
+        (2, "live", False),
+        (1, "live", False),
+    ]
+    assert listed[-1]["message"] == "the first"
+    _stack_is_as_it_should_be(service)
+
+
+def _stack_is_as_it_should_be(service: Worldclock) -> None:
+    cloudformation = service.aws.client("cloudformation", REGION)
+    policy = json.loads(cloudformation.get_stack_policy(StackName="worldclock-prod")["StackPolicyBody"])
+    assert [each["Effect"] for each in policy["Statement"]] == ["Allow", "Deny"]
+    for name in ("zones", "meta"):
+        alias = service.aws.client("lambda", REGION).get_alias(FunctionName=f"worldclock-prod-{name}", Name="live")
+        assert alias["FunctionVersion"] == "2"
