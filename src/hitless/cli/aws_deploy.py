@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from hitless.aws.osls import find_osls
-from hitless.cli.aws_wire import build_portable, conclude, connected, load, store_of
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_wire import build_portable, conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import commit_of
 from hitless.cloud.core_outputs import read_core_outputs
@@ -39,7 +40,7 @@ def register(app: typer.Typer) -> None:
         message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
     ) -> None:
         """Build the service, ship it to AWS by the stage's strategy, and wait for the end."""
-        service = load(ctx)
+        service = load_for_aws(ctx)
         chosen = _strategy(service, strategy)
         osls = find_osls(service.folder, os.environ)
         artifacts = build_portable(ctx, service)
@@ -48,7 +49,7 @@ def register(app: typer.Typer) -> None:
             made = package(service, artifacts, read_core_outputs(service.folder, core_outputs), osls)
             _preview(ctx, made, LiveState(), chosen, commit)
             return
-        with connected(ctx, service) as stage:
+        with connected_stage(ctx, service) as stage:
             made = package(service, artifacts, stage.core, osls)
             if dry_run:
                 _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)

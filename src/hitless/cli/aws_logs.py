@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from hitless.aws.lambdas import Logs
-from hitless.cli.aws_wire import Stage, connected, load
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_wire import Stage, connected_stage
 from hitless.cli.common import Context, command
 from hitless.clock import timestamp
 from hitless.cloud.status import function_names
@@ -31,11 +32,11 @@ def register(app: typer.Typer) -> None:
         minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = 15,
     ) -> None:
         """Show what the handlers wrote, oldest first: START, END and REPORT lines included."""
-        service = load(ctx)
+        service = load_for_aws(ctx)
         if function is not None and service.function(function) is None:
             known = ", ".join(sorted(each.name for each in service.functions))
             raise UsageError(f"there is no function {function}", hint=f"known are {known}")
-        with connected(ctx, service) as stage:
+        with connected_stage(ctx, service) as stage:
             groups = _groups(stage, function, release)
             reader = Logs(stage.aws.client("logs"))
             since_ms = int((time.time() - 60 * minutes) * 1000)

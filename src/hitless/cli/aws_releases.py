@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hitless.cli.aws_wire import connected, load
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_wire import connected_stage
 from hitless.cli.common import Context, command
 from hitless.cloud.status import releases as read_releases
 
@@ -17,8 +18,8 @@ def register(app: typer.Typer) -> None:
         ctx: Context, release: Annotated[int | None, typer.Argument(help="One release in full.")] = None
     ) -> None:
         """List the stage's releases, newest first; or show one with its versions and steps."""
-        service = load(ctx)
-        with connected(ctx, service) as stage:
+        service = load_for_aws(ctx)
+        with connected_stage(ctx, service) as stage:
             if release is not None:
                 record = stage.cloud.records.require(release).to_json()
                 ctx.show(record, lambda: _in_full(record))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from hitless.cli.aws_wire import conclude, connected, load
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_wire import conclude, connected_stage
 from hitless.cli.common import Context, command
 from hitless.cloud.rollback import rollback as roll_back
 
@@ -18,6 +19,6 @@ def register(app: typer.Typer) -> None:
         release: Annotated[int | None, typer.Argument(help="Default: the one live before this one.")] = None,
     ) -> None:
         """Shift all traffic to an earlier release's versions at once; then bring the stack along."""
-        with connected(ctx, load(ctx)) as stage:
+        with connected_stage(ctx, load_for_aws(ctx)) as stage:
             result = roll_back(stage.cloud, release)
         conclude(ctx, result)

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from hitless.cli.aws_wire import connected, load
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_wire import connected_stage
 from hitless.cli.common import Context, command
 from hitless.cloud.status import status as read_status
 
@@ -15,8 +16,8 @@ def register(app: typer.Typer) -> None:
     @command(app, "status", example="hitless aws status --stage prod --json")
     def status(ctx: Context) -> None:
         """Show the stage's URL, its release, and the share of each version now."""
-        service = load(ctx)
-        with connected(ctx, service) as stage:
+        service = load_for_aws(ctx)
+        with connected_stage(ctx, service) as stage:
             document = read_status(stage.cloud, service=service.name, stage=service.stage)
         ctx.show(document, lambda: _in_words(document))
 

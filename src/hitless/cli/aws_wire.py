@@ -14,9 +14,9 @@ from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
 from hitless.aws.osls import find_osls
-from hitless.aws.session import Aws, aws_errors, connect
-from hitless.aws.stacks import Stacks
+from hitless.aws.session import Aws
 from hitless.aws.traffic import Traffic
+from hitless.cli.aws_common import connected
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
 from hitless.cloud.core_outputs import CoreOutputs
@@ -26,7 +26,6 @@ from hitless.cloud.result import Outcome, Result
 from hitless.cloud.service_stack import ServiceStack
 from hitless.cloud.shift import Shift
 from hitless.errors import UsageError
-from hitless.service.load import load_service
 from hitless.service.model import Service
 
 
@@ -38,12 +37,6 @@ class Stage:
     core: CoreOutputs
     cloud: Cloud
     aws: Aws
-
-
-def load(ctx: Context, options: dict[str, str] | None = None) -> Service:
-    """The service, read for the stage. Notices of what differs on the other home are not of interest here."""
-    asked = {"stage": ctx.stage, **(options or {})}
-    return load_service(ctx.service_dir, stage=ctx.stage, options=asked, environ=os.environ)
 
 
 def store_of(ctx: Context) -> ArtifactStore:
@@ -61,13 +54,12 @@ def build_portable(ctx: Context, service: Service) -> dict[str, Artifact]:
 
 
 @contextmanager
-def connected(ctx: Context, service: Service) -> Iterator[Stage]:
+def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
     """The stage on AWS, with credentials proved; AWS's errors within become the contract's."""
     clock = SystemClock()
-    with aws_errors():
-        aws = connect(service.region)
+    with connected(ctx, service) as found_aws:
+        aws, stacks, poll_s = found_aws.aws, found_aws.stacks, found_aws.poll_s
         cloudformation, lambdas = aws.client("cloudformation"), Lambdas(aws.client("lambda"))
-        stacks = Stacks(cloudformation, say=ctx.say)
         core_name = f"{service.name}-core-{service.stage}"
         found = stacks.find(core_name)
         if found is None:
@@ -83,7 +75,7 @@ def connected(ctx: Context, service: Service) -> Iterator[Stage]:
             cloudformation=cloudformation, lambdas=lambdas, osls=lambda: find_osls(service.folder, os.environ),
             say=ctx.say, now=clock.now,
         )  # fmt: skip
-        shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas)
+        shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
             traffic=Traffic(aws.client("cloudwatch")), clock=clock, say=ctx.say,

@@ -1,0 +1,121 @@
+"""Releases that end otherwise: broken code, a failed smoke request, a deploy cut off or aborted in mid-shift."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.aws.conftest import EmulatedAws
+from tests.aws.release_support import REGION, Client, Worldclock
+from tests.support import eventually
+
+pytestmark = pytest.mark.aws
+
+BROKEN = """
+_answer = handler
+
+
+def handler(event, context):
+    if event["path"] == "/openapi.json":
+        raise RuntimeError("broken on purpose")
+    return _answer(event, context)
+"""
+
+
+def baking(service: Worldclock) -> bool:
+    """Whether the alias of `meta` is shared by two versions."""
+    alias = service.aws.client("lambda", REGION).get_alias(FunctionName="worldclock-prod-meta", Name="live")
+    return bool(alias.get("RoutingConfig", {}).get("AdditionalVersionWeights"))
+
+
+def await_bake(service: Worldclock, deploy: subprocess.Popen[str]) -> None:
+    assert eventually(lambda: deploy.poll() is None and baking(service), deadline_s=90, every_s=0.1, what="the bake")
+
+
+def test_a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    service.edit("worldclock/handlers/meta.py", '{"status": "ok"}', '{"status": 1 / 0}')
+    ended = service.run("deploy")
+    assert ended.code == 3, ended.err
+    assert ended.json["outcome"] == "rolled_back"
+    assert "GET /health" in ended.json["reason"]
+    (api,) = aws.client("apigateway", REGION).get_rest_apis()["items"]
+    assert aws.client("apigateway", REGION).get_stages(restApiId=api["id"])["item"] == []
+
+    service.edit("worldclock/handlers/meta.py", '{"status": 1 / 0}', '{"status": "ok"}')
+    mended = service.run("deploy")
+    assert (mended.code, mended.json["release"]) == (0, 2), mended.err
+    assert service.get("/health") == (200, {"status": "ok"})
+
+
+def test_a_broken_release_goes_back_and_what_was_cut_off_is_finished_by_the_next_run(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    strategy = "strategy: Canary10Percent5Minutes"
+    service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
+    assert service.run("deploy").code == 0
+    _broken_code_goes_back_by_its_alarm(service)
+    _a_cut_off_deploy_is_continued(service)
+    _an_aborted_deploy_leaves_the_live_release(service)
+
+
+def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
+    meta = service.folder / "worldclock" / "handlers" / "meta.py"
+    whole = meta.read_text()
+    meta.write_text(whole + BROKEN)
+    with Client(service.url + "/openapi.json", every_s=0.005) as client:
+        ended = service.run("deploy", "--strategy", "Canary50Percent20Minutes")
+    meta.write_text(whole)
+    assert (ended.code, ended.json["outcome"]) == (3, "rolled_back"), ended.err
+    assert "alarm" in ended.json["reason"].lower()
+    assert 0 < client.failed < client.asked / 2, client.statuses
+    weights = service.run("status").json["weights"]
+    assert weights == {name: {"1": 100} for name in ("zones", "convert", "meetings", "meta")}
+    assert service.get("/version")[1]["release"] == 1
+
+
+def _a_cut_off_deploy_is_continued(service: Worldclock) -> None:
+    service.mark("cut off")
+    deploy = service.start("deploy")
+    await_bake(service, deploy)
+    deploy.kill()
+    deploy.communicate(timeout=30)
+    number = service.run("releases").json[0]["release"]
+    with Client(service.url + "/version") as client:
+        again = service.run("deploy")
+    assert (again.code, again.json["outcome"], again.json["release"]) == (0, "live", number), again.err
+    assert client.failed == 0, client.statuses
+    assert not baking(service)
+
+
+def _an_aborted_deploy_leaves_the_live_release(service: Worldclock) -> None:
+    before = service.run("status").json
+    service.mark("aborted")
+    deploy = service.start("deploy")
+    await_bake(service, deploy)
+    stopped = service.run("abort")
+    assert stopped.code == 0, stopped.err
+    assert stopped.json["stopped"]
+    out, err = deploy.communicate(timeout=120)
+    assert deploy.returncode == 4, err
+    assert json.loads(out)["outcome"] == "aborted"
+    after = service.run("status").json
+    assert after["release"] == before["release"]
+    assert after["weights"] == before["weights"]
+    none = service.run("abort")
+    assert (none.code, none.json["error"]["code"]) == (1, "conflict")
+
+
+def test_a_stage_without_core_and_credentials_that_are_missing_are_named(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path, core=False)
+    ended = service.run("status")
+    assert (ended.code, ended.json["error"]["code"]) == (2, "usage")
+    assert "hitless aws bootstrap" in ended.json["error"]["hint"]
+    bare = {key: value for key, value in service.environ.items() if "ACCESS_KEY" not in key}
+    done = subprocess.run(service.command("status"), env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "machine")
+    assert "no AWS credentials" in done.stderr
