@@ -28,7 +28,6 @@ from hitless.cloud.transform.model import (
     ALIAS,
     FINGERPRINT_OUTPUT,
     RELEASE_OUTPUT,
-    STAGE_ID,
     URL_OUTPUT,
     FunctionIds,
     LiveState,
@@ -159,7 +158,7 @@ class Deploy:
         if recorded is not None:
             known = {recorded.functions[name]: version for name, version in recorded.versions.items()}
             at |= {name: version for name, version in known.items() if name in at}
-        return at if STAGE_ID in before.live.resources else {}
+        return at if live is not None else {}
 
     def _upload(self, package: Package) -> None:
         for digest in {artifact.digest for artifact in package.artifacts.values()}:

@@ -1,0 +1,152 @@
+"""The watch over a shift, and a roll-back's template: with doubles of CodeDeploy and Lambda, and no time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.lambdas import AliasState
+from hitless.cloud.rollback import numbered, without_publishing
+from hitless.cloud.shift import Failure, Shift
+from hitless.cloud.transform import desired
+from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
+from hitless.errors import ConflictError
+from tests.unit.release_support import RememberedStack, packaged, release
+
+pytestmark = pytest.mark.unit
+
+
+class NoTime:
+    """Sleeping costs nothing, and passes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.now += seconds
+
+
+@dataclass
+class FakeCodeDeploy:
+    """Each group's deployment goes through the given states, one a look, and stays at the last one."""
+
+    states: dict[str, list[Deployment]]
+    aliases: FakeAliases
+    busy: frozenset[str] = frozenset()
+    stopped: list[str] = field(default_factory=list)
+
+    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
+        if move.group in self.busy:
+            raise ConflictError(f"{move.function}: another deployment is under way")
+        self.aliases.at[move.function] = AliasState(move.current, {move.target: 0.1})
+        return move.group
+
+    def look(self, deployment: str) -> Deployment:
+        if deployment in self.stopped:
+            return Deployment("Stopped")
+        states = self.states[deployment]
+        return states.pop(0) if len(states) > 1 else states[0]
+
+    def stop(self, deployment: str) -> None:
+        self.stopped.append(deployment)
+
+    def under_way(self, group: str) -> list[str]:
+        return [group] if not self.look(group).ended else []
+
+
+@dataclass
+class FakeAliases:
+    at: dict[str, AliasState] = field(default_factory=dict)
+    pointed: list[tuple[str, str]] = field(default_factory=list)
+
+    def alias(self, function: str, name: str) -> AliasState | None:
+        return self.at.get(function)
+
+    def point(self, function: str, name: str, version: str) -> None:
+        self.pointed.append((function, version))
+        self.at[function] = AliasState(version)
+
+
+GOING, WELL = Deployment("InProgress"), Deployment("Succeeded")
+RANG = Deployment("Stopped", "alarm B is in ALARM")
+
+
+def moves(*names: str) -> list[Move]:
+    return [Move(name, name, "live", "1", "2") for name in names]
+
+
+def shift(states: dict[str, list[Deployment]], busy: frozenset[str] = frozenset()) -> tuple[Shift, FakeCodeDeploy]:
+    aliases = FakeAliases()
+    codedeploy = FakeCodeDeploy(states, aliases, busy)
+    return Shift(codedeploy, aliases, clock=NoTime()), codedeploy
+
+
+def run(one: Shift, *names: str) -> tuple[Failure | None, list[float]]:
+    weights: list[float] = []
+    failure = one.run(moves(*names), configuration="c", description="d", on_weight=weights.append)
+    return failure, weights
+
+
+def test_a_shift_ends_well_when_each_of_its_deployments_does() -> None:
+    one, codedeploy = shift({"A": [GOING, WELL], "B": [GOING, GOING, WELL]})
+    failure, weights = run(one, "A", "B")
+    assert failure is None
+    assert weights[0] == 10
+    assert codedeploy.stopped == []
+
+
+def test_one_that_fails_stops_all_the_others() -> None:
+    one, codedeploy = shift({"A": [GOING], "B": [GOING, RANG], "C": [WELL]})
+    failure, _ = run(one, "A", "B", "C")
+    assert failure == Failure("B: alarm B is in ALARM")
+    assert codedeploy.stopped == ["A"], "C has ended already: its alias is put back by its version"
+
+
+def test_a_group_that_is_busy_stops_what_was_started() -> None:
+    one, codedeploy = shift({"A": [GOING], "B": [GOING]}, busy=frozenset({"B"}))
+    failure, _ = run(one, "A", "B")
+    assert failure is not None
+    assert "another deployment" in failure.reason
+    assert codedeploy.stopped == ["A"]
+
+
+def test_left_over_weights_go_to_the_version_that_had_most_of_the_traffic() -> None:
+    one, codedeploy = shift({})
+    codedeploy.aliases.at = {"A": AliasState("1", {"2": 0.1}), "B": AliasState("2")}
+    one.settle(["A", "B"])
+    assert codedeploy.aliases.pointed == [("A", "1")]
+
+
+def test_traffic_is_pointed_only_where_it_is_not_yet() -> None:
+    one, codedeploy = shift({})
+    codedeploy.aliases.at = {"A": AliasState("1"), "B": AliasState("2"), "C": AliasState("1", {"2": 0.5})}
+    one.point({"A": "1", "B": "1", "C": "1", "gone": "1"})
+    assert codedeploy.aliases.pointed == [("B", "1"), ("C", "1")]
+
+
+def test_a_roll_back_publishes_no_version_that_the_stack_has_let_go() -> None:
+    stack = RememberedStack()
+    compiled = packaged().template
+    for number, letter in enumerate("abcd", 1):
+        stack.ship(compiled, release(number, dict.fromkeys(("zones",), letter)))
+    first = desired(compiled, release(1))
+    made = without_publishing(first, stack.live, {"ZonesAliasLive": "1", "MetaAliasLive": "1"})
+    kept = of_type(made["Resources"], "AWS::Lambda::Version")
+    assert not [name for name in kept if name.startswith("Zones")]
+    assert [name for name in kept if name.startswith("Meta")], "that one never changed, and is still the stack's"
+    assert '"ExecutedVersion"' not in str(made)
+    alarms = [one for name, one in made["Resources"].items() if name.startswith("ZonesAlarm")]
+    dimensions = alarms[0]["Properties"]["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"]
+    assert {"Name": "ExecutedVersion", "Value": "1"} in dimensions
+
+
+def test_a_roll_back_is_recorded_as_the_release_that_it_is_and_what_it_followed() -> None:
+    made = numbered(desired(packaged().template, release(3)), 3, 7)
+    assert made["Outputs"][RELEASE_OUTPUT]["Value"] == "3"
+    assert made["Outputs"][PREVIOUS_OUTPUT]["Value"] == "7"
