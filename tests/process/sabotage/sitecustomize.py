@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 if any("hitless.cli.daemon" in word for word in sys.orig_argv):
+    from hitless.gateway import executor
     from hitless.gateway.gateway import Gateway
     from hitless.gateway.state import GatewayState
     from hitless.rollout.pools import ReleasePools
@@ -19,5 +20,6 @@ if any("hitless.cli.daemon" in word for word in sys.orig_argv):
     async def apply_without_waiting(self: Gateway, new: GatewayState, *, drain_s: float | None = None) -> None:
         await apply(self, new, drain_s=0.0)
 
+    executor._POLL_S = 0.0  # nor does the deletion of a server wait
     ReleasePools._drain = no_drain  # type: ignore[method-assign]
     Gateway.apply = apply_without_waiting  # type: ignore[method-assign]
