@@ -110,9 +110,10 @@ class Bootstrap:
             self._say(f"{core.name}: the network's default security group is closed ({closed} rules taken away)")
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
-        pipeline, connection = self._connect(core, options)
+        pipeline, connection, connected = self._connect(core, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)
+        if not connected:  # as the stack was made: a person may authorise GitHub at any moment since
             pipeline = self._pipeline(core, options, connected=True)
         self._say(f"a push to {self._service.settings.branch} now releases to {self._service.stage}")
         return Bootstrapped(core, pipeline, connection)
@@ -128,17 +129,19 @@ class Bootstrap:
         cidr = options.cidr or (None if exists else DEFAULT_CIDR)
         return core_stack(self._service, cidr=cidr, zone_id=zone, policies=options.policies)
 
-    def _connect(self, core: Stack, options: BootstrapOptions) -> tuple[Stack, Connection]:
-        """The pipeline stack with its connection, the service's own where another stage has made it already."""
+    def _connect(self, core: Stack, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
+        """The pipeline stack with its connection, the service's own where another stage has made it already; and
+        whether it was made with the pipeline. A pipeline that stands stays, even if GitHub has taken the connection back.
+        """
         connections = self._connections()
         present = self._present(self._names.pipeline)
         found = None if present else connections.named(connection_name(self._service))
-        standing = self._stacks.find(self._names.pipeline)
-        known = found or (connections.get(arn) if standing and (arn := standing.outputs.get("ConnectionArn")) else None)
-        pipeline = self._pipeline(
-            core, options, connected=bool(known and known.available), connection_arn=found.arn if found else None
-        )
-        return pipeline, connections.get(pipeline.outputs["ConnectionArn"])
+        standing = self._stacks.find(self._names.pipeline) if present else None
+        known = connections.get(standing.outputs["ConnectionArn"]) if standing else found
+        connected = bool(known and known.available) or present.get("Connection") == "ready"
+        arn = found.arn if found else None
+        pipeline = self._pipeline(core, options, connected=connected, connection_arn=arn)
+        return pipeline, connections.get(pipeline.outputs["ConnectionArn"]), connected
 
     def _pipeline(
         self, core: Stack, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None

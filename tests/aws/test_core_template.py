@@ -1,0 +1,222 @@
+"""Our templates before the strict checkers, in every option; each suppression earns its place."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.api import lint
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+from hitless.aws.template import dump_template, load_template
+from tests.aws.front.intrinsics import Resolver, without_conditions
+
+pytestmark = [pytest.mark.aws, pytest.mark.timeout(240)]
+
+CHECKOV = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "checkov"
+
+REGIONS = ["us-east-1", "eu-central-1"]
+
+_LEFT_BY_PRUNING = ("W2001", "W8001")
+"""Parameters and conditions that nothing uses: a template with its conditions decided has some."""
+
+
+def options(name: str) -> Iterator[Mapping[str, str]]:
+    """Every combination of what a condition depends on."""
+    choices: dict[str, tuple[str, ...]]
+    if name == "core":
+        choices = {
+            "Nat": ("none", "single", "per-az"),
+            "DomainName": ("", "api.example.com"),
+            "HostedZoneId": ("Z1",),
+            "ExtraPolicyArns": ("", "arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess"),
+        }
+    else:
+        choices = {
+            "Connection": ("pending", "ready"),
+            "ConnectionArn": ("", "arn:aws:codeconnections:us-east-1:123456789012:connection/a"),
+            "Tests": ("run", "skip"),
+            "Approval": ("none", "manual"),
+            "NotifyEmail": ("team@example.com",),  # one resource that nothing else refers to
+        }
+    for chosen in itertools.product(*choices.values()):
+        yield dict(zip(choices, chosen, strict=True))
+
+
+def decided(template: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The template with the conditions taken out that these parameters decide, and the parameters as its defaults."""
+    resolver = Resolver(template, chosen, {}, {}, region="us-east-1", stack="clock")
+    pruned = without_conditions(template, resolver)
+    for section in ("Conditions", "Rules"):
+        pruned.pop(section, None)
+    for one in (*pruned["Resources"].values(), *pruned["Outputs"].values()):
+        one.pop("Condition", None)
+    for name, value in chosen.items():
+        pruned["Parameters"][name]["Default"] = value
+    return pruned
+
+
+@pytest.mark.parametrize("name", ["core", "pipeline"])
+def test_a_template_passes_the_strict_linter_as_it_is_and_in_every_option(name: str) -> None:
+    template = load_template(name)
+    assert not [str(match) for match in lint(dump_template(template), regions=REGIONS)]
+    seen: dict[str, Mapping[str, str]] = {}
+    for chosen in options(name):
+        seen.setdefault(dump_template(decided(template, chosen)), chosen)
+    assert len(seen) >= 12
+    for text, chosen in seen.items():
+        found = [str(match) for match in lint(text, regions=REGIONS) if match.rule.id not in _LEFT_BY_PRUNING]
+        assert not found, f"{chosen}: {found}"
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
+    """What checkov fails (check, resource), with our suppressions and without, in the fullest option of each."""
+    folder = tmp_path_factory.mktemp("scan")
+    full = {
+        "core": {"Nat": "per-az", "DomainName": "api.example.com", "HostedZoneId": "Z1", "ExtraPolicyArns": ""},
+        "pipeline": {
+            "Connection": "ready",
+            "ConnectionArn": "",
+            "Tests": "run",
+            "Approval": "manual",
+            "NotifyEmail": "team@example.com",
+        },
+    }
+    for name, chosen in full.items():
+        template = decided(load_template(name), chosen)
+        (folder / f"{name}.json").write_text(dump_template(template, indent=1))
+        for resource in template["Resources"].values():
+            resource.get("Metadata", {}).pop("checkov", None)
+        (folder / f"{name}-bare.json").write_text(dump_template(template, indent=1))
+    done = subprocess.run(
+        [
+            str(CHECKOV),
+            "-d",
+            str(folder),
+            "--framework",
+            "cloudformation",
+            "--skip-download",
+            "-o",
+            "json",
+            "--soft-fail",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    found: dict[str, set[tuple[str, str]]] = {path.name: set() for path in folder.iterdir()}
+    for check in document["results"]["failed_checks"]:
+        found[Path(check["file_path"]).name].add((check["check_id"], check["resource"].rpartition(".")[2]))
+    assert document["summary"]["passed"] > 100
+    return found
+
+
+def test_the_security_scanner_finds_nothing_that_is_not_answered_for(
+    scanned: dict[str, set[tuple[str, str]]],
+) -> None:
+    assert scanned["core.json"] == scanned["pipeline.json"] == set()
+
+
+@pytest.mark.parametrize("name", ["core", "pipeline"])
+def test_every_suppression_is_of_something_that_is_found_and_has_its_reason(
+    scanned: dict[str, set[tuple[str, str]]], name: str
+) -> None:
+    skipped = {
+        (skip["id"], resource): skip["comment"]
+        for resource, one in load_template(name)["Resources"].items()
+        for skip in one.get("Metadata", {}).get("checkov", {}).get("skip", [])
+    }
+    assert set(skipped) == scanned[f"{name}-bare.json"]
+    assert all(len(reason) > 40 for reason in skipped.values())
+
+
+SERVICE_STACK_TYPES = (
+    "AWS::ApiGateway::Authorizer",
+    "AWS::ApiGateway::BasePathMapping",
+    "AWS::ApiGateway::Deployment",
+    "AWS::ApiGateway::GatewayResponse",
+    "AWS::ApiGateway::Method",
+    "AWS::ApiGateway::Model",
+    "AWS::ApiGateway::RequestValidator",
+    "AWS::ApiGateway::Resource",
+    "AWS::ApiGateway::RestApi",
+    "AWS::ApiGateway::Stage",
+    "AWS::CloudWatch::Alarm",
+    "AWS::CodeDeploy::Application",
+    "AWS::CodeDeploy::DeploymentConfig",
+    "AWS::CodeDeploy::DeploymentGroup",
+    "AWS::IAM::Role",
+    "AWS::Lambda::Alias",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Permission",
+    "AWS::Lambda::Version",
+    "AWS::Logs::LogGroup",
+)
+"""What osls and the release layer make. A service's own `resources` bring their own policies (ExtraPolicyArns)."""
+
+NOT_GRANTED = {
+    "codedeploy:": "Alias and group: CloudFormation shifts nothing here, the tool does (no UpdatePolicy)",
+    "elasticfilesystem:": "no file system is mounted by the release layer",
+    "firehose:": "log groups deliver nowhere",
+    "iam:DeleteRolePermissionsBoundary": "no role may leave its boundary",
+    "iam:ListRoles": "drift detection only",
+    "kms:": "no customer key",
+    "lambda:AssociateRuntimeAlias": "an internal action of AWS",
+    "lambda:GetCodeSigningConfig": "no code signing",
+    "lambda:PassCapacityProvider": "no capacity provider",
+    "lambda:PutFunctionCodeSigningConfig": "no code signing",
+    "logs:AssociateKmsKey": "no customer key",
+    "logs:DisassociateKmsKey": "no customer key",
+    "logs:DeleteDataProtectionPolicy": "no data protection policy",
+    "logs:DeleteIndexPolicy": "no index policy",
+    "logs:DeleteResourcePolicy": "no resource policy",
+    "logs:PutBearerTokenAuthentication": "not used",
+    "logs:PutDataProtectionPolicy": "no data protection policy",
+    "logs:PutIndexPolicy": "no index policy",
+    "logs:PutLogGroupDeletionProtection": "not used",
+    "s3:REST.PUT.OBJECT": "no IAM action",
+    "s3files:": "no file system is mounted by the release layer",
+}
+"""Actions in CloudFormation's own lists, supersets, that the role does not have, and why that is well."""
+
+
+def granted() -> set[str]:
+    (policy,) = load_template("core")["Resources"]["CloudFormationRole"]["Properties"]["Policies"]
+    found: set[str] = set()
+    for statement in policy["PolicyDocument"]["Statement"]:
+        actions = statement["Action"]
+        found |= {actions} if isinstance(actions, str) else set(actions)
+    return found
+
+
+def wanted() -> set[str]:
+    schemas = (PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema for kind in SERVICE_STACK_TYPES)
+    return {
+        action
+        for schema in schemas
+        for handler in schema.get("handlers", {}).values()
+        for action in handler.get("permissions", [])
+    }
+
+
+def excused(action: str) -> bool:
+    return any(action == key or (key.endswith(":") and action.startswith(key)) for key in NOT_GRANTED)
+
+
+def test_cloudformation_may_do_what_its_own_schemas_ask_of_a_service_stack() -> None:
+    missing = sorted(action for action in wanted() - granted() if not excused(action))
+    assert not missing, missing
+
+
+def test_no_excuse_is_left_over() -> None:
+    asked = wanted() - granted()
+    idle = [key for key in NOT_GRANTED if not any(excused(action) and action.startswith(key) for action in asked)]
+    assert not idle, idle
