@@ -131,7 +131,7 @@ class Bootstrap:
 
     def _connect(self, core: Stack, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
         """The pipeline stack with its connection, the service's own where another stage has made it already; and
-        whether it was made with the pipeline. A pipeline that stands stays, even if GitHub has taken the connection back.
+        whether it was made with the pipeline. A pipeline that stands stays, even if GitHub takes the connection back.
         """
         connections = self._connections()
         present = self._present(self._names.pipeline)
