@@ -27,6 +27,7 @@ from hitless.cloud.transform.model import (
     short_hash,
 )
 from hitless.cloud.transform.roles import SHARED_ROLE, function_role
+from hitless.cloud.transform.scanning import answer_scanner
 
 COMMIT_VARIABLE = "HITLESS_COMMIT"
 _OSLS_BUCKET = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
@@ -56,6 +57,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     if release.permissions_boundary:
         for role in of_type(resources, "AWS::IAM::Role").values():
             role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)
+    answer_scanner(resources)
     template["Outputs"] = _outputs(template, release)
     check_resources(resources)
     return template
