@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import boto3
 import pytest
 from botocore.exceptions import (
     BotoCoreError,
@@ -13,7 +14,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from hitless.aws.session import aws_errors, connect, explain
+from hitless.aws.session import Aws, aws_errors, connect, explain
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 from tests.unit.aws_fakes import error
 
@@ -58,3 +59,10 @@ def test_other_errors_pass_unchanged() -> None:
 def test_a_region_that_does_not_exist_is_refused_before_any_call() -> None:
     with pytest.raises(UsageError, match="eu-nowhere-1 is not a region"):
         connect("eu-nowhere-1", {})
+
+
+def test_a_subprocess_acts_as_the_session_does_whatever_the_shell_has_set() -> None:
+    session = boto3.Session(aws_access_key_id="A", aws_secret_access_key="B", region_name="us-east-1")
+    shell = {"PATH": "/bin", "AWS_PROFILE": "other", "AWS_SESSION_TOKEN": "old", "HITLESS_DEPLOY_ROLE_ARN": "arn:r"}
+    environ = Aws("us-east-1", session=session).subprocess_environ(shell)
+    assert environ == {"PATH": "/bin", "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B"}

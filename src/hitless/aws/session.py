@@ -86,18 +86,20 @@ class Aws:
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
-    def credentials_environ(self) -> dict[str, str]:
-        """The credentials as a subprocess takes them from its environment, refreshed now. For that and nothing else."""
+    def subprocess_environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a subprocess that is to act as this session does; its credentials are refreshed now."""
         found = self._session.get_credentials()
         if found is None:
             raise NoCredentialsError
         frozen = found.get_frozen_credentials()
-        pairs = {
+        own = {
             "AWS_ACCESS_KEY_ID": frozen.access_key,
             "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
             "AWS_SESSION_TOKEN": frozen.token,
         }
-        return {name: str(value) for name, value in pairs.items() if value}
+        dropped = {*own, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE}
+        kept = {name: value for name, value in environ.items() if name not in dropped}
+        return kept | {name: str(value) for name, value in own.items() if value}
 
 
 def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:

@@ -72,8 +72,8 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
         name = f"{service.name}-{service.stage}"
         stack = ServiceStack(
             name, service=service.name, stage=service.stage, region=service.region, core=core, stacks=stacks,
-            cloudformation=cloudformation, lambdas=lambdas, osls=lambda: find_osls(service.folder, os.environ),
-            say=ctx.say, now=clock.now,
+            cloudformation=cloudformation, lambdas=lambdas,
+            osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=ctx.say, now=clock.now,
         )  # fmt: skip
         shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
         cloud = Cloud(
