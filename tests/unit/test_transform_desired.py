@@ -206,3 +206,31 @@ def test_a_layer_that_the_service_makes_is_refused() -> None:
     compiled = copy.deepcopy(COMPILED)
     compiled["Resources"]["CommonLambdaLayer"] = {"Type": "AWS::Lambda::LayerVersion", "Properties": {}}
     assert "layers" in refused(compiled)
+
+
+def test_a_tag_publishes_no_version_and_a_setting_does() -> None:
+    def version(**properties: Any) -> str:
+        compiled = copy.deepcopy(COMPILED)
+        compiled["Resources"]["ZonesLambdaFunction"]["Properties"] |= properties
+        names = of_type(desired(compiled, release())["Resources"], "AWS::Lambda::Version")
+        return next(name for name in names if name.startswith("Zones"))
+
+    assert version() == version(Tags=[{"Key": "team", "Value": "time"}])
+    assert version() == version(ReservedConcurrentExecutions=5)
+    assert version() != version(Timeout=9)
+
+
+def test_a_permission_that_changes_stands_beside_the_old_one_until_the_next_release() -> None:
+    stack = RememberedStack()
+    stack.ship(COMPILED, release(1))
+    (old,) = (name for name in of_type(stack.live.resources, "AWS::Lambda::Permission") if name.startswith("Meta"))
+    compiled = copy.deepcopy(COMPILED)
+    compiled["Resources"]["MetaLambdaPermissionApiGateway"]["Properties"]["SourceAccount"] = {"Ref": "AWS::AccountId"}
+    stack.ship(compiled, release(2))
+    expanded, contracted = stack.log[-2:]
+    for template in (expanded, contracted):
+        kept = [name for name in of_type(template["Resources"], "AWS::Lambda::Permission") if name.startswith("Meta")]
+        assert len(kept) == 2
+        assert old in kept
+    stack.ship(compiled, release(3))
+    assert old not in stack.live.resources
