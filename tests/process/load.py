@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+LONGEST_S = 100
 MIX = Path(__file__).with_name("mix.lua")
 
 
@@ -30,14 +32,12 @@ class Seen:
 
 
 class Wrk:
-    """`with Wrk(url) as load: …` and then `load.seen()`; ends by itself after `seconds`, and is ended on an error."""
+    """`with Wrk(url) as load: …`, then `load.end()`; by itself it ends after LONGEST_S, on an error at once."""
 
-    def __init__(
-        self, url: str, *, seconds: int, connections: int = 16, slow_one_in: int = 200, closing_one_in: int = 10
-    ) -> None:
+    def __init__(self, url: str, *, connections: int = 16, slow_one_in: int = 200, closing_one_in: int = 10) -> None:
         environ = {**os.environ, "SLOW_ONE_IN": str(slow_one_in), "CLOSING_ONE_IN": str(closing_one_in)}
         self._process = subprocess.Popen(
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(MIX), url],
+            ["wrk", "-t1", f"-c{connections}", f"-d{LONGEST_S}s", "--timeout", "10s", "-s", str(MIX), url],
             stdout=subprocess.PIPE,
             text=True,
             env=environ,
@@ -50,8 +50,9 @@ class Wrk:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def seen(self) -> Seen:
-        """Wait for the end of the load."""
+    def end(self) -> Seen:
+        """End the load (wrk sums up on SIGINT) and read what it counted."""
+        self._process.send_signal(signal.SIGINT)
         output, _ = self._process.communicate(timeout=120)
         return Seen(**json.loads(output.strip().splitlines()[-1]))
 
