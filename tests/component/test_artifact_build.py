@@ -156,7 +156,7 @@ def test_what_decides_over_an_installation_makes_a_new_one(tmp_path: Path, store
         case "named file":
             write_files(folder, {"more.txt": "dep==1.1\n"})
         case "setting":
-            installer.variables["UV_DEFAULT_INDEX"] = "https://example.org/simple"
+            installer.variables["UV_DEFAULT_INDEX"] = "https://example.org/index"
         case "links":
             write_files(folder, {"wheels/dep.whl": "12"})
         case "uv.toml":
@@ -351,7 +351,7 @@ def test_requirements_that_are_not_pinned_are_named_with_the_command_that_pins(
 
 
 def test_a_password_in_requirements_is_told_before_it_travels(tmp_path: Path, store: ArtifactStore) -> None:
-    text = f"--index-url https://me:hunter2@example.org/simple\n{PINNED}"
+    text = f"--index-url https://me:hunter2@example.org/index\n{PINNED}"
     [warning] = built(a_service(tmp_path / "s", requirements=text), store).warnings
     assert "requirements.txt holds a password" in warning
     assert "hunter2" not in warning

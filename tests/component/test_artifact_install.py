@@ -169,7 +169,7 @@ def test_both_artifacts_are_built_where_both_platforms_have_wheels(
 
 def test_an_index_out_of_reach_is_told_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     quick = Uv({**uv.environ, "UV_HTTP_RETRIES": "0"})
-    text = "--index-url http://me:hunter2@127.0.0.1:9/simple\ndep==1.0\n"
+    text = "--index-url http://me:hunter2@127.0.0.1:9/index\ndep==1.0\n"
     with pytest.raises(BuildError, match="the package index cannot be reached") as refused:
         built(a_service(tmp_path / "s", requirements=text), store, quick)
     assert "hunter2" not in json.dumps(refused.value.to_json())
