@@ -175,13 +175,16 @@ def test_workers_that_die_in_a_request_give_a_502_in_json_on_a_connection_of_its
     asyncio.run(scenario())
 
 
-def test_a_large_body_on_a_connection_in_use_gets_a_502_when_its_worker_dies_and_no_silent_close() -> None:
+@pytest.mark.parametrize(("body_bytes", "header_bytes"), [(200_000, 0), (20_000, 0), (10_000, 6_000)])
+def test_a_request_too_large_to_be_sent_again_gets_a_502_when_its_worker_dies_and_no_silent_close(
+    body_bytes: int, header_bytes: int
+) -> None:
     async def scenario() -> None:
         async with serving(count=1) as (_, _, address):
             connection = http.client.HTTPConnection(*address, timeout=10)
             connection.request("GET", "/zones")
             assert connection.getresponse().read()
-            connection.request("POST", "/die", b"x" * 200_000)
+            connection.request("POST", "/die", b"x" * body_bytes, {"x-filler": "x" * header_bytes})
             response = connection.getresponse()
             assert (response.status, json.loads(response.read())) == (502, {"message": "Internal server error"})
             connection.close()
