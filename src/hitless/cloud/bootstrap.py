@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hitless.aws.account import ensure_log_role
 from hitless.aws.follow import Stack, Time
 from hitless.aws.github import Connection, Connections, console_url
 from hitless.aws.network import close_default_group, find_zone
@@ -108,6 +109,7 @@ class Bootstrap:
         core = self._stacks.deploy(self._core(options), force=options.force)
         if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
             self._say(f"{core.name}: the network's default security group is closed ({closed} rules taken away)")
+        self._let_api_gateway_log()
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
         pipeline, connection, connected = self._connect(core, options)
@@ -117,6 +119,12 @@ class Bootstrap:
             pipeline = self._pipeline(core, options, connected=True)
         self._say(f"a push to {self._service.settings.branch} now releases to {self._service.stage}")
         return Bootstrapped(core, pipeline, connection)
+
+    def _let_api_gateway_log(self) -> None:
+        partition = self._aws.identity().partition
+        apigateway, iam = self._aws.client("apigateway"), self._aws.client("iam")
+        if arn := ensure_log_role(apigateway, iam, partition=partition, sleep=self._time.sleep):
+            self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
 
     def _core(self, options: BootstrapOptions) -> StackSpec:
         """A network keeps its addresses unless told; the zone is looked up, for a domain may have come or changed."""

@@ -1,0 +1,97 @@
+"""The account's role for API Gateway's logs: set where there is none, never taken from somebody, patient with IAM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hitless.aws.account import PROPAGATION_TRIES, ROLE_NAME, ensure_log_role
+from hitless.errors import MachineError
+
+pytestmark = pytest.mark.unit
+
+
+class BadRequest(ClientError):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(
+            {"Error": {"Code": "BadRequestException", "Message": "role is not assumable"}}, "UpdateAccount"
+        )
+
+
+class NoSuchEntity(ClientError):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__({"Error": {"Code": "NoSuchEntity", "Message": "no role"}}, "GetRole")
+
+
+class FakeApiGateway:
+    class exceptions:  # noqa: N801 - botocore's name
+        BadRequestException = BadRequest
+
+    def __init__(self, role: str | None = None, refusals: int = 0) -> None:
+        self.role, self.refusals = role, refusals
+
+    def get_account(self) -> dict[str, Any]:
+        return {"cloudwatchRoleArn": self.role} if self.role else {}
+
+    def update_account(self, *, patchOperations: list[dict[str, str]]) -> None:  # noqa: N803
+        if self.refusals:
+            self.refusals -= 1
+            raise BadRequest
+        self.role = patchOperations[0]["value"]
+
+
+class FakeIam:
+    class exceptions:  # noqa: N801
+        NoSuchEntityException = NoSuchEntity
+
+    def __init__(self) -> None:
+        self.roles: dict[str, list[str]] = {}
+
+    def get_role(self, *, RoleName: str) -> dict[str, Any]:  # noqa: N803
+        if RoleName not in self.roles:
+            raise NoSuchEntity
+        return {"Role": {"Arn": f"arn:aws:iam::1:role/{RoleName}"}}
+
+    def create_role(self, *, RoleName: str, AssumeRolePolicyDocument: str, Description: str) -> dict[str, Any]:  # noqa: N803
+        assert "apigateway.amazonaws.com" in AssumeRolePolicyDocument
+        self.roles[RoleName] = []
+        return self.get_role(RoleName=RoleName)
+
+    def attach_role_policy(self, *, RoleName: str, PolicyArn: str) -> None:  # noqa: N803
+        self.roles[RoleName].append(PolicyArn)
+
+
+def ensure(apigateway: FakeApiGateway, iam: FakeIam, pauses: list[float] | None = None) -> str | None:
+    return ensure_log_role(apigateway, iam, partition="aws", sleep=(pauses if pauses is not None else []).append)
+
+
+def test_an_account_without_a_role_gets_one_that_may_write_logs() -> None:
+    apigateway, iam = FakeApiGateway(), FakeIam()
+    assert ensure(apigateway, iam) == f"arn:aws:iam::1:role/{ROLE_NAME}" == apigateway.role
+    assert iam.roles[ROLE_NAME] == ["arn:aws:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"]
+    assert ensure(apigateway, iam) is None, "a second run changes nothing"
+
+
+def test_a_role_that_somebody_else_set_stays() -> None:
+    apigateway, iam = FakeApiGateway("arn:aws:iam::1:role/theirs"), FakeIam()
+    assert ensure(apigateway, iam) is None
+    assert (apigateway.role, iam.roles) == ("arn:aws:iam::1:role/theirs", {})
+
+
+def test_a_role_that_iam_has_not_spread_yet_is_tried_again() -> None:
+    pauses: list[float] = []
+    assert ensure(FakeApiGateway(refusals=3), FakeIam(), pauses) is not None
+    assert len(pauses) == 3
+
+
+def test_a_role_that_is_never_taken_is_a_clear_error() -> None:
+    with pytest.raises(MachineError, match="role is not assumable"):
+        ensure(FakeApiGateway(refusals=PROPAGATION_TRIES), FakeIam())
+
+
+def test_a_run_that_was_cut_off_after_the_role_was_made_is_finished() -> None:
+    apigateway, iam = FakeApiGateway(), FakeIam()
+    iam.roles[ROLE_NAME] = []
+    assert ensure(apigateway, iam) == apigateway.role
