@@ -83,7 +83,8 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
         "DependsOn": [name for name in shown if name != API_ID],
         "Properties": {"RestApiId": {"Ref": API_ID}},
     }
-    group = f"/aws/api-gateway/{release.service}-{release.stage}"
+    # not /aws/api-gateway/SERVICE-STAGE: osls deletes a log group of that name after each deploy
+    group = f"/hitless/{release.service}/{release.stage}/access"
     resources[ACCESS_LOGS_ID] = {
         "Type": "AWS::Logs::LogGroup",
         "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
