@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -130,7 +131,7 @@ class Planner:
             used = self._ask(f"how many {name} are used", count)
             if used is not None:
                 service = "vpc" if code == "L-F678F1CE" else "ec2"
-                limit = self._ask(f"the quota of {name}", lambda s=service, c=code: self._limit(s, c))
+                limit = self._ask(f"the quota of {name}", partial(self._limit, service, code))
                 found.append(Quota(name, used, needed if new_network else 0, limit))
         zones = self._ask(
             "the availability zones",
