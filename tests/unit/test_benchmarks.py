@@ -1,0 +1,156 @@
+"""The pure parts of the benchmarks: what tools print, the parts of a deploy, medians, ratios and goals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from benchmarks.deploys import timing_of
+from benchmarks.figures import Bound, Figure, Goal, Section, Spread, missed
+from benchmarks.footprint import FEW, MANY, cpu_percent, further_mib
+from benchmarks.load import parse_h2load, parse_wrk
+from benchmarks.machine import BenchmarkError
+from benchmarks.processes import Process, cpu_ticks, descendants, pss_mib
+from benchmarks.site import Ran
+
+pytestmark = pytest.mark.unit
+
+WRK = """Running 3s test @ http://127.0.0.1:34803/hello
+  2 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     2.81ms    1.10ms   9.90ms   72.78%
+    Req/Sec     5.75k     1.12k    9.27k    86.67%
+  Latency Distribution
+     50%    2.68ms
+     75%    3.32ms
+     90%    4.16ms
+     99%    6.61ms
+  34331 requests in 3.00s, 7.56MB read
+Requests/sec:  11426.26
+Transfer/sec:      2.52MB
+"""
+
+H2LOAD = """starting benchmark...
+finished in 4.00s, 22357.33 req/s, 4.93MB/s
+requests: 67072 total, 67072 started, 67072 done, 67072 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 67072 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 14.78MB (15493632) total, 12.49MB (13095789) headers (space savings 0.00%), 3.82MB (4008915) data
+"""
+
+
+def ran(states: dict[str, str], *, outcome: str = "live") -> Ran:
+    """A deploy that began at second 0 of the epoch; state → time of its step."""
+    steps = [{"at": f"1970-01-01T00:00:{at}Z", "state": state} for state, at in states.items()]
+    document: Any = {"outcome": outcome, "reason": "why", "steps": steps}
+    return Ran(document, 0.0, 1.0, ((0.3, "built 1 artifact in 0.05 s"), (0.4, "preparing")))
+
+
+STEPS = {"preparing": "00.400", "testing": "00.550", "shifting": "00.600", "draining": "00.604"}
+
+
+def test_wrk_is_read_by_its_rate_and_99th_percentile() -> None:
+    load = parse_wrk(WRK)
+    assert (load.requests_per_s, load.p99_ms) == (11426.26, 6.61)
+
+
+@pytest.mark.parametrize(("shown", "p99_ms"), [("812.00us", 0.812), ("1.20s", 1200.0), ("2.00m", 120_000.0)])
+def test_wrk_gives_times_in_several_units(shown: str, p99_ms: float) -> None:
+    assert parse_wrk(WRK.replace("99%    6.61ms", f"99%  {shown}")).p99_ms == pytest.approx(p99_ms)
+
+
+@pytest.mark.parametrize(
+    "trouble", ["  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 7\n"]
+)
+def test_a_run_of_wrk_with_a_failed_request_is_no_measurement(trouble: str) -> None:
+    with pytest.raises(BenchmarkError, match=r"read 3|responses: 7"):
+        parse_wrk(WRK.replace("Requests/sec", f"{trouble}Requests/sec"))
+
+
+def test_h2load_is_read_by_its_rate() -> None:
+    assert parse_h2load(H2LOAD).requests_per_s == 22357.33
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("0 failed", "2 failed"),
+        ("0 timeout", "1 timeout"),
+        ("67072 2xx, 0 3xx, 0 4xx, 0 5xx", "67000 2xx, 0 3xx, 0 4xx, 72 5xx"),
+        ("67072 succeeded", "0 succeeded"),
+    ],
+)
+def test_a_run_of_h2load_with_a_failed_request_is_no_measurement(right: str, wrong: str) -> None:
+    assert right in H2LOAD
+    with pytest.raises(BenchmarkError):
+        parse_h2load(H2LOAD.replace(right, wrong))
+
+
+def test_the_parts_of_a_deploy_add_up_to_the_whole() -> None:
+    timing = timing_of(ran(STEPS))
+    assert timing.to_100_percent == pytest.approx(0.6)
+    assert timing.to_confirmed == pytest.approx(0.604)
+    assert timing.to_end == pytest.approx(1.0)
+    assert sum(timing.parts.values()) == pytest.approx(1.0)
+    assert timing.parts["start"] == pytest.approx(0.25)
+    assert timing.parts["pools"] == pytest.approx(0.15)
+
+
+def test_a_deploy_that_did_not_go_live_is_no_measurement() -> None:
+    with pytest.raises(BenchmarkError, match="rolled_back: why"):
+        timing_of(ran(STEPS, outcome="rolled_back"))
+
+
+def test_a_deploy_without_a_step_that_is_measured_names_it() -> None:
+    with pytest.raises(BenchmarkError, match="no testing"):
+        timing_of(ran({state: at for state, at in STEPS.items() if state != "testing"}))
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    ratio = Spread.of_ratios([10, 30, 8], [10, 15, 10])
+    assert ratio.rounds == (1.0, 2.0, 0.8)
+    assert (ratio.median, ratio.least, ratio.greatest) == (1.0, 0.8, 2.0)
+    assert ratio.text(1) == "1.0 (0.8–2.0)"
+    assert Spread.of([1234.5]).text(0) == "1,234"
+
+
+def test_a_ratio_needs_as_many_rounds_on_both_sides_and_none_of_zero() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Spread.of_ratios([1, 2], [1])
+    with pytest.raises(ValueError, match="ratio of 0"):
+        Spread.of_ratios([1], [0])
+    with pytest.raises(ValueError, match="needs a round"):
+        Spread.of([])
+
+
+def test_the_median_decides_whether_a_goal_is_met() -> None:
+    fast = Figure("a", "fast", "×", Spread.of([0.4, 0.6, 0.9]), goal=Goal(Bound.AT_LEAST, 0.5))
+    slow = Figure("b", "slow", "s", Spread.of([0.5, 1.2, 1.3]), goal=Goal(Bound.AT_MOST, 1))
+    plain = Figure("c", "plain", "s", Spread.of([3]))
+    section = Section("title", "how", (fast, slow, plain))
+    assert missed([section]) == [slow]
+    text = section.text()
+    assert "goal ≥ 0.5: met" in text
+    assert "goal ≤ 1: MISSED" in text
+    document = section.to_json()
+    assert (document["a"]["met"], document["b"]["met"], "met" in document["c"]) == (True, False, False)
+    assert document["a"]["rounds"] == [0.4, 0.6, 0.9]
+
+
+def test_descendants_are_found_over_generations_and_nobody_else() -> None:
+    assert set(descendants([10], {10: 1, 11: 10, 12: 11, 20: 1, 21: 20})) == {10, 11, 12}
+
+
+def test_memory_and_time_are_read_as_the_kernel_shows_them() -> None:
+    assert pss_mib("55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 9000 kB\nPss:  2048 kB\nPss_Anon: 1 kB\n") == 2.0
+    assert cpu_ticks("7 (a) b (c) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0") == 42
+
+
+def test_a_further_worker_costs_what_the_whole_grew_by() -> None:
+    few = [Process(1, "zygote", 10.0, 0)]
+    many = [Process(1, "zygote", 4.0, 0), Process(2, "worker", 6.0 + 3.0 * (MANY - FEW), 0)]
+    assert further_mib(many, few) == pytest.approx(3.0)
+
+
+def test_cpu_at_rest_counts_what_was_spent_between_the_readings() -> None:
+    before, after = [Process(1, "a", 1, 5.0)], [Process(1, "a", 1, 5.1), Process(2, "b", 1, 0.2)]
+    assert cpu_percent(before, after, 10.0) == pytest.approx({1: 1.0, 2: 2.0})
