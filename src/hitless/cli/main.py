@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 import hitless
+from hitless.cli.common import fail
+from hitless.errors import HitlessError, UsageError
 
 VERBS = (
     *("init", "up", "down", "deploy", "rollback", "abort"),
     *("status", "releases", "events", "logs", "drill", "invoke", "doctor", "aws"),
 )
+
+_REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]
+"""What typer raises for words that it does not understand: UsageError of the click that it brings along."""
 
 
 def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
@@ -36,10 +42,33 @@ def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    build((asked,) if asked in VERBS else VERBS)()
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the console script; `words` are the command line's (default: this process's)."""
+    given = list(sys.argv[1:] if words is None else words)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    app = build((asked,) if asked in VERBS else VERBS)
+    try:
+        try:
+            code = app(args=given, prog_name="hitless", standalone_mode=False)
+        except typer.Abort:
+            fail(HitlessError("a question was left unanswered", hint="--yes answers each"), as_json="--json" in given)
+        except _REFUSED as refused:
+            fail(_usage_error(refused), as_json="--json" in given)
+    except typer.Exit as end:
+        code = end.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(refused: Exception) -> UsageError:
+    """typer's refusal in the form of every other error; without any command the help comes first."""
+    context = getattr(refused, "ctx", None)
+    command = context.command_path if context else "hitless"
+    message = getattr(refused, "message", "")
+    if message.startswith("Usage:"):
+        typer.echo(message + "\n", err=True)
+        return UsageError(f"{command}: no command is named", hint=f"for example `{command} --help`")
+    said = refused.format_message() if hasattr(refused, "format_message") else str(refused)
+    return UsageError(said[:1].lower() + said[1:].rstrip("."), hint=f"`{command} --help` tells what it takes")
 
 
 def _version(asked: bool) -> None:

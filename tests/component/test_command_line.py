@@ -1,0 +1,64 @@
+"""What the command says about words that it does not understand: error and hint like any other, one document with
+--json.
+"""
+
+import json
+
+import pytest
+
+from hitless.cli.main import main
+
+pytestmark = pytest.mark.component
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (("nosuch",), "no such command 'nosuch'", "`hitless --help`"),
+        (("status", "--bogus"), "no such option: --bogus", "`hitless status --help`"),
+        (("releases", "abc"), "invalid value for 'release'", "`hitless releases --help`"),
+        (("invoke",), "missing argument", "`hitless invoke --help`"),
+        (("aws", "nosuch"), "no such command 'nosuch'", "`hitless aws --help`"),
+    ],
+)
+def test_words_that_are_not_understood_give_an_error_and_a_hint(
+    words: tuple[str, ...], error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert second.startswith(f"hint: {hint}")
+
+
+def test_with_json_a_usage_error_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status", "--bogus", "--json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "usage"
+    assert error["message"] == "no such option: --bogus"
+
+
+@pytest.mark.parametrize("words", [(), ("aws",)])
+def test_without_a_command_the_help_comes_before_the_error(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: ")
+    assert "\nerror: " in err
+    assert "\nhint: " in err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("status", "--help")])
+def test_what_was_asked_for_ends_with_0(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == 0
+    assert capsys.readouterr().err == ""
