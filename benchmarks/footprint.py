@@ -71,7 +71,7 @@ def _deploy(site: Site, workers: int) -> tuple[float, tuple[list[Process], list[
     steps = site.hitless("deploy").document["steps"]
     roots = site.roots()
     fresh = measure(roots)
-    wrk(site.url() + PATH, seconds=2, warm_up_s=1, connections=64)
+    wrk(site.url() + PATH, seconds=3, connections=64)
     return instant(steps[1]) - instant(steps[0]), (fresh, measure(roots))
 
 

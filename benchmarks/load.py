@@ -24,13 +24,13 @@ class Load:
     """What a run gave. `p99_ms` is None where the tool does not tell."""
 
     requests_per_s: float
+    requests: int
     p99_ms: float | None = None
 
 
-def wrk(url: str, *, seconds: float, warm_up_s: float, connections: int = CONNECTIONS) -> Load:
-    """Keep-alive load from two threads, after a warm-up that is thrown away. Raises BenchmarkError."""
+def wrk(url: str, *, seconds: float, connections: int = CONNECTIONS) -> Load:
+    """Keep-alive load from two threads. Raises BenchmarkError."""
     command = [tool("wrk"), "-t2", f"-c{connections}", "--latency"]
-    _run([*command, f"-d{max(1, round(warm_up_s))}s", url])
     return parse_wrk(_run([*command, f"-d{max(1, round(seconds))}s", url]))
 
 
@@ -55,18 +55,20 @@ def h2load(targets: Sequence[str | Path], path: str, *, seconds: float, warm_up_
     outputs = [run.communicate()[0] for run in runs]
     if any(run.returncode for run in runs):
         raise BenchmarkError(f"h2load failed: {outputs}")
-    return Load(sum(parse_h2load(output).requests_per_s for output in outputs))
+    loads = [parse_h2load(output) for output in outputs]
+    return Load(sum(load.requests_per_s for load in loads), sum(load.requests for load in loads))
 
 
 def parse_wrk(text: str) -> Load:
     """The rate and the 99th percentile of `wrk --latency`. Raises BenchmarkError where a request failed."""
     if trouble := re.search(r"(Socket errors: .*|Non-2xx or 3xx responses: .*)", text):
         raise BenchmarkError(f"wrk: {trouble[1]}")
+    count = re.search(r"^\s+(\d+) requests in", text, re.MULTILINE)
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", text, re.MULTILINE)
     p99 = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
-    if not rate or not p99:
+    if not count or not rate or not p99:
         raise BenchmarkError(f"wrk printed no result: {text}")
-    return Load(float(rate[1]), float(p99[1]) * _US[p99[2]] / 1e3)
+    return Load(float(rate[1]), int(count[1]), float(p99[1]) * _US[p99[2]] / 1e3)
 
 
 def parse_h2load(text: str) -> Load:
@@ -79,7 +81,7 @@ def parse_h2load(text: str) -> Load:
     bad = sum(map(int, (*counts.groups()[1:], *statuses.groups()[1:])))
     if bad:
         raise BenchmarkError(f"h2load: {counts[0]}; {statuses[0]}")
-    return Load(float(rate[1]))
+    return Load(float(rate[1]), int(counts[1]))
 
 
 def _address(target: str | Path, path: str) -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import PEERS, ROOT, BenchmarkError, free_port, tool
@@ -16,9 +17,17 @@ _START_LIMIT_S = 15.0
 _NGINX = Path(__file__).with_name("apps") / "nginx.conf"
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server that runs: its URL, and the processes that all others of it descend from."""
+
+    url: str
+    roots: tuple[int, ...]
+
+
 @contextmanager
-def granian() -> Iterator[str]:
-    """granian + starlette; the URL."""
+def granian() -> Iterator[Peer]:
+    """granian + starlette."""
     port = free_port()
     words = [
         "--interface",
@@ -32,41 +41,44 @@ def granian() -> Iterator[str]:
         "--port",
         str(port),
     ]
-    with _serving("granian", [*words, "benchmarks.apps.asgi:app"], port) as url:
-        yield url
+    with _serving("granian", [*words, "benchmarks.apps.asgi:app"], port) as peer:
+        yield peer
 
 
 @contextmanager
-def uvicorn() -> Iterator[str]:
-    """uvicorn (uvloop, httptools) + starlette; the URL."""
+def uvicorn() -> Iterator[Peer]:
+    """uvicorn (uvloop, httptools) + starlette."""
     port = free_port()
     words = ["--workers", "2", "--no-access-log", "--log-level", "error", "--host", "127.0.0.1", "--port", str(port)]
-    with _serving("uvicorn", [*words, "benchmarks.apps.asgi:app"], port) as url:
-        yield url
+    with _serving("uvicorn", [*words, "benchmarks.apps.asgi:app"], port) as peer:
+        yield peer
 
 
 @contextmanager
-def gunicorn() -> Iterator[str]:
+def gunicorn() -> Iterator[Peer]:
     """gunicorn (sync workers) + flask, on TCP; the URL. Sync workers know no keep-alive."""
     port = free_port()
-    with _serving("gunicorn", _gunicorn(f"127.0.0.1:{port}"), port) as url:
-        yield url
+    with _serving("gunicorn", _gunicorn(f"127.0.0.1:{port}"), port) as peer:
+        yield peer
 
 
 @contextmanager
-def gunicorn_behind_nginx(folder: Path) -> Iterator[str]:
-    """The same behind nginx, which keeps the clients' connections; the URL."""
+def gunicorn_behind_nginx(folder: Path) -> Iterator[Peer]:
+    """The same behind nginx, which keeps the clients' connections."""
     port = free_port()
     folder.mkdir(mode=0o755)
     folder.parent.chmod(0o755)  # nginx's workers are another user's
     config = folder / "nginx.conf"
     config.write_text(_NGINX.read_text().replace("@FOLDER@", str(folder)).replace("@PORT@", str(port)))
     with ExitStack() as stack:
-        stack.enter_context(_started([str(PEERS / "gunicorn"), *_gunicorn(f"unix:{folder}/gunicorn.sock")]))
-        stack.enter_context(_started([tool("nginx"), "-c", str(config), "-e", "stderr"]))
+        commands = (
+            [str(PEERS / "gunicorn"), *_gunicorn(f"unix:{folder}/gunicorn.sock")],
+            [tool("nginx"), "-c", str(config), "-e", "stderr"],
+        )
+        roots = tuple(stack.enter_context(_started(command)) for command in commands)
         _await(port, "nginx")
         _await_socket(folder / "gunicorn.sock")
-        yield f"http://127.0.0.1:{port}"
+        yield Peer(f"http://127.0.0.1:{port}", roots)
 
 
 def _gunicorn(bind: str) -> list[str]:
@@ -74,21 +86,21 @@ def _gunicorn(bind: str) -> list[str]:
 
 
 @contextmanager
-def _serving(program: str, words: Sequence[str], port: int) -> Iterator[str]:
-    with _started([str(PEERS / program), *words]):
+def _serving(program: str, words: Sequence[str], port: int) -> Iterator[Peer]:
+    with _started([str(PEERS / program), *words]) as pid:
         _await(port, program)
-        yield f"http://127.0.0.1:{port}"
+        yield Peer(f"http://127.0.0.1:{port}", (pid,))
 
 
 @contextmanager
-def _started(command: Sequence[str]) -> Iterator[None]:
-    """The program runs; afterwards it has ended, by SIGTERM or at last by SIGKILL."""
+def _started(command: Sequence[str]) -> Iterator[int]:
+    """The program runs, its pid; afterwards it has ended, by SIGTERM or at last by SIGKILL."""
     try:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except FileNotFoundError as error:
         raise BenchmarkError(f"{command[0]} is missing; scripts/bench installs it") from error
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,6 +1,7 @@
 """The latency that clients see while releases ship against the latency between them: a drill at half of capacity.
 
-Capacity is what wrk gets out of the same service in the same run; the drill's own senders share the two cores.
+The drill's senders, which are Python, run on the same two cores and take about as much of them as the service does. So
+capacity is half of what wrk gets out of the service alone, in the same run. The figures hold the senders' own delays.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from benchmarks.load import wrk
 from benchmarks.site import scaffolded_service
 
 RELEASES = 20
+LOST_A_REQUEST = 6
+"""The drill's exit code where a request failed: that is a figure here, and a missed goal."""
 PATH = "/hello/bench"
 
 
 def run(seconds: float, releases: int, say: Callable[[str], None]) -> Section:
-    """One drill. Raises BenchmarkError, also where the drill lost a request."""
+    """One drill. Raises BenchmarkError."""
     with scaffolded_service() as site:
-        capacity = wrk(site.url() + PATH, seconds=3, warm_up_s=2).requests_per_s
-        rate = int(capacity / 2)
-        say(f"drill at {rate} requests/s (half of {capacity:,.0f}), {releases} releases in {seconds:g} s")
+        wrk(site.url() + PATH, seconds=2)
+        capacity = wrk(site.url() + PATH, seconds=3).requests_per_s
+        rate = int(capacity / 4)
+        say(f"drill at {rate} requests/s (wrk: {capacity:,.0f}), {releases} releases in {seconds:g} s")
         words = ("drill", "--rate", str(rate), "--duration", f"{seconds:g}", "--releases", str(releases), "--yes")
-        drill = site.hitless(*words).document
+        drill = site.hitless(*words, exit_codes=(0, LOST_A_REQUEST)).document
     steady, releasing = drill["latency_steady_ms"]["p99"], drill["latency_releasing_ms"]["p99"]
     return Section(
         "latency while releases ship",
-        f"the scaffolded service, {releases} releases at {rate} requests/s, half of what wrk gets out of it",
+        f"the scaffolded service, {releases} releases at {rate} requests/s, a quarter of what wrk gets out of it",
         (
             Figure("failed", "failed requests", f"of {drill['requests']}", Spread.of([drill["failed"]]), 0, _none()),
             Figure("steady_p99_ms", "p99 between releases", "ms", Spread.of([steady]), 1),

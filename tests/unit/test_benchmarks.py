@@ -50,7 +50,7 @@ STEPS = {"preparing": "00.400", "testing": "00.550", "shifting": "00.600", "drai
 
 def test_wrk_is_read_by_its_rate_and_99th_percentile() -> None:
     load = parse_wrk(WRK)
-    assert (load.requests_per_s, load.p99_ms) == (11426.26, 6.61)
+    assert (load.requests_per_s, load.requests, load.p99_ms) == (11426.26, 34331, 6.61)
 
 
 @pytest.mark.parametrize(("shown", "p99_ms"), [("812.00us", 0.812), ("1.20s", 1200.0), ("2.00m", 120_000.0)])
