@@ -161,7 +161,7 @@ def test_a_stage_that_is_not_there_is_an_error_that_lists_those_that_are() -> No
         read_settings(parse_yaml("a: 1", "f.yml"), "prod", Notices())
 
 
-def test_settings_whose_part_does_not_exist_yet_are_noticed_for_the_stage_asked_for() -> None:
+def test_settings_that_do_less_on_one_machine_are_noticed_for_the_stage_asked_for() -> None:
     text = """{stages: {dev: {home: engine, approval: none, rehearsal: false, nat: , domain: },
         prod: {home: aws, approval: manual, rehearsal: true, nat: single, domain: a.example}}}"""
     quiet, loud = Notices(), Notices()
@@ -169,7 +169,7 @@ def test_settings_whose_part_does_not_exist_yet_are_noticed_for_the_stage_asked_
     settings(text, stage="prod", notices=loud)
     assert quiet.sentences() == ()
     assert [line.split()[1] for line in loud.sentences()] == [
-        f"custom.hitless.stages.prod.{key}:" for key in ("home", "approval", "rehearsal", "nat", "domain")
+        f"custom.hitless.stages.prod.{key}:" for key in ("home", "approval", "rehearsal")
     ]
 
 

@@ -261,14 +261,12 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
 
 
 def _notice_what_waits(entry: Value, notices: Notices) -> None:
-    """Settings whose part is not built yet are accepted, and said so."""
-    for key, idle in (
-        ("home", Home.ENGINE),
-        ("approval", Approval.NONE),
-        ("rehearsal", False),
-        ("nat", None),
-        ("domain", None),
+    """Settings that do less here than they say are accepted, and said so."""
+    for key, idle, effect in (
+        ("home", Home.ENGINE, "`hitless aws …` serves this home; the other verbs work on this machine's engine"),
+        ("approval", Approval.NONE, "asked by the pipeline on AWS; a deploy by hand is approved by who types it"),
+        ("rehearsal", False, "is not acted on by this version"),
     ):
         value = entry.get(key)
         if value is not None and value.data != idle:
-            notices.add(f"setting {key}", value, "is not acted on by this version")
+            notices.add(f"setting {key}", value, effect)
