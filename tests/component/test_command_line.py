@@ -3,6 +3,7 @@
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +63,20 @@ def test_without_a_command_the_help_comes_before_the_error(
 def test_what_was_asked_for_ends_with_0(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_logs_of_a_release_that_has_none_name_those_that_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs" / "dev" / "r3").mkdir(parents=True)
+    assert run("logs", "--release", "4", "--data-dir", str(tmp_path)) == 2
+    assert capsys.readouterr().err == "error: dev has no logs of release 4\nhint: releases with logs: 3\n"
+    assert run("logs", "--data-dir", str(tmp_path)) == 2
+    assert "hint: name one by --release; with logs: 3" in capsys.readouterr().err
+
+
+def test_logs_without_a_line_say_so_and_print_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs" / "dev" / "r3").mkdir(parents=True)
+    assert run("logs", "--release", "3", "--data-dir", str(tmp_path)) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "dev r3: no request has come yet\n")

@@ -39,9 +39,13 @@ class Context:
         sys.stderr.flush()
 
     def show(self, document: Any, lines: Callable[[], str]) -> None:
-        """The result: the JSON document with --json, else what `lines` makes of it for people."""
-        sys.stdout.write((json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n") + "\n")
-        sys.stdout.flush()
+        """The result: the JSON document with --json, else what `lines` makes of it for people (no line where that is
+        empty).
+        """
+        text = (json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n")
+        if text:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
 
 def _common_options(

@@ -32,6 +32,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show what the handlers wrote: START, their own lines, END, REPORT."""
         folder = folders_of(ctx).logs / ctx.stage / f"r{release or _live(ctx)}"
+        if release and not folder.is_dir() and not follow:
+            kept = ", ".join(map(str, _releases(folder.parent))) or "none"
+            raise UsageError(f"{ctx.stage} has no logs of release {release}", hint=f"releases with logs: {kept}")
         folders = [folder / function] if function else sorted(folder.glob("*"))
         if function and not folders[0].is_dir() and not follow:
             known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
@@ -39,6 +42,8 @@ def register(app: typer.Typer) -> None:
         lines = list(heapq.merge(*(_stamped(path) for each in folders for path in _files(each))))
         if not follow:
             shown = [line for _, _, line in lines[-limit:]]
+            if not shown:
+                ctx.say(f"{ctx.stage} {folder.name}: no request has come yet")
             ctx.show(shown, lambda: "\n".join(shown))
             return
         ends = {path: path.stat().st_size for each in folders for path in each.glob("*.log")}
@@ -51,6 +56,10 @@ def _show(ctx: Context, line: str) -> None:
     ctx.show(line, lambda: line)
 
 
+def _releases(folder: Path) -> list[int]:
+    return sorted(int(path.name[1:]) for path in folder.glob("r*") if path.name[1:].isdecimal())
+
+
 def _live(ctx: Context) -> int:
     folders = folders_of(ctx)
     if folders.state_file.exists():
@@ -60,7 +69,9 @@ def _live(ctx: Context) -> int:
                 return live[0]
         finally:
             store.close()
-    raise UsageError(f"{ctx.stage} has no live release", hint="name one by --release")
+    kept = ", ".join(map(str, _releases(folders.logs / ctx.stage)))
+    hint = f"name one by --release; with logs: {kept}" if kept else "`hitless up` ships the first"
+    raise UsageError(f"{ctx.stage} has no live release", hint=hint)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -94,10 +94,11 @@ def conclude(ctx: Context, result: dict[str, Any]) -> None:
     outcome = Outcome(result["outcome"])
     ctx.show(result, lambda: _sentence(result, outcome))
     if outcome.exit_code:
-        hint = "`hitless logs` and `hitless events` tell more; the live release was not touched"
-        raise Ended(
-            outcome.exit_code, f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}", hint
+        release = result["release"]
+        hint = f"`hitless logs --release {release}` and `hitless events` tell more" + (
+            "; the live release was not touched" if result.get("live") else ""
         )
+        raise Ended(outcome.exit_code, f"release {release} was {outcome.replace('_', ' ')}: {result['reason']}", hint)
 
 
 def _sentence(result: dict[str, Any], outcome: Outcome) -> str:
