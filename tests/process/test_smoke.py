@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -60,6 +63,20 @@ def test_up_is_harmless_where_an_engine_runs(running: Site) -> None:
     assert running.stage()["live"]["release"] == 1
 
 
+def test_in_the_foreground_only_what_happens_from_now_on_is_told(site: Site) -> None:
+    site.up()
+    site.hitless("down")
+    command = [sys.executable, "-m", "hitless", "up", "--service-dir", str(site.folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as engine:
+        assert engine.stderr is not None
+        assert "Ctrl-C stops the engine" in engine.stderr.readline()
+        site.hitless("deploy", "--force")
+        assert "release 2 is live" in engine.stderr.readline()
+        engine.send_signal(signal.SIGTERM)
+        assert engine.wait(timeout=20) == 0
+    assert not site.folders.remains()
+
+
 def test_a_release_that_cannot_be_imported_is_rolled_back_and_never_seen(running: Site) -> None:
     running.edit("import json", "import json\nimport not_there")
     ran = running.hitless("deploy", exit_code=3)
@@ -67,7 +84,8 @@ def test_a_release_that_cannot_be_imported_is_rolled_back_and_never_seen(running
     assert "not_there" in ran.document["reason"]
     assert ran.document["candidate"]["requests"] == 0
     assert "error: " in ran.stderr
-    assert "hint: " in ran.stderr
+    assert "hint: `hitless logs --release 2`" in ran.stderr
+    assert any("not_there" in line for line in running.hitless("logs", "--release", "2").document)
     assert running.get("/fast")[2]["release"] == "1"
     assert running.stage()["candidate"] is None
 

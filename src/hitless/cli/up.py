@@ -162,7 +162,8 @@ def _attend(ctx: Context) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
-    after = 0
+    past = client.call("GET", "/events", limit=1)
+    after = past[-1]["event"] if past else 0
     try:
         while True:
             try:
