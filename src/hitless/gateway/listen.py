@@ -56,7 +56,10 @@ def _reason(error: OSError) -> str:
 def _hint(error: OSError, port: int) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port with `listen`"
+            return (
+                f"end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port: "
+                "`hitless up --listen 127.0.0.1:0` takes a free one, `listen` in serverless.yml names it for good"
+            )
         case errno.EACCES:
             return "ports below 1024 need root, or choose a higher one with `listen`"
         case errno.EADDRNOTAVAIL:
