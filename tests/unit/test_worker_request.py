@@ -112,3 +112,14 @@ def test_an_offer_to_upgrade_is_declined_and_the_connection_goes_on(method: byte
     assert reader.feed(b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n")
     assert [request.target for request in reader.ready] == ["/a", "/b"]
     assert reader.ready[0].body == b"hi"
+
+
+def test_trailers_are_dropped_whatever_name_they_claim() -> None:
+    reader = RequestReader()
+    head = b"POST / HTTP/1.1\r\nx-hl-id: 1\r\nx-forwarded-for: 192.0.2.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert reader.feed(head + b"3\r\nabc\r\n0\r\nx-hl-id: 2\r\nx-hl-probe: 1\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n")
+    (request,) = reader.ready
+    assert request.internal == {b"x-hl-id": b"1"}
+    assert [value for name, value in request.headers if name == b"x-forwarded-for"] == [b"192.0.2.1"]
+    assert all(name != b"X-Forwarded-For" for name, _ in request.headers)
+    assert request.body == b"abc"

@@ -111,7 +111,11 @@ class RequestReader:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """The parser's call, once a header."""
+        """The parser's call, once a header, and once a trailer. Trailers are dropped, as API Gateway does: the gateway
+        checks headers only, so that a client could write the gateway's own names there.
+        """
+        if not self._in_headers:
+            return
         length = len(name)
         if name[:5].lower() == b"x-hl-":
             self._internal[name.lower()] = value
