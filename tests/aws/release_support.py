@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.aws.conftest import EmulatedAws
+from tests.aws.emulated import EmulatedAws
 
 REGION = "eu-central-1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "worldclock"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.aws.conftest import EmulatedAws
+from tests.aws.emulated import EmulatedAws
 
 pytestmark = [pytest.mark.aws, pytest.mark.timeout(180)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.aws.conftest import EmulatedAws
+from tests.aws.emulated import EmulatedAws
 from tests.support import eventually
 
 pytestmark = pytest.mark.aws

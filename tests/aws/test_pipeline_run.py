@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws.conftest import EmulatedAws
+from tests.aws.emulated import EmulatedAws
 from tests.aws.pipeline.deployed import definition_of, role_session
 from tests.aws.pipeline.driver import Driver
 

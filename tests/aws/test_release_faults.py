@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws.conftest import EmulatedAws
+from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
 from tests.support import eventually
 
