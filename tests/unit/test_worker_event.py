@@ -101,6 +101,8 @@ def test_a_trace_id_is_kept_or_made() -> None:
     assert made.startswith("Root=1-6b0541c2-")
     assert len(made) == len("Root=1-") + 8 + 1 + 24
     assert event_of(headers=((b"x-amzn-trace-id", b"Root=1-a-b"),))["headers"]["X-Amzn-Trace-Id"] == "Root=1-a-b"
+    event = event_of()
+    assert event["multiValueHeaders"]["X-Amzn-Trace-Id"] == [event["headers"]["X-Amzn-Trace-Id"]]
 
 
 def test_the_query_string_is_decoded_the_last_value_wins_and_all_are_listed() -> None:

@@ -96,7 +96,7 @@ class EventBuilder:
         if found is None:
             return None
         resource, parameters = found
-        single, multi = self._headers(request)
+        single, multi = self._headers(request, request_id, now_s)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
         path = unquote(raw_path) if "%" in raw_path else raw_path
         body, encoded = _body(request.body)
@@ -115,7 +115,7 @@ class EventBuilder:
             "isBase64Encoded": encoded,
         }
 
-    def _headers(self, request: Request) -> tuple[dict[str, str], dict[str, list[str]]]:
+    def _headers(self, request: Request, request_id: str, now_s: float) -> tuple[dict[str, str], dict[str, list[str]]]:
         single: dict[str, str] = {}
         multi: dict[str, list[str]] = {}
         names = self._names
@@ -133,6 +133,9 @@ class EventBuilder:
                 multi[name] = [value]
             single[name] = value
         self._forwarded(request, single, multi)
+        if "X-Amzn-Trace-Id" not in single:
+            trace = trace_id(request_id, now_s)
+            single["X-Amzn-Trace-Id"], multi["X-Amzn-Trace-Id"] = trace, [trace]
         return single, multi
 
     def _learn(self, raw: bytes) -> str | None:
@@ -156,8 +159,6 @@ class EventBuilder:
         self, request: Request, resource: str, path: str, request_id: str, now_s: float, headers: dict[str, str]
     ) -> dict[str, Any]:
         host = headers.get("Host", "")
-        if "X-Amzn-Trace-Id" not in headers:
-            headers["X-Amzn-Trace-Id"] = trace_id(request_id, now_s)
         return {
             "resourceId": None,
             "resourcePath": resource,
