@@ -12,7 +12,7 @@ import pytest
 from hitless.engine.engine import Engine
 from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError, EngineError, UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.rollout.pools import ReleasePools
@@ -382,3 +382,55 @@ def test_old_releases_are_forgotten_but_never_those_that_rollback_needs(tmp_path
         assert bench.store.releases("dev")[0].release == 7, "it was live a moment ago"
 
     run(tmp_path, story)
+
+
+def test_a_rollout_whose_end_fails_keeps_nobody_waiting_and_is_ended_by_the_next_start(tmp_path: Path) -> None:
+    def gateway_is_gone(state: GatewayState) -> None:
+        if state.stage("dev").live == 2 and not state.pool("p00").servers:
+            raise EngineError("HAProxy is gone")
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.on_apply = gateway_is_gone
+        result = await bench.deploy(digest="sha256:2")
+        assert result["outcome"] == "live", "the candidate serves, though the old release could not be retired"
+        assert result["reason"] == "it could not be ended while it was draining: HAProxy is gone"
+        bench.gateway.on_apply = None
+        assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live", "the stage goes on"
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.unfinished_rollouts() == ()
+    assert {pool.spec.release for pool in bench.workers.running.values()} == {3}
+
+
+def test_a_state_file_that_takes_nothing_ends_the_rollout_and_fails_no_event(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.on_apply = lambda state: bench.store.close() if state.stage("dev").live == 2 else None
+        started = await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        assert isinstance(started, Rollout)
+        result = [line async for line in bench.engine.follow(started)][-1]["result"]
+        assert "could not be ended" in result["reason"]
+        await bench.engine.idle()
+
+    bench = run(tmp_path, story).again()
+    bench.gateway.on_apply = None
+    asyncio.run(recover(bench.engine))
+    assert bench.store.rollouts("dev")[0].outcome == "live", "the gateway had it live"
+
+
+def test_releases_of_an_unfinished_rollout_are_not_forgotten(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.store.begin_rollout(
+            "dev", 1, verb="deploy", strategy="AllAtOnce", state="draining", previous=None, at="2026-11-20T00:00:00Z"
+        )
+        for number in range(2, 30):
+            await bench.clock.sleep(7200)
+            await bench.deploy(digest=f"sha256:{number}")
+        assert bench.store.releases("dev")[0].release == 1
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.unfinished_rollouts() == ()

@@ -7,9 +7,12 @@ state file and in the parts themselves (`hitless.engine.recovery`).
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import structlog
 
 from hitless.clock import Clock, timestamp
 from hitless.engine.retention import Retention
@@ -20,6 +23,8 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome, State
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import ReleaseRow, Store
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -146,8 +151,15 @@ class Engine:
         return self.release(stage, live[0]) if live else None
 
     def say(self, sentence: str, stage: str | None = None) -> None:
-        """Record one sentence of what the engine did and why; followers of the events see it at once."""
-        self.store.add_event(sentence, stage, timestamp(self.clock.now()))
+        """Record one sentence of what the engine did and why; followers of the events see it at once.
+
+        Where the state file takes nothing (a full disk) it goes to the daemon's log, and the work goes on.
+        """
+        try:
+            self.store.add_event(sentence, stage, timestamp(self.clock.now()))
+        except sqlite3.Error as error:
+            log.error("an event could not be recorded", event_sentence=sentence, stage=stage, error=str(error))
+            return
         self._background(self._tell())
 
     async def _tell(self) -> None:
@@ -223,6 +235,8 @@ class Engine:
             turn.current = rollout
             try:
                 await rollout.run()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
+                await rollout.break_off(error)
             finally:
                 turn.current = None
             if gone := await self._retention.apply(rollout.candidate.stage):

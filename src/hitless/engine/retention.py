@@ -44,6 +44,9 @@ class Retention:
         needed = {row.release for row in self._store.pools(stage)}
         if live := self._store.live(stage):
             needed.add(live[0])
+        for rollout in self._store.unfinished_rollouts():  # the engine's next start reads both
+            if rollout.stage == stage:
+                needed |= {rollout.release, rollout.previous_release or rollout.release}
         since = timestamp(self._clock.now() - RECENT)
         for index, rollout in enumerate(self._store.rollouts(stage)):
             if index and rollout.started_at < since:

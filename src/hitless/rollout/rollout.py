@@ -131,6 +131,19 @@ class Rollout:
         self._started_at_s = self.clock.monotonic()
         await self._end(outcome, reason, NOTHING, None)
 
+    async def break_off(self, error: Exception) -> None:
+        """After an end that failed itself (the gateway gone for good, the disk full): nobody waits for it any longer.
+
+        The state file keeps the rollout as unfinished, so that the engine's next start brings it to its end.
+        """
+        stage, number = self.candidate.stage, self.candidate.number
+        outcome = Outcome.LIVE if self.pools.gateway_stage(stage).live == number else Outcome.ROLLED_BACK
+        why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
+        reason = f"it could not be ended while it was {self.state}: {why}"
+        self.state = State.ENDED
+        self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
+        await self._give(self._document(outcome, reason, NOTHING, None))
+
     # -- the steps ----------------------------------------------------------------------------------------------------
 
     async def _smoke(self) -> None:
@@ -192,7 +205,18 @@ class Rollout:
     async def _end(
         self, outcome: Outcome, reason: str | None, candidate: Counted, live: Counted | None
     ) -> dict[str, Any]:
-        document = {
+        document = self._document(outcome, reason, candidate, live)
+        self.state = State.ENDED
+        self.store.end_rollout(self.number, outcome, reason, document, timestamp(self.clock.now()))
+        how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
+        self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
+        await self._give(document)
+        return document
+
+    def _document(
+        self, outcome: Outcome, reason: str | None, candidate: Counted, live: Counted | None
+    ) -> dict[str, Any]:
+        return {
             "stage": self.candidate.stage,
             "release": self.candidate.number,
             "outcome": str(outcome),
@@ -203,14 +227,12 @@ class Rollout:
             "candidate": {"requests": candidate.requests, "failed": candidate.failed, "shielded": 0},
             "live": {"requests": live.requests, "failed": live.failed} if live else None,
         }
-        self.state = State.ENDED
-        self.store.end_rollout(self.number, outcome, reason, document, timestamp(self.clock.now()))
-        how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
-        self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
+
+    async def _give(self, document: dict[str, Any]) -> None:
+        """Whoever follows the rollout hears how it ended."""
         async with self.progress:
             self.result = document
             self.progress.notify_all()
-        return document
 
     # -- its parts ----------------------------------------------------------------------------------------------------
 
