@@ -24,6 +24,7 @@ from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MOST_EVENTS = 10_000
 
 
 class Machine(Protocol):
@@ -70,7 +71,7 @@ class Api:
 
     async def events(self, request: Request) -> Response:
         after = int(request.query_params.get("after", 0))
-        limit = min(int(request.query_params.get("limit", 100)), 10_000)
+        limit = min(int(request.query_params.get("limit", 100)), MOST_EVENTS)
         stage = request.query_params.get("stage")
         if request.query_params.get("follow"):
             return _lines(self._follow_events(after, limit, stage))
@@ -92,11 +93,13 @@ class Api:
 
     async def _follow_events(self, after: int, limit: int, stage: str | None) -> AsyncIterator[dict[str, Any]]:
         while True:
-            for event in self.engine.store.events(after=after, limit=limit, stage=stage):
+            async with self.engine.event_happened:
+                while not (found := self.engine.store.events(after=after, limit=limit, stage=stage)):
+                    await self.engine.event_happened.wait()
+            for event in found:
                 after = event.event
                 yield asdict(event)
-            async with self.engine.event_happened:
-                await self.engine.event_happened.wait()
+            limit = MOST_EVENTS  # only of the past a part was asked for
 
 
 def application(api: Api) -> Starlette:
