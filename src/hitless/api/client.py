@@ -55,31 +55,27 @@ class EngineClient:
         """One request, one JSON document."""
         connection, response = self._request(method, path, body, query, CALL_TIMEOUT_S)
         try:
-            document = json.loads(response.read() or b"null")
+            if response.status >= 400:
+                raise _refusal(response)
+            return json.loads(response.read() or b"null")
+        except (OSError, http.client.HTTPException) as error:
+            raise _went_away(error) from error
         finally:
             connection.close()
-        if response.status >= 400:
-            raise RemoteError(document.get("error", {}))
-        return document
 
     def stream(self, method: str, path: str, body: Any = None, **query: Any) -> Iterator[dict[str, Any]]:
         """One request, one JSON document a line until the engine ends it; a line `{"error": …}` is raised."""
         connection, response = self._request(method, path, body, query, None)
         try:
             if response.status >= 400:
-                raise RemoteError(json.loads(response.read() or b"{}").get("error", {}))
-            while line := response.readline():
-                if not line.strip():
-                    continue
+                raise _refusal(response)
+            for line in _lines(response):
                 document = json.loads(line)
                 if "error" in document:
                     raise RemoteError(document["error"])
                 yield document
         except (OSError, http.client.HTTPException) as error:
-            raise EngineError(
-                f"the engine went away in mid-answer ({error})",
-                hint="run `hitless up`: it adopts what runs, and finishes or rolls back the rollout",
-            ) from error
+            raise _went_away(error) from error
         finally:
             connection.close()
 
@@ -101,3 +97,27 @@ class EngineClient:
                 f"the engine does not answer on {self._socket} ({error})",
                 hint="run `hitless up` again, or see `hitless doctor`",
             ) from error
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The answer's lines as they come. Not by readline, to which an answer that was cut off looks complete."""
+    rest = b""
+    while data := response.read1(65536):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from filter(None, lines)
+
+
+def _refusal(response: http.client.HTTPResponse) -> RemoteError:
+    """The daemon's own error, or what its web server says of a path that is none or of a failure nobody foresaw."""
+    try:
+        return RemoteError(json.loads(response.read())["error"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the engine answered {response.status} {response.reason}"
+        return RemoteError({"message": message, "hint": "its engine.log, in the data folder, says more"})
+
+
+def _went_away(error: Exception) -> EngineError:
+    return EngineError(
+        f"the engine went away in mid-answer ({error})",
+        hint="run `hitless up`: it adopts what runs, and finishes or rolls back the rollout",
+    )

@@ -1,0 +1,82 @@
+"""The daemon's API and its client: answers that are cut off, refusals of any form, events that are never missed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hitless.api.app import Api
+from hitless.api.client import EngineClient, RemoteError
+from hitless.errors import EngineError
+from tests.component.test_engine_rollouts import Bench, run
+
+pytestmark = pytest.mark.component
+
+LINE = b'{"step": 1}\n'
+CHUNK = b"%x\r\n%s\r\n" % (len(LINE), LINE)
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def engine_that_answers(folder: Path, answer: bytes) -> Iterator[EngineClient]:
+    """One connection, one answer in these bytes, then the end of the connection."""
+    path = folder / "api.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield EngineClient(path)
+        thread.join()
+
+
+@pytest.mark.parametrize("rest", [b"", b"5\r\n{", b"\r\n"])
+def test_a_stream_that_the_engines_death_cuts_off_is_an_error(tmp_path: Path, rest: bytes) -> None:
+    with engine_that_answers(tmp_path, HEAD + CHUNK + rest) as client:
+        lines = client.stream("POST", "/stages/dev/deploy", {})
+        assert next(lines) == {"step": 1}
+        with pytest.raises(EngineError, match="went away in mid-answer"):
+            list(lines)
+
+
+def test_a_stream_that_is_complete_ends(tmp_path: Path) -> None:
+    with engine_that_answers(tmp_path, HEAD + CHUNK + CHUNK + b"0\r\n\r\n") as client:
+        assert list(client.stream("POST", "/stages/dev/deploy", {})) == [{"step": 1}, {"step": 1}]
+
+
+@pytest.mark.parametrize("verb", ["call", "stream"])
+def test_a_refusal_that_is_not_the_daemons_own_still_has_message_and_hint(tmp_path: Path, verb: str) -> None:
+    answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\nNot Found"
+    with engine_that_answers(tmp_path, answer) as client, pytest.raises(RemoteError, match="404 Not Found") as caught:
+        list(getattr(client, verb)("GET", "/stages/a/b/releases"))
+    assert "engine.log" in caught.value.hint
+
+
+def test_an_event_that_happens_while_another_is_being_sent_is_not_missed(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        followed = Api(bench.engine, cast(Any, None))._follow_events(0, 2, None)
+        for sentence in ("past", "first"):
+            bench.engine.say(sentence)
+        assert (await anext(followed))["sentence"] == "past"
+        for sentence in ("second", "third", "fourth"):
+            bench.engine.say(sentence)
+        await bench.engine.idle()  # everybody who waited has been told
+        async with asyncio.timeout(2):
+            seen = [(await anext(followed))["sentence"] for _ in range(4)]
+        assert seen == ["first", "second", "third", "fourth"]
+
+    run(tmp_path, story)
