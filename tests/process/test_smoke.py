@@ -160,6 +160,7 @@ def test_a_function_can_be_invoked_outside_http(site: Site) -> None:
     ran = site.hitless("invoke", "api", "--event", str(site.folder / "event.json"))
     assert ran.document["statusCode"] == 200
     assert "REPORT" in ran.stderr
+    assert "--event FILE gives it the REST event" in site.hitless("invoke", "api", exit_code=1).stderr
 
 
 def test_sockets_and_folders_are_private(running: Site) -> None:

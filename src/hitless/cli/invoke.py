@@ -25,12 +25,14 @@ def register(app: typer.Typer) -> None:
         ctx: Context,
         function: Annotated[str, typer.Argument(help="The function, as serverless.yml names it.")],
         event: Annotated[
-            Path | None, typer.Option("--event", help="A file with the event as JSON; default: {}.")
+            Path | None,
+            typer.Option("--event", help="A file with the event as JSON (a route's: a REST event); default: {}."),
         ] = None,
     ) -> None:
-        """Invoke a function once with an event, in a process of its own; show its result and its log."""
+        """Invoke a function once, outside HTTP. In a process of its own; shows its result and its log."""
         service = load(ctx)
-        if service.function(function) is None:
+        called = service.function(function)
+        if called is None:
             raise UsageError(
                 f"serverless.yml has no function {function}",
                 hint="functions: " + ", ".join(f.name for f in service.functions),
@@ -49,7 +51,10 @@ def register(app: typer.Typer) -> None:
         ctx.say(result.log.rstrip("\n"))
         ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
         if result.error:
-            raise Ended(1, f"{function} failed: {result.error}", "the log above has the traceback")
+            hint = "the log above has the traceback"
+            if event is None and called.routes:
+                hint += "; it was given {}: --event FILE gives it the REST event that its routes expect"
+            raise Ended(1, f"{function} failed: {result.error}", hint)
 
 
 def _event(path: Path | None) -> Any:
