@@ -80,3 +80,17 @@ def test_logs_without_a_line_say_so_and_print_none(tmp_path: Path, capsys: pytes
     assert run("logs", "--release", "3", "--data-dir", str(tmp_path)) == 0
     out, err = capsys.readouterr()
     assert (out, err) == ("", "dev r3: no request has come yet\n")
+
+
+def test_away_from_any_service_the_hint_leads_to_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status", "--service-dir", str(tmp_path)) == 5
+    assert "hint: " + str(tmp_path) + " has no serverless.yml" in capsys.readouterr().err
+    (tmp_path / "serverless.yml").touch()
+    assert run("status", "--service-dir", str(tmp_path)) == 5
+    assert "hint: start it with `hitless up`" in capsys.readouterr().err
+
+
+def test_the_list_of_commands_cuts_no_sentence_short(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    cut = [line for line in capsys.readouterr().out.splitlines() if line.endswith("...")]
+    assert [line.split()[0] for line in cut if "[ARGS]" not in line] == []

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     def abort(
         ctx: Context,
     ) -> None:
-        """Stop the rollout under way; the live release keeps all the traffic."""
+        """Stop the rollout under way. The live release keeps all the traffic."""
         result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/abort", {}))
         if result is not None:
             ctx.show(result, lambda: f"release {result['release']} was {result['outcome']}: {result['reason']}")

@@ -13,7 +13,7 @@ VERBS = ("plan", "bootstrap", "deploy", "status", "releases", "logs", "rollback"
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(
         name="aws",
-        help="The same service on AWS: API Gateway, Lambda, CodeDeploy, CodePipeline.",
+        help="The same service on AWS. API Gateway, Lambda, CodeDeploy, CodePipeline.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

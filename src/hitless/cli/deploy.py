@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         force: Annotated[bool, typer.Option("--force", help="Ship even where nothing has changed.")] = False,
         message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
     ) -> None:
-        """Build the service, roll the release out by the stage's strategy, and wait for the end."""
+        """Build the service and ship it. The stage's strategy says how; waits for the end of the rollout."""
         if strategy is not None:
             try:
                 parse(strategy)

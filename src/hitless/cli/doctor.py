@@ -39,7 +39,7 @@ class Finding:
 def register(app: typer.Typer) -> None:
     @command(app, "doctor", example="hitless doctor --json")
     def doctor(ctx: Context) -> None:
-        """Check HAProxy, Python, limits, folders, disk, ports and the service's file."""
+        """Say what is amiss here, and what mends it. HAProxy, Python, limits, folders, disk, ports, the file."""
         folders = folders_of(ctx)
         findings = [
             _check("HAProxy", _haproxy),

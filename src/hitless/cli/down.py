@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
         ctx: Context,
         force: Annotated[bool, typer.Option("--force", help="Do not wait for requests in hand.")] = False,
     ) -> None:
-        """Drain, stop every process that belongs to the engine, leave the data."""
+        """Finish requests in hand and stop the engine. Every process of it ends; the data stays."""
         folders = folders_of(ctx)
         if not folders.remains():
             raise EngineNotRunningError(

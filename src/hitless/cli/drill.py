@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
     def drill(
         ctx: Context,
         rate: Annotated[float, typer.Option("--rate", help="Requests a second.")] = 500,
-        duration: Annotated[float, typer.Option("--duration", help="Seconds.")] = 30,
+        duration: Annotated[
+            float, typer.Option("--duration", help="Seconds; longer where the releases take longer.")
+        ] = 30,
         releases: Annotated[
             int | None,
             typer.Option("--releases", min=0, help="How many ship meanwhile; default: as many as scenarios, or 5."),
@@ -63,7 +65,7 @@ def register(app: typer.Typer) -> None:
         ] = 20,
         connections: Annotated[int, typer.Option("--connections", help="Connections that are kept alive.")] = 50,
     ) -> None:
-        """Send real load while releases ship, and account for every request."""
+        """Load while releases ship; every request is accounted for."""
         names, broken = _list(scenarios), _list(faults)
         count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
         by_engine = target is None or count > 0 or bool(broken)

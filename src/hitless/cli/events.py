@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many of the past.")] = 100,
     ) -> None:
-        """Show the engine's events of a stage; with --json and -f one document a line."""
+        """Show what the engine did, and why. With --json and -f one document a line."""
         client = client_of(ctx)
         past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
         if not follow:

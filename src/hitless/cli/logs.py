@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         release: Annotated[int | None, typer.Option("--release", help="Default: the live one.")] = None,
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines of the past.")] = 1000,
     ) -> None:
-        """Show what the handlers wrote: START, their own lines, END, REPORT."""
+        """Show what the handlers wrote. START, their own lines, END and REPORT, as CloudWatch shows them."""
         folder = folders_of(ctx).logs / ctx.stage / f"r{release or _live(ctx)}"
         if release and not folder.is_dir() and not follow:
             kept = ", ".join(map(str, _releases(folder.parent))) or "none"

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         ctx: Context,
         release: Annotated[int | None, typer.Argument(help="One release in full.")] = None,
     ) -> None:
-        """List the stage's releases, newest first; or show one with its rollouts and their steps."""
+        """List the stage's releases, newest first. Or show one, with its rollouts and their steps."""
         client = client_of(ctx)
         if release is None:
             listed = client.call("GET", f"/stages/{ctx.stage}/releases")

@@ -31,11 +31,18 @@ def client_of(ctx: Context) -> EngineClient:
     """A client of the running engine. Raises EngineNotRunningError where none runs."""
     folders = folders_of(ctx)
     if not folders.engine_is_alive():
-        raise EngineNotRunningError(
-            f"no engine runs on {folders.data}",
-            hint="start it with `hitless up`" + (": it adopts what still serves" if folders.remains() else ""),
-        )
+        raise EngineNotRunningError(f"no engine runs on {folders.data}", hint=_how_to_start(ctx, folders))
     return EngineClient(folders.api_socket)
+
+
+def _how_to_start(ctx: Context, folders: Folders) -> str:
+    if folders.remains():
+        return "start it with `hitless up`: it adopts what still serves"
+    if not folders.data.exists() and not any(
+        (ctx.service_dir / f"serverless.{end}").exists() for end in ("yml", "yaml")
+    ):
+        return f"{ctx.service_dir} has no serverless.yml: go to the service's folder, or name it with --service-dir"
+    return "start it with `hitless up`"
 
 
 def load(ctx: Context) -> Service:

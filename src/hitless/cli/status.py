@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     def status(
         ctx: Context,
     ) -> None:
-        """Show what runs: the engine, each stage's live release and candidate, workers and counts."""
+        """Show what runs. The engine, each stage's live release and candidate, workers and counts."""
         document = client_of(ctx).call("GET", "/status")
         ctx.show(document, lambda: in_words(document))
 

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--detach", "-d", help="Return when the URL answers; the engine stays.")
         ] = False,
     ) -> None:
-        """Start the engine, or adopt the one that runs; ship the first release where the stage has none."""
+        """Start the engine, or adopt the one that runs. Ships the first release where the stage has none."""
         started = bring_up(ctx, listen)
         status = started.call("GET", "/status")
         url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
