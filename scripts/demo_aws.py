@@ -62,7 +62,9 @@ class Demo:
         """Run a verb as a user would type it; its document."""
         print(f"$ hitless aws {' '.join(words)}", flush=True)
         command = [str(HITLESS), "aws", *words, "--stage", STAGE, "--json"]
-        done = subprocess.run(command, cwd=self.work, env=self.aws.environ, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.work, env=self.aws.environ, stdout=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode != 0:
             raise SystemExit(f"hitless aws {words[0]} ended with {done.returncode}: {done.stdout}")
         document: dict[str, Any] = json.loads(done.stdout)
@@ -102,7 +104,9 @@ class Demo:
     def ship(self, *words: str) -> None:
         result = self.hitless(*words)
         weights = " → ".join(f"{step['weight_percent']} %" for step in result["steps"])
-        print(f"  release {result['release']} {result['outcome']} in {result['duration_s']:.1f} s: {weights}", flush=True)
+        print(
+            f"  release {result['release']} {result['outcome']} in {result['duration_s']:.1f} s: {weights}", flush=True
+        )
         self.releases += result["outcome"] == "live"
 
     @contextmanager
@@ -112,7 +116,9 @@ class Demo:
         print(f"worldclock answers at {url}; now load, to the end", flush=True)
         where = ["--target", url, "--stage", STAGE, "--report", str(report)]
         command = [str(HITLESS), "drill", *where, "--rate", str(rate), "--duration", str(LONGEST_S), "--json"]
-        drill = subprocess.Popen(command, cwd=self.work, env=self.aws.environ, stdout=subprocess.PIPE, text=True)
+        drill = subprocess.Popen(
+            command, cwd=self.work, env=self.aws.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         document: dict[str, Any] = {}
         try:
             yield document
@@ -125,7 +131,7 @@ class Demo:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Releases on an emulated AWS under load; counts every request.")
-    parser.add_argument("--rate", type=int, default=25, help="requests per second")
+    parser.add_argument("--rate", type=int, default=10, help="requests per second")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-report.html")
     options = parser.parse_args()
     report = options.report.resolve()
@@ -144,7 +150,7 @@ def main() -> int:
                 demo.ship("deploy", "--strategy", CANARY)
                 demo.ship("rollback")
             gone = demo.hitless("destroy", "--confirm", STAGE, "--with-data")
-            print(f"  deleted: {', '.join(gone['goes'])}", flush=True)
+            print(f"  deleted: {', '.join(gone['deleted'])}", flush=True)
             left = [one["StackName"] for one in aws.client("cloudformation", REGION).describe_stacks()["Stacks"]]
     print(f"\n  {time.monotonic() - started:.0f} s in all; stacks left: {', '.join(left) or 'none'}\n")
     print(f"{drill['requests']} requests, {drill['failed']} failed, {demo.releases} releases; report {report}")

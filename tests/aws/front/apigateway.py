@@ -19,13 +19,13 @@ import json
 import random
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tests.aws.front.backend import Backend
@@ -105,10 +105,12 @@ class ApiRequests:
         self._chance = chance or random.Random(7)
         self._cache: dict[tuple[str, ...], _Cached] = {}
         self._unpublished: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._environments: defaultdict[tuple[str, str], asyncio.Semaphore] = defaultdict(_environments)
         self.executed: Counter[tuple[str, str, str]] = Counter()
 
     def forget(self) -> None:
         self._cache.clear()
+        self._environments.clear()
         self._unpublished.clear()
         self.executed.clear()
 
@@ -129,8 +131,12 @@ class ApiRequests:
         version = await self._version(stage.region, method)
         if version is None:
             return _message(500, "Internal server error")
-        event = await _event(request, parameters["api"], parameters["stage"], path, method, path_parameters)
-        return await self._invoke(stage.region, method, version, event)
+        try:
+            event = await _event(request, parameters["api"], parameters["stage"], path, method, path_parameters)
+        except ClientDisconnect:
+            return _message(400, "Bad Request")
+        async with self._environments[method.function, version]:
+            return await self._invoke(stage.region, method, version, event)
 
     async def _invoke(self, region: str, method: Method, version: str, event: Mapping[str, Any]) -> Response:
         path = f"/2015-03-31/functions/{quote(method.function)}/invocations?Qualifier={quote(version)}"
@@ -227,6 +233,11 @@ class ApiRequests:
                     batch = data[start : start + 500]
                     put = functools.partial(client.put_metric_data, Namespace="AWS/Lambda", MetricData=batch)
                     await self._backend.aws(put)
+
+
+def _environments() -> asyncio.Semaphore:
+    """How many execution environments a version has at most: each is a process that the emulator starts. More wait."""
+    return asyncio.Semaphore(3)
 
 
 def _data(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, Any]]:
