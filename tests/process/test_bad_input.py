@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -109,6 +110,16 @@ def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
         assert "another engine runs" in pipe.read()
     assert second.returncode == 1
     assert running.get("/fast")[0] == 200
+
+
+def test_of_two_ups_at_once_both_find_the_engine_up_with_one_release(site: Site) -> None:
+    command = [sys.executable, "-m", "hitless", "up", "--detach", "--json", "--service-dir", str(site.folder)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    engines = {json.loads(output)["engine"]["pid"] for output, _ in outputs}
+    assert len(engines) == 1
+    assert [row["release"] for row in site.hitless("releases").document] == [1]
 
 
 def test_of_two_deploys_at_once_the_newest_wins(running: Site) -> None:

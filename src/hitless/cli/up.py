@@ -18,7 +18,7 @@ from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, conclude, folders_of, follow, load
-from hitless.engine.folders import Folders
+from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Service
@@ -56,6 +56,11 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()
+    with exclusive(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
+        return _bring_up(ctx, service, settings, folders)
+
+
+def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folders) -> EngineClient:
     client = EngineClient(folders.api_socket)
     alive = folders.engine_is_alive()
     first = None if _has_live(folders, ctx.stage) else build_document(ctx, service, message="first release")
