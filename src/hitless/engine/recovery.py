@@ -7,6 +7,8 @@ guessed: it is read from the gateway, then from the state file.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from hitless.clock import timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
@@ -29,14 +31,16 @@ async def recover(engine: Engine) -> None:
 async def _conclude(engine: Engine, row: RolloutRow) -> None:
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
-    if entry.live == row.release and row.previous_release != row.release:
+    live = engine.live_release(row.stage)
+    # After a reboot the gateway knows nothing: then the state file, which follows the gateway, is the witness.
+    serving = entry.live if entry.live is not None else live.number if live else None
+    if serving == row.release and row.previous_release != row.release:
         engine.store.set_live(row.stage, row.release, timestamp(engine.clock.now()))
         previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
         engine.say(f"release {row.release} had become live when the engine stopped: its rollout is finished", row.stage)
         await _rollout(engine, row, release, previous).finish()
         return
     engine.say(f"the engine stopped before release {row.release} was live: it is withdrawn", row.stage)
-    live = engine.live_release(row.stage)
     if entry.candidate is not None:
         await engine.pools.route_all_to(row.stage, live.number if live else None)
     reason = f"the engine stopped while the rollout was {row.state}"
@@ -68,6 +72,7 @@ async def _serve_live(engine: Engine, stage: str) -> None:
 
 
 def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None) -> Rollout:
+    lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
     return Rollout(
         number=row.rollout,
         verb=row.verb,
@@ -80,4 +85,5 @@ def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Releas
         say=engine.say,
         state=State.SHIFTING,
         weight_percent=100,
+        started_at_s=engine.clock.monotonic() - lasted_s,
     )

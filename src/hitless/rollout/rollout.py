@@ -71,15 +71,15 @@ class Rollout:
     steps: list[Step] = field(default_factory=list)
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
     result: dict[str, Any] | None = None
+    started_at_s: float = 0.0
     _stop: asyncio.Future[Stopped] | None = None
-    _started_at_s: float = 0.0
     _before: Counted = NOTHING
 
     async def run(self) -> dict[str, Any]:
         """Ready → smoke requests → shift by the strategy → swap → drain the old → stop it. Returns the deploy
         document.
         """
-        self._started_at_s = self.clock.monotonic()
+        self.started_at_s = self.clock.monotonic()
         candidate, stage = self.candidate, self.candidate.stage
         try:
             await self._take(State.PREPARING)
@@ -128,7 +128,7 @@ class Rollout:
 
     async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
         """End a rollout that never took its first step."""
-        self._started_at_s = self.clock.monotonic()
+        self.started_at_s = self.clock.monotonic()
         await self._end(outcome, reason, NOTHING, None)
 
     async def break_off(self, error: Exception) -> None:
@@ -222,7 +222,7 @@ class Rollout:
             "outcome": str(outcome),
             "strategy": str(self.strategy),
             "reason": reason,
-            "duration_s": round(self.clock.monotonic() - self._started_at_s, 3),
+            "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
             "steps": [step.to_json() for step in self.steps],
             "candidate": {"requests": candidate.requests, "failed": candidate.failed, "shielded": 0},
             "live": {"requests": live.requests, "failed": live.failed} if live else None,
