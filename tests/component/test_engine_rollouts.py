@@ -434,3 +434,52 @@ def test_releases_of_an_unfinished_rollout_are_not_forgotten(tmp_path: Path) -> 
     bench = run(tmp_path, story).again()
     asyncio.run(recover(bench.engine))
     assert bench.store.unfinished_rollouts() == ()
+
+
+def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.workers.hold = asyncio.Event()
+        running = await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        await until(lambda: "start api r2" in bench.diary)
+        waiting = await bench.engine.deploy("dev", release_document(digest="sha256:3"), strategy=None, force=False)
+        await bench.engine.settle()
+        assert isinstance(running, Rollout)
+        assert isinstance(waiting, Rollout)
+        assert running.result
+        assert running.result["outcome"] == "superseded"
+        assert waiting.result
+        assert waiting.result["outcome"] == "aborted"
+        assert "start api r3" not in bench.diary
+        with pytest.raises(ConflictError, match="being stopped"):
+            await bench.deploy(digest="sha256:4")
+        with pytest.raises(ConflictError, match="being stopped"):
+            await bench.engine.rollback("dev", 2)
+        assert len(bench.store.releases("dev")) == 3
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("instant", ["p00 has 0 servers", "routes of dev.2"])
+def test_after_a_reboot_in_mid_drain_the_rollout_is_known_to_have_gone_live(tmp_path: Path, instant: str) -> None:
+    shipped_until(tmp_path, instant).store.close()
+    bench = Bench(tmp_path)  # nothing runs, the gateway knows nothing
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        assert (await bench.engine.rollback("dev", None)).candidate.number == 1  # type: ignore[union-attr]
+        await bench.engine.idle()
+
+    asyncio.run(restart())
+    assert [rollout.outcome for rollout in bench.store.rollouts("dev")] == ["live"] * 3
+    assert bench.gateway.state.stage("dev").live == 1
+
+
+def test_a_rollout_that_recovery_ends_lasted_from_its_start_to_its_end(tmp_path: Path) -> None:
+    bench = shipped_until(tmp_path, "p00 has 0 servers").again()
+    bench.clock.elapsed_s = 90.0
+    bench.clock.monotonic = lambda: 5000.0  # type: ignore[method-assign]
+    asyncio.run(recover(bench.engine))
+    receipt = bench.store.rollouts("dev")[0].receipt
+    assert receipt
+    assert receipt["duration_s"] == 90.0

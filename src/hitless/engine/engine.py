@@ -54,6 +54,7 @@ class Engine:
         self._retention = retention
         self._turns = {stage: Turn() for stage in stages}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
         self.event_happened = asyncio.Condition()
 
     # -- verbs --------------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Engine:
         """Register a release and start its rollout; the document of an `unchanged` deploy where it would serve the
         same.
         """
-        turn = self._turn(stage)
+        turn = self._open_turn(stage)
         if document.service != self.service:
             raise ConflictError(
                 f"this engine runs the service {self.service}, not {document.service}",
@@ -88,7 +89,7 @@ class Engine:
 
     async def rollback(self, stage: str, number: int | None) -> Rollout | dict[str, Any]:
         """Ship an earlier release again, all at once: the one named, else the one live before this one."""
-        turn = self._turn(stage)
+        turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._live_before(stage)
         if live and live[0] == target and turn.current is None:
@@ -123,7 +124,8 @@ class Engine:
                 return
 
     async def settle(self) -> None:
-        """Stop the rollouts that can still be stopped and wait until all have ended."""
+        """Stop the rollouts that can still be stopped and wait until all have ended; none begins from here on."""
+        self._stopping = True
         for stage, turn in self._turns.items():
             if turn.current is not None:
                 try:
@@ -176,6 +178,11 @@ class Engine:
             )
         return self._turns[stage]
 
+    def _open_turn(self, stage: str) -> Turn:
+        if self._stopping:
+            raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
+        return self._turn(stage)
+
     def _live_before(self, stage: str) -> int:
         live = self.store.live(stage)
         for rollout in self.store.rollouts(stage):
@@ -226,6 +233,9 @@ class Engine:
         async with turn.lock:
             if ticket != turn.asked:
                 await rollout.end_unstarted(Outcome.SUPERSEDED, "a newer release came before it could start")
+                return
+            if self._stopping:
+                await rollout.end_unstarted(Outcome.ABORTED, "the engine was stopped before it could start")
                 return
             rollout.previous = self.live_release(rollout.candidate.stage)
             self.store.set_previous(rollout.number, rollout.previous.number if rollout.previous else None)
