@@ -31,6 +31,7 @@ def main() -> int:
         "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
     }
     sections: list[Section] = []
+    failed = False
     try:
         for part in PARTS:
             if part in options.parts:
@@ -39,13 +40,13 @@ def main() -> int:
                 print("".join(f"\n{section.text()}\n" for section in measured), flush=True)
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        failed = True
     file = _write(machine, sections)
     behind = missed(sections)
     for figure in behind:
         print(f"missed: {figure.line()}")
     print(f"{len(behind)} goals missed; figures in {file}")
-    return 0
+    return int(failed)
 
 
 def _options() -> argparse.Namespace:
