@@ -273,6 +273,28 @@ def main(event, context):
     in_a_nest(scenario)
 
 
+def test_a_stop_by_force_does_not_wait_for_the_request_in_hand() -> None:
+    source = """
+import time
+def main(event, context):
+    time.sleep(20)
+    return {"statusCode": 200}
+"""
+
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(source, workers=1, timeout_s=30)
+        with socket.socket(socket.AF_UNIX) as running:
+            running.settimeout(30)
+            running.connect(str(pool.workers[0].socket))
+            running.sendall(b"GET /running HTTP/1.1\r\nhost: h\r\n\r\n")
+            eventually(lambda: pool.stats().workers[0].busy)
+            await nest.fleet.stop(force=True)
+            assert await asyncio.to_thread(read_all, running) == b""
+        await nest.fleet.start()
+
+    in_a_nest(scenario)
+
+
 def read_all(sock: socket.socket) -> bytes:
     data = b""
     while chunk := sock.recv(65536):

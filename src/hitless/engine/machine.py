@@ -1,6 +1,6 @@
 """The running whole on one machine: starts or adopts the parts in order, keeps the healers going, stops everything.
 
-Order of a start: workers' root zygote → gateway with its listeners → what still runs is adopted → recovery →
+Order of a start: workers' root zygote → pools that still run are adopted → gateway with its listeners → recovery →
 healers. A stop goes the other way round: no new connections, requests in hand end, workers end, the daemon last.
 """
 
@@ -37,7 +37,7 @@ class Fleet(Protocol):
     async def adopt(self) -> dict[str, Pool]: ...
     async def replace_zygote(self, key: str) -> Pool: ...
     async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None: ...
-    async def stop(self) -> None: ...
+    async def stop(self, *, force: bool = False) -> None: ...
 
 
 class Gateway(Protocol):
@@ -83,15 +83,15 @@ class Machine:
     async def start(self) -> None:
         """Start or adopt every part. Raises MachineError or EngineError; what was started here is stopped again."""
         await self._fleet.start()
+        self._engine.pools.living.update(await self._fleet.adopt())
         try:
             adopted = await self._gateway.adopt()
             if not adopted:
                 await self._gateway.start(self._listen())
         except BaseException:
-            if not self._engine.pools.living:
+            if not self._engine.pools.living:  # else a gateway that cannot be taken over may still hand them requests
                 await self._fleet.stop()
             raise
-        self._engine.pools.living.update(await self._fleet.adopt())
         found = len(self._engine.pools.living)
         self._engine.say("the engine has started" + (f" and adopted {found} pools that were running" if found else ""))
         await recover(self._engine)
@@ -136,7 +136,7 @@ class Machine:
         steps: list[Callable[[], Awaitable[None]]] = [
             self._engine.settle,
             lambda: self._gateway.stop(grace_s=0.0 if force else SHUTDOWN_DRAIN_S),
-            self._fleet.stop,
+            lambda: self._fleet.stop(force=force),
         ]
         for step in steps:
             await step()

@@ -117,12 +117,14 @@ class Fleet:
         await asyncio.gather(*(self._adopt_pool(folder) for folder in folders))
         return dict(self.pools)
 
-    async def stop(self) -> None:
-        """End all pools at once, without grace beyond the requests in hand, and the root zygote."""
+    async def stop(self, *, force: bool = False) -> None:
+        """End all pools at once, without grace beyond the requests in hand (none with `force`), and the root zygote."""
         if self._healing is not None:
             self._healing.cancel()
         keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
-        await asyncio.gather(*(self.stop_pool(s.key, grace_s=s.timeout_s + 1.0) for s in keys.values() if s))
+        await asyncio.gather(
+            *(self.stop_pool(s.key, grace_s=0.0 if force else s.timeout_s + 1.0) for s in keys.values() if s)
+        )
         for folder in (folder for folder, spec in keys.items() if spec is None):
             await self._remove(folder)
         await self._root.stop()
