@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -159,3 +160,22 @@ def test_everything_killed_at_once_is_brought_back_by_up(running: Site) -> None:
     eventually(lambda: all(map(gone, victims)))
     running.up()
     assert running.get("/fast")[2]["release"] == "1"
+
+
+def test_a_first_release_that_fails_ends_nothing_of_what_was_adopted(running: Site) -> None:
+    kill(running.status()["engine"]["pid"])
+    running.edit("import json", "import json\nimport not_there")
+    ran = running.hitless("up", "--detach", "--stage", "prod", exit_code=3)
+    assert "not_there" in ran.stderr
+    assert running.get("/fast")[0] == 200
+    assert running.stage()["live"]["release"] == 1
+
+
+def test_up_fails_where_the_live_release_cannot_be_brought_back_and_deploy_mends_it(running: Site) -> None:
+    running.hitless("down")
+    shutil.rmtree(running.folder / ".hitless" / "artifacts")
+    ran = running.hitless("up", "--detach", exit_code=1)
+    assert "release 1 of dev does not serve: api, misbehave could not be started" in ran.document["error"]["message"]
+    assert running.hitless("deploy").document["outcome"] == "live"
+    running.up()
+    assert running.get("/fast")[2]["release"] == "2"

@@ -62,17 +62,17 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
 
 def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folders) -> EngineClient:
     client = EngineClient(folders.api_socket)
-    alive = folders.engine_is_alive()
+    alive, served = folders.engine_is_alive(), folders.remains()
     first = None if _has_live(folders, ctx.stage) else build_document(ctx, service, message="first release")
     if not alive:
-        if not folders.remains():
+        if not served:
             settings.write(folders)
         start_daemon(folders)
     if first is not None:
         try:
             _ship_first(ctx, client, first)
         except (Ended, HitlessError):
-            if not alive:
+            if not served:
                 client.call("POST", "/shutdown", {"force": True})
                 _await_end(folders)
             raise
@@ -138,13 +138,18 @@ def _has_live(folders: Folders, stage: str) -> bool:
 
 
 def _await_answer(client: EngineClient, stage: str) -> None:
-    """Return only when the stage's URL takes connections and its live release is named."""
+    """Return only when the stage's URL takes connections and its live release runs."""
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while True:
         found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
         if found is None:
             raise EngineError(
                 f"the running engine has no listener for stage {stage}", hint="`hitless down`, then `hitless up` again"
+            )
+        if idle := [function["name"] for function in found["functions"] if not function["workers"]]:
+            raise EngineError(
+                f"release {found['live']['release']} of {stage} does not serve: {', '.join(idle)} could not be started",
+                hint="`hitless events` says why; `hitless deploy` ships the service anew",
             )
         host, _, port = found["url"].removeprefix("http://").rpartition(":")
         try:
