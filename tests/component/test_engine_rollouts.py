@@ -483,3 +483,23 @@ def test_a_rollout_that_recovery_ends_lasted_from_its_start_to_its_end(tmp_path:
     receipt = bench.store.rollouts("dev")[0].receipt
     assert receipt
     assert receipt["duration_s"] == 90.0
+
+
+async def _two_functions(bench: Bench) -> None:
+    await bench.deploy("a", "b")
+
+
+def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothing_has_changed(tmp_path: Path) -> None:
+    run(tmp_path, _two_functions).store.close()
+    bench = Bench(tmp_path)
+    bench.workers.fails["b"] = "its artifact is gone"
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        assert bench.gateway.state.stage("dev").live is None
+        bench.workers.fails.clear()
+        assert (await bench.deploy("a", "b"))["release"] == 2
+        assert bench.gateway.state.stage("dev").live == 2
+        assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
+
+    asyncio.run(restart())

@@ -75,7 +75,7 @@ class Engine:
         fingerprint = document.fingerprint()
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
-            if row and row.fingerprint == fingerprint:
+            if row and row.fingerprint == fingerprint and self._runs(stage, live[0], document):
                 return _unchanged(stage, live[0], strategy or document.settings.strategy)
         number = self.store.add_release(
             stage,
@@ -182,6 +182,11 @@ class Engine:
         if self._stopping:
             raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
         return self._turn(stage)
+
+    def _runs(self, stage: str, number: int, document: ReleaseDocument) -> bool:
+        """False for a live release that could not be brought back when the engine started."""
+        running = {row.function for row in self.store.pools(stage, number) if row.key in self.pools.living}
+        return running == {function.name for function in document.functions}
 
     def _live_before(self, stage: str) -> int:
         live = self.store.live(stage)
