@@ -1,4 +1,6 @@
-"""From a `git push` to an answer with the pushed commit, through the pipeline that bootstrap generated."""
+"""From a `git push` to an answer with the pushed commit, through the pipeline that bootstrap generated; and whether the
+roles that worked there are allowed what they did, and no more.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +8,50 @@ import json
 import shutil
 import subprocess
 import urllib.request
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.aws.emulated import EmulatedAws
+from tests.aws.front.calls import ACCOUNT
+from tests.aws.iam.simulate import Question, Role, read_role, refused, verdicts
 from tests.aws.pipeline.deployed import definition_of, role_session
-from tests.aws.pipeline.driver import Driver
+from tests.aws.pipeline.driver import Driver, Run
 
-pytestmark = [pytest.mark.aws, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.aws, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-central-1"
 PIPELINE = "worldclock-pipeline-dev"
+NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
+MAY_BE_REFUSED = {"logs:DeleteLogGroup": "osls tidies a log group that the stage never has; refused, it goes on"}
+NOT_RECORDED = {
+    "cloudformation:ContinueUpdateRollback": "a stack whose roll-back failed, which the emulator never has",
+    "cloudformation:DeleteStack": "a first release that never came up",
+    "cloudformation:RollbackStack": "a stack whose update failed and was left there",
+    "codedeploy:StopDeployment": "a release of which one function fails, or hitless aws abort",
+}
+"""What the deploy role may do without a call in this run, and when it is called. Stale reasons fail the test."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push led to."""
+
+    aws: EmulatedAws
+    work: Path
+    driver: Driver
+    run: Run
+
+    def role(self, project: str) -> Role:
+        iam = self.aws.client("iam", REGION)
+        return read_role(iam, self.driver.definition.projects[f"worldclock-dev-{project}"].role_arn)
+
+    @property
+    def deploy_role(self) -> Role:
+        variables = self.driver.definition.projects["worldclock-dev-deploy"].environment
+        return read_role(self.aws.client("iam", REGION), variables["HITLESS_DEPLOY_ROLE_ARN"])
 
 
 def git(folder: Path, *words: str) -> str:
@@ -27,47 +60,125 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def clone(place: Path) -> Path:
     """A clone of a bare repository with the example service in it, on branch dev, not yet pushed."""
-    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "origin.git")], check=True)
-    folder = tmp_path / "worldclock"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(place / "origin.git")], check=True)
+    folder = place / "worldclock"
     ignored = shutil.ignore_patterns(".hitless", "__pycache__", ".pytest_cache")
     shutil.copytree(ROOT / "examples" / "worldclock", folder, ignore=ignored)
     (folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
     git(folder, "init", "--quiet", "--initial-branch", "dev")
-    git(folder, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    git(folder, "remote", "add", "origin", str(place / "origin.git"))
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "The service")
     return folder
 
 
-def test_a_push_runs_the_generated_pipeline_and_the_pushed_commit_answers(
-    aws: EmulatedAws, repository: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def pushed(running_aws: EmulatedAws, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    aws, place = running_aws, tmp_path_factory.mktemp("pipeline")
+    aws.front.reset()
+    aws.emulator.reset()
+    work = clone(place)
     told = ("--stage", "dev", "--repository", "somebody/worldclock", "--package", str(ROOT))
-    aws.hitless("aws", "bootstrap", *told, "--yes", folder=repository)
-    dry = aws.hitless("aws", "bootstrap", *told, "--dry-run", folder=repository)
+    aws.hitless("aws", "bootstrap", *told, "--yes", folder=work)
+    dry = aws.hitless("aws", "bootstrap", *told, "--dry-run", folder=work)
     (template,) = (Path(one["template"]) for one in dry["stacks"] if one["name"] == PIPELINE)
     definition = definition_of(template, PIPELINE, REGION, aws.client)
-    driver = Driver(
-        definition,
-        tmp_path / "origin.git",
-        tmp_path / "builds",
-        aws.environ,
-        role_session(aws.session_client("sts", REGION)),
-    )
+    sessions = role_session(aws.session_client("sts", REGION))
+    driver = Driver(definition, place / "origin.git", place / "builds", aws.environ, sessions)
     assert driver.after_push() == []
-
-    git(repository, "push", "--quiet", "origin", "dev")
+    git(work, "push", "--quiet", "origin", "dev")
     (run,) = driver.after_push()
-
     assert run.succeeded, run.log()
+    return Pushed(aws, work, driver, run)
+
+
+def test_a_push_runs_the_generated_pipeline_and_the_pushed_commit_answers(pushed: Pushed) -> None:
+    run, aws = pushed.run, pushed.aws
     assert [step.stage for step in run.steps] == ["source", "test", "deploy"]
-    assert run.commit == git(repository, "rev-parse", "HEAD")
+    assert run.commit == git(pushed.work, "rev-parse", "HEAD")
     url = aws.service_url("worldclock-dev", "dev", REGION)
     with urllib.request.urlopen(f"{url}/version", timeout=20) as answer:
         assert answer.status == 200
         assert json.loads(answer.read())["commit"] == run.commit
-    deploy_role = definition.projects["worldclock-dev-deploy"].environment["HITLESS_DEPLOY_ROLE_ARN"]
-    assert {call.principal for call in aws.front.calls if call.operation == "CreateStack"} == {deploy_role}
+    assert pushed.driver.after_push() == [], "a branch that did not move starts nothing"
+
+
+def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_makes_it(pushed: Pushed) -> None:
+    build = pushed.driver.definition.projects["worldclock-dev-deploy"]
+    environ = pushed.aws.environ | dict(pushed.driver.credentials(build.role_arn)) | dict(build.environment)
+    as_build = replace(pushed.aws, environ=environ)
+    with (pushed.work / "worldclock" / "api.py").open("a") as file:
+        file.write("\n# another release\n")
+    second = as_build.hitless(
+        "aws", "deploy", "--stage", "dev", "--strategy", "Canary10Percent5Minutes", folder=pushed.work
+    )
+    assert (second["outcome"], second["release"]) == ("live", 2)
+    assert as_build.hitless("aws", "rollback", "--stage", "dev", folder=pushed.work)["outcome"] == "live"
+
+    calls = list(pushed.aws.front.calls)
+    for role in (pushed.role("deploy"), pushed.deploy_role):
+        made = [call for call in calls if call.principal == role.arn and call.action not in NEEDS_NO_PERMISSION]
+        assert made, f"{role.arn} made no call"
+        asked = [Question(call.action, resource, call.context) for call in made for resource in call.resources]
+        assert refused(role, [one for one in asked if one.action not in MAY_BE_REFUSED]) == []
+    releasing = {call.action for call in calls if call.principal == pushed.deploy_role.arn}
+    assert {"cloudformation:UpdateStack", "codedeploy:CreateDeployment", "iam:PassRole"} <= releasing
+    assert pushed.deploy_role.allowed_actions() - releasing == set(NOT_RECORDED)
+    assert releasing - NEEDS_NO_PERMISSION - pushed.deploy_role.allowed_actions() == set(MAY_BE_REFUSED)
+
+
+def arn(service: str, rest: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}"
+
+
+ANY_STACK = "00000000-0000-0000-0000-000000000000"
+NEVER = (
+    Question("cloudformation:DeleteStack", arn("cloudformation", f"stack/worldclock-core-dev/{ANY_STACK}")),
+    Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-core-dev/{ANY_STACK}")),
+    Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-prod/{ANY_STACK}")),
+    Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/another-dev/{ANY_STACK}")),
+    Question("codedeploy:CreateDeployment", arn("codedeploy", "deploymentgroup:another-dev/api")),
+    Question("ec2:DeleteVpc", arn("ec2", "vpc/vpc-1")),
+    Question("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/anything"),
+    Question("iam:CreateUser", f"arn:aws:iam::{ACCOUNT}:user/somebody"),
+    Question("iam:PutRolePolicy", f"arn:aws:iam::{ACCOUNT}:role/worldclock-core-dev-DeployRole"),
+    Question(
+        "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/Admin", {"iam:PassedToService": "cloudformation.amazonaws.com"}
+    ),
+    Question("kms:ScheduleKeyDeletion", arn("kms", "key/1")),
+    Question("lambda:DeleteFunction", arn("lambda", "function:worldclock-dev-api")),
+    Question("lambda:InvokeFunction", arn("lambda", "function:another-dev-api")),
+    Question("lambda:UpdateAlias", arn("lambda", "function:worldclock-prod-api")),
+    Question("route53:ChangeResourceRecordSets", "arn:aws:route53:::hostedzone/Z1"),
+    Question("s3:DeleteBucket", "arn:aws:s3:::another-bucket"),
+    Question("s3:GetObject", "arn:aws:s3:::another-bucket/key"),
+    Question("secretsmanager:GetSecretValue", arn("secretsmanager", "secret:anything-AbCdEf")),
+    Question("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/Admin"),
+)
+
+
+@pytest.mark.parametrize("who", ["test", "deploy", "deploy role"])
+def test_what_a_role_must_never_do_is_denied_to_it(pushed: Pushed, who: str) -> None:
+    role = pushed.deploy_role if who == "deploy role" else pushed.role(who)
+    found = verdicts(role, NEVER)
+    assert {one.action: verdict for one, verdict in found.items() if not verdict.endswith("Denied")} == {}
+
+
+def test_the_role_of_the_tests_reaches_nothing_but_its_logs_and_sources(pushed: Pushed) -> None:
+    role = pushed.role("test")
+    release = pushed.deploy_role.arn
+    bucket = "arn:aws:s3:::worldclock-core-dev-artifacts/zip"
+    asked = [Question("sts:AssumeRole", release), Question("s3:PutObject", bucket), Question("s3:GetObject", bucket)]
+    assert set(verdicts(role, asked).values()) == {"ImplicitlyDenied"}
+    assert not [call for call in pushed.aws.front.calls if call.principal == role.arn]
+
+
+def test_an_action_that_is_taken_from_a_role_is_seen_to_be_missing(pushed: Pushed) -> None:
+    whole = pushed.deploy_role
+    text = json.dumps(whole.policies).replace("lambda:UpdateAlias", "lambda:ListAliases")
+    poorer = Role(whole.arn, tuple(json.loads(text)))
+    question = Question("lambda:UpdateAlias", arn("lambda", "function:worldclock-dev-meta"))
+    assert refused(whole, [question]) == []
+    assert refused(poorer, [question]) == [f"lambda:UpdateAlias on {question.resource}: ImplicitlyDenied"]

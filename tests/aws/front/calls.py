@@ -6,7 +6,6 @@ those services are told apart that hitless calls.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -152,12 +151,32 @@ def call_of(request: Request, operation: Operation, *, principal: str, status: i
     return Call(action, resources, principal, region, status, operation.parameters)
 
 
-def passed_roles(operation: Operation, region: str, principal: str) -> tuple[Call, ...]:
-    """The iam:PassRole checks that a call brings along."""
-    if operation.service != "cloudformation" or "RoleARN" not in operation.parameters:
-        return ()
-    context = {"iam:PassedToService": "cloudformation.amazonaws.com"}
-    return (Call("iam:PassRole", (operation.parameters["RoleARN"],), principal, region, 200, {}, context),)
+def implied_calls(operation: Operation, region: str, principal: str) -> tuple[Call, ...]:
+    """What IAM checks beside the call itself: the role that is passed on; the tags of a stack; CodeDeploy's revision
+    and configuration (CodeDeploy permissions reference, CreateDeployment).
+    """
+    given = operation.parameters
+
+    def call(action: str, resource: str, **context: str) -> Call:
+        return Call(action, (resource,), principal, region, 200, {}, context)
+
+    found: list[Call] = []
+    if operation.service == "cloudformation" and "RoleARN" in given:
+        found.append(call("iam:PassRole", given["RoleARN"], **{"iam:PassedToService": "cloudformation.amazonaws.com"}))
+    if operation.service == "cloudformation" and "Tags.member.1.Key" in given:
+        found.append(call("cloudformation:TagResource", _resources(operation, region)[0]))
+    if operation.service == "codedeploy" and operation.name == "CreateDeployment":
+        arn = f"arn:aws:codedeploy:{region}:{ACCOUNT}:"
+        application = f"{arn}application:{given['applicationName']}"
+        found += [
+            call("codedeploy:RegisterApplicationRevision", application),
+            call("codedeploy:GetApplicationRevision", application),
+        ]
+        if "deploymentConfigName" in given:
+            found.append(
+                call("codedeploy:GetDeploymentConfig", f"{arn}deploymentconfig:{given['deploymentConfigName']}")
+            )
+    return tuple(found)
 
 
 def _json(body: bytes) -> Mapping[str, Any]:
@@ -228,8 +247,3 @@ def _iam_resources(given: Mapping[str, str]) -> tuple[str, ...]:
 def decoded_body(request: Request) -> dict[str, Any]:
     """The JSON of a request of the JSON protocols."""
     return dict(_json(request.body))
-
-
-def basic(text: str) -> str:
-    """Base64 of a token, as the emulated services give out."""
-    return base64.b64encode(text.encode()).decode()

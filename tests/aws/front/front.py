@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import urllib.parse
 import xml.etree.ElementTree as ET
@@ -26,7 +27,7 @@ from starlette.routing import Route
 
 from tests.aws.front.apigateway import ApiRequests
 from tests.aws.front.backend import Backend
-from tests.aws.front.calls import Call, Operation, Request, call_of, operation_of, passed_roles
+from tests.aws.front.calls import ACCOUNT, Call, Operation, Request, call_of, implied_calls, operation_of
 from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
 from tests.aws.front.intrinsics import Resolver
@@ -130,8 +131,14 @@ class Front:
         principal = self._roles.get(key, key)
         if operation.name == "AssumeRole" and answer.status_code == 200:
             self._remember_session(bytes(answer.body), operation.parameters["RoleArn"])
-        self.calls.append(call_of(request, operation, principal=principal, status=answer.status_code))
-        self.calls.extend(passed_roles(operation, region, principal))
+        call = call_of(request, operation, principal=principal, status=answer.status_code)
+        deployment = self.codedeploy.deployments.get(operation.parameters.get("deploymentId", ""))
+        if call.service == "codedeploy" and deployment is not None:
+            group = f"{deployment.application}/{deployment.group['deploymentGroupName']}"
+            resource = f"arn:aws:codedeploy:{region}:{ACCOUNT}:deploymentgroup:{group}"
+            call = dataclasses.replace(call, resources=(resource,))
+        self.calls.append(call)
+        self.calls.extend(implied_calls(operation, region, principal))
 
     def _remember_session(self, body: bytes, role: str) -> None:
         for element in ET.fromstring(body).iter():

@@ -6,6 +6,7 @@ Python of its own (runtime-versions) and a place of its own for global npm packa
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -103,18 +104,25 @@ class Driver:
     def _build(self, action: Action, source: Path, place: Path, commit: str, variables: Mapping[str, str]) -> Build:
         project = self.definition.projects[action.configuration["ProjectName"]]
         spec = Buildspec.read((source / project.buildspec).read_text("utf-8"))
-        own = place / "source"
-        place.mkdir(parents=True)
-        subprocess.run(["cp", "-R", str(source), str(own)], check=True)
-        environ = {
-            **self._container(place, spec),
-            **self.credentials(project.role_arn),
-            "CODEBUILD_BUILD_ID": f"{project.name}:{commit[:8]}",
-            "CODEBUILD_RESOLVED_SOURCE_VERSION": commit,
-            **project.environment,
-            **action_variables(action, variables),
-        }
-        return run(spec, own, place, environ, limit_s=min(project.limit_s, 600.0))
+        build: Build | None = None
+        for attempt in ("first", "second"):
+            folder = place / attempt
+            own = folder / "source"
+            folder.mkdir(parents=True)
+            subprocess.run(["cp", "-R", str(source), str(own)], check=True)
+            environ = {
+                **self._container(folder, spec),
+                **self.credentials(project.role_arn),
+                "CODEBUILD_BUILD_ID": f"{project.name}:{commit[:8]}",
+                "CODEBUILD_RESOLVED_SOURCE_VERSION": commit,
+                **project.environment,
+                **action_variables(action, variables),
+            }
+            build = run(spec, own, folder, environ, limit_s=min(project.limit_s, 600.0))
+            if build.phases.get("install", 0) == 0:
+                break  # a package registry that fails for a moment is nothing of ours
+        assert build is not None
+        return build
 
     def _container(self, place: Path, spec: Buildspec) -> dict[str, str]:
         """A Python of the wanted version and a home of its own."""
@@ -123,11 +131,15 @@ class Driver:
         uv = Path(sys.executable).with_name("uv")
         wanted = runtimes.get("python", f"{sys.version_info.major}.{sys.version_info.minor}")
         subprocess.run([str(uv), "venv", "--quiet", "--seed", "--python", wanted, str(python)], check=True)
-        path = [str(python / "bin"), str(place / "npm" / "bin"), self.environ.get("PATH", "/usr/bin:/bin")]
+        (tools := place / "tools").mkdir()
+        (tools / "npm").symlink_to(Path(__file__).with_name("npm"))
+        path = [str(tools), str(python / "bin"), str(place / "npm" / "bin"), self.environ.get("PATH", "/usr/bin:/bin")]
         return {
             **self.environ,
             "HOME": str(place),
             "PATH": ":".join(path),
+            "PIPELINE_NODE": str(Path(__file__).resolve().parents[3] / "node"),
+            "PIPELINE_NPM": shutil.which("npm", path=self.environ.get("PATH")) or "npm",
             "NPM_CONFIG_PREFIX": str(place / "npm"),
             "NPM_CONFIG_CACHE": str(Path.home() / ".npm"),
             "PIP_CACHE_DIR": str(Path.home() / ".cache" / "pip"),

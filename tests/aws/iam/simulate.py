@@ -1,0 +1,91 @@
+"""npm's @cloud-copilot/iam-simulate, asked in one batch; and a role's policies as they stand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NODE = Path(__file__).resolve().parents[3] / "node"
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role and what it is allowed."""
+
+    arn: str
+    policies: tuple[Mapping[str, Any], ...]
+    boundary: Mapping[str, Any] | None = None
+
+    def allowed_actions(self) -> set[str]:
+        """Every action that its Allow statements name."""
+        return {
+            action
+            for policy in self.policies
+            for statement in policy["Statement"]
+            if statement["Effect"] == "Allow"
+            for action in _several(statement["Action"])
+        }
+
+
+@dataclass(frozen=True)
+class Question:
+    """May the role do this to that?"""
+
+    action: str
+    resource: str
+    context: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def _several(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def read_role(iam: Any, arn: str) -> Role:
+    """The role's own policies, attached ones and boundary, from IAM."""
+    name = arn.rpartition("/")[2]
+    inline = [
+        iam.get_role_policy(RoleName=name, PolicyName=one)["PolicyDocument"]
+        for one in iam.list_role_policies(RoleName=name)["PolicyNames"]
+    ]
+    attached = [
+        _document(iam, one["PolicyArn"]) for one in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
+    ]
+    boundary = iam.get_role(RoleName=name)["Role"].get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
+    return Role(arn, (*inline, *attached), _document(iam, boundary) if boundary else None)
+
+
+def _document(iam: Any, arn: str) -> Mapping[str, Any]:
+    version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    document: Mapping[str, Any] = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+    return document
+
+
+def verdicts(role: Role, questions: Sequence[Question]) -> dict[Question, str]:
+    """`Allowed`, `ImplicitlyDenied`, `ExplicitlyDenied`, or what the simulator found wrong in the question."""
+    asked = [
+        {
+            "policies": role.policies,
+            "boundary": role.boundary,
+            "principal": role.arn,
+            "action": question.action,
+            "resource": question.resource,
+            "context": dict(question.context),
+        }
+        for question in questions
+    ]
+    script = Path(__file__).with_name("simulate.mjs")
+    done = subprocess.run(
+        ["node", str(script), str(NODE)], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(questions, json.loads(done.stdout), strict=True))
+
+
+def refused(role: Role, questions: Iterable[Question]) -> list[str]:
+    """Those that the role may not do, each as a line."""
+    found = verdicts(role, list(dict.fromkeys(questions)))
+    return [f"{one.action} on {one.resource}: {verdict}" for one, verdict in found.items() if verdict != "Allowed"]
