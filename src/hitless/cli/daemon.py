@@ -57,6 +57,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     """Start or adopt all, answer the API, until shut down or told by a signal to leave."""
     folders.create()
     lock = EngineLock(folders.lock_file)
+    folders.record_run()
     settings = Settings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
     store = Store(folders.state_file)
@@ -72,6 +73,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     log.info("ready", urls=machine.urls())
     await server.run(listener)
     folders.api_socket.unlink(missing_ok=True)
+    folders.remove_run()
     store.close()
     lock.release()
 

@@ -2,7 +2,8 @@
 
 Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live under `$XDG_RUNTIME_DIR` or
 the temporary folder in a folder named by a hash of the data folder's real path. Both folders are 0700 and ours; a
-runtime folder that another user made first is refused.
+runtime folder that another user made first is refused. Which one it is stands in the data folder while it exists, so
+that a shell without the `$XDG_RUNTIME_DIR` of the one that started the engine (cron, ssh, a unit) finds it too.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
 from hitless.gateway.guardian import is_alive as haproxy_is_alive
+
+RUN_LINK = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class Folders:
     def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
         """The folders that belong to a data folder; nothing is created."""
         real = data.resolve()
+        link = real / RUN_LINK
+        if link.is_symlink() and _is_ours(recorded := Path(os.readlink(link))):
+            return cls(real, recorded)
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
         # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
         base = environ.get("XDG_RUNTIME_DIR") or ("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir())
@@ -70,8 +76,7 @@ class Folders:
         for folder in (self.data, self.run):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                found = folder.lstat()
-                if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid():
+                if not _is_ours(folder):
                     raise MachineError(
                         f"{folder} belongs to another user", hint="name another folder by --data-dir or XDG_RUNTIME_DIR"
                     )
@@ -84,6 +89,18 @@ class Folders:
                     f"{folder}: {error.strerror}", hint="make the folder writable, or name another one by --data-dir"
                 ) from error
 
+    def record_run(self) -> None:
+        """Leave word in the data folder of where the runtime folder is. For the one who holds the engine's lock."""
+        new = self.data / f".{RUN_LINK}-new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(self.run)
+        new.replace(self.data / RUN_LINK)
+
+    def remove_run(self) -> None:
+        """Remove the runtime folder once nothing is left in it."""
+        with suppress(OSError):
+            self.run.rmdir()
+
     def engine_is_alive(self) -> bool:
         """Whether a daemon holds the data folder's lock (the kernel frees it with the process, however it ends)."""
         return is_locked(self.lock_file)
@@ -95,6 +112,14 @@ class Folders:
             or any(is_locked(path) for path in self.run.rglob("*.lock"))
             or haproxy_is_alive(str(self.run / "gw"))
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def is_locked(path: Path) -> bool:

@@ -1,0 +1,61 @@
+"""Where an engine keeps its things: found again from any shell, and never in a folder that is another's."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hitless.engine.folders import Folders
+from hitless.errors import MachineError
+
+pytestmark = pytest.mark.component
+
+
+def folders_in(tmp_path: Path, runtime: str | None = "runtime") -> Folders:
+    """As a shell with that `$XDG_RUNTIME_DIR` sees them."""
+    return Folders.of(tmp_path / "data", {"XDG_RUNTIME_DIR": str(tmp_path / runtime)} if runtime else {})
+
+
+def test_an_engine_is_found_from_a_shell_with_another_runtime_folder(tmp_path: Path) -> None:
+    started = folders_in(tmp_path)
+    started.create()
+    started.record_run()
+    assert folders_in(tmp_path, "another").run == started.run
+    assert folders_in(tmp_path, None).run == started.run
+
+
+def test_a_runtime_folder_that_is_gone_or_another_thing_now_is_not_gone_back_to(tmp_path: Path) -> None:
+    started = folders_in(tmp_path)
+    started.create()
+    started.record_run()
+    started.remove_run()
+    elsewhere = folders_in(tmp_path, "another")
+    assert elsewhere.run != started.run
+    (tmp_path / "trap").mkdir()
+    started.run.symlink_to(tmp_path / "trap")
+    assert folders_in(tmp_path, "another").run == elsewhere.run
+
+
+def test_a_runtime_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    started = folders_in(tmp_path)
+    started.create()
+    (started.run / "gw").mkdir()
+    started.remove_run()
+    assert (started.run / "gw").is_dir()
+
+
+def test_a_runtime_folder_made_by_somebody_else_is_refused_and_ours_is_private(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path)
+    folders.run.parent.mkdir()
+    (tmp_path / "trap").mkdir(mode=0o755)
+    folders.run.symlink_to(tmp_path / "trap")
+    with pytest.raises(MachineError, match="belongs to another user"):
+        folders.create()
+    assert stat.S_IMODE((tmp_path / "trap").stat().st_mode) == 0o755
+    os.unlink(folders.run)
+    folders.run.mkdir(mode=0o755)
+    folders.create()
+    assert stat.S_IMODE(folders.run.stat().st_mode) == 0o700
