@@ -1,0 +1,38 @@
+"""The dry run of the acceptance on a real account: it states the cost, shows every step and calls nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.aws.emulated import EmulatedAws
+
+pytestmark = pytest.mark.aws
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "aws_acceptance.py"
+
+
+def test_the_dry_run_states_the_cost_and_every_step_and_calls_nobody(aws: EmulatedAws) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--dry-run"], env=aws.environ, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Cost: about $0.10 for 2 hours" in done.stdout
+    verbs = ["bootstrap", "deploy", "deploy", "deploy", "deploy", "rollback", "status", "destroy"]
+    commands = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("$ hitless aws")]
+    assert [words[3] for words in commands] == verbs
+    assert "→ exit 3" in done.stdout, "the broken release must be rolled back"
+    assert aws.front.actions() == []
+
+
+def test_nothing_begins_without_the_name_of_the_service(aws: EmulatedAws) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)], env=aws.environ, input="yes\n", capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout.splitlines()[-1][-9:]) == (1, "not begun")
+    assert aws.front.actions() == []
