@@ -20,10 +20,10 @@ INVOCATIONS = "2015-03-31/functions/${Alias}/invocations"
 HANDLER = "def handler(event, context):\n    return {'statusCode': 200, 'body': 'VERSION'}\n"
 
 
-def package(version: str) -> bytes:
+def package(version: str, *, source: str = HANDLER) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("app.py", HANDLER.replace("VERSION", version))
+        archive.writestr("app.py", source.replace("VERSION", version))
     return buffer.getvalue()
 
 
