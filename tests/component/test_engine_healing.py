@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from hitless.engine.healing import heal_workers
-from hitless.errors import CandidateFailedError
+from hitless.errors import CandidateFailedError, EngineError
+from hitless.gateway.state import GatewayState
 from hitless.workers.events import PoolEvent, PoolEventKind
 from tests.component.test_engine_rollouts import Bench, run, until
 from tests.fakes import FakePool, FakeWorker
@@ -24,16 +25,21 @@ class FakeFleet:
 
     bench: Bench
     failures: int = 0
+    replacing: asyncio.Event | None = None
     events: asyncio.Queue[PoolEvent] = field(default_factory=asyncio.Queue)
 
     async def replace_zygote(self, key: str) -> FakePool:
+        self.bench.diary.append(f"replace the zygote of {key}")
+        if self.replacing is not None:
+            await self.replacing.wait()
         if self.failures:
             self.failures -= 1
             raise CandidateFailedError("import fails today")
         old = self.bench.workers.running[key]
         generation = old.generation + 1
         workers = tuple(
-            FakeWorker(w.index, w.name, Path(f"/run/{key}/g{generation}-{w.name}.sock")) for w in old.workers
+            FakeWorker(w.index, f"w{w.index}g{generation}", Path(f"/run/{key}/g{generation}-w{w.index}.sock"))
+            for w in old.workers
         )
         new = replace(old, generation=generation, workers=workers)
         self.bench.workers.running[key] = new
@@ -58,7 +64,12 @@ def test_new_workers_join_before_the_old_ones_leave(tmp_path: Path) -> None:
         await bench.deploy()
         bench.diary.clear()
         await zygote_dies(bench, FakeFleet(bench))
-        assert bench.diary == ["p00 has 4 servers", "p00 has 2 servers", "stop generation 1 of dev-r1-api-1"]
+        assert bench.diary == [
+            "replace the zygote of dev-r1-api-1",
+            "p00 has 4 servers",
+            "p00 has 2 servers",
+            "stop generation 1 of dev-r1-api-1",
+        ]
         assert all("/g2-" in server.socket for server in bench.gateway.state.pool("p00").servers)
 
     run(tmp_path, story)
@@ -85,5 +96,51 @@ def test_events_of_a_pool_that_nobody_wants_any_more_change_nothing(tmp_path: Pa
         healer.cancel()
         await asyncio.gather(healer, return_exceptions=True)
         assert bench.gateway.state == before
+
+    run(tmp_path, story)
+
+
+def test_a_gateway_that_refuses_the_exchange_is_asked_again_with_the_same_new_workers(tmp_path: Path) -> None:
+    refusals = [EngineError("HAProxy is away"), OSError("disk full")]
+
+    def refuse(state: GatewayState) -> None:
+        if refusals and any("/g2-" in server.socket for server in state.pool("p00").servers):
+            raise refusals.pop(0)
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.diary.clear()
+        bench.gateway.on_apply = refuse
+        await zygote_dies(bench, FakeFleet(bench))
+        assert bench.diary.count("replace the zygote of dev-r1-api-1") == 1
+        assert len(bench.gateway.state.pool("p00").servers) == 2
+        assert all("/g2-" in server.socket for server in bench.gateway.state.pool("p00").servers)
+
+    run(tmp_path, story)
+
+
+def test_a_zygote_that_is_replaced_while_its_release_retires_leaves_nothing_at_the_gateway(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        fleet = FakeFleet(bench, replacing=asyncio.Event())
+        assert fleet.replacing is not None
+        key = next(iter(bench.workers.running))
+        stop_pool = bench.workers.stop_pool
+
+        async def stop_after_the_replacement(key: str, *, grace_s: float) -> None:
+            assert fleet.replacing is not None
+            fleet.replacing.set()  # as the fleet: a pool's stop waits until its zygote was replaced
+            await until(lambda: f"stop generation 1 of {key}" in bench.diary)
+            await stop_pool(key, grace_s=grace_s)
+
+        bench.workers.stop_pool = stop_after_the_replacement  # type: ignore[method-assign]
+        healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
+        fleet.events.put_nowait(PoolEvent(key, PoolEventKind.ZYGOTE_DIED, None, 1, "the zygote died"))
+        await until(lambda: f"replace the zygote of {key}" in bench.diary)
+        assert (await bench.deploy(digest="sha256:2"))["outcome"] == "live"
+        healer.cancel()
+        await asyncio.gather(healer, return_exceptions=True)
+        assert bench.gateway.state.pool("p00").servers == ()
+        assert "p00" in bench.gateway.state.free_pools()
 
     run(tmp_path, story)

@@ -51,16 +51,21 @@ async def heal_workers(engine: Engine, fleet: Fleet) -> None:
 async def _renew(engine: Engine, fleet: Fleet, key: str) -> None:
     """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
     pause_s = FIRST_PAUSE_S
-    while (row := _row(engine, key)) is not None and (old := engine.pools.living.get(key)) is not None:
+    old: Pool | None = None
+    new: Pool | None = None
+    while (row := _row(engine, key)) is not None:
         try:
-            new = await fleet.replace_zygote(key)
-            if _row(engine, key) is not None:
-                await engine.pools.exchange(row, new)
+            if old is None or new is None:
+                if (old := engine.pools.living.get(key)) is None:
+                    return
+                new = await fleet.replace_zygote(key)
+            if engine.pools.living.get(key) is not new and await engine.pools.exchange(row, new):
                 engine.say(f"pool {key} has a new zygote and new workers", row.stage)
             await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
             return
-        except HitlessError as error:
-            engine.say(f"pool {key}: its zygote could not be replaced: {error.message}", row.stage)
+        except Exception as error:  # noqa: BLE001 - an exception here would end the renewals of other pools too
+            why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
+            engine.say(f"pool {key}: its zygote could not be replaced: {why}", row.stage)
             await engine.clock.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

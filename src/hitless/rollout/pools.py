@@ -154,12 +154,28 @@ class ReleasePools:
         await self.connect(release)
         return [function.name for function in missing]
 
-    async def exchange(self, row: PoolRow, new: Pool) -> None:
-        """Put new workers of the same release behind a backend, then take out the ones that stood there."""
+    async def exchange(self, row: PoolRow, new: Pool) -> bool:
+        """Put new workers of the same release behind a backend, then take out the ones that stood there.
+
+        False, and nothing done, where the pool is being retired: its backend may be another's already.
+        """
         name, servers = row.gateway_pool, servers_of(new)
-        await self.change_gateway(lambda state: state.with_servers(name, (*state.pool(name).servers, *servers)))
-        await self.change_gateway(lambda state: state.with_servers(name, servers))
+
+        def joined(state: GatewayState) -> GatewayState:
+            if row.key not in self.living:
+                return state
+            others = (server for server in state.pool(name).servers if server.name not in {s.name for s in servers})
+            return state.with_servers(name, (*others, *servers))
+
+        def alone(state: GatewayState) -> GatewayState:
+            return state.with_servers(name, servers) if row.key in self.living else state
+
+        await self.change_gateway(joined)
+        await self.change_gateway(alone)
+        if row.key not in self.living:
+            return False
         self.living[row.key] = new
+        return True
 
     def depth_of(self, row: PoolRow) -> int:
         """How many requests the gateway hands a worker of this pool at a time."""
@@ -212,9 +228,9 @@ class ReleasePools:
 
     async def _remove(self, release: Release, row: PoolRow, drain: bool) -> None:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+        self.living.pop(row.key, None)  # first: a zygote that is being replaced brings no new servers from here on
         await self.change_gateway(lambda state: state.without_servers(row.gateway_pool))
         await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
-        self.living.pop(row.key, None)
         self._store.remove_pool(row.key)
 
 
