@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from hitless.engine.folders import Folders
-from hitless.errors import MachineError
+from hitless.engine.folders import EngineLock, Folders, is_locked
+from hitless.errors import ConflictError, MachineError
 
 pytestmark = pytest.mark.component
 
@@ -59,3 +61,20 @@ def test_a_runtime_folder_made_by_somebody_else_is_refused_and_ours_is_private(t
     folders.run.mkdir(mode=0o755)
     folders.create()
     assert stat.S_IMODE(folders.run.stat().st_mode) == 0o700
+
+
+def test_who_only_looks_at_the_lock_is_taken_for_no_engine(tmp_path: Path) -> None:
+    path = tmp_path / "engine.lock"
+    path.touch()
+    looking = os.open(path, os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not is_locked(path)
+    leaves = threading.Timer(0.05, os.close, [looking])
+    leaves.start()
+    lock = EngineLock(path)
+    leaves.join()
+    assert is_locked(path)
+    with pytest.raises(ConflictError, match="another engine runs"):
+        EngineLock(path)
+    lock.release()
+    assert not is_locked(path)

@@ -13,6 +13,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from hitless.errors import ConflictError, MachineError
 from hitless.gateway.guardian import is_alive as haproxy_is_alive
 
 RUN_LINK = "run"
+GLANCE_S = 0.3
+"""Whoever asks whether an engine runs holds its lock for an instant, which is not to be taken for an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are not each other's engine
     except OSError:
         return True
     finally:
@@ -154,13 +157,19 @@ class EngineLock:
     def __init__(self, path: Path) -> None:
         """Raises ConflictError where another daemon holds it."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise ConflictError(
-                f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
-            ) from error
+        end = time.monotonic() + GLANCE_S
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() < end:
+                    time.sleep(0.01)
+                    continue
+                os.close(self._descriptor)
+                raise ConflictError(
+                    f"another engine runs on {path.parent}", hint="`hitless status` shows it, `hitless down` stops it"
+                ) from error
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{os.getpid()}\n".encode())
 
