@@ -503,3 +503,22 @@ def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothi
         assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
 
     asyncio.run(restart())
+
+
+def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(tmp_path: Path) -> None:
+    async def never(pool: str, *, deadline_s: float) -> bool:
+        return await asyncio.Event().wait()
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        drained, bench.gateway.drained = bench.gateway.drained, never  # type: ignore[method-assign]
+        await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        await until(lambda: "dev → 2:None:0" in bench.diary)
+        async with asyncio.timeout(3):
+            await bench.engine.settle(force=True)
+        bench.gateway.drained = drained  # type: ignore[method-assign]
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.rollouts("dev")[0].outcome == "live"
+    assert {pool.spec.release for pool in bench.workers.running.values()} == {2}

@@ -123,9 +123,15 @@ class Engine:
                 yield {"result": result}
                 return
 
-    async def settle(self) -> None:
-        """Stop the rollouts that can still be stopped and wait until all have ended; none begins from here on."""
+    async def settle(self, *, force: bool = False) -> None:
+        """Stop the rollouts that can still be stopped and wait until all have ended; none begins from here on.
+
+        With `force` they are left where they stand, without waiting for requests in hand: the next start ends them.
+        """
         self._stopping = True
+        if force:
+            for task in self._tasks:
+                task.cancel()
         for stage, turn in self._turns.items():
             if turn.current is not None:
                 try:

@@ -134,7 +134,7 @@ class Machine:
             healer.cancel()
         await asyncio.gather(*self._healers, return_exceptions=True)
         steps: list[Callable[[], Awaitable[None]]] = [
-            self._engine.settle,
+            lambda: self._engine.settle(force=force),
             lambda: self._gateway.stop(grace_s=0.0 if force else SHUTDOWN_DRAIN_S),
             lambda: self._fleet.stop(force=force),
         ]
