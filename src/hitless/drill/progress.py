@@ -15,8 +15,8 @@ from hitless.drill.acts import Snapshot
 class TerminalProgress:
     """On `stream` (stderr). The live line only where that is a terminal."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream = stream or sys.stderr
         self._live: Progress | None = None
         self._task = TaskID(0)
         if stream.isatty():
