@@ -17,7 +17,7 @@ provider: {name: aws, region: us-east-1, runtime: python3.11, stage: "${opt:stag
 functions: {api: {handler: app.handler, events: [{http: GET /time}]}}
 custom: {hitless: {stages: {dev: {}, staging: {approval: manual}}}}
 """
-TOLD = ("--repository", "anna/clock", "--package", "https://example.com/clock.whl")
+TOLD = ("--repository", "anna/clock", "--package", "https://example.com/clock.zip")
 
 
 @pytest.fixture

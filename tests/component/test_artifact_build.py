@@ -247,7 +247,7 @@ def test_a_handler_may_be_a_package_with_dots_or_a_dependencys(tmp_path: Path, s
         a_function("c", "dep/run.api"),
     ]
     service = a_service(tmp_path / "s", {"pack/__init__.py": ""}, functions=functions, requirements=PINNED)
-    built(service, store, FakeInstaller({"dep/run.py": ""}))
+    assert set(built(service, store, FakeInstaller({"dep/run.py": ""})).by_function) == {"a", "b", "c"}
 
 
 def test_a_package_without_files_is_refused(tmp_path: Path, store: ArtifactStore) -> None:
@@ -267,7 +267,8 @@ def test_the_services_own_folder_cannot_be_the_data_folder(tmp_path: Path) -> No
 
 
 def test_a_service_inside_the_data_folder_can_be_built(tmp_path: Path) -> None:
-    built(a_service(tmp_path / "data" / "copy"), ArtifactStore(tmp_path / "data" / "artifacts"))
+    store = ArtifactStore(tmp_path / "data" / "artifacts")
+    assert store.has(only(built(a_service(tmp_path / "data" / "copy"), store)).digest)
 
 
 def test_a_package_over_lambdas_limit_is_refused_with_what_is_largest(tmp_path: Path, store: ArtifactStore) -> None:

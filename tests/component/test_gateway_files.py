@@ -110,7 +110,8 @@ def test_a_port_is_free_again_at_once_although_connections_linger() -> None:
         with socket.create_connection(address):
             accepted, _ = first.accept()
             accepted.close()
-    listen(*address).close()
+    with listen(*address) as again:
+        assert address_of(again) == address
 
 
 def test_impossible_addresses_are_refused() -> None:

@@ -90,8 +90,9 @@ def test_a_long_answer_is_read_to_its_end() -> None:
 
 @pytest.mark.parametrize("accepted", [b"\n", b"New server registered.\n\n", b"Server deleted.\n\n"])
 def test_what_haproxy_says_of_success_is_success(accepted: bytes) -> None:
-    with runtime(lambda command: accepted) as (client, _):
+    with runtime(lambda command: accepted) as (client, fake):
         asyncio.run(client.tell("set map x"))
+        assert fake.heard == ["set map x"]
 
 
 def test_any_other_answer_is_a_refusal_with_haproxys_words() -> None:

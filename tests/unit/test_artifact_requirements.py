@@ -30,8 +30,8 @@ def parsed(text: str, others: Mapping[str, str] | None = None) -> Requirements:
         "foo==1.0  # why",
         "foo==1.0 --hash=sha256:00",
         "foo==1.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11",
-        "foo @ https://example.org/foo-1.0-py3-none-any.whl#sha256=00",
-        "foo @ https://example.org/foo-1.0-py3-none-any.whl --hash=sha256:00",
+        "foo @ https://example.org/foo-1.0.zip#sha256=00",
+        "foo @ https://example.org/foo-1.0.zip --hash=sha256:00",
     ],
 )
 def test_a_requirement_that_one_release_only_can_meet_is_pinned(line: str) -> None:
@@ -39,7 +39,7 @@ def test_a_requirement_that_one_release_only_can_meet_is_pinned(line: str) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["foo", "foo>=1", "foo==1.*", "foo~=1.0", "foo; python_version > '3'", "foo @ https://example.org/foo.whl"]
+    "line", ["foo", "foo>=1", "foo==1.*", "foo~=1.0", "foo; python_version > '3'", "foo @ https://example.org/foo.zip"]
 )
 def test_a_requirement_that_another_day_may_meet_otherwise_is_not_pinned(line: str) -> None:
     assert parsed(line).unpinned(["foo"]) == ["foo"]
@@ -87,7 +87,7 @@ def test_a_file_named_as_constraint_and_as_requirement_is_both() -> None:
         "file:///srv/foo.whl",
         "foo @ file:///srv/foo.whl",
         ".",
-        "https://user:secret@example.org/foo.whl",
+        "https://user:secret@example.org/foo.zip",
         "-r https://user:secret@example.org/requirements.txt",
     ],
 )
