@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.service import settings
+from hitless.service import settings, smoke
 from hitless.service.keys import KEYS, QUIET_PLUGINS, Here
 from hitless.service.load import load_service
 from hitless.service.model import DEFAULT_READY_TIMEOUT_S, DEFAULT_WORKERS, StageSettings
@@ -43,7 +43,7 @@ def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
     assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
 
 
-@pytest.mark.parametrize(("index", "keys"), [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, settings.SMOKE_KEYS)])
+@pytest.mark.parametrize(("index", "keys"), [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, smoke.SMOKE_KEYS)])
 def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
     assert tuple(quoted(row[0])[0] for row in tables()[index]) == keys
 
@@ -57,7 +57,8 @@ def test_the_page_shows_the_defaults() -> None:
     for key in ("rehearsal", "shield", "release_header"):
         assert defaults[key] == f"`{str(getattr(stage, key)).lower()}`"
     assert defaults["ready_timeout_s"] == f"`{DEFAULT_READY_TIMEOUT_S}`"
-    alarms = f"error_rate_percent: {stage.alarms.error_rate_percent}, minimum_requests: {stage.alarms.minimum_requests}"
+    shown = ("error_rate_percent", "minimum_requests", "guard_s")
+    alarms = ", ".join(f"{key}: {getattr(stage.alarms, key)}" for key in shown)
     assert defaults["alarms"] == f"`{{{alarms}}}`"
     assert defaults["listen"].startswith(f"`{stage.host}:` {stage.port}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -463,3 +464,17 @@ def test_a_name_that_lambda_refuses_for_its_length_is_noticed(folder: Path) -> N
     assert load(folder, HEAD + API.replace("api: {", f"{name[:-1]}: {{")).notices == ()
     (notice,) = load(folder, HEAD + API.replace("api: {", f"{name}: {{")).notices
     assert f"Lambda refuses demo-dev-{name}" in notice
+
+
+@pytest.mark.parametrize(
+    ("hitless", "message", "hint"),
+    [
+        ("idempotent: [PUT /zone]", "custom.hitless.idempotent[0]: no function has the route PUT /zone", ""),
+        ("stages: {dev: {hooks: {pre_traffic: chek}}}", "pre_traffic: there is no function 'chek'", ""),
+        ("stages: {dev: {hooks: {post_traffic: api}}}", "post_traffic: api serves http routes", "without http events"),
+    ],
+)
+def test_hooks_and_routes_that_may_run_twice_must_be_there(folder: Path, hitless: str, message: str, hint: str) -> None:
+    with pytest.raises(ServiceFileError, match=re.escape(message)) as caught:
+        load(folder, HEAD + API + f"custom: {{hitless: {{{hitless}}}}}\n")
+    assert hint in caught.value.hint

@@ -8,9 +8,9 @@ import pytest
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.model import AlarmSettings, Approval, Home, Nat, StageSettings
+from hitless.service.model import AlarmSettings, Approval, Home, Hooks, Nat, Route, StageSettings, Sticky, StickyBy
 from hitless.service.notices import Notices
-from hitless.service.settings import STAGE_KEYS, Settings, read_settings
+from hitless.service.settings import STAGE_KEYS, Settings, Workers, read_settings
 from hitless.service.strategy import Canary
 
 pytestmark = pytest.mark.unit
@@ -33,7 +33,7 @@ def fault(hitless: str, name: str = "dev") -> ServiceFileError:
 @pytest.mark.parametrize("text", ["a: 1", "custom: {x: 1}", "custom: {hitless: }", "custom: {hitless: {}}"])
 def test_without_settings_there_is_one_stage_with_the_defaults(text: str) -> None:
     found = read_settings(parse_yaml(text, "f.yml"), "dev", Notices())
-    assert found == Settings(workers=2, stages=(StageSettings("dev", "dev"),))
+    assert found == Settings(workers=Workers(2), stages=(StageSettings("dev", "dev"),))
     assert (found.stages[0].host, found.stages[0].port) == ("127.0.0.1", 8080)
 
 
@@ -56,13 +56,17 @@ def test_prod_has_a_nat_gateway_in_each_zone_unless_the_file_says_otherwise() ->
 def test_every_setting_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
         rehearsal: true, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
-        alarms: {error_rate_percent: 2.5, minimum_requests: 5}, release_header: false, ready_timeout_s: 30}"""
+        alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0},
+        hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
+        ready_timeout_s: 30}"""
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
     assert (found.strategy, found.approval, found.nat) == (Canary(10, 300), Approval.MANUAL, Nat.PER_AZ)
     assert (found.rehearsal, found.shield, found.release_header) == (True, False, False)
     assert found.domain == "api.example.com"
-    assert found.alarms == AlarmSettings(2.5, 5)
+    assert found.alarms == AlarmSettings(2.5, 5, p99_ms=250, p99_relative_percent=150, guard_s=0)
+    assert found.hooks == Hooks("check", "report")
+    assert found.sticky == Sticky(StickyBy.COOKIE, "session")
     assert found.ready_timeout_s == 30
     assert set(STAGE_KEYS) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
 
@@ -87,12 +91,23 @@ def test_a_content_type_of_ones_own_stays() -> None:
     assert found.body == "[]"
 
 
-def test_workers_are_a_number_or_a_range_of_which_min_runs() -> None:
-    assert settings("{workers: 5}").workers == 5
-    notices = Notices()
-    assert settings("{workers: {min: 3, max: 9}}", notices=notices).workers == 3
-    assert "min is what runs" in notices.sentences()[0]
-    assert settings("{workers: {min: 3}}").workers == 3
+def test_workers_are_a_number_or_a_range() -> None:
+    assert settings("{workers: 5}").workers == Workers(5)
+    assert settings("{workers: {min: 3, max: 9}}").workers == Workers(3, 9)
+    assert settings("{workers: {min: 3}}").workers == Workers(3)
+    assert settings("{workers: {min: 0, max: 1, target_percent: 50}}").workers == Workers(0, 1, 50)
+
+
+def test_a_client_is_told_by_address_header_or_cookie() -> None:
+    assert stage("{sticky: address}").sticky == Sticky(StickyBy.ADDRESS)
+    assert stage("{sticky: 'header:X-User'}").sticky == Sticky(StickyBy.HEADER, "x-user")
+    assert stage("{sticky: false}").sticky is None
+
+
+def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
+    found = settings("{idempotent: ['put /items/{id}/'], memory_mb: 512, stages: {dev: {}, prod: {}}}")
+    assert {s.idempotent for s in found.stages} == {(Route("PUT", "/items/{id}"),)}
+    assert found.memory_mb == 512
 
 
 @pytest.mark.parametrize(
@@ -102,10 +117,19 @@ def test_workers_are_a_number_or_a_range_of_which_min_runs() -> None:
         ("{workers: 1001}", "from 1 to 1000", ""),
         ("{workers: many}", "from 1 to 1000", ""),
         ("{workers: {max: 3}}", "has no min", "{min: 2, max: 8}"),
+        ("{workers: {min: 0}}", "from 1 to 1000", ""),
+        ("{workers: {min: 0, max: 0}}", "from 1 to 1000", ""),
+        ("{memory_mb: 1}", "from 64 to", ""),
+        ("{idempotent: [GET]}", "is not a route", "PUT /items/{id}"),
+        ("{stages: {dev: {sticky: session}}}", "does not tell clients apart", "cookie:session"),
+        ("{stages: {dev: {sticky: 'address:x'}}}", "does not tell clients apart", "address"),
+        ("{stages: {dev: {sticky: 'header:a b'}}}", "does not tell clients apart", ""),
+        ("{stages: {dev: {hooks: {pre: x}}}}", "is not a setting", "pre_traffic"),
+        ("{stages: {dev: {alarms: {p99_relative_percent: 99}}}}", "a number from 100", ""),
         ("{workers: {min: 3, max: 2}}", "from 3 to 1000", ""),
         ("{workers: {mn: 3}}", "custom.hitless.workers.mn: is not a setting", "did you mean min?"),
         ("{worker: 3}", "custom.hitless.worker: is not a setting", "did you mean workers?"),
-        ("{xyz: 3}", "is not a setting", "workers, stages"),
+        ("{xyz: 3}", "is not a setting", "known here: workers"),
         ("[]", "must be a map", ""),
         ("{stages: [dev]}", "custom.hitless.stages: must be a map, and is a list", ""),
         ("{stages: {dev: {stratgy: x}}}", "stages.dev.stratgy: is not a setting", "did you mean strategy?"),

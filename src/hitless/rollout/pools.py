@@ -58,10 +58,14 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Requests of some pools, as the gateway counted them."""
+    """Requests of some pools, as the gateway counted them.
+
+    `failed` are those that a client saw fail; `shielded` those that these pools failed and the live release answered.
+    """
 
     requests: int
     failed: int
+    shielded: int = 0
 
 
 NOTHING = Counted(0, 0)

@@ -169,7 +169,9 @@ class Rollout:
             await self._unless_stopped(self.clock.sleep(min(ALARM_PERIOD_S, left)))
             counted = await self.pools.count(self.candidate.stage, self.candidate.number)
             reading = read_alarms(
-                self.candidate.document.settings.alarms, requests=counted.requests, failed=counted.failed
+                self.candidate.document.settings.alarms,
+                requests=counted.requests,
+                failed=counted.failed + counted.shielded,
             )
             if reading.verdict is Verdict.ALARM:
                 raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
@@ -224,7 +226,7 @@ class Rollout:
             "reason": reason,
             "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
             "steps": [step.to_json() for step in self.steps],
-            "candidate": {"requests": candidate.requests, "failed": candidate.failed, "shielded": 0},
+            "candidate": {"requests": candidate.requests, "failed": candidate.failed, "shielded": candidate.shielded},
             "live": {"requests": live.requests, "failed": live.failed} if live else None,
         }
 

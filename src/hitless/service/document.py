@@ -6,6 +6,7 @@ version stay readable; keys are never given a new meaning. Environment values ar
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hitless.service.model import (
@@ -13,10 +14,13 @@ from hitless.service.model import (
     Approval,
     Function,
     Home,
+    Hooks,
     Nat,
     Route,
     SmokeRequest,
     StageSettings,
+    Sticky,
+    StickyBy,
 )
 from hitless.service.strategy import parse
 
@@ -31,9 +35,13 @@ def function_to_json(function: Function) -> dict[str, Any]:
         "memory_mb": function.memory_mb,
         "timeout_s": function.timeout_s,
         "environment": [list(pair) for pair in function.environment],
-        "routes": [{"method": route.method, "path": route.path} for route in function.routes],
+        "routes": [asdict(route) for route in function.routes],
         "package_patterns": list(function.package_patterns),
         "workers": function.workers,
+        "max_workers": function.max_workers,
+        "target_percent": function.target_percent,
+        "reserved_concurrency": function.reserved_concurrency,
+        "provisioned_concurrency": function.provisioned_concurrency,
         "description": function.description,
     }
 
@@ -42,7 +50,7 @@ def function_from_json(document: dict[str, Any]) -> Function:
     """The inverse of `function_to_json`; TypeError on a key that no version has written."""
     values = dict(document)
     _replace(values, "environment", _pairs)
-    _replace(values, "routes", lambda routes: tuple(Route(**route) for route in routes))
+    _replace(values, "routes", _routes)
     _replace(values, "package_patterns", tuple)
     return Function(**values)
 
@@ -80,10 +88,10 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "nat": str(stage.nat),
         "domain": stage.domain,
         "smoke": [smoke_to_json(request) for request in stage.smoke],
-        "alarms": {
-            "error_rate_percent": stage.alarms.error_rate_percent,
-            "minimum_requests": stage.alarms.minimum_requests,
-        },
+        "alarms": asdict(stage.alarms),
+        "hooks": asdict(stage.hooks),
+        "sticky": {"by": str(stage.sticky.by), "name": stage.sticky.name} if stage.sticky else None,
+        "idempotent": [asdict(route) for route in stage.idempotent],
         "release_header": stage.release_header,
         "ready_timeout_s": stage.ready_timeout_s,
     }
@@ -98,12 +106,19 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
     _replace(values, "nat", Nat)
     _replace(values, "smoke", lambda requests: tuple(smoke_from_json(request) for request in requests))
     _replace(values, "alarms", lambda alarms: AlarmSettings(**alarms))
+    _replace(values, "hooks", lambda hooks: Hooks(**hooks))
+    _replace(values, "sticky", lambda sticky: Sticky(StickyBy(sticky["by"]), sticky["name"]) if sticky else None)
+    _replace(values, "idempotent", _routes)
     return StageSettings(**values)
 
 
 def _replace(values: dict[str, Any], key: str, convert: Any) -> None:
     if key in values:
         values[key] = convert(values[key])
+
+
+def _routes(routes: list[dict[str, str]]) -> tuple[Route, ...]:
+    return tuple(Route(**route) for route in routes)
 
 
 def _pairs(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:

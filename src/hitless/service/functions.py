@@ -11,6 +11,7 @@ from hitless.service.handlers import check_handler
 from hitless.service.model import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Function, Route
 from hitless.service.notices import Notices
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
+from hitless.service.settings import Workers
 from hitless.service.value import Value, did_you_mean
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
@@ -48,7 +49,7 @@ class FunctionReader:
     folder: Path
     provider: Value
     package: Package
-    workers: int
+    workers: Workers
     prefix: str
     notices: Notices
 
@@ -85,9 +86,18 @@ class FunctionReader:
             environment=self._environment(entry),
             routes=tuple(route for _, route in routes),
             package_patterns=self._patterns(entry),
-            workers=self.workers,
+            workers=self.workers.least,
+            max_workers=self.workers.most,
+            target_percent=self.workers.target_percent,
+            reserved_concurrency=self._concurrency(entry, "reservedConcurrency"),
+            provisioned_concurrency=self._concurrency(entry, "provisionedConcurrency") or 0,
             description=description.text() if description else "",
         )
+
+    def _concurrency(self, entry: Value, key: str) -> int | None:
+        """What Lambda accepts; a reference of CloudFormation's is left to AWS."""
+        value = entry.get(key)
+        return None if value is None or value.intrinsic() is not None else value.integer(0, 100_000)
 
     def _setting(self, entry: Value, key: str) -> Value | None:
         return entry.get(key) or self.provider.get(key)

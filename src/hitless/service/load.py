@@ -216,6 +216,9 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
         position = getattr(error, "position", 0)
         problem = "a control character is not allowed" if isinstance(error, yaml.reader.ReaderError) else str(error)
         line, column = text.count("\n", 0, position), 0
+    if "nesting depth" in problem:  # newer parsers have a bound of their own, which may come before ours
+        problem = f"nested deeper than {MAX_LEVELS} levels"
+        return Value(None, Place(name, line + 1)).fault(f"is {problem}", "flatten it")
     lines = text.split("\n")
     written = lines[line] if line < len(lines) else ""
     hint = "look at the indentation, quotes and brackets of this line and the one before"

@@ -17,10 +17,15 @@ DEFAULT_TIMEOUT_S = 6
 
 DEFAULT_MEMORY_MB = 1024
 DEFAULT_WORKERS = 2
+DEFAULT_TARGET_PERCENT = 70
+"""Share of a function's workers that may be at work before more are started."""
+
 DEFAULT_REGION = "us-east-1"
 
 DEFAULT_READY_TIMEOUT_S = 10
 """Lambda gives the init phase 10 s."""
+
+DEFAULT_GUARD_S = 30
 
 
 class Home(StrEnum):
@@ -70,6 +75,12 @@ class Function:
     routes: tuple[Route, ...] = ()
     package_patterns: tuple[str, ...] = ()
     workers: int = DEFAULT_WORKERS
+    """The fewest that run; 0 lets an idle function sleep."""
+    max_workers: int | None = None
+    """The most that run under load; None for a fixed number."""
+    target_percent: int = DEFAULT_TARGET_PERCENT
+    reserved_concurrency: int | None = None
+    provisioned_concurrency: int = 0
     description: str = ""
 
 
@@ -86,10 +97,46 @@ class SmokeRequest:
 
 @dataclass(frozen=True, slots=True)
 class AlarmSettings:
-    """When a candidate's own traffic shifts it back: failed share, judged from that many requests on."""
+    """When a candidate's own traffic shifts it back, judged from `minimum_requests` on.
+
+    `p99_relative_percent` is the candidate's p99 as a share of the live release's in the same window; `guard_s` is how
+    long the alarms still watch a release that took all traffic at once.
+    """
 
     error_rate_percent: float = 1
     minimum_requests: int = 20
+    p99_ms: float | None = None
+    p99_relative_percent: float | None = None
+    guard_s: int = DEFAULT_GUARD_S
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Functions of the service that a rollout asks before (`pre_traffic`) and after (`post_traffic`) it moves traffic,
+    in the form of CodeDeploy's lifecycle event hooks.
+    """
+
+    pre_traffic: str | None = None
+    post_traffic: str | None = None
+
+
+class StickyBy(StrEnum):
+    """What tells one client from another."""
+
+    ADDRESS = "address"
+    HEADER = "header"
+    COOKIE = "cookie"
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """A client, told by its address or by the header or cookie `name`, sees one release throughout a rollout."""
+
+    by: StickyBy
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.by}:{self.name}" if self.name else str(self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +156,10 @@ class StageSettings:
     domain: str | None = None
     smoke: tuple[SmokeRequest, ...] = ()
     alarms: AlarmSettings = AlarmSettings()
+    hooks: Hooks = Hooks()
+    sticky: Sticky | None = None
+    idempotent: tuple[Route, ...] = ()
+    """Routes that may be run twice, whatever their method: the same for all stages of a service."""
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 
@@ -130,6 +181,8 @@ class Service:
     functions: tuple[Function, ...]
     individually: bool = False
     package_patterns: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    """What all workers of the engine may take together; None leaves it to the engine."""
     notices: tuple[str, ...] = ()
 
     @property

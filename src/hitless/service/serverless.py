@@ -11,7 +11,8 @@ from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
 from hitless.service.notices import Notices
 from hitless.service.resolve import Context
-from hitless.service.settings import read_settings
+from hitless.service.rollouts import check_references
+from hitless.service.settings import read_settings, section
 from hitless.service.value import Unresolved, Value
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
@@ -30,6 +31,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")
     read = reader.read(functions)
+    check_references(section(root), read)
     for value in _unresolved(root):
         assert isinstance(value.data, Unresolved)
         notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} is not within this home's reach")
@@ -43,6 +45,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
         functions=read,
         individually=package.individually,
         package_patterns=package.patterns,
+        memory_mb=settings.memory_mb,
         notices=notices.sentences(),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,64 +9,67 @@ from enum import StrEnum
 from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
-from hitless.service.model import (
-    DEFAULT_WORKERS,
-    AlarmSettings,
-    Approval,
-    Home,
-    Nat,
-    SmokeRequest,
-    StageSettings,
-)
+from hitless.service.model import DEFAULT_TARGET_PERCENT, DEFAULT_WORKERS, Approval, Home, Nat, Route, StageSettings
 from hitless.service.notices import Notices
-from hitless.service.routes import METHODS
+from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_sticky
+from hitless.service.smoke import read_smoke
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
-from hitless.service.value import Value, did_you_mean
+from hitless.service.value import Value, check_known, did_you_mean
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
 MAX_WORKERS = 1000
 
-KEYS = ("workers", "stages")
-WORKERS_KEYS = ("min", "max")
+KEYS = ("workers", "memory_mb", "idempotent", "stages")
+WORKERS_KEYS = ("min", "max", "target_percent")
 STAGE_KEYS = (
     "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
-    "release_header", "ready_timeout_s",
+    "hooks", "sticky", "release_header", "ready_timeout_s",
 )  # fmt: skip
-SMOKE_KEYS = ("method", "path", "headers", "body", "status")
-ALARM_KEYS = ("error_rate_percent", "minimum_requests")
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TARGET = re.compile(r"/[!-~]*")
 _DOMAIN = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))+")
 _BRANCH = re.compile(r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[^\x00-\x20~^:?*\[\\\x7f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many processes a function has: `least`, and up to `most` under load; a fixed number where that is None."""
+
+    least: int = DEFAULT_WORKERS
+    most: int | None = None
+    target_percent: int = DEFAULT_TARGET_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `custom.hitless` says; without it, its defaults."""
 
-    workers: int
+    workers: Workers
     stages: tuple[StageSettings, ...]
+    memory_mb: int | None = None
 
 
 def read_settings(root: Value, stage: str, notices: Notices) -> Settings:
     """The settings, if `stage` is one of the stages; ServiceFileError otherwise. Notices are of that stage alone."""
-    hitless = _section(root)
+    hitless = section(root)
     if hitless is None:
         check_stage(root, ("dev",), stage)
-        return Settings(DEFAULT_WORKERS, (StageSettings("dev", "dev"),))
-    _only(hitless, KEYS)
+        return Settings(Workers(), (StageSettings("dev", "dev"),))
+    check_known(hitless, KEYS)
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
     check_stage(stages_at or hitless, tuple(named) or ("dev",), stage)
-    stages = tuple(_stage(name, entry, index) for index, (name, entry) in enumerate(named.items()))
-    stages = stages or (StageSettings("dev", "dev"),)
+    idempotent = read_idempotent(hitless.get("idempotent"))
+    stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
+    stages = stages or (StageSettings("dev", "dev", idempotent=idempotent),)
     _check_listeners(stages, named)
     if (entry := named.get(stage)) is not None:
         _notice_what_waits(entry, notices)
-    return Settings(_workers(hitless.get("workers"), notices), stages)
+    memory = hitless.get("memory_mb")
+    return Settings(
+        _workers(hitless.get("workers")), stages, memory.integer(64, 1 << 24) if memory is not None else None
+    )
 
 
 def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
@@ -89,7 +91,8 @@ def check_stage_early(root: Value, stage: str) -> None:
         check_stage(at, tuple(at.data) or ("dev",), stage)
 
 
-def _section(root: Value) -> Value | None:
+def section(root: Value) -> Value | None:
+    """`custom.hitless`, or None."""
     custom = root.get("custom")
     if custom is None:
         return None
@@ -99,33 +102,24 @@ def _section(root: Value) -> Value | None:
     return custom.get("hitless")
 
 
-def _only(value: Value, known: tuple[str, ...]) -> None:
-    for name, entry in value.mapping().items():
-        if name not in known:
-            hint = did_you_mean(name, known) or f"known here: {', '.join(known)}"
-            raise entry.fault("is not a setting", hint)
-
-
-def _workers(value: Value | None, notices: Notices) -> int:
+def _workers(value: Value | None) -> Workers:
     if value is None:
-        return DEFAULT_WORKERS
+        return Workers()
     if not isinstance(value.data, Mapping):
-        return value.integer(1, MAX_WORKERS)
-    _only(value, WORKERS_KEYS)
-    low, high = value.get("min"), value.get("max")
+        return Workers(value.integer(1, MAX_WORKERS))
+    check_known(value, WORKERS_KEYS)
+    low, high, target = (value.get(key) for key in WORKERS_KEYS)
     if low is None:
         raise value.fault("has no min", "write workers: {min: 2, max: 8}")
-    least = low.integer(1, MAX_WORKERS)
-    if high is not None:
-        high.integer(least, MAX_WORKERS)
-        notices.add("workers", value, "the number of workers does not follow the load yet: min is what runs")
-    return least
+    least = low.integer(0 if high is not None else 1, MAX_WORKERS)
+    most = high.integer(max(least, 1), MAX_WORKERS) if high is not None else None
+    return Workers(least, most, target.integer(10, 100) if target is not None else DEFAULT_TARGET_PERCENT)
 
 
-def _stage(name: str, entry: Value, index: int) -> StageSettings:
+def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -> StageSettings:
     if not _STAGE_NAME.fullmatch(name):
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
-    _only(entry, STAGE_KEYS)
+    check_known(entry, STAGE_KEYS)
     default = StageSettings(name, name, nat=Nat.PER_AZ if name == "prod" else Nat.SINGLE)
     ready = entry.get("ready_timeout_s")
     host, port = _listen(entry.get("listen"), FIRST_PORT + index)
@@ -141,8 +135,11 @@ def _stage(name: str, entry: Value, index: int) -> StageSettings:
         shield=_flag(entry.get("shield"), default.shield),
         nat=_choice(entry.get("nat"), Nat, default.nat),
         domain=_matched(entry.get("domain"), _DOMAIN, "a domain name in lower case"),
-        smoke=_smoke(entry.get("smoke")),
-        alarms=_alarms(entry.get("alarms")),
+        smoke=read_smoke(entry.get("smoke")),
+        alarms=read_alarms(entry.get("alarms")),
+        hooks=read_hooks(entry.get("hooks")),
+        sticky=read_sticky(entry.get("sticky")),
+        idempotent=idempotent,
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
     )
@@ -183,72 +180,6 @@ def _strategy(value: Value | None) -> Strategy:
     except ValueError as error:
         message = str(error) if value.origin is None else "the value is not a strategy"
         raise value.fault(message, f"write one such as {EXAMPLES}") from error
-
-
-def _alarms(value: Value | None) -> AlarmSettings:
-    if value is None:
-        return AlarmSettings()
-    _only(value, ALARM_KEYS)
-    default = AlarmSettings()
-    rate, requests = value.get("error_rate_percent"), value.get("minimum_requests")
-    return AlarmSettings(
-        error_rate_percent=rate.number(0, 100) if rate is not None else default.error_rate_percent,
-        minimum_requests=requests.integer(1, 1_000_000) if requests is not None else default.minimum_requests,
-    )
-
-
-def _smoke(value: Value | None) -> tuple[SmokeRequest, ...]:
-    return tuple(_smoke_request(item) for item in value.items()) if value is not None else ()
-
-
-def _smoke_request(item: Value) -> SmokeRequest:
-    if isinstance(item.data, str):
-        method, _, path = item.data.strip().partition(" ")
-        return SmokeRequest(_method(item, method), _target(item, path.strip()))
-    _only(item, SMOKE_KEYS)
-    path_at = item.get("path")
-    if path_at is None:
-        raise item.fault("has no path", "write GET /path, or a map with method and path")
-    method_at, status = item.get("method"), item.get("status")
-    body, headers = _body(item.get("body"), _headers(item.get("headers")))
-    return SmokeRequest(
-        method=_method(method_at, method_at.text()) if method_at is not None else "GET",
-        path=_target(path_at, path_at.text()),
-        headers=headers,
-        body=body,
-        status=status.integer(100, 599) if status is not None else 200,
-    )
-
-
-def _method(at: Value, method: str) -> str:
-    if method.upper() not in METHODS:
-        raise at.fault(f"{at.shown()} has an unknown method; known are {', '.join(METHODS)}", "write GET /path")
-    return method.upper()
-
-
-def _target(at: Value, path: str) -> str:
-    if not _TARGET.fullmatch(path):
-        raise at.fault("has no path that begins with a slash and has no blanks", "write GET /path?query=value")
-    return path
-
-
-def _headers(value: Value | None) -> tuple[tuple[str, str], ...]:
-    pairs: list[tuple[str, str]] = []
-    for name, entry in value.mapping().items() if value is not None else ():
-        text = entry.text()
-        if not _HEADER_NAME.fullmatch(name) or not text.isprintable():
-            raise entry.fault("is not a header: a name of letters, digits and -, and a value in one line")
-        pairs.append((name, text))
-    return tuple(pairs)
-
-
-def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """The body as sent; maps and lists as JSON, which the headers then say unless they name a type."""
-    if value is None or not isinstance(value.data, Mapping | tuple):
-        return (None if value is None else value.text()), headers
-    if not any(name.lower() == "content-type" for name, _ in headers):
-        headers = (*headers, ("content-type", "application/json"))
-    return json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":")), headers
 
 
 def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Value]) -> None:

@@ -8,7 +8,7 @@ of `repr` and, where it came from elsewhere, out of messages: it may be a secret
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -199,6 +199,14 @@ def did_you_mean(word: str, known: Iterable[str], *, likeness: float = 0.6) -> s
     """A hint that names the nearest known word, or nothing if none is as alike (0 to 1)."""
     near = get_close_matches(word, list(known), n=1, cutoff=likeness)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def check_known(value: Value, known: Sequence[str]) -> None:
+    """ServiceFileError on a map's first key that is not one of these."""
+    for name, entry in value.mapping().items():
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known here: {', '.join(known)}"
+            raise entry.fault("is not a setting", hint)
 
 
 def from_plain(data: Any, place: Place, path: str = "") -> Value:

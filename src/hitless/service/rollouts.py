@@ -1,0 +1,88 @@
+"""What a stage says of its rollouts: alarms, hooks, stickiness; and which routes of a service may run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hitless.service.model import AlarmSettings, Function, Hooks, Route, Sticky, StickyBy
+from hitless.service.routes import ANY, METHODS, normal_path
+from hitless.service.smoke import HEADER_NAME
+from hitless.service.value import Value, check_known, did_you_mean
+
+ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s")
+HOOK_KEYS = ("pre_traffic", "post_traffic")
+
+
+def read_alarms(value: Value | None) -> AlarmSettings:
+    """`alarms` of a stage."""
+    if value is None:
+        return AlarmSettings()
+    check_known(value, ALARM_KEYS)
+    default = AlarmSettings()
+    rate, requests, guard = value.get("error_rate_percent"), value.get("minimum_requests"), value.get("guard_s")
+    absolute, relative = value.get("p99_ms"), value.get("p99_relative_percent")
+    return AlarmSettings(
+        error_rate_percent=rate.number(0, 100) if rate is not None else default.error_rate_percent,
+        minimum_requests=requests.integer(1, 1_000_000) if requests is not None else default.minimum_requests,
+        p99_ms=absolute.number(0.1, 900_000) if absolute is not None else None,
+        p99_relative_percent=relative.number(100, 100_000) if relative is not None else None,
+        guard_s=guard.integer(0, 3600) if guard is not None else default.guard_s,
+    )
+
+
+def read_hooks(value: Value | None) -> Hooks:
+    """`hooks` of a stage: names of functions, which `check_references` looks up."""
+    if value is None:
+        return Hooks()
+    check_known(value, HOOK_KEYS)
+    before, after = (value.get(key) for key in HOOK_KEYS)
+    return Hooks(before.text() if before is not None else None, after.text() if after is not None else None)
+
+
+def read_sticky(value: Value | None) -> Sticky | None:
+    """`sticky` of a stage: `address`, `header:NAME`, `cookie:NAME`, or false."""
+    if value is None or value.data in (False, None):
+        return None
+    by, colon, name = value.text().partition(":")
+    if by == StickyBy.ADDRESS and not colon:
+        return Sticky(StickyBy.ADDRESS)
+    if by not in (StickyBy.HEADER, StickyBy.COOKIE) or not HEADER_NAME.fullmatch(name) or len(name) > 64:
+        raise value.fault(
+            f"{value.shown()} does not tell clients apart", "write address, header:X-User-Id or cookie:session"
+        )
+    return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
+
+
+def read_idempotent(value: Value | None) -> tuple[Route, ...]:
+    """`idempotent` of the service: routes as `PUT /items/{id}`, which `check_references` looks up."""
+    routes = []
+    for item in value.items() if value is not None else ():
+        method, _, path = item.text().strip().partition(" ")
+        if method.upper() not in (*METHODS, ANY) or not path.strip().startswith("/"):
+            raise item.fault(f"{item.shown()} is not a route", "write PUT /items/{id}, as in the function's events")
+        routes.append(Route(method.upper(), normal_path(path.strip())))
+    return tuple(routes)
+
+
+def check_references(hitless: Value | None, functions: Iterable[Function]) -> None:
+    """ServiceFileError on a hook that is no function, or one that serves requests; on a route that nobody serves."""
+    known = {function.name: function for function in functions}
+    routes = {route for function in known.values() for route in function.routes}
+    for item, route in _idempotent(hitless):
+        if route not in routes:
+            hint = did_you_mean(str(route), [str(r) for r in routes]) or "write it as in the function's events"
+            raise item.fault(f"no function has the route {route}", hint)
+    stages = hitless.get("stages") if hitless is not None else None
+    for stage in stages.mapping().values() if stages is not None else ():
+        hooks = stage.get("hooks")
+        for name in hooks.mapping().values() if hooks is not None else ():
+            function = known.get(name.text())
+            if function is None:
+                raise name.fault(f"there is no function {name.shown()}", did_you_mean(name.text(), known))
+            if function.routes:
+                raise name.fault(f"{function.name} serves http routes", "a hook is a function without http events")
+
+
+def _idempotent(hitless: Value | None) -> Iterable[tuple[Value, Route]]:
+    value = hitless.get("idempotent") if hitless is not None else None
+    return zip(value.items(), read_idempotent(value), strict=True) if value is not None else ()
