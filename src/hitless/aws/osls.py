@@ -25,10 +25,16 @@ import yaml
 from hitless.aws.state import STATE_FILE, Packaged, read
 from hitless.errors import CloudError, MachineError, ServiceFileError
 
+VERSION = "4.3.1"
+"""The osls that a release is made with: what node/package.json pins and buildspecs install. A test compares them."""
+
 NODE_AT_LEAST = (20, 19)
 TIMEOUT_S = 3600.0
 PACKAGE_TIMEOUT_S = 300.0
-INSTALL_HINT = "run `scripts/setup --aws`, or `npm install osls@4` in the service's folder"
+INSTALL_HINT = f"run `scripts/setup --aws`, or `npm install osls@{VERSION}` in the service's folder"
+
+_SETUP = Path(__file__).resolve().parents[3] / "node"
+"""Where scripts/setup installs osls in a checkout; elsewhere there is no such folder."""
 
 _DONE_BY_HITLESS = {"serverless-python-requirements"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -89,20 +95,20 @@ class Osls:
             ) from error
 
 
-def find_osls(folder: Path, environ: Mapping[str, str]) -> Osls:
-    """$HITLESS_OSLS, else the service's node_modules, beside the `hitless` command, PATH. Raises MachineError.
+def find_osls(folder: Path, environ: Mapping[str, str], *, beside: Path = Path(sys.executable).parent) -> Osls:
+    """$HITLESS_OSLS, else in the service's node_modules, `beside` the `hitless` command, in the checkout, on PATH.
 
     Node too is taken from beside the `hitless` command first, where scripts/setup puts one if the system's is too old.
+    Raises MachineError.
     """
-    beside = Path(sys.executable).parent
     environ = {**environ, "PATH": os.pathsep.join(filter(None, [str(beside), environ.get("PATH", "")]))}
     _check_node(environ)
-    places = [folder / "node_modules" / ".bin" / "osls", beside / "osls"]
     named = environ.get("HITLESS_OSLS")
     if named and not os.access(named, os.X_OK):
         raise MachineError(f"HITLESS_OSLS={named} is no program", hint="set it to osls' path, or unset it")
+    places = [folder / "node_modules" / ".bin" / "osls", beside / "osls", _SETUP / "node_modules" / ".bin" / "osls"]
     found = named or next((str(place) for place in places if os.access(place, os.X_OK)), None)
-    found = found or shutil.which("osls", path=environ.get("PATH"))
+    found = found or shutil.which("osls", path=environ["PATH"])
     if found is None:
         raise MachineError("osls (Serverless Framework) is not installed", hint=INSTALL_HINT)
     return Osls((found,), dict(environ))

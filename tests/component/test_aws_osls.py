@@ -1,0 +1,72 @@
+"""Where osls and Node are found, and which; what is said where one is missing or too old."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hitless.aws.osls import INSTALL_HINT, VERSION, find_osls
+from hitless.errors import MachineError
+
+pytestmark = pytest.mark.component
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def program(path: Path, said: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho {said}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder of programs with a Node that is new enough, and nothing else."""
+    return program(tmp_path / "bin" / "node", "v20.19.0").parent
+
+
+def test_the_osls_that_is_pinned_is_the_one_that_buildspecs_install() -> None:
+    pinned = json.loads((ROOT / "node" / "package.json").read_text("utf-8"))["dependencies"]["osls"]
+    assert pinned == VERSION
+    for file in ("src/hitless/templates/service", "examples/worldclock"):
+        text = (ROOT / file / "buildspec-deploy.yml").read_text("utf-8")
+        assert re.findall(r"osls@(\S+)", text) == [VERSION], file
+    assert f"osls@{VERSION}`" in INSTALL_HINT
+
+
+def test_the_services_own_osls_is_taken_before_the_one_beside_the_command(tmp_path: Path, beside: Path) -> None:
+    service = tmp_path / "service"
+    program(beside / "osls")
+    assert find_osls(service, {}, beside=beside).command == (str(beside / "osls"),)
+    own = program(service / "node_modules" / ".bin" / "osls")
+    assert find_osls(service, {}, beside=beside).command == (str(own),)
+    named = program(tmp_path / "elsewhere" / "osls")
+    assert find_osls(service, {"HITLESS_OSLS": str(named)}, beside=beside).command == (str(named),)
+
+
+def test_a_checkouts_osls_is_found_without_a_link_beside_the_command(tmp_path: Path, beside: Path) -> None:
+    (found,) = find_osls(tmp_path, {}, beside=beside).command
+    assert found == str(ROOT / "node" / "node_modules" / ".bin" / "osls")
+
+
+def test_a_named_osls_that_is_no_program_is_refused(tmp_path: Path, beside: Path) -> None:
+    with pytest.raises(MachineError, match="HITLESS_OSLS=/nowhere/osls is no program"):
+        find_osls(tmp_path, {"HITLESS_OSLS": "/nowhere/osls"}, beside=beside)
+
+
+def test_node_that_is_missing_is_named_with_what_installs_it(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="Node is not installed") as missing:
+        find_osls(tmp_path, {"PATH": str(tmp_path)}, beside=tmp_path)
+    assert "scripts/setup --aws" in missing.value.hint
+    assert "20.19" in missing.value.hint
+
+
+@pytest.mark.parametrize("said", ["v18.19.1", "v20.18.3", "nonsense"])
+def test_node_that_is_too_old_is_named_with_its_version(tmp_path: Path, beside: Path, said: str) -> None:
+    program(beside / "node", said)
+    with pytest.raises(MachineError, match=f"{beside}/node is Node {said}"):
+        find_osls(tmp_path, {}, beside=beside)
