@@ -25,6 +25,7 @@ class FaultyServer:
         self.seen: Counter[str] = Counter()
         self.connections = 0
         self.bodies: Counter[bytes] = Counter()
+        self.keys: list[bytes] = []
         self._release = release
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -80,6 +81,8 @@ class FaultyServer:
                 head, _, pending = pending.partition(b"\r\n\r\n")
                 length = 0
                 for line in head.lower().split(b"\r\n"):
+                    if line.startswith(b"idempotency-key:"):
+                        self.keys.append(line)
                     if line.startswith(b"content-length:"):
                         length = int(line.partition(b":")[2])
                 while len(pending) < length:

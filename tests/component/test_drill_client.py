@@ -21,6 +21,7 @@ import pytest
 from hitless.drill import client as client_module
 from hitless.drill.client import Client
 from hitless.drill.connection import Connection
+from hitless.drill.pace import Pace, constant
 from hitless.drill.requests import DrillRequest
 from hitless.drill.wire import FAILURES, RECORD, Failure, SenderPlan
 from tests.component.drill_faulty_server import FaultyServer
@@ -45,7 +46,9 @@ class Records:
 
 def plan_of(port: int, request: DrillRequest, *, tls: bool = False) -> SenderPlan:
     wire = request.to_wire(f"127.0.0.1:{port}")
-    return SenderPlan("127.0.0.1", (("127.0.0.1", port),), tls, (wire,), (0,), 1, 1, 0, 1, 0.0, 1, 5.0)
+    return SenderPlan(
+        "127.0.0.1", (("127.0.0.1", port),), tls, (wire,), (0,), Pace(constant(1)).to_json(), 0, 1, 0.0, 1, 5.0
+    )
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import pytest
 
 from hitless.drill.load import Load, LoadPlan
-from hitless.drill.pace import interleave, opens_connection
-from hitless.drill.requests import DrillRequest
+from hitless.drill.pace import Pace, constant, interleave, opens_connection
+from hitless.drill.requests import DrillRequest, with_keys
 from hitless.drill.tally import Tally, Timeline
 from hitless.drill.wire import Failure
 from tests.component.drill_faulty_server import FaultyServer
@@ -31,6 +31,8 @@ async def send(
     deadline_s: float = 5.0,
     connections: int = 10,
     senders: int = 1,
+    seed: int | None = None,
+    http2: bool = False,
 ) -> tuple[Tally, Load]:
     """Send `count` requests in all and return what came of them."""
     tally = Tally(slot_s=0.25, deadline_s=deadline_s, timeline=Timeline())
@@ -40,11 +42,12 @@ async def send(
         tls=False,
         requests=tuple(one.to_wire(f"127.0.0.1:{port}") for one in requests),
         order=interleave([one.weight for one in requests]),
-        rate_per_s=rate_per_s,
+        pace=Pace(constant(rate_per_s), seed),
         senders=senders,
         new_connections_percent=new_connections_percent,
         connections=connections,
         deadline_s=deadline_s,
+        http2=http2,
     )
     load = Load(plan, on_records=tally.add)
     await load.start()
@@ -152,6 +155,31 @@ def test_keep_alive_connections_are_reused_and_new_ones_are_opened_in_the_share_
     assert server.connections == load.counts["opened"] == 46
 
 
+def test_every_unsafe_request_carries_a_key_of_its_own_and_one_that_was_given_is_kept() -> None:
+    requests = with_keys(
+        [
+            DrillRequest("POST", "/ok", body=b"{}"),
+            DrillRequest("DELETE", "/ok"),
+            DrillRequest("PUT", "/ok", (("Idempotency-Key", "given"),)),
+            DrillRequest("GET", "/ok"),
+        ]
+    )
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(send(server.port, requests, count=80, senders=2, new_connections_percent=30))
+    assert tally.failed == 0
+    assert server.keys.count(b"idempotency-key: given") == 20
+    assert len(server.keys) == 60
+    assert len(set(server.keys)) == 41
+    assert server.bodies[b"{}"] == 20
+
+
+def test_arrivals_by_chance_send_as_many_requests() -> None:
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(send(server.port, [DrillRequest("GET", "/ok")], count=100, senders=2, seed=7))
+    assert tally.failed == 0
+    assert server.seen["/ok"] == 100
+
+
 def test_a_refused_connection_is_counted_as_such() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take the port
@@ -182,7 +210,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
     async def scenario(port: int) -> Tally:
         tally = Tally(slot_s=0.25, deadline_s=5, timeline=Timeline())
         request = DrillRequest("GET", "/ok").to_wire("x")
-        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), 100, senders=2)
+        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(100)), senders=2)
         seen = asyncio.Event()
 
         def count(records: bytes) -> None:
@@ -210,7 +238,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
 def test_senders_end_when_the_coordinator_is_gone() -> None:
     async def scenario(port: int) -> None:
         request = DrillRequest("GET", "/ok").to_wire("x")
-        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), 50, 1)
+        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(50)), 1)
         load = Load(plan, on_records=lambda _: None)
         await load.start()
         load.hang_up()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.drill.load import payload_amends
+from hitless.drill.pace import Pace, constant
 from hitless.drill.wire import NOTE, RECORD, RECORDS, Flag, FrameReader, SenderPlan, WireRequest, frame
 
 pytestmark = pytest.mark.unit
@@ -14,7 +15,8 @@ pytestmark = pytest.mark.unit
 
 def test_a_plan_survives_the_way_to_the_sender() -> None:
     requests = (WireRequest(b"GET / HTTP/1.1\r\n", b"\x00\xff", False, True),)
-    plan = SenderPlan("host", (("127.0.0.1", 80), ("127.0.0.2", 80)), True, requests, (0, 0), 3, 7, 1, 2, 20.0, 5, 10.0)
+    pace = Pace(constant(0.1), 3).to_json()
+    plan = SenderPlan("host", (("127.0.0.1", 80), ("127.0.0.2", 80)), True, requests, (0, 0), pace, 1, 2, 20.0, 5, 10.0)
     line = plan.to_line()
     assert line.count(b"\n") == 1
     assert SenderPlan.from_line(line) == plan

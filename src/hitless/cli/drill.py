@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +18,13 @@ from hitless.cli.common import Context, Ended, command
 from hitless.cli.shipping import client_of
 from hitless.clock import SystemClock
 from hitless.drill import faults as drill_faults
+from hitless.drill import profile as drill_profile
 from hitless.drill import scenarios as drill_scenarios
-from hitless.drill.plan import DrillPlan
+from hitless.drill.pace import Pieces
+from hitless.drill.plan import DrillPlan, check_duration
 from hitless.drill.progress import TerminalProgress
 from hitless.drill.report import write_report
-from hitless.drill.requests import DrillRequest, from_routes, from_smoke, read_requests
+from hitless.drill.requests import DrillRequest, from_routes, from_smoke, read_requests, with_keys
 from hitless.drill.result import DrillResult
 from hitless.drill.run import run_drill
 from hitless.drill.shipper import CommandShipper, Shipper, stage_of
@@ -31,7 +35,22 @@ from hitless.service.load import load_service
 from hitless.service.model import Service
 
 DEFAULT_RELEASES = 5
+DEFAULT_RATE = 500
 EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
+
+
+class Arrivals(StrEnum):
+    """How the instants of requests are spread."""
+
+    EVEN = "even"
+    POISSON = "poisson"
+
+
+class Protocol(StrEnum):
+    """What the drill speaks."""
+
+    H1 = "h1"
+    H2 = "h2"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +59,19 @@ def register(app: typer.Typer) -> None:
     @command(app, "drill", example=EXAMPLE)
     def drill(
         ctx: Context,
-        rate: Annotated[float, typer.Option("--rate", help="Requests a second.")] = 500,
+        rate: Annotated[
+            float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")
+        ] = None,
+        profile: Annotated[
+            str | None,
+            typer.Option("--profile", help=f"A rate that changes, instead of --rate: {drill_profile.EXAMPLES}."),
+        ] = None,
+        arrivals: Annotated[
+            Arrivals, typer.Option("--arrivals", help="Evenly spaced, or by chance as from many clients.")
+        ] = Arrivals.EVEN,
+        protocol: Annotated[
+            Protocol, typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge).")
+        ] = Protocol.H1,
         duration: Annotated[
             float, typer.Option("--duration", help="Seconds; longer where the releases take longer.")
         ] = 30,
@@ -64,6 +95,10 @@ def register(app: typer.Typer) -> None:
             float, typer.Option("--new-connections", help="Percent of the requests on connections of their own.")
         ] = 20,
         connections: Annotated[int, typer.Option("--connections", help="Connections that are kept alive.")] = 50,
+        idempotency_key: Annotated[
+            bool,
+            typer.Option("--idempotency-key", help="Each unsafe request carries a fresh Idempotency-Key."),
+        ] = False,
     ) -> None:
         """Load while releases ship; every request is accounted for."""
         names, broken = _list(scenarios), _list(faults)
@@ -71,11 +106,15 @@ def register(app: typer.Typer) -> None:
         by_engine = target is None or count > 0 or bool(broken)
         service = _service(ctx, needed=by_engine)
         shipper = _shipper(ctx, strategy) if by_engine else None
+        wanted = _requests(requests, service)
         plan = DrillPlan(
             stage=ctx.stage,
-            rate_per_s=rate,
+            rate_per_s=DEFAULT_RATE if rate is None else rate,
             duration_s=duration,
-            requests=_requests(requests, service),
+            requests=with_keys(wanted) if idempotency_key else wanted,
+            pieces=_pieces(profile, rate, duration),
+            seed=secrets.randbits(31) if arrivals is Arrivals.POISSON else None,
+            http2=protocol is Protocol.H2,
             scenarios=drill_scenarios.choose(names, count),
             faults=drill_faults.choose(broken),
             report=_report(ctx, report, service),
@@ -170,6 +209,15 @@ def _requests(file: Path | None, service: Service | None) -> tuple[DrillRequest,
         return (DrillRequest("GET", "/"),)
     routes = [route for function in service.functions for route in function.routes]
     return from_smoke(service.settings.smoke) or from_routes(routes)
+
+
+def _pieces(profile: str | None, rate: float | None, duration_s: float) -> Pieces:
+    if profile is None:
+        return ()
+    if rate is not None:
+        raise UsageError("--rate and --profile: both say how many requests", hint="leave one of them out")
+    check_duration(duration_s)
+    return drill_profile.parse_profile(profile, duration_s)
 
 
 def _report(ctx: Context, named: Path | None, service: Service | None) -> Path:

@@ -18,6 +18,20 @@ class BadAnswer(Exception):
     """What came is not an HTTP/1.1 answer."""
 
 
+def names_release(body: bytes, release: bytes) -> bool:
+    """False only if `body` is JSON whose key `release` names another one than the header did (empty: it named none)."""
+    if not release or b'"release"' not in body:
+        return True
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return True
+    said = document.get("release") if isinstance(document, dict) else None
+    if isinstance(said, bool) or not isinstance(said, int | str):
+        return True
+    return str(said).encode() == release
+
+
 class Answer:
     """One answer in the making: `feed` it bytes until it says that it is complete; `end` it with the connection."""
 
@@ -82,19 +96,7 @@ class Answer:
 
     def agrees_with_itself(self) -> bool:
         """False if the header and the JSON body name two different releases."""
-        if not self.release:
-            return True
-        body = b"".join(self._body)
-        if b'"release"' not in body:
-            return True
-        try:
-            document = json.loads(body)
-        except ValueError:
-            return True
-        said = document.get("release") if isinstance(document, dict) else None
-        if isinstance(said, bool) or not isinstance(said, int | str):
-            return True
-        return str(said).encode() == self.release
+        return names_release(b"".join(self._body), self.release)
 
     def _read_head(self, data: bytes) -> bytes | None:
         """Parse the head; the bytes after it, or None while it is incomplete."""

@@ -14,26 +14,18 @@ import socket
 import ssl
 import time
 from collections import Counter, deque
-from typing import Protocol
 
 from hitless.drill.answer import Answer, BadAnswer
 from hitless.drill.connection import Connection, State, failure_of
 from hitless.drill.pace import opens_connection
-from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, Failure, Flag, SenderPlan
+from hitless.drill.recorder import Keys, Recorder, Records, Sent
+from hitless.drill.wire import Failure, Flag, SenderPlan
 
 LINGER_NS = 1_000_000_000
 MAX_IDLE_NS = 4_000_000_000  # below the 5 s after which common servers close an idle connection
-MAX_SAMPLES = 5  # per kind of failure
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NO_ANSWER = Answer()
-
-
-class Records(Protocol):
-    """Where records and notes go."""
-
-    def record(self, record: bytes) -> None: ...
-    def note(self, document: dict[str, object]) -> None: ...
 
 
 class Client:
@@ -42,19 +34,18 @@ class Client:
     def __init__(self, plan: SenderPlan, selector: selectors.BaseSelector, output: Records, start_ns: int) -> None:
         self._plan = plan
         self._selector = selector
-        self._output = output
-        self._start_ns = start_ns
+        self._recorder = Recorder(output, start_ns)
         self._deadline_ns = int(plan.deadline_s * 1e9)
         self._payloads = [
             (one.head + b"\r\n" + one.body, one.head + b"Connection: close\r\n\r\n" + one.body) for one in plan.requests
         ]
+        self._keys = Keys()
         self._tls = ssl.create_default_context() if plan.tls else None
         self._idle: deque[Connection] = deque()
         self._deadlines: deque[tuple[int, int, Connection]] = deque()
         self._lingering: deque[tuple[int, int, Connection]] = deque()
         self._kept = 0  # open connections that are meant to be used again
         self._dialled = 0
-        self._samples: Counter[str] = Counter()
         self.under_way = 0
         self.counts: Counter[str] = Counter()
 
@@ -85,11 +76,11 @@ class Client:
             connection = Connection()
             self._kept += not closing
         index = self._plan.order[n % len(self._plan.order)]
-        connection.n, connection.index, connection.due_ns, connection.sent_ns = n, index, due_ns, now
+        connection.sent = Sent(n, index, due_ns, now)
         connection.closing, connection.spoiled = closing, False
         connection.requests += 1
         connection.answer = Answer(bodiless=self._plan.requests[index].bodiless_answer)
-        connection.unsent = self._payloads[index][closing]
+        connection.unsent = self._payload(index, closing=closing)
         self.under_way += 1
         self._deadlines.append((now + self._deadline_ns, n, connection))
         if fresh:
@@ -97,6 +88,13 @@ class Client:
         else:
             connection.state = State.ACTIVE
             self._write(connection)
+
+    def _payload(self, index: int, *, closing: bool) -> bytes:
+        request = self._plan.requests[index]
+        payload = self._payloads[index][closing]
+        if not request.fresh_key:
+            return payload
+        return b"%sIdempotency-Key: %s\r\n%s" % (request.head, self._keys.next(), payload[len(request.head) :])
 
     def _take_idle(self, now: int) -> Connection | None:
         """The connection that was idle longest: all are used in turn, none is kept until the server may close it."""
@@ -251,12 +249,12 @@ class Client:
 
     def _complete(self, connection: Connection) -> None:
         answer = connection.answer
-        connection.done_ns = time.monotonic_ns()
+        connection.sent.done_ns = time.monotonic_ns()
         if answer.status >= 500:
             self._fail(connection, Failure.STATUS_5XX, f"status {answer.status}")
         elif answer.surplus:
             self._fail(connection, Failure.WRONG_LENGTH, f"after the answer came {answer.surplus[:24]!r}")
-        elif self._plan.requests[connection.index].check_release and not answer.agrees_with_itself():
+        elif self._plan.requests[connection.sent.index].check_release and not answer.agrees_with_itself():
             self._fail(
                 connection, Failure.MISMATCH, f"the header says {answer.release.decode('latin-1')}, the body does not"
             )
@@ -265,7 +263,7 @@ class Client:
             self._rest(connection)
         else:
             connection.state = State.LINGERING
-            self._lingering.append((connection.done_ns + LINGER_NS, connection.n, connection))
+            self._lingering.append((connection.sent.done_ns + LINGER_NS, connection.sent.n, connection))
 
     @staticmethod
     def _is_reusable(connection: Connection) -> bool:
@@ -275,7 +273,7 @@ class Client:
     def _rest(self, connection: Connection) -> None:
         self.under_way -= 1
         connection.state = State.IDLE
-        connection.idle_since_ns = connection.done_ns
+        connection.idle_since_ns = connection.sent.done_ns
         self._idle.append(connection)
 
     def _settle(self, connection: Connection) -> None:
@@ -288,7 +286,7 @@ class Client:
         answer = connection.answer
         self._sample(connection, failure, detail)
         if not answer.complete:
-            connection.done_ns = time.monotonic_ns()
+            connection.sent.done_ns = time.monotonic_ns()
         self._record(connection, failure)
         if self._is_reusable(connection) and failure in (Failure.STATUS_5XX, Failure.MISMATCH):
             connection.spoiled = True
@@ -301,11 +299,11 @@ class Client:
         """Give up what has waited too long."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _, n, connection = self._deadlines.popleft()
-            if connection.n == n and connection.state < State.IDLE:
+            if connection.sent.n == n and connection.state < State.IDLE:
                 self._fail(connection, Failure.TIMEOUT, f"no answer within {self._plan.deadline_s:g} s")
         while self._lingering and self._lingering[0][0] <= now:
             _, n, connection = self._lingering.popleft()
-            if connection.n == n and connection.state is State.LINGERING:
+            if connection.sent.n == n and connection.state is State.LINGERING:
                 self._settle(connection)
 
     def _close(self, connection: Connection) -> None:
@@ -332,31 +330,9 @@ class Client:
             | answer.complete * Flag.COMPLETE.value
             | amended * Flag.AMENDED.value
         )
-        release = int(answer.release) if answer.release.isdigit() and len(answer.release) < 10 else 0
-        self._output.record(
-            RECORD.pack(
-                (connection.due_ns - self._start_ns) // 1000,
-                min(MAX_U32, (connection.done_ns - connection.due_ns) // 1000),
-                min(MAX_U32, (connection.sent_ns - connection.due_ns) // 1000),
-                release,
-                connection.index,
-                answer.status,
-                FAILURE_CODE[failure] if failure else 0,
-                flags,
-            )
+        self._recorder.record(
+            connection.sent, release=answer.release, status=answer.status, failure=failure, flags=flags
         )
 
     def _sample(self, connection: Connection, failure: Failure, detail: str) -> None:
-        self._samples[failure] += 1
-        if self._samples[failure] <= MAX_SAMPLES:
-            self._output.note(
-                {
-                    "sample": {
-                        "kind": failure.value,
-                        "request": connection.index,
-                        "due_s": (connection.due_ns - self._start_ns) / 1e9,
-                        "reused": connection.requests > 1,
-                        "detail": detail[:200],
-                    }
-                }
-            )
+        self._recorder.sample(connection.sent, failure, detail, reused=connection.requests > 1)

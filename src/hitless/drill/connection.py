@@ -11,6 +11,7 @@ import ssl
 from enum import IntEnum
 
 from hitless.drill.answer import Answer
+from hitless.drill.recorder import Sent
 from hitless.drill.wire import Failure
 
 _RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
@@ -34,13 +35,9 @@ class Connection:
     __slots__ = (
         "answer",
         "closing",
-        "done_ns",
-        "due_ns",
         "idle_since_ns",
-        "index",
-        "n",
         "requests",
-        "sent_ns",
+        "sent",
         "sock",
         "spoiled",
         "state",
@@ -57,11 +54,7 @@ class Connection:
         self.requests = 0  # carried so far, the one at hand included
         self.answer = Answer()
         self.unsent: bytes | memoryview = b""
-        self.n = -1
-        self.index = 0
-        self.due_ns = 0
-        self.sent_ns = 0
-        self.done_ns = 0
+        self.sent = Sent()
         self.idle_since_ns = 0
         self.closing = False
         self.spoiled = False  # the request's failure was recorded already

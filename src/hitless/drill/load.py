@@ -23,6 +23,7 @@ from hitless.errors import MachineError
 READY_DEADLINE_S = 30.0
 MAX_SAMPLES = 100
 RATE_OF_ONE_SENDER = 4_000
+RATE_OF_ONE_HTTP2_SENDER = 400  # its framing is Python through and through
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,18 @@ class LoadPlan:
     tls: bool
     requests: tuple[WireRequest, ...]
     order: tuple[int, ...]
-    rate_per_s: float
+    pace: Pace
     senders: int
     new_connections_percent: float = 20.0
     connections: int = 50
     deadline_s: float = 10.0
+    http2: bool = False
 
 
-def senders_for(rate_per_s: float, cpus: int) -> int:
+def senders_for(rate_per_s: float, cpus: int, *, http2: bool = False) -> int:
     """One process for every 4,000 requests a second; at most two a processor, more would only fight each other."""
-    return max(1, min(-(-int(rate_per_s) // RATE_OF_ONE_SENDER), 2 * max(1, cpus)))
+    of_one = RATE_OF_ONE_HTTP2_SENDER if http2 else RATE_OF_ONE_SENDER
+    return max(1, min(-(-int(rate_per_s) // of_one), 2 * max(1, cpus)))
 
 
 class _Sender:
@@ -70,7 +73,7 @@ class Load:
         self._senders: list[_Sender] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._end: int | None = None
-        self.pace = Pace.of_rate(plan.rate_per_s)
+        self.pace = plan.pace
         self.start_ns = 0
         self.counts: Counter[str] = Counter()
         self.samples: list[dict[str, Any]] = []
@@ -82,7 +85,7 @@ class Load:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "hitless.drill.sender",
+                "hitless.drill.http2" if self._plan.http2 else "hitless.drill.sender",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -153,13 +156,13 @@ class Load:
             tls=plan.tls,
             requests=plan.requests,
             order=plan.order,
-            pace_numerator=self.pace.numerator,
-            pace_denominator=self.pace.denominator,
+            pace=plan.pace.to_json(),
             first=first,
             stride=plan.senders,
             new_connections_percent=plan.new_connections_percent,
             connections=max(1, plan.connections // plan.senders),
             deadline_s=plan.deadline_s,
+            http2=plan.http2,
         )
 
     async def _read(self, sender: _Sender) -> None:

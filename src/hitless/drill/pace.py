@@ -1,48 +1,187 @@
 """When each request is due and which one it is: pure arithmetic, the same in every process of a drill.
 
-Open loop: request n is due n / rate seconds after the start, whether or not earlier ones were answered. A stall of
-the service therefore cannot slow the load that measures it. Instants are whole nanoseconds from exact fractions: hours
-of load do not drift, and the number of requests is known before the first is sent.
+Open loop: request n is due when the rate, summed up over time, reaches n, whether or not earlier ones were answered. A
+stall of the service therefore cannot slow the load that measures it. Instants are whole nanoseconds; where the rate is
+constant they come from exact fractions: hours of load do not drift, and the number of requests is known beforehand.
 """
 
 from __future__ import annotations
 
+import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
+from typing import Any, Protocol
 
 NANOSECONDS = 1_000_000_000
 MAX_RATE_PER_S = 100_000
 MAX_DURATION_S = 86_400
+BLOCK = 1024
+"""Poisson arrivals are drawn in blocks of that many, so that any sender finds any request's instant by itself."""
 _GOLDEN_32 = 2_654_435_769  # 2^32 divided by the golden ratio: successive multiples fill the circle evenly
 _CIRCLE = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """From `start_s` on the rate goes from `from_per_s` to `to_per_s` within `span_s`; where they are equal it stays.
+
+    A rate that changes stays at `to_per_s` after the span. Decimal fractions are taken as written: 0.1 is a tenth.
+    """
+
+    start_s: float
+    from_per_s: float
+    to_per_s: float
+    span_s: float = 0.0
+
+
+Pieces = tuple[Piece, ...]
+
+
+def constant(rate_per_s: float) -> Pieces:
+    """The same rate all the time."""
+    return (Piece(0.0, rate_per_s, rate_per_s),)
+
+
+def most_per_s(pieces: Pieces) -> float:
+    """The greatest rate that is ever reached."""
+    return max(max(piece.from_per_s, piece.to_per_s) for piece in pieces)
+
+
+class Arrivals(Protocol):
+    """Where on the axis of summed-up rate request n falls: n itself, or about n."""
+
+    def at(self, n: int) -> float: ...
+    def before(self, place: float) -> int: ...
+
+
+class _Poisson:
+    """Arrivals as by chance: `BLOCK` of them at random places within each stretch of that length.
+
+    That is a Poisson process but for one thing: over a whole block the number is exact, so that a drill of a given
+    length sends the number of requests that was asked for. The last block's places are kept.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._number = -1
+        self._places: list[float] = []
+
+    def at(self, n: int) -> float:
+        number, rest = divmod(n, BLOCK)
+        return number * BLOCK + self._block(number)[rest]
+
+    def before(self, place: float) -> int:
+        number = max(0, int(place // BLOCK))
+        return number * BLOCK + bisect_left(self._block(number), place - number * BLOCK)
+
+    def _block(self, number: int) -> list[float]:
+        if number != self._number:
+            chance = random.Random(self._seed * 1_000_003 + number)
+            self._places = sorted(chance.uniform(0.0, BLOCK) for _ in range(BLOCK))
+            self._number = number
+        return self._places
+
+
 class Pace:
-    """A constant rate. `period_ns = numerator / denominator`, kept exact."""
+    """When the requests of `pieces` are due. With `seed`, arrivals are Poisson's, else evenly spaced."""
 
-    numerator: int
-    denominator: int
-
-    @classmethod
-    def of_rate(cls, rate_per_s: float) -> Pace:
-        """The pace of `rate_per_s` requests a second (decimal fractions are taken as written: 0.1 is a tenth)."""
-        period = Fraction(NANOSECONDS) / Fraction(str(rate_per_s))
-        return cls(period.numerator, period.denominator)
+    def __init__(self, pieces: Pieces, seed: int | None = None) -> None:
+        self.pieces = pieces
+        self.seed = seed
+        self._arrivals: Arrivals | None = None if seed is None else _Poisson(seed)
+        self._stretches = _stretches(pieces)
+        self._firsts = [float(stretch.first) for stretch in self._stretches]
 
     def due_ns(self, n: int) -> int:
         """Nanoseconds after the start at which request n (from 0) is due."""
-        return n * self.numerator // self.denominator
+        if self._arrivals is not None:
+            place = self._arrivals.at(n)
+            return self._stretch(place).instant_ns(place)
+        return self._stretch(n).due_ns(n)
 
     def count(self, elapsed_ns: int) -> int:
         """How many requests are due before `elapsed_ns` after the start: the n of the next one at or after it."""
-        return max(0, -((-elapsed_ns * self.denominator) // self.numerator))
+        if elapsed_ns <= 0:
+            return 0
+        sum_ = self.sum_until(Fraction(elapsed_ns, NANOSECONDS))
+        return self._arrivals.before(float(sum_)) if self._arrivals is not None else ceil(sum_)
+
+    def sum_until(self, at_s: Fraction) -> Fraction:
+        """The rate summed up until then."""
+        stretch = next(one for one in reversed(self._stretches) if one.start_s <= at_s or one is self._stretches[0])
+        return stretch.sum_until(at_s)
+
+    def _stretch(self, place: float) -> _Stretch:
+        return self._stretches[max(0, bisect_right(self._firsts, place) - 1)]
+
+    def to_json(self) -> dict[str, Any]:
+        """What a sender needs to have the same pace."""
+        rows = [[piece.start_s, piece.from_per_s, piece.to_per_s, piece.span_s] for piece in self.pieces]
+        return {"pieces": rows, "seed": self.seed}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Pace:
+        """The inverse of `to_json`."""
+        return cls(tuple(Piece(*row) for row in document["pieces"]), document["seed"])
 
 
-def total(rate_per_s: float, duration_s: float) -> int:
+class _Stretch:
+    """A piece or a ramp's end as whole numbers: `first` requests come before `start_s`."""
+
+    def __init__(self, start_s: Fraction, first: Fraction, rate_per_s: Fraction, slope: Fraction) -> None:
+        self.start_s, self.first, self._rate, self._slope = start_s, first, rate_per_s, slope
+        self._start_ns = start_s * NANOSECONDS
+        if slope == 0:
+            # due = start + (n - first) / rate, over one common denominator
+            period = Fraction(NANOSECONDS) / rate_per_s
+            offset = self._start_ns - first * period
+            self._denominator = period.denominator * offset.denominator
+            self._factor = period.numerator * offset.denominator
+            self._offset = offset.numerator * period.denominator
+
+    def due_ns(self, n: int) -> int:
+        if self._slope == 0:
+            return (n * self._factor + self._offset) // self._denominator
+        return self.instant_ns(n)
+
+    def instant_ns(self, place: float) -> int:
+        """When the sum reaches `place`, by floating point: exact to far below a microsecond within a day."""
+        if self._slope == 0:
+            return int((place * self._factor + self._offset) / self._denominator)
+        rate, slope, rest = float(self._rate), float(self._slope), max(0.0, place - float(self.first))
+        root = max(0.0, rate * rate + 2 * slope * rest) ** 0.5
+        return int((float(self.start_s) + 2 * rest / (rate + root)) * NANOSECONDS)
+
+    def sum_until(self, at_s: Fraction) -> Fraction:
+        passed_s = at_s - self.start_s
+        return self.first + self._rate * passed_s + self._slope * passed_s * passed_s / 2
+
+
+def _stretches(pieces: Pieces) -> list[_Stretch]:
+    """The pieces one after the other; a ramp is followed by its last rate."""
+    found: list[_Stretch] = []
+    sum_ = Fraction(0)
+    for piece, following in zip(pieces, (*pieces[1:], None), strict=True):
+        start_s, low, high, span_s = (
+            Fraction(str(number)) for number in (piece.start_s, piece.from_per_s, piece.to_per_s, piece.span_s)
+        )
+        end_s = Fraction(str(following.start_s)) if following is not None else None
+        if low != high and span_s > 0:
+            found.append(_Stretch(start_s, sum_, low, (high - low) / span_s))
+            sum_ += (low + high) * span_s / 2
+            start_s += span_s
+        found.append(_Stretch(start_s, sum_, high, Fraction(0)))
+        if end_s is not None:
+            sum_ = found[-1].sum_until(end_s)
+    return found
+
+
+def total(pieces: Pieces, duration_s: float) -> int:
     """Requests of a drill of that rate and length: 2000/s for 60 s is 120,000 exactly."""
-    return max(1, int(Fraction(str(rate_per_s)) * Fraction(str(duration_s))))
+    return max(1, int(Pace(pieces).sum_until(Fraction(str(duration_s)))))
 
 
 def share_of(first: int, stride: int, end: int) -> int:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from hitless.drill import pace
 from hitless.drill.faults import Fault
+from hitless.drill.pace import MAX_DURATION_S, MAX_RATE_PER_S, Pace, Pieces, constant, total
 from hitless.drill.requests import DrillRequest
 from hitless.drill.scenarios import Scenario
 from hitless.errors import UsageError
@@ -26,6 +26,9 @@ class DrillPlan:
     requests: tuple[DrillRequest, ...]
     scenarios: tuple[Scenario, ...] = ()
     faults: tuple[Fault, ...] = ()
+    pieces: Pieces = ()  # without any, `rate_per_s` all the time
+    seed: int | None = None  # of Poisson arrivals; None: evenly spaced
+    http2: bool = False
     report: Path = Path("drill.html")
     command: str = "hitless drill"
     new_connections_percent: float = 20.0
@@ -34,8 +37,8 @@ class DrillPlan:
 
     def check(self, *, yes: bool) -> None:
         """Raises UsageError where the plan is out of bounds, or needs a yes that was not given."""
-        _within("--rate", self.rate_per_s, pace.MAX_RATE_PER_S)
-        _within("--duration", self.duration_s, pace.MAX_DURATION_S)
+        _within("--rate", self.rate_per_s, MAX_RATE_PER_S)
+        check_duration(self.duration_s)
         if not 0 <= self.new_connections_percent <= 100:
             raise UsageError("--new-connections: not a percentage", hint="give a number from 0 to 100")
         if not 1 <= self.connections <= 10_000:
@@ -51,6 +54,18 @@ class DrillPlan:
                 hint="add --yes if that is what you want, or name another stage",
             )
 
+    @property
+    def pace(self) -> Pace:
+        """When each request is due."""
+        return Pace(self.pieces or constant(self.rate_per_s), self.seed)
+
+    @property
+    def asked_per_s(self) -> float:
+        """The rate, or where it changes its mean over the planned length."""
+        if not self.pieces:
+            return self.rate_per_s
+        return round(total(self.pieces, self.duration_s) / self.duration_s, 3)
+
     def release_instants_s(self) -> tuple[float, ...]:
         """When each release is due, and last the return to the first one: spread evenly, the ends kept quiet."""
         return _spread(len(self.scenarios) + 1, self.duration_s)
@@ -58,6 +73,11 @@ class DrillPlan:
     def fault_instants_s(self) -> tuple[float, ...]:
         """When each fault is due."""
         return _spread(len(self.faults), self.duration_s)
+
+
+def check_duration(duration_s: float) -> None:
+    """Raises UsageError where a drill cannot last so long."""
+    _within("--duration", duration_s, MAX_DURATION_S)
 
 
 def _spread(count: int, duration_s: float) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import ssl
+import uuid
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +57,8 @@ def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int,
     else:
         connection = http.client.HTTPConnection(target.host, target.port, **options)
     headers = {"Host": target.host_header, "User-Agent": "hitless-drill", "Accept": "*/*", **dict(request.headers)}
+    if request.fresh_key:
+        headers["Idempotency-Key"] = f"drill-{uuid.uuid4().hex}"
     try:
         connection.request(request.method, target.base_path + request.path, request.body or None, headers)
         answer = connection.getresponse()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ _PATH = re.compile(r"/[!-~]*\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "expect", "upgrade"})
 _KEYS = frozenset({"method", "path", "headers", "body", "weight", "status", "check_release"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+KEY = "idempotency-key"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -63,6 +65,7 @@ class DrillRequest:
     weight: int = 1
     status: int | None = None
     check_release: bool = True
+    fresh_key: bool = False  # each one sent carries an Idempotency-Key of its own
 
     @property
     def name(self) -> str:
@@ -83,7 +86,7 @@ class DrillRequest:
         if self.body or self.method in _WITH_BODY:
             lines.append(f"Content-Length: {len(self.body)}")
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n"
-        return WireRequest(head, self.body, self.method == "HEAD", self.check_release)
+        return WireRequest(head, self.body, self.method == "HEAD", self.check_release, self.fresh_key)
 
 
 def read_requests(file: Path) -> tuple[DrillRequest, ...]:
@@ -135,6 +138,14 @@ def from_routes(routes: Iterable[RouteLike]) -> tuple[DrillRequest, ...]:
         )
         requests.setdefault(request.name, request)
     return tuple(requests.values())
+
+
+def with_keys(requests: Iterable[DrillRequest]) -> tuple[DrillRequest, ...]:
+    """The same, but each unsafe request that has no Idempotency-Key of its own gets a fresh one whenever it is sent."""
+    return tuple(
+        replace(one, fresh_key=one.method not in SAFE and not any(name.lower() == KEY for name, _ in one.headers))
+        for one in requests
+    )
 
 
 def _parse_line(line: str, where: str) -> DrillRequest:

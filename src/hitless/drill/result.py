@@ -11,6 +11,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from hitless.clock import timestamp
+from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, Tally, Window, percentiles_ms
 from hitless.drill.wire import Failure
@@ -105,7 +106,7 @@ class DrillResult:
     @property
     def duration_s(self) -> float:
         """How long requests were due: longer than planned where the rollouts took longer."""
-        return round(self.tally.requests / self.plan.rate_per_s, 3)
+        return round(Pace(self.plan.pace.pieces).due_ns(self.tally.requests) / 1e9, 3)
 
     @property
     def lag_ms(self) -> dict[str, float]:
@@ -154,7 +155,7 @@ class DrillResult:
             "answered": tally.answered,
             "failed": tally.failed,
             "failures": self._failures(),
-            "rate_asked_per_s": _whole(self.plan.rate_per_s),
+            "rate_asked_per_s": _whole(self.plan.asked_per_s),
             "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
             "duration_s": self.duration_s,
             **self.latencies(),

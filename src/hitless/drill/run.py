@@ -16,7 +16,7 @@ from typing import Any
 from hitless.clock import Clock
 from hitless.drill.acts import Acts, Progress, Snapshot
 from hitless.drill.load import Load, LoadPlan, cpu_count, senders_for
-from hitless.drill.pace import interleave, total
+from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
 from hitless.drill.probe import probe
 from hitless.drill.result import LATE_MS, DrillResult
@@ -121,11 +121,12 @@ def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int]
             replace(one, path=target.base_path + one.path).to_wire(target.host_header) for one in plan.requests
         ),
         order=interleave([one.weight for one in plan.requests]),
-        rate_per_s=plan.rate_per_s,
-        senders=senders_for(plan.rate_per_s, cpu_count()),
+        pace=plan.pace,
+        senders=senders_for(most_per_s(plan.pace.pieces), cpu_count(), http2=plan.http2),
         new_connections_percent=plan.new_connections_percent,
         connections=plan.connections,
         deadline_s=plan.deadline_s,
+        http2=plan.http2,
     )
 
 
@@ -134,7 +135,7 @@ def _last_request(plan: DrillPlan, load: Load, *, stopped: bool) -> int:
     elapsed_ns = load.elapsed_us() * 1000
     if stopped:
         return max(1, load.pace.count(elapsed_ns))
-    planned = total(plan.rate_per_s, plan.duration_s)
+    planned = total(plan.pace.pieces, plan.duration_s)
     if elapsed_ns < plan.duration_s * 1e9:
         return planned
     return max(planned, load.pace.count(elapsed_ns + int(TAIL_S * 1e9)))

@@ -17,9 +17,13 @@ import select
 import selectors
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from hitless.drill.client import READ, Client
 from hitless.drill.pace import Pace
+from hitless.drill.recorder import Records
 from hitless.drill.wire import NOTE, RECORDS, SenderPlan, frame
 
 FLUSH_EVERY_NS = 100_000_000
@@ -92,17 +96,35 @@ class Output:
         self.flush()
 
 
+class AnyClient(Protocol):
+    """What sends requests and accounts for them: `hitless.drill.client`, `hitless.drill.http2`."""
+
+    @property
+    def under_way(self) -> int: ...
+    @property
+    def counts(self) -> Counter[str]: ...
+    def next_deadline_ns(self) -> int | None: ...
+    def handle(self, connection: Any, mask: int) -> None: ...
+    def send(self, n: int, due_ns: int) -> None: ...
+    def expire(self, now: int) -> None: ...
+
+
+ClientOf = Callable[[SenderPlan, selectors.BaseSelector, Records, int], AnyClient]
+
+
 class Sender:
     """Sends its share of the schedule, from `start_ns` (monotonic) until told to end."""
 
-    def __init__(self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int) -> None:
+    def __init__(
+        self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int, client_of: ClientOf
+    ) -> None:
         self._stride = plan.stride
-        self._pace = Pace(plan.pace_numerator, plan.pace_denominator)
+        self._pace = Pace.from_json(plan.pace)
         self._commands = commands
         self._output = output
         self._start_ns = start_ns
         self._selector = selectors.DefaultSelector()
-        self._client = Client(plan, self._selector, output, start_ns)
+        self._client = client_of(plan, self._selector, output, start_ns)
         self._n = plan.first
         self._next_due_ns = start_ns + self._pace.due_ns(self._n)
         self._end: int | None = None
@@ -186,7 +208,7 @@ def go_first() -> None:
         pass  # only root may; the lag is in the report
 
 
-def main() -> int:
+def main(client_of: ClientOf) -> int:
     """The process's life: plan, ready, start, load, counts. The coordinator's end is this process's, without a word."""
     raise_descriptor_limit()
     go_first()
@@ -196,7 +218,7 @@ def main() -> int:
         output.note({"ready": True})
         output.flush()
         _, _, start_ns = commands.wait().partition(b" ")
-        sender = Sender(plan, commands, output, int(start_ns))
+        sender = Sender(plan, commands, output, int(start_ns), client_of)
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
@@ -208,4 +230,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Client))

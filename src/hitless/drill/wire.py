@@ -38,6 +38,7 @@ class Failure(StrEnum):
     STATUS_5XX = "status_5xx"
     MISMATCH = "mismatch"  # the release in the header is not the one in the body
     PROTOCOL_ERROR = "protocol_error"  # not HTTP
+    STREAM_RESET = "stream_reset"  # HTTP/2: the server gave the request up, or refused it
     NOT_SENT = "not_sent"  # this machine could not send it: the generator's fault, and failed all the same
 
 
@@ -63,6 +64,7 @@ class WireRequest:
     body: bytes
     bodiless_answer: bool  # HEAD: the answer's length is not that of a body that follows
     check_release: bool
+    fresh_key: bool = False  # each one gets an Idempotency-Key of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,13 @@ class SenderPlan:
     tls: bool
     requests: tuple[WireRequest, ...]
     order: tuple[int, ...]
-    pace_numerator: int
-    pace_denominator: int
+    pace: dict[str, Any]  # of `Pace.to_json`
     first: int
     stride: int
     new_connections_percent: float
     connections: int
     deadline_s: float
+    http2: bool = False
 
     def to_line(self) -> bytes:
         """The plan as one line of JSON."""
@@ -100,6 +102,7 @@ class SenderPlan:
                 base64.b64decode(one["body"]),
                 one["bodiless_answer"],
                 one["check_release"],
+                one["fresh_key"],
             )
             for one in document["requests"]
         )

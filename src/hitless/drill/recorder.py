@@ -1,0 +1,83 @@
+"""What a sender's clients have in common: how a request's end is written down, and keys that are never used twice."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, Failure
+
+MAX_SAMPLES = 5  # per kind of failure
+
+
+class Records(Protocol):
+    """Where records and notes go."""
+
+    def record(self, record: bytes) -> None: ...
+    def note(self, document: dict[str, object]) -> None: ...
+
+
+@dataclass(slots=True)
+class Sent:
+    """One request on its way: its number, which one it is, and its instants (monotonic nanoseconds)."""
+
+    n: int = -1
+    index: int = 0
+    due_ns: int = 0
+    sent_ns: int = 0
+    done_ns: int = 0
+
+
+class Recorder:
+    """Writes records and a few samples of each kind of failure. `start_ns` is the origin of all instants."""
+
+    def __init__(self, output: Records, start_ns: int) -> None:
+        self._output = output
+        self._start_ns = start_ns
+        self._samples: Counter[str] = Counter()
+
+    def record(self, sent: Sent, *, release: bytes, status: int, failure: Failure | None, flags: int) -> None:
+        """The one record of a request (or, with the flag AMENDED, what takes it back)."""
+        self._output.record(
+            RECORD.pack(
+                (sent.due_ns - self._start_ns) // 1000,
+                min(MAX_U32, (sent.done_ns - sent.due_ns) // 1000),
+                min(MAX_U32, (sent.sent_ns - sent.due_ns) // 1000),
+                int(release) if release.isdigit() and len(release) < 10 else 0,
+                sent.index,
+                status,
+                FAILURE_CODE[failure] if failure else 0,
+                flags,
+            )
+        )
+
+    def sample(self, sent: Sent, failure: Failure, detail: str, *, reused: bool) -> None:
+        """What was seen of a failure, for people; only the first few of a kind."""
+        self._samples[failure] += 1
+        if self._samples[failure] <= MAX_SAMPLES:
+            self._output.note(
+                {
+                    "sample": {
+                        "kind": failure.value,
+                        "request": sent.index,
+                        "due_s": (sent.due_ns - self._start_ns) / 1e9,
+                        "reused": reused,
+                        "detail": detail[:200],
+                    }
+                }
+            )
+
+
+class Keys:
+    """Idempotency keys, each a new one: 16 random hexadecimal digits for the process, and a number."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8).hex().encode()
+        self._number = 0
+
+    def next(self) -> bytes:
+        """A key that no other request has."""
+        self._number += 1
+        return b"drill-%s-%d" % (self._prefix, self._number)

@@ -1,0 +1,95 @@
+"""The HTTP/2 client against a server that misbehaves on purpose: each failure is counted once, by its kind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hitless.drill.requests import DrillRequest, with_keys
+from hitless.drill.wire import Failure
+from tests.component.drill_faulty_server import FaultyServer
+from tests.component.drill_http2_server import FaultyHttp2Server
+from tests.component.test_drill_load import kinds, send
+
+pytestmark = pytest.mark.component
+
+MISBEHAVIOURS = [
+    ("/reset", Failure.STREAM_RESET),
+    ("/refuse", Failure.STREAM_RESET),
+    ("/500", Failure.STATUS_5XX),
+    ("/lie", Failure.MISMATCH),
+    ("/stall", Failure.TIMEOUT),
+]
+ENDING = [
+    ("/drop", Failure.CLOSED_EARLY),
+    ("/cut", Failure.TRUNCATED),
+    ("/go-away", Failure.CLOSED_EARLY),
+    ("/garbage", Failure.PROTOCOL_ERROR),
+]
+
+
+@pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
+@pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["shared", "own"])
+def test_what_goes_wrong_with_one_request_leaves_the_others_of_its_connection_alone(
+    path: str, failure: Failure, new_connections_percent: float
+) -> None:
+    requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
+    with FaultyHttp2Server() as server:
+        tally, load = asyncio.run(
+            send(
+                server.port,
+                requests,
+                count=60,
+                rate_per_s=300,
+                deadline_s=1.0,
+                connections=2,
+                new_connections_percent=new_connections_percent,
+                http2=True,
+            )
+        )
+    assert kinds(tally) == {failure.value: 20}
+    assert tally.answered == 40
+    assert server.seen == {path: 20, "/ok": 40}
+    assert server.bodies[b"{}"] == 40
+    assert load.counts["opened"] == (60 if new_connections_percent else 2)
+
+
+@pytest.mark.parametrize(("path", "failure"), ENDING, ids=[path for path, _ in ENDING])
+def test_a_connection_that_ends_fails_the_request_that_it_carried_and_the_next_one_is_opened(
+    path: str, failure: Failure
+) -> None:
+    requests = [DrillRequest("GET", path), DrillRequest("GET", "/ok")]
+    with FaultyHttp2Server() as server:
+        tally, _ = asyncio.run(
+            send(server.port, requests, count=40, rate_per_s=100, new_connections_percent=100, http2=True)
+        )
+    assert kinds(tally) == {failure.value: 20}
+    assert tally.answered == 20
+
+
+def test_requests_share_connections_and_a_large_body_waits_for_the_server_s_window() -> None:
+    body = b"x" * 900_000
+    requests = [DrillRequest("POST", "/ok", body=body), DrillRequest("GET", "/shielded")]
+    with FaultyHttp2Server() as server:
+        tally, load = asyncio.run(send(server.port, requests, count=20, rate_per_s=20, connections=1, http2=True))
+    assert tally.failed == 0
+    assert server.bodies[body] == 10
+    assert tally.shielded == 10
+    assert load.counts["opened"] == server.connections == 1
+    assert tally.reused_connections == 19
+    assert tally.answers == {(5, 0): 20}
+
+
+def test_every_unsafe_request_carries_a_key_of_its_own() -> None:
+    requests = with_keys([DrillRequest("POST", "/ok", body=b"{}"), DrillRequest("GET", "/ok")])
+    with FaultyHttp2Server() as server:
+        tally, _ = asyncio.run(send(server.port, requests, count=60, senders=2, http2=True))
+    assert tally.failed == 0
+    assert len(server.keys) == len(set(server.keys)) == 30
+
+
+def test_a_server_that_speaks_only_http_1_fails_every_request() -> None:
+    with FaultyServer() as server:
+        tally, _ = asyncio.run(send(server.port, [DrillRequest("GET", "/ok")], count=20, http2=True, deadline_s=1.0))
+    assert tally.failed == 20
