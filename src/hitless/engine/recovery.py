@@ -12,6 +12,7 @@ from datetime import datetime
 from hitless.clock import timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.rollout.receipt import Receipt
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome, State
@@ -32,20 +33,26 @@ async def _conclude(engine: Engine, row: RolloutRow) -> None:
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
     live = engine.live_release(row.stage)
+    receipt = _receipt(engine, row, gateway_is_new=entry.live is None)
     # After a reboot the gateway knows nothing: then the state file, which follows the gateway, is the witness.
     serving = entry.live if entry.live is not None else live.number if live else None
     if serving == row.release and row.previous_release != row.release:
         engine.store.set_live(row.stage, row.release, timestamp(engine.clock.now()))
         previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
         engine.say(f"release {row.release} had become live when the engine stopped: its rollout is finished", row.stage)
-        await _rollout(engine, row, release, previous).finish()
+        await _rollout(engine, row, release, previous, receipt).finish()
         return
     engine.say(f"the engine stopped before release {row.release} was live: it is withdrawn", row.stage)
     if entry.candidate is not None:
         await engine.pools.route_all_to(row.stage, live.number if live else None)
     reason = f"the engine stopped while the rollout was {row.state}"
     if live is None or live.number != release.number:
-        await engine.pools.retire(release, drain=row.state in (State.BAKING, State.SHIFTING, State.WITHDRAWING))
+        counted = await engine.pools.retire(
+            release, drain=row.state in (State.BAKING, State.SHIFTING, State.WITHDRAWING)
+        )
+        still = await engine.pools.count(row.stage, live.number) if live else None
+        receipt.counted(counted, still, timestamp(engine.clock.now()))
+        engine.store.save_receipt(row.rollout, receipt.to_json())
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
 
@@ -71,7 +78,18 @@ async def _serve_live(engine: Engine, stage: str) -> None:
         engine.say(f"release {live.number} serves again: started {', '.join(started)}", stage)
 
 
-def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None) -> Rollout:
+def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receipt:
+    """What the last daemon recorded. The gateway went on counting, unless it had to be started anew."""
+    recorded = engine.store.receipt(row.rollout)
+    receipt = Receipt.from_json(recorded) if recorded else Receipt()
+    if recorded is None:
+        receipt.lacks("the engine stopped before the first figures were recorded")
+    elif gateway_is_new:
+        receipt.lacks("the gateway was started anew: what it had counted after the last record is not in these sums")
+    return receipt
+
+
+def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None, receipt: Receipt) -> Rollout:
     lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
     return Rollout(
         number=row.rollout,
@@ -85,5 +103,6 @@ def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Releas
         say=engine.say,
         state=State.SHIFTING,
         weight_percent=100,
+        receipt=receipt,
         started_at_s=engine.clock.monotonic() - lasted_s,
     )

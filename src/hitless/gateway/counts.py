@@ -30,6 +30,7 @@ _COLUMNS = {
     "server_aborts": "srv_abrt",
 }
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
+_PLAIN = (*(name for name in _COLUMNS if name not in _CLASSES), "restarts")
 
 STAGE_PREFIX = "stage_"
 
@@ -38,7 +39,7 @@ STAGE_PREFIX = "stage_"
 class PoolCounts:
     """What the gateway saw of one pool (or stage): requests, answers by status class (the gateway's own 502, 503 and
     504 included), and what no worker lived to count. `retries` and `redispatches` are requests that were sent a
-    second time.
+    second time. `restarts`: how often HAProxy was started again; what it had counted after it was last asked is lost.
     """
 
     requests: int = 0
@@ -50,11 +51,12 @@ class PoolCounts:
     redispatches: int = 0
     client_aborts: int = 0
     server_aborts: int = 0
+    restarts: int = 0
 
     def minus(self, earlier: PoolCounts) -> PoolCounts:
         """What came between two readings."""
-        mine, before = _flat(self), _flat(earlier)
-        return _counts({name: value - before.get(name, 0) for name, value in mine.items()})
+        mine, before = flat(self), flat(earlier)
+        return of_flat({name: value - before.get(name, 0) for name, value in mine.items()})
 
 
 Numbers = Mapping[str, Mapping[str, int]]
@@ -75,6 +77,7 @@ class Tally:
 
     gone: Numbers = field(default_factory=dict)
     last: Sample = field(default_factory=lambda: Sample(0, {}))
+    restarts: int = 0
 
     def after(self, sample: Sample) -> Tally:
         """With one more reading; another process, or numbers that went back, mean a restart in between."""
@@ -83,21 +86,27 @@ class Tally:
             for proxy, numbers in sample.numbers.items()
             for value in (numbers["requests"],)
         )
-        return Tally(_added(self.gone, self.last.numbers) if restarted else self.gone, sample)
+        if not restarted:
+            return Tally(self.gone, sample, self.restarts)
+        again = 1 if self.last.pid else 0  # the first reading of all is no restart
+        return Tally(_added(self.gone, self.last.numbers), sample, self.restarts + again)
 
     def totals(self) -> dict[str, PoolCounts]:
         """Proxy → counts since the gateway's first start."""
-        return {proxy: _counts(numbers) for proxy, numbers in _added(self.gone, self.last.numbers).items()}
+        total = _added(self.gone, self.last.numbers)
+        return {proxy: of_flat({**numbers, "restarts": self.restarts}) for proxy, numbers in total.items()}
 
     def to_json(self) -> str:
-        return json.dumps({"gone": self.gone, "pid": self.last.pid, "last": self.last.numbers}, separators=(",", ":"))
+        document = {"gone": self.gone, "pid": self.last.pid, "last": self.last.numbers, "restarts": self.restarts}
+        return json.dumps(document, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Tally:
         """An empty tally where the text is none: counts are no reason to fail."""
         try:
             document = json.loads(text)
-            return cls(document["gone"], Sample(int(document["pid"]), document["last"]))
+            sample = Sample(int(document["pid"]), document["last"])
+            return cls(document["gone"], sample, int(document.get("restarts", 0)))
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -129,11 +138,13 @@ def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
     return result
 
 
-def _counts(numbers: Mapping[str, int]) -> PoolCounts:
-    plain = {name: value for name, value in numbers.items() if name in _COLUMNS and name not in _CLASSES}
+def of_flat(numbers: Mapping[str, int]) -> PoolCounts:
+    """Counts from numbers by their names; what is missing is 0."""
+    plain = {name: value for name, value in numbers.items() if name in _PLAIN}
     return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, **plain)
 
 
-def _flat(counts: PoolCounts) -> dict[str, int]:
-    plain = {name: int(getattr(counts, name)) for name in _COLUMNS if name not in _CLASSES}
+def flat(counts: PoolCounts) -> dict[str, int]:
+    """Every number by its name, for a file; `of_flat` reads it."""
+    plain = {name: int(getattr(counts, name)) for name in _PLAIN}
     return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}}

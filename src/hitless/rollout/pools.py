@@ -9,13 +9,14 @@ out, only then tell the workers to end, routes last. Each other order was measur
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from hitless.errors import ConflictError
-from hitless.gateway.counts import PoolCounts
+from hitless.gateway.counts import PoolCounts, flat, of_flat
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
     GatewayState,
@@ -24,6 +25,7 @@ from hitless.gateway.state import (
     StageState,
     server_timeout_ms,
 )
+from hitless.rollout.counted import Counted, PoolId
 from hitless.rollout.release import Release, pool_spec
 from hitless.service.model import Function
 from hitless.store.store import PoolRow, Store
@@ -54,21 +56,6 @@ class Artifacts(Protocol):
     """Where unpacked artifacts come from."""
 
     def unpack(self, digest: str) -> Path: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Requests of some pools, as the gateway counted them.
-
-    `failed` are those that a client saw fail; `shielded` those that these pools failed and the live release answered.
-    """
-
-    requests: int
-    failed: int
-    shielded: int = 0
-
-
-NOTHING = Counted(0, 0)
 
 
 class ReleasePools:
@@ -116,9 +103,14 @@ class ReleasePools:
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = behind.get(function.name) or free.pop(0)
-            before = counted_by(counts.get(gateway_pool))
+            before = counts.get(gateway_pool, PoolCounts())
             self._store.add_pool(
-                PoolRow(key, release.stage, release.number, function.name, gateway_pool, before.requests, before.failed)
+                PoolRow(
+                    *(key, release.stage, release.number, function.name, gateway_pool),
+                    requests_before=before.requests,
+                    failed_before=before.by_class.get("5xx", 0),
+                    counts_before=json.dumps(flat(before)),
+                )
             )
             starts.append(self._start_one(release, function, key, ready_timeout_s))
         await _all(starts)
@@ -203,15 +195,13 @@ class ReleasePools:
 
     async def count(self, stage: str, release: int) -> Counted:
         """Requests that the gateway has given to the release's present pools."""
-        rows = self._store.pools(stage, release)
-        if not rows:
-            return NOTHING
-        counts = await self._gateway.counts()
-        now = [counted_by(counts.get(row.gateway_pool)) for row in rows]
-        return Counted(
-            sum(max(0, n.requests - row.requests_before) for n, row in zip(now, rows, strict=True)),
-            sum(max(0, n.failed - row.failed_before) for n, row in zip(now, rows, strict=True)),
-        )
+        return (await self.count_all(stage, release))[0]
+
+    async def count_all(self, stage: str, *releases: int) -> tuple[Counted, ...]:
+        """The same of several releases, from one reading of the gateway."""
+        rows = [self._store.pools(stage, release) for release in releases]
+        counts = await self._gateway.counts() if any(rows) else {}
+        return tuple(Counted.of({pool_id(row): _since(row, counts) for row in some}) for some in rows)
 
     async def retire(self, release: Release, *, drain: bool) -> Counted:
         """Take a release that gets no new requests out of service, without failing those that it still has.
@@ -238,9 +228,18 @@ class ReleasePools:
         self._store.remove_pool(row.key)
 
 
-def counted_by(counts: PoolCounts | None) -> Counted:
-    """A backend's total. Failed is what the client saw fail: an answer of 5xx, the gateway's own included."""
-    return Counted(counts.requests, counts.by_class.get("5xx", 0)) if counts else NOTHING
+def pool_id(row: PoolRow) -> PoolId:
+    """The pool's name in a count."""
+    return PoolId(row.function, row.key)
+
+
+def _since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
+    """What the pool's backend has counted since the pool stands behind it."""
+    now = counts.get(row.gateway_pool, PoolCounts())
+    if row.counts_before is not None:
+        return Counted.of_counts(now.minus(of_flat(json.loads(row.counts_before))))
+    early = PoolCounts(requests=row.requests_before, by_class={"5xx": row.failed_before}, restarts=now.restarts)
+    return replace(Counted.of_counts(now.minus(early)), by_class={})
 
 
 def servers_of(pool: Pool) -> tuple[ServerState, ...]:

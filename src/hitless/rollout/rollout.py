@@ -8,6 +8,7 @@ was never ready never saw a request.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from hitless.clock import Clock, timestamp
 from hitless.errors import ConflictError, HitlessError
 from hitless.rollout.alarms import Verdict, read_alarms
-from hitless.rollout.pools import NOTHING, Counted, ReleasePools
+from hitless.rollout.counted import Counted
+from hitless.rollout.pools import ReleasePools
+from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
 from hitless.rollout.smoke import send_smoke_requests
 from hitless.rollout.states import TRANSITIONS, Outcome, State
@@ -23,6 +26,8 @@ from hitless.service.strategy import Strategy, weights
 from hitless.store.store import Store, whole
 
 ALARM_PERIOD_S = 0.25
+SAVE_PERIOD_S = 1.0
+"""How old the receipt may be that a daemon's death leaves behind."""
 
 Say = Callable[[str, str | None], None]
 
@@ -72,8 +77,9 @@ class Rollout:
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
     result: dict[str, Any] | None = None
     started_at_s: float = 0.0
+    receipt: Receipt = field(default_factory=Receipt)
     _stop: asyncio.Future[Stopped] | None = None
-    _before: Counted = NOTHING
+    _saved_at_s: float = float("-inf")
 
     async def run(self) -> dict[str, Any]:
         """Ready → smoke requests → shift by the strategy → swap → drain the old → stop it. Returns the deploy
@@ -82,6 +88,8 @@ class Rollout:
         self.started_at_s = self.clock.monotonic()
         candidate, stage = self.candidate, self.candidate.stage
         try:
+            if self.previous:
+                self.receipt.begin(await self.pools.count(stage, self.previous.number))
             await self._take(State.PREPARING)
             await self._unless_stopped(
                 self.pools.start(
@@ -92,8 +100,6 @@ class Rollout:
                 await self._take(State.TESTING)
                 await self._unless_stopped(self._smoke())
             await self.pools.connect(candidate)
-            if self.previous:
-                self._before = await self.pools.count(stage, self.previous.number)
             await self._shift()
             self._refuse_stop()
             await self._swap()
@@ -122,14 +128,14 @@ class Rollout:
         live = None
         if self.previous and self.previous.number != self.candidate.number:
             await self._take(State.DRAINING, weight_percent=100)
-            live = self._since_start(await self.pools.retire(self.previous, drain=True))
-        candidate = await self.pools.count(stage, self.candidate.number)
-        return await self._end(Outcome.LIVE, None, candidate, live)
+            live = await self.pools.retire(self.previous, drain=True)
+        self._tell(await self.pools.count(stage, self.candidate.number), live)
+        return await self._end(Outcome.LIVE, None)
 
     async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
         """End a rollout that never took its first step."""
         self.started_at_s = self.clock.monotonic()
-        await self._end(outcome, reason, NOTHING, None)
+        await self._end(outcome, reason)
 
     async def break_off(self, error: Exception) -> None:
         """After an end that failed itself (the gateway gone for good, the disk full): nobody waits for it any longer.
@@ -142,7 +148,7 @@ class Rollout:
         reason = f"it could not be ended while it was {self.state}: {why}"
         self.state = State.ENDED
         self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
-        await self._give(self._document(outcome, reason, NOTHING, None))
+        await self._give(self._document(outcome, reason))
 
     # -- the steps ----------------------------------------------------------------------------------------------------
 
@@ -167,17 +173,20 @@ class Rollout:
         end = self.clock.monotonic() + bake_s
         while (left := end - self.clock.monotonic()) > 0:
             await self._unless_stopped(self.clock.sleep(min(ALARM_PERIOD_S, left)))
-            counted = await self.pools.count(self.candidate.stage, self.candidate.number)
+            counted = await self.count()
             reading = read_alarms(
                 self.candidate.document.settings.alarms,
                 requests=counted.requests,
                 failed=counted.failed + counted.shielded,
             )
+            self.receipt.alarm(reading, timestamp(self.clock.now()))
+            self._save(only_if_old=True)
             if reading.verdict is Verdict.ALARM:
                 raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
     async def _set_weight(self, weight_percent: float) -> None:
         stage, live = self.candidate.stage, self.previous.number if self.previous else None
+        await self._weigh(weight_percent)
         await self.pools.change_gateway(
             lambda state: state.with_stage(
                 stage, live=live, candidate=self.candidate.number, weight=round(weight_percent * 100)
@@ -188,6 +197,7 @@ class Rollout:
         """The point of no return: one entry of one map names the candidate as live."""
         stage, number = self.candidate.stage, self.candidate.number
         await self._take(State.SHIFTING, weight_percent=100)
+        await self._weigh(100)
         await self.pools.route_all_to(stage, number)
         self.store.set_live(stage, number, timestamp(self.clock.now()))
         self.say(f"release {number} is live", stage)
@@ -198,26 +208,24 @@ class Rollout:
         await self._take(State.WITHDRAWING, weight_percent=0, note=reason)
         live = self.previous.number if self.previous else None
         await self.pools.route_all_to(stage, live)
+        if served:
+            await self._weigh(0)
         counted = await self.pools.retire(self.candidate, drain=served)
-        live_counted = None
-        if self.previous:
-            live_counted = self._since_start(await self.pools.count(stage, self.previous.number))
-        return await self._end(outcome, reason, counted, live_counted)
+        self._tell(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
+        return await self._end(outcome, reason)
 
-    async def _end(
-        self, outcome: Outcome, reason: str | None, candidate: Counted, live: Counted | None
-    ) -> dict[str, Any]:
-        document = self._document(outcome, reason, candidate, live)
+    async def _end(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+        document = self._document(outcome, reason)
         self.state = State.ENDED
+        self._save()
         self.store.end_rollout(self.number, outcome, reason, document, timestamp(self.clock.now()))
         how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
         self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
         await self._give(document)
         return document
 
-    def _document(
-        self, outcome: Outcome, reason: str | None, candidate: Counted, live: Counted | None
-    ) -> dict[str, Any]:
+    def _document(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+        candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
         return {
             "stage": self.candidate.stage,
             "release": self.candidate.number,
@@ -226,8 +234,8 @@ class Rollout:
             "reason": reason,
             "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
             "steps": [step.to_json() for step in self.steps],
-            "candidate": {"requests": candidate.requests, "failed": candidate.failed, "shielded": candidate.shielded},
-            "live": {"requests": live.requests, "failed": live.failed} if live else None,
+            "candidate": candidate.sums(),
+            "live": {"requests": live.requests, "failed": live.failed} if self.previous else None,
         }
 
     async def _give(self, document: dict[str, Any]) -> None:
@@ -247,12 +255,36 @@ class Rollout:
             self.weight_percent = weight_percent
         step = Step(timestamp(self.clock.now()), state, self.weight_percent, note)
         self.store.record_step(self.number, state, self.weight_percent, note, step.at)
+        self._save()
         async with self.progress:
             self.steps.append(step)
             self.progress.notify_all()
 
-    def _since_start(self, now: Counted) -> Counted:
-        return Counted(max(0, now.requests - self._before.requests), max(0, now.failed - self._before.failed))
+    async def count(self) -> Counted:
+        """One reading of the gateway, for the receipt too; returns the candidate's."""
+        numbers = [self.candidate.number, *([self.previous.number] if self.previous else [])]
+        candidate, *live = await self.pools.count_all(self.candidate.stage, *numbers)
+        self._tell(candidate, live[0] if live else None)
+        return candidate
+
+    def _tell(self, candidate: Counted, live: Counted | None) -> None:
+        self.receipt.counted(candidate, live, timestamp(self.clock.now()))
+
+    async def _weigh(self, weight_percent: float) -> None:
+        """For the receipt: the counts up to a change of weight belong to the weight before it."""
+        await self.count()
+        self.receipt.weight(weight_percent, timestamp(self.clock.now()))
+
+    def _save(self, *, only_if_old: bool = False) -> None:
+        """Record the receipt as it stands. A disk that takes nothing must not end a rollout that is well."""
+        now_s = self.clock.monotonic()
+        if only_if_old and now_s - self._saved_at_s < SAVE_PERIOD_S:
+            return
+        try:
+            self.store.save_receipt(self.number, self.receipt.to_json())
+            self._saved_at_s = now_s
+        except sqlite3.Error as error:
+            self.receipt.lacks(f"the receipt could not be recorded for a time: {error}")
 
     def _refuse_stop(self) -> None:
         if self._stop is not None and self._stop.done():

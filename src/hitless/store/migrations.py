@@ -65,4 +65,12 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     """,
+    """
+    CREATE TABLE receipts (
+        rollout INTEGER PRIMARY KEY REFERENCES rollouts (rollout) ON DELETE CASCADE,
+        document TEXT NOT NULL
+    ) STRICT;
+
+    ALTER TABLE pools ADD COLUMN counts_before TEXT;
+    """,
 )

@@ -64,6 +64,8 @@ class PoolRow:
     gateway_pool: str
     requests_before: int = 0
     failed_before: int = 0
+    counts_before: str | None = None
+    """All numbers as JSON; None in rows of earlier versions, which have the two before it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,17 @@ class Store:
                 (outcome, reason, json.dumps(receipt) if receipt is not None else None, at, rollout),
             )
 
+    def save_receipt(self, rollout: int, receipt: Mapping[str, Any]) -> None:
+        """What the rollout cost so far; replaces what was known before."""
+        with self._transaction() as db:
+            text = json.dumps(receipt, separators=(",", ":"))
+            db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, text))
+
+    def receipt(self, rollout: int) -> dict[str, Any] | None:
+        """None for rollouts of earlier versions, and for those beyond retention."""
+        row = self._connection.execute("SELECT document FROM receipts WHERE rollout = ?", (rollout,)).fetchone()
+        return dict(json.loads(row["document"])) if row else None
+
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
         rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
         return tuple(map(_rollout, rows))
@@ -240,7 +253,7 @@ class Store:
     def add_pool(self, row: PoolRow) -> None:
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 astuple(row),
             )
 

@@ -1,0 +1,110 @@
+"""Requests as the gateway counted them, by pool, function and status class: values that can be added and subtracted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hitless.gateway.counts import PoolCounts
+
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
+
+
+class PoolId(NamedTuple):
+    """A pool of workers, by a key that is never used again."""
+
+    function: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Requests of some pools, as the gateway counted them.
+
+    `failed` are those that a client saw fail; `shielded` those that these pools failed and the live release answered.
+    `by_class` are answers by status class (`2xx` …); requests in hand, and those whose client left, have none.
+    `restarts`: how often HAProxy was started again meanwhile; what it had counted after it was last asked is missing.
+    """
+
+    requests: int
+    failed: int
+    shielded: int = 0
+    by_class: Mapping[str, int] = field(default_factory=dict, compare=False)
+    restarts: int = field(default=0, compare=False)
+    pools: Mapping[PoolId, Counted] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, pools: Mapping[PoolId, Counted]) -> Counted:
+        """The sum of several pools. They stand behind one HAProxy: its restarts are theirs, not added up."""
+        parts = pools.values()
+        return cls(
+            sum(part.requests for part in parts),
+            sum(part.failed for part in parts),
+            sum(part.shielded for part in parts),
+            {name: total for name in CLASSES if (total := sum(part.by_class.get(name, 0) for part in parts))},
+            max((part.restarts for part in parts), default=0),
+            dict(pools),
+        )
+
+    @classmethod
+    def of_counts(cls, counts: PoolCounts) -> Counted:
+        """One pool's. Failed is what the client saw fail: an answer of 5xx, the gateway's own included.
+
+        Numbers that went back (of a gateway that was started anew) count as none.
+        """
+        requests, failed = max(0, counts.requests), max(0, counts.by_class.get("5xx", 0))
+        by_class = {name: number for name in CLASSES if (number := max(0, counts.by_class.get(name, 0)))}
+        return cls(requests, failed, 0, by_class, max(0, counts.restarts))
+
+    def minus(self, earlier: Counted) -> Counted:
+        """What came since an earlier reading of the same pools; pools that came meanwhile are counted in full."""
+        return Counted.of({pool: part._less(earlier.pools.get(pool, NOTHING)) for pool, part in self.pools.items()})
+
+    def sums(self) -> dict[str, int]:
+        """The three numbers of every summary."""
+        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
+
+    def to_json(self, *, pools: bool = False) -> dict[str, Any]:
+        """For people the sums of each function; with `pools` each pool instead, for `from_json`."""
+        if pools:
+            return {
+                function: {pool.key: part._plain() for pool, part in self.pools.items() if pool.function == function}
+                for function in dict.fromkeys(pool.function for pool in self.pools)
+            }
+        functions = dict.fromkeys(pool.function for pool in self.pools)
+        return {
+            **self._plain(),
+            "functions": {
+                name: Counted.of({p: part for p, part in self.pools.items() if p.function == name})._plain()
+                for name in functions
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Counted:
+        """Reads what `to_json(pools=True)` wrote."""
+        return cls.of(
+            {
+                PoolId(function, key): cls(
+                    part["requests"], part["failed"], part["shielded"], dict(part["by_class"]), part["restarts"]
+                )
+                for function, parts in document.items()
+                for key, part in parts.items()
+            }
+        )
+
+    def _plain(self) -> dict[str, Any]:
+        return {**self.sums(), "by_class": dict(self.by_class), "restarts": self.restarts}
+
+    def _less(self, earlier: Counted) -> Counted:
+        return Counted(
+            max(0, self.requests - earlier.requests),
+            max(0, self.failed - earlier.failed),
+            max(0, self.shielded - earlier.shielded),
+            {name: max(0, number - earlier.by_class.get(name, 0)) for name, number in self.by_class.items()},
+            max(0, self.restarts - earlier.restarts),
+        )
+
+
+NOTHING = Counted(0, 0)

@@ -1,0 +1,120 @@
+"""A rollout's receipt: sums by side, what the candidate really got, bounded readings, going on after JSON."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from hitless.gateway.counts import PoolCounts
+from hitless.rollout.alarms import Reading, Verdict
+from hitless.rollout.counted import Counted, PoolId
+from hitless.rollout.receipt import POINTS_KEPT, READINGS_KEPT, Receipt, Side
+
+pytestmark = pytest.mark.unit
+
+
+def counted(requests: int, failed: int = 0, *, pool: str = "r1-1", function: str = "api", restarts: int = 0) -> Counted:
+    counts = PoolCounts(requests=requests, by_class={"2xx": requests - failed, "5xx": failed}, restarts=restarts)
+    return Counted.of({PoolId(function, pool): Counted.of_counts(counts)})
+
+
+def reading(verdict: Verdict, rate: float = 0.0) -> Reading:
+    return Reading(verdict, f"{rate} %", {"error_rate_percent": rate})
+
+
+def baked() -> Receipt:
+    """A canary of 10 %: 100 requests for the candidate, 900 for the live release, which had had 5000 before."""
+    receipt = Receipt(facts={"release": 2})
+    receipt.begin(counted(5000, 7))
+    receipt.counted(counted(0, pool="r2-2"), counted(5000, 7), "00:00")
+    receipt.weight(10, "00:00")
+    receipt.counted(counted(100, 3, pool="r2-2"), counted(5900, 8), "00:10")
+    return receipt
+
+
+def test_the_live_release_s_requests_count_from_the_rollout_s_beginning() -> None:
+    document = baked().to_json()
+    counts = {"requests": 100, "failed": 3, "shielded": 0, "by_class": {"2xx": 97, "5xx": 3}, "restarts": 0}
+    assert document["candidate"] == {
+        **counts,
+        "functions": {"api": counts},
+    }
+    assert (document["live"]["requests"], document["live"]["failed"]) == (900, 1)
+    assert document["complete"]
+
+
+def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
+    receipt = baked()
+    receipt.weight(100, "00:10")
+    receipt.counted(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")
+    first, second = receipt.to_json()["weights"]
+    assert (first["asked_percent"], first["got_percent"], first["candidate"]["requests"]) == (10, 10, 100)
+    assert (second["asked_percent"], second["got_percent"], second["live"]["requests"]) == (100, 75, 100)
+    assert (first["to"], second["from"], second["to"]) == ("00:10", "00:10", "00:20")
+
+
+def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
+    receipt = baked()
+    receipt.counted(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
+    assert receipt.of(Side.LIVE).requests == 950
+    receipt.counted(Counted.of({}), Counted.of({}), "00:12")
+    assert (receipt.of(Side.LIVE).requests, receipt.of(Side.CANDIDATE).requests) == (950, 100)
+
+
+def test_it_goes_on_after_json_with_the_same_sums() -> None:
+    receipt = baked()
+    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    assert again.to_json() == receipt.to_json()
+    for one in (receipt, again):
+        one.counted(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
+        one.weight(0, "00:20")
+    assert again.to_json() == receipt.to_json()
+    assert again.of(Side.LIVE).requests == 1300
+
+
+def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_not() -> None:
+    receipt = Receipt()
+    receipt.begin(counted(5000, restarts=2))
+    receipt.counted(counted(10, pool="r2-2"), counted(5100, restarts=2), "00:01")
+    assert receipt.to_json()["complete"]
+    receipt.counted(counted(20, pool="r2-2"), counted(5200, restarts=3), "00:02")
+    document = receipt.to_json()
+    assert not document["complete"]
+    assert "HAProxy was started again" in document["missing"][0]
+
+
+def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length() -> None:
+    receipt = Receipt()
+    receipt.begin(counted(0))
+    for second in range(10_000):
+        receipt.counted(counted(second, pool="r2-2"), counted(second), f"{second:05}")
+    points = receipt.to_json()["points"]
+    assert POINTS_KEPT / 2 <= len(points) <= POINTS_KEPT
+    assert points[0]["at"] == "00000"
+    gaps = {int(b["at"]) - int(a["at"]) for a, b in pairwise(points)}
+    assert len(gaps) == 1, f"evenly spaced, not {gaps}"
+    assert int(points[-1]["at"]) >= 10_000 - max(gaps)
+
+
+def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept() -> None:
+    receipt = Receipt()
+    receipt.alarm(reading(Verdict.NOT_ENOUGH_DATA, 90), "0")
+    for second in range(1, 500):
+        receipt.alarm(reading(Verdict.OK, 0.5 if second == 77 else 0.1), str(second))
+    receipt.alarm(reading(Verdict.ALARM, 3), "500")
+    alarms: Any = receipt.to_json()["alarms"]
+    assert [r["at"] for r in alarms["readings"]] == ["0", "1", "499", "500"]
+    assert alarms["verdicts"] == {"not_enough_data": 1, "ok": 499, "alarm": 1}
+    assert alarms["worst"]["error_rate_percent"]["at"] == "500", "too few requests for a verdict are no worst case"
+
+
+def test_an_alarm_that_flutters_keeps_a_bounded_number_of_readings() -> None:
+    receipt = Receipt()
+    for second in range(1000):
+        receipt.alarm(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))
+    kept = receipt.to_json()["alarms"]["readings"]
+    assert len(kept) == READINGS_KEPT
+    assert (kept[0]["at"], kept[-1]["at"]) == ("0", "999")
