@@ -4,6 +4,10 @@ Invariants: a socket is bound before its worker is forked and stays bound while 
 is refused; while a worker backs off its socket does not exist, so that the gateway learns at once that it must go
 elsewhere, instead of waiting on a socket that nobody serves. The last one that serves is the exception: there is no
 elsewhere, so that its requests wait for the moment that its own back-off takes.
+
+The first `size` places have workers. Those beyond finish what they have received and end; they are asked to only when
+the gateway sends them nothing any more. The first place keeps its socket at size 0: it is the door of a pool that
+sleeps, and whoever knocks is answered by a worker forked for it.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ BACKLOG: Final = 256
 _NS: Final = 1_000_000_000
 START_LIMIT_S: Final = 30.0
 """A replacement that imports for itself and is not ready by then is killed and counts as having died by itself."""
+LEAVING_GRACE_S: Final = 2.0
+"""Beyond the function's time-out; then a worker that is to leave is killed."""
 
 
 @dataclass(slots=True)
@@ -47,6 +53,8 @@ class Member:
     retry_ns: int = 0
     timed_out: bool = False
     too_slow: bool = False
+    leave_by_ns: int = 0
+    """Told to end, and killed at this instant; 0 for one that stays."""
     history: History = field(default_factory=History)
 
     @property
@@ -59,7 +67,13 @@ class Crew:
     """All members of one generation. `run_worker` is what a forked child does; it never returns."""
 
     def __init__(
-        self, spec: PoolSpec, paths: GenerationPaths, page: StatsPage, run_worker: Callable[[Member], None], tell: Tell
+        self,
+        spec: PoolSpec,
+        paths: GenerationPaths,
+        page: StatsPage,
+        size: int,
+        run_worker: Callable[[Member], None],
+        tell: Tell,
     ) -> None:
         self._spec = spec
         self._paths = paths
@@ -68,7 +82,10 @@ class Crew:
         self._tell = tell
         self.replacing = False
         """Whether the dead are replaced: from the moment that all were ready until the pool stops."""
-        self.members = [self._member(index) for index in range(spec.workers)]
+        self.size = min(size, spec.workers)
+        """How many workers there are to be."""
+        self.members = [self._member(index) for index in range(self.size)]
+        page.set_size(paths.generation, self.size)
 
     def _member(self, index: int) -> Member:
         slot = self._page.slot_index(self._paths.generation, index)
@@ -76,7 +93,7 @@ class Crew:
 
     def bind_all(self) -> None:
         """Bind every socket, before the handler is imported. Raises OSError."""
-        for member in self.members:
+        for member in self.members or [self._place(0)]:
             self._bind(member)
 
     def fork_all(self) -> None:
@@ -85,8 +102,60 @@ class Crew:
             self._fork(member)
 
     def all_ready(self) -> bool:
-        """Every worker has said that it is ready."""
-        return all(member.pid and member.state == State.READY for member in self.members)
+        """Every worker that is to be has said that it is ready."""
+        return all(member.pid and member.state == State.READY for member in self.members[: self.size])
+
+    @property
+    def door(self) -> socket.socket | None:
+        """Where somebody may knock: the first socket, while no worker is there and none is to be."""
+        return None if self.size or self.members[0].pid or not self.replacing else self.members[0].listener
+
+    def resize(self, size: int) -> str | None:
+        """Have that many workers from now on: more are forked at once, surplus ones are told to end.
+
+        The reason where the system allows no more; `size` is then what it allowed.
+        """
+        size, trouble = min(size, self._spec.workers), None
+        for index in range(self.size, size):
+            try:
+                self._hire(self._place(index))
+            except OSError as error:
+                size, trouble = index, error.strerror or str(error)
+                self._unbind(self.members[index])
+                break
+        self.size = size
+        self._page.set_size(self._paths.generation, size)
+        for member in self.members[size:]:
+            self._dismiss(member)
+        self._forget_places()
+        return trouble
+
+    def _place(self, index: int) -> Member:
+        while len(self.members) <= index:
+            self.members.append(self._member(len(self.members)))
+        return self.members[index]
+
+    def _hire(self, member: Member) -> None:
+        if member.pid:  # it is about to end; `_bury` forks the next one
+            return
+        if member.listener is None:
+            self._bind(member)
+        self._fork(member)
+
+    def _dismiss(self, member: Member) -> None:
+        if member.index or self.size:
+            self._unbind(member)
+        member.retry_ns, member.history = 0, History()
+        if not member.pid:
+            member.fields[Field.STATE] = State.EMPTY
+        elif not member.leave_by_ns:
+            member.leave_by_ns = time.monotonic_ns() + int((self._spec.timeout_s + LEAVING_GRACE_S) * _NS)
+            with suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGTERM)
+
+    def _forget_places(self) -> None:
+        while len(self.members) > max(self.size, 1) and not self.members[-1].pid:
+            self.members.pop()
 
     def next_wake_s(self) -> float:
         """Seconds until something may be due: a time-out, a retry. Nothing that begins later can be due earlier."""
@@ -95,6 +164,8 @@ class Crew:
         due = now + timeout_ns
         for member in self.members:
             busy = member.fields[Field.BUSY_SINCE]
+            if member.leave_by_ns:
+                due = min(due, member.leave_by_ns)
             if member.retry_ns:
                 due = min(due, member.retry_ns)
             elif member.pid and busy and not member.timed_out:
@@ -109,9 +180,14 @@ class Crew:
         for member in self.members:
             busy = member.fields[Field.BUSY_SINCE]
             if member.retry_ns and now >= member.retry_ns:
-                self._return(member)
+                if self._return(member):
+                    text = f"worker {member.index} runs again after its back-off"
+                    self._tell("backed_on", member.index, member.pid, text)
             elif member.pid and busy and now - busy >= self._spec.timeout_s * _NS and not member.timed_out:
                 self._time_out(member, busy)
+            elif member.leave_by_ns and now >= member.leave_by_ns:
+                member.leave_by_ns = now + _NS  # once more a second, should the kernel take its time
+                _kill(member.pid)
             elif member.pid and member.state == State.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
                 member.too_slow = True
                 _kill(member.pid)
@@ -128,6 +204,7 @@ class Crew:
                     dead.append((member, status))
         for member, status in dead:
             self._bury(member, status)
+        self._forget_places()
         return dead
 
     def begin_stop(self) -> None:
@@ -172,7 +249,7 @@ class Crew:
         member.fields[Field.BUSY_SINCE] = 0
         member.fields[Field.GENERATION] = self._paths.generation
         member.fields[Field.STATE] = State.STARTING
-        member.retry_ns, member.timed_out, member.too_slow = 0, False, False
+        member.retry_ns, member.leave_by_ns, member.timed_out, member.too_slow = 0, 0, False, False
         member.forked_ns = time.monotonic_ns()
         pid = os.fork()
         if pid == 0:
@@ -182,11 +259,17 @@ class Crew:
                 os._exit(1)
         member.pid = pid
 
-    def _return(self, member: Member) -> None:
-        if member.listener is None:
-            self._bind(member)
-        self._fork(member)
-        self._tell("backed_on", member.index, member.pid, f"worker {member.index} runs again after its back-off")
+    def _return(self, member: Member) -> bool:
+        """Whether it runs again; where the system allows no process now, it is tried again in a second."""
+        try:
+            self._hire(member)
+        except OSError as error:
+            member.retry_ns = time.monotonic_ns() + _NS
+            member.fields[Field.STATE] = State.BACKING_OFF
+            why = error.strerror or str(error)
+            self._tell("backing_off", member.index, 0, f"worker {member.index} cannot be forked: {why}")
+            return False
+        return True
 
     def _time_out(self, member: Member, busy: int) -> None:
         """Answered for first: the gateway's retry finds the id in the ring, whichever worker it reaches."""
@@ -214,7 +297,14 @@ class Crew:
         member.fields[Field.BUSY_SINCE] = 0
         member.fields[Field.STATE] = State.GONE
         member.fields[Field.PID] = 0
-        if self.replacing:
+        leaving, member.leave_by_ns = member.leave_by_ns, 0
+        if not self.replacing:
+            return
+        if member.index >= self.size:
+            member.fields[Field.STATE] = State.EMPTY
+        elif leaving:
+            self._return(member)
+        else:
             self._replace(member, pid, status, request_id)
 
     def _replace(self, member: Member, pid: int, status: int, request_id: str) -> None:
@@ -235,7 +325,8 @@ class Crew:
         )
         member.fields[Field.RESTARTS] += 1
         if not delay_s:
-            self._fork(member)
+            if not self._return(member):
+                return
             self._tell("worker_restarted", member.index, member.pid, f"{name} was replaced at once")
             return
         if not alone:

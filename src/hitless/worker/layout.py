@@ -4,9 +4,9 @@ Nobody makes a system call to write or read it, so a worker may count each reque
 it likes. Invariants: every field has one writer (a slot belongs to one worker process, and to its zygote for the
 fields named so; a ring belongs to one zygote); readers take what they see, a torn reading is one tick old at worst.
 
-A pool has twice as many slots as workers, because a replaced zygote's workers go on serving while the next generation
-starts: generation `g` uses the half `g % 2`. Both halves and both rings are in one page, so that the retry guard of a
-new worker also sees what an old one had begun.
+A pool has twice as many slots as it may have workers, because a replaced zygote's workers go on serving while the next
+generation starts: generation `g` uses the half `g % 2`. Both halves and both rings are in one page, so that the retry
+guard of a new worker also sees what an old one had begun.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FATAL: Final = STRIKES_OUT
 
 _WORKERS_AT: Final = 1  # u64 indices in the header
 _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
+_SIZE_AT: Final = 4  # and 5: one more than the size of the generation in that half; 0 where it was never said
 
 
 class Field(IntEnum):
@@ -62,7 +63,7 @@ class Field(IntEnum):
 
 
 class State(IntEnum):
-    """What the process of a slot is doing."""
+    """What the process of a slot is doing. EMPTY: there is none, and none is wanted."""
 
     EMPTY = 0
     STARTING = 1
@@ -94,7 +95,7 @@ def bucket_bounds(index: int) -> tuple[int, int]:
 
 
 def page_bytes(workers: int) -> int:
-    """Size of the page of a pool with that many workers."""
+    """Size of the page of a pool with at most that many workers."""
     ids = -(-2 * workers * ID_BYTES // 4096) * 4096
     return HEADER_BYTES + 2 * RING_BYTES + ids + 2 * workers * SLOT_BYTES
 
@@ -115,10 +116,11 @@ class StatsPage:
         self._ids_at = HEADER_BYTES + 2 * RING_BYTES
         self._ids_end = self._ids_at + 2 * self.workers * ID_BYTES
         self._slots_at = page_bytes(self.workers) - 2 * self.workers * SLOT_BYTES
+        self._slots = memoryview(self.map)[self._slots_at :].cast("Q")
 
     @staticmethod
     def create(path: Path, workers: int) -> None:
-        """Write an empty page (0600) for a pool of that many workers."""
+        """Write an empty page (0600) for a pool of at most that many workers."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(fd, page_bytes(workers))
@@ -129,7 +131,20 @@ class StatsPage:
     def close(self) -> None:
         """Unmap; every view handed out must have been released."""
         self._header.release()
+        self._slots.release()
         self.map.close()
+
+    def size(self, generation: int) -> int:
+        """How many workers that generation is to have now: its zygote's word, whoever asked for it."""
+        return (int(self._header[_SIZE_AT + generation % 2]) or self.workers + 1) - 1
+
+    def set_size(self, generation: int, size: int) -> None:
+        """Say how many workers the generation is to have. For its zygote."""
+        self._header[_SIZE_AT + generation % 2] = size + 1
+
+    def column(self, field: Field) -> list[int]:
+        """One field of every slot, of both halves: cheap enough to look many times a second."""
+        return self._slots[int(field) :: SLOT_BYTES // 8].tolist()
 
     def slot_index(self, generation: int, worker: int) -> int:
         """Which slot worker `worker` of that generation uses."""

@@ -26,7 +26,7 @@ from hitless.worker.layout import MAGIC
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import take_lock
 
-VERSION: Final = f"{MAGIC.decode()}-1"
+VERSION: Final = f"{MAGIC.decode()}-2"
 """A root zygote of another version cannot serve this one's pools; a new one is started beside them."""
 
 
@@ -142,7 +142,12 @@ class Root:
     def _spawn(self, fd: int, message: dict[str, Any]) -> None:
         """Fork a pool's zygote. Its control socket listens before the answer goes out."""
         boot = zygote.Boot(
-            Path(message["pool"]), message["generation"], message["fresh"], self._libraries, self._own_paths
+            Path(message["pool"]),
+            message["generation"],
+            message["size"],
+            message["fresh"],
+            self._libraries,
+            self._own_paths,
         )
         try:
             control = _listen(GenerationPaths(boot.pool, boot.generation).control)

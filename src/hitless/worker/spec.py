@@ -22,7 +22,10 @@ class RouteSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """One function of one release. `key` names the pool for ever; `environment` is the file's own, not Lambda's."""
+    """One function of one release. `key` names the pool for ever; `environment` is the file's own, not Lambda's.
+
+    `workers` is the most that the pool may have; how many run is its size, which changes.
+    """
 
     key: str
     service: str

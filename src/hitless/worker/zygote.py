@@ -38,6 +38,8 @@ from hitless.worker.spec import PoolSpec
 DUMP_SIGNAL: Final = signal.SIGUSR1
 """Makes a zygote or worker write where it is to its log: the daemon asks when an import does not end."""
 
+_NO_PROCESS_PAUSE_S: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Boot:
@@ -45,6 +47,7 @@ class Boot:
 
     pool: Path
     generation: int
+    size: int
     fresh: bool
     libraries: Mapping[str, str]
     own_paths: Sequence[str]
@@ -67,7 +70,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     enter(spec, boot.libraries, boot.own_paths)
     page = StatsPage(paths.page, writable=True)
     shop = Workshop(spec, paths, page, log, streams, None, 0.0)
-    zygote = Zygote(shop, control, locks[1])
+    zygote = Zygote(shop, boot.size, control, locks[1])
     zygote.crew.bind_all()
     if not boot.fresh:
         shop.handler, shop.init_ms = _import(shop)
@@ -92,7 +95,7 @@ def _import(shop: Workshop) -> tuple[Handler, float]:
 class Zygote:
     """The loop over control connections, the dead, and time."""
 
-    def __init__(self, shop: Workshop, control: socket.socket, zygote_lock: int) -> None:
+    def __init__(self, shop: Workshop, size: int, control: socket.socket, zygote_lock: int) -> None:
         self._shop = shop
         self._control = control
         self._zygote_lock = zygote_lock
@@ -104,7 +107,9 @@ class Zygote:
         self._ready = False
         self._terminated = False
         self._deadline_s: float | None = None
-        self.crew = Crew(shop.spec, shop.paths, shop.page, self._become_worker, self._tell)
+        self._asked: dict[int, tuple[int, str | None]] = {}  # who asked for a size → its number, what stood in the way
+        self._door: int | None = None
+        self.crew = Crew(shop.spec, shop.paths, shop.page, size, self._become_worker, self._tell)
 
     def loop(self) -> None:
         """Until the pool was stopped and the last worker has gone."""
@@ -116,6 +121,7 @@ class Zygote:
             self._reap()
             self._check_ready()
             self.crew.tick()
+            self._watch_door()
             for fd, mask in self._poll.poll(self._wait_ms()):
                 self._serve(fd, mask)
             if self._terminated and self._deadline_s is None:
@@ -156,6 +162,30 @@ class Zygote:
                 os.read(self._ready_out, 4096)
         elif fd in self._callers:
             self._hear(fd)
+        elif fd == self._door:
+            self._wake()
+
+    def _watch_door(self) -> None:
+        """Listen at the door of a pool that sleeps, and only then: a worker that serves is not to be doubled."""
+        door = self.crew.door.fileno() if self.crew.door else None
+        if door == self._door:
+            return
+        if self._door is not None:
+            with suppress(KeyError):  # its socket was closed
+                self._poll.unregister(self._door)
+        if door is not None:
+            self._poll.register(door, select.POLLIN)
+        self._door = door
+
+    def _wake(self) -> None:
+        """Somebody waits in the socket of a pool without workers: one is forked, whether a daemon lives or not."""
+        if self.crew.door is None:
+            return
+        if trouble := self.crew.resize(1):
+            time.sleep(_NO_PROCESS_PAUSE_S)
+            self._shop.log.lines(f"hitless: no worker can be forked for the request that waits: {trouble}")
+        else:
+            self._tell("woken", 0, self.crew.members[0].pid, "woken by a request, worker 0 runs")
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -181,10 +211,13 @@ class Zygote:
             del buffer[: end + 1]
             if message.get("op") == "stop":
                 self._stop(float(message["grace_s"]))
+            elif message.get("op") == "scale" and self._ready and self._deadline_s is None:
+                self._asked[fd] = int(message["number"]), self.crew.resize(int(message["size"]))
         return None
 
     def _drop(self, fd: int) -> None:
         caller, _ = self._callers.pop(fd)
+        self._asked.pop(fd, None)
         self._poll.unregister(fd)
         caller.close()
 
@@ -212,6 +245,10 @@ class Zygote:
             self._ready = self.crew.replacing = True
             for fd in list(self._callers):
                 self._send(fd, {"kind": "ready"})
+        if self._asked and self.crew.all_ready():
+            asked, self._asked = self._asked, {}
+            for fd, (number, trouble) in asked.items():
+                self._send(fd, {"kind": "scaled", "number": number, "trouble": trouble})
 
     def _reap(self) -> None:
         dead = self.crew.reap()

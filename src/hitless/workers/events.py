@@ -7,13 +7,15 @@ from enum import StrEnum
 
 
 class PoolEventKind(StrEnum):
-    """The kinds; all but the last two come from a zygote."""
+    """The kinds; all but the last three come from a zygote."""
 
     WORKER_DIED = "worker_died"
     WORKER_RESTARTED = "worker_restarted"
     BACKING_OFF = "backing_off"
     BACKED_ON = "backed_on"
     TIMED_OUT = "timed_out"
+    WOKEN = "woken"
+    NO_MORE = "no_more"
     ZYGOTE_DIED = "zygote_died"
     ROOT_RESTARTED = "root_restarted"
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, HitlessError
@@ -23,9 +24,9 @@ from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel
 from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.generation import end_generation, generations_of, zygote_identity
-from hitless.workers.launch import bring_up
+from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
-from hitless.workers.pool import Pool, addresses
+from hitless.workers.pool import Pool, addresses, door_of
 from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97
@@ -43,6 +44,8 @@ class Fleet:
         self._root = RootZygote(self._folder, self._python, self._root_died)
         self._healing: asyncio.Task[None] | None = None
         self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
+        self._asked = 0
+        self._answers: dict[int, asyncio.Future[str | None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.pools: dict[str, Pool] = {}
         """The living pools by key, each in its present generation."""
@@ -58,8 +61,11 @@ class Fleet:
         """The root zygote's pid, 0 while there is none."""
         return self._root.pid if self._root.alive else 0
 
-    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> Pool:
-        """Start a pool; returns when every worker is ready. Raises CandidateFailedError, ConflictError, EngineError."""
+    async def start_pool(self, spec: PoolSpec, *, size: int | None = None, ready_timeout_s: float) -> Pool:
+        """Start a pool with `size` workers (default: as many as it may have); returns when every one is ready.
+
+        Raises CandidateFailedError, ConflictError, EngineError.
+        """
         async with self._locks[spec.key]:
             folder = self._folder / folder_name(spec.key)
             paths = GenerationPaths(folder, 1)
@@ -71,12 +77,65 @@ class Fleet:
                 folder.mkdir(mode=0o700)
                 paths.spec.write_text(spec.to_json())
                 StatsPage.create(paths.page, spec.workers)
-                return await self._bring_up(spec, paths, fresh=False, timeout_s=ready_timeout_s)
+                size = spec.workers if size is None else min(size, spec.workers)
+                return await self._bring_up(spec, paths, size=size, fresh=False, timeout_s=ready_timeout_s)
             except OSError as error:
                 raise EngineError(f"the pool {spec.key} cannot be prepared: {error}") from error
             finally:
                 if spec.key not in self.pools:
                     shutil.rmtree(folder, ignore_errors=True)
+
+    async def scale(self, key: str, size: int, *, ready_timeout_s: float = 10.0) -> Pool:
+        """Give the pool that many workers; returns when those are ready. Surplus ones finish what they have received.
+
+        Whoever sends requests must have left those alone before. The pool that is returned may be smaller than asked
+        for, where the system allows no more processes. Raises EngineError; the pool then is as large as it was.
+        """
+        async with self._locks[key]:
+            pool = self._pool(key)
+            before = pool.size
+            try:
+                trouble = await self._ask_for_size(pool, size, ready_timeout_s)
+            except TimeoutError:
+                self._send_size(pool, before)
+                raise EngineError(
+                    f"{pool.spec.title}: {size} workers were not ready within {ready_timeout_s:g} s"
+                ) from None
+            if trouble is not None:
+                sentence = f"{pool.spec.title}: it stays at {pool.size} workers, the system allows no more: {trouble}"
+                self.events.put_nowait(PoolEvent(key, PoolEventKind.NO_MORE, None, None, sentence, pool.generation))
+            return self.present(key)
+
+    def present(self, key: str) -> Pool:
+        """The pool at the size that it has now: its zygote may have woken it. Raises EngineError where none runs."""
+        pool = self._pool(key)
+        if len(pool.workers) != pool.size:
+            paths = GenerationPaths(self._folder / folder_name(key), pool.generation)
+            pool = self.pools[key] = replace(pool, workers=addresses(paths, pool.size))
+        return pool
+
+    async def _ask_for_size(self, pool: Pool, size: int, ready_timeout_s: float) -> str | None:
+        task, _ = self._watchers.get((pool.key, pool.generation), (None, None))
+        if task is None or task.done():
+            raise EngineError(f"{pool.spec.title} has no zygote that could change its size")
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        number = self._send_size(pool, size)
+        self._answers[number] = answer
+        try:
+            async with asyncio.timeout(ready_timeout_s):
+                both: set[asyncio.Future[Any]] = {answer, task}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._answers[number]
+        if not answer.done():
+            raise EngineError(f"{pool.spec.title}: its zygote died while its size was changed")
+        return answer.result()
+
+    def _send_size(self, pool: Pool, size: int) -> int:
+        self._asked += 1
+        channel = self._watchers[pool.key, pool.generation][1]
+        channel.send({"op": "scale", "size": size, "number": self._asked})
+        return self._asked
 
     async def replace_zygote(self, key: str, *, ready_timeout_s: float = 30.0) -> Pool:
         """A new zygote and workers for a pool whose zygote died, on new sockets. The old workers serve on.
@@ -89,7 +148,7 @@ class Fleet:
             if any(number % 2 == paths.generation % 2 for number in pool.old_generations):
                 raise ConflictError(f"generation {paths.generation - 2} of {key} must be stopped first")
             shutil.rmtree(paths.folder, ignore_errors=True)
-            return await self._bring_up(pool.spec, paths, fresh=pool.fresh, timeout_s=ready_timeout_s)
+            return await self._bring_up(pool.spec, paths, size=pool.size, fresh=pool.fresh, timeout_s=ready_timeout_s)
 
     async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None:
         """End what replace_zygote left running. Idempotent."""
@@ -144,16 +203,23 @@ class Fleet:
             raise EngineError(f"there is no pool {key}")
         return self.pools[key]
 
-    async def _bring_up(self, spec: PoolSpec, paths: GenerationPaths, *, fresh: bool, timeout_s: float) -> Pool:
+    async def _bring_up(
+        self, spec: PoolSpec, paths: GenerationPaths, *, size: int, fresh: bool, timeout_s: float
+    ) -> Pool:
+        async def launch() -> Launched:
+            return await bring_up(
+                self._root, spec, paths, size=size, fresh=fresh, timeout_s=timeout_s, clock=self._clock
+            )
+
         if not self._root.alive:
             await self._heal()
         try:
-            launched = await bring_up(self._root, spec, paths, fresh=fresh, timeout_s=timeout_s, clock=self._clock)
+            launched = await launch()
         except EngineError:
             if self._root.alive:
                 raise
             await self._heal()  # it died while it was asked
-            launched = await bring_up(self._root, spec, paths, fresh=fresh, timeout_s=timeout_s, clock=self._clock)
+            launched = await launch()
         return self._register(spec, paths, launched.channel, launched.zygote.pid, launched.fresh)
 
     def _register(
@@ -162,7 +228,8 @@ class Fleet:
         known = self.pools.get(spec.key)
         old = (*known.old_generations, known.generation) if known else ()
         page = known.page if known else StatsPage(paths.page, writable=False)
-        pool = Pool(spec, paths.generation, addresses(spec, paths), zygote_pid, fresh, old, page=page)
+        workers, door = addresses(paths, page.size(paths.generation)), door_of(paths)
+        pool = Pool(spec, paths.generation, workers, zygote_pid, fresh, old, door=door, page=page)
         self.pools[spec.key] = pool
         if channel is not None:
             self._watchers[spec.key, paths.generation] = asyncio.create_task(self._watch(pool, channel)), channel
@@ -172,7 +239,11 @@ class Fleet:
 
     async def _watch(self, pool: Pool, channel: Channel) -> None:
         while (message := await channel.receive()) is not None:
-            if "sentence" in message:
+            if message["kind"] == "scaled":
+                answer = self._answers.get(message["number"])
+                if answer is not None and not answer.done():
+                    answer.set_result(message["trouble"])
+            elif "sentence" in message:
                 kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
                 event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
                 self.events.put_nowait(event)

@@ -41,23 +41,30 @@ class _Unsafe(Exception):
 
 
 async def bring_up(
-    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, *, fresh: bool, timeout_s: float, clock: Clock
+    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, *, size: int, fresh: bool, timeout_s: float, clock: Clock
 ) -> Launched:
-    """Start the generation whose pool folder is prepared. Raises CandidateFailedError, EngineError."""
+    """Start the generation whose pool folder is prepared, with `size` workers. CandidateFailedError, EngineError."""
     end = asyncio.get_running_loop().time() + timeout_s
     if not fresh:
         try:
-            return await _attempt(root, spec, paths, False, end, timeout_s, clock)
+            return await _attempt(root, spec, paths, size, False, end, timeout_s, clock)
         except _Unsafe:
             pass
-    return await _attempt(root, spec, paths, True, end, timeout_s, clock)
+    return await _attempt(root, spec, paths, size, True, end, timeout_s, clock)
 
 
 async def _attempt(
-    root: RootZygote, spec: PoolSpec, paths: GenerationPaths, fresh: bool, end: float, timeout_s: float, clock: Clock
+    root: RootZygote,
+    spec: PoolSpec,
+    paths: GenerationPaths,
+    size: int,
+    fresh: bool,
+    end: float,
+    timeout_s: float,
+    clock: Clock,
 ) -> Launched:
     paths.folder.mkdir(mode=0o700)
-    spawning = asyncio.create_task(root.spawn(paths.pool, paths.generation, fresh=fresh))
+    spawning = asyncio.create_task(root.spawn(paths.pool, paths.generation, size=size, fresh=fresh))
     zygote: ProcessId | None = None
     channel: Channel | None = None
     log = Path(spec.log_dir) / "zygote.log"
@@ -70,7 +77,9 @@ async def _attempt(
                 if channel is None or not await _until_ready(channel):
                     raise await _why_it_ended(root, spec, paths, zygote, log, log_start)
                 left_s = end - asyncio.get_running_loop().time()
-                await _probe_all(spec, paths, left_s * 0.9)  # so that a probe's own word comes before the deadline
+                await _probe_all(
+                    spec, paths, size, left_s * 0.9
+                )  # so that a probe's own word comes before the deadline
         except TimeoutError:
             raise await _why_it_hangs(spec, zygote, timeout_s, log, log_start) from None
         paths.accepted.touch(mode=0o600)
@@ -99,8 +108,8 @@ async def _until_ready(channel: Channel) -> bool:
     return False
 
 
-async def _probe_all(spec: PoolSpec, paths: GenerationPaths, timeout_s: float) -> None:
-    found = await asyncio.gather(*(probe(paths.socket(index), timeout_s) for index in range(spec.workers)))
+async def _probe_all(spec: PoolSpec, paths: GenerationPaths, size: int, timeout_s: float) -> None:
+    found = await asyncio.gather(*(probe(paths.socket(index), timeout_s) for index in range(size)))
     for index, problem in enumerate(found):
         if problem is not None:
             raise CandidateFailedError(f"worker {index} of {spec.title} said it was ready, but a probe says: {problem}")

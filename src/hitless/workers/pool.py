@@ -23,7 +23,7 @@ class WorkerAddress:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One generation of a pool. A replaced zygote gives a new Pool, with new sockets and the same counts."""
+    """One generation of a pool, at one size. A replaced zygote gives a new Pool: new sockets, the same counts."""
 
     spec: PoolSpec
     generation: int
@@ -33,6 +33,8 @@ class Pool:
     """Its workers are fresh processes, because forking after the handler's import is unsafe."""
     old_generations: tuple[int, ...] = ()
     """Earlier ones that still run, for `stop_old_generation`."""
+    door: WorkerAddress = field(kw_only=True)
+    """Where a pool without a worker is reached: its zygote starts one for whoever knocks."""
     page: StatsPage = field(repr=False, kw_only=True)
 
     @property
@@ -40,12 +42,25 @@ class Pool:
         """The pool's name for ever."""
         return self.spec.key
 
+    @property
+    def size(self) -> int:
+        """How many workers the zygote holds itself to now; `workers` is what it was when this was made."""
+        return self.page.size(self.generation)
+
     def stats(self) -> PoolStats:
         """Counts over all generations, workers of this one."""
         return read_stats(self.page, self.generation, time.monotonic_ns())
 
 
-def addresses(spec: PoolSpec, paths: GenerationPaths) -> tuple[WorkerAddress, ...]:
-    """Where the workers of a generation listen."""
-    suffix = "" if paths.generation == 1 else f"g{paths.generation}"
-    return tuple(WorkerAddress(index, f"w{index}{suffix}", paths.socket(index)) for index in range(spec.workers))
+def addresses(paths: GenerationPaths, size: int) -> tuple[WorkerAddress, ...]:
+    """Where the workers of a generation of that size listen."""
+    return tuple(WorkerAddress(index, f"w{index}{_suffix(paths)}", paths.socket(index)) for index in range(size))
+
+
+def door_of(paths: GenerationPaths) -> WorkerAddress:
+    """The first worker's socket under a name of its own: a server that must not be checked, for a check would wake."""
+    return WorkerAddress(0, f"z0{_suffix(paths)}", paths.socket(0))
+
+
+def _suffix(paths: GenerationPaths) -> str:
+    return "" if paths.generation == 1 else f"g{paths.generation}"

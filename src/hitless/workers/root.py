@@ -44,9 +44,9 @@ class RootZygote:
         if not await self._connect():
             raise EngineError("the root zygote was started but does not answer", hint=self._hint())
 
-    async def spawn(self, pool: Path, generation: int, *, fresh: bool) -> int:
+    async def spawn(self, pool: Path, generation: int, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
-        message = {"op": "spawn", "pool": str(pool), "generation": generation, "fresh": fresh}
+        message = {"op": "spawn", "pool": str(pool), "generation": generation, "size": size, "fresh": fresh}
         answer = await self._ask(message)
         if answer is None or "pid" not in answer:
             reason = (answer or {}).get("error", "it died")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hitless.worker.layout import BUCKETS, BUCKETS_AT, Field, State, StatsPage, bucket_bounds
+from hitless.worker.layout import BUCKETS, BUCKETS_AT, SLOT_BYTES, Field, State, StatsPage, bucket_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,13 @@ class PoolStats:
 
 
 def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
-    """The page as it stands; `workers` are those of `generation` only. `now_ns`: CLOCK_MONOTONIC."""
-    slots = [page.slot(index).tolist() for index in range(2 * page.workers)]
-    total = [sum(column) for column in zip(*slots, strict=True)]
+    """The page as it stands; `workers` are those that `generation` is to have. `now_ns`: CLOCK_MONOTONIC."""
+    used = [index for index, number in enumerate(page.column(Field.GENERATION)) if number]
+    slots = [page.slot(index).tolist() for index in used]
+    total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)
     workers = []
-    for index in range(page.workers):
-        fields = slots[page.slot_index(generation, index)]
+    for index in range(page.size(generation)):
+        fields = page.slot(page.slot_index(generation, index))
         busy = fields[Field.BUSY_SINCE]
         workers.append(
             WorkerStats(
