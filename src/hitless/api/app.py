@@ -16,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from hitless.engine import status as views
+from hitless.api.peer import user_of
+from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
+from hitless.rollout.who import Who
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -58,12 +60,18 @@ class Api:
             ReleaseDocument.from_json(body["release"]),
             strategy=_strategy(body.get("strategy")),
             force=bool(body.get("force")),
+            who=_who(request, body),
         )
         return self._answer(started, wait=body.get("wait", True))
 
     async def rollback(self, request: Request) -> Response:
         body = await _body(request)
-        started = await self.engine.rollback(request.path_params["stage"], body.get("release"))
+        started = await self.engine.rollback(
+            request.path_params["stage"],
+            body.get("release"),
+            who=_who(request, body),
+            why=str(body["message"]) if body.get("message") else None,
+        )
         return self._answer(started, wait=body.get("wait", True))
 
     async def abort(self, request: Request) -> Response:
@@ -142,6 +150,10 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError("the request is not a JSON object", hint="use the hitless command")
     return document
+
+
+def _who(request: Request, body: dict[str, Any]) -> Who:
+    return Who.from_json(body.get("who")).called_by(user_of(request))
 
 
 def _strategy(name: object) -> Strategy | None:

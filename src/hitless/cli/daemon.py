@@ -21,6 +21,7 @@ import uvicorn
 from setproctitle import setproctitle
 
 from hitless.api.app import Api, application
+from hitless.api.peer import PeerProtocol
 from hitless.cli.settings import Settings
 from hitless.cli.wire import build_machine
 from hitless.engine.folders import EngineLock, Folders
@@ -85,7 +86,14 @@ class _Server:
         self._uvicorn: uvicorn.Server | None = None
 
     def serve_app(self, app: object) -> None:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=PeerProtocol,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
         config.load()
         self._uvicorn = uvicorn.Server(config)
         self._uvicorn.lifespan = config.lifespan_class(config)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.shipping import build_document, client_of, conclude, follow, load
+from hitless.cli.shipping import build_document, caller, client_of, conclude, follow, load
 from hitless.errors import HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.strategy import EXAMPLES, parse
@@ -37,7 +37,13 @@ def register(app: typer.Typer) -> None:
             return
         client = client_of(ctx)
         document = build_document(ctx, service, message=message)
-        body = {"release": document.to_json(), "strategy": strategy, "force": force, "wait": not no_wait}
+        body = {
+            "release": document.to_json(),
+            "strategy": strategy,
+            "force": force,
+            "wait": not no_wait,
+            "who": caller(),
+        }
         result = follow(ctx, client.stream("POST", f"/stages/{ctx.stage}/deploy", body))
         if result is not None:
             conclude(ctx, result)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.shipping import client_of, conclude, follow
+from hitless.cli.shipping import caller, client_of, conclude, follow
 
 
 def register(app: typer.Typer) -> None:
@@ -17,8 +17,10 @@ def register(app: typer.Typer) -> None:
         release: Annotated[
             int | None, typer.Argument(help="The release; default: the one live before this one.")
         ] = None,
+        message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     ) -> None:
         """Ship an earlier release again, all at once."""
-        result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/rollback", {"release": release}))
+        body = {"release": release, "message": message, "who": caller()}
+        result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/rollback", body))
         if result is not None:
             conclude(ctx, result)

@@ -18,6 +18,7 @@ from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.states import Outcome
+from hitless.rollout.who import Who
 from hitless.service.load import load_service
 from hitless.service.model import Service
 
@@ -43,6 +44,11 @@ def _how_to_start(ctx: Context, folders: Folders) -> str:
     ):
         return f"{ctx.service_dir} has no serverless.yml: go to the service's folder, or name it with --service-dir"
     return "start it with `hitless up`"
+
+
+def caller() -> dict[str, Any]:
+    """Who calls, as far as the environment says; the engine adds the user, whom the kernel tells it."""
+    return Who.of_environment(os.environ).to_json()
 
 
 def load(ctx: Context) -> Service:

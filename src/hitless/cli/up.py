@@ -17,7 +17,7 @@ import typer
 from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.settings import Address, Settings
-from hitless.cli.shipping import build_document, conclude, folders_of, follow, load
+from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
 from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
@@ -110,7 +110,7 @@ def start_daemon(folders: Folders) -> None:
 
 
 def _ship_first(ctx: Context, client: EngineClient, document: ReleaseDocument) -> None:
-    body = {"release": document.to_json(), "strategy": "AllAtOnce", "wait": True}
+    body = {"release": document.to_json(), "strategy": "AllAtOnce", "wait": True, "who": caller()}
     result = follow(ctx, client.stream("POST", f"/stages/{ctx.stage}/deploy", body))
     if result and result["outcome"] not in ("live", "unchanged"):
         conclude(ctx, result)

@@ -18,9 +18,11 @@ from hitless.clock import Clock, timestamp
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, UsageError
 from hitless.rollout.pools import ReleasePools
+from hitless.rollout.receipt import Receipt
 from hitless.rollout.release import Release, ReleaseDocument
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome, State
+from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import ReleaseRow, Store
 
@@ -60,7 +62,14 @@ class Engine:
     # -- verbs --------------------------------------------------------------------------------------------------------
 
     async def deploy(
-        self, stage: str, document: ReleaseDocument, *, strategy: Strategy | None, force: bool, verb: str = "deploy"
+        self,
+        stage: str,
+        document: ReleaseDocument,
+        *,
+        strategy: Strategy | None,
+        force: bool,
+        verb: str = "deploy",
+        who: Who = NOBODY,
     ) -> Rollout | dict[str, Any]:
         """Register a release and start its rollout; the document of an `unchanged` deploy where it would serve the
         same.
@@ -85,16 +94,19 @@ class Engine:
             message=document.message,
             at=timestamp(self.clock.now()),
         )
-        return self._ship(Release(stage, number, document), verb, strategy or document.settings.strategy)
+        release = Release(stage, number, document)
+        return self._ship(release, verb, strategy or document.settings.strategy, who=who, why=document.message)
 
-    async def rollback(self, stage: str, number: int | None) -> Rollout | dict[str, Any]:
+    async def rollback(
+        self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
+    ) -> Rollout | dict[str, Any]:
         """Ship an earlier release again, all at once: the one named, else the one live before this one."""
         turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._live_before(stage)
         if live and live[0] == target and turn.current is None:
             return _unchanged(stage, target, AllAtOnce())
-        return self._ship(self.release(stage, target), "rollback", AllAtOnce())
+        return self._ship(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
         """Stop the rollout under way: weight back to 0 at once."""
@@ -208,7 +220,7 @@ class Engine:
             f"{stage} has no release that was live before this one", hint="`hitless releases` lists what can be shipped"
         )
 
-    def _ship(self, release: Release, verb: str, strategy: Strategy) -> Rollout:
+    def _ship(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
         """Make the rollout known and let it run when the stage's present one has ended or given way."""
         turn = self._turn(release.stage)
         turn.asked += 1
@@ -231,6 +243,7 @@ class Engine:
             store=self.store,
             clock=self.clock,
             say=self.say,
+            receipt=Receipt(facts_of(release, who, why)),
         )
         if turn.current is not None:
             try:
@@ -272,6 +285,19 @@ class Engine:
 def release_of(row: ReleaseRow) -> Release:
     """The release that a row of the state file describes."""
     return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
+
+
+def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
+    """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
+    before.
+    """
+    document = release.document
+    return {
+        "who": who.to_json(),
+        "why": why,
+        "commit": document.commit,
+        "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
+    }
 
 
 def _unchanged(stage: str, release: int, strategy: Strategy) -> dict[str, Any]:

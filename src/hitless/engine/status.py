@@ -1,4 +1,4 @@
-"""What runs, as the contract's `status` document; what shipped, as `releases`."""
+"""What runs, as the contract's `status` document."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import hitless
 from hitless.engine.engine import Engine
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome, State
+from hitless.rollout.states import State
 from hitless.service.model import Function
-from hitless.store.store import ReleaseRow, RolloutRow, whole
+from hitless.store.store import whole
 
 
 def status(
@@ -85,68 +85,4 @@ def _function(engine: Engine, function: Function, release: int, key: str | None)
         "latency_ms": None
         if p50_us is None or p99_us is None
         else {"p50": round(p50_us / 1000, 3), "p99": round(p99_us / 1000, 3)},
-    }
-
-
-def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
-    """Each kept release of a stage, newest first, with how its last rollout ended."""
-    live = engine.store.live(stage)
-    return [
-        _release(row, engine.store.rollouts(stage, release=row.release), live[0] if live else None)
-        for row in reversed(engine.store.releases(stage))
-    ]
-
-
-def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
-    """One release: configuration, and every rollout of it with its steps. Raises UsageError where there is none."""
-    engine.release(stage, number)
-    row = engine.store.release(stage, number)
-    assert row is not None
-    rollouts = engine.store.rollouts(stage, release=number)
-    live = engine.store.live(stage)
-    functions = [
-        {key: value for key, value in function.items() if key != "environment"}
-        for function in row.document["functions"]
-    ]
-    return {
-        **_release(row, rollouts, live[0] if live else None),
-        "functions": functions,
-        "rollouts": [_rollout(engine, rollout) for rollout in rollouts],
-    }
-
-
-def _release(row: ReleaseRow, rollouts: tuple[RolloutRow, ...], live: int | None) -> dict[str, Any]:
-    last = rollouts[0] if rollouts else None
-    return {
-        "release": row.release,
-        "stage": row.stage,
-        "live": row.release == live,
-        "outcome": last.outcome if last else None,
-        "reason": last.reason if last else None,
-        "verb": last.verb if last else None,
-        "strategy": last.strategy if last else None,
-        "commit": row.commit,
-        "message": row.message,
-        "artifacts": {name: a["digest"] for name, a in row.document["artifacts"].items()},
-        "created_at": row.created_at,
-        "ended_at": last.ended_at if last else None,
-        "duration_s": (last.receipt or {}).get("duration_s") if last else None,
-    }
-
-
-def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
-    return {
-        "rollout": rollout.rollout,
-        "verb": rollout.verb,
-        "strategy": rollout.strategy,
-        "state": rollout.state,
-        "outcome": rollout.outcome,
-        "reason": rollout.reason,
-        "previous_release": rollout.previous_release,
-        "started_at": rollout.started_at,
-        "ended_at": rollout.ended_at,
-        "steps": engine.store.steps(rollout.rollout),
-        "candidate": (rollout.receipt or {}).get("candidate"),
-        "live": (rollout.receipt or {}).get("live"),
-        "was_live": rollout.outcome == Outcome.LIVE,
     }

@@ -181,8 +181,8 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any
         str(side): {name: value - start.get(side, {}).get(name, 0) for name, value in end.get(side, {}).items()}
         for side in Side
     }
-    mine = sides[Side.CANDIDATE].get("requests", 0)
-    requests = mine + sides[Side.LIVE].get("requests", 0)
+    mine, shielded = sides[Side.CANDIDATE].get("requests", 0), sides[Side.CANDIDATE].get("shielded", 0)
+    requests = mine + sides[Side.LIVE].get("requests", 0) - shielded  # these were with both
     return {
         "from": start["at"],
         "to": end["at"],

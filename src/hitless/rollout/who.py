@@ -1,0 +1,63 @@
+"""Who asked for a rollout: what the kernel and the caller's environment say, and nothing that is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Self
+
+LONGEST_NAME = 200
+_CI: Final = (
+    # name, proof that it runs there, who asked for the run, the run
+    ("GitHub Actions", "GITHUB_ACTIONS", "GITHUB_ACTOR", "GITHUB_RUN_ID"),
+    ("GitLab CI", "GITLAB_CI", "GITLAB_USER_LOGIN", "CI_PIPELINE_ID"),
+    ("CodeBuild", "CODEBUILD_BUILD_ID", "CODEBUILD_INITIATOR", "CODEBUILD_BUILD_ID"),
+)
+"""Variables as the services document them: GitHub "Default environment variables", GitLab "Predefined variables",
+CodeBuild "Environment variables in build environments"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """`user` is whose process called, by the kernel; `sudo_user` who became that user, as sudo says; `ci`, `actor` and
+    `run` what a build service says of itself. Each is None where nobody says it.
+    """
+
+    user: str | None = None
+    sudo_user: str | None = None
+    ci: str | None = None
+    actor: str | None = None
+    run: str | None = None
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> Self:
+        """What the environment of the command tells."""
+        found = cls(sudo_user=_name(environ.get("SUDO_USER")))
+        for name, proof, actor, run in _CI:
+            if environ.get(proof):
+                return replace(found, ci=name, actor=_name(environ.get(actor)), run=_name(environ.get(run)))
+        return found
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """What another process sent; whatever is no text counts as unsaid."""
+        given = document if isinstance(document, Mapping) else {}
+        return cls(**{name: _name(given.get(name)) for name in ("user", "sudo_user", "ci", "actor", "run")})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def called_by(self, user: str | None) -> Self:
+        """The same with the user that the kernel vouches for, whatever was sent."""
+        return replace(self, user=user)
+
+
+def _name(text: object) -> str | None:
+    """A bounded name in one line."""
+    if not isinstance(text, str):
+        return None
+    return "".join(c for c in text[:LONGEST_NAME] if c.isprintable()).strip() or None
+
+
+NOBODY: Final = Who()
+"""Nobody said who: the engine itself, or a caller that does not tell."""

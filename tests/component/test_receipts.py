@@ -1,0 +1,218 @@
+"""Receipts on a real state file: what a rollout leaves behind, also when the daemon dies, and who asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import pwd
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from hitless.api.client import EngineClient
+from hitless.api.peer import PeerProtocol, user_of
+from hitless.engine.recovery import recover
+from hitless.engine.releases import release, releases
+from hitless.gateway.counts import PoolCounts
+from hitless.gateway.state import GatewayState
+from hitless.rollout.who import Who
+from hitless.store.migrations import MIGRATIONS
+from hitless.store.store import Store
+from tests.component.test_engine_rollouts import Bench, run, until
+from tests.fakes import release_document
+
+pytestmark = pytest.mark.component
+
+
+def counts(requests: int, failed: int = 0, restarts: int = 0) -> PoolCounts:
+    return PoolCounts(requests=requests, by_class={"2xx": requests - failed, "5xx": failed}, restarts=restarts)
+
+
+def traffic_on(bench: Bench) -> None:
+    """Each change of the stage's entry finds 90 more requests at the live release and 10 more at the candidate."""
+    seen = {"p00": 0, "p01": 0}
+
+    def more(state: GatewayState) -> None:
+        seen["p00"] += 90
+        if state.stage("dev").weight:
+            seen["p01"] += 10
+        bench.gateway.requests.update({pool: counts(number) for pool, number in seen.items()})
+
+    bench.gateway.on_apply = more
+
+
+def receipt_of(bench: Bench, number: int) -> Any:
+    return release(bench.engine, "dev", number)["rollouts"][0]["receipt"]
+
+
+def test_a_rollout_leaves_a_receipt_with_who_and_why_and_what_it_cost(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        traffic_on(bench)
+        document = release_document(digest="sha256:2", strategy="Canary10Percent30Seconds")
+        who = Who(user="ada", ci="GitHub Actions", actor="octocat", run="17")
+        await bench.end(await bench.engine.deploy("dev", document, strategy=None, force=False, who=who))
+        receipt = receipt_of(bench, 2)
+        assert receipt["who"] == who.to_json()
+        assert receipt["artifacts"] == {"api": "sha256:2"}
+        assert receipt["complete"]
+        assert receipt["cost"]["requests"] == receipt["candidate"]["requests"] + receipt["live"]["requests"] > 0
+        assert receipt["candidate"]["functions"]["api"]["by_class"] == {"2xx": receipt["candidate"]["requests"]}
+        assert [w["asked_percent"] for w in receipt["weights"]] == [10, 100]
+        assert sum(receipt["alarms"]["verdicts"].values()) > 100, "each look is counted"
+        assert len(receipt["alarms"]["readings"]) <= 4, "and few are kept"
+        assert "resume" not in receipt, "what recovery needs is nobody else's business"
+        assert releases(bench.engine, "dev")[0]["cost"] == receipt["cost"]
+
+    run(tmp_path, story)
+
+
+def test_a_receipt_goes_on_after_the_daemon_s_death_with_every_request_in_it(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.requests["p00"] = counts(5000, 5)
+        document = release_document(digest="sha256:2", strategy="Canary10Percent5Minutes")
+        await bench.engine.deploy("dev", document, strategy=None, force=False)
+        await until(lambda: bench.gateway.state.stage("dev").weight == 1000)
+        bench.gateway.requests |= {"p00": counts(5090, 6), "p01": counts(10, 1)}
+        await until(lambda: (bench.store.receipt(2) or {"candidate": {"requests": 0}})["candidate"]["requests"] == 10)
+        for task in tuple(bench.engine._tasks):
+            task.cancel()
+        await asyncio.gather(*bench.engine._tasks, return_exceptions=True)
+        bench.gateway.requests |= {"p00": counts(5190, 6), "p01": counts(25, 2)}  # nobody asks meanwhile
+
+        successor = bench.again()
+        await recover(successor.engine)
+        receipt = receipt_of(successor, 2)
+        assert release(successor.engine, "dev", 2)["outcome"] == "rolled_back"
+        assert receipt["complete"]
+        assert (receipt["candidate"]["requests"], receipt["candidate"]["failed"]) == (25, 2)
+        assert (receipt["live"]["requests"], receipt["live"]["failed"]) == (190, 1)
+
+    run(tmp_path, story)
+
+
+def test_a_restart_of_haproxy_in_a_rollout_is_told_by_its_receipt(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.requests["p00"] = counts(10, restarts=0)
+
+        def killed(state: GatewayState) -> None:
+            if state.stage("dev").weight:
+                bench.gateway.requests["p00"] = counts(20, restarts=1)
+
+        bench.gateway.on_apply = killed
+        await bench.deploy(digest="sha256:2", strategy="Canary10Percent30Seconds")
+        receipt = receipt_of(bench, 2)
+        assert not receipt["complete"]
+        assert "HAProxy was started again" in receipt["missing"][0]
+
+    run(tmp_path, story)
+
+
+def test_a_state_file_of_the_first_schema_is_read_and_its_rollouts_have_no_receipt(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        old.execute("INSERT INTO stages VALUES ('dev', 1, '2026-11-24T06:00:00.000Z')")
+        document = release_document().to_json()
+        old.execute(
+            "INSERT INTO releases VALUES ('dev', 1, json(?), 'f', NULL, 'early', '2026-11-24T06:00:00.000Z')",
+            (json.dumps(document),),
+        )
+        old.execute(
+            "INSERT INTO rollouts VALUES (1, 'dev', 1, 'deploy', 'AllAtOnce', 'ended', NULL, 'live', NULL,"
+            ' \'{"candidate": {"requests": 3, "failed": 0, "shielded": 0}, "live": null, "duration_s": 1.5}\','
+            " '2026-11-24T06:00:00.000Z', '2026-11-24T06:00:02.000Z')"
+        )
+        old.execute("INSERT INTO pools VALUES ('dev-r1-api-1', 'dev', 1, 'api', 'p00', 100, 4)")
+    old.close()
+
+    async def story(bench: Bench) -> None:
+        shown = release(bench.engine, "dev", 1)
+        assert (shown["cost"], shown["rollouts"][0]["receipt"]) == (None, None)
+        assert shown["rollouts"][0]["candidate"]["requests"] == 3
+        bench.gateway.requests["p00"] = counts(150, 5)
+        counted = await bench.engine.pools.count("dev", 1)
+        assert (counted.requests, counted.failed) == (50, 1), "what the backend had counted before is still known"
+        assert not counted.by_class, "but not by class"
+
+    run(tmp_path, story)
+
+
+def test_one_engine_s_receipts_survive_a_new_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    number = store.begin_rollout(
+        "dev", 1, verb="deploy", strategy="AllAtOnce", state="preparing", previous=None, at="0"
+    )
+    store.save_receipt(number, {"candidate": 1})
+    store.save_receipt(number, {"candidate": 2})
+    store.close()
+    again = Store(tmp_path / "state.sqlite")
+    assert again.receipt(number) == {"candidate": 2}
+    assert again.receipt(99) is None
+    again.close()
+
+
+@contextmanager
+def served(path: Path) -> Iterator[EngineClient]:
+    """An application on a Unix socket that says who calls."""
+
+    async def who(request: Request) -> JSONResponse:
+        return JSONResponse({"user": user_of(request)})
+
+    app = Starlette(routes=[Route("/who", who)])
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    server = uvicorn.Server(uvicorn.Config(app, http=PeerProtocol, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        yield EngineClient(path)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def test_the_kernel_says_who_calls(tmp_path: Path) -> None:
+    with served(tmp_path / "api.sock") as client:
+        assert client.call("GET", "/who") == {"user": pwd.getpwuid(os.getuid()).pw_name}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, Who()),
+        ({"GITHUB_ACTOR": "octocat"}, Who()),
+        (
+            {"GITHUB_ACTIONS": "true", "GITHUB_ACTOR": "octocat", "GITHUB_RUN_ID": "17"},
+            Who(ci="GitHub Actions", actor="octocat", run="17"),
+        ),
+        ({"CODEBUILD_BUILD_ID": "shop:1"}, Who(ci="CodeBuild", run="shop:1")),
+        ({"SUDO_USER": "ada\n\x1b[31m"}, Who(sudo_user="ada[31m")),
+    ],
+)
+def test_a_build_service_is_named_only_by_its_own_variables(environ: dict[str, str], expected: Who) -> None:
+    assert Who.of_environment(environ) == expected
+
+
+def test_nobody_can_call_himself_another() -> None:
+    sent = Who.from_json({"user": "root", "actor": 7, "run": "r" * 10_000})
+    assert sent.called_by(getpass.getuser()).user == getpass.getuser()
+    assert sent.actor is None
+    assert len(sent.run or "") == 200
