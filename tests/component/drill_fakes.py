@@ -26,17 +26,19 @@ class FakeEngine:
         self.outcomes: dict[int, Shipped] = {}
         self.deployed: list[dict[str, str]] = []
         self.messages: list[str] = []
+        self.strategies: list[str | None] = []
         self.takes_s = takes_s
 
     async def status(self) -> Mapping[str, Any]:
         live = {"release": self.live, "artifacts": dict(self.digests_at_start)}
         return {"engine": {"pid": 1}, "stages": [{"stage": "dev", "url": self.url, "live": live, "functions": []}]}
 
-    async def deploy(self, folder: Path, *, message: str) -> Shipped:
+    async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         await asyncio.sleep(self.takes_s)
         files = _read(folder)
         self.deployed.append(files)
         self.messages.append(message)
+        self.strategies.append(strategy)
         self.newest += 1
         if self.newest in self.outcomes:
             return self.outcomes[self.newest]

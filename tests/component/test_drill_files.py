@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from hitless.drill import breaking
 from hitless.drill.requests import MAX_BODY_BYTES, DrillRequest, read_requests
 from hitless.drill.workspace import MARKER, Source, Workspace
 from hitless.errors import UsageError
@@ -123,6 +127,52 @@ def test_what_a_release_changes_is_undone_before_the_next(tmp_path: Path) -> Non
     assert {name: (workspace.folder / name).read_text() for name in names(workspace.folder)} == before
     assert (folder / "src/a.py").read_text() == "A = 1\n"
     workspace.remove()
+
+
+def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_module_too(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    (folder / "src" / "a.py").write_text(
+        "def one(event, context):\n    return 'one'\n\ndef three(event, context):\n    return 'three'\n"
+    )
+    workspace = copied(folder, "src/a.one", "src/a.three")
+    requests = [DrillRequest("GET", "/a%20b?x=1"), DrillRequest("POST", "/a b")]
+    breaking.raises_on_route(workspace, requests)
+    module: dict[str, Any] = {}
+    exec((workspace.folder / "src/a.py").read_text(), module)
+    for handler in ("one", "three"):
+        with pytest.raises(RuntimeError, match="on purpose"):
+            module[handler]({"httpMethod": "GET", "path": "/a%20b"}, None)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            module[handler]({"httpMethod": "GET", "path": "/a b"}, None)
+        assert module[handler]({"httpMethod": "POST", "path": "/a b"}, None) == handler
+        assert module[handler]({"httpMethod": "GET", "path": "/a"}, None) == handler
+    settings = yaml.safe_load((workspace.folder / "serverless.yml").read_text())["custom"]["hitless"]["stages"]["dev"]
+    assert settings == {"alarms": {"error_rate_percent": 1, "minimum_requests": 20}, "smoke": []}
+    workspace.reset()
+    assert "hitless" not in (workspace.folder / "serverless.yml").read_text()
+    workspace.remove()
+
+
+def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: Path) -> None:
+    folder = service(tmp_path / "s")
+    (folder / "src" / "a.py").write_text(
+        "import time\n\ndef one(event, context):\n    time.sleep(0.02)\n    return 1\n"
+    )
+    workspace = copied(folder, "src/a.one")
+    breaking.slow(workspace, [DrillRequest("GET", "/")])
+    module: dict[str, Any] = {}
+    exec((workspace.folder / "src/a.py").read_text(), module)
+    began = time.monotonic()
+    assert module["one"]({}, None) == 1
+    assert time.monotonic() - began >= 0.2
+    assert "p99_relative_percent: 300" in (workspace.folder / "serverless.yml").read_text()
+    workspace.remove()
+
+
+def test_the_route_that_is_broken_is_one_that_a_shield_may_answer_where_there_is_one() -> None:
+    get, post, put = (DrillRequest(method, f"/{method}") for method in ("GET", "POST", "PUT"))
+    assert breaking.route_to_break([get, post, put]) is get
+    assert breaking.route_to_break([post, put]) is put
 
 
 def test_a_handler_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:

@@ -6,18 +6,19 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from hitless.clock import SystemClock
+from hitless.clock import SystemClock, timestamp
 from hitless.drill.faults import Fault
 from hitless.drill.plan import DrillPlan
 from hitless.drill.report import write_report
 from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult
 from hitless.drill.run import run_drill
-from hitless.drill.scenarios import choose
+from hitless.drill.scenarios import CANARY, LINEAR, LONG_CANARY, choose
 from hitless.drill.shipper import Shipped, Shipper
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import MARKER, Source
@@ -107,6 +108,39 @@ def test_each_release_is_the_original_but_for_its_marker_and_what_its_scenario_b
     assert "sleep" in hanging["src/handlers.py"]
     assert "ready_timeout_s: 3" in hanging["serverless.yml"]
     assert stage.engine.messages[1] == "drill: import-crash, 2 of 4"
+
+
+def test_a_scenario_that_is_meant_for_the_bake_ships_by_a_strategy_of_its_own(stage: Stage) -> None:
+    plan = replace(PLAN, duration_s=0.5, scenarios=choose(["canary", "good", "linear", "exits"], 4))
+    stage.engine.outcomes[5] = Shipped(5, "rolled_back", "alarm", {"requests": 20, "failed": 3, "shielded": 3})
+    result = asyncio.run(stage.drill(plan))
+    assert result.exit_code == 0
+    assert stage.engine.strategies == [CANARY, None, LINEAR, LONG_CANARY]
+    assert "os._exit(1)" in stage.engine.deployed[3]["src/handlers.py"]
+    assert "smoke: []" in stage.engine.deployed[3]["serverless.yml"]
+    assert result.to_json()["releases"][3]["gateway"] == {"requests": 20, "failed": 3, "shielded": 3}
+
+
+def test_the_steps_of_a_rollout_stand_on_the_drill_s_own_time_axis(stage: Stage) -> None:
+    class Stepping(FakeEngine):
+        async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
+            before = timestamp(datetime.now(UTC))
+            await asyncio.sleep(0.1)
+            after = timestamp(datetime.now(UTC))
+            shipped = await super().deploy(folder, message=message)
+            steps = [("preparing", 0, before), ("shifting", 100, after)]
+            return replace(shipped, steps=[{"at": at, "state": s, "weight_percent": w} for s, w, at in steps])
+
+    engine = Stepping(stage.engine.url)
+    result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 1)), shipper=engine))
+    (release,) = result.to_json()["releases"]
+    first, second = release["steps"]
+    assert (first["state"], second["state"], second["weight_percent"]) == ("preparing", "shifting", 100)
+    assert second["at_s"] - first["at_s"] >= 0.09
+    assert release["at_s"] - 0.01 <= first["at_s"] <= second["at_s"] <= release["at_s"] + release["duration_s"]
+    window = result.releases[0].window
+    assert window.state_at(window.phases[0].start_us - 1) == "building"
+    assert window.state_at(window.phases[1].start_us) == "shifting"
 
 
 def test_a_rollout_that_ends_otherwise_than_expected_is_exit_1(stage: Stage) -> None:
@@ -226,7 +260,7 @@ def test_a_start_release_whose_bytes_are_not_at_hand_is_not_replaced_by_others(s
 
 def test_an_engine_that_goes_away_is_an_outcome_and_the_load_is_accounted_for(stage: Stage) -> None:
     class Gone(FakeEngine):
-        async def deploy(self, folder: Path, *, message: str) -> Shipped:
+        async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             raise HitlessError("no engine runs there")
 
     result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 1)), shipper=Gone(stage.engine.url)))

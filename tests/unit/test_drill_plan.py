@@ -27,9 +27,15 @@ def test_scenarios_take_turns() -> None:
 def test_each_scenario_says_how_its_rollout_must_end() -> None:
     assert {name: scenario.expected for name, scenario in SCENARIOS.items()} == {
         "good": Expected.LIVE,
+        "canary": Expected.LIVE,
+        "linear": Expected.LIVE,
         "import-crash": Expected.ROLLED_BACK,
         "never-ready": Expected.ROLLED_BACK,
         "rollback": Expected.LIVE,
+        "raises-on-route": Expected.ROLLED_BACK,
+        "slow": Expected.ROLLED_BACK,
+        "leaks": Expected.ROLLED_BACK,
+        "exits": Expected.ROLLED_BACK,
     }
 
 

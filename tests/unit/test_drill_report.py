@@ -15,7 +15,8 @@ from hitless.drill.report import render
 from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
 from hitless.drill.scenarios import choose
-from hitless.drill.tally import Slot, Tally, Timeline
+from hitless.drill.tally import Slot, Tally
+from hitless.drill.timeline import Phase, Timeline, Window
 from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
 
 pytestmark = pytest.mark.unit
@@ -29,6 +30,13 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
     tally = Tally(slot_s=0.25, deadline_s=10, timeline=timeline)
     first = timeline.open("release 2 (good)", 2 * S)
     first.end_us = int(2.5 * S)
+    first.phases = [
+        Phase(2 * S + 1, "preparing"),
+        Phase(int(2.2 * S), "shifting", 100),
+        Phase(int(2.4 * S), "draining", 100),
+    ]
+    broken = timeline.open("kill-worker", 3 * S)
+    broken.end_us = int(3.04 * S)
     back = timeline.open("return", 4 * S)
     back.end_us = int(4.5 * S)
     records = b""
@@ -52,9 +60,11 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         target="http://127.0.0.1:8080",
         started_at=datetime(2026, 11, 24, 6, tzinfo=UTC),
         tally=tally,
-        releases=(ShippedRelease("good", "live", outcome, 2, reason, 0, first),),
-        restored=ShippedRelease("return", "live", "live", 1, None, 0, back, new=False),
-        faults=(InjectedFault("kill-worker", 3.0, 40.0),),
+        releases=(
+            ShippedRelease("good", "live", outcome, 2, reason, {"requests": 200, "failed": 0, "shielded": 0}, first),
+        ),
+        restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
+        faults=(InjectedFault("kill-worker", 3.0, 40.0, broken),),
         left_out=(("GET /gone", "answers 404"),),
         samples=({"kind": "status_5xx", "request": 0, "due_s": 0.1, "reused": False, "detail": EVIL},),
         connections={"opened": 50},
@@ -90,6 +100,31 @@ def test_a_release_counts_its_own_answers_and_one_that_returns_only_those_after_
     assert document["restored"]["release"] == 1
 
 
+def test_failures_are_told_by_kind_and_by_what_was_done_to_the_service_when_they_were_sent() -> None:
+    result = drilled()
+    for due_us, kind in ((S, Failure.STATUS_5XX), (int(2.1 * S), Failure.STATUS_5XX), (int(2.3 * S), Failure.TIMEOUT)):
+        result.tally.add(RECORD.pack(due_us, 500, 0, 0, 0, 500, FAILURE_CODE[kind], 0) * 2)
+    result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 500, FAILURE_CODE[Failure.TRUNCATED], 0))
+    moments = {(one["during"], one["state"], one["kind"]): one["count"] for one in result.failures_by_moment()}
+    assert moments == {
+        (None, None, "status_5xx"): 2,
+        ("release 2 (good)", "preparing", "status_5xx"): 2,
+        ("release 2 (good)", "shifting", "timeout"): 2,
+        ("release 2 (good)", "draining", "truncated"): 1,
+    }
+
+
+def test_answers_of_the_live_release_for_the_candidate_are_counted_for_the_rollout_that_they_met() -> None:
+    result = drilled()
+    shielded = Flag.COMPLETE | Flag.SHIELDED
+    result.tally.add(RECORD.pack(int(2.1 * S), 500, 0, 1, 0, 200, 0, shielded) * 3)
+    result.tally.add(RECORD.pack(5 * S, 500, 0, 1, 0, 200, 0, shielded))
+    document = result.to_json()
+    assert document["shielded"] == 4
+    assert document["releases"][0]["shielded"] == 3
+    assert document["restored"]["shielded"] == 0
+
+
 def test_failures_without_a_release_are_told_of_the_release_that_was_rolled_out() -> None:
     result = drilled()
     result.releases[0].window.failed_without_release = 3
@@ -106,7 +141,7 @@ def test_a_lost_request_outranks_a_rollout_that_surprised(failures: int, outcome
 def test_what_did_not_end_as_it_should_is_said_in_a_sentence() -> None:
     result = drilled(outcome="rolled_back", reason="smoke request failed")
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
-    unrecovered = replace(drilled(), faults=(InjectedFault("kill-worker", 3.0, None),))
+    unrecovered = replace(drilled(), faults=(InjectedFault("kill-worker", 3.0, None, Window("kill-worker", 2, 3 * S)),))
     assert unrecovered.exit_code == 1
     assert replace(drilled(), interrupted=True).exit_code == 1
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
     ("code", "document", "shipped"),
     [
         (0, {"release": 4, "outcome": "live", "reason": None}, Shipped(4, "live")),
-        (0, {"release": 4, "outcome": "live", "candidate": {"shielded": 3}}, Shipped(4, "live", None, 3)),
+        (0, {"release": 4, "outcome": "live", "candidate": {"shielded": 3}}, Shipped(4, "live", None, {"shielded": 3})),
         (3, {"release": 5, "outcome": "rolled_back", "reason": "no"}, Shipped(5, "rolled_back", "no")),
         (2, {"error": {"message": "serverless.yml:3: bad"}}, Shipped(None, "error", "serverless.yml:3: bad")),
         (1, {}, Shipped(None, "error", "exit code 1")),

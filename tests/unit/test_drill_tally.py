@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.tally import FAILED, Tally, Timeline, percentiles_ms, slot_s
+from hitless.drill.tally import FAILED, Tally, percentiles_ms, slot_s
+from hitless.drill.timeline import Timeline
 from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
 
 pytestmark = pytest.mark.unit

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from hitless.clock import Clock
@@ -18,7 +19,7 @@ from hitless.drill.plan import DrillPlan
 from hitless.drill.result import InjectedFault, ShippedRelease
 from hitless.drill.scenarios import Expected, Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
-from hitless.drill.tally import MICROSECONDS, Timeline, Window
+from hitless.drill.timeline import MICROSECONDS, Phase, Timeline, Window
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
 
@@ -103,6 +104,7 @@ class Acts:
         window.end_us = self.elapsed_us()
         if shipped.release is not None:
             window.label = f"release {shipped.release} ({scenario.name})"
+        self._note_phases(window, shipped)
         one = _record(scenario.name, scenario.expected, shipped, window, new=scenario.verb is Verb.DEPLOY)
         self.shipped.append(one)
         surprise = "" if one.as_expected else f", expected {scenario.expected}"
@@ -113,6 +115,18 @@ class Acts:
             f" in {one.duration_s:.2f} s{reason}"
         )
 
+    def _note_phases(self, window: Window, shipped: Shipped) -> None:
+        """The rollout's steps on the drill's own time axis."""
+        origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())
+        window.phases = [
+            Phase(
+                (datetime.fromisoformat(step["at"]) - origin) // timedelta(microseconds=1),
+                str(step["state"]),
+                float(step["weight_percent"]),
+            )
+            for step in shipped.steps
+        ]
+
     async def _deploy_or_roll_back(self, number: int, scenario: Scenario) -> Shipped:
         assert self.shipper is not None
         if scenario.verb is Verb.ROLLBACK:
@@ -121,15 +135,16 @@ class Acts:
         self.workspace.reset()
         self.workspace.mark(f"{self.clock.now():%Y%m%dT%H%M%S.%f} {number}")
         if scenario.alter is not None:
-            scenario.alter(self.workspace)
+            scenario.alter(self.workspace, self.plan.requests)
         message = f"drill: {scenario.name}, {number} of {len(self.plan.scenarios)}"
-        return await self.shipper.deploy(self.workspace.folder, message=message)
+        return await self.shipper.deploy(self.workspace.folder, message=message, strategy=scenario.strategy)
 
     async def _restore(self) -> None:
         """Make the release live again that was at the start."""
         window = self.timeline.open("return to the first release", self.elapsed_us())
         shipped = await _attempt(self._return_to_start())
         window.end_us = self.elapsed_us()
+        self._note_phases(window, shipped)
         self.restored = _record("return", Expected.LIVE, shipped, window, new=False)
         self.progress.say(f"return to release {self.live_at_start['release']}: {shipped.outcome}")
 
@@ -166,7 +181,7 @@ class Acts:
         except (HitlessError, OSError) as error:
             self.notices.append(f"{fault.name}: {error}")
         window.end_us = self.elapsed_us()
-        self.injected.append(InjectedFault(fault.name, window.start_us / MICROSECONDS, recovered_ms))
+        self.injected.append(InjectedFault(fault.name, window.start_us / MICROSECONDS, recovered_ms, window))
         seen = "no recovery seen" if recovered_ms is None else f"recovered within {recovered_ms:g} ms"
         self.progress.say(f"{fault.name}: {seen}")
 
@@ -191,5 +206,5 @@ async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
 
 def _record(name: str, expected: str, shipped: Shipped, window: Window, *, new: bool) -> ShippedRelease:
     return ShippedRelease(
-        name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.shielded, window, new
+        name, expected, shipped.outcome, shipped.release, shipped.reason, shipped.candidate, window, new
     )

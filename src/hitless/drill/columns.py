@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hitless.drill.tally import MICROSECONDS, Slot
+from hitless.drill.tally import Slot
+from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
 
 MAX_COLUMNS = 320

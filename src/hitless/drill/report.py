@@ -13,7 +13,7 @@ from markupsafe import Markup
 from hitless.drill.columns import columns
 from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, requests_plot
 from hitless.drill.result import DrillResult, ShippedRelease
-from hitless.drill.tally import MICROSECONDS
+from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
 from hitless.errors import MachineError
 

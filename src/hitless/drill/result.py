@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ from hdrh.histogram import HdrHistogram
 from hitless.clock import timestamp
 from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
-from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, Tally, Window, percentiles_ms
+from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
+from hitless.drill.timeline import Window
 from hitless.drill.wire import Failure
 
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
@@ -23,14 +25,14 @@ LATE_MS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ShippedRelease:
-    """One release of the drill: what was asked for, what came."""
+    """One release of the drill: what was asked for, what came. `candidate` is the gateway's own count of it."""
 
     scenario: str
     expected: str
     outcome: str
     release: int | None
     reason: str | None
-    shielded: int
+    candidate: Mapping[str, Any]
     window: Window
     new: bool = True  # made by this drill, so that all answers of its number are its own
 
@@ -52,6 +54,7 @@ class InjectedFault:
     fault: str
     at_s: float
     recovered_ms: float | None
+    window: Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class DrillResult:
         """What did not end as it should, a sentence each (lost requests aside)."""
         found = [
             f"{one.scenario} ended {one.outcome}, expected {one.expected}" + (f": {one.reason}" if one.reason else "")
-            for one in (*self.releases, *((self.restored,) if self.restored else ()))
+            for one in self._all_releases()
             if not one.as_expected
         ]
         found += [f"{one.fault} at {one.at_s:.1f} s: no recovery" for one in self.faults if one.recovered_ms is None]
@@ -123,8 +126,11 @@ class DrillResult:
 
     def _sum(self, counts: Mapping[tuple[int, int], int], one: ShippedRelease) -> int:
         since = 0 if one.new else one.window.number
-        others = (*self.releases, *((self.restored,) if self.restored else ()))
-        again = [o.window.number for o in others if o.release == one.release and o.window.number > one.window.number]
+        again = [
+            o.window.number
+            for o in self._all_releases()
+            if o.release == one.release and o.window.number > one.window.number
+        ]
         until = min(again, default=sys.maxsize)
         return sum(
             count for (release, epoch), count in counts.items() if release == one.release and since <= epoch < until
@@ -155,6 +161,7 @@ class DrillResult:
             "answered": tally.answered,
             "failed": tally.failed,
             "failures": self._failures(),
+            "failures_by_moment": self.failures_by_moment(),
             "rate_asked_per_s": _whole(self.plan.asked_per_s),
             "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
             "duration_s": self.duration_s,
@@ -206,6 +213,23 @@ class DrillResult:
             )
         return found
 
+    def failures_by_moment(self) -> list[dict[str, Any]]:
+        """How many failed of each kind, by what was done to the service when they were sent, most first."""
+        windows = {one.window.number: one.window for one in self._all_releases()}
+        windows.update({one.window.number: one.window for one in self.faults})
+        sums: Counter[tuple[str | None, str | None, str]] = Counter()
+        for (kind, number, moment), count in self.tally.moments.items():
+            window = windows.get(number)
+            state = window.state_at(moment * MOMENT_US + MOMENT_US // 2) if window else None
+            sums[window.label if window else None, state, kind.value] += count
+        return [
+            {"during": during, "state": state, "kind": kind, "count": count}
+            for (during, state, kind), count in sums.most_common()
+        ]
+
+    def _all_releases(self) -> tuple[ShippedRelease, ...]:
+        return (*self.releases, *((self.restored,) if self.restored else ()))
+
     def _release(self, one: ShippedRelease) -> dict[str, Any]:
         return {
             "release": one.release,
@@ -218,7 +242,12 @@ class DrillResult:
             "requests": self.answers_of(one),
             "failed": self.failed_of(one),
             "failed_meanwhile": one.window.failed,
-            "shielded": one.shielded,
+            "shielded": one.window.shielded,
+            "gateway": dict(one.candidate) or None,
+            "steps": [
+                {"at_s": round(phase.start_us / 1e6, 3), "state": phase.state, "weight_percent": phase.weight_percent}
+                for phase in one.window.phases
+            ],
         }
 
     def _statuses(self) -> dict[str, int]:

@@ -22,8 +22,9 @@ from hitless.drill.probe import probe
 from hitless.drill.result import LATE_MS, DrillResult
 from hitless.drill.scenarios import Verb
 from hitless.drill.shipper import Shipper, stage_of
-from hitless.drill.tally import LAG_STEP_US, MICROSECONDS, Tally, Timeline, slot_s
+from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
 from hitless.drill.target import Target, resolve
+from hitless.drill.timeline import MICROSECONDS, Timeline
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hitless.drill.workspace import Workspace
+from hitless.drill import breaking
+from hitless.drill.breaking import Alteration
 from hitless.errors import UsageError
 
-READY_TIMEOUT_S = 3
+CANARY = "Canary10Percent5Seconds"
+LINEAR = "Linear25PercentEvery2Seconds"
+LONG_CANARY = "Canary10Percent30Seconds"
+"""For what is broken: as long as a verdict may take where requests are few. The alarm ends it earlier."""
 
 
 class Expected(StrEnum):
@@ -28,13 +32,16 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of release. `alter` changes the copy of the service before it is shipped."""
+    """One kind of release. `alter` changes the copy of the service before it is shipped, by `strategy` if it has one
+    (else by the drill's, or the stage's own).
+    """
 
     name: str
     summary: str
     expected: Expected = Expected.LIVE
     verb: Verb = Verb.DEPLOY
-    alter: Callable[[Workspace], None] | None = None
+    alter: Alteration | None = None
+    strategy: str | None = None
 
     @property
     def broken(self) -> bool:
@@ -42,22 +49,23 @@ class Scenario:
         return self.expected is not Expected.LIVE
 
 
-def _import_crash(workspace: Workspace) -> None:
-    workspace.append('raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n')
-
-
-def _never_ready(workspace: Workspace) -> None:
-    workspace.append("import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n")
-    workspace.set_stage("ready_timeout_s", READY_TIMEOUT_S)
+def _broken(name: str, summary: str, alter: Alteration, strategy: str | None = None) -> Scenario:
+    return Scenario(name, summary, Expected.ROLLED_BACK, alter=alter, strategy=strategy)
 
 
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("good", "a healthy release"),
-        Scenario("import-crash", "its handlers' modules raise at import", Expected.ROLLED_BACK, alter=_import_crash),
-        Scenario("never-ready", "its import hangs", Expected.ROLLED_BACK, alter=_never_ready),
+        Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
+        Scenario("linear", "a healthy release, a quarter of the traffic after the other", strategy=LINEAR),
         Scenario("rollback", "the release before this one, again", verb=Verb.ROLLBACK),
+        _broken("import-crash", "its handlers' modules raise at import", breaking.import_crash),
+        _broken("never-ready", "its import hangs", breaking.never_ready),
+        _broken("raises-on-route", "one of its routes raises", breaking.raises_on_route, LONG_CANARY),
+        _broken("slow", "it takes ten times as long", breaking.slow, LONG_CANARY),
+        _broken("leaks", "each request leaks memory, until the process is killed", breaking.leaks, LONG_CANARY),
+        _broken("exits", "one of its routes ends the process in mid-request", breaking.exits, LONG_CANARY),
     )
 }
 

@@ -6,6 +6,8 @@ layout are lost, which nobody misses in a throwaway copy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import yaml
 
 from hitless.errors import UsageError
@@ -15,7 +17,10 @@ _TEXT = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 
 
-def with_stage_setting(text: str, stage: str, key: str, value: int) -> str:
+Setting = int | Sequence[object] | Mapping[str, int]
+
+
+def with_stage_setting(text: str, stage: str, key: str, value: Setting) -> str:
     """The file with `custom.hitless.stages.STAGE.KEY: VALUE`. Raises UsageError where a variable stands in the way."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
@@ -24,8 +29,14 @@ def with_stage_setting(text: str, stage: str, key: str, value: int) -> str:
     path = ("custom", "hitless", "stages", stage)
     for depth, name in enumerate(path):
         node = _child(node, name, ".".join(path[: depth + 1]))
-    _set(node, key, yaml.ScalarNode("tag:yaml.org,2002:int", str(value)))
+    _set(node, key, _node_of(value))
     return str(yaml.serialize(root))
+
+
+def _node_of(value: Setting) -> yaml.Node:
+    node = yaml.compose(yaml.safe_dump(value), Loader=yaml.SafeLoader)
+    assert node is not None
+    return node
 
 
 def _child(node: yaml.Node, name: str, where: str) -> yaml.Node:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,16 @@ ERROR = "error"
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How one rollout ended. `outcome` is the contract's word, or `error` where no rollout came about."""
+    """How one rollout ended. `outcome` is the contract's word, or `error` where no rollout came about.
+
+    `candidate` is what the gateway counted of the release, `steps` the rollout's, both as the deploy document has them.
+    """
 
     release: int | None
     outcome: str
     reason: str | None = None
-    shielded: int = 0
+    candidate: Mapping[str, Any] = field(default_factory=dict)
+    steps: Sequence[Mapping[str, Any]] = ()
 
 
 class Shipper(Protocol):
@@ -34,7 +38,7 @@ class Shipper(Protocol):
         """The contract's `status` document. Raises EngineNotRunningError."""
         ...
 
-    async def deploy(self, folder: Path, *, message: str) -> Shipped:
+    async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         """Ship what is in `folder`, even where nothing has changed, and wait for the end."""
         ...
 
@@ -74,8 +78,9 @@ class CommandShipper:
             return await asyncio.to_thread(self._read_status)
         return status_of(await self._run("status", self._service_dir))
 
-    async def deploy(self, folder: Path, *, message: str) -> Shipped:
-        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *self._strategy))
+    async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
+        by = ["--strategy", strategy] if strategy else self._strategy
+        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *by))
 
     async def rollback(self, release: int | None) -> Shipped:
         number = [] if release is None else [str(release)]
@@ -133,9 +138,12 @@ def shipped_of(result: tuple[int, dict[str, Any]]) -> Shipped:
     if "outcome" not in document:
         error = document.get("error") or {}
         return Shipped(None, ERROR, str(error.get("message") or f"exit code {code}"))
-    candidate = document.get("candidate") or {}
     return Shipped(
-        document.get("release"), document["outcome"], document.get("reason"), int(candidate.get("shielded") or 0)
+        document.get("release"),
+        document["outcome"],
+        document.get("reason"),
+        document.get("candidate") or {},
+        document.get("steps") or (),
     )
 
 

@@ -15,57 +15,17 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
+from hitless.drill.timeline import MICROSECONDS, Timeline, Window
 from hitless.drill.wire import FAILURES, RECORD, Failure, Flag
 
-MICROSECONDS = 1_000_000
 FAILED = -1  # in the place of a release: failed, and no release named
+MOMENT_US = 20_000
+MAX_MOMENTS = 100_000
 MAX_LATENCY_US = 120 * MICROSECONDS
 LAG_STEP_US = 50
 MAX_LAG_STEPS = 20 * MICROSECONDS // LAG_STEP_US
 _AMENDED, _COMPLETE, _SHIELDED = Flag.AMENDED.value, Flag.COMPLETE.value, Flag.SHIELDED.value
 _NEW, _REUSED = Flag.NEW_CONNECTION.value, Flag.REUSED.value
-
-
-@dataclass(slots=True)
-class Window:
-    """A stretch of the drill in which something was done to the service. Open while `end_us` is None."""
-
-    label: str
-    number: int  # from 1, in the order of their start
-    start_us: int
-    end_us: int | None = None
-    requests: int = 0
-    failed: int = 0
-    failed_without_release: int = 0  # of `failed`, those whose answer (if any) named no release
-
-    def holds(self, from_us: int, until_us: int) -> bool:
-        """Whether a request that was under way from … until … met this window."""
-        return self.start_us <= until_us and (self.end_us is None or from_us < self.end_us)
-
-
-class Timeline:
-    """The windows of a drill, one after the other, never two at once."""
-
-    def __init__(self) -> None:
-        self.windows: list[Window] = []
-
-    def open(self, label: str, now_us: int) -> Window:
-        """Begin a window."""
-        self.windows.append(Window(label, len(self.windows) + 1, now_us))
-        return self.windows[-1]
-
-    def epoch(self, at_us: int) -> int:
-        """The number of the latest window that had begun by then; 0 before the first."""
-        return next((window.number for window in reversed(self.windows) if window.start_us <= at_us), 0)
-
-    def find(self, from_us: int, until_us: int) -> Window | None:
-        """The latest window that a request under way from … until … met."""
-        for window in reversed(self.windows):
-            if window.holds(from_us, until_us):
-                return window
-            if window.end_us is not None and window.end_us <= from_us:
-                return None
-        return None
 
 
 @dataclass(slots=True)
@@ -114,6 +74,8 @@ class Tally:
         self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of whole answers
         self.failed_by_request: Counter[int] = Counter()
         self.failures: dict[Failure, FailureCount] = {}
+        # failures by (kind, window's number, moment of sending in steps of MOMENT_US); (kind, 0, 0) without a window
+        self.moments: Counter[tuple[Failure, int, int]] = Counter()
         self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of answers that named a release
         self.failed_answers: Counter[tuple[int, int]] = Counter()
         self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
@@ -146,6 +108,8 @@ class Tally:
                 self.statuses[index, status] += 1
             if flags & _SHIELDED:
                 self.shielded += 1
+                if window is not None:
+                    window.shielded += 1
             if flags & _NEW:
                 self.new_connections += 1
             elif flags & _REUSED:
@@ -191,6 +155,9 @@ class Tally:
         if window is not None:
             window.failed += 1
             window.failed_without_release += not release
+        moment = (failure, window.number, due // MOMENT_US) if window is not None else (failure, 0, 0)
+        if moment in self.moments or len(self.moments) < MAX_MOMENTS:
+            self.moments[moment] += 1
         if release:
             self.failed_answers[release, self._timeline.epoch(due)] += 1
         seen = self.failures.setdefault(failure, FailureCount())

@@ -13,10 +13,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hitless.drill.service_file import with_stage_setting
+from hitless.drill.service_file import Setting, with_stage_setting
 from hitless.errors import UsageError
 
 MARKER = "hitless_drill_marker.py"
+WRAPPER = "_hitless_drill_wrap"
 LEFT_OUT = shutil.ignore_patterns(
     *(".hitless", ".git", ".venv", "venv", ".tox", ".nox", "node_modules", ".serverless", "__pycache__", "*.pyc"),
     *(".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "*.egg-info", ".DS_Store"),
@@ -50,7 +51,10 @@ class Workspace:
 
         try:
             shutil.copytree(source.folder, self.folder, symlinks=True, ignore=ignore)
-            self._modules = tuple(dict.fromkeys(self._module_of(handler) for handler in source.handlers))
+            self._functions: dict[Path, list[str]] = {}
+            for handler in dict.fromkeys(source.handlers):
+                self._functions.setdefault(self._module_of(handler), []).append(handler.rpartition(".")[2])
+            self._modules = tuple(self._functions)
         except shutil.Error as error:
             self.remove()
             raise UsageError(
@@ -75,10 +79,17 @@ class Workspace:
             original = self._originals.setdefault(module, module.read_bytes())
             self._write(module, original + b"\n\n" + code.encode())
 
-    def set_stage(self, key: str, value: int) -> None:
+    def wrap(self, code: str) -> None:
+        """Add code that defines the function WRAPPER, and put each handler through it."""
+        for module, names in self._functions.items():
+            original = self._originals.setdefault(module, module.read_bytes())
+            wrapped = "\n".join(f"{name} = {WRAPPER}({name})" for name in names)
+            self._write(module, original + f"\n\n{code}\n\n{wrapped}\n".encode())
+
+    def set_stage(self, key: str, value: Setting) -> None:
         """Change a setting of the stage in serverless.yml. Raises UsageError where a variable stands in the way."""
-        changed = with_stage_setting(self._file.read_text("utf-8"), self._stage, key, value)
         self._originals.setdefault(self._file, self._file.read_bytes())
+        changed = with_stage_setting(self._file.read_text("utf-8"), self._stage, key, value)
         self._write(self._file, changed.encode())
 
     def reset(self) -> None:

@@ -1,0 +1,120 @@
+"""What a broken scenario does to the copy of the service: code that is added to its handlers' modules, and settings.
+
+The code is written for any handler: it wraps the function that serverless.yml names and leaves it as it is otherwise.
+Those that are meant for the bake ship under alarms of their own and without smoke requests, so that the alarms of the
+drilled service, which may be lax, do not decide whether the scenario ends as it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import unquote
+
+from hitless.drill.requests import SAFE, DrillRequest
+from hitless.drill.workspace import WRAPPER, Workspace
+
+READY_TIMEOUT_S = 3
+SLOWER = 10
+LEAST_DELAY_S = 0.03
+LEAK_BYTES = 8 << 20
+LEAK_LIMIT_BYTES = 96 << 20
+ALARMS: Mapping[str, int] = {"error_rate_percent": 1, "minimum_requests": 20}
+SLOW_ALARMS: Mapping[str, int] = {**ALARMS, "p99_relative_percent": 300}
+
+Alteration = Callable[[Workspace, Sequence[DrillRequest]], None]
+
+_ON_ROUTE = f"""
+import os
+from urllib.parse import unquote
+
+
+def {WRAPPER}(handler):
+    def broken(event, context):
+        if event.get("httpMethod") == %(method)r and unquote(event.get("path") or "") == %(path)r:
+            %(act)s
+        return handler(event, context)
+
+    return broken
+"""
+
+_SLOW = f"""
+import time
+
+
+def {WRAPPER}(handler):
+    def slow(event, context):
+        began = time.perf_counter()
+        answer = handler(event, context)
+        time.sleep(max({LEAST_DELAY_S}, {SLOWER - 1} * (time.perf_counter() - began)))
+        return answer
+
+    return slow
+"""
+
+_LEAK = f"""
+import os
+import signal
+
+_hitless_drill_kept = []
+
+
+def {WRAPPER}(handler):
+    def leaking(event, context):
+        _hitless_drill_kept.append(b"x" * {LEAK_BYTES})
+        if len(_hitless_drill_kept) * {LEAK_BYTES} > {LEAK_LIMIT_BYTES}:
+            os.kill(os.getpid(), signal.SIGKILL)  # what a kernel does to a process beyond its limit
+        return handler(event, context)
+
+    return leaking
+"""
+
+
+def import_crash(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler's module raises when it is imported."""
+    workspace.append('raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n')
+
+
+def never_ready(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler's module hangs when it is imported."""
+    workspace.append("import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n")
+    workspace.set_stage("ready_timeout_s", READY_TIMEOUT_S)
+
+
+def raises_on_route(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
+    """One route's handler raises."""
+    act = 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")'
+    _break_route(workspace, requests, act)
+
+
+def exits(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
+    """One route's handler ends its process in mid-request."""
+    _break_route(workspace, requests, "os._exit(1)  # broken on purpose by a drill: scenario exits")
+
+
+def slow(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler takes ten times as long, and 30 ms more at the least."""
+    workspace.wrap(_SLOW)
+    _for_the_bake(workspace, SLOW_ALARMS)
+
+
+def leaks(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every request leaves 8 MiB behind, and beyond 96 MiB the process is killed in mid-request."""
+    workspace.wrap(_LEAK)
+    _for_the_bake(workspace, ALARMS)
+
+
+def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
+    """The last safe request of the load, for those are what a shield may answer by the live release; else the last."""
+    return next((one for one in reversed(requests) if one.method in SAFE), requests[-1])
+
+
+def _break_route(workspace: Workspace, requests: Sequence[DrillRequest], act: str) -> None:
+    request = route_to_break(requests)
+    path = unquote(request.path.partition("?")[0])
+    workspace.wrap(_ON_ROUTE % {"method": request.method, "path": path, "act": act})
+    _for_the_bake(workspace, ALARMS)
+
+
+def _for_the_bake(workspace: Workspace, alarms: Mapping[str, int]) -> None:
+    workspace.set_stage("alarms", dict(alarms))
+    workspace.set_stage("smoke", [])

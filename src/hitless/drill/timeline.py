@@ -1,0 +1,70 @@
+"""What was done to the service, and when: windows on the drill's own time axis, each with the states of its rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MICROSECONDS = 1_000_000
+BUILDING = "building"
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """From `start_us` on the rollout was in this state, with this weight on the candidate."""
+
+    start_us: int
+    state: str
+    weight_percent: float = 0.0
+
+
+@dataclass(slots=True)
+class Window:
+    """A stretch of the drill in which something was done to the service. Open while `end_us` is None.
+
+    `phases` are known once the rollout has ended.
+    """
+
+    label: str
+    number: int  # from 1, in the order of their start
+    start_us: int
+    end_us: int | None = None
+    requests: int = 0
+    failed: int = 0
+    failed_without_release: int = 0  # of `failed`, those whose answer (if any) named no release
+    shielded: int = 0
+    phases: list[Phase] = field(default_factory=list)
+
+    def holds(self, from_us: int, until_us: int) -> bool:
+        """Whether a request that was under way from … until … met this window."""
+        return self.start_us <= until_us and (self.end_us is None or from_us < self.end_us)
+
+    def state_at(self, at_us: int) -> str | None:
+        """The rollout's state then; `building` before its first step, None where there is no rollout."""
+        if not self.phases:
+            return None
+        return next((phase.state for phase in reversed(self.phases) if phase.start_us <= at_us), BUILDING)
+
+
+class Timeline:
+    """The windows of a drill, one after the other, never two at once."""
+
+    def __init__(self) -> None:
+        self.windows: list[Window] = []
+
+    def open(self, label: str, now_us: int) -> Window:
+        """Begin a window."""
+        self.windows.append(Window(label, len(self.windows) + 1, now_us))
+        return self.windows[-1]
+
+    def epoch(self, at_us: int) -> int:
+        """The number of the latest window that had begun by then; 0 before the first."""
+        return next((window.number for window in reversed(self.windows) if window.start_us <= at_us), 0)
+
+    def find(self, from_us: int, until_us: int) -> Window | None:
+        """The latest window that a request under way from … until … met."""
+        for window in reversed(self.windows):
+            if window.holds(from_us, until_us):
+                return window
+            if window.end_us is not None and window.end_us <= from_us:
+                return None
+        return None
