@@ -34,8 +34,17 @@ class Seen:
 class Wrk:
     """`with Wrk(url) as load: …`, then `load.end()`; by itself it ends after LONGEST_S, on an error at once."""
 
-    def __init__(self, url: str, *, connections: int = 16, slow_one_in: int = 200, closing_one_in: int = 10) -> None:
-        environ = {**os.environ, "SLOW_ONE_IN": str(slow_one_in), "CLOSING_ONE_IN": str(closing_one_in)}
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 16,
+        slow_one_in: int = 200,
+        closing_one_in: int = 10,
+        post_one_in: int = 3,
+    ) -> None:
+        shares = {"SLOW_ONE_IN": slow_one_in, "CLOSING_ONE_IN": closing_one_in, "POST_ONE_IN": post_one_in}
+        environ = {**os.environ, **{name: str(number) for name, number in shares.items()}}
         self._process = subprocess.Popen(
             ["wrk", "-t1", f"-c{connections}", f"-d{LONGEST_S}s", "--timeout", "10s", "-s", str(MIX), url],
             stdout=subprocess.PIPE,

@@ -1,13 +1,14 @@
--- wrk: a mix of GET, POST, slow requests and closing connections; "slow" and "closing" are one in that many.
+-- wrk: a mix of GET, POST, slow requests and closing connections; "slow", "closing" and "post" are one in that many.
 local count = 0
 local body = string.rep("x", 2000)
 local slow, closing = tonumber(os.getenv("SLOW_ONE_IN") or "200"), tonumber(os.getenv("CLOSING_ONE_IN") or "10")
+local post = tonumber(os.getenv("POST_ONE_IN") or "3")
 request = function()
   count = count + 1
   local headers = {}
   if count % closing == 0 then headers["Connection"] = "close" end
   if count % slow == 0 then return wrk.format("GET", "/slow?s=0.3", headers) end
-  if count % 3 == 0 then return wrk.format("POST", "/echo", headers, body) end
+  if count % post == 0 then return wrk.format("POST", "/echo", headers, body) end
   return wrk.format("GET", "/fast", headers)
 end
 done = function(summary, latency, requests)

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.gateway.observe import patterns_by_release, unique
+from hitless.gateway.observe import by_release, unique
 from hitless.gateway.routes import Entry
 from hitless.gateway.state import GatewayState, RouteState, ServerMode, ServerState, release_key
+from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
+from hitless.service.model import Sticky, StickyBy
 
 pytestmark = pytest.mark.unit
 
@@ -28,12 +30,14 @@ class ModelOfHaproxy:
             MapName.TIMEOUTS: list(view.timeouts.items()),
             MapName.LITERALS: list(view.literals.items()),
             MapName.PATTERNS: [entry for entries in view.patterns.values() for entry in entries],
+            MapName.IDEMPOTENT: [entry for entries in view.idempotent.values() for entry in entries],
+            **{sticky_map(stage): list(entries) for stage, entries in view.sticky.items()},
         }
         self.servers = {key: ServerView(server.maxconn, server.mode) for key, server in view.servers.items()}
         self.checked = set(view.servers)
 
     def tell(self, command: Command) -> None:
-        match command.line.split(" "):
+        match command.line.replace("\\\\", "\\").split(" "):
             case ["add", "map", name, key, value]:
                 self.maps[self._map(name)].append((key, value))
             case ["set", "map", name, key, value]:
@@ -66,7 +70,9 @@ class ModelOfHaproxy:
             stages=unique(self.maps[MapName.STAGES]),
             timeouts=unique(self.maps[MapName.TIMEOUTS]),
             literals=unique(self.maps[MapName.LITERALS]),
-            patterns=patterns_by_release(self.maps[MapName.PATTERNS]),
+            patterns=by_release(self.maps[MapName.PATTERNS]),
+            idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
+            sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in RELEASES},
             servers=dict(self.servers),
         )
 
@@ -83,8 +89,8 @@ class ModelOfHaproxy:
 
 def same(one: View, other: View) -> bool:
     return (
-        (one.stages, one.timeouts, one.literals, one.patterns)
-        == (other.stages, other.timeouts, other.literals, other.patterns)
+        (one.stages, one.timeouts, one.literals, one.patterns, one.idempotent, one.sticky)
+        == (other.stages, other.timeouts, other.literals, other.patterns, other.idempotent, other.sticky)
         and one.servers.keys() == other.servers.keys()
         and all(one.servers[key].same(other.servers[key]) for key in one.servers)
     )
@@ -99,6 +105,7 @@ def between(old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
 
 
 RELEASES = {"dev": (1, 2, 3), "prod": (1, 2, 3)}
+STICKY = (None, Sticky(StickyBy.ADDRESS), Sticky(StickyBy.HEADER, "x-user"), Sticky(StickyBy.COOKIE, "sid"))
 
 
 def pool_of(stage: str, release: int) -> str:
@@ -122,11 +129,16 @@ def states(draw: st.DrawFn) -> GatewayState:
             ]
             paths = ["/zones", "/zones/{area}", "/{proxy+}"][:number]
             state = state.with_servers(pool, servers, timeout_ms=draw(st.sampled_from([7000, 29_000])))
-            state = state.with_routes(key, [RouteState(key, "GET", path, pool) for path in paths])
+            routes = [RouteState(key, "GET", path, pool) for path in paths]
+            routes += [RouteState(key, "PUT", path, pool, path == "/{proxy+}") for path in paths]
+            state = state.with_routes(key, routes)
         chosen: list[int | None] = [*numbers, None, None]
         live, candidate = chosen[:2]
         weight = draw(st.integers(0, 10_000)) if candidate else 0
-        state = state.with_stage(stage, live=live, candidate=candidate, weight=weight)
+        sticky = draw(st.sampled_from(STICKY)) if candidate else None
+        state = state.with_stage(
+            stage, live=live, candidate=candidate, weight=weight, shield=draw(st.booleans()), sticky=sticky
+        )
     return state
 
 
@@ -159,6 +171,7 @@ def test_at_every_instant_the_release_that_a_stage_uses_has_its_routes_and_a_rea
                 number = int(key.partition(".")[2])
                 assert view.literals[f"{key}|GET|/zones"] == pool_of(stage, number)
                 assert len(view.patterns.get(key, ())) == number - 1
+                assert [value for _, value in view.idempotent.get(key, ())] == (["0", "0", "1"] if number == 3 else [])
                 in_pool = [s for (pool, _), s in view.servers.items() if pool == pool_of(stage, number)]
                 assert any(server.mode is ServerMode.READY for server in in_pool)
 
@@ -179,12 +192,13 @@ def test_a_change_that_was_cut_off_anywhere_is_finished_from_what_haproxy_holds(
 @given(states(), st.data())
 def test_entries_that_stand_twice_or_belong_to_nobody_are_put_right(state: GatewayState, data: st.DataObject) -> None:
     model = ModelOfHaproxy(view_of(state))
-    for name in (MapName.LITERALS, MapName.PATTERNS):
+    for name in (MapName.LITERALS, MapName.PATTERNS, MapName.IDEMPOTENT, sticky_map("dev")):
         entries = model.maps[name]
         if entries:
             entries.append(data.draw(st.sampled_from(entries)))
     model.maps[MapName.LITERALS].append(("dev.99|GET|/old", "p00"))
     model.maps[MapName.PATTERNS].insert(0, ("^foreign", "p00"))
+    model.maps[sticky_map("prod")].append(("foreign", "x"))
     for command in difference(model.view(), view_of(state), MAPS):
         model.tell(command)
     assert same(model.view(), view_of(state))
@@ -214,7 +228,7 @@ def test_a_release_becomes_the_commands_in_the_order_that_fails_nothing() -> Non
         "add map literals.map dev.2|GET|/x p01",
         "add map literals.map dev.2|GET|/x/ p01",
         "add map patterns.map ^dev[.]2[|]GET[|]/x/[^/]+/?$ p01",
-        "set map stages.map dev dev.2:-:0",
+        "set map stages.map dev dev.2",
         "del map literals.map dev.1|GET|/x",
         "del map literals.map dev.1|GET|/x/",
         "del map patterns.map ^dev[.]1[|]GET[|]/x/[^/]+/?$",
@@ -227,8 +241,20 @@ def test_a_shift_is_one_command() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     old = state.with_stage("dev", live=1, candidate=2, weight=1000)
     assert lines(between(old, old.with_stage("dev", live=1, candidate=2, weight=5000))) == [
-        "set map stages.map dev dev.1:dev.2:5000"
+        "set map stages.map dev dev.1:dev.2:5000:-"
     ]
+
+
+def test_what_tells_clients_apart_stands_before_the_stages_entry_asks_for_it_and_goes_after() -> None:
+    live = GatewayState.initial(["dev"], pools=1).with_stage("dev", live=1)
+    user = Sticky(StickyBy.HEADER, "x-user")
+    rolling = live.with_stage("dev", live=1, candidate=2, weight=1000, shield=True, announced=True, sticky=user)
+    key = "(?:^|[[:cntrl:]])x-user:[[:blank:]]*([^[:cntrl:]]+)"
+    assert lines(between(live, rolling)) == [
+        f"add map sticky_dev.map {key} \\\\1",
+        "set map stages.map dev dev.1:dev.2:1000:shk",
+    ]
+    assert lines(between(rolling, live)) == ["set map stages.map dev dev.1", f"del map sticky_dev.map {key}"]
 
 
 def test_servers_of_a_pool_that_ends_wait_until_the_pool_is_idle_and_are_never_drained() -> None:

@@ -10,7 +10,7 @@ from hitless.gateway.observe import (
     parse_info,
     parse_map,
     parse_servers,
-    patterns_by_release,
+    by_release,
     unique,
 )
 from hitless.gateway.state import ServerMode
@@ -54,7 +54,7 @@ def test_a_key_that_stands_twice_equals_no_value_that_anyone_wants() -> None:
 
 def test_patterns_are_sorted_under_their_releases_and_foreign_ones_under_none() -> None:
     entries = [("^dev[.]1[|]x$", "p00"), ("^other", "p09"), ("^dev[.]1[|]y$", "p01")]
-    assert patterns_by_release(entries) == {
+    assert by_release(entries) == {
         "dev.1": (("^dev[.]1[|]x$", "p00"), ("^dev[.]1[|]y$", "p01")),
         "": (("^other", "p09"),),
     }

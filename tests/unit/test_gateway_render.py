@@ -42,7 +42,7 @@ def test_the_maps_hold_the_states_entries() -> None:
         .with_stage("dev", live=3)
     )
     texts = files(state)
-    assert texts[MapName.STAGES] == "dev dev.3:-:0\nprod -:-:0\n"
+    assert texts[MapName.STAGES] == "dev dev.3\nprod -\n"
     assert texts[MapName.TIMEOUTS] == "p00 7000\n"
     assert texts[MapName.LITERALS] == "dev.3|GET|/x p00\ndev.3|GET|/x/ p00\n"
     assert texts[MapName.PATTERNS] == "^dev[.]3[|][A-Z]+[|]/.+/?$ p00\n"

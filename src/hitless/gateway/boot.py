@@ -31,7 +31,7 @@ class BootFolder:
     def prepare(self) -> None:
         """Make the folder, mode 0700. MachineError where it is another user's or its path is too long for sockets."""
         folder = self._layout.folder
-        longest = max((self._layout.runtime_socket, self._layout.hop_socket), key=lambda path: len(os.fsencode(path)))
+        longest = max(self._layout.sockets, key=lambda path: len(os.fsencode(path)))
         if len(os.fsencode(longest)) > LONGEST_SOCKET_BYTES:
             raise MachineError(
                 f"the runtime folder's path is too long for sockets: {longest}",

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hitless.gateway.observe import parse_info, parse_stat
+from hitless.gateway.observe import is_pool, parse_info, parse_stat
+from hitless.gateway.state import LIVE_SERVER, shield_of
 
 _COLUMNS = {
     "requests": "stot",
@@ -32,6 +33,8 @@ _COLUMNS = {
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 _PLAIN = (*(name for name in _COLUMNS if name not in _CLASSES), "restarts")
 
+_HANDED_OVER = "handed_over_"
+
 STAGE_PREFIX = "stage_"
 
 
@@ -40,6 +43,9 @@ class PoolCounts:
     """What the gateway saw of one pool (or stage): requests, answers by status class (the gateway's own 502, 503 and
     504 included), and what no worker lived to count. `retries` and `redispatches` are requests that were sent a
     second time. `restarts`: how often HAProxy was started again; what it had counted after it was last asked is lost.
+
+    `handed_over`: how many requests went to the live release after this pool had failed them, and its answers by
+    class, as `requests`, `2xx` …; they are in the counts of the live release's pool too.
     """
 
     requests: int = 0
@@ -52,6 +58,7 @@ class PoolCounts:
     client_aborts: int = 0
     server_aborts: int = 0
     restarts: int = 0
+    handed_over: Mapping[str, int] = field(default_factory=dict)
 
     def minus(self, earlier: PoolCounts) -> PoolCounts:
         """What came between two readings."""
@@ -117,8 +124,10 @@ def sample_of(info_and_stat: str) -> Sample:
     numbers: dict[str, dict[str, int]] = {}
     for row in parse_stat(info_and_stat):
         name, kind = row["pxname"], row["svname"]
-        if kind == "BACKEND" and name != "hop":
-            numbers[name] = _read(row, requests="stot")
+        if kind == "BACKEND" and is_pool(name):
+            numbers.setdefault(name, {}).update(_read(row, requests="stot"))
+        elif kind == LIVE_SERVER and not is_pool(name):
+            numbers.setdefault(name.removeprefix(shield_of("")), {}).update(_read_handed_over(row))
         elif kind == "FRONTEND" and name.startswith(STAGE_PREFIX):
             numbers[name] = _read(row, requests="req_tot")
     return Sample(int(parse_info(info)["Pid"]), numbers)
@@ -127,6 +136,11 @@ def sample_of(info_and_stat: str) -> Sample:
 def _read(row: Mapping[str, str], requests: str) -> dict[str, int]:
     columns = {**_COLUMNS, "requests": requests}
     return {name: int(row.get(column) or 0) for name, column in columns.items()}
+
+
+def _read_handed_over(row: Mapping[str, str]) -> dict[str, int]:
+    columns = {"requests": "stot", **{name: _COLUMNS[name] for name in _CLASSES}}
+    return {_HANDED_OVER + name: int(row.get(column) or 0) for name, column in columns.items()}
 
 
 def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
@@ -141,10 +155,12 @@ def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
 def of_flat(numbers: Mapping[str, int]) -> PoolCounts:
     """Counts from numbers by their names; what is missing is 0."""
     plain = {name: value for name, value in numbers.items() if name in _PLAIN}
-    return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, **plain)
+    handed = {n.removeprefix(_HANDED_OVER): v for n, v in numbers.items() if n.startswith(_HANDED_OVER)}
+    return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, handed_over=handed, **plain)
 
 
 def flat(counts: PoolCounts) -> dict[str, int]:
     """Every number by its name, for a file; `of_flat` reads it."""
     plain = {name: int(getattr(counts, name)) for name in _PLAIN}
-    return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}}
+    handed = {_HANDED_OVER + name: value for name, value in counts.handed_over.items()}
+    return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}, **handed}

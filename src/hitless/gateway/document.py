@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from hitless.errors import EngineError
 from hitless.gateway.state import GatewayState, PoolState, RouteState, ServerMode, ServerState, StageState
+from hitless.service.model import Sticky, StickyBy
 
-FORMAT = 1
+FORMAT = 2
 
 
 def state_to_json(state: GatewayState) -> str:
@@ -23,7 +25,7 @@ def state_from_json(text: str) -> GatewayState:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
         return GatewayState(
-            stages=tuple(StageState(**stage) for stage in document["stages"]),
+            stages=tuple(StageState(**{**stage, "sticky": _sticky(stage["sticky"])}) for stage in document["stages"]),
             pools=tuple(
                 PoolState(
                     pool["name"],
@@ -38,3 +40,7 @@ def state_from_json(text: str) -> GatewayState:
         raise EngineError(
             f"the gateway's state on disk cannot be read: {error}", hint="hitless down --force"
         ) from error
+
+
+def _sticky(document: Mapping[str, str] | None) -> Sticky | None:
+    return Sticky(StickyBy(document["by"]), document["name"]) if document else None

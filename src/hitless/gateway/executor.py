@@ -10,15 +10,17 @@ from hitless.clock import Clock
 from hitless.errors import EngineError
 from hitless.gateway.observe import (
     BackendLoad,
+    by_release,
     load_of,
     parse_info,
     parse_map,
     parse_servers,
-    patterns_by_release,
     unique,
 )
+from hitless.gateway.routes import Entry
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
+from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, View, difference, view_of
 
 APART_S = 0.05
@@ -55,18 +57,23 @@ class Executor:
                     raise UnreachableError(f"HAProxy did not answer within {deadline_s:g} s") from error
             await self._clock.sleep(_POLL_S)
 
-    async def observe(self) -> View:
+    async def observe(self, stages: Iterable[str]) -> View:
         """What HAProxy holds. UnreachableError."""
-        maps = {name: parse_map(await self._runtime.ask(f"show map {self._maps}/{name}")) for name in MapName}
+        maps = {name: await self._map(name) for name in MapName}
         return View(
             stages=unique(maps[MapName.STAGES]),
             timeouts=unique(maps[MapName.TIMEOUTS]),
             literals=unique(maps[MapName.LITERALS]),
-            patterns=patterns_by_release(maps[MapName.PATTERNS]),
+            patterns=by_release(maps[MapName.PATTERNS]),
+            idempotent=by_release(maps[MapName.IDEMPOTENT]),
+            sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in stages},
             servers=parse_servers(
                 await self._runtime.ask("show servers state"), await self._runtime.ask(f"show stat -1 {_SERVERS} -1")
             ),
         )
+
+    async def _map(self, name: str) -> list[Entry]:
+        return parse_map(await self._runtime.ask(f"show map {self._maps}/{name}"))
 
     def between(self, old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
         """The commands that lead from one state to another."""
@@ -100,11 +107,11 @@ class Executor:
         """
         view = view_of(wanted)
         for attempt in range(_MOST_PASSES):
-            commands = difference(await self.observe(), view, self._maps)
+            commands = difference(await self.observe(view.stages), view, self._maps)
             if not commands:
                 return attempt > 0
             await self.run(commands, drain_s)
-        if left := difference(await self.observe(), view, self._maps):
+        if left := difference(await self.observe(view.stages), view, self._maps):
             raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
         return True
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hitless.gateway.routes import Entry, release_of_pattern
-from hitless.gateway.state import ServerMode
+from hitless.gateway.state import ServerMode, shield_of
 from hitless.gateway.view import ServerKey, ServerView
 
 FORCED_MAINT, FORCED_DRAIN = 0x01, 0x08
 """Bits of srv_admin_state (HAProxy's management guide, "show servers state")."""
 
-OWN_SERVERS = frozenset({"hop"})
-"""Backends of the configuration's own, which are no pools."""
+HOP = "hop"
+"""The backend of the configuration's own; each pool has one more, see `hitless.gateway.state.shield_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class BackendLoad:
     @property
     def idle(self) -> bool:
         return self.scur + self.qcur == 0
+
+
+def is_pool(backend: str) -> bool:
+    """Whether a backend is a pool of workers, not one that leads to pools."""
+    return backend != HOP and not backend.startswith(shield_of(""))
 
 
 def parse_map(text: str) -> list[Entry]:
@@ -43,8 +48,8 @@ def unique(entries: list[Entry]) -> dict[str, str]:
     return result
 
 
-def patterns_by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
-    """Entries of the ordered map under their release; foreign ones under the empty name."""
+def by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
+    """Entries of an ordered map under their release; foreign ones under the empty name."""
     result: dict[str, tuple[Entry, ...]] = {}
     for key, value in entries:
         release = release_of_pattern(key)
@@ -62,7 +67,7 @@ def parse_servers(servers_state: str, stat: str) -> dict[ServerKey, ServerView]:
     result: dict[ServerKey, ServerView] = {}
     for line in servers_state.splitlines():
         fields = line.split()
-        if len(fields) < 7 or line.startswith("#") or fields[1] in OWN_SERVERS:
+        if len(fields) < 7 or line.startswith("#") or not is_pool(fields[1]):
             continue
         key, admin = (fields[1], fields[3]), int(fields[6])
         mode = (

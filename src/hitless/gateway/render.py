@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hitless.gateway.state import GatewayState, ServerMode, ServerState
+from hitless.gateway.state import LIVE_SERVER, GatewayState, ServerMode, ServerState, shield_of
+from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import MapName, ServerView, server_line, view_of
 
 CONFIGURATION = "haproxy.cfg"
@@ -49,6 +50,21 @@ class Layout:
     def hop_socket(self) -> Path:
         return self.folder / "hop.sock"
 
+    @property
+    def candidate_socket(self) -> Path:
+        """Where a shielded request is tried first."""
+        return self.folder / "try.sock"
+
+    @property
+    def live_socket(self) -> Path:
+        """Where it is answered when the candidate has failed it."""
+        return self.folder / "live.sock"
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """All that HAProxy binds by their paths."""
+        return self.runtime_socket, self.hop_socket, self.candidate_socket, self.live_socket
+
     def map(self, name: str) -> str:
         """The map's name in HAProxy: its path by way of the link, the same in every generation."""
         return f"{self.boot}/{name}"
@@ -81,11 +97,21 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
     view = view_of(state)
     template = _TEMPLATES.get_template("haproxy.cfg.j2")
     return {
-        CONFIGURATION: template.render(state=state, layout=layout, tuning=tuning, line=_boot_line),
+        CONFIGURATION: template.render(
+            state=state,
+            layout=layout,
+            tuning=tuning,
+            line=_boot_line,
+            sticky_map=sticky_map,
+            shield=shield_of,
+            live_server=LIVE_SERVER,
+        ),
         MapName.STAGES: _map(view.stages.items()),
         MapName.TIMEOUTS: _map(view.timeouts.items()),
         MapName.LITERALS: _map(view.literals.items()),
         MapName.PATTERNS: _map(entry for entries in view.patterns.values() for entry in entries),
+        MapName.IDEMPOTENT: _map(entry for entries in view.idempotent.values() for entry in entries),
+        **{sticky_map(stage): _map(entries) for stage, entries in view.sticky.items()},
     }
 
 

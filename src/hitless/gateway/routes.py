@@ -19,11 +19,14 @@ No backslash stands in an expression: HAProxy's command line eats them. One char
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hitless.gateway.state import RouteState
 from hitless.service.routes import ANY, is_literal, segments
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What may be run twice without asking anybody."""
 
 Entry = tuple[str, str]
 """Key and value of a map."""
@@ -45,12 +48,31 @@ def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
 def pattern_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
     """Entries for `map_reg` by release, in the order in which they must stand: rank, and within a rank one factored
     expression a pool (routes of one rank cannot match the same path, or differ in the method)."""
-    variable = sorted((route for route in routes if not is_literal(route.path)), key=_order)
+    return _ordered((route for route in routes if not is_literal(route.path)), lambda route: route.pool)
+
+
+def idempotent_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
+    """Entries for `map_reg` by release: `1` for a route that may run twice, `0` for another.
+
+    Only releases that have one of the first are here, with all their routes of unsafe methods, literal ones too: the
+    first match has to be the route that the request takes.
+    """
+    unsafe = [route for route in routes if route.method not in SAFE_METHODS]
+    releases = {route.release_key for route in unsafe if route.idempotent}
+    return _ordered(
+        (route for route in unsafe if route.release_key in releases), lambda route: str(int(route.idempotent))
+    )
+
+
+def _ordered(routes: Iterable[RouteState], value: Callable[[RouteState], str]) -> dict[str, tuple[Entry, ...]]:
+    def order(route: RouteState) -> tuple[str, _Rank, str, str, str]:
+        return route.release_key, _rank(route), value(route), route.method, route.path
+
     result: dict[str, tuple[Entry, ...]] = {}
-    for key, of_release in groupby(variable, key=lambda route: route.release_key):
+    for key, of_release in groupby(sorted(routes, key=order), key=lambda route: route.release_key):
         entries: list[Entry] = []
-        for _, group in groupby(of_release, key=lambda route: (_rank(route), route.pool)):
-            entries += [(_pattern(key, rows), rows[0].pool) for rows in _portions(group)]
+        for _, group in groupby(of_release, key=lambda route: (_rank(route), value(route))):
+            entries += [(_pattern(key, rows), value(rows[0])) for rows in _portions(group)]
         result[key] = tuple(entries)
     return result
 
@@ -61,11 +83,10 @@ def release_of_pattern(pattern: str) -> str:
     return f"{found[1]}.{found[2]}" if found else ""
 
 
-def _order(route: RouteState) -> tuple[str, tuple[tuple[int, ...], bool], str, str, str]:
-    return route.release_key, _rank(route), route.pool, route.method, route.path
+_Rank = tuple[tuple[int, ...], bool]
 
 
-def _rank(route: RouteState) -> tuple[tuple[int, ...], bool]:
+def _rank(route: RouteState) -> _Rank:
     return tuple(_kind(part) for part in segments(route.path)), route.method == ANY
 
 
@@ -75,7 +96,7 @@ def _kind(part: str) -> int:
 
 def _pattern(key: str, routes: Sequence[RouteState]) -> str:
     rows = [(_method(route.method), *(_segment(part) for part in segments(route.path))) for route in routes]
-    return f"^{_quoted(key)}[|]{_factored(rows)}/?$"
+    return f"^{quoted(key)}[|]{_factored(rows)}/?$"
 
 
 def _portions(routes: Iterable[RouteState]) -> Iterator[list[RouteState]]:
@@ -95,11 +116,12 @@ def _method(method: str) -> str:
 
 
 def _segment(part: str) -> str:
-    return ("/" + _quoted(part), "/[^/]+", "/.+")[_kind(part)]
+    return ("/" + quoted(part), "/[^/]+", "/.+")[_kind(part)]
 
 
-def _quoted(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_:-]", lambda found: f"[{found[0]}]", text)
+def quoted(text: str) -> str:
+    """The text as an expression for itself, without a backslash."""
+    return re.sub(r"[^A-Za-z0-9_:-]", lambda found: "(?![^^])." if found[0] == "^" else f"[{found[0]}]", text)
 
 
 def _factored(rows: Sequence[tuple[str, ...]]) -> str:

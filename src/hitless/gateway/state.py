@@ -14,6 +14,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 from hitless.errors import ConflictError
+from hitless.service.model import Sticky
 from hitless.service.routes import ANY, METHODS, path_fault
 
 API_GATEWAY_LIMIT_MS = 29_000
@@ -82,12 +83,19 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """Which release a stage's requests go to; `weight` ten-thousandths of them to the candidate."""
+    """Which release a stage's requests go to; `weight` ten-thousandths of them to the candidate.
+
+    `shield`: the live release answers what the candidate fails, `announced` by a header; `sticky`: what tells the
+    clients apart that are to stay with one release.
+    """
 
     stage: str
     live: int | None = None
     candidate: int | None = None
     weight: int = 0
+    shield: bool = False
+    announced: bool = False
+    sticky: Sticky | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.stage):
@@ -100,12 +108,15 @@ class StageState:
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """One route of one release: method (or ANY) and path template as in serverless.yml → pool."""
+    """One route of one release: method (or ANY) and path template as in serverless.yml → pool. An `idempotent` one may
+    be run twice, whatever its method.
+    """
 
     release_key: str
     method: str
     path: str
     pool: str
+    idempotent: bool = False
 
     def __post_init__(self) -> None:
         if self.method != ANY and self.method not in METHODS:
@@ -121,6 +132,15 @@ class RouteState:
 def release_key(stage: str, release: int) -> str:
     """`dev.12`: what route keys begin with, so that one map entry moves a stage from release to release."""
     return f"{stage}.{release}"
+
+
+LIVE_SERVER = "live"
+"""In the backend of `shield_of`: the one that answers when the candidate has failed."""
+
+
+def shield_of(pool: str) -> str:
+    """The backend by which requests come to a candidate's pool that the live release may answer in its place."""
+    return f"shield_{pool}"
 
 
 def server_timeout_ms(function_timeout_s: float, maxconn: int) -> int:
@@ -173,10 +193,20 @@ class GatewayState:
         """Releases that have routes."""
         return frozenset(route.release_key for route in self.routes)
 
-    def with_stage(self, name: str, *, live: int | None, candidate: int | None = None, weight: int = 0) -> GatewayState:
+    def with_stage(
+        self,
+        name: str,
+        *,
+        live: int | None,
+        candidate: int | None = None,
+        weight: int = 0,
+        shield: bool = False,
+        announced: bool = False,
+        sticky: Sticky | None = None,
+    ) -> GatewayState:
         """Shift, swap or clear: becomes one atomic command."""
         self.stage(name)
-        changed = StageState(name, live, candidate, weight)
+        changed = StageState(name, live, candidate, weight, shield, announced, sticky)
         return replace(self, stages=tuple(changed if stage.stage == name else stage for stage in self.stages))
 
     def with_routes(self, key: str, routes: Iterable[RouteState]) -> GatewayState:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hitless.gateway.routes import Entry, literal_entries, pattern_entries
+from hitless.gateway.routes import Entry, idempotent_entries, literal_entries, pattern_entries
 from hitless.gateway.state import GatewayState, ServerMode, StageState, release_key
+from hitless.gateway.sticky import sticky_entries, sticky_map
 
 NOBODY = "-"
 """In a stage's entry: no release."""
@@ -40,6 +41,7 @@ class MapName(StrEnum):
     TIMEOUTS = "timeouts.map"
     LITERALS = "literals.map"
     PATTERNS = "patterns.map"
+    IDEMPOTENT = "idempotent.map"
 
 
 class Care(StrEnum):
@@ -75,14 +77,16 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers. `patterns`: by release, in order. A value that cannot be right is kept as it was
-    read.
+    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage. A value that
+    cannot be right is kept as it was read.
     """
 
     stages: Mapping[str, str]
     timeouts: Mapping[str, str]
     literals: Mapping[str, str]
     patterns: Mapping[str, tuple[Entry, ...]]
+    idempotent: Mapping[str, tuple[Entry, ...]]
+    sticky: Mapping[str, tuple[Entry, ...]]
     servers: Mapping[ServerKey, ServerView]
 
 
@@ -93,6 +97,8 @@ def view_of(state: GatewayState) -> View:
         timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
         literals=literal_entries(state.routes),
         patterns=pattern_entries(state.routes),
+        idempotent=idempotent_entries(state.routes),
+        sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages},
         servers={
             (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket)
             for pool in state.pools
@@ -102,11 +108,14 @@ def view_of(state: GatewayState) -> View:
 
 
 def stage_value(stage: StageState) -> str:
-    """`dev.12:dev.13:1000`: live, candidate, weight of the candidate."""
-    live, candidate = (
-        NOBODY if number is None else release_key(stage.stage, number) for number in (stage.live, stage.candidate)
-    )
-    return f"{live}:{candidate}:{stage.weight}"
+    """`dev.12`, or with a candidate `dev.12:dev.13:1000:sh`: live, candidate, its weight, and letters for what holds
+    meanwhile (`s` shielded, `h` said so in a header, `k` clients keep their release).
+    """
+    live = NOBODY if stage.live is None else release_key(stage.stage, stage.live)
+    if stage.candidate is None:
+        return live
+    letters = "s" * stage.shield + "h" * stage.announced + "k" * (stage.sticky is not None)
+    return f"{live}:{release_key(stage.stage, stage.candidate)}:{stage.weight}:{letters or NOBODY}"
 
 
 def server_line(server: ServerView) -> str:
@@ -122,8 +131,11 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
         *_servers_join(old, new),
         *_literals_join(old, new, maps),
-        *_patterns_join(old, new, maps),
+        *_ordered_join(MapName.PATTERNS, old.patterns, new.patterns, maps),
+        *_ordered_join(MapName.IDEMPOTENT, old.idempotent, new.idempotent, maps),
+        *_sticky_join(old, new, maps),
         *_set(MapName.STAGES, old.stages, new.stages, maps),
+        *_sticky_leave(old, new, maps),
         *_servers_step_back(old, new),
         *_routes_leave(old, new, maps),
         *_servers_leave(old, new),
@@ -160,16 +172,36 @@ def _literals_join(old: View, new: View, maps: str) -> Iterator[Command]:
             yield Command(f"add map {maps}/{MapName.LITERALS} {key} {pool}")
 
 
-def _patterns_join(old: View, new: View, maps: str) -> Iterator[Command]:
-    for release, entries in new.patterns.items():
-        present = old.patterns.get(release, ())
+def _ordered_join(
+    name: str, old: Mapping[str, tuple[Entry, ...]], new: Mapping[str, tuple[Entry, ...]], maps: str
+) -> Iterator[Command]:
+    for release, entries in new.items():
+        present = old.get(release, ())
         if present == entries:
             continue
         # `add map` appends and the order counts, so a release that is not exactly as it should be is written anew.
         for key in dict.fromkeys(key for key, _ in present):
-            yield Command(f"del map {maps}/{MapName.PATTERNS} {key}")
-        for key, pool in entries:
-            yield Command(f"add map {maps}/{MapName.PATTERNS} {key} {pool}")
+            yield Command(f"del map {maps}/{name} {_escaped(key)}")
+        for key, value in entries:
+            yield Command(f"add map {maps}/{name} {_escaped(key)} {_escaped(value)}")
+
+
+def _sticky_join(old: View, new: View, maps: str) -> Iterator[Command]:
+    for stage, entries in new.sticky.items():
+        if entries:
+            yield from _ordered_join(sticky_map(stage), {stage: old.sticky.get(stage, ())}, {stage: entries}, maps)
+
+
+def _sticky_leave(old: View, new: View, maps: str) -> Iterator[Command]:
+    """Only when the stage's entry does not ask for it any more: until then clients must be told apart as before."""
+    for stage, entries in new.sticky.items():
+        for key, _ in () if entries else old.sticky.get(stage, ()):
+            yield Command(f"del map {maps}/{sticky_map(stage)} {_escaped(key)}")
+
+
+def _escaped(text: str) -> str:
+    """For HAProxy's command line, which eats backslashes."""
+    return text.replace("\\", "\\\\")
 
 
 def _servers_step_back(old: View, new: View) -> Iterator[Command]:
@@ -182,9 +214,13 @@ def _servers_step_back(old: View, new: View) -> Iterator[Command]:
 def _routes_leave(old: View, new: View, maps: str) -> Iterator[Command]:
     for key in sorted(old.literals.keys() - new.literals.keys()):
         yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
-    for release in sorted(old.patterns.keys() - new.patterns.keys()):
-        for key in dict.fromkeys(key for key, _ in old.patterns[release]):
-            yield Command(f"del map {maps}/{MapName.PATTERNS} {key}")
+    for name, before, after in (
+        (MapName.PATTERNS, old.patterns, new.patterns),
+        (MapName.IDEMPOTENT, old.idempotent, new.idempotent),
+    ):
+        for release in sorted(before.keys() - after.keys()):
+            for key in dict.fromkeys(key for key, _ in before[release]):
+                yield Command(f"del map {maps}/{name} {key}")
 
 
 def _servers_leave(old: View, new: View) -> Iterator[Command]:

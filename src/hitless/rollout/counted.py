@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from hitless.gateway.counts import PoolCounts
@@ -24,6 +25,7 @@ class Counted:
 
     `failed` are those that a client saw fail; `shielded` those that these pools failed and the live release answered.
     `by_class` are answers by status class (`2xx` …); requests in hand, and those whose client left, have none.
+    `handed_over`: how many of them the live release was then asked, and its answers by class, as `requests`, `2xx` ….
     `restarts`: how often HAProxy was started again meanwhile; what it had counted after it was last asked is missing.
     """
 
@@ -33,6 +35,7 @@ class Counted:
     by_class: Mapping[str, int] = field(default_factory=dict, compare=False)
     restarts: int = field(default=0, compare=False)
     pools: Mapping[PoolId, Counted] = field(default_factory=dict, compare=False)
+    handed_over: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, pools: Mapping[PoolId, Counted]) -> Counted:
@@ -49,17 +52,29 @@ class Counted:
 
     @classmethod
     def of_counts(cls, counts: PoolCounts) -> Counted:
-        """One pool's. Failed is what the client saw fail: an answer of 5xx, the gateway's own included.
+        """One pool's. Failed is what the client saw fail: an answer of 5xx, the gateway's own included, that the live
+        release did not better.
 
         Numbers that went back (of a gateway that was started anew) count as none.
         """
-        requests, failed = max(0, counts.requests), max(0, counts.by_class.get("5xx", 0))
+        handed_over = {name: number for name, number in counts.handed_over.items() if number > 0}
+        shielded = max(0, handed_over.get("requests", 0) - handed_over.get("5xx", 0))
+        requests, failed = max(0, counts.requests), max(0, counts.by_class.get("5xx", 0) - shielded)
         by_class = {name: number for name in CLASSES if (number := max(0, counts.by_class.get(name, 0)))}
-        return cls(requests, failed, 0, by_class, max(0, counts.restarts))
+        return cls(requests, failed, shielded, by_class, max(0, counts.restarts), handed_over=handed_over)
 
     def minus(self, earlier: Counted) -> Counted:
         """What came since an earlier reading of the same pools; pools that came meanwhile are counted in full."""
         return Counted.of({pool: part._less(earlier.pools.get(pool, NOTHING)) for pool, part in self.pools.items()})
+
+    def without(self, candidate: Counted) -> Counted:
+        """A live release's own: what it answered in a candidate's place is the candidate's, so that each request of a
+        client counts once.
+        """
+        given: dict[str, Counter[str]] = {}
+        for pool, part in candidate.pools.items():
+            given.setdefault(pool.function, Counter()).update(part.handed_over)
+        return Counted.of({pool: part._without(given.pop(pool.function, {})) for pool, part in self.pools.items()})
 
     def sums(self) -> dict[str, int]:
         """The three numbers of every summary."""
@@ -96,6 +111,14 @@ class Counted:
 
     def _plain(self) -> dict[str, Any]:
         return {**self.sums(), "by_class": dict(self.by_class), "restarts": self.restarts}
+
+    def _without(self, handed_over: Mapping[str, int]) -> Counted:
+        return replace(
+            self,
+            requests=max(0, self.requests - handed_over.get("requests", 0)),
+            failed=max(0, self.failed - handed_over.get("5xx", 0)),
+            by_class={name: max(0, number - handed_over.get(name, 0)) for name, number in self.by_class.items()},
+        )
 
     def _less(self, earlier: Counted) -> Counted:
         return Counted(

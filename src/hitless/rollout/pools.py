@@ -193,6 +193,21 @@ class ReleasePools:
         """The stage's whole traffic to one release, no candidate."""
         await self.change_gateway(lambda state: state.with_stage(stage, live=release, candidate=None, weight=0))
 
+    async def shift(self, candidate: Release, live: int | None, weight_percent: float) -> None:
+        """That share of the stage's traffic to the candidate, shielded and sticky as its own settings say."""
+        settings = candidate.document.settings
+        await self.change_gateway(
+            lambda state: state.with_stage(
+                candidate.stage,
+                live=live,
+                candidate=candidate.number,
+                weight=round(weight_percent * 100),
+                shield=settings.shield,
+                announced=settings.release_header,
+                sticky=settings.sticky,
+            )
+        )
+
     async def count(self, stage: str, release: int) -> Counted:
         """Requests that the gateway has given to the release's present pools."""
         return (await self.count_all(stage, release))[0]
@@ -250,8 +265,9 @@ def servers_of(pool: Pool) -> tuple[ServerState, ...]:
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:
     """Every route of the release with the backend that answers it."""
     backend = {row.function: row.gateway_pool for row in rows}
+    idempotent = frozenset(release.document.settings.idempotent)
     return tuple(
-        RouteState(release.key, route.method, route.path, backend[function.name])
+        RouteState(release.key, route.method, route.path, backend[function.name], route in idempotent)
         for function in release.document.functions
         if function.name in backend
         for route in function.routes

@@ -185,13 +185,9 @@ class Rollout:
                 raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
     async def _set_weight(self, weight_percent: float) -> None:
-        stage, live = self.candidate.stage, self.previous.number if self.previous else None
+        live = self.previous.number if self.previous else None
         await self._weigh(weight_percent)
-        await self.pools.change_gateway(
-            lambda state: state.with_stage(
-                stage, live=live, candidate=self.candidate.number, weight=round(weight_percent * 100)
-            )
-        )
+        await self.pools.shift(self.candidate, live, weight_percent)
 
     async def _swap(self) -> None:
         """The point of no return: one entry of one map names the candidate as live."""
@@ -268,7 +264,8 @@ class Rollout:
         return candidate
 
     def _tell(self, candidate: Counted, live: Counted | None) -> None:
-        self.receipt.counted(candidate, live, timestamp(self.clock.now()))
+        own = live.without(candidate) if live else None
+        self.receipt.counted(candidate, own, timestamp(self.clock.now()))
 
     async def _weigh(self, weight_percent: float) -> None:
         """For the receipt: the counts up to a change of weight belong to the weight before it."""

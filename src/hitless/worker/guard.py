@@ -48,7 +48,11 @@ class RetryGuard:
 
 
 def is_safe(request: Request) -> bool:
-    """May run twice: by its method, or because its client says so with an `Idempotency-Key`."""
+    """May run twice here: by its method, or because its client says so with an `Idempotency-Key`; not where the
+    gateway has another release at hand that will answer in its place.
+    """
+    if b"x-hl-once" in request.internal:
+        return False
     if request.method in SAFE_METHODS:
         return True
     return any(len(name) == 15 and name.lower() == b"idempotency-key" for name, _ in request.headers)
