@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
-from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
@@ -31,8 +33,17 @@ def baking(service: Worldclock) -> bool:
     return bool(alias.get("RoutingConfig", {}).get("AdditionalVersionWeights"))
 
 
-def await_bake(service: Worldclock, deploy: subprocess.Popen[str]) -> None:
-    assert eventually(lambda: deploy.poll() is None and baking(service), deadline_s=90, every_s=0.1, what="the bake")
+@contextlib.contextmanager
+def deploying(service: Worldclock, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A deploy in the middle of its shift, which stays there as long as the context; its process ends with the test."""
+    with service.aws.front.codedeploy.held_bakes(), service.start("deploy", *words) as deploy:
+        try:
+            while not baking(service):
+                assert deploy.poll() is None, deploy.communicate()
+                time.sleep(0.1)
+            yield deploy
+        finally:
+            deploy.kill()
 
 
 def test_a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(aws: EmulatedAws, tmp_path: Path) -> None:
@@ -80,11 +91,10 @@ def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
 
 def _a_cut_off_deploy_is_continued(service: Worldclock) -> None:
     service.mark("cut off")
-    deploy = service.start("deploy")
-    await_bake(service, deploy)
-    deploy.kill()
-    deploy.communicate(timeout=30)
-    number = service.run("releases").json[0]["release"]
+    with deploying(service) as deploy:
+        deploy.kill()
+        deploy.communicate()
+        number = service.run("releases").json[0]["release"]
     with Client(service.url + "/version") as client:
         again = service.run("deploy")
     assert (again.code, again.json["outcome"], again.json["release"]) == (0, "live", number), again.err
@@ -95,12 +105,11 @@ def _a_cut_off_deploy_is_continued(service: Worldclock) -> None:
 def _an_aborted_deploy_leaves_the_live_release(service: Worldclock) -> None:
     before = service.run("status").json
     service.mark("aborted")
-    deploy = service.start("deploy")
-    await_bake(service, deploy)
-    stopped = service.run("abort")
-    assert stopped.code == 0, stopped.err
-    assert stopped.json["stopped"]
-    out, err = deploy.communicate(timeout=120)
+    with deploying(service) as deploy:
+        stopped = service.run("abort")
+        assert stopped.code == 0, stopped.err
+        assert stopped.json["stopped"]
+        out, err = deploy.communicate()
     assert deploy.returncode == 4, err
     assert json.loads(out)["outcome"] == "aborted"
     after = service.run("status").json

@@ -5,6 +5,7 @@ that is only remembered: what CloudFormation, Lambda and CodeDeploy would make o
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ STATE = Path(__file__).parent / "fixtures" / "worldclock-state.json"
 NAMES = ("zones", "convert", "meetings", "meta")
 
 
+@functools.cache
 def packaged() -> Packaged:
     """Worldclock for stage prod, as osls 4.3 compiled it."""
     return read(STATE.read_text("utf-8"))

@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
     EndpointConnectionError,
     NoCredentialsError,
     NoRegionError,
@@ -14,7 +15,8 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from hitless.aws.session import Aws, aws_errors, connect, explain
+from hitless.aws.session import Aws, aws_errors, connect, explain, retries
+from hitless.cloud.service_stack import is_busy
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 from tests.unit.aws_fakes import error
 
@@ -34,6 +36,8 @@ pytestmark = pytest.mark.unit
         (error("InvalidClientTokenId", "bad"), MachineError, "does not accept", "AWS_PROFILE"),
         (error("AccessDenied", "not you"), CloudError, "AWS denies Operation: not you", "hitless aws plan"),
         (error("Throttling", "Rate exceeded"), CloudError, "throttles", "in a minute"),
+        (error("RequestThrottled", "slow down"), CloudError, "throttles", "in a minute"),
+        (ConnectionClosedError(endpoint_url="https://x"), MachineError, "cannot be reached", "it continues"),
         (error("OptInRequired", "no"), UsageError, "not enabled this region", "provider.region"),
         (error("Strange", "what"), CloudError, "Operation: what", "it continues"),
     ],
@@ -59,6 +63,28 @@ def test_other_errors_pass_unchanged() -> None:
 def test_a_region_that_does_not_exist_is_refused_before_any_call() -> None:
     with pytest.raises(UsageError, match="eu-nowhere-1 is not a region"):
         connect("eu-nowhere-1", {})
+
+
+def test_a_throttled_call_is_repeated_and_those_after_it_come_slower() -> None:
+    assert retries({}) == {"mode": "adaptive", "total_max_attempts": 8}
+    assert retries({"AWS_MAX_ATTEMPTS": "2"}) == {"mode": "adaptive", "total_max_attempts": 2}
+    with pytest.raises(UsageError, match="AWS_MAX_ATTEMPTS: 'often'"):
+        retries({"AWS_MAX_ATTEMPTS": "often"})
+
+
+@pytest.mark.parametrize(
+    ("said", "busy"),
+    [
+        (
+            "Stack:arn:aws:cloudformation:eu-west-1:1:stack/x/1 is in UPDATE_IN_PROGRESS state and can not be updated.",
+            True,
+        ),
+        ("Stack x is in UPDATE_COMPLETE_CLEANUP_IN_PROGRESS state and can not be updated.", True),
+        ("Resource handler returned message: no such bucket", False),
+    ],
+)
+def test_an_update_that_meets_another_one_is_known_by_cloudformations_words(said: str, busy: bool) -> None:
+    assert is_busy(said) is busy
 
 
 def test_a_subprocess_acts_as_the_session_does_whatever_the_shell_has_set() -> None:

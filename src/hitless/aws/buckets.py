@@ -19,6 +19,7 @@ from hitless.aws.session import error_code
 from hitless.errors import CloudError, ConflictError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
+_FASTER = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _CHUNK = 1 << 20
 
 
@@ -43,28 +44,34 @@ class Bucket:
             )
         return key
 
-    def get_json(self, key: str) -> Any:
-        """The document, or None where there is none."""
+    def get_json(self, key: str) -> tuple[Any, str] | None:
+        """The document and its ETag, or None where there is none."""
         try:
-            body = self._s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+            found = self._s3.get_object(Bucket=self.name, Key=key)
+            body = found["Body"].read()
         except ClientError as error:
             if error_code(error) in _ABSENT:
                 return None
             raise
-        return json.loads(body)
+        return json.loads(body), str(found["ETag"])
 
-    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False) -> None:
-        """Write the document. With `new`, ConflictError where another process has just written one there."""
-        only_new = {"IfNoneMatch": "*"} if new else {}
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
+        """Write the document and return its ETag. ConflictError where another process was faster: with `new` where one
+        is there already, with `over` where it is not that ETag's any more (Amazon S3 User Guide, "conditional writes").
+        """
+        condition = {"IfNoneMatch": "*"} if new else {"IfMatch": over} if over else {}
         body = json.dumps(document, sort_keys=True).encode()
         try:
-            self._s3.put_object(Bucket=self.name, Key=key, Body=body, ContentType="application/json", **only_new)
+            done = self._s3.put_object(
+                Bucket=self.name, Key=key, Body=body, ContentType="application/json", **condition
+            )
         except ClientError as error:
-            if error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+            if error_code(error) in _FASTER:
                 raise ConflictError(
-                    f"another deploy has just taken {key}", hint="repeat the command: the newest release wins"
+                    f"another process has just written {key}", hint="repeat the command: the newest release wins"
                 ) from error
             raise
+        return str(done["ETag"])
 
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin so."""

@@ -2,7 +2,8 @@
 
 botocore finds the credentials (environment, profile, SSO, instance role); this module prints none. In the pipeline's
 deploy step they may do one thing: become the stage's deploy role, whose ARN that step has in HITLESS_DEPLOY_ROLE_ARN.
-Retries are botocore's `standard` mode, so a throttled call is repeated with back-off before anybody hears of it.
+Retries are botocore's `adaptive` mode: a throttled call is repeated with back-off before anybody hears of it, and the
+calls after it come slower.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
+    ConnectionError,
+    HTTPClientError,
     InvalidRegionError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
-    ReadTimeoutError,
     SSOTokenLoadError,
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
@@ -36,6 +36,9 @@ from botocore.exceptions import (
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 
 DEPLOY_ROLE_VARIABLE = "HITLESS_DEPLOY_ROLE_ARN"
+
+ATTEMPTS_VARIABLE, ATTEMPTS = "AWS_MAX_ATTEMPTS", 8
+"""How often a call is tried; the variable is botocore's own, and read by osls as well."""
 
 CREDENTIALS_HINT = "sign in with `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
@@ -49,7 +52,10 @@ _INVALID = {
     "IncompleteSignature",
 }
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Forbidden", "403"}
-_THROTTLED = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+_THROTTLED = {
+    *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException"),
+    *("RequestLimitExceeded", "TooManyRequestsException", "SlowDown"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,7 @@ class Aws:
         self.region = region
         self._session = session or boto3.Session(region_name=region)
         self._clients: dict[str, Any] = {}
-        self._config = Config(
-            retries={"mode": "standard", "total_max_attempts": 8}, connect_timeout=10, user_agent_extra="hitless"
-        )
+        self._config = Config(retries=retries(os.environ), connect_timeout=10, user_agent_extra="hitless")
 
     def client(self, service: str) -> Any:
         """botocore's client of that service, in the stage's region."""
@@ -100,6 +104,14 @@ class Aws:
         dropped = {*own, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE}
         kept = {name: value for name, value in environ.items() if name not in dropped}
         return kept | {name: str(value) for name, value in own.items() if value}
+
+
+def retries(environ: Mapping[str, str]) -> dict[str, Any]:
+    """botocore's setting of retries. UsageError where $AWS_MAX_ATTEMPTS is no number of tries."""
+    text = environ.get(ATTEMPTS_VARIABLE, str(ATTEMPTS))
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{ATTEMPTS_VARIABLE}: {text!r} is not a number of tries", hint="unset it")
+    return {"mode": "adaptive", "total_max_attempts": int(text)}
 
 
 def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:
@@ -167,7 +179,7 @@ def explain(error: BotoCoreError | ClientError) -> HitlessError:
             return UsageError(str(error), hint="set AWS_PROFILE to a profile of ~/.aws/config, or unset it")
         case NoRegionError() | InvalidRegionError():
             return UsageError("no valid AWS region is set", hint="set provider.region in serverless.yml")
-        case EndpointConnectionError() | ConnectTimeoutError() | ReadTimeoutError():
+        case ConnectionError() | HTTPClientError():
             return MachineError(
                 f"AWS cannot be reached: {error}",
                 hint="check the network, provider.region and AWS_ENDPOINT_URL; then repeat the command: it continues",

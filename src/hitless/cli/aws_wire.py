@@ -20,10 +20,10 @@ from hitless.cli.aws_common import connected
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
 from hitless.cloud.core_outputs import CoreOutputs
-from hitless.cloud.deploy import Cloud
 from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome, Result
 from hitless.cloud.service_stack import ServiceStack
+from hitless.cloud.settling import Cloud
 from hitless.cloud.shift import Shift
 from hitless.errors import UsageError
 from hitless.service.model import Service

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.deploy import Cloud, live_number
 from hitless.cloud.result import Outcome
+from hitless.cloud.settling import Cloud, live_number
 from hitless.errors import ConflictError
 
 

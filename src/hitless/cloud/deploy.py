@@ -2,61 +2,31 @@
 
 Every step can be repeated: what is live is read from the stack, from Lambda and from the stage's bucket, never from a
 file here. A deploy that was cut off is finished by the next one: its shift is stopped first, what had arrived stays
-where it is, and the rest follows. One release at a time; the newest wins.
+where it is, and the rest follows. One release at a time; the newest wins, and whoever lost touches nothing more.
 """
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
-from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import Move
-from hitless.aws.lambdas import Lambdas
-from hitless.clock import Clock, timestamp
+from hitless.clock import timestamp
 from hitless.cloud.packaging import Package
-from hitless.cloud.records import Record, Records, ended
+from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
-from hitless.cloud.service_stack import Observed, ServiceStack
-from hitless.cloud.shift import Shift
+from hitless.cloud.service_stack import Observed
+from hitless.cloud.settling import Cloud, is_live, live_number, settle
 from hitless.cloud.smoke import send_smoke_requests
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.model import (
-    ALIAS,
-    FINGERPRINT_OUTPUT,
-    RELEASE_OUTPUT,
-    URL_OUTPUT,
-    FunctionIds,
-    LiveState,
-    Template,
-    of_type,
-)
+from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
 from hitless.cloud.transform.steps import clear, contract, expand
-from hitless.errors import CandidateFailedError, CloudError
+from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.service.strategy import Strategy
-
-
-class Counter(Protocol):
-    """Counts requests of versions: aws.traffic.Traffic."""
-
-    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Cloud:
-    """Everything outside that a release needs."""
-
-    stack: ServiceStack
-    bucket: Bucket
-    records: Records
-    lambdas: Lambdas
-    shift: Shift
-    traffic: Counter
-    clock: Clock
-    say: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +42,7 @@ class _Run:
 
 
 class Superseded(Exception):
-    """A newer release was begun, or this one was aborted by another process."""
+    """A newer release was begun, or another process has aborted this one or carries it on."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
@@ -86,21 +56,23 @@ class Deploy:
         self._cloud, self._zip_of = cloud, zip_of
         self._steps = Steps(cloud.clock, cloud.say)
         self._began = cloud.clock.now()
+        self._holder = secrets.token_hex(8)
 
     def run(
         self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False
     ) -> Result:
         """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
         shipped = self._whole_minutes(strategy)
-        before = settle(self._cloud)
+        before = settle(self._cloud, holder=self._holder)
         live = live_number(before)
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
-        if not force and _is_live(before, wanted):
+        if not force and is_live(before, wanted):
             return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=self._url())
-        record = self._begin(package, wanted, commit, message, shipped)
+        record, is_new = self._begin(package, wanted, commit, message, shipped)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
-        self._begin_record(record, wanted)
+        self._cloud.records.begin(record, wanted, new=is_new)
+        self._steps.add("preparing", 0, f"release {record.release}")
         run = _Run(record, wanted, before, {}, self._home(before, live))
         try:
             self._upload(package)
@@ -108,12 +80,22 @@ class Deploy:
             self._prove(run, package)
             self._shift(run, shipped)
             self._contract(run)
-        except Superseded as error:
-            return self._end(run, error.outcome, error.reason)
-        except (CandidateFailedError, CloudError) as error:
-            self._cloud.shift.point(run.home)
-            return self._end(run, Outcome.ROLLED_BACK, error.message)
+        except Superseded as newer:
+            return self._end(run, newer.outcome, newer.reason)
+        except (CandidateFailedError, CloudError, ConflictError) as error:
+            return self._go_back(run, error)
         return self._end(run, Outcome.LIVE, None)
+
+    def _go_back(self, run: _Run, error: CandidateFailedError | CloudError | ConflictError) -> Result:
+        """All traffic to the live release; but where another process has taken over, the aliases are that one's."""
+        try:
+            self._check_still_ours(run)
+        except Superseded as newer:
+            return self._end(run, newer.outcome, newer.reason)
+        if isinstance(error, ConflictError):
+            raise error
+        self._cloud.shift.point(run.home)
+        return self._end(run, Outcome.ROLLED_BACK, error.message)
 
     def _whole_minutes(self, strategy: Strategy) -> Strategy:
         shipped = whole_minutes(strategy)
@@ -123,18 +105,18 @@ class Deploy:
 
     def _begin(
         self, package: Package, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
-    ) -> Record:
-        """The record of this release: that of the same content whose deploy was cut off, else a new one."""
+    ) -> tuple[Record, bool]:
+        """The record of this release: that of the same content whose deploy was cut off, else a new one; and which."""
         records, name_of = self._cloud.records, package.packaged.function_names
         mark = fingerprint(wanted)
         cut_off = records.unfinished()
         if cut_off is not None and cut_off.fingerprint == mark:
             self._cloud.say(f"release {cut_off.release} was cut off; it is continued")
-            return cut_off
+            return cut_off, False
         if cut_off is not None:
             reason = "another release was begun before it ended"
             records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
-        return Record(
+        record = Record(
             release=records.next_number(),
             service=package.service.name,
             stage=package.service.stage,
@@ -145,20 +127,31 @@ class Deploy:
             message=message,
             artifacts={name: artifact.digest for name, artifact in package.artifacts.items()},
             functions={name_of[lambda_name]: lambda_name for lambda_name in functions_of(wanted).values()},
+            holder=self._holder,
         )
-
-    def _begin_record(self, record: Record, wanted: Template) -> None:
-        if self._cloud.records.get(record.release) is None:
-            self._cloud.records.begin(record, wanted)
-        self._steps.add("preparing", 0, f"release {record.release}")
+        return record, True
 
     def _home(self, before: Observed, live: int | None) -> dict[str, str]:
-        recorded = self._cloud.records.get(live) if live is not None else None
+        """Where the live release's traffic belongs. An alias elsewhere was left by a deploy that was cut off, or by a
+        rollback, whose stack did not follow yet: then it stands at a version that was live, and stays.
+        """
+        if live is None:
+            return {}
         at = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
-        if recorded is not None:
-            known = {recorded.functions[name]: version for name, version in recorded.versions.items()}
-            at |= {name: version for name, version in known.items() if name in at}
-        return at if live is not None else {}
+        recorded = self._versions(live)
+        strays = {name for name, version in at.items() if recorded.get(name, version) != version}
+        were_live = [self._versions(number) for number in self._cloud.records.numbers()] if strays else []
+        for name in strays:
+            if not any(versions.get(name) == at[name] for versions in were_live):
+                at[name] = recorded[name]
+        return at
+
+    def _versions(self, number: int) -> dict[str, str]:
+        """Lambda's name → version, of a release that went live; empty for any other."""
+        record = self._cloud.records.get(number)
+        if record is None or record.outcome != Outcome.LIVE:
+            return {}
+        return {record.functions[name]: version for name, version in record.versions.items()}
 
     def _upload(self, package: Package) -> None:
         for digest in {artifact.digest for artifact in package.artifacts.values()}:
@@ -166,6 +159,8 @@ class Deploy:
 
     def _expand(self, run: _Run) -> _Run:
         """First update: new versions beside the live ones. Its end tells the new versions' numbers."""
+        if self._cloud.stack.observe() != run.before:
+            raise Superseded(Outcome.SUPERSEDED, "another release went live before it began: repeat the command")
         live, before = run.before.live, run.before.live.template
         template = expand(run.wanted, live)
         if (cleared := clear(template, live)) is not None:
@@ -177,6 +172,7 @@ class Deploy:
         name_of = {lambda_name: name for name, lambda_name in run.record.functions.items()}
         versions = {name_of[seen.functions[ids]]: version for ids, version in targets.items()}
         record = replace(run.record, versions=versions)
+        self._check_still_ours(run)
         self._cloud.records.save(record)
         return replace(run, record=record, targets=targets)
 
@@ -224,10 +220,10 @@ class Deploy:
 
     def _contract(self, run: _Run) -> None:
         """Second update: the stack records where the aliases are, and the API moves to its new Deployment."""
-        self._check_still_ours(run)
         self._steps.add("draining", 100)
         versions = {ids.alias: version for ids, version in run.targets.items()}
         now = self._cloud.stack.observe().live.template
+        self._check_still_ours(run)
         self._cloud.stack.update(contract(run.wanted, run.before.live, versions), before=now)
 
     def _check_still_ours(self, run: _Run) -> None:
@@ -235,9 +231,14 @@ class Deploy:
         if (newest := max(records.numbers(), default=0)) > run.record.release:
             raise Superseded(Outcome.SUPERSEDED, f"release {newest} was begun meanwhile")
         stored = records.get(run.record.release)
-        if stored is not None and stored.outcome == Outcome.ABORTED:
-            self._cloud.shift.point(run.home)
-            raise Superseded(Outcome.ABORTED, stored.reason or "it was aborted")
+        if stored is None:
+            return
+        if stored.outcome is not None:
+            if stored.outcome == Outcome.ABORTED:
+                self._cloud.shift.point(run.home)
+            raise Superseded(Outcome(stored.outcome), stored.reason or "another process has ended it")
+        if stored.holder != run.record.holder:
+            raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")
 
     def _end(self, run: _Run, outcome: Outcome, reason: str | None) -> Result:
         now = self._cloud.clock.now()
@@ -245,7 +246,7 @@ class Deploy:
         record = ended(
             run.record, outcome=str(outcome), reason=reason, at=timestamp(now), steps=tuple(self._steps.steps)
         )
-        self._cloud.records.save(record)
+        self._record_end(record)
         candidate = {run.record.functions[name]: version for name, version in run.record.versions.items()}
         live = {name: version for name, version in run.home.items() if candidate.get(name) != version}
         return Result(
@@ -261,6 +262,13 @@ class Deploy:
             url=self._url(),
         )
 
+    def _record_end(self, record: Record) -> None:
+        """Unless another process has written how it ended, or carries it on."""
+        stored = self._cloud.records.get(record.release)
+        if stored is not None and stored.holder == record.holder:
+            with contextlib.suppress(ConflictError):
+                self._cloud.records.save(record)
+
     def _count(self, versions: Mapping[str, str]) -> Counts | None:
         where = [(name, ALIAS, version) for name, version in versions.items()]
         return Counts(*self._cloud.traffic.count(where, since=self._began, until=self._cloud.clock.now()))
@@ -268,40 +276,6 @@ class Deploy:
     def _url(self) -> str | None:
         stack = self._cloud.stack.find()
         return stack.outputs.get(URL_OUTPUT) if stack is not None else None
-
-
-def settle(cloud: Cloud) -> Observed:
-    """Bring the stage to rest before something new begins: stack, shifts under way, left-over weights."""
-    cloud.stack.settle()
-    observed = cloud.stack.observe()
-    if not observed.exists:
-        return observed
-    stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
-    if stopped:
-        cloud.say(f"a shift was under way ({', '.join(stopped)}): it was stopped")
-    cloud.shift.settle(observed.functions.values())
-    return cloud.stack.observe()
-
-
-def live_number(observed: Observed) -> int | None:
-    """The release that the stack records as live."""
-    number = observed.live.output(RELEASE_OUTPUT)
-    return int(number) if number is not None and number.isdecimal() else None
-
-
-def _is_live(observed: Observed, wanted: Template) -> bool:
-    """Whether the stage serves just this content, and traffic is where the stack says."""
-    if observed.live.output(FINGERPRINT_OUTPUT) != fingerprint(wanted):
-        return False
-    return _is_at_rest(observed.live) and not any(state.others for state in observed.aliases.values())
-
-
-def _is_at_rest(live: LiveState) -> bool:
-    return all(
-        alias["Properties"]["FunctionVersion"] in (live.aliases.get(name), {"Fn::GetAtt": []})
-        for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
-        if name in live.aliases
-    )
 
 
 def _configuration(wanted: Template, moves: list[Move]) -> str:

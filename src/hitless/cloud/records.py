@@ -1,7 +1,8 @@
 """What is kept of each release: one JSON document in the stage's artifact bucket, and the template that it wanted.
 
 `releases/STAGE/NUMBER.json` is written when a release begins, and again at each end. The bucket is the only memory:
-a release begun on one machine is finished, listed or rolled back to from any other.
+a release begun on one machine is finished, listed or rolled back to from any other. Nobody overwrites what he has not
+read: a record is saved over the one that was last seen, and over no other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from hitless.errors import UsageError
 class Documents(Protocol):
     """Where documents lie: aws.buckets.Bucket, or a dictionary in tests."""
 
-    def get_json(self, key: str) -> Any: ...
-    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False) -> None: ...
+    def get_json(self, key: str) -> tuple[Any, str] | None: ...
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str: ...
     def keys(self, prefix: str) -> list[str]: ...
 
 
@@ -44,6 +45,8 @@ class Record:
     reason: str | None = None
     ended_at: str | None = None
     steps: tuple[Mapping[str, Any], ...] = ()
+    holder: str = ""
+    """The mark of the process that carries the release on; another's mark means that it does so no more."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "steps": [dict(step) for step in self.steps]}
@@ -55,6 +58,7 @@ class Records:
     def __init__(self, documents: Documents, stage: str) -> None:
         self._documents = documents
         self._prefix = f"releases/{stage}/"
+        self._seen: dict[int, str] = {}
 
     def numbers(self) -> list[int]:
         """Of all releases, the newest first."""
@@ -65,9 +69,10 @@ class Records:
 
     def get(self, number: int) -> Record | None:
         """The release of that number, or None."""
-        document = self._documents.get_json(f"{self._prefix}{number}.json")
-        if document is None:
+        found = self._documents.get_json(f"{self._prefix}{number}.json")
+        if found is None:
             return None
+        document, self._seen[number] = found
         known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
         return Record(**{**known, "steps": tuple(known.get("steps", ()))})
 
@@ -80,16 +85,19 @@ class Records:
     def template(self, number: int) -> Template | None:
         """The template that the release wanted."""
         found = self._documents.get_json(f"{self._prefix}{number}.template.json")
-        return dict(found) if found is not None else None
+        return dict(found[0]) if found is not None else None
 
-    def begin(self, record: Record, template: Template) -> None:
-        """Take the number. ConflictError where another process was faster."""
-        self._documents.put_json(f"{self._prefix}{record.release}.json", record.to_json(), new=True)
+    def begin(self, record: Record, template: Template, *, new: bool) -> None:
+        """Take the number, where it is `new`, and keep the template. ConflictError where another process was faster."""
+        if new:
+            key = f"{self._prefix}{record.release}.json"
+            self._seen[record.release] = self._documents.put_json(key, record.to_json(), new=True)
         self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
 
     def save(self, record: Record) -> None:
-        """Write the release's document anew."""
-        self._documents.put_json(f"{self._prefix}{record.release}.json", record.to_json())
+        """Write the release's document anew. ConflictError where another process has written it since it was read."""
+        over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
+        self._seen[record.release] = self._documents.put_json(key, record.to_json(), over=over)
 
     def next_number(self) -> int:
         """The number after the newest."""

@@ -7,15 +7,16 @@ version, so the stack takes the earlier release's template without the versions 
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.deploy import Cloud, live_number, settle
 from hitless.cloud.records import Record
 from hitless.cloud.result import Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
+from hitless.cloud.settling import Cloud, live_number, settle
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
 from hitless.cloud.transform.steps import clear, contract, expand
@@ -31,7 +32,7 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     where it was asked to be then, and the next rollback or deploy brings the stack along.
     """
     steps = Steps(cloud.clock, cloud.say)
-    before = settle(cloud)
+    before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
     if target.release == live and _stands(before, target):
@@ -40,6 +41,9 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     if template is None:
         raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
     versions = {target.functions[name]: version for name, version in target.versions.items()}
+    if (cut_off := cloud.records.unfinished()) is not None:
+        reason = f"a rollback to release {target.release} was begun before it ended"
+        cloud.records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
     steps.add("preparing", 0, f"release {target.release}")
     for function, version in versions.items():
         cloud.lambdas.wake(function, version)

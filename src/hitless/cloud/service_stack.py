@@ -7,6 +7,7 @@ stack. The stack policy stands at all times but during an update that retires an
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, FunctionIds, LiveState, Template, of_type
 from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
-from hitless.errors import CloudError
+from hitless.errors import CloudError, ConflictError
 
 _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 
@@ -72,8 +73,7 @@ class ServiceStack:
         stack = self.find()
         if stack is None or stack.status == "REVIEW_IN_PROGRESS":
             return Observed(LiveState(), {}, {})
-        body = self._cf.get_template(StackName=self.name, TemplateStage="Original")["TemplateBody"]
-        template: Template = json.loads(body if isinstance(body, str) else json.dumps(body))
+        template = self._template()
         held = self._stacks.resources(self.name)
         versions = {
             name: int(held[name][1].rpartition(":")[2])
@@ -87,8 +87,15 @@ class ServiceStack:
         at = {ids.alias: state.version for ids, state in aliases.items()}
         return Observed(LiveState(template, at, versions), functions, aliases)
 
+    def _template(self) -> Template:
+        body = self._cf.get_template(StackName=self.name, TemplateStage="Original")["TemplateBody"]
+        template: Template = json.loads(body if isinstance(body, str) else json.dumps(body))
+        return template
+
     def update(self, template: Template, *, before: Template) -> None:
-        """Make the stack as the template says. CloudError with the first cause where it does not become so."""
+        """Make the stack as the template says. CloudError with the first cause where it does not become so,
+        ConflictError where another update of it is under way.
+        """
         lift = bool(before) and retires_guarded(before, template)
         if before:
             self._stacks.set_policy(self.name, LIFTED_POLICY if lift else POLICY)
@@ -112,8 +119,13 @@ class ServiceStack:
         if failed is None:
             self._say(f"{self.name} is updated")
             return
+        if is_busy(failed):
+            raise ConflictError(
+                f"{self.name} is being updated by somebody else",
+                hint="repeat the command: it waits for that update's end, and continues from here",
+            )
         stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
-        if stack is not None and stack.status in WELL and not causes and self._stacks.last_event(self.name) != seen:
+        if stack is not None and stack.status in WELL and not causes and self._template() == template:
             return  # osls lost sight of an update that went well
         raise CloudError(
             f"the update of {self.name} failed: {causes[0] if causes else failed}",
@@ -125,3 +137,8 @@ class ServiceStack:
         stack = self.find()
         if stack is not None and stack.status in _WELL_OR_BACK:
             self._stacks.set_policy(self.name, POLICY)
+
+
+def is_busy(said: str) -> bool:
+    """Whether CloudFormation refused an update for another one that is under way. It has no error code of its own."""
+    return re.search(r"is in \w+_IN_PROGRESS state and can ?not be updated", said) is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hitless.cloud.deploy import Cloud, live_number
 from hitless.cloud.service_stack import Observed
+from hitless.cloud.settling import Cloud, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -89,6 +89,16 @@ class CodeDeploy:
         self._applications.clear()
         self._groups.clear()
         self._configs.clear()
+        self._runner.bakes_held = False
+
+    @contextlib.contextmanager
+    def held_bakes(self) -> Iterator[None]:
+        """No bake ends by time meanwhile: what is done in mid-shift is done in mid-shift, however slow the machine."""
+        self._runner.bakes_held = True
+        try:
+            yield
+        finally:
+            self._runner.bakes_held = False
 
     async def answer(self, request: Request, operation: Operation) -> Response:
         region = request.scope[1] if request.scope else "us-east-1"

@@ -172,12 +172,16 @@ class Deployment:
 
 
 class Runner:
-    """Drives deployments against the emulator's Lambda and CloudWatch. `minute_s` is how long a minute lasts here."""
+    """Drives deployments against the emulator's Lambda and CloudWatch. `minute_s` is how long a minute lasts here.
+
+    While `bakes_held` no bake ends by time, so that a test which acts in mid-shift need not be faster than a clock.
+    """
 
     def __init__(self, backend: Backend, alarms: Alarms, *, minute_s: float) -> None:
         self._backend = backend
         self._alarms = alarms
         self._minute_s = minute_s
+        self.bakes_held = False
         self._hooks: dict[str, asyncio.Future[str]] = {}
 
     def hook_reported(self, execution: str, status: str) -> bool:
@@ -243,9 +247,10 @@ class Runner:
 
     async def _bake(self, deployment: Deployment, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 or self.bakes_held:
             await self._check_alarms(deployment)
-            await self._unless_stopped(deployment, asyncio.sleep(min(left, _ALARM_PERIOD_S)))
+            pause_s = min(left, _ALARM_PERIOD_S) if left > 0 else _ALARM_PERIOD_S
+            await self._unless_stopped(deployment, asyncio.sleep(pause_s))
         await self._check_alarms(deployment)
 
     async def _unless_stopped(

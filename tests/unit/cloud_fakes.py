@@ -1,0 +1,272 @@
+"""A stage on AWS that is only remembered: stack, aliases, CodeDeploy and bucket, each call a moment at which something
+may happen (the process dies, the network is cut, another process acts).
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from hitless.artifact.model import Artifact
+from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.lambdas import AliasState, Invocation
+from hitless.aws.state import Packaged
+from hitless.cloud.core_outputs import CoreOutputs
+from hitless.cloud.deploy import Deploy
+from hitless.cloud.packaging import Package
+from hitless.cloud.records import Records
+from hitless.cloud.result import Result
+from hitless.cloud.service_stack import Observed
+from hitless.cloud.settling import Cloud
+from hitless.cloud.shift import Shift
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.model import LiveState, Template, references
+from hitless.errors import ConflictError
+from hitless.service.model import Function, Service, StageSettings
+from hitless.service.strategy import parse
+from tests.unit.aws_fakes import FakeTime
+from tests.unit.release_support import RememberedStack, packaged, sha256
+
+NAMES = ("convert", "meta")
+CORE = CoreOutputs("vpc-1", ("subnet-1",), "sg-1", "artifact-bucket")
+
+
+class _Clock:
+    def monotonic(self) -> float:
+        return 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, tzinfo=UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nothing here waits")
+
+
+@dataclass
+class World:
+    """Everything that outlives a process. `moments` are the calls so far; `at` is asked before each one."""
+
+    stack: RememberedStack = field(default_factory=RememberedStack)
+    aliases: dict[str, AliasState] = field(default_factory=dict)
+    documents: dict[str, Any] = field(default_factory=dict)
+    deployments: dict[str, tuple[Move, Deployment]] = field(default_factory=dict)
+    moments: list[str] = field(default_factory=list)
+    at: Callable[[int, str], None] | None = None
+    seen: list[dict[str, str]] = field(default_factory=list)
+
+    def moment(self, name: str) -> None:
+        self.moments.append(name)
+        if self.at is not None:
+            self.at(len(self.moments), name)
+        self.seen.append({function: state.version for function, state in self.aliases.items()})
+
+    @property
+    def records(self) -> Records:
+        return Records(FakeDocuments(World(documents=self.documents)), "prod")
+
+    def cloud(self) -> Cloud:
+        """What one process sees of it."""
+        return Cloud(
+            stack=cast(Any, FakeStack(self)),
+            bucket=cast(Any, FakeDocuments(self)),
+            records=Records(FakeDocuments(self), "prod"),
+            lambdas=cast(Any, FakeLambdas(self)),
+            shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
+            traffic=FakeTraffic(),
+            clock=_Clock(),
+            say=lambda _: None,
+        )
+
+    def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
+        """One process ships bytes of that letter."""
+        shipped = parse(strategy)
+        return Deploy(self.cloud(), lambda digest: Path(digest)).run(
+            package(letter), strategy=shipped, commit=f"commit-{letter}", message=None
+        )
+
+    def serves(self) -> str:
+        """The letters of the bytes to which all traffic goes, one a function."""
+        letters = set()
+        for name in NAMES:
+            state = self.aliases[f"worldclock-prod-{name}"]
+            assert not state.others, f"{name} is still shared: {state}"
+            letters.add(self.letter(f"worldclock-prod-{name}", state.version))
+        return "".join(sorted(letters))
+
+    def letter(self, function: str, version: str) -> str:
+        ids = {name: ids for ids, name in functions_of(self.stack.live.template).items()}
+        content = self.stack.published[ids[function].function][int(version) - 1]
+        return content.removeprefix("artifacts/")[0]
+
+
+@functools.cache
+def small() -> Packaged:
+    """Worldclock with two of its functions: a release takes fewer calls."""
+    whole = packaged()
+    template = copy.deepcopy(whole.template)
+    resources: dict[str, Any] = template["Resources"]
+    gone = {name for name in resources if "Zones" in name or "Meetings" in name}
+    for name in gone:
+        del resources[name]
+    for one in resources.values():
+        if "DependsOn" in one:
+            one["DependsOn"] = [name for name in one["DependsOn"] if name not in gone]
+    template["Outputs"] = {name: one for name, one in template["Outputs"].items() if not gone & set(references(one))}
+    names = {theirs: ours for theirs, ours in whole.function_names.items() if ours in NAMES}
+    return replace(whole, template=template, function_names=names)
+
+
+def package(letter: str) -> Package:
+    """Worldclock, all functions of bytes of that letter."""
+    service = Service(
+        name="worldclock",
+        folder=Path("/service"),
+        file=Path("/service/serverless.yml"),
+        stage="prod",
+        region="eu-central-1",
+        stages=(StageSettings("prod", "prod"),),
+        functions=tuple(Function(name, "app.handler") for name in NAMES),
+    )
+    artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
+    return Package(service, small(), dict.fromkeys(NAMES, artifact), CORE)
+
+
+class FakeStack:
+    """ServiceStack over a remembered one; an update sets the aliases that it names anew, as CloudFormation does."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.name = "worldclock-prod"
+
+    def settle(self) -> None:
+        self._world.moment("settle the stack")
+
+    def find(self) -> None:
+        return None
+
+    def observe(self) -> Observed:
+        self._world.moment("observe the stack")
+        live, aliases = self._world.stack.live, self._world.aliases
+        functions = functions_of(live.template)
+        states = {ids: aliases[name] for ids, name in functions.items() if name in aliases}
+        at = {ids.alias: state.version for ids, state in states.items()}
+        return Observed(LiveState(copy.deepcopy(live.template), at, live.versions), functions, states)
+
+    def update(self, template: Template, *, before: Template) -> None:
+        self._world.moment("update the stack")
+        was = self._world.stack.live.resources
+        self._world.stack.update(copy.deepcopy(template))
+        for ids, name in functions_of(template).items():
+            if was.get(ids.alias) != template["Resources"][ids.alias]:
+                self._world.aliases[name] = AliasState(self._world.stack.live.aliases[ids.alias])
+        self._world.moment("the stack is updated")
+
+
+class FakeDocuments:
+    """The bucket."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def put_artifact(self, sha256: str, zipped: Path) -> str:
+        self._world.moment("upload")
+        return sha256
+
+    def get_json(self, key: str) -> tuple[Any, str] | None:
+        self._world.moment(f"read {key}")
+        found = self._world.documents.get(key)
+        return None if found is None else (json.loads(found), str(hash(found)))
+
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
+        self._world.moment(f"write {key}")
+        found = self._world.documents.get(key)
+        if (new and found is not None) or (over and over != str(hash(found))):
+            raise ConflictError(f"another process has just written {key}", hint="repeat the command")
+        self._world.documents[key] = json.dumps(document)
+        return str(hash(self._world.documents[key]))
+
+    def keys(self, prefix: str) -> list[str]:
+        self._world.moment("list")
+        return [key for key in self._world.documents if key.startswith(prefix)]
+
+
+class FakeLambdas:
+    """Lambda: aliases, and versions that are always awake."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def alias(self, function: str, name: str) -> AliasState | None:
+        self._world.moment("read an alias")
+        return self._world.aliases.get(function)
+
+    def point(self, function: str, name: str, version: str) -> None:
+        self._world.moment("point an alias")
+        self._world.aliases[function] = AliasState(version)
+
+    def code_sha256(self, function: str, version: str) -> str:
+        self._world.moment("read a version")
+        return sha256(self._world.letter(function, version))
+
+    def wake(self, function: str, version: str) -> None:
+        self._world.moment("wake a version")
+
+    def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
+        self._world.moment("invoke")
+        return Invocation({"statusCode": 200})
+
+
+class FakeCodeDeploy:
+    """CodeDeploy: a deployment bakes until it is looked at twice; an alias that is not where it should be fails it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
+        self._world.moment("start a deployment")
+        if self._active(move.group):
+            raise ConflictError(f"{move.function}: another deployment is under way")
+        identifier = f"d-{len(self._world.deployments)}"
+        if self._world.aliases[move.function].version != move.current:
+            self._world.deployments[identifier] = (move, Deployment("Failed", "the alias is elsewhere"))
+            return identifier
+        self._world.aliases[move.function] = AliasState(move.current, {move.target: 0.1})
+        self._world.deployments[identifier] = (move, Deployment("InProgress"))
+        return identifier
+
+    def look(self, deployment: str) -> Deployment:
+        self._world.moment("look at a deployment")
+        move, seen = self._world.deployments[deployment]
+        if seen.status == "InProgress":
+            self._world.deployments[deployment] = (move, Deployment("Ready"))
+        elif seen.status == "Ready":
+            self._world.aliases[move.function] = AliasState(move.target)
+            self._world.deployments[deployment] = (move, Deployment("Succeeded"))
+        return self._world.deployments[deployment][1]
+
+    def stop(self, deployment: str) -> None:
+        self._world.moment("stop a deployment")
+        move, seen = self._world.deployments[deployment]
+        if not seen.ended:
+            self._world.aliases[move.function] = AliasState(move.current)
+            self._world.deployments[deployment] = (move, Deployment("Stopped", "stopped", by_hand=True))
+
+    def under_way(self, group: str) -> list[str]:
+        self._world.moment("list deployments")
+        return self._active(group)
+
+    def _active(self, group: str) -> list[str]:
+        return [
+            name for name, (move, seen) in self._world.deployments.items() if move.group == group and not seen.ended
+        ]
+
+
+class FakeTraffic:
+    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int]:
+        return 0, 0

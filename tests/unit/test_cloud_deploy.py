@@ -1,0 +1,233 @@
+"""A release that is cut off at any call, or met by another process at any call: nothing half-done stays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from hitless.aws.codedeploy import Deployment
+from hitless.cloud.abort import abort
+from hitless.cloud.result import Outcome, Result
+from hitless.cloud.rollback import rollback
+from hitless.errors import ConflictError
+from tests.unit.cloud_fakes import World
+
+pytestmark = pytest.mark.unit
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the process runs on."""
+
+
+def stop_at(world: World, moment: int, error: BaseException) -> None:
+    def at(number: int, name: str) -> None:
+        if number == moment:
+            raise error
+
+    world.at = at
+
+
+def live_world(*letters: str) -> World:
+    world = World()
+    for letter in letters:
+        assert world.deploy(letter).outcome is Outcome.LIVE
+    world.moments.clear()
+    world.seen.clear()
+    return world
+
+
+def moments_of(act: Callable[[World], object], *letters: str) -> list[str]:
+    world = live_world(*letters)
+    act(world)
+    return list(world.moments)
+
+
+def distinct(calls: list[str]) -> Iterator[int]:
+    """The moments at which a call differs from the one before it: reads of one alias after the other are one moment."""
+    return (moment for moment, name in enumerate(calls, 1) if moment == 1 or name != calls[moment - 2])
+
+
+def check_well(world: World, letter: str, release: int) -> None:
+    """All traffic is at these bytes, the stack says so, and no release hangs in the air."""
+    assert world.serves() == letter
+    assert world.stack.live.output("HitlessRelease") == str(release)
+    assert world.records.unfinished() is None
+    record = world.records.require(release)
+    assert record.outcome == "live"
+    assert world.records.template(release) is not None
+    assert all(version for version in record.versions.values())
+
+
+@pytest.mark.parametrize(
+    ("before", "error"),
+    [((), Killed()), (("a",), EndpointConnectionError(endpoint_url="https://aws")), (("a", "b"), Killed())],
+    ids=["the first is killed", "the second loses the network", "the third is killed"],
+)
+def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
+    before: tuple[str, ...], error: BaseException
+) -> None:
+    calls = moments_of(lambda world: world.deploy("c"), *before)
+    assert len(calls) >= 30
+    for moment in distinct(calls):
+        world = live_world(*before)
+        stop_at(world, moment, error)
+        with pytest.raises(type(error)):
+            world.deploy("c")
+        world.at = None
+        again = world.deploy("c")
+        assert again.outcome in (Outcome.LIVE, Outcome.UNCHANGED), f"cut off at {calls[moment - 1]}"
+        check_well(world, "c", again.release)
+        assert again.release <= len(before) + 2
+        assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
+
+
+def test_a_deploy_that_was_cut_off_gives_way_to_another_one() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    for moment in distinct(calls):
+        world = live_world("a")
+        stop_at(world, moment, Killed())
+        with pytest.raises(Killed):
+            world.deploy("b")
+        world.at = None
+        other = world.deploy("c")
+        assert other.outcome is Outcome.LIVE, f"cut off at {calls[moment - 1]}: {other.reason}"
+        check_well(world, "c", other.release)
+
+
+def meet(world: World, moment: int, act: Callable[[World], object]) -> list[object]:
+    """At that moment of one process another one acts, from beginning to end."""
+    happened: list[object] = []
+
+    def at(number: int, name: str) -> None:
+        if number == moment:
+            world.at = None
+            happened.append(act(world))
+
+    world.at = at
+    return happened
+
+
+def test_of_two_deploys_at_once_the_newer_one_wins_and_the_older_one_ends_as_superseded() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    ends = set()
+    for moment in distinct(calls):
+        if calls[moment - 1] == "update the stack":
+            continue  # checked a moment before: there a whole other release, which takes minutes, does not fit
+        world = live_world("a")
+        happened = meet(world, moment, lambda world: world.deploy("c"))
+        try:
+            older = world.deploy("b")
+        except ConflictError:
+            older = world.deploy("b")  # as its hint says
+        (newer,) = happened
+        assert isinstance(newer, Result)
+        where = f"met at {calls[moment - 1]}: {older.outcome}, {older.reason}; {newer.outcome}, {newer.reason}"
+        ends.add(older.outcome)
+        assert newer.outcome is Outcome.LIVE, where
+        if older.outcome is Outcome.LIVE and older.release > newer.release:
+            check_well(world, "b", older.release)  # it had looked, but not begun: so it is the newer one
+        else:
+            assert world.serves() == "c", where
+            check_well(world, "c", newer.release)
+    assert {Outcome.SUPERSEDED, Outcome.LIVE} <= ends
+
+
+def test_of_two_deploys_of_the_same_content_at_once_one_carries_it_on_alone() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    for moment in distinct(calls):
+        if calls[moment - 1] == "update the stack":
+            continue
+        world = live_world("a")
+        happened = meet(world, moment, lambda world: world.deploy("b"))
+        try:
+            first = world.deploy("b")
+        except ConflictError:
+            first = world.deploy("b")
+        (second,) = happened
+        assert isinstance(second, Result)
+        assert {first.outcome, second.outcome} & {Outcome.LIVE}, f"met at {calls[moment - 1]}: {first}"
+        check_well(world, "b", second.release)
+
+
+def test_a_deploy_whose_release_another_process_carries_on_touches_nothing_more() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    world = live_world("a")
+
+    def begin_and_die(world: World) -> None:
+        stop_at(world, len(world.moments) + calls.index("start a deployment") + 1, Killed())
+        with pytest.raises(Killed):
+            world.deploy("b")
+        world.at = None
+        world.moments.clear()
+
+    meet(world, calls.index("look at a deployment") + 1, begin_and_die)
+    lost = world.deploy("b")
+    assert (lost.outcome, lost.reason) == (Outcome.SUPERSEDED, "another deploy carries it on")
+    assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
+
+
+def test_a_rollback_in_the_midst_of_a_deploy_wins_and_the_deploy_touches_nothing_more() -> None:
+    calls = moments_of(lambda world: world.deploy("c"), "a", "b")
+    for moment in distinct(calls):
+        if calls[moment - 1] == "update the stack":
+            continue
+        world = live_world("a", "b")
+        happened = meet(world, moment, lambda world: rollback(world.cloud(), 1))
+        met = None
+        with contextlib.suppress(ConflictError):
+            met = world.deploy("c")
+        (back,) = happened
+        assert isinstance(back, Result)
+        where = f"met at {calls[moment - 1]}: {met}"
+        arrived = met is not None and met.outcome is Outcome.LIVE
+        before_it = arrived and calls[moment - 1 :].count("update the stack") == 2
+        stands = ("c", "3") if before_it else ("a", "1")
+        assert (world.serves(), world.stack.live.output("HitlessRelease")) == stands, where
+        assert world.records.unfinished() is None, where
+
+
+def test_a_rollback_that_ends_at_any_call_is_finished_by_the_same_command() -> None:
+    calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
+    for moment in distinct(calls):
+        world = live_world("a", "b")
+        stop_at(world, moment, Killed())
+        with pytest.raises(Killed):
+            rollback(world.cloud(), 1)
+        world.at = None
+        assert rollback(world.cloud(), 1).outcome in (Outcome.LIVE, Outcome.UNCHANGED), calls[moment - 1]
+        check_well(world, "a", 1)
+
+
+def test_a_fix_that_fails_after_a_rollback_was_cut_off_does_not_bring_the_bad_release_back() -> None:
+    calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
+    world = live_world("a", "b")
+    stop_at(world, calls.index("observe the stack", calls.index("point an alias")) + 1, Killed())
+    with pytest.raises(Killed):
+        rollback(world.cloud(), 1)
+    assert world.serves() == "a", "traffic had gone back, the stack had not followed"
+
+    def ring(number: int, name: str) -> None:
+        if name == "look at a deployment":
+            for identifier, (move, seen) in list(world.deployments.items()):
+                if not seen.ended:
+                    world.deployments[identifier] = (move, Deployment("Stopped", "an alarm rang"))
+
+    world.at = ring
+    assert world.deploy("c").outcome is Outcome.ROLLED_BACK
+    assert world.serves() == "a"
+
+
+def test_an_abort_in_the_midst_of_a_deploy_leaves_the_live_release() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    begun = calls.index("write releases/prod/2.template.json") + 2
+    ended = len(calls) - calls[::-1].index("update the stack")
+    for moment in range(begun, ended):
+        world = live_world("a")
+        happened = meet(world, moment, lambda world: abort(world.cloud(), stage="prod"))
+        assert world.deploy("b").outcome is Outcome.ABORTED, f"met at {calls[moment - 1]}"
+        assert len(happened) == 1
+        assert world.serves() == "a", f"met at {calls[moment - 1]}"
+        assert world.records.require(2).outcome == "aborted"
