@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
-SERVICES = {"rollout", "drill", "engine", "cloud"}
+SERVICES = {"rollout", "drill", "engine", "cloud", "receipts"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
 BASE = {"errors", "clock", "hitless"}
 MODEL = {"service", *BASE}
@@ -26,10 +26,11 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": {"gateway", *MODEL},
     "store": {"store", *MODEL},
     "artifact": {"artifact", *MODEL},
+    "receipts": {"receipts", *MODEL},
     "workers": {"workers", "worker", *MODEL},
     "rollout": {"rollout", "worker", *ADAPTERS, *MODEL},
     "engine": {"engine", "rollout", *ADAPTERS, *MODEL},
-    "drill": {"drill", *ADAPTERS, *MODEL},
+    "drill": {"drill", "receipts", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},

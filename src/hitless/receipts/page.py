@@ -1,0 +1,83 @@
+"""A release's receipts as one HTML page that stands alone, and a receipt's summary for other pages.
+
+Everything that a person or a handler wrote is escaped by the templates; the page runs no script and loads nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hitless.errors import MachineError
+from hitless.receipts import words
+from hitless.receipts.plot import plot
+
+
+def write_page(release: words.Document, path: Path) -> None:
+    """Write the page of a release (`hitless releases N --json`), whole or not at all. Raises MachineError."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(render(release), "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --html") from error
+
+
+def render(release: words.Document) -> str:
+    """The page's text; its first line is the newest rollout's answer."""
+    rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
+    headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
+    return _environment().get_template("page.html").render(release=release, rollouts=rollouts, headline=headline)
+
+
+def summary(release: int, rollout: words.Document) -> Markup:
+    """One rollout's receipt as a part of another page: headline, sums and weights, in a `<section class="receipt">`.
+
+    `rollout` is one of `rollouts` in `hitless releases N --json`. It brings no style of its own; tables, and the
+    classes `n` (numbers), `note`, `good` and `bad`, are those of the drill's report.
+    """
+    section = _section(release, rollout)
+    return Markup(_environment().get_template("summary.html").render(each=section))
+
+
+def _section(release: int, rollout: words.Document) -> dict[str, Any]:
+    receipt = rollout["receipt"]
+    return {
+        "rollout": rollout,
+        "receipt": receipt,
+        "headline": words.headline(release, rollout),
+        "ok": bool(receipt) and not receipt["cost"]["failed"],
+        "how": words.how(rollout),
+        "sides": _sides(release, rollout) if receipt else [],
+        "plot": plot(rollout),
+        "steps": [
+            {**step, "after_s": words.seconds_between(rollout["started_at"], step["at"])} for step in rollout["steps"]
+        ],
+    }
+
+
+def _sides(release: int, rollout: words.Document) -> list[dict[str, Any]]:
+    receipt = rollout["receipt"]
+    previous = rollout["previous_release"]
+    sides = [{"name": f"candidate, release {release}", "counted": receipt["candidate"]}]
+    if receipt["live"]:
+        sides.append({"name": f"live, release {previous}", "counted": receipt["live"]})
+    return sides
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hitless.receipts", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["words"] = words
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    return environment

@@ -1,0 +1,148 @@
+"""What a receipt's page draws: shares and failures over time, as plain numbers in per cent of the drawing. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from hitless.receipts.words import seconds_between
+
+FEWEST_REQUESTS = 20
+"""A share of fewer requests says nothing: such spans are joined with the next."""
+
+NAMES = ("requests", "failed", "shielded")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Between two readings of the gateway, seconds since the rollout's start; counts of what came in between."""
+
+    start_s: float
+    end_s: float
+    candidate: Mapping[str, int]
+    live: Mapping[str, int]
+
+    @property
+    def requests(self) -> int:
+        """Of clients: a shielded one was with both releases."""
+        return self.candidate["requests"] + self.live["requests"] - self.candidate["shielded"]
+
+    @property
+    def got_percent(self) -> float | None:
+        """The candidate's share."""
+        return 100 * self.candidate["requests"] / self.requests if self.requests > 0 else None
+
+    @property
+    def failed(self) -> int:
+        return self.candidate["failed"] + self.live["failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A rectangle in per cent of the drawing; `title` is what it means."""
+
+    x: float
+    width: float
+    y: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Ready to be drawn on a field of 100 × 100: `asked` a path, `got`, `failed` and `shielded` bars."""
+
+    asked: str
+    got: tuple[Bar, ...]
+    failed: tuple[Bar, ...]
+    shielded: tuple[Bar, ...]
+    most_failed: int
+    ticks: tuple[tuple[float, str], ...]
+
+
+def plot(rollout: Mapping[str, Any]) -> Plot | None:
+    """None where the rollout has no receipt, or was over before anything was read."""
+    receipt = rollout["receipt"]
+    if not receipt or not receipt["points"]:
+        return None
+    start = rollout["started_at"]
+    end_s = max(seconds_between(start, receipt["points"][-1]["at"]), 0.001)
+    if rollout["ended_at"]:
+        end_s = max(end_s, seconds_between(start, rollout["ended_at"]))
+    joined = list(spans(start, receipt["points"]))
+    most = max((max(span.failed, span.candidate["shielded"]) for span in joined), default=0)
+    return Plot(
+        asked=_asked(start, receipt["weights"], end_s),
+        got=tuple(_share(span, end_s) for span in joined if span.got_percent is not None),
+        failed=tuple(_count(span, end_s, span.failed, most, "failed") for span in joined if span.failed),
+        shielded=tuple(
+            _count(span, end_s, span.candidate["shielded"], most, "shielded")
+            for span in joined
+            if span.candidate["shielded"]
+        ),
+        most_failed=most,
+        ticks=_ticks(end_s),
+    )
+
+
+def spans(start: str, points: Sequence[Mapping[str, Any]]) -> Iterator[Span]:
+    """Differences of the readings, those of few requests joined; the last one as it is."""
+    nothing = dict.fromkeys(NAMES, 0)
+    readings = [(seconds_between(start, p["at"]), p.get("candidate", nothing), p.get("live", nothing)) for p in points]
+    since = readings[0]
+    for _, reading in pairwise(readings):
+        span = Span(since[0], reading[0], _minus(reading[1], since[1]), _minus(reading[2], since[2]))
+        if span.requests >= FEWEST_REQUESTS or reading is readings[-1]:
+            yield span
+            since = reading
+
+
+def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(0, now[name] - before[name]) for name in NAMES}
+
+
+def _asked(start: str, weights: Sequence[Mapping[str, Any]], end_s: float) -> str:
+    """The weight as stairs, from 0 at the start."""
+    path = ["M0 100"]
+    for each in weights:
+        x = _x(seconds_between(start, each["from"]), end_s)
+        path.append(f"H{x:.2f}V{100 - each['asked_percent']:.2f}")
+    return "".join([*path, "H100"])
+
+
+def _share(span: Span, end_s: float) -> Bar:
+    share = span.got_percent or 0.0
+    title = f"{_at(span)}: {share:.3g} % of {span.requests:,} requests"
+    return _bar(span, end_s, share, title)
+
+
+def _count(span: Span, end_s: float, number: int, most: int, what: str) -> Bar:
+    return _bar(span, end_s, 100 * number / most, f"{_at(span)}: {number:,} {what}")
+
+
+def _bar(span: Span, end_s: float, height: float, title: str) -> Bar:
+    left, right = _x(span.start_s, end_s), _x(span.end_s, end_s)
+    return Bar(round(left, 2), round(max(right - left, 0.4), 2), round(100 - height, 2), round(height, 2), title)
+
+
+def _at(span: Span) -> str:
+    return f"{span.start_s:.1f} s to {span.end_s:.1f} s"
+
+
+def _x(at_s: float, end_s: float) -> float:
+    return 100 * min(at_s / end_s, 1.0)
+
+
+def _ticks(end_s: float) -> tuple[tuple[float, str], ...]:
+    """Three to six instants at round seconds or minutes."""
+    raw = end_s / 4
+    unit, name = (60, "min") if end_s >= 240 else (1, "s")
+    scale = 10 ** math.floor(math.log10(raw / unit))
+    step = next(step for step in (1, 2, 5, 10) if step * scale * unit >= raw) * scale
+    return tuple(
+        (round(_x(number * step * unit, end_s), 2), f"{number * step:g} {name}")
+        for number in range(int(end_s / (step * unit) + 1e-9) + 1)
+    )

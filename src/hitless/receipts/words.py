@@ -1,0 +1,103 @@
+"""A receipt's sentences. They read the documents of `hitless releases`; nothing here knows the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+Document = Mapping[str, Any]
+
+VERDICTS = {"ok": "ok", "alarm": "alarm", "not_enough_data": "not enough data"}
+
+
+def headline(release: int, rollout: Document) -> str:
+    """The answer in one line: `release 12 cost 0 of 8,000 requests`."""
+    receipt = rollout["receipt"]
+    if receipt is None:
+        return f"release {release} has no receipt: an earlier version of hitless shipped it"
+    cost, under_way = receipt["cost"], rollout["outcome"] is None
+    so_far = " so far" if under_way else "" if cost["complete"] else ", as far as is known"
+    if not cost["requests"]:
+        return f"release {release} cost nothing{so_far}: no request came meanwhile"
+    verb = "has cost" if under_way else "cost"
+    return f"release {release} {verb} {cost['failed']:,} of {cost['requests']:,} requests{so_far}"
+
+
+def outcome(rollout: Document) -> str:
+    """How the rollout ended, or where it stands."""
+    return str(rollout["outcome"] or rollout["state"]).replace("_", " ")
+
+
+def how(rollout: Document) -> str:
+    """`live: deploy by Canary10Percent30Seconds in 31.2 s, after release 11`."""
+    after = f", after release {rollout['previous_release']}" if rollout["previous_release"] is not None else ""
+    took = f" in {duration(rollout['duration_s'])}" if rollout.get("duration_s") is not None else ""
+    return f"{outcome(rollout)}: {rollout['verb']} by {rollout['strategy']}{took}{after}"
+
+
+def shielded(rollout: Document) -> str | None:
+    """What the shield did, where it did anything."""
+    cost = rollout["receipt"]["cost"] if rollout["receipt"] else None
+    if not cost or not cost["shielded"]:
+        return None
+    by = f"release {rollout['previous_release']}" if rollout["previous_release"] is not None else "the live release"
+    return f"{cost['shielded']:,} that it failed were answered by {by}: nobody saw them fail"
+
+
+def who(receipt: Document) -> str:
+    """Who asked, as far as anything said so."""
+    said: Document = receipt.get("who") or {}
+    parts = [said["user"]] if said.get("user") else []
+    if said.get("sudo_user"):
+        parts.append(f"by sudo from {said['sudo_user']}")
+    if said.get("ci"):
+        run = f" run {said['run']}" if said.get("run") else ""
+        actor = f", asked for by {said['actor']}" if said.get("actor") else ""
+        parts.append(f"in {said['ci']}{run}{actor}")
+    return " ".join(parts) or "the engine itself, or a caller that did not say"
+
+
+def alarms(receipt: Document) -> str:
+    """How often the alarms were read, and to what end."""
+    verdicts = receipt["alarms"]["verdicts"]
+    if not verdicts:
+        return "not read: this strategy has no bake"
+    counted = ", ".join(f"{VERDICTS.get(name, name)} {number:,}" for name, number in verdicts.items())
+    return f"read {sum(verdicts.values()):,} times: {counted}"
+
+
+def interval(each: Document) -> str:
+    """What was asked between two weights and what the candidate really got."""
+    mine = each["candidate"].get("requests", 0)
+    everyone = mine + each["live"].get("requests", 0) - each["candidate"].get("shielded", 0)
+    got = "no request" if each["got_percent"] is None else f"got {each['got_percent']:.3g} %"
+    return f"asked {each['asked_percent']:g} %, {got} ({mine:,} of {everyone:,} in {duration(lasted_s(each))})"
+
+
+def lasted_s(each: Document) -> float:
+    """Seconds between the two weights."""
+    return seconds_between(each["from"], each["to"])
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Between two timestamps of the documents; never below 0, whatever the wall clock did."""
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """`0.41 s`, `31.2 s`, `12 min 5 s`, `2 h 3 min`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def short_digest(digest: str) -> str:
+    """Enough of a digest to tell it by."""
+    kind, colon, value = digest.partition(":")
+    return f"{kind}{colon}{value[:12]}"
