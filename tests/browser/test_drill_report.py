@@ -34,19 +34,22 @@ MEASURE = """<script>addEventListener('load', () => {
 });</script>"""
 
 
-def chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> str:
-    """What the browser wrote to its standard output."""
+def chromium_command(tmp_path: Path) -> list[str]:
+    """Chromium without a screen, and without anything that it would look for elsewhere."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium (on Debian: apt-get install chromium)")
+    return [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *(f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"),
+    ]
+
+
+def chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> str:
+    """What the browser wrote to its standard output."""
     done = subprocess.run(
-        [
-            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *(f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1400", "--hide-scrollbars"),
-            *options,
-            page.as_uri(),
-        ],
+        [*chromium_command(tmp_path), f"--window-size={width},1400", *options, page.as_uri()],
         capture_output=True,
         text=True,
         timeout=60,

@@ -55,18 +55,15 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
         "how": words.how(rollout),
         "sides": _sides(release, rollout) if receipt else [],
         "plot": plot(rollout),
-        "steps": [
-            {**step, "after_s": words.seconds_between(rollout["started_at"], step["at"])} for step in rollout["steps"]
-        ],
     }
 
 
 def _sides(release: int, rollout: words.Document) -> list[dict[str, Any]]:
     receipt = rollout["receipt"]
     previous = rollout["previous_release"]
-    sides = [{"name": f"candidate, release {release}", "counted": receipt["candidate"]}]
+    sides = [{"name": f"candidate {release}", "counted": receipt["candidate"]}]
     if receipt["live"]:
-        sides.append({"name": f"live, release {previous}", "counted": receipt["live"]})
+        sides.append({"name": f"live {previous}", "counted": receipt["live"]})
     return sides
 
 

@@ -137,12 +137,10 @@ def _x(at_s: float, end_s: float) -> float:
 
 
 def _ticks(end_s: float) -> tuple[tuple[float, str], ...]:
-    """Three to six instants at round seconds or minutes."""
-    raw = end_s / 4
+    """Two to six instants at round seconds or minutes."""
     unit, name = (60, "min") if end_s >= 240 else (1, "s")
-    scale = 10 ** math.floor(math.log10(raw / unit))
-    step = next(step for step in (1, 2, 5, 10) if step * scale * unit >= raw) * scale
-    return tuple(
-        (round(_x(number * step * unit, end_s), 2), f"{number * step:g} {name}")
-        for number in range(int(end_s / (step * unit) + 1e-9) + 1)
-    )
+    least = end_s / unit / 5
+    scale = 10 ** math.floor(math.log10(least))
+    step = next(step for step in (1, 2, 5, 10) if step * scale >= least) * scale
+    numbers = range(int(end_s / (step * unit) + 1e-9) + 1)
+    return tuple((round(_x(number * step * unit, end_s), 2), f"{number * step:g} {name}") for number in numbers)

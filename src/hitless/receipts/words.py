@@ -8,6 +8,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
+FIGURES = {"error_rate_percent": "error rate in per cent", "p99_ms": "p99 in milliseconds"}
 VERDICTS = {"ok": "ok", "alarm": "alarm", "not_enough_data": "not enough data"}
 
 

@@ -1,0 +1,230 @@
+"""What people read of a receipt: sentences, the terminal, the page and the part of a drill's report."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+
+from hitless.receipts.page import render, summary
+from hitless.receipts.plot import plot
+from hitless.receipts.text import in_full, table
+from hitless.receipts.words import duration, headline, who
+
+pytestmark = pytest.mark.unit
+
+NASTY = '<script>alert("x")</script>\x1b[2J'
+
+
+def side(requests: int, failed: int = 0, shielded: int = 0) -> dict[str, Any]:
+    by_class = {"2xx": requests - failed - shielded, "5xx": failed + shielded}
+    plain = {"requests": requests, "failed": failed, "shielded": shielded, "by_class": by_class, "restarts": 0}
+    return {**plain, "functions": {"api": plain, "search": plain}}
+
+
+def sums(requests: int, failed: int = 0, shielded: int = 0) -> dict[str, int]:
+    return {"requests": requests, "failed": failed, "shielded": shielded}
+
+
+def at(second: float) -> str:
+    return f"2026-11-24T06:00:{second:06.3f}Z"
+
+
+def rolled_back(**changes: Any) -> dict[str, Any]:
+    """Release 12: a canary of 10 % that an alarm shifted back after 30 s; 2 requests failed, 40 were shielded."""
+    points = [
+        {"at": at(second), "candidate": sums(27 * second, second // 15, second), "live": sums(240 * second)}
+        for second in range(0, 31, 5)
+    ]
+    receipt = {
+        "version": 1,
+        "complete": True,
+        "missing": [],
+        "who": {"user": "ada", "sudo_user": None, "ci": "GitHub Actions", "actor": "octocat", "run": "17"},
+        "why": NASTY,
+        "commit": "1a2b3c4d5e6f",
+        "artifacts": {"api": "sha256:" + "ab" * 32},
+        "candidate": side(810, 2, 40),
+        "live": side(7230),
+        "cost": {"requests": 8000, "failed": 2, "shielded": 40, "complete": True},
+        "weights": [
+            {
+                "from": at(1),
+                "to": at(31),
+                "asked_percent": 10,
+                "got_percent": 10.12,
+                "candidate": sums(810, 2, 40),
+                "live": sums(7230),
+            },
+            {
+                "from": at(31),
+                "to": at(32),
+                "asked_percent": 0,
+                "got_percent": None,
+                "candidate": sums(0),
+                "live": sums(0),
+            },
+        ],
+        "points": points,
+        "alarms": {
+            "verdicts": {"not_enough_data": 3, "ok": 110, "alarm": 1},
+            "readings": [
+                {"at": at(31), "verdict": "alarm", "sentence": "42 of 810 requests failed", "figures": {}},
+            ],
+            "worst": {
+                "error_rate_percent": {
+                    "at": at(31),
+                    "verdict": "alarm",
+                    "sentence": "42 of 810 requests failed",
+                    "figures": {"error_rate_percent": 5.185},
+                }
+            },
+        },
+        "hooks": [{"at": at(1), "hook": "pre_traffic", "status": "Succeeded"}],
+    }
+    rollout = {
+        "rollout": 31,
+        "verb": "deploy",
+        "strategy": "Canary10Percent5Minutes",
+        "state": "ended",
+        "outcome": "rolled_back",
+        "reason": "alarm: 42 of 810 requests failed (5.2 %, alarm above 1 %)",
+        "previous_release": 11,
+        "started_at": at(0),
+        "ended_at": at(32),
+        "duration_s": 32.1,
+        "steps": [{"at": at(1), "state": "shifting", "weight_percent": 10, "note": NASTY}],
+        "candidate": sums(810, 2, 40),
+        "live": {"requests": 7230, "failed": 0},
+        "receipt": receipt,
+    }
+    return {**rollout, **changes}
+
+
+def shown(*rollouts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "release": 12,
+        "stage": "dev",
+        "live": True,
+        "outcome": "rolled_back",
+        "reason": None,
+        "message": NASTY,
+        "commit": "1a2b3c4d5e6f",
+        "created_at": at(0),
+        "duration_s": 32.1,
+        "cost": {"requests": 8000, "failed": 2, "shielded": 40, "complete": True},
+        "rollouts": list(rollouts) or [rolled_back()],
+    }
+
+
+def with_cost(**cost: Any) -> dict[str, Any]:
+    rollout = copy.deepcopy(rolled_back())
+    rollout["receipt"]["cost"] |= cost
+    return rollout
+
+
+def test_the_first_line_answers() -> None:
+    assert headline(12, rolled_back()) == "release 12 cost 2 of 8,000 requests"
+    assert headline(12, with_cost(failed=0)) == "release 12 cost 0 of 8,000 requests"
+    assert headline(12, with_cost(complete=False)) == "release 12 cost 2 of 8,000 requests, as far as is known"
+    assert headline(12, {**rolled_back(), "outcome": None}) == "release 12 has cost 2 of 8,000 requests so far"
+    assert headline(12, with_cost(requests=0, failed=0)) == "release 12 cost nothing: no request came meanwhile"
+    assert "has no receipt" in headline(12, rolled_back(receipt=None))
+
+
+def test_the_page_answers_in_its_title_and_its_first_heading() -> None:
+    page = render(shown())
+    assert "<title>release 12 cost 2 of 8,000 requests</title>" in page
+    assert re.search(r"<main>\s*<h1 class=\"not-ok\">release 12 cost 2 of 8,000 requests</h1>", page)
+    assert "<h1>release 12 cost 0 of 8,000 requests</h1>" in render(shown(with_cost(failed=0)))
+
+
+def test_nothing_that_somebody_wrote_becomes_markup() -> None:
+    for text in (render(shown()), str(summary(12, rolled_back()))):
+        assert "<script" not in text
+    assert render(shown()).count("&lt;script&gt;") == 2, "the message and the step's note"
+
+
+def test_nothing_that_somebody_wrote_moves_the_terminal_s_cursor() -> None:
+    assert "\x1b" not in in_full(shown()) + table([shown()])
+
+
+def test_the_terminal_says_all_that_matters_in_few_lines() -> None:
+    text = in_full(shown(rolled_back(), rolled_back(rollout=30, receipt=None)))
+    for said in (
+        "release 12 cost 2 of 8,000 requests",
+        "rolled back: deploy by Canary10Percent5Minutes in 32.1 s, after release 11",
+        "alarm: 42 of 810 requests failed",
+        "40 that it failed were answered by release 11",
+        "asked 10 %, got 10.1 % (810 of 8,000 in 30.0 s)",
+        "read 114 times: not enough data 3, ok 110, alarm 1",
+        "pre_traffic: Succeeded",
+        "ada in GitHub Actions run 17, asked for by octocat",
+        "has no receipt",
+    ):
+        assert said in text
+    assert len(text.splitlines()) < 25
+
+
+def test_the_list_shows_what_each_release_cost() -> None:
+    head, row = table([shown()]).splitlines()
+    assert [word for word in head.split() if word in ("failed", "of", "shielded")] == ["failed", "of", "shielded"]
+    assert re.search(r"\* +12 +rolled back +2 +8,000 +40 +32\.1 s", row)
+    assert re.search(r"12 +rolled back +- +- +-", table([{**shown(), "cost": None}]))
+
+
+def test_the_plot_shows_what_was_asked_and_what_was_got() -> None:
+    drawn = plot(rolled_back())
+    assert drawn
+    assert drawn.asked == "M0 100H3.12V90.00H96.88V100.00H100"
+    assert len(drawn.got) == 6
+    assert all(bar.height == pytest.approx(100 * 27 / 266, abs=0.01) for bar in drawn.got), (
+        "shielded ones were with both"
+    )
+    assert [bar.x for bar in drawn.failed] == [31.25, 78.12]
+    assert drawn.most_failed == 5, "the shielded ones of a span"
+    assert drawn.ticks[0] == (0.0, "0 s")
+    assert 2 <= len(drawn.ticks) <= 6
+
+
+def test_spans_of_few_requests_are_joined() -> None:
+    rollout = rolled_back()
+    rollout["receipt"]["points"] = [
+        {"at": at(second), "candidate": sums(second // 10), "live": sums(second)} for second in range(31)
+    ]
+    drawn = plot(rollout)
+    assert drawn
+    assert len(drawn.got) == 2
+    assert plot({**rollout, "receipt": None}) is None
+
+
+@pytest.mark.parametrize("end_s", [0.003, 0.4, 1.0, 9.1, 75, 239, 240, 1234, 40_000])
+def test_a_plot_of_any_length_has_a_few_round_instants(end_s: float) -> None:
+    rollout = rolled_back(ended_at=None)
+    instant = f"2026-11-24T{6 + int(end_s // 3600):02}:{int(end_s // 60 % 60):02}:{end_s % 60:09.6f}Z"
+    rollout["receipt"]["points"] = [{"at": at(0), "candidate": sums(0)}, {"at": instant, "candidate": sums(5)}]
+    drawn = plot(rollout)
+    assert drawn
+    assert 2 <= len(drawn.ticks) <= 6
+
+
+def test_the_summary_is_a_part_of_another_page() -> None:
+    part = str(summary(12, rolled_back()))
+    assert part.strip().startswith('<section class="receipt">')
+    assert "release 12 cost 2 of 8,000 requests" in part
+    assert "<style" not in part
+    assert "has no receipt" in str(summary(12, rolled_back(receipt=None)))
+
+
+def test_who_is_not_invented() -> None:
+    assert who({"who": None}) == "the engine itself, or a caller that did not say"
+    assert who({"who": {"user": "root", "sudo_user": "ada"}}) == "root by sudo from ada"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.412, "0.41 s"), (31.24, "31.2 s"), (725, "12 min 5 s"), (7385, "2 h 3 min")]
+)
+def test_durations_are_for_people(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
