@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import deploys, footprint, releasing, throughput
+from benchmarks import deploys, footprint, releasing, shipping, throughput
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
 
 RESULTS = Path(__file__).with_name("results")
-PARTS = ("throughput", "deploy", "footprint", "drill")
+PARTS = ("throughput", "shipping", "deploy", "footprint", "drill")
 
 
 def main() -> int:
@@ -25,7 +25,8 @@ def main() -> int:
     machine = described(cores)
     _say(f"on {cores} of {machine['cores']} cores, load average {machine['load_average_1min']}")
     measures: dict[str, Callable[[], tuple[Section, ...]]] = {
-        "throughput": lambda: (throughput.run(options.rounds, options.seconds, _say),),
+        "throughput": lambda: throughput.run(options.rounds, options.seconds, _say),
+        "shipping": lambda: shipping.run(options.releases, _say),
         "deploy": lambda: (deploys.run(options.deploys, _say),),
         "footprint": lambda: footprint.run(options.rounds, options.rest, _say),
         "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),

@@ -42,7 +42,7 @@ def run(rounds: int, say: Callable[[str], None]) -> Section:
     timings = []
     with scaffolded_service() as site:
         for number in range(rounds):
-            change_code(site.folder)
+            change_code(site.handler)
             timing = timing_of(site.hitless("deploy"))
             timings.append(timing)
             say(f"deploy {number + 1}/{rounds}: {timing.to_100_percent:.3f} s to 100 %, {timing.to_end:.3f} s in all")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from benchmarks.machine import BenchmarkError, tool
 
@@ -28,9 +30,26 @@ class Load:
     p99_ms: float | None = None
 
 
-def wrk(url: str, *, seconds: float, connections: int = CONNECTIONS) -> Load:
-    """Keep-alive load from two threads. Raises BenchmarkError."""
-    command = [tool("wrk"), "-t2", f"-c{connections}", "--latency"]
+class Client(StrEnum):
+    """What a client does: each is measured by itself."""
+
+    KEEP_ALIVE = "keep-alive"
+    NEW_CONNECTIONS = "new connections"
+    POST = "POST"
+
+
+_WORDS: Final[Mapping[Client, tuple[str, ...]]] = {
+    Client.KEEP_ALIVE: (),
+    Client.NEW_CONNECTIONS: ("-H", "Connection: close"),
+    Client.POST: ("-s", str(Path(__file__).with_name("post.lua"))),
+}
+
+
+def wrk(
+    url: str, *, seconds: float, connections: int = CONNECTIONS, client: Client = Client.KEEP_ALIVE
+) -> Load:
+    """Load from two threads. Raises BenchmarkError."""
+    command = [tool("wrk"), "-t2", f"-c{connections}", "--latency", *_WORDS[client]]
     return parse_wrk(_run([*command, f"-d{max(1, round(seconds))}s", url]))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +14,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-bench" / "bin"
 """Where `scripts/bench` installs the peers, apart from the project's own environment."""
-HITLESS = Path(sys.executable).with_name("hitless")
+NODE_PEERS = ROOT / "benchmarks" / "node" / "node_modules"
+OSLS = ROOT / "node" / "node_modules" / ".bin" / "osls"
+VENV = Path(sys.executable).parent
+HITLESS = VENV / "hitless"
 CORES = 2
+_PYTHON_PEERS = ("granian", "starlette", "uvicorn", "gunicorn", "flask")
 
 
 class BenchmarkError(Exception):
@@ -41,13 +45,6 @@ def share_two_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def described(cores: int) -> dict[str, Any]:
     """What a reader needs in order to compare with another machine."""
     return {
@@ -57,21 +54,25 @@ def described(cores: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "haproxy": _first_line([tool("haproxy"), "-v"]),
         "load_average_1min": round(os.getloadavg()[0], 2),
+        "nginx": _first_line([tool("nginx"), "-v"]).partition("/")[2],
         "peers": _versions(),
     }
 
 
 def _versions() -> dict[str, str]:
+    """Name → version of each peer that is installed."""
+    versions: dict[str, str] = {}
     python = PEERS / "python"
-    if not python.exists():
-        return {}
-    program = (
-        "from importlib.metadata import version as v; "
-        "print(*(f'{n}={v(n)}' for n in ('granian', 'starlette', 'uvicorn', 'gunicorn', 'flask')))"
-    )
-    return dict(word.split("=", 1) for word in _first_line([str(python), "-c", program]).split())
+    if python.exists():
+        program = f"from importlib.metadata import version as v; print(*(f'{{n}}={{v(n)}}' for n in {_PYTHON_PEERS}))"
+        versions |= dict(word.split("=", 1) for word in _first_line([str(python), "-c", program]).split())
+    for name, folder in (("serverless-offline", NODE_PEERS), ("osls", OSLS.parents[1])):
+        package = folder / name / "package.json"
+        if package.exists():
+            versions[name] = json.loads(package.read_text())["version"]
+    return versions
 
 
 def _first_line(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return (done.stdout.splitlines() or [""])[0]

@@ -24,8 +24,9 @@ class Process:
 
 
 def measure(roots: Iterable[int]) -> list[Process]:
-    """The processes of these pids and of all their descendants."""
-    return [_read(pid) for pid in sorted(set(descendants(roots, _parents())))]
+    """The processes of these pids and of all their descendants, but for those that have just ended."""
+    read = (_read(pid) for pid in sorted(set(descendants(roots, parents()))))
+    return [process for process in read if process is not None]
 
 
 def descendants(roots: Iterable[int], parents: Mapping[int, int]) -> Iterator[int]:
@@ -46,12 +47,12 @@ def pss_mib(rollup: str) -> float:
 
 
 def cpu_ticks(stat: str) -> int:
-    """User and system time that /proc/PID/stat shows (fields 14 and 15), in clock ticks."""
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    """User and system time that /proc/PID/stat shows, of the process and of its children that ended, in clock ticks."""
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15]))
 
 
-def _parents() -> dict[int, int]:
+def parents() -> dict[int, int]:
+    """pid → pid of its parent, of all processes that run now."""
     found: dict[int, int] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
@@ -62,12 +63,13 @@ def _parents() -> dict[int, int]:
     return found
 
 
-def _read(pid: int) -> Process:
+def _read(pid: int) -> Process | None:
     folder = _PROC / str(pid)
-    name = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-    return Process(
-        pid,
-        name,
-        pss_mib((folder / "smaps_rollup").read_text()),
-        cpu_ticks((folder / "stat").read_text()) / os.sysconf("SC_CLK_TCK"),
-    )
+    try:
+        name = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        rollup, stat = (folder / "smaps_rollup").read_text(), (folder / "stat").read_text()
+    except OSError:
+        return None
+    if "Pss:" not in rollup:  # it is ending
+        return None
+    return Process(pid, name, pss_mib(rollup), cpu_ticks(stat) / os.sysconf("SC_CLK_TCK"))

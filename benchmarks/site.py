@@ -36,6 +36,12 @@ class Site:
 
     folder: Path
 
+    @property
+    def handler(self) -> Path:
+        """The module of its handler."""
+        scaffolded = self.folder / "app" / "api.py"
+        return scaffolded if scaffolded.exists() else self.folder / "handlers.py"
+
     def hitless(self, *words: str, exit_codes: Sequence[int] = (0,)) -> Ran:
         """Run a verb with --json. Raises BenchmarkError where it ends otherwise."""
         began_at = time.time()
@@ -86,7 +92,7 @@ def running(folder: Path) -> Iterator[Site]:
 def plain_service() -> Iterator[Site]:
     """The service that answers one small JSON, with two workers."""
     with _temporary() as folder:
-        shutil.copytree(SERVICE, folder / "bench", ignore=shutil.ignore_patterns("__pycache__", ".hitless"))
+        shutil.copytree(SERVICE, folder / "bench", ignore=shutil.ignore_patterns("__pycache__", ".hitless", "offline.py"))
         with running(folder / "bench") as site:
             yield site
 
@@ -110,9 +116,9 @@ def set_workers(service: Path, workers: int) -> None:
     )
 
 
-def change_code(service: Path) -> None:
+def change_code(module: Path) -> None:
     """A change of code that changes nothing else."""
-    with (service / "app" / "api.py").open("a") as file:
+    with module.open("a") as file:
         file.write(f"# {time.time_ns()}\n")
 
 

@@ -1,0 +1,73 @@
+"""Who is compared: hitless and its peers, each in the form that its own documentation recommends for production.
+
+All answer the same small JSON from two workers, on the same two cores. A contender that runs can take a release in its
+own documented way; `way` says which, `page` where that is documented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks import offline, servers
+from benchmarks.running import Running
+from benchmarks.site import change_code, plain_service
+
+PATH: Final = "/hello"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """`start` runs it until the context ends."""
+
+    key: str
+    title: str
+    way: str
+    page: str
+    start: Callable[[], AbstractContextManager[Running]]
+
+
+@contextmanager
+def _hitless() -> Iterator[Running]:
+    with plain_service() as site:
+
+        def release() -> None:
+            change_code(site.handler)
+            site.hitless("deploy")
+
+        yield Running(site.url(), site.roots, release)
+
+
+HITLESS: Final = Contender("hitless", "hitless", "`hitless deploy`", "docs/command-line.md", _hitless)
+GRANIAN: Final = Contender(
+    "granian",
+    "granian + starlette",
+    "SIGHUP, at the default --respawn-interval of 3.5 s",
+    "https://github.com/emmett-framework/granian#readme",
+    servers.granian,
+)
+UVICORN: Final = Contender(
+    "uvicorn",
+    "uvicorn + starlette",
+    "SIGHUP to the supervisor of --workers 2",
+    "https://www.uvicorn.org/deployment/#built-in",
+    servers.uvicorn,
+)
+NGINX: Final = Contender(
+    "nginx",
+    "nginx + gunicorn + flask",
+    "SIGHUP to gunicorn's master, nginx stays",
+    "https://docs.gunicorn.org/en/latest/faq.html#how-do-i-reload-my-application-in-gunicorn",
+    servers.gunicorn_behind_nginx,
+)
+OFFLINE: Final = Contender(
+    "offline",
+    "serverless-offline",
+    "stopped by SIGTERM and started again",
+    "https://github.com/dherault/serverless-offline#readme",
+    offline.serverless_offline,
+)
+PEERS: Final = (GRANIAN, UVICORN, NGINX, OFFLINE)
+ALL: Final = (HITLESS, *PEERS)

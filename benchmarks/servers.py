@@ -1,0 +1,84 @@
+"""The Python servers among the peers. Each runs a copy of `apps/` in a folder of its own: a release changes that copy."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.machine import PEERS, tool
+from benchmarks.running import Running, free_port, renewed_by_hup, started, wait_for_answer
+
+APPS = Path(__file__).with_name("apps")
+
+
+@contextmanager
+def granian() -> Iterator[Running]:
+    """granian: its own HTTP server in Rust, ASGI, two workers."""
+    port = free_port()
+    words = ["--interface", "asgi", "--workers", "2", "--log-level", "error", "--host", "127.0.0.1"]
+    with _copy() as folder, _serving("granian", [*words, "--port", str(port), "asgi:app"], folder, port) as running:
+        yield running
+
+
+@contextmanager
+def uvicorn() -> Iterator[Running]:
+    """uvicorn with uvloop and httptools, two workers, no access log."""
+    port = free_port()
+    words = ["--workers", "2", "--no-access-log", "--log-level", "error", "--host", "127.0.0.1"]
+    with _copy() as folder, _serving("uvicorn", [*words, "--port", str(port), "asgi:app"], folder, port) as running:
+        yield running
+
+
+@contextmanager
+def gunicorn_behind_nginx() -> Iterator[Running]:
+    """gunicorn's default workers on a Unix socket behind nginx, as in gunicorn's own example."""
+    port = free_port()
+    with _copy() as folder:
+        folder.chmod(0o755)  # nginx's workers are another user's
+        config = folder / "nginx.conf"
+        config.write_text(config.read_text().replace("@FOLDER@", str(folder)).replace("@PORT@", str(port)))
+        nginx = [tool("nginx"), "-c", str(config), "-e", "stderr"]
+        bind = f"unix:{folder}/gunicorn.sock"
+        words = ["--workers", "2", "--log-level", "error", "--no-control-socket", "--bind", bind, "wsgi:app"]
+        with started(nginx, folder=folder) as proxy, _serving("gunicorn", words, folder, port) as running:
+            yield Running(running.url, lambda: (*running.roots(), proxy.pid), running.release)
+
+
+@contextmanager
+def _serving(program: str, words: list[str], folder: Path, port: int) -> Iterator[Running]:
+    url = f"http://127.0.0.1:{port}"
+    with started([str(PEERS / program), *words], folder=folder, environ=_environ()) as process:
+        wait_for_answer(url, program)
+        write_next = releases_in(folder)
+        yield Running(url, lambda: (process.pid,), lambda: renewed_by_hup(process, url, write_next()))
+
+
+def releases_in(folder: Path) -> Callable[[], str]:
+    """Each call writes the next release's number where the application reads its own, and returns it."""
+    numbers = itertools.count(2)
+
+    def write_next() -> str:
+        number = str(next(numbers))
+        (folder / "RELEASE").write_text(number)
+        return number
+
+    return write_next
+
+
+def _environ() -> dict[str, str]:
+    """What is installed is compiled already; the copies are too short-lived to be worth it."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hitless-bench-") as name:
+        folder = Path(name) / "app"
+        Path(name).chmod(0o755)
+        shutil.copytree(APPS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
