@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, write the figures to benchmarks/results/."""
+"""`python -m benchmarks`: measure, print the tables, write the figures and the page to benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import deploys, footprint, releasing, shipping, throughput
+from benchmarks import deploys, direct, footprint, releasing, report, rollouts, shipping, throughput
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
 
 RESULTS = Path(__file__).with_name("results")
-PARTS = ("throughput", "shipping", "deploy", "footprint", "drill")
+COMPARISON = ("throughput", "shipping")
+GOALS = ("canary", "crash", "drill")
+PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "footprint")
+
+Measure = Callable[[], tuple[Section, ...]]
 
 
 def main() -> int:
@@ -24,57 +28,76 @@ def main() -> int:
     cores = share_two_cores()
     machine = described(cores)
     _say(f"on {cores} of {machine['cores']} cores, load average {machine['load_average_1min']}")
-    measures: dict[str, Callable[[], tuple[Section, ...]]] = {
-        "throughput": lambda: throughput.run(options.rounds, options.seconds, _say),
-        "shipping": lambda: shipping.run(options.releases, _say),
-        "deploy": lambda: (deploys.run(options.deploys, _say),),
-        "footprint": lambda: footprint.run(options.rounds, options.rest, _say),
-        "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
-    }
+    measures = _measures(options)
     sections: list[Section] = []
     failed = False
-    try:
-        for part in PARTS:
-            if part in options.parts:
+    for part in PARTS:
+        if part in options.parts:
+            try:
                 measured = measures[part]()
+            except BenchmarkError as error:  # the other parts are worth as much without it
+                print(f"error: {part}: {error}", file=sys.stderr)
+                failed = True
+            else:
                 sections += measured
                 print("".join(f"\n{section.text()}\n" for section in measured), flush=True)
-    except BenchmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        failed = True
-    file = _write(machine, sections)
+    document = _document(machine, sections)
+    file = _write(document)
+    page = file.with_suffix(".html")
+    page.write_text(report.render(document["at"], machine, sections))
     behind = missed(sections)
     for figure in behind:
         print(f"missed: {figure.line()}")
-    print(f"{len(behind)} goals missed; figures in {file}")
+    print(f"{len(behind)} goals missed; figures in {file}, page {page}")
     return int(failed)
+
+
+def _measures(options: argparse.Namespace) -> dict[str, Measure]:
+    rounds, seconds = options.rounds, options.seconds
+    return {
+        "throughput": lambda: throughput.run(rounds, seconds, _say),
+        "shipping": lambda: shipping.run(options.releases, _say),
+        "canary": lambda: rollouts.canary(rounds, seconds, _say),
+        "crash": lambda: rollouts.crash(_say),
+        "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
+        "direct": lambda: direct.run(rounds, seconds, _say),
+        "deploy": lambda: (deploys.run(options.deploys, _say),),
+        "footprint": lambda: footprint.run(rounds, options.rest, _say),
+    }
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures what the project claims.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5, help="of load for each server in each round")
+    names = f"quick (the comparison and the goals, in short rounds), {', '.join(PARTS)}; default: all but quick"
+    parser.add_argument("parts", nargs="*", metavar="PART", help=names)
+    parser.add_argument("--rounds", type=int, help="default: 5, quick: 3")
+    parser.add_argument("--seconds", type=float, help="of load for each server in each round; default: 4, quick: 2")
+    parser.add_argument("--releases", type=int, default=20, help="that each contender takes")
     parser.add_argument("--deploys", type=int, default=7)
     parser.add_argument("--rest", type=float, default=20, help="seconds at rest")
     parser.add_argument("--drill-seconds", type=float, default=30)
-    parser.add_argument("--releases", type=int, default=releasing.RELEASES, help="releases in the drill")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"unknown: {', '.join(sorted(unknown))} (there are {', '.join(PARTS)})")
-    options.parts = options.parts or PARTS
+    quick = "quick" in options.parts
+    chosen = [part for part in options.parts if part != "quick"]
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))} (there are quick, {', '.join(PARTS)})")
+    options.parts = tuple(chosen) or ((*COMPARISON, *GOALS) if quick else PARTS)
+    options.rounds = options.rounds or (3 if quick else 5)
+    options.seconds = options.seconds or (2 if quick else 4)
     return options
 
 
-def _write(machine: dict[str, Any], sections: list[Section]) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    now = time.gmtime()
-    document = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+def _document(machine: dict[str, Any], sections: list[Section]) -> dict[str, Any]:
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {**machine, "load_average_1min_after": round(os.getloadavg()[0], 2)},
         "sections": [section.to_json() for section in sections],
     }
-    file = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", now)
+
+
+def _write(document: dict[str, Any]) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{document['at'].replace('-', '').replace(':', '')}.json"
     file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return file
 

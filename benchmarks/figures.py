@@ -92,6 +92,9 @@ class Figure:
     spread: Spread
     digits: int = 2
     goal: Goal | None = None
+    chart: str = ""
+    """The plot that shows it as a bar, if one does; its bar is named by `label`."""
+    label: str = ""
 
     @property
     def verdict(self) -> str:

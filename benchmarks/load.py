@@ -23,11 +23,11 @@ _US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a run gave. `p99_ms` is None where the tool does not tell."""
+    """What a run gave. `p99_ms` is 0 where the tool does not tell (h2load)."""
 
     requests_per_s: float
     requests: int
-    p99_ms: float | None = None
+    p99_ms: float = 0.0
 
 
 class Client(StrEnum):
@@ -45,9 +45,7 @@ _WORDS: Final[Mapping[Client, tuple[str, ...]]] = {
 }
 
 
-def wrk(
-    url: str, *, seconds: float, connections: int = CONNECTIONS, client: Client = Client.KEEP_ALIVE
-) -> Load:
+def wrk(url: str, *, seconds: float, connections: int = CONNECTIONS, client: Client = Client.KEEP_ALIVE) -> Load:
     """Load from two threads. Raises BenchmarkError."""
     command = [tool("wrk"), "-t2", f"-c{connections}", "--latency", *_WORDS[client]]
     return parse_wrk(_run([*command, f"-d{max(1, round(seconds))}s", url]))

@@ -1,7 +1,7 @@
 """serverless-offline among the peers: the same handler as hitless runs, by Serverless Framework's open-source line.
 
-Its line 13 is the one for Serverless Framework 3 (line 14 asks for version 4, which asks for an account). It runs as many
-Python processes as requests are under way, and offers no number of workers.
+Its line 13 is the one for Serverless Framework 3 (line 14 asks for version 4, which asks for an account). It runs as
+many Python processes as requests are under way, and offers no number of workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.machine import NODE_PEERS, OSLS, VENV
 from benchmarks.running import Running, end, free_port, start, wait_for_answer
-from benchmarks.servers import releases_in
+from benchmarks.servers import APPS, releases_in
 from benchmarks.site import SERVICE
 
 _SERVERLESS_YML = """\
@@ -43,8 +43,8 @@ def serverless_offline() -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="hitless-bench-") as name:
         folder = Path(name)
-        for file in ("handlers.py", "offline.py"):
-            shutil.copy(SERVICE / file, folder / file)
+        for file in (SERVICE / "handlers.py", APPS / "offline.py"):
+            shutil.copy(file, folder)
         (folder / "serverless.yml").write_text(_SERVERLESS_YML.format(port=port, lambda_port=lambda_port))
         (folder / "node_modules").symlink_to(NODE_PEERS)
         write_next = releases_in(folder)

@@ -45,9 +45,7 @@ def started(
         end(process)
 
 
-def start(
-    command: Sequence[str], *, folder: Path, environ: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], *, folder: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start a program that says nothing. Raises BenchmarkError where it is not installed."""
     silent = subprocess.DEVNULL
     try:

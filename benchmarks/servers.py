@@ -1,4 +1,4 @@
-"""The Python servers among the peers. Each runs a copy of `apps/` in a folder of its own: a release changes that copy."""
+"""The Python servers among the peers. Each runs a copy of `apps/` of its own, which a release changes."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def running(folder: Path) -> Iterator[Site]:
 def plain_service() -> Iterator[Site]:
     """The service that answers one small JSON, with two workers."""
     with _temporary() as folder:
-        shutil.copytree(SERVICE, folder / "bench", ignore=shutil.ignore_patterns("__pycache__", ".hitless", "offline.py"))
+        shutil.copytree(SERVICE, folder / "bench", ignore=shutil.ignore_patterns("__pycache__", ".hitless"))
         with running(folder / "bench") as site:
             yield site
 

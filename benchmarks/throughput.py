@@ -1,12 +1,12 @@
 """The same small JSON by hitless and by its peers, two workers each, on the same two cores, by three kinds of client.
 
-One load generator, wrk, for all. The servers' processor time a request stands beside the rates: it is what a machine that
-does other things as well bends least.
+One load generator, wrk, for all. The servers' processor time a request stands beside the rates: it is what a machine
+that does other things as well bends least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -75,17 +75,17 @@ def _ratios(runs: Runs) -> list[Figure]:
     return figures
 
 
-def _figures(runs: Runs, client: Client) -> list[Figure]:
-    figures = []
+def _figures(runs: Runs, client: Client) -> Iterator[Figure]:
     for one in ALL:
-        figures.append(Figure(f"{one.key}_rate", one.title, "requests/s", Spread.of(_rates(runs, one, client)), 0))
+        rate, chart = Spread.of(_rates(runs, one, client)), f"Requests a second, {client}"
+        yield Figure(f"{one.key}_rate", one.title, "requests/s", rate, 0, chart=chart, label=one.title)
     for one in ALL:
-        p99 = Spread.of([m.load.p99_ms for m in runs[one.key, client] if m.load.p99_ms is not None])
-        figures.append(Figure(f"{one.key}_p99_ms", f"p99 under full load: {one.title}", "ms", p99, 1))
+        p99 = Spread.of([measured.load.p99_ms for measured in runs[one.key, client]])
+        yield Figure(f"{one.key}_p99_ms", f"p99 under full load: {one.title}", "ms", p99, 1)
     for one in ALL:
-        cpu_us = Spread.of([m.cpu_us for m in runs[one.key, client]])
-        figures.append(Figure(f"{one.key}_cpu_us", f"processor time a request: {one.title}", "µs", cpu_us, 0))
-    return figures
+        cpu_us = Spread.of([measured.cpu_us for measured in runs[one.key, client]])
+        title, chart = f"processor time a request: {one.title}", f"Processor time a request, {client}"
+        yield Figure(f"{one.key}_cpu_us", title, "µs", cpu_us, 0, chart=chart, label=one.title)
 
 
 def _rates(runs: Runs, contender: Contender, client: Client) -> list[float]:

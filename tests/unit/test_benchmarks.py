@@ -142,7 +142,7 @@ def test_descendants_are_found_over_generations_and_nobody_else() -> None:
 
 def test_memory_and_time_are_read_as_the_kernel_shows_them() -> None:
     assert pss_mib("55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 9000 kB\nPss:  2048 kB\nPss_Anon: 1 kB\n") == 2.0
-    assert cpu_ticks("7 (a) b (c) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0") == 42
+    assert cpu_ticks("7 (a) b (c) S 1 7 7 0 -1 0 0 0 0 0 30 12 5 3 20 0") == 50
 
 
 def test_a_further_worker_costs_what_the_whole_grew_by() -> None:

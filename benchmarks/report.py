@@ -1,0 +1,67 @@
+"""One HTML page that stands alone: the answer in its first line, the goals, the plots, every table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmarks.contenders import ALL, HITLESS
+from benchmarks.figures import Figure, Section
+from benchmarks.plots import STYLE, bars, stacked
+
+
+def render(at: str, machine: Mapping[str, Any], sections: Sequence[Section]) -> str:
+    """The page's text."""
+    environment = Environment(
+        loader=PackageLoader("benchmarks", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        at=at,
+        headline=headline(sections),
+        machine=machine,
+        sections=sections,
+        goals=[figure for section in sections for figure in section.figures if figure.goal],
+        plots=[Markup(plot) for plot in plots(sections)],
+        contenders=ALL,
+        style=Markup(STYLE),
+    )
+
+
+def headline(sections: Sequence[Section]) -> str:
+    """`hitless lost 0 requests in 20 releases, its peers 4 to 113,886`, or what there is to say."""
+    failed = _charted(sections).get("Failed requests while releases ship")
+    if failed:
+        ours = next(figure for figure in failed if figure.label == HITLESS.title)
+        theirs = [figure.spread.median for figure in failed if figure is not ours]
+        lost = f"{ours.spread.median:,.0f} requests lost by hitless while releases ship"
+        return f"{lost}, {min(theirs):,.0f} to {max(theirs):,.0f} by its peers"
+    goals = [figure for section in sections for figure in section.figures if figure.goal]
+    return f"{sum(figure.verdict == 'met' for figure in goals)} of {len(goals)} goals met"
+
+
+def plots(sections: Sequence[Section]) -> list[str]:
+    """Each chart as an `svg` element, the failed requests first."""
+    charts = _charted(sections)
+    order = sorted(charts, key=lambda title: not title.startswith("Failed"))
+    return [bars(title, charts[title]) for title in order]
+
+
+def picture(sections: Sequence[Section]) -> str:
+    """The charts of the comparison as one SVG file."""
+    return stacked(plots(sections))
+
+
+def _charted(sections: Sequence[Section]) -> dict[str, list[Figure]]:
+    charts: dict[str, list[Figure]] = {}
+    for section in sections:
+        for figure in section.figures:
+            if figure.chart:
+                charts.setdefault(figure.chart, []).append(figure)
+    return charts

@@ -1,0 +1,113 @@
+"""The benchmarks' plots and page, out of figures that need no measurement."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from benchmarks.contenders import ALL, HITLESS, PEERS
+from benchmarks.figures import Bound, Figure, Goal, Section, Spread
+from benchmarks.load import Client
+from benchmarks.plots import bars, stacked
+from benchmarks.report import headline, render
+from benchmarks.shipping import Shipped
+
+pytestmark = pytest.mark.unit
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def charted(failed: dict[str, int]) -> Section:
+    """The section that counts failed requests, with these counts by contender's key."""
+    chart = "Failed requests while releases ship"
+    figures = [
+        Figure(
+            f"{one.key}_failed",
+            f"failed: {one.title}",
+            "of 100",
+            Spread.of([failed[one.key]]),
+            0,
+            None,
+            chart,
+            one.title,
+        )
+        for one in ALL
+    ]
+    return Section("failed requests", "20 releases <each>", tuple(figures))
+
+
+def widths(svg: str) -> list[float]:
+    """Of the bars, top to bottom."""
+    return [float(bar.attrib["width"]) for bar in ET.fromstring(svg).iter(f"{SVG}rect")]
+
+
+def figure(label: str, *rounds: float) -> Figure:
+    return Figure(label, label, "requests/s", Spread.of(rounds), 0, chart="Rates", label=label)
+
+
+def test_a_bar_is_as_long_as_its_median_and_the_whisker_reaches_its_extremes() -> None:
+    svg = bars("Rates", [figure("a", 50, 100, 60), figure("b", 30)])
+    long, short = widths(svg)
+    assert long / short == pytest.approx(2)
+    whisker = next(line for line in ET.fromstring(svg).iter(f"{SVG}line") if line.attrib["class"] == "whisker")
+    room = (float(whisker.attrib["x2"]) - float(whisker.attrib["x1"])) / long
+    assert room == pytest.approx((100 - 50) / 60, rel=0.01)
+
+
+def test_bars_that_differ_by_more_than_thirty_times_stand_on_a_logarithmic_axis_and_zero_stays_the_shortest() -> None:
+    svg = bars("Failed", [figure("none", 0), figure("few", 4), figure("many", 100_000)])
+    none, few, many = widths(svg)
+    assert none < few < many < few * 20
+    assert "logarithmic" in svg
+    assert "logarithmic" not in bars("Rates", [figure("a", 10), figure("b", 20)])
+
+
+def test_several_plots_in_one_file_do_not_overlap_and_bring_both_colour_schemes() -> None:
+    plots = [bars("Rates", [figure("a", 1), figure("b", 2)]), bars("More", [figure("c", 1)])]
+    tree = ET.fromstring(stacked(plots))
+    first, second = tree.findall(f"{SVG}svg")
+    assert float(first.attrib["y"]) + float(first.attrib["height"]) < float(second.attrib["y"])
+    assert float(second.attrib["y"]) + float(second.attrib["height"]) <= float(tree.attrib["height"])
+    assert "prefers-color-scheme: dark" in (tree.findtext(f"{SVG}style") or "")
+
+
+def test_the_first_line_says_what_hitless_lost_and_what_its_peers_did() -> None:
+    counts = {one.key: 10 * place for place, one in enumerate(PEERS, start=1)}
+    assert headline([charted({**counts, HITLESS.key: 3})]).startswith("3 requests lost by hitless")
+    assert headline([charted({**counts, HITLESS.key: 0})]).endswith("10 to 40 by its peers")
+
+
+def test_without_the_comparison_the_first_line_counts_the_goals() -> None:
+    goal = Goal(Bound.AT_MOST, 1)
+    figures = tuple(Figure(str(n), str(n), "s", Spread.of([n]), goal=goal) for n in (0, 1, 2))
+    assert headline([Section("deploy", "how", figures)]) == "2 of 3 goals met"
+
+
+def test_the_page_names_every_contender_with_its_way_and_takes_nothing_from_elsewhere() -> None:
+    machine = {
+        "cores_used": 2, "cores": 2, "load_average_1min": 0, "system": "x", "python": "3", "haproxy": "h", "nginx": "n",
+        "peers": {"granian": "9.9"},
+    }  # fmt: skip
+    page = render("now", machine, [charted({one.key: 1 for one in ALL})])
+    for one in ALL:
+        assert one.title in page
+        assert one.page in page
+    assert "granian 9.9" in page
+    assert "20 releases &lt;each&gt;" in page
+    assert "<script" not in page
+    assert 'src="' not in page
+
+
+def test_failures_of_all_clients_are_added_up_by_kind() -> None:
+    def drill(**counts: int) -> dict[str, object]:
+        return {"failures": [{"kind": kind, "count": count} for kind, count in counts.items()]}
+
+    shipped = Shipped(
+        (1.0,),
+        {
+            Client.KEEP_ALIVE: drill(connection_reset=2, timeout=0),
+            Client.NEW_CONNECTIONS: drill(connection_reset=1, connection_refused=5),
+            Client.POST: drill(connection_reset=0),
+        },
+    )
+    assert shipped.failures() == {"connection_reset": 3, "connection_refused": 5}
