@@ -21,11 +21,15 @@ RELEASE_LIMIT_S = 60.0
 _LOOK_EVERY_S = 0.02
 
 
+class NotTakenError(BenchmarkError):
+    """A release was not taken in time: the reload hangs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """Where it answers, the processes that all others of it descend from, and how it takes a release.
 
-    `release` returns when the release before it answers no more. It raises BenchmarkError where that never happens.
+    `release` returns when the release before it answers no more. It raises NotTakenError where that never happens.
     """
 
     url: str
@@ -72,7 +76,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def renewed_by_hup(process: subprocess.Popen[bytes], url: str, release: str) -> None:
     """Send SIGHUP and wait until every process that served before is gone and the new release answers.
 
-    Raises BenchmarkError where that takes longer than a minute.
+    Raises NotTakenError where that takes longer than a minute.
     """
     before = set(descendants([process.pid], parents())) - {process.pid}
     process.send_signal(signal.SIGHUP)
@@ -80,7 +84,7 @@ def renewed_by_hup(process: subprocess.Popen[bytes], url: str, release: str) -> 
     helpers = {pid for pid in before if "resource_tracker" in _command(pid)}
     while (before - helpers) & parents().keys() or answered_release(url) != release:
         if time.monotonic() > limit:
-            raise BenchmarkError(f"{process.args!r}: release {release} was not taken within {RELEASE_LIMIT_S:g} s")
+            raise NotTakenError(f"{process.args!r}: release {release} was not taken within {RELEASE_LIMIT_S:g} s")
         time.sleep(_LOOK_EVERY_S)
 
 

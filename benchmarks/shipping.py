@@ -24,6 +24,7 @@ from benchmarks.figures import Bound, Figure, Goal, Section, Spread
 from benchmarks.load import Client
 from benchmarks.machine import HITLESS as COMMAND
 from benchmarks.machine import BenchmarkError
+from benchmarks.running import NotTakenError
 
 RATE: Final = 400
 """Requests a second by each kind of client: a tenth of what the slowest contender can do."""
@@ -46,7 +47,7 @@ _LONGEST_S: Final = 900
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How long each release took, and what the drill of each kind of client says."""
+    """How long each release took that was taken, and what the drill of each kind of client says."""
 
     seconds: tuple[float, ...]
     drills: dict[Client, dict[str, Any]]
@@ -70,9 +71,10 @@ def run(releases: int, say: Callable[[str], None]) -> tuple[Section, ...]:
                 shipped[one.key] = result
                 failed = sum(drill["failed"] for drill in result.drills.values())
                 kinds = ", ".join(f"{count} {kind}" for kind, count in result.failures().items())
-                say(f"{one.title}: {failed} failed in {releases} releases {kinds and f'({kinds})'}")
+                taken = len(result.seconds)
+                say(f"{one.title}: {failed} failed in {taken} of {releases} releases {kinds and f'({kinds})'}")
     how = f"{releases} releases without a pause, {RATE} requests/s by each of three clients; {ways()}"
-    return (Section("failed requests while releases ship", how, tuple(_figures(shipped))),)
+    return (Section("failed requests while releases ship", how, tuple(_figures(shipped, releases))),)
 
 
 def ship(contender: Contender, releases: int) -> Shipped:
@@ -81,7 +83,10 @@ def ship(contender: Contender, releases: int) -> Shipped:
     with contender.start() as running, _loaded(running.url) as stop:
         for _ in range(releases):
             began = time.monotonic()
-            running.release()
+            try:
+                running.release()
+            except NotTakenError:
+                break  # it hangs in its reload: what it lost up to here counts
             seconds.append(time.monotonic() - began)
         time.sleep(QUIET_S)
         return Shipped(tuple(seconds), stop())
@@ -146,7 +151,7 @@ def _document(process: subprocess.Popen[str]) -> dict[str, Any]:
     return document
 
 
-def _figures(shipped: dict[str, Shipped]) -> Iterator[Figure]:
+def _figures(shipped: dict[str, Shipped], releases: int) -> Iterator[Figure]:
     """The failures first: they are what it is about."""
     for one in ALL:
         drills = shipped[one.key].drills
@@ -164,6 +169,11 @@ def _figures(shipped: dict[str, Shipped]) -> Iterator[Figure]:
         title, chart = f"p99 meanwhile, by client: {one.title}", "p99 while releases ship"
         yield Figure(f"{one.key}_p99_ms", title, "ms", p99, 1, chart=chart, label=one.title)
     for one in ALL:
+        taken = Spread.of([len(shipped[one.key].seconds)])
+        yield Figure(f"{one.key}_taken", f"releases taken: {one.title}", f"of {releases}", taken, 0)
+    for one in ALL:
+        if not shipped[one.key].seconds:
+            continue
         took, chart = Spread.of(shipped[one.key].seconds), "A release takes"
         title = f"a release takes: {one.title}"
         yield Figure(f"{one.key}_release_s", title, "s", took, 2, chart=chart, label=one.title)
