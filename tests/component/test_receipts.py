@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hitless.api.client import EngineClient
 from hitless.api.peer import PeerProtocol, user_of
 from hitless.engine.recovery import recover
 from hitless.engine.releases import release, releases
+from hitless.errors import UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.rollout.who import Who
@@ -165,6 +167,37 @@ def test_one_engine_s_receipts_survive_a_new_store(tmp_path: Path) -> None:
     assert again.receipt(number) == {"candidate": 2}
     assert again.receipt(99) is None
     again.close()
+
+
+def test_receipts_outlive_their_releases_up_to_a_bound_and_steps_go_with_them(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        for number in range(1, 6):
+            await bench.deploy(digest=f"sha256:{number}")
+        bench.store.forget_release("dev", 2)
+        forgotten = release(bench.engine, "dev", 2)
+        assert (forgotten["kept"], forgotten["artifacts"]) == (False, {"api": "sha256:2"})
+        assert forgotten["rollouts"][0]["receipt"]["complete"]
+        assert 2 not in [each["release"] for each in releases(bench.engine, "dev")]
+        assert bench.store.forget_rollouts("dev", kept=3) == 2
+        assert [row.rollout for row in bench.store.rollouts("dev")] == [5, 4, 3]
+        assert bench.store.receipt(2) is None
+        assert bench.store.steps(2) == ()
+        assert bench.store.steps(3)
+        with pytest.raises(UsageError, match="dev has no release 2"):
+            release(bench.engine, "dev", 2)
+
+    run(tmp_path, story)
+
+
+def test_a_rollout_that_has_not_ended_is_never_forgotten(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    begin = partial(store.begin_rollout, "dev", 1, verb="deploy", strategy="x", state="y", previous=None, at="0")
+    first, second, third = begin(), begin(), begin()
+    for ended in (second, third):
+        store.end_rollout(ended, "live", None, None, "1")
+    assert store.forget_rollouts("dev", kept=1) == 1
+    assert [row.rollout for row in store.rollouts()] == [third, first]
+    store.close()
 
 
 @contextmanager

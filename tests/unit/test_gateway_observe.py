@@ -6,11 +6,11 @@ import pytest
 
 from hitless.gateway.observe import (
     BackendLoad,
+    by_release,
     load_of,
     parse_info,
     parse_map,
     parse_servers,
-    by_release,
     unique,
 )
 from hitless.gateway.state import ServerMode

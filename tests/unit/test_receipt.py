@@ -56,6 +56,19 @@ def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
     assert (first["to"], second["from"], second["to"]) == ("00:10", "00:10", "00:20")
 
 
+def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gone() -> None:
+    receipt = baked()
+    counts = PoolCounts(
+        requests=200, by_class={"2xx": 150, "5xx": 50}, handed_over={"requests": 45, "2xx": 44, "5xx": 1}
+    )
+    candidate = Counted.of({PoolId("api", "r2-2"): Counted.of_counts(counts)})
+    receipt.counted(candidate, counted(6000, 9), "00:20")
+    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    again.counted(Counted.of({}), counted(6010, 9), "00:21")
+    assert again.of(Side.CANDIDATE).sums() == {"requests": 200, "failed": 6, "shielded": 44}
+    assert again.of(Side.LIVE).sums() == {"requests": 1010 - 45, "failed": 1, "shielded": 0}
+
+
 def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
     receipt = baked()
     receipt.counted(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")

@@ -35,7 +35,7 @@ def at(second: float) -> str:
 def rolled_back(**changes: Any) -> dict[str, Any]:
     """Release 12: a canary of 10 % that an alarm shifted back after 30 s; 2 requests failed, 40 were shielded."""
     points = [
-        {"at": at(second), "candidate": sums(27 * second, second // 15, second), "live": sums(240 * second)}
+        {"at": at(second), "candidate": sums(27 * second, second // 15, second), "live": sums(239 * second)}
         for second in range(0, 31, 5)
     ]
     receipt = {
@@ -47,7 +47,7 @@ def rolled_back(**changes: Any) -> dict[str, Any]:
         "commit": "1a2b3c4d5e6f",
         "artifacts": {"api": "sha256:" + "ab" * 32},
         "candidate": side(810, 2, 40),
-        "live": side(7230),
+        "live": side(7190),
         "cost": {"requests": 8000, "failed": 2, "shielded": 40, "complete": True},
         "weights": [
             {
@@ -56,7 +56,7 @@ def rolled_back(**changes: Any) -> dict[str, Any]:
                 "asked_percent": 10,
                 "got_percent": 10.12,
                 "candidate": sums(810, 2, 40),
-                "live": sums(7230),
+                "live": sums(7190),
             },
             {
                 "from": at(31),
@@ -97,7 +97,7 @@ def rolled_back(**changes: Any) -> dict[str, Any]:
         "duration_s": 32.1,
         "steps": [{"at": at(1), "state": "shifting", "weight_percent": 10, "note": NASTY}],
         "candidate": sums(810, 2, 40),
-        "live": {"requests": 7230, "failed": 0},
+        "live": {"requests": 7190, "failed": 0},
         "receipt": receipt,
     }
     return {**rollout, **changes}

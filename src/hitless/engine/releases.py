@@ -65,13 +65,12 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
 def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What a rollout's receipt comes to: requests of both releases, those that failed, those that were shielded.
 
-    A shielded request was with both releases; it is one request of one client.
+    Each request of a client counts once: a shielded one is the candidate's.
     """
     if receipt is None:
         return None
     sides = [side for side in (receipt["candidate"], receipt["live"]) if side]
     sums = {name: sum(side[name] for side in sides) for name in ("requests", "failed", "shielded")}
-    sums["requests"] -= sums["shielded"]
     return {**sums, "complete": receipt["complete"]}
 
 

@@ -1,5 +1,5 @@
-"""What is kept of the past: the newest releases of each stage with artifacts and logs; the rest goes after each
-rollout.
+"""What is kept of the past: the newest releases of each stage with artifacts and logs, and far more rollouts with
+their receipts; the rest goes after each rollout.
 
 The live release and the one that `rollback` would ship are kept whatever their age.
 """
@@ -17,6 +17,8 @@ from hitless.clock import Clock, timestamp
 from hitless.store.store import ReleaseRow, Store
 
 RELEASES_KEPT = 20
+ROLLOUTS_KEPT = 1000
+"""Of each stage, with their receipts: they outlive the releases that they tell of."""
 RECENT = timedelta(hours=1)
 """Whatever a rollout of the last hour shipped or replaced is kept: somebody may be about to roll back to it."""
 
@@ -41,6 +43,7 @@ class Retention:
 
     async def apply(self, stage: str) -> list[int]:
         """The numbers of the releases that were forgotten."""
+        self._store.forget_rollouts(stage, kept=ROLLOUTS_KEPT)
         needed = {row.release for row in self._store.pools(stage)}
         if live := self._store.live(stage):
             needed.add(live[0])

@@ -27,8 +27,8 @@ class Span:
 
     @property
     def requests(self) -> int:
-        """Of clients: a shielded one was with both releases."""
-        return self.candidate["requests"] + self.live["requests"] - self.candidate["shielded"]
+        """Of both releases."""
+        return self.candidate["requests"] + self.live["requests"]
 
     @property
     def got_percent(self) -> float | None:

@@ -71,7 +71,7 @@ def alarms(receipt: Document) -> str:
 def interval(each: Document) -> str:
     """What was asked between two weights and what the candidate really got."""
     mine = each["candidate"].get("requests", 0)
-    everyone = mine + each["live"].get("requests", 0) - each["candidate"].get("shielded", 0)
+    everyone = mine + each["live"].get("requests", 0)
     got = "no request" if each["got_percent"] is None else f"got {each['got_percent']:.3g} %"
     return f"asked {each['asked_percent']:g} %, {got} ({mine:,} of {everyone:,} in {duration(lasted_s(each))})"
 

@@ -83,10 +83,11 @@ class Counted:
     def to_json(self, *, pools: bool = False) -> dict[str, Any]:
         """For people the sums of each function; with `pools` each pool instead, for `from_json`."""
         if pools:
-            return {
-                function: {pool.key: part._plain() for pool, part in self.pools.items() if pool.function == function}
-                for function in dict.fromkeys(pool.function for pool in self.pools)
-            }
+            grouped: dict[str, dict[str, Any]] = {}
+            for pool, part in self.pools.items():
+                plain = {**part._plain(), "handed_over": dict(part.handed_over)}
+                grouped.setdefault(pool.function, {})[pool.key] = plain
+            return grouped
         functions = dict.fromkeys(pool.function for pool in self.pools)
         return {
             **self._plain(),
@@ -102,7 +103,8 @@ class Counted:
         return cls.of(
             {
                 PoolId(function, key): cls(
-                    part["requests"], part["failed"], part["shielded"], dict(part["by_class"]), part["restarts"]
+                    *(part["requests"], part["failed"], part["shielded"], dict(part["by_class"]), part["restarts"]),
+                    handed_over=dict(part["handed_over"]),
                 )
                 for function, parts in document.items()
                 for key, part in parts.items()

@@ -116,9 +116,11 @@ class Receipt:
     # -- what it says --------------------------------------------------------------------------------------------------
 
     def of(self, side: Side) -> Counted:
-        """Requests of one side since the rollout's beginning."""
+        """Requests of one side since the rollout's beginning; a shielded one is the candidate's alone."""
         now = self._now.get(side, NOTHING)
-        return now.minus(self._base) if side is Side.LIVE else now
+        if side is Side.CANDIDATE:
+            return now
+        return now.minus(self._base).without(self._now.get(Side.CANDIDATE, NOTHING))
 
     def to_json(self) -> dict[str, Any]:
         """The whole document; keys are told in docs/receipts.md."""
@@ -181,8 +183,8 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any
         str(side): {name: value - start.get(side, {}).get(name, 0) for name, value in end.get(side, {}).items()}
         for side in Side
     }
-    mine, shielded = sides[Side.CANDIDATE].get("requests", 0), sides[Side.CANDIDATE].get("shielded", 0)
-    requests = mine + sides[Side.LIVE].get("requests", 0) - shielded  # these were with both
+    mine = sides[Side.CANDIDATE].get("requests", 0)
+    requests = mine + sides[Side.LIVE].get("requests", 0)
     return {
         "from": start["at"],
         "to": end["at"],

@@ -264,8 +264,7 @@ class Rollout:
         return candidate
 
     def _tell(self, candidate: Counted, live: Counted | None) -> None:
-        own = live.without(candidate) if live else None
-        self.receipt.counted(candidate, own, timestamp(self.clock.now()))
+        self.receipt.counted(candidate, live, timestamp(self.clock.now()))
 
     async def _weigh(self, weight_percent: float) -> None:
         """For the receipt: the counts up to a change of weight belong to the weight before it."""

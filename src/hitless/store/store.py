@@ -225,6 +225,16 @@ class Store:
         row = self._connection.execute("SELECT document FROM receipts WHERE rollout = ?", (rollout,)).fetchone()
         return dict(json.loads(row["document"])) if row else None
 
+    def forget_rollouts(self, stage: str, *, kept: int) -> int:
+        """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""
+        with self._transaction() as db:
+            gone = db.execute(
+                "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
+                "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
+                (stage, kept),
+            )
+        return gone.rowcount
+
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
         rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
         return tuple(map(_rollout, rows))
