@@ -73,3 +73,11 @@ def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
     second = first.after(sample(1, 30, failed=4))
     between = second.totals()["p00"].minus(first.totals()["p00"])
     assert (between.requests, between.by_class["5xx"], between.by_class["2xx"]) == (20, 3, 17)
+
+
+def test_restarts_are_counted_and_the_first_reading_is_none() -> None:
+    tally = Tally().after(sample(7, 10)).after(sample(7, 20))
+    assert tally.totals()["p00"].restarts == 0
+    again = Tally.from_json(tally.after(sample(8, 1)).to_json()).after(sample(8, 2))
+    assert again.totals()["p00"].restarts == 1
+    assert again.totals()["p00"].minus(tally.totals()["p00"]).restarts == 1

@@ -1,0 +1,135 @@
+"""Receipts against what clients counted: under mixed load, when workers, the daemon or HAProxy are killed."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.process.conftest import Site
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+FAILING = """    if RELEASE != "1" and query.get("try"):
+        raise ValueError("on purpose")
+"""
+ANY_ANSWER = '    query = event.get("queryStringParameters") or {}\n'
+NEVER_AN_ALARM = "alarms: {error_rate_percent: 100}"
+CONNECTIONS, EACH = 4, 150
+
+
+class Clients:
+    """Counts answers by the release that they name, whether they failed, and whether another release answered."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url).netloc
+        self.answers: Counter[tuple[str, bool, bool]] = Counter()
+        self._lock = threading.Lock()
+
+    def send(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """GETs that a broken candidate fails and GETs that it answers, POSTs of both kinds, over kept connections."""
+        threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        meanwhile()
+        for thread in threads:
+            thread.join()
+
+    def _send(self, number: int) -> None:
+        connection = http.client.HTTPConnection(self._address, timeout=20)
+        requests = [("GET", "/fast"), ("GET", "/fast?try=1"), ("POST", "/echo"), ("GET", "/slow?s=0.05")]
+        requests += [("POST", "/echo?try=1")]
+        for turn in range(EACH):
+            method, path = requests[(turn + number) % len(requests)]
+            connection.request(method, path, body=b"{}" if method == "POST" else None)
+            response = connection.getresponse()
+            response.read()
+            release, shielded = response.headers["x-hitless-release"], response.headers["x-hitless-shielded"] == "1"
+            with self._lock:
+                self.answers[release, response.status >= 500, shielded] += 1
+        connection.close()
+
+    def sums(self, release: int) -> dict[str, int]:
+        """As a receipt has them: what the live release answered in the candidate's place is the candidate's."""
+        mine = str(release)
+        of = self.answers
+        shielded = sum(n for (name, _, other), n in of.items() if other and name != mine)
+        if release == 1:
+            requests = sum(n for (name, _, other), n in of.items() if name == mine and not other)
+            return {"requests": requests, "failed": of[mine, True, False], "shielded": 0}
+        requests = sum(n for (name, _, _), n in of.items() if name == mine) + shielded
+        return {"requests": requests, "failed": of[mine, True, False], "shielded": shielded}
+
+
+def baking(site: Site) -> Clients:
+    """A canary of 40 % that fails some requests stays at its weight; nothing has been sent yet."""
+    site.edit("smoke: [GET /fast]", f"strategy: Canary40Percent5Minutes\n        {NEVER_AN_ALARM}", "serverless.yml")
+    site.up()
+    site.edit(ANY_ANSWER, ANY_ANSWER + FAILING)
+    site.hitless("deploy", "--no-wait", "--message", "tries something")
+    eventually(lambda: (site.stage()["candidate"] or {}).get("state") == "baking", what="the canary bakes")
+    return Clients(site.url)
+
+
+def receipt_of(site: Site, release: int = 2) -> Any:
+    return site.hitless("releases", str(release)).document["rollouts"][0]["receipt"]
+
+
+def sums(receipt: Any, sides: Sequence[str] = ("candidate", "live")) -> list[dict[str, int]]:
+    return [{name: receipt[side][name] for name in ("requests", "failed", "shielded")} for side in sides]
+
+
+def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_killed(site: Site) -> None:
+    clients = baking(site)
+
+    def strike() -> None:
+        workers = [worker["pid"] for function in site.stage()["functions"] for worker in function["workers"]]
+        eventually(lambda: sum(clients.answers.values()) > 100, what="the load runs")
+        site.kill(workers[0])
+
+    clients.send(strike)
+    site.hitless("abort")
+    receipt = receipt_of(site)
+    assert sum(clients.answers.values()) == CONNECTIONS * EACH
+    assert sums(receipt) == [clients.sums(2), clients.sums(1)], clients.answers
+    assert receipt["candidate"]["failed"] > 0, "POSTs are not shielded"
+    assert receipt["candidate"]["shielded"] > 0
+    assert receipt["cost"]["requests"] == CONNECTIONS * EACH
+    assert receipt["complete"]
+    baked = receipt["weights"][0]
+    assert baked["asked_percent"] == 40
+    assert baked["got_percent"] == round(100 * clients.sums(2)["requests"] / (CONNECTIONS * EACH), 2)
+    assert (receipt["why"], receipt["who"]["user"]) == ("tries something", site.folder.owner())
+
+
+def test_a_receipt_survives_the_daemon_with_every_request_in_it(site: Site) -> None:
+    clients = baking(site)
+    clients.send(lambda: site.kill(site.status()["engine"]["pid"]))
+    clients.send()  # nobody is there to ask the gateway
+    site.up()
+    if site.stage()["candidate"]:
+        site.hitless("abort")
+    receipt = receipt_of(site)
+    assert receipt["complete"], receipt["missing"]
+    assert sums(receipt) == [clients.sums(2), clients.sums(1)], clients.answers
+    assert receipt["cost"]["requests"] == 2 * CONNECTIONS * EACH
+    assert receipt["why"] == "tries something", "what was known before is not lost"
+
+
+def test_a_receipt_says_that_it_is_incomplete_when_haproxy_was_killed(site: Site) -> None:
+    clients = baking(site)
+    clients.send()
+    gateway_pid = site.status()["engine"]["gateway_pid"]
+    site.kill(gateway_pid)
+    eventually(lambda: site.status()["engine"]["gateway_pid"] not in (None, gateway_pid), what="another HAProxy")
+    site.hitless("abort")
+    receipt = receipt_of(site)
+    assert not receipt["complete"]
+    assert "HAProxy was started again" in receipt["missing"][0]
+    assert 0 < receipt["cost"]["requests"] <= CONNECTIONS * EACH
