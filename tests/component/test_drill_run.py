@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hitless.clock import SystemClock, timestamp
-from hitless.drill.faults import Fault
+from hitless.drill.faults import Fault, Scene
 from hitless.drill.plan import DrillPlan
 from hitless.drill.report import write_report
 from hitless.drill.requests import DrillRequest
@@ -272,7 +272,7 @@ def test_an_engine_that_goes_away_is_an_outcome_and_the_load_is_accounted_for(st
 def test_a_fault_is_timed_until_the_service_has_recovered(stage: Stage) -> None:
     asked: list[int] = []
 
-    async def inject(shipper: Shipper, stage: str, kill: Callable[[int], None]) -> Callable[[object], bool]:
+    async def inject(scene: Scene) -> Callable[[object], bool]:
         def recovered(status: object) -> bool:
             asked.append(1)
             return len(asked) >= 3

@@ -187,7 +187,7 @@ class Acts:
 
     async def _recovery_of(self, fault: faults.Fault, since_us: int) -> float | None:
         assert self.shipper is not None
-        recovered = await fault.inject(self.shipper, self.plan.stage, faults.kill)
+        recovered = await fault.inject(faults.Scene(self.shipper, self.plan.stage, faults.send, self.clock))
         while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
             with contextlib.suppress(HitlessError, OSError):  # an engine on its way back does not answer yet
                 if recovered(await self.shipper.status()):

@@ -11,12 +11,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hitless.clock import Clock
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.errors import ConflictError, UsageError
 
+HANG_S = 2.0
 Status = Mapping[str, Any]
 Recovered = Callable[[Status], bool]
-Kill = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a fault happens, and by what means."""
+
+    shipper: Shipper
+    stage: str
+    send: Callable[[int, signal.Signals], None]
+    clock: Clock
+
+    def kill(self, pid: int) -> None:
+        """At once and for good."""
+        self.send(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,48 +40,103 @@ class Fault:
 
     name: str
     summary: str
-    inject: Callable[[Shipper, str, Kill], Awaitable[Recovered]]
+    inject: Callable[[Scene], Awaitable[Recovered]]
 
 
-def kill(pid: int) -> None:
-    """SIGKILL, to a process that may have just ended by itself."""
+def send(pid: int, number: signal.Signals) -> None:
+    """A signal to a process that may have just ended by itself."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
 
-async def _kill_worker(shipper: Shipper, stage: str, kill: Kill) -> Recovered:
-    before = _workers(await shipper.status(), stage)
-    if not before:
-        raise ConflictError("no worker runs that could be killed", hint="look at `hitless status`")
+async def _kill_worker(scene: Scene) -> Recovered:
+    before = await _workers_now(scene)
     victim = before[0]
-    kill(victim)
+    scene.kill(victim)
 
     def recovered(status: Status) -> bool:
-        now = _workers(status, stage)
+        now = _workers(status, scene.stage)
         return victim not in now and len(now) >= len(before)
 
     return recovered
 
 
-async def _kill_daemon(shipper: Shipper, stage: str, kill: Kill) -> Recovered:
-    victim = (await shipper.status())["engine"]["pid"]
-    kill(victim)
-    await shipper.up()
-    return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, stage).get("live"))
+async def _hang(scene: Scene) -> Recovered:
+    """A worker that stands still as if it swapped: what it holds waits, and nothing says that it is ill."""
+    before = await _workers_now(scene)
+    victim = before[0]
+    scene.send(victim, signal.SIGSTOP)
+    try:
+        await scene.clock.sleep(HANG_S)
+    finally:
+        scene.send(victim, signal.SIGCONT)
+    return lambda status: len(_workers(status, scene.stage)) >= len(before)
+
+
+async def _kill_zygote(scene: Scene) -> Recovered:
+    status = await scene.shipper.status()
+    before = _workers(status, scene.stage)
+    function = next((one for one in _functions(status, scene.stage) if one.get("zygote_pid")), None)
+    if function is None:
+        raise ConflictError("no zygote runs that could be killed", hint="look at `hitless status`")
+    name, victim = function["name"], function["zygote_pid"]
+    scene.kill(victim)
+
+    def recovered(status: Status) -> bool:
+        pids = {one["name"]: one.get("zygote_pid") for one in _functions(status, scene.stage)}
+        return pids.get(name) not in (None, victim) and len(_workers(status, scene.stage)) >= len(before)
+
+    return recovered
+
+
+async def _kill_daemon(scene: Scene) -> Recovered:
+    victim = (await scene.shipper.status())["engine"]["pid"]
+    scene.kill(victim)
+    await scene.shipper.up()
+    return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, scene.stage).get("live"))
+
+
+def _kill_of_engine(key: str) -> Callable[[Scene], Awaitable[Recovered]]:
+    """The fault that kills the process which the status names `key`."""
+
+    async def inject(scene: Scene) -> Recovered:
+        victim = (await scene.shipper.status())["engine"].get(key)
+        if not victim:
+            raise ConflictError(f"the engine names no {key}", hint="look at `hitless status --json`")
+        scene.kill(victim)
+        return lambda status: status["engine"].get(key) not in (None, victim)
+
+    return inject
+
+
+async def _workers_now(scene: Scene) -> list[int]:
+    workers = _workers(await scene.shipper.status(), scene.stage)
+    if not workers:
+        raise ConflictError("no worker runs that could be harmed", hint="look at `hitless status`")
+    return workers
+
+
+def _functions(status: Status, stage: str) -> Sequence[Mapping[str, Any]]:
+    return stage_of(status, stage).get("functions") or ()
 
 
 def _workers(status: Status, stage: str) -> list[int]:
-    functions: Sequence[Mapping[str, Any]] = stage_of(status, stage).get("functions") or ()
-    return [worker["pid"] for function in functions for worker in function["workers"] if worker["pid"]]
+    return [worker["pid"] for function in _functions(status, stage) for worker in function["workers"] if worker["pid"]]
 
 
 FAULTS = {
     fault.name: fault
     for fault in (
         Fault("kill-worker", "SIGKILL of a worker of the live release", _kill_worker),
+        Fault("kill-zygote", "SIGKILL of the process that a function's workers are forked from", _kill_zygote),
         Fault("kill-daemon", "SIGKILL of the engine's daemon, then `hitless up`", _kill_daemon),
+        Fault(
+            "kill-guardian", "SIGKILL of the process that holds the listening sockets", _kill_of_engine("guardian_pid")
+        ),
+        Fault("kill-gateway", "SIGKILL of HAProxy: loses what is open on it", _kill_of_engine("gateway_pid")),
+        Fault("hang", f"a worker of the live release stands still for {HANG_S:g} s", _hang),
     )
 }
 
