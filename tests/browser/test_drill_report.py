@@ -48,14 +48,25 @@ def chromium_command(tmp_path: Path) -> list[str]:
 
 def chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> str:
     """What the browser wrote to its standard output."""
-    done = subprocess.run(
+    return run_chromium(tmp_path, page, *options, width=width).stdout
+
+
+def run_chromium(tmp_path: Path, page: Path, *options: str, width: int = 1240) -> subprocess.CompletedProcess[str]:
+    """The browser opens the page once, and ends."""
+    return subprocess.run(
         [*chromium_command(tmp_path), f"--window-size={width},1400", *options, page.as_uri()],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    return done.stdout
+
+
+def console(tmp_path: Path, page: Path, *options: str) -> list[str]:
+    """What the page, as it is, said on the browser's console."""
+    done = run_chromium(tmp_path, page, "--dump-dom", "--enable-logging=stderr", *options)
+    assert "</html>" in done.stdout
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 10) -> Any:
@@ -73,7 +84,7 @@ def measured(tmp_path: Path, *options: str, width: int = 1240, failures: int = 1
 def test_the_page_fits_its_window_and_every_plot_has_a_body(tmp_path: Path, width: int) -> None:
     seen = measured(tmp_path, width=width)
     assert seen["overflow"] <= 0
-    assert len(seen["plots"]) == 3
+    assert len(seen["plots"]) == 4
     assert all(plot["w"] >= 720 and plot["h"] > 120 for plot in seen["plots"]), "legible, by scrolling where need be"
     assert width < 1000 or seen["outside"] == 0
     assert seen["shapes"] > 30
@@ -84,6 +95,35 @@ def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:
     dark = measured(tmp_path, "--blink-settings=preferredColorScheme=0")["background"]
     assert light == "rgb(246, 247, 249)"
     assert dark == "rgb(15, 20, 27)"
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+def test_a_phone_shows_the_page_without_scrolling_it_sideways_and_without_a_word_on_the_console(
+    tmp_path: Path, scheme: int
+) -> None:
+    page, outer = tmp_path / "drill.html", tmp_path / "phone.html"
+    page.write_text(render(drilled(failures=10)))
+    script = MEASURE.replace("document.title = JSON", "parent.postMessage(JSON").replace(
+        "length,\n  })", "length,\n  }), '*')"
+    )
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', script, page.read_text())
+    (tmp_path / "inner.html").write_text(text)
+    outer.write_text(
+        "<script>addEventListener('message', (event) => { document.title = event.data; });</script>"
+        '<iframe src="inner.html" style="width:360px;height:800px;border:0"></iframe>'
+    )
+    dom = chromium(tmp_path, outer, "--dump-dom", f"--blink-settings=preferredColorScheme={scheme}")
+    found = re.search(r"<title>(\{.*?\})</title>", dom)
+    assert found, dom[:500]
+    assert json.loads(unescape(found[1]))["overflow"] <= 0
+    said = console(tmp_path, page, f"--blink-settings=preferredColorScheme={scheme}")
+    assert said == []
+
+
+def test_what_a_page_says_on_the_console_is_heard(tmp_path: Path) -> None:
+    page = tmp_path / "loud.html"
+    page.write_text(render(drilled()).replace("</main>", '<img src="http://127.0.0.1:1/x.png"></main>'))
+    assert any("Content Security Policy" in line for line in console(tmp_path, page)), "its policy lets nothing in"
 
 
 def test_the_page_is_drawn_under_its_own_policy(tmp_path: Path) -> None:

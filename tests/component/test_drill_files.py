@@ -156,14 +156,15 @@ def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_mod
 def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (folder / "src" / "a.py").write_text(
-        "import time\n\ndef one(event, context):\n    time.sleep(0.02)\n    return 1\n"
+        "from time import sleep\n\ntime, os, signal, unquote = 1, 2, 3, 4\n\n"
+        "def one(event, context):\n    sleep(0.02)\n    return time, os, signal, unquote\n"
     )
     workspace = copied(folder, "src/a.one")
     breaking.slow(workspace, [DrillRequest("GET", "/")])
     module: dict[str, Any] = {}
     exec((workspace.folder / "src/a.py").read_text(), module)
     began = time.monotonic()
-    assert module["one"]({}, None) == 1
+    assert module["one"]({}, None) == (1, 2, 3, 4)
     assert time.monotonic() - began >= 0.2
     assert "p99_relative_percent: 300" in (workspace.folder / "serverless.yml").read_text()
     workspace.remove()

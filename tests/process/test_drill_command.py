@@ -59,7 +59,7 @@ def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_
     assert document["connections"]["new"] > 0.15 * document["requests"]
     assert Path(document["report"]).is_absolute()
     page = Path(document["report"]).read_text()
-    assert f"0 of {document['requests']} requests failed while 3 releases shipped" in page
+    assert f"0 of {document['requests']:,} requests failed while 3 releases shipped" in page
     assert not (running.folder / "hitless_drill_marker.py").exists()
 
 

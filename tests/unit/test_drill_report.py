@@ -17,6 +17,7 @@ from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
 from hitless.drill.scenarios import choose
 from hitless.drill.tally import Slot, Tally
 from hitless.drill.timeline import Phase, Timeline, Window
+from hitless.drill.watch import WorkerSample
 from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
 
 pytestmark = pytest.mark.unit
@@ -70,6 +71,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         connections={"opened": 50},
         notices=(),
         interrupted=False,
+        workers=tuple(WorkerSample(n / 10, 2 if n < 20 else 5, n % 3) for n in range(60)),
     )
 
 
@@ -160,6 +162,22 @@ def test_the_page_shows_failures_by_kind_and_moment() -> None:
     assert '<h1 class="not-ok">10 of 600 requests failed' in page
     assert page.count("<svg") >= 3
     assert "10 status_5xx" in page
+
+
+def test_the_first_line_is_easy_to_read_where_numbers_are_large() -> None:
+    result = drilled()
+    result.tally.requests = 240_000
+    assert "<h1>0 of 240,000 requests failed while 1 release shipped</h1>" in render(result)
+    assert result.headline == "0 of 240000 requests failed while 1 release shipped"
+
+
+def test_workers_are_drawn_as_steps_where_their_number_changed_and_not_without_an_engine() -> None:
+    page = render(drilled())
+    (points,) = re.findall(r'class="line workers" points="([^"]*)"', page)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert len(heights) == 4, "the start, both ends of the step, the end"
+    assert heights[0] == heights[1] > heights[2] == heights[3]
+    assert "Workers against the load" not in render(replace(drilled(), workers=()))
 
 
 def test_nothing_that_the_service_says_becomes_part_of_the_page_s_code() -> None:

@@ -112,6 +112,7 @@ def register(app: typer.Typer) -> None:
             rate_per_s=DEFAULT_RATE if rate is None else rate,
             duration_s=duration,
             requests=with_keys(wanted) if idempotency_key else wanted,
+            profile=profile,
             pieces=_pieces(profile, rate, duration),
             seed=secrets.randbits(31) if arrivals is Arrivals.POISSON else None,
             http2=protocol is Protocol.H2,

@@ -23,12 +23,12 @@ SLOW_ALARMS: Mapping[str, int] = {**ALARMS, "p99_relative_percent": 300}
 
 Alteration = Callable[[Workspace, Sequence[DrillRequest]], None]
 
+# Whatever they import or keep they keep to themselves: a handler's module may use the same names for other things.
 _ON_ROUTE = f"""
-import os
-from urllib.parse import unquote
-
-
 def {WRAPPER}(handler):
+    import os
+    from urllib.parse import unquote
+
     def broken(event, context):
         if event.get("httpMethod") == %(method)r and unquote(event.get("path") or "") == %(path)r:
             %(act)s
@@ -38,10 +38,9 @@ def {WRAPPER}(handler):
 """
 
 _SLOW = f"""
-import time
-
-
 def {WRAPPER}(handler):
+    import time
+
     def slow(event, context):
         began = time.perf_counter()
         answer = handler(event, context)
@@ -52,16 +51,15 @@ def {WRAPPER}(handler):
 """
 
 _LEAK = f"""
-import os
-import signal
-
-_hitless_drill_kept = []
-
-
 def {WRAPPER}(handler):
+    import os
+    import signal
+
+    kept = []
+
     def leaking(event, context):
-        _hitless_drill_kept.append(b"x" * {LEAK_BYTES})
-        if len(_hitless_drill_kept) * {LEAK_BYTES} > {LEAK_LIMIT_BYTES}:
+        kept.append(b"x" * {LEAK_BYTES})
+        if len(kept) * {LEAK_BYTES} > {LEAK_LIMIT_BYTES}:
             os.kill(os.getpid(), signal.SIGKILL)  # what a kernel does to a process beyond its limit
         return handler(event, context)
 

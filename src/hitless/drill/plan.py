@@ -26,6 +26,7 @@ class DrillPlan:
     requests: tuple[DrillRequest, ...]
     scenarios: tuple[Scenario, ...] = ()
     faults: tuple[Fault, ...] = ()
+    profile: str | None = None  # as it was written; `pieces` is what it means
     pieces: Pieces = ()  # without any, `rate_per_s` all the time
     seed: int | None = None  # of Poisson arrivals; None: evenly spaced
     http2: bool = False

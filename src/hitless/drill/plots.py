@@ -13,6 +13,7 @@ from html import escape
 
 from hitless.drill.columns import Column, log_ticks, nice_ticks, time_step_s
 from hitless.drill.tally import FAILED
+from hitless.drill.watch import WorkerSample
 from hitless.drill.wire import Failure
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1120, 64, 20, 28, 28
@@ -114,6 +115,36 @@ def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
             )
             base += count
     return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, [], "Failed requests by kind")
+
+
+def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], bands: Sequence[Band]) -> str:
+    """Workers of the live release as a line of steps, before the load as an area with an axis of its own (right)."""
+    height = 220
+    loads = [sum(column.by_release.values()) for column in columns]
+    ticks, load_ticks = (
+        nice_ticks(float(max(values, default=1)), 4) for values in ([one.workers for one in samples], loads)
+    )
+    frame = Frame(_span_s(columns), height, linear(height, ticks[-1]))
+    load_y = linear(height, load_ticks[-1])
+    stairs = " ".join(
+        f"{frame.x(column.at_s):.1f},{load_y(load):.1f} {frame.x(column.at_s + column.width_s):.1f},{load_y(load):.1f}"
+        for column, load in zip(columns, loads, strict=True)
+    )
+    marks = [
+        f'<polygon class="load" points="{LEFT},{frame.floor} {stairs} {frame.x(frame.span_s):.1f},{frame.floor}"/>'
+    ]
+    marks += [
+        f'<text class="axis" x="{WIDTH - RIGHT - 4}" y="{load_y(tick) - 4:.1f}" text-anchor="end">{tick:g}/s</text>'
+        for tick in load_ticks[1:]
+    ]
+    points: list[str] = []
+    for before, one in zip((None, *samples), samples, strict=False):
+        if before is not None and before.workers != one.workers:
+            points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(before.workers):.1f}")
+        if before is None or before.workers != one.workers or one is samples[-1]:
+            points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(one.workers):.1f}")
+    marks.append(f'<polyline class="line workers" points="{" ".join(points)}"/>')
+    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, [], "Workers against the load")
 
 
 def kind_class(kind: Failure) -> str:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hitless.drill.columns import columns
-from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, requests_plot
+from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, requests_plot, workers_plot
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
@@ -39,12 +39,12 @@ def render(result: DrillResult) -> str:
         lstrip_blocks=True,
     )
     environment.filters["ms"] = _ms
-    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u2009")
+    environment.filters["thousands"] = _thousands
     axis = columns(result.tally.slots, result.tally.slot_us, result.duration_s)
     bands = _bands(result)
     document = result.to_json()
     return environment.get_template("report.html").render(
-        headline=result.headline,
+        headline=result.headline_of(_thousands),
         ok=result.exit_code == 0,
         surprises=result.surprises,
         document=document,
@@ -52,6 +52,7 @@ def render(result: DrillResult) -> str:
         requests_plot=Markup(requests_plot(axis, bands)),
         latency_plot=Markup(latency_plot(axis, bands)),
         failures_plot=Markup(failures_plot(axis, bands)) if result.tally.failed else None,
+        workers_plot=Markup(workers_plot(axis, result.workers, bands)) if result.workers else None,
         tones=sorted({band.tone for band in bands}),
         percent_new=result.plan.new_connections_percent,
         deadline_s=result.plan.deadline_s,
@@ -80,6 +81,11 @@ def _band(one: ShippedRelease) -> Band:
         tone, label = "good", str(one.release)
     title = f"{one.scenario}: {one.outcome} in {one.duration_s:.2f} s" + (f" ({one.reason})" if one.reason else "")
     return Band(start_s, start_s + one.duration_s, label, title, tone)
+
+
+def _thousands(number: int) -> str:
+    """`240,000`."""
+    return f"{number:,}"
 
 
 def _ms(value: Any) -> str:

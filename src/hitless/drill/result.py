@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
 from hitless.drill.timeline import Window
+from hitless.drill.watch import WorkerSample
 from hitless.drill.wire import Failure
 
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
@@ -73,6 +74,7 @@ class DrillResult:
     connections: Mapping[str, int]
     notices: tuple[str, ...]
     interrupted: bool
+    workers: tuple[WorkerSample, ...] = ()
 
     @property
     def shipped(self) -> int:
@@ -102,9 +104,13 @@ class DrillResult:
     @property
     def headline(self) -> str:
         """`0 of 120000 requests failed while 30 releases shipped`."""
+        return self.headline_of(str)
+
+    def headline_of(self, number: Callable[[int], str]) -> str:
+        """The same, with the numbers written as a reader of that place wants them."""
         noun = "release" if self.shipped == 1 else "releases"
-        while_ = f" while {self.shipped} {noun} shipped" if self.plan.scenarios else ""
-        return f"{self.tally.failed} of {self.tally.requests} requests failed{while_}"
+        while_ = f" while {number(self.shipped)} {noun} shipped" if self.plan.scenarios else ""
+        return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{while_}"
 
     @property
     def duration_s(self) -> float:
@@ -163,6 +169,9 @@ class DrillResult:
             "failures": self._failures(),
             "failures_by_moment": self.failures_by_moment(),
             "rate_asked_per_s": _whole(self.plan.asked_per_s),
+            "profile": self.plan.profile,
+            "arrivals": "even" if self.plan.seed is None else "poisson",
+            "protocol": "h2" if self.plan.http2 else "h1",
             "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
             "duration_s": self.duration_s,
             **self.latencies(),
@@ -186,6 +195,7 @@ class DrillResult:
             },
             "sender_lag_ms": self.lag_ms,
             "samples": list(self.samples),
+            "workers": [asdict(sample) for sample in self.workers],
             "notices": list(self.notices),
             "surprises": list(self.surprises),
             "interrupted": self.interrupted,

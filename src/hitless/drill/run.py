@@ -25,6 +25,7 @@ from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
 from hitless.drill.target import Target, resolve
 from hitless.drill.timeline import MICROSECONDS, Timeline
+from hitless.drill.watch import Watch
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
 
@@ -61,7 +62,10 @@ async def run_drill(
         acts = Acts(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
         await load.start()
         started_at = clock.now()
-        ticking = asyncio.create_task(_tick(acts, tally))
+        watch = Watch(shipper, plan.stage, load.elapsed_us) if shipper is not None else None
+        ticking = [asyncio.create_task(_tick(acts, tally))]
+        if watch is not None:
+            ticking.append(asyncio.create_task(watch.run()))
         try:
             await acts.run()
             load.end(_last_request(plan, load, stopped=stop.is_set()))
@@ -70,7 +74,9 @@ async def run_drill(
             await load.stop()
             raise
         finally:
-            ticking.cancel()
+            for task in ticking:
+                task.cancel()
+            await asyncio.gather(*ticking, return_exceptions=True)
     tally.add_unsent(load.elapsed_us(), load.missing())
     tally.finish()
     return DrillResult(
@@ -84,6 +90,7 @@ async def run_drill(
         left_out=probed.left_out,
         samples=tuple(load.samples),
         connections=load.counts,
+        workers=tuple(watch.samples) if watch is not None else (),
         notices=(*acts.notices, *_generator_notices(load, tally)),
         interrupted=stop.is_set(),
     )
