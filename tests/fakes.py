@@ -5,13 +5,14 @@ done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from hitless.errors import CandidateFailedError
+from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.counts import PoolCounts
+from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import GatewayState
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.service.model import AlarmSettings, Function, Route, SmokeRequest, StageSettings
@@ -52,6 +53,19 @@ class FakePool:
     generation: int
     workers: tuple[FakeWorker, ...]
 
+    @property
+    def size(self) -> int:
+        return len(self.workers)
+
+    @property
+    def door(self) -> FakeWorker:
+        return FakeWorker(0, "z0", Path(f"/run/{self.key}/w0.sock"))
+
+    @classmethod
+    def of(cls, spec: PoolSpec, size: int) -> FakePool:
+        workers = (FakeWorker(index, f"w{index}", Path(f"/run/{spec.key}/w{index}.sock")) for index in range(size))
+        return cls(spec.key, spec, 1, tuple(workers))
+
 
 @dataclass
 class FakeWorkers:
@@ -60,19 +74,27 @@ class FakeWorkers:
     diary: list[str]
     fails: dict[str, str] = field(default_factory=dict)
     hold: asyncio.Event | None = None
+    refuses_to_scale: bool = False
     running: dict[str, FakePool] = field(default_factory=dict)
 
-    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> FakePool:
+    async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> FakePool:
         self.diary.append(f"start {spec.function} r{spec.release}")
         if self.hold is not None:
             await self.hold.wait()
         if reason := self.fails.get(spec.function):
             raise CandidateFailedError(reason)
-        workers = tuple(
-            FakeWorker(index, f"w{index}", Path(f"/run/{spec.key}/w{index}.sock")) for index in range(spec.workers)
-        )
-        self.running[spec.key] = FakePool(spec.key, spec, 1, workers)
+        self.running[spec.key] = FakePool.of(spec, size)
         return self.running[spec.key]
+
+    async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> FakePool:
+        self.diary.append(f"scale {key} to {size}")
+        if self.refuses_to_scale:
+            raise EngineError("no process to be had")
+        self.running[key] = FakePool.of(self.running[key].spec, size)
+        return self.running[key]
+
+    def present(self, key: str) -> FakePool:
+        return self.running[key]
 
     async def stop_pool(self, key: str, *, grace_s: float) -> None:
         self.diary.append(f"stop {key}")
@@ -87,8 +109,10 @@ class FakeGateway:
     state: GatewayState
     requests: dict[str, PoolCounts] = field(default_factory=dict)
     on_apply: Callable[[GatewayState], None] | None = None
+    draining: asyncio.Event | None = None
+    load: dict[str, BackendLoad] = field(default_factory=dict)
 
-    async def apply(self, new: GatewayState) -> None:
+    async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
         for stage in new.stages:
             if stage != self.state.stage(stage.stage):
                 self.diary.append(f"{stage.stage} → {stage.live}:{stage.candidate}:{stage.weight}")
@@ -104,6 +128,15 @@ class FakeGateway:
     async def drained(self, pool: str, *, deadline_s: float) -> bool:
         self.diary.append(f"drain {pool}")
         return True
+
+    async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
+        self.diary.append(f"drain {len(keys)} servers of {pool}")
+        if self.draining is not None:
+            await self.draining.wait()
+        return True
+
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
+        return {pool: self.load.get(pool, BackendLoad(0, 0)) for pool in pools}
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         return self.requests

@@ -67,6 +67,7 @@ def test_new_workers_join_before_the_old_ones_leave(tmp_path: Path) -> None:
         assert bench.diary == [
             "replace the zygote of dev-r1-api-1",
             "p00 has 4 servers",
+            "drain 2 servers of p00",
             "p00 has 2 servers",
             "stop generation 1 of dev-r1-api-1",
         ]

@@ -10,6 +10,7 @@ import pytest
 
 from hitless.engine.machine import Machine
 from hitless.errors import EngineError
+from hitless.scaling.decide import Pace
 from tests.component.test_engine_rollouts import Bench, run
 
 pytestmark = pytest.mark.component
@@ -46,6 +47,7 @@ def start_over(bench: Bench, found: dict[str, Any]) -> None:
         clock=bench.clock,
         listen=dict,
         leave=lambda: None,
+        pace=Pace(),
     )
     with pytest.raises(EngineError, match="does not answer"):
         asyncio.run(machine.start())

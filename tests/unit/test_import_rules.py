@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
-SERVICES = {"rollout", "drill", "engine", "cloud", "receipts"}
+SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
 BASE = {"errors", "clock", "hitless"}
 MODEL = {"service", *BASE}
@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "artifact": {"artifact", *MODEL},
     "receipts": {"receipts", *MODEL},
     "workers": {"workers", "worker", *MODEL},
-    "rollout": {"rollout", "worker", *ADAPTERS, *MODEL},
-    "engine": {"engine", "rollout", *ADAPTERS, *MODEL},
+    "scaling": {"scaling", *MODEL},
+    "rollout": {"rollout", "scaling", "worker", *ADAPTERS, *MODEL},
+    "engine": {"engine", "rollout", "scaling", *ADAPTERS, *MODEL},
     "drill": {"drill", "receipts", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},

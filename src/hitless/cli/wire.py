@@ -19,6 +19,7 @@ from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
 from hitless.rollout.pools import ReleasePools
+from hitless.scaling.decide import Pace
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
 
@@ -47,7 +48,7 @@ def build_machine(
             raise
         return sockets
 
-    return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave)
+    return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave, pace=Pace.of(os.environ))
 
 
 def _listen(address: Address) -> socket.socket:

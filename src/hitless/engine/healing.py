@@ -52,15 +52,19 @@ async def _renew(engine: Engine, fleet: Fleet, key: str) -> None:
     """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None
-    new: Pool | None = None
+    replaced = stands = False
     while (row := _row(engine, key)) is not None:
         try:
-            if old is None or new is None:
+            if old is None or not replaced:
                 if (old := engine.pools.living.get(key)) is None:
                     return
-                new = await fleet.replace_zygote(key)
-            if engine.pools.living.get(key) is not new and await engine.pools.exchange(row, new):
-                engine.say(f"pool {key} has a new zygote and new workers", row.stage)
+                await fleet.replace_zygote(key)
+                replaced = True
+            if not stands:
+                await engine.pools.standing.agree(row)
+                stands = True
+                if key in engine.pools.living:
+                    engine.say(f"pool {key} has a new zygote and new workers", row.stage)
             await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
             return
         except Exception as error:  # noqa: BLE001 - an exception here would end the renewals of other pools too

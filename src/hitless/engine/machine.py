@@ -12,13 +12,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from hitless.clock import Clock, timestamp
+from hitless.engine import scaling
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, tell_gateway
 from hitless.engine.recovery import recover
+from hitless.engine.scaling import Scaler
 from hitless.engine.status import status
 from hitless.gateway.gateway import GatewayEvent
 from hitless.gateway.state import GatewayState
+from hitless.scaling.decide import Pace
 from hitless.workers.events import PoolEvent
 from hitless.workers.pool import Pool
 
@@ -40,7 +43,7 @@ class Fleet(Protocol):
     async def stop(self, *, force: bool = False) -> None: ...
 
 
-class Gateway(Protocol):
+class Gateway(scaling.Gateway, Protocol):
     """The gateway as the machine drives it."""
 
     @property
@@ -71,12 +74,14 @@ class Machine:
         clock: Clock,
         listen: Callable[[], Mapping[str, socket.socket]],
         leave: Callable[[], None],
+        pace: Pace,
     ) -> None:
         """`listen` binds the stages' addresses (called only where no gateway is found alive); `leave` ends the
         daemon.
         """
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
         self._listen, self._leave = listen, leave
+        self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._healers: list[asyncio.Task[None]] = []
 
@@ -99,6 +104,7 @@ class Machine:
             asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
             asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
             asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
+            asyncio.create_task(self._keep_going(self._scaler.run)),
         ]
 
     async def _keep_going(self, healer: Callable[[], Awaitable[None]]) -> None:

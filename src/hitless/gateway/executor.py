@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
 from hitless.clock import Clock
@@ -15,6 +15,8 @@ from hitless.gateway.observe import (
     parse_info,
     parse_map,
     parse_servers,
+    parse_stat,
+    parse_stats,
     unique,
 )
 from hitless.gateway.routes import Entry
@@ -125,6 +127,21 @@ class Executor:
     async def drained(self, pool: str, deadline_s: float) -> bool:
         """Wait until the pool has no request and none waits, in two readings; False at the deadline."""
         return await self._idle(partial(self.load, pool), deadline_s)
+
+    async def servers_drained(self, pool: str, keys: Collection[str], deadline_s: float) -> bool:
+        """Wait until none of these servers of the pool has a request, in two readings; False at the deadline."""
+
+        async def read() -> BackendLoad:
+            rows = parse_stat(await self._runtime.ask(f"show stat {pool} {_SERVERS} -1"))
+            return BackendLoad(sum(int(row["scur"] or 0) for row in rows if row["svname"] in keys), 0)
+
+        return await self._idle(read, deadline_s)
+
+    async def loads(self, pools: Iterable[str]) -> dict[str, BackendLoad]:
+        """What each of these pools has now, by one command for all. UnreachableError."""
+        asked = ";".join(f"show stat {pool} {_BACKENDS} -1" for pool in pools)
+        rows = parse_stats(await self._runtime.ask(asked)) if asked else ()
+        return {row["pxname"]: BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0)) for row in rows}
 
     async def _idle(self, read: Callable[[], Awaitable[BackendLoad]], deadline_s: float) -> bool:
         end = self._clock.monotonic() + deadline_s

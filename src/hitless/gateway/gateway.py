@@ -14,7 +14,7 @@ import resource
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -182,6 +182,17 @@ class Gateway:
         deadline.
         """
         return await self._executor.drained(pool, deadline_s)
+
+    async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
+        """Wait until none of these servers (`ServerState.key`) of the pool has a request; False at the deadline."""
+        return await self._executor.servers_drained(pool, keys, deadline_s)
+
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
+        """What each of these pools has now, by one command for all; nothing while HAProxy is away."""
+        try:
+            return await self._executor.loads(pools)
+        except UnreachableError:
+            return {}
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""

@@ -86,6 +86,12 @@ def parse_stat(text: str) -> Iterator[Mapping[str, str]]:
     yield from csv.DictReader(lines)
 
 
+def parse_stats(text: str) -> Iterator[Mapping[str, str]]:
+    """The answers to several `show stat …` in one."""
+    for part in text.split("# pxname")[1:]:
+        yield from parse_stat(f"# pxname{part}")
+
+
 def parse_info(text: str) -> dict[str, str]:
     """`show info`: `Name: value` lines."""
     return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)

@@ -117,7 +117,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
 
 def _boot_line(server: ServerState) -> str:
     # The file knows no `drain`: after a restart there is nothing to finish, so such a server is simply out.
-    line = server_line(ServerView(server.maxconn, server.mode, server.socket))
+    line = server_line(ServerView(server.maxconn, server.mode, server.socket, server.checked))
     return line if server.mode is ServerMode.READY else f"{line} disabled"
 
 

@@ -46,13 +46,14 @@ class ServerMode(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ServerState:
     """One worker as the gateway sees it. `maxconn`: requests that may wait in its socket at once, the one at work
-    included.
+    included. One that is not `checked` is taken to be up: a socket whose worker a check would wake.
     """
 
     name: str
     socket: str
     maxconn: int = 1
     mode: ServerMode = ServerMode.READY
+    checked: bool = True
 
     def __post_init__(self) -> None:
         if not _SERVER_NAME.fullmatch(self.name):

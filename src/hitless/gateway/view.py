@@ -19,14 +19,15 @@ from hitless.gateway.sticky import sticky_entries, sticky_map
 NOBODY = "-"
 """In a stage's entry: no release."""
 
-SERVER_KEYWORDS = (
+CHECK_KEYWORDS = (
     "check inter 2s fastinter 100ms downinter 100ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down"
-    " pool-purge-delay 5s pool-max-conn -1"
 )
 """A worker in back-off has no socket: the first failed connect takes it out, and a check soon after it is back takes
 it in. While it is up a check every 2 s is enough, since real requests find out first.
+"""
 
-The pool of idle connections is HAProxy's default for servers of its file; `add server` without these words gives a
+POOL_KEYWORDS = "pool-purge-delay 5s pool-max-conn -1"
+"""The pool of idle connections is HAProxy's default for servers of its file; `add server` without these words gives a
 server that closes its connection after each request.
 """
 
@@ -69,9 +70,10 @@ class ServerView:
     maxconn: int
     mode: ServerMode
     socket: str = ""
+    checked: bool = True
 
     def same(self, other: ServerView) -> bool:
-        """Equal in all that HAProxy tells; the socket is in the server's name."""
+        """Equal in all that HAProxy tells; the socket is in the server's name, and unchecked ones have their own."""
         return (self.maxconn, self.mode) == (other.maxconn, other.mode)
 
 
@@ -100,7 +102,7 @@ def view_of(state: GatewayState) -> View:
         idempotent=idempotent_entries(state.routes),
         sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages},
         servers={
-            (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket)
+            (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket, server.checked)
             for pool in state.pools
             for server in pool.servers
         },
@@ -120,7 +122,8 @@ def stage_value(stage: StageState) -> str:
 
 def server_line(server: ServerView) -> str:
     """What follows a server's name, in the boot file and in `add server` alike (a dynamic server inherits nothing)."""
-    return f"unix@{server.socket} maxconn {server.maxconn} {SERVER_KEYWORDS}"
+    check = f" {CHECK_KEYWORDS}" if server.checked else ""
+    return f"unix@{server.socket} maxconn {server.maxconn}{check} {POOL_KEYWORDS}"
 
 
 def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
@@ -160,7 +163,8 @@ def _servers_join(old: View, new: View) -> Iterator[Command]:
             yield Command(f"set maxconn server {at} {server.maxconn}")
         if server.mode is ServerMode.READY and present.mode is not ServerMode.READY:
             # Checks first: a server that is ready is then surely one that is checked, even if we die in between.
-            yield Command(f"enable health {at}")
+            if server.checked:
+                yield Command(f"enable health {at}")
             yield Command(f"set server {at} state ready")
 
 
@@ -228,7 +232,10 @@ def _servers_leave(old: View, new: View) -> Iterator[Command]:
     staying = {pool for pool, _ in new.servers}
     for pool, key in sorted(leaving):
         at = f"{pool}/{key}"
-        if pool in staying:
+        if pool in staying and old.servers[pool, key].mode is ServerMode.DRAIN:
+            # Whoever let it drain has waited until nothing was with it: here others would have to wait with it.
+            yield Command(f"set server {at} state maint")
+        elif pool in staying:
             # Others take its place: let it finish. In a pool that ends, `drain` would hang what is queued.
             yield Command(f"set server {at} state drain")
             yield Command(f"set server {at} state maint", Care.SERVER_IDLE, at)

@@ -21,33 +21,34 @@ from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
     GatewayState,
     RouteState,
-    ServerState,
     StageState,
     server_timeout_ms,
 )
+from hitless.rollout import standing
 from hitless.rollout.counted import Counted, PoolId
 from hitless.rollout.release import Release, pool_spec
+from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.store import PoolRow, Store
 from hitless.worker.spec import PoolSpec
 from hitless.workers.pool import Pool
 
 RETIRE_GRACE_S = 2.0
+SLOW_CLIENT_S = 30.0
+"""Beyond the function's time-out, for a body that is still on its way when its release retires."""
 
 
-class Workers(Protocol):
+class Workers(standing.Workers, Protocol):
     """What a rollout needs of the workers' side."""
 
-    async def start_pool(self, spec: PoolSpec, *, ready_timeout_s: float) -> Pool: ...
+    async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
     async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
 
 
-class Gateway(Protocol):
+class Gateway(standing.Gateway, Protocol):
     """What a rollout needs of the gateway."""
 
-    @property
-    def state(self) -> GatewayState: ...
-    async def apply(self, new: GatewayState) -> None: ...
+    async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
     async def drained(self, pool: str, *, deadline_s: float) -> bool: ...
     async def counts(self) -> Mapping[str, PoolCounts]: ...
 
@@ -71,11 +72,14 @@ class ReleasePools:
         )
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
+        self.standing = standing.Standing(workers, gateway, self.change_gateway, self.living)
 
-    async def change_gateway(self, edit: Callable[[GatewayState], GatewayState]) -> None:
+    async def change_gateway(
+        self, edit: Callable[[GatewayState], GatewayState], *, drain_s: float | None = None
+    ) -> None:
         """Apply one edit to the gateway's state; edits of several rollouts never overwrite each other."""
         async with self._changing:
-            await self._gateway.apply(edit(self._gateway.state))
+            await self._gateway.apply(edit(self._gateway.state), drain_s=drain_s)
 
     async def start(
         self,
@@ -119,17 +123,37 @@ class ReleasePools:
         task_root = await asyncio.to_thread(self._artifacts.unpack, release.document.artifacts[function.name].digest)
         log_dir = self._logs / release.stage / f"r{release.number}" / function.name
         spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
-        self.living[key] = await self._workers.start_pool(spec, ready_timeout_s=ready_timeout_s)
+        size = max(1, bounds_of(function).clamp(self._live_size(release.stage, function.name)))
+        self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
+
+    def live_row(self, stage: str, function: str) -> PoolRow | None:
+        """The pool that serves the function in the stage now."""
+        live = self.gateway_stage(stage).live
+        rows = self._store.pools(stage, live) if live is not None else ()
+        return next((row for row in rows if row.function == function and row.key in self.living), None)
+
+    def _live_size(self, stage: str, function: str) -> int:
+        row = self.live_row(stage, function)
+        return self.living[row.key].size if row else 0
 
     async def connect(self, release: Release) -> None:
-        """Servers up at the gateway, routes added: the release can be reached as soon as the stage's entry names it."""
+        """Servers up at the gateway, routes added: the release can be reached as soon as the stage's entry names it.
+
+        Each pool is by then as large as the live release's has become meanwhile.
+        """
         rows = self._store.pools(release.stage, release.number)
+        for row in rows:
+            size = bounds_of(release.function(row.function)).clamp(self._live_size(release.stage, row.function))
+            if size > len(self.living[row.key].workers):
+                self.living[row.key] = await self._workers.scale(row.key, size, ready_timeout_s=standing.READY_WITHIN_S)
         routes = release_routes(release, rows)
 
         def edit(state: GatewayState) -> GatewayState:
             for row in rows:
                 timeout_ms = server_timeout_ms(release.function(row.function).timeout_s, 1)
-                state = state.with_servers(row.gateway_pool, servers_of(self.living[row.key]), timeout_ms=timeout_ms)
+                state = state.with_servers(
+                    row.gateway_pool, standing.servers_of(self.living[row.key]), timeout_ms=timeout_ms
+                )
             return state.with_routes(release.key, routes)
 
         await self.change_gateway(edit)
@@ -149,29 +173,6 @@ class ReleasePools:
         await self.start(release, missing, ready_timeout_s=ready_timeout_s, behind=behind)
         await self.connect(release)
         return [function.name for function in missing]
-
-    async def exchange(self, row: PoolRow, new: Pool) -> bool:
-        """Put new workers of the same release behind a backend, then take out the ones that stood there.
-
-        False, and nothing done, where the pool is being retired: its backend may be another's already.
-        """
-        name, servers = row.gateway_pool, servers_of(new)
-
-        def joined(state: GatewayState) -> GatewayState:
-            if row.key not in self.living:
-                return state
-            others = (server for server in state.pool(name).servers if server.name not in {s.name for s in servers})
-            return state.with_servers(name, (*others, *servers))
-
-        def alone(state: GatewayState) -> GatewayState:
-            return state.with_servers(name, servers) if row.key in self.living else state
-
-        await self.change_gateway(joined)
-        await self.change_gateway(alone)
-        if row.key not in self.living:
-            return False
-        self.living[row.key] = new
-        return True
 
     def depth_of(self, row: PoolRow) -> int:
         """How many requests the gateway hands a worker of this pool at a time."""
@@ -233,12 +234,12 @@ class ReleasePools:
 
     async def _drain(self, release: Release, row: PoolRow) -> None:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
-        await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0)
+        await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S)
 
     async def _remove(self, release: Release, row: PoolRow, drain: bool) -> None:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
         self.living.pop(row.key, None)  # first: a zygote that is being replaced brings no new servers from here on
-        await self.change_gateway(lambda state: state.without_servers(row.gateway_pool))
+        await self.change_gateway(lambda state: state.without_servers(row.gateway_pool), drain_s=0.0)
         await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
         self._store.remove_pool(row.key)
 
@@ -255,11 +256,6 @@ def _since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
         return Counted.of_counts(now.minus(of_flat(json.loads(row.counts_before))))
     early = PoolCounts(requests=row.requests_before, by_class={"5xx": row.failed_before}, restarts=now.restarts)
     return replace(Counted.of_counts(now.minus(early)), by_class={})
-
-
-def servers_of(pool: Pool) -> tuple[ServerState, ...]:
-    """The pool's workers as servers of a backend; generations are told apart by name."""
-    return tuple(ServerState(name=worker.name, socket=str(worker.socket)) for worker in pool.workers)
 
 
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:

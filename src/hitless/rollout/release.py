@@ -14,6 +14,7 @@ from typing import Any
 
 from hitless.errors import UsageError
 from hitless.gateway.state import release_key
+from hitless.scaling.bounds import bounds_of
 from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
 from hitless.service.model import Function, StageSettings
 from hitless.service.routes import compile_route
@@ -116,7 +117,7 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         },
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,
-        workers=function.workers,
+        workers=bounds_of(function).most,
         region=document.region,
         routes=tuple(RouteSpec(route.method, route.path, compile_route(route.path)) for route in function.routes),
         log_dir=log_dir,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
-from hitless.workers.stats import PoolStats, read_stats
+from hitless.workers.stats import PoolStats, Pulse, read_pulse, read_stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class Pool:
     def size(self) -> int:
         """How many workers the zygote holds itself to now; `workers` is what it was when this was made."""
         return self.page.size(self.generation)
+
+    def pulse(self) -> Pulse:
+        """What its workers are at, over all generations."""
+        return read_pulse(self.page, time.monotonic_ns())
 
     def stats(self) -> PoolStats:
         """Counts over all generations, workers of this one."""

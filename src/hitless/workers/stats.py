@@ -94,6 +94,29 @@ class PoolStats:
         return self.by_class[5]
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A pool at one instant, over all its generations: cheap enough to read many times a second.
+
+    `work_ns` is all time that workers have spent in requests so far, those in hand included: its growth over a while is
+    the exact mean of busy workers. `ended_us` is that of ended requests alone.
+    """
+
+    at_ns: int
+    work_ns: int
+    ended: int
+    ended_us: int
+    busy: int
+
+
+def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
+    """The page as it stands. `now_ns`: CLOCK_MONOTONIC."""
+    begun = [since for since in page.column(Field.BUSY_SINCE) if since]
+    ended_us = sum(page.column(Field.LATENCY_SUM_US))
+    work_ns = ended_us * 1000 + sum(max(now_ns - since, 0) for since in begun)
+    return Pulse(now_ns, work_ns, sum(page.column(Field.REQUESTS)), ended_us, len(begun))
+
+
 def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
     """The page as it stands; `workers` are those that `generation` is to have. `now_ns`: CLOCK_MONOTONIC."""
     used = [index for index, number in enumerate(page.column(Field.GENERATION)) if number]

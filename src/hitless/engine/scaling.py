@@ -1,0 +1,212 @@
+"""Keeps each pool as large as its load asks for: looks often, decides by a pure function, one move a pool at a time.
+
+A look costs some microseconds a pool, for the counters are in shared memory; HAProxy is asked, once for all pools, only
+where half of the workers are at work, for without that nothing can wait. A pool that does not serve (a candidate, or
+one that may be shifted back to) is never made smaller, and a candidate is as large as the release that it may replace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from hitless.clock import Clock
+from hitless.engine.engine import Engine
+from hitless.errors import HitlessError
+from hitless.gateway.observe import BackendLoad
+from hitless.scaling.bounds import Bounds, bounds_of
+from hitless.scaling.decide import NOTHING, Decision, Load, Memory, Pace, decide
+from hitless.store.store import PoolRow
+from hitless.workers.pool import Pool
+from hitless.workers.stats import Pulse
+
+TICK_S: Final = 0.05
+QUIET_TICK_S: Final = 1.0
+TELL_EVERY_S: Final = 2.0
+"""Moves of one pool within this time are told in one sentence."""
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+
+
+class Gateway(Protocol):
+    """What scaling needs of the gateway."""
+
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
+
+
+@dataclass(slots=True)
+class Watched:
+    """A pool under watch: its last pulse, what the decisions remember, the move under way."""
+
+    row: PoolRow
+    bounds: Bounds
+    pulse: Pulse
+    memory: Memory = field(default_factory=Memory)
+    looked_at_s: float = float("-inf")
+    service_s: float | None = None
+    move: asyncio.Task[None] | None = None
+    grows: bool = False
+    reason: str = ""
+    """Why the pool is as large as it is."""
+    moved_because: str = ""
+    untold_from: int | None = None
+    told_at_s: float = float("-inf")
+    pause_s: float = 0.0
+    paused_until_s: float = 0.0
+
+    @property
+    def moving(self) -> bool:
+        """A move is under way."""
+        return self.move is not None and not self.move.done()
+
+    def stirs(self, earlier: Pulse, pool: Pool, now_s: float) -> bool:
+        """Whether there may be something to decide; once a second there always may."""
+        return (
+            self.pulse.busy > 0
+            or self.pulse.work_ns != earlier.work_ns
+            or self.memory.mean > NOTHING
+            or pool.size != len(pool.workers)
+            or now_s - self.looked_at_s >= QUIET_TICK_S
+        )
+
+
+class Scaler:
+    """Watches every living pool of an engine."""
+
+    def __init__(self, engine: Engine, gateway: Gateway, clock: Clock, pace: Pace) -> None:
+        self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
+        self._watched: dict[str, Watched] = {}
+        self._known: set[str] = set()
+        self._moves: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """For ever; moves under way end with it."""
+        try:
+            while True:
+                await self._clock.sleep(TICK_S)
+                await self.look()
+        finally:
+            for move in self._moves:
+                move.cancel()
+            await asyncio.gather(*self._moves, return_exceptions=True)
+
+    async def look(self) -> None:
+        """One look at all pools, and the moves that it asks for."""
+        self._meet()
+        living, now_s = self._engine.pools.living, self._clock.monotonic()
+        seen = [(watched, living[key], living[key].pulse()) for key, watched in self._watched.items()]
+        asked = [watched.row.gateway_pool for watched, pool, pulse in seen if _may_queue(watched, pool, pulse)]
+        loads = await self._gateway.loads(asked) if asked else {}
+        for watched, pool, pulse in seen:
+            earlier, watched.pulse = watched.pulse, pulse
+            if watched.row.key in living and watched.stirs(earlier, pool, now_s):
+                load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
+                self._decide(watched, pool, load, now_s)
+            if watched.untold_from is not None and now_s - watched.told_at_s >= TELL_EVERY_S:
+                self._tell(watched, pool, now_s)
+
+    def reason_of(self, key: str) -> str | None:
+        """Why the pool is as large as it is; None for one of a fixed number of workers."""
+        watched = self._watched.get(key)
+        return watched.reason or None if watched else None
+
+    def _meet(self) -> None:
+        """Watch the pools that live and whose number may change; forget the others."""
+        living = self._engine.pools.living
+        if self._known == living.keys():
+            return
+        self._known = set(living)
+        for row in self._engine.store.pools():
+            if row.key in living and row.key not in self._watched:
+                function = self._engine.release(row.stage, row.release).function(row.function)
+                bounds = bounds_of(function)
+                bounds = replace(bounds, most=min(bounds.most, living[row.key].spec.workers))
+                if not bounds.fixed:
+                    self._watched[row.key] = Watched(row, bounds, living[row.key].pulse())
+        for key in self._watched.keys() - living.keys():
+            del self._watched[key]
+
+    def _decide(self, watched: Watched, pool: Pool, load: Load, now_s: float) -> None:
+        size = pool.size
+        if size != len(pool.workers):
+            if not watched.moving:
+                self._begin(watched, self._agree(watched), grows=True)
+            return
+        decision = decide(self._bounds(watched, size), size, load, watched.memory, now_s=now_s, pace=self._pace)
+        watched.memory, watched.looked_at_s = decision.memory, now_s
+        if not watched.moving:
+            watched.reason = decision.reason
+        grows = decision.workers > size
+        if decision.workers == size or now_s < watched.paused_until_s:
+            return
+        if not watched.moving or (grows and not watched.grows):
+            watched.moved_because = decision.reason
+            self._begin(watched, self._scale(watched, size, decision), grows=grows)
+
+    def _bounds(self, watched: Watched, size: int) -> Bounds:
+        """Those of the function; a pool that does not serve keeps its size, a candidate that of the live release."""
+        row, bounds = watched.row, watched.bounds
+        entry = self._engine.pools.gateway_stage(row.stage)
+        if entry.live == row.release:
+            return bounds
+        live = self._engine.pools.live_row(row.stage, row.function) if entry.candidate == row.release else None
+        least = max(size, self._engine.pools.living[live.key].size if live else 0)
+        return replace(bounds, least=max(bounds.least, min(least, bounds.most)))
+
+    def _begin(self, watched: Watched, move: Coroutine[Any, Any, None], *, grows: bool) -> None:
+        watched.move, watched.grows = asyncio.create_task(move), grows
+        self._moves.add(watched.move)
+        watched.move.add_done_callback(self._moves.discard)
+
+    async def _scale(self, watched: Watched, size: int, decision: Decision) -> None:
+        try:
+            now = await self._engine.pools.standing.scale(watched.row, decision.workers)
+        except HitlessError as error:
+            self._pause(
+                watched, f"{_name(watched)} could not be brought to {decision.workers} workers: {error.message}"
+            )
+            return
+        watched.pause_s = 0.0
+        if now != size and watched.untold_from is None:
+            watched.untold_from = size
+
+    async def _agree(self, watched: Watched) -> None:
+        try:
+            await self._engine.pools.standing.agree(watched.row)
+        except HitlessError as error:
+            self._pause(watched, f"{_name(watched)} could not be brought to the gateway: {error.message}")
+
+    def _pause(self, watched: Watched, sentence: str) -> None:
+        watched.pause_s = min(max(2 * watched.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        watched.paused_until_s = self._clock.monotonic() + watched.pause_s
+        self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
+
+    def _tell(self, watched: Watched, pool: Pool, now_s: float) -> None:
+        before, watched.untold_from, watched.told_at_s = watched.untold_from, None, now_s
+        if before != pool.size:
+            sentence = f"{_name(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
+            self._engine.say(sentence, watched.row.stage)
+
+
+def _may_queue(watched: Watched, pool: Pool, pulse: Pulse) -> bool:
+    """Half of the workers are at work, or were on average since the last look."""
+    took_ns = max(pulse.at_ns - watched.pulse.at_ns, 1)
+    return 2 * max(pulse.busy, (pulse.work_ns - watched.pulse.work_ns) / took_ns) >= max(pool.size, 1)
+
+
+def _load(watched: Watched, earlier: Pulse, at_gateway: BackendLoad | None, now_s: float) -> Load:
+    pulse = watched.pulse
+    took_ns = max(pulse.at_ns - earlier.at_ns, 1)
+    ended = max(pulse.ended - earlier.ended, 0)
+    if ended:
+        watched.service_s = max(pulse.ended_us - earlier.ended_us, 0) / ended / 1e6
+    waiting = max(at_gateway.scur - pulse.busy, 0) if at_gateway else 0
+    # A look may be the first after a while of nothing: then it stands for all of it.
+    since_s = max(now_s - watched.looked_at_s, took_ns / 1e9)
+    return Load(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
+
+
+def _name(watched: Watched) -> str:
+    return f"{watched.row.function} of release {watched.row.release}"
