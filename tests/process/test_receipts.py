@@ -94,6 +94,9 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
         site.kill(workers[0])
 
     clients.send(strike)
+    metrics = {(m["name"], m["labels"].get("release")): 0.0 for m in site.hitless("metrics").document}
+    for m in site.hitless("metrics").document:
+        metrics[m["name"], m["labels"].get("release")] += m["value"]
     site.hitless("abort")
     receipt = receipt_of(site)
     assert sum(clients.answers.values()) == CONNECTIONS * EACH
@@ -102,6 +105,15 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
     assert receipt["candidate"]["shielded"] > 0
     assert receipt["cost"]["requests"] == CONNECTIONS * EACH
     assert receipt["complete"]
+    assert metrics["hitless_requests_total", "2"] == clients.sums(2)["requests"]
+    assert metrics["hitless_failed_total", "2"] == clients.sums(2)["failed"]
+    assert metrics["hitless_shielded_total", "2"] == clients.sums(2)["shielded"]
+    assert metrics["hitless_requests_total", "1"] == clients.sums(1)["requests"] + clients.sums(2)["shielded"]
+    assert metrics["hitless_answers_total", "1"] == metrics["hitless_requests_total", "1"]
+    assert metrics["hitless_stage_answers_total", None] == CONNECTIONS * EACH
+    assert metrics["hitless_candidate_weight_percent", "2"] == 40
+    assert metrics["hitless_workers", "1"] == metrics["hitless_workers", "2"] == 4
+    assert metrics["hitless_worker_restarts_total", "1"] == 1
     baked = receipt["weights"][0]
     assert baked["asked_percent"] == 40
     assert baked["got_percent"] == round(100 * clients.sums(2)["requests"] / (CONNECTIONS * EACH), 2)

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from hitless.api.peer import user_of
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine
+from hitless.engine.metrics import CONTENT_TYPE
 from hitless.errors import HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
@@ -33,6 +34,7 @@ class Machine(Protocol):
     """What the API needs of the running engine besides its verbs."""
 
     def status(self) -> dict[str, Any]: ...
+    async def metrics(self) -> bytes: ...
     async def shut_down(self, *, force: bool) -> None: ...
 
 
@@ -45,6 +47,9 @@ class Api:
 
     async def status(self, request: Request) -> Response:
         return JSONResponse(self.machine.status())
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(await self.machine.metrics(), media_type=CONTENT_TYPE)
 
     async def releases(self, request: Request) -> Response:
         return JSONResponse(views.releases(self.engine, request.path_params["stage"]))
@@ -119,6 +124,7 @@ def application(api: Api) -> Starlette:
     return Starlette(
         routes=[
             route("/status", api.status, "GET"),
+            route("/metrics", api.metrics, "GET"),
             route("/events", api.events, "GET"),
             route("/shutdown", api.shut_down, "POST"),
             route("/stages/{stage}/releases", api.releases, "GET"),

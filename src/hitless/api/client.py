@@ -53,11 +53,18 @@ class EngineClient:
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """One request, one JSON document."""
+        return json.loads(self._whole(method, path, body, query) or b"null")
+
+    def text(self, path: str) -> str:
+        """What the engine says in plain text."""
+        return self._whole("GET", path, None, {}).decode()
+
+    def _whole(self, method: str, path: str, body: Any, query: dict[str, Any]) -> bytes:
         connection, response = self._request(method, path, body, query, CALL_TIMEOUT_S)
         try:
             if response.status >= 400:
                 raise _refusal(response)
-            return json.loads(response.read() or b"null")
+            return response.read()
         except (OSError, http.client.HTTPException) as error:
             raise _went_away(error) from error
         finally:

@@ -19,7 +19,7 @@ from hitless.errors import HitlessError, UsageError
 
 VERBS = (
     *("init", "up", "down", "deploy", "rollback", "abort"),
-    *("status", "releases", "events", "logs", "drill", "invoke", "doctor", "aws"),
+    *("status", "releases", "events", "logs", "metrics", "drill", "invoke", "doctor", "aws"),
 )
 
 _REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]

@@ -16,10 +16,13 @@ from hitless.engine import scaling
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, tell_gateway
+from hitless.engine.metrics import exposition
 from hitless.engine.recovery import recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.status import status
+from hitless.gateway.counts import PoolCounts
 from hitless.gateway.gateway import GatewayEvent
+from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import GatewayState
 from hitless.scaling.decide import Pace
 from hitless.workers.events import PoolEvent
@@ -56,6 +59,8 @@ class Gateway(scaling.Gateway, Protocol):
     def guardian_pid(self) -> int | None: ...
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]: ...
+    async def load(self, pool: str) -> BackendLoad: ...
+    async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
     async def adopt(self) -> bool: ...
     async def start(self, sockets: Mapping[str, socket.socket]) -> None: ...
     async def stop(self, *, grace_s: float) -> None: ...
@@ -128,6 +133,10 @@ class Machine:
             },
             started_at=self._started_at,
         )
+
+    async def metrics(self) -> bytes:
+        """The engine's figures in Prometheus' text form."""
+        return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
         """Each stage's address for clients."""

@@ -40,6 +40,11 @@ class Histogram:
                 return (low + high) / 2
         return None
 
+    def count_below(self, bound_us: int) -> int:
+        """How many latencies were shorter; exact where a bucket begins at the bound, as at each power of two."""
+        pairs = enumerate(self.buckets)
+        return sum(number for index, number in pairs if number and bucket_bounds(index)[1] < bound_us)
+
     def __add__(self, other: Histogram) -> Histogram:
         pairs = zip(self.buckets, other.buckets, strict=True)
         return Histogram(tuple(a + b for a, b in pairs), self.sum_us + other.sum_us)

@@ -1,0 +1,162 @@
+"""The engine's figures in Prometheus' text form: those of receipts and `status`, asked for when they are read.
+
+Counters are of the pools that stand now: a release that goes takes its series along, one that comes starts at 0.
+Whoever wants the past reads the receipts. https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+import hitless
+from hitless.engine.engine import Engine
+from hitless.errors import EngineError
+from hitless.gateway.counts import PoolCounts
+from hitless.gateway.observe import BackendLoad
+from hitless.rollout.counted import NOTHING, Counted
+from hitless.store.store import PoolRow
+from hitless.workers.pool import Pool
+from hitless.workers.stats import Histogram
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+POOL: Final = ("stage", "release", "function")
+BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
+"""0.26 ms to 34 s, twice as long each: where the workers' own buckets end, so that nothing is guessed."""
+
+
+class Gateway(Protocol):
+    """What is asked of the gateway besides its counts."""
+
+    async def load(self, pool: str) -> BackendLoad: ...
+    async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
+
+
+async def exposition(engine: Engine, gateway: Gateway) -> bytes:
+    """All figures as text. What HAProxy cannot be asked for is left out while it is away."""
+    families = [*_of_the_engine(engine)]
+    families += [*_of_the_listeners(await gateway.stage_counts())]
+    rows = engine.store.pools()
+    families += [*_of_the_gateway(rows, await _counted(engine, rows), await _loads(gateway, rows))]
+    families += [*_of_the_workers([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(families))
+    return generate_latest(registry)
+
+
+class _Collected:
+    """What `generate_latest` wants to be given."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+async def _counted(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Counted]:
+    """By key of the pool."""
+    found: dict[str, Counted] = {}
+    for stage, release in dict.fromkeys((row.stage, row.release) for row in rows):
+        counted = await engine.pools.count(stage, release)
+        found |= {pool.key: part for pool, part in counted.pools.items()}
+    return found
+
+
+async def _loads(gateway: Gateway, rows: Iterable[PoolRow]) -> dict[str, BackendLoad]:
+    """By key of the pool."""
+    try:
+        return {row.key: await gateway.load(row.gateway_pool) for row in rows}
+    except EngineError:
+        return {}
+
+
+def _of_the_engine(engine: Engine) -> Iterator[Metric]:
+    info = GaugeMetricFamily("hitless_info", "Version and service of the engine.", labels=("version", "service"))
+    info.add_metric((hitless.__version__, engine.service), 1)
+    live = GaugeMetricFamily("hitless_live_release", "Number of the release that serves the stage.", labels=("stage",))
+    weight = GaugeMetricFamily(
+        "hitless_candidate_weight_percent", "Share of requests asked for the candidate.", labels=("stage", "release")
+    )
+    for stage in engine.stages:
+        if known := engine.store.live(stage):
+            live.add_metric((stage,), known[0])
+        entry = engine.pools.gateway_stage(stage)
+        if entry.candidate is not None:
+            weight.add_metric((stage, str(entry.candidate)), entry.weight / 100)
+    yield from (info, live, weight)
+
+
+def _of_the_listeners(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "hitless_stage_answers",
+        "Answers of a stage's listener by status class, those without a pool included (403, 413, 503).",
+        labels=("stage", "class"),
+    )
+    restarts = CounterMetricFamily("hitless_gateway_restarts", "How often HAProxy was started again.")
+    for stage, counts in stages.items():
+        for name, number in counts.by_class.items():
+            answers.add_metric((stage, name), number)
+    restarts.add_metric((), max((counts.restarts for counts in stages.values()), default=0))
+    yield from (answers, restarts)
+
+
+def _of_the_gateway(
+    rows: Iterable[PoolRow], counted: Mapping[str, Counted], loads: Mapping[str, BackendLoad]
+) -> Iterator[Metric]:
+    requests = CounterMetricFamily("hitless_requests", "Requests, counted at the gateway.", labels=POOL)
+    answers = CounterMetricFamily(
+        "hitless_answers", "Answers by status class, counted at the gateway.", labels=(*POOL, "class")
+    )
+    failed = CounterMetricFamily("hitless_failed", "Requests that a client saw fail.", labels=POOL)
+    shielded = CounterMetricFamily(
+        "hitless_shielded", "Requests that it failed and the live release answered.", labels=POOL
+    )
+    queued = GaugeMetricFamily("hitless_queued", "Requests that wait at the gateway for a worker.", labels=POOL)
+    present = GaugeMetricFamily("hitless_in_flight", "Requests that a worker has been handed.", labels=POOL)
+    for row in rows:
+        labels, one = _labels(row), counted.get(row.key, NOTHING)
+        requests.add_metric(labels, one.requests)
+        failed.add_metric(labels, one.failed)
+        shielded.add_metric(labels, one.shielded)
+        for name, number in one.by_class.items():
+            answers.add_metric((*labels, name), number)
+        if load := loads.get(row.key):
+            queued.add_metric(labels, load.qcur)
+            present.add_metric(labels, load.scur)
+    yield from (requests, answers, failed, shielded, queued, present)
+
+
+def _of_the_workers(pools: Iterable[tuple[PoolRow, Pool]]) -> Iterator[Metric]:
+    workers = GaugeMetricFamily("hitless_workers", "Worker processes.", labels=POOL)
+    busy = GaugeMetricFamily("hitless_workers_busy", "Workers with a request in hand.", labels=POOL)
+    restarts = CounterMetricFamily("hitless_worker_restarts", "Workers that ended and were replaced.", labels=POOL)
+    timeouts = CounterMetricFamily("hitless_timeouts", "Requests that were ended at the time-out.", labels=POOL)
+    errors = CounterMetricFamily(
+        "hitless_handler_errors", "Answers 502 because a handler raised or answered nonsense.", labels=POOL
+    )
+    durations = HistogramMetricFamily(
+        "hitless_request_duration_seconds", "Time that workers spent in requests.", labels=POOL
+    )
+    for row, pool in pools:
+        labels, stats = _labels(row), pool.stats()
+        workers.add_metric(labels, len(stats.workers))
+        busy.add_metric(labels, sum(worker.busy for worker in stats.workers))
+        restarts.add_metric(labels, stats.restarts)
+        timeouts.add_metric(labels, stats.timeouts)
+        errors.add_metric(labels, stats.errors)
+        durations.add_metric(labels, buckets_of(stats.latency), stats.latency.sum_us / 1e6)
+    yield from (workers, busy, restarts, timeouts, errors, durations)
+
+
+def buckets_of(latency: Histogram) -> list[tuple[str, float]]:
+    """Cumulative counts up to each bound, in seconds; exact, since the finer buckets end where these do."""
+    cumulative = [(f"{bound / 1e6}", float(latency.count_below(bound))) for bound in BOUNDS_US]
+    return [*cumulative, ("+Inf", float(latency.count))]
+
+
+def _labels(row: PoolRow) -> tuple[str, str, str]:
+    return row.stage, str(row.release), row.function
