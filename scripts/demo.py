@@ -1,4 +1,4 @@
-"""The demo: worldclock comes up, releases ship under load, two of them broken, one is taken back; then the sum.
+"""The demo: worldclock comes up, releases ship under load, five of them broken, one is taken back; then the sum.
 
 Everything goes through the `hitless` command, as a user would type it. Work happens on a copy of examples/worldclock
 in a temporary folder; only the report stays.
@@ -17,7 +17,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
-SCENARIOS = ("good", "good", "import-crash", "good", "never-ready", "good", "rollback", "good", "good")
+SCENARIOS = (
+    *("good", "canary", "import-crash", "good", "raises-on-route", "linear", "never-ready"),
+    *("good", "exits", "rollback", "slow", "good", "good"),
+)
 
 
 def hitless(*words: str, show: bool = True, check: bool = True) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def main() -> int:
             print(f"worldclock answers at {url}; now load, and releases over it", flush=True)
             drill = hitless(
                 *("drill", "--rate", str(options.rate), "--duration", str(options.duration)),
-                *("--releases", str(len(SCENARIOS)), "--scenarios", ",".join(SCENARIOS)),
+                *("--releases", str(len(SCENARIOS)), "--scenarios", ",".join(SCENARIOS), "--idempotency-key"),
                 *("--report", str(report), where),
                 check=False,
             )
@@ -67,8 +70,8 @@ def account(drill: dict[str, Any], report: Path) -> int:
     print()
     for release in drill["releases"]:
         mark = "ok " if release.get("as_expected", True) else "NOT"
-        what = f"release {release['release']}: {release['scenario']:<13} {release['outcome']:<12}"
-        counts = f"{release['requests']} requests, {release['failed']} failed"
+        what = f"release {release['release']}: {release['scenario']:<15} {release['outcome']:<12}"
+        counts = f"{release['requests']} requests, {release['failed']} failed, {release['shielded']} shielded"
         print(f"  {mark} {what} {release['duration_s']:6.2f} s, {counts}")
     live = sum(release["outcome"] == "live" for release in drill["releases"])
     p99 = [drill[key]["p99"] for key in ("latency_steady_ms", "latency_releasing_ms")]

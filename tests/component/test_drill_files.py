@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,61 @@ def test_what_a_release_changes_is_undone_before_the_next(tmp_path: Path) -> Non
     assert {name: (workspace.folder / name).read_text() for name in names(workspace.folder)} == before
     assert (folder / "src/a.py").read_text() == "A = 1\n"
     workspace.remove()
+
+
+def archive(tmp_path: Path, entries: object) -> Path:
+    file = tmp_path / "session.har"
+    file.write_text(json.dumps({"log": {"version": "1.2", "entries": entries}}))
+    return file
+
+
+Headers = Mapping[str, str]
+NONE: Headers = {}
+
+
+def entry(method: str, url: str, status: int = 200, body: str | None = None, headers: Headers = NONE) -> dict[str, Any]:
+    pairs = [{"name": name, "value": value} for name, value in headers.items()]
+    post = {"postData": {"mimeType": "application/json", "text": body}} if body is not None else {}
+    return {"request": {"method": method, "url": url, "headers": pairs, **post}, "response": {"status": status}}
+
+
+def test_a_recording_s_requests_to_its_main_host_are_taken_and_equal_ones_weighted(tmp_path: Path) -> None:
+    ours = {"Host": "shop.example", ":authority": "shop.example", "Connection": "keep-alive", "X-User": "7"}
+    file = archive(
+        tmp_path,
+        [
+            entry("GET", "https://shop.example/items?q=a%20b", headers=ours),
+            entry("GET", "https://fonts.example/f.woff2"),
+            entry("GET", "https://shop.example/items?q=a%20b", headers=ours),
+            entry("POST", "https://shop.example/items", 201, '{"a": 1}', {**ours, "Content-Length": "8"}),
+            entry("GET", "https://shop.example", 500),
+            entry("GET", "https://shop.example/never-answered", 0),
+        ],
+    )
+    assert read_requests(file) == (
+        DrillRequest("GET", "/items?q=a%20b", (("X-User", "7"),), weight=2, status=200),
+        DrillRequest("POST", "/items", (("X-User", "7"),), b'{"a": 1}', status=201),
+        DrillRequest("GET", "/"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "not an HTTP archive"),
+        ("[]", "not an HTTP archive"),
+        ('{"log": {"entries": [{"request": {"method": "GET"}}]}}', "KeyError"),
+        ('{"log": {"entries": [{"request": {"method": "GET", "url": 1}, "response": {}}]}}', "entry 1"),
+        ('{"log": {"entries": []}}', "0 requests"),
+        (json.dumps({"log": {"entries": [entry("GET", "http://x/\u00e9")]}}), "path"),
+    ],
+)
+def test_what_is_no_recording_is_refused_and_says_why(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "bad.har"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=why) as error:
+        read_requests(file)
+    assert "bad.har" in error.value.message
 
 
 def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_module_too(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def register(app: typer.Typer) -> None:
             str, typer.Option("--faults", help=f"What breaks meanwhile: {', '.join(drill_faults.FAULTS)}.")
         ] = "",
         requests: Annotated[
-            Path | None, typer.Option("--requests", help="JSON lines; default: the smoke requests, else one a route.")
+            Path | None,
+            typer.Option("--requests", help="JSON lines or a HAR; default: the smoke requests, else one a route."),
         ] = None,
         report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
         target: Annotated[str | None, typer.Option("--target", help="A URL; without --releases, load alone.")] = None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from hitless.drill.recording import SUFFIX, BadRecording, requests_of
 from hitless.drill.wire import WireRequest
 from hitless.errors import UsageError
 
@@ -90,20 +91,17 @@ class DrillRequest:
 
 
 def read_requests(file: Path) -> tuple[DrillRequest, ...]:
-    """The requests of a file of JSON lines. Blank lines and lines that begin with `#` are skipped.
+    """The requests of a file of JSON lines, or of an HTTP archive (`*.har`).
 
-    Raises UsageError naming file and line.
+    Blank lines and lines that begin with `#` are skipped. Raises UsageError naming file and line, or entry.
     """
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise UsageError(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB", hint="send fewer or smaller bodies")
-        lines = file.read_text("utf-8").splitlines()
+        text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}", hint="--requests takes a file of JSON lines") from error
-    requests = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            requests.append(_parse_line(line, f"{file}:{number}"))
+    requests = list(_from_archive(text, file) if file.suffix == SUFFIX else _from_lines(text, file))
     if not 0 < len(requests) <= MAX_REQUESTS:
         raise UsageError(
             f"{file}: {len(requests)} requests; a drill takes 1 to {MAX_REQUESTS}",
@@ -148,11 +146,27 @@ def with_keys(requests: Iterable[DrillRequest]) -> tuple[DrillRequest, ...]:
     )
 
 
-def _parse_line(line: str, where: str) -> DrillRequest:
+def _from_lines(text: str, file: Path) -> Iterable[DrillRequest]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            where = f"{file}:{number}"
+            try:
+                document = json.loads(line)
+            except ValueError as error:
+                raise _bad(where, f"not JSON: {error}") from error
+            yield _request_of(document, where)
+
+
+def _from_archive(text: str, file: Path) -> Iterable[DrillRequest]:
     try:
-        document = json.loads(line)
-    except ValueError as error:
-        raise _bad(where, f"not JSON: {error}") from error
+        documents = requests_of(text, most_weight=MAX_WEIGHT, not_taken=_OURS)
+    except BadRecording as error:
+        raise UsageError(f"{file}: {error}", hint="export it from the browser's network panel as HAR") from error
+    for document in documents:
+        yield _request_of(document, f"{file}: {document['method']} {document['path']}")
+
+
+def _request_of(document: object, where: str) -> DrillRequest:
     if not isinstance(document, dict):
         raise _bad(where, "not a JSON object")
     unknown = sorted(set(document) - _KEYS)
