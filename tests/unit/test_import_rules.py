@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
-SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts"}
+SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
 BASE = {"errors", "clock", "hitless"}
 MODEL = {"service", *BASE}
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "rollout": {"rollout", "scaling", "worker", *ADAPTERS, *MODEL},
     "engine": {"engine", "rollout", "scaling", *ADAPTERS, *MODEL},
     "drill": {"drill", "receipts", *ADAPTERS, *MODEL},
+    "pipeline": {"pipeline", "engine", "rollout", "drill", "receipts", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},

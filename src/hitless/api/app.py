@@ -6,17 +6,17 @@ shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounde
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.peer import user_of
+from hitless.api.wire import json_body, json_lines, one_line
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.engine.metrics import CONTENT_TYPE
@@ -26,7 +26,6 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
 MOST_EVENTS = 10_000
 
 
@@ -59,7 +58,7 @@ class Api:
         return JSONResponse(views.release(self.engine, stage, number))
 
     async def deploy(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         started = await self.engine.deploy(
             request.path_params["stage"],
             ReleaseDocument.from_json(body["release"]),
@@ -70,7 +69,7 @@ class Api:
         return self._answer(started, wait=body.get("wait", True))
 
     async def rollback(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         started = await self.engine.rollback(
             request.path_params["stage"],
             body.get("release"),
@@ -87,22 +86,24 @@ class Api:
         limit = min(int(request.query_params.get("limit", 100)), MOST_EVENTS)
         stage = request.query_params.get("stage")
         if request.query_params.get("follow"):
-            return _lines(self._follow_events(after, limit, stage))
+            return json_lines(self._follow_events(after, limit, stage))
         return JSONResponse(
             [asdict(event) for event in self.engine.store.events(after=after, limit=limit, stage=stage)]
         )
 
     async def shut_down(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         await self.machine.shut_down(force=bool(body.get("force")))
         return JSONResponse({"stopped": True})
 
     def _answer(self, started: Rollout | dict[str, Any], *, wait: bool) -> Response:
         if isinstance(started, dict):
-            return _lines(_one({"result": started}))
+            return json_lines(one_line({"result": started}))
         if not wait:
-            return _lines(_one({"started": {"stage": started.candidate.stage, "release": started.candidate.number}}))
-        return _lines(self.engine.follow(started))
+            return json_lines(
+                one_line({"started": {"stage": started.candidate.stage, "release": started.candidate.number}})
+            )
+        return json_lines(self.engine.follow(started))
 
     async def _follow_events(self, after: int, limit: int, stage: str | None) -> AsyncIterator[dict[str, Any]]:
         while True:
@@ -115,8 +116,8 @@ class Api:
             limit = MOST_EVENTS  # only of the past a part was asked for
 
 
-def application(api: Api) -> Starlette:
-    """The ASGI application."""
+def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
+    """The ASGI application; `more` are the routes of other parts."""
 
     def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> Route:
         return Route(path, endpoint, methods=[method])
@@ -132,6 +133,7 @@ def application(api: Api) -> Starlette:
             route("/stages/{stage}/deploy", api.deploy, "POST"),
             route("/stages/{stage}/rollback", api.rollback, "POST"),
             route("/stages/{stage}/abort", api.abort, "POST"),
+            *more,
         ],
         exception_handlers={HitlessError: _refused},
     )
@@ -140,22 +142,6 @@ def application(api: Api) -> Starlette:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HitlessError)
     return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise UsageError(f"the request is larger than {MAX_BODY_BYTES} bytes", hint="see what serverless.yml holds")
-        chunks.append(chunk)
-    try:
-        document = json.loads(b"".join(chunks) or b"{}")
-    except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}", hint="use the hitless command") from error
-    if not isinstance(document, dict):
-        raise UsageError("the request is not a JSON object", hint="use the hitless command")
-    return document
 
 
 def _who(request: Request, body: dict[str, Any]) -> Who:
@@ -169,15 +155,3 @@ def _strategy(name: object) -> Strategy | None:
         return parse(str(name))
     except ValueError as error:
         raise UsageError(str(error), hint=f"for example {EXAMPLES}") from error
-
-
-async def _one(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    yield document
-
-
-def _lines(documents: AsyncIterator[dict[str, Any]]) -> Response:
-    async def encoded() -> AsyncIterator[bytes]:
-        async for document in documents:
-            yield json.dumps(document).encode() + b"\n"
-
-    return StreamingResponse(encoded(), media_type="application/x-ndjson")

@@ -14,7 +14,9 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -22,10 +24,13 @@ from setproctitle import setproctitle
 
 from hitless.api.app import Api, application
 from hitless.api.peer import PeerProtocol
+from hitless.api.pipeline import PipelineApi
 from hitless.cli.settings import Settings
-from hitless.cli.wire import build_machine
+from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import EngineLock, Folders
+from hitless.engine.machine import Machine
 from hitless.errors import HitlessError
+from hitless.pipeline.pipeline import Pipeline
 from hitless.store.store import Store
 
 log = structlog.get_logger()
@@ -64,19 +69,37 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     store = Store(folders.state_file)
     server = _Server()
     engine, machine = build_machine(folders, settings, store, leave=server.leave)
+    pipeline = build_pipeline(folders, engine, store, machine.urls)
     await machine.start()
+    await pipeline.start()
     listener = _api_socket(folders.api_socket)
-    server.serve_app(application(Api(engine, machine)))
+    server.serve_app(application(Api(engine, _Whole(machine, pipeline)), PipelineApi(pipeline).routes()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.leave)
     _tell(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
     await server.run(listener)
+    await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)
     folders.remove_run()
     store.close()
     lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """The machine as the API stops it: no run of the pipeline begins a rollout while the engine ends."""
+
+    machine: Machine
+    pipeline: Pipeline
+
+    def status(self) -> dict[str, Any]:
+        return self.machine.status()
+
+    async def shut_down(self, *, force: bool) -> None:
+        await self.pipeline.stop()
+        await self.machine.shut_down(force=force)
 
 
 class _Server:

@@ -18,8 +18,16 @@ from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
+from hitless.pipeline.builds import Builds
+from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.rehearsal.command import RehearsalCommand
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.workshop import Workshop
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import Pace
+from hitless.store.runs import RunRecords
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
 
@@ -49,6 +57,26 @@ def build_machine(
         return sockets
 
     return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave, pace=Pace.of(os.environ))
+
+
+def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callable[[], Mapping[str, str]]) -> Pipeline:
+    """The engine's pipeline, not started yet."""
+    clock = SystemClock()
+    workshop = Workshop.of(folders.data, os.environ)
+    repository = Repository(workshop.repository)
+    builds = Builds(workshop, repository, clock, Limits())
+    parts = Parts(
+        engine=engine,
+        workshop=workshop,
+        repository=repository,
+        records=RunRecords(store),
+        builds=builds,
+        clock=clock,
+        urls=urls,
+        rehearse=RehearsalCommand(folders.data),
+        tell=lambda state, run: None,
+    )
+    return Pipeline(parts)
 
 
 def _listen(address: Address) -> socket.socket:

@@ -73,4 +73,43 @@ MIGRATIONS: tuple[str, ...] = (
 
     ALTER TABLE pools ADD COLUMN counts_before TEXT;
     """,
+    """
+    CREATE TABLE pipeline_runs (
+        run INTEGER PRIMARY KEY AUTOINCREMENT,
+        stage TEXT,
+        branch TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        verb TEXT NOT NULL,
+        actor TEXT,
+        message TEXT,
+        overridden TEXT,
+        options TEXT NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT,
+        release INTEGER,
+        started_at TEXT NOT NULL,
+        ended_at TEXT
+    ) STRICT;
+    CREATE INDEX pipeline_runs_of_a_stage ON pipeline_runs (stage, run);
+
+    CREATE TABLE pipeline_steps (
+        run INTEGER NOT NULL REFERENCES pipeline_runs (run) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        detail TEXT,
+        started_at TEXT,
+        duration_s REAL,
+        PRIMARY KEY (run, name)
+    ) STRICT;
+
+    CREATE TABLE pipeline_approvals (
+        run INTEGER PRIMARY KEY REFERENCES pipeline_runs (run) ON DELETE CASCADE,
+        asked_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        decision TEXT,
+        decided_by TEXT,
+        decided_at TEXT,
+        why TEXT
+    ) STRICT;
+    """,
 )

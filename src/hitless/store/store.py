@@ -107,6 +107,10 @@ class Store:
     def close(self) -> None:
         self._connection.close()
 
+    def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
+        """Rows of a query, for this package's other records."""
+        return self._connection.execute(query, values).fetchall()
+
     def _migrate(self) -> None:
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if have > len(MIGRATIONS):
@@ -119,7 +123,8 @@ class Store:
             self._connection.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of a block, or nothing of it. For this package's other records as well."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
@@ -141,7 +146,7 @@ class Store:
         at: str,
     ) -> int:
         """Register a release of a stage; returns its number, one more than the last of that stage, never used again."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (f"release.{stage}",)).fetchone()
             number = (last["value"] if last else 0) + 1
             db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (f"release.{stage}", number))
@@ -163,7 +168,7 @@ class Store:
         return tuple(map(_release, rows))
 
     def forget_release(self, stage: str, number: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
 
     def artifacts_in_use(self) -> set[str]:
@@ -179,7 +184,7 @@ class Store:
         return (row["live_release"], row["live_since"]) if row and row["live_release"] is not None else None
 
     def set_live(self, stage: str, number: int, at: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
 
     # -- rollouts ---------------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ class Store:
     def begin_rollout(
         self, stage: str, release: int, *, verb: str, strategy: str, state: str, previous: int | None, at: str
     ) -> int:
-        with self._transaction() as db:
+        with self.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO rollouts (stage, release, verb, strategy, state, previous_release, started_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -196,18 +201,18 @@ class Store:
         return int(cursor.lastrowid or 0)
 
     def set_previous(self, rollout: int, previous: int | None) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE rollouts SET previous_release = ? WHERE rollout = ?", (previous, rollout))
 
     def record_step(self, rollout: int, state: str, weight_percent: float, note: str | None, at: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE rollouts SET state = ? WHERE rollout = ?", (state, rollout))
             db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", (rollout, at, state, weight_percent, note))
 
     def end_rollout(
         self, rollout: int, outcome: str, reason: str | None, receipt: Mapping[str, Any] | None, at: str
     ) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE rollouts SET state = 'ended', outcome = ?, reason = ?, receipt = ?, ended_at = ?"
                 " WHERE rollout = ?",
@@ -261,14 +266,14 @@ class Store:
     # -- pools ------------------------------------------------------------------------------------------------------
 
     def add_pool(self, row: PoolRow) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 astuple(row),
             )
 
     def remove_pool(self, key: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM pools WHERE key = ?", (key,))
 
     def pools(self, stage: str | None = None, release: int | None = None) -> tuple[PoolRow, ...]:
@@ -280,14 +285,14 @@ class Store:
 
     def next_serial(self) -> int:
         """A number that this state file never gave before; makes pool names unique for ever."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO counters VALUES ('serial', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
 
     # -- events -----------------------------------------------------------------------------------------------------
 
     def add_event(self, sentence: str, stage: str | None, at: str) -> int:
-        with self._transaction() as db:
+        with self.transaction() as db:
             cursor = db.execute("INSERT INTO events (at, stage, sentence) VALUES (?, ?, ?)", (at, stage, sentence))
             event = int(cursor.lastrowid or 0)
             if event % 1000 == 0:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.aws.pipeline.buildspec import Build, Buildspec, run
+from hitless.pipeline.buildspec.run import Build, Limits, run
+from hitless.pipeline.buildspec.spec import Buildspec
 from tests.aws.pipeline.template import Action, PipelineDefinition, action_variables
 
 
@@ -24,6 +25,7 @@ class StepResult:
     stage: str
     action: str
     build: Build | None
+    log: str
     duration_s: float
 
 
@@ -36,7 +38,7 @@ class Run:
     steps: tuple[StepResult, ...]
 
     def log(self) -> str:
-        return "\n".join(f"--- {one.stage}/{one.action}\n{one.build.log}" for one in self.steps if one.build)
+        return "\n".join(f"--- {one.stage}/{one.action}\n{one.log}" for one in self.steps if one.build)
 
 
 @dataclass
@@ -70,6 +72,7 @@ class Driver:
             for action in stage.actions:
                 started = time.monotonic()
                 build: Build | None = None
+                log = ""
                 match action.category:
                     case "Source":
                         artifacts[action.outputs[0]] = self._source(commit, place / "source")
@@ -78,11 +81,13 @@ class Driver:
                     case "Approval":
                         succeeded = self.approve(action.configuration.get("CustomData", ""))
                     case "Build" | "Test":
-                        build = self._build(action, artifacts[action.inputs[0]], place / stage.name, commit, variables)
+                        build, log = self._build(
+                            action, artifacts[action.inputs[0]], place / stage.name, commit, variables
+                        )
                         succeeded = build.succeeded
                     case _:
                         raise ValueError(f"action {action.category}")
-                steps.append(StepResult(stage.name, action.name, build, time.monotonic() - started))
+                steps.append(StepResult(stage.name, action.name, build, log, time.monotonic() - started))
                 if not succeeded:
                     return Run(commit, False, tuple(steps))
         return Run(commit, True, tuple(steps))
@@ -101,7 +106,9 @@ class Driver:
         values = {"CommitId": commit, "BranchName": branch, "CommitMessage": message}
         return {f"{action.namespace}.{name}": value for name, value in values.items()}
 
-    def _build(self, action: Action, source: Path, place: Path, commit: str, variables: Mapping[str, str]) -> Build:
+    def _build(
+        self, action: Action, source: Path, place: Path, commit: str, variables: Mapping[str, str]
+    ) -> tuple[Build, str]:
         project = self.definition.projects[action.configuration["ProjectName"]]
         spec = Buildspec.read((source / project.buildspec).read_text("utf-8"))
         build: Build | None = None
@@ -118,11 +125,13 @@ class Driver:
                 **project.environment,
                 **action_variables(action, variables),
             }
-            build = run(spec, own, folder, environ, limit_s=min(project.limit_s, 600.0))
+            limits = Limits(time_s=min(project.limit_s, 600.0))
+            with (folder / "log").open("wb") as log:
+                build = run(spec, own, folder, environ, limits=limits, output=log.write)
             if build.phases.get("install", 0) == 0:
                 break  # a package registry that fails for a moment is nothing of ours
         assert build is not None
-        return build
+        return build, (folder / "log").read_text(errors="replace")
 
     def _container(self, place: Path, spec: Buildspec) -> dict[str, str]:
         """A Python of the wanted version and a home of its own."""

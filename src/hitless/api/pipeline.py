@@ -1,0 +1,131 @@
+"""The pipeline's endpoints. A push, a promotion, an approval, a retry stream the run's log until it ends or waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hitless.api.wire import json_body, json_lines, one_line
+from hitless.errors import UsageError
+from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
+from hitless.pipeline.view import run_document
+
+MOST_RUNS = 500
+MAX_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineApi:
+    """The endpoints over one pipeline."""
+
+    pipeline: Pipeline
+
+    def routes(self) -> list[Route]:
+        def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+            return Route(path, endpoint, methods=[method])
+
+        return [
+            route("/pipeline/check", self.check, "POST"),
+            route("/pipeline/push", self.push, "POST"),
+            route("/pipeline/runs", self.runs, "GET"),
+            route("/pipeline/runs/{run:int}", self.run, "GET"),
+            route("/pipeline/runs/{run:int}/log", self.log, "GET"),
+            route("/pipeline/runs/{run:int}/retry", self.retry, "POST"),
+            route("/pipeline/runs/{run:int}/approve", self.approve, "POST"),
+            route("/pipeline/runs/{run:int}/reject", self.reject, "POST"),
+            route("/stages/{stage}/promote", self.promote, "POST"),
+        ]
+
+    async def check(self, request: Request) -> Response:
+        updates, options, _ = _push_of(await json_body(request))
+        return JSONResponse({"refusals": await self.pipeline.check(updates, options)})
+
+    async def push(self, request: Request) -> Response:
+        updates, options, actor = _push_of(await json_body(request))
+        return json_lines(self._follow_all(await self.pipeline.push(updates, options, actor)))
+
+    async def runs(self, request: Request) -> Response:
+        stage = request.query_params.get("stage")
+        limit = min(int(request.query_params.get("limit", 20)), MOST_RUNS)
+        records = self.pipeline.parts.records
+        return JSONResponse([run_document(records, row) for row in records.runs(stage, limit=limit)])
+
+    async def run(self, request: Request) -> Response:
+        return JSONResponse(self.pipeline.document(request.path_params["run"], full=True))
+
+    async def log(self, request: Request) -> Response:
+        run = request.path_params["run"]
+        self.pipeline.row(run)
+        if request.query_params.get("follow"):
+            return json_lines(self.pipeline.follow(run))
+        file = self.pipeline.parts.workshop.log(run)
+        data = file.read_bytes() if file.exists() else b""
+        return JSONResponse({"run": run, "log": data.decode(errors="replace")})
+
+    async def retry(self, request: Request) -> Response:
+        return self._resumed(request, lambda run: self.pipeline.retry(run).run)
+
+    async def approve(self, request: Request) -> Response:
+        by, why = _signature(await json_body(request))
+        return self._resumed(request, lambda run: self.pipeline.approve(run, by=by, why=why).run)
+
+    async def reject(self, request: Request) -> Response:
+        by, why = _signature(await json_body(request))
+        run = self.pipeline.reject(request.path_params["run"], by=by, why=why).run
+        return json_lines(one_line({"run": self.pipeline.document(run)}))
+
+    async def promote(self, request: Request) -> Response:
+        body = await json_body(request)
+        row = await self.pipeline.promote(
+            str(body.get("from")),
+            request.path_params["stage"],
+            document=body.get("document"),
+            actor=_name(body.get("actor")),
+            skip_rehearsal=bool(body.get("skip_rehearsal")),
+        )
+        return json_lines(self.pipeline.follow(row.run))
+
+    def _resumed(self, request: Request, verb: Callable[[int], int]) -> Response:
+        """What the run's log gets from now on."""
+        run = request.path_params["run"]
+        self.pipeline.row(run)
+        log = self.pipeline.parts.workshop.log(run)
+        offset = log.stat().st_size if log.exists() else 0
+        return json_lines(self.pipeline.follow(verb(run), offset=offset))
+
+    async def _follow_all(self, started: list[StartedRun | str]) -> AsyncIterator[dict[str, Any]]:
+        for one in started:
+            if isinstance(one, str):
+                yield {"text": f"{one}\n"}
+                continue
+            async for line in self.pipeline.follow(one.run):
+                yield line
+
+
+def _push_of(body: dict[str, Any]) -> tuple[list[RefUpdate], dict[str, str], str]:
+    updates, options = body.get("updates"), body.get("options", [])
+    if not isinstance(updates, list) or not isinstance(options, list):
+        raise UsageError("not what git's hook sends", hint="push with git")
+    return (
+        [RefUpdate.from_json(one) for one in updates],
+        read_options([str(o) for o in options]),
+        _name(body.get("actor")),
+    )
+
+
+def _signature(body: dict[str, Any]) -> tuple[str, str | None]:
+    why = body.get("why")
+    return _name(body.get("by")), str(why) if why else None
+
+
+def _name(value: object) -> str:
+    text = str(value or "").strip()
+    if not text or len(text) > MAX_NAME or not text.isprintable():
+        raise UsageError(f"a name of 1 to {MAX_NAME} printable characters is missing", hint="say who with --by")
+    return text

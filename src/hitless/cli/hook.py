@@ -1,0 +1,60 @@
+"""What git runs on a push: `python -m hitless.cli.hook DATA_DIR pre-receive|post-receive`.
+
+The first asks the engine whether the push is refused; the second starts its runs and shows their logs, which git passes
+on to the pusher's terminal. A pusher who goes away stops nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hitless.api.client import EngineClient
+from hitless.cli.running import who
+from hitless.engine.folders import Folders
+from hitless.errors import EngineNotRunningError, HitlessError
+
+MAX_OPTIONS = 20
+
+
+def main() -> int:
+    """0, or 1 where the push is refused."""
+    data, name = sys.argv[1:3]
+    body = {
+        "updates": [line.split(None, 2) for line in sys.stdin.read().splitlines()],
+        "options": _options(),
+        "actor": who(),
+    }
+    try:
+        folders = Folders.of(Path(data), os.environ)
+        if not folders.engine_is_alive():
+            raise EngineNotRunningError(f"no engine runs on {folders.data}")
+        client = EngineClient(folders.api_socket)
+        if name == "pre-receive":
+            refusals = client.call("POST", "/pipeline/check", body)["refusals"]
+            for sentence in refusals:
+                _say(f"refused: {sentence}\n")
+            return 1 if refusals else 0
+        for line in client.stream("POST", "/pipeline/push", body):
+            _say(line.get("text", ""))
+    except HitlessError as error:
+        _say(f"error: {error.message}\nhint: {error.hint}\n")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def _options() -> list[str]:
+    count = min(int(os.environ.get("GIT_PUSH_OPTION_COUNT") or 0), MAX_OPTIONS)
+    return [os.environ.get(f"GIT_PUSH_OPTION_{index}", "") for index in range(count)]
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

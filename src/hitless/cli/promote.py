@@ -1,0 +1,80 @@
+"""`hitless promote FROM TO`: what is live in one stage ships to the next, the same bytes, as a run of the pipeline."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from hitless.cli.common import Context, command
+from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
+from hitless.cli.shipping import client_of, conclude
+from hitless.errors import HitlessError, UsageError
+from hitless.pipeline.package import candidate
+from hitless.rollout.release import ArtifactRef
+from hitless.rollout.states import Outcome
+from hitless.service.load import load_service
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "promote", example="hitless promote dev staging")
+    def promote(
+        ctx: Context,
+        source: Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")],
+        target: Annotated[str, typer.Argument(metavar="TO", help="The stage that it ships to.")],
+        skip_rehearsal: Annotated[
+            bool, typer.Option("--skip-rehearsal", help="Without the stage's rehearsal; the run records it.")
+        ] = False,
+    ) -> None:
+        """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
+
+        Follows the run to its end, or until it waits for approval.
+        """
+        client = client_of(ctx)
+        body = {
+            "from": source,
+            "actor": who(),
+            "skip_rehearsal": skip_rehearsal,
+            "document": _configuration(ctx, client.call("GET", "/status"), source, target),
+        }
+        run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
+        document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
+        if document["outcome"] in set(Outcome):
+            conclude(ctx, document)
+            return
+        ctx.show(document, lambda: in_a_line(run))
+        raise_unless_well(run)
+
+
+def _configuration(ctx: Context, status: dict[str, Any], source: str, target: str) -> dict[str, Any] | None:
+    """The target's configuration as the service's folder has it, for a commit that the repository does not hold."""
+    found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
+    if found is None or found["live"] is None:
+        return None  # the engine says so in its own words
+    try:
+        service = load_service(ctx.service_dir, stage=target, options={"stage": target}, environ=os.environ)
+        artifacts = {name: ArtifactRef(digest, False) for name, digest in found["live"]["artifacts"].items()}
+        return candidate(service, artifacts, commit=None, message=None).to_json()
+    except UsageError:
+        raise
+    except HitlessError as error:
+        ctx.say(f"note: {error.message}")
+        return None
+
+
+def _document(run: dict[str, Any]) -> dict[str, Any]:
+    """As `deploy` gives it, with the run's number; `outcome` is the run's state where no rollout came of it."""
+    step = next((step for step in run["steps"] if step["name"] == "deploy"), None)
+    detail = (step or {}).get("detail") or {}
+    if "outcome" in detail:
+        return {**{key: value for key, value in detail.items() if key != "exit_code"}, "run": run["run"]}
+    nothing: dict[str, Any] = {"strategy": None, "duration_s": 0.0, "steps": [], "candidate": None, "live": None}
+    return {
+        "stage": run["stage"],
+        "release": None,
+        "outcome": run["state"],
+        "reason": run["reason"],
+        **nothing,
+        "run": run["run"],
+    }

@@ -1,0 +1,205 @@
+"""Runs one buildspec file of a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import Clock
+from hitless.pipeline import cache, parameters
+from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
+from hitless.pipeline.buildspec.supervisor import Plan
+from hitless.pipeline.environments import environment, key_of
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.states import StepFailed
+from hitless.pipeline.workshop import Workshop
+
+_PASSED_ON = re.compile(
+    "(?i:https?_proxy|no_proxy|all_proxy)|PIP_.*|UV_.*|npm_config_.*|NPM_CONFIG_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE"
+    "|NODE_EXTRA_CA_CERTS|LANG|LC_.*|TZ|HITLESS_PACKAGE|HITLESS_HAPROXY"
+)
+_PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """What to run for which run. `variables` are the pipeline's own for this step (STAGE, …)."""
+
+    run: int
+    step: str
+    file: str
+    commit: str
+    branch: str
+    path: str
+    actor: str
+    variables: Mapping[str, str]
+
+
+class Builds:
+    """The builds of one engine: at most `MOST_AT_ONCE` at a time, each in a process that ends with the daemon."""
+
+    MOST_AT_ONCE = 2
+
+    def __init__(self, workshop: Workshop, repository: Repository, clock: Clock, limits: Limits) -> None:
+        self._workshop, self._repository, self._clock, self._limits = workshop, repository, clock, limits
+        self._places = asyncio.Semaphore(self.MOST_AT_ONCE)
+
+    async def run(self, order: BuildOrder) -> dict[str, Any] | None:
+        """The build's result (phases, reports, exported, artifacts); None where the commit has no such file.
+
+        Raises StepFailed with the reason where it did not succeed.
+        """
+        async with self._places, AsyncExitStack() as stack:
+            place = self._workshop.make(self._workshop.work_of(order.run) / order.step, for_builds=True)
+            source = self._workshop.make(place / "source", for_builds=True)
+            await self._repository.extract(order.commit, source, user=self._workshop.user)
+            folder = source / order.path if order.path else source
+            text = read_buildspec(folder, order.file)
+            if text is None:
+                return None
+            spec = parse_buildspec(text, order.file)
+            secrets = parameters.resolve(spec, self._workshop.parameters)
+            scratch = self._workshop.make(place / "scratch", for_builds=True)
+            python = await self._environment(stack, order, spec, text, folder)
+            environ = self._environ(order, python, scratch)
+            kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
+            user = self._workshop.user
+            if spec.cached:
+                await asyncio.to_thread(cache.restore, kept, folder, user)
+            plan = Plan(
+                text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
+                self._limits, user,
+            )  # fmt: skip
+            result = await _supervise(plan)
+            if spec.cached and result["succeeded"]:
+                await asyncio.to_thread(cache.keep, kept, folder, spec.cached)
+            await asyncio.to_thread(self._keep_artifacts, order, spec, folder, result)
+        if not result["succeeded"]:
+            raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
+        return result
+
+    async def _environment(
+        self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path
+    ) -> Path:
+        """Made or found in a thread; given back when the build has ended."""
+        key = key_of(order.branch, spec, text, folder)
+        held = environment(self._workshop.environments, key, spec.runtimes.get("python"), self._workshop.user)
+        python = await asyncio.to_thread(held.__enter__)
+        stack.callback(held.__exit__, None, None, None)
+        return python
+
+    def _environ(self, order: BuildOrder, python: Path, scratch: Path) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+        path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        build = f"hitless-{order.step}:{order.run}"
+        return {
+            "LANG": "C.UTF-8",
+            **inherited,
+            "PATH": path,
+            "VIRTUAL_ENV": str(python),
+            "HOME": str(scratch),
+            "TMPDIR": str(scratch),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "CI": "true",
+            "CODEBUILD_CI": "true",
+            "CODEBUILD_BUILD_ID": build,
+            "CODEBUILD_BUILD_ARN": f"arn:aws:codebuild:local:000000000000:build/{build}",
+            "CODEBUILD_BUILD_NUMBER": str(order.run),
+            "CODEBUILD_BUILD_IMAGE": "local",
+            "CODEBUILD_INITIATOR": order.actor,
+            "CODEBUILD_RESOLVED_SOURCE_VERSION": order.commit,
+            "CODEBUILD_SOURCE_VERSION": order.commit,
+            "CODEBUILD_SOURCE_REPO_URL": str(self._workshop.repository),
+            "CODEBUILD_START_TIME": str(int(self._clock.now().timestamp() * 1000)),
+            "CODEBUILD_WEBHOOK_HEAD_REF": f"refs/heads/{order.branch}",
+            "CODEBUILD_WEBHOOK_TRIGGER": f"branch/{order.branch}",
+            **order.variables,
+        }
+
+    def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: dict[str, Any]) -> None:
+        """Into the run's own folder, by their paths below the artifacts' base."""
+        target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
+        shutil.rmtree(target, ignore_errors=True)
+        base = (folder / spec.artifacts.base).resolve()
+        names = []
+        for path in map(Path, result["artifacts"]):
+            real = path.resolve()
+            inside = real.relative_to(base) if real.is_relative_to(base) else Path(path.name)
+            name = Path(path.name) if spec.artifacts.flat else inside
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(real, target / name)
+            names.append(str(name))
+        result["artifacts"] = sorted(names)
+
+
+def read_buildspec(folder: Path, name: str) -> str | None:
+    """A buildspec's text, or None where the commit has none. Raises StepFailed for what is no plain, small file."""
+    path = folder / name
+    if not path.exists() and not path.is_symlink():
+        return None
+    if path.is_symlink() or not path.is_file():
+        raise StepFailed(f"{name} is not a regular file")
+    if path.stat().st_size > MAX_BYTES:
+        raise StepFailed(f"{name} is larger than {MAX_BYTES} bytes")
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise StepFailed(f"{name} is not UTF-8") from error
+
+
+def parse_buildspec(text: str, name: str) -> Buildspec:
+    """Raises StepFailed, in the author's words, where it cannot be run."""
+    try:
+        return Buildspec.read(text)
+    except ValueError as error:
+        raise StepFailed(f"{name}: {error}") from error
+
+
+async def _supervise(plan: Plan) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdin.write(plan.to_line())
+        await process.stdin.drain()
+        out, error = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        await process.wait()
+    finally:
+        process.stdin.close()  # a build that is not waited for any more ends by that
+        await process.wait()
+    try:
+        result: dict[str, Any] = json.loads(out)
+    except ValueError as fault:
+        last = error.decode(errors="replace").strip().splitlines()[-1:]
+        raise StepFailed(f"the build's own process failed: {' '.join(last)}") from fault
+    return result
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    failures = [name for report in result["reports"] for name in report.get("failures", ())]
+    failed = sum(report.get("failed", 0) for report in result["reports"])
+    named = f" ({failed} failed: {', '.join(failures[:3])}{', …' if failed > 3 else ''})" if failures else ""
+    return f"{result['reason']}{named}"
+
+
+def _passwords(environ: Mapping[str, str]) -> list[str]:
+    """Passwords in the URLs of registries and proxies."""
+    return [match.group(1) for value in environ.values() for match in _PASSWORD.finditer(value)]

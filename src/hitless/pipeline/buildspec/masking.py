@@ -1,0 +1,39 @@
+"""Secrets out of a build's output: each value is shown as `***`, line by line, as CodeBuild does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+SHORTEST = 3
+"""Shorter values would be found everywhere and hide nothing but the log."""
+LONGEST_LINE_BYTES = 64 * 1024
+
+
+class Mask:
+    """Feed it output in any pieces; it gives back whole lines (or long parts of them) without the secrets."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        parts = {line.strip() for secret in secrets for line in secret.splitlines()}
+        words = sorted((part.encode() for part in parts if len(part) >= SHORTEST), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, words))) if words else None
+        self._longest = len(words[0]) if words else 0
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the output so far can be shown."""
+        text = self._rest + data
+        cut = text.rfind(b"\n") + 1
+        if not cut and len(text) > LONGEST_LINE_BYTES + self._longest:
+            text = self.text(text)  # a secret whole so far is hidden before the rest is kept back
+            cut = len(text) - self._longest
+        self._rest = text[cut:]
+        return self.text(text[:cut])
+
+    def end(self) -> bytes:
+        """What was kept back."""
+        rest, self._rest = self._rest, b""
+        return self.text(rest)
+
+    def text(self, text: bytes) -> bytes:
+        return self._pattern.sub(b"***", text) if self._pattern else text

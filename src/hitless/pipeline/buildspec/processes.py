@@ -1,0 +1,86 @@
+"""A build's processes: found by their parents in /proc, measured together, and ended together, whatever they became.
+
+A process that left its session still has its parent; one whose parent ended becomes the child of the nearest
+subreaper. Linux only; elsewhere a build is ended by its process group, and its memory is not watched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_PROC = Path("/proc")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children from now on, instead of init's."""
+    if _PROC.is_dir():
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """In a child before exec: the kernel ends it when the thread that started it ends."""
+    if _PROC.is_dir():
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def descendants(pid: int) -> list[int]:
+    """All below `pid`, itself not included."""
+    children: dict[int, list[int]] = {}
+    for one, parent in _parents():
+        children.setdefault(parent, []).append(one)
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def memory_bytes(pids: list[int]) -> int:
+    """Resident memory of all together; pages that they share count once for each."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            total += int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    return total
+
+
+def end_all(group: int, root: int) -> None:
+    """SIGKILL the process group and whatever stands below `root`, again until nothing is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+    for _ in range(50):  # each pass sees what was forked during the one before; a killed process forks no more
+        left = [pid for pid in descendants(root) if not _is_zombie(pid)]
+        if not left:
+            return
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                yield int(entry.name), int(_stat(entry)[1])
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return _stat(_PROC / str(pid))[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+def _stat(entry: Path) -> list[str]:
+    """State, parent, … : what follows the name, which may hold blanks and brackets."""
+    return (entry / "stat").read_text().rpartition(")")[2].split()

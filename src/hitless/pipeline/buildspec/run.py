@@ -1,0 +1,207 @@
+"""Runs a buildspec in a folder: one shell, limits of time, memory and output, secrets masked, nothing left behind.
+
+It blocks: the engine runs it in a process of its own (`hitless.pipeline.buildspec.supervisor`). What the build's code
+can write to (sources, status files) is not trusted: its result is read with bounds, and only the exit of its shell and
+its phases decide.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hitless.pipeline.buildspec.masking import Mask
+from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, memory_bytes
+from hitless.pipeline.buildspec.reports import Reported, find_files, read_reports
+from hitless.pipeline.buildspec.script import exported_of, phases_of, program
+from hitless.pipeline.buildspec.spec import Buildspec
+
+LOOK_S = 0.25
+MAX_FILE_BYTES = 4 << 30
+MAX_ARTIFACTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a build may take. Output beyond its limit is dropped, the others end the build."""
+
+    time_s: float = 600.0
+    memory_mb: int = 4096
+    output_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who runs the build, where the caller is root; without further groups."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How a build ended. `phases` are those that ran, with their exit status; `reason` says why it did not succeed."""
+
+    succeeded: bool
+    phases: Mapping[str, int]
+    exported: Mapping[str, str]
+    artifacts: tuple[Path, ...]
+    reports: tuple[Reported, ...]
+    reason: str | None
+
+
+def run(
+    spec: Buildspec,
+    source: Path,
+    scratch: Path,
+    environ: Mapping[str, str],
+    *,
+    limits: Limits,
+    output: Callable[[bytes], object],
+    secrets: Mapping[str, str] | None = None,
+    masked: Iterable[str] = (),
+    user: User | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    subreaper: bool = False,
+) -> Build:
+    """Run a buildspec in `source`; `scratch` is a folder beside it that the build's user can write to.
+
+    `environ` wins over the buildspec's variables, as a project's own do on CodeBuild. `secrets` are the values of its
+    parameter-store and secrets-manager variables; they and what else is `masked` do not show in what `output` gets.
+    `stop` is asked a few times a second.
+    `subreaper`: this process is one and has no other children, so that whatever is left below it is the build's.
+    """
+    status, exported = scratch / "status", scratch / "exported"
+    mask = Mask([*(secrets or {}).values(), *masked])
+    shell = subprocess.Popen(
+        [spec.shell, "-c", program(spec, status, exported)],
+        cwd=source,
+        env={**spec.variables, **(secrets or {}), **environ, "CODEBUILD_SRC_DIR": str(source)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+        extra_groups=[] if user else None,
+        preexec_fn=_confine,
+    )
+    assert shell.stdout is not None
+    root = os.getpid() if subreaper else shell.pid
+    out = _Output(mask, output, limits.output_bytes)
+    try:
+        reason = _watch(shell, shell.stdout, out, root, limits, stop)
+    finally:
+        end_all(shell.pid, root)
+        shell.wait()
+        if subreaper:
+            _reap()
+    _drain(shell.stdout, out)
+    out.end(reason)
+    phases = phases_of(spec, status)
+    failed = [phase.name for phase in spec.phases if phases.get(phase.name) != 0 and not phase.goes_on]
+    return Build(
+        succeeded=not failed and reason is None,
+        phases=phases,
+        exported=exported_of(exported),
+        artifacts=artifacts_of(spec, source) if not failed and reason is None else (),
+        reports=read_reports(spec, source),
+        reason=reason or (f"phase {failed[0]} failed{_status(phases.get(failed[0]))}" if failed else None),
+    )
+
+
+def artifacts_of(spec: Buildspec, source: Path) -> tuple[Path, ...]:
+    """The files that the artifacts' patterns find, sorted."""
+    wanted = spec.artifacts
+    base = source / wanted.base
+    excluded = set(find_files(base, wanted.excluded, source))
+    found = [path for path in find_files(base, wanted.files, source) if path not in excluded]
+    return tuple(found[:MAX_ARTIFACTS])
+
+
+def _status(code: int | None) -> str:
+    return "" if code is None else f" with status {code}"
+
+
+def _confine() -> None:
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    most = MAX_FILE_BYTES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILE_BYTES)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
+class _Output:
+    """Masked output up to a limit; what comes after it is dropped, and said so once."""
+
+    def __init__(self, mask: Mask, write: Callable[[bytes], object], limit_bytes: int) -> None:
+        self._mask, self._write, self._left = mask, write, limit_bytes
+
+    def feed(self, data: bytes) -> None:
+        self._give(self._mask.feed(data))
+
+    def end(self, reason: str | None) -> None:
+        self._give(self._mask.end())
+        if reason:
+            self._write(f"\n[Container] {reason}\n".encode())
+
+    def _give(self, text: bytes) -> None:
+        if self._left <= 0 or not text:
+            return
+        self._write(text[: self._left])
+        self._left -= len(text)
+        if self._left <= 0:
+            self._write(b"\n[Container] the output reached its limit; the rest is not kept\n")
+
+
+def _watch(
+    shell: subprocess.Popen[bytes],
+    pipe: IO[bytes],
+    out: _Output,
+    root: int,
+    limits: Limits,
+    stop: Callable[[], bool],
+) -> str | None:
+    """Until the shell ends; the reason to end it before that."""
+    started = time.monotonic()
+    looked = started
+    is_open = True
+    while shell.poll() is None:
+        if is_open and select.select([pipe], [], [], LOOK_S)[0]:
+            data = os.read(pipe.fileno(), 65536)
+            is_open = bool(data)
+            out.feed(data)
+        elif not is_open:
+            with suppress(subprocess.TimeoutExpired):
+                shell.wait(LOOK_S)
+        now = time.monotonic()
+        if now - started > limits.time_s:
+            return f"the build reached its time limit of {limits.time_s:g} s"
+        if stop():
+            return "the build was stopped"
+        if now - looked >= LOOK_S:
+            looked = now
+            if memory_bytes([shell.pid, *descendants(root)]) > limits.memory_mb << 20:
+                return f"the build reached its memory limit of {limits.memory_mb} MiB"
+    return None
+
+
+def _drain(pipe: IO[bytes], out: _Output) -> None:
+    """What the ended processes had still written."""
+    with pipe:
+        while select.select([pipe], [], [], 0)[0] and (data := os.read(pipe.fileno(), 65536)):
+            out.feed(data)
+
+
+def _reap() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

@@ -1,0 +1,58 @@
+"""A buildspec as one shell program, and what the program leaves of its course.
+
+By docs.aws.amazon.com/codebuild/latest/userguide/view-build-details-phases.html: all commands share one shell; the
+first failing command ends its phase, `finally` runs anyway; after a failed install or pre_build the build ends, after
+a failed build post_build still runs; `on-failure: CONTINUE` goes on.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from hitless.pipeline.buildspec.spec import Buildspec
+
+# fmt: off
+_HEAD = (
+    "export CODEBUILD_BUILD_SUCCEEDING=1",
+    '__run() { [ $__status = 0 ] || return 0; printf \'[Container] %s\\n\' "$1"; eval "$1"; __status=$?; }',
+    '__last() { printf \'[Container] %s\\n\' "$1"; eval "$1" || __status=$?; }',
+    "__stopped=0",
+)
+# fmt: on
+
+
+def program(spec: Buildspec, status: Path, exported: Path) -> str:
+    """The program. `eval` keeps `cd`, variables and exports from one command to the next."""
+    lines = list(_HEAD)
+    for phase in spec.phases:
+        runs = "true" if phase.name == "post_build" else "[ $CODEBUILD_BUILD_SUCCEEDING = 1 ]"
+        lines += [
+            f"if [ $__stopped = 0 ] && {runs}; then",
+            f"  __status=0; echo begin {phase.name} 0 >>{shlex.quote(str(status))}",
+            *(f"  __run {shlex.quote(command)}" for command in phase.commands),
+            *(f"  __last {shlex.quote(command)}" for command in phase.last),
+            f"  echo end {phase.name} $__status >>{shlex.quote(str(status))}",
+        ]
+        if not phase.goes_on:
+            stop = " __stopped=1;" if phase.name in ("install", "pre_build") else ""
+            lines.append(f"  if [ $__status != 0 ]; then export CODEBUILD_BUILD_SUCCEEDING=0;{stop} fi")
+        lines.append("fi")
+    lines += [f'printf "%s=%s\\0" {name} "${{{name}-}}" >>{shlex.quote(str(exported))}' for name in spec.exported]
+    return "\n".join(lines)
+
+
+def phases_of(spec: Buildspec, status: Path) -> dict[str, int]:
+    """Exit status of each phase that began; one that never ended (its shell exited, or was killed) failed."""
+    lines = [line.split() for line in status.read_text().splitlines()] if status.exists() else []
+    began = {line[1] for line in lines if len(line) == 3 and line[0] == "begin"}
+    ended = {line[1]: int(line[2]) for line in lines if len(line) == 3 and line[0] == "end"}
+    return {phase.name: ended.get(phase.name, 1) for phase in spec.phases if phase.name in began}
+
+
+def exported_of(exported: Path) -> dict[str, str]:
+    """The exported variables as the program left them."""
+    if not exported.exists():
+        return {}
+    entries = exported.read_text(errors="replace").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)

@@ -1,0 +1,100 @@
+"""The process that runs one build for the engine: `python -m hitless.pipeline.buildspec.supervisor`.
+
+Its plan comes as one line of JSON on standard input, so that no secret stands in an argument; the input's end means
+that the engine's daemon has gone, and ends the build. Output goes to the plan's log file, the result as one line of
+JSON to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.pipeline.buildspec.processes import become_subreaper
+from hitless.pipeline.buildspec.run import Limits, User, run
+from hitless.pipeline.buildspec.spec import Buildspec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: the buildspec's text, in `source`, with `scratch` beside it."""
+
+    buildspec: str
+    source: Path
+    scratch: Path
+    log: Path
+    environ: dict[str, str]
+    secrets: dict[str, str]
+    masked: list[str]
+    limits: Limits
+    user: User | None
+
+    def to_line(self) -> bytes:
+        document: dict[str, Any] = {
+            "buildspec": self.buildspec,
+            "source": str(self.source),
+            "scratch": str(self.scratch),
+            "log": str(self.log),
+            "environ": self.environ,
+            "secrets": self.secrets,
+            "masked": self.masked,
+            "limits": [self.limits.time_s, self.limits.memory_mb, self.limits.output_bytes],
+            "user": [self.user.uid, self.user.gid] if self.user else None,
+        }
+        return json.dumps(document).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Plan:
+        document = json.loads(line)
+        paths = {name: Path(document[name]) for name in ("source", "scratch", "log")}
+        return cls(
+            document["buildspec"],
+            **paths,
+            environ=document["environ"],
+            secrets=document["secrets"],
+            masked=document["masked"],
+            limits=Limits(*document["limits"]),
+            user=User(*document["user"]) if document["user"] else None,
+        )
+
+
+def main() -> None:
+    """Run the plan; exit 0 whatever came of the build."""
+    become_subreaper()
+    plan = Plan.from_line(sys.stdin.buffer.readline())
+    with plan.log.open("ab", buffering=0) as log:
+        build = run(
+            Buildspec.read(plan.buildspec),
+            plan.source,
+            plan.scratch,
+            plan.environ,
+            limits=plan.limits,
+            output=log.write,
+            secrets=plan.secrets,
+            masked=plan.masked,
+            user=plan.user,
+            stop=_input_ended,
+            subreaper=True,
+        )
+    document = {
+        "succeeded": build.succeeded,
+        "phases": dict(build.phases),
+        "exported": dict(build.exported),
+        "artifacts": [str(path) for path in build.artifacts],
+        "reports": [report.to_json() for report in build.reports],
+        "reason": build.reason,
+    }
+    sys.stdout.write(json.dumps(document) + "\n")
+
+
+def _input_ended() -> bool:
+    return bool(select.select([0], [], [], 0)[0]) and not os.read(0, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The course of one run, readable from top to bottom in `Course.run`: its steps in order, each recorded before it is
+taken and when it has ended.
+
+A run that is taken up again (approved, retried, cut off after its release went live) goes on at its first step that has
+not ended well. What it needs of the steps before stands in its folder: the candidate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from hitless.clock import timestamp
+from hitless.errors import HitlessError
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.repository import CommitInfo
+from hitless.pipeline.states import BRANCH_STEPS, RunState, StepEnd, StepFailed, StepName, StepState
+from hitless.pipeline.view import run_document
+from hitless.rollout.release import ReleaseDocument
+from hitless.store.runs import RunRow
+
+DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
+
+
+class Waits(Exception):
+    """The run goes on when a person has answered."""
+
+
+class Course:
+    """One run under way."""
+
+    def __init__(self, parts: Parts, row: RunRow, path: str) -> None:
+        """`path` is the service's folder in the repository."""
+        self.parts, self.row, self.path = parts, row, path
+        self.commit: CommitInfo | None = None
+        self._candidate: ReleaseDocument | None = None
+
+    async def run(self, steps: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]]) -> None:
+        """Take the steps that are left. Ends the run, or leaves it waiting for a person."""
+        row = self.row
+        self.parts.workshop.of_run(row.run).mkdir(mode=0o700, exist_ok=True)
+        self.set_state(RunState.RUNNING, None)
+        if not self.ended_well(StepName.SOURCE):
+            self.say(f"run {row.run}: {row.stage or 'no stage'} from {row.branch} at {row.commit[:12]}")
+        try:
+            self.parts.workshop.clean(row.run)
+            self.parts.workshop.make(self.parts.workshop.work_of(row.run), for_builds=False).chmod(0o711)
+            for name, step in steps.items():
+                if not self.ended_well(name) and (row.stage is not None or name in BRANCH_STEPS):
+                    await self._take(name, step)
+        except Waits:
+            self.set_state(RunState.WAITING, None)
+            self.tell()
+            return
+        except StepFailed as failed:
+            self.end(RunState.FAILED, failed.reason)
+            return
+        finally:
+            self.parts.workshop.clean(row.run)
+        self.end(RunState.SUCCEEDED, None)
+
+    async def _take(self, name: StepName, step: Callable[[Course], Awaitable[StepEnd]]) -> None:
+        started, clock = timestamp(self.parts.clock.now()), self.parts.clock
+        since_s = clock.monotonic()
+        self._record(name, StepState.RUNNING, started_at=started)
+        self.say(f"== {name}")
+        try:
+            end = await step(self)
+        except Waits:
+            self._record(name, StepState.WAITING, started_at=started)
+            raise
+        except StepFailed as failed:
+            detail = {**failed.detail, "reason": failed.reason, "exit_code": failed.exit_code}
+            self._record(name, StepState.FAILED, detail, started, clock.monotonic() - since_s)
+            raise StepFailed(f"{name}: {failed.reason}", exit_code=failed.exit_code) from failed
+        except Exception as error:
+            why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
+            code = error.exit_code if isinstance(error, HitlessError) else 1
+            detail = {"reason": why, "exit_code": code}
+            self._record(name, StepState.FAILED, detail, started, clock.monotonic() - since_s)
+            raise StepFailed(f"{name}: {why}", exit_code=code) from error
+        self._record(name, end.state, end.detail, started, clock.monotonic() - since_s)
+        if end.sentence:
+            self.say(end.sentence)
+
+    def _record(
+        self,
+        name: StepName,
+        state: StepState,
+        detail: Mapping[str, Any] | None = None,
+        started_at: str | None = None,
+        duration_s: float | None = None,
+    ) -> None:
+        lasted = round(duration_s, 3) if duration_s is not None else None
+        self.parts.records.set_step(self.row.run, name, state, detail=detail, started_at=started_at, duration_s=lasted)
+
+    # -- what steps ask and say ---------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> str:
+        """The stage of a run that has one."""
+        assert self.row.stage is not None
+        return self.row.stage
+
+    @property
+    def candidate(self) -> ReleaseDocument:
+        """What the build step made, also in a run that was taken up again."""
+        if self._candidate is None:
+            file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
+            try:
+                self._candidate = ReleaseDocument.from_json(json.loads(file.read_text()))
+            except (OSError, ValueError) as error:
+                raise StepFailed(f"the candidate of run {self.row.run} cannot be read again: push anew") from error
+        return self._candidate
+
+    def set_candidate(self, document: ReleaseDocument) -> None:
+        """Keep it: private, as its environment may hold secrets."""
+        file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(document.to_json()))
+        self._candidate = document
+
+    def live(self) -> ReleaseDocument | None:
+        """What is live in the run's stage now."""
+        release = self.parts.engine.live_release(self.stage)
+        return release.document if release else None
+
+    def ended_well(self, name: StepName) -> bool:
+        return any(step.name == name and step.state in DONE for step in self.parts.records.steps(self.row.run))
+
+    def say(self, text: str) -> None:
+        """A line into the run's log, which its followers see at once."""
+        log = self.parts.workshop.log(self.row.run)
+        log.touch(mode=0o600)
+        with log.open("ab") as file:
+            file.write(text.encode() + b"\n")
+
+    def set_state(self, state: RunState, reason: str | None) -> None:
+        ended_at = timestamp(self.parts.clock.now()) if state.has_ended else None
+        self.parts.records.set_state(self.row.run, state, reason, ended_at)
+
+    def end(self, state: RunState, reason: str | None) -> None:
+        """The run's end: recorded, said in its log and among the engine's events, told to whoever wants to know."""
+        what = f"run {self.row.run} of {self.row.branch} {state}"
+        self.say(f"{what}: {reason}" if reason else what)
+        self.set_state(state, reason)
+        self.parts.engine.say(f"{what}{f' ({reason})' if reason else ''}", self.row.stage)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell whoever wants to know where the run stands now."""
+        row = self.parts.records.run(self.row.run)
+        if row is not None:
+            self.parts.tell(row.state, run_document(self.parts.records, row))

@@ -1,0 +1,79 @@
+"""Which branch feeds which stage, in the order of promotion: what the pipeline must know before a commit is read.
+
+Kept in the data folder; written by `hitless pipeline url`, and again from each commit that is pushed to a stage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.errors import EngineError
+from hitless.service.model import Approval, Service
+
+
+@dataclass(frozen=True, slots=True)
+class StageEntry:
+    """One stage. A `guarded` one takes only what was live in the stage before it."""
+
+    stage: str
+    branch: str
+    guarded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """`path` is the service's folder in the repository, "" for its root."""
+
+    service: str
+    path: str
+    stages: tuple[StageEntry, ...]
+
+    @classmethod
+    def of(cls, service: Service, path: str) -> Definition:
+        """A stage that asks for approval, and one named prod, is guarded, unless it is the first."""
+        entries = tuple(
+            StageEntry(
+                stage.name, stage.branch, bool(index) and (stage.approval is Approval.MANUAL or stage.name == "prod")
+            )
+            for index, stage in enumerate(service.stages)
+        )
+        return cls(service.name, path, entries)
+
+    @classmethod
+    def read(cls, file: Path) -> Definition | None:
+        """None where there is none yet. Raises EngineError where it is damaged."""
+        try:
+            document = json.loads(file.read_text())
+            stages = tuple(StageEntry(**entry) for entry in document["stages"])
+            return cls(str(document["service"]), str(document["path"]), stages)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                f"{file} cannot be read: {error!r}", hint="`hitless pipeline url` writes it anew"
+            ) from error
+
+    def write(self, file: Path) -> None:
+        stages: list[dict[str, Any]] = [
+            {"stage": entry.stage, "branch": entry.branch, "guarded": entry.guarded} for entry in self.stages
+        ]
+        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps({"service": self.service, "path": self.path, "stages": stages}))
+        fresh.replace(file)
+
+    def fed_by(self, branch: str) -> tuple[StageEntry, ...]:
+        """The stages that a branch feeds."""
+        return tuple(entry for entry in self.stages if entry.branch == branch)
+
+    def entry(self, stage: str) -> StageEntry | None:
+        return next((entry for entry in self.stages if entry.stage == stage), None)
+
+    def before(self, stage: str) -> str | None:
+        """The stage that promotes into this one."""
+        names = [entry.stage for entry in self.stages]
+        index = names.index(stage) if stage in names else 0
+        return names[index - 1] if index > 0 else None

@@ -1,0 +1,135 @@
+"""The Python that a build works with: a virtual environment of its own, kept for the next build of the same kind.
+
+CodeBuild's containers are fresh; here a kept environment saves a team the minute of installing on each push. It is
+kept for exactly one branch, Python version, buildspec and set of requirements files: where any of them changes, another
+is made. Two builds at once never share one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hitless.errors import MachineError
+from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.buildspec.spec import Buildspec
+
+KEPT = 8
+SLOTS = 8
+KEPT_S = 14 * 24 * 3600.0
+_CREATE = """
+import glob, os, subprocess, sys, sysconfig, venv, zipfile
+place = sys.argv[1]
+venv.create(place, symlinks=True)
+import ensurepip
+folders = [sysconfig.get_config_var("WHEEL_PKG_DIR"), os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")]
+wheels = [one for folder in folders if folder for one in glob.glob(os.path.join(folder, "pip-*.whl"))]
+python = os.path.join(place, "bin", "python")
+if wheels:
+    site = glob.glob(os.path.join(place, "lib", "python*", "site-packages"))[0]
+    zipfile.ZipFile(wheels[0]).extractall(site)
+    for name in ("pip", "pip3"):
+        path = os.path.join(place, "bin", name)
+        open(path, "w").write(f"#!/bin/sh\\nexec {python} -m pip \\"$@\\"\\n")
+        os.chmod(path, 0o755)
+else:
+    subprocess.run([python, "-m", "ensurepip"], check=True)
+"""
+"""A wheel is an archive of what it installs: unpacking pip's takes a tenth of the time in which it installs itself."""
+
+_WHAT_INSTALLS = ("requirements*", "pyproject.toml", "setup.py", "setup.cfg", "*.lock", "constraints*")
+
+
+def key_of(branch: str, spec: Buildspec, text: str, folder: Path) -> str:
+    """What an environment is kept for."""
+    digest = hashlib.sha256(repr((branch, dict(spec.runtimes), text)).encode())
+    for pattern in _WHAT_INSTALLS:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and not path.is_symlink():
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def environment(root: Path, key: str, version: str | None, user: User | None) -> Iterator[Path]:
+    """A virtual environment for one build alone; blocking. Raises MachineError where there is no such Python."""
+    python = find_python(version)
+    for slot in range(SLOTS):
+        place = root / f"{key}-{slot}"
+        lock = os.open(root / f"{key}-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        try:
+            if not (place / "made").exists():
+                _make(python, place, user)
+            os.utime(place / "made")
+            yield place
+        finally:
+            os.close(lock)
+        _forget_old(root)
+        return
+    raise MachineError(f"{SLOTS} builds of the same kind run already", hint="wait for one to end")
+
+
+def find_python(version: str | None) -> str:
+    """An interpreter of that version (`3.11`, `3.x`, `latest`; None: any) that every user can run."""
+    if version is None or version in ("latest", "3.x") or version == sysconfig.get_python_version():
+        return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
+    found = shutil.which(f"python{version}")
+    if found is None:
+        raise MachineError(
+            f"the buildspec wants Python {version}, and there is no python{version} here",
+            hint="install it, or name another version under runtime-versions",
+        )
+    return str(Path(found).resolve())
+
+
+def _make(python: str, place: Path, user: User | None) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    if user:
+        os.chown(place, user.uid, user.gid)
+    options = {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
+    done = subprocess.run(
+        [python, "-I", "-c", _CREATE, str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(place)},
+        **options,  # type: ignore[call-overload]
+    )
+    if done.returncode:
+        raise MachineError(
+            f"{python} could not make a virtual environment: {(done.stderr or done.stdout).strip()[-300:]}",
+            hint="install the venv module (Debian package python3-venv)",
+        )
+    (place / "made").touch()
+
+
+def _forget_old(root: Path) -> None:
+    """All but the most recently used ones that no build holds."""
+    made = sorted(root.glob("*/made"), key=lambda mark: mark.stat().st_mtime, reverse=True)
+    for index, mark in enumerate(made):
+        if index < KEPT and time.time() - mark.stat().st_mtime < KEPT_S:
+            continue
+        lock = os.open(root / f"{mark.parent.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent, ignore_errors=True)
+        except OSError:
+            pass  # a build works in it
+        finally:
+            os.close(lock)

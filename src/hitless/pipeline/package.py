@@ -1,0 +1,76 @@
+"""The process that turns a checkout into a candidate: `python -m hitless.pipeline.package`.
+
+A process of its own, because a build takes processor time that the engine's daemon needs for others, and may be ended.
+Plan on standard input, `{"document": …}` or `{"error": …}` on standard output, progress on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hitless.artifact.build import build
+from hitless.artifact.store import ArtifactStore
+from hitless.errors import HitlessError, UsageError
+from hitless.pipeline.definition import Definition
+from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.service.load import load_service
+from hitless.service.model import Service
+
+
+def candidate(
+    service: Service, artifacts: dict[str, ArtifactRef], *, commit: str | None, message: str | None
+) -> ReleaseDocument:
+    """A release of the service with these artifacts. Raises UsageError where a function has none."""
+    if missing := [function.name for function in service.functions if function.name not in artifacts]:
+        raise UsageError(
+            f"the release to promote has no artifact for {', '.join(missing)}",
+            hint="its functions are not those of this serverless.yml: deploy or push instead",
+        )
+    return ReleaseDocument(
+        service=service.name,
+        region=service.region,
+        functions=service.functions,
+        artifacts={function.name: artifacts[function.name] for function in service.functions},
+        settings=service.settings,
+        commit=commit,
+        message=message,
+    )
+
+
+def _package(plan: dict[str, Any]) -> dict[str, Any]:
+    folder, stage = Path(plan["folder"]), plan["stage"]
+    service = load_service(folder, stage=stage, options={"stage": stage}, environ=os.environ)
+    definition = Definition.of(service, plan["path"])
+    given = plan["artifacts"]
+    if given is not None:
+        artifacts = {name: ArtifactRef(one["digest"], one["local"]) for name, one in given.items()}
+    else:
+        built = build(service, ArtifactStore(Path(plan["store"])), say=_say)
+        for warning in built.warnings:
+            _say(f"warning: {warning}")
+        artifacts = {name: ArtifactRef(one.digest, one.local) for name, one in built.by_function.items()}
+    document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
+    stages = [[entry.stage, entry.branch, entry.guarded] for entry in definition.stages]
+    return {"document": document.to_json(), "stages": stages}
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Read the plan, answer; exit 0 whatever came of it."""
+    try:
+        answer = _package(json.load(sys.stdin))
+    except HitlessError as error:
+        answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The pipeline of one engine: pushes become runs, each stage has one run at a time, newer ones supersede queued ones.
+
+Runs live in the state file; what is in memory here is only who runs now and who waits for a turn, and is made again
+after a start (`recover`). Nothing that serves depends on any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.clock import timestamp
+from hitless.errors import ConflictError, UsageError
+from hitless.pipeline.approvals import MAX_WHY, check_open
+from hitless.pipeline.course import Course
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
+from hitless.pipeline.recovery import recover
+from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
+from hitless.pipeline.steps import STEPS
+from hitless.pipeline.view import exit_code, run_document
+from hitless.store.runs import RunRow
+
+FOLLOW_S = 0.05
+EXPIRY_LOOK_S = 60.0
+
+
+@dataclass(slots=True)
+class Lane:
+    """A stage's (or branch's) turns. `resumed` runs were let through already and are superseded by nobody."""
+
+    resumed: list[RunRow] = field(default_factory=list)
+    queued: RunRow | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Pipeline:
+    """The verbs: push, promote, approve, reject, retry, follow."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._lanes: dict[str, Lane] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Give every run that a daemon's end cut off its true end, and queue again what had only waited."""
+        self.parts.workshop.clean_all()
+        going_on = recover(self.parts, self._path())
+        for row in going_on:
+            self._resume(row)
+        for row in self.parts.records.in_state(RunState.QUEUED):
+            if row not in going_on:
+                self._enqueue(row)
+        self._watch = asyncio.create_task(self._expire())
+
+    async def stop(self) -> None:
+        """End what runs; the next start says of each run that it was interrupted."""
+        tasks = [lane.task for lane in self._lanes.values() if lane.task]
+        tasks += [self._watch] if self._watch else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- verbs --------------------------------------------------------------------------------------------------------
+
+    async def check(self, updates: list[RefUpdate], options: dict[str, str]) -> list[str]:
+        """Why a push is refused, one sentence each; before git takes anything."""
+        return judge(self.parts, self._definition(), updates, options)
+
+    async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[StartedRun | str]:
+        """Start the runs that an accepted push asks for; sentences on what it starts nothing for."""
+        started: list[StartedRun | str] = []
+        for wish in await plan_runs(self.parts, self._definition(), updates, options):
+            if isinstance(wish, str):
+                started.append(wish)
+                continue
+            row = self.parts.records.add(
+                **wish, verb="push", actor=actor, state=RunState.QUEUED, at=timestamp(self.parts.clock.now())
+            )
+            self._enqueue(row)
+            started.append(StartedRun(row.run))
+        return started
+
+    async def promote(self, source: str, target: str, *, document: Any, actor: str, skip_rehearsal: bool) -> RunRow:
+        """A run that ships what is live in `source` to `target`, the same bytes. Raises ConflictError, UsageError.
+
+        `document` is the target's configuration as the service's folder has it; the commit's own goes before it where
+        the repository holds the commit.
+        """
+        engine = self.parts.engine
+        for stage in (source, target):
+            engine.rollout_of(stage)  # refuses a stage that there is not
+        live = engine.live_release(source)
+        if live is None:
+            raise ConflictError(f"{source} has no live release to promote", hint="deploy or push to it first")
+        if source == target:
+            raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote dev staging`")
+        if local := [name for name, one in live.document.artifacts.items() if one.local]:
+            raise ConflictError(
+                f"the artifacts of {', '.join(sorted(local))} were built for this machine alone",
+                hint="their runtime or architecture is not this machine's: build where they agree",
+            )
+        options: dict[str, Any] = {"from": source, "release": live.number, "document": document}
+        if skip_rehearsal:
+            options["skip_rehearsal"] = True
+        definition = self._definition()
+        entry = definition.entry(target) if definition else None
+        row = self.parts.records.add(
+            stage=target,
+            branch=entry.branch if entry else target,
+            commit=live.document.commit or "",
+            message=live.document.message,
+            overridden=None,
+            options=options,
+            verb="promote",
+            actor=actor,
+            state=RunState.QUEUED,
+            at=timestamp(self.parts.clock.now()),
+        )
+        self._enqueue(row)
+        return row
+
+    def approve(self, run: int, *, by: str, why: str | None) -> RunRow:
+        """Let a waiting run go on. Raises UsageError, ConflictError where it waits no more."""
+        row = self._decide(run, "approved", by, why)
+        detail = {"decision": "approved", "by": by, "why": why}
+        self.parts.records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=detail)
+        self.parts.records.set_state(run, RunState.QUEUED, None, None)
+        self._course(row).say(f"approved by {by}" + (f": {why}" if why else ""))
+        self._resume(row)
+        return row
+
+    def reject(self, run: int, *, by: str, why: str | None) -> RunRow:
+        """End a waiting run. Raises UsageError, ConflictError where it waits no more."""
+        row = self._decide(run, "rejected", by, why)
+        reason = f"rejected by {by}" + (f": {why}" if why else "")
+        self.parts.records.set_step(run, StepName.APPROVE, StepState.FAILED, detail={"reason": reason, "exit_code": 4})
+        self._course(row).end(RunState.REJECTED, reason)
+        return row
+
+    def retry(self, run: int) -> RunRow:
+        """Take an ended run up again at the step that failed. Raises UsageError, ConflictError."""
+        row = self.row(run)
+        if RunState(row.state) not in RETRIABLE:
+            raise ConflictError(f"run {run} is {row.state}", hint=f"`hitless pipeline show {run}`")
+        newest = next(iter(self.parts.records.runs(row.stage, limit=1)), None) if row.stage else None
+        if newest and newest.run > run:
+            raise ConflictError(f"run {newest.run} of {row.stage} came after run {run}", hint="retry that one, or push")
+        self.parts.records.set_state(run, RunState.QUEUED, None, None)
+        self._course(row).say("== retried")
+        self._enqueue(row)
+        return row
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def row(self, run: int) -> RunRow:
+        """Raises UsageError where there is no such run."""
+        found = self.parts.records.run(run)
+        if found is None:
+            raise UsageError(f"there is no run {run}", hint="`hitless pipeline runs` lists them")
+        return found
+
+    def document(self, run: int, *, full: bool = False) -> dict[str, Any]:
+        """A run as JSON, with the exit code of a command that waited for it."""
+        row = self.row(run)
+        return {**run_document(self.parts.records, row, full=full), "exit_code": exit_code(self.parts.records, row)}
+
+    async def follow(self, run: int, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
+        """`{"text": …}` of the run's log as it is written, then `{"run": …}` when it has ended or waits for a person.
+
+        Starts behind the first `offset` bytes of the log.
+        """
+        log = self.parts.workshop.log(run)
+        while True:
+            state = RunState(self.row(run).state)  # before the log is read: what was written until then is shown
+            while log.exists() and (data := _read(log, offset)):
+                offset += len(data)
+                yield {"text": data.decode(errors="replace")}
+            if state.has_ended or state is RunState.WAITING:
+                yield {"run": self.document(run)}
+                return
+            await self.parts.clock.sleep(FOLLOW_S)
+
+    # -- its parts ----------------------------------------------------------------------------------------------------
+
+    def _definition(self) -> Definition | None:
+        return Definition.read(self.parts.workshop.definition)
+
+    def _path(self) -> str:
+        definition = self._definition()
+        return definition.path if definition else ""
+
+    def _course(self, row: RunRow) -> Course:
+        return Course(self.parts, row, self._path())
+
+    def _decide(self, run: int, decision: str, by: str, why: str | None) -> RunRow:
+        if why and len(why) > MAX_WHY:
+            raise UsageError(f"the reason is longer than {MAX_WHY} characters", hint="say it shorter")
+        row, asked, now = self.parts.records.run(run), self.parts.records.approval(run), self.parts.clock.now()
+        check_open(row, run, asked.expires_at if asked else None, now)
+        if not self.parts.records.decide(run, decision=decision, by=by, at=timestamp(now), why=why):
+            raise ConflictError(f"run {run} has its answer already", hint=f"`hitless pipeline show {run}`")
+        assert row is not None
+        return row
+
+    def _lane(self, row: RunRow) -> Lane:
+        return self._lanes.setdefault(f"stage {row.stage}" if row.stage else f"branch {row.branch}", Lane())
+
+    def _enqueue(self, row: RunRow) -> None:
+        lane = self._lane(row)
+        if lane.queued is not None and lane.queued.run != row.run:
+            self._course(lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
+        lane.queued = row
+        self._wake(lane)
+
+    def _resume(self, row: RunRow) -> None:
+        lane = self._lane(row)
+        lane.resumed.append(row)
+        self._wake(lane)
+
+    def _wake(self, lane: Lane) -> None:
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._serve(lane))
+
+    async def _serve(self, lane: Lane) -> None:
+        """Run after run until none is left in the lane."""
+        try:
+            while True:
+                if lane.resumed:
+                    row = lane.resumed.pop(0)
+                elif lane.queued is not None:
+                    row, lane.queued = lane.queued, None
+                else:
+                    return
+                try:
+                    self.parts.workshop.create()
+                    await self._course(row).run(STEPS)
+                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
+                    self.parts.engine.say(f"run {row.run} broke off: {type(error).__name__}: {error}", row.stage)
+                for gone in self.parts.records.forget_old():
+                    self.parts.workshop.forget(gone)
+        finally:
+            lane.task = None
+
+    async def _expire(self) -> None:
+        """A question that nobody answered in time ends its run."""
+        while True:
+            now = self.parts.clock.now()
+            for row in self.parts.records.in_state(RunState.WAITING):
+                asked = self.parts.records.approval(row.run)
+                if asked and asked.expires_at <= timestamp(now):
+                    reason = f"nobody answered until {asked.expires_at}"
+                    detail = {"reason": reason, "exit_code": 1}
+                    self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
+                    self._course(row).end(RunState.FAILED, reason)
+            await self.parts.clock.sleep(EXPIRY_LOOK_S)
+
+
+def _read(log: Any, offset: int) -> bytes:
+    with log.open("rb") as file:
+        file.seek(offset)
+        data: bytes = file.read(65536)
+        return data

@@ -1,0 +1,154 @@
+"""What a push asks for, and what of it is refused before git takes it.
+
+A stage's branch cannot be deleted. A guarded stage (one that asks for approval, or is named prod) takes only a commit
+that was live in the stage before it, unless the push carries `-o override=REASON`, which its run and its release keep.
+Everything else is accepted: a force-push ships what the branch holds now, a tag or a deleted branch starts nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.errors import UsageError
+from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.steps import was_live
+
+NOTHING = "0" * 40
+MAX_UPDATES = 1000
+MAX_RUNS_A_PUSH = 10
+MAX_OPTION = 500
+OPTIONS = ("override", "skip-rehearsal")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_HEADS = "refs/heads/"
+
+
+@dataclass(frozen=True, slots=True)
+class RefUpdate:
+    """One line of what git tells a hook."""
+
+    old: str
+    new: str
+    ref: str
+
+    @classmethod
+    def from_json(cls, document: Any) -> RefUpdate:
+        """Raises UsageError where it is none."""
+        if (
+            not isinstance(document, list)
+            or len(document) != 3
+            or not all(isinstance(one, str) for one in document)
+            or not all(_COMMIT.fullmatch(one) for one in document[:2])
+            or len(document[2]) > 1000
+        ):
+            raise UsageError("not a line that git gives to a hook", hint="push with git")
+        return cls(*document)
+
+    @property
+    def branch(self) -> str | None:
+        return self.ref.removeprefix(_HEADS) if self.ref.startswith(_HEADS) else None
+
+    @property
+    def deletes(self) -> bool:
+        return set(self.new) == {"0"}
+
+    @property
+    def creates(self) -> bool:
+        return set(self.old) == {"0"}
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that a push started."""
+
+    run: int
+
+
+def read_options(lines: list[str]) -> dict[str, str]:
+    """`-o KEY=VALUE` of a push. Raises UsageError for an unknown or overlong one."""
+    options = {}
+    for line in lines:
+        key, _, value = line.partition("=")
+        if key not in OPTIONS:
+            raise UsageError(f"the push option {key!r} is unknown", hint=f"known are {', '.join(OPTIONS)}")
+        if len(value) > MAX_OPTION or not value.isprintable():
+            raise UsageError(
+                f"the push option {key} is not a line of at most {MAX_OPTION} characters", hint="shorten it"
+            )
+        options[key] = value
+    if "override" in options and not options["override"].strip():
+        raise UsageError("the push option override gives no reason", hint="git push -o override='why' …")
+    return options
+
+
+def judge(
+    parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
+) -> list[str]:
+    """Why the push is refused, one sentence each."""
+    if definition is None:
+        return ["the pipeline is not set up: run `hitless pipeline url` in the service's folder"]
+    if len(updates) > MAX_UPDATES:
+        return [f"more than {MAX_UPDATES} branches and tags in one push"]
+    return [
+        sentence
+        for update in updates
+        for entry in (definition.fed_by(update.branch) if update.branch else ())
+        if (sentence := _refusal(parts, definition, entry, update, options))
+    ]
+
+
+def _refusal(
+    parts: Parts, definition: Definition, entry: StageEntry, update: RefUpdate, options: Mapping[str, str]
+) -> str | None:
+    if update.deletes:
+        return f"{update.branch} feeds the stage {entry.stage} and cannot be deleted"
+    before = definition.before(entry.stage)
+    if entry.guarded and before and "override" not in options and not was_live(parts.engine, before, update.new):
+        return (
+            f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.stage}: promote it"
+            f" (`hitless promote {before} {entry.stage}`), or push with -o override='why'"
+        )
+    return None
+
+
+async def plan_runs(
+    parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
+) -> list[dict[str, Any] | str]:
+    """What runs an accepted push starts: the values of their records; or a sentence where it starts none."""
+    plans: list[dict[str, Any] | str] = []
+    for update in updates:
+        if update.branch is None:
+            plans.append(f"{update.ref} starts no run: only branches do")
+        elif update.deletes:
+            plans.append(f"the branch {update.branch} is gone")
+        elif sum(isinstance(plan, dict) for plan in plans) >= MAX_RUNS_A_PUSH:
+            plans.append(f"{update.branch} starts no run: more than {MAX_RUNS_A_PUSH} in one push")
+        else:
+            plans += await _runs_of(parts, definition, update, options)
+    return plans
+
+
+async def _runs_of(
+    parts: Parts, definition: Definition | None, update: RefUpdate, options: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    assert update.branch is not None
+    info = await parts.repository.describe(update.new)
+    asked: dict[str, Any] = {"skip_rehearsal": True} if "skip-rehearsal" in options else {}
+    if not update.creates and not await parts.repository.is_ancestor(update.old, update.new):
+        asked["forced"] = True
+    entries: tuple[StageEntry | None, ...] = definition.fed_by(update.branch) if definition else ()
+    override = options.get("override")
+    return [
+        {
+            "stage": entry.stage if entry else None,
+            "branch": update.branch,
+            "commit": info.commit,
+            "message": info.subject + (f" (override: {override})" if override and entry and entry.guarded else ""),
+            "overridden": override if entry and entry.guarded else None,
+            "options": asked,
+        }
+        for entry in entries or (None,)
+    ]

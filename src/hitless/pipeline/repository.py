@@ -1,0 +1,190 @@
+"""The engine's own bare git repository: made once, read by git itself, never trusted for more than its bytes.
+
+Hooks are two lines of shell that call this hitless; a clone's configuration, the pusher's environment and what a commit
+holds cannot choose another program: hooks, file system monitors and textconv of the pushed files are never run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hitless.errors import ConflictError, MachineError
+from hitless.pipeline.buildspec.run import User
+
+GIT_TIMEOUT_S = 120.0
+MAX_PUSH_BYTES = 1 << 30
+HOOKS = ("pre-receive", "post-receive")
+_CONFIG = {
+    "receive.advertisePushOptions": "true",
+    "receive.denyNonFastForwards": "false",
+    "receive.maxInputSize": str(MAX_PUSH_BYTES),
+    "receive.autogc": "false",
+    "transfer.fsckObjects": "true",
+    "core.sharedRepository": "0600",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """What a person wants to know of a commit."""
+
+    commit: str
+    subject: str
+    author: str
+    committed_at: str
+
+
+class Repository:
+    """A bare repository in the data folder. Raises MachineError where git is missing or fails."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, hook: Sequence[str], *, head: str) -> None:
+        """Make it, or bring one that is there up to date. `hook` is the command that a hook's name is appended to."""
+        self._run("init", "--bare", "--quiet", f"--initial-branch={head}", str(self.folder), inside=False)
+        self.folder.chmod(0o700)
+        for key, value in {**_CONFIG, "core.hooksPath": str(self.folder / "hooks")}.items():
+            self._run("config", key, value)
+        (self.folder / "hooks").mkdir(exist_ok=True)
+        for name in HOOKS:
+            path = self.folder / "hooks" / name
+            fresh = path.with_suffix(".new")
+            fresh.write_text(f"#!/bin/sh\nexec {shlex.join([*hook, name])}\n")
+            fresh.chmod(0o700)
+            fresh.replace(path)
+
+    def exists(self) -> bool:
+        return (self.folder / "HEAD").is_file()
+
+    async def head_of(self, branch: str) -> str | None:
+        """The commit that a branch stands at."""
+        code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}")
+        return out.decode().strip() or None if code == 0 else None
+
+    async def branches(self) -> dict[str, str]:
+        """Every branch and its commit."""
+        lines = (
+            await self._git("for-each-ref", "--format=%(objectname) %(refname:strip=2)", "refs/heads")
+        ).splitlines()
+        return {name: commit for commit, _, name in (line.partition(" ") for line in lines)}
+
+    async def has(self, commit: str) -> bool:
+        code, _, _ = await self._ask("cat-file", "-e", f"{commit}^{{commit}}")
+        return code == 0
+
+    async def describe(self, commit: str) -> CommitInfo:
+        out = await self._git("log", "-1", "--format=%H%x00%s%x00%an%x00%cI", commit, "--")
+        full, subject, author, at = out.rstrip("\n").split("\0")
+        return CommitInfo(full, subject[:200], author[:100], at)
+
+    async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
+        """What `new` has and `old` has not, newest first; only `new` itself where `old` is not there."""
+        what = f"{old}..{new}" if old and await self.has(old) else f"{new}"
+        count = limit if old else 1
+        out = await self._git("log", f"-{count}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
+        rows = (line.split("\0") for line in out.splitlines())
+        return tuple(CommitInfo(full, subject[:200], author[:100], at) for full, subject, author, at in rows)
+
+    async def is_ancestor(self, old: str, new: str) -> bool:
+        code, _, _ = await self._ask("merge-base", "--is-ancestor", old, new)
+        return code == 0
+
+    async def fast_forward(self, branch: str, commit: str) -> bool:
+        """Move a branch forward to `commit`; False where it holds what `commit` does not. Never creates history."""
+        old = await self.head_of(branch)
+        if old == commit:
+            return True
+        if old is not None and not await self.is_ancestor(old, commit):
+            return False
+        code, _, error = await self._ask("update-ref", f"refs/heads/{branch}", commit, old or "0" * 40)
+        if code != 0:
+            raise ConflictError(
+                f"the branch {branch} could not be moved to {commit[:12]}: {error.decode(errors='replace').strip()}",
+                hint="somebody pushed to it at the same time: run it again",
+            )
+        return True
+
+    async def extract(self, commit: str, folder: Path, *, user: User | None = None) -> None:
+        """The commit's files into a folder that is there, owned by `user`."""
+        await asyncio.to_thread(self._extract, commit, folder, user)
+
+    def _extract(self, commit: str, folder: Path, user: User | None) -> None:
+        with subprocess.Popen(
+            [*self._command(), "archive", "--format=tar", commit],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environ(),
+        ) as archive:
+            try:
+                tar = subprocess.run(
+                    ["tar", "-x", "-C", str(folder), "--no-same-owner"],
+                    stdin=archive.stdout,
+                    capture_output=True,
+                    timeout=GIT_TIMEOUT_S,
+                    check=False,
+                    user=user.uid if user else None,
+                    group=user.gid if user else None,
+                    extra_groups=[] if user else None,
+                )
+            except subprocess.TimeoutExpired as error:
+                archive.kill()
+                raise MachineError(
+                    f"the files of {commit[:12]} took longer than {GIT_TIMEOUT_S:g} s to check out",
+                    hint="is the disk busy?",
+                ) from error
+        if tar.returncode or archive.returncode:
+            why = tar.stderr.decode(errors="replace").strip() or f"git archive ended with {archive.returncode}"
+            raise MachineError(f"the files of {commit[:12]} could not be checked out: {why}", hint="is the disk full?")
+
+    def _command(self) -> list[str]:
+        return ["git", "--git-dir", str(self.folder), "-c", "core.fsmonitor=false", "-c", "core.pager=cat"]
+
+    def _run(self, *words: str, inside: bool = True) -> None:
+        command = [*self._command(), *words] if inside else ["git", *words]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=GIT_TIMEOUT_S, check=False, env=_environ())
+        except OSError as error:
+            raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
+        if done.returncode:
+            raise MachineError(f"git {words[0]}: {done.stderr.decode(errors='replace').strip()}", hint="see the folder")
+
+    async def _git(self, *words: str) -> str:
+        code, out, error = await self._ask(*words)
+        if code:
+            why = error.decode(errors="replace").strip() or f"ended with {code}"
+            raise MachineError(f"git {words[0]}: {why}", hint=f"look into {self.folder}")
+        return out.decode(errors="replace")
+
+    async def _ask(self, *words: str) -> tuple[int, bytes, bytes]:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(),
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environ(),
+            )
+        except OSError as error:
+            raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
+        try:
+            out, error_text = await asyncio.wait_for(process.communicate(), GIT_TIMEOUT_S)
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
+        return process.returncode or 0, out, error_text
+
+
+def _environ() -> Mapping[str, str]:
+    """Without what a hook's or a shell's git left behind."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}

@@ -1,0 +1,293 @@
+"""What each step of a run does. Each is a function of the run's course; it ends well, fails with a reason, or waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from hitless.clock import timestamp
+from hitless.engine.engine import Engine
+from hitless.pipeline.approvals import EXPIRES_DAYS, question
+from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.course import Course, Waits
+from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, skipped
+from hitless.pipeline.verification import verify_live
+from hitless.rollout.release import Release, ReleaseDocument
+from hitless.rollout.states import Outcome
+from hitless.rollout.who import Who
+from hitless.service.model import Approval, Home
+
+TEST_FILE = "buildspec-test.yml"
+DEPLOY_FILE = "buildspec-deploy.yml"
+
+
+async def source(course: Course) -> StepEnd:
+    """The commit is there; what it says of itself."""
+    repository = course.parts.repository
+    if not await _is_kept(course):
+        if course.row.options.get("document"):
+            return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
+        raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
+    info = course.commit = await repository.describe(course.row.commit)
+    return StepEnd(
+        detail={"subject": info.subject, "author": info.author, "committed_at": info.committed_at},
+        sentence=f"{info.commit[:12]} {info.subject} ({info.author})",
+    )
+
+
+async def test(course: Course) -> StepEnd:
+    """buildspec-test.yml in a clean checkout."""
+    if origin := course.row.options.get("from"):
+        return skipped(f"the same bytes were tested on their way to {origin}")
+    result = await course.parts.builds.run(_order(course, StepName.TEST, TEST_FILE))
+    if result is None:
+        return skipped(f"there is no {TEST_FILE}")
+    return StepEnd(detail=result, sentence=_reported(result))
+
+
+async def build(course: Course) -> StepEnd:
+    """The candidate: artifacts built from the commit, or those of the release that it was promoted from."""
+    origin = promoted_from(course)
+    if origin and not await _is_kept(course):
+        return _as_given(course, origin)
+    folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
+    await course.parts.repository.extract(course.row.commit, folder)
+    answer = await _package(course, folder / course.path, origin.document if origin else None)
+    document = ReleaseDocument.from_json(answer["document"])
+    stages = tuple(StageEntry(*entry) for entry in answer["stages"])
+    Definition(document.service, course.path, stages).write(course.parts.workshop.definition)
+    course.set_candidate(document)
+    digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
+    return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": digests})
+
+
+async def rehearse(course: Course) -> StepEnd:
+    """The candidate over a copy of what is live, elsewhere, under load."""
+    if not course.candidate.settings.rehearsal:
+        return skipped("the stage has rehearsal: false")
+    if course.row.options.get("skip_rehearsal"):
+        return skipped(f"asked for by {course.row.actor}")
+    live = course.live()
+    if live is None:
+        return skipped("nothing is live in the stage")
+    if live.fingerprint() == course.candidate.fingerprint():
+        return skipped("nothing has changed")
+    parts = course.parts
+    findings = await parts.rehearse(live, course.candidate, log=parts.workshop.log(course.row.run))
+    if not findings["may_ship"]:
+        raise StepFailed("; ".join(findings["objections"]), exit_code=3, detail=findings)
+    return StepEnd(detail=findings, sentence=findings["sentence"])
+
+
+async def approve(course: Course) -> StepEnd:
+    """Ask a person; the run goes on when they have answered."""
+    if course.candidate.settings.approval is not Approval.MANUAL:
+        return skipped("the stage has approval: none")
+    parts, run = course.parts, course.row.run
+    live = course.live()
+    if live is not None and live.fingerprint() == course.candidate.fingerprint():
+        return skipped("nothing has changed")
+    supersede_waiting(course)
+    asked = await question(parts, course.row, live, course.candidate)
+    (parts.workshop.of_run(run) / "question.json").write_text(json.dumps(asked))
+    now = parts.clock.now()
+    expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
+    parts.records.ask(run, asked_at=timestamp(now), expires_at=expires)
+    course.say(f"run {run} waits for approval until {expires}: hitless approve {run}, or hitless reject {run}")
+    raise Waits
+
+
+async def deploy(course: Course) -> StepEnd:
+    """The candidate goes live by the stage's strategy: here by the engine, on AWS by buildspec-deploy.yml."""
+    if course.candidate.settings.home is Home.AWS:
+        result = await course.parts.builds.run(_order(course, StepName.DEPLOY, DEPLOY_FILE))
+        if result is None:
+            raise StepFailed(f"the stage's home is AWS, and there is no {DEPLOY_FILE}")
+        return StepEnd(detail=result)
+    supersede_waiting(course)
+    engine, records, run = course.parts.engine, course.parts.records, course.row.run
+    verb = "promote" if course.row.options.get("from") else "deploy"
+    who = Who(ci="hitless pipeline", actor=course.row.actor, run=str(run))
+    started = await engine.deploy(course.stage, course.candidate, strategy=None, force=False, verb=verb, who=who)
+    if isinstance(started, dict):
+        result = started
+    else:
+        records.set_release(run, started.candidate.number)
+        result = {}
+        async for line in engine.follow(started):
+            if step := line.get("step"):
+                course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
+            result = line.get("result") or result
+    records.set_release(run, result["release"])
+    outcome = Outcome(result["outcome"])
+    if outcome.exit_code:
+        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
+        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
+    await _fast_forward(course)
+    said = "nothing has changed" if outcome is Outcome.UNCHANGED else "is live"
+    return StepEnd(detail=result, sentence=f"release {result['release']} {said} in {course.stage}")
+
+
+async def verify(course: Course) -> StepEnd:
+    """What is live answers as it should; else the release before it is shipped back."""
+    if course.candidate.settings.home is Home.AWS:
+        return skipped("`hitless aws deploy` has verified it")
+    row = course.parts.records.run(course.row.run)
+    assert row is not None
+    live = course.parts.engine.store.live(course.stage)
+    if live is None or live[0] != row.release:
+        return skipped("another release is live by now")
+    url = course.parts.urls()[course.stage]
+    faults = await asyncio.to_thread(verify_live, url, course.candidate.settings, live[0])
+    if not faults:
+        return StepEnd(sentence=f"{course.stage} answers at {url}")
+    await course.parts.engine.rollback(course.stage, None)
+    raise StepFailed(f"{'; '.join(faults)}: rolled back", exit_code=3, detail={"faults": faults})
+
+
+STEPS: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]] = {
+    StepName.SOURCE: source,
+    StepName.TEST: test,
+    StepName.BUILD: build,
+    StepName.REHEARSE: rehearse,
+    StepName.APPROVE: approve,
+    StepName.DEPLOY: deploy,
+    StepName.VERIFY: verify,
+}
+
+
+def supersede_waiting(course: Course) -> None:
+    """Nobody should approve an older run of the stage once this one has come so far."""
+    parts, run = course.parts, course.row.run
+    for row in parts.records.in_state(RunState.WAITING):
+        if row.stage == course.row.stage and row.run < run:
+            Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
+
+
+def promoted_from(course: Course) -> Release | None:
+    """The release whose bytes the run ships: the one that `promote` named, or one of the stage before with its commit.
+
+    None where the commit is built here for the first time.
+    """
+    engine, options = course.parts.engine, course.row.options
+    if "from" in options:
+        return engine.release(str(options["from"]), int(options["release"]))
+    definition = Definition.read(course.parts.workshop.definition)
+    before = definition.before(course.stage) if definition else None
+    for row in reversed(engine.store.releases(before)) if before else ():
+        if row.commit == course.row.commit:
+            return engine.release(before or "", row.release)
+    return None
+
+
+def was_live(engine: Engine, stage: str, commit: str) -> bool:
+    """Whether a release of that commit ever was live in the stage, as far back as releases are kept."""
+    numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
+    return any(
+        rollout.outcome == Outcome.LIVE
+        for number in numbers
+        for rollout in engine.store.rollouts(stage, release=number)
+    )
+
+
+async def _is_kept(course: Course) -> bool:
+    repository, commit = course.parts.repository, course.row.commit
+    return bool(commit) and repository.exists() and await repository.has(commit)
+
+
+def _as_given(course: Course, origin: Release) -> StepEnd:
+    """A promotion without the commit: the folder's configuration with the release's artifacts."""
+    given = ReleaseDocument.from_json(course.row.options["document"])
+    document = replace(
+        given,
+        artifacts={function.name: origin.document.artifacts[function.name] for function in given.functions},
+        commit=origin.document.commit,
+        message=origin.document.message,
+    )
+    course.set_candidate(document)
+    return _same_bytes(document, origin)
+
+
+def _same_bytes(document: ReleaseDocument, origin: Release) -> StepEnd:
+    digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
+    if digests != {name: artifact.digest for name, artifact in origin.document.artifacts.items()}:
+        raise StepFailed(f"the artifacts are not those of release {origin.number} of {origin.stage}")
+    sentence = f"the artifacts of release {origin.number} of {origin.stage}, byte for byte"
+    return StepEnd(detail={"artifacts": digests, "from": origin.stage, "release": origin.number}, sentence=sentence)
+
+
+def _order(course: Course, name: StepName, file: str) -> BuildOrder:
+    row = course.row
+    return BuildOrder(
+        run=row.run,
+        step=name,
+        file=file,
+        commit=row.commit,
+        branch=row.branch,
+        path=course.path,
+        actor=row.actor or "hitless",
+        variables={"STAGE": row.stage} if row.stage else {},
+    )
+
+
+async def _package(course: Course, folder: Path, promoted: ReleaseDocument | None) -> dict[str, Any]:
+    artifacts = promoted.to_json()["artifacts"] if promoted else None
+    plan = {
+        "folder": str(folder),
+        "path": course.path,
+        "stage": course.stage,
+        "store": str(course.parts.workshop.data.parent / "artifacts"),
+        "commit": course.row.commit,
+        "message": course.row.message,
+        "artifacts": artifacts,
+    }
+    log = course.parts.workshop.log(course.row.run)
+    with log.open("ab") as progress:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hitless.pipeline.package"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=progress,
+            cwd="/",
+            start_new_session=True,
+        )
+    try:
+        out, _ = await process.communicate(json.dumps(plan).encode())
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    answer: dict[str, Any] = json.loads(out) if out.strip() else {"error": {"message": "the build's process failed"}}
+    if "error" in answer:
+        raise StepFailed(str(answer["error"]["message"]), exit_code=int(answer["error"].get("exit_code", 1)))
+    return answer
+
+
+async def _fast_forward(course: Course) -> None:
+    """A promotion moves the stage's branch to what is live now."""
+    options, repository = course.row.options, course.parts.repository
+    if "from" not in options or not await _is_kept(course):
+        return
+    if not await repository.fast_forward(course.row.branch, course.row.commit):
+        course.say(f"the branch {course.row.branch} has commits of its own and was left where it is")
+
+
+def _note(step: Mapping[str, Any]) -> str:
+    return f" ({step['note']})" if step.get("note") else ""
+
+
+def _reported(result: Mapping[str, Any]) -> str:
+    said = []
+    for report in result["reports"]:
+        if "coverage_percent" in report:
+            said.append(f"{report['report']}: {report['coverage_percent']} % covered")
+        else:
+            said.append(f"{report['report']}: {report['tests']} tests, {report['failed']} failed")
+    return "; ".join(said)

@@ -1,0 +1,192 @@
+"""The pipeline's records in the state file: runs, their steps, approvals. Newest runs are kept, old ones forgotten."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.store.store import Store
+
+RUNS_KEPT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run. `stage` is None for a branch that feeds no stage; `options` are what was asked for besides."""
+
+    run: int
+    stage: str | None
+    branch: str
+    commit: str
+    verb: str
+    actor: str | None
+    message: str | None
+    overridden: str | None
+    options: Mapping[str, Any]
+    state: str
+    reason: str | None
+    release: int | None
+    started_at: str
+    ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of a run; `detail` is the step's own findings as JSON."""
+
+    run: int
+    name: str
+    state: str
+    detail: Mapping[str, Any] | None
+    started_at: str | None
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRow:
+    """What a person was asked, and what they said."""
+
+    run: int
+    asked_at: str
+    expires_at: str
+    decision: str | None
+    decided_by: str | None
+    decided_at: str | None
+    why: str | None
+
+
+class RunRecords:
+    """The pipeline's part of the state file. Each method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(
+        self,
+        *,
+        stage: str | None,
+        branch: str,
+        commit: str,
+        verb: str,
+        actor: str | None,
+        message: str | None,
+        overridden: str | None,
+        options: Mapping[str, Any],
+        state: str,
+        at: str,
+    ) -> RunRow:
+        """A new run with the next number."""
+        with self._store.transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
+                " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (stage, branch, commit, verb, actor, message, overridden, json.dumps(options), state, at),
+            )
+            number = int(cursor.lastrowid or 0)
+        found = self.run(number)
+        assert found is not None
+        return found
+
+    def run(self, number: int) -> RunRow | None:
+        rows = self._store.read("SELECT * FROM pipeline_runs WHERE run = ?", (number,))
+        return _run(rows[0]) if rows else None
+
+    def runs(self, stage: str | None = None, *, limit: int = 100) -> tuple[RunRow, ...]:
+        """Newest first; of one stage, or of all and of branches without one."""
+        rows = self._store.read(
+            "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR stage = ?1) ORDER BY run DESC LIMIT ?2", (stage, limit)
+        )
+        return tuple(map(_run, rows))
+
+    def in_state(self, *states: str) -> tuple[RunRow, ...]:
+        """Runs in one of these states, oldest first."""
+        marks = ", ".join("?" * len(states))
+        rows = self._store.read(f"SELECT * FROM pipeline_runs WHERE state IN ({marks}) ORDER BY run", states)
+        return tuple(map(_run, rows))
+
+    def set_state(self, number: int, state: str, reason: str | None, ended_at: str | None) -> None:
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE pipeline_runs SET state = ?, reason = ?, ended_at = ? WHERE run = ?",
+                (state, reason, ended_at, number),
+            )
+
+    def set_release(self, number: int, release: int) -> None:
+        with self._store.transaction() as db:
+            db.execute("UPDATE pipeline_runs SET release = ? WHERE run = ?", (release, number))
+
+    def forget_old(self) -> list[int]:
+        """Forget all but the newest runs that have ended; their numbers."""
+        rows = self._store.read(
+            "SELECT run FROM pipeline_runs WHERE ended_at IS NOT NULL ORDER BY run DESC LIMIT -1 OFFSET ?", (RUNS_KEPT,)
+        )
+        gone = [int(row["run"]) for row in rows]
+        with self._store.transaction() as db:
+            db.executemany("DELETE FROM pipeline_runs WHERE run = ?", [(number,) for number in gone])
+        return gone
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def set_step(
+        self,
+        run: int,
+        name: str,
+        state: str,
+        *,
+        detail: Mapping[str, Any] | None = None,
+        started_at: str | None = None,
+        duration_s: float | None = None,
+    ) -> None:
+        """Record a step's present state."""
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO pipeline_steps VALUES (?, ?, ?, ?, ?, ?)",
+                (run, name, state, _json(detail), started_at, duration_s),
+            )
+
+    def steps(self, run: int) -> tuple[StepRow, ...]:
+        """In no order of meaning."""
+        rows = self._store.read("SELECT * FROM pipeline_steps WHERE run = ? ORDER BY rowid", (run,))
+        return tuple(StepRow(**{**dict(row), "detail": _from_json(row["detail"])}) for row in rows)
+
+    # -- approvals --------------------------------------------------------------------------------------------------
+
+    def ask(self, run: int, *, asked_at: str, expires_at: str) -> None:
+        """Record that a person is asked; a new question replaces an old one of the same run."""
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO pipeline_approvals (run, asked_at, expires_at) VALUES (?, ?, ?)",
+                (run, asked_at, expires_at),
+            )
+
+    def decide(self, run: int, *, decision: str, by: str, at: str, why: str | None) -> bool:
+        """Record the answer; False where one was given already."""
+        with self._store.transaction() as db:
+            cursor = db.execute(
+                "UPDATE pipeline_approvals SET decision = ?, decided_by = ?, decided_at = ?, why = ?"
+                " WHERE run = ? AND decision IS NULL",
+                (decision, by, at, why, run),
+            )
+            return cursor.rowcount == 1
+
+    def approval(self, run: int) -> ApprovalRow | None:
+        rows = self._store.read("SELECT * FROM pipeline_approvals WHERE run = ?", (run,))
+        return ApprovalRow(**dict(rows[0])) if rows else None
+
+
+def _run(row: sqlite3.Row) -> RunRow:
+    values = dict(row)
+    values["commit"] = values.pop("commit_id")
+    values["options"] = json.loads(values["options"])
+    return RunRow(**values)
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return json.dumps(value) if value is not None else None
+
+
+def _from_json(text: str | None) -> Any:
+    return json.loads(text) if text else None

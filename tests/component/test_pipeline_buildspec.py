@@ -1,0 +1,227 @@
+"""The runner of buildspec 0.2 goes through phases as CodeBuild does, within its limits, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.pipeline.buildspec.masking import LONGEST_LINE_BYTES, Mask
+from hitless.pipeline.buildspec.processes import descendants
+from hitless.pipeline.buildspec.run import Build, Limits, run
+from hitless.pipeline.buildspec.spec import Buildspec
+from hitless.pipeline.buildspec.supervisor import Plan
+from tests.support import eventually
+
+pytestmark = pytest.mark.component
+
+
+@dataclass
+class Built:
+    build: Build
+    log: str
+
+    @property
+    def phases(self) -> dict[str, int]:
+        return dict(self.build.phases)
+
+
+def build(
+    tmp_path: Path,
+    phases: str,
+    *,
+    head: str = "",
+    tail: str = "",
+    limits: Limits = Limits(time_s=20),  # noqa: B008 - frozen
+    secrets: dict[str, str] | None = None,
+) -> Built:
+    source, scratch = tmp_path / "source", tmp_path / "scratch"
+    source.mkdir()
+    scratch.mkdir()
+    spec = Buildspec.read(f"version: 0.2\n{head}phases:\n{phases}\n{tail}")
+    output: list[bytes] = []
+    environ = {"PATH": os.environ["PATH"], "FROM": "project"}
+    done = run(spec, source, scratch, environ, limits=limits, output=output.append, secrets=secrets)
+    return Built(done, b"".join(output).decode())
+
+
+def test_commands_share_one_shell_and_the_project_s_variables_win(tmp_path: Path) -> None:
+    done = build(
+        tmp_path,
+        "  install: {commands: ['mkdir sub', 'cd sub', 'A=1']}\n"
+        "  build: {commands: ['echo in $(basename $PWD) $A $FROM $OWN']}",
+        head="env: {variables: {FROM: buildspec, OWN: file}}\n",
+    )
+    assert done.build.succeeded
+    assert "in sub 1 project file" in done.log
+
+
+def test_a_failing_command_ends_its_phase_and_finally_runs(tmp_path: Path) -> None:
+    done = build(tmp_path, "  build: {commands: ['false', 'echo never'], finally: ['echo at last']}")
+    assert (done.build.succeeded, done.phases) == (False, {"build": 1})
+    assert "echo never" not in done.log
+    assert "at last\n" in done.log
+    assert done.build.reason == "phase build failed with status 1"
+
+
+@pytest.mark.parametrize(
+    ("broken", "ran"), [("install", ["install"]), ("pre_build", ["pre_build"]), ("build", ["build", "post_build"])]
+)
+def test_post_build_runs_after_a_failed_build_and_after_no_other_failure(
+    tmp_path: Path, broken: str, ran: list[str]
+) -> None:
+    phases = f"  {broken}: {{commands: ['false']}}\n  post_build: {{commands: ['echo $CODEBUILD_BUILD_SUCCEEDING']}}"
+    done = build(tmp_path, phases)
+    assert (done.build.succeeded, list(done.phases)) == (False, ran)
+
+
+def test_a_phase_may_go_on_after_a_failure(tmp_path: Path) -> None:
+    done = build(tmp_path, "  install: {on-failure: CONTINUE, commands: ['false']}\n  build: {commands: ['true']}")
+    assert (done.build.succeeded, done.phases) == (True, {"install": 1, "build": 0})
+
+
+def test_a_shell_that_exits_failed_its_phase(tmp_path: Path) -> None:
+    done = build(tmp_path, "  build: {commands: ['echo ${MISSING:?is not set}', 'echo never']}")
+    assert (done.build.succeeded, done.phases) == (False, {"build": 1})
+
+
+def test_artifacts_are_the_files_that_the_patterns_find_within_the_sources(tmp_path: Path) -> None:
+    (tmp_path / "outside.zip").touch()
+    done = build(
+        tmp_path,
+        "  build: {commands: ['mkdir -p out/deep', 'touch out/a.zip out/deep/b.zip out/c.txt out/deep/old.zip',"
+        " 'ln -s ../../outside.zip out/link.zip']}",
+        tail="artifacts: {base-directory: out, files: ['**/*.zip'], exclude-paths: ['**/old.zip']}\n",
+    )
+    assert [path.name for path in done.build.artifacts] == ["a.zip", "b.zip"]
+
+
+def test_exported_variables_are_those_at_the_end(tmp_path: Path) -> None:
+    done = build(
+        tmp_path,
+        "  build: {commands: ['V=\"$(printf ''two\\nlines'')\"']}",
+        head="env: {exported-variables: [V, MISSING]}\n",
+    )
+    assert done.build.exported == {"V": "two\nlines", "MISSING": ""}
+
+
+def test_reports_name_the_failed_tests_and_the_coverage(tmp_path: Path) -> None:
+    junit = (
+        '<testsuite><testcase classname="t.A" name="good"/><testcase classname="t.A" name="bad"><failure/></testcase>'
+        '<testcase name="later"><skipped/></testcase></testsuite>'
+    )
+    done = build(
+        tmp_path,
+        f"  build: {{commands: ['echo ''{junit}'' > junit.xml',"
+        " 'echo ''<coverage lines-valid=\"8\" lines-covered=\"6\"/>'' > c.xml',"
+        " 'echo ''<!DOCTYPE a []><testsuite/>'' > evil.xml']}",
+        tail="reports:\n  tests: {files: [junit.xml, evil.xml]}\n"
+        "  lines: {files: [c.xml], file-format: COBERTURAXML}\n",
+    )
+    tests, lines = [report.to_json() for report in done.build.reports]
+    assert tests["tests"] == 3
+    assert (tests["failed"], tests["skipped"], tests["failures"]) == (1, 1, ["t.A.bad"])
+    assert "document type" in tests["unreadable"][0]
+    assert lines["coverage_percent"] == 75.0
+
+
+def test_a_secret_reaches_the_build_and_not_its_log(tmp_path: Path) -> None:
+    done = build(
+        tmp_path,
+        "  build: {commands: ['[ \"$TOKEN\" = s3cret-word ] && echo it is $TOKEN.']}",
+        secrets={"TOKEN": "s3cret-word"},
+    )
+    assert done.build.succeeded
+    assert "it is ***." in done.log
+    assert "s3cret" not in done.log
+
+
+def test_a_secret_is_masked_wherever_the_output_is_cut() -> None:
+    text = b"x" * (LONGEST_LINE_BYTES + 100) + b"hunter22" + b"y" * (LONGEST_LINE_BYTES * 2) + b"hunter22\n"
+    for size in (7, 1000, 65536):
+        mask = Mask(["hunter22"])
+        shown = b"".join(mask.feed(text[at : at + size]) for at in range(0, len(text), size)) + mask.end()
+        assert shown == text.replace(b"hunter22", b"***")
+
+
+@pytest.mark.parametrize(
+    ("command", "limits", "reason"),
+    [
+        ("sleep 60", Limits(time_s=0.5), "time limit"),
+        ("python3 -c ''x = bytearray(200 << 20); input() or input()'' < /dev/zero", Limits(memory_mb=100), "memory"),
+    ],
+)
+def test_a_build_beyond_its_limits_ends(tmp_path: Path, command: str, limits: Limits, reason: str) -> None:
+    done = build(tmp_path, f"  build: {{commands: ['{command}']}}", limits=limits)
+    assert not done.build.succeeded
+    assert reason in str(done.build.reason)
+    assert reason in done.log
+
+
+def test_output_beyond_its_limit_is_dropped_and_said_so(tmp_path: Path) -> None:
+    done = build(tmp_path, "  build: {commands: ['yes | head -c 100000']}", limits=Limits(output_bytes=1000))
+    assert done.build.succeeded
+    assert len(done.log) < 2000
+    assert "reached its limit" in done.log
+
+
+def supervise(tmp_path: Path, command: str) -> tuple[subprocess.Popen[bytes], Plan]:
+    source, scratch = tmp_path / "source", tmp_path / "scratch"
+    source.mkdir()
+    scratch.mkdir()
+    spec = f"version: 0.2\nphases: {{build: {{commands: ['{command}']}}}}"
+    environ = {"PATH": os.environ["PATH"]}
+    plan = Plan(spec, source, scratch, tmp_path / "log", environ, {}, [], Limits(time_s=60), None)
+    words = [sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
+    assert process.stdin is not None
+    process.stdin.write(plan.to_line())
+    process.stdin.flush()
+    return process, plan
+
+
+def test_what_a_build_left_running_ends_with_it(tmp_path: Path) -> None:
+    process, plan = supervise(tmp_path, "(setsid sleep 60 & echo $! > pid) & until [ -s pid ]; do :; done")
+    assert process.stdout is not None
+    out = process.stdout.readline()
+    process.communicate(timeout=30)
+    result: dict[str, Any] = json.loads(out)
+    assert result["succeeded"]
+    pid = int((plan.source / "pid").read_text())
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
+    process, plan = supervise(tmp_path, "(setsid sleep 60 &) ; touch begun; sleep 60")
+    eventually((plan.source / "begun").exists, what="the build has begun")
+    below = descendants(process.pid)
+    assert below
+    process.communicate(timeout=30)  # closes its input, as the daemon's death does
+    assert process.returncode == 0
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 0.1",
+        "version: 0.2",
+        "- a list",
+        "version: 0.2\nphases: {deploy: {commands: []}}",
+        "version: 0.2\nphases: {build: {commands: [{echo a: b}]}}",
+        "version: 0.2\nphases: {build: {commands: [a], on-failure: RETRY}}",
+        "version: 0.2\nbatch: {}\nphases: {build: {commands: [a]}}",
+        "version: 0.2\nenv: {exported-variables: ['a b']}\nphases: {build: {commands: [a]}}",
+        "version: 0.2\nphases: {build: {commands: [a]}}\nreports: {r: {files: [a], file-format: TESTNGXML}}",
+        "version: 0.2\nphases: {build: [unclosed",
+    ],
+)
+def test_what_the_runner_does_not_know_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"version|not run here|no text|not a|no phases|texts|YAML|not read here"):
+        Buildspec.read(text)

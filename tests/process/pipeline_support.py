@@ -1,0 +1,92 @@
+"""A service in a git repository beside an engine, for the tests of the pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.api.client import EngineClient
+from tests.process.conftest import Site
+from tests.support import eventually
+
+TESTS = """version: 0.2
+phases:
+  build:
+    commands:
+      - python -c "import handlers; assert handlers.answer({})['statusCode'] == 200"
+"""
+ENDED = ("succeeded", "failed", "rejected", "superseded", "interrupted")
+
+
+@dataclass
+class Team:
+    """The developer's clone is the site's own folder; `url` is the engine's repository."""
+
+    site: Site
+    url: str = ""
+
+    def git(self, *words: str, exit_code: int | None = 0) -> str:
+        """Run git in the clone; what it printed on both streams."""
+        who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(
+            ["git", *who, *words],
+            cwd=self.site.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+            env=environ,
+        )
+        assert exit_code in (None, done.returncode), f"git {words}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def begin(self) -> None:
+        """A repository with one commit on dev, an engine that serves it, and its remote `engine`."""
+        (self.site.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
+        (self.site.folder / "buildspec-test.yml").write_text(TESTS)
+        self.git("init", "--quiet", "--initial-branch=dev")
+        self.commit("first")
+        self.site.up()
+        self.url = self.site.hitless("pipeline", "url").document["url"]
+        self.git("remote", "add", "engine", self.url)
+
+    def commit(self, message: str) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+    def push(self, *what: str, exit_code: int = 0) -> str:
+        return self.git("push", "engine", *what, exit_code=exit_code)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Newest first, as `hitless pipeline runs --json` gives them."""
+        found: list[dict[str, Any]] = EngineClient(self.site.folders.api_socket).call("GET", "/pipeline/runs")
+        return found
+
+    def run(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = EngineClient(self.site.folders.api_socket).call("GET", f"/pipeline/runs/{number}")
+        return found
+
+    def ended(self, number: int) -> dict[str, Any]:
+        """The run, once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.run(number)
+            return found if found["state"] in ENDED else None
+
+        found = eventually(look, deadline_s=60, what=f"run {number} has ended")
+        assert found is not None
+        return found
+
+    def log(self, number: int) -> str:
+        file = self.site.folders.data / "pipeline" / "runs" / str(number) / "log"
+        return file.read_text() if file.exists() else ""
+
+
+def states(run: dict[str, Any]) -> dict[str, str]:
+    """A run's steps by name."""
+    return {step["name"]: step["state"] for step in run["steps"]}
