@@ -221,7 +221,7 @@ class Store:
 
     def save_receipt(self, rollout: int, receipt: Mapping[str, Any]) -> None:
         """What the rollout cost so far; replaces what was known before."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             text = json.dumps(receipt, separators=(",", ":"))
             db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, text))
 
@@ -232,7 +232,7 @@ class Store:
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
         """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             gone = db.execute(
                 "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
                 "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
