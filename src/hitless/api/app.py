@@ -37,12 +37,18 @@ class Machine(Protocol):
     async def shut_down(self, *, force: bool) -> None: ...
 
 
+async def _nothing() -> None:
+    """Nothing else to end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """The endpoints over one engine."""
 
     engine: Engine
     machine: Machine
+    before_stop: Callable[[], Awaitable[None]] = _nothing
+    """Ends what would begin rollouts while the engine stops."""
 
     async def status(self, request: Request) -> Response:
         return JSONResponse(self.machine.status())
@@ -93,6 +99,7 @@ class Api:
 
     async def shut_down(self, request: Request) -> Response:
         body = await json_body(request)
+        await self.before_stop()
         await self.machine.shut_down(force=bool(body.get("force")))
         return JSONResponse({"stopped": True})
 

@@ -14,9 +14,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
@@ -28,9 +26,7 @@ from hitless.api.pipeline import PipelineApi
 from hitless.cli.settings import Settings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import EngineLock, Folders
-from hitless.engine.machine import Machine
 from hitless.errors import HitlessError
-from hitless.pipeline.pipeline import Pipeline
 from hitless.store.store import Store
 
 log = structlog.get_logger()
@@ -73,7 +69,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     await machine.start()
     await pipeline.start()
     listener = _api_socket(folders.api_socket)
-    server.serve_app(application(Api(engine, _Whole(machine, pipeline)), PipelineApi(pipeline).routes()))
+    server.serve_app(application(Api(engine, machine, before_stop=pipeline.stop), PipelineApi(pipeline).routes()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.leave)
@@ -85,21 +81,6 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     folders.remove_run()
     store.close()
     lock.release()
-
-
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """The machine as the API stops it: no run of the pipeline begins a rollout while the engine ends."""
-
-    machine: Machine
-    pipeline: Pipeline
-
-    def status(self) -> dict[str, Any]:
-        return self.machine.status()
-
-    async def shut_down(self, *, force: bool) -> None:
-        await self.pipeline.stop()
-        await self.machine.shut_down(force=force)
 
 
 class _Server:
