@@ -14,10 +14,14 @@ from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import GatewayState
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.service.model import AlarmSettings, Function, Route, SmokeRequest, StageSettings
+from hitless.rollout.hooks import Hook, HookResult
+from hitless.rollout.release import ArtifactRef, Release, ReleaseDocument
+from hitless.service.model import AlarmSettings, Function, Hooks, Route, SmokeRequest, StageSettings
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec
+from hitless.workers.stats import EMPTY, Histogram
+
+UNGUARDED = AlarmSettings(1, 20, guard_s=0)
 
 
 class FakeClock:
@@ -52,6 +56,10 @@ class FakePool:
     spec: PoolSpec
     generation: int
     workers: tuple[FakeWorker, ...]
+    latency: list[Histogram] = field(default_factory=lambda: [EMPTY])
+
+    def stats(self) -> FakeStats:
+        return FakeStats(self.latency[-1])
 
     @property
     def size(self) -> int:
@@ -65,6 +73,33 @@ class FakePool:
     def of(cls, spec: PoolSpec, size: int) -> FakePool:
         workers = (FakeWorker(index, f"w{index}", Path(f"/run/{spec.key}/w{index}.sock")) for index in range(size))
         return cls(spec.key, spec, 1, tuple(workers))
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    latency: Histogram
+
+
+@dataclass
+class FakeHooks:
+    """Hooks that succeed, unless `fails` names one, or `hold` keeps it waiting."""
+
+    diary: list[str]
+    fails: set[str] = field(default_factory=set)
+    hold: asyncio.Event | None = None
+
+    def clear(self) -> None:
+        self.diary.append("hooks are cleared")
+
+    async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
+        self.diary.append(f"{hook} r{release.number}")
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except asyncio.CancelledError:
+            self.diary.append(f"{hook} r{release.number} is cut off")
+            raise
+        return HookResult(hook, hook not in self.fails, f"{hook} hook {function} answered")
 
 
 @dataclass
@@ -162,6 +197,8 @@ def release_document(
     digest: str = "sha256:1",
     smoke: tuple[SmokeRequest, ...] = (),
     service: str = "shop",
+    alarms: AlarmSettings = UNGUARDED,
+    hooks: Hooks = Hooks(),  # noqa: B008 - frozen
 ) -> ReleaseDocument:
     """A release of a service with one route a function."""
     names = functions or ("api",)
@@ -171,5 +208,5 @@ def release_document(
         region="eu-central-1",
         functions=tuple(Function(name, f"handlers.{name}", routes=(Route("GET", f"/{name}"),)) for name in names),
         artifacts={name: ArtifactRef(digest, False) for name in names},
-        settings=StageSettings("dev", "dev", strategy=kind, smoke=smoke, alarms=AlarmSettings(1, 20)),
+        settings=StageSettings("dev", "dev", strategy=kind, smoke=smoke, alarms=alarms, hooks=hooks),
     )

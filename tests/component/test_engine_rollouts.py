@@ -18,7 +18,7 @@ from hitless.gateway.state import GatewayState
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.rollout import Rollout
 from hitless.store.store import Store
-from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeWorkers, release_document
+from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeHooks, FakeWorkers, release_document
 
 pytestmark = pytest.mark.component
 
@@ -36,6 +36,7 @@ class Bench:
         )
         self.artifacts = FakeArtifacts()
         self.clock = FakeClock()
+        self.hooks = FakeHooks(self.diary)
         release_pools = ReleasePools(cast(Any, self.workers), self.gateway, self.artifacts, self.store, folder / "logs")
         self.engine = Engine(
             service="shop",
@@ -43,6 +44,7 @@ class Bench:
             store=self.store,
             pools=release_pools,
             retention=Retention(self.store, self.artifacts, folder / "logs", self.clock),
+            hooks=self.hooks,
             clock=self.clock,
         )
 

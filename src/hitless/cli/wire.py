@@ -25,6 +25,7 @@ from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.rehearsal.command import RehearsalCommand
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
+from hitless.rollout.lifecycle import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import Pace
 from hitless.store.runs import RunRecords
@@ -43,7 +44,15 @@ def build_machine(
     artifacts = ArtifactStore(folders.artifacts)
     pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
     retention = Retention(store, artifacts, folders.logs, clock)
-    engine = Engine(service=settings.service, stages=stages, store=store, pools=pools, retention=retention, clock=clock)
+    engine = Engine(
+        service=settings.service,
+        stages=stages,
+        store=store,
+        pools=pools,
+        retention=retention,
+        hooks=LifecycleHooks(artifacts, folders.logs, folders.data / "hooks"),
+        clock=clock,
+    )
 
     def bind() -> Mapping[str, socket.socket]:
         sockets: dict[str, socket.socket] = {}

@@ -9,33 +9,25 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
 from hitless.clock import Clock, timestamp
+from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
+from hitless.engine.turn import Parts, Turn
 from hitless.errors import ConflictError, UsageError
+from hitless.rollout.hooks import Hooks
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.receipt import Receipt
-from hitless.rollout.release import Release, ReleaseDocument
+from hitless.rollout.release import Release, ReleaseDocument, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome, State
+from hitless.rollout.states import Outcome, Verb
 from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
-from hitless.store.store import ReleaseRow, Store
+from hitless.store.store import Store
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Turn:
-    """A stage's right to roll out: who rolls out now, and how many asked so far."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    asked: int = 0
-    current: Rollout | None = None
 
 
 class Engine:
@@ -49,12 +41,13 @@ class Engine:
         store: Store,
         pools: ReleasePools,
         retention: Retention,
+        hooks: Hooks,
         clock: Clock,
     ) -> None:
         self.service, self.stages = service, stages
         self.store, self.pools, self.clock = store, pools, clock
-        self._retention = retention
-        self._turns = {stage: Turn() for stage in stages}
+        self.parts = Parts(store, pools, retention, hooks, clock, self.say)
+        self._turns = {stage: Turn(stage, self.parts) for stage in stages}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self.event_happened = asyncio.Condition()
@@ -84,7 +77,7 @@ class Engine:
         fingerprint = document.fingerprint()
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
-            if row and row.fingerprint == fingerprint and self._runs(stage, live[0], document):
+            if row and row.fingerprint == fingerprint and self.pools.runs(Release(stage, live[0], document)):
                 return _unchanged(stage, live[0], strategy or document.settings.strategy)
         number = self.store.add_release(
             stage,
@@ -109,16 +102,30 @@ class Engine:
         return self._ship(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
-        """Stop the rollout under way: weight back to 0 at once."""
-        current = self._turn(stage).current
-        if current is None:
-            raise ConflictError(f"no rollout is under way in {stage}", hint="`hitless status` shows what runs")
-        current.stop(Outcome.ABORTED, "aborted by hand")
-        return current
+        """Stop the rollout under way: weight back to 0 at once. Where all traffic has moved and the release is only
+        guarded, the guard ends and the release stays.
+        """
+        turn = self._turn(stage)
+        if turn.current is not None:
+            turn.current.stop(Outcome.ABORTED, "aborted by hand")
+            return turn.current
+        if turn.guard is not None:
+            turn.guard.end()
+            self.say(f"the guard of release {turn.guard.rollout.candidate.number} was ended by hand", stage)
+            return turn.guard.rollout
+        raise ConflictError(f"no rollout is under way in {stage}", hint="`hitless status` shows what runs")
 
     def rollout_of(self, stage: str) -> Rollout | None:
         """The stage's rollout under way."""
         return self._turn(stage).current
+
+    def guard_of(self, stage: str) -> Guard | None:
+        """Who watches the stage's live release, with the one before it still warm."""
+        return self._turn(stage).guard
+
+    def turn_of(self, stage: str) -> Turn:
+        """The stage's turn. UsageError where the engine has no such stage."""
+        return self._turn(stage)
 
     async def follow(self, rollout: Rollout) -> AsyncIterator[dict[str, Any]]:
         """The rollout's steps as they are taken, then `{"result": …}`."""
@@ -145,6 +152,8 @@ class Engine:
             for task in self._tasks:
                 task.cancel()
         for stage, turn in self._turns.items():
+            if turn.guard is not None:
+                turn.guard.end()
             if turn.current is not None:
                 try:
                     self.abort(stage)
@@ -167,8 +176,8 @@ class Engine:
         return release_of(row)
 
     def live_release(self, stage: str) -> Release | None:
-        live = self.store.live(stage)
-        return self.release(stage, live[0]) if live else None
+        """The release that should serve the stage."""
+        return self.parts.live_release(stage)
 
     def say(self, sentence: str, stage: str | None = None) -> None:
         """Record one sentence of what the engine did and why; followers of the events see it at once.
@@ -201,11 +210,6 @@ class Engine:
             raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
         return self._turn(stage)
 
-    def _runs(self, stage: str, number: int, document: ReleaseDocument) -> bool:
-        """False for a live release that could not be brought back when the engine started."""
-        running = {row.function for row in self.store.pools(stage, number) if row.key in self.pools.living}
-        return running == {function.name for function in document.functions}
-
     def _live_before(self, stage: str) -> int:
         live = self.store.live(stage)
         for rollout in self.store.rollouts(stage):
@@ -213,6 +217,7 @@ class Engine:
                 live
                 and rollout.outcome == Outcome.LIVE
                 and rollout.release == live[0]
+                and rollout.verb != Verb.GUARD  # nobody goes back to what an alarm took back
                 and rollout.previous_release is not None
             ):
                 return rollout.previous_release
@@ -223,81 +228,14 @@ class Engine:
     def _ship(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
         """Make the rollout known and let it run when the stage's present one has ended or given way."""
         turn = self._turn(release.stage)
-        turn.asked += 1
-        live = self.store.live(release.stage)
-        rollout = Rollout(
-            number=self.store.begin_rollout(
-                release.stage,
-                release.number,
-                verb=verb,
-                strategy=str(strategy),
-                state=State.PREPARING,
-                previous=live[0] if live else None,
-                at=timestamp(self.clock.now()),
-            ),
-            verb=verb,
-            candidate=release,
-            previous=None,
-            strategy=strategy,
-            pools=self.pools,
-            store=self.store,
-            clock=self.clock,
-            say=self.say,
-            receipt=Receipt(facts_of(release, who, why)),
-        )
-        if turn.current is not None:
-            try:
-                turn.current.stop(Outcome.SUPERSEDED, f"release {release.number} came after it")
-            except ConflictError:
-                pass  # it is live already and only drains: wait for its end
-        self._background(self._take_turn(turn, turn.asked, rollout))
+        rollout = self.parts.begin(release, verb, strategy, who=who, why=why)
+        self._background(turn.take(turn.ask(release), rollout, lambda: self._stopping))
         return rollout
-
-    async def _take_turn(self, turn: Turn, ticket: int, rollout: Rollout) -> None:
-        async with turn.lock:
-            if ticket != turn.asked:
-                await rollout.end_unstarted(Outcome.SUPERSEDED, "a newer release came before it could start")
-                return
-            if self._stopping:
-                await rollout.end_unstarted(Outcome.ABORTED, "the engine was stopped before it could start")
-                return
-            rollout.previous = self.live_release(rollout.candidate.stage)
-            self.store.set_previous(rollout.number, rollout.previous.number if rollout.previous else None)
-            if rollout.previous and rollout.previous.number == rollout.candidate.number:
-                await rollout.end_unstarted(Outcome.UNCHANGED, None)
-                return
-            turn.current = rollout
-            try:
-                await rollout.run()
-            except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
-                await rollout.break_off(error)
-            finally:
-                turn.current = None
-            if gone := await self._retention.apply(rollout.candidate.stage):
-                self.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", rollout.candidate.stage)
 
     def _background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def release_of(row: ReleaseRow) -> Release:
-    """The release that a row of the state file describes."""
-    return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
-
-
-def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
-    """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
-    before.
-    """
-    document = release.document
-    return {
-        "who": who.to_json(),
-        "why": why,
-        "commit": document.commit,
-        "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
-    }
 
 
 def _unchanged(stage: str, release: int, strategy: Strategy) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hitless.store.store import RolloutRow
 
 async def recover(engine: Engine) -> None:
     """Finish or roll back what was cut off, remove what belongs to nothing, and see that each live release serves."""
+    engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
         await _conclude(engine, row)
     for stage in engine.stages:
@@ -91,18 +92,7 @@ def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receip
 
 def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None, receipt: Receipt) -> Rollout:
     lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
-    return Rollout(
-        number=row.rollout,
-        verb=row.verb,
-        candidate=release,
-        previous=previous,
-        strategy=parse(row.strategy),
-        pools=engine.pools,
-        store=engine.store,
-        clock=engine.clock,
-        say=engine.say,
-        state=State.SHIFTING,
-        weight_percent=100,
-        receipt=receipt,
-        started_at_s=engine.clock.monotonic() - lasted_s,
-    )
+    rollout = engine.parts.rollout(row.rollout, row.verb, release, previous, parse(row.strategy), receipt)
+    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = State.SHIFTING, 100, True, False
+    rollout.started_at_s = engine.clock.monotonic() - lasted_s
+    return rollout

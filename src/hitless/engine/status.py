@@ -33,6 +33,7 @@ def status(
 def _stage(engine: Engine, stage: str, url: str | None) -> dict[str, Any]:
     live, rollout = engine.store.live(stage), engine.rollout_of(stage)
     row = engine.store.release(stage, live[0]) if live else None
+    guard = engine.guard_of(stage)
     return {
         "stage": stage,
         "url": url,
@@ -46,6 +47,7 @@ def _stage(engine: Engine, stage: str, url: str | None) -> dict[str, Any]:
         if live and row
         else None,
         "candidate": _candidate(rollout, live[0] if live else None),
+        "guard": {"previous": guard.previous.number, "left_s": round(guard.left_s, 1)} if guard else None,
         "functions": _functions(engine, stage, live[0]) if live else [],
     }
 
@@ -63,7 +65,7 @@ def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | No
 def _functions(engine: Engine, stage: str, live: int) -> list[dict[str, Any]]:
     release = engine.release(stage, live)
     keys = {row.function: row.key for row in engine.store.pools(stage, live)}
-    return [_function(engine, function, live, keys.get(function.name)) for function in release.document.functions]
+    return [_function(engine, function, live, keys.get(function.name)) for function in release.served]
 
 
 def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from hitless.service.model import Function
 from hitless.store.store import PoolRow, Store
 from hitless.worker.spec import PoolSpec
 from hitless.workers.pool import Pool
+from hitless.workers.stats import EMPTY, Histogram
 
 RETIRE_GRACE_S = 2.0
 SLOW_CLIENT_S = 30.0
@@ -169,7 +170,7 @@ class ReleasePools:
                 await self._workers.stop_pool(row.key, grace_s=RETIRE_GRACE_S)
                 self._store.remove_pool(row.key)
         have = {row.function for row in self._store.pools(release.stage, release.number)}
-        missing = [function for function in release.document.functions if function.name not in have]
+        missing = [function for function in release.served if function.name not in have]
         await self.start(release, missing, ready_timeout_s=ready_timeout_s, behind=behind)
         await self.connect(release)
         return [function.name for function in missing]
@@ -218,6 +219,16 @@ class ReleasePools:
         rows = [self._store.pools(stage, release) for release in releases]
         counts = await self._gateway.counts() if any(rows) else {}
         return tuple(Counted.of({pool_id(row): _since(row, counts) for row in some}) for some in rows)
+
+    def latency(self, stage: str, release: int) -> tuple[Histogram, int]:
+        """What the release's workers took for what they answered, and how many workers there are."""
+        living = [self.living[row.key] for row in self._store.pools(stage, release) if row.key in self.living]
+        return sum((pool.stats().latency for pool in living), EMPTY), sum(len(pool.workers) for pool in living)
+
+    def runs(self, release: Release) -> bool:
+        """Whether each function of the release that has routes has a living pool."""
+        rows = self._store.pools(release.stage, release.number)
+        return {row.function for row in rows if row.key in self.living} == {f.name for f in release.served}
 
     async def retire(self, release: Release, *, drain: bool) -> Counted:
         """Take a release that gets no new requests out of service, without failing those that it still has.

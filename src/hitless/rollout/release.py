@@ -18,6 +18,7 @@ from hitless.scaling.bounds import bounds_of
 from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
 from hitless.service.model import Function, StageSettings
 from hitless.service.routes import compile_route
+from hitless.store.store import ReleaseRow
 from hitless.worker.spec import PoolSpec, RouteSpec
 
 
@@ -95,8 +96,18 @@ class Release:
         """The release's part of the gateway's route keys; unique over the stages."""
         return release_key(self.stage, self.number)
 
+    @property
+    def served(self) -> tuple[Function, ...]:
+        """The functions that have routes, and so pools: the others (hooks) run only when they are asked."""
+        return tuple(function for function in self.document.functions if function.routes)
+
     def function(self, name: str) -> Function:
         return next(function for function in self.document.functions if function.name == name)
+
+
+def release_of(row: ReleaseRow) -> Release:
+    """The release that a row of the state file describes."""
+    return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
 
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:

@@ -8,100 +8,58 @@ was never ready never saw a request.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
-from hitless.clock import Clock, timestamp
 from hitless.errors import ConflictError, HitlessError
-from hitless.rollout.alarms import Verdict, read_alarms
-from hitless.rollout.counted import Counted
-from hitless.rollout.pools import ReleasePools
-from hitless.rollout.receipt import Receipt, Side
-from hitless.rollout.release import Release
+from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
+from hitless.rollout.hooks import Hook, Hooks
+from hitless.rollout.record import Recorded
 from hitless.rollout.smoke import send_smoke_requests
-from hitless.rollout.states import TRANSITIONS, Outcome, State
-from hitless.service.strategy import Strategy, weights
-from hitless.store.store import Store, whole
-
-ALARM_PERIOD_S = 0.25
-SAVE_PERIOD_S = 1.0
-"""How old the receipt may be that a daemon's death leaves behind."""
-
-Say = Callable[[str, str | None], None]
+from hitless.rollout.states import Outcome, State, Verb
+from hitless.rollout.watch import ALARM_PERIOD_S, Watch
+from hitless.service.strategy import AllAtOnce, weights
 
 
 class Stopped(Exception):
-    """Somebody asked the rollout to stop before its candidate was live."""
+    """The rollout must stop before its candidate is live: somebody asked for it, an alarm or a hook did."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
         self.outcome, self.reason = outcome, reason
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step that the rollout took."""
+@dataclass(slots=True, kw_only=True)
+class Rollout(Recorded):
+    """Moves one stage's traffic to a candidate.
 
-    at: str
-    state: State
-    weight_percent: float
-    note: str | None = None
+    `cause` is what made the engine itself begin it; from `committed` on nothing stops it; without `guarded` its end
+    leaves nothing to a guard.
+    """
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "at": self.at,
-            "state": str(self.state),
-            "weight_percent": whole(self.weight_percent),
-            **({"note": self.note} if self.note else {}),
-        }
-
-
-@dataclass(slots=True)
-class Rollout:
-    """Moves one stage's traffic to a candidate. `previous` is None for a stage's first release."""
-
-    number: int
-    verb: str
-    candidate: Release
-    previous: Release | None
-    strategy: Strategy
-    pools: ReleasePools
-    store: Store
-    clock: Clock
-    say: Say
-    state: State = State.PREPARING
-    weight_percent: float = 0.0
-    steps: list[Step] = field(default_factory=list)
-    progress: asyncio.Condition = field(default_factory=asyncio.Condition)
-    result: dict[str, Any] | None = None
-    started_at_s: float = 0.0
-    receipt: Receipt = field(default_factory=Receipt)
+    hooks: Hooks
+    cause: str | None = None
+    committed: bool = False
+    guarded: bool = True
+    _watch: Watch | None = None
     _stop: asyncio.Future[Stopped] | None = None
-    _saved_at_s: float = float("-inf")
 
     async def run(self) -> dict[str, Any]:
-        """Ready → smoke requests → shift by the strategy → swap → drain the old → stop it. Returns the deploy
+        """Ready → proved → shift by the strategy → confirmed → swap → drain the old → stop it. Returns the deploy
         document.
         """
         self.started_at_s = self.clock.monotonic()
-        candidate, stage = self.candidate, self.candidate.stage
         try:
-            if self.previous:
-                self.receipt.begin(await self.pools.count(stage, self.previous.number))
-            await self._take(State.PREPARING)
-            await self._unless_stopped(
-                self.pools.start(
-                    candidate, candidate.document.functions, ready_timeout_s=candidate.document.settings.ready_timeout_s
-                )
-            )
-            if candidate.document.settings.smoke:
-                await self._take(State.TESTING)
-                await self._unless_stopped(self._smoke())
-            await self.pools.connect(candidate)
+            await self.begin_to_count()
+            await self.take(State.PREPARING, note=self.cause)
+            if not self.pools.runs(self.candidate):  # else it was live a moment ago, and still stands there
+                await self._start()
+                await self._prove()
+                await self.pools.connect(self.candidate)
+            await self._begin_to_watch()
             await self._shift()
-            self._refuse_stop()
+            await self._confirm()
             await self._swap()
         except Stopped as stop:
             return await self._withdraw(stop.outcome, stop.reason)
@@ -113,7 +71,7 @@ class Rollout:
 
     def stop(self, outcome: Outcome, reason: str) -> None:
         """Ask the rollout to stop. Raises ConflictError once the candidate is live."""
-        if self.state in (State.DRAINING, State.ENDED) or self.weight_percent == 100:
+        if self.committed or self.state in (State.DRAINING, State.ENDED):
             raise ConflictError(
                 f"release {self.candidate.number} is live already", hint="`hitless rollback` returns to the one before"
             )
@@ -122,165 +80,172 @@ class Rollout:
         if not self._stop.done():
             self._stop.set_result(Stopped(outcome, reason))
 
+    @property
+    def guard_s(self) -> int:
+        """How long the release before it stays warm under the alarms: after all traffic moved at once, of somebody's
+        will to ship something new.
+        """
+        moved_at_once = self.previous is not None and isinstance(self.strategy, AllAtOnce)
+        if not self.guarded or not moved_at_once or self.verb in (Verb.ROLLBACK, Verb.GUARD):
+            return 0
+        return self.candidate.document.settings.alarms.guard_s
+
     async def finish(self) -> dict[str, Any]:
-        """After the swap: drain the previous release and stop it; the candidate stays live whatever happens here."""
-        stage = self.candidate.stage
+        """After the swap: drain the previous release and stop it, or leave it to the guard; the candidate stays live
+        whatever happens here.
+        """
+        if self.guard_s:
+            await self.count()
+        else:
+            await self.retire_previous()
+        return await self.end(Outcome.LIVE, self.cause)
+
+    async def retire_previous(self) -> None:
+        """The release before it goes, drained; the receipt gets the last counts of both."""
         live = None
         if self.previous and self.previous.number != self.candidate.number:
-            await self._take(State.DRAINING, weight_percent=100)
+            if self.state is not State.ENDED:
+                await self.take(State.DRAINING, weight_percent=100)
             live = await self.pools.retire(self.previous, drain=True)
-        self._tell(await self.pools.count(stage, self.candidate.number), live)
-        return await self._end(Outcome.LIVE, None)
+        self.tell(await self.pools.count(self.candidate.stage, self.candidate.number), live)
+        self.save()
 
-    async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
-        """End a rollout that never took its first step."""
-        self.started_at_s = self.clock.monotonic()
-        await self._end(outcome, reason)
-
-    async def break_off(self, error: Exception) -> None:
-        """After an end that failed itself (the gateway gone for good, the disk full): nobody waits for it any longer.
-
-        The state file keeps the rollout as unfinished, so that the engine's next start brings it to its end.
-        """
-        stage, number = self.candidate.stage, self.candidate.number
-        outcome = Outcome.LIVE if self.pools.gateway_stage(stage).live == number else Outcome.ROLLED_BACK
-        why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
-        reason = f"it could not be ended while it was {self.state}: {why}"
-        self.state = State.ENDED
-        self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
-        await self._give(self._document(outcome, reason))
+    async def read_alarms(self) -> Reading:
+        """One look at the alarms, recorded."""
+        assert self._watch is not None
+        self.reading = await self._watch.read(self.candidate.document.settings.alarms)
+        self.receipt.alarm(self.reading, self.now)
+        self.save(only_if_old=True)
+        return self.reading
 
     # -- the steps ----------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        candidate = self.candidate
+        ready_timeout_s = candidate.document.settings.ready_timeout_s
+        await self._unless_stopped(self.pools.start(candidate, candidate.served, ready_timeout_s=ready_timeout_s))
+
+    async def _prove(self) -> None:
+        """Smoke requests and the first hook, while nobody can reach the candidate."""
+        settings = self.candidate.document.settings
+        if settings.smoke or settings.hooks.pre_traffic:
+            await self.take(State.TESTING)
+        if settings.smoke:
+            await self._unless_stopped(self._smoke())
+        if settings.hooks.pre_traffic:
+            await self._unless_stopped(self._ask(Hook.PRE_TRAFFIC, settings.hooks.pre_traffic))
 
     async def _smoke(self) -> None:
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
         await send_smoke_requests(self.candidate.document.settings.smoke, self.candidate.document.functions, sockets)
 
+    async def _begin_to_watch(self) -> None:
+        self._watch = Watch(self._look, self.clock)
+        await self._watch.begin()
+
     async def _shift(self) -> None:
         """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""
         if self.previous is None:
             return
         for weight_percent, bake_s in weights(self.strategy):
-            if weight_percent >= 100:
-                continue
-            await self._take(State.SHIFTING, weight_percent=weight_percent)
-            await self._set_weight(weight_percent)
-            await self._take(State.BAKING)
-            await self._bake(bake_s)
+            if weight_percent < 100:
+                await self._move(weight_percent)
+                await self.take(State.BAKING)
+                await self._bake(bake_s)
 
     async def _bake(self, bake_s: float) -> None:
         end = self.clock.monotonic() + bake_s
         while (left := end - self.clock.monotonic()) > 0:
             await self._unless_stopped(self.clock.sleep(min(ALARM_PERIOD_S, left)))
-            counted = await self.count()
-            reading = read_alarms(
-                self.candidate.document.settings.alarms,
-                requests=counted.requests,
-                failed=counted.failed + counted.shielded,
-            )
-            self.receipt.alarm(reading, timestamp(self.clock.now()))
-            self._save(only_if_old=True)
-            if reading.verdict is Verdict.ALARM:
-                raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
+            await self._heed_alarms()
 
-    async def _set_weight(self, weight_percent: float) -> None:
-        live = self.previous.number if self.previous else None
-        await self._weigh(weight_percent)
-        await self.pools.shift(self.candidate, live, weight_percent)
+    async def _confirm(self) -> None:
+        """The second hook, with all the traffic at the candidate and the release before it still there."""
+        if function := self.candidate.document.settings.hooks.post_traffic:
+            await self._move(100)
+            await self.take(State.CONFIRMING)
+            await self._under_alarms(self._ask(Hook.POST_TRAFFIC, function))
 
     async def _swap(self) -> None:
         """The point of no return: one entry of one map names the candidate as live."""
+        self._refuse_stop()
+        self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
-        await self._take(State.SHIFTING, weight_percent=100)
-        await self._weigh(100)
+        await self.take(State.SHIFTING, weight_percent=100, note=self._doubt())
+        await self.weigh(100)
         await self.pools.route_all_to(stage, number)
-        self.store.set_live(stage, number, timestamp(self.clock.now()))
+        self.store.set_live(stage, number, self.now)
         self.say(f"release {number} is live", stage)
 
     async def _withdraw(self, outcome: Outcome, reason: str) -> dict[str, Any]:
         """Weight back to 0 at once, then the candidate's pools go, drained if they had requests."""
         stage, served = self.candidate.stage, self.weight_percent > 0
-        await self._take(State.WITHDRAWING, weight_percent=0, note=reason)
+        await self.take(State.WITHDRAWING, weight_percent=0, note=reason)
         live = self.previous.number if self.previous else None
         await self.pools.route_all_to(stage, live)
         if served:
-            await self._weigh(0)
+            await self.weigh(0)
         counted = await self.pools.retire(self.candidate, drain=served)
-        self._tell(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
-        return await self._end(outcome, reason)
-
-    async def _end(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
-        document = self._document(outcome, reason)
-        self.state = State.ENDED
-        self._save()
-        self.store.end_rollout(self.number, outcome, reason, document, timestamp(self.clock.now()))
-        how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
-        self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
-        await self._give(document)
-        return document
-
-    def _document(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
-        candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
-        return {
-            "stage": self.candidate.stage,
-            "release": self.candidate.number,
-            "outcome": str(outcome),
-            "strategy": str(self.strategy),
-            "reason": reason,
-            "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
-            "steps": [step.to_json() for step in self.steps],
-            "candidate": candidate.sums(),
-            "live": {"requests": live.requests, "failed": live.failed} if self.previous else None,
-        }
-
-    async def _give(self, document: dict[str, Any]) -> None:
-        """Whoever follows the rollout hears how it ended."""
-        async with self.progress:
-            self.result = document
-            self.progress.notify_all()
+        self.tell(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
+        return await self.end(outcome, reason)
 
     # -- its parts ----------------------------------------------------------------------------------------------------
 
-    async def _take(self, state: State, *, weight_percent: float | None = None, note: str | None = None) -> None:
-        """Record a step before it is taken."""
-        if state is not self.state and state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a rollout cannot go from {self.state} to {state}")
-        self.state = state
-        if weight_percent is not None:
-            self.weight_percent = weight_percent
-        step = Step(timestamp(self.clock.now()), state, self.weight_percent, note)
-        self.store.record_step(self.number, state, self.weight_percent, note, step.at)
-        self._save()
-        async with self.progress:
-            self.steps.append(step)
-            self.progress.notify_all()
+    async def _move(self, weight_percent: float) -> None:
+        """That share of the stage's requests to the candidate, in one entry of one map."""
+        await self.take(State.SHIFTING, weight_percent=weight_percent, note=self._doubt())
+        await self.weigh(weight_percent)
+        await self.pools.shift(self.candidate, self.previous.number if self.previous else None, weight_percent)
 
-    async def count(self) -> Counted:
-        """One reading of the gateway, for the receipt too; returns the candidate's."""
-        numbers = [self.candidate.number, *([self.previous.number] if self.previous else [])]
-        candidate, *live = await self.pools.count_all(self.candidate.stage, *numbers)
-        self._tell(candidate, live[0] if live else None)
-        return candidate
+    async def _ask(self, hook: Hook, function: str) -> None:
+        result = await self.hooks.run(hook, function, self.candidate)
+        self.say(result.sentence, self.candidate.stage)
+        self.receipt.hook(f"{hook} {function}", "Succeeded" if result.succeeded else "Failed", self.now)
+        if not result.succeeded:
+            raise Stopped(Outcome.ROLLED_BACK, result.sentence)
 
-    def _tell(self, candidate: Counted, live: Counted | None) -> None:
-        self.receipt.counted(candidate, live, timestamp(self.clock.now()))
-
-    async def _weigh(self, weight_percent: float) -> None:
-        """For the receipt: the counts up to a change of weight belong to the weight before it."""
-        await self.count()
-        self.receipt.weight(weight_percent, timestamp(self.clock.now()))
-
-    def _save(self, *, only_if_old: bool = False) -> None:
-        """Record the receipt as it stands. A disk that takes nothing must not end a rollout that is well."""
-        now_s = self.clock.monotonic()
-        if only_if_old and now_s - self._saved_at_s < SAVE_PERIOD_S:
-            return
+    async def _under_alarms(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await the work with the alarms read meanwhile; an alarm, or whoever stops the rollout, ends it."""
+        task = asyncio.ensure_future(work)
         try:
-            self.store.save_receipt(self.number, self.receipt.to_json())
-            self._saved_at_s = now_s
-        except sqlite3.Error as error:
-            self.receipt.lacks(f"the receipt could not be recorded for a time: {error}")
+            while not task.done():
+                await self._unless_stopped(self._pause(task))
+                await self._heed_alarms()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _pause(self, task: asyncio.Future[None]) -> None:
+        sleep = asyncio.ensure_future(self.clock.sleep(ALARM_PERIOD_S))
+        try:
+            await asyncio.wait({task, sleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+
+    async def _heed_alarms(self) -> None:
+        reading = await self.read_alarms()
+        if reading.verdict is Verdict.ALARM:
+            raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
+
+    async def _look(self) -> Window:
+        """What both releases have served so far. One that shares no traffic with the candidate is not compared."""
+        stage, counted = self.candidate.stage, await self.count()
+        latency, workers = self.pools.latency(stage, self.candidate.number)
+        candidate = Traffic(counted.requests, counted.failed + counted.shielded, latency, workers)
+        if self.previous is None or isinstance(self.strategy, AllAtOnce):
+            return Window(candidate)
+        latency, workers = self.pools.latency(stage, self.previous.number)
+        return Window(candidate, Traffic(latency=latency, workers=workers))
+
+    def _doubt(self) -> str | None:
+        """What the step after a bake says where the alarms could not judge it: the rollout goes on all the same."""
+        if self.reading is None or self.reading.verdict is not Verdict.NOT_ENOUGH_DATA:
+            return None
+        doubt = f"the alarms had not enough data at {self.weight_percent:g} % ({self.reading.sentence})"
+        self.say(f"release {self.candidate.number} goes on, though {doubt}", self.candidate.stage)
+        return doubt
 
     def _refuse_stop(self) -> None:
         if self._stop is not None and self._stop.done():

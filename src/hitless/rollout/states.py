@@ -12,9 +12,18 @@ class State(StrEnum):
     TESTING = "testing"
     SHIFTING = "shifting"
     BAKING = "baking"
+    CONFIRMING = "confirming"
     DRAINING = "draining"
     WITHDRAWING = "withdrawing"
     ENDED = "ended"
+
+
+class Verb(StrEnum):
+    """What asked for a rollout."""
+
+    DEPLOY = "deploy"
+    ROLLBACK = "rollback"
+    GUARD = "guard"
 
 
 class Outcome(StrEnum):
@@ -36,8 +45,9 @@ _S = State
 TRANSITIONS: dict[State, frozenset[State]] = {
     _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),
     _S.TESTING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
-    _S.SHIFTING: frozenset({_S.BAKING, _S.SHIFTING, _S.DRAINING, _S.WITHDRAWING, _S.ENDED}),
+    _S.SHIFTING: frozenset({_S.BAKING, _S.CONFIRMING, _S.SHIFTING, _S.DRAINING, _S.WITHDRAWING, _S.ENDED}),
     _S.BAKING: frozenset({_S.SHIFTING, _S.DRAINING, _S.WITHDRAWING}),
+    _S.CONFIRMING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
     _S.DRAINING: frozenset({_S.ENDED}),
     _S.WITHDRAWING: frozenset({_S.ENDED}),
     _S.ENDED: frozenset(),

@@ -240,6 +240,11 @@ class Store:
             )
         return gone.rowcount
 
+    def revise_outcome(self, rollout: int, outcome: str, reason: str) -> None:
+        """A rollout that had ended turned out otherwise: the release that it shipped was taken back."""
+        with self._transaction() as db:
+            db.execute("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
+
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
         rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
         return tuple(map(_rollout, rows))

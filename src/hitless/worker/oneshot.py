@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import resource
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -25,7 +27,9 @@ from hitless.worker.spec import PoolSpec
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     """`argument` is JSON: spec, event, libraries, and the folder that `log` and `result` are written to."""
+    _end_with_the_caller()
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
+    os.unlink(argument)  # it holds the function's environment, and the caller may die before it can clean up
     folder = Path(settings["folder"])
     spec = PoolSpec.from_json(settings["spec"])
     setproctitle(f"hitless: invoke {spec.title}")
@@ -39,6 +43,22 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     temporary.write_text(json.dumps(outcome))
     temporary.replace(folder / "result")
     os._exit(0)
+
+
+def _end_with_the_caller() -> None:
+    """Standard input is a pipe that nobody writes to: its end is the death of whoever asked for this invocation. Then
+    it ends too, with all that the handler has started.
+    """
+    caller = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def wait() -> None:
+        os.read(caller, 1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True, name="caller").start()
 
 
 def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStream]) -> dict[str, Any]:

@@ -39,14 +39,21 @@ class InvokeResult:
 
 
 async def invoke_once(
-    spec: PoolSpec, event: Any, timeout_s: float | None = None, *, python: str | None = None
+    spec: PoolSpec,
+    event: Any,
+    timeout_s: float | None = None,
+    *,
+    python: str | None = None,
+    scratch: Path | None = None,
 ) -> InvokeResult:
     """Call the function once with any JSON value; at most `timeout_s` (default: the function's own), import included.
 
     A handler that raises, cannot be imported, runs out of time or ends its process gives a result with `failed`.
+    Cancelled, it ends what runs; where the caller's process dies, so does the invocation. `scratch`: the folder that
+    its own temporary one is made in.
     """
     limit_s = spec.timeout_s if timeout_s is None else timeout_s
-    folder = Path(tempfile.mkdtemp(prefix="hitless-invoke-"))
+    folder = Path(tempfile.mkdtemp(prefix="hitless-invoke-", dir=scratch))
     try:
         settings = {"spec": spec.to_json(), "event": event, "libraries": runtime_libraries(), "folder": str(folder)}
         (folder / "settings").write_text(json.dumps(settings))
@@ -60,7 +67,7 @@ async def invoke_once(
 async def _run(settings: Path, python: str, limit_s: float) -> int | None:
     process = await asyncio.create_subprocess_exec(
         *isolated(python, "oneshot", str(settings)),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
     try:

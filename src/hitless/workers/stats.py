@@ -45,6 +45,10 @@ class Histogram:
         pairs = enumerate(self.buckets)
         return sum(number for index, number in pairs if number and bucket_bounds(index)[1] < bound_us)
 
+    def count_above(self, limit_us: float) -> int:
+        """How many latencies exceed it: those in buckets that begin there or later."""
+        return sum(n for index, n in enumerate(self.buckets) if n and bucket_bounds(index)[0] >= limit_us)
+
     def __add__(self, other: Histogram) -> Histogram:
         pairs = zip(self.buckets, other.buckets, strict=True)
         return Histogram(tuple(a + b for a, b in pairs), self.sum_us + other.sum_us)

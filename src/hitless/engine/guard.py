@@ -1,0 +1,50 @@
+"""The guard of a release that took all traffic at once: the release before it stays warm while the alarms watch.
+
+AllAtOnce has no bake, so its alarms can only act after the fact: then the release before takes over again, in one entry
+of one map, for its workers still stand there. Whatever the stage does next ends the guard at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from hitless.clock import Clock
+from hitless.rollout.alarms import Reading, Verdict
+from hitless.rollout.release import Release
+from hitless.rollout.rollout import Rollout
+from hitless.rollout.watch import ALARM_PERIOD_S
+
+
+class Guard:
+    """Watches the candidate of a rollout that has ended, for `left_s` at most."""
+
+    def __init__(self, rollout: Rollout, previous: Release, clock: Clock, *, left_s: float) -> None:
+        self.rollout, self.previous = rollout, previous
+        self._clock = clock
+        self._ends_at_s = clock.monotonic() + left_s
+        self._ended = asyncio.Event()
+
+    @property
+    def left_s(self) -> float:
+        """How long it still watches."""
+        return max(0.0, self._ends_at_s - self._clock.monotonic())
+
+    def end(self) -> None:
+        """Watch no longer: the release stays live."""
+        self._ended.set()
+
+    async def alarm(self) -> Reading | None:
+        """Watch; the reading that is an alarm, or None once the time is over or somebody ended the guard."""
+        while not self._ended.is_set() and self.left_s > 0:
+            await self._pause(min(ALARM_PERIOD_S, self.left_s))
+            reading = await self.rollout.read_alarms()
+            if reading.verdict is Verdict.ALARM and not self._ended.is_set():
+                return reading
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        waits = {asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._ended.wait())}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

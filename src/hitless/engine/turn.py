@@ -1,0 +1,201 @@
+"""A stage's turn: one rollout at a time, the newest wins; then the guard; at last nothing stands but what is live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.clock import Clock, timestamp
+from hitless.engine.guard import Guard
+from hitless.engine.retention import Retention
+from hitless.errors import ConflictError, HitlessError
+from hitless.rollout.alarms import Reading
+from hitless.rollout.hooks import Hooks
+from hitless.rollout.pools import ReleasePools
+from hitless.rollout.receipt import Receipt
+from hitless.rollout.record import Say
+from hitless.rollout.release import Release, release_of
+from hitless.rollout.rollout import Rollout
+from hitless.rollout.states import Outcome, State, Verb
+from hitless.rollout.who import NOBODY, Who
+from hitless.service.strategy import AllAtOnce, Strategy
+from hitless.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every rollout of an engine works with."""
+
+    store: Store
+    pools: ReleasePools
+    retention: Retention
+    hooks: Hooks
+    clock: Clock
+    say: Say
+
+    def begin(
+        self, release: Release, verb: str, strategy: Strategy, *, who: Who = NOBODY, why: str | None = None
+    ) -> Rollout:
+        """A rollout that the state file knows and that has not taken its first step."""
+        live = self.store.live(release.stage)
+        number = self.store.begin_rollout(
+            release.stage,
+            release.number,
+            verb=verb,
+            strategy=str(strategy),
+            state=State.PREPARING,
+            previous=live[0] if live else None,
+            at=timestamp(self.clock.now()),
+        )
+        return self.rollout(number, verb, release, None, strategy, Receipt(facts_of(release, who, why)))
+
+    def rollout(
+        self,
+        number: int,
+        verb: str,
+        candidate: Release,
+        previous: Release | None,
+        strategy: Strategy,
+        receipt: Receipt,
+    ) -> Rollout:
+        """The rollout of that number."""
+        return Rollout(
+            number=number,
+            verb=verb,
+            candidate=candidate,
+            previous=previous,
+            strategy=strategy,
+            pools=self.pools,
+            store=self.store,
+            clock=self.clock,
+            hooks=self.hooks,
+            say=self.say,
+            receipt=receipt,
+        )
+
+    def live_release(self, stage: str) -> Release | None:
+        """The release that should serve the stage."""
+        live = self.store.live(stage)
+        row = self.store.release(stage, live[0]) if live else None
+        return release_of(row) if row else None
+
+
+@dataclass(slots=True)
+class Turn:
+    """A stage's right to roll out: who rolls out now, who is guarded, and how many asked so far."""
+
+    stage: str
+    parts: Parts
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked: int = 0
+    wanted: int | None = None
+    """The release that was asked for last."""
+    current: Rollout | None = None
+    guard: Guard | None = None
+    left_unfinished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self, release: Release) -> int:
+        """Somebody wants to ship that release: the present rollout gives way where it can, the guard ends. Returns the
+        ticket for `take`.
+        """
+        self.asked += 1
+        self.wanted = release.number
+        if self.current is not None:
+            try:
+                self.current.stop(Outcome.SUPERSEDED, f"release {release.number} came after it")
+            except ConflictError:
+                pass  # it is live already and only drains: wait for its end
+        if self.guard is not None:
+            self.guard.end()
+        return self.asked
+
+    async def take(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
+        """Run the rollout when its turn has come, unless a newer one asked meanwhile; then guard what it shipped."""
+        async with self.lock:
+            if not await self._given_up(ticket, rollout, stopping):
+                await self._run(rollout)
+                await self._guard(rollout, lambda: ticket != self.asked or stopping())
+            if ticket == self.asked:
+                await self.tidy()
+            if gone := await self.parts.retention.apply(self.stage):
+                self.parts.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
+
+    async def tidy(self, *, keep: int | None = None) -> None:
+        """Retire, properly drained, what stands in the stage and is neither live nor `keep`."""
+        live = self.parts.store.live(self.stage)
+        wanted = {keep, live[0] if live else None}
+        for number in sorted({row.release for row in self.parts.store.pools(self.stage)} - wanted):
+            row = self.parts.store.release(self.stage, number)
+            if row is not None:
+                await self._retiring(number, self.parts.pools.retire(release_of(row), drain=True))
+
+    async def _retiring(self, number: int, work: Coroutine[Any, Any, object]) -> None:
+        try:
+            await work
+        except HitlessError as error:  # the gateway is away: the next turn, or the next start, does it
+            self.parts.say(f"release {number} could not be retired yet: {error.message}", self.stage)
+
+    async def _given_up(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> bool:
+        if ticket != self.asked:
+            await rollout.end_unstarted(Outcome.SUPERSEDED, "a newer release came before it could start")
+        elif stopping():
+            await rollout.end_unstarted(Outcome.ABORTED, "the engine was stopped before it could start")
+        else:
+            rollout.previous = self.parts.live_release(self.stage)
+            self.parts.store.set_previous(rollout.number, rollout.previous.number if rollout.previous else None)
+            if rollout.previous is None or rollout.previous.number != rollout.candidate.number:
+                return False
+            await rollout.end_unstarted(Outcome.UNCHANGED, None)
+        return True
+
+    async def _run(self, rollout: Rollout) -> None:
+        self.current = rollout
+        try:
+            await self.tidy(keep=rollout.candidate.number)
+            await rollout.run()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
+            await rollout.break_off(error)
+            self.left_unfinished.set()
+        finally:
+            self.current = None
+
+    async def _guard(self, rollout: Rollout, wanted_elsewhere: Callable[[], bool]) -> None:
+        live = rollout.result is not None and rollout.result["outcome"] == Outcome.LIVE
+        if not live or not rollout.guard_s or rollout.previous is None:
+            return
+        self.guard = Guard(rollout, rollout.previous, self.parts.clock, left_s=rollout.guard_s)
+        if wanted_elsewhere():
+            self.guard.end()
+        try:
+            reading = await self.guard.alarm()
+        finally:
+            self.guard = None
+        if reading is not None:
+            await self._shift_back(rollout, rollout.previous, reading)
+        elif self.wanted != rollout.previous.number:  # else it is to be live again, and serves as it stands
+            await self._retiring(rollout.previous.number, rollout.retire_previous())
+
+    async def _shift_back(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
+        """The release before takes over again; the one that was guarded counts as rolled back."""
+        number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
+        self.parts.say(f"release {number} is taken back: {why}", self.stage)
+        back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=f"release {number}: {why}")
+        back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
+        await self._run(back)
+        if back.result is not None and back.result["outcome"] == Outcome.LIVE:
+            self.parts.store.revise_outcome(rollout.number, Outcome.ROLLED_BACK, why)
+
+
+def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
+    """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
+    before.
+    """
+    document = release.document
+    return {
+        "who": who.to_json(),
+        "why": why,
+        "commit": document.commit,
+        "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
+    }

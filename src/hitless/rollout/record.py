@@ -1,0 +1,177 @@
+"""What a rollout records of itself while it runs: its steps, its receipt, and at its end the deploy document.
+
+Each step stands in the state file before it is taken. Whoever follows the rollout reads `steps` and `result` under
+`progress`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.clock import Clock, timestamp
+from hitless.errors import HitlessError
+from hitless.rollout.alarms import Reading
+from hitless.rollout.counted import NOTHING, Counted
+from hitless.rollout.pools import ReleasePools
+from hitless.rollout.receipt import Receipt, Side
+from hitless.rollout.release import Release
+from hitless.rollout.states import TRANSITIONS, Outcome, State
+from hitless.service.strategy import Strategy
+from hitless.store.store import Store, whole
+
+SAVE_PERIOD_S = 1.0
+"""How old the receipt may be that a daemon's death leaves behind."""
+
+Say = Callable[[str, str | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step that the rollout took."""
+
+    at: str
+    state: State
+    weight_percent: float
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "at": self.at,
+            "state": str(self.state),
+            "weight_percent": whole(self.weight_percent),
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Recorded:
+    """A rollout as far as it is recorded. `previous` is None for a stage's first release."""
+
+    number: int
+    verb: str
+    candidate: Release
+    previous: Release | None
+    strategy: Strategy
+    pools: ReleasePools
+    store: Store
+    clock: Clock
+    say: Say
+    state: State = State.PREPARING
+    weight_percent: float = 0.0
+    steps: list[Step] = field(default_factory=list)
+    progress: asyncio.Condition = field(default_factory=asyncio.Condition)
+    result: dict[str, Any] | None = None
+    started_at_s: float = 0.0
+    receipt: Receipt = field(default_factory=Receipt)
+    reading: Reading | None = None
+    _served_before: Counted = NOTHING
+    """What the candidate's pools had counted before this rollout: only where it was live a moment ago."""
+    _saved_at_s: float = float("-inf")
+
+    @property
+    def now(self) -> str:
+        """The instant, for records."""
+        return timestamp(self.clock.now())
+
+    async def take(self, state: State, *, weight_percent: float | None = None, note: str | None = None) -> None:
+        """Record a step before it is taken."""
+        if state is not self.state and state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a rollout cannot go from {self.state} to {state}")
+        self.state = state
+        if weight_percent is not None:
+            self.weight_percent = weight_percent
+        step = Step(self.now, state, self.weight_percent, note)
+        self.store.record_step(self.number, state, self.weight_percent, note, step.at)
+        self.save()
+        async with self.progress:
+            self.steps.append(step)
+            self.progress.notify_all()
+
+    async def begin_to_count(self) -> None:
+        """What either release has served until now is not this rollout's."""
+        self._served_before = await self.pools.count(self.candidate.stage, self.candidate.number)
+        if self.previous:
+            self.receipt.begin(await self.pools.count(self.candidate.stage, self.previous.number))
+
+    async def count(self) -> Counted:
+        """One reading of the gateway, for the receipt too; returns the candidate's."""
+        numbers = [self.candidate.number, *([self.previous.number] if self.previous else [])]
+        candidate, *live = await self.pools.count_all(self.candidate.stage, *numbers)
+        self.tell(candidate, live[0] if live else None)
+        return candidate
+
+    def tell(self, candidate: Counted, live: Counted | None) -> None:
+        """For the receipt: all that the present pools of either release have had."""
+        own = candidate.minus(self._served_before) if self._served_before.pools else candidate
+        self.receipt.counted(own, live, self.now)
+
+    async def weigh(self, weight_percent: float) -> None:
+        """For the receipt: the counts up to a change of weight belong to the weight before it."""
+        await self.count()
+        self.receipt.weight(weight_percent, self.now)
+
+    def save(self, *, only_if_old: bool = False) -> None:
+        """Record the receipt as it stands. A disk that takes nothing must not end a rollout that is well."""
+        now_s = self.clock.monotonic()
+        if only_if_old and now_s - self._saved_at_s < SAVE_PERIOD_S:
+            return
+        try:
+            self.store.save_receipt(self.number, self.receipt.to_json())
+            self._saved_at_s = now_s
+        except sqlite3.Error as error:
+            self.receipt.lacks(f"the receipt could not be recorded for a time: {error}")
+
+    async def end(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+        """Record the end and give the document to whoever follows."""
+        document = self._document(outcome, reason)
+        self.state = State.ENDED
+        self.save()
+        self.store.end_rollout(self.number, outcome, reason, document, self.now)
+        how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
+        self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
+        await self._give(document)
+        return document
+
+    async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
+        """End a rollout that never took its first step."""
+        self.started_at_s = self.clock.monotonic()
+        await self.end(outcome, reason)
+
+    async def break_off(self, error: Exception) -> None:
+        """After an end that failed itself (the gateway away, the disk full): nobody waits for it any longer.
+
+        The state file keeps the rollout as unfinished, so that it is brought to its end as soon as that can be done.
+        """
+        stage, number = self.candidate.stage, self.candidate.number
+        outcome = Outcome.LIVE if self.pools.gateway_stage(stage).live == number else Outcome.ROLLED_BACK
+        why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
+        reason = f"it could not be ended while it was {self.state}: {why}"
+        self.state = State.ENDED
+        self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
+        await self._give(self._document(outcome, reason))
+
+    async def _give(self, document: dict[str, Any]) -> None:
+        async with self.progress:
+            self.result = document
+            self.progress.notify_all()
+
+    def _document(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+        candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
+        return {
+            "stage": self.candidate.stage,
+            "release": self.candidate.number,
+            "outcome": str(outcome),
+            "strategy": str(self.strategy),
+            "reason": reason,
+            "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
+            "steps": [step.to_json() for step in self.steps],
+            "alarms": {"verdict": str(self.reading.verdict), "sentence": self.reading.sentence}
+            if self.reading
+            else None,
+            "candidate": candidate.sums(),
+            "live": {"requests": live.requests, "failed": live.failed} if self.previous else None,
+        }
