@@ -242,7 +242,7 @@ class Store:
 
     def revise_outcome(self, rollout: int, outcome: str, reason: str) -> None:
         """A rollout that had ended turned out otherwise: the release that it shipped was taken back."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
 
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
