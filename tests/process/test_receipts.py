@@ -112,7 +112,7 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
     assert metrics["hitless_answers_total", "1"] == metrics["hitless_requests_total", "1"]
     assert metrics["hitless_stage_answers_total", None] == CONNECTIONS * EACH
     assert metrics["hitless_candidate_weight_percent", "2"] == 40
-    assert metrics["hitless_workers", "1"] == metrics["hitless_workers", "2"] == 4
+    assert min(metrics["hitless_workers", "1"], metrics["hitless_workers", "2"]) >= 4
     assert metrics["hitless_worker_restarts_total", "1"] == 1
     baked = receipt["weights"][0]
     assert baked["asked_percent"] == 40

@@ -6,7 +6,7 @@ Whoever wants the past reads the receipts. https://prometheus.io/docs/instrument
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +14,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import hitless
 from hitless.engine.engine import Engine
-from hitless.errors import EngineError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
 from hitless.rollout.counted import NOTHING, Counted
@@ -31,7 +30,7 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 class Gateway(Protocol):
     """What is asked of the gateway besides its counts."""
 
-    async def load(self, pool: str) -> BackendLoad: ...
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
     async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
 
 
@@ -40,7 +39,9 @@ async def exposition(engine: Engine, gateway: Gateway) -> bytes:
     families = [*_of_the_engine(engine)]
     families += [*_of_the_listeners(await gateway.stage_counts())]
     rows = engine.store.pools()
-    families += [*_of_the_gateway(rows, await _counted(engine, rows), await _loads(gateway, rows))]
+    families += [
+        *_of_the_gateway(rows, await _counted(engine, rows), await gateway.loads([row.gateway_pool for row in rows]))
+    ]
     families += [*_of_the_workers([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(families))
@@ -64,14 +65,6 @@ async def _counted(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Counted
         counted = await engine.pools.count(stage, release)
         found |= {pool.key: part for pool, part in counted.pools.items()}
     return found
-
-
-async def _loads(gateway: Gateway, rows: Iterable[PoolRow]) -> dict[str, BackendLoad]:
-    """By key of the pool."""
-    try:
-        return {row.key: await gateway.load(row.gateway_pool) for row in rows}
-    except EngineError:
-        return {}
 
 
 def _of_the_engine(engine: Engine) -> Iterator[Metric]:
@@ -124,7 +117,7 @@ def _of_the_gateway(
         shielded.add_metric(labels, one.shielded)
         for name, number in one.by_class.items():
             answers.add_metric((*labels, name), number)
-        if load := loads.get(row.key):
+        if load := loads.get(row.gateway_pool):
             queued.add_metric(labels, load.qcur)
             present.add_metric(labels, load.scur)
     yield from (requests, answers, failed, shielded, queued, present)
