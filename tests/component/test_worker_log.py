@@ -59,6 +59,27 @@ def test_a_log_that_grows_is_rotated_and_one_old_file_is_kept(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w0.log", "w0.log.1"]
 
 
+def test_a_large_log_is_put_aside_when_it_is_opened_so_that_a_crash_loop_is_bounded(tmp_path: Path) -> None:
+    for number in range(7):
+        with (tmp_path / "w0.log").open("a") as log:
+            log.write(f"{number}" * 100_001)
+        write(tmp_path, "os.write(1, b'new\\n')\nos._exit(0)\n")
+    assert (tmp_path / "w0.log").read_text().endswith("6new\n")
+    assert (tmp_path / "w0.log").stat().st_size < 300_000
+    assert 300_000 < (tmp_path / "w0.log.1").stat().st_size < 500_000
+
+
+def test_a_log_that_another_process_has_put_aside_is_left_to_it(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "os.write(1, b'x' * 300_001)\nos.replace(folder / 'w0.log', folder / 'w0.log.1')\n"
+        "(folder / 'w0.log').write_text('of another\\n')\nlog.start('START', '1')\nlog.end(log.stamp() + 'END\\n')\n"
+        "os.write(1, b'here\\n')\n",
+    )
+    assert (tmp_path / "w0.log").read_text() == "of another\nhere\n"
+    assert (tmp_path / "w0.log.1").stat().st_size > 300_000
+
+
 def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -34,8 +34,16 @@ class LogFile:
         self._second_text = ""
 
     def open(self, path: Path) -> None:
-        """Write to this file from now on, through descriptors 1 and 2."""
+        """Write to this file from now on, through descriptors 1 and 2.
+
+        One that has grown too large is put aside first: a process that ends in each request lives for no other look.
+        """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            if path.stat().st_size > self._rotate_at_bytes:
+                os.replace(path, f"{path}.1")
+        except OSError:
+            pass
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(fd, 1)
         os.dup2(fd, 2)
@@ -83,8 +91,7 @@ class LogFile:
         self._unchecked_bytes = 0
         try:
             if self.path and os.fstat(1).st_size > self._rotate_at_bytes:
-                os.replace(self.path, f"{self.path}.1")
-                self.open(self.path)
+                self.open(self.path)  # the same file is put aside; another that stands in its place by now is not
                 self._unchecked_bytes = 0
         except OSError:
             pass

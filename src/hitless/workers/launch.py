@@ -167,7 +167,7 @@ def _size(log: Path) -> int:
 def _tail(log: Path, start: int) -> list[str]:
     try:
         with log.open("rb") as file:
-            file.seek(start)
+            file.seek(start if start <= _size(log) else 0)  # it was begun anew meanwhile, as large logs are
             return file.read(1 << 20).decode("utf-8", "replace").splitlines()[-_MOST_LINES:]
     except OSError:
         return []
