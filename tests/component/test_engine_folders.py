@@ -41,6 +41,32 @@ def test_a_runtime_folder_that_is_gone_or_another_thing_now_is_not_gone_back_to(
     assert folders_in(tmp_path, "another").run == elsewhere.run
 
 
+def test_a_data_folder_that_was_there_keeps_its_mode_and_what_is_put_into_it_is_private(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path)
+    folders.data.mkdir(mode=0o755)
+    folders.create()
+    assert stat.S_IMODE(folders.data.stat().st_mode) == 0o755
+    assert folders.is_open_to_others
+    for private in (folders.artifacts, folders.logs, folders.run):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
+def test_a_data_folder_of_hitless_s_own_is_private(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path)
+    folders.create()
+    assert stat.S_IMODE(folders.data.stat().st_mode) == 0o700
+    assert not folders.is_open_to_others
+
+
+def test_a_data_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path)
+    folders.data.mkdir()
+    folders.data.chmod(0o777)
+    with pytest.raises(MachineError, match="anybody may write") as caught:
+        folders.create()
+    assert "chmod 700" in caught.value.hint
+
+
 def test_a_runtime_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()

@@ -56,6 +56,8 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()
+    if folders.is_open_to_others:
+        ctx.say(f"warning: other users may look into {folders.data}: `chmod 700` it if nothing else needs that")
     with exclusive(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
         return _bring_up(ctx, service, settings, folders)
 

@@ -1,8 +1,9 @@
 """Where an engine keeps its things: the data folder, and a short runtime folder for its sockets.
 
 Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live under `$XDG_RUNTIME_DIR` or
-the temporary folder in a folder named by a hash of the data folder's real path. Both folders are 0700 and ours; a
-runtime folder that another user made first is refused. Which one it is stands in the data folder while it exists, so
+the temporary folder in a folder named by a hash of the data folder's real path. Both folders are ours, and 0700 where
+we made them: a data folder that was there before keeps its mode, and what we put into it is private. A runtime folder
+that another user made first is refused. Which one it is stands in the data folder while it exists, so
 that a shell without the `$XDG_RUNTIME_DIR` of the one that started the engine (cron, ssh, a unit) finds it too.
 """
 
@@ -75,15 +76,17 @@ class Folders:
         return self.run / "api.sock"
 
     def create(self) -> None:
-        """Make both folders, private to us. Raises MachineError where they cannot be made or belong to another."""
+        """Make both folders, and private ones in the data folder. Raises MachineError where they cannot be made, belong
+        to another, or anybody may write to them.
+        """
         for folder in (self.data, self.run):
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if not _is_ours(folder):
-                    raise MachineError(
-                        f"{folder} belongs to another user", hint="name another folder by --data-dir or XDG_RUNTIME_DIR"
-                    )
-                folder.chmod(0o700)
+                _make_private(folder)
+                if folder == self.run:
+                    folder.chmod(0o700)
+                else:
+                    self.artifacts.mkdir(mode=0o700, exist_ok=True)
+                    self.logs.mkdir(mode=0o700, exist_ok=True)
                 probe = folder / f".write-{os.getpid()}"
                 probe.touch()
                 probe.unlink()
@@ -91,6 +94,11 @@ class Folders:
                 raise MachineError(
                     f"{folder}: {error.strerror}", hint="make the folder writable, or name another one by --data-dir"
                 ) from error
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether others than the owner may look into the data folder, which hitless did not make then."""
+        return self.data.exists() and bool(self.data.stat().st_mode & 0o077)
 
     def record_run(self) -> None:
         """Leave word in the data folder of where the runtime folder is. For the one who holds the engine's lock."""
@@ -115,6 +123,16 @@ class Folders:
             or any(is_locked(path) for path in self.run.rglob("*.lock"))
             or haproxy_is_alive(str(self.run / "gw"))
         )
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder):
+        raise MachineError(
+            f"{folder} belongs to another user", hint="name another folder by --data-dir or XDG_RUNTIME_DIR"
+        )
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise MachineError(f"anybody may write to {folder}", hint=f"`chmod 700 {folder}`, or name another folder")
 
 
 def _is_ours(folder: Path) -> bool:
