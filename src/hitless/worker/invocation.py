@@ -8,7 +8,6 @@ counted.
 from __future__ import annotations
 
 import math
-import os
 import resource
 import sys
 import time
@@ -25,6 +24,7 @@ from hitless.worker.layout import BUCKETS_AT, LONGEST_ID, Field, StatsPage, buck
 from hitless.worker.log import LogFile
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
+from hitless.worker.trace import TraceVariable
 
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
@@ -57,6 +57,7 @@ class Invoker:
         self._events = EventBuilder(spec)
         self._contexts = ContextFactory(spec)
         self._release = f"x-hitless-release: {spec.release}\r\n" if spec.release_header else ""
+        self._trace = TraceVariable()
         self._served = 0
         self._memory_mb = 0
 
@@ -101,7 +102,7 @@ class Invoker:
         log = self._log
         log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
         try:
-            os.environ["_X_AMZN_TRACE_ID"] = event["headers"]["X-Amzn-Trace-Id"]
+            self._trace.set(event["headers"]["X-Amzn-Trace-Id"])
             result = self._handler(event, self._contexts.context(request_id, began_ns))
             return render(result, head_only=head, extra=extra)
         except MalformedAnswer as error:

@@ -1,0 +1,72 @@
+"""The trace variable, in a real environment: seen by Python, by C and by child processes, without growing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitless.worker.trace import LONGEST, NAME, TraceVariable
+
+pytestmark = pytest.mark.component
+
+
+@pytest.fixture
+def variable() -> Iterator[TraceVariable]:
+    """Removed again, so that no buffer outlives the object in the environment."""
+    yield TraceVariable()
+    os.environ.pop(NAME, None)
+    os.unsetenv(NAME)
+
+
+def seen() -> tuple[str | None, str, str]:
+    """By Python, by a child process, and by C code in this process."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    child = subprocess.run(["printenv", NAME], capture_output=True, text=True, check=False).stdout
+    return os.environ.get(NAME), child.rstrip("\n"), (getenv(NAME.encode()) or b"").decode()
+
+
+def test_each_value_is_seen_by_everyone(variable: TraceVariable) -> None:
+    for value in ("Root=1-a", "Root=1-longer-than-before", "", "Root=1-é"):
+        variable.set(value)
+        assert seen() == (value, value, value)
+
+
+def test_a_handler_that_sets_removes_or_restores_the_environment_changes_no_later_request(
+    variable: TraceVariable,
+) -> None:
+    variable.set("first")
+    os.environ[NAME] = "the handler's own"
+    variable.set("second")
+    assert seen() == ("second",) * 3
+    del os.environ[NAME]
+    variable.set("third")
+    assert seen() == ("third",) * 3
+    saved = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(saved)
+    variable.set("fourth")
+    assert seen() == ("fourth",) * 3
+
+
+def test_a_value_too_long_for_the_buffer_is_seen_as_well_and_so_is_the_next(variable: TraceVariable) -> None:
+    variable.set("short")
+    for value in ("x" * (LONGEST + 1), "y" * LONGEST, "short again"):
+        variable.set(value)
+        assert seen() == (value, value, value)
+
+
+def test_many_requests_take_no_more_memory(variable: TraceVariable) -> None:
+    def resident_kib() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+    variable.set("warm")
+    before = resident_kib()
+    for number in range(300_000):
+        variable.set(f"Root=1-{number:032x}")
+    assert resident_kib() - before < 8192  # by os.environ it is 33,000
