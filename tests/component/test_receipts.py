@@ -101,6 +101,9 @@ def test_a_receipt_goes_on_after_the_daemon_s_death_with_every_request_in_it(tmp
         receipt = receipt_of(successor, 2)
         assert release(successor.engine, "dev", 2)["outcome"] == "rolled_back"
         assert receipt["complete"]
+        rollout = release(successor.engine, "dev", 2)["rollouts"][0]
+        assert rollout["candidate"] == {"requests": 25, "failed": 2, "shielded": 0}
+        assert rollout["live"] == {"requests": 190, "failed": 1}
         assert (receipt["candidate"]["requests"], receipt["candidate"]["failed"]) == (25, 2)
         assert (receipt["live"]["requests"], receipt["live"]["failed"]) == (190, 1)
 

@@ -69,6 +69,15 @@ def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gon
     assert again.of(Side.LIVE).sums() == {"requests": 1010 - 45, "failed": 1, "shielded": 0}
 
 
+def test_what_a_candidate_had_served_when_it_was_live_before_is_not_this_rollout_s_after_json_too() -> None:
+    receipt = Receipt()
+    receipt.begin(counted(50, pool="r3-3"), counted(7000, 70))
+    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    again.counted(counted(7010, 71), counted(90, pool="r3-3"), "00:01")
+    assert again.of(Side.CANDIDATE).sums() == {"requests": 10, "failed": 1, "shielded": 0}
+    assert again.of(Side.LIVE).sums() == {"requests": 40, "failed": 0, "shielded": 0}
+
+
 def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
     receipt = baked()
     receipt.counted(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")

@@ -5,6 +5,7 @@ receipts of all its rollouts. A release that was forgotten is still told by its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hitless.engine.engine import Engine
@@ -57,7 +58,7 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "artifacts": artifacts,
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
-        "duration_s": (last.receipt or {}).get("duration_s") if last else None,
+        "duration_s": (last.receipt or _pieced_together(last, receipt)).get("duration_s") if last else None,
         "cost": cost(receipt),
     }
 
@@ -74,8 +75,22 @@ def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {**sums, "complete": receipt["complete"]}
 
 
+def _pieced_together(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The deploy document's figures, where nobody was there to write it at the end: the daemon had died."""
+    if receipt is None or rollout.ended_at is None:
+        return {}
+    lasted = datetime.fromisoformat(rollout.ended_at) - datetime.fromisoformat(rollout.started_at)
+    candidate, live = receipt["candidate"], receipt["live"]
+    return {
+        "duration_s": round(lasted.total_seconds(), 3),
+        "candidate": {name: candidate[name] for name in ("requests", "failed", "shielded")},
+        "live": {name: live[name] for name in ("requests", "failed")} if live else None,
+    }
+
+
 def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
-    receipt, given = engine.store.receipt(rollout.rollout), rollout.receipt or {}
+    receipt = engine.store.receipt(rollout.rollout)
+    given = rollout.receipt or _pieced_together(rollout, receipt)
     told = {key: value for key, value in (receipt or {}).items() if key not in _FOR_THE_ENGINE_ALONE}
     return {
         "rollout": rollout.rollout,

@@ -63,7 +63,7 @@ def alarms(receipt: Document) -> str:
     """How often the alarms were read, and to what end."""
     verdicts = receipt["alarms"]["verdicts"]
     if not verdicts:
-        return "not read: this strategy has no bake"
+        return "not read: no bake, and no guard after it"
     counted = ", ".join(f"{VERDICTS.get(name, name)} {number:,}" for name, number in verdicts.items())
     return f"read {sum(verdicts.values()):,} times: {counted}"
 

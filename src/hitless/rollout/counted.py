@@ -129,6 +129,9 @@ class Counted:
             max(0, self.shielded - earlier.shielded),
             {name: max(0, number - earlier.by_class.get(name, 0)) for name, number in self.by_class.items()},
             max(0, self.restarts - earlier.restarts),
+            handed_over={
+                name: max(0, number - earlier.handed_over.get(name, 0)) for name, number in self.handed_over.items()
+            },
         )
 
 

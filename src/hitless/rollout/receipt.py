@@ -44,7 +44,7 @@ class Receipt:
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
-    _base: Counted = NOTHING
+    _base: dict[Side, Counted] = field(default_factory=dict)
     _now: dict[Side, Counted] = field(default_factory=dict)
     _weights: list[dict[str, Any]] = field(default_factory=list)
     _points: list[dict[str, Any]] = field(default_factory=list)
@@ -59,10 +59,14 @@ class Receipt:
 
     # -- what the rollout tells ----------------------------------------------------------------------------------------
 
-    def begin(self, live: Counted) -> None:
-        """What the live release's pools had counted before this rollout; once, before the first weight."""
-        self._base = live
-        self._now[Side.LIVE] = live
+    def begin(self, live: Counted | None, candidate: Counted = NOTHING) -> None:
+        """What either release's pools had counted before this rollout (a candidate's, where it was live a moment ago);
+        once, before the first step. `live` is None for a stage's first release.
+        """
+        if live is not None:
+            self._base[Side.LIVE] = self._now[Side.LIVE] = live
+        if candidate.pools:
+            self._base[Side.CANDIDATE] = self._now[Side.CANDIDATE] = candidate
 
     def weight(self, percent: float, at: str) -> None:
         """The share of requests that is asked for from now on. Tell the counts just before."""
@@ -117,10 +121,8 @@ class Receipt:
 
     def of(self, side: Side) -> Counted:
         """Requests of one side since the rollout's beginning; a shielded one is the candidate's alone."""
-        now = self._now.get(side, NOTHING)
-        if side is Side.CANDIDATE:
-            return now
-        return now.minus(self._base).without(self._now.get(Side.CANDIDATE, NOTHING))
+        since = self._now.get(side, NOTHING).minus(self._base.get(side, NOTHING))
+        return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
 
     def to_json(self) -> dict[str, Any]:
         """The whole document; keys are told in docs/receipts.md."""
@@ -141,7 +143,7 @@ class Receipt:
             "alarms": {"verdicts": dict(self._verdicts), "readings": list(self._readings), "worst": dict(self._worst)},
             "hooks": list(self._hooks),
             "resume": {
-                "base": self._base.to_json(pools=True),
+                "base": {str(side): counted.to_json(pools=True) for side, counted in self._base.items()},
                 "now": {str(side): counted.to_json(pools=True) for side, counted in self._now.items()},
                 "weights": list(self._weights),
                 "read_at": self._read_at,
@@ -156,7 +158,7 @@ class Receipt:
         resume, alarms = document["resume"], document["alarms"]
         return cls(
             facts={key: value for key, value in document.items() if key not in _RECORDED},
-            _base=Counted.from_json(resume["base"]),
+            _base={Side(side): Counted.from_json(counted) for side, counted in resume["base"].items()},
             _now={Side(side): Counted.from_json(counted) for side, counted in resume["now"].items()},
             _weights=list(resume["weights"]),
             _points=list(document["points"]),

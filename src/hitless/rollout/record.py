@@ -15,7 +15,7 @@ from typing import Any
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
 from hitless.rollout.alarms import Reading
-from hitless.rollout.counted import NOTHING, Counted
+from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
@@ -68,8 +68,6 @@ class Recorded:
     started_at_s: float = 0.0
     receipt: Receipt = field(default_factory=Receipt)
     reading: Reading | None = None
-    _served_before: Counted = NOTHING
-    """What the candidate's pools had counted before this rollout: only where it was live a moment ago."""
     _saved_at_s: float = float("-inf")
 
     @property
@@ -93,21 +91,23 @@ class Recorded:
 
     async def begin_to_count(self) -> None:
         """What either release has served until now is not this rollout's."""
-        self._served_before = await self.pools.count(self.candidate.stage, self.candidate.number)
-        if self.previous:
-            self.receipt.begin(await self.pools.count(self.candidate.stage, self.previous.number))
+        candidate, live = await self._counts()
+        self.receipt.begin(live, candidate)
 
     async def count(self) -> Counted:
         """One reading of the gateway, for the receipt too; returns the candidate's."""
+        candidate, live = await self._counts()
+        self.tell(candidate, live)
+        return candidate
+
+    async def _counts(self) -> tuple[Counted, Counted | None]:
         numbers = [self.candidate.number, *([self.previous.number] if self.previous else [])]
         candidate, *live = await self.pools.count_all(self.candidate.stage, *numbers)
-        self.tell(candidate, live[0] if live else None)
-        return candidate
+        return candidate, live[0] if live else None
 
     def tell(self, candidate: Counted, live: Counted | None) -> None:
         """For the receipt: all that the present pools of either release have had."""
-        own = candidate.minus(self._served_before) if self._served_before.pools else candidate
-        self.receipt.counted(own, live, self.now)
+        self.receipt.counted(candidate, live, self.now)
 
     async def weigh(self, weight_percent: float) -> None:
         """For the receipt: the counts up to a change of weight belong to the weight before it."""
