@@ -83,15 +83,19 @@ class Worldclock:
     def environ(self) -> dict[str, str]:
         return {**self.aws.environ, "SLS_AWS_MONITORING_FREQUENCY": "300"}
 
-    def run(self, *words: str) -> Ran:
+    def run(self, *words: str, **environ: str) -> Ran:
         done = subprocess.run(
-            self.command(*words), env=self.environ, capture_output=True, text=True, timeout=150, check=False
+            self.command(*words), env=self.environ | environ, capture_output=True, text=True, check=False
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*words), env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.command(*words),
+            env=self.environ | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def edit(self, file: str, old: str, new: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.aws.emulated import EmulatedAws
+from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
 
 pytestmark = pytest.mark.aws
@@ -34,11 +35,18 @@ def baking(service: Worldclock) -> bool:
 
 
 @contextlib.contextmanager
-def deploying(service: Worldclock, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A deploy in the middle of its shift, which stays there as long as the context; its process ends with the test."""
-    with service.aws.front.codedeploy.held_bakes(), service.start("deploy", *words) as deploy:
+def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A deploy in the middle of its shift, which stays there as long as the context; its process ends with it."""
+    codedeploy = service.aws.front.codedeploy
+    before = set(codedeploy.deployments)
+
+    def shifts() -> bool:
+        made = [one for name, one in list(codedeploy.deployments.items()) if name not in before]
+        return any(one.percent and one.creator == "user" for one in made)
+
+    with codedeploy.held_bakes(), service.start("deploy", **environ) as deploy:
         try:
-            while not baking(service):
+            while not shifts():
                 assert deploy.poll() is None, deploy.communicate()
                 time.sleep(0.1)
             yield deploy
@@ -70,8 +78,8 @@ def test_a_broken_release_goes_back_and_what_was_cut_off_is_finished_by_the_next
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
     assert service.run("deploy").code == 0
     _broken_code_goes_back_by_its_alarm(service)
-    _a_cut_off_deploy_is_continued(service)
-    _an_aborted_deploy_leaves_the_live_release(service)
+    _a_deploy_without_network_and_one_that_is_killed_are_continued(service)
+    _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service)
 
 
 def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
@@ -89,8 +97,15 @@ def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
     assert service.get("/version")[1]["release"] == 1
 
 
-def _a_cut_off_deploy_is_continued(service: Worldclock) -> None:
+def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worldclock) -> None:
     service.mark("cut off")
+    faults = service.aws.front.faults
+    with deploying(service, AWS_MAX_ATTEMPTS="1") as deploy:
+        faults.append(Fault("cut", "*"))
+        out, err = deploy.communicate()
+        assert (deploy.returncode, json.loads(out)["error"]["code"]) == (1, "machine"), err
+        assert "repeat the command: it continues" in err
+        faults.clear()
     with deploying(service) as deploy:
         deploy.kill()
         deploy.communicate()
@@ -98,23 +113,27 @@ def _a_cut_off_deploy_is_continued(service: Worldclock) -> None:
     with Client(service.url + "/version") as client:
         again = service.run("deploy")
     assert (again.code, again.json["outcome"], again.json["release"]) == (0, "live", number), again.err
+    assert number == 3, "one release, however often it was begun"
     assert client.failed == 0, client.statuses
     assert not baking(service)
 
 
-def _an_aborted_deploy_leaves_the_live_release(service: Worldclock) -> None:
+def _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service: Worldclock) -> None:
     before = service.run("status").json
-    service.mark("aborted")
-    with deploying(service) as deploy:
-        stopped = service.run("abort")
-        assert stopped.code == 0, stopped.err
-        assert stopped.json["stopped"]
-        out, err = deploy.communicate()
-    assert deploy.returncode == 4, err
-    assert json.loads(out)["outcome"] == "aborted"
+    service.mark("older")
+    with deploying(service) as older:
+        service.mark("newer")
+        with deploying(service) as newer:
+            out, err = older.communicate()
+            assert (older.returncode, json.loads(out)["outcome"]) == (4, "superseded"), err
+            stopped = service.run("abort")
+            assert stopped.code == 0, stopped.err
+            assert stopped.json["stopped"]
+            out, err = newer.communicate()
+            assert (newer.returncode, json.loads(out)["outcome"]) == (4, "aborted"), err
     after = service.run("status").json
-    assert after["release"] == before["release"]
-    assert after["weights"] == before["weights"]
+    assert (after["release"], after["weights"]) == (before["release"], before["weights"])
+    assert after["candidate"] is None
     none = service.run("abort")
     assert (none.code, none.json["error"]["code"]) == (1, "conflict")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.aws.emulated import EmulatedAws
+from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
+from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
@@ -26,11 +31,14 @@ def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: Em
 
     service.mark("second")
     with Client(service.url + "/version") as client:
-        second = service.run("deploy")
-        assert second.code == 0, second.err
+        with now_and_then_throttled_and_cut(aws):
+            second = service.run("deploy")
+            assert second.code == 0, second.err
         assert (second.json["outcome"], second.json["strategy"]) == ("live", "Canary10Percent5Minutes")
         assert {10, 100} <= {step["weight_percent"] for step in second.json["steps"]}
         assert service.get("/version")[1]["release"] == 2
+
+        _logs_are_those_of_the_function_and_the_release(service)
 
         back = service.run("rollback")
         assert (back.code, back.json["release"], back.json["outcome"]) == (0, 1, "live"), back.err
@@ -55,6 +63,35 @@ def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: Em
     ]
     assert listed[-1]["message"] == "the first"
     _stack_is_as_it_should_be(service)
+
+
+@contextlib.contextmanager
+def now_and_then_throttled_and_cut(aws: EmulatedAws) -> Iterator[None]:
+    """AWS refuses, or loses, a call of each kind: the release does not notice."""
+    faults = [Fault("throttle", kind, 2) for kind in ("cloudformation:DescribeStacks", "codedeploy:Create*")]
+    faults += [Fault("cut", "codedeploy:GetDeployment", 2), Fault("cut", "s3:ListObjectsV2", 1)]
+    aws.front.faults.extend(faults)
+    yield
+    aws.front.faults.clear()
+    assert all(fault.struck == fault.times for fault in faults), faults
+
+
+def _logs_are_those_of_the_function_and_the_release(service: Worldclock) -> None:
+    service.get("/health")
+    lines = eventually(lambda: service.run("logs", "meta", "--release", "2").json, deadline_s=60, what="the logs")
+    assert {line["function"] for line in lines} == {"worldclock-prod-meta"}
+    begun = [line["line"] for line in lines if line["line"].startswith("START ")]
+    assert begun
+    assert all(line.rstrip().endswith("Version: 2") for line in begun)
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+    with service.start("logs", "meta", "-f") as following:
+        assert following.stdout is not None
+        first = json.loads(following.stdout.readline())
+        following.send_signal(signal.SIGINT)
+        following.communicate()
+    assert (set(first), following.returncode) == ({"at", "function", "line"}, 130)
+    unknown = service.run("logs", "nobody")
+    assert (unknown.code, "known are convert, meetings, meta, zones" in unknown.err) == (2, True)
 
 
 def _stack_is_as_it_should_be(service: Worldclock) -> None:

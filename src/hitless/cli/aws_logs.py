@@ -12,7 +12,7 @@ import typer
 from hitless.aws.lambdas import Logs
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import Stage, connected_stage
-from hitless.cli.common import Context, command
+from hitless.cli.common import Context, command, positive
 from hitless.clock import timestamp
 from hitless.cloud.status import function_names
 from hitless.errors import UsageError
@@ -36,15 +36,17 @@ def register(app: typer.Typer) -> None:
         if function is not None and service.function(function) is None:
             known = ", ".join(sorted(each.name for each in service.functions))
             raise UsageError(f"there is no function {function}", hint=f"known are {known}")
+        positive(minutes, "--minutes")
         with connected_stage(ctx, service) as stage:
             groups = _groups(stage, function, release)
             reader = Logs(stage.aws.client("logs"))
             since_ms = int((time.time() - 60 * minutes) * 1000)
-            seen = _show(ctx, reader, groups, since_ms, set())
-            while follow:
-                time.sleep(FOLLOW_EVERY_S)
-                since_ms = max(since_ms, int(time.time() * 1000) - OVERLAP_MS)
-                seen = _show(ctx, reader, groups, since_ms, seen)
+            past = _lines(reader, groups, since_ms)
+            if not follow:
+                shown = list(past.values())
+                ctx.show(shown, lambda: "\n".join(map(_row, shown)))
+                return
+            _follow(ctx, reader, groups, past)
 
 
 def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str, str]:
@@ -60,17 +62,33 @@ def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str
     }
 
 
-def _show(ctx: Context, reader: Logs, groups: dict[str, str], since_ms: int, seen: set[str]) -> set[str]:
+def _lines(reader: Logs, groups: dict[str, str], since_ms: int) -> dict[str, dict[str, str]]:
+    """Id → line of all groups, the oldest first: {"at", "function", "line"}."""
     streams = [
         ((at, group, name, line) for at, name, line in reader.lines(group, since_ms=since_ms, stream_part=part))
         for group, part in groups.items()
     ]
-    shown: set[str] = set()
-    for at, group, name, line in heapq.merge(*streams):
-        shown.add(name)
-        if name in seen:
-            continue
-        instant, function = timestamp(datetime.fromtimestamp(at / 1000, UTC)), group.rpartition("/")[2]
-        document = {"at": instant, "function": function, "line": line}
-        ctx.show(document, lambda: f"{document['at']}  {document['function']}  {document['line']}")  # noqa: B023
-    return shown
+    return {
+        name: {
+            "at": timestamp(datetime.fromtimestamp(at / 1000, UTC)),
+            "function": group.rpartition("/")[2],
+            "line": line,
+        }
+        for at, group, name, line in heapq.merge(*streams)
+    }
+
+
+def _follow(ctx: Context, reader: Logs, groups: dict[str, str], past: dict[str, dict[str, str]]) -> None:
+    """Show the past, then each line that comes, until somebody ends it; with --json one document a line."""
+    seen: set[str] = set()
+    while True:
+        for name, line in past.items():
+            if name not in seen:
+                ctx.show(line, lambda line=line: _row(line))  # type: ignore[misc]
+        seen = set(past)
+        time.sleep(FOLLOW_EVERY_S)
+        past = _lines(reader, groups, int(time.time() * 1000) - OVERLAP_MS)
+
+
+def _row(line: dict[str, str]) -> str:
+    return f"{line['at']}  {line['function']}  {line['line']}"

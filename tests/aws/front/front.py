@@ -30,6 +30,7 @@ from tests.aws.front.backend import Backend
 from tests.aws.front.calls import ACCOUNT, Call, Operation, Request, call_of, implied_calls, operation_of
 from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
+from tests.aws.front.faults import Fault
 from tests.aws.front.intrinsics import Resolver
 from tests.aws.front.stacks import BODY_LIMIT_BYTES, TEMPLATE_OPERATIONS, StackCalls, form_of, object_of, parameters_of
 from tests.support import eventually
@@ -50,6 +51,7 @@ class Front:
         self.codedeploy = CodeDeploy(self.backend, clock_factor=clock_factor)
         self.connections = Connections(self.backend)
         self.api = ApiRequests(self.backend)
+        self.faults: list[Fault] = []
         self._roles: dict[str, str] = {}
         config = uvicorn.Config(
             self._application(),
@@ -89,6 +91,7 @@ class Front:
         self.connections.forget()
         self.stacks.forget()
         self.calls.clear()
+        self.faults.clear()
         self._roles.clear()
 
     def _application(self) -> Starlette:
@@ -121,6 +124,9 @@ class Front:
         operation = operation_of(request)
         if request.scope:
             self.backend.regions.add(request.scope[1])
+        for fault in self.faults:
+            if operation and (answer := fault.strike(f"{operation.service}:{operation.name}")):
+                return answer
         answer = await self._answer(request, operation)
         if operation:
             self._record(request, operation, answer)
