@@ -17,9 +17,33 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
+NAMES = ("zones", "convert", "meetings", "meta", "gate")
+GATE = """
+import boto3
+
+
+def handler(event, context):
+    boto3.client("codedeploy").put_lifecycle_event_hook_execution_status(
+        deploymentId=event["DeploymentId"],
+        lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+        status="Succeeded",
+    )
+"""
+
+
+def with_a_hook(service: Worldclock) -> None:
+    """A function of the service is asked before each shift."""
+    (service.folder / "worldclock" / "handlers" / "gate.py").write_text(GATE)
+    service.edit(
+        "serverless.yml", "functions:\n", "functions:\n  gate:\n    handler: worldclock/handlers/gate.handler\n"
+    )
+    canary = "strategy: Canary10Percent5Minutes"
+    service.edit("serverless.yml", canary, f"{canary}\n        hooks: {{pre_traffic: gate}}")
+
 
 def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
+    with_a_hook(service)
     first = service.run("deploy", "--message", "the first")
     assert first.code == 0, first.err
     assert (first.json["outcome"], first.json["release"], first.json["live"]) == ("live", 1, None)
@@ -35,6 +59,8 @@ def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: Em
             second = service.run("deploy")
             assert second.code == 0, second.err
         assert (second.json["outcome"], second.json["strategy"]) == ("live", "Canary10Percent5Minutes")
+        asked = [one.events["BeforeAllowTraffic"] for one in aws.front.codedeploy.deployments.values()]
+        assert asked == ["Succeeded"] * 4, "no traffic is shifted to the hook itself"
         assert {10, 100} <= {step["weight_percent"] for step in second.json["steps"]}
         assert service.get("/version")[1]["release"] == 2
 
@@ -43,7 +69,7 @@ def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: Em
         back = service.run("rollback")
         assert (back.code, back.json["release"], back.json["outcome"]) == (0, 1, "live"), back.err
         assert service.get("/version")[1]["release"] == 1
-        assert service.run("status").json["versions"] == dict.fromkeys(("zones", "convert", "meetings", "meta"), "1")
+        assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")
 
         third = service.run("deploy")
         assert (third.code, third.json["release"]) == (0, 3), third.err
@@ -91,7 +117,7 @@ def _logs_are_those_of_the_function_and_the_release(service: Worldclock) -> None
         following.communicate()
     assert (set(first), following.returncode) == ({"at", "function", "line"}, 130)
     unknown = service.run("logs", "nobody")
-    assert (unknown.code, "known are convert, meetings, meta, zones" in unknown.err) == (2, True)
+    assert (unknown.code, "known are convert, gate, meetings, meta, zones" in unknown.err) == (2, True)
 
 
 def _stack_is_as_it_should_be(service: Worldclock) -> None:

@@ -28,7 +28,7 @@ from hitless.cloud.shift import Shift
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import LiveState, Template, references
 from hitless.errors import ConflictError
-from hitless.service.model import Function, Service, StageSettings
+from hitless.service.model import Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.release_support import RememberedStack, packaged, sha256
@@ -58,13 +58,14 @@ class World:
     deployments: dict[str, tuple[Move, Deployment]] = field(default_factory=dict)
     moments: list[str] = field(default_factory=list)
     at: Callable[[int, str], None] | None = None
-    seen: list[dict[str, str]] = field(default_factory=list)
+    hooks: Hooks = field(default_factory=Hooks)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    """(function that shifts, its AppSpec's hooks), of each deployment."""
 
     def moment(self, name: str) -> None:
         self.moments.append(name)
         if self.at is not None:
             self.at(len(self.moments), name)
-        self.seen.append({function: state.version for function, state in self.aliases.items()})
 
     @property
     def records(self) -> Records:
@@ -87,7 +88,7 @@ class World:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter), strategy=shipped, commit=f"commit-{letter}", message=None
+            package(letter, self.hooks), strategy=shipped, commit=f"commit-{letter}", message=None
         )
 
     def serves(self) -> str:
@@ -122,7 +123,7 @@ def small() -> Packaged:
     return replace(whole, template=template, function_names=names)
 
 
-def package(letter: str) -> Package:
+def package(letter: str, hooks: Hooks) -> Package:
     """Worldclock, all functions of bytes of that letter."""
     service = Service(
         name="worldclock",
@@ -130,7 +131,7 @@ def package(letter: str) -> Package:
         file=Path("/service/serverless.yml"),
         stage="prod",
         region="eu-central-1",
-        stages=(StageSettings("prod", "prod"),),
+        stages=(StageSettings("prod", "prod", hooks=hooks),),
         functions=tuple(Function(name, "app.handler") for name in NAMES),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
@@ -230,6 +231,7 @@ class FakeCodeDeploy:
 
     def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
         self._world.moment("start a deployment")
+        self._world.asked.append((move.function, dict(hooks)))
         if self._active(move.group):
             raise ConflictError(f"{move.function}: another deployment is under way")
         identifier = f"d-{len(self._world.deployments)}"

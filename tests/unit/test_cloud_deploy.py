@@ -13,6 +13,7 @@ from hitless.cloud.abort import abort
 from hitless.cloud.result import Outcome, Result
 from hitless.cloud.rollback import rollback
 from hitless.errors import ConflictError
+from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import World
 
 pytestmark = pytest.mark.unit
@@ -35,7 +36,6 @@ def live_world(*letters: str) -> World:
     for letter in letters:
         assert world.deploy(letter).outcome is Outcome.LIVE
     world.moments.clear()
-    world.seen.clear()
     return world
 
 
@@ -231,3 +231,12 @@ def test_an_abort_in_the_midst_of_a_deploy_leaves_the_live_release() -> None:
         assert len(happened) == 1
         assert world.serves() == "a", f"met at {calls[moment - 1]}"
         assert world.records.require(2).outcome == "aborted"
+
+
+def test_the_stages_hooks_are_asked_at_each_shift_and_no_traffic_is_shifted_to_them() -> None:
+    world = World(hooks=Hooks(pre_traffic="meta"))
+    world.deploy("a")
+    assert world.asked == [], "a first release has nothing to shift from"
+    assert world.deploy("b").outcome is Outcome.LIVE
+    assert world.asked == [("worldclock-prod-convert", {"BeforeAllowTraffic": "worldclock-prod-meta"})]
+    check_well(world, "b", 2)

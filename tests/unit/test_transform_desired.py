@@ -14,6 +14,7 @@ from hitless.cloud.transform import LiveState, contract, desired, expand
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import STAGE_ID, of_type
 from hitless.errors import ServiceFileError
+from hitless.service.model import AlarmSettings, Hooks
 from hitless.service.strategy import parse
 from tests.unit.release_support import NAMES, RememberedStack, packaged, release, sha256
 
@@ -146,6 +147,46 @@ def test_an_alarm_reads_one_version_and_bears_a_name_that_no_earlier_release_had
     assert named["ExecutedVersion"] == {"Fn::GetAtt": [alarm.replace("Alarm", "Version"), "Version"]}
     assert named["Resource"] == "worldclock-prod-zones:live"
     assert properties["Metrics"][0]["Expression"] == "IF(FILL(n,0)>=20,100*FILL(e,0)/n,0)"
+
+
+def test_a_slow_version_has_an_alarm_of_its_own_where_the_stage_says_how_slow() -> None:
+    assert not [name for name in first() if "SlowAlarm" in name]
+    resources = first(alarms=AlarmSettings(p99_ms=250, minimum_requests=30))
+    group = resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
+    failing, slow = (each["Name"]["Ref"] for each in group["Alarms"])
+    properties = resources[slow]["Properties"]
+    assert properties["Threshold"] == 250
+    assert properties["Metrics"][0]["Expression"] == "IF(FILL(n,0)>=30,FILL(d,0),0)"
+    stat = properties["Metrics"][1]["MetricStat"]
+    assert (stat["Metric"]["MetricName"], stat["Stat"]) == ("Duration", "p99")
+    assert (
+        stat["Metric"]["Dimensions"]
+        == resources[failing]["Properties"]["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"]
+    )
+
+
+def statements(role: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for policy in role["Properties"]["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+
+
+def test_a_hook_may_answer_codedeploy_which_may_ask_it_and_nobody_else_may() -> None:
+    resources = first(hooks=Hooks(pre_traffic="meta"))
+    answers = "codedeploy:PutLifecycleEventHookExecutionStatus"
+    (granted,) = (one for one in statements(resources["MetaRole"]) if answers in one["Action"])
+    assert granted["Resource"]["Fn::Sub"].endswith(":deploymentgroup:worldclock-prod/*")
+    assert answers not in str(resources["ZonesRole"])
+    (asks,) = (one for one in statements(resources["CodeDeployRole"]) if "lambda:InvokeFunction" in one["Action"])
+    assert asks["Resource"] == [{"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}]
+    assert "lambda:InvokeFunction" not in str(first()["CodeDeployRole"])
+
+
+def test_a_hook_gets_versions_but_no_shift_of_its_own() -> None:
+    resources = first(hooks=Hooks(post_traffic="meta"))
+    assert "MetaAliasLive" in resources
+    assert "MetaDeploymentGroup" not in resources
+    assert not [name for name in resources if name.startswith("MetaAlarm")]
+    assert {"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]} not in statements(resources["CodeDeployRole"])[0]["Resource"]
+    assert "ZonesDeploymentGroup" in resources
 
 
 @pytest.mark.parametrize(

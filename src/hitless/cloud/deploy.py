@@ -39,6 +39,8 @@ class _Run:
     targets: Mapping[FunctionIds, str]
     home: Mapping[str, str]
     """Lambda's name → the version that the live release has: where traffic goes back to."""
+    hooks: Mapping[str, str]
+    """CodeDeploy's lifecycle event → Lambda's name of the function that is asked. No traffic is shifted to those."""
 
 
 class Superseded(Exception):
@@ -73,7 +75,7 @@ class Deploy:
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         self._cloud.records.begin(record, wanted, new=is_new)
         self._steps.add("preparing", 0, f"release {record.release}")
-        run = _Run(record, wanted, before, {}, self._home(before, live))
+        run = _Run(record, wanted, before, {}, self._home(before, live), package.hooks)
         try:
             self._upload(package)
             run = self._expand(run)
@@ -199,7 +201,8 @@ class Deploy:
             Move(run.before.functions[ids], ids.base, ALIAS, run.before.aliases[ids].version, target)
             for ids, target in run.targets.items()
             if run.home and ids in run.before.aliases and run.before.aliases[ids].version != target
-        ]
+            and run.before.functions[ids] not in run.hooks.values()
+        ]  # fmt: skip
         if not moves:
             self._cloud.shift.point({functions_of(run.wanted)[ids]: target for ids, target in run.targets.items()})
             return
@@ -208,6 +211,7 @@ class Deploy:
             moves,
             configuration=_configuration(run.wanted, moves),
             description=f"release {run.record.release}",
+            hooks=run.hooks,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )
         if failure is None:

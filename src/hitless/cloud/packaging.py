@@ -14,6 +14,7 @@ from hitless.aws.state import Packaged
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.transform.checks import check_stage
 from hitless.cloud.transform.desired import desired
+from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError
 from hitless.service.model import Service
@@ -50,8 +51,15 @@ class Package:
             security_group=self.core.security_group_id,
             domain=self.core.domain,
             permissions_boundary=self.core.permissions_boundary_arn,
+            hooks=self.service.settings.hooks,
         )
         return desired(self.packaged.template, release)
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """CodeDeploy's lifecycle event → Lambda's name of the function that is asked."""
+        lambda_names = {ours: theirs for theirs, ours in self.packaged.function_names.items()}
+        return hooks_of(self.service.settings.hooks, lambda_names)
 
 
 def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> Package:

@@ -47,11 +47,13 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     for ids, name in functions.items():
         _shape_function(resources, ids, name, release, shared)
     call_aliases(resources, functions)
+    hooks = [ids for ids, name in functions.items() if name in release.asked]
     for ids in functions:
         digest = _add_version(resources, ids, release)
-        guard.add_guard(resources, ids, digest, release)
-    if functions:
-        guard.add_application(resources, [ids.function for ids in functions], release)
+        if ids not in hooks:
+            guard.add_guard(resources, ids, digest, release)
+    if shifted := [ids.function for ids in functions if ids not in hooks]:
+        guard.add_application(resources, shifted, [ids.function for ids in hooks], release)
     api.name_permissions(resources)
     api.add_stage(resources, release)
     if release.permissions_boundary:
@@ -127,7 +129,7 @@ def _shape_function(
     for group in of_type(resources, "AWS::Logs::LogGroup").values():
         group["Properties"].setdefault("RetentionInDays", release.log_retention_days)
     if properties.get("Role") == {"Fn::GetAtt": [SHARED_ROLE, "Arn"]} and shared is not None:
-        resources[ids.role] = function_role(shared, properties, release)
+        resources[ids.role] = function_role(shared, properties, release, answers_codedeploy=name in release.asked)
         properties["Role"] = {"Fn::GetAtt": [ids.role, "Arn"]}
         function["DependsOn"] = [other for other in function.get("DependsOn", []) if other != SHARED_ROLE]
 

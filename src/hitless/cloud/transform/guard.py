@@ -1,4 +1,4 @@
-"""What guards a shift: an alarm for each version, and the CodeDeploy application, groups and role.
+"""What guards a shift: alarms for each version, hooks, and the CodeDeploy application, groups and role.
 
 An alarm's name is new with each version, so it begins in INSUFFICIENT_DATA: an old one that still rings cannot hold
 up the release that mends it. It reads the version's own traffic (`ExecutedVersion`) through the alias, and only above
@@ -7,10 +7,12 @@ the stage's minimum of requests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource
 from hitless.errors import ServiceFileError
+from hitless.service.model import Hooks
 from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy
 
 ROLE_ID = "CodeDeployRole"
@@ -41,8 +43,10 @@ def configuration_name(strategy: Strategy, release: ReleaseInput) -> str:
     return f"{release.service}-{release.stage}-{strategy}"
 
 
-def add_application(resources: dict[str, Resource], functions: list[str], release: ReleaseInput) -> None:
-    """The application, the role that may move these functions' aliases and no other, and the strategy."""
+def add_application(
+    resources: dict[str, Resource], functions: list[str], hooks: list[str], release: ReleaseInput
+) -> None:
+    """The application, the role that may move these functions' aliases and ask these hooks, and the strategy."""
     resources[APPLICATION_ID] = {
         "Type": "AWS::CodeDeploy::Application",
         "Properties": {"ApplicationName": f"{release.service}-{release.stage}", "ComputePlatform": "Lambda"},
@@ -54,6 +58,9 @@ def add_application(resources: dict[str, Resource], functions: list[str], releas
         {"Effect": "Allow", "Action": ["lambda:GetProvisionedConcurrencyConfig"], "Resource": aliases},
         {"Effect": "Allow", "Action": ["cloudwatch:DescribeAlarms"], "Resource": "*"},
     ]
+    if hooks:
+        asked = [{"Fn::GetAtt": [hook, "Arn"]} for hook in hooks]
+        statements.append({"Effect": "Allow", "Action": ["lambda:InvokeFunction"], "Resource": asked})
     trust = {"Effect": "Allow", "Principal": {"Service": "codedeploy.amazonaws.com"}, "Action": "sts:AssumeRole"}
     resources[ROLE_ID] = {
         "Type": "AWS::IAM::Role",
@@ -92,10 +99,21 @@ def _add_configuration(resources: dict[str, Resource], release: ReleaseInput) ->
     }
 
 
+def hooks_of(release_hooks: Hooks, lambda_names: Mapping[str, str]) -> dict[str, str]:
+    """What an AppSpec says of hooks: lifecycle event → Lambda's name. `lambda_names` is by the name in serverless.yml.
+
+    By name without a version CodeDeploy asks the newest code, which is the candidate's.
+    """
+    asked = {"BeforeAllowTraffic": release_hooks.pre_traffic, "AfterAllowTraffic": release_hooks.post_traffic}
+    return {event: lambda_names[name] for event, name in asked.items() if name}
+
+
 def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> None:
-    """The version's alarm and the function's deployment group, whose alarm it is."""
-    alarm = ids.alarm(digest)
-    resources[alarm] = _alarm(resources, ids, digest, release)
+    """The version's alarms and the function's deployment group, whose alarms they are."""
+    alarms = {ids.alarm(digest): _failing(resources, ids, digest, release)}
+    if release.alarms.p99_ms is not None:
+        alarms[ids.slow_alarm(digest)] = _slow(resources, ids, digest, release)
+    resources.update(alarms)
     strategy = whole_minutes(release.strategy)
     configuration: Any = configuration_name(strategy, release)
     if str(strategy) not in _PREDEFINED:
@@ -112,44 +130,68 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
                 "Enabled": True,
                 "Events": ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"],
             },
-            "AlarmConfiguration": {"Enabled": True, "Alarms": [{"Name": {"Ref": alarm}}]},
+            "AlarmConfiguration": {"Enabled": True, "Alarms": [{"Name": {"Ref": alarm}} for alarm in alarms]},
         },
     }
 
 
-def _alarm(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
+def _failing(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
+    """The share of the version's requests that failed."""
+    name, dimensions = _version(resources, ids, digest)
+    percent = f"IF(FILL(n,0)>={release.alarms.minimum_requests},100*FILL(e,0)/n,0)"
+    return _alarm(
+        f"{name}: failed share of one version's requests",
+        release.alarms.error_rate_percent,
+        {"Id": "failed", "Expression": percent, "Label": "failed percent", "ReturnData": True},
+        _metric("e", "Errors", dimensions),
+        _metric("n", "Invocations", dimensions),
+    )
+
+
+def _slow(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
+    """The time below which 99 % of the version's requests were answered, as Lambda measures them."""
+    name, dimensions = _version(resources, ids, digest)
+    p99 = f"IF(FILL(n,0)>={release.alarms.minimum_requests},FILL(d,0),0)"
+    return _alarm(
+        f"{name}: p99 of one version's durations",
+        release.alarms.p99_ms,
+        {"Id": "slow", "Expression": p99, "Label": "p99 in ms", "ReturnData": True},
+        _metric("d", "Duration", dimensions, "p99"),
+        _metric("n", "Invocations", dimensions),
+    )
+
+
+def _version(resources: dict[str, Resource], ids: FunctionIds, digest: str) -> tuple[str, list[dict[str, Any]]]:
+    """The function's name, and the dimensions of one version's traffic through the alias."""
     name = resources[ids.function]["Properties"]["FunctionName"]
-    dimensions = [
+    return name, [
         {"Name": "FunctionName", "Value": name},
         {"Name": "Resource", "Value": f"{name}:{ALIAS}"},
         {"Name": "ExecutedVersion", "Value": {"Fn::GetAtt": [ids.version(digest), "Version"]}},
     ]
-    least = release.alarms.minimum_requests
-    percent = f"IF(FILL(n,0)>={least},100*FILL(e,0)/n,0)"
+
+
+def _alarm(description: str, threshold: float | None, *metrics: dict[str, Any]) -> Resource:
     return {
         "Type": "AWS::CloudWatch::Alarm",
         "Properties": {
-            "AlarmDescription": f"{name}: failed share of one version's requests",
+            "AlarmDescription": description,
             "ComparisonOperator": "GreaterThanThreshold",
-            "Threshold": release.alarms.error_rate_percent,
+            "Threshold": threshold,
             "EvaluationPeriods": 1,
             "TreatMissingData": "notBreaching",
-            "Metrics": [
-                {"Id": "failed", "Expression": percent, "Label": "failed percent", "ReturnData": True},
-                _metric("e", "Errors", dimensions),
-                _metric("n", "Invocations", dimensions),
-            ],
+            "Metrics": list(metrics),
         },
     }
 
 
-def _metric(name: str, metric: str, dimensions: list[dict[str, Any]]) -> dict[str, Any]:
+def _metric(name: str, metric: str, dimensions: list[dict[str, Any]], stat: str = "Sum") -> dict[str, Any]:
     return {
         "Id": name,
         "ReturnData": False,
         "MetricStat": {
             "Metric": {"Namespace": "AWS/Lambda", "MetricName": metric, "Dimensions": dimensions},
             "Period": DETECTION_PERIOD_S,
-            "Stat": "Sum",
+            "Stat": stat,
         },
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.service.model import AlarmSettings
+from hitless.service.model import AlarmSettings, Hooks
 from hitless.service.strategy import Strategy
 
 Template = dict[str, Any]
@@ -54,6 +54,12 @@ class ReleaseInput:
     domain: str = ""
     permissions_boundary: str = ""
     log_retention_days: int = 30
+    hooks: Hooks = field(default_factory=Hooks)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The functions, by their names in serverless.yml, that CodeDeploy asks before or after a shift."""
+        return frozenset(name for name in (self.hooks.pre_traffic, self.hooks.post_traffic) if name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,9 @@ class FunctionIds:
 
     def alarm(self, digest: str) -> str:
         return f"{self.base}Alarm{digest}"
+
+    def slow_alarm(self, digest: str) -> str:
+        return f"{self.base}SlowAlarm{digest}"
 
 
 def short_hash(what: object) -> str:

@@ -15,8 +15,10 @@ SHARED_ROLE = "IamRoleLambdaExecution"
 POLICY, NEXT_POLICY, PREVIOUS_POLICY = "release", "next-release", "previous-release"
 
 
-def function_role(shared: Resource, function: dict[str, Any], release: ReleaseInput) -> Resource:
-    """The role of one function, made of osls' shared one."""
+def function_role(
+    shared: Resource, function: dict[str, Any], release: ReleaseInput, *, answers_codedeploy: bool = False
+) -> Resource:
+    """The role of one function, made of osls' shared one. A hook may answer CodeDeploy, and read what it asks about."""
     given = shared["Properties"]
     properties: dict[str, Any] = {"AssumeRolePolicyDocument": copy.deepcopy(given["AssumeRolePolicyDocument"])}
     for key in ("PermissionsBoundary", "Tags", "Path"):
@@ -30,6 +32,8 @@ def function_role(shared: Resource, function: dict[str, Any], release: ReleaseIn
         statements += _network()
     if function.get("TracingConfig", {}).get("Mode") == "Active":
         statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
+    if answers_codedeploy:
+        statements.append(_hook(release))
     statements += [
         statement
         for policy in given.get("Policies", [])
@@ -71,6 +75,12 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
 def _logs(function_name: str) -> dict[str, Any]:
     group = f"arn:${{AWS::Partition}}:logs:${{AWS::Region}}:${{AWS::AccountId}}:log-group:/aws/lambda/{function_name}:*"
     return _allow(["logs:CreateLogStream", "logs:PutLogEvents"], {"Fn::Sub": group})
+
+
+def _hook(release: ReleaseInput) -> dict[str, Any]:
+    account = "arn:${AWS::Partition}:codedeploy:${AWS::Region}:${AWS::AccountId}"
+    groups = f"{account}:deploymentgroup:{release.service}-{release.stage}/*"
+    return _allow(["codedeploy:GetDeployment", "codedeploy:PutLifecycleEventHookExecutionStatus"], {"Fn::Sub": groups})
 
 
 def _network() -> list[dict[str, Any]]:
