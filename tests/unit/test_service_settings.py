@@ -193,7 +193,7 @@ def test_settings_that_do_less_on_one_machine_are_noticed_for_the_stage_asked_fo
     settings(text, stage="prod", notices=loud)
     assert quiet.sentences() == ()
     assert [line.split()[1] for line in loud.sentences()] == [
-        f"custom.hitless.stages.prod.{key}:" for key in ("home", "approval", "rehearsal")
+        f"custom.hitless.stages.prod.{key}:" for key in ("approval", "rehearsal")
     ]
 
 

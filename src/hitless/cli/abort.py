@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.homes import check_home
 from hitless.cli.shipping import client_of, follow
 from hitless.rollout.states import Outcome
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
         ctx: Context,
     ) -> None:
         """Stop the rollout under way. The live release keeps all the traffic."""
+        check_home(ctx, "abort")
         result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/abort", {}))
         if result is not None:
             ctx.show(result, lambda: _sentence(result))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +21,23 @@ from hitless.errors import UsageError
 FOLLOW_EVERY_S = 2.0
 OVERLAP_MS = 10_000
 """CloudWatch takes lines in late, so that following reads a little of the past again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line in CloudWatch; `event` is its id there."""
+
+    at_ms: int
+    function: str
+    text: str
+    event: str
+
+    def to_json(self) -> dict[str, str]:
+        instant = timestamp(datetime.fromtimestamp(self.at_ms / 1000, UTC))
+        return {"at": instant, "function": self.function, "line": self.text}
+
+    def __str__(self) -> str:
+        return "  ".join(self.to_json().values())
 
 
 def register(app: typer.Typer) -> None:
@@ -41,12 +59,10 @@ def register(app: typer.Typer) -> None:
             groups = _groups(stage, function, release)
             reader = Logs(stage.aws.client("logs"))
             since_ms = int((time.time() - 60 * minutes) * 1000)
-            past = _lines(reader, groups, since_ms)
-            if not follow:
-                shown = list(past.values())
-                ctx.show(shown, lambda: "\n".join(map(_row, shown)))
-                return
-            _follow(ctx, reader, groups, past)
+            lines = _lines(reader, groups, since_ms)
+            if follow:
+                _follow(ctx, reader, groups, lines)
+            ctx.show([line.to_json() for line in lines], lambda: "\n".join(map(str, lines)))
 
 
 def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str, str]:
@@ -62,33 +78,25 @@ def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str
     }
 
 
-def _lines(reader: Logs, groups: dict[str, str], since_ms: int) -> dict[str, dict[str, str]]:
-    """Id → line of all groups, the oldest first: {"at", "function", "line"}."""
+def _lines(reader: Logs, groups: dict[str, str], since_ms: int) -> list[Line]:
+    """The lines of all groups, the oldest first."""
     streams = [
-        ((at, group, name, line) for at, name, line in reader.lines(group, since_ms=since_ms, stream_part=part))
+        (
+            Line(at, group.rpartition("/")[2], line, event)
+            for at, event, line in reader.lines(group, since_ms=since_ms, stream_part=part)
+        )
         for group, part in groups.items()
     ]
-    return {
-        name: {
-            "at": timestamp(datetime.fromtimestamp(at / 1000, UTC)),
-            "function": group.rpartition("/")[2],
-            "line": line,
-        }
-        for at, group, name, line in heapq.merge(*streams)
-    }
+    return list(heapq.merge(*streams, key=lambda line: line.at_ms))
 
 
-def _follow(ctx: Context, reader: Logs, groups: dict[str, str], past: dict[str, dict[str, str]]) -> None:
+def _follow(ctx: Context, reader: Logs, groups: dict[str, str], lines: list[Line]) -> NoReturn:
     """Show the past, then each line that comes, until somebody ends it; with --json one document a line."""
-    seen: set[str] = set()
+    seen: set[Line] = set()
     while True:
-        for name, line in past.items():
-            if name not in seen:
-                ctx.show(line, lambda line=line: _row(line))  # type: ignore[misc]
-        seen = set(past)
+        for line in lines:
+            if line not in seen:
+                ctx.show(line.to_json(), line.__str__)
+        seen = set(lines)
         time.sleep(FOLLOW_EVERY_S)
-        past = _lines(reader, groups, int(time.time() * 1000) - OVERLAP_MS)
-
-
-def _row(line: dict[str, str]) -> str:
-    return f"{line['at']}  {line['function']}  {line['line']}"
+        lines = _lines(reader, groups, int(time.time() * 1000) - OVERLAP_MS)

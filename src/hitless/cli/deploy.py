@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.homes import refuse_aws
 from hitless.cli.shipping import build_document, caller, client_of, conclude, follow, load
 from hitless.errors import HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
             except ValueError as error:
                 raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
         service = load(ctx)
+        refuse_aws(service, "deploy")
         if dry_run:
             document = build_document(ctx, service, message=message)
             plan = _plan(document, _live_artifacts(client_of, ctx))

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.homes import check_home
 from hitless.cli.shipping import folders_of
 from hitless.errors import UsageError
 from hitless.store.store import Store
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines of the past.")] = 1000,
     ) -> None:
         """Show what the handlers wrote. START, their own lines, END and REPORT, as CloudWatch shows them."""
+        check_home(ctx, "logs")
         folder = folders_of(ctx).logs / ctx.stage / f"r{release or _live(ctx)}"
         if release and not folder.is_dir() and not follow:
             kept = ", ".join(map(str, _releases(folder.parent))) or "none"

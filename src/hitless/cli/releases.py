@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.homes import check_home
 from hitless.cli.shipping import client_of
 from hitless.errors import UsageError
 from hitless.receipts.page import write_page
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
+        check_home(ctx, "releases")
         if release is None and html is not None:
             raise UsageError("--html: no release is named", hint="for example `hitless releases 4 --html receipt.html`")
         client = client_of(ctx)

@@ -16,6 +16,7 @@ import typer
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.homes import refuse_aws
 from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
 from hitless.engine.folders import Folders, exclusive
@@ -53,6 +54,7 @@ def register(app: typer.Typer) -> None:
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     """A running engine whose stage answers. Whatever this call started is stopped again where it fails."""
     service = load(ctx)
+    refuse_aws(service, "deploy")
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()

@@ -194,7 +194,6 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
 def _notice_what_waits(entry: Value, notices: Notices) -> None:
     """Settings that do less here than they say are accepted, and said so."""
     for key, idle, effect in (
-        ("home", Home.ENGINE, "`hitless aws …` serves this home; the other verbs work on this machine's engine"),
         ("approval", Approval.NONE, "asked by the pipeline on AWS; a deploy by hand is approved by who types it"),
         ("rehearsal", False, "is not acted on by this version"),
     ):
