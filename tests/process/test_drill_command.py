@@ -32,22 +32,29 @@ def requests_file(folder: Path, requests: list[dict[str, Any]]) -> str:
 
 
 def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_lost(running: Site) -> None:
-    scenarios = "good,import-crash,good,never-ready,rollback"
+    scenarios = "good,import-crash,canary,never-ready,rollback,raises-on-route,exits"
     ran = running.hitless(
-        *("drill", "--rate", "200", "--duration", "10", "--scenarios", scenarios),
+        *("drill", "--rate", "200", "--duration", "20", "--scenarios", scenarios, "--idempotency-key"),
         *("--requests", requests_file(running.folder, REQUESTS)),
         timeout_s=150,
     )
     document = ran.document
     assert document["failed"] == 0, document["failures"]
-    assert document["requests"] == document["answered"] >= 2_000
+    assert document["requests"] == document["answered"] >= 4_000
     assert [(one["scenario"], one["outcome"], one["release"]) for one in document["releases"]] == [
         ("good", "live", 2),
         ("import-crash", "rolled_back", 3),
-        ("good", "live", 4),
+        ("canary", "live", 4),
         ("never-ready", "rolled_back", 5),
         ("rollback", "live", 2),
+        ("raises-on-route", "rolled_back", 6),
+        ("exits", "rolled_back", 7),
     ]
+    for broken in document["releases"][-2:]:
+        assert broken["reason"].startswith("alarm: "), "the bake found it, not a smoke request"
+        assert broken["shielded"] == broken["gateway"]["shielded"] > 0
+        assert {step["state"] for step in broken["steps"]} >= {"baking", "withdrawing"}
+    assert document["shielded"] == sum(one["shielded"] for one in document["releases"])
     assert "broken on purpose" in document["releases"][1]["reason"]
     assert document["releases"][3]["duration_s"] < 10, "the copy's ready time-out is shorter than the default"
     answered = {one["release"]: one["requests"] for one in document["releases"]}
@@ -63,16 +70,39 @@ def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_
     assert not (running.folder / "hitless_drill_marker.py").exists()
 
 
-def test_workers_and_the_daemon_are_killed_under_load_and_none_of_the_gets_is_lost(running: Site) -> None:
-    daemon = running.status()["engine"]["pid"]
+def test_unsafe_requests_without_a_key_fail_for_no_more_than_the_canary_s_share_until_the_alarm(running: Site) -> None:
     ran = running.hitless(
-        *("drill", "--rate", "200", "--duration", "6", "--releases", "0", "--faults", "kill-worker,kill-daemon"),
+        *("drill", "--rate", "200", "--duration", "6", "--scenarios", "raises-on-route"),
+        *("--requests", requests_file(running.folder, [{"method": "POST", "path": "/echo", "body": "{}"}])),
+        exit_code=6,
+        timeout_s=90,
+    )
+    document = ran.document
+    (broken,) = document["releases"]
+    assert broken["outcome"] == "rolled_back"
+    assert document["shielded"] == 0
+    assert 0 < document["failed"] == broken["failed"] <= broken["gateway"]["requests"]
+    assert broken["gateway"]["requests"] < 0.25 * 200 * broken["duration_s"] + 20, "a tenth of the traffic, by chance"
+    assert {(one["kind"], one["during"]) for one in document["failures_by_moment"]} == {
+        ("status_5xx", f"release {broken['release']} (raises-on-route)")
+    }
+    assert {one["state"] for one in document["failures_by_moment"]} <= {"shifting", "baking", "withdrawing"}
+
+
+def test_workers_zygotes_and_the_daemon_are_killed_under_load_and_none_of_the_gets_is_lost(running: Site) -> None:
+    daemon = running.status()["engine"]["pid"]
+    faults = "kill-worker,hang,kill-zygote,kill-guardian,kill-daemon"
+    ran = running.hitless(
+        *("drill", "--rate", "200", "--duration", "12", "--releases", "0", "--faults", faults),
+        *("--protocol", "h2", "--arrivals", "poisson"),
         *("--requests", requests_file(running.folder, [{"path": "/fast"}])),
         timeout_s=120,
     )
     document = ran.document
     assert document["failed"] == 0, document["failures"]
-    assert [one["fault"] for one in document["faults"]] == ["kill-worker", "kill-daemon"]
+    assert document["requests"] == 2_400
+    assert document["protocol"] == "h2"
+    assert [one["fault"] for one in document["faults"]] == faults.split(",")
     assert all(one["recovered_ms"] is not None for one in document["faults"])
     assert running.status()["engine"]["pid"] != daemon
 
