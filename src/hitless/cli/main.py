@@ -19,7 +19,7 @@ from hitless.errors import HitlessError, UsageError
 
 VERBS = (
     *("init", "up", "down", "deploy", "rollback", "abort"),
-    *("pipeline", "promote", "approve", "reject"),
+    *("pipeline", "promote", "approve", "reject", "rehearse"),
     *("status", "releases", "events", "logs", "metrics", "drill", "invoke", "doctor", "aws"),
 )
 

@@ -1,0 +1,146 @@
+"""Two releases' answers side by side: statuses, and the JSON's shape, field by field. Pure.
+
+Several samples of each tell what a release does by itself (a field that comes and goes, a value of two types) from what
+has changed. What is gone or of another type breaks a client; what is new does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_PATHS = 5000
+ROOT = "the body"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer. `body` is None where it is no JSON."""
+
+    status: int
+    body: Any = None
+    is_json: bool = False
+
+    @classmethod
+    def of(cls, status: int, content: bytes) -> Sample:
+        try:
+            return cls(status, json.loads(content), True)
+        except (ValueError, RecursionError):
+            return cls(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed at one place; `breaks` a client that relied on it."""
+
+    where: str
+    what: str
+    breaks: bool
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.what}"
+
+
+@dataclass(slots=True)
+class Shape:
+    """Types by path over several samples; `always` are the paths that each sample has."""
+
+    types: dict[str, set[str]] = field(default_factory=dict)
+    always: set[str] | None = None
+
+    def add(self, body: Any) -> None:
+        found: dict[str, set[str]] = {}
+        _walk(body, "", found)
+        for path, kinds in found.items():
+            self.types.setdefault(path, set()).update(kinds)
+        self.always = set(found) if self.always is None else self.always & set(found)
+
+
+def differences(live: Iterable[Sample], candidate: Iterable[Sample]) -> list[Difference]:
+    """What the candidate's answers to one request have otherwise, in order of weight."""
+    old, new = list(live), list(candidate)
+    statuses_before, statuses_now = ({sample.status for sample in side} for side in (old, new))
+    if not statuses_now <= statuses_before:
+        return [Difference("the status", f"was {_words(statuses_before)}, is {_words(statuses_now)}", True)]
+    if any(sample.is_json for sample in old) and not all(sample.is_json for sample in new):
+        return [Difference(ROOT, "was JSON, is none", True)]
+    before, now = _shape(old), _shape(new)
+    gone = _topmost(path for path in before.always or () if path not in (now.always or ()) and _parent(path, now))
+    changed = [
+        Difference(_name(path), f"was {_words(kinds)}, is {_words(now.types[path])}", kinds != {"null"})
+        for path, kinds in before.types.items()
+        if path in now.types and not now.types[path] <= kinds
+    ]
+    added = _topmost(path for path in now.types if path not in before.types)
+    return [
+        *(Difference(_name(path), "is gone", True) for path in gone),
+        *changed,
+        *(Difference(_name(path), "is new", False) for path in added if not _of_changed(path, changed)),
+    ]
+
+
+def _shape(samples: list[Sample]) -> Shape:
+    shape = Shape()
+    for sample in samples:
+        if sample.is_json:
+            shape.add(sample.body)
+    return shape
+
+
+def _walk(value: Any, path: str, found: dict[str, set[str]]) -> None:
+    if len(found) >= MAX_PATHS:
+        return
+    match value:
+        case Mapping():
+            found.setdefault(path, set()).add("an object")
+            for key, child in value.items():
+                _walk(child, f"{path}.{key}" if path else str(key), found)
+        case list():
+            found.setdefault(path, set()).add("a list")
+            for child in value:
+                _walk(child, f"{path}[]", found)
+        case _:
+            found.setdefault(path, set()).add(_kind(value))
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case _:
+            return "a string"
+
+
+def _parent(path: str, now: Shape) -> bool:
+    """Whether what held the field is still there: a field of an item that no list holds just now is not gone."""
+    if path.endswith("[]"):
+        return False
+    parent = path.rpartition(".")[0]
+    return parent in now.types if parent else True
+
+
+def _topmost(paths: Iterable[str]) -> list[str]:
+    """Without what lies below another of them."""
+    kept: list[str] = []
+    for path in sorted(paths, key=lambda one: (len(one), one)):
+        if not any(path.startswith((f"{other}.", f"{other}[]")) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def _of_changed(path: str, changed: list[Difference]) -> bool:
+    return any(path.startswith((f"{one.where}.", f"{one.where}[]")) for one in changed)
+
+
+def _name(path: str) -> str:
+    return path or ROOT
+
+
+def _words(values: Iterable[object]) -> str:
+    return " or ".join(sorted(str(value) for value in values)) or "nothing"

@@ -1,0 +1,82 @@
+"""Load on one address of the sandbox by the drill's sender, every request accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from hitless.drill.load import Load, LoadPlan
+from hitless.drill.pace import Pace, constant, interleave
+from hitless.drill.requests import DrillRequest
+from hitless.drill.target import parse_target, resolve
+from hitless.drill.wire import RECORD, Flag
+
+CONNECTIONS = 16
+
+
+class Driven:
+    """Load under way on one URL. `failed` counts by the request's index."""
+
+    def __init__(self, url: str, requests: Sequence[DrillRequest], rate_per_s: float) -> None:
+        target = parse_target(url)
+        self.requests = 0
+        self.failed: Counter[int] = Counter()
+        self.latencies_us: list[int] = []
+        self._load = Load(
+            LoadPlan(
+                host=target.host,
+                addresses=resolve(target),
+                tls=False,
+                requests=tuple(one.to_wire(target.host_header) for one in requests),
+                order=interleave([one.weight for one in requests]),
+                pace=Pace(constant(rate_per_s)),
+                senders=1,
+                connections=CONNECTIONS,
+            ),
+            on_records=self._add,
+        )
+
+    async def start(self) -> None:
+        """Send until `finish` is called. Raises MachineError."""
+        await self._load.start()
+
+    async def finish(self) -> None:
+        """No more requests; those under way are still counted."""
+        self._load.end(max(1, self._load.pace.count(self._load.elapsed_us() * 1000)))
+        await self._load.wait()
+        self.failed[-1] += self._load.missing()
+        self.latencies_us.sort()
+
+    async def stop(self) -> None:
+        """End it at once."""
+        await self._load.stop()
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Of the whole answers, after `finish`."""
+        if not self.latencies_us:
+            return None
+        index = min(len(self.latencies_us) - 1, int(len(self.latencies_us) * percent / 100))
+        return round(self.latencies_us[index] / 1000, 2)
+
+    def _add(self, records: bytes) -> None:
+        for _, latency_us, _, _, index, _, failure, flags in RECORD.iter_unpack(records):
+            if flags & Flag.AMENDED:
+                self.failed[index] += 1
+                continue
+            self.requests += 1
+            if failure:
+                self.failed[index] += 1
+            if flags & Flag.COMPLETE:
+                self.latencies_us.append(latency_us)
+
+
+async def drive_both(seconds: float, first: Driven, second: Driven) -> None:
+    """The same stretch of time for both: what disturbs the machine disturbs them alike."""
+    try:
+        await asyncio.gather(first.start(), second.start())
+        await asyncio.sleep(seconds)
+        await asyncio.gather(first.finish(), second.finish())
+    except BaseException:
+        await asyncio.gather(first.stop(), second.stop())
+        raise

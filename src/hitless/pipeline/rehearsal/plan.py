@@ -1,0 +1,75 @@
+"""What a rehearsal sends, and the stage's strategy at higher speed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hitless.drill.requests import DrillRequest, from_routes, from_smoke
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Route
+from hitless.service.routes import ANY, compile_route, order_routes
+from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy, weights
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def faster(strategy: Strategy, shift_s: float) -> Strategy:
+    """The same weights within about `shift_s`; what bakes shorter stays as it is. All at once has no bake to rehearse:
+    half of the traffic bakes instead.
+    """
+    match strategy:
+        case AllAtOnce():
+            return Canary(50, max(1, round(shift_s)))
+        case Canary(percent, bake_s):
+            return Canary(percent, min(bake_s, max(1, round(shift_s))))
+        case Linear(percent, every_s):
+            bakes = max(1, sum(1 for weight, _ in weights(strategy) if weight < 100))
+            return Linear(percent, min(every_s, max(1, round(shift_s / bakes))))
+
+
+def rate_for(strategy: Strategy, minimum_requests: int, least_per_s: float) -> float:
+    """Requests a second by which the alarms have enough to judge at the first weight, twice over."""
+    percent, bake_s = weights(strategy)[0]
+    return max(least_per_s, 2 * minimum_requests / (percent / 100 * max(1, bake_s)))
+
+
+def requests_of(live: ReleaseDocument, candidate: ReleaseDocument) -> tuple[DrillRequest, ...]:
+    """The smoke requests of both, and one for each safe route of what is live; each once."""
+    smoke = [*candidate.settings.smoke, *live.settings.smoke]
+    routes = [route for function in live.functions for route in function.routes if route.method in (*SAFE, ANY)]
+    found = {one.name: one for one in (*from_routes(routes), *from_smoke(smoke))}
+    return tuple(replace(one, check_release=False) for one in found.values())
+
+
+def may_repeat(request: DrillRequest, document: ReleaseDocument) -> bool:
+    """Whether a request may be sent as load: a safe one, or one of a route that the service calls idempotent.
+
+    A handler under rehearsal reaches whatever its environment names, a real database as well.
+    """
+    return request.method in SAFE or route_of(request, document.settings.idempotent) is not None
+
+
+def route_of(request: DrillRequest, routes: Iterable[Route]) -> Route | None:
+    """The route that answers a request."""
+    path = request.path.partition("?")[0]
+    for route in order_routes(routes):
+        if route.method in (request.method, ANY) and re.fullmatch(compile_route(route.path), path):
+            return route
+    return None
+
+
+def name_of(request: DrillRequest, document: ReleaseDocument) -> str:
+    """`GET /zones/{zone+} (/zones/UTC)`, or the request alone where its path is the route's."""
+    route = route_of(request, [route for function in document.functions for route in function.routes])
+    if route is None or route.path == request.path:
+        return request.name
+    return f"{request.method} {route.path} ({request.path})"
+
+
+def routes_gone(live: ReleaseDocument, candidate: ReleaseDocument) -> list[str]:
+    """Routes that live answers and the candidate has not."""
+    now = {route for function in candidate.functions for route in function.routes}
+    before = sorted({str(route) for function in live.functions for route in function.routes if route not in now})
+    return [f"{route} is gone" for route in before]
