@@ -113,8 +113,6 @@ class _Talker(socketserver.BaseRequestHandler):
                 return False
             case "/go-away":
                 self.protocol.close_connection(ErrorCodes.NO_ERROR, last_stream_id=0)
-                self._flush()
-                return False
             case "/garbage":
                 self.request.sendall(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00")  # a window of no width
             case "/500":

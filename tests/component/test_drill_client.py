@@ -23,6 +23,7 @@ from hitless.drill.client import Client
 from hitless.drill.connection import Connection
 from hitless.drill.pace import Pace, constant
 from hitless.drill.requests import DrillRequest
+from hitless.drill.sender import AnyClient
 from hitless.drill.wire import FAILURES, RECORD, Failure, SenderPlan
 from tests.component.drill_faulty_server import FaultyServer
 
@@ -62,7 +63,7 @@ def client_of(plan: SenderPlan) -> Iterator[tuple[Client, Records, selectors.Bas
             key.fileobj.close()
 
 
-def pump(client: Client, selector: selectors.BaseSelector) -> None:
+def pump(client: AnyClient, selector: selectors.BaseSelector) -> None:
     """Until every request has its record."""
     end = time.monotonic() + 10
     while client.under_way:

@@ -41,6 +41,10 @@ def drill(folder: Path, *words: str) -> Result:
         (("--requests", "/not/there"), "/not/there"),
         (("--stage", "prod", "--scenarios", "import-crash"), "prod"),
         (("--target", "here"), "--target"),
+        (("--profile", "step:50:3000"), "--profile step:50:3000"),
+        (("--profile", "ramp:50:3000", "--rate", "50"), "--rate and --profile"),
+        (("--profile", "ramp:50:3000", "--duration", "nan"), "--duration"),
+        (("--stage", "prod", "--scenarios", "canary,exits"), "exits"),
     ],
 )
 def test_what_cannot_be_accepted_is_exit_2_and_named(folder: Path, words: tuple[str, ...], message: str) -> None:
@@ -65,5 +69,23 @@ def test_a_target_needs_neither_a_service_nor_an_engine(tmp_path: Path, monkeypa
     document = json.loads(ran.stdout)
     assert ran.exit_code == 0, ran.stderr
     assert (document["requests"], document["failed"], document["releases"]) == (100, 0, [])
+    assert (document["profile"], document["arrivals"], document["protocol"]) == (None, "even", "h1")
     assert document["report"] == str(tmp_path / "drill.html")
     assert (tmp_path / "drill.html").is_file()
+
+
+def test_a_rate_that_changes_is_sent_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with FaultyServer() as server:
+        target = ("--target", f"http://127.0.0.1:{server.port}", "--duration", "2")
+        ran = drill(tmp_path, *target, "--profile", "step:20:100@1", "--arrivals", "poisson")
+        seen = server.seen["/"]
+    document = json.loads(ran.stdout)
+    assert (document["requests"], document["failed"], seen) == (120, 0, 121), "the probe's is one more"
+    assert (document["profile"], document["arrivals"]) == ("step:20:100@1", "poisson")
+    assert document["rate_asked_per_s"] == 60
+    assert document["duration_s"] == 2.0
+    assert (
+        "step:20:100@1, 60 requests a second on average, arriving by chance for 2 s"
+        in Path(document["report"]).read_text()
+    )

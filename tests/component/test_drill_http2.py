@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
+import socket
+import time
 
 import pytest
 
+from hitless.drill import http2
 from hitless.drill.requests import DrillRequest, with_keys
 from hitless.drill.wire import Failure
 from tests.component.drill_faulty_server import FaultyServer
 from tests.component.drill_http2_server import FaultyHttp2Server
+from tests.component.test_drill_client import Records, plan_of, pump
 from tests.component.test_drill_load import kinds, send
 
 pytestmark = pytest.mark.component
@@ -66,6 +71,25 @@ def test_a_connection_that_ends_fails_the_request_that_it_carried_and_the_next_o
         )
     assert kinds(tally) == {failure.value: 20}
     assert tally.answered == 20
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultyHttp2Server() as server, selectors.DefaultSelector() as selector:
+        records = Records()
+        plan = plan_of(server.port, DrillRequest("GET", "/ok"))
+        client = http2.Http2Client(plan, selector, records, time.monotonic_ns())
+        for n in range(3):
+            client.send(n, time.monotonic_ns())
+            pump(client, selector)
+        assert client.counts["opened"] == 1
+        monkeypatch.setattr(http2, "MAX_IDLE_NS", 0)
+        client.send(3, time.monotonic_ns())
+        pump(client, selector)
+        assert client.counts["opened"] == 2
+        assert records.failures == [None] * 4
+        for key in list(selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
 
 
 def test_requests_share_connections_and_a_large_body_waits_for_the_server_s_window() -> None:

@@ -91,7 +91,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
         target: Annotated[str | None, typer.Option("--target", help="A URL; without --releases, load alone.")] = None,
-        strategy: Annotated[str | None, typer.Option("--strategy", help="How the releases are rolled out.")] = None,
+        strategy: Annotated[
+            str | None, typer.Option("--strategy", help="How releases roll out whose scenario does not say.")
+        ] = None,
         new_connections: Annotated[
             float, typer.Option("--new-connections", help="Percent of the requests on connections of their own.")
         ] = 20,
