@@ -64,6 +64,14 @@ def test_what_is_not_told_keeps_its_value_and_protection_follows_the_stage() -> 
     assert spec.tags == tags_of(make_service()) == {"hitless:service": "clock", "hitless:stage": "dev"}
 
 
+def test_what_is_no_policys_arn_is_refused_before_anything_is_made() -> None:
+    good = "arn:aws:iam::123456789012:policy/tables,arn:aws-cn:iam::aws:policy/service-role/Any"
+    assert core_stack(make_service(), cidr=None, zone_id=None, policies=good).parameters["ExtraPolicyArns"] == good
+    for wrong in ("tables", "arn:aws:iam::123456789012:role/admin", f"{good},"):
+        with pytest.raises(UsageError, match="--policies"):
+            core_stack(make_service(), cidr=None, zone_id=None, policies=wrong)
+
+
 def test_every_parameter_that_is_given_is_one_of_the_template() -> None:
     for nat in Nat:
         spec = core_stack(make_service(nat=nat), cidr="10.0.0.0/16", zone_id=None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hitless.cli.aws_plan import refuse_what_lacks
+from hitless.cli.common import Ended
 from hitless.cloud.costs import costs, load_prices
 from hitless.cloud.plan import Findings, Quota, principal_of
 from hitless.service.model import Nat
@@ -41,6 +43,20 @@ def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() 
     assert not Findings((), (short, unknown), ()).well
     assert Findings((), (unknown,), None).well
     assert not Findings((), (), ("ec2:CreateVpc",)).well
+
+
+def test_a_plan_that_found_something_short_fails_and_names_it() -> None:
+    with pytest.raises(Ended, match=r"for want of: addresses, ec2:CreateVpc$") as ended:
+        refuse_what_lacks(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
+    assert ended.value.exit_code == 1
+    refuse_what_lacks(Findings((), (), None))
+
+
+def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> None:
+    lines = costs(make_service(), load_prices(), pipeline=True).lines
+    unsure = {line.what for line in lines if line.unconfirmed}
+    assert unsure == {"Lambda", "logs", "artifacts", "pipeline"}
+    assert all(line.unconfirmed.startswith("seen on ") for line in lines if line.unconfirmed)
 
 
 @pytest.mark.parametrize(

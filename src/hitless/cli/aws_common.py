@@ -12,7 +12,7 @@ from typing import Any
 
 from hitless.aws.session import Aws, aws_errors, connect
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.aws.template import dump_template, parse_template
+from hitless.aws.template import Template, dump_template, parse_template
 from hitless.cli.common import Context
 from hitless.errors import MachineError, UsageError
 from hitless.service.load import load_service
@@ -60,21 +60,27 @@ def poll_seconds(environ: Mapping[str, str]) -> float:
 
 def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:
     """The stacks as a dry run shows them: each template in a file of the data folder, by its absolute path."""
-    folder = ctx.data_dir / "aws" / ctx.stage
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = template_folder(ctx)
     return [
         {
             "name": spec.name,
-            "template": str(_write(folder / f"{spec.name}.json", spec)),
+            "template": str(write_template(folder / f"{spec.name}.json", parse_template(spec.template))),
             "parameters": {key: value for key, value in sorted(spec.parameters.items()) if value is not None},
         }
         for spec in specs
     ]
 
 
-def _write(path: Path, spec: StackSpec) -> Path:
+def template_folder(ctx: Context) -> Path:
+    """Where dry runs of the stage write their templates."""
+    return ctx.data_dir / "aws" / ctx.stage
+
+
+def write_template(path: Path, template: Template) -> Path:
+    """A template as a dry run shows it: indented JSON, there as a whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(dump_template(parse_template(spec.template), indent=2) + "\n")
+    temporary.write_text(dump_template(template, indent=2) + "\n", "utf-8")
     temporary.replace(path)
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.aws.osls import find_osls
-from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_common import load_for_aws, template_folder, write_template
 from hitless.cli.aws_wire import build_portable, conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import commit_of
@@ -19,7 +18,7 @@ from hitless.cloud.deploy import Deploy
 from hitless.cloud.packaging import Package, package
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.model import LiveState, Template
+from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.steps import contract, expand
 from hitless.errors import UsageError
 from hitless.service.model import Service
@@ -77,19 +76,13 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
     final = contract(wanted, live, {})
-    folder = ctx.data_dir / "aws" / ctx.stage
+    folder = template_folder(ctx)
     document = {
-        "template": str(_write(folder / "template.json", final)),
-        "expand_template": str(_write(folder / "expand.json", expand(wanted, live))),
+        "template": str(write_template(folder / "template.json", final)),
+        "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
         "changes": changes(live.template, final),
     }
     ctx.show(document, lambda: _in_words(document))
-
-
-def _write(path: Path, template: Template) -> Path:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(json.dumps(template, indent=2, sort_keys=True) + "\n", "utf-8")
-    return path
 
 
 def _in_words(document: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.aws_common import connected, load_for_aws
-from hitless.cli.common import Context, command
+from hitless.cli.common import Context, Ended, command
 from hitless.cloud.bootstrap import BootstrapOptions
 from hitless.cloud.core import PipelineOptions
 from hitless.cloud.costs import Costs, costs, load_prices
@@ -32,6 +32,19 @@ def register(app: typer.Typer) -> None:
             with connected(ctx, service) as on:
                 found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
         ctx.show(_document(service.stage, service.region, priced, found), lambda: _in_words(priced, found))
+        if found is not None:
+            refuse_what_lacks(found)
+
+
+def refuse_what_lacks(found: Findings) -> None:
+    """Ended with 1, as a doctor that found something, where a bootstrap would fail for want of something."""
+    if not found.well:
+        short = [quota.name for quota in found.quotas if not quota.enough]
+        raise Ended(
+            1,
+            f"a bootstrap would fail for want of: {', '.join([*short, *(found.missing_permissions or ())])}",
+            "ask for more in Service Quotas, or for the permissions; then plan again",
+        )
 
 
 def _document(stage: str, region: str, priced: Costs, found: Findings | None) -> dict[str, Any]:
@@ -50,7 +63,8 @@ def _in_words(priced: Costs, found: Findings | None) -> str:
     lines = [f"${priced.fixed_usd_a_month:.2f} a month before any traffic"]
     for line in priced.lines:
         amount = f"${line.usd_a_month:.2f}" if line.usd_a_month is not None else "by use"
-        lines.append(f"  {amount:>9}  {line.what}: {line.unit}")
+        unsure = f" (UNCONFIRMED: {line.unconfirmed})" if line.unconfirmed else ""
+        lines.append(f"  {amount:>9}  {line.what}: {line.unit}{unsure}")
     lines.append(f"  prices: {priced.source}")
     if found is None:
         return "\n".join(lines)

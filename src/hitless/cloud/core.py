@@ -21,6 +21,7 @@ DEFAULT_CIDR = "10.0.0.0/16"
 MAX_ROLE_NAME = 64
 RESERVED_STAGES = ("core", "pipeline")
 
+_POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+")
 _REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 
@@ -112,7 +113,7 @@ def core_stack(service: Service, *, cidr: str | None, zone_id: str | None, polic
         "LogRetentionDays": "365" if is_production(service) else "30",
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",
-        "ExtraPolicyArns": policies,
+        "ExtraPolicyArns": _policies(policies),
     }
     return StackSpec(
         name=names_of(service).core,
@@ -122,6 +123,15 @@ def core_stack(service: Service, *, cidr: str | None, zone_id: str | None, polic
         protected=is_production(service),
         policy=CORE_POLICY,
     )
+
+
+def _policies(arns: str | None) -> str | None:
+    """ARNs of managed policies, comma-separated. UsageError on anything else: CloudFormation says so minutes later."""
+    for arn in arns.split(",") if arns else ():
+        if not _POLICY_ARN.fullmatch(arn):
+            hint = "for example arn:aws:iam::123456789012:policy/tables"
+            raise UsageError(f"--policies: {arn!r} is not a policy's ARN", hint=hint)
+    return arns
 
 
 def pipeline_stack(

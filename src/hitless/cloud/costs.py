@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
@@ -18,11 +18,15 @@ _GATEWAYS = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One position. `usd_a_month` is None where it is paid by use: then `unit` says for what and how much."""
+    """One position. `usd_a_month` is None where it is paid by use: then `unit` says for what and how much.
+
+    `unconfirmed` tells where a price was seen that no dated page of AWS' bears out; empty for the others.
+    """
 
     what: str
     usd_a_month: float | None
     unit: str
+    unconfirmed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Costs:
     def to_json(self) -> dict[str, Any]:
         return {
             "fixed_usd_a_month": self.fixed_usd_a_month,
-            "lines": [{"what": line.what, "usd_a_month": line.usd_a_month, "unit": line.unit} for line in self.lines],
+            "lines": [asdict(line) for line in self.lines],
             "source": self.source,
         }
 
@@ -67,9 +71,24 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     by_use = [
         Line("traffic through NAT", None, f"${items['nat_gateway_gb']:g} a GB (S3 and DynamoDB go past it, free)"),
         Line("API Gateway", None, f"${items['rest_api_million']:g} a million requests"),
-        Line("Lambda", None, f"${items['lambda_million']:g} a million requests, {_gb_seconds(items)}"),
-        Line("logs", None, f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)"),
-        Line("artifacts", None, f"${items['storage_gb_month']:g} a GB and month"),
+        Line(
+            "Lambda",
+            None,
+            f"${items['lambda_million']:g} a million requests, {_gb_seconds(items)}",
+            _unconfirmed(prices, "lambda_million", "lambda_gb_second"),
+        ),
+        Line(
+            "logs",
+            None,
+            f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)",
+            _unconfirmed(prices, "logs_gb"),
+        ),
+        Line(
+            "artifacts",
+            None,
+            f"${items['storage_gb_month']:g} a GB and month",
+            _unconfirmed(prices, "storage_gb_month"),
+        ),
     ]
     if pipeline:
         by_use.append(
@@ -77,6 +96,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
                 "pipeline",
                 None,
                 f"${items['pipeline_minute']:g} a minute of its steps, ${items['build_minute']:g} a minute of building",
+                _unconfirmed(prices, "pipeline_minute", "build_minute"),
             )
         )
     unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
@@ -87,3 +107,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
 
 def _gb_seconds(items: Mapping[str, float]) -> str:
     return f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds"
+
+
+def _unconfirmed(prices: Mapping[str, Any], *names: str) -> str:
+    return "; ".join(dict.fromkeys(why for name in names if (why := prices["items"][name].get("unconfirmed"))))

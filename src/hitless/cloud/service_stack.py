@@ -62,7 +62,9 @@ class ServiceStack:
 
     def settle(self) -> None:
         """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up."""
-        self._stacks.settle(self.name, self.tags)
+        if self._stacks.settle(self.name, self.tags) and self.find() is not None:
+            # the empty shell of a change set that nobody carried out: osls can neither create nor update it
+            self._stacks.delete(self.name, tags=self.tags)
 
     def find(self) -> Stack | None:
         """The stack as CloudFormation describes it."""

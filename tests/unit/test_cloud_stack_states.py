@@ -1,0 +1,146 @@
+"""The service's stack in each state that a release may meet it in, or leave it in: what is done, and what is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hitless.aws.osls import Osls
+from hitless.aws.stacks import Stacks
+from hitless.cloud.service_stack import ServiceStack
+from hitless.errors import CloudError, ConflictError, HitlessError
+from tests.unit.aws_fakes import FakeCloudFormation, FakeStack, FakeTime
+from tests.unit.cloud_fakes import CORE
+
+pytestmark = pytest.mark.unit
+
+NAME = "clock-dev"
+TEMPLATE: dict[str, Any] = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+
+
+class Deployed(FakeCloudFormation):
+    """With what a service's stack is asked besides."""
+
+    template: Mapping[str, Any] = {}
+
+    def get_template(self, StackName: str, TemplateStage: str) -> dict[str, Any]:  # noqa: N803 - botocore's names
+        return {"TemplateBody": json.dumps(self.template)}
+
+
+@dataclass
+class FakeOsls:
+    """osls whose deploy does `act`, and says `words` where it failed."""
+
+    act: Callable[[], None] = lambda: None
+    words: str | None = None
+    states: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
+        self.states.append(state)
+        self.act()
+        return self.words
+
+
+def service_stack(cf: FakeCloudFormation, osls: FakeOsls, said: list[str] | None = None) -> ServiceStack:
+    say = (said if said is not None else []).append
+    return ServiceStack(
+        NAME, service="clock", stage="dev", region="eu-central-1", core=CORE,
+        stacks=Stacks(cf, say=say, clock=FakeTime()), cloudformation=cf, lambdas=cast(Any, None),
+        osls=lambda: cast(Osls, osls), say=say, now=lambda: datetime(2026, 11, 24, tzinfo=UTC),
+    )  # fmt: skip
+
+
+def in_state(status: str, *ahead: str, **more: Any) -> Deployed:
+    cf = Deployed()
+    cf.stacks[NAME] = FakeStack(status, list(ahead), **more)
+    return cf
+
+
+@pytest.mark.parametrize(
+    ("status", "ahead", "calls", "left"),
+    [
+        ("ROLLBACK_COMPLETE", (), ["delete_stack"], None),
+        ("CREATE_FAILED", (), ["delete_stack"], None),
+        ("DELETE_FAILED", (), ["delete_stack"], None),
+        ("ROLLBACK_FAILED", (), ["delete_stack"], None),
+        ("UPDATE_ROLLBACK_FAILED", (), ["continue_update_rollback"], "UPDATE_ROLLBACK_COMPLETE"),
+        ("UPDATE_FAILED", (), ["rollback_stack"], "UPDATE_ROLLBACK_COMPLETE"),
+        ("UPDATE_ROLLBACK_COMPLETE", (), [], "UPDATE_ROLLBACK_COMPLETE"),
+        ("UPDATE_COMPLETE", (), [], "UPDATE_COMPLETE"),
+        ("REVIEW_IN_PROGRESS", (), ["delete_stack"], None),
+        ("UPDATE_IN_PROGRESS", ("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"), [], "UPDATE_COMPLETE"),
+        ("CREATE_IN_PROGRESS", ("ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"), ["delete_stack"], None),
+        ("DELETE_IN_PROGRESS", ("DELETE_COMPLETE",), [], None),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", ("UPDATE_ROLLBACK_FAILED",), ["continue_update_rollback"],
+         "UPDATE_ROLLBACK_COMPLETE"),
+    ],
+)  # fmt: skip
+def test_before_a_release_the_stack_is_brought_to_where_it_can_be_updated(
+    status: str, ahead: tuple[str, ...], calls: list[str], left: str | None
+) -> None:
+    cf = in_state(status, *ahead)
+    service_stack(cf, FakeOsls()).settle()
+    assert cf.calls == calls
+    assert (cf.stacks[NAME].status if NAME in cf.stacks else None) == left
+
+
+@pytest.mark.parametrize("tags", [{}, {"hitless:service": "clock", "hitless:stage": "prod"}])
+@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_someone_elses_stack_is_refused_in_any_state_and_never_touched(status: str, tags: dict[str, str]) -> None:
+    cf = in_state(status, tags=tags)
+    with pytest.raises(ConflictError, match="clock-dev is not this service's"):
+        service_stack(cf, FakeOsls()).settle()
+    assert cf.calls == []
+
+
+@pytest.mark.parametrize(
+    "end", ["UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "UPDATE_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED"]
+)
+def test_an_update_that_ends_in_a_failed_state_tells_its_first_cause(end: str) -> None:
+    cf = in_state("UPDATE_COMPLETE")
+
+    def fail() -> None:
+        cf.stacks[NAME].event("Topic", "CREATE_FAILED", "no more topics")
+        cf.stacks[NAME].event("Alarm", "CREATE_FAILED", "Resource creation cancelled")
+        cf.stacks[NAME].ahead = ["UPDATE_ROLLBACK_IN_PROGRESS", end]
+
+    with pytest.raises(CloudError, match=r"the update of clock-dev failed: Topic: no more topics$") as failed:
+        service_stack(cf, FakeOsls(fail, "osls gave up")).update(TEMPLATE, before={})
+    assert failed.value.details["status"] == end
+
+
+def test_an_update_of_which_osls_lost_sight_counts_by_what_the_stack_holds() -> None:
+    cf = in_state("UPDATE_COMPLETE")
+
+    def succeed() -> None:
+        cf.template = TEMPLATE
+        cf.stacks[NAME].event(NAME, "UPDATE_COMPLETE")
+
+    service_stack(cf, FakeOsls(succeed, "connect ECONNRESET")).update(TEMPLATE, before={})
+
+    def another() -> None:
+        cf.template = {"Resources": {"Other": {"Type": "AWS::SNS::Topic"}}}
+        cf.stacks[NAME].event(NAME, "UPDATE_COMPLETE")
+
+    with pytest.raises(CloudError, match="connect ECONNRESET"):
+        service_stack(cf, FakeOsls(another, "connect ECONNRESET")).update(TEMPLATE, before={})
+
+
+def test_an_update_that_meets_another_one_is_a_conflict_and_says_to_repeat() -> None:
+    cf = in_state("UPDATE_COMPLETE")
+    words = "Stack:arn:…:stack/clock-dev/1 is in UPDATE_IN_PROGRESS state and can not be updated."
+    with pytest.raises(ConflictError) as busy:
+        service_stack(cf, FakeOsls(words=words)).update(TEMPLATE, before={})
+    assert "repeat the command" in busy.value.hint
+
+
+def test_a_stack_that_somebody_deletes_meanwhile_is_an_error_and_no_traceback() -> None:
+    cf = in_state("UPDATE_COMPLETE")
+    with pytest.raises(HitlessError, match="the update of clock-dev failed"):
+        service_stack(cf, FakeOsls(lambda: cf.stacks.clear(), "Stack does not exist")).update(TEMPLATE, before={})
