@@ -25,10 +25,12 @@ UNGUARDED = AlarmSettings(1, 20, guard_s=0)
 
 
 class FakeClock:
-    """Time that passes only where somebody sleeps."""
+    """Time that passes only where somebody sleeps; while it stands still, sleepers wait."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
+        self.runs = asyncio.Event()
+        self.runs.set()
 
     def monotonic(self) -> float:
         return self.elapsed_s
@@ -37,6 +39,7 @@ class FakeClock:
         return datetime(2026, 11, 24, 6, 0, tzinfo=UTC) + timedelta(seconds=self.elapsed_s)
 
     async def sleep(self, seconds: float) -> None:
+        await self.runs.wait()
         self.elapsed_s += seconds
         await asyncio.sleep(0)
 

@@ -123,6 +123,11 @@ class Engine:
         """Who watches the stage's live release, with the one before it still warm."""
         return self._turn(stage).guard
 
+    def resume_guard(self, rollout: Rollout, left_s: float) -> None:
+        """Watch on after a daemon's death what the last one guarded."""
+        turn = self._turn(rollout.candidate.stage)
+        self._background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
+
     def turn_of(self, stage: str) -> Turn:
         """The stage's turn. UsageError where the engine has no such stage."""
         return self._turn(stage)

@@ -17,7 +17,7 @@ from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, tell_gateway
 from hitless.engine.metrics import exposition
-from hitless.engine.recovery import recover
+from hitless.engine.recovery import conclude_what_was_left, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.status import status
 from hitless.gateway.counts import PoolCounts
@@ -108,6 +108,7 @@ class Machine:
             asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
             asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
             asyncio.create_task(self._keep_going(self._scaler.run)),
+            asyncio.create_task(self._keep_going(lambda: conclude_what_was_left(self._engine, self._clock))),
         ]
 
     async def _keep_going(self, healer: Callable[[], Awaitable[None]]) -> None:

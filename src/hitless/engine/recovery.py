@@ -7,59 +7,138 @@ guessed: it is read from the gateway, then from the state file.
 
 from __future__ import annotations
 
+import sqlite3
+from dataclasses import dataclass
 from datetime import datetime
 
-from hitless.clock import timestamp
+from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.rollout.receipt import Receipt
-from hitless.rollout.release import Release
+from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome, State
+from hitless.rollout.states import Outcome, State, Verb
 from hitless.service.strategy import parse
 from hitless.store.store import RolloutRow
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+
+MAY_HAVE_REQUESTS = (State.BAKING, State.SHIFTING, State.CONFIRMING, State.WITHDRAWING)
 
 
 async def recover(engine: Engine) -> None:
     """Finish or roll back what was cut off, remove what belongs to nothing, and see that each live release serves."""
     engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
-        await _conclude(engine, row)
+        await conclude(engine, row)
     for stage in engine.stages:
-        await _remove_strays(engine, stage)
+        guarded = guarded_rollout(engine, stage)
+        await _remove_strays(engine, stage, keep=guarded.row.previous_release if guarded else None)
         await _serve_live(engine, stage)
+        if guarded:
+            _resume_guard(engine, guarded)
 
 
-async def _conclude(engine: Engine, row: RolloutRow) -> None:
+async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
+    """For ever: rollouts whose end failed (HAProxy was away, the disk full) are brought to it as soon as can be."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        await clock.sleep(pause_s)
+        for stage in engine.stages:
+            turn = engine.turn_of(stage)
+            try:
+                for number in sorted(turn.unfinished):
+                    async with turn.lock:
+                        for row in engine.store.unfinished_rollouts():
+                            if row.rollout == number:
+                                await conclude(engine, row)
+                    turn.unfinished.discard(number)
+                pause_s = FIRST_PAUSE_S
+            except (HitlessError, sqlite3.Error) as error:
+                engine.say(f"rollout {number} cannot be ended yet: {error}", stage)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+async def conclude(engine: Engine, row: RolloutRow) -> None:
+    """Bring a rollout that nobody drives any more to its end."""
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
     live = engine.live_release(row.stage)
     receipt = _receipt(engine, row, gateway_is_new=entry.live is None)
     # After a reboot the gateway knows nothing: then the state file, which follows the gateway, is the witness.
     serving = entry.live if entry.live is not None else live.number if live else None
-    if serving == row.release and row.previous_release != row.release:
+    swapped = serving == row.release and row.previous_release != row.release
+    previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
+    if swapped:
         engine.store.set_live(row.stage, row.release, timestamp(engine.clock.now()))
-        previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
-        engine.say(f"release {row.release} had become live when the engine stopped: its rollout is finished", row.stage)
-        await _rollout(engine, row, release, previous, receipt).finish()
-        return
-    engine.say(f"the engine stopped before release {row.release} was live: it is withdrawn", row.stage)
-    if entry.candidate is not None:
+        engine.say(f"release {row.release} had become live: its rollout is finished", row.stage)
+        rollout = _rollout(engine, row, release, previous, receipt)
+        await rollout.finish()
+        _mark_taken_back(engine, rollout)
+    elif row.verb == Verb.GUARD and live is not None and engine.pools.runs(release):
+        engine.say(f"release {row.release} was to take over again after an alarm: it does now", row.stage)
+        rollout = _rollout(engine, row, release, live, receipt)
+        rollout.state, rollout.weight_percent = State.PREPARING, 0
+        await rollout.run()
+        _mark_taken_back(engine, rollout)
+    else:
+        await _withdraw(engine, row, release, live, receipt)
+
+
+def _mark_taken_back(engine: Engine, rollout: Rollout) -> None:
+    if rollout.verb == Verb.GUARD:
+        engine.parts.mark_taken_back(rollout, rollout.cause or "an alarm after all traffic had moved")
+
+
+async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Release | None, receipt: Receipt) -> None:
+    engine.say(f"release {row.release} had not become live: it is withdrawn", row.stage)
+    if engine.pools.gateway_stage(row.stage).candidate is not None:
         await engine.pools.route_all_to(row.stage, live.number if live else None)
-    reason = f"the engine stopped while the rollout was {row.state}"
     if live is None or live.number != release.number:
-        counted = await engine.pools.retire(
-            release, drain=row.state in (State.BAKING, State.SHIFTING, State.WITHDRAWING)
-        )
+        counted = await engine.pools.retire(release, drain=row.state in MAY_HAVE_REQUESTS)
         still = await engine.pools.count(row.stage, live.number) if live else None
         receipt.counted(counted, still, timestamp(engine.clock.now()))
         engine.store.save_receipt(row.rollout, receipt.to_json())
+    notes = [step["note"] for step in engine.store.steps(row.rollout) if step["state"] == State.WITHDRAWING]
+    reason = notes[-1] if notes else f"the engine stopped while the rollout was {row.state}"
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
 
-async def _remove_strays(engine: Engine, stage: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A rollout whose guard was cut off, and how long that had still to watch."""
+
+    row: RolloutRow
+    left_s: float
+
+
+def guarded_rollout(engine: Engine, stage: str) -> Guarded | None:
+    """The stage's last rollout where a guard of it would still watch, and both releases run."""
+    row = next(iter(engine.store.rollouts(stage, limit=1)), None)
+    if row is None or row.outcome != Outcome.LIVE or row.ended_at is None or row.previous_release is None:
+        return None
     live = engine.live_release(stage)
-    for number in {row.release for row in engine.store.pools(stage)}:
+    kept = engine.store.release(stage, row.previous_release)
+    if live is None or live.number != row.release or kept is None or not engine.pools.runs(release_of(kept)):
+        return None
+    guard_s = _rollout(engine, row, live, release_of(kept), Receipt(), guarded=True).guard_s
+    left_s = guard_s - (engine.clock.now() - datetime.fromisoformat(row.ended_at)).total_seconds()
+    return Guarded(row, min(left_s, guard_s)) if left_s > 0 else None
+
+
+def _resume_guard(engine: Engine, guarded: Guarded) -> None:
+    row = guarded.row
+    release, previous = (engine.release(row.stage, n) for n in (row.release, row.previous_release or 0))
+    receipt = _receipt(engine, row, gateway_is_new=False)
+    rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
+    rollout.state, rollout.result = State.ENDED, dict(row.receipt or {})
+    engine.say(f"release {row.release} is guarded for another {guarded.left_s:.0f} s", row.stage)
+    engine.resume_guard(rollout, guarded.left_s)
+
+
+async def _remove_strays(engine: Engine, stage: str, *, keep: int | None) -> None:
+    live = engine.live_release(stage)
+    for number in {row.release for row in engine.store.pools(stage)} - {keep}:
         if live is None or number != live.number:
             await engine.pools.retire(engine.release(stage, number), drain=True)
 
@@ -90,9 +169,18 @@ def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receip
     return receipt
 
 
-def _rollout(engine: Engine, row: RolloutRow, release: Release, previous: Release | None, receipt: Receipt) -> Rollout:
+def _rollout(
+    engine: Engine,
+    row: RolloutRow,
+    release: Release,
+    previous: Release | None,
+    receipt: Receipt,
+    *,
+    guarded: bool = False,
+) -> Rollout:
     lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
     rollout = engine.parts.rollout(row.rollout, row.verb, release, previous, parse(row.strategy), receipt)
-    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = State.SHIFTING, 100, True, False
+    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = State.SHIFTING, 100, True, guarded
     rollout.started_at_s = engine.clock.monotonic() - lasted_s
+    rollout.cause = receipt.facts.get("why") if row.verb == Verb.GUARD else None
     return rollout

@@ -75,6 +75,13 @@ class Parts:
             receipt=receipt,
         )
 
+    def mark_taken_back(self, back: Rollout, why: str) -> None:
+        """Once the guard's rollout is live, the one that it took back counts as rolled back."""
+        if back.previous is None or back.result is None or back.result["outcome"] != Outcome.LIVE:
+            return
+        for row in self.store.rollouts(back.previous.stage, release=back.previous.number, limit=1):
+            self.store.revise_outcome(row.rollout, Outcome.ROLLED_BACK, why)
+
     def live_release(self, stage: str) -> Release | None:
         """The release that should serve the stage."""
         live = self.store.live(stage)
@@ -94,7 +101,8 @@ class Turn:
     """The release that was asked for last."""
     current: Rollout | None = None
     guard: Guard | None = None
-    left_unfinished: asyncio.Event = field(default_factory=asyncio.Event)
+    unfinished: set[int] = field(default_factory=set)
+    """Rollouts that could not be brought to their end: the gateway was away, or the disk full."""
 
     def ask(self, release: Release) -> int:
         """Somebody wants to ship that release: the present rollout gives way where it can, the guard ends. Returns the
@@ -116,16 +124,26 @@ class Turn:
         async with self.lock:
             if not await self._given_up(ticket, rollout, stopping):
                 await self._run(rollout)
-                await self._guard(rollout, lambda: ticket != self.asked or stopping())
+                if rollout.result is not None and rollout.result["outcome"] == Outcome.LIVE:
+                    await self._guard(rollout, rollout.guard_s, lambda: ticket != self.asked or stopping())
             if ticket == self.asked:
                 await self.tidy()
             if gone := await self.parts.retention.apply(self.stage):
                 self.parts.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
 
+    async def resume_guard(self, rollout: Rollout, left_s: float, stopping: Callable[[], bool]) -> None:
+        """Watch on after a daemon's death what the last one guarded."""
+        asked = self.asked
+        async with self.lock:
+            await rollout.begin_to_watch()
+            await self._guard(rollout, left_s, lambda: asked != self.asked or stopping())
+            if asked == self.asked:
+                await self.tidy()
+
     async def tidy(self, *, keep: int | None = None) -> None:
-        """Retire, properly drained, what stands in the stage and is neither live nor `keep`."""
-        live = self.parts.store.live(self.stage)
-        wanted = {keep, live[0] if live else None}
+        """Retire, properly drained, what stands in the stage and is neither live nor `keep`, nor gets requests."""
+        live, entry = self.parts.store.live(self.stage), self.parts.pools.gateway_stage(self.stage)
+        wanted = {keep, live[0] if live else None, entry.live, entry.candidate}
         for number in sorted({row.release for row in self.parts.store.pools(self.stage)} - wanted):
             row = self.parts.store.release(self.stage, number)
             if row is not None:
@@ -157,15 +175,14 @@ class Turn:
             await rollout.run()
         except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
             await rollout.break_off(error)
-            self.left_unfinished.set()
+            self.unfinished.add(rollout.number)
         finally:
             self.current = None
 
-    async def _guard(self, rollout: Rollout, wanted_elsewhere: Callable[[], bool]) -> None:
-        live = rollout.result is not None and rollout.result["outcome"] == Outcome.LIVE
-        if not live or not rollout.guard_s or rollout.previous is None:
+    async def _guard(self, rollout: Rollout, left_s: float, wanted_elsewhere: Callable[[], bool]) -> None:
+        if not left_s or rollout.previous is None:
             return
-        self.guard = Guard(rollout, rollout.previous, self.parts.clock, left_s=rollout.guard_s)
+        self.guard = Guard(rollout, rollout.previous, self.parts.clock, left_s=left_s)
         if wanted_elsewhere():
             self.guard.end()
         try:
@@ -181,11 +198,10 @@ class Turn:
         """The release before takes over again; the one that was guarded counts as rolled back."""
         number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
         self.parts.say(f"release {number} is taken back: {why}", self.stage)
-        back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=f"release {number}: {why}")
+        back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=why)
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
         await self._run(back)
-        if back.result is not None and back.result["outcome"] == Outcome.LIVE:
-            self.parts.store.revise_outcome(rollout.number, Outcome.ROLLED_BACK, why)
+        self.parts.mark_taken_back(back, why)
 
 
 def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:

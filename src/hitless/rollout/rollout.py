@@ -57,7 +57,7 @@ class Rollout(Recorded):
                 await self._start()
                 await self._prove()
                 await self.pools.connect(self.candidate)
-            await self._begin_to_watch()
+            await self.begin_to_watch()
             await self._shift()
             await self._confirm()
             await self._swap()
@@ -110,6 +110,11 @@ class Rollout(Recorded):
         self.tell(await self.pools.count(self.candidate.stage, self.candidate.number), live)
         self.save()
 
+    async def begin_to_watch(self) -> None:
+        """The alarms judge what comes from here on: before the first request can reach the candidate."""
+        self._watch = Watch(self._look, self.clock)
+        await self._watch.begin()
+
     async def read_alarms(self) -> Reading:
         """One look at the alarms, recorded."""
         assert self._watch is not None
@@ -139,10 +144,6 @@ class Rollout(Recorded):
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
         await send_smoke_requests(self.candidate.document.settings.smoke, self.candidate.document.functions, sockets)
-
-    async def _begin_to_watch(self) -> None:
-        self._watch = Watch(self._look, self.clock)
-        await self._watch.begin()
 
     async def _shift(self) -> None:
         """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""
