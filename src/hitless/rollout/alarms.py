@@ -133,7 +133,7 @@ def _error_rate(settings: AlarmSettings, seen: Traffic) -> Finding:
     if not surely_above(seen.failed, seen.requests, settings.error_rate_percent):
         return Verdict.OK, sentence
     rate_percent = 100 * seen.failed / seen.requests
-    return Verdict.ALARM, f"{sentence} ({rate_percent:.2g} %, alarm above {settings.error_rate_percent:g} %)"
+    return Verdict.ALARM, f"{sentence} ({rate_percent:.3g} %, alarm above {settings.error_rate_percent:g} %)"
 
 
 def _slower_than(settings: AlarmSettings, seen: Traffic, limit_ms: float, limit: str) -> Finding:

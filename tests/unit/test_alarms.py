@@ -1,0 +1,258 @@
+"""Alarms: sure of what they say, quick where it is plain, silent where it is noise."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.rollout.alarms import (
+    RELATIVE_FLOOR_MS,
+    Reading,
+    Traffic,
+    Verdict,
+    Window,
+    read_alarms,
+    surely_above,
+)
+from hitless.rollout.watch import ALARM_PERIOD_S, RECENT_S, Watch
+from hitless.service.model import AlarmSettings
+from hitless.worker.layout import BUCKETS, bucket_of
+from hitless.workers.stats import Histogram
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.unit
+
+COUNTS = st.integers(0, 100_000)
+PERCENT = st.floats(0, 100)
+
+
+def latencies(ms: Iterable[float]) -> Histogram:
+    buckets, total_us = [0] * BUCKETS, 0
+    for each in ms:
+        buckets[bucket_of(round(each * 1000))] += 1
+        total_us += round(each * 1000)
+    return Histogram(tuple(buckets), total_us)
+
+
+def served(requests: int, failed: int = 0, ms: Iterable[float] = (), workers: int = 0) -> Traffic:
+    return Traffic(requests, failed, latencies(ms), workers)
+
+
+def read(settings: AlarmSettings, candidate: Traffic, live: Traffic | None = None) -> Reading:
+    return read_alarms(settings, Window(candidate, live))
+
+
+# -- what is sure -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "of", "alarm"),
+    [
+        (1, 20, False),
+        (2, 20, True),
+        (2, 100, False),
+        (3, 100, True),
+        (16, 1000, False),
+        (17, 1000, True),
+        (130, 10_000, True),
+    ],
+)
+def test_what_counts_as_sure_at_one_per_cent(bad: int, of: int, alarm: bool) -> None:
+    assert surely_above(bad, of, 1) is alarm
+
+
+@given(COUNTS, COUNTS, PERCENT)
+def test_nothing_is_sure_that_was_not_even_seen(bad: int, of: int, percent: float) -> None:
+    bad = min(bad, of)
+    if 100 * bad <= percent * of:
+        assert not surely_above(bad, of, percent)
+
+
+@given(COUNTS, COUNTS, PERCENT)
+def test_one_more_bad_request_never_makes_it_less_sure(bad: int, of: int, percent: float) -> None:
+    if bad < of and surely_above(bad, of, percent):
+        assert surely_above(bad + 1, of, percent)
+
+
+@given(COUNTS, COUNTS, PERCENT, st.integers(2, 50))
+def test_the_same_share_of_more_requests_is_never_less_sure(bad: int, of: int, percent: float, times: int) -> None:
+    if bad <= of and surely_above(bad, of, percent):
+        assert surely_above(times * bad, times * of, percent)
+
+
+@given(st.integers(1, 100_000))
+def test_where_nothing_may_fail_one_failure_is_an_alarm(of: int) -> None:
+    assert surely_above(1, of, 0)
+    assert not surely_above(0, of, 0)
+
+
+def first_alarm(rate: float, *, seed: int, looks: int, requests_a_look: int) -> int | None:
+    """The look at which a release that fails at that rate is sent back; None where it is not."""
+    chance, failed = random.Random(seed), 0
+    for look in range(1, looks + 1):
+        failed += sum(chance.random() < rate for _ in range(requests_a_look))
+        seen = served(look * requests_a_look, failed)
+        if read(AlarmSettings(1, 20), seen).verdict is Verdict.ALARM:
+            return look
+    return None
+
+
+def test_half_of_what_is_allowed_hardly_ever_rings_however_often_one_looks() -> None:
+    rung = sum(first_alarm(0.005, seed=seed, looks=240, requests_a_look=10) is not None for seed in range(200))
+    assert rung <= 30, "a plain threshold of 1 % sends back three quarters of them"
+
+
+def test_a_route_in_four_that_fails_rings_within_the_first_looks() -> None:
+    looks = [first_alarm(0.25, seed=seed, looks=20, requests_a_look=10) for seed in range(200)]
+    assert all(look is not None for look in looks)
+    assert sorted(look or 99 for look in looks)[190] <= 4
+
+
+# -- the alarms -------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 19), st.integers(0, 19))
+def test_fewer_requests_than_the_minimum_are_never_an_alarm(requests: int, failed: int) -> None:
+    reading = read(AlarmSettings(1, 20), served(requests, min(failed, requests)))
+    assert reading.verdict is Verdict.NOT_ENOUGH_DATA
+    assert reading.sentence == f"error rate: {requests} of 20 requests that a verdict needs"
+
+
+def test_a_broken_candidate_rings_at_the_minimum() -> None:
+    reading = read(AlarmSettings(1, 20), served(20, 20))
+    assert reading.verdict is Verdict.ALARM
+    assert reading.sentence == "20 of 20 requests failed (100 %, alarm above 1 %)"
+    assert reading.figures == {
+        "requests": 20,
+        "failed": 20,
+        "error_rate_percent": 100,
+        "p99_ms": None,
+        "live_p99_ms": None,
+    }
+
+
+SLOW = AlarmSettings(1, 20, p99_ms=50)
+
+
+def test_a_p99_above_the_limit_rings_and_says_by_how_much() -> None:
+    reading = read(SLOW, served(20, ms=[80] * 20, workers=2))
+    assert reading.verdict is Verdict.ALARM
+    assert reading.sentence == "p99 79.9 ms over 20 requests (alarm above 50 ms)"
+
+
+def test_each_workers_first_request_may_be_slow() -> None:
+    assert read(SLOW, served(20, ms=[*[300] * 2, *[3] * 18], workers=2)).verdict is Verdict.OK
+    assert read(SLOW, served(20, ms=[*[300] * 4, *[3] * 16], workers=2)).verdict is Verdict.ALARM
+
+
+def test_one_slow_request_in_a_hundred_is_what_a_p99_allows() -> None:
+    assert read(SLOW, served(1000, ms=[*[300] * 10, *[3] * 990])).verdict is Verdict.OK
+    assert read(SLOW, served(1000, ms=[*[300] * 30, *[3] * 970])).verdict is Verdict.ALARM
+
+
+def test_latency_is_judged_only_from_enough_answers_whatever_the_gateway_counted() -> None:
+    reading = read(SLOW, served(500, ms=[300] * 19))
+    assert reading.verdict is Verdict.NOT_ENOUGH_DATA
+    assert reading.sentence == "p99: 19 of 20 requests that a verdict needs"
+
+
+RELATIVE = AlarmSettings(1, 20, p99_relative_percent=200)
+
+
+@given(st.floats(0.05, 2000), st.floats(0.05, 5000), st.integers(0, 300), st.integers(0, 300))
+def test_the_relative_alarm_needs_enough_on_both_sides_the_ratio_and_the_floor(
+    live_ms: float, candidate_ms: float, live_count: int, count: int
+) -> None:
+    live, candidate = served(live_count, ms=[live_ms] * live_count), served(count, ms=[candidate_ms] * count)
+    verdict = read(RELATIVE, candidate, live).verdict
+    if min(live_count, count) < 20:
+        assert verdict is Verdict.NOT_ENOUGH_DATA
+    elif candidate_ms > 1.14 * max(2 * live_ms, live_ms + RELATIVE_FLOOR_MS):  # two buckets' widths
+        assert verdict is Verdict.ALARM
+    elif candidate_ms < max(2 * live_ms, live_ms + RELATIVE_FLOOR_MS) / 1.14:
+        assert verdict is Verdict.OK
+
+
+def test_twice_as_long_is_nobodys_concern_below_the_floor() -> None:
+    live, candidate = served(5000, ms=[0.2] * 5000), served(500, ms=[0.4] * 500)
+    assert read(RELATIVE, candidate, live).verdict is Verdict.OK
+
+
+def test_ten_times_slower_rings_at_the_minimum_and_names_the_live_release() -> None:
+    live, candidate = served(200, ms=[3] * 200), served(20, ms=[30] * 20, workers=2)
+    reading = read(RELATIVE, candidate, live)
+    assert reading.verdict is Verdict.ALARM
+    assert "200 % of the live release's" in reading.sentence
+
+
+def test_a_slow_spell_that_hits_both_releases_alike_is_not_the_candidates() -> None:
+    spell = [*[3] * 900, *[400] * 100]
+    assert read(RELATIVE, served(1000, ms=spell), served(1000, ms=spell)).verdict is Verdict.OK
+
+
+def test_any_alarm_outranks_what_has_not_enough_data() -> None:
+    everything = AlarmSettings(1, 20, p99_ms=50, p99_relative_percent=200)
+    assert read(everything, served(30, 30)).verdict is Verdict.ALARM
+    lacking = read(everything, served(30, 0))
+    assert lacking.verdict is Verdict.NOT_ENOUGH_DATA
+    assert lacking.sentence.count(";") == 1, "p99 and relative p99, both"
+
+
+# -- the windows ------------------------------------------------------------------------------------------------------
+
+
+class Sight:
+    """Traffic that the test sets."""
+
+    def __init__(self) -> None:
+        self.window = Window(served(1000, 500, [900] * 1000))
+
+    async def look(self) -> Window:
+        return self.window
+
+    def serve(self, requests: int, failed: int = 0, ms: float = 1) -> None:
+        before = self.window.candidate
+        more = latencies([ms] * requests)
+        self.window = Window(Traffic(before.requests + requests, before.failed + failed, before.latency + more))
+
+
+def test_what_was_served_before_does_not_count_and_what_breaks_late_shows_in_the_last_seconds() -> None:
+    sight, clock = Sight(), FakeClock()
+    watch = Watch(sight.look, clock)
+
+    async def story() -> None:
+        await watch.begin()
+        assert (await watch.read(AlarmSettings(10, 20))).verdict is Verdict.NOT_ENOUGH_DATA
+        for _ in range(400):
+            await clock.sleep(ALARM_PERIOD_S)
+            sight.serve(100)
+            assert (await watch.read(AlarmSettings(10, 20))).verdict is Verdict.OK
+        verdicts: list[Verdict] = []
+        while not verdicts or verdicts[-1] is not Verdict.ALARM:
+            await clock.sleep(ALARM_PERIOD_S)
+            sight.serve(100, 100)
+            reading = await watch.read(AlarmSettings(10, 20))
+            verdicts.append(reading.verdict)
+        assert len(verdicts) * ALARM_PERIOD_S < RECENT_S / 4, "the whole bake would need eleven seconds"
+        assert reading.figures["requests"] == pytest.approx(100 * RECENT_S / ALARM_PERIOD_S, rel=0.05)
+
+    asyncio.run(story())
+
+
+def test_no_more_readings_are_kept_than_the_last_seconds_need() -> None:
+    sight, clock = Sight(), FakeClock()
+    watch = Watch(sight.look, clock)
+
+    async def story() -> None:
+        await watch.begin()
+        for _ in range(1000):
+            await clock.sleep(ALARM_PERIOD_S)
+            await watch.read(AlarmSettings())
+
+    asyncio.run(story())
+    assert len(watch._seen) <= RECENT_S / ALARM_PERIOD_S + 2
