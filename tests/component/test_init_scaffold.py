@@ -77,17 +77,20 @@ def test_every_requirement_is_pinned_and_names_no_registry(tmp_path: Path) -> No
         assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines), lines
 
 
-def test_the_commented_settings_are_valid_once_uncommented(tmp_path: Path) -> None:
+def test_a_new_service_has_three_stages_in_the_order_of_promotion(tmp_path: Path) -> None:
     scaffold(tmp_path / "hello", "hello", "service")
+    stages = load_service(tmp_path / "hello", stage="prod", environ={}).stages
 
-    text = (tmp_path / "hello" / "serverless.yml").read_text(encoding="utf-8")
-    before, settings = text.split("# custom:\n")
-    uncommented = before + "custom:\n" + re.sub(r"^# ", "", settings, flags=re.MULTILINE)
-    (tmp_path / "hello" / "serverless.yml").write_text(uncommented, encoding="utf-8")
-    service = load_service(tmp_path / "hello", stage="prod", environ={})
-
-    assert [stage.name for stage in service.stages] == ["dev", "prod"]
-    assert service.notices == ()
+    assert [(stage.name, stage.branch, stage.rehearsal, str(stage.approval)) for stage in stages] == [
+        ("dev", "dev", False, "none"),
+        ("staging", "staging", True, "none"),
+        ("prod", "prod", True, "manual"),
+    ]
+    assert [str(stage.strategy) for stage in stages] == [
+        "AllAtOnce",
+        "Canary10Percent1Minute",
+        "Canary10Percent5Minutes",
+    ]
 
 
 def test_a_new_service_is_accepted_as_it_stands(tmp_path: Path) -> None:

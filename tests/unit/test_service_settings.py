@@ -9,15 +9,14 @@ import pytest
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
 from hitless.service.model import AlarmSettings, Approval, Home, Hooks, Nat, Route, StageSettings, Sticky, StickyBy
-from hitless.service.notices import Notices
 from hitless.service.settings import STAGE_KEYS, Settings, Workers, read_settings
 from hitless.service.strategy import Canary
 
 pytestmark = pytest.mark.unit
 
 
-def settings(hitless: str, *, stage: str = "dev", notices: Notices | None = None) -> Settings:
-    return read_settings(parse_yaml(f"custom:\n  hitless: {hitless}", "f.yml"), stage, notices or Notices())
+def settings(hitless: str, *, stage: str = "dev") -> Settings:
+    return read_settings(parse_yaml(f"custom:\n  hitless: {hitless}", "f.yml"), stage)
 
 
 def stage(text: str) -> StageSettings:
@@ -32,7 +31,7 @@ def fault(hitless: str, name: str = "dev") -> ServiceFileError:
 
 @pytest.mark.parametrize("text", ["a: 1", "custom: {x: 1}", "custom: {hitless: }", "custom: {hitless: {}}"])
 def test_without_settings_there_is_one_stage_with_the_defaults(text: str) -> None:
-    found = read_settings(parse_yaml(text, "f.yml"), "dev", Notices())
+    found = read_settings(parse_yaml(text, "f.yml"), "dev")
     assert found == Settings(workers=Workers(2), stages=(StageSettings("dev", "dev"),))
     assert (found.stages[0].host, found.stages[0].port) == ("127.0.0.1", 8080)
 
@@ -182,22 +181,10 @@ def test_a_stage_that_is_not_there_is_an_error_that_lists_those_that_are() -> No
     assert "there is no stage stagin; stages are dev, staging" in error.message
     assert error.hint == "did you mean staging?"
     with pytest.raises(ServiceFileError, match="there is no stage prod; stages are dev"):
-        read_settings(parse_yaml("a: 1", "f.yml"), "prod", Notices())
-
-
-def test_settings_that_do_less_on_one_machine_are_noticed_for_the_stage_asked_for() -> None:
-    text = """{stages: {dev: {home: engine, approval: none, rehearsal: false, nat: , domain: },
-        prod: {home: aws, approval: manual, rehearsal: true, nat: single, domain: a.example}}}"""
-    quiet, loud = Notices(), Notices()
-    settings(text, notices=quiet)
-    settings(text, stage="prod", notices=loud)
-    assert quiet.sentences() == ()
-    assert [line.split()[1] for line in loud.sentences()] == [
-        f"custom.hitless.stages.prod.{key}:" for key in ("approval", "rehearsal")
-    ]
+        read_settings(parse_yaml("a: 1", "f.yml"), "prod")
 
 
 def test_a_misspelt_section_is_an_error() -> None:
     with pytest.raises(ServiceFileError) as caught:
-        read_settings(parse_yaml("custom:\n  hitles: {workers: 9}", "f.yml"), "dev", Notices())
+        read_settings(parse_yaml("custom:\n  hitles: {workers: 9}", "f.yml"), "dev")
     assert caught.value.hint == "did you mean custom.hitless?"

@@ -24,7 +24,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
     check_keys(root, notices)
     name = _name(root)
     provider = _provider(root, context.stage, notices)
-    settings = read_settings(root, context.stage, notices)
+    settings = read_settings(root, context.stage)
     package = read_package(root)
     reader = FunctionReader(file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices)
     functions = root.get("functions")

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import DEFAULT_TARGET_PERCENT, DEFAULT_WORKERS, Approval, Home, Nat, Route, StageSettings
-from hitless.service.notices import Notices
 from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_sticky
 from hitless.service.smoke import read_smoke
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
@@ -50,8 +49,8 @@ class Settings:
     memory_mb: int | None = None
 
 
-def read_settings(root: Value, stage: str, notices: Notices) -> Settings:
-    """The settings, if `stage` is one of the stages; ServiceFileError otherwise. Notices are of that stage alone."""
+def read_settings(root: Value, stage: str) -> Settings:
+    """The settings, if `stage` is one of the stages; ServiceFileError otherwise."""
     hitless = section(root)
     if hitless is None:
         check_stage(root, ("dev",), stage)
@@ -64,8 +63,6 @@ def read_settings(root: Value, stage: str, notices: Notices) -> Settings:
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
     stages = stages or (StageSettings("dev", "dev", idempotent=idempotent),)
     _check_listeners(stages, named)
-    if (entry := named.get(stage)) is not None:
-        _notice_what_waits(entry, notices)
     memory = hitless.get("memory_mb")
     return Settings(
         _workers(hitless.get("workers")), stages, memory.integer(64, 1 << 24) if memory is not None else None
@@ -189,14 +186,3 @@ def _check_listeners(stages: tuple[StageSettings, ...], named: Mapping[str, Valu
         if other != stage.name and stage.port:
             address = format_listen(stage.host, stage.port)
             raise named[stage.name].fault(f"listens on {address}, as {other} does", "give each stage its own listen")
-
-
-def _notice_what_waits(entry: Value, notices: Notices) -> None:
-    """Settings that do less here than they say are accepted, and said so."""
-    for key, idle, effect in (
-        ("approval", Approval.NONE, "asked by the pipeline on AWS; a deploy by hand is approved by who types it"),
-        ("rehearsal", False, "is not acted on by this version"),
-    ):
-        value = entry.get(key)
-        if value is not None and value.data != idle:
-            notices.add(f"setting {key}", value, effect)
