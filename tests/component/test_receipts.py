@@ -30,7 +30,9 @@ from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
+from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
+from hitless.service.model import AlarmSettings
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.store import Store
 from tests.component.test_engine_rollouts import Bench, run, until
@@ -124,6 +126,36 @@ def test_a_restart_of_haproxy_in_a_rollout_is_told_by_its_receipt(tmp_path: Path
         receipt = receipt_of(bench, 2)
         assert not receipt["complete"]
         assert "HAProxy was started again" in receipt["missing"][0]
+
+    run(tmp_path, story)
+
+
+def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(tmp_path: Path) -> None:
+    seen = {"p00": 0, "p01": 0}
+
+    async def story(bench: Bench) -> None:
+        async def more_at_each_reading() -> dict[str, PoolCounts]:
+            seen["p00"], seen["p01"] = seen["p00"] + 7, seen["p01"] + (10 if bench.store.pools("dev", 2) else 0)
+            return {pool: counts(number, number // 2 if pool == "p01" else 0) for pool, number in seen.items()}
+
+        await bench.deploy()
+        vars(bench.gateway)["counts"] = more_at_each_reading
+        alarms = AlarmSettings(1, 20, guard_s=30)
+        started = await bench.engine.deploy(
+            "dev", release_document(digest="sha256:2", alarms=alarms), strategy=None, force=False
+        )
+        await bench.engine.idle()
+        assert isinstance(started, Rollout)
+        back, taken = bench.store.rollouts("dev")[:2]
+        assert (taken.outcome, back.verb) == ("rolled_back", "guard")
+        first, second = bench.store.receipt(taken.rollout), bench.store.receipt(back.rollout)
+        assert first
+        assert second
+        assert first["alarms"]["readings"][-1]["verdict"] == "alarm", "the alarm stands where it rang"
+        assert first["candidate"]["requests"] + second["live"]["requests"] == seen["p01"]
+        assert first["candidate"]["failed"] + second["live"]["failed"] == seen["p01"] // 2
+        before = first["resume"]["base"]["live"]["api"]["dev-r1-api-1"]["requests"]
+        assert first["live"]["requests"] + second["candidate"]["requests"] == seen["p00"] - before
 
     run(tmp_path, story)
 

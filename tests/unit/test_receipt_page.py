@@ -131,6 +131,10 @@ def test_the_first_line_answers() -> None:
     assert headline(12, with_cost(complete=False)) == "release 12 cost 2 of 8,000 requests, as far as is known"
     assert headline(12, {**rolled_back(), "outcome": None}) == "release 12 has cost 2 of 8,000 requests so far"
     assert headline(12, with_cost(requests=0, failed=0)) == "release 12 cost nothing: no request came meanwhile"
+    back = headline(12, {**rolled_back(), "verb": "guard", "outcome": "live"})
+    assert back == "the guard's return to release 12 cost 2 of 8,000 requests", "it is not release 12 that failed them"
+    unstarted = {**with_cost(requests=0, failed=0), "steps": [], "outcome": "superseded"}
+    assert headline(12, unstarted) == "release 12 was superseded before its first step"
     assert "has no receipt" in headline(12, rolled_back(receipt=None))
 
 
@@ -173,6 +177,8 @@ def test_the_list_shows_what_each_release_cost() -> None:
     assert [word for word in head.split() if word in ("failed", "of", "shielded")] == ["failed", "of", "shielded"]
     assert re.search(r"\* +12 +rolled back +2 +8,000 +40 +32\.1 s", row)
     assert re.search(r"12 +rolled back +- +- +-", table([{**shown(), "cost": None}]))
+    long = {**shown(), "message": "m" * 500, "reason": "r" * 500}
+    assert re.search(r"12 +rolled back +2 +8,000 +40 +32\.1 s.* m+…$", table([long])), "what is long is cut, no figure"
 
 
 def test_the_plot_shows_what_was_asked_and_what_was_got() -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
-from hitless.rollout.receipt import Receipt
+from hitless.rollout.receipt import VERSION, Receipt
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome, State, Verb
@@ -161,9 +161,11 @@ async def _serve_live(engine: Engine, stage: str) -> None:
 def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receipt:
     """What the last daemon recorded. The gateway went on counting, unless it had to be started anew."""
     recorded = engine.store.receipt(row.rollout)
-    receipt = Receipt.from_json(recorded) if recorded else Receipt()
+    receipt = Receipt.from_json(recorded) if recorded and recorded["version"] == VERSION else Receipt()
     if recorded is None:
         receipt.lacks("the engine stopped before the first figures were recorded")
+    elif recorded["version"] != VERSION:
+        receipt.lacks("another version of hitless had recorded the figures up to the engine's stop")
     elif gateway_is_new:
         receipt.lacks("the gateway was started anew: what it had counted after the last record is not in these sums")
     return receipt

@@ -200,6 +200,9 @@ class Turn:
         self.parts.say(f"release {number} is taken back: {why}", self.stage)
         back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=why)
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
+        await rollout.count()
+        rollout.save()
+        back.receipt.begin_where_ended(rollout.receipt)
         await self._run(back)
         self.parts.mark_taken_back(back, why)
 

@@ -15,7 +15,9 @@ from hitless.receipts import words
 from hitless.receipts.words import Document
 
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-NARROWEST, WHERE_NOBODY_LOOKS = 60, 160
+NARROWEST, WHERE_NOBODY_LOOKS = 80, 200
+BESIDE_WHY = 96
+"""Columns of the list that stand before the reason, at their widest."""
 
 
 def table(releases: Sequence[Document]) -> str:
@@ -26,16 +28,15 @@ def table(releases: Sequence[Document]) -> str:
         rows.add_column(name, justify="right" if right else "left", no_wrap=True)
     rows.add_column("shipped", no_wrap=True)
     rows.add_column("commit", no_wrap=True)
-    rows.add_column("why", overflow="ellipsis", no_wrap=True)
+    rows.add_column("why", no_wrap=True)
     for each in releases:
-        rows.add_row(*_row(each))
+        rows.add_row(*_row(each), Text(_cut(_why(each), _width() - BESIDE_WHY)))
     return _drawn(rows)
 
 
 def _row(release: Document) -> tuple[RenderableType, ...]:
     cost, seconds = release.get("cost"), release["duration_s"]
     numbers = ("-", "-", "-") if cost is None else tuple(f"{cost[n]:,}" for n in ("failed", "requests", "shielded"))
-    why = " ".join(filter(None, (release["message"], f"[{release['reason']}]" if release["reason"] else None)))
     return (
         Text("*" if release["live"] else " ", "bold green"),
         Text(str(release["release"])),
@@ -45,8 +46,12 @@ def _row(release: Document) -> tuple[RenderableType, ...]:
         Text("-" if seconds is None else words.duration(seconds)),
         Text(release["created_at"][:19].replace("T", " ")),
         Text((release["commit"] or "-")[:8]),
-        Text(_one_line(why)),
     )
+
+
+def _why(release: Document) -> str:
+    said = (release["message"], f"[{release['reason']}]" if release["reason"] else None)
+    return _one_line(" ".join(filter(None, said)))
 
 
 def in_full(release: Document) -> str:
@@ -137,11 +142,19 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: max(0, longest - 1)] + "…"
+
+
+def _width() -> int:
+    return max(NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WHERE_NOBODY_LOOKS
+
+
 def _drawn(*parts: RenderableType) -> str:
-    looked_at = sys.stdout.isatty()
-    width = max(NARROWEST, shutil.get_terminal_size().columns) if looked_at else WHERE_NOBODY_LOOKS
     out = StringIO()
-    console = Console(file=out, force_terminal=looked_at, width=width, highlight=False, emoji=False, markup=False)
+    console = Console(
+        file=out, force_terminal=sys.stdout.isatty(), width=_width(), highlight=False, emoji=False, markup=False
+    )
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

@@ -9,20 +9,23 @@ from typing import Any
 Document = Mapping[str, Any]
 
 FIGURES = {"error_rate_percent": "error rate in per cent", "p99_ms": "p99 in milliseconds"}
+RETURNS = {"rollback": "the rollback to ", "guard": "the guard's return to "}
 VERDICTS = {"ok": "ok", "alarm": "alarm", "not_enough_data": "not enough data"}
 
 
 def headline(release: int, rollout: Document) -> str:
     """The answer in one line: `release 12 cost 0 of 8,000 requests`."""
-    receipt = rollout["receipt"]
+    receipt, what = rollout["receipt"], RETURNS.get(rollout["verb"], "") + f"release {release}"
     if receipt is None:
-        return f"release {release} has no receipt: an earlier version of hitless shipped it"
+        return f"{what} has no receipt: an earlier version of hitless shipped it"
     cost, under_way = receipt["cost"], rollout["outcome"] is None
     so_far = " so far" if under_way else "" if cost["complete"] else ", as far as is known"
+    if not rollout["steps"] and not under_way:
+        return f"{what} was {outcome(rollout)} before its first step"
     if not cost["requests"]:
-        return f"release {release} cost nothing{so_far}: no request came meanwhile"
+        return f"{what} cost nothing{so_far}: no request came meanwhile"
     verb = "has cost" if under_way else "cost"
-    return f"release {release} {verb} {cost['failed']:,} of {cost['requests']:,} requests{so_far}"
+    return f"{what} {verb} {cost['failed']:,} of {cost['requests']:,} requests{so_far}"
 
 
 def outcome(rollout: Document) -> str:

@@ -16,6 +16,7 @@ from hitless.rollout.alarms import Reading, Verdict
 from hitless.rollout.counted import NOTHING, Counted, PoolId
 from hitless.store.store import whole
 
+VERSION = 1
 POINTS_KEPT = 240
 READINGS_KEPT = 24
 HOOKS_KEPT = 16
@@ -67,6 +68,15 @@ class Receipt:
             self._base[Side.LIVE] = self._now[Side.LIVE] = live
         if candidate.pools:
             self._base[Side.CANDIDATE] = self._now[Side.CANDIDATE] = candidate
+
+    def begin_where_ended(self, other: Receipt) -> None:
+        """Begin with the last reading of the rollout that this one takes back: no request falls between the two."""
+        self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, NOTHING))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it knows what was counted before."""
+        return bool(self._base)
 
     def weight(self, percent: float, at: str) -> None:
         """The share of requests that is asked for from now on. Tell the counts just before."""
@@ -132,7 +142,7 @@ class Receipt:
         if restarts:
             lacks.append("HAProxy was started again: what it had counted after it was last asked is not in these sums")
         return {
-            "version": 1,
+            "version": VERSION,
             **self.facts,
             "complete": not lacks,
             "missing": lacks,

@@ -92,7 +92,8 @@ class Recorded:
     async def begin_to_count(self) -> None:
         """What either release has served until now is not this rollout's."""
         candidate, live = await self._counts()
-        self.receipt.begin(live, candidate)
+        if not self.receipt.has_begun:
+            self.receipt.begin(live, candidate)
 
     async def count(self) -> Counted:
         """One reading of the gateway, for the receipt too; returns the candidate's."""
