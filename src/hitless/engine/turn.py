@@ -193,6 +193,9 @@ class Turn:
             await self._shift_back(rollout, rollout.previous, reading)
         elif self.wanted != rollout.previous.number:  # else it is to be live again, and serves as it stands
             await self._retiring(rollout.previous.number, rollout.retire_previous())
+        else:
+            await rollout.count()
+            rollout.save()
 
     async def _shift_back(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
         """The release before takes over again; the one that was guarded counts as rolled back."""
