@@ -28,13 +28,15 @@ class ModelOfHaproxy:
         self.maps: dict[str, list[Entry]] = {
             MapName.STAGES: list(view.stages.items()),
             MapName.TIMEOUTS: list(view.timeouts.items()),
+            MapName.THROTTLES: list(view.throttles.items()),
             MapName.LITERALS: list(view.literals.items()),
             MapName.PATTERNS: [entry for entries in view.patterns.values() for entry in entries],
             MapName.IDEMPOTENT: [entry for entries in view.idempotent.values() for entry in entries],
             **{sticky_map(stage): list(entries) for stage, entries in view.sticky.items()},
         }
         self.servers = {key: ServerView(server.maxconn, server.mode) for key, server in view.servers.items()}
-        self.checked = set(view.servers)
+        self.with_check = {key for key, server in view.servers.items() if server.checked}
+        self.checked = set(self.with_check)
 
     def tell(self, command: Command) -> None:
         match command.line.replace("\\\\", "\\").split(" "):
@@ -48,20 +50,23 @@ class ModelOfHaproxy:
                 entries = self.maps[self._map(name)]
                 assert key in dict(entries), "Key not found."
                 entries[:] = [entry for entry in entries if entry[0] != key]
-            case ["add", "server", at, address, "maxconn", maxconn, *_]:
+            case ["add", "server", at, address, "maxconn", maxconn, *more]:
                 assert self._key(at) not in self.servers, "Already exists a server with the same name in backend."
                 assert address.startswith("unix@/")
                 self.servers[self._key(at)] = ServerView(int(maxconn), ServerMode.MAINT)
+                if "check" in more:
+                    self.with_check.add(self._key(at))
             case ["set", "maxconn", "server", at, maxconn]:
                 self.servers[self._key(at)] = ServerView(int(maxconn), self.servers[self._key(at)].mode)
             case ["enable", "health", at]:
-                assert self._key(at) in self.servers
+                assert self._key(at) in self.with_check, "Health checks are not configured on this server"
                 self.checked.add(self._key(at))
             case ["set", "server", at, "state", mode]:
                 self.servers[self._key(at)] = ServerView(self.servers[self._key(at)].maxconn, ServerMode(mode))
             case ["del", "server", at]:
                 assert self.servers.pop(self._key(at)).mode is ServerMode.MAINT, "Only servers in maintenance mode"
                 self.checked.discard(self._key(at))
+                self.with_check.discard(self._key(at))
             case _:
                 raise AssertionError(f"HAProxy does not know «{command.line}»")
 
@@ -69,6 +74,7 @@ class ModelOfHaproxy:
         return View(
             stages=unique(self.maps[MapName.STAGES]),
             timeouts=unique(self.maps[MapName.TIMEOUTS]),
+            throttles=unique(self.maps[MapName.THROTTLES]),
             literals=unique(self.maps[MapName.LITERALS]),
             patterns=by_release(self.maps[MapName.PATTERNS]),
             idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
@@ -91,6 +97,7 @@ def same(one: View, other: View) -> bool:
     return (
         (one.stages, one.timeouts, one.literals, one.patterns, one.idempotent, one.sticky)
         == (other.stages, other.timeouts, other.literals, other.patterns, other.idempotent, other.sticky)
+        and one.throttles == other.throttles
         and one.servers.keys() == other.servers.keys()
         and all(one.servers[key].same(other.servers[key]) for key in one.servers)
     )
@@ -127,8 +134,11 @@ def states(draw: st.DrawFn) -> GatewayState:
                 ServerState(f"w{index}", f"/run/{key}-{generation}/w{index}.sock", depth, mode)
                 for index, mode in enumerate(modes)
             ]
+            if draw(st.booleans()):
+                servers.append(ServerState("z0", f"/run/{key}-{generation}/w0.sock", depth, checked=False))
             paths = ["/zones", "/zones/{area}", "/{proxy+}"][:number]
             state = state.with_servers(pool, servers, timeout_ms=draw(st.sampled_from([7000, 29_000])))
+            state = state.with_throttle(pool, draw(st.sampled_from([0, 7])))
             routes = [RouteState(key, "GET", path, pool) for path in paths]
             routes += [RouteState(key, "PUT", path, pool, path == "/{proxy+}") for path in paths]
             state = state.with_routes(key, routes)
@@ -148,7 +158,9 @@ def test_the_commands_lead_from_any_state_to_any_other(old: GatewayState, new: G
     for command in between(old, new):
         model.tell(command)
     assert same(model.view(), view_of(new))
-    assert {key for key, server in model.servers.items() if server.mode is ServerMode.READY} <= model.checked
+    ready = {key for key, server in model.servers.items() if server.mode is ServerMode.READY}
+    assert ready & model.with_check <= model.checked
+    assert model.with_check == {key for key, server in view_of(new).servers.items() if server.checked}
 
 
 @given(states())
@@ -281,6 +293,25 @@ def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drain
         f"del server p00/{before}",
     ]
     assert commands[4].care is Care.SERVER_IDLE
+
+
+def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
+    state = GatewayState.initial(["dev"], pools=1)
+    both = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
+    draining = both.with_server_mode("p00", ServerMode.DRAIN, name="w1")
+    alone = both.with_servers("p00", both.pool("p00").servers[:1])
+    assert {command.care for command in between(draining, alone)} == {Care.NONE, Care.CLOSED}
+    assert Care.SERVER_IDLE in {command.care for command in between(both, alone)}
+
+
+def test_a_door_joins_without_a_check_which_would_wake_the_worker_behind_it() -> None:
+    state = GatewayState.initial(["dev"], pools=1)
+    door = ServerState("z0", "/r/w0", checked=False)
+    joined = between(state, state.with_servers("p00", [door]))
+    assert [command.line for command in joined] == [
+        f"add server p00/{door.key} unix@/r/w0 maxconn 1 pool-purge-delay 5s pool-max-conn -1",
+        f"set server p00/{door.key} state ready",
+    ]
 
 
 def test_depth_and_mode_change_without_leaving_the_pool() -> None:

@@ -31,6 +31,7 @@ def state_from_json(text: str) -> GatewayState:
                     pool["name"],
                     tuple(ServerState(**{**server, "mode": ServerMode(server["mode"])}) for server in pool["servers"]),
                     pool["timeout_ms"],
+                    pool.get("throttle", 0),
                 )
                 for pool in document["pools"]
             ),

@@ -65,6 +65,7 @@ class Executor:
         return View(
             stages=unique(maps[MapName.STAGES]),
             timeouts=unique(maps[MapName.TIMEOUTS]),
+            throttles=unique(maps[MapName.THROTTLES]),
             literals=unique(maps[MapName.LITERALS]),
             patterns=by_release(maps[MapName.PATTERNS]),
             idempotent=by_release(maps[MapName.IDEMPOTENT]),

@@ -82,6 +82,11 @@ class Tuning:
         """A tenth is kept for the inner hop, which clients must not be able to starve."""
         return max(1, self.maxconn * 9 // 10)
 
+    @property
+    def longest_queue(self) -> int:
+        """Requests that may wait for the workers of one pool."""
+        return 5000
+
 
 def tuning_for(cores: int, descriptors: int) -> Tuning:
     """One thread up to 4 cores (requests that queue across threads cost more than a second thread gives), then a
@@ -108,6 +113,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
         ),
         MapName.STAGES: _map(view.stages.items()),
         MapName.TIMEOUTS: _map(view.timeouts.items()),
+        MapName.THROTTLES: _map(view.throttles.items()),
         MapName.LITERALS: _map(view.literals.items()),
         MapName.PATTERNS: _map(entry for entries in view.patterns.values() for entry in entries),
         MapName.IDEMPOTENT: _map(entry for entries in view.idempotent.values() for entry in entries),

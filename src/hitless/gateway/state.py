@@ -75,11 +75,14 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One backend: the workers of one function of one release, or nobody."""
+    """One backend: the workers of one function of one release, or nobody. At so many requests in hand as `throttle`
+    says, the next is answered 429; 0 for no such limit.
+    """
 
     name: str
     servers: tuple[ServerState, ...] = ()
     timeout_ms: int = API_GATEWAY_LIMIT_MS
+    throttle: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,10 @@ class GatewayState:
             raise ValueError(f"one server twice in {pool}")
         present = self.pool(pool)
         return self._with_pool(replace(present, servers=given, timeout_ms=timeout_ms or present.timeout_ms))
+
+    def with_throttle(self, pool: str, throttle: int) -> GatewayState:
+        """That limit of requests in hand (0: none), until the pool has no servers any more."""
+        return self._with_pool(replace(self.pool(pool), throttle=throttle))
 
     def with_server_mode(self, pool: str, mode: ServerMode, *, name: str | None = None) -> GatewayState:
         """That mode for the pool's server of that name, or for all of them."""

@@ -40,6 +40,7 @@ class MapName(StrEnum):
 
     STAGES = "stages.map"
     TIMEOUTS = "timeouts.map"
+    THROTTLES = "throttles.map"
     LITERALS = "literals.map"
     PATTERNS = "patterns.map"
     IDEMPOTENT = "idempotent.map"
@@ -85,6 +86,7 @@ class View:
 
     stages: Mapping[str, str]
     timeouts: Mapping[str, str]
+    throttles: Mapping[str, str]
     literals: Mapping[str, str]
     patterns: Mapping[str, tuple[Entry, ...]]
     idempotent: Mapping[str, tuple[Entry, ...]]
@@ -97,6 +99,7 @@ def view_of(state: GatewayState) -> View:
     return View(
         stages={stage.stage: stage_value(stage) for stage in state.stages},
         timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
+        throttles={pool.name: str(pool.throttle) for pool in state.pools},
         literals=literal_entries(state.routes),
         patterns=pattern_entries(state.routes),
         idempotent=idempotent_entries(state.routes),
@@ -132,6 +135,7 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     """
     return (
         *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
+        *_set(MapName.THROTTLES, old.throttles, new.throttles, maps),
         *_servers_join(old, new),
         *_literals_join(old, new, maps),
         *_ordered_join(MapName.PATTERNS, old.patterns, new.patterns, maps),

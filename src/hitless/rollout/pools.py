@@ -27,7 +27,7 @@ from hitless.gateway.state import (
 from hitless.rollout import standing
 from hitless.rollout.counted import Counted, PoolId
 from hitless.rollout.release import Release, pool_spec
-from hitless.scaling.bounds import bounds_of
+from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import Function
 from hitless.store.store import PoolRow, Store
 from hitless.worker.spec import PoolSpec
@@ -151,7 +151,9 @@ class ReleasePools:
 
         def edit(state: GatewayState) -> GatewayState:
             for row in rows:
-                timeout_ms = server_timeout_ms(release.function(row.function).timeout_s, 1)
+                function = release.function(row.function)
+                state = state.with_throttle(row.gateway_pool, throttle_of(function))
+                timeout_ms = server_timeout_ms(function.timeout_s, 1)
                 state = state.with_servers(
                     row.gateway_pool, standing.servers_of(self.living[row.key]), timeout_ms=timeout_ms
                 )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from hitless.service.model import Function
+
+WAITING_PER_WORKER: Final = 2
+"""Lambda throttles at once; a moment's wait saves a client that would only come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,12 @@ def bounds_of(function: Function) -> Bounds:
     if function.reserved_concurrency is not None:
         most = min(most, max(function.reserved_concurrency, 1))
     return Bounds(min(least, most), most, function.target_percent)
+
+
+def throttle_of(function: Function) -> int:
+    """At so many requests in hand the next is answered 429: as many as may run, and twice as many that wait for them.
+
+    0 where concurrency is not reserved: then requests wait for as long as the gateway lets them.
+    """
+    reserved = function.reserved_concurrency
+    return 0 if reserved is None else reserved * (1 + WAITING_PER_WORKER) + 1
