@@ -45,7 +45,15 @@ def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
     state = STATE.with_servers("p00", [ServerState("w0", "/r/w0")])
     folder.write(state)
     assert folder.load() == state
-    maps = {"stages.map", "timeouts.map", "literals.map", "patterns.map", "idempotent.map", "sticky_dev.map"}
+    maps = {
+        "stages.map",
+        "timeouts.map",
+        "throttles.map",
+        "literals.map",
+        "patterns.map",
+        "idempotent.map",
+        "sticky_dev.map",
+    }
     assert {path.name for path in layout.boot.iterdir()} == {"haproxy.cfg", "state.json", *maps}
 
 

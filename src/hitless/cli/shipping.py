@@ -74,6 +74,7 @@ def build_document(ctx: Context, service: Service, *, message: str | None = None
         settings=service.settings,
         commit=commit_of(service.folder),
         message=message,
+        memory_mb=service.memory_mb,
     )
 
 

@@ -38,8 +38,11 @@ def in_words(document: dict[str, Any]) -> str:
             busy = sum(worker["busy"] for worker in function["workers"])
             latency = function["latency_ms"]
             timing = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms" if latency else "no request yet"
+            scaling = function["scaling"]
+            limits = f" of {scaling['min']} to {scaling['max']}" if scaling["min"] != scaling["max"] else ""
+            why = f"; {scaling['reason']}" if scaling["reason"] else ""
             lines.append(
-                f"  {function['name']:<16} {len(function['workers'])} workers ({busy} busy), "
+                f"  {function['name']:<16} {len(function['workers'])}{limits} workers ({busy} busy{why}), "
                 f"{function['restarts']} restarts, "
                 f"{function['requests']} requests, {function['failed']} failed, {timing}"
             )

@@ -150,7 +150,7 @@ def _await_answer(client: EngineClient, stage: str) -> None:
             raise EngineError(
                 f"the running engine has no listener for stage {stage}", hint="`hitless down`, then `hitless up` again"
             )
-        if idle := [function["name"] for function in found["functions"] if not function["workers"]]:
+        if idle := [function["name"] for function in found["functions"] if function["zygote_pid"] is None]:
             raise EngineError(
                 f"release {found['live']['release']} of {stage} does not serve: {', '.join(idle)} could not be started",
                 hint="`hitless events` says why; `hitless deploy` ships the service anew",

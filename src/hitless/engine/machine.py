@@ -131,6 +131,7 @@ class Machine:
                 "root_zygote_pid": self._fleet.root_pid,
             },
             started_at=self._started_at,
+            reason_of=self._scaler.reason_of,
         )
 
     async def metrics(self) -> bytes:

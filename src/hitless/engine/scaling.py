@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
+from hitless.engine.memory import EngineMemory
 from hitless.errors import HitlessError
 from hitless.gateway.observe import BackendLoad
 from hitless.scaling.bounds import Bounds, bounds_of
@@ -26,6 +27,8 @@ TICK_S: Final = 0.05
 QUIET_TICK_S: Final = 1.0
 TELL_EVERY_S: Final = 2.0
 """Moves of one pool within this time are told in one sentence."""
+TELL_REFUSAL_EVERY_S: Final = 60.0
+MEASURE_EVERY_S: Final = 5.0
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 
@@ -53,6 +56,7 @@ class Watched:
     moved_because: str = ""
     untold_from: int | None = None
     told_at_s: float = float("-inf")
+    refused_at_s: float = float("-inf")
     pause_s: float = 0.0
     paused_until_s: float = 0.0
 
@@ -77,6 +81,10 @@ class Scaler:
 
     def __init__(self, engine: Engine, gateway: Gateway, clock: Clock, pace: Pace) -> None:
         self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
+        self._memory = EngineMemory(engine)
+        self._measuring: asyncio.Task[None] | None = None
+        self._measured_at_s = float("-inf")
+        engine.pools.allowed = self._memory.allowed
         self._watched: dict[str, Watched] = {}
         self._known: set[str] = set()
         self._moves: set[asyncio.Task[None]] = set()
@@ -95,6 +103,7 @@ class Scaler:
     async def look(self) -> None:
         """One look at all pools, and the moves that it asks for."""
         self._meet()
+        self._measure()
         living, now_s = self._engine.pools.living, self._clock.monotonic()
         seen = [(watched, living[key], living[key].pulse()) for key, watched in self._watched.items()]
         asked = [watched.row.gateway_pool for watched, pool, pulse in seen if _may_queue(watched, pool, pulse)]
@@ -128,16 +137,34 @@ class Scaler:
         for key in self._watched.keys() - living.keys():
             del self._watched[key]
 
+    def _measure(self) -> None:
+        """Now and then while some pool is larger than at its least: measuring costs some milliseconds."""
+        now_s = self._clock.monotonic()
+        if (self._measuring and not self._measuring.done()) or now_s - self._measured_at_s < MEASURE_EVERY_S:
+            return
+        living = self._engine.pools.living
+        if all(key in living and living[key].size <= each.bounds.least for key, each in self._watched.items()):
+            return
+        self._measured_at_s = now_s
+        self._measuring = asyncio.create_task(self._memory.measure())
+        self._moves.add(self._measuring)
+        self._measuring.add_done_callback(self._moves.discard)
+
     def _decide(self, watched: Watched, pool: Pool, load: Load, now_s: float) -> None:
         size = pool.size
         if size != len(pool.workers):
             if not watched.moving:
                 self._begin(watched, self._agree(watched), grows=True)
             return
-        decision = decide(self._bounds(watched, size), size, load, watched.memory, now_s=now_s, pace=self._pace)
+        room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
+        bounds = self._bounds(watched, size)
+        decision = decide(bounds, size, load, watched.memory, now_s=now_s, room=room, pace=self._pace)
         watched.memory, watched.looked_at_s = decision.memory, now_s
         if not watched.moving:
             watched.reason = decision.reason
+        if decision.refused and now_s - watched.refused_at_s >= TELL_REFUSAL_EVERY_S:
+            watched.refused_at_s = now_s
+            self._engine.say(f"{_name(watched)}: {decision.reason}", watched.row.stage)
         grows = decision.workers > size
         if decision.workers == size or now_s < watched.paused_until_s:
             return

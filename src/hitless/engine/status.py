@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hitless
 from hitless.engine.engine import Engine
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State
+from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.store import whole
+from hitless.workers.pool import Pool
+
+Reason = Callable[[str], str | None]
+"""Why the pool of that key is as large as it is; None for one of a fixed size."""
 
 
 def status(
-    engine: Engine, *, urls: Mapping[str, str], processes: Mapping[str, int | None], started_at: str
+    engine: Engine,
+    *,
+    urls: Mapping[str, str],
+    processes: Mapping[str, int | None],
+    started_at: str,
+    reason_of: Reason,
 ) -> dict[str, Any]:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
     return {
@@ -26,11 +36,11 @@ def status(
             "started_at": started_at,
             **processes,
         },
-        "stages": [_stage(engine, stage, urls.get(stage)) for stage in engine.stages],
+        "stages": [_stage(engine, stage, urls.get(stage), reason_of) for stage in engine.stages],
     }
 
 
-def _stage(engine: Engine, stage: str, url: str | None) -> dict[str, Any]:
+def _stage(engine: Engine, stage: str, url: str | None, reason_of: Reason) -> dict[str, Any]:
     live, rollout = engine.store.live(stage), engine.rollout_of(stage)
     row = engine.store.release(stage, live[0]) if live else None
     guard = engine.guard_of(stage)
@@ -48,7 +58,7 @@ def _stage(engine: Engine, stage: str, url: str | None) -> dict[str, Any]:
         else None,
         "candidate": _candidate(rollout, live[0] if live else None),
         "guard": {"previous": guard.previous.number, "left_s": round(guard.left_s, 1)} if guard else None,
-        "functions": _functions(engine, stage, live[0]) if live else [],
+        "functions": _functions(engine, stage, live[0], reason_of) if live else [],
     }
 
 
@@ -62,10 +72,27 @@ def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | No
     }
 
 
-def _functions(engine: Engine, stage: str, live: int) -> list[dict[str, Any]]:
+def _functions(engine: Engine, stage: str, live: int, reason_of: Reason) -> list[dict[str, Any]]:
     release = engine.release(stage, live)
     keys = {row.function: row.key for row in engine.store.pools(stage, live)}
-    return [_function(engine, function, live, keys.get(function.name)) for function in release.served]
+    return [
+        {
+            **_function(engine, function, live, key := keys.get(function.name)),
+            "scaling": _scaling(function, engine.pools.living.get(key or ""), reason_of(key or "")),
+        }
+        for function in release.served
+    ]
+
+
+def _scaling(function: Function, pool: Pool | None, reason: str | None) -> dict[str, Any]:
+    bounds = bounds_of(function)
+    return {
+        "min": bounds.least,
+        "max": bounds.most,
+        "now": pool.size if pool else 0,
+        "target_percent": bounds.target_percent,
+        "reason": reason,
+    }
 
 
 def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:

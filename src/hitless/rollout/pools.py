@@ -73,6 +73,8 @@ class ReleasePools:
         )
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
+        self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
+        """How many of the workers that a new pool wants may start, where that many others start with it."""
         self.standing = standing.Standing(workers, gateway, self.change_gateway, self.living)
 
     async def change_gateway(
@@ -104,7 +106,7 @@ class ReleasePools:
                 hint="wait until older releases have drained, or start the engine with more pools",
             )
         counts = await self._gateway.counts()
-        starts = []
+        starts, beside = [], 0
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
             gateway_pool = behind.get(function.name) or free.pop(0)
@@ -117,14 +119,18 @@ class ReleasePools:
                     counts_before=json.dumps(flat(before)),
                 )
             )
-            starts.append(self._start_one(release, function, key, ready_timeout_s))
+            size = self._wanted_size(release.stage, function)
+            size = self.allowed(release.stage, function.name, size, beside)
+            beside += size
+            starts.append(self._start_one(release, function, key, size, ready_timeout_s))
         await _all(starts)
 
-    async def _start_one(self, release: Release, function: Function, key: str, ready_timeout_s: float) -> None:
+    async def _start_one(
+        self, release: Release, function: Function, key: str, size: int, ready_timeout_s: float
+    ) -> None:
         task_root = await asyncio.to_thread(self._artifacts.unpack, release.document.artifacts[function.name].digest)
         log_dir = self._logs / release.stage / f"r{release.number}" / function.name
         spec = pool_spec(release, function, key=key, task_root=str(task_root), log_dir=str(log_dir))
-        size = max(1, bounds_of(function).clamp(self._live_size(release.stage, function.name)))
         self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
 
     def live_row(self, stage: str, function: str) -> PoolRow | None:
@@ -133,20 +139,25 @@ class ReleasePools:
         rows = self._store.pools(stage, live) if live is not None else ()
         return next((row for row in rows if row.function == function and row.key in self.living), None)
 
-    def _live_size(self, stage: str, function: str) -> int:
-        row = self.live_row(stage, function)
-        return self.living[row.key].size if row else 0
+    def _wanted_size(self, stage: str, function: Function) -> int:
+        """As many workers as serve the function now, within the limits; one at least, which a deploy has to prove."""
+        row = self.live_row(stage, function.name)
+        return max(1, bounds_of(function).clamp(self.living[row.key].size if row else 0))
 
     async def connect(self, release: Release) -> None:
         """Servers up at the gateway, routes added: the release can be reached as soon as the stage's entry names it.
 
         Each pool is by then as large as the live release's has become meanwhile.
         """
+        for row in self._store.pools(release.stage, release.number):
+            now, function = len(self.living[row.key].workers), release.function(row.function)
+            more = self._wanted_size(release.stage, function) - now
+            if more > 0:
+                await self.standing.scale(row, now + self.allowed(release.stage, function.name, more, 0))
+        await self._connect(release)
+
+    async def _connect(self, release: Release) -> None:
         rows = self._store.pools(release.stage, release.number)
-        for row in rows:
-            size = bounds_of(release.function(row.function)).clamp(self._live_size(release.stage, row.function))
-            if size > len(self.living[row.key].workers):
-                self.living[row.key] = await self._workers.scale(row.key, size, ready_timeout_s=standing.READY_WITHIN_S)
         routes = release_routes(release, rows)
 
         def edit(state: GatewayState) -> GatewayState:
@@ -174,7 +185,7 @@ class ReleasePools:
         have = {row.function for row in self._store.pools(release.stage, release.number)}
         missing = [function for function in release.served if function.name not in have]
         await self.start(release, missing, ready_timeout_s=ready_timeout_s, behind=behind)
-        await self.connect(release)
+        await self._connect(release)
         return [function.name for function in missing]
 
     def depth_of(self, row: PoolRow) -> int:

@@ -41,6 +41,8 @@ class ReleaseDocument:
     settings: StageSettings
     commit: str | None = None
     message: str | None = None
+    memory_mb: int | None = None
+    """What all workers of the engine may take together; None leaves it to the engine."""
 
     def fingerprint(self) -> str:
         """Equal for two documents that would serve the same."""
@@ -59,6 +61,7 @@ class ReleaseDocument:
             "settings": stage_to_json(self.settings),
             "commit": self.commit,
             "message": self.message,
+            **({} if self.memory_mb is None else {"memory_mb": self.memory_mb}),
         }
 
     @classmethod
@@ -75,6 +78,7 @@ class ReleaseDocument:
                 settings=stage_from_json(document["settings"]),
                 commit=document.get("commit"),
                 message=document.get("message"),
+                memory_mb=document.get("memory_mb"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(

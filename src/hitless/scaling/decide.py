@@ -140,9 +140,8 @@ def _out(bounds: Bounds, workers: int, wanted: int, why: str, memory: Memory, ro
     if allowed == wanted:
         capped = ", the most that it may have" if wanted == bounds.most else ""
         return Decision(wanted, f"{why}{capped}", memory)
-    least = max(allowed, min(wanted, bounds.least))
-    reason = f"{why}, which needs {_count(wanted)}, but the engine's memory has room for {max(least, workers)}"
-    return Decision(max(least, workers), reason, memory, refused=True)
+    reason = f"{why}, which needs {_count(wanted)}, but the engine's memory has room for {allowed}"
+    return Decision(allowed, reason, memory, refused=True)
 
 
 def _why(load: Load, mean: float, bounds: Bounds) -> str:

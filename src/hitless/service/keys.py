@@ -115,7 +115,11 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     *_aws("provider.apiGateway.", "description disableDefaultEndpoint metrics shouldStartNameWithService"),
-    *_used("functions.*.", "handler runtime memorySize timeout environment architecture events description package"),
+    *_used(
+        "functions.*.",
+        "handler runtime memorySize timeout environment architecture events description package"
+        " provisionedConcurrency reservedConcurrency",
+    ),
     *_noticed(
         "functions.*.",
         {
@@ -125,8 +129,6 @@ KEYS: tuple[Key, ...] = (
             "tracing": _TRACING,
             "url": "there is no function URL here; only http routes are served",
             "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
-            "provisionedConcurrency": "all of custom.hitless.workers are always warm here",
-            "reservedConcurrency": "concurrency here is custom.hitless.workers, with a queue before them",
             "fileSystemConfig": "no file system is mounted here",
             "ephemeralStorageSize": "/tmp is the machine's, of its size",
             "logs": "log lines are as the handler writes them",

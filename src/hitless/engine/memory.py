@@ -1,0 +1,78 @@
+"""The engine's memory: what its workers take, measured now and then, and how many more there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from hitless.engine.engine import Engine
+from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
+from hitless.workers.memory import machine_mb, mean_share_mb
+from hitless.workers.pool import Pool
+
+MEASURED_EACH: Final = 8
+"""So many workers of a pool stand for all of it."""
+
+
+class EngineMemory:
+    """What is known of each living pool's workers. A pool that was never measured is taken to be like the function's
+    live one, else like anybody's.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._machine_mb = machine_mb()
+        self._each_mb: dict[str, float] = {}
+        self._live: tuple[int | None, ...] = ()
+        self._setting_mb: int | None = None
+
+    async def measure(self) -> None:
+        """Look at every living pool: some milliseconds in a thread."""
+        living = dict(self._engine.pools.living)
+        found = await asyncio.to_thread(lambda: {key: _each_mb(pool) for key, pool in living.items()})
+        known = {key: each for key, each in self._each_mb.items() if key in living}
+        self._each_mb = known | {key: each for key, each in found.items() if each is not None}
+
+    def room(self, key: str | None, stage: str, function: str) -> int | None:
+        """How many more workers of that pool, or of one like the function's live one, there is room for."""
+        live = self._engine.pools.live_row(stage, function)
+        each_mb = self._known(key or "") or self._known(live.key if live else "") or FIRST_GUESS_MB
+        living = self._engine.pools.living.items()
+        taken = (Taken(pool.size, self._known(each) or FIRST_GUESS_MB) for each, pool in living)
+        return room_for(each_mb, self._budget(), taken)
+
+    def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
+        """How many of the workers that a new pool wants may start, where `beside` others are about to; at least one."""
+        room = self.room(None, stage, function)
+        if room is None or wanted + beside <= room:
+            return wanted
+        fewer = max(1, room - beside)
+        if fewer < wanted:
+            self._engine.say(
+                f"{function} starts with {fewer} of {wanted} workers: the engine's memory has no room for more", stage
+            )
+        return fewer
+
+    def _known(self, key: str) -> float | None:
+        return self._each_mb.get(key)
+
+    def _budget(self) -> float | None:
+        """As the newest of the live releases says, else a share of the machine's memory."""
+        engine = self._engine
+        live = tuple(engine.pools.gateway_stage(stage).live for stage in engine.stages)
+        if live != self._live:
+            self._live, self._setting_mb = live, _setting(engine)
+        return budget_mb(self._setting_mb, self._machine_mb)
+
+
+def _setting(engine: Engine) -> int | None:
+    since = {stage: live for stage in engine.stages if (live := engine.store.live(stage)) is not None}
+    if not since:
+        return None
+    stage = max(since, key=lambda each: since[each][1])
+    return engine.release(stage, since[stage][0]).document.memory_mb
+
+
+def _each_mb(pool: Pool) -> float | None:
+    stats = pool.stats()
+    return mean_share_mb(worker.pid for worker in stats.workers[:MEASURED_EACH] if worker.pid)
