@@ -32,13 +32,24 @@ def decide_depth(last_second: Histogram) -> int:
 
 async def adapt_depth(engine: Engine, clock: Clock) -> None:
     """Watch every pool for ever."""
+    counts: dict[str, int] = {}
     seen: dict[str, Histogram] = {}
     while True:
         await clock.sleep(PERIOD_S)
-        rows = [row for row in engine.store.pools() if row.key in engine.pools.living]
-        present = {row.key: engine.pools.living[row.key].stats().latency for row in rows}
-        for row in rows:
-            wanted = decide_depth(present[row.key] - seen.get(row.key, present[row.key]))
+        for row in engine.store.pools():
+            pool = engine.pools.living.get(row.key)
+            if pool is None:
+                continue
+            earlier, counts[row.key] = counts.get(row.key, 0), pool.pulse().ended
+            if counts[row.key] - earlier < MINIMUM_REQUESTS:  # without reading every worker's histogram
+                seen.pop(row.key, None)
+                wanted = SHALLOW
+            else:
+                present = pool.stats().latency
+                wanted = decide_depth(present - seen.get(row.key, present))
+                seen[row.key] = present
             if wanted != engine.pools.depth_of(row):
                 await engine.pools.set_depth(row, wanted)
-        seen = present
+        for gone in counts.keys() - engine.pools.living.keys():
+            del counts[gone]
+            seen.pop(gone, None)

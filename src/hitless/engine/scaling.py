@@ -24,6 +24,8 @@ from hitless.workers.pool import Pool
 from hitless.workers.stats import Pulse
 
 TICK_S: Final = 0.05
+IDLE_TICK_S: Final = 0.1
+"""While nobody has a request: 0.1 % of a core."""
 QUIET_TICK_S: Final = 1.0
 TELL_EVERY_S: Final = 2.0
 """Moves of one pool within this time are told in one sentence."""
@@ -50,11 +52,10 @@ class Watched:
     looked_at_s: float = float("-inf")
     service_s: float | None = None
     move: asyncio.Task[None] | None = None
-    grows: bool = False
     reason: str = ""
     """Why the pool is as large as it is."""
     moved_because: str = ""
-    untold_from: int | None = None
+    told_size: int = 0
     told_at_s: float = float("-inf")
     refused_at_s: float = float("-inf")
     pause_s: float = 0.0
@@ -93,15 +94,14 @@ class Scaler:
         """For ever; moves under way end with it."""
         try:
             while True:
-                await self._clock.sleep(TICK_S)
-                await self.look()
+                await self._clock.sleep(TICK_S if await self.look() else IDLE_TICK_S)
         finally:
             for move in self._moves:
                 move.cancel()
             await asyncio.gather(*self._moves, return_exceptions=True)
 
-    async def look(self) -> None:
-        """One look at all pools, and the moves that it asks for."""
+    async def look(self) -> bool:
+        """One look at all pools, and the moves that it asks for; whether any of them had something to do."""
         self._meet()
         self._measure()
         living, now_s = self._engine.pools.living, self._clock.monotonic()
@@ -113,8 +113,9 @@ class Scaler:
             if watched.row.key in living and watched.stirs(earlier, pool, now_s):
                 load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
                 self._decide(watched, pool, load, now_s)
-            if watched.untold_from is not None and now_s - watched.told_at_s >= TELL_EVERY_S:
+            if pool.size != watched.told_size and now_s - watched.told_at_s >= TELL_EVERY_S:
                 self._tell(watched, pool, now_s)
+        return any(pulse.busy or watched.memory.mean > NOTHING for watched, _, pulse in seen)
 
     def reason_of(self, key: str) -> str | None:
         """Why the pool is as large as it is; None for one of a fixed number of workers."""
@@ -133,7 +134,9 @@ class Scaler:
                 bounds = bounds_of(function)
                 bounds = replace(bounds, most=min(bounds.most, living[row.key].spec.workers))
                 if not bounds.fixed:
-                    self._watched[row.key] = Watched(row, bounds, living[row.key].pulse())
+                    self._watched[row.key] = Watched(
+                        row, bounds, living[row.key].pulse(), told_size=living[row.key].size
+                    )
         for key in self._watched.keys() - living.keys():
             del self._watched[key]
 
@@ -152,25 +155,26 @@ class Scaler:
 
     def _decide(self, watched: Watched, pool: Pool, load: Load, now_s: float) -> None:
         size = pool.size
-        if size != len(pool.workers):
-            if not watched.moving:
-                self._begin(watched, self._agree(watched), grows=True)
-            return
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
         decision = decide(bounds, size, load, watched.memory, now_s=now_s, room=room, pace=self._pace)
         watched.memory, watched.looked_at_s = decision.memory, now_s
         if not watched.moving:
             watched.reason = decision.reason
+        if size != len(pool.workers):
+            if not watched.moving:
+                watched.told_size = size  # its zygote tells of itself that it was woken
+                self._begin(watched, self._agree(watched))
+            return
         if decision.refused and now_s - watched.refused_at_s >= TELL_REFUSAL_EVERY_S:
             watched.refused_at_s = now_s
             self._engine.say(f"{_name(watched)}: {decision.reason}", watched.row.stage)
-        grows = decision.workers > size
         if decision.workers == size or now_s < watched.paused_until_s:
             return
-        if not watched.moving or (grows and not watched.grows):
+        only_drains = self._engine.pools.standing.is_parting(watched.row.key)
+        if not watched.moving or (decision.workers > size and only_drains):
             watched.moved_because = decision.reason
-            self._begin(watched, self._scale(watched, size, decision), grows=grows)
+            self._begin(watched, self._scale(watched, decision))
 
     def _bounds(self, watched: Watched, size: int) -> Bounds:
         """Those of the function; a pool that does not serve keeps its size, a candidate that of the live release."""
@@ -182,22 +186,20 @@ class Scaler:
         least = max(size, self._engine.pools.living[live.key].size if live else 0)
         return replace(bounds, least=max(bounds.least, min(least, bounds.most)))
 
-    def _begin(self, watched: Watched, move: Coroutine[Any, Any, None], *, grows: bool) -> None:
-        watched.move, watched.grows = asyncio.create_task(move), grows
+    def _begin(self, watched: Watched, move: Coroutine[Any, Any, None]) -> None:
+        watched.move = asyncio.create_task(move)
         self._moves.add(watched.move)
         watched.move.add_done_callback(self._moves.discard)
 
-    async def _scale(self, watched: Watched, size: int, decision: Decision) -> None:
+    async def _scale(self, watched: Watched, decision: Decision) -> None:
         try:
-            now = await self._engine.pools.standing.scale(watched.row, decision.workers)
+            await self._engine.pools.standing.scale(watched.row, decision.workers)
         except HitlessError as error:
             self._pause(
                 watched, f"{_name(watched)} could not be brought to {decision.workers} workers: {error.message}"
             )
             return
         watched.pause_s = 0.0
-        if now != size and watched.untold_from is None:
-            watched.untold_from = size
 
     async def _agree(self, watched: Watched) -> None:
         try:
@@ -211,10 +213,9 @@ class Scaler:
         self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
 
     def _tell(self, watched: Watched, pool: Pool, now_s: float) -> None:
-        before, watched.untold_from, watched.told_at_s = watched.untold_from, None, now_s
-        if before != pool.size:
-            sentence = f"{_name(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
-            self._engine.say(sentence, watched.row.stage)
+        before, watched.told_size, watched.told_at_s = watched.told_size, pool.size, now_s
+        sentence = f"{_name(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
+        self._engine.say(sentence, watched.row.stage)
 
 
 def _may_queue(watched: Watched, pool: Pool, pulse: Pulse) -> bool:

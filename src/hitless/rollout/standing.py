@@ -51,8 +51,12 @@ class Standing:
     def __init__(self, workers: Workers, gateway: Gateway, change: Change, living: MutableMapping[str, Pool]) -> None:
         self._workers, self._gateway, self._change, self._living = workers, gateway, change, living
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._shrinking: dict[str, asyncio.Event] = {}
-        """Pools of which some workers are about to leave → set when more are needed after all."""
+        self._parting: dict[str, asyncio.Event] = {}
+        """Pools of which some servers drain → set when that need not be waited for."""
+
+    def is_parting(self, key: str) -> bool:
+        """Whether the pool's change under way only waits for servers that drain: `scale` to more need not wait."""
+        return key in self._parting
 
     async def scale(self, row: PoolRow, size: int) -> int:
         """Give the pool that many workers; how many it has now. EngineError where that could not be.
@@ -60,14 +64,17 @@ class Standing:
         A pool that is being retired stays as it is. Workers that were about to leave stay if more are needed meanwhile.
         """
         present = self._living.get(row.key)
-        if row.key in self._shrinking and present is not None and size >= len(present.workers):
-            self._shrinking[row.key].set()
+        if row.key in self._parting and present is not None and size >= len(present.workers):
+            self._parting[row.key].set()
         async with self._locks[row.key]:
             pool = self._living.get(row.key)
             if pool is None:
                 return 0
-            if size < len(pool.workers) and not await self._let_go(row, pool, size):
-                return len(pool.workers)
+            if size < len(pool.workers):
+                wanted = servers_of(replace(pool, workers=pool.workers[:size]))
+                await self._join(row, wanted)
+                if not await self._part(row, wanted):
+                    return len(pool.workers)
             try:
                 scaled = await self._workers.scale(row.key, size, ready_timeout_s=READY_WITHIN_S)
             except EngineError:
@@ -83,25 +90,17 @@ class Standing:
         async with self._locks[row.key]:
             return await self._be(row, self._workers.present(row.key)) if row.key in self._living else 0
 
-    async def _let_go(self, row: PoolRow, pool: Pool, size: int) -> bool:
-        """Nothing is sent to the workers beyond `size` any more, and nothing is with them."""
-        self._shrinking[row.key] = asyncio.Event()
-        try:
-            fewer = replace(pool, workers=pool.workers[:size])
-            return await self._stand(row, servers_of(fewer), unless=self._shrinking[row.key])
-        finally:
-            del self._shrinking[row.key]
-
     async def _be(self, row: PoolRow, pool: Pool) -> int:
-        if not await self._stand(row, servers_of(pool)):
+        wanted = servers_of(pool)
+        await self._join(row, wanted)
+        if row.key not in self._living:
             return 0
         self._living[row.key] = pool
+        await self._part(row, wanted)
         return len(pool.workers)
 
-    async def _stand(self, row: PoolRow, wanted: tuple[ServerState, ...], unless: asyncio.Event | None = None) -> bool:
-        """Exactly these servers behind the row's backend. False where the pool is not living any more, or where
-        `unless` was set while others drained: they then still stand there, draining.
-        """
+    async def _join(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> None:
+        """These servers take requests, and what else stands behind the backend takes no more."""
         name, keys = row.gateway_pool, {server.key for server in wanted}
 
         def joined(state: GatewayState) -> GatewayState:
@@ -112,27 +111,36 @@ class Standing:
             leaving = (replace(server, mode=ServerMode.DRAIN) for server in present if server.key not in keys)
             return state.with_servers(name, (*(replace(server, maxconn=depth) for server in wanted), *leaving))
 
+        await self._change(joined)
+
+    async def _part(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> bool:
+        """Whoever is not wanted leaves, once nothing is with it. False, and they stay, where more became wanted
+        meanwhile, or the pool is being retired.
+        """
+        name, keys = row.gateway_pool, {server.key for server in wanted}
+        leaving = {server.key for server in self._gateway.state.pool(name).servers} - keys
+        if not leaving or row.key not in self._living:
+            return row.key in self._living
+        timeout_s = min(self._living[row.key].spec.timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+        drained = self._gateway.servers_drained(name, leaving, deadline_s=timeout_s + 1.0)
+        self._parting[row.key] = asyncio.Event()
+        try:
+            if not await _first(drained, self._parting[row.key]):
+                return False
+        finally:
+            del self._parting[row.key]
+
         def alone(state: GatewayState) -> GatewayState:
             if row.key not in self._living:
                 return state
             return state.with_servers(name, (server for server in state.pool(name).servers if server.key in keys))
 
-        await self._change(joined)
-        leaving = {server.key for server in self._gateway.state.pool(name).servers} - keys
-        if leaving and row.key in self._living:
-            timeout_s = min(self._living[row.key].spec.timeout_s, API_GATEWAY_LIMIT_MS / 1000)
-            drained = self._gateway.servers_drained(name, leaving, deadline_s=timeout_s + 1.0)
-            if not await _first(drained, unless):
-                return False
-            await self._change(alone)
+        await self._change(alone)
         return row.key in self._living
 
 
-async def _first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event | None) -> bool:
+async def _first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
     """True once `waiting` has ended, False if the event came before."""
-    if unless is None:
-        await waiting
-        return True
     both = asyncio.ensure_future(waiting), asyncio.ensure_future(unless.wait())
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -111,7 +111,7 @@ def decide(
     if now_s - memory.shrunk_at_s < pace.every_s or now_s - memory.needs[0][0] < pace.window_s:
         return Decision(workers, f"{peak} would do, if that lasts", memory)
     fewer = max(peak, workers - max(1, math.floor((workers - peak) * IN_SHARE)))
-    reason = f"at most {_count(peak)} {'was' if peak == 1 else 'were'} needed in the last {pace.window_s:g} s"
+    reason = f"{_at_most(peak)} needed in the last {pace.window_s:g} s"
     return Decision(fewer, reason, replace(memory, shrunk_at_s=now_s))
 
 
@@ -147,14 +147,19 @@ def _out(bounds: Bounds, workers: int, wanted: int, why: str, memory: Memory, ro
 def _why(load: Load, mean: float, bounds: Bounds) -> str:
     if not (load.ended or load.waiting or load.busy or mean > 0.05):
         return f"at least {_count(bounds.least)} {'is' if bounds.least == 1 else 'are'} always kept"
-    waiting = f" and {load.waiting} waiting" if load.waiting else ""
-    return f"{max(load.busy, mean):.1f} at work{waiting}, {bounds.target_percent} % wanted"
+    if load.waiting:
+        return f"{load.busy:.1f} at work and {load.waiting} waiting, {bounds.target_percent} % wanted"
+    return f"{max(load.busy, mean):.1f} at work on average, {bounds.target_percent} % wanted"
 
 
 def _steady(bounds: Bounds, workers: int, need: int) -> str:
     if need > bounds.most:
         return f"{need} are needed, {bounds.most} is the most that it may have"
     return "as many as are needed" if workers > bounds.least else "as few as it may have"
+
+
+def _at_most(workers: int) -> str:
+    return "none was" if not workers else f"at most {_count(workers)} {'was' if workers == 1 else 'were'}"
 
 
 def _count(workers: int) -> str:
