@@ -30,6 +30,7 @@ from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
+from hitless.receipts.words import headline
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings
@@ -154,6 +155,11 @@ def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(t
         assert first["alarms"]["readings"][-1]["verdict"] == "alarm", "the alarm stands where it rang"
         assert first["candidate"]["requests"] + second["live"]["requests"] == seen["p01"]
         assert first["candidate"]["failed"] + second["live"]["failed"] == seen["p01"] // 2
+        shown = release(bench.engine, "dev", 2)
+        assert shown["rollouts"][0]["taken_back"]["rollout"] == back.rollout
+        assert shown["cost"]["failed"] == seen["p01"] // 2, "the whole of it"
+        assert f"cost {seen['p01'] // 2} of" in headline(2, shown["rollouts"][0])
+        assert release(bench.engine, "dev", 1)["cost"]["failed"] == 0, "the one that returns did not fail them"
         before = first["resume"]["base"]["live"]["api"]["dev-r1-api-1"]["requests"]
         assert first["live"]["requests"] + second["candidate"]["requests"] == seen["p00"] - before
 

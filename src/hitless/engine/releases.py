@@ -9,9 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from hitless.engine.engine import Engine
-from hitless.rollout.states import Outcome
+from hitless.rollout.states import Outcome, Verb
 from hitless.store.store import RolloutRow
 
+RETURNS = frozenset({Verb.ROLLBACK, Verb.GUARD})
+"""Rollouts of a release that was shipped before: what they cost says nothing of it."""
+SUMS = ("requests", "failed", "shielded")
 _FOR_THE_ENGINE_ALONE = frozenset({"resume"})
 
 
@@ -38,6 +41,7 @@ def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
 def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[RolloutRow]) -> dict[str, Any]:
     row, live = engine.store.release(stage, number), engine.store.live(stage)
     last = rollouts[0] if rollouts else None
+    shipped = next((rollout for rollout in rollouts if rollout.verb not in RETURNS), last)
     receipt = engine.store.receipt(last.rollout) if last else None
     facts = receipt or {}
     if row:
@@ -59,8 +63,32 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
         "duration_s": (last.receipt or _pieced_together(last, receipt)).get("duration_s") if last else None,
-        "cost": cost(receipt),
+        "cost": _whole_cost(engine, shipped) if shipped else None,
     }
+
+
+def _whole_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
+    """What it cost to ship a release: its rollout, and the return to the one before where a guard took it back."""
+    own, back = cost(engine.store.receipt(rollout.rollout)), _taken_back(engine, rollout)
+    after = cost(engine.store.receipt(back.rollout)) if back else None
+    if own is None or after is None:
+        return own
+    sums = {name: own[name] + after[name] for name in SUMS}
+    return {**sums, "complete": own["complete"] and after["complete"]}
+
+
+def _taken_back(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
+    """The guard's return, of a rollout that had ended live and turned out otherwise."""
+    turned = rollout.outcome == Outcome.ROLLED_BACK and (rollout.receipt or {}).get("outcome") == Outcome.LIVE
+    if not turned or rollout.previous_release is None:
+        return None
+    later = engine.store.rollouts(rollout.stage, release=rollout.previous_release)
+    returns = [
+        row
+        for row in later
+        if row.verb == Verb.GUARD and row.previous_release == rollout.release and row.rollout > rollout.rollout
+    ]
+    return returns[-1] if returns else None
 
 
 def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -71,8 +99,15 @@ def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if receipt is None:
         return None
     sides = [side for side in (receipt["candidate"], receipt["live"]) if side]
-    sums = {name: sum(side[name] for side in sides) for name in ("requests", "failed", "shielded")}
+    sums = {name: sum(side[name] for side in sides) for name in SUMS}
     return {**sums, "complete": receipt["complete"]}
+
+
+def _return(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
+    back = _taken_back(engine, rollout)
+    if back is None:
+        return None
+    return {"rollout": back.rollout, "release": back.release, "cost": cost(engine.store.receipt(back.rollout))}
 
 
 def _pieced_together(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -83,7 +118,7 @@ def _pieced_together(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> 
     candidate, live = receipt["candidate"], receipt["live"]
     return {
         "duration_s": round(lasted.total_seconds(), 3),
-        "candidate": {name: candidate[name] for name in ("requests", "failed", "shielded")},
+        "candidate": {name: candidate[name] for name in SUMS},
         "live": {name: live[name] for name in ("requests", "failed")} if live else None,
     }
 
@@ -107,5 +142,6 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
         "candidate": given.get("candidate"),
         "live": given.get("live"),
         "was_live": rollout.outcome == Outcome.LIVE,
+        "taken_back": _return(engine, rollout),
         "receipt": {**told, "cost": cost(receipt)} if receipt else None,
     }

@@ -51,7 +51,7 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
         "rollout": rollout,
         "receipt": receipt,
         "headline": words.headline(release, rollout),
-        "ok": bool(receipt) and not receipt["cost"]["failed"],
+        "ok": bool(receipt) and not words.total(rollout)["failed"],
         "how": words.how(rollout),
         "sides": _sides(release, rollout) if receipt else [],
         "plot": plot(rollout),

@@ -68,7 +68,7 @@ def in_full(release: Document) -> str:
 
 def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
     receipt, number = rollout["receipt"], release["release"]
-    failed = bool(receipt and receipt["cost"]["failed"])
+    failed = bool(receipt and words.total(rollout)["failed"])
     parts: list[RenderableType] = [
         Text(words.headline(number, rollout), "bold red" if failed else "bold"),
         Text(f"{words.how(rollout)}, {release['stage']}, {rollout['started_at']}"),
@@ -77,8 +77,7 @@ def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
         parts.append(Text(_one_line(rollout["reason"]), "red"))
     if receipt is None:
         return [*parts, *_facts([("steps", _steps(rollout))])]
-    if said := words.shielded(rollout):
-        parts.append(Text(said))
+    parts += [Text(said) for said in (words.taken_back(rollout), words.shielded(rollout)) if said]
     parts += [Text(f"incomplete: {sentence}", "red") for sentence in receipt["missing"]]
     parts += [Text(""), _sums(number, rollout), Text("")]
     facts = [("weight", words.interval(each)) for each in receipt["weights"]]

@@ -18,7 +18,7 @@ def headline(release: int, rollout: Document) -> str:
     receipt, what = rollout["receipt"], RETURNS.get(rollout["verb"], "") + f"release {release}"
     if receipt is None:
         return f"{what} has no receipt: an earlier version of hitless shipped it"
-    cost, under_way = receipt["cost"], rollout["outcome"] is None
+    cost, under_way = total(rollout), rollout["outcome"] is None
     so_far = " so far" if under_way else "" if cost["complete"] else ", as far as is known"
     if not rollout["steps"] and not under_way:
         return f"{what} was {outcome(rollout)} before its first step"
@@ -26,6 +26,27 @@ def headline(release: int, rollout: Document) -> str:
         return f"{what} cost nothing{so_far}: no request came meanwhile"
     verb = "has cost" if under_way else "cost"
     return f"{what} {verb} {cost['failed']:,} of {cost['requests']:,} requests{so_far}"
+
+
+def total(rollout: Document) -> Document:
+    """What the rollout cost, with the return to the release before where a guard took it back."""
+    own: Document = rollout["receipt"]["cost"]
+    after = (rollout.get("taken_back") or {}).get("cost")
+    if not after:
+        return own
+    sums = {name: own[name] + after[name] for name in ("requests", "failed", "shielded")}
+    return {**sums, "complete": own["complete"] and after["complete"]}
+
+
+def taken_back(rollout: Document) -> str | None:
+    """What of it fell into the return, where a guard took the release back."""
+    back = rollout.get("taken_back")
+    if not back or not back["cost"]:
+        return None
+    return (
+        f"of these {back['cost']['failed']:,} of {back['cost']['requests']:,} after the alarm, until release"
+        f" {back['release']} served alone; below is what came before it"
+    )
 
 
 def outcome(rollout: Document) -> str:
@@ -68,7 +89,8 @@ def alarms(receipt: Document) -> str:
     if not verdicts:
         return "not read: no bake, and no guard after it"
     counted = ", ".join(f"{VERDICTS.get(name, name)} {number:,}" for name, number in verdicts.items())
-    return f"read {sum(verdicts.values()):,} times: {counted}"
+    times = sum(verdicts.values())
+    return f"read {'once' if times == 1 else f'{times:,} times'}: {counted}"
 
 
 def interval(each: Document) -> str:
