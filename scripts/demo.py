@@ -1,4 +1,4 @@
-"""The demo: worldclock comes up, releases ship under load, four of them broken, one is taken back; then the sum.
+"""The demo: worldclock comes up, releases ship under load, five of them broken, one is taken back; then the sum.
 
 Everything goes through the `hitless` command, as a user would type it. Work happens on a copy of examples/worldclock
 in a temporary folder; only the report stays.
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
 SCENARIOS = (
     *("good", "canary", "import-crash", "good", "raises-on-route", "linear", "never-ready"),
-    *("good", "exits", "rollback", "good", "good"),
+    *("good", "exits", "rollback", "slow", "good", "good"),
 )
 
 

@@ -144,7 +144,8 @@ def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], ban
         if before is None or before.workers != one.workers or one is samples[-1]:
             points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(one.workers):.1f}")
     marks.append(f'<polyline class="line workers" points="{" ".join(points)}"/>')
-    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, [], "Workers against the load")
+    over = _bands(frame, bands, strip=True)
+    return _plot(frame, _grid(frame, ticks, "{:g}"), [], marks, over, "Workers against the load")
 
 
 def kind_class(kind: Failure) -> str:
