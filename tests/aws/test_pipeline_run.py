@@ -61,13 +61,13 @@ def git(folder: Path, *words: str) -> str:
 
 
 def clone(place: Path) -> Path:
-    """A clone of a bare repository with the example service in it, on branch dev, not yet pushed."""
+    """The example service in a folder of a larger repository, a clone of a bare one, on branch dev, not yet pushed."""
     subprocess.run(["git", "init", "--quiet", "--bare", str(place / "origin.git")], check=True)
-    folder = place / "worldclock"
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "dev", str(place / "repository")], check=True)
+    folder = place / "repository" / "services" / "worldclock"
     ignored = shutil.ignore_patterns(".hitless", "__pycache__", ".pytest_cache")
     shutil.copytree(ROOT / "examples" / "worldclock", folder, ignore=ignored)
     (folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
-    git(folder, "init", "--quiet", "--initial-branch", "dev")
     git(folder, "remote", "add", "origin", str(place / "origin.git"))
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "The service")

@@ -100,12 +100,13 @@ def test_a_strangers_pull_request_runs_when_a_maintainer_says_so() -> None:
     project = RESOURCES["PullRequestProject"]["Properties"]
     assert project["Triggers"]["PullRequestBuildPolicy"]["RequiresCommentApproval"] == "FORK_PULL_REQUESTS"
     assert project["Source"]["ReportBuildStatus"] is True
-    assert "EnvironmentVariables" not in project["Environment"]
+    names = [one["Name"] for one in project["Environment"]["EnvironmentVariables"]]
+    assert names == ["HITLESS_FOLDER"], "a stranger's code is told nothing else"
 
 
 def test_the_deploy_step_is_told_stage_package_role_and_commit() -> None:
     names = [one["Name"] for one in RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]]
-    assert names == ["STAGE", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
+    assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
     (deploy,) = RESOURCES["Pipeline"]["Properties"]["Stages"][-1]["Actions"]
     assert '"HITLESS_COMMIT","value":"#{Source.CommitId}"' in deploy["Configuration"]["EnvironmentVariables"]
 
