@@ -140,6 +140,7 @@ NEVER = (
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-prod/{ANY_STACK}")),
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/another-dev/{ANY_STACK}")),
     Question("codedeploy:CreateDeployment", arn("codedeploy", "deploymentgroup:another-dev/api")),
+    Question("codedeploy:StopDeployment", arn("codedeploy", "deploymentgroup:worldclock-dev2/api")),
     Question("ec2:DeleteVpc", arn("ec2", "vpc/vpc-1")),
     Question("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/anything"),
     Question("iam:CreateUser", f"arn:aws:iam::{ACCOUNT}:user/somebody"),

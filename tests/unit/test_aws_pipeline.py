@@ -54,6 +54,20 @@ def test_what_is_no_repository_is_refused(repository: str) -> None:
         parameters(PipelineOptions(repository))
 
 
+@pytest.mark.parametrize("package", ["git+https://token@github.com/a/b@v1", "git+ssh://git:secret@host/a/b@v1"])
+def test_a_package_url_with_a_secret_is_refused_and_not_repeated(package: str) -> None:
+    with pytest.raises(UsageError, match="password or a token") as refused:
+        parameters(PipelineOptions("a/b", "", package, ""))
+    assert package not in str(refused.value.to_json())
+    for plain in (
+        "hitless[aws]==1",
+        "git+https://github.com/a/b@v1",
+        "git+ssh://git@github.com/a/b@v1",
+        "/a/wheel.whl",
+    ):
+        assert parameters(PipelineOptions("a/b", "", plain, ""))["HitlessPackage"] == plain
+
+
 def test_the_steps_stand_in_order_and_approval_and_tests_only_where_asked_for() -> None:
     stages = RESOURCES["Pipeline"]["Properties"]["Stages"]
     flat = [(None, stage) if "Name" in stage else (stage["Fn::If"][0], stage["Fn::If"][1]) for stage in stages]

@@ -180,6 +180,12 @@ def test_a_hook_may_answer_codedeploy_which_may_ask_it_and_nobody_else_may() -> 
     assert "lambda:InvokeFunction" not in str(first()["CodeDeployRole"])
 
 
+def test_codedeploys_role_is_taken_for_this_application_alone() -> None:
+    (trust,) = first()["CodeDeployRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    assert trust["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"].endswith(":deploymentgroup:worldclock-prod/*")
+
+
 def test_a_hook_gets_versions_but_no_shift_of_its_own() -> None:
     resources = first(hooks=Hooks(post_traffic="meta"))
     assert "MetaAliasLive" in resources

@@ -17,7 +17,15 @@ from hitless.aws.network import close_default_group, find_zone
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
-from hitless.cloud.core import DEFAULT_CIDR, PipelineOptions, connection_name, core_stack, names_of, pipeline_stack
+from hitless.cloud.core import (
+    DEFAULT_CIDR,
+    PipelineOptions,
+    check_options,
+    connection_name,
+    core_stack,
+    names_of,
+    pipeline_stack,
+)
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 
@@ -183,6 +191,7 @@ class Bootstrap:
 
     def _check(self, told: PipelineOptions) -> None:
         """What the first run must be told; later runs keep it."""
+        check_options(told)
         present = self._present(self._names.pipeline)
         if told.repository is None and "Repository" not in present:
             raise UsageError(

@@ -22,6 +22,7 @@ MAX_ROLE_NAME = 64
 RESERVED_STAGES = ("core", "pipeline")
 
 _POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+")
+_SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
 _REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 
@@ -134,6 +135,17 @@ def _policies(arns: str | None) -> str | None:
     return arns
 
 
+def check_options(options: PipelineOptions) -> None:
+    """UsageError on what would fail, or show a secret, once the core stack stands."""
+    if options.repository is not None and not _REPOSITORY.fullmatch(options.repository):
+        raise UsageError(f"--repository: {options.repository!r} is not owner/name", hint="as GitHub shows it")
+    if options.package is not None and _SECRET_IN_URL.search(options.package):
+        raise UsageError(
+            "--package: the URL holds a password or a token, and would stand in clear in the pipeline",
+            hint="name a public URL, or a wheel that the build may fetch by its role",
+        )
+
+
 def pipeline_stack(
     service: Service,
     options: PipelineOptions,
@@ -143,8 +155,7 @@ def pipeline_stack(
     connection_arn: str | None,
 ) -> StackSpec:
     """The pipeline stack: before the connection is authorised without, then with the pipeline itself."""
-    if options.repository is not None and not _REPOSITORY.fullmatch(options.repository):
-        raise UsageError(f"--repository: {options.repository!r} is not owner/name", hint="as GitHub shows it")
+    check_options(options)
     settings = service.settings
     arm = any(function.architecture == "arm64" for function in service.functions)
     parameters: dict[str, str | None] = {

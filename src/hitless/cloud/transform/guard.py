@@ -61,7 +61,17 @@ def add_application(
     if hooks:
         asked = [{"Fn::GetAtt": [hook, "Arn"]} for hook in hooks]
         statements.append({"Effect": "Allow", "Action": ["lambda:InvokeFunction"], "Resource": asked})
-    trust = {"Effect": "Allow", "Principal": {"Service": "codedeploy.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    groups = "arn:${AWS::Partition}:codedeploy:${AWS::Region}:${AWS::AccountId}:deploymentgroup:"
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "codedeploy.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        # CodeDeploy User Guide, "Cross-service confused deputy prevention"
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+            "ArnLike": {"aws:SourceArn": {"Fn::Sub": f"{groups}{release.service}-{release.stage}/*"}},
+        },
+    }
     resources[ROLE_ID] = {
         "Type": "AWS::IAM::Role",
         "Properties": {
