@@ -21,7 +21,7 @@ from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.steps import contract, expand
 from hitless.errors import UsageError
-from hitless.service.model import Service
+from hitless.service.model import AlarmSettings, Service
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 
 
@@ -41,6 +41,8 @@ def register(app: typer.Typer) -> None:
         """Build the service, ship it to AWS by the stage's strategy, and wait for the end."""
         service = load_for_aws(ctx)
         chosen = _strategy(service, strategy)
+        for note in _not_on_aws(service):
+            ctx.say(f"note: {note}")
         osls = find_osls(service.folder, os.environ)
         artifacts = build_portable(ctx, service)
         commit = os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # the pipeline has no .git
@@ -67,6 +69,16 @@ def _strategy(service: Service, named: str | None) -> Strategy:
         return parse(named)
     except ValueError as error:
         raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
+
+
+def _not_on_aws(service: Service) -> list[str]:
+    """Sentences on settings of the stage that nothing on AWS acts on."""
+    alarms, at = service.settings.alarms, f"custom.hitless.stages.{service.stage}.alarms"
+    notes = {
+        f"{at}.p99_relative_percent is not watched on AWS; p99_ms is": alarms.p99_relative_percent is not None,
+        f"{at}.guard_s: on AWS nothing watches after AllAtOnce": alarms.guard_s != AlarmSettings().guard_s,
+    }
+    return [note for note, applies in notes.items() if applies]
 
 
 def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, commit: str | None) -> None:
