@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import pwd
@@ -287,6 +286,7 @@ def test_a_build_service_is_named_only_by_its_own_variables(environ: dict[str, s
 
 def test_nobody_can_call_himself_another() -> None:
     sent = Who.from_json({"user": "root", "actor": 7, "run": "r" * 10_000})
-    assert sent.called_by(getpass.getuser()).user == getpass.getuser()
+    assert sent.called_by("ada").user == "ada"
+    assert sent.called_by(None).user is None
     assert sent.actor is None
     assert len(sent.run or "") == 200

@@ -105,6 +105,9 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
     assert receipt["candidate"]["shielded"] > 0
     assert receipt["cost"]["requests"] == CONNECTIONS * EACH
     assert receipt["complete"]
+    site.hitless("releases", "2", "--html", str(site.folder / "receipt.html"))
+    failed = receipt["cost"]["failed"]
+    assert f"release 2 cost {failed} of {CONNECTIONS * EACH} requests" in (site.folder / "receipt.html").read_text()
     assert metrics["hitless_requests_total", "2"] == clients.sums(2)["requests"]
     assert metrics["hitless_failed_total", "2"] == clients.sums(2)["failed"]
     assert metrics["hitless_shielded_total", "2"] == clients.sums(2)["shielded"]

@@ -163,7 +163,7 @@ def test_the_terminal_says_all_that_matters_in_few_lines() -> None:
         "alarm: 42 of 810 requests failed",
         "40 that it failed were answered by release 11",
         "asked 10 %, got 10.1 % (810 of 8,000 in 30.0 s)",
-        "read 114 times: not enough data 3, ok 110, alarm 1",
+        "read 114 times: not enough data 3, ok 110, alarm 1; highest error rate 5.18 % at 31.0 s",
         "pre_traffic: Succeeded",
         "ada in GitHub Actions run 17, asked for by octocat",
         "has no receipt",

@@ -81,7 +81,7 @@ def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
     parts += [Text(f"incomplete: {sentence}", "red") for sentence in receipt["missing"]]
     parts += [Text(""), _sums(number, rollout), Text("")]
     facts = [("weight", words.interval(each)) for each in receipt["weights"]]
-    facts.append(("alarms", words.alarms(receipt)))
+    facts.append(("alarms", "; ".join(filter(None, (words.alarms(receipt), words.worst(rollout))))))
     facts += [("", f"{each['at'][11:19]} {_one_line(each['sentence'])}") for each in receipt["alarms"]["readings"][-3:]]
     facts += [("hook", f"{each['hook']}: {each['status']}") for each in receipt["hooks"]]
     facts.append(("steps", _steps(rollout)))

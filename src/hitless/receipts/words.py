@@ -8,7 +8,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-FIGURES = {"error_rate_percent": "error rate in per cent", "p99_ms": "p99 in milliseconds"}
+FIGURES = {"error_rate_percent": ("error rate", "%"), "p99_ms": ("p99", "ms")}
 RETURNS = {"rollback": "the rollback to ", "guard": "the guard's return to "}
 VERDICTS = {"ok": "ok", "alarm": "alarm", "not_enough_data": "not enough data"}
 
@@ -91,6 +91,17 @@ def alarms(receipt: Document) -> str:
     counted = ", ".join(f"{VERDICTS.get(name, name)} {number:,}" for name, number in verdicts.items())
     times = sum(verdicts.values())
     return f"read {'once' if times == 1 else f'{times:,} times'}: {counted}"
+
+
+def worst(rollout: Document) -> str | None:
+    """The highest figures that the alarms read, and when."""
+    said = []
+    for name, reading in rollout["receipt"]["alarms"]["worst"].items():
+        what, unit = FIGURES.get(name, (name, ""))
+        if value := reading["figures"][name]:
+            after_s = seconds_between(rollout["started_at"], reading["at"])
+            said.append(f"{what} {value:.3g} {unit} at {duration(after_s)}")
+    return f"highest {', '.join(said)}" if said else None
 
 
 def interval(each: Document) -> str:
