@@ -35,8 +35,10 @@ class EngineMemory:
 
     def room(self, key: str | None, stage: str, function: str) -> int | None:
         """How many more workers of that pool, or of one like the function's live one, there is room for."""
-        live = self._engine.pools.live_row(stage, function)
-        each_mb = self._known(key or "") or self._known(live.key if live else "") or FIRST_GUESS_MB
+        each_mb = self._known(key or "")
+        if each_mb is None:
+            live = self._engine.pools.live_row(stage, function)
+            each_mb = self._known(live.key if live else "") or FIRST_GUESS_MB
         living = self._engine.pools.living.items()
         taken = (Taken(pool.size, self._known(each) or FIRST_GUESS_MB) for each, pool in living)
         return room_for(each_mb, self._budget(), taken)

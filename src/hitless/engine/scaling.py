@@ -108,9 +108,11 @@ class Scaler:
         seen = [(watched, living[key], living[key].pulse()) for key, watched in self._watched.items()]
         asked = [watched.row.gateway_pool for watched, pool, pulse in seen if _may_queue(watched, pool, pulse)]
         loads = await self._gateway.loads(asked) if asked else {}
-        for watched, pool, pulse in seen:
+        for watched, _, pulse in seen:
             earlier, watched.pulse = watched.pulse, pulse
-            if watched.row.key in living and watched.stirs(earlier, pool, now_s):
+            if (pool := living.get(watched.row.key)) is None:
+                continue
+            if watched.stirs(earlier, pool, now_s):
                 load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
                 self._decide(watched, pool, load, now_s)
             if pool.size != watched.told_size and now_s - watched.told_at_s >= TELL_EVERY_S:
@@ -132,7 +134,8 @@ class Scaler:
             if row.key in living and row.key not in self._watched:
                 function = self._engine.release(row.stage, row.release).function(row.function)
                 bounds = bounds_of(function)
-                bounds = replace(bounds, most=min(bounds.most, living[row.key].spec.workers))
+                most = min(bounds.most, living[row.key].spec.workers)
+                bounds = replace(bounds, least=min(bounds.least, most), most=most)
                 if not bounds.fixed:
                     self._watched[row.key] = Watched(
                         row, bounds, living[row.key].pulse(), told_size=living[row.key].size

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hitless.service.model import Function
+from hitless.service.settings import MAX_WORKERS
 
 WAITING_PER_WORKER: Final = 2
 """Lambda throttles at once; a moment's wait saves a client that would only come again."""
@@ -37,6 +38,7 @@ def bounds_of(function: Function) -> Bounds:
     most = max(function.max_workers or function.workers, least, 1)
     if function.reserved_concurrency is not None:
         most = min(most, max(function.reserved_concurrency, 1))
+    most = min(most, MAX_WORKERS)
     return Bounds(min(least, most), most, function.target_percent)
 
 

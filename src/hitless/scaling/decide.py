@@ -31,6 +31,9 @@ IN_EVERY_S: Final = 1.0
 IN_SHARE: Final = 0.25
 """Of the surplus, that goes at a time; at least one worker."""
 
+SPARE_SHARE: Final = 0.2
+"""A smaller surplus than this share of the workers stays: chance would bring it back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -100,14 +103,15 @@ def decide(
     share = min(1.0, load.took_s / MEAN_OVER_S)
     backlog = load.waiting * (1.0 if load.service_s is None else min(1.0, load.service_s / CATCH_UP_S))
     mean = memory.mean + share * (load.busy + backlog - memory.mean)
-    need = _need(bounds, load, backlog, mean)
+    need = _need(bounds, workers, load, backlog, mean)
     memory = replace(memory, mean=mean, needs=_noted(memory.needs, now_s, need, pace.window_s))
     wanted = bounds.clamp(need)
     if wanted > workers:
         return _out(bounds, workers, wanted, _why(load, mean, bounds), memory, room)
     peak = bounds.clamp(max(need for _, need in memory.needs))
-    if peak >= workers:
-        return Decision(workers, _steady(bounds, workers, need), memory)
+    enough = workers if peak <= bounds.least else workers - math.floor(workers * SPARE_SHARE)
+    if peak >= min(workers, enough + 1):
+        return Decision(workers, _steady(bounds, workers, need, peak, pace), memory)
     if now_s - memory.shrunk_at_s < pace.every_s or now_s - memory.needs[0][0] < pace.window_s:
         return Decision(workers, f"{peak} would do, if that lasts", memory)
     fewer = max(peak, workers - max(1, math.floor((workers - peak) * IN_SHARE)))
@@ -115,10 +119,10 @@ def decide(
     return Decision(fewer, reason, replace(memory, shrunk_at_s=now_s))
 
 
-def _need(bounds: Bounds, load: Load, backlog: float, mean: float) -> int:
+def _need(bounds: Bounds, workers: int, load: Load, backlog: float, mean: float) -> int:
     target = bounds.target_percent / 100
-    need = max(math.ceil(mean / target - NOTHING), math.ceil(load.busy - NOTHING))
-    if backlog >= 1:
+    need = max(math.ceil(mean / target - NOTHING), math.ceil(load.busy + backlog - NOTHING))
+    if backlog >= max(1.0, workers / 2):  # no chance cluster: more than the pool bears is coming
         need = max(need, math.ceil((load.busy + backlog) / target - NOTHING))
     return max(need, 1) if load.ended or load.waiting or load.busy else need
 
@@ -152,10 +156,12 @@ def _why(load: Load, mean: float, bounds: Bounds) -> str:
     return f"{max(load.busy, mean):.1f} at work on average, {bounds.target_percent} % wanted"
 
 
-def _steady(bounds: Bounds, workers: int, need: int) -> str:
+def _steady(bounds: Bounds, workers: int, need: int, peak: int, pace: Pace) -> str:
     if need > bounds.most:
         return f"{need} are needed, {bounds.most} is the most that it may have"
-    return "as many as are needed" if workers > bounds.least else "as few as it may have"
+    if workers <= bounds.least:
+        return "as few as it may have"
+    return "as many as are needed" if need >= workers else f"{_at_most(peak)} needed in the last {pace.window_s:g} s"
 
 
 def _at_most(workers: int) -> str:

@@ -1,0 +1,203 @@
+"""The scaler's decision: out at once and to what is needed, in slowly, never beyond a limit, always with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.errors import MachineError
+from hitless.scaling.bounds import Bounds, bounds_of, throttle_of
+from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
+from hitless.scaling.decide import Decision, Load, Memory, Pace, decide
+from hitless.service.model import Function
+
+pytestmark = pytest.mark.unit
+
+BOUNDS = Bounds(1, 32, 70)
+NOTHING = Load(0.0, 0, 0, None, 0.05)
+
+
+def load(busy: float, waiting: int = 0, *, service_s: float | None = 0.005, took_s: float = 0.05) -> Load:
+    return Load(busy, waiting, round(busy * took_s / (service_s or 1)), service_s, took_s)
+
+
+def looks(
+    each: Load, *, workers: int, seconds: float, bounds: Bounds = BOUNDS, memory: Memory | None = None, now_s: float = 0
+) -> tuple[int, Decision]:
+    """The same load for a while, each decision carried out at once; the number of workers and the last decision."""
+    decision = Decision(workers, "", memory or Memory())
+    for tick in range(round(seconds / each.took_s)):
+        at = now_s + tick * each.took_s
+        decision = decide(bounds, decision.workers, each, decision.memory, now_s=at, pace=Pace())
+    return decision.workers, decision
+
+
+def decided(workers: int, each: Load, *, bounds: Bounds = BOUNDS, room: int | None = None) -> Decision:
+    return decide(bounds, workers, each, Memory(), now_s=0, room=room, pace=Pace())
+
+
+def test_a_flash_crowd_is_met_in_one_look() -> None:
+    decision = decided(1, load(1.0, waiting=140))
+    assert decision.workers == 22
+    assert decision.reason == "1.0 at work and 140 waiting, 70 % wanted"
+
+
+def test_what_waits_for_a_slow_function_wants_a_worker_each() -> None:
+    assert decided(4, load(4.0, waiting=10, service_s=1.0)).workers == 20
+    assert decided(4, load(4.0, waiting=10, service_s=None)).workers == 20
+
+
+def test_what_waits_for_a_function_of_microseconds_is_gone_before_a_worker_could_be_there() -> None:
+    assert decided(2, load(1.9, waiting=60, service_s=0.0001)).workers == 2
+
+
+def test_the_target_is_held_on_average_while_a_short_peak_only_has_to_find_enough_workers() -> None:
+    assert decided(8, load(7.5)).workers == 8
+    assert looks(load(7.5), workers=8, seconds=10)[0] == 11
+
+
+def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_time() -> None:
+    workers, busy = looks(load(14.0), workers=20, seconds=10)
+    assert workers == 20
+    still, quiet = looks(load(0.5), workers=20, seconds=59, memory=busy.memory, now_s=10)
+    assert (still, quiet.reason) == (20, "at most 20 workers were needed in the last 60 s")
+    sizes = [still]
+    for second in range(80):
+        quiet = decide(BOUNDS, quiet.workers, load(0.5), quiet.memory, now_s=69.0 + second, pace=Pace())
+        sizes.append(quiet.workers)
+    assert sizes[-1] == 1
+    assert max(before - after for before, after in pairwise(sizes)) == 3
+    told = [decide(BOUNDS, 20, load(0.5), Memory(needs=((0, 1), (60, 1))), now_s=60, pace=Pace()).reason]
+    assert told == ["at most 1 worker was needed in the last 60 s"]
+
+
+def test_a_pool_that_is_larger_than_anybody_knows_why_keeps_its_size_for_a_window() -> None:
+    workers, decision = looks(load(0.5), workers=20, seconds=59)
+    assert (workers, decision.reason) == (20, "1 would do, if that lasts")
+
+
+def test_a_small_surplus_stays_unless_it_is_above_the_fewest() -> None:
+    memory = Memory(needs=((0.0, 9), (60.0, 9)), mean=6.3)
+    assert decide(BOUNDS, 10, load(6.3), memory, now_s=60, pace=Pace()).workers == 10
+    assert decide(replace(BOUNDS, least=9), 10, load(6.3), memory, now_s=60, pace=Pace()).workers == 9
+
+
+def test_an_idle_function_may_sleep_and_any_request_keeps_one_worker() -> None:
+    sleepy = Bounds(0, 8, 70)
+    assert looks(NOTHING, workers=1, seconds=62, bounds=sleepy)[0] == 0
+    brief = Load(0.0, 0, 1, 0.0001, 0.05)
+    assert decide(sleepy, 0, brief, Memory(), now_s=0, pace=Pace()).workers == 1
+    assert looks(brief, workers=1, seconds=120, bounds=sleepy)[0] == 1
+
+
+def test_the_fewest_run_without_load() -> None:
+    decision = decided(2, NOTHING, bounds=Bounds(5, 9, 70))
+    assert (decision.workers, decision.reason) == (5, "at least 5 workers are always kept")
+
+
+def test_the_most_is_told_where_more_would_be_needed() -> None:
+    decision = decided(4, load(4.0, waiting=500, service_s=0.1))
+    assert (decision.workers, decision.reason.split(", ")[-1]) == (32, "the most that it may have")
+    again = decided(32, load(32.0, waiting=500, service_s=0.1))
+    assert (again.workers, again.reason) == (32, "760 are needed, 32 is the most that it may have")
+
+
+def test_what_the_memory_has_no_room_for_is_refused_with_the_reason() -> None:
+    decision = decided(4, load(4.0, waiting=10, service_s=1.0), room=3)
+    assert (decision.workers, decision.refused) == (7, True)
+    assert decision.reason == (
+        "4.0 at work and 10 waiting, 70 % wanted, which needs 20 workers, but the engine's memory has room for 7"
+    )
+    assert decided(4, load(4.0, waiting=10, service_s=1.0), room=0).workers == 4
+    assert not decided(4, load(4.0, waiting=10, service_s=1.0), room=16).refused
+
+
+@given(
+    least=st.integers(0, 20),
+    more=st.integers(0, 40),
+    target=st.integers(10, 100),
+    start=st.integers(0, 60),
+    seen=st.lists(
+        st.tuples(st.floats(0, 200), st.integers(0, 5000), st.integers(0, 9), st.none() | st.floats(1e-5, 30)),
+        max_size=40,
+    ),
+    every_s=st.sampled_from([0.05, 1.0, 7.0]),
+    room=st.none() | st.integers(0, 30),
+)
+def test_whatever_is_seen_the_number_stays_within_its_limits_and_has_a_reason(
+    least: int,
+    more: int,
+    target: int,
+    start: int,
+    seen: list[tuple[float, int, int, float | None]],
+    every_s: float,
+    room: int | None,
+) -> None:
+    bounds = Bounds(least, max(least + more, 1), target)
+    workers, memory = bounds.clamp(start), Memory()
+    for index, (busy, waiting, ended, service_s) in enumerate(seen):
+        each = Load(busy, waiting, ended, service_s, every_s)
+        decision = decide(bounds, workers, each, memory, now_s=index * every_s, room=room, pace=Pace(2.0, 0.2))
+        assert bounds.least <= decision.workers <= bounds.most
+        assert decision.workers <= workers + (bounds.most if room is None else room)
+        assert decision.reason
+        workers, memory = decision.workers, decision.memory
+        assert len(memory.needs) <= 5
+
+
+def function(**changes: object) -> Function:
+    return replace(Function("api", "a.b", workers=2), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given_function", "least", "most"),
+    [
+        (function(), 2, 2),
+        (function(max_workers=8), 2, 8),
+        (function(workers=0, max_workers=8), 0, 8),
+        (function(provisioned_concurrency=5), 5, 5),
+        (function(max_workers=8, provisioned_concurrency=5), 5, 8),
+        (function(max_workers=8, provisioned_concurrency=20), 20, 20),
+        (function(max_workers=8, reserved_concurrency=3), 2, 3),
+        (function(max_workers=8, provisioned_concurrency=5, reserved_concurrency=3), 3, 3),
+        (function(reserved_concurrency=0), 1, 1),
+        (function(max_workers=8, reserved_concurrency=500), 2, 8),
+        (function(provisioned_concurrency=90_000), 1000, 1000),
+    ],
+)
+def test_limits_in_lambdas_words(given_function: Function, least: int, most: int) -> None:
+    bounds = bounds_of(given_function)
+    assert (bounds.least, bounds.most) == (least, most)
+    assert bounds.fixed == (least == most)
+
+
+def test_requests_beyond_reserved_concurrency_wait_two_for_each_that_may_run_and_none_where_none_may() -> None:
+    assert throttle_of(function()) == 0
+    assert throttle_of(function(reserved_concurrency=2)) == 7
+    assert throttle_of(function(reserved_concurrency=0)) == 1
+
+
+def test_the_budget_is_the_setting_or_a_share_of_the_machine() -> None:
+    assert budget_mb(500, 8000) == 500
+    assert budget_mb(None, 8000) == 6000
+    assert budget_mb(None, None) is None
+
+
+def test_room_is_what_the_budget_leaves_for_workers_of_that_size() -> None:
+    taken = [Taken(10, 20.0), Taken(2)]
+    assert room_for(10.0, 332.0, taken) == (332 - 200 - 2 * FIRST_GUESS_MB) // 10
+    assert room_for(10.0, 100.0, taken) == 0
+    assert room_for(0.0, 300.0, [Taken(100, 0.0)]) == 50
+    assert room_for(10.0, None, taken) is None
+
+
+def test_the_window_can_be_shortened_from_outside_and_nonsense_is_refused() -> None:
+    assert Pace.of({}) == Pace()
+    assert Pace.of({"HITLESS_SCALE_IN_AFTER_S": "2"}) == Pace(2.0, 0.2)
+    for text in ("soon", "0", "nan", "1e9"):
+        with pytest.raises(MachineError, match="HITLESS_SCALE_IN_AFTER_S"):
+            Pace.of({"HITLESS_SCALE_IN_AFTER_S": text})
