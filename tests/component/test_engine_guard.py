@@ -99,6 +99,29 @@ def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_a
     run(tmp_path, story)
 
 
+def test_nobody_stops_a_release_from_taking_over_again(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await ship_guarded(bench)
+        fails(bench)
+        counts, refused = bench.gateway.counts, []
+
+        async def abort_meanwhile() -> Any:
+            current = bench.engine.rollout_of("dev")
+            if current is not None and current.verb == "guard" and current.state == "preparing":
+                with pytest.raises(ConflictError):
+                    bench.engine.abort("dev")
+                refused.append(True)
+            return await counts()
+
+        bench.gateway.counts = abort_meanwhile  # type: ignore[method-assign]
+        bench.clock.runs.set()
+        await bench.engine.idle()
+        assert refused
+        assert bench.gateway.state.stage("dev").live == 1
+
+    run(tmp_path, story)
+
+
 def test_requests_that_came_before_the_release_do_not_ring_its_alarms(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         fails(bench, "p01")
