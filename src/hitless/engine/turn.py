@@ -140,10 +140,10 @@ class Turn:
             if asked == self.asked:
                 await self.tidy()
 
-    async def tidy(self, *, keep: int | None = None) -> None:
-        """Retire, properly drained, what stands in the stage and is neither live nor `keep`, nor gets requests."""
+    async def tidy(self) -> None:
+        """Retire, properly drained, what stands in the stage, is not live and gets no requests."""
         live, entry = self.parts.store.live(self.stage), self.parts.pools.gateway_stage(self.stage)
-        wanted = {keep, live[0] if live else None, entry.live, entry.candidate}
+        wanted = {live[0] if live else None, entry.live, entry.candidate}
         for number in sorted({row.release for row in self.parts.store.pools(self.stage)} - wanted):
             row = self.parts.store.release(self.stage, number)
             if row is not None:
@@ -171,7 +171,6 @@ class Turn:
     async def _run(self, rollout: Rollout) -> None:
         self.current = rollout
         try:
-            await self.tidy(keep=rollout.candidate.number)
             await rollout.run()
         except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
             await rollout.break_off(error)
