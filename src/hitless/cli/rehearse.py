@@ -46,8 +46,8 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Option("--requests", help="JSON lines to send, as the drill takes them.")
         ] = None,
         rate: Annotated[float, typer.Option("--rate", help="Requests a second on each side, at least.")] = 100.0,
-        beside: Annotated[float, typer.Option("--beside", help="Seconds of the same load on both.")] = 5.0,
-        shift: Annotated[float, typer.Option("--shift", help="Seconds for the strategy's steps together.")] = 8.0,
+        beside: Annotated[float, typer.Option("--beside", help="Seconds of the same load on both.")] = 4.0,
+        shift: Annotated[float, typer.Option("--shift", help="Seconds for the strategy's steps together.")] = 6.0,
         plan: Annotated[Path | None, typer.Option("--plan", hidden=True)] = None,
     ) -> None:
         """Roll the folder's code out over a copy of the live release, in an engine of its own, under load.

@@ -33,8 +33,8 @@ MOST_OBJECTIONS = 20
 class Pace:
     """How long and how hard: seconds side by side, seconds of the shift, requests a second at least."""
 
-    beside_s: float = 5.0
-    shift_s: float = 8.0
+    beside_s: float = 4.0
+    shift_s: float = 6.0
     rate_per_s: float = 100.0
 
 
