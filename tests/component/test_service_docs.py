@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.service import settings, smoke
+from hitless.service import rollouts, settings, smoke
 from hitless.service.keys import KEYS, QUIET_PLUGINS, Here
 from hitless.service.load import load_service
 from hitless.service.model import DEFAULT_READY_TIMEOUT_S, DEFAULT_WORKERS, StageSettings
@@ -38,12 +38,15 @@ def key_rows(table: list[Row]) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("here", "index"), [(Here.USED, 3), (Here.NOTICED, 4), (Here.AWS, 5), (Here.REFUSED, 6)])
+@pytest.mark.parametrize(("here", "index"), [(Here.USED, 4), (Here.NOTICED, 5), (Here.AWS, 6), (Here.REFUSED, 7)])
 def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
     assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
 
 
-@pytest.mark.parametrize(("index", "keys"), [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, smoke.SMOKE_KEYS)])
+@pytest.mark.parametrize(
+    ("index", "keys"),
+    [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, smoke.SMOKE_KEYS), (3, rollouts.ALARM_KEYS)],
+)
 def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
     assert tuple(quoted(row[0])[0] for row in tables()[index]) == keys
 
