@@ -1,7 +1,8 @@
 """A stand-in for a worker: a threaded HTTP server on a Unix socket that tells what it was sent.
 
 Arguments: socket path, release, milliseconds a request takes. `/die` ends the process without an answer; `/slow/MS`
-takes that long.
+takes that long; `/ANY/RELEASE/STATUS` is answered with that status by that release alone, `/ANY/RELEASE/slow` with 500
+after a second.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(int(self.path.rsplit("/", 1)[1]) / 1000)
         elif self.delay_s:
             time.sleep(self.delay_s)
+        status = self.broken()
         told: dict[str, Any] = {
             "release": self.release,
             "pid": os.getpid(),
@@ -38,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
             "body_bytes": len(body),
         }
         answer = json.dumps(told).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(answer)))
         self.send_header("x-release", self.release)
@@ -46,6 +48,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer)
         self.wfile.flush()
+
+    def broken(self) -> int:
+        match self.path.split("/")[1:]:
+            case [_, self.release, "slow"]:
+                time.sleep(1)
+                return 500
+            case [_, self.release, status]:
+                return int(status)
+        return 200
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET  # noqa: N815
 

@@ -121,13 +121,21 @@ class Executor:
     async def load(self, pool: str) -> BackendLoad:
         """What the pool has now. UnreachableError, EngineError for a pool that HAProxy does not know."""
         try:
-            return load_of(await self._runtime.ask(f"show stat {pool} {_BACKENDS} -1"))
+            return (await self.loads([pool]))[pool]
         except KeyError as error:
             raise EngineError(f"HAProxy knows no pool {pool}") from error
 
-    async def drained(self, pool: str, deadline_s: float) -> bool:
-        """Wait until the pool has no request and none waits, in two readings; False at the deadline."""
-        return await self._idle(partial(self.load, pool), deadline_s)
+    async def drained(self, pool: str, deadline_s: float, shields: Iterable[str] = ()) -> bool:
+        """Wait until the pool has no request and none waits, nor any in those shields, in two readings; False at the
+        deadline.
+        """
+        backends = (pool, *shields)
+
+        async def read() -> BackendLoad:
+            loads = (await self.loads(backends)).values()
+            return BackendLoad(sum(load.scur for load in loads), sum(load.qcur for load in loads))
+
+        return await self._idle(read, deadline_s)
 
     async def servers_drained(self, pool: str, keys: Collection[str], deadline_s: float) -> bool:
         """Wait until none of these servers of the pool has a request, in two readings; False at the deadline."""

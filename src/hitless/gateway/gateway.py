@@ -178,10 +178,10 @@ class Gateway:
         return await self._executor.load(pool)
 
     async def drained(self, pool: str, *, deadline_s: float) -> bool:
-        """Wait until no request is with the pool or queued for it, in two readings 50 ms apart; False at the
-        deadline.
+        """Wait until no request is with the pool, queued for it or behind a shield that may still hand one to it, in
+        two readings 50 ms apart; False at the deadline.
         """
-        return await self._executor.drained(pool, deadline_s)
+        return await self._executor.drained(pool, deadline_s, shields=self._state.shields_before(pool))
 
     async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
         """Wait until none of these servers (`ServerState.key`) of the pool has a request; False at the deadline."""

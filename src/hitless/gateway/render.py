@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hitless.gateway.state import LIVE_SERVER, GatewayState, ServerMode, ServerState, shield_of
+from hitless.gateway.state import LIVE_SERVER, QUEUE_TIMEOUT_S, GatewayState, ServerMode, ServerState, shield_of
 from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import MapName, ServerView, server_line, view_of
 
@@ -110,6 +110,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             sticky_map=sticky_map,
             shield=shield_of,
             live_server=LIVE_SERVER,
+            queue_timeout_s=QUEUE_TIMEOUT_S,
         ),
         MapName.STAGES: _map(view.stages.items()),
         MapName.TIMEOUTS: _map(view.timeouts.items()),

@@ -20,6 +20,9 @@ from hitless.service.routes import ANY, METHODS, path_fault
 API_GATEWAY_LIMIT_MS = 29_000
 """API Gateway gives up on an integration after 29 s and answers 504."""
 
+QUEUE_TIMEOUT_S = 5
+"""A request that found no free worker within that time is answered 503."""
+
 FULL_WEIGHT = 10_000
 """Weights are in ten-thousandths of a stage's requests."""
 
@@ -138,6 +141,10 @@ def release_key(stage: str, release: int) -> str:
     return f"{stage}.{release}"
 
 
+def _stage_of(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
 LIVE_SERVER = "live"
 """In the backend of `shield_of`: the one that answers when the candidate has failed."""
 
@@ -192,6 +199,12 @@ class GatewayState:
         """Pools without servers that no route points to. A deploy that needs more of them is refused."""
         routed = {route.pool for route in self.routes}
         return tuple(pool.name for pool in self.pools if not pool.servers and pool.name not in routed)
+
+    def shields_before(self, pool: str) -> tuple[str, ...]:
+        """Backends by which requests may come to the pool later: the shields of all releases of its stage."""
+        stages = {_stage_of(route.release_key) for route in self.routes if route.pool == pool}
+        pools = {route.pool for route in self.routes if _stage_of(route.release_key) in stages}
+        return tuple(shield_of(name) for name in sorted(pools))
 
     def release_keys(self) -> frozenset[str]:
         """Releases that have routes."""

@@ -251,8 +251,9 @@ class ReleasePools:
         rows = self._store.pools(release.stage, release.number)
         if drain:
             await asyncio.gather(*(self._drain(release, row) for row in rows))
+        await asyncio.gather(*(self._disconnect(row) for row in rows))
         counted = await self.count(release.stage, release.number)
-        await asyncio.gather(*(self._remove(release, row, drain) for row in rows))
+        await asyncio.gather(*(self._stop(release, row, drain) for row in rows))
         await self.change_gateway(lambda state: state.without_routes(release.key))
         return counted
 
@@ -260,10 +261,12 @@ class ReleasePools:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
         await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S)
 
-    async def _remove(self, release: Release, row: PoolRow, drain: bool) -> None:
-        timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+    async def _disconnect(self, row: PoolRow) -> None:
         self.living.pop(row.key, None)  # first: a zygote that is being replaced brings no new servers from here on
         await self.change_gateway(lambda state: state.without_servers(row.gateway_pool), drain_s=0.0)
+
+    async def _stop(self, release: Release, row: PoolRow, drain: bool) -> None:
+        timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
         await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
         self._store.remove_pool(row.key)
 
