@@ -27,6 +27,10 @@ _OURS: Final = frozenset(
 )
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
+_MOST_NAMES: Final = 1000
+_KNOWN_NAMES: Final[set[str]] = set()
+"""Names that have been found fit for an answer: most handlers send the same few."""
+
 INTERNAL_ERROR: Final = '{"message": "Internal server error"}'
 
 
@@ -44,8 +48,8 @@ def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     body = _body(result)
     headers = result.get("headers")
     multi = result.get("multiValueHeaders")
-    lines = "" if not headers and not multi else "".join(_header_lines(headers, multi))
-    if "\ncontent-type:" not in "\n" + lines.lower():
+    lines = _single_lines(headers) if headers and not multi else "".join(_header_lines(headers, multi))
+    if not lines.startswith("content-type:") and "\ncontent-type:" not in "\n" + lines.lower():
         lines += "content-type: application/json\r\n"
     return status, http_answer(status, body, lines + extra, head_only=head_only)
 
@@ -53,7 +57,7 @@ def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
 def http_answer(status: int, body: bytes, lines: str, *, head_only: bool = False) -> bytes:
     """One HTTP/1.1 answer; `lines` are complete header lines."""
     first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    if status in (204, 304):
+    if status == 204 or status == 304:
         return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
     head = f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n".encode("utf-8", "replace")
     return head if head_only else head + body
@@ -89,6 +93,17 @@ def _body(result: dict[Any, Any]) -> bytes:
         raise MalformedAnswer(f"isBase64Encoded is true, but the body is not base64: {error}") from error
 
 
+def _single_lines(headers: Any) -> str:
+    """The lines of `headers` alone, which is what nearly every handler returns."""
+    if not isinstance(headers, dict):
+        raise MalformedAnswer("headers and multiValueHeaders must be objects")
+    lines = ""
+    for name, value in headers.items():
+        if value is not None:
+            lines += _line(name, value)
+    return lines
+
+
 def _header_lines(headers: Any, multi: Any) -> Iterator[str]:
     if not isinstance(headers or {}, dict) or not isinstance(multi or {}, dict):
         raise MalformedAnswer("headers and multiValueHeaders must be objects")
@@ -105,19 +120,34 @@ def _header_lines(headers: Any, multi: Any) -> Iterator[str]:
 
 
 def _line(name: Any, value: Any) -> str:
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise MalformedAnswer(f"{name!r} is not a header's name")
-    if name.lower() in _OURS:
+    if name not in _KNOWN_NAMES and _is_ours(name):
         return ""
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    elif isinstance(value, int | float):
-        value = str(value)
-    if not isinstance(value, str):
-        raise MalformedAnswer(f"header {name} has a value of type {type(value).__name__}, not a string")
+    if type(value) is not str:
+        value = _text_of(name, value)
     if "\r" in value or "\n" in value or "\0" in value:
         raise MalformedAnswer(f"header {name} has a line break in its value")
     return f"{name}: {value}\r\n"
+
+
+def _is_ours(name: Any) -> bool:
+    """Whether the header is not the handler's to set. Raises MalformedAnswer for what is no name."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise MalformedAnswer(f"{name!r} is not a header's name")
+    if name.lower() in _OURS:
+        return True
+    if len(_KNOWN_NAMES) < _MOST_NAMES:
+        _KNOWN_NAMES.add(name)
+    return False
+
+
+def _text_of(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        raise MalformedAnswer(f"header {name} has a value of type {type(value).__name__}, not a string")
+    return value
 
 
 class _DateCache:

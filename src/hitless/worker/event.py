@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -106,8 +107,8 @@ class EventBuilder:
             "httpMethod": request.method,
             "headers": single,
             "multiValueHeaders": multi,
-            "queryStringParameters": dict(pairs) or None,
-            "multiValueQueryStringParameters": _grouped(pairs) or None,
+            "queryStringParameters": dict(pairs) if pairs else None,
+            "multiValueQueryStringParameters": _grouped(pairs) if pairs else None,
             "pathParameters": parameters or None,
             "stageVariables": None,
             "requestContext": self._context(request, resource, path, request_id, now_s, single),
@@ -163,7 +164,7 @@ class EventBuilder:
             "resourceId": None,
             "resourcePath": resource,
             "httpMethod": request.method,
-            "extendedRequestId": base64.b64encode(request_id.encode()[:11]).decode(),
+            "extendedRequestId": b2a_base64(request_id.encode()[:11], newline=False).decode(),
             "requestTime": self._request_time(now_s),
             "path": path,
             "accountId": ACCOUNT_ID,

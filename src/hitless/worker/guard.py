@@ -44,7 +44,7 @@ class RetryGuard:
         counts = self._page.ring_counts()
         if counts != self._counts:
             self._counts, self._lost = counts, self._page.lost()
-        return self._lost.get(entry, 0)
+        return self._lost.get(entry, 0) if self._lost else 0
 
 
 def is_safe(request: Request) -> bool:

@@ -26,6 +26,12 @@ from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
 from hitless.worker.trace import TraceVariable
 
+# Plain numbers: looking up a member of an enumeration takes as long as the page itself, eight times a request.
+_REQUESTS: Final = int(Field.REQUESTS)
+_CLASS_0XX: Final = int(Field.CLASS_1XX) - 1
+_LATENCY_SUM_US: Final = int(Field.LATENCY_SUM_US)
+_START_LOGGED: Final = int(Field.START_LOGGED)
+_BUSY_SINCE: Final = int(Field.BUSY_SINCE)
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 _JSON: Final = "content-type: application/json\r\n"
@@ -90,12 +96,12 @@ class Invoker:
             send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
         else:
             self._page.write_id(self._slot, entry)
-            fields[Field.START_LOGGED] = 0
-            fields[Field.BUSY_SINCE] = began_ns
+            fields[_START_LOGGED] = 0
+            fields[_BUSY_SINCE] = began_ns
             status, answer = self._run(event, request_id, began_ns, head, extra)
             took_ns = self._count(status, began_ns)
             send(answer)
-            fields[Field.BUSY_SINCE] = 0
+            fields[_BUSY_SINCE] = 0
             self._report(request_id, took_ns)
 
     def _run(self, event: Event, request_id: str, began_ns: int, head: bool, extra: str) -> tuple[int, bytes]:
@@ -124,10 +130,10 @@ class Invoker:
     def _count(self, status: int, began_ns: int) -> int:
         took_ns = time.monotonic_ns() - began_ns
         fields = self._fields
-        fields[Field.REQUESTS] += 1
-        fields[Field.CLASS_1XX - 1 + status // 100] += 1
+        fields[_REQUESTS] += 1
+        fields[_CLASS_0XX + status // 100] += 1
         took_us = took_ns // 1000
-        fields[Field.LATENCY_SUM_US] += took_us
+        fields[_LATENCY_SUM_US] += took_us
         fields[BUCKETS_AT + bucket_of(took_us)] += 1
         return took_ns
 

@@ -58,11 +58,11 @@ def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoRet
     handler, init_ms = shop.handler, shop.init_ms
     if handler is None:
         handler, init_ms = import_or_exit(spec, shop.paths, shop.log)
-    ends = [stream.end_line for stream in shop.streams]
 
     def end_partial_lines() -> None:
-        for end in ends:
-            end()
+        for stream in shop.streams:
+            if stream.partial:
+                stream.end_line()
 
     invoker = Invoker(spec, handler, shop.page, member.slot, shop.log, end_partial_lines, init_ms)
     for stream in shop.streams:

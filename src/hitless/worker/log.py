@@ -32,6 +32,8 @@ class LogFile:
         self._unchecked_bytes = 0
         self._second = -1
         self._second_text = ""
+        self._stamp_ms = -1
+        self._stamp_text = ""
 
     def open(self, path: Path) -> None:
         """Write to this file from now on, through descriptors 1 and 2.
@@ -54,12 +56,15 @@ class LogFile:
 
     def stamp(self) -> str:
         """The present instant as every line begins with."""
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{int((now - second) * 1000):03d}Z\t"
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms != self._stamp_ms:
+            second, ms = divmod(now_ms, 1000)
+            if second != self._second:
+                self._second = second
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._stamp_ms = now_ms
+            self._stamp_text = f"{self._second_text}.{ms:03d}Z\t"
+        return self._stamp_text
 
     def start(self, line: str, request_id: str) -> None:
         """Begin a request: the line is written together with the next one."""
@@ -107,7 +112,7 @@ class LogStream(io.TextIOBase):
     def __init__(self, log: LogFile, fd: int) -> None:
         self._log = log
         self._fd = fd
-        self._partial = ""
+        self.partial = ""
         self.buffer: Final = io.FileIO(fd, "w", closefd=False)
         self.on_start_written: Callable[[], None] = _nothing
 
@@ -134,11 +139,11 @@ class LogStream(io.TextIOBase):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         whole, newline, rest = text.rpartition("\n")
         if newline:
-            whole, self._partial = self._partial + whole, rest
+            whole, self.partial = self.partial + whole, rest
             if self._log.lines(whole or " "):
                 self.on_start_written()
         else:
-            self._partial += text
+            self.partial += text
         return len(text)
 
     def reconfigure(self, **options: object) -> None:
@@ -149,7 +154,7 @@ class LogStream(io.TextIOBase):
 
     def end_line(self) -> None:
         """Write what is left of a line without an end."""
-        if self._partial:
+        if self.partial:
             self.write("\n")
 
 

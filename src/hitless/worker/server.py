@@ -19,6 +19,8 @@ from hitless.worker.request import Request, RequestReader
 
 _READ_BYTES: Final = 256 * 1024
 _MOST_CONNECTIONS: Final = 500
+_IN: Final = select.POLLIN
+_OUT: Final = select.POLLOUT
 _ENDED: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
@@ -89,7 +91,7 @@ class Server:
     def run(self) -> None:
         """The loop. Returns after SIGTERM."""
         self._listen(True)
-        self._poll.register(self._wake_out, select.POLLIN)
+        self._poll.register(self._wake_out, _IN)
         listening, waking = self._listener.fileno(), self._wake_out.fileno()
         connections, poll, step = self._connections, self._poll.poll, self._step
         while not self._stopping:
@@ -135,7 +137,7 @@ class Server:
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 self._connections[sock.fileno()] = _Connection(sock)
-                self._poll.register(sock, select.POLLIN)
+                self._poll.register(sock, _IN)
                 if len(self._connections) >= _MOST_CONNECTIONS:
                     return self._listen(False)
         except OSError:
@@ -143,18 +145,18 @@ class Server:
 
     def _listen(self, wanted: bool) -> None:
         if wanted and not self._listening:
-            self._poll.register(self._listener, select.POLLIN)
+            self._poll.register(self._listener, _IN)
         elif self._listening and not wanted:
             self._poll.unregister(self._listener)
         self._listening = wanted
 
     def _step(self, fd: int, connection: _Connection, mask: int) -> None:
-        if connection.out and mask & select.POLLOUT:
+        if connection.out and mask & _OUT:
             data, connection.out = connection.out, b""
             connection.send(data)
-        if mask & select.POLLIN and not connection.out:
+        if mask & _IN and not connection.out:
             self._read(connection)
-        elif mask & _ENDED and not mask & select.POLLIN:
+        elif mask & _ENDED and not mask & _IN:
             connection.closing, connection.out = True, b""
             connection.reader.ready.clear()
         ready = connection.reader.ready
@@ -163,9 +165,9 @@ class Server:
         if connection.closing and not connection.out:
             self._close(fd, connection)
         elif connection.out:
-            self._poll.modify(fd, select.POLLOUT)
-        elif mask & select.POLLOUT:
-            self._poll.modify(fd, select.POLLIN)
+            self._poll.modify(fd, _OUT)
+        elif mask & _OUT:
+            self._poll.modify(fd, _IN)
 
     def _read(self, connection: _Connection) -> None:
         try:
