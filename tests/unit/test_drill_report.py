@@ -19,6 +19,7 @@ from hitless.drill.tally import Slot, Tally
 from hitless.drill.timeline import Phase, Timeline, Window
 from hitless.drill.watch import WorkerSample
 from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
+from tests.unit.test_receipt_page import rolled_back
 
 pytestmark = pytest.mark.unit
 S = 1_000_000
@@ -73,6 +74,13 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         interrupted=False,
         workers=tuple(WorkerSample(n / 10, 2 if n < 20 else 5, n % 3) for n in range(60)),
     )
+
+
+def test_the_page_has_the_receipts_of_the_drill_s_rollouts() -> None:
+    page = render(replace(drilled(), receipts=({"release": 12, "rollout": rolled_back()},)))
+    assert page.count('<details class="receipt">') == 1
+    assert "release 12 cost 2 of 8,000 requests" in page
+    assert "<h2>Receipts</h2>" not in render(drilled())
 
 
 def test_the_document_has_the_contract_s_keys_and_adds_up() -> None:

@@ -218,7 +218,7 @@ def test_a_plot_of_any_length_has_a_few_round_instants(end_s: float) -> None:
 
 def test_the_summary_is_a_part_of_another_page() -> None:
     part = str(summary(12, rolled_back()))
-    assert part.strip().startswith('<section class="receipt">')
+    assert part.strip().startswith('<details class="receipt">')
     assert "release 12 cost 2 of 8,000 requests" in part
     assert "<style" not in part
     assert "has no receipt" in str(summary(12, rolled_back(receipt=None)))

@@ -8,15 +8,16 @@ import secrets
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.shipping import client_of
-from hitless.clock import SystemClock
+from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import profile as drill_profile
 from hitless.drill import scenarios as drill_scenarios
@@ -30,7 +31,7 @@ from hitless.drill.run import run_drill
 from hitless.drill.shipper import CommandShipper, Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
-from hitless.errors import ServiceFileError, UsageError
+from hitless.errors import HitlessError, ServiceFileError, UsageError
 from hitless.service.load import load_service
 from hitless.service.model import Service
 
@@ -131,6 +132,8 @@ def register(app: typer.Typer) -> None:
             result = asyncio.run(_run(ctx, plan, target, shipper, service))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
+        if shipper is not None:
+            result = replace(result, receipts=_receipts(ctx, result))
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
@@ -144,6 +147,23 @@ def _shipper(ctx: Context, strategy: str | None) -> CommandShipper:
         strategy=strategy,
         read_status=lambda: dict(client_of(ctx).call("GET", "/status")),
     )
+
+
+def _receipts(ctx: Context, result: DrillResult) -> tuple[dict[str, Any], ...]:
+    """The engine's receipts of the rollouts since the drill began, oldest first; none where it does not answer."""
+    numbers = dict.fromkeys(one.release for one in (*result.releases, result.restored) if one and one.release)
+    began = timestamp(result.started_at)
+    try:
+        shown = [client_of(ctx).call("GET", f"/stages/{ctx.stage}/releases/{number}") for number in numbers]
+    except HitlessError:
+        return ()
+    found = [
+        {"release": each["release"], "rollout": rollout}
+        for each in shown
+        for rollout in each["rollouts"]
+        if rollout["started_at"] >= began
+    ]
+    return tuple(sorted(found, key=lambda one: int(one["rollout"]["rollout"])))
 
 
 async def _run(

@@ -16,6 +16,7 @@ from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
 from hitless.errors import MachineError
+from hitless.receipts.page import summary
 
 
 def write_report(result: DrillResult, path: Path) -> None:
@@ -56,6 +57,7 @@ def render(result: DrillResult) -> str:
         tones=sorted({band.tone for band in bands}),
         percent_new=result.plan.new_connections_percent,
         deadline_s=result.plan.deadline_s,
+        receipts=[summary(one["release"], one["rollout"]) for one in result.receipts],
         late=result.lag_ms["p99"] > 5,
     )
 

@@ -75,6 +75,8 @@ class DrillResult:
     notices: tuple[str, ...]
     interrupted: bool
     workers: tuple[WorkerSample, ...] = ()
+    receipts: tuple[Mapping[str, Any], ...] = ()
+    """What the engine kept of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
 
     @property
     def shipped(self) -> int:
@@ -196,6 +198,7 @@ class DrillResult:
             "sender_lag_ms": self.lag_ms,
             "samples": list(self.samples),
             "workers": [asdict(sample) for sample in self.workers],
+            "receipts": list(self.receipts),
             "notices": list(self.notices),
             "surprises": list(self.surprises),
             "interrupted": self.interrupted,

@@ -36,7 +36,8 @@ def render(release: words.Document) -> str:
 
 
 def summary(release: int, rollout: words.Document) -> Markup:
-    """One rollout's receipt as a part of another page: headline, sums and weights, in a `<section class="receipt">`.
+    """One rollout's receipt as a part of another page: its headline in a `<details class="receipt">` that opens on sums
+    and weights.
 
     `rollout` is one of `rollouts` in `hitless releases N --json`. It brings no style of its own; tables, and the
     classes `n` (numbers), `note`, `good` and `bad`, are those of the drill's report.
