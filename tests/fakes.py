@@ -19,9 +19,11 @@ from hitless.rollout.release import ArtifactRef, Release, ReleaseDocument
 from hitless.service.model import AlarmSettings, Function, Hooks, Route, SmokeRequest, StageSettings
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec
-from hitless.workers.stats import EMPTY, Histogram
+from hitless.workers.stats import EMPTY, Histogram, Pulse, WorkerStats
 
 UNGUARDED = AlarmSettings(1, 20, guard_s=0)
+
+STILL = Pulse(0, 0, 0, 0, 0)
 
 
 class FakeClock:
@@ -60,27 +62,35 @@ class FakePool:
     generation: int
     workers: tuple[FakeWorker, ...]
     latency: list[Histogram] = field(default_factory=lambda: [EMPTY])
+    pulses: dict[str, Pulse] = field(default_factory=dict)
+    """What each pool's workers are at, by key."""
+    woken_to: int | None = None
+    """What its zygote made of it meanwhile."""
+
+    def pulse(self) -> Pulse:
+        return self.pulses.get(self.key, STILL)
 
     def stats(self) -> FakeStats:
         return FakeStats(self.latency[-1])
 
     @property
     def size(self) -> int:
-        return len(self.workers)
+        return len(self.workers) if self.woken_to is None else self.woken_to
 
     @property
     def door(self) -> FakeWorker:
         return FakeWorker(0, "z0", Path(f"/run/{self.key}/w0.sock"))
 
     @classmethod
-    def of(cls, spec: PoolSpec, size: int) -> FakePool:
+    def of(cls, spec: PoolSpec, size: int, pulses: dict[str, Pulse]) -> FakePool:
         workers = (FakeWorker(index, f"w{index}", Path(f"/run/{spec.key}/w{index}.sock")) for index in range(size))
-        return cls(spec.key, spec, 1, tuple(workers))
+        return cls(spec.key, spec, 1, tuple(workers), pulses=pulses)
 
 
 @dataclass(frozen=True)
 class FakeStats:
     latency: Histogram
+    workers: tuple[WorkerStats, ...] = ()
 
 
 @dataclass
@@ -113,6 +123,7 @@ class FakeWorkers:
     fails: dict[str, str] = field(default_factory=dict)
     hold: asyncio.Event | None = None
     refuses_to_scale: bool = False
+    pulses: dict[str, Pulse] = field(default_factory=dict)
     running: dict[str, FakePool] = field(default_factory=dict)
 
     async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> FakePool:
@@ -121,14 +132,14 @@ class FakeWorkers:
             await self.hold.wait()
         if reason := self.fails.get(spec.function):
             raise CandidateFailedError(reason)
-        self.running[spec.key] = FakePool.of(spec, size)
+        self.running[spec.key] = FakePool.of(spec, size, self.pulses)
         return self.running[spec.key]
 
     async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> FakePool:
         self.diary.append(f"scale {key} to {size}")
         if self.refuses_to_scale:
             raise EngineError("no process to be had")
-        self.running[key] = FakePool.of(self.running[key].spec, size)
+        self.running[key] = FakePool.of(self.running[key].spec, size, self.pulses)
         return self.running[key]
 
     def present(self, key: str) -> FakePool:
