@@ -42,9 +42,10 @@ class Wrk:
         slow_one_in: int = 200,
         closing_one_in: int = 10,
         post_one_in: int = 3,
+        slow_s: float = 0.3,
     ) -> None:
         shares = {"SLOW_ONE_IN": slow_one_in, "CLOSING_ONE_IN": closing_one_in, "POST_ONE_IN": post_one_in}
-        environ = {**os.environ, **{name: str(number) for name, number in shares.items()}}
+        environ = {**os.environ, **{name: str(number) for name, number in shares.items()}, "SLOW_S": str(slow_s)}
         self._process = subprocess.Popen(
             ["wrk", "-t1", f"-c{connections}", f"-d{LONGEST_S}s", "--timeout", "10s", "-s", str(MIX), url],
             stdout=subprocess.PIPE,

@@ -2,12 +2,12 @@
 local count = 0
 local body = string.rep("x", 2000)
 local slow, closing = tonumber(os.getenv("SLOW_ONE_IN") or "200"), tonumber(os.getenv("CLOSING_ONE_IN") or "10")
-local post = tonumber(os.getenv("POST_ONE_IN") or "3")
+local post, pause = tonumber(os.getenv("POST_ONE_IN") or "3"), os.getenv("SLOW_S") or "0.3"
 request = function()
   count = count + 1
   local headers = {}
   if count % closing == 0 then headers["Connection"] = "close" end
-  if count % slow == 0 then return wrk.format("GET", "/slow?s=0.3", headers) end
+  if count % slow == 0 then return wrk.format("GET", "/slow?s=" .. pause, headers) end
   if count % post == 0 then return wrk.format("POST", "/echo", headers, body) end
   return wrk.format("GET", "/fast", headers)
 end

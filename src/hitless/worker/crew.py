@@ -103,7 +103,10 @@ class Crew:
 
     def all_ready(self) -> bool:
         """Every worker that is to be has said that it is ready."""
-        return all(member.pid and member.state == State.READY for member in self.members[: self.size])
+        return all(
+            member.pid and not member.leave_by_ns and member.state == State.READY
+            for member in self.members[: self.size]
+        )
 
     @property
     def door(self) -> socket.socket | None:
