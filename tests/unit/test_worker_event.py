@@ -96,6 +96,12 @@ def test_the_gateways_own_headers_become_the_forwarded_ones_and_never_show() -> 
     assert not [name for name in event["headers"] if name.lower().startswith("x-hl-")]
 
 
+def test_a_gateway_that_names_its_port_alone_speaks_http_whatever_the_client_claims() -> None:
+    event = event_of(headers=((b"x-forwarded-proto", b"https"),), internal={b"x-hl-port": b"8080"})
+    assert event["headers"]["X-Forwarded-Proto"] == "http"
+    assert event["multiValueHeaders"]["X-Forwarded-Proto"] == ["http"]
+
+
 def test_a_trace_id_is_kept_or_made() -> None:
     made = event_of()["headers"]["X-Amzn-Trace-Id"]
     assert made.startswith("Root=1-6b0541c2-")

@@ -152,7 +152,9 @@ class EventBuilder:
         chain = ", ".join(multi.get("X-Forwarded-For", ())) or "127.0.0.1"
         gateway = request.internal
         port = gateway.get(b"x-hl-port", b"").decode("latin-1") or single.get("X-Forwarded-Port", "80")
-        scheme = gateway.get(b"x-hl-proto", b"").decode("latin-1") or single.get("X-Forwarded-Proto", "http")
+        scheme = gateway.get(b"x-hl-proto", b"").decode("latin-1")
+        if not scheme:  # a gateway that names its port alone speaks HTTP, whatever the client says of itself
+            scheme = "http" if b"x-hl-port" in gateway else single.get("X-Forwarded-Proto", "http")
         single["X-Forwarded-For"], single["X-Forwarded-Port"], single["X-Forwarded-Proto"] = chain, port, scheme
         multi["X-Forwarded-For"], multi["X-Forwarded-Port"], multi["X-Forwarded-Proto"] = [chain], [port], [scheme]
 
