@@ -127,7 +127,7 @@ class Client:
     """Asks one URL again and again from a thread; counts answers by status, and what failed."""
 
     url: str
-    every_s: float = 0.05
+    every_s: float = 0.1
     statuses: dict[int | str, int] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None

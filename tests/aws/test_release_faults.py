@@ -88,7 +88,7 @@ def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
     meta = service.folder / "worldclock" / "handlers" / "meta.py"
     whole = meta.read_text()
     meta.write_text(whole + BROKEN)
-    with Client(service.url + "/openapi.json", every_s=0.005) as client:
+    with Client(service.url + "/openapi.json", every_s=0.02) as client:
         ended = service.run("deploy", "--strategy", "Canary50Percent20Minutes")
     meta.write_text(whole)
     assert (ended.code, ended.json["outcome"]) == (3, "rolled_back"), ended.err

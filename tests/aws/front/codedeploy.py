@@ -219,39 +219,31 @@ class CodeDeploy:
 
     async def _create_deployment(self, region: str, given: Document) -> Document:
         group = await self._group(region, given)
-        name = given.get("deploymentConfigName") or group.get(
-            "deploymentConfigName", "CodeDeployDefault.LambdaAllAtOnce"
-        )
-        config = await self._config_of(region, str(name))
-        for other in self.deployments.values():
-            same = (other.region, other.application, other.group["deploymentGroupName"])
-            if same == (region, given["applicationName"], given["deploymentGroupName"]) and other.status not in ENDED:
-                raise ApiError(
-                    "DeploymentLimitExceededException",
-                    f"The Deployment Group '{same[2]}' already has an active Deployment '{other.identifier}'",
-                )
+        configured = group.get("deploymentConfigName", "CodeDeployDefault.LambdaAllAtOnce")
+        name = str(given.get("deploymentConfigName") or configured)
+        config = await self._config_of(region, name)
+        self._refuse_a_second(region, given["applicationName"], given["deploymentGroupName"])
         revision = given.get("revision") or {}
-        content = (revision.get("appSpecContent") or revision.get("string") or {}).get("content", "")
-        try:
-            shift = Shift.from_appspec(content)
-        except (ValueError, TypeError) as error:
-            raise ApiError("InvalidRevisionException", str(error)) from error
-        merged = group | {key: given[key] for key in ("autoRollbackConfiguration",) if key in given}
-        if "overrideAlarmConfiguration" in given:
-            merged["alarmConfiguration"] = given["overrideAlarmConfiguration"]
         deployment = Deployment(
             _identifier(),
             region,
             given["applicationName"],
-            merged,
-            str(name),
+            _overridden(group, given),
+            name,
             Traffic.from_config(config),
-            shift,
+            _shift_of(revision),
             revision,
             description=given.get("description", ""),
         )
         self._start(deployment)
         return {"deploymentId": deployment.identifier}
+
+    def _refuse_a_second(self, region: str, application: str, group: str) -> None:
+        for other in self.deployments.values():
+            same = (other.region, other.application, other.group["deploymentGroupName"]) == (region, application, group)
+            if same and other.status not in ENDED:
+                message = f"The Deployment Group '{group}' already has an active Deployment '{other.identifier}'"
+                raise ApiError("DeploymentLimitExceededException", message)
 
     def _start(self, deployment: Deployment) -> None:
         self.deployments[deployment.identifier] = deployment
@@ -327,6 +319,22 @@ class CodeDeploy:
         if not self._runner.hook_reported(execution, given.get("status", "")):
             raise ApiError("InvalidLifecycleEventHookExecutionIdException", f"no hook waits under {execution}")
         return {"lifecycleEventHookExecutionId": execution}
+
+
+def _overridden(group: Document, given: Document) -> Document:
+    """The group as this one deployment has it."""
+    merged = group | {key: given[key] for key in ("autoRollbackConfiguration",) if key in given}
+    if "overrideAlarmConfiguration" in given:
+        merged["alarmConfiguration"] = given["overrideAlarmConfiguration"]
+    return merged
+
+
+def _shift_of(revision: Document) -> Shift:
+    content = (revision.get("appSpecContent") or revision.get("string") or {}).get("content", "")
+    try:
+        return Shift.from_appspec(content)
+    except (ValueError, TypeError) as error:
+        raise ApiError("InvalidRevisionException", str(error)) from error
 
 
 def _identifier() -> str:

@@ -42,6 +42,17 @@ class Run:
 
 
 @dataclass
+class _Passage:
+    """A commit on its way through the pipeline: artifacts by name, variables as `Namespace.Name`."""
+
+    branch: str
+    commit: str
+    place: Path
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Driver:
     """`credentials` gives a role's session as environment variables; `approve` answers manual approvals."""
 
@@ -64,33 +75,32 @@ class Driver:
         return runs
 
     def _run(self, branch: str, commit: str) -> Run:
-        place = self.folder / commit[:12]
-        artifacts: dict[str, Path] = {}
-        variables: dict[str, str] = {}
+        passage = _Passage(branch, commit, self.folder / commit[:12])
         steps: list[StepResult] = []
         for stage in self.definition.stages:
             for action in stage.actions:
                 started = time.monotonic()
-                build: Build | None = None
-                log = ""
-                match action.category:
-                    case "Source":
-                        artifacts[action.outputs[0]] = self._source(commit, place / "source")
-                        variables |= self._source_variables(action, branch, commit)
-                        succeeded = True
-                    case "Approval":
-                        succeeded = self.approve(action.configuration.get("CustomData", ""))
-                    case "Build" | "Test":
-                        build, log = self._build(
-                            action, artifacts[action.inputs[0]], place / stage.name, commit, variables
-                        )
-                        succeeded = build.succeeded
-                    case _:
-                        raise ValueError(f"action {action.category}")
+                succeeded, build, log = self._act(action, stage.name, passage)
                 steps.append(StepResult(stage.name, action.name, build, log, time.monotonic() - started))
                 if not succeeded:
                     return Run(commit, False, tuple(steps))
         return Run(commit, True, tuple(steps))
+
+    def _act(self, action: Action, stage: str, passage: _Passage) -> tuple[bool, Build | None, str]:
+        """Whether the action succeeded, and its build and log where it has one."""
+        match action.category:
+            case "Source":
+                passage.artifacts[action.outputs[0]] = self._source(passage.commit, passage.place / "source")
+                passage.variables |= self._source_variables(action, passage.branch, passage.commit)
+                return True, None, ""
+            case "Approval":
+                return self.approve(action.configuration.get("CustomData", "")), None, ""
+            case "Build" | "Test":
+                source = passage.artifacts[action.inputs[0]]
+                build, log = self._build(action, source, passage.place / stage, passage.commit, passage.variables)
+                return build.succeeded, build, log
+            case _:
+                raise ValueError(f"action {action.category}")
 
     def _source(self, commit: str, place: Path) -> Path:
         """The commit's files without git's, as CODE_ZIP hands them on."""
