@@ -11,6 +11,9 @@ from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.front.emulators import Emulator, start_moto
 from tests.support import free_port
 
+TIMEOUT_S = 600
+"""When a test is taken for hung. The longest takes a minute on a quiet machine, beside other load many times that."""
+
 CLOCK_FACTOR = pytest.StashKey[float]()
 
 
@@ -38,6 +41,14 @@ def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield emulator.url
     finally:
         emulator.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The same patience for every test of this folder."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -116,7 +116,7 @@ class Worldclock:
 
     def get(self, path: str) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
@@ -148,7 +148,7 @@ class Client:
         while not self._stop.is_set():
             status: int | str
             try:
-                with urllib.request.urlopen(self.url, timeout=20) as answer:
+                with urllib.request.urlopen(self.url, timeout=60) as answer:
                     answer.read()
                     status = answer.status
             except urllib.error.HTTPError as error:

@@ -12,7 +12,7 @@ from hitless.cloud.core import core_stack
 from hitless.service.model import Nat
 from tests.unit.aws_services import make_service
 
-pytestmark = [pytest.mark.aws, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.aws
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.aws.emulated import EmulatedAws
 
-pytestmark = [pytest.mark.aws, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.aws
 
 SERVICE = """\
 service: clock

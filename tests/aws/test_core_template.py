@@ -16,7 +16,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from hitless.aws.template import dump_template, load_template
 from tests.aws.front.intrinsics import Resolver, without_conditions
 
-pytestmark = [pytest.mark.aws, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.aws
 
 CHECKOV = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "checkov"
 

@@ -18,6 +18,9 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
+DEADLINE_S = 120.0
+"""For what takes seconds on a quiet machine."""
+
 HOOK = """
 import boto3
 
@@ -56,7 +59,7 @@ def ended(aws: EmulatedAws, deployment: str) -> dict[str, Any]:
         found: dict[str, Any] = client.get_deployment(deploymentId=deployment)["deploymentInfo"]
         return found if found["status"] in ("Succeeded", "Failed", "Stopped") else None
 
-    found = eventually(info, deadline_s=40)
+    found = eventually(info, deadline_s=DEADLINE_S)
     assert found is not None
     return found
 
@@ -82,9 +85,10 @@ def hook(aws: EmulatedAws, name: str, status: str) -> str:
 
 def test_a_group_with_an_active_deployment_takes_no_second_one(aws: EmulatedAws) -> None:
     two_versions(aws)
-    start(aws)
-    with pytest.raises(botocore.exceptions.ClientError, match="already has an active Deployment"):
+    with aws.front.codedeploy.held_bakes():
         start(aws)
+        with pytest.raises(botocore.exceptions.ClientError, match="already has an active Deployment"):
+            start(aws)
 
 
 def test_an_appspec_whose_current_version_is_not_live_fails_and_moves_nothing(aws: EmulatedAws) -> None:
@@ -107,10 +111,11 @@ def test_a_hook_that_reports_failure_fails_the_deployment_before_any_traffic(aws
 def test_a_stop_with_roll_back_brings_all_traffic_back_by_a_deployment_of_its_own(aws: EmulatedAws) -> None:
     two_versions(aws)
     client = aws.session_client("codedeploy")
-    started = start(aws)
-    eventually(lambda: live(aws)[1] == {"2": 0.1})
-    client.stop_deployment(deploymentId=started, autoRollbackEnabled=True)
-    info = ended(aws, started)
+    with aws.front.codedeploy.held_bakes():
+        started = start(aws)
+        eventually(lambda: live(aws)[1] == {"2": 0.1}, deadline_s=DEADLINE_S)
+        client.stop_deployment(deploymentId=started, autoRollbackEnabled=True)
+        info = ended(aws, started)
     assert (info["status"], info["errorInformation"]["code"]) == ("Stopped", "MANUAL_STOP")
     back = ended(aws, info["rollbackInfo"]["rollbackDeploymentId"])
     assert (back["creator"], back["status"], live(aws)) == ("codeDeployRollback", "Succeeded", ("1", {}))
@@ -134,10 +139,11 @@ def test_an_alarm_in_mid_shift_stops_and_rolls_back(aws: EmulatedAws) -> None:
         "overrideAlarmConfiguration": {"enabled": True, "alarms": [{"name": "errors"}]},
         "autoRollbackConfiguration": {"enabled": True, "events": ["DEPLOYMENT_STOP_ON_ALARM"]},
     }
-    started = start(aws, **rules)
-    eventually(lambda: live(aws)[1] == {"2": 0.1})
-    alarms.set_alarm_state(AlarmName="errors", StateValue="ALARM", StateReason="a test")
-    info = ended(aws, started)
+    with aws.front.codedeploy.held_bakes():
+        started = start(aws, **rules)
+        eventually(lambda: live(aws)[1] == {"2": 0.1}, deadline_s=DEADLINE_S)
+        alarms.set_alarm_state(AlarmName="errors", StateValue="ALARM", StateReason="a test")
+        info = ended(aws, started)
     assert (info["status"], info["errorInformation"]["code"]) == ("Stopped", "ALARM_ACTIVE")
     assert ended(aws, info["rollbackInfo"]["rollbackDeploymentId"])["status"] == "Succeeded"
     assert live(aws) == ("1", {})

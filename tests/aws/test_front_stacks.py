@@ -145,7 +145,7 @@ def deploy(aws: EmulatedAws) -> dict[str, str]:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -185,20 +185,20 @@ def test_requests_are_split_by_alias_weight_and_a_canary_moves_the_alias_step_by
             }
         ],
     }
-    started = codedeploy.create_deployment(
-        applicationName="shop-dev-app",
-        deploymentGroupName="api",
-        revision={"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(appspec)}},
-    )["deploymentId"]
-    eventually(lambda: aws.front.codedeploy.deployments[started].percent == 10)
-    answers = Counter(get(url) for _ in range(100))
+    revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(appspec)}}
+    with aws.front.codedeploy.held_bakes():
+        started = codedeploy.create_deployment(
+            applicationName="shop-dev-app", deploymentGroupName="api", revision=revision
+        )["deploymentId"]
+        eventually(lambda: aws.front.codedeploy.deployments[started].percent == 10, deadline_s=60)
+        answers = Counter(get(url) for _ in range(100))
     assert set(answers) == {"one", "two"}
     assert answers["one"] > answers["two"]
 
     def ended() -> str:
         return str(codedeploy.get_deployment(deploymentId=started)["deploymentInfo"]["status"])
 
-    eventually(lambda: ended() == "Succeeded", deadline_s=30)
+    eventually(lambda: ended() == "Succeeded", deadline_s=120)
     assert [percent for _, percent in aws.front.codedeploy.deployments[started].weights] == [10, 100]
-    eventually(lambda: get(url) == "two")
+    eventually(lambda: get(url) == "two", deadline_s=60)
     assert "codedeploy:CreateDeployment" in aws.front.actions()

@@ -146,6 +146,6 @@ def test_a_stage_without_core_and_credentials_that_are_missing_are_named(aws: Em
     assert (ended.code, ended.json["error"]["code"]) == (2, "usage")
     assert "hitless aws bootstrap" in ended.json["error"]["hint"]
     bare = {key: value for key, value in service.environ.items() if "ACCESS_KEY" not in key}
-    done = subprocess.run(service.command("status"), env=bare, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(service.command("status"), env=bare, capture_output=True, text=True, check=False)
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "machine")
     assert "no AWS credentials" in done.stderr

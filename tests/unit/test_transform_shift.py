@@ -40,6 +40,8 @@ class FakeCodeDeploy:
     aliases: FakeAliases
     busy: frozenset[str] = frozenset()
     stopped: list[str] = field(default_factory=list)
+    rolling_back: dict[str, int] = field(default_factory=dict)
+    """Group → how many looks its roll-back takes, once it was stopped."""
 
     def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
         if move.group in self.busy:
@@ -57,6 +59,9 @@ class FakeCodeDeploy:
         self.stopped.append(deployment)
 
     def under_way(self, group: str) -> list[str]:
+        if group in self.stopped and self.rolling_back.get(group):
+            self.rolling_back[group] -= 1
+            return [f"roll-back of {group}"]
         return [group] if not self.look(group).ended else []
 
 
@@ -114,6 +119,14 @@ def test_a_group_that_is_busy_stops_what_was_started() -> None:
     assert failure is not None
     assert "another deployment" in failure.reason
     assert codedeploy.stopped == ["A"]
+
+
+def test_what_is_stopped_is_waited_for_until_codedeploy_has_moved_the_alias_back() -> None:
+    one, codedeploy = shift({"A": [GOING], "B": [WELL]})
+    codedeploy.rolling_back = {"A": 3}
+    assert one.stop_groups(["A", "B"]) == ["A"]
+    assert codedeploy.stopped == ["A"]
+    assert codedeploy.rolling_back == {"A": 0}, "a deployment of CodeDeploy's own was still under way"
 
 
 def test_left_over_weights_go_to_the_version_that_had_most_of_the_traffic() -> None:

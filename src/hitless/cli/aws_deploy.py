@@ -44,14 +44,13 @@ def register(app: typer.Typer) -> None:
         for note in _not_on_aws(service):
             ctx.say(f"note: {note}")
         osls = find_osls(service.folder, os.environ)
-        artifacts = build_portable(ctx, service)
         commit = os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # the pipeline has no .git
         if dry_run and not compare:
-            made = package(service, artifacts, read_core_outputs(service.folder, core_outputs), osls)
+            made = package(service, build_portable(ctx, service), read_core_outputs(service.folder, core_outputs), osls)
             _preview(ctx, made, LiveState(), chosen, commit)
             return
         with connected_stage(ctx, service) as stage:
-            made = package(service, artifacts, stage.core, osls)
+            made = package(service, build_portable(ctx, service), stage.core, osls)
             if dry_run:
                 _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)
                 return

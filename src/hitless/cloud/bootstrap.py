@@ -116,7 +116,7 @@ class Bootstrap:
             self._check(options.pipeline)
         core = self._stacks.deploy(self._core(options), force=options.force)
         if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
-            self._say(f"{core.name}: the network's default security group is closed ({closed} rules taken away)")
+            self._say(f"{core.name}: the network's default security group is closed (rules taken away: {closed})")
         self._let_api_gateway_log()
         if options.pipeline is None:
             return Bootstrapped(core, None, None)

@@ -206,7 +206,7 @@ class Deploy:
         if not moves:
             self._cloud.shift.point({functions_of(run.wanted)[ids]: target for ids, target in run.targets.items()})
             return
-        self._steps.add("shifting", 0, f"{len(moves)} functions by {strategy}")
+        self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
         failure = self._cloud.shift.run(
             moves,
             configuration=_configuration(run.wanted, moves),

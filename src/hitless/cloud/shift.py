@@ -85,19 +85,17 @@ class Shift:
         for deployment in waiting:
             if not self._deployments.look(deployment).ended:
                 self._deployments.stop(deployment)
-        deadline = self._time.monotonic() + STOP_TIMEOUT_S
-        while waiting := [each for each in waiting if not self._deployments.look(each).ended]:
-            if self._time.monotonic() > deadline:
-                raise CloudError(
-                    f"deployment {waiting[0]} does not end",
-                    hint="see it in CodeDeploy's console; then repeat the command",
-                )
-            self._time.sleep(self._poll_s)
+        self._await_none(lambda: [each for each in waiting if not self._deployments.look(each).ended])
 
     def stop_groups(self, groups: Iterable[str]) -> list[str]:
-        """Stop whatever is under way in these groups; the ids of what was."""
-        found = [deployment for group in groups for deployment in self._deployments.under_way(group)]
+        """Stop whatever is under way in these groups, and wait until CodeDeploy has moved the aliases back, which it does
+        by deployments of its own; the ids of what was.
+        """
+        watched = list(groups)
+        found = self._under_way(watched)
         self.stop(found)
+        if found:
+            self._await_none(lambda: self._under_way(watched))
         return found
 
     def settle(self, functions: Iterable[str]) -> None:
@@ -112,6 +110,19 @@ class Shift:
         for function, version in versions.items():
             if self._aliases.alias(function, ALIAS) not in (None, AliasState(version)):
                 self._aliases.point(function, ALIAS, version)
+
+    def _under_way(self, groups: Iterable[str]) -> list[str]:
+        return [deployment for group in groups for deployment in self._deployments.under_way(group)]
+
+    def _await_none(self, left: Callable[[], list[str]]) -> None:
+        deadline = self._time.monotonic() + STOP_TIMEOUT_S
+        while waiting := left():
+            if self._time.monotonic() > deadline:
+                raise CloudError(
+                    f"deployment {waiting[0]} does not end",
+                    hint="see it in CodeDeploy's console; then repeat the command",
+                )
+            self._time.sleep(self._poll_s)
 
     def _weight(self, moves: Iterable[Move]) -> float:
         """The share of the function that is furthest on its way, in percent."""
