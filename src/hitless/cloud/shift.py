@@ -88,8 +88,9 @@ class Shift:
         self._await_none(lambda: [each for each in waiting if not self._deployments.look(each).ended])
 
     def stop_groups(self, groups: Iterable[str]) -> list[str]:
-        """Stop whatever is under way in these groups, and wait until CodeDeploy has moved the aliases back, which it does
-        by deployments of its own; the ids of what was.
+        """Stop whatever is under way in these groups; the ids of what was.
+
+        Waits for CodeDeploy's own deployments as well, by which it moves the aliases back.
         """
         watched = list(groups)
         found = self._under_way(watched)
