@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -57,12 +58,18 @@ def register(app: typer.Typer) -> None:
         pace = Pace(positive(beside, "--beside"), positive(shift, "--shift"), positive(rate, "--rate"))
         recorded = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
         live, candidate = _read_plan(plan) if plan else _documents(ctx, against)
+        signal.signal(signal.SIGTERM, _leave)
         with _sandbox(ctx, live, candidate) as engine:
             rehearsal = Rehearsal(engine, live, candidate, pace, ctx.say, recorded)
             findings = asyncio.run(rehearsal.run())
         ctx.show(findings, lambda: _in_words(findings))
         if not findings["may_ship"]:
             raise Ended(3, findings["sentence"], "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+
+
+def _leave(number: int, frame: object) -> None:
+    """As Ctrl-C: the sandbox's engine is stopped first."""
+    raise KeyboardInterrupt
 
 
 class _Engine:

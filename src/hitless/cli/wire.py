@@ -20,6 +20,7 @@ from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
 from hitless.pipeline.builds import Builds
 from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.packaging import PackagingProcess
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.rehearsal.command import RehearsalCommand
@@ -80,6 +81,7 @@ def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callabl
         repository=repository,
         records=RunRecords(store),
         builds=builds,
+        package=PackagingProcess(folders.artifacts),
         clock=clock,
         urls=urls,
         rehearse=RehearsalCommand(folders.data),

@@ -19,6 +19,7 @@ from hitless.pipeline import cache, parameters
 from hitless.pipeline.buildspec.run import Limits
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
+from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.environments import environment, key_of
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
@@ -166,30 +167,13 @@ def parse_buildspec(text: str, name: str) -> Buildspec:
 
 
 async def _supervise(plan: Plan) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd="/",
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(plan.to_line())
-        await process.stdin.drain()
-        out, error = await asyncio.gather(process.stdout.read(), process.stderr.read())
-        await process.wait()
-    finally:
-        process.stdin.close()  # a build that is not waited for any more ends by that
-        await process.wait()
+    """A build that is not waited for any more ends with its process' input, as it would with the daemon."""
+    words = [sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"]
+    code, out, _ = await converse(words, line=plan.to_line(), hold_input=True, errors=plan.log, end=hang_up)
     try:
         result: dict[str, Any] = json.loads(out)
     except ValueError as fault:
-        last = error.decode(errors="replace").strip().splitlines()[-1:]
-        raise StepFailed(f"the build's own process failed: {' '.join(last)}") from fault
+        raise StepFailed(f"the build's own process ended with {code}") from fault
     return result
 
 

@@ -39,7 +39,7 @@ class Course:
     async def run(self, steps: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]]) -> None:
         """Take the steps that are left. Ends the run, or leaves it waiting for a person."""
         row = self.row
-        self.parts.workshop.of_run(row.run).mkdir(mode=0o700, exist_ok=True)
+        self.parts.workshop.of_run(row.run).mkdir(mode=0o700, parents=True, exist_ok=True)
         self.set_state(RunState.RUNNING, None)
         if not self.ended_well(StepName.SOURCE):
             self.say(f"run {row.run}: {row.stage or 'no stage'} from {row.branch} at {row.commit[:12]}")
@@ -132,6 +132,7 @@ class Course:
     def say(self, text: str) -> None:
         """A line into the run's log, which its followers see at once."""
         log = self.parts.workshop.log(self.row.run)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.touch(mode=0o600)
         with log.open("ab") as file:
             file.write(text.encode() + b"\n")

@@ -9,11 +9,25 @@ from typing import Any, Protocol
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
-from hitless.pipeline.builds import Builds
+from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.release import ReleaseDocument
 from hitless.store.runs import RunRecords
+
+
+class Build(Protocol):
+    """Runs one buildspec of a run; its result, or None where the commit has no such file. Raises StepFailed."""
+
+    async def run(self, order: BuildOrder) -> dict[str, Any] | None: ...
+
+
+class Package(Protocol):
+    """Turns a checkout into a candidate, and says which stages its commit has. Raises StepFailed."""
+
+    async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]: ...
 
 
 class Rehearse(Protocol):
@@ -34,7 +48,8 @@ class Parts:
     workshop: Workshop
     repository: Repository
     records: RunRecords
-    builds: Builds
+    builds: Build
+    package: Package
     clock: Clock
     urls: Callable[[], Mapping[str, str]]
     rehearse: Rehearse

@@ -54,7 +54,7 @@ class Pipeline:
         for row in self.parts.records.in_state(RunState.QUEUED):
             if row not in going_on:
                 self._enqueue(row)
-        self._watch = asyncio.create_task(self._expire())
+        self._watch = asyncio.create_task(self._watch_expiry())
 
     async def stop(self) -> None:
         """End what runs; the next start says of each run that it was interrupted."""
@@ -154,6 +154,17 @@ class Pipeline:
         self._enqueue(row)
         return row
 
+    def expire(self) -> None:
+        """End the runs whose question nobody answered in time."""
+        now = timestamp(self.parts.clock.now())
+        for row in self.parts.records.in_state(RunState.WAITING):
+            asked = self.parts.records.approval(row.run)
+            if asked and asked.expires_at <= now:
+                reason = f"nobody answered until {asked.expires_at}"
+                detail = {"reason": reason, "exit_code": 1}
+                self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
+                self._course(row).end(RunState.FAILED, reason)
+
     # -- what is known ------------------------------------------------------------------------------------------------
 
     def row(self, run: int) -> RunRow:
@@ -245,17 +256,9 @@ class Pipeline:
         finally:
             lane.task = None
 
-    async def _expire(self) -> None:
-        """A question that nobody answered in time ends its run."""
+    async def _watch_expiry(self) -> None:
         while True:
-            now = self.parts.clock.now()
-            for row in self.parts.records.in_state(RunState.WAITING):
-                asked = self.parts.records.approval(row.run)
-                if asked and asked.expires_at <= timestamp(now):
-                    reason = f"nobody answered until {asked.expires_at}"
-                    detail = {"reason": reason, "exit_code": 1}
-                    self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
-                    self._course(row).end(RunState.FAILED, reason)
+            self.expire()
             await self.parts.clock.sleep(EXPIRY_LOOK_S)
 
 

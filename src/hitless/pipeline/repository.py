@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.children import converse
 
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
@@ -164,24 +165,11 @@ class Repository:
 
     async def _ask(self, *words: str) -> tuple[int, bytes, bytes]:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(),
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=_environ(),
-            )
+            return await converse([*self._command(), *words], environ=_environ(), timeout_s=GIT_TIMEOUT_S)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
-        try:
-            out, error_text = await asyncio.wait_for(process.communicate(), GIT_TIMEOUT_S)
-        except BaseException:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            raise
-        return process.returncode or 0, out, error_text
+        except TimeoutError as error:
+            raise MachineError(f"git {words[0]} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
 
 
 def _environ() -> Mapping[str, str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
@@ -16,10 +14,11 @@ from hitless.engine.engine import Engine
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
-from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, skipped
 from hitless.pipeline.verification import verify_live
-from hitless.rollout.release import Release, ReleaseDocument
+from hitless.rollout.release import ArtifactRef, Release, ReleaseDocument
 from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Approval, Home
@@ -59,10 +58,11 @@ async def build(course: Course) -> StepEnd:
         return _as_given(course, origin)
     folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
     await course.parts.repository.extract(course.row.commit, folder)
-    answer = await _package(course, folder / course.path, origin.document if origin else None)
-    document = ReleaseDocument.from_json(answer["document"])
-    stages = tuple(StageEntry(*entry) for entry in answer["stages"])
-    Definition(document.service, course.path, stages).write(course.parts.workshop.definition)
+    order = PackageOrder(
+        folder / course.path, course.path, course.stage, course.row.commit, course.row.message, _artifacts_of(origin)
+    )
+    document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
+    definition.write(course.parts.workshop.definition)
     course.set_candidate(document)
     digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
     return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": digests})
@@ -215,6 +215,10 @@ def _as_given(course: Course, origin: Release) -> StepEnd:
     return _same_bytes(document, origin)
 
 
+def _artifacts_of(origin: Release | None) -> Mapping[str, ArtifactRef] | None:
+    return origin.document.artifacts if origin else None
+
+
 def _same_bytes(document: ReleaseDocument, origin: Release) -> StepEnd:
     digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
     if digests != {name: artifact.digest for name, artifact in origin.document.artifacts.items()}:
@@ -235,39 +239,6 @@ def _order(course: Course, name: StepName, file: str) -> BuildOrder:
         actor=row.actor or "hitless",
         variables={"STAGE": row.stage} if row.stage else {},
     )
-
-
-async def _package(course: Course, folder: Path, promoted: ReleaseDocument | None) -> dict[str, Any]:
-    artifacts = promoted.to_json()["artifacts"] if promoted else None
-    plan = {
-        "folder": str(folder),
-        "path": course.path,
-        "stage": course.stage,
-        "store": str(course.parts.workshop.data.parent / "artifacts"),
-        "commit": course.row.commit,
-        "message": course.row.message,
-        "artifacts": artifacts,
-    }
-    log = course.parts.workshop.log(course.row.run)
-    with log.open("ab") as progress:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hitless.pipeline.package"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=progress,
-            cwd="/",
-            start_new_session=True,
-        )
-    try:
-        out, _ = await process.communicate(json.dumps(plan).encode())
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    answer: dict[str, Any] = json.loads(out) if out.strip() else {"error": {"message": "the build's process failed"}}
-    if "error" in answer:
-        raise StepFailed(str(answer["error"]["message"]), exit_code=int(answer["error"].get("exit_code", 1)))
-    return answer
 
 
 async def _fast_forward(course: Course) -> None:

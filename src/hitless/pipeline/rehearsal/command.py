@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hitless.pipeline.children import converse
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ReleaseDocument
 
@@ -22,25 +23,13 @@ class RehearsalCommand:
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
         """Raises StepFailed where nothing could be found out."""
-        with tempfile.TemporaryDirectory(prefix="hitless-rehearsal-") as folder, log.open("ab") as progress:
+        with tempfile.TemporaryDirectory(prefix="hitless-rehearsal-") as folder:
             plan = Path(folder) / "plan.json"
             plan.touch(mode=0o600)
             plan.write_text(json.dumps({"live": live.to_json(), "candidate": candidate.to_json()}))
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "hitless", "rehearse", "--json", "--plan", str(plan)),
-                *("--stage", candidate.settings.name, "--data-dir", str(self.data)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=progress,
-                cwd="/",
-                start_new_session=True,
-            )
-            try:
-                out, _ = await process.communicate()
-            except BaseException:
-                process.terminate()
-                await process.wait()
-                raise
+            words = [sys.executable, "-m", "hitless", "rehearse", "--json", "--plan", str(plan)]
+            place = ["--stage", candidate.settings.name, "--data-dir", str(self.data)]
+            _, out, _ = await converse([*words, *place], errors=log, end=subprocess.Popen.terminate)
         document: dict[str, Any] = json.loads(out) if out.strip() else {}
         if "may_ship" not in document:
             raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))

@@ -1,0 +1,236 @@
+"""A pipeline over real git and a real state file, with fakes for the engine's parts, the builds and the rehearsal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from hitless.clock import SystemClock
+from hitless.engine.engine import Engine
+from hitless.engine.recovery import recover
+from hitless.engine.retention import Retention
+from hitless.gateway.state import GatewayState
+from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.states import StepFailed
+from hitless.pipeline.workshop import Workshop
+from hitless.rollout.pools import ReleasePools
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import AlarmSettings, Approval, StageSettings
+from hitless.store.runs import RunRecords
+from hitless.store.store import Store
+from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
+
+STAGES = ("dev", "staging", "prod")
+DEFINITION = Definition(
+    "shop",
+    "",
+    (StageEntry("dev", "dev", False), StageEntry("staging", "staging", False), StageEntry("prod", "prod", True)),
+)
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, put forward by hand."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+@dataclass
+class FakeBuilds:
+    """Tests that pass, fail where `failing` names their commit, and wait where `hold` is set."""
+
+    diary: list[str]
+    failing: set[str] = field(default_factory=set)
+    hold: asyncio.Event | None = None
+
+    async def run(self, order: BuildOrder) -> dict[str, Any] | None:
+        self.diary.append(f"{order.step} run {order.run}")
+        if self.hold is not None:
+            await self.hold.wait()
+        if order.commit in self.failing:
+            raise StepFailed(f"{order.file}: phase build failed")
+        return {"succeeded": True, "phases": {"build": 0}, "reports": [], "artifacts": [], "exported": {}}
+
+
+@dataclass
+class FakePackaging:
+    """Each commit's artifact is its own; settings by stage."""
+
+    diary: list[str]
+    settings: dict[str, StageSettings]
+    hold: asyncio.Event | None = None
+
+    async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
+        self.diary.append(f"{'reuse' if order.artifacts else 'build'} for {order.stage}")
+        if self.hold is not None:
+            await self.hold.wait()
+        tree = (order.folder / "code").read_text()
+        made = release_document("api", digest=f"sha256:{tree.strip()}", service="shop")
+        artifacts = order.artifacts if order.artifacts is not None else made.artifacts
+        document = replace(
+            made,
+            artifacts=artifacts,
+            settings=self.settings[order.stage],
+            commit=order.commit,
+            message=order.message,
+        )
+        return document, DEFINITION
+
+
+@dataclass
+class FakeRehearsal:
+    """Objects to nothing, unless told to; waits where `hold` is set."""
+
+    diary: list[str]
+    objections: list[str] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
+        self.diary.append("rehearse")
+        if self.hold is not None:
+            await self.hold.wait()
+        return {"may_ship": not self.objections, "objections": self.objections, "sentence": "as it was"}
+
+
+def stage_settings(name: str, **options: Any) -> StageSettings:
+    return StageSettings(name, name, alarms=AlarmSettings(1, 20, guard_s=0), **options)
+
+
+class PipelineBench:
+    """A pipeline, a developer's clone of its repository, and a diary of what was done."""
+
+    def __init__(self, folder: Path, *, world: PipelineBench | None = None) -> None:
+        self.folder = folder
+        self.diary: list[str] = world.diary if world else []
+        self.store = Store(folder / "state.sqlite")
+        self.workers: FakeWorkers = world.workers if world else FakeWorkers(self.diary)
+        self.gateway: FakeGateway = (
+            world.gateway if world else FakeGateway(self.diary, GatewayState.initial(list(STAGES), 9))
+        )
+        self.clock = ShiftedClock()
+        self.builds = FakeBuilds(self.diary)
+        self.rehearsal = FakeRehearsal(self.diary)
+        settings = {name: stage_settings(name) for name in STAGES}
+        settings["prod"] = stage_settings("prod", approval=Approval.MANUAL, rehearsal=True)
+        self.packaging = FakePackaging(self.diary, settings)
+        self.told: list[tuple[str, int]] = []
+        artifacts = FakeArtifacts()
+        pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
+        self.engine = Engine(
+            service="shop",
+            stages=STAGES,
+            store=self.store,
+            pools=pools,
+            retention=Retention(self.store, artifacts, folder / "logs", self.clock),
+            hooks=FakeHooks(self.diary),
+            clock=self.clock,
+        )
+        workshop = replace(Workshop.of(folder, os.environ), work=folder / "work", user=None)
+        workshop.create()
+        self.repository = Repository(workshop.repository)
+        self.records = RunRecords(self.store)
+        self.pipeline = Pipeline(
+            Parts(
+                engine=self.engine,
+                workshop=workshop,
+                repository=self.repository,
+                records=self.records,
+                builds=self.builds,
+                package=self.packaging,
+                clock=self.clock,
+                urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),
+                rehearse=self.rehearsal,
+                tell=lambda state, run: self.told.append((state, run["run"])),
+            )
+        )
+        self.clone = folder / "clone"
+        if world is None:
+            self.repository.create(["false"], head="dev")
+            for hook in (self.repository.folder / "hooks").iterdir():
+                hook.unlink()
+            DEFINITION.write(workshop.definition)
+            subprocess.run(["git", "init", "-q", "-b", "dev", str(self.clone)], check=True)
+
+    def again(self) -> PipelineBench:
+        """A daemon after the first was killed, over the same world."""
+        self.store.close()
+        successor = PipelineBench(self.folder, world=self)
+        successor.engine.pools.living.update(cast(Any, self.workers.running))
+        return successor
+
+    async def start(self) -> None:
+        """As the daemon does: the engine recovers, then the pipeline."""
+        await recover(self.engine)
+        await self.pipeline.start()
+
+    def git(self, *words: str) -> str:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        command = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *words]
+        return subprocess.run(
+            command, cwd=self.clone, env=environ, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def commit(self, code: str) -> str:
+        (self.clone / "code").write_text(code)
+        self.git("add", ".")
+        self.git("commit", "-q", "--allow-empty", "-m", f"code {code}")
+        return self.git("rev-parse", "HEAD")
+
+    async def push(self, branch: str = "dev", *, to: str | None = None, options: dict[str, str] | None = None) -> Any:
+        """What a hook does on a push of the clone's `branch`: a refusal's sentences, or the first run's number."""
+        target = to or branch
+        old = await self.repository.head_of(target) or NOTHING
+        new = self.git("rev-parse", branch)
+        update = RefUpdate(old, new, f"refs/heads/{target}")
+        if refusals := await self.pipeline.check([update], options or {}):
+            return refusals
+        self.git("push", "-q", "--force", str(self.repository.folder), f"{branch}:{target}")
+        started = await self.pipeline.push([update], options or {}, "ada@laptop")
+        return next((one.run for one in started if isinstance(one, StartedRun)), started)
+
+    async def end_of(self, run: int) -> dict[str, Any]:
+        """The run's document once it has ended or waits for a person."""
+        async for line in self.pipeline.follow(run):
+            if "run" in line:
+                found = self.pipeline.document(run, full=True)
+                return {**found, "states": {step["name"]: step["state"] for step in found["steps"]}}
+        raise AssertionError("a run without an end")
+
+    def log(self, run: int) -> str:
+        return self.pipeline.parts.workshop.log(run).read_text()
+
+
+def tell_story(folder: Path, story: Callable[[PipelineBench], Coroutine[Any, Any, None]]) -> None:
+    """Run a story on a fresh bench that has started."""
+    bench = PipelineBench(folder)
+
+    async def told() -> None:
+        async with asyncio.timeout(60):
+            await bench.start()
+            try:
+                await story(bench)
+            finally:
+                await bench.pipeline.stop()
+                await bench.engine.idle()
+
+    asyncio.run(told())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the others run until it holds; the story's time-out is the deadline."""
+    while not true():  # noqa: ASYNC110 - several parts move, and a test asks for their common state
+        await asyncio.sleep(0.005)

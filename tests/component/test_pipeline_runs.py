@@ -1,0 +1,381 @@
+"""Runs of the pipeline under pressure: real git and state file, fakes for what builds, rehearses and serves."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import ConflictError, UsageError
+from hitless.pipeline.pushes import RefUpdate, read_options
+from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
+
+pytestmark = pytest.mark.component
+
+
+async def shipped_to_staging(bench: PipelineBench) -> str:
+    """A commit that is live in dev and staging."""
+    commit = bench.commit("1")
+    await bench.end_of(await bench.push())
+    run = await bench.end_of((await promote(bench, "dev", "staging")).run)
+    assert run["state"] == "succeeded"
+    return commit
+
+
+async def promote(bench: PipelineBench, source: str, target: str, *, skip: bool = False):  # type: ignore[no-untyped-def]
+    return await bench.pipeline.promote(source, target, document=None, actor="ada", skip_rehearsal=skip)
+
+
+def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"], run["commit"]) == ("succeeded", 1, commit)
+        assert run["states"] == {
+            "source": "succeeded",
+            "test": "succeeded",
+            "build": "succeeded",
+            "rehearse": "skipped",
+            "approve": "skipped",
+            "deploy": "succeeded",
+            "verify": "succeeded",
+        }
+        done = [line for line in bench.diary if line.startswith(("test", "build", "start"))]
+        assert done == ["test run 1", "build for dev", "start api r1"]
+        assert bench.told == [("succeeded", 1)]
+        release = bench.engine.release("dev", 1)
+        assert (release.document.commit, release.document.message) == (commit, "code 1")
+
+    tell_story(tmp_path, story)
+
+
+def test_a_merge_without_changes_ends_well_and_ships_nothing(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.commit("1")
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"]) == ("succeeded", 1)
+
+    tell_story(tmp_path, story)
+
+
+def test_of_pushes_that_wait_the_newest_stays(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.hold = asyncio.Event()
+        runs = []
+        for code in ("1", "2", "3"):
+            bench.commit(code)
+            runs.append(await bench.push())
+            await until(lambda: "test run 1" in bench.diary)
+        assert [row.state for row in bench.records.runs()] == ["queued", "superseded", "running"]
+        bench.builds.hold.set()
+        assert (await bench.end_of(runs[2]))["release"] == 2
+        second = await bench.end_of(runs[1])
+        assert (second["reason"], second["exit_code"]) == ("run 3 came after it", 4)
+        assert (await bench.end_of(runs[0]))["state"] == "succeeded"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.failing = {bench.commit("1")}
+        run = await bench.end_of(await bench.push("dev", to="feature"))
+        assert (run["stage"], run["state"]) == (None, "failed")
+        assert run["reason"] == "test: buildspec-test.yml: phase build failed"
+        bench.commit("2")
+        run = await bench.end_of(await bench.push("dev", to="feature"))
+        assert (run["state"], list(run["states"])) == ("succeeded", ["source", "test"])
+        assert bench.engine.live_release("dev") is None
+
+    tell_story(tmp_path, story)
+
+
+def test_a_tag_and_a_deleted_branch_start_nothing_and_a_stage_s_branch_stays(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        zero = "0" * 40
+        started = await bench.pipeline.push(
+            [RefUpdate(zero, commit, "refs/tags/v1"), RefUpdate(commit, zero, "refs/heads/feature")], {}, "ada"
+        )
+        assert started == ["refs/tags/v1 starts no run: only branches do", "the branch feature is gone"]
+        refused = await bench.pipeline.check([RefUpdate(commit, zero, "refs/heads/dev")], {})
+        assert refused == ["dev feeds the stage dev and cannot be deleted"]
+
+    tell_story(tmp_path, story)
+
+
+def test_a_force_push_ships_what_the_branch_holds_now_and_is_recorded(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.git("commit", "-q", "--amend", "--allow-empty", "-m", "other")
+        (bench.clone / "code").write_text("2")
+        bench.git("commit", "-q", "--amend", "--all", "-m", "amended")
+        number = await bench.push()
+        run = await bench.end_of(number)
+        assert (run["state"], run["release"], run["message"]) == ("succeeded", 2, "amended")
+        assert bench.pipeline.row(number).options == {"forced": True}
+
+    tell_story(tmp_path, story)
+
+
+def test_a_promotion_ships_the_same_bytes_and_moves_the_branch(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = await shipped_to_staging(bench)
+        assert bench.diary.count("build for dev") == 1
+        assert "reuse for staging" in bench.diary
+        assert "build for staging" not in bench.diary
+        dev, staging = (bench.engine.live_release(stage) for stage in ("dev", "staging"))
+        assert dev
+        assert staging
+        assert dev.document.artifacts == staging.document.artifacts
+        assert await bench.repository.head_of("staging") == commit
+
+    tell_story(tmp_path, story)
+
+
+def test_a_branch_with_commits_of_its_own_is_not_moved_by_a_promotion(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.git("switch", "-q", "-c", "staging")
+        own = bench.commit("own")
+        await bench.end_of(await bench.push("staging"))
+        bench.git("switch", "-q", "dev")
+        bench.commit("2")
+        await bench.end_of(await bench.push())
+        run = (await promote(bench, "dev", "staging")).run
+        assert (await bench.end_of(run))["state"] == "succeeded"
+        assert await bench.repository.head_of("staging") == own
+        assert "has commits of its own" in bench.log(run)
+
+    tell_story(tmp_path, story)
+
+
+def test_prod_takes_only_what_was_live_in_staging_unless_overridden_and_recorded(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        bench.git("switch", "-q", "-c", "prod")
+        bench.commit("hotfix")
+        (refusal,) = await bench.push("prod")
+        assert "never was live in staging" in refusal
+        assert await bench.repository.head_of("prod") is None
+        run = await bench.end_of(await bench.push("prod", options={"override": "the site is down"}))
+        assert (run["state"], run["overridden"]) == ("waiting_for_approval", "the site is down")
+        bench.pipeline.approve(run["run"], by="bo", why=None)
+        await bench.end_of(run["run"])
+        live = bench.engine.live_release("prod")
+        assert live
+        assert "override: the site is down" in str(live.document.message)
+
+    tell_story(tmp_path, story)
+
+
+def test_a_commit_that_was_live_in_staging_ships_to_prod_without_a_build(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        run = await bench.end_of(await bench.push("dev", to="prod"))
+        assert (run["state"], run["states"]["build"]) == ("waiting_for_approval", "succeeded")
+        assert "build for prod" not in bench.diary
+
+    tell_story(tmp_path, story)
+
+
+def test_an_approval_says_who_and_why_and_then_the_run_ships(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        number = (await promote(bench, "staging", "prod")).run
+        run = await bench.end_of(number)
+        assert run["states"]["approve"] == "waiting"
+        assert bench.engine.live_release("prod") is None
+        bench.pipeline.approve(number, by="bo@desk", why="seen")
+        run = await bench.end_of(number)
+        assert run["state"] == "succeeded"
+        assert (run["approval"]["decision"], run["approval"]["by"], run["approval"]["why"]) == (
+            "approved",
+            "bo@desk",
+            "seen",
+        )
+        with pytest.raises(ConflictError, match="does not wait for approval"):
+            bench.pipeline.approve(number, by="bo", why=None)
+
+    tell_story(tmp_path, story)
+
+
+def test_a_rejection_touches_nothing_and_an_unanswered_question_expires_in_seven_days(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        first = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(first)
+        bench.pipeline.reject(first, by="bo", why="not on a Friday")
+        run = await bench.end_of(first)
+        assert (run["state"], run["exit_code"]) == ("rejected", 4)
+        assert run["reason"] == "rejected by bo: not on a Friday"
+
+        second = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(second)
+        bench.clock.ahead = timedelta(days=6, hours=23)
+        bench.pipeline.expire()
+        assert bench.pipeline.row(second).state == "waiting_for_approval"
+        bench.clock.ahead = timedelta(days=7, seconds=1)
+        with pytest.raises(ConflictError, match="waited for approval until"):
+            bench.pipeline.approve(second, by="bo", why=None)
+        bench.pipeline.expire()
+        assert (await bench.end_of(second))["state"] == "failed"
+        assert bench.engine.live_release("prod") is None
+
+    tell_story(tmp_path, story)
+
+
+def test_a_newer_run_that_asks_supersedes_an_older_question(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        first = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(first)
+        second = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(second)
+        assert bench.pipeline.row(first).state == "superseded"
+        with pytest.raises(ConflictError, match="does not wait"):
+            bench.pipeline.approve(first, by="bo", why=None)
+
+    tell_story(tmp_path, story)
+
+
+def test_a_rehearsal_s_objection_stops_the_run_and_can_be_left_out(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=True)
+        await shipped_to_staging(bench)
+        assert "rehearse" not in bench.diary, "nothing was live yet"
+        bench.rehearsal.objections = ["GET /zones: offset is gone"]
+        bench.commit("2")
+        await bench.end_of(await bench.push())
+        run = await bench.end_of((await promote(bench, "dev", "staging")).run)
+        assert (run["state"], run["reason"], run["exit_code"]) == ("failed", "rehearse: GET /zones: offset is gone", 3)
+        run = await bench.end_of((await promote(bench, "dev", "staging", skip=True)).run)
+        assert (run["state"], run["states"]["rehearse"]) == ("succeeded", "skipped")
+
+    tell_story(tmp_path, story)
+
+
+def test_a_failed_run_is_retried_from_the_step_that_failed(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        bench.workers.fails["api"] = "never ready"
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["exit_code"]) == ("failed", 3)
+        bench.workers.fails.clear()
+        bench.diary.clear()
+        bench.pipeline.retry(run["run"])
+        run = await bench.end_of(run["run"])
+        assert run["state"] == "succeeded"
+        assert not [line for line in bench.diary if line.startswith(("test", "build"))]
+        with pytest.raises(ConflictError, match="is succeeded"):
+            bench.pipeline.retry(run["run"])
+
+    tell_story(tmp_path, story)
+
+
+def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        with pytest.raises(ConflictError, match="dev has no live release"):
+            await promote(bench, "dev", "staging")
+        with pytest.raises(UsageError, match="no stage nowhere"):
+            await promote(bench, "dev", "nowhere")
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        with pytest.raises(UsageError, match="to itself"):
+            await promote(bench, "dev", "dev")
+        assert len(bench.records.runs()) == 1
+
+    tell_story(tmp_path, story)
+
+
+@pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
+def test_a_daemon_that_is_killed_in_a_step_leaves_no_run_without_a_true_end(tmp_path: Path, step: str) -> None:
+    bench = PipelineBench(tmp_path)
+    bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=True)
+
+    async def until_killed() -> None:
+        await bench.start()
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.commit("2")
+        held = asyncio.Event()
+        match step:
+            case "test":
+                bench.builds.hold = held
+            case "build":
+                bench.packaging.hold = held
+            case "rehearse":
+                bench.rehearsal.hold = held
+            case _:
+                bench.workers.hold = held
+        run = await bench.push()
+        await until(lambda: any(s.name == step and s.state == "running" for s in bench.records.steps(run)))
+        if step == "deploy":
+            await until(lambda: bench.pipeline.row(run).release == 2)
+        # the loop is left as it stands, as a SIGKILL leaves it
+
+    asyncio.run(until_killed())
+    bench.workers.hold = None
+
+    async def afterwards() -> None:
+        later = bench.again()
+        await later.start()
+        run = later.pipeline.document(2)
+        assert (run["state"], run["reason"]) == (
+            "interrupted",
+            f"the engine stopped during {step}: `hitless pipeline retry 2`",
+        )
+        live = later.engine.live_release("dev")
+        assert live
+        assert live.number == 1
+        later.packaging.settings["dev"] = stage_settings("dev", rehearsal=True)
+        later.pipeline.retry(2)
+        async with asyncio.timeout(30):
+            assert (await later.end_of(2))["state"] == "succeeded"
+        await later.pipeline.stop()
+        await later.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_well(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed() -> None:
+        await bench.start()
+        bench.commit("1")
+        run = await bench.push()
+        await bench.end_of(run)
+        bench.records.set_state(run, "running", None, None)
+        bench.records.set_step(run, "deploy", "running")
+        row = bench.pipeline.row(run)
+        bench.records.add(
+            stage="staging", branch="staging", commit=row.commit, message="", actor="ada", overridden=None,
+            options={}, verb="push", state="queued", at=row.started_at,
+        )  # fmt: skip
+
+    asyncio.run(until_killed())
+
+    async def afterwards() -> None:
+        later = bench.again()
+        await later.start()
+        async with asyncio.timeout(30):
+            run = await later.end_of(1)
+            assert (run["state"], run["states"]["deploy"]) == ("succeeded", "succeeded")
+            assert (await later.end_of(2))["state"] == "succeeded", "what had only waited runs now"
+        await later.pipeline.stop()
+        await later.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+@pytest.mark.parametrize("line", ["overide=x", "override=", "override=   ", f"override={'x' * 501}", "override=a\x1bb"])
+def test_a_push_option_that_is_none_is_refused(line: str) -> None:
+    with pytest.raises(UsageError):
+        read_options([line])
