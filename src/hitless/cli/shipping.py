@@ -109,7 +109,7 @@ def conclude(ctx: Context, result: dict[str, Any]) -> None:
     ctx.show(result, lambda: _sentence(result, outcome))
     if outcome.exit_code:
         release = result["release"]
-        hint = f"`hitless releases {release}` and `hitless logs --release {release}` tell more" + (
+        hint = f"`hitless logs --release {release}` and `hitless releases {release}` tell more" + (
             "; the live release was not touched" if result.get("live") else ""
         )
         raise Ended(outcome.exit_code, f"release {release} was {outcome.replace('_', ' ')}: {result['reason']}", hint)
