@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
         shift: Annotated[float, typer.Option("--shift", help="Seconds for the strategy's steps together.")] = 6.0,
         plan: Annotated[Path | None, typer.Option("--plan", hidden=True)] = None,
     ) -> None:
-        """Roll the folder's code out over a copy of the live release, in an engine of its own, under load.
+        """Roll the folder's code out over a copy of what is live. In an engine of its own, under load.
 
         Says which answers changed, what the alarms would have done, and whether it may ship. The stage is not touched.
         """
