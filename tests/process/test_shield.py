@@ -133,9 +133,10 @@ def talk(client: Client, name: str, diaries: dict[str, Diary], stop: threading.E
             client.close()
 
 
-def test_a_canary_that_ends_its_process_runs_each_request_once_and_no_connection_ends_without_an_answer(
+def test_a_canary_whose_workers_are_killed_runs_each_request_once_and_no_connection_ends_without_an_answer(
     site: Site,
 ) -> None:
+    """As when the kernel is out of memory: of such deaths the guard alone would let a safe request kill two more."""
     runs_file = site.folder.parent / "runs.txt"
     site.environ["RUNS_FILE"] = str(runs_file)
     canary(site, percent=50, requests=30)
@@ -149,7 +150,7 @@ def test_a_canary_that_ends_its_process_runs_each_request_once_and_no_connection
     try:
         eventually(lambda: diaries["POST"].statuses[200] > 5, what="the load has begun")
         mark = '"candidate " + event["headers"].get("x-mark", "")'
-        document = ship_broken(site, f'note_run({{"headers": {{"x-mark": {mark}}}}}); os._exit(3)')
+        document = ship_broken(site, f'note_run({{"headers": {{"x-mark": {mark}}}}}); os.kill(os.getpid(), 9)')
     finally:
         stop.set()
         for thread in threads:
@@ -158,8 +159,8 @@ def test_a_canary_that_ends_its_process_runs_each_request_once_and_no_connection
             client.close()
     assert [diary.silent for diary in diaries.values()] == [[], [], []]
     assert set(diaries["GET"].statuses) == set(diaries["POST with a key"].statuses) == {200}
-    assert set(diaries["POST"].statuses) == {200, 502}
-    assert document["candidate"]["failed"] == diaries["POST"].statuses[502]
+    assert {200, 502} <= set(diaries["POST"].statuses) <= {200, 502, 503}, "503 while no worker is back"
+    assert document["candidate"]["failed"] == diaries["POST"].statuses[502] + diaries["POST"].statuses[503]
     assert document["candidate"]["shielded"] > 0
 
     runs = Counter(runs_file.read_text().splitlines())

@@ -39,6 +39,31 @@ def test_an_answer_gives_pools_by_their_sessions_and_stages_by_their_requests() 
     assert totals["stage_dev"].by_class["4xx"] == 2
 
 
+SHIELDED = f"""Name: HAProxy
+Pid: 41
+
+# {HEAD},cli_abrt,srv_abrt,
+p00,BACKEND,100,0,0,0,0,0,0,60,0,5,35,0,,0,0,
+shield_p00,candidate,90,0,0,33,33,0,0,55,0,5,0,0,,0,0,
+shield_p00,live,33,0,0,0,0,0,0,28,0,2,3,0,,0,0,
+shield_p00,alone,2,0,0,0,0,0,0,0,0,0,2,0,,0,0,
+shield_p00,BACKEND,92,0,0,33,33,0,0,83,0,7,5,0,,0,0,
+try_p00,FRONTEND,1,,,,,0,0,55,0,5,31,0,91,,,
+
+"""
+
+
+def test_what_a_client_saw_fail_and_what_the_live_release_answered_are_told_apart() -> None:
+    """Of 100: 33 went to the live release, which failed 3; of 31 that the shield was answered with 5xx two had nobody
+    else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
+    """
+    tally = Tally().after(sample_of(SHIELDED))
+    counts = Tally.from_json(tally.to_json()).totals()["p00"]
+    assert (counts.requests, counts.shielded, counts.failed) == (100, 30, 4 + 3 + 2)
+    assert counts.handed_over["4xx"] == 2
+    assert counts.minus(counts).failed == counts.minus(counts).shielded == 0
+
+
 def test_readings_of_one_process_replace_each_other() -> None:
     tally = Tally().after(sample(1, 10)).after(sample(1, 25))
     assert tally.totals()["p00"].requests == 25

@@ -59,7 +59,11 @@ def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
 def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gone() -> None:
     receipt = baked()
     counts = PoolCounts(
-        requests=200, by_class={"2xx": 150, "5xx": 50}, handed_over={"requests": 45, "2xx": 44, "5xx": 1}
+        requests=200,
+        by_class={"2xx": 150, "5xx": 50},
+        tried_5xx=45,
+        shield_5xx=1,
+        handed_over={"requests": 45, "2xx": 44, "5xx": 1},
     )
     candidate = Counted.of({PoolId("api", "r2-2"): Counted.of_counts(counts)})
     receipt.counted(candidate, counted(6000, 9), "00:20")

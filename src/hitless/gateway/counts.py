@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hitless.gateway.observe import is_pool, parse_info, parse_stat
-from hitless.gateway.state import LIVE_SERVER, shield_of
+from hitless.gateway.state import LIVE_SERVER, shield_of, trial_of
 
 _COLUMNS = {
     "requests": "stot",
@@ -31,7 +31,8 @@ _COLUMNS = {
     "server_aborts": "srv_abrt",
 }
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-_PLAIN = (*(name for name in _COLUMNS if name not in _CLASSES), "restarts")
+_OF_SHIELDS = ("tried_5xx", "shield_5xx")
+_PLAIN = (*(name for name in _COLUMNS if name not in _CLASSES), "restarts", *_OF_SHIELDS)
 
 _HANDED_OVER = "handed_over_"
 
@@ -45,7 +46,8 @@ class PoolCounts:
     second time. `restarts`: how often HAProxy was started again; what it had counted after it was last asked is lost.
 
     `handed_over`: how many requests went to the live release after this pool had failed them, and its answers by
-    class, as `requests`, `2xx` …; they are in the counts of the live release's pool too.
+    class, as `requests`, `2xx` …; they are in the counts of the live release's pool too. `tried_5xx`: the pool's
+    answers of 5xx that went to its shield and not to a client; `shield_5xx`: the shield's own to clients.
     """
 
     requests: int = 0
@@ -58,7 +60,21 @@ class PoolCounts:
     client_aborts: int = 0
     server_aborts: int = 0
     restarts: int = 0
+    tried_5xx: int = 0
+    shield_5xx: int = 0
     handed_over: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def shielded(self) -> int:
+        """Failed here, and answered by the live release."""
+        return self.handed_over.get("requests", 0) - self.handed_over.get("5xx", 0)
+
+    @property
+    def failed(self) -> int:
+        """What clients saw fail: answers of 5xx, the gateway's own included. Not simply those of the pool less
+        `shielded`: a worker that dies on a connection in use gives its shield no answer at all, and none is counted.
+        """
+        return self.by_class.get("5xx", 0) - self.tried_5xx + self.shield_5xx
 
     def minus(self, earlier: PoolCounts) -> PoolCounts:
         """What came between two readings."""
@@ -126,8 +142,8 @@ def sample_of(info_and_stat: str) -> Sample:
         name, kind = row["pxname"], row["svname"]
         if kind == "BACKEND" and is_pool(name):
             numbers.setdefault(name, {}).update(_read(row, requests="stot"))
-        elif kind == LIVE_SERVER and not is_pool(name):
-            numbers.setdefault(name.removeprefix(shield_of("")), {}).update(_read_handed_over(row))
+        elif name.startswith((shield_of(""), trial_of(""))):
+            numbers.setdefault(name.partition("_")[2], {}).update(_read_shield(row))
         elif kind == "FRONTEND" and name.startswith(STAGE_PREFIX):
             numbers[name] = _read(row, requests="req_tot")
     return Sample(int(parse_info(info)["Pid"]), numbers)
@@ -138,9 +154,17 @@ def _read(row: Mapping[str, str], requests: str) -> dict[str, int]:
     return {name: int(row.get(column) or 0) for name, column in columns.items()}
 
 
-def _read_handed_over(row: Mapping[str, str]) -> dict[str, int]:
-    columns = {"requests": "stot", **{name: _COLUMNS[name] for name in _CLASSES}}
-    return {_HANDED_OVER + name: int(row.get(column) or 0) for name, column in columns.items()}
+def _read_shield(row: Mapping[str, str]) -> dict[str, int]:
+    """A row of a shield's (its backend's answers are those that clients get), or of the frontend before the pool."""
+    match row["svname"]:
+        case "FRONTEND":
+            return {"tried_5xx": int(row["hrsp_5xx"] or 0)}
+        case "BACKEND":
+            return {"shield_5xx": int(row["hrsp_5xx"] or 0)}
+        case str(name) if name == LIVE_SERVER:
+            columns = {"requests": "stot", **{name: _COLUMNS[name] for name in _CLASSES}}
+            return {_HANDED_OVER + name: int(row[column] or 0) for name, column in columns.items()}
+    return {}
 
 
 def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:

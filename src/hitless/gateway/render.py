@@ -10,7 +10,15 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hitless.gateway.state import LIVE_SERVER, QUEUE_TIMEOUT_S, GatewayState, ServerMode, ServerState, shield_of
+from hitless.gateway.state import (
+    LIVE_SERVER,
+    QUEUE_TIMEOUT_S,
+    GatewayState,
+    ServerMode,
+    ServerState,
+    shield_of,
+    trial_of,
+)
 from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import MapName, ServerView, server_line, view_of
 
@@ -50,20 +58,19 @@ class Layout:
     def hop_socket(self) -> Path:
         return self.folder / "hop.sock"
 
-    @property
-    def candidate_socket(self) -> Path:
-        """Where a shielded request is tried first."""
-        return self.folder / "try.sock"
+    def try_socket(self, pool: str) -> Path:
+        """Where a pool gets the requests that it is shielded for."""
+        return self.folder / f"{pool}.sock"
 
     @property
     def live_socket(self) -> Path:
-        """Where it is answered when the candidate has failed it."""
+        """Where they are answered when it has failed them."""
         return self.folder / "live.sock"
 
     @property
     def sockets(self) -> tuple[Path, ...]:
-        """All that HAProxy binds by their paths."""
-        return self.runtime_socket, self.hop_socket, self.candidate_socket, self.live_socket
+        """What HAProxy binds by its path; pools have names of up to four characters."""
+        return self.runtime_socket, self.hop_socket, self.live_socket, self.try_socket("p000")
 
     def map(self, name: str) -> str:
         """The map's name in HAProxy: its path by way of the link, the same in every generation."""
@@ -109,6 +116,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             line=_boot_line,
             sticky_map=sticky_map,
             shield=shield_of,
+            trial=trial_of,
             live_server=LIVE_SERVER,
             queue_timeout_s=QUEUE_TIMEOUT_S,
         ),

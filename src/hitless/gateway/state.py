@@ -154,6 +154,11 @@ def shield_of(pool: str) -> str:
     return f"shield_{pool}"
 
 
+def trial_of(pool: str) -> str:
+    """The frontend by which the shield of a pool tries it."""
+    return f"try_{pool}"
+
+
 def server_timeout_ms(function_timeout_s: float, maxconn: int) -> int:
     """How long the gateway waits for a function's answer: its own time-out for each request that may be before it,
     and 1 s.

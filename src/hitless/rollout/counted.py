@@ -52,16 +52,16 @@ class Counted:
 
     @classmethod
     def of_counts(cls, counts: PoolCounts) -> Counted:
-        """One pool's. Failed is what the client saw fail: an answer of 5xx, the gateway's own included, that the live
-        release did not better.
-
-        Numbers that went back (of a gateway that was started anew) count as none.
-        """
-        handed_over = {name: number for name, number in counts.handed_over.items() if number > 0}
-        shielded = max(0, handed_over.get("requests", 0) - handed_over.get("5xx", 0))
-        requests, failed = max(0, counts.requests), max(0, counts.by_class.get("5xx", 0) - shielded)
+        """One pool's. Numbers that went back (of a gateway that was started anew) count as none."""
         by_class = {name: number for name in CLASSES if (number := max(0, counts.by_class.get(name, 0)))}
-        return cls(requests, failed, shielded, by_class, max(0, counts.restarts), handed_over=handed_over)
+        return cls(
+            max(0, counts.requests),
+            max(0, counts.failed),
+            max(0, counts.shielded),
+            by_class,
+            max(0, counts.restarts),
+            handed_over={name: number for name, number in counts.handed_over.items() if number > 0},
+        )
 
     def minus(self, earlier: Counted) -> Counted:
         """What came since an earlier reading of the same pools; pools that came meanwhile are counted in full."""
