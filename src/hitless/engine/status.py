@@ -8,6 +8,7 @@ from typing import Any
 
 import hitless
 from hitless.engine.engine import Engine
+from hitless.rollout.receipt import Side
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State
 from hitless.scaling.bounds import bounds_of
@@ -69,6 +70,7 @@ def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | No
         "release": rollout.candidate.number,
         "state": str(rollout.state),
         "weight_percent": whole(rollout.weight_percent),
+        **rollout.receipt.of(Side.CANDIDATE).sums(),
     }
 
 
