@@ -129,6 +129,11 @@ def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_make
     assert releasing - NEEDS_NO_PERMISSION - pushed.deploy_role.allowed_actions() == set(MAY_BE_REFUSED)
 
 
+def test_what_no_call_was_recorded_of_is_granted_so_that_iam_allows_it(pushed: Pushed) -> None:
+    """An action that knows no resource in IAM is denied where it is granted on one."""
+    assert refused(pushed.deploy_role, [Question(action, "*") for action in NOT_RECORDED]) == []
+
+
 def arn(service: str, rest: str) -> str:
     return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}"
 
@@ -140,7 +145,7 @@ NEVER = (
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-prod/{ANY_STACK}")),
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/another-dev/{ANY_STACK}")),
     Question("codedeploy:CreateDeployment", arn("codedeploy", "deploymentgroup:another-dev/api")),
-    Question("codedeploy:StopDeployment", arn("codedeploy", "deploymentgroup:worldclock-dev2/api")),
+    Question("codedeploy:CreateDeployment", arn("codedeploy", "deploymentgroup:worldclock-dev2/api")),
     Question("ec2:DeleteVpc", arn("ec2", "vpc/vpc-1")),
     Question("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/anything"),
     Question("iam:CreateUser", f"arn:aws:iam::{ACCOUNT}:user/somebody"),

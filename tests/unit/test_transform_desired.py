@@ -172,8 +172,9 @@ def statements(role: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_hook_may_answer_codedeploy_which_may_ask_it_and_nobody_else_may() -> None:
     resources = first(hooks=Hooks(pre_traffic="meta"))
     answers = "codedeploy:PutLifecycleEventHookExecutionStatus"
-    (granted,) = (one for one in statements(resources["MetaRole"]) if answers in one["Action"])
-    assert granted["Resource"]["Fn::Sub"].endswith(":deploymentgroup:worldclock-prod/*")
+    granted = {action: one["Resource"] for one in statements(resources["MetaRole"]) for action in one["Action"]}
+    assert granted[answers] == "*", "the action knows no resource in IAM: on one it is denied"
+    assert granted["codedeploy:GetDeployment"]["Fn::Sub"].endswith(":deploymentgroup:worldclock-prod/*")
     assert answers not in str(resources["ZonesRole"])
     (asks,) = (one for one in statements(resources["CodeDeployRole"]) if "lambda:InvokeFunction" in one["Action"])
     assert asks["Resource"] == [{"Fn::GetAtt": ["MetaLambdaFunction", "Arn"]}]

@@ -33,7 +33,7 @@ def function_role(
     if function.get("TracingConfig", {}).get("Mode") == "Active":
         statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
     if answers_codedeploy:
-        statements.append(_hook(release))
+        statements += _hook(release)
     statements += [
         statement
         for policy in given.get("Policies", [])
@@ -77,10 +77,14 @@ def _logs(function_name: str) -> dict[str, Any]:
     return _allow(["logs:CreateLogStream", "logs:PutLogEvents"], {"Fn::Sub": group})
 
 
-def _hook(release: ReleaseInput) -> dict[str, Any]:
+def _hook(release: ReleaseInput) -> list[dict[str, Any]]:
     account = "arn:${AWS::Partition}:codedeploy:${AWS::Region}:${AWS::AccountId}"
     groups = f"{account}:deploymentgroup:{release.service}-{release.stage}/*"
-    return _allow(["codedeploy:GetDeployment", "codedeploy:PutLifecycleEventHookExecutionStatus"], {"Fn::Sub": groups})
+    return [
+        _allow(["codedeploy:GetDeployment"], {"Fn::Sub": groups}),
+        # knows no resource in IAM; whoever answers must know the execution's id
+        _allow(["codedeploy:PutLifecycleEventHookExecutionStatus"], "*"),
+    ]
 
 
 def _network() -> list[dict[str, Any]]:
