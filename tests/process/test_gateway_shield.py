@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import socket
+import stat
 import threading
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
@@ -145,6 +149,22 @@ def on(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[
     answer = connection.getresponse()
     answer.read()
     return answer.status, answer.headers.get("x-release")
+
+
+def test_each_shielded_request_has_a_line_in_a_file_without_its_query() -> None:
+    async def scenario() -> None:
+        async with rolling() as gateway:
+            await asked(gateway, "/zones")
+            await asked(gateway, "/broken/2/500?token=secret")
+            log = gateway._layout.folder / "shielded.log"
+            await until(lambda: log.read_text().endswith("\n"), "the line")
+            (line,) = [json.loads(text) for text in log.read_text().splitlines()]
+            assert datetime.fromisoformat(line.pop("at")).tzinfo is not None
+            uuid.UUID(line.pop("request"))
+            assert line == {"candidate": "dev.2", "method": "GET", "path": "/broken/2/500", "status": 200}
+            assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+    asyncio.run(scenario())
 
 
 async def since(gateway: Gateway, before: dict[str, PoolCounts]) -> list[PoolCounts]:

@@ -34,6 +34,8 @@ LIFE = "life"
 RECORD = "haproxy.json"
 GUARDIAN_LOG = "guardian.log"
 HAPROXY_LOG = "haproxy.log"
+SHIELDED_LOG = "shielded.log"
+"""HAProxy's standard output: a line of JSON for each request that a live release answered in a candidate's place."""
 
 EXIT_LOCKED = 3
 """Another guardian lives on this folder."""
@@ -159,7 +161,7 @@ class Guardian:
         for index, listener in enumerate(self._listeners.values()):
             listener.set_inheritable(True)
             environment[f"HITLESS_FD_{index}"] = str(listener.fileno())
-        log = _open_log(self._path(HAPROXY_LOG))
+        log, shielded = _open_log(self._path(HAPROXY_LOG)), _open_log(self._path(SHIELDED_LOG))
         try:
             pid = os.posix_spawn(
                 self._haproxy,
@@ -167,7 +169,7 @@ class Guardian:
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, shielded, 1),
                     (os.POSIX_SPAWN_DUP2, log, 2),
                 ],
                 setpgroup=0,
@@ -175,6 +177,7 @@ class Guardian:
             )
         finally:
             os.close(log)
+            os.close(shielded)
         self._record(pid)
         return pid
 
