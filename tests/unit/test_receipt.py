@@ -112,6 +112,17 @@ def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_
     assert "HAProxy was started again" in document["missing"][0]
 
 
+def test_counts_that_went_back_make_it_incomplete_too() -> None:
+    receipt = Receipt()
+    receipt.begin(counted(5000))
+    receipt.counted(counted(0, pool="r2-2"), counted(40), "00:01")
+    document = receipt.to_json()
+    assert document["live"]["requests"] == 0
+    assert not document["complete"]
+    lost = Counted.of_counts(PoolCounts(requests=3).minus(PoolCounts(requests=100)))
+    assert (lost.requests, lost.restarts) == (0, 1)
+
+
 def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length() -> None:
     receipt = Receipt()
     receipt.begin(counted(0))

@@ -98,7 +98,7 @@ class Folders:
     @property
     def is_open_to_others(self) -> bool:
         """Whether others than the owner may look into the data folder, which hitless did not make then."""
-        return self.data.exists() and bool(self.data.stat().st_mode & 0o077)
+        return self.data.exists() and bool(self.data.stat().st_mode & 0o066)
 
     def record_run(self) -> None:
         """Leave word in the data folder of where the runtime folder is. For the one who holds the engine's lock."""

@@ -209,6 +209,10 @@ class Turn:
         self.parts.mark_taken_back(back, why)
 
 
+LONGEST_WHY = 2000
+"""Characters of a message that a receipt keeps."""
+
+
 def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
     """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
     before.
@@ -216,7 +220,7 @@ def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
     document = release.document
     return {
         "who": who.to_json(),
-        "why": why,
+        "why": None if why is None else str(why)[:LONGEST_WHY],
         "commit": document.commit,
         "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
     }

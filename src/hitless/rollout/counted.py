@@ -52,14 +52,16 @@ class Counted:
 
     @classmethod
     def of_counts(cls, counts: PoolCounts) -> Counted:
-        """One pool's. Numbers that went back (of a gateway that was started anew) count as none."""
+        """One pool's. Numbers that went back (of a gateway that was started anew, or has lost its record) count as none
+        and as a restart.
+        """
         by_class = {name: number for name in CLASSES if (number := max(0, counts.by_class.get(name, 0)))}
         return cls(
             max(0, counts.requests),
             max(0, counts.failed),
             max(0, counts.shielded),
             by_class,
-            max(0, counts.restarts),
+            max(0, counts.restarts, int(counts.requests < 0)),
             handed_over={name: number for name, number in counts.handed_over.items() if number > 0},
         )
 
@@ -128,7 +130,7 @@ class Counted:
             max(0, self.failed - earlier.failed),
             max(0, self.shielded - earlier.shielded),
             {name: max(0, number - earlier.by_class.get(name, 0)) for name, number in self.by_class.items()},
-            max(0, self.restarts - earlier.restarts),
+            max(0, self.restarts - earlier.restarts, int(self.requests < earlier.requests)),
             handed_over={
                 name: max(0, number - earlier.handed_over.get(name, 0)) for name, number in self.handed_over.items()
             },
