@@ -37,13 +37,20 @@ def looks(
 
 
 def decided(workers: int, each: Load, *, bounds: Bounds = BOUNDS, room: int | None = None) -> Decision:
-    return decide(bounds, workers, each, Memory(), now_s=0, room=room, pace=Pace())
+    """The decision where as many waited at the look before."""
+    return decide(bounds, workers, each, Memory(waiting=each.waiting), now_s=0, room=room, pace=Pace())
 
 
-def test_a_flash_crowd_is_met_in_one_look() -> None:
+def test_a_queue_that_stands_is_worked_off_at_once() -> None:
     decision = decided(1, load(1.0, waiting=140))
     assert decision.workers == 22
     assert decision.reason == "1.0 at work and 140 waiting, 70 % wanted"
+
+
+def test_a_flash_crowd_is_met_in_one_look_for_what_has_come_in_one_look_comes_again() -> None:
+    crowd = load(1.0, waiting=90)
+    assert decide(BOUNDS, 1, crowd, Memory(), now_s=0, pace=Pace()).workers == 28
+    assert decide(BOUNDS, 1, crowd, Memory(waiting=60), now_s=0, pace=Pace()).workers == 19
 
 
 def test_what_waits_for_a_slow_function_wants_a_worker_each() -> None:

@@ -52,9 +52,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What earlier looks leave: the mean load, and the greatest need of each second of the window."""
+    """What earlier looks leave: the mean load, what waited, and the greatest need of each second of the window."""
 
     mean: float = 0.0
+    waiting: int = 0
     needs: tuple[tuple[float, int], ...] = field(default=())
     """Monotonic second → the greatest need in it, oldest first."""
     shrunk_at_s: float = -math.inf
@@ -101,10 +102,11 @@ def decide(
     `workers` is how many there are, `now_s` monotonic. `room`: how many more the memory budget allows, None for any.
     """
     share = min(1.0, load.took_s / MEAN_OVER_S)
-    backlog = load.waiting * (1.0 if load.service_s is None else min(1.0, load.service_s / CATCH_UP_S))
+    worth = 1.0 if load.service_s is None else min(1.0, load.service_s / CATCH_UP_S)
+    backlog, coming = load.waiting * worth, max(0, load.waiting - memory.waiting) * worth
     mean = memory.mean + share * (load.busy + backlog - memory.mean)
-    need = _need(bounds, workers, load, backlog, mean)
-    memory = replace(memory, mean=mean, needs=_noted(memory.needs, now_s, need, pace.window_s))
+    need = _need(bounds, workers, load, mean, backlog, coming)
+    memory = replace(memory, mean=mean, waiting=load.waiting, needs=_noted(memory.needs, now_s, need, pace.window_s))
     wanted = bounds.clamp(need)
     if wanted > workers:
         return _out(bounds, workers, wanted, _why(load, mean, bounds), memory, room)
@@ -119,11 +121,11 @@ def decide(
     return Decision(fewer, reason, replace(memory, shrunk_at_s=now_s))
 
 
-def _need(bounds: Bounds, workers: int, load: Load, backlog: float, mean: float) -> int:
+def _need(bounds: Bounds, workers: int, load: Load, mean: float, backlog: float, coming: float) -> int:
     target = bounds.target_percent / 100
     need = max(math.ceil(mean / target - NOTHING), math.ceil(load.busy + backlog - NOTHING))
-    if backlog >= max(1.0, workers / 2):  # no chance cluster: more than the pool bears is coming
-        need = max(need, math.ceil((load.busy + backlog) / target - NOTHING))
+    if backlog >= max(1.0, workers / 2):  # no chance cluster; and as much may come again before new workers are there
+        need = max(need, math.ceil((load.busy + backlog + coming) / target - NOTHING))
     return max(need, 1) if load.ended or load.waiting or load.busy else need
 
 

@@ -27,6 +27,7 @@ from setproctitle import setproctitle
 from hitless.worker.crash import cause
 from hitless.worker.crew import Crew, Member
 from hitless.worker.environment import enter
+from hitless.worker.event import EventBuilder
 from hitless.worker.handler import Failure, Handler
 from hitless.worker.layout import StatsPage
 from hitless.worker.life import Workshop, import_or_exit, streams_of, work, write_outcome
@@ -74,6 +75,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     zygote.crew.bind_all()
     if not boot.fresh:
         shop.handler, shop.init_ms = _import(shop)
+    EventBuilder(spec)  # its compiled patterns stay in the cache of `re`: no fork compiles them again
     gc.collect()
     gc.freeze()
     zygote.crew.fork_all()
