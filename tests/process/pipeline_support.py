@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
+import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from hitless.api.client import EngineClient
+from hitless.drill.requests import DrillRequest
+from hitless.pipeline.rehearsal.load import Driven
 from tests.process.conftest import Site
 from tests.support import eventually
 
@@ -17,6 +21,12 @@ phases:
     commands:
       - python -c "import handlers; assert handlers.answer({})['statusCode'] == 200"
 """
+STAGES = """    stages:
+      dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}}
+      staging: {listen: '127.0.0.1:0', strategy: Canary20Percent3Seconds, rehearsal: true}
+      prod: {listen: '127.0.0.1:0', strategy: Canary20Percent1Second, rehearsal: true, approval: manual}
+"""
+REQUESTS = (DrillRequest("GET", "/fast", check_release=False), DrillRequest("GET", "/release", check_release=False))
 ENDED = ("succeeded", "failed", "rejected", "superseded", "interrupted")
 
 
@@ -48,6 +58,8 @@ class Team:
         """A repository with one commit on dev, an engine that serves it, and its remote `engine`."""
         (self.site.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
         (self.site.folder / "buildspec-test.yml").write_text(TESTS)
+        file = self.site.folder / "serverless.yml"
+        file.write_text(file.read_text().partition("    stages:")[0] + STAGES)
         self.git("init", "--quiet", "--initial-branch=dev")
         self.commit("first")
         self.site.up()
@@ -90,3 +102,27 @@ class Team:
 def states(run: dict[str, Any]) -> dict[str, str]:
     """A run's steps by name."""
     return {step["name"]: step["state"] for step in run["steps"]}
+
+
+class LoadOnAll:
+    """The same safe requests on each stage, in a thread of its own, as long as the block lasts."""
+
+    def __init__(self, urls: dict[str, str], rate_per_s: float) -> None:
+        self.driven = {stage: Driven(url, REQUESTS, rate_per_s) for stage, url in urls.items()}
+        self._end, self._begun = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._begun.wait(30), "the load has begun"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(one.start() for one in self.driven.values()))
+        self._begun.set()
+        await asyncio.to_thread(self._end.wait)
+        await asyncio.gather(*(one.finish() for one in self.driven.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
@@ -11,6 +11,9 @@ from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Route
 from hitless.service.routes import ANY, compile_route, order_routes
 from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy, weights
+
+BUSY = 0.4
+"""Share of a function's workers that a rehearsal keeps at work: beyond it queues, and not releases, are measured."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -27,6 +30,18 @@ def faster(strategy: Strategy, shift_s: float) -> Strategy:
         case Linear(percent, every_s):
             bakes = max(1, sum(1 for weight, _ in weights(strategy) if weight < 100))
             return Linear(percent, min(every_s, max(1, round(shift_s / bakes))))
+
+
+def bearable_rate(asked_per_s: float, took_s: Sequence[tuple[str, float]], workers: Mapping[str, int]) -> float:
+    """The rate asked for, or less: so much that no function's workers are busier than `BUSY` with live's own code.
+
+    `took_s`: (function, seconds for one) of each request, which are sent equally often; `workers` by function.
+    """
+    busy_s: dict[str, float] = {}
+    for function, seconds in took_s:
+        busy_s[function] = busy_s.get(function, 0.0) + seconds / len(took_s) / workers[function]
+    most = max(busy_s.values(), default=0.0)
+    return min(asked_per_s, BUSY / most) if most else asked_per_s
 
 
 def rate_for(strategy: Strategy, minimum_requests: int, least_per_s: float) -> float:
@@ -58,6 +73,12 @@ def route_of(request: DrillRequest, routes: Iterable[Route]) -> Route | None:
         if route.method in (request.method, ANY) and re.fullmatch(compile_route(route.path), path):
             return route
     return None
+
+
+def function_of(request: DrillRequest, document: ReleaseDocument) -> str | None:
+    """The function that answers a request."""
+    route = route_of(request, [route for function in document.functions for route in function.routes])
+    return next((function.name for function in document.functions if route in function.routes), None)
 
 
 def name_of(request: DrillRequest, document: ReleaseDocument) -> str:

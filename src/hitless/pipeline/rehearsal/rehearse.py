@@ -8,6 +8,7 @@ alarms at higher speed, under load. Nothing of it touches the stage.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,6 +53,7 @@ class Rehearsal:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
+    took_s: list[tuple[DrillRequest, float]] = field(default_factory=list)
     measured: tuple[Measured, Measured] | None = None
     rollout: dict[str, Any] | None = None
 
@@ -100,13 +102,15 @@ class Rehearsal:
         for request in self.recorded or plan.requests_of(self.live, self.candidate):
             name = plan.name_of(request, self.live)
             sides: list[list[Sample]] = [[], []]
-            for _ in range(SAMPLES):
-                for side, url in zip(sides, urls, strict=True):
-                    side.append(await asyncio.to_thread(ask, url, request))
+            began_s = time.monotonic()
+            sides[0] += [await asyncio.to_thread(ask, urls[0], request) for _ in range(SAMPLES)]
+            took_s = (time.monotonic() - began_s) / SAMPLES
+            sides[1] += [await asyncio.to_thread(ask, urls[1], request) for _ in range(SAMPLES)]
             if not all(200 <= sample.status < 300 for sample in sides[0]):
                 self.left_out.append(f"{name}: live answers {sides[0][0].status or 'nothing'}")
                 continue
             kept.append(request)
+            self.took_s.append((request, took_s))
             found = differences(*sides)
             objections, notes = judge.of_answers(name, found)
             self.objections += objections
@@ -120,10 +124,11 @@ class Rehearsal:
         """The same load on both at the same time."""
         stages = (self.live.settings.name, CANDIDATE_STAGE)
         urls = self._urls()
-        warm = [Driven(url, requests, self.pace.rate_per_s) for url in urls]
+        rate = self._rate(requests, self.pace.rate_per_s)
+        warm = [Driven(url, requests, rate) for url in urls]
         await drive_both(WARM_UP_S, *warm)
         before = [memory_mb(self.engine.status(), stage) for stage in stages]
-        driven = [Driven(url, requests, self.pace.rate_per_s) for url in urls]
+        driven = [Driven(url, requests, rate) for url in urls]
         await drive_both(self.pace.beside_s, *driven)
         status = self.engine.status()
         names = [plan.name_of(one, self.live) for one in requests]
@@ -148,8 +153,13 @@ class Rehearsal:
         """By the stage's strategy and alarms, at higher speed."""
         strategy = plan.faster(self.candidate.settings.strategy, self.pace.shift_s)
         alarms = self.candidate.settings.alarms
-        rate = plan.rate_for(strategy, alarms.minimum_requests, self.pace.rate_per_s)
-        self.say(f"rolling out by {strategy} at {rate:g} requests a second")
+        wanted = plan.rate_for(strategy, alarms.minimum_requests, self.pace.rate_per_s)
+        rate = self._rate(requests, wanted)
+        if rate < wanted / 2:
+            self.notes.append(
+                f"at the {rate:.0f} requests a second that live bears the alarms may see too few requests"
+            )
+        self.say(f"rolling out by {strategy} at {rate:.0f} requests a second")
         load = Driven(self._urls()[0], requests, rate)
         await load.start()
         try:
@@ -174,6 +184,12 @@ class Rehearsal:
             self.objections.append(
                 f"the rollout would have been {result['outcome'].replace('_', ' ')}: {result['reason']}"
             )
+
+    def _rate(self, requests: tuple[DrillRequest, ...], asked_per_s: float) -> float:
+        """So many requests a second that live's workers in the sandbox are not overrun."""
+        workers = {one.name: max(1, min(one.workers, WORKERS_AT_MOST)) for one in self.live.functions}
+        took = [(plan.function_of(one, self.live), seconds) for one, seconds in self.took_s if one in requests]
+        return plan.bearable_rate(asked_per_s, [(name, seconds) for name, seconds in took if name], workers)
 
     def _findings(self) -> dict[str, Any]:
         live, candidate = self.measured or (None, None)
