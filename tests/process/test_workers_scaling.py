@@ -94,6 +94,7 @@ def test_a_place_that_is_wanted_again_while_its_worker_leaves_gets_a_new_one() -
         pool = await nest.fleet.scale(pool.key, 2)
         assert (await slow).json["pid"] == old
         assert (await asyncio.to_thread(ask, pool.workers[1].socket)).json["pid"] == pids(pool)[1] != old
+        assert pool.stats().restarts == 0
 
     in_a_nest(scenario)
 

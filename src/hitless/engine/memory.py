@@ -33,6 +33,10 @@ class EngineMemory:
         known = {key: each for key, each in self._each_mb.items() if key in living}
         self._each_mb = known | {key: each for key, each in found.items() if each is not None}
 
+    def knows(self, key: str) -> bool:
+        """Whether that pool was ever measured."""
+        return key in self._each_mb
+
     def room(self, key: str | None, stage: str, function: str) -> int | None:
         """How many more workers of that pool, or of one like the function's live one, there is room for."""
         each_mb = self._known(key or "")

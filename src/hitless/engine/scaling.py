@@ -144,12 +144,16 @@ class Scaler:
             del self._watched[key]
 
     def _measure(self) -> None:
-        """Now and then while some pool is larger than at its least: measuring costs some milliseconds."""
+        """Each new pool once; all of them now and then while one is larger than at its least. It costs milliseconds."""
         now_s = self._clock.monotonic()
         if (self._measuring and not self._measuring.done()) or now_s - self._measured_at_s < MEASURE_EVERY_S:
             return
         living = self._engine.pools.living
-        if all(key in living and living[key].size <= each.bounds.least for key, each in self._watched.items()):
+        at_rest = (
+            key in living and living[key].size <= each.bounds.least and self._memory.knows(key)
+            for key, each in self._watched.items()
+        )
+        if all(at_rest):
             return
         self._measured_at_s = now_s
         self._measuring = asyncio.create_task(self._memory.measure())
