@@ -100,7 +100,7 @@ def test_workers_zygotes_and_the_daemon_are_killed_under_load_and_none_of_the_ge
     )
     document = ran.document
     assert document["failed"] == 0, document["failures"]
-    assert document["requests"] == 2_400
+    assert document["requests"] >= 2_400
     assert document["protocol"] == "h2"
     assert [one["fault"] for one in document["faults"]] == faults.split(",")
     assert all(one["recovered_ms"] is not None for one in document["faults"])
