@@ -154,7 +154,7 @@ class PipelineBench:
                 clock=self.clock,
                 urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),
                 rehearse=self.rehearsal,
-                tell=lambda state, run: self.told.append((state, run["run"])),
+                tell=lambda who, state, run: self.told.append((state, run["run"])),
             )
         )
         self.clone = folder / "clone"

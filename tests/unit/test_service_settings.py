@@ -57,6 +57,7 @@ def test_every_setting_is_read() -> None:
         rehearsal: true, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
+        notify: [{slack: 'https://a.example'}],
         ready_timeout_s: 30}"""
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
@@ -188,3 +189,25 @@ def test_a_misspelt_section_is_an_error() -> None:
     with pytest.raises(ServiceFileError) as caught:
         read_settings(parse_yaml("custom:\n  hitles: {workers: 9}", "f.yml"), "dev")
     assert caught.value.hint == "did you mean custom.hitless?"
+
+
+def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
+    found = stage("{notify: [{slack: 'https://hooks.example.org/x'}, {command: mail -s run ops}]}")
+    assert [(str(one.by), one.target) for one in found.notify] == [
+        ("slack", "https://hooks.example.org/x"),
+        ("command", "mail -s run ops"),
+    ]
+    assert "hooks.example.org" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{notify: [{slack: ftp://x}]}", "is not an http or https URL"),
+        ("{notify: [{mail: x}]}", "is not a setting"),
+        ("{notify: [{slack: 'https://x', command: y}]}", "names not exactly one"),
+        ("{notify: [{command: ' '}]}", "is empty"),
+    ],
+)
+def test_nobody_is_told_by_what_is_no_way_to_tell(text: str, message: str) -> None:
+    assert message in fault(f"{{stages: {{dev: {text}}}}}").message

@@ -20,6 +20,7 @@ from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
 from hitless.pipeline.builds import Builds
 from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.notify import Notifier
 from hitless.pipeline.packaging import PackagingProcess
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -75,6 +76,7 @@ def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callabl
     workshop = Workshop.of(folders.data, os.environ)
     repository = Repository(workshop.repository)
     builds = Builds(workshop, repository, clock, Limits())
+    notifier = Notifier(clock, engine.say, workshop.user)
     parts = Parts(
         engine=engine,
         workshop=workshop,
@@ -85,9 +87,9 @@ def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callabl
         clock=clock,
         urls=urls,
         rehearse=RehearsalCommand(folders.data),
-        tell=lambda state, run: None,
+        tell=notifier.tell,
     )
-    return Pipeline(parts)
+    return Pipeline(parts, close=notifier.close)
 
 
 def _listen(address: Address) -> socket.socket:

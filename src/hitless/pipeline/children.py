@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from hitless.pipeline.buildspec.run import User
+
 End = Callable[["subprocess.Popen[bytes]"], None]
 """Makes a process end that nobody waits for any more; it is awaited all the same."""
 
@@ -30,6 +32,7 @@ async def converse(
     hold_input: bool = False,
     errors: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    user: User | None = None,
     end: End = subprocess.Popen.kill,
     timeout_s: float | None = None,
 ) -> tuple[int, bytes, bytes]:
@@ -37,7 +40,7 @@ async def converse(
 
     `line` is its input, which with `hold_input` stays open as long as it runs. TimeoutError kills it.
     """
-    process = _start(words, errors, environ)
+    process = _start(words, errors, environ, user)
     talk = asyncio.get_running_loop().run_in_executor(None, _talk, process, line, hold_input)
     try:
         async with asyncio.timeout(timeout_s):
@@ -48,7 +51,9 @@ async def converse(
         raise
 
 
-def _start(words: Sequence[str], errors: Path | None, environ: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _start(
+    words: Sequence[str], errors: Path | None, environ: Mapping[str, str] | None, user: User | None
+) -> subprocess.Popen[bytes]:
     with ExitStack() as stack:
         log = stack.enter_context(errors.open("ab")) if errors is not None else None
         return subprocess.Popen(
@@ -58,6 +63,9 @@ def _start(words: Sequence[str], errors: Path | None, environ: Mapping[str, str]
             stderr=log if log is not None else subprocess.PIPE,
             cwd="/",
             env=environ,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
             start_new_session=True,
         )
 

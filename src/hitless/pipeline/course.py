@@ -18,6 +18,7 @@ from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.states import BRANCH_STEPS, RunState, StepEnd, StepFailed, StepName, StepState
 from hitless.pipeline.view import run_document
 from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Notify
 from hitless.store.runs import RunRow
 
 DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
@@ -153,4 +154,11 @@ class Course:
         """Tell whoever wants to know where the run stands now."""
         row = self.parts.records.run(self.row.run)
         if row is not None:
-            self.parts.tell(row.state, run_document(self.parts.records, row))
+            self.parts.tell(self._who_is_told(), row.state, run_document(self.parts.records, row))
+
+    def _who_is_told(self) -> tuple[Notify, ...]:
+        """As the candidate has it, else what is live; a branch without a stage tells whom the first stage tells."""
+        if (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
+            return self.candidate.settings.notify
+        release = self.parts.engine.live_release(self.row.stage or self.parts.engine.stages[0])
+        return release.document.settings.notify if release else ()

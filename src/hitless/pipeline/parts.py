@@ -15,6 +15,7 @@ from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Notify
 from hitless.store.runs import RunRecords
 
 
@@ -36,8 +37,8 @@ class Rehearse(Protocol):
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]: ...
 
 
-Tell = Callable[[str, Mapping[str, Any]], None]
-"""Tells who wants to know: what happened (`succeeded`, `failed`, `waiting_for_approval`), and the run's document."""
+Tell = Callable[[tuple[Notify, ...], str, Mapping[str, Any]], None]
+"""Tells who wants to know: whom, the run's state, its document. Returns at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ after a start (`recover`). Nothing that serves depends on any of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,16 @@ class Lane:
     task: asyncio.Task[None] | None = None
 
 
+async def _nothing() -> None:
+    """Nothing else to end."""
+
+
 class Pipeline:
     """The verbs: push, promote, approve, reject, retry, follow."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] = _nothing) -> None:
+        """`close` ends what its parts still do in the background."""
+        self.parts, self._close = parts, close
         self._lanes: dict[str, Lane] = {}
         self._watch: asyncio.Task[None] | None = None
 
@@ -63,6 +68,7 @@ class Pipeline:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close()
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from hitless.service.model import (
     Home,
     Hooks,
     Nat,
+    Notify,
+    NotifyBy,
     Route,
     SmokeRequest,
     StageSettings,
@@ -92,6 +94,7 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "hooks": asdict(stage.hooks),
         "sticky": {"by": str(stage.sticky.by), "name": stage.sticky.name} if stage.sticky else None,
         "idempotent": [asdict(route) for route in stage.idempotent],
+        "notify": [{"by": str(one.by), "target": one.target} for one in stage.notify],
         "release_header": stage.release_header,
         "ready_timeout_s": stage.ready_timeout_s,
     }
@@ -109,6 +112,7 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
     _replace(values, "hooks", lambda hooks: Hooks(**hooks))
     _replace(values, "sticky", lambda sticky: Sticky(StickyBy(sticky["by"]), sticky["name"]) if sticky else None)
     _replace(values, "idempotent", _routes)
+    _replace(values, "notify", lambda rows: tuple(Notify(NotifyBy(one["by"]), one["target"]) for one in rows))
     return StageSettings(**values)
 
 

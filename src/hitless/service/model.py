@@ -139,6 +139,22 @@ class Sticky:
         return f"{self.by}:{self.name}" if self.name else str(self.by)
 
 
+class NotifyBy(StrEnum):
+    """How somebody is told of a pipeline's run."""
+
+    SLACK = "slack"
+    WEBHOOK = "webhook"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told: a URL that takes Slack's messages, one that takes a run as JSON, or a command. May be a secret."""
+
+    by: NotifyBy
+    target: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class StageSettings:
     """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 takes a free one."""
@@ -160,6 +176,7 @@ class StageSettings:
     sticky: Sticky | None = None
     idempotent: tuple[Route, ...] = ()
     """Routes that may be run twice, whatever their method: the same for all stages of a service."""
+    notify: tuple[Notify, ...] = ()
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from hitless.service.model import AlarmSettings, Function, Hooks, Route, Sticky, StickyBy
+from hitless.service.model import AlarmSettings, Function, Hooks, Notify, NotifyBy, Route, Sticky, StickyBy
 from hitless.service.routes import ANY, METHODS, normal_path
 from hitless.service.smoke import HEADER_NAME
 from hitless.service.value import Value, check_known, did_you_mean
 
 ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s")
+URL = re.compile(r"https?://[!-~]+")
 HOOK_KEYS = ("pre_traffic", "post_traffic")
 
 
@@ -51,6 +53,26 @@ def read_sticky(value: Value | None) -> Sticky | None:
             f"{value.shown()} does not tell clients apart", "write address, header:X-User-Id or cookie:session"
         )
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
+
+
+def read_notify(value: Value | None) -> tuple[Notify, ...]:
+    """`notify` of a stage: a list of `{slack: URL}`, `{webhook: URL}` or `{command: WORDS}`."""
+    found = []
+    for item in value.items() if value is not None else ():
+        check_known(item, tuple(NotifyBy))
+        named = item.mapping()
+        if len(named) != 1:
+            raise item.fault(
+                "names not exactly one way to tell", "write {slack: URL}, {webhook: URL} or {command: WORDS}"
+            )
+        (by, target), *_ = named.items()
+        text = target.text()
+        if by != NotifyBy.COMMAND and not URL.fullmatch(text):
+            raise target.fault("is not an http or https URL", "for example https://hooks.example.org/T0/B0/x")
+        if not text.strip() or len(text) > 2000:
+            raise target.fault("is empty or longer than 2000 characters")
+        found.append(Notify(NotifyBy(by), text))
+    return tuple(found)
 
 
 def read_idempotent(value: Value | None) -> tuple[Route, ...]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import DEFAULT_TARGET_PERCENT, DEFAULT_WORKERS, Approval, Home, Nat, Route, StageSettings
-from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_sticky
+from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_sticky
 from hitless.service.smoke import read_smoke
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
 from hitless.service.value import Value, check_known, did_you_mean
@@ -23,7 +23,7 @@ KEYS = ("workers", "memory_mb", "idempotent", "stages")
 WORKERS_KEYS = ("min", "max", "target_percent")
 STAGE_KEYS = (
     "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
-    "hooks", "sticky", "release_header", "ready_timeout_s",
+    "hooks", "sticky", "notify", "release_header", "ready_timeout_s",
 )  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
@@ -137,6 +137,7 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         hooks=read_hooks(entry.get("hooks")),
         sticky=read_sticky(entry.get("sticky")),
         idempotent=idempotent,
+        notify=read_notify(entry.get("notify")),
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
     )

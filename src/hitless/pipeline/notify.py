@@ -1,0 +1,119 @@
+"""Tells people and machines where a run stands: Slack's form, a run as JSON, or a command.
+
+It never holds a run up: each message goes its own way, is tried a few times, and a failure is one sentence among the
+engine's events, without the address (it may be a secret). A command comes with the pushed file, so that it runs as the
+build's user where the engine is root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from hitless.clock import Clock
+from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.children import converse
+from hitless.service.model import Notify, NotifyBy
+
+TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 60.0
+PAUSES_S = (1.0, 5.0, None)
+TOLD = ("succeeded", "failed", "rejected", "interrupted", "waiting_for_approval")
+"""What is worth a message: a superseded run is not, the one that superseded it is."""
+
+Send = Callable[[str, bytes], None]
+"""Posts JSON to a URL; raises OSError where it was not taken. Blocking."""
+Say = Callable[[str, str | None], None]
+
+
+class Notifier:
+    """Sends messages in the background; `close` ends those that are still tried."""
+
+    def __init__(self, clock: Clock, say: Say, user: User | None, *, send: Send | None = None) -> None:
+        self._clock, self._say, self._user, self._send = clock, say, user, send or post
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def tell(self, who: tuple[Notify, ...], state: str, run: Mapping[str, Any]) -> None:
+        """Begin to tell everybody; returns at once."""
+        for one in who if state in TOLD else ():
+            task = asyncio.create_task(self._tell(one, run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _tell(self, who: Notify, run: Mapping[str, Any]) -> None:
+        for pause_s in PAUSES_S:
+            try:
+                await self._once(who, run)
+                return
+            except (OSError, ValueError, TimeoutError) as error:
+                if pause_s is None:
+                    where = "a command" if who.by is NotifyBy.COMMAND else urlsplit(who.target).hostname
+                    why = f"{type(error).__name__}: {getattr(error, 'code', None) or getattr(error, 'reason', error)}"
+                    self._say(f"run {run['run']}: {where} could not be told ({why})", run["stage"])
+                    return
+            await self._clock.sleep(pause_s)
+
+    async def _once(self, who: Notify, run: Mapping[str, Any]) -> None:
+        match who.by:
+            case NotifyBy.SLACK:
+                await asyncio.to_thread(self._send, who.target, json.dumps({"text": sentence(run)}).encode())
+            case NotifyBy.WEBHOOK:
+                body = {"event": f"run.{run['state']}", "text": sentence(run), "run": dict(run)}
+                await asyncio.to_thread(self._send, who.target, json.dumps(body).encode())
+            case NotifyBy.COMMAND:
+                await self._command(who.target, run)
+
+    async def _command(self, command: str, run: Mapping[str, Any]) -> None:
+        environ = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HITLESS_RUN": str(run["run"]),
+            "HITLESS_STATE": str(run["state"]),
+            "HITLESS_STAGE": str(run["stage"] or ""),
+            "HITLESS_TEXT": sentence(run),
+        }
+        line = json.dumps(dict(run)).encode()
+        code, _, _ = await converse(
+            shlex.split(command), line=line, environ=environ, user=self._user, timeout_s=COMMAND_TIMEOUT_S
+        )
+        if code:
+            raise OSError(f"it ended with {code}")
+
+
+def sentence(run: Mapping[str, Any]) -> str:
+    """`run 7 of prod waits for approval: hitless approve 7 (Count zones, 1a2b3c4d)`."""
+    where = run["stage"] or run["branch"]
+    match run["state"]:
+        case "succeeded":
+            what = f"succeeded: release {run['release']} is live" if run["release"] else "succeeded"
+        case "waiting_for_approval":
+            what = f"waits for approval: hitless approve {run['run']}"
+        case state:
+            what = f"{state}: {run['reason']}" if run["reason"] else str(state)
+    about = ", ".join(filter(None, (run["message"], (run["commit"] or "")[:8])))
+    return f"run {run['run']} of {where} {what}" + (f" ({about})" if about else "")
+
+
+def post(url: str, body: bytes) -> None:
+    """One POST of JSON; redirects are not followed. Raises OSError."""
+    request = urllib.request.Request(url, body, {"content-type": "application/json", "user-agent": "hitless"})
+    opener = urllib.request.build_opener(_NoRedirect)
+    with opener.open(request, timeout=TIMEOUT_S) as answer:
+        answer.read(1024)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None

@@ -1,0 +1,131 @@
+"""Who wants to know is told of a run; whoever cannot be told holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.pipeline.notify import Notifier, post, sentence
+from hitless.service.model import Notify, NotifyBy
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.component
+
+RUN: dict[str, Any] = {
+    "run": 7, "stage": "prod", "branch": "prod", "commit": "1a2b3c4d5e6f", "state": "succeeded", "release": 4,
+    "reason": None, "message": "Count zones",
+}  # fmt: skip
+
+
+class Receiver(HTTPServer):
+    """Keeps what was posted; answers with the statuses given, the last one for ever."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.statuses = list(statuses)
+        self.bodies: list[Any] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hooks/secret-path"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        status = self.server.statuses.pop(0) if len(self.server.statuses) > 1 else self.server.statuses[0]
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        if status == 302:
+            self.send_header("location", "http://127.0.0.1:1/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
+    with Receiver(*getattr(request, "param", (200,))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def told(*who: Notify, run: dict[str, Any] | None = None) -> list[str]:
+    """Tell, wait until all is done; the events that were said."""
+    said: list[str] = []
+
+    async def story() -> None:
+        notifier = Notifier(FakeClock(), lambda text, stage: said.append(text), None)
+        notifier.tell(who, str((run or RUN)["state"]), run or RUN)
+        while notifier._tasks:
+            await asyncio.wait(notifier._tasks)
+
+    asyncio.run(story())
+    return said
+
+
+def test_slack_gets_a_sentence_and_a_webhook_the_run(receiver: Receiver) -> None:
+    assert told(Notify(NotifyBy.SLACK, receiver.url), Notify(NotifyBy.WEBHOOK, receiver.url)) == []
+    slack, webhook = sorted(receiver.bodies, key=len)
+    text = "run 7 of prod succeeded: release 4 is live (Count zones, 1a2b3c4d)"
+    assert slack == {"text": text}
+    assert (webhook["event"], webhook["text"], webhook["run"]) == ("run.succeeded", text, RUN)
+
+
+@pytest.mark.parametrize("receiver", [(500, 200)], indirect=True)
+def test_a_receiver_that_fails_once_is_told_again(receiver: Receiver) -> None:
+    assert told(Notify(NotifyBy.SLACK, receiver.url)) == []
+    assert len(receiver.bodies) == 2
+
+
+@pytest.mark.parametrize("receiver", [(500,), (302,)], indirect=True)
+def test_a_receiver_that_fails_for_good_is_named_without_its_address(receiver: Receiver) -> None:
+    (said,) = told(Notify(NotifyBy.WEBHOOK, receiver.url))
+    assert said.startswith("run 7: 127.0.0.1 could not be told")
+    assert "secret-path" not in said
+    assert len(receiver.bodies) == 3
+
+
+def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = f"sh -c 'cat > {out}; echo \"$HITLESS_STATE $HITLESS_STAGE\" >> {out}'"
+    assert told(Notify(NotifyBy.COMMAND, command)) == []
+    document, _, rest = out.read_text().partition("}")
+    assert json.loads(document + "}") == RUN
+    assert rest == "succeeded prod\n"
+
+
+def test_a_command_that_fails_is_said(tmp_path: Path) -> None:
+    (said,) = told(Notify(NotifyBy.COMMAND, "false"))
+    assert said == "run 7: a command could not be told (OSError: it ended with 1)"
+    assert "FileNotFoundError" in told(Notify(NotifyBy.COMMAND, "/no/such/command"))[0]
+
+
+def test_a_superseded_run_is_no_news(receiver: Receiver) -> None:
+    told(Notify(NotifyBy.SLACK, receiver.url), run={**RUN, "state": "superseded"})
+    assert receiver.bodies == []
+
+
+def test_sentences_say_what_to_do() -> None:
+    waiting = {**RUN, "state": "waiting_for_approval"}
+    assert sentence(waiting) == "run 7 of prod waits for approval: hitless approve 7 (Count zones, 1a2b3c4d)"
+    failed = {**RUN, "stage": None, "branch": "feature", "state": "failed", "reason": "test: no", "message": None}
+    assert sentence(failed) == "run 7 of feature failed: test: no (1a2b3c4d)"
+
+
+def test_an_address_that_takes_no_connection_is_an_error() -> None:
+    with pytest.raises(OSError, match="refused"):
+        post("http://127.0.0.1:1/", b"{}")
