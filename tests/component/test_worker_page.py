@@ -116,6 +116,16 @@ def test_the_guard_refuses_what_timed_out_and_what_is_unsafe_and_had_begun(tmp_p
     assert [guard.refuses(entry, marked) for entry in (begun, lost, late)] == [False, False, True]
 
 
+def test_what_another_release_will_answer_is_run_once_by_this_one_whatever_its_method(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
+    guard, begun, lost = RetryGuard(page), entry_of(b"begun"), entry_of(b"lost")
+    page.write_id(4, begun)
+    page.ring_add(1, lost, LOST)
+    for each in (request("GET"), request("POST", (b"Idempotency-Key", b"k"))):
+        each.internal[b"x-hl-once"] = b"dev.2"
+        assert [guard.refuses(entry, each) for entry in (entry_of(b"new"), begun, lost)] == [False, True, True]
+
+
 def test_a_guard_that_has_looked_before_sees_what_is_lost_later(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard = RetryGuard(page)
