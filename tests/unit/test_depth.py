@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
-from hitless.engine.depth import DEEP, SHALLOW, decide_depth
+from hitless.engine.depth import DEEP, SHALLOW, Look, decide_depth, look_at
 from hitless.worker.layout import BUCKETS, bucket_of
-from hitless.workers.stats import Histogram
+from hitless.workers.stats import Histogram, PoolStats, Pulse
+from hitless.workers.waits import Waits, read_waits
 
 pytestmark = pytest.mark.unit
 
@@ -33,3 +37,66 @@ def histogram(*of: tuple[int, int]) -> Histogram:
 )
 def test_depth_follows_what_the_last_second_took(last_second: Histogram, depth: int) -> None:
     assert decide_depth(last_second) == depth
+
+
+def test_a_slow_thousandth_that_waited_for_a_processor_is_a_quick_request() -> None:
+    busy_machine = histogram((5_000, 60), (10, 9_000))
+    assert decide_depth(busy_machine) == SHALLOW
+    assert decide_depth(busy_machine, wait_us=700) == DEEP
+    assert decide_depth(histogram((5_000, 60), (10, 90_000)), wait_us=700) == SHALLOW
+
+
+@dataclass
+class FakePool:
+    """A pool that has done this much; `asked` counts how often its workers' histograms were read."""
+
+    done: Histogram
+    busy: int = 0
+    asked: int = 0
+
+    def pulse(self) -> Pulse:
+        return Pulse(0, 0, self.done.count, self.done.sum_us, self.busy)
+
+    def stats(self) -> PoolStats:
+        self.asked += 1
+        return PoolStats((), self.done.count, {}, 0, 0, 0, 0, self.done)
+
+
+def test_a_pool_that_nobody_asks_anything_keeps_its_depth_and_what_is_known_of_it() -> None:
+    pool = FakePool(histogram())
+    assert look_at(pool, Look(), 4) == (Look(), 4)
+    pool.done = histogram((300, 50))
+    seen, _ = look_at(pool, Look(), 4)
+    assert look_at(pool, seen, DEEP) == (seen, DEEP)
+
+
+def test_the_first_busy_second_of_a_new_pool_decides() -> None:
+    assert look_at(FakePool(histogram((300, 50))), Look(), 1)[1] == DEEP
+    assert look_at(FakePool(histogram((300, 5_000))), Look(), 4)[1] == SHALLOW
+
+
+def test_few_requests_or_one_that_lasts_make_it_shallow_without_reading_histograms() -> None:
+    few, stuck = FakePool(histogram((20, 50))), FakePool(histogram(), busy=1)
+    assert (look_at(few, Look(), DEEP)[1], look_at(stuck, Look(), DEEP)[1]) == (SHALLOW, SHALLOW)
+    assert (few.asked, stuck.asked) == (0, 0)
+
+
+def test_only_the_last_second_counts_and_after_a_gap_nothing_is_decided() -> None:
+    pool = FakePool(histogram((300, 90_000)))
+    seen, depth = look_at(pool, Look(), 1)
+    pool.done = histogram((300, 90_000), (1_000, 50))
+    assert (depth, look_at(pool, seen, depth)[1]) == (SHALLOW, DEEP)
+    unread = Look(300, None)
+    seen, depth = look_at(pool, unread, SHALLOW)
+    assert (depth, seen.latency) == (SHALLOW, pool.done)
+
+
+def test_waits_are_added_up_over_the_processes_that_still_run(tmp_path: Path) -> None:
+    for pid, text in ((7, "900 4000000 10\n"), (8, "900 2000000 20\n"), (9, "unreadable\n")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "schedstat").write_text(text)
+    waits = read_waits([7, 8, 9, 10], tmp_path)
+    assert waits == Waits(6_000_000, 30)
+    assert waits.mean_us(Waits(3_000_000, 20)) == 300.0
+    assert waits.mean_us(waits) == 0.0
+    assert Waits(1, 1).mean_us(waits) == 0.0  # other processes than before

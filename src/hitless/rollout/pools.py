@@ -37,6 +37,8 @@ from hitless.workers.stats import EMPTY, Histogram
 RETIRE_GRACE_S = 2.0
 SLOW_CLIENT_S = 30.0
 """Beyond the function's time-out, for a body that is still on its way when its release retires."""
+FIRST_DEPTH = 4
+"""At most, of a pool that takes over from one that is asked much (measured: four fifths of what 16 brings)."""
 
 
 class Workers(standing.Workers, Protocol):
@@ -159,18 +161,25 @@ class ReleasePools:
     async def _connect(self, release: Release) -> None:
         rows = self._store.pools(release.stage, release.number)
         routes = release_routes(release, rows)
+        depths = {row.function: self._first_depth(row) for row in rows}
 
         def edit(state: GatewayState) -> GatewayState:
             for row in rows:
-                function = release.function(row.function)
+                function, depth = release.function(row.function), depths[row.function]
                 state = state.with_throttle(row.gateway_pool, throttle_of(function))
-                timeout_ms = server_timeout_ms(function.timeout_s, 1)
-                state = state.with_servers(
-                    row.gateway_pool, standing.servers_of(self.living[row.key]), timeout_ms=timeout_ms
-                )
+                timeout_ms = server_timeout_ms(function.timeout_s, depth)
+                servers = (replace(one, maxconn=depth) for one in standing.servers_of(self.living[row.key]))
+                state = state.with_servers(row.gateway_pool, tuple(servers), timeout_ms=timeout_ms)
             return state.with_routes(release.key, routes)
 
         await self.change_gateway(edit)
+
+    def _first_depth(self, row: PoolRow) -> int:
+        """A new pool begins almost as deep as the live one is, for as much is asked of it from its first moment on; a
+        handler that has become slow puts few requests behind each other until that is known.
+        """
+        live = self.live_row(row.stage, row.function)
+        return min(self.depth_of(live), FIRST_DEPTH) if live is not None and live.key != row.key else 1
 
     async def restore(self, release: Release, *, ready_timeout_s: float) -> list[str]:
         """See that each function of a live release has a living pool behind the gateway; returns the functions
