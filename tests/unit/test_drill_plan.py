@@ -9,6 +9,7 @@ import pytest
 from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
+from hitless.drill.run import machine_notices
 from hitless.drill.scenarios import SCENARIOS, Expected, choose
 from hitless.drill.target import parse_target
 from hitless.errors import UsageError
@@ -86,6 +87,13 @@ def test_releases_and_the_return_are_spread_over_the_duration() -> None:
     assert instants[0] == 2.0
     assert instants[1] - instants[0] == pytest.approx(2.0)
     assert instants[-1] < 58
+
+
+@pytest.mark.parametrize(("load", "cpus", "said"), [(3.9, 2, False), (4.0, 2, True), (15.0, 8, False), (2.5, 1, True)])
+def test_a_machine_that_had_too_much_to_do_is_named(load: float, cpus: int, said: bool) -> None:
+    notices = machine_notices(load, cpus)
+    assert bool(notices) is said
+    assert not said or f"load {load:.1f} on {cpus} processor" in notices[0]
 
 
 def test_routes_become_requests_with_parameters_filled_in() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
 
 TICK_S = 0.25
+BUSY_LOAD_PER_CPU = 2.0
 TAIL_S = 1.0  # load that is still sent after a last rollout that outlasted the planned duration
 
 
@@ -91,7 +93,7 @@ async def run_drill(
         samples=tuple(load.samples),
         connections=load.counts,
         workers=tuple(watch.samples) if watch is not None else (),
-        notices=(*acts.notices, *_generator_notices(load, tally)),
+        notices=(*acts.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], cpu_count())),
         interrupted=stop.is_set(),
     )
 
@@ -165,6 +167,17 @@ async def _tick(acts: Acts, tally: Tally) -> None:
             )
         )
         await asyncio.sleep(TICK_S)
+
+
+def machine_notices(load_average: float, cpus: int) -> list[str]:
+    """Whether this machine had more to do than it could: what fails for want of time says little of the service."""
+    if load_average < BUSY_LOAD_PER_CPU * cpus:
+        return []
+    processors = "1 processor" if cpus == 1 else f"{cpus} processors"
+    return [
+        f"this machine had more to do than it could (load {load_average:.1f} on {processors}):"
+        " latencies, and failures for want of time, are its own too"
+    ]
 
 
 def _generator_notices(load: Load, tally: Tally) -> list[str]:
