@@ -104,7 +104,7 @@ def test_the_live_release_answers_whatever_5xx_the_candidate_gives_where_it_may(
             # What the live release has no route for, and what no buffer keeps, stay the candidate's.
             assert await said(gateway, "/new/2/507") == (507, "2", None)
             assert await said(gateway, "/broken/2/500", "POST", headers=KEY, body=b"x" * 20_000) == (500, "2", None)
-            # Both failed: the client sees the live release's answer.
+            # Another entry, another rule; each is one command.
             await gateway.apply(gateway.state.with_stage("dev", live=2, candidate=1, weight=FULL_WEIGHT, shield=True))
             assert await said(gateway, "/broken/1/500") == (200, "2", None), "not announced, and the other way round"
             await gateway.apply(gateway.state.with_stage("dev", live=1, candidate=2, weight=FULL_WEIGHT))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.gateway.routes import literal_entries, pattern_entries, release_of_pattern
+from hitless.gateway.routes import idempotent_entries, literal_entries, pattern_entries, release_of_pattern
 from hitless.gateway.state import RouteState
 from hitless.service.model import Route
 from hitless.service.routes import ANY, METHODS, compile_route, find_conflict, order_routes
@@ -182,3 +182,26 @@ def test_the_maps_choose_the_route_that_the_models_order_puts_first(
         None,
     )
     assert chosen(states, method, path) == expected
+
+
+def test_a_route_that_may_run_twice_is_found_among_all_that_a_request_could_take_instead() -> None:
+    routes = [
+        RouteState("dev.2", "PUT", "/items/{id}", "p00", idempotent=True),
+        RouteState("dev.2", "PUT", "/items/special", "p00"),
+        RouteState("dev.2", "GET", "/items/{id}", "p00"),
+        RouteState("dev.2", "ANY", "/{proxy+}", "p01"),
+        RouteState("dev.1", "PUT", "/items/{id}", "p02"),
+    ]
+    entries = idempotent_entries(routes)
+    assert set(entries) == {"dev.2"}, "a release without such a route pays for no look"
+    first = {
+        request: next(value for pattern, value in entries["dev.2"] if re.match(pattern, f"dev.2|{request}"))
+        for request in ("PUT|/items/7", "PUT|/items/special", "PUT|/items/special/", "POST|/items/7", "PUT|/other")
+    }
+    assert first == {
+        "PUT|/items/7": "1",
+        "PUT|/items/special": "0",
+        "PUT|/items/special/": "0",
+        "POST|/items/7": "0",
+        "PUT|/other": "0",
+    }
