@@ -13,6 +13,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.errors import HitlessError
+from hitless.pipeline.links import link_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.states import BRANCH_STEPS, RunState, StepEnd, StepFailed, StepName, StepState
@@ -154,7 +155,11 @@ class Course:
         """Tell whoever wants to know where the run stands now."""
         row = self.parts.records.run(self.row.run)
         if row is not None:
-            self.parts.tell(self._who_is_told(), row.state, run_document(self.parts.records, row))
+            document = run_document(self.parts.records, row)
+            asked = self.parts.records.approval(row.run)
+            if row.state == RunState.WAITING and asked:
+                document["link"] = link_of(self.parts.workshop.data, row.run, asked.asked_at)
+            self.parts.tell(self._who_is_told(), row.state, document)
 
     def _who_is_told(self) -> tuple[Notify, ...]:
         """As the candidate has it, else what is live; a branch without a stage tells whom the first stage tells."""

@@ -7,6 +7,7 @@ after a start (`recover`). Nothing that serves depends on any of it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,7 +184,12 @@ class Pipeline:
     def document(self, run: int, *, full: bool = False) -> dict[str, Any]:
         """A run as JSON, with the exit code of a command that waited for it."""
         row = self.row(run)
-        return {**run_document(self.parts.records, row, full=full), "exit_code": exit_code(self.parts.records, row)}
+        document = run_document(self.parts.records, row, full=full)
+        document["exit_code"] = exit_code(self.parts.records, row)
+        asked = self.parts.workshop.of_run(run) / "question.json"
+        if full and asked.exists():
+            document["question"] = json.loads(asked.read_text())
+        return document
 
     async def follow(self, run: int, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
         """`{"text": …}` of the run's log as it is written, then `{"run": …}` when it has ended or waits for a person.

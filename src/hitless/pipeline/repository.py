@@ -112,6 +112,17 @@ class Repository:
             )
         return True
 
+    async def fetch(self, remote: str, ref: str) -> str:
+        """Bring one ref of another repository here, into no branch; its commit. Raises MachineError."""
+        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head")
+        await self._git("fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched")
+        return (await self._git("rev-parse", "refs/incoming/fetched^{commit}")).strip()
+
+    async def move(self, branch: str, new: str | None, old: str | None) -> None:
+        """Set a branch that stands at `old` (None: is not there) to `new` (None: remove it), without a hook."""
+        words = ("-d", f"refs/heads/{branch}") if new is None else (f"refs/heads/{branch}", new)
+        await self._git("update-ref", *words, old or "0" * 40)
+
     async def extract(self, commit: str, folder: Path, *, user: User | None = None) -> None:
         """The commit's files into a folder that is there, owned by `user`."""
         await asyncio.to_thread(self._extract, commit, folder, user)

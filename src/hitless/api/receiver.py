@@ -1,0 +1,210 @@
+"""What may be reached from outside, in a process of its own beside the engine: GitHub's webhooks, and approval links.
+
+Plain HTTP for a proxy that ends TLS. It holds no state of the engine's: it asks the engine's API as the command does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from hitless.api.client import EngineClient
+from hitless.errors import HitlessError, UsageError
+from hitless.pipeline import links
+from hitless.pipeline.github import MAX_BODY_BYTES, Wanted, is_genuine, read_event, status_of
+from hitless.pipeline.repository import Repository
+
+MAX_FORM_BYTES = 8192
+NOTHING = "0" * 40
+ACTOR = "github webhook"
+
+
+@dataclass(slots=True)
+class Receiver:
+    """`remote` is the git URL to fetch from; `token` lets it set commits' statuses at `github_api`."""
+
+    client: EngineClient
+    repository: Repository
+    folder: Path
+    remote: str
+    secret: bytes
+    token: str | None
+    say: Callable[[str], None]
+    github_api: str = "https://api.github.com"
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/github", self.github, methods=["POST"]),
+                Route("/approve/{run:int}", self.ask, methods=["GET"]),
+                Route("/approve/{run:int}", self.answer, methods=["POST"]),
+            ]
+        )
+
+    # -- webhooks -----------------------------------------------------------------------------------------------------
+
+    async def github(self, request: Request) -> Response:
+        """Answers at once, as GitHub waits 10 s at most; the run goes on behind it."""
+        body = await _bounded(request, MAX_BODY_BYTES)
+        if body is None:
+            return JSONResponse({"error": "too large"}, 413)
+        if not is_genuine(self.secret, body, request.headers.get("x-hub-signature-256")):
+            return JSONResponse({"error": "not signed by the secret that both sides know"}, 403)
+        try:
+            wanted = read_event(request.headers.get("x-github-event", ""), body)
+        except UsageError as error:
+            return JSONResponse({"error": error.message}, 400)
+        if wanted is None:
+            return JSONResponse({"ignored": True}, 202)
+        task = asyncio.create_task(self._follow(wanted))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return JSONResponse({"branch": wanted.branch}, 202)
+
+    async def _follow(self, wanted: Wanted) -> None:
+        try:
+            async with self.turn:  # a branch is fetched, judged and moved without another in between
+                update = await self._take(wanted)
+            if update is not None:
+                await self._run(wanted, update)
+        except HitlessError as error:
+            self.say(f"{wanted.branch}: {error.message}")
+
+    async def _take(self, wanted: Wanted) -> list[str] | None:
+        """Move the branch here to what the remote holds now; [old, new, ref], or None where nothing moves."""
+        old = await self.repository.head_of(wanted.branch)
+        ref = f"refs/heads/{wanted.branch}"
+        if wanted.closed:
+            update = [old or NOTHING, NOTHING, ref]
+            if old is None or await self._refused(update):
+                return None
+            await self.repository.move(wanted.branch, None, old)
+            return None
+        new = await self.repository.fetch(self.remote, wanted.ref)
+        if new == old:
+            return None
+        update = [old or NOTHING, new, ref]
+        if await self._refused(update):
+            return None
+        await self.repository.move(wanted.branch, new, old)
+        return update
+
+    async def _refused(self, update: list[str]) -> bool:
+        body = {"updates": [update], "options": [], "actor": ACTOR}
+        refusals = (await asyncio.to_thread(self.client.call, "POST", "/pipeline/check", body))["refusals"]
+        for sentence in refusals:
+            self.say(f"refused: {sentence}")
+        return bool(refusals)
+
+    async def _run(self, wanted: Wanted, update: list[str]) -> None:
+        body = {"updates": [update], "options": [], "actor": ACTOR}
+        for run in await asyncio.to_thread(self._runs_of, body):
+            self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
+            await asyncio.to_thread(self._set_status, wanted.repository, run)
+
+    def _runs_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        return [line["run"] for line in self.client.stream("POST", "/pipeline/push", body) if "run" in line]
+
+    def _set_status(self, repository: str, run: dict[str, Any]) -> None:
+        if self.token is None:
+            return
+        url = f"{self.github_api}/repos/{repository}/statuses/{run['commit']}"
+        headers = {"authorization": f"Bearer {self.token}", "accept": "application/vnd.github+json"}
+        request = urllib.request.Request(url, json.dumps(status_of(run)).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                answer.read(1024)
+        except OSError as error:
+            self.say(f"run {run['run']}: the commit's status could not be set: {error}")
+
+    # -- approval links -----------------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request) -> Response:
+        """What is to be approved, and two buttons."""
+        run, token = request.path_params["run"], request.query_params.get("token", "")
+        document = await self._waiting(run, token)
+        if document is None:
+            return _page("This link is not, or no longer, valid.", 403)
+        return _page(_question(document, token))
+
+    async def answer(self, request: Request) -> Response:
+        body = await _bounded(request, MAX_FORM_BYTES)
+        form = {key: values[0] for key, values in parse_qs((body or b"").decode("utf-8", "replace")).items()}
+        run, verb = request.path_params["run"], form.get("verb", "")
+        if verb not in ("approve", "reject") or await self._waiting(run, form.get("token", "")) is None:
+            return _page("This link is not, or no longer, valid.", 403)
+        name = "".join(c for c in form.get("by", "")[:100] if c.isprintable()).strip()
+        if not name:
+            return _page("Say who you are.", 400)
+        body_out = {"by": f"{name} (by link)", "why": form.get("why", "")[:500] or None}
+        try:
+            await asyncio.to_thread(self._decide, run, verb, body_out)
+        except HitlessError as error:
+            return _page(html.escape(error.message), 409)
+        return _page(f"Run {run}: {verb}d. Thank you.")
+
+    def _decide(self, run: int, verb: str, body: dict[str, Any]) -> None:
+        """Only until the engine has taken it: the run itself may last."""
+        for _ in self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", body):
+            return
+
+    async def _waiting(self, run: int, token: str) -> dict[str, Any] | None:
+        """The run, if it waits for the answer to just this question."""
+        try:
+            document: dict[str, Any] = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{run}")
+        except HitlessError:
+            return None
+        approval = document["approval"]
+        if document["state"] != "waiting_for_approval" or approval is None or approval["decision"]:
+            return None
+        return document if links.is_valid(links.key_of(self.folder), run, approval["asked_at"], token) else None
+
+
+async def _bounded(request: Request, limit: int) -> bytes | None:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _question(run: dict[str, Any], token: str) -> str:
+    asked = run.get("question") or {}
+    subjects = (f"{one['commit'][:8]} {one['subject']}" for one in asked.get("commits", ()))
+    commits = "".join(f"<li>{html.escape(subject)}" for subject in subjects)
+    changed = "".join(f"<li>{html.escape(line)}" for line in asked.get("configuration", ()))
+    rehearsed = html.escape((asked.get("rehearsal") or {}).get("sentence", "not rehearsed"))
+    return (
+        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1><h2>Commits</h2><ul>{commits}</ul>"
+        f"<h2>Configuration</h2><ul>{changed or '<li>unchanged'}</ul><h2>Rehearsal</h2><p>{rehearsed}</p>"
+        f"<form method=post><input type=hidden name=token value='{html.escape(token)}'>"
+        "<p><label>Who <input name=by required maxlength=100></label> <label>Why <input name=why maxlength=500></label>"
+        "<p><button name=verb value=approve>Approve</button> <button name=verb value=reject>Reject</button></form>"
+    )
+
+
+def _page(body: str, status: int = 200) -> Response:
+    text = (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<title>hitless</title><style>body{font:16px/1.5 system-ui;max-width:40rem;margin:2rem auto;padding:0 1rem}"
+        f"</style>{body}"
+    )
+    policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
+    return HTMLResponse(text, status, {**policy, "referrer-policy": "no-referrer", "cache-control": "no-store"})

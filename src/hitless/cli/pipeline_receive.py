@@ -1,0 +1,76 @@
+"""`hitless pipeline receive`: GitHub's webhooks and approval links, over HTTP, beside the engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from hitless.api.receiver import Receiver
+from hitless.cli.common import Context, command
+from hitless.cli.shipping import client_of, folders_of
+from hitless.errors import UsageError
+from hitless.gateway.listen import listen as port_of
+from hitless.pipeline.links import publish
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.workshop import Workshop
+from hitless.service.listen import parse_listen
+
+
+def register(app: typer.Typer) -> None:
+    @command(
+        app,
+        "receive",
+        example="hitless pipeline receive --remote https://github.com/o/r.git --secret-file hook.key",
+    )
+    def receive(
+        ctx: Context,
+        remote: Annotated[str, typer.Option("--remote", help="The git URL that branches are fetched from.")],
+        secret_file: Annotated[Path, typer.Option("--secret-file", help="Holds the webhook's secret.")],
+        listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT")] = "127.0.0.1:9090",
+        token_file: Annotated[
+            Path | None, typer.Option("--token-file", help="Holds a token that may set commits' statuses.")
+        ] = None,
+        public_url: Annotated[
+            str | None, typer.Option("--public-url", help="Its address from outside: messages carry approval links.")
+        ] = None,
+    ) -> None:
+        """Take GitHub's webhooks and approval links over HTTP. Runs until Ctrl-C; put a proxy with TLS before it."""
+        client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
+        host, port = address_of(listen)
+        if public_url:
+            publish(workshop.data, public_url)
+        receiver = Receiver(
+            client=client,
+            repository=Repository(workshop.repository),
+            folder=workshop.data,
+            remote=remote,
+            secret=_read_secret(secret_file).encode(),
+            token=_read_secret(token_file) if token_file else None,
+            say=ctx.say,
+        )
+        with port_of(host, port, purpose="the receiver") as listener:
+            ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
+            config = uvicorn.Config(receiver.application(), log_config=None, access_log=False, lifespan="off")
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """HOST:PORT of an option. Raises UsageError."""
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise UsageError(f"--listen: {error}", hint="for example 127.0.0.1:9090, or port 0") from error
+
+
+def _read_secret(file: Path) -> str:
+    """A file's one line; refused where others may read it."""
+    if file.stat().st_mode & 0o077:
+        raise UsageError(f"{file} can be read by others", hint=f"chmod 600 {file}")
+    text = file.read_text().strip()
+    if len(text) < 16:
+        raise UsageError(f"{file} holds fewer than 16 characters", hint="openssl rand -hex 32 makes a secret")
+    return text
