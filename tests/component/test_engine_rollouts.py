@@ -109,6 +109,30 @@ def test_a_release_goes_live_in_the_order_that_loses_nothing(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
+@pytest.mark.parametrize(("live", "candidate"), [(1, 1), (2, 2), (16, 4)])
+def test_a_candidate_begins_as_deep_as_the_live_pool_but_not_so_deep_that_a_slow_one_would_hurt(
+    tmp_path: Path, live: int, candidate: int
+) -> None:
+    async def story(bench: Bench) -> None:
+        pools = bench.engine.pools
+        await bench.deploy("api")
+        (first,) = bench.store.pools("dev", 1)
+        assert pools.depth_of(first) == 1
+        await pools.set_depth(first, live)
+        depths: list[int] = []
+
+        def note(state: GatewayState) -> None:
+            depths.extend(
+                pools.depth_of(row) for row in bench.store.pools("dev", 2) if state.pool(row.gateway_pool).servers
+            )
+
+        bench.gateway.on_apply = note
+        await bench.deploy("api", force=True)
+        assert set(depths) == {candidate}
+
+    run(tmp_path, story)
+
+
 def test_an_unchanged_release_is_not_shipped_unless_forced(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
