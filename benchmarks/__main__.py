@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import deploys, direct, footprint, releasing, report, rollouts, shipping, throughput
+from benchmarks import crowd, deploys, direct, footprint, releasing, report, rollouts, shipping, throughput
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
 
 RESULTS = Path(__file__).with_name("results")
 COMPARISON = ("throughput", "shipping")
-GOALS = ("canary", "crash", "drill")
+GOALS = ("canary", "crash", "crowd", "drill")
 PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "footprint")
 
 Measure = Callable[[], tuple[Section, ...]]
@@ -59,6 +59,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "shipping": lambda: shipping.run(options.releases, _say),
         "canary": lambda: rollouts.canary(rounds, seconds, _say),
         "crash": lambda: rollouts.crash(_say),
+        "crowd": lambda: crowd.run(rounds, _say),
         "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
         "direct": lambda: direct.run(rounds, seconds, _say),
         "deploy": lambda: (deploys.run(options.deploys, _say),),

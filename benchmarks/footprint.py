@@ -66,7 +66,7 @@ def further_mib(many: Sequence[Process], few: Sequence[Process]) -> float:
 
 def _deploy(site: Site, workers: int) -> tuple[float, tuple[list[Process], list[Process]]]:
     """Ship the service with that many workers; seconds until all were ready; the processes fresh and having served."""
-    set_workers(site.folder, workers)
+    set_workers(site.folder, workers, guard_s=0)
     change_code(site.handler)
     steps = site.hitless("deploy").document["steps"]
     roots = site.roots()

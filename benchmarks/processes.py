@@ -41,6 +41,11 @@ def descendants(roots: Iterable[int], parents: Mapping[int, int]) -> Iterator[in
         waiting += children.get(pid, [])
 
 
+def workers_of(roots: Iterable[int]) -> int:
+    """How many processes among these and their descendants are workers, by the name that they show."""
+    return sum(_command(pid).startswith(b"hitless: worker") for pid in descendants(roots, parents()))
+
+
 def pss_mib(rollup: str) -> float:
     """The PSS that /proc/PID/smaps_rollup shows, in MiB."""
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
@@ -61,6 +66,13 @@ def parents() -> dict[int, int]:
             except OSError:
                 continue  # it has just ended
     return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return b""
 
 
 def _read(pid: int) -> Process | None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +89,11 @@ def running(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def plain_service() -> Iterator[Site]:
-    """The service that answers one small JSON, with two workers."""
+def plain_service(*, edit: Callable[[Path], None] = lambda folder: None) -> Iterator[Site]:
+    """The service that answers one small JSON, with two workers, or as `edit` makes it."""
     with _temporary() as folder:
         shutil.copytree(SERVICE, folder / "bench", ignore=shutil.ignore_patterns("__pycache__", ".hitless"))
+        edit(folder / "bench")
         with running(folder / "bench") as site:
             yield site
 
@@ -107,12 +108,13 @@ def scaffolded_service() -> Iterator[Site]:
             yield site
 
 
-def set_workers(service: Path, workers: int) -> None:
-    """Write the scaffold's settings anew with that many workers."""
+def set_workers(service: Path, workers: int, *, guard_s: int = 30) -> None:
+    """Write the scaffold's settings anew with that many workers; for `guard_s` the release before stays beside it."""
     file = service / "serverless.yml"
     kept = file.read_text().partition("\ncustom:\n")[0]
     file.write_text(
-        f"{kept}\ncustom:\n  hitless:\n    workers: {workers}\n    stages:\n      dev:\n        smoke: [GET /health]\n"
+        f"{kept}\ncustom:\n  hitless:\n    workers: {workers}\n    stages:\n      dev:\n"
+        f"        smoke: [GET /health]\n        alarms: {{guard_s: {guard_s}}}\n"
     )
 
 
