@@ -21,7 +21,7 @@ from hitless.worker.layout import (
     page_bytes,
 )
 from hitless.worker.request import Request
-from hitless.workers.stats import read_stats
+from hitless.workers.stats import read_pulse, read_stats
 
 pytestmark = pytest.mark.component
 
@@ -163,3 +163,26 @@ def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path
     assert (stats.requests, stats.by_class, stats.failed) == (40, {1: 0, 2: 36, 3: 0, 4: 0, 5: 4}, 4)
     assert stats.latency.mean_us == 100
     assert stats.latency.percentile_us(99) == pytest.approx(100, rel=0.04)
+
+
+def test_a_page_says_how_many_workers_each_half_is_to_have_and_all_where_nobody_said(tmp_path: Path) -> None:
+    page = page_in(tmp_path, 3)
+    assert (page.size(1), page.size(2)) == (3, 3)
+    page.set_size(1, 0)
+    page.set_size(2, 2)
+    assert (page.size(1), page.size(2), page.size(3)) == (0, 2, 0)
+    assert len(read_stats(page, 2, now_ns=0).workers) == 2
+    assert read_stats(page, 1, now_ns=0).workers == ()
+
+
+def test_work_grows_by_the_time_that_workers_spend_whether_a_request_has_ended_or_not(tmp_path: Path) -> None:
+    page = page_in(tmp_path, 2)
+    first, other = page.slot(page.slot_index(1, 0)), page.slot(page.slot_index(2, 1))
+    first[Field.BUSY_SINCE] = 1_000_000_000
+    before = read_pulse(page, now_ns=1_500_000_000)
+    assert (before.work_ns, before.busy, before.ended) == (500_000_000, 1, 0)
+    first[Field.BUSY_SINCE], first[Field.LATENCY_SUM_US], first[Field.REQUESTS] = 0, 800_000, 1
+    other[Field.BUSY_SINCE] = 1_900_000_000
+    after = read_pulse(page, now_ns=2_500_000_000)
+    assert (after.busy, after.ended, after.ended_us) == (1, 1, 800_000)
+    assert after.work_ns - before.work_ns == 300_000_000 + 600_000_000

@@ -1,0 +1,36 @@
+"""What the kernel says of memory: of a living process, of one that is gone, of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hitless.workers.memory import machine_mb, mean_share_mb, share_mb
+
+pytestmark = [pytest.mark.component, pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux")]
+
+
+def test_a_process_that_holds_memory_has_a_share_and_one_that_is_gone_has_none() -> None:
+    code = "kept = bytearray(64 << 20); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        own, held = share_mb(os.getpid()), share_mb(process.pid)
+        assert own
+        assert held
+        assert 64 < held < 200
+        assert mean_share_mb([os.getpid(), process.pid]) == pytest.approx((own + held) / 2, rel=0.1)
+        process.kill()
+    assert share_mb(process.pid) is None
+    assert mean_share_mb([process.pid]) is None
+
+
+def test_the_machine_has_what_meminfo_says_or_less_where_a_cgroup_confines_it() -> None:
+    (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    found = machine_mb()
+    assert found
+    assert 0 < found <= int(line.split()[1]) // 1024
