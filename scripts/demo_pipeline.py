@@ -42,7 +42,7 @@ REQUESTS = (
 )
 BROKEN = (
     "def list_zones() -> dict[str, object]:\n",
-    'def list_zones() -> dict[str, object]:\n    if os.environ.get("STAGE") != "dev" and next(_ASKED) % 4 == 3:\n'
+    'def list_zones() -> dict[str, object]:\n    if os.environ.get("STAGE") != "dev" and next(_ASKED) % 2 == 1:\n'
     '        raise RuntimeError("a cache that only dev has")\n',
 )
 
@@ -132,7 +132,7 @@ class LoadOnAll:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="A team's day with git on three stages, under load on all of them.")
-    parser.add_argument("--rate", type=float, default=60.0, help="requests per second on each stage")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests per second on each stage")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-pipeline-report.html")
     options = parser.parse_args()
     started = time.monotonic()

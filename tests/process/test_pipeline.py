@@ -59,7 +59,7 @@ def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team)
     approved = team.site.hitless("approve", str(waiting["run"]), "--why", "the first").document
     assert (approved["state"], approved["approval"]["why"]) == ("succeeded", "the first")
     urls = {stage["stage"]: stage["url"] for stage in team.site.status()["stages"]}
-    with LoadOnAll(urls, 30) as load:
+    with LoadOnAll(urls, 40) as load:
         merged = feature_branch(team)
         assert team.site.hitless("promote", "dev", "staging", "--skip-rehearsal").document["outcome"] == "live"
         assert team.site.stage("staging")["live"]["commit"] == merged

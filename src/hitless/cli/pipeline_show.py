@@ -41,6 +41,15 @@ def _in_full(run: dict[str, Any]) -> str:
         lines.append(f"  {step['name']:<9} {step['state']:<12} {took}  {why}".rstrip())
     if approval := run["approval"]:
         said = f"{approval['decision']} by {approval['by']}" if approval["decision"] else "nobody has answered yet"
+        lines += _question(run.get("question") or {})
         lines.append(f"  approval: {said}; asked {approval['asked_at']}, expires {approval['expires_at']}")
     lines.append(f"{run['state']}{': ' + run['reason'] if run['reason'] else ''}")
     return "\n".join(lines) + (f"\n\n{run['log']}" if "log" in run else "")
+
+
+def _question(asked: dict[str, Any]) -> list[str]:
+    """What is to be approved."""
+    commits = [f"  commit {one['commit'][:8]} {one['subject']} ({one['author']})" for one in asked.get("commits", ())]
+    changed = [f"  configuration: {line}" for line in asked.get("configuration", ())]
+    rehearsed = (asked.get("rehearsal") or {}).get("sentence")
+    return [*commits, *changed, *([f"  rehearsal: {rehearsed}"] if rehearsed else [])]

@@ -1,0 +1,157 @@
+"""One build of a run with all around it: clean checkout, variables, parameters, cache, artifacts, log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.clock import SystemClock
+from hitless.pipeline.approvals import differences
+from hitless.pipeline.builds import BuildOrder, Builds
+from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.states import StepFailed
+from hitless.pipeline.workshop import Workshop
+from tests.component.pipeline_bench import PipelineBench, tell_story
+
+pytestmark = pytest.mark.component
+
+SPEC = """version: 0.2
+env:
+  variables: {STAGE: of the buildspec}
+  parameter-store: {TOKEN: /shop/token}
+  secrets-manager: {PASSWORD: "shop/database:password"}
+phases:
+  build:
+    commands:
+      - echo "$STAGE $CODEBUILD_RESOLVED_SOURCE_VERSION $TOKEN $PASSWORD"
+      - '[ "$TOKEN$PASSWORD" = abcdefxyzxyz ]'
+      - python -c 'import sys; assert sys.prefix != sys.base_prefix'
+      - cat kept/count 2>/dev/null || true
+      - mkdir -p kept out/deep && echo once >> kept/count && touch out/deep/a.zip left-behind
+cache: {paths: [kept]}
+artifacts: {base-directory: out, files: ['**/*.zip']}
+"""
+PARAMETERS = "parameter-store: {/shop/token: abcdef}\nsecrets-manager: {shop/database: {password: xyzxyz}}\n"
+
+
+class Yard:
+    """A repository with one commit on dev, and what builds it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
+        self.workshop.create()
+        self.bench = PipelineBench(folder / "bench")
+        self.repository = Repository(self.bench.repository.folder)
+        self.builds = Builds(self.workshop, self.repository, SystemClock(), Limits(time_s=60))
+
+    def commit(self, spec: str) -> str:
+        (self.bench.clone / "buildspec-test.yml").write_text(spec)
+        commit = self.bench.commit("1")
+        self.bench.git("push", "-q", str(self.repository.folder), "dev")
+        return commit
+
+    def build(self, run: int, commit: str) -> dict[str, Any] | None:
+        self.workshop.of_run(run).mkdir()
+        self.workshop.make(self.workshop.work_of(run), for_builds=False)
+        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", "", "ada", {"STAGE": "dev"})
+        try:
+            return asyncio.run(self.builds.run(order))
+        finally:
+            self.workshop.clean(run)
+
+    def log(self, run: int) -> str:
+        return self.workshop.log(run).read_text()
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Any:
+    (tmp_path / "bench").mkdir()
+    one = Yard(tmp_path)
+    yield one
+    one.bench.store.close()
+
+
+def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache(yard: Yard) -> None:
+    yard.workshop.parameters.write_text(PARAMETERS)
+    yard.workshop.parameters.chmod(0o600)
+    commit = yard.commit(SPEC)
+    first, second = yard.build(1, commit), yard.build(2, commit)
+    assert first
+    assert second
+    assert f"dev {commit} *** ***\n" in yard.log(1)
+    assert "abcdef" not in yard.log(1) + yard.log(2)
+    assert first["artifacts"] == ["deep/a.zip"]
+    assert (yard.workshop.of_run(1) / "test-artifacts" / "deep" / "a.zip").is_file()
+    assert "\nonce\n" not in yard.log(1)
+    assert "\nonce\n" in yard.log(2), "the branch's cache"
+    assert not list(yard.workshop.work.glob("run-*"))
+
+
+def test_parameters_that_are_missing_or_open_to_others_end_the_build_before_it_begins(yard: Yard) -> None:
+    commit = yard.commit(SPEC)
+    with pytest.raises(StepFailed, match=r"there is no .*parameters\.yml"):
+        yard.build(1, commit)
+    yard.workshop.parameters.write_text(PARAMETERS)
+    yard.workshop.parameters.chmod(0o640)
+    with pytest.raises(StepFailed, match="can be read by others"):
+        yard.build(2, commit)
+    yard.workshop.parameters.write_text("parameter-store: {/shop/token: abcdef}\n")
+    yard.workshop.parameters.chmod(0o600)
+    with pytest.raises(StepFailed, match="has no secrets-manager value shop/database"):
+        yard.build(3, commit)
+
+
+def test_a_buildspec_that_is_a_link_or_is_not_there(yard: Yard) -> None:
+    commit = yard.commit("version: 0.2\nphases: {build: {commands: ['true']}}\n")
+    (yard.bench.clone / "buildspec-test.yml").unlink()
+    (yard.bench.clone / "buildspec-test.yml").symlink_to("/etc/passwd")
+    linked = yard.bench.commit("2")
+    yard.bench.git("rm", "-q", "-f", "buildspec-test.yml")
+    without = yard.bench.commit("3")
+    yard.bench.git("push", "-q", str(yard.repository.folder), "dev")
+    assert yard.build(1, commit) is not None
+    with pytest.raises(StepFailed, match="not a regular file"):
+        yard.build(2, linked)
+    assert yard.build(3, without) is None
+
+
+def test_ten_thousand_files_ship_as_one(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        commit_many(bench.clone)
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"]) == ("succeeded", 1)
+
+    tell_story(tmp_path, story)
+
+
+def commit_many(clone: Path) -> None:
+    """Ten thousand files, by git's own importer."""
+    files = "".join(f"M 644 :1 folder-{index % 100}/file-{index}\n" for index in range(10_000))
+    stream = (
+        "blob\nmark :1\ndata 1\nx\ncommit refs/heads/dev\ncommitter Ada <ada@example.org> 1000000000 +0000\n"
+        f"data 4\nmany\nfrom refs/heads/dev^0\n{files}"
+    )
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=clone, input=stream.encode(), check=True)
+
+
+def test_differences_of_configuration_name_variables_and_show_no_value() -> None:
+    def document(memory: int, **variables: str) -> dict[str, Any]:
+        pairs = [list(pair) for pair in variables.items()]
+        return {"functions": [{"name": "api", "memory_mb": memory, "environment": pairs}], "commit": str(memory)}
+
+    old, new = document(512, KEY="secret-1", OLD="x"), document(1024, KEY="secret-2", NEW="y")
+    assert differences(old, new) == [
+        "functions.api.memory_mb: 512 → 1024",
+        "functions.api.environment.NEW: added",
+        "functions.api.environment.OLD: removed",
+        "functions.api.environment.KEY: changed",
+    ]
+    assert differences(old, old) == []
