@@ -24,6 +24,7 @@ from typing import Any
 
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal.load import Driven
+from hitless.pipeline.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
@@ -153,6 +154,7 @@ def main() -> int:
             live = {stage: count_live(day, stage) for stage in urls}
         finally:
             day.hitless("down")
+            shutil.rmtree(Workshop.of((day.service / ".hitless").resolve(), os.environ).work, ignore_errors=True)
     return account(day, load, live, options.report.resolve(), time.monotonic() - started)
 
 

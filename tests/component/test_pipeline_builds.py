@@ -14,7 +14,7 @@ import pytest
 from hitless.clock import SystemClock
 from hitless.pipeline.approvals import differences
 from hitless.pipeline.builds import BuildOrder, Builds
-from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
@@ -155,3 +155,15 @@ def test_differences_of_configuration_name_variables_and_show_no_value() -> None
         "functions.api.environment.KEY: changed",
     ]
     assert differences(old, old) == []
+
+
+def test_build_folders_of_engines_that_are_gone_are_swept(tmp_path: Path) -> None:
+    here = replace(Workshop.of(tmp_path / "data", {}), work=tmp_path / "hitless-builds-here", user=User(1, 1))
+    for name, data in (("gone", tmp_path / "no-such"), ("there", tmp_path)):
+        (folder := tmp_path / f"hitless-builds-{name}").mkdir()
+        (folder / "owner").write_text(str(data))
+    here.create()
+    assert sorted(path.name for path in tmp_path.glob("hitless-builds-*")) == [
+        "hitless-builds-here",
+        "hitless-builds-there",
+    ]

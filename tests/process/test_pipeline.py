@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.pipeline.workshop import Workshop
 from tests.process.conftest import Site
 from tests.process.pipeline_support import TESTS, LoadOnAll, Team, states
 from tests.support import eventually
@@ -34,10 +35,11 @@ BREAKS_OUTSIDE_OF_DEV = (
 
 
 @pytest.fixture
-def team(site: Site) -> Team:
+def team(site: Site) -> Iterator[Team]:
     one = Team(site)
     one.begin()
-    return one
+    yield one
+    shutil.rmtree(Workshop.of(site.folders.data, os.environ).work, ignore_errors=True)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from pathlib import Path
 from hitless.errors import MachineError
 from hitless.pipeline.buildspec.run import User
 
+OUTSIDE = Path("/var/tmp")
+PREFIX, OWNER = "hitless-builds-", "owner"
 BUILD_USERS = ("hitless-build", "nobody")
 
 
@@ -35,8 +37,8 @@ class Workshop:
         home = data / "pipeline"
         if os.getuid() != 0:
             return cls(home, home / "work", None)
-        name = f"hitless-builds-{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
-        return cls(home, Path("/var/tmp") / name, _build_user(environ.get("HITLESS_BUILD_USER")))
+        name = f"{PREFIX}{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
+        return cls(home, OUTSIDE / name, _build_user(environ.get("HITLESS_BUILD_USER")))
 
     @property
     def repository(self) -> Path:
@@ -80,6 +82,9 @@ class Workshop:
             self.work.chmod(0o711 if self.user else 0o700)
             for folder in (self.environments, self.caches):
                 folder.mkdir(mode=0o711 if self.user else 0o700, exist_ok=True)
+            if self.user:
+                (self.work / OWNER).write_text(str(self.data))
+                _sweep(self.work.parent)
         except OSError as error:
             raise MachineError(f"{error.filename}: {error.strerror}", hint="make the folder writable") from error
 
@@ -102,6 +107,13 @@ class Workshop:
         """Remove what runs of a daemon that died left behind."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the build folders of engines whose data folder is gone: nobody else would."""
+    for owner in place.glob(f"{PREFIX}*/{OWNER}"):
+        if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _build_user(name: str | None) -> User:

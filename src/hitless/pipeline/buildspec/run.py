@@ -80,23 +80,11 @@ def run(
     `subreaper`: this process is one and has no other children, so that whatever is left below it is the build's.
     """
     status, exported = scratch / "status", scratch / "exported"
-    mask = Mask([*(secrets or {}).values(), *masked])
-    shell = subprocess.Popen(
-        [spec.shell, "-c", program(spec, status, exported)],
-        cwd=source,
-        env={**spec.variables, **(secrets or {}), **environ, "CODEBUILD_SRC_DIR": str(source)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=[] if user else None,
-        preexec_fn=_confine,
-    )
+    everything = {**spec.variables, **(secrets or {}), **environ, "CODEBUILD_SRC_DIR": str(source)}
+    shell = _start([spec.shell, "-c", program(spec, status, exported)], source, everything, user)
     assert shell.stdout is not None
     root = os.getpid() if subreaper else shell.pid
-    out = _Output(mask, output, limits.output_bytes)
+    out = _Output(Mask([*(secrets or {}).values(), *masked]), output, limits.output_bytes)
     try:
         reason = _watch(shell, shell.stdout, out, root, limits, stop)
     finally:
@@ -115,6 +103,22 @@ def run(
         artifacts=artifacts_of(spec, source) if not failed and reason is None else (),
         reports=read_reports(spec, source),
         reason=reason or (f"phase {failed[0]} failed{_status(phases.get(failed[0]))}" if failed else None),
+    )
+
+
+def _start(words: list[str], folder: Path, environ: Mapping[str, str], user: User | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+        extra_groups=[] if user else None,
+        preexec_fn=_confine,
     )
 
 
