@@ -45,6 +45,7 @@ def main() -> int:
     file = _write(document)
     page = file.with_suffix(".html")
     page.write_text(report.render(document["at"], machine, sections))
+    file.with_suffix(".svg").write_text(report.picture(sections))
     behind = missed(sections)
     for figure in behind:
         print(f"missed: {figure.line()}")

@@ -63,12 +63,18 @@ class Shipped:
 
 
 def run(releases: int, say: Callable[[str], None]) -> tuple[Section, ...]:
-    """All contenders, in turns. Raises BenchmarkError."""
+    """All contenders, in turns; a peer that could not be loaded is left out. Raises BenchmarkError."""
     shipped: dict[str, Shipped] = {}
     for turn in _TURNS:
         with ThreadPoolExecutor(len(turn)) as pool:
-            for one, result in zip(turn, pool.map(lambda one: ship(one, releases), turn), strict=True):
-                shipped[one.key] = result
+            for one, running in [(one, pool.submit(ship, one, releases)) for one in turn]:
+                try:
+                    result = shipped[one.key] = running.result()
+                except BenchmarkError as error:
+                    if one is HITLESS:
+                        raise
+                    say(f"{one.title} is left out: {error}")
+                    continue
                 failed = sum(drill["failed"] for drill in result.drills.values())
                 kinds = ", ".join(f"{count} {kind}" for kind, count in result.failures().items())
                 taken = len(result.seconds)
@@ -153,7 +159,8 @@ def _document(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def _figures(shipped: dict[str, Shipped], releases: int) -> Iterator[Figure]:
     """The failures first: they are what it is about."""
-    for one in ALL:
+    there = [one for one in ALL if one.key in shipped]
+    for one in there:
         drills = shipped[one.key].drills
         total, requests = sum(drill["failed"] for drill in drills.values()), sum(d["requests"] for d in drills.values())
         goal, chart = Goal(Bound.AT_MOST, 0) if one is HITLESS else None, "Failed requests while releases ship"
@@ -164,14 +171,14 @@ def _figures(shipped: dict[str, Shipped], releases: int) -> Iterator[Figure]:
             yield Figure(key, f"  {client}", unit, Spread.of([drill["failed"]]), 0)
         for kind, count in shipped[one.key].failures().items():
             yield Figure(f"{one.key}_{kind}", f"  {kind.replace('_', ' ')}", "requests", Spread.of([count]), 0)
-    for one in ALL:
+    for one in there:
         p99 = Spread.of([drill["latency_ms"]["p99"] for drill in shipped[one.key].drills.values()])
         title, chart = f"p99 meanwhile, by client: {one.title}", "p99 while releases ship"
         yield Figure(f"{one.key}_p99_ms", title, "ms", p99, 1, chart=chart, label=one.title)
-    for one in ALL:
+    for one in there:
         taken = Spread.of([len(shipped[one.key].seconds)])
         yield Figure(f"{one.key}_taken", f"releases taken: {one.title}", f"of {releases}", taken, 0)
-    for one in ALL:
+    for one in there:
         if not shipped[one.key].seconds:
             continue
         took, chart = Spread.of(shipped[one.key].seconds), "A release takes"
