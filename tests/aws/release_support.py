@@ -109,6 +109,11 @@ class Worldclock:
         with (self.folder / "worldclock" / "api.py").open("a") as file:
             file.write(f"\n# {text}\n")
 
+    def stages(self) -> list[dict[str, Any]]:
+        """The API's stages."""
+        (api,) = self.aws.client("apigateway", REGION).get_rest_apis()["items"]
+        return list(self.aws.client("apigateway", REGION).get_stages(restApiId=api["id"])["item"])
+
     @property
     def url(self) -> str:
         (api,) = self.aws.client("apigateway", REGION).get_rest_apis()["items"]
@@ -124,11 +129,12 @@ class Worldclock:
 
 @dataclass
 class Client:
-    """Asks one URL again and again from a thread; counts answers by status, and what failed."""
+    """Asks one URL again and again from a thread; counts answers by status, what failed and what was shielded."""
 
     url: str
     every_s: float = 0.1
     statuses: dict[int | str, int] = field(default_factory=dict)
+    shielded: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -151,6 +157,7 @@ class Client:
                 with urllib.request.urlopen(self.url, timeout=60) as answer:
                     answer.read()
                     status = answer.status
+                    self.shielded += answer.headers["x-hitless-shielded"] == "1"
             except urllib.error.HTTPError as error:
                 error.close()
                 status = error.code

@@ -8,8 +8,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
@@ -27,6 +29,7 @@ def handler(event, context):
         raise RuntimeError("broken on purpose")
     return _answer(event, context)
 """
+SAYS_500 = BROKEN.replace('raise RuntimeError("broken on purpose")', 'return {"statusCode": 500, "body": "{}"}')
 
 
 def baking(service: Worldclock) -> bool:
@@ -63,7 +66,8 @@ def test_a_stage_lives_through_releases_that_fail_are_cut_off_or_meet_another_on
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
     _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service)
-    _broken_code_goes_back_by_its_alarm(service)
+    _broken_code_goes_back_by_its_alarm_and_no_reader_sees_it(service)
+    _without_a_shield_readers_see_the_canarys_share_of_answers_that_say_500(service)
     _a_deploy_without_network_and_one_that_is_killed_are_continued(service)
     _of_two_deploys_at_once_the_newer_one_goes_on_and_can_be_aborted(service)
 
@@ -84,19 +88,51 @@ def _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service: W
     assert service.get("/health") == (200, {"status": "ok"})
 
 
-def _broken_code_goes_back_by_its_alarm(service: Worldclock) -> None:
+def _broken_code_goes_back_by_its_alarm_and_no_reader_sees_it(service: Worldclock) -> None:
+    client, ended = _ship_broken(service, BROKEN)
+    assert client.failed == 0, client.statuses
+    assert client.shielded > 0
+    assert ended["candidate"]["shielded"] > 0
+    assert ended["candidate"]["failed"] == 0
+    (stage,) = service.stages()
+    assert not stage.get("variables")
+    function = "worldclock-prod-meta"
+    with pytest.raises(ClientError, match="No policy"):
+        service.aws.client("lambda", REGION).get_policy(FunctionName=function, Qualifier="2")
+    qualified = f"arn:aws:lambda:{REGION}:000000000000:function:{function}:2"
+    calls = [call for call in service.aws.front.calls if call.resources == (qualified,) and call.status < 300]
+    handed_over = [at for at, call in enumerate(calls) if call.action == "lambda:InvokeFunction"]
+    let = max(at for at, call in enumerate(calls) if call.action == "lambda:AddPermission")
+    let_no_more = max(at for at, call in enumerate(calls) if call.action == "lambda:RemovePermission")
+    assert sum(let < at < let_no_more for at in handed_over) >= client.shielded
+
+
+def _without_a_shield_readers_see_the_canarys_share_of_answers_that_say_500(service: Worldclock) -> None:
+    with_shield = (service.folder / "serverless.yml").read_text()
+    alarms = "alarms: {minimum_requests: 3}"
+    service.edit("serverless.yml", alarms, f"{alarms}\n        shield: false")
+    client, ended = _ship_broken(service, SAYS_500)
+    (service.folder / "serverless.yml").write_text(with_shield)
+    assert 0 < client.failed < client.asked / 2, client.statuses
+    assert client.shielded == ended["candidate"]["shielded"] == 0
+    assert ended["candidate"]["failed"] > 0, "an answer of 5xx is none of Lambda's errors, and counts all the same"
+
+
+def _ship_broken(service: Worldclock, code: str) -> tuple[Client, Any]:
+    """A canary of half the requests under load, and how its deploy ended."""
     meta = service.folder / "worldclock" / "handlers" / "meta.py"
     whole = meta.read_text()
-    meta.write_text(whole + BROKEN)
+    meta.write_text(whole + code)
     with Client(service.url + "/openapi.json", every_s=0.02) as client:
         ended = service.run("deploy", "--strategy", "Canary50Percent20Minutes")
     meta.write_text(whole)
+    print(f"broken canary: {client.failed} of {client.asked} GETs failed, {client.shielded} shielded; {ended.out}")
     assert (ended.code, ended.json["outcome"]) == (3, "rolled_back"), ended.err
     assert "alarm" in ended.json["reason"].lower()
-    assert 0 < client.failed < client.asked / 2, client.statuses
     weights = service.run("status").json["weights"]
     assert weights == {name: {"2": 100} for name in FUNCTIONS}
     assert service.get("/version")[1]["release"] == 2
+    return client, ended.json
 
 
 def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worldclock) -> None:
@@ -115,7 +151,7 @@ def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worl
     with Client(service.url + "/version") as client:
         again = service.run("deploy")
     assert (again.code, again.json["outcome"], again.json["release"]) == (0, "live", number), again.err
-    assert number == 4, "one release, however often it was begun"
+    assert number == 5, "one release, however often it was begun"
     assert client.failed == 0, client.statuses
     assert not baking(service)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from hitless.artifact.model import Artifact
+from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState, Invocation
 from hitless.aws.state import Packaged
@@ -24,9 +25,10 @@ from hitless.cloud.records import Records
 from hitless.cloud.result import Result
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud
+from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import LiveState, Template, references
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, references
 from hitless.errors import ConflictError
 from hitless.service.model import Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
@@ -59,6 +61,10 @@ class World:
     moments: list[str] = field(default_factory=list)
     at: Callable[[int, str], None] | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    variables: dict[str, str] = field(default_factory=dict)
+    permitted: set[tuple[str, str]] = field(default_factory=set)
+    """(function, version) that the function's role may invoke."""
+
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(function that shifts, its AppSpec's hooks), of each deployment."""
 
@@ -79,6 +85,7 @@ class World:
             records=Records(FakeDocuments(self), "prod"),
             lambdas=cast(Any, FakeLambdas(self)),
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
+            shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None),
             traffic=FakeTraffic(),
             clock=_Clock(),
             say=lambda _: None,
@@ -157,7 +164,8 @@ class FakeStack:
         functions = functions_of(live.template)
         states = {ids: aliases[name] for ids, name in functions.items() if name in aliases}
         at = {ids.alias: state.version for ids, state in states.items()}
-        return Observed(LiveState(copy.deepcopy(live.template), at, live.versions), functions, states)
+        served = ApiStage("api", "prod") if STAGE_ID in live.template.get("Resources", {}) else None
+        return Observed(LiveState(copy.deepcopy(live.template), at, live.versions), functions, states, served)
 
     def update(self, template: Template, *, before: Template) -> None:
         self._world.moment("update the stack")
@@ -218,9 +226,41 @@ class FakeLambdas:
     def wake(self, function: str, version: str) -> None:
         self._world.moment("wake a version")
 
+    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+        self._world.moment("let a version be invoked")
+        self._world.permitted.add((function, version))
+
+    def let_invoke_no_more(self, function: str, version: str) -> None:
+        self._world.moment("let a version be invoked no more")
+        self._world.permitted.discard((function, version))
+
+    def warm(self, function: str, version: str, environments: int) -> Invocation:
+        self._world.moment("warm a version")
+        return Invocation(None)
+
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         self._world.moment("invoke")
         return Invocation({"statusCode": 200})
+
+
+class FakeApiStages:
+    """API Gateway: the variables of the one stage."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def variables(self, stage: ApiStage) -> dict[str, str]:
+        self._world.moment("read the stage")
+        return dict(self._world.variables)
+
+    def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None:
+        self._world.moment("set stage variables")
+        self._world.variables.update(variables)
+
+    def drop(self, stage: ApiStage, names: Iterable[str]) -> None:
+        self._world.moment("drop stage variables")
+        for name in names:
+            self._world.variables.pop(name, None)
 
 
 class FakeCodeDeploy:
@@ -270,5 +310,8 @@ class FakeCodeDeploy:
 
 
 class FakeTraffic:
-    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int]:
-        return 0, 0
+    def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
+        return 0
+
+    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int, int]:
+        return 0, 0, 0

@@ -6,16 +6,21 @@ import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from hitless.aws.follow import Time
+from hitless.aws.layer.hitless_wrapper import WARM
 from hitless.aws.session import error_code
 from hitless.errors import CloudError
 
 READY_TIMEOUT_S = 180.0
+WARM_S = 0.3
+"""How long an environment that is warmed stays busy, where several are wanted."""
+
 POLL_S = 1.0
 
 
@@ -88,6 +93,42 @@ class Lambdas:
                 self._wake_by_invoking(function, version)
             self._time.sleep(POLL_S)
 
+    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+        """Let the role of the function's version `role_of` invoke its `version`, and nothing else."""
+        found = self._configuration(function, role_of)
+        if found is None:
+            raise CloudError(f"{function}: there is no version {role_of}", hint="repeat the command")
+        try:
+            self._lambda.add_permission(
+                FunctionName=function,
+                Qualifier=version,
+                StatementId=_shield_statement(version),
+                Action="lambda:InvokeFunction",
+                Principal=found["Role"],
+            )
+        except ClientError as error:
+            if error_code(error) != "ResourceConflictException":
+                raise
+
+    def let_invoke_no_more(self, function: str, version: str) -> None:
+        """Take that permission away; nothing where it is not there."""
+        try:
+            self._lambda.remove_permission(
+                FunctionName=function, Qualifier=version, StatementId=_shield_statement(version)
+            )
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+
+    def warm(self, function: str, version: str, environments: int) -> Invocation:
+        """Invoke the wrapper of that version so often at once that so many environments hold its handler; the first
+        invocation that failed, else the last.
+        """
+        event = {WARM: WARM_S if environments > 1 else 0}
+        with ThreadPoolExecutor(max_workers=environments) as pool:
+            given = list(pool.map(lambda _: self.invoke(function, version, event), range(environments)))
+        return next((one for one in given if one.error), given[-1])
+
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         """One invocation of that version, whatever the alias says."""
         answer = self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=json.dumps(event).encode())
@@ -109,6 +150,10 @@ class Lambdas:
             if error_code(error) == "ResourceNotFoundException":
                 return None
             raise
+
+
+def _shield_statement(version: str) -> str:
+    return f"hitless-shield-{version}"
 
 
 class Logs:

@@ -166,6 +166,11 @@ def error_code(error: BaseException) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether AWS refused the call for want of a permission."""
+    return error_code(error) in _DENIED
+
+
 def explain(error: BotoCoreError | ClientError) -> HitlessError:
     """The error as a sentence and what mends it."""
     if isinstance(error, ClientError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hitless.artifact.build import build
 from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
+from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
@@ -24,6 +25,7 @@ from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome, Result
 from hitless.cloud.service_stack import ServiceStack
 from hitless.cloud.settling import Cloud
+from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
 from hitless.errors import UsageError
 from hitless.service.model import Service
@@ -75,9 +77,11 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
             cloudformation=cloudformation, lambdas=lambdas,
             osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=ctx.say, now=clock.now,
         )  # fmt: skip
+        shield = Shield(ApiStages(aws.client("apigateway")), lambdas, ctx.say)
         shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
+            shield=shield,
             traffic=Traffic(aws.client("cloudwatch")), clock=clock, say=ctx.say,
         )  # fmt: skip
         yield Stage(service, core, cloud, aws)

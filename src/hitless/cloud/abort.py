@@ -7,7 +7,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.result import Outcome
-from hitless.cloud.settling import Cloud, live_number
+from hitless.cloud.settling import Cloud, live_number, take_shield_down
 from hitless.errors import ConflictError
 
 
@@ -24,6 +24,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
         )
     stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
     cloud.shift.settle(observed.functions.values())
+    take_shield_down(cloud, observed)
     if record is None and not stopped:
         raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
     number = live_number(observed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +17,19 @@ from pathlib import Path
 from hitless.aws.codedeploy import Move
 from hitless.clock import timestamp
 from hitless.cloud.packaging import Package
+from hitless.cloud.proving import prove
 from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
-from hitless.cloud.settling import Cloud, is_live, live_number, settle
-from hitless.cloud.smoke import send_smoke_requests
+from hitless.cloud.settling import Cloud, is_live, live_number, settle, take_shield_down
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
 from hitless.cloud.transform.steps import clear, contract, expand
+from hitless.cloud.transform.wrapper import is_shielded
+from hitless.cloud.wrapper_layer import layer_code, write_layer
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
-from hitless.service.strategy import Strategy
+from hitless.service.strategy import AllAtOnce, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class Deploy:
         try:
             self._upload(package)
             run = self._expand(run)
-            self._prove(run, package)
+            self._steps.add("testing", 0)
+            prove(self._cloud, package, run.wanted, run.record, run.targets)
             self._shift(run, shipped)
             self._contract(run)
         except Superseded as newer:
@@ -156,6 +160,9 @@ class Deploy:
         return {record.functions[name]: version for name, version in record.versions.items()}
 
     def _upload(self, package: Package) -> None:
+        with tempfile.TemporaryDirectory(prefix="hitless-layer-") as place:
+            write_layer(layer := Path(place) / "layer.zip")
+            self._cloud.bucket.put_artifact(layer_code().sha256, layer)
         for digest in {artifact.digest for artifact in package.artifacts.values()}:
             self._cloud.bucket.put_artifact(digest.removeprefix("sha256:"), self._zip_of(digest))
 
@@ -178,22 +185,6 @@ class Deploy:
         self._cloud.records.save(record)
         return replace(run, record=record, targets=targets)
 
-    def _prove(self, run: _Run, package: Package) -> None:
-        """The new versions hold the bytes that were built, can be invoked, and answer the smoke requests."""
-        self._steps.add("testing", 0)
-        versions: dict[str, tuple[str, str]] = {}
-        for name, version in run.record.versions.items():
-            lambda_name = run.record.functions[name]
-            built = package.artifacts[name].digest.removeprefix("sha256:")
-            if self._cloud.lambdas.code_sha256(lambda_name, version) != built:
-                raise CloudError(f"{lambda_name}: version {version} does not hold the bytes that were built")
-            self._cloud.lambdas.wake(lambda_name, version)
-            versions[name] = (lambda_name, version)
-        requests = package.service.settings.smoke
-        send_smoke_requests(
-            requests, package.service.functions, versions, self._cloud.lambdas, stage=package.service.stage
-        )
-
     def _shift(self, run: _Run, strategy: Strategy) -> None:
         """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet."""
         self._check_still_ours(run)
@@ -207,6 +198,7 @@ class Deploy:
             self._cloud.shift.point({functions_of(run.wanted)[ids]: target for ids, target in run.targets.items()})
             return
         self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
+        self._shield(run, moves, strategy)
         failure = self._cloud.shift.run(
             moves,
             configuration=_configuration(run.wanted, moves),
@@ -214,13 +206,21 @@ class Deploy:
             hooks=run.hooks,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )
+        self._check_still_ours(run)  # who took over has settled: what stands then is that one's
+        take_shield_down(self._cloud, run.before)
         if failure is None:
             return
         if failure.by_hand:
-            self._check_still_ours(run)
             self._cloud.shift.point(run.home)
             raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})")
         raise CandidateFailedError(failure.reason)
+
+    def _shield(self, run: _Run, moves: list[Move], strategy: Strategy) -> None:
+        """Raise it where there is a bake, for the functions whose release wants it."""
+        if run.before.stage is None or isinstance(strategy, AllAtOnce):
+            return
+        shielded = {ids.base: ids for ids in run.targets if is_shielded(run.wanted["Resources"][ids.function])}
+        self._cloud.shield.up(run.before.stage, {shielded[one.group]: one for one in moves if one.group in shielded})
 
     def _contract(self, run: _Run) -> None:
         """Second update: the stack records where the aliases are, and the API moves to its new Deployment."""

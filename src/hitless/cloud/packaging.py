@@ -16,6 +16,7 @@ from hitless.cloud.transform.checks import check_stage
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
+from hitless.cloud.wrapper_layer import layer_code
 from hitless.errors import ServiceFileError
 from hitless.service.model import Service
 from hitless.service.strategy import Strategy
@@ -52,6 +53,9 @@ class Package:
             domain=self.core.domain,
             permissions_boundary=self.core.permissions_boundary_arn,
             hooks=self.service.settings.hooks,
+            layer=layer_code(),
+            shield=self.service.settings.shield,
+            idempotent=tuple(map(str, self.service.settings.idempotent)),
         )
         return desired(self.packaged.template, release)
 

@@ -47,13 +47,14 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What Lambda counted of one side's requests."""
+    """What was counted of one side's requests. `failed` are those that a client saw fail."""
 
     requests: int
     failed: int
+    shielded: int = 0
 
     def to_json(self) -> dict[str, int]:
-        return {"requests": self.requests, "failed": self.failed, "shielded": 0}
+        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
 
 
 @dataclass(frozen=True, slots=True)

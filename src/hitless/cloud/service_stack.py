@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hitless.aws.api_stages import ApiStage
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Lambdas
 from hitless.aws.osls import Osls
@@ -23,7 +24,7 @@ from hitless.aws.state import deployable
 from hitless.aws.states import WELL
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import ALIAS, FunctionIds, LiveState, Template, of_type
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, FunctionIds, LiveState, Template, of_type
 from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
 from hitless.errors import CloudError, ConflictError
 
@@ -37,6 +38,8 @@ class Observed:
     live: LiveState
     functions: Mapping[FunctionIds, str]
     aliases: Mapping[FunctionIds, AliasState]
+    stage: ApiStage | None = None
+    """The API's stage that is served; None without an API, or before the first release is live."""
 
     @property
     def exists(self) -> bool:
@@ -87,7 +90,7 @@ class ServiceStack:
             ids: state for ids, name in functions.items() if (state := self._lambdas.alias(name, ALIAS)) is not None
         }
         at = {ids.alias: state.version for ids, state in aliases.items()}
-        return Observed(LiveState(template, at, versions), functions, aliases)
+        return Observed(LiveState(template, at, versions), functions, aliases, _api_stage(template, held))
 
     def _template(self) -> Template:
         body = self._cf.get_template(StackName=self.name, TemplateStage="Original")["TemplateBody"]
@@ -139,6 +142,13 @@ class ServiceStack:
         stack = self.find()
         if stack is not None and stack.status in _WELL_OR_BACK:
             self._stacks.set_policy(self.name, POLICY)
+
+
+def _api_stage(template: Template, held: Mapping[str, tuple[str, str]]) -> ApiStage | None:
+    stage = template.get("Resources", {}).get(STAGE_ID)
+    if stage is None or API_ID not in held:
+        return None
+    return ApiStage(held[API_ID][1], str(stage["Properties"]["StageName"]))
 
 
 def is_busy(said: str) -> bool:

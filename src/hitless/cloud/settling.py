@@ -16,6 +16,7 @@ from hitless.clock import Clock, timestamp
 from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome
 from hitless.cloud.service_stack import Observed, ServiceStack
+from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, LiveState, Template, of_type
@@ -24,7 +25,8 @@ from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, Li
 class Counter(Protocol):
     """Counts requests of versions: aws.traffic.Traffic."""
 
-    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int]: ...
+    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int, int]: ...
+    def most_at_once(self, function: str, alias: str, *, until: Any) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Cloud:
     records: Records
     lambdas: Lambdas
     shift: Shift
+    shield: Shield
     traffic: Counter
     clock: Clock
     say: Callable[[str], None]
@@ -55,7 +58,14 @@ def settle(cloud: Cloud, *, holder: str) -> Observed:
     if stopped:
         cloud.say(f"a shift was under way ({', '.join(stopped)}): it was stopped")
     cloud.shift.settle(observed.functions.values())
+    take_shield_down(cloud, observed)
     return cloud.stack.observe()
+
+
+def take_shield_down(cloud: Cloud, observed: Observed) -> None:
+    """Once no shift is under way any more, whoever raised it."""
+    if observed.stage is not None:
+        cloud.shield.down(observed.stage, observed.functions)
 
 
 def _take_over(cloud: Cloud, observed: Observed, holder: str) -> None:

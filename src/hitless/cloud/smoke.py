@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hitless.aws.lambdas import Invocation
+from hitless.aws.layer.hitless_wrapper import QUIET
 from hitless.errors import CandidateFailedError
 from hitless.service.model import Function, Route, SmokeRequest
 from hitless.service.routes import compile_route, order_routes, parameters
@@ -79,7 +80,7 @@ def make_event(request: SmokeRequest, route: Route, stage: str) -> dict[str, Any
         "queryStringParameters": dict(pairs) or None,
         "multiValueQueryStringParameters": multi or None,
         "pathParameters": dict(zip(parameters(route.path), values, strict=False)) or None,
-        "stageVariables": None,
+        "stageVariables": {QUIET: "1"},
         "requestContext": {
             "resourcePath": route.path,
             "httpMethod": request.method,

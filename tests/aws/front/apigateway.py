@@ -7,7 +7,9 @@ As on AWS, and unlike the emulator:
 * without a resource policy on that very alias for apigateway.amazonaws.com the answer is 500;
 * `AWS/Lambda` has Invocations and Errors by (FunctionName, Resource) and (FunctionName, Resource, ExecutedVersion);
   Errors counts what the runtime failed, not a 5xx that the handler returned
-  (docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html).
+  (docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html);
+* a line in the embedded metric format that a function logs becomes a metric;
+* a stage's variables, as they are now, are in the event.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -29,7 +31,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tests.aws.front.backend import Backend
-from tests.aws.front.calls import ACCOUNT
+from tests.aws.front.calls import ACCOUNT, Operation
+from tests.aws.front.calls import Request as AwsRequest
 
 _FRESH_S: Final = 0.1
 _PUBLISH_S: Final = 0.5
@@ -54,6 +57,7 @@ class DeployedStage:
     region: str
     deployment: str
     methods: tuple[Method, ...]
+    variables: tuple[tuple[str, str], ...] = ()
 
     def match(self, verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
         """The most specific method: a literal segment before {param} before {proxy+}; a verb of its own before ANY."""
@@ -105,6 +109,7 @@ class ApiRequests:
         self._chance = chance or random.Random(7)
         self._cache: dict[tuple[str, ...], _Cached] = {}
         self._unpublished: Counter[tuple[str, str, str, str, str]] = Counter()
+        self._embedded: Counter[tuple[str, str, str, tuple[tuple[str, str], ...]]] = Counter()
         self._environments: defaultdict[tuple[str, str], asyncio.Semaphore] = defaultdict(_environments)
         self.executed: Counter[tuple[str, str, str]] = Counter()
 
@@ -112,6 +117,7 @@ class ApiRequests:
         self._cache.clear()
         self._environments.clear()
         self._unpublished.clear()
+        self._embedded.clear()
         self.executed.clear()
 
     async def answer(self, request: Request) -> Response:
@@ -133,6 +139,7 @@ class ApiRequests:
             return _message(500, "Internal server error")
         try:
             event = await _event(request, parameters["api"], parameters["stage"], path, method, path_parameters)
+            event["stageVariables"] = dict(stage.variables) or None
         except ClientDisconnect:
             return _message(400, "Bad Request")
         async with self._environments[method.function, version]:
@@ -141,8 +148,10 @@ class ApiRequests:
     async def _invoke(self, region: str, method: Method, version: str, event: Mapping[str, Any]) -> Response:
         path = f"/2015-03-31/functions/{quote(method.function)}/invocations?Qualifier={quote(version)}"
         answer = await self._backend.rest(
-            "POST", path, service="lambda", region=region, content=json.dumps(event).encode()
+            "POST", path, service="lambda", region=region, content=json.dumps(event).encode(), log_tail=True
         )
+        for metric in embedded_metrics(base64.b64decode(answer.headers.get("x-amz-log-result", "")).decode()):
+            self._embedded[region, *metric] += 1
         failed = answer.status_code != 200 or "x-amz-function-error" in answer.headers
         self.executed[method.function, method.qualifier, version] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Invocations"] += 1
@@ -166,9 +175,10 @@ class ApiRequests:
                 found = await self._get(f"/restapis/{api}/stages/{stage}", "apigateway", region)
                 if found is None:
                     continue
+                variables = tuple((found.get("variables") or {}).items())
                 if previous and previous.deployment == found["deploymentId"]:
-                    return previous
-                return DeployedStage(region, found["deploymentId"], await self._methods(api, region))
+                    return replace(previous, variables=variables)
+                return DeployedStage(region, found["deploymentId"], await self._methods(api, region), variables)
             return None
 
         return await self._fresh(("stage", api, stage), read)
@@ -186,6 +196,19 @@ class ApiRequests:
                 segments = tuple(part for part in item["path"].split("/") if part)
                 methods.append(Method(item["path"], segments, verb, reference[0], qualifier))
         return tuple(methods)
+
+    async def may_be_handed_over(self, request: AwsRequest, operation: Operation) -> bool:
+        """Whether a function may invoke a version, by that version's policy; of others IAM is only simulated."""
+        if "hitless-shield" not in request.headers.get("user-agent", ""):
+            return True
+        region = request.scope[1] if request.scope else "us-east-1"
+        function, qualifier = operation.parameters["FunctionName"], operation.parameters.get("Qualifier", "")
+        found = await self._get(
+            f"/2015-03-31/functions/{function}/policy?Qualifier={quote(qualifier)}", "lambda", region
+        )
+        role = await self._get(f"/2015-03-31/functions/{function}/configuration", "lambda", region)
+        statements = json.loads(found["Policy"])["Statement"] if found else []
+        return role is not None and any(one.get("Principal") == {"AWS": role["Role"]} for one in statements)
 
     async def _permitted(self, region: str, method: Method) -> bool:
         qualifier = "" if method.qualifier == "$LATEST" else f"?Qualifier={quote(method.qualifier)}"
@@ -226,13 +249,37 @@ class ApiRequests:
         while True:
             await asyncio.sleep(_PUBLISH_S)
             counts, self._unpublished = self._unpublished, Counter()
+            embedded, self._embedded = self._embedded, Counter()
             for region in {key[0] for key in counts}:
                 data = [datum for key, count in counts.items() if key[0] == region for datum in _data(key, count)]
-                client = self._backend.client("cloudwatch", region)
-                for start in range(0, len(data), 500):
-                    batch = data[start : start + 500]
-                    put = functools.partial(client.put_metric_data, Namespace="AWS/Lambda", MetricData=batch)
-                    await self._backend.aws(put)
+                await self._publish(region, "AWS/Lambda", data)
+            for (region, space, name, dimensions), count in embedded.items():
+                named = [{"Name": key, "Value": value} for key, value in dimensions]
+                await self._publish(region, space, [{"MetricName": name, "Dimensions": named, "Value": count}])
+
+    async def _publish(self, region: str, space: str, data: list[dict[str, Any]]) -> None:
+        client = self._backend.client("cloudwatch", region)
+        for start in range(0, len(data), 500):
+            batch = data[start : start + 500]
+            await self._backend.aws(functools.partial(client.put_metric_data, Namespace=space, MetricData=batch))
+
+
+def embedded_metrics(log: str) -> list[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    """(namespace, metric, dimensions) of each counter in a log's lines of the embedded metric format, where it is 1."""
+    found = []
+    for line in log.splitlines():
+        try:
+            document = json.loads(line)
+            directives = document["_aws"]["CloudWatchMetrics"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        for directive in directives:
+            for metric in directive["Metrics"]:
+                assert document[metric["Name"]] == 1, line
+                for names in directive["Dimensions"]:
+                    dimensions = tuple((name, str(document[name])) for name in names)
+                    found.append((str(directive["Namespace"]), str(metric["Name"]), dimensions))
+    return found
 
 
 def _environments() -> asyncio.Semaphore:

@@ -62,10 +62,14 @@ class Backend:
         """Run a blocking call of a client beside the loop."""
         return await asyncio.to_thread(call)
 
-    async def rest(self, method: str, path: str, *, service: str, region: str, content: bytes = b"") -> httpx.Response:
+    async def rest(
+        self, method: str, path: str, *, service: str, region: str, content: bytes = b"", log_tail: bool = False
+    ) -> httpx.Response:
         """A call of the REST protocols without boto3's overhead. The emulator reads the scope, not the signature."""
         scope = f"Credential=test/20260101/{region}/{service}/aws4_request"
         headers = {"authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
+        if log_tail:
+            headers["x-amz-log-type"] = "Tail"
         return await self.http.request(method, self.url + path, content=content, headers=headers)
 
     async def stack_parameters(self, name: str, region: str) -> dict[str, str]:

@@ -148,7 +148,10 @@ def call_of(request: Request, operation: Operation, *, principal: str, status: i
     if prefix == "apigateway":
         action = f"apigateway:{request.method}"
         resources = (f"arn:aws:apigateway:{region}::{unquote(request.path)}",)
-    return Call(action, resources, principal, region, status, operation.parameters)
+    context = {}
+    if action == "lambda:AddPermission":
+        context["lambda:Principal"] = str(_json(request.body).get("Principal"))
+    return Call(action, resources, principal, region, status, operation.parameters, context)
 
 
 def implied_calls(operation: Operation, region: str, principal: str) -> tuple[Call, ...]:

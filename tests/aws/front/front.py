@@ -36,6 +36,7 @@ from tests.aws.front.stacks import BODY_LIMIT_BYTES, TEMPLATE_OPERATIONS, StackC
 from tests.support import eventually
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"})
+DENIED = {"content-type": "application/json", "x-amzn-errortype": "AccessDeniedException"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -154,6 +155,8 @@ class Front:
     async def _answer(self, request: Request, operation: Operation | None) -> Response:
         if operation and operation.service == "codedeploy":
             return await self.codedeploy.answer(request, operation)
+        if operation and operation.name == "Invoke" and not await self.api.may_be_handed_over(request, operation):
+            return Response('{"Message":"not authorized to perform: lambda:InvokeFunction"}', 403, headers=DENIED)
         if operation and operation.service in ("codeconnections", "codestar-connections", "codepipeline"):
             return await self.connections.answer(request, operation)
         body = request.body

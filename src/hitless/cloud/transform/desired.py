@@ -28,6 +28,7 @@ from hitless.cloud.transform.model import (
 )
 from hitless.cloud.transform.roles import SHARED_ROLE, function_role
 from hitless.cloud.transform.scanning import answer_scanner
+from hitless.cloud.transform.wrapper import wrap_handlers
 
 COMMIT_VARIABLE = "HITLESS_COMMIT"
 _OSLS_BUCKET = ("ServerlessDeploymentBucket", "ServerlessDeploymentBucketPolicy")
@@ -46,6 +47,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     _drop_versions(resources, functions)
     for ids, name in functions.items():
         _shape_function(resources, ids, name, release, shared)
+    wrap_handlers(resources, functions, release)
     call_aliases(resources, functions)
     hooks = [ids for ids, name in functions.items() if name in release.asked]
     for ids in functions:

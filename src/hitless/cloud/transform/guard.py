@@ -2,7 +2,8 @@
 
 An alarm's name is new with each version, so it begins in INSUFFICIENT_DATA: an old one that still rings cannot hold
 up the release that mends it. It reads the version's own traffic (`ExecutedVersion`) through the alias, and only above
-the stage's minimum of requests.
+the stage's minimum of requests. What Lambda does not count as an error, an answer of 5xx or one that the shield
+bettered, the wrapper counts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource
+from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
+from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource, of_type
+from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.errors import ServiceFileError
 from hitless.service.model import Hooks
 from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy
@@ -23,6 +26,11 @@ _PREDEFINED = {
     *(f"Linear10PercentEvery{minutes}Minutes" for minutes in (2, 3, 10)),
 }
 DETECTION_PERIOD_S = 60
+RELATIVE_FLOOR_MS = 5
+"""As the engine's: a p99 that is less than this above the live version's is no alarm, whatever the ratio."""
+
+LIVE = "live version"
+"""Stands in a wanted template where the number of the version belongs that is live when the release expands."""
 
 
 def whole_minutes(strategy: Strategy) -> Strategy:
@@ -123,6 +131,8 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
     alarms = {ids.alarm(digest): _failing(resources, ids, digest, release)}
     if release.alarms.p99_ms is not None:
         alarms[ids.slow_alarm(digest)] = _slow(resources, ids, digest, release)
+    if release.alarms.p99_relative_percent is not None:
+        alarms[ids.slower_alarm(digest)] = _slower(resources, ids, digest, release)
     resources.update(alarms)
     strategy = whole_minutes(release.strategy)
     configuration: Any = configuration_name(strategy, release)
@@ -146,15 +156,21 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
 
 
 def _failing(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """The share of the version's requests that failed."""
+    """The share of the version's requests that failed, whether or not the live version answered instead."""
     name, dimensions = _version(resources, ids, digest)
-    percent = f"IF(FILL(n,0)>={release.alarms.minimum_requests},100*FILL(e,0)/n,0)"
+    bad, counted = "FILL(e,0)", []
+    if is_wrapped(resources[ids.function]):
+        ours = [one for one in dimensions if one["Name"] != "Resource"]
+        bad = "(FILL(e,0)+FILL(r,0)+FILL(s,0))"
+        counted = [_metric("r", FAILED, ours, space=NAMESPACE), _metric("s", SHIELDED, ours, space=NAMESPACE)]
+    percent = f"IF(FILL(n,0)>={release.alarms.minimum_requests},100*{bad}/n,0)"
     return _alarm(
         f"{name}: failed share of one version's requests",
         release.alarms.error_rate_percent,
         {"Id": "failed", "Expression": percent, "Label": "failed percent", "ReturnData": True},
         _metric("e", "Errors", dimensions),
         _metric("n", "Invocations", dimensions),
+        *counted,
     )
 
 
@@ -169,6 +185,38 @@ def _slow(resources: dict[str, Resource], ids: FunctionIds, digest: str, release
         _metric("d", "Duration", dimensions, "p99"),
         _metric("n", "Invocations", dimensions),
     )
+
+
+def _slower(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
+    """How far the version's p99 lies above what the live version's allows, in the same minute."""
+    name, mine = _version(resources, ids, digest)
+    theirs = [{**one, "Value": LIVE} if one["Name"] == "ExecutedVersion" else one for one in mine]
+    ratio = (release.alarms.p99_relative_percent or 100) / 100
+    allowed = f"IF({ratio:g}*l>l+{RELATIVE_FLOOR_MS},{ratio:g}*l,l+{RELATIVE_FLOOR_MS})"
+    least = release.alarms.minimum_requests
+    above = f"IF(FILL(n,0)>={least},IF(FILL(m,0)>={least},FILL(d,0)-{allowed},0),0)"
+    return _alarm(
+        f"{name}: p99 of one version's durations above {100 * ratio:g} % of the live version's",
+        0,
+        {"Id": "slower", "Expression": above, "Label": "ms above what is allowed", "ReturnData": True},
+        _metric("d", "Duration", mine, "p99"),
+        _metric("n", "Invocations", mine),
+        _metric("l", "Duration", theirs, "p99"),
+        _metric("m", "Invocations", theirs),
+    )
+
+
+def against_live(resources: dict[str, Resource], versions: Mapping[str, str]) -> None:
+    """Put the number of the live version where a wanted template has none; `versions` is by Lambda's function name.
+
+    Without one, on a first release, it is 0, which never has a request.
+    """
+    for alarm in of_type(resources, "AWS::CloudWatch::Alarm").values():
+        for metric in alarm["Properties"].get("Metrics", []):
+            dimensions = metric.get("MetricStat", {}).get("Metric", {}).get("Dimensions", [])
+            found = {one["Name"]: one for one in dimensions}
+            if found.get("ExecutedVersion", {}).get("Value") == LIVE:
+                found["ExecutedVersion"]["Value"] = versions.get(found["FunctionName"]["Value"], "0")
 
 
 def _version(resources: dict[str, Resource], ids: FunctionIds, digest: str) -> tuple[str, list[dict[str, Any]]]:
@@ -195,12 +243,14 @@ def _alarm(description: str, threshold: float | None, *metrics: dict[str, Any]) 
     }
 
 
-def _metric(name: str, metric: str, dimensions: list[dict[str, Any]], stat: str = "Sum") -> dict[str, Any]:
+def _metric(
+    name: str, metric: str, dimensions: list[dict[str, Any]], stat: str = "Sum", *, space: str = "AWS/Lambda"
+) -> dict[str, Any]:
     return {
         "Id": name,
         "ReturnData": False,
         "MetricStat": {
-            "Metric": {"Namespace": "AWS/Lambda", "MetricName": metric, "Dimensions": dimensions},
+            "Metric": {"Namespace": space, "MetricName": metric, "Dimensions": dimensions},
             "Period": DETECTION_PERIOD_S,
             "Stat": stat,
         },

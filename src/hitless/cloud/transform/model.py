@@ -17,6 +17,7 @@ Resource = dict[str, Any]
 ALIAS = "live"
 """The one alias of every function. Its name and its function's are create-only: they never change."""
 
+SHIELD_PREFIX = "hitlessShield"
 STAGE_ID = "ApiGatewayStage"
 API_ID = "ApiGatewayRestApi"
 APPLICATION_ID = "CodeDeployApplication"
@@ -55,6 +56,11 @@ class ReleaseInput:
     permissions_boundary: str = ""
     log_retention_days: int = 30
     hooks: Hooks = field(default_factory=Hooks)
+    layer: Code | None = None
+    """The wrapper's; without it no handler is wrapped."""
+    shield: bool = True
+    idempotent: tuple[str, ...] = ()
+    """Routes that may run twice, as `PUT /items/{id}`."""
 
     @property
     def asked(self) -> frozenset[str]:
@@ -102,6 +108,11 @@ class FunctionIds:
     def group(self) -> str:
         return f"{self.base}DeploymentGroup"
 
+    @property
+    def shield_variable(self) -> str:
+        """The stage variable that holds the live version's number while a shift is under way."""
+        return f"{SHIELD_PREFIX}{self.base}"
+
     def version(self, digest: str) -> str:
         return f"{self.base}Version{digest}"
 
@@ -110,6 +121,9 @@ class FunctionIds:
 
     def slow_alarm(self, digest: str) -> str:
         return f"{self.base}SlowAlarm{digest}"
+
+    def slower_alarm(self, digest: str) -> str:
+        return f"{self.base}SlowerAlarm{digest}"
 
 
 def short_hash(what: object) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
+from hitless.cloud.transform.guard import against_live
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references
 from hitless.cloud.transform.roles import narrowed, widened
 
@@ -123,7 +124,10 @@ def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
     """The wanted resources, where a function that publishes nothing new keeps the commit that its version has."""
     resources: dict[str, Resource] = copy.deepcopy(wanted["Resources"])
     now = live.resources
-    for ids in functions_of(wanted):
+    functions = functions_of(wanted)
+    at = {name: live.aliases[ids.alias] for ids, name in functions.items() if ids.alias in live.aliases}
+    against_live(resources, at)
+    for ids in functions:
         version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
         if version in now and ids.function in now:
             resources[version] = copy.deepcopy(now[version])

@@ -1,0 +1,1 @@
+"""The Lambda layer: the one file that runs before each handler."""
