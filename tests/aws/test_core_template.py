@@ -178,6 +178,7 @@ NOT_GRANTED = {
     "iam:ListRoles": "drift detection only",
     "kms:": "no customer key",
     "lambda:AssociateRuntimeAlias": "an internal action of AWS",
+    "lambda:ListLayerVersions": "asked for by the schema's list alone, which no update calls",
     "lambda:GetCodeSigningConfig": "no code signing",
     "lambda:PassCapacityProvider": "no capacity provider",
     "lambda:PutFunctionCodeSigningConfig": "no code signing",
