@@ -19,6 +19,7 @@ from hitless.cloud.packaging import Package, package
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState
+from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import contract, expand
 from hitless.errors import UsageError
 from hitless.service.model import AlarmSettings, Service
@@ -86,12 +87,14 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
         ctx.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
+    check_transition(live, wanted)
     final = contract(wanted, live, {})
     folder = template_folder(ctx)
     document = {
         "template": str(write_template(folder / "template.json", final)),
         "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
         "changes": changes(live.template, final),
+        "notes": notes(live, wanted),
     }
     ctx.show(document, lambda: _in_words(document))
 
@@ -101,4 +104,5 @@ def _in_words(document: dict[str, Any]) -> str:
         f"{'REPLACE' if change['replaces'] else change['action']:<8} {change['resource']}"
         for change in document["changes"]
     ]
+    rows += [f"note: {note}" for note in document["notes"]]
     return "\n".join([*rows, f"expand:   {document['expand_template']}", f"contract: {document['template']}"])

@@ -25,6 +25,7 @@ from hitless.cloud.settling import Cloud, is_live, live_number, settle, take_shi
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
+from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.cloud.transform.wrapper import is_shielded
 from hitless.cloud.wrapper_layer import layer_code, write_layer
@@ -73,6 +74,9 @@ class Deploy:
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
         if not force and is_live(before, wanted):
             return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=self._url())
+        check_transition(before.live, wanted)
+        for note in notes(before.live, wanted):
+            self._cloud.say(f"note: {note}")
         record, is_new = self._begin(package, wanted, commit, message, shipped)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)

@@ -7,8 +7,11 @@ resources are only the API's draft: nothing of them is served before a Deploymen
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from hitless.cloud.transform.changes import replacing
 from hitless.cloud.transform.model import (
     API_ID,
     STAGE_ID,
@@ -16,11 +19,19 @@ from hitless.cloud.transform.model import (
     ReleaseInput,
     Resource,
     of_type,
+    references,
     short_hash,
 )
 
-DRAFT = frozenset({"AWS::ApiGateway::Resource", "AWS::ApiGateway::Method"})
+DRAFT = frozenset({"AWS::ApiGateway::Resource", "AWS::ApiGateway::Method", "AWS::ApiGateway::GatewayResponse"})
 """Types that are taken out of the API in the expand step already, so that the next Deployment does not show them."""
+
+REPLACED_IN_DRAFT = DRAFT | {
+    "AWS::ApiGateway::Model",
+    "AWS::ApiGateway::RequestValidator",
+    "AWS::ApiGateway::DocumentationPart",
+}
+"""Types of which CloudFormation may make another: the Stage shows the picture that its Deployment took."""
 
 DEPLOYMENT = "AWS::ApiGateway::Deployment"
 ACCESS_LOGS_ID = "ApiAccessLogs"
@@ -53,15 +64,50 @@ _ACCESS_LOG = {
 }
 
 
-def name_permissions(resources: dict[str, Resource]) -> None:
-    """Name each permission by its content: every property is create-only, so a changed one must stand beside."""
-    renamed: dict[str, str] = {}
-    for name, resource in of_type(resources, "AWS::Lambda::Permission").items():
-        renamed[name] = f"{name}{short_hash(resource['Properties'])}"
-        resources[renamed[name]] = resources.pop(name)
-    for resource in resources.values():
-        if "DependsOn" in resource:
-            resource["DependsOn"] = [renamed.get(name, name) for name in _depends_on(resource)]
+_KEYS = re.compile(r"(ApiGatewayApiKey|ApiGatewayUsagePlanKey)\D*\d+")
+"""What osls names API keys by: their place in a list, in which one that is taken out moves all that follow."""
+
+
+def name_by_content(resources: dict[str, Resource]) -> None:
+    """Name permissions and API keys by what they hold: their properties are create-only, so a changed one must stand
+    beside, not in the place of, the one that clients use.
+    """
+    _rename(resources, {
+        name: f"{name}{short_hash(resource['Properties'])}"
+        for name, resource in of_type(resources, "AWS::Lambda::Permission").items()
+    })  # fmt: skip
+    for kind in ("AWS::ApiGateway::ApiKey", "AWS::ApiGateway::UsagePlanKey"):
+        renamed: dict[str, str] = {}
+        for name, resource in of_type(resources, kind).items():
+            content = {key: value for key, value in resource["Properties"].items() if key != "StageKeys"}
+            if (made := _KEYS.fullmatch(name)) and (to := f"{made[1]}{short_hash(content)}") not in renamed.values():
+                renamed[name] = to
+        _rename(resources, renamed)
+
+
+def _rename(resources: dict[str, Resource], renamed: Mapping[str, str]) -> None:
+    for old, new in renamed.items():
+        resources[new] = resources.pop(old)
+    for name, resource in resources.items():
+        if renamed.keys() & set(references(resource)):
+            resources[name] = _renamed(resource, renamed)
+
+
+def _renamed(node: Any, renamed: Mapping[str, str]) -> Any:
+    match node:
+        case {"Ref": str(name), **rest} if not rest:
+            return {"Ref": renamed.get(name, name)}
+        case {"Fn::GetAtt": [str(name), *path], **rest} if not rest:
+            return {"Fn::GetAtt": [renamed.get(name, name), *path]}
+        case dict():
+            changed = {key: _renamed(value, renamed) for key, value in node.items()}
+            if "DependsOn" in changed:
+                changed["DependsOn"] = [renamed.get(name, name) for name in _depends_on(changed)]
+            return changed
+        case list():
+            return [_renamed(value, renamed) for value in node]
+        case _:
+            return node
 
 
 def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
@@ -95,7 +141,8 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
         if set(wanted) & set(old):
             resource["DependsOn"] = [STAGE_ID if name in old else name for name in wanted]
     if release.domain:
-        resources[MAPPING_ID] = {
+        # named by the domain: an API that changes it answers on both until the next release
+        resources[f"{MAPPING_ID}{short_hash(release.domain)}"] = {
             "Type": "AWS::ApiGateway::BasePathMapping",
             "Properties": {
                 "DomainName": release.domain,
@@ -140,10 +187,31 @@ def _depends_on(resource: Resource) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def variable_parts(resources: dict[str, Resource]) -> dict[str, tuple[str, str]]:
-    """Resources whose path part is a parameter: logical id → (parent, part). A parent may have but one."""
-    return {
-        name: (str(resource["Properties"]["ParentId"]), resource["Properties"]["PathPart"])
-        for name, resource in of_type(resources, "AWS::ApiGateway::Resource").items()
-        if str(resource["Properties"]["PathPart"]).startswith("{")
-    }
+def in_the_way(live: dict[str, Resource], new: dict[str, Resource]) -> set[str]:
+    """Live resources of the draft that hold a place which another one is to take.
+
+    API Gateway has one place for each part under a path, one for all variable parts, one for a method, one for a kind
+    of gateway response; CloudFormation fills a place before it empties it.
+    """
+    places = {place: name for name, one in new.items() if (place := _place(one))}
+    held = ((name, one, places.get(_place(one) or "")) for name, one in live.items())
+    return {name for name, one, taker in held if taker and _is_taken_anew(name, one, taker, live, new)}
+
+
+def _is_taken_anew(name: str, one: Resource, taker: str, live: dict[str, Resource], new: dict[str, Resource]) -> bool:
+    if taker == name:
+        return bool(replacing(one, new[name]))
+    return taker not in live or _place(live[taker]) != _place(new[taker])
+
+
+def _place(resource: Resource) -> str | None:
+    properties = resource.get("Properties", {})
+    match resource["Type"]:
+        case "AWS::ApiGateway::Resource":
+            part = str(properties["PathPart"])
+            return f"path {properties['ParentId']} {'{}' if part.startswith('{') else part}"
+        case "AWS::ApiGateway::Method":
+            return f"method {properties['ResourceId']} {properties['HttpMethod']}"
+        case "AWS::ApiGateway::GatewayResponse":
+            return f"response {properties['ResponseType']}"
+    return None

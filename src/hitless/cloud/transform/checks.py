@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hitless.cloud.transform.model import ReleaseInput, Resource, of_type
+from hitless.cloud.transform.model import API_ID, RESOURCES_LIMIT, ReleaseInput, Resource, of_type
 from hitless.errors import ServiceFileError
 
 FUNCTION_NAME_LIMIT = 64
 UNPACKED_LIMIT_BYTES = 262_144_000
-RESOURCES_LIMIT = 500
 ENVIRONMENT_LIMIT_BYTES = 4096
 
 
@@ -54,6 +53,11 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             raise ServiceFileError(
                 f"functions.{key}.environment is over Lambda's 4 KB", hint="keep large values in a file or a parameter"
             )
+    if of_type(resources, "AWS::ApiGateway::Deployment") and API_ID not in resources:
+        raise ServiceFileError(
+            "provider.apiGateway.restApiId: routes are not added to an API of another stack",
+            hint="take restApiId out: two services' releases on one API would show each other's half-made routes",
+        )
     if of_type(resources, "AWS::Lambda::LayerVersion"):
         raise ServiceFileError(
             "layers: layers that the service makes are not shipped",

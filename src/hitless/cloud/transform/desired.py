@@ -56,7 +56,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
             guard.add_guard(resources, ids, digest, release)
     if shifted := [ids.function for ids in functions if ids not in hooks]:
         guard.add_application(resources, shifted, [ids.function for ids in hooks], release)
-    api.name_permissions(resources)
+    api.name_by_content(resources)
     api.add_stage(resources, release)
     if release.permissions_boundary:
         for role in of_type(resources, "AWS::IAM::Role").values():

@@ -23,6 +23,8 @@ API_ID = "ApiGatewayRestApi"
 APPLICATION_ID = "CodeDeployApplication"
 RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT = "HitlessRelease", "HitlessPrevious", "HitlessFingerprint"
 URL_OUTPUT = "ApiUrl"
+RESOURCES_LIMIT = 500
+"""CloudFormation's, for one stack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,4 @@
-"""A role for each function, in place of osls' one for all: its own log group, what the service grants, the network.
-
-A role is widened one release before what needs it is used, and narrowed one release after: a function's old version
-runs, and may be rolled back to, while the next release is live.
-"""
+"""A role for each function, in place of osls' one for all: its own log group, what the service grants, the network."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import Any
 from hitless.cloud.transform.model import ReleaseInput, Resource
 
 SHARED_ROLE = "IamRoleLambdaExecution"
-POLICY, NEXT_POLICY, PREVIOUS_POLICY = "release", "next-release", "previous-release"
+POLICY = "release"
 
 
 def function_role(
@@ -42,34 +38,6 @@ def function_role(
     ]
     properties["Policies"] = [_policy(POLICY, statements)]
     return {"Type": "AWS::IAM::Role", "Properties": properties}
-
-
-def widened(live: Resource, wanted: Resource) -> Resource:
-    """The role while both releases may run: what is live, and beside it what the next one asks for."""
-    if live == wanted or not _has_policy(live, POLICY) or not _has_policy(wanted, POLICY):
-        return wanted
-    role = {**copy.deepcopy(wanted), "Properties": copy.deepcopy(live["Properties"])}
-    properties = role["Properties"]
-    properties["Policies"] = [policy for policy in properties["Policies"] if policy["PolicyName"] != NEXT_POLICY]
-    wide = _statements(wanted, POLICY)
-    if wide != _statements(live, POLICY):
-        properties["Policies"].append(_policy(NEXT_POLICY, wide))
-    both = [*properties.get("ManagedPolicyArns", []), *wanted["Properties"].get("ManagedPolicyArns", [])]
-    if both:
-        properties["ManagedPolicyArns"] = [arn for at, arn in enumerate(both) if arn not in both[:at]]
-    return role
-
-
-def narrowed(live: Resource, wanted: Resource) -> Resource:
-    """The role once the release is live: what it asks for, and what the one before it may still need."""
-    if not _has_policy(live, POLICY) or not _has_policy(wanted, POLICY):
-        return wanted
-    before = _statements(live, POLICY)
-    if before == _statements(wanted, POLICY):
-        return wanted
-    role = copy.deepcopy(wanted)
-    role["Properties"]["Policies"].append(_policy(PREVIOUS_POLICY, before))
-    return role
 
 
 def _logs(function_name: str) -> dict[str, Any]:
@@ -109,12 +77,3 @@ def _is_osls_own(statement: dict[str, Any]) -> bool:
         (all(action.startswith("logs:") for action in actions) and "/aws/lambda/" in str(statement.get("Resource")))
         or all(action.startswith("xray:Put") for action in actions)
     )
-
-
-def _has_policy(role: Resource, name: str) -> bool:
-    return any(policy["PolicyName"] == name for policy in role.get("Properties", {}).get("Policies", []))
-
-
-def _statements(role: Resource, name: str) -> list[Any]:
-    policies = role["Properties"]["Policies"]
-    return next((list(p["PolicyDocument"]["Statement"]) for p in policies if p["PolicyName"] == name), [])

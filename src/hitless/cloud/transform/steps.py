@@ -9,16 +9,30 @@ the release no longer wants is marked then, and goes in the contract step of the
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
-from hitless.cloud.transform.guard import against_live
+from hitless.cloud.transform.guard import ROLE_ID, against_live
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references
-from hitless.cloud.transform.roles import narrowed, widened
+from hitless.cloud.transform.widening import narrowed, widened
 
 VERSION, ALIAS_TYPE, FUNCTION = "AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::Lambda::Function"
 RETIRED = "hitless:retired"
+_SECTIONS = ("Conditions", "Mappings", "Parameters")
+TRIGGERS = frozenset(
+    {
+        "AWS::Events::Rule",
+        "AWS::IoT::TopicRule",
+        "AWS::Lambda::EventSourceMapping",
+        "AWS::Logs::SubscriptionFilter",
+        "AWS::SNS::Subscription",
+        "AWS::Scheduler::Schedule",
+    }
+)
+"""What calls functions by itself. No client waits for it: it goes with the release that no longer wants it."""
+
 GUARDED = (ALIAS_TYPE, "AWS::Lambda::Permission")
 """What the stack policy protects from deletion and replacement."""
 
@@ -41,14 +55,14 @@ def expand(wanted: Template, live: LiveState) -> Template:
     """The first update of a release."""
     resources: dict[str, Resource] = {}
     now = live.resources
-    late = _served(wanted["Resources"])
+    late = _served(wanted["Resources"]) | _triggers(wanted["Resources"])
     for name, resource in _settled(wanted, live).items():
         if name in late:
             if name in now:
                 resources[name] = _wanted_again(now[name])
         elif name in now and resource["Type"] == ALIAS_TYPE:
             resources[name] = _pinned(resource, live.aliases.get(name))
-        elif name in now and resource["Type"] == "AWS::IAM::Role":
+        elif name in now and name != ROLE_ID:
             resources[name] = widened(now[name], resource)
         else:
             resources[name] = resource
@@ -57,7 +71,10 @@ def expand(wanted: Template, live: LiveState) -> Template:
             kept = copy.deepcopy(resource)
             resources[name] = _pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
     outputs = live.template.get("Outputs", {})
-    return _template(wanted, resources, {name: value for name, value in outputs.items() if _holds(value, resources)})
+    known = resources.keys() | _parameters(wanted, live.template)
+    return _template(
+        wanted, resources, {name: value for name, value in outputs.items() if _holds(value, known)}, live.template
+    )
 
 
 def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
@@ -70,7 +87,7 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
     for name, resource in resources.items():
         if resource["Type"] == ALIAS_TYPE:
             resources[name] = _pinned(resource, versions.get(name))
-        elif resource["Type"] == "AWS::IAM::Role" and name in now:
+        elif name in now and name != ROLE_ID:
             resources[name] = narrowed(now[name], resource)
     for name, resource in now.items():
         if name in resources or resource["Type"] in api.DRAFT:
@@ -80,21 +97,19 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
             leaves = function not in resources and RETIRED in now.get(function, {}).get("Metadata", {})
             if not leaves and _is_recent(name, resource, live):
                 resources[name] = copy.deepcopy(resource)
-        elif RETIRED not in resource.get("Metadata", {}):
+        elif RETIRED not in resource.get("Metadata", {}) and resource["Type"] not in TRIGGERS:
             retired = copy.deepcopy(resource)
             retired.setdefault("Metadata", {})[RETIRED] = wanted["Outputs"]["HitlessRelease"]["Value"]
             resources[name] = retired
-    _drop_dangling(resources)
-    return _template(wanted, resources, wanted["Outputs"])
+    _drop_dangling(resources, _parameters(wanted, live.template))
+    return _template(wanted, resources, wanted["Outputs"], live.template)
 
 
 def clear(expanded: Template, live: LiveState) -> Template | None:
-    """An update before expand, where a path parameter is renamed: API Gateway allows one variable part a parent, and
-    CloudFormation would add the new one before it takes the old one away. None where nothing is in the way.
+    """An update before expand, where something of the API's draft holds another's place, as a path parameter that is
+    renamed: CloudFormation would add the new one before it takes the old one away. None where nothing is in the way.
     """
-    new, old = api.variable_parts(expanded["Resources"]), api.variable_parts(live.resources)
-    parents = {parent for name, (parent, part) in new.items() if name not in old}
-    gone = {name for name, (parent, part) in old.items() if name not in new and parent in parents}
+    gone = api.in_the_way(live.resources, expanded["Resources"])
     if not gone:
         return None
     template = copy.deepcopy(live.template)
@@ -105,12 +120,12 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
         gone = {
             name
             for name, one in resources.items()
-            if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources)
+            if one["Type"] in api.DRAFT and set(references(one)) & _missing(resources, _parameters(live.template))
         }
     for name, resource in list(resources.items()):
         if resource["Type"] == ALIAS_TYPE:
             resources[name] = _pinned(resource, live.aliases.get(name))
-    _template(template, resources, {})
+    _template(template, resources, {}, {})
     return template
 
 
@@ -149,6 +164,15 @@ def _served(resources: Mapping[str, Resource]) -> set[str]:
         late |= more
 
 
+def _triggers(resources: Mapping[str, Resource]) -> set[str]:
+    """What calls functions by itself, and its permissions: like a route, it comes when the new code stands."""
+    found = {name for name, one in resources.items() if one["Type"] in TRIGGERS}
+    by = {name: set(references(one)) & found for name, one in resources.items() if name not in found}
+    needed = {name for user, used in by.items() if resources[user]["Type"] != GUARDED[1] for name in used}
+    late = found - needed
+    return late | {user for user, used in by.items() if used & late}
+
+
 def _pinned(alias: Resource, version: str | None) -> Resource:
     pinned = copy.deepcopy(alias)
     if version is not None:
@@ -183,12 +207,12 @@ def _is_recent(name: str, version: Resource, live: LiveState) -> bool:
     return live.versions.get(name, 0) >= at
 
 
-def _drop_dangling(resources: dict[str, Resource]) -> None:
+def _drop_dangling(resources: dict[str, Resource], parameters: set[str]) -> None:
     """What retires with something that it names gone goes as well."""
     while dangling := [
         name
         for name, one in resources.items()
-        if RETIRED in one.get("Metadata", {}) and set(_hard(one)) & _missing(resources)
+        if RETIRED in one.get("Metadata", {}) and set(_hard(one)) & _missing(resources, parameters)
     ]:
         for name in dangling:
             del resources[name]
@@ -198,17 +222,26 @@ def _hard(resource: Resource) -> list[str]:
     return list(references({key: value for key, value in resource.items() if key != "DependsOn"}))
 
 
-def _missing(resources: Mapping[str, Resource]) -> set[str]:
+def _missing(resources: Mapping[str, Resource], parameters: Collection[str]) -> set[str]:
     named = {name for one in resources.values() for name in references(one)}
-    return {name for name in named if name not in resources and not name.startswith("AWS::")}
+    return {name for name in named - resources.keys() - set(parameters) if not name.startswith("AWS::")}
 
 
-def _holds(output: object, resources: Mapping[str, Resource]) -> bool:
-    return all(name in resources or name.startswith("AWS::") for name in references(output))
+def _parameters(*templates: Template) -> set[str]:
+    return {name for template in templates for name in template.get("Parameters", {})}
 
 
-def _template(wanted: Template, resources: dict[str, Resource], outputs: Mapping[str, object]) -> Template:
-    """The whole template; what depends on a resource that is not in it no longer does."""
+def _holds(output: object, known: Collection[str]) -> bool:
+    return all(name in known or name.startswith("AWS::") for name in references(output))
+
+
+def _template(
+    wanted: Template, resources: dict[str, Resource], outputs: Mapping[str, object], live: Template
+) -> Template:
+    """The whole template; what depends on a resource that is not in it no longer does.
+
+    A resource that stays one release more takes the conditions, parameters and mappings of its own template along.
+    """
     for resource in resources.values():
         if "DependsOn" in resource:
             named = [resource["DependsOn"]] if isinstance(resource["DependsOn"], str) else resource["DependsOn"]
@@ -217,6 +250,10 @@ def _template(wanted: Template, resources: dict[str, Resource], outputs: Mapping
             if kept:
                 resource["DependsOn"] = kept
     made = {key: value for key, value in wanted.items() if key not in ("Resources", "Outputs")}
+    named = json.dumps(resources)
+    theirs = {key: {n: one for n, one in live.get(key, {}).items() if n not in made.get(key, {})} for key in _SECTIONS}
+    if any(f'"{name}"' in named for section in theirs.values() for name in section):
+        made |= {key: {**made.get(key, {}), **section} for key, section in theirs.items() if section}
     made["Resources"] = dict(sorted(resources.items()))
     if outputs:
         made["Outputs"] = dict(outputs)

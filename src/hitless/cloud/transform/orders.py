@@ -1,0 +1,269 @@
+"""What a change between two releases needs: the table of safe orders, as far as a release does not follow it by itself.
+
+`expand`, `contract` and `clear` keep the order for whatever can be changed without a failed request. Here stands the
+rest: what is refused before anything changes, with the way around, and what is announced because somebody may notice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.cloud.transform import api
+from hitless.cloud.transform.changes import create_only, replacing
+from hitless.cloud.transform.model import (
+    RESOURCES_LIMIT,
+    STAGE_ID,
+    LiveState,
+    Resource,
+    Template,
+    of_type,
+    references,
+)
+from hitless.cloud.transform.steps import FUNCTION, RETIRED, TRIGGERS
+from hitless.errors import ServiceFileError
+
+_BESIDE_HINT = (
+    "give the new one a logical id (and a name) of its own beside the old one, ship that, and take the old one out "
+    "with the release after"
+)
+_HINTS: Mapping[tuple[str, str], str] = {
+    (FUNCTION, "FunctionName"): "rename the function's key under `functions` as well: the new one then stands beside "
+    "the old one, which stays for one release more",
+    ("AWS::IAM::Role", "Path"): "keep provider.iam.role.path; a new role for a function can be written in `resources` "
+    "and named by the function's `role`",
+    ("AWS::ApiGateway::Stage", "StageName"): "keep the stage's name; another stage is another stack",
+}
+_INDEX_FIXED = ("KeySchema", "Projection")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A change that would fail requests, or the update. `way` is how to come there all the same."""
+
+    what: str
+    way: str
+
+
+def check_transition(live: LiveState, wanted: Template) -> None:
+    """ServiceFileError where no order of updates leads from what is live to what is wanted without a failed request.
+
+    The error's details list every such change (`refused`: what, way); its message is the first one's.
+    """
+    found = list(refusals(live, wanted))
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        details = [{"what": one.what, "way": one.way} for one in found]
+        raise ServiceFileError(found[0].what + more, hint=found[0].way, details={"refused": details})
+
+
+def refusals(live: LiveState, wanted: Template) -> Iterator[Refusal]:
+    """All that stands against the release."""
+    if not live.template:
+        return
+    now, new = live.resources, wanted["Resources"]
+    for name in sorted(now.keys() & new.keys()):
+        yield from _replaced(name, now[name], new[name])
+        yield from _rebuilt_indexes(name, now[name], new[name])
+    yield from _taken_names(now, new)
+    yield from _moved_keys(now, new)
+    yield from _flipped_conditions(live.template, wanted)
+    most = len(new.keys() | {name for name, one in now.items() if one["Type"] not in api.DRAFT})
+    if most > RESOURCES_LIMIT:
+        yield Refusal(
+            f"the stack would hold {most} resources while both releases stand, over CloudFormation's {RESOURCES_LIMIT}",
+            "ship what is taken out first, as a release of its own, and what is new with the release after",
+        )
+
+
+def notes(live: LiveState, wanted: Template) -> list[str]:
+    """Sentences on what a release does in two updates, late or one release later, where somebody may notice."""
+    if not live.template:
+        return []
+    now, new = live.resources, wanted["Resources"]
+    found = [*_two_updates(live, wanted), *_routes(now, new), *_authorizers(now, new), *_late(now, new)]
+    going = [name for name, one in now.items() if name not in new and RETIRED not in one.get("Metadata", {})]
+    for name in sorted(going):
+        match now[name]["Type"]:
+            case "AWS::Lambda::Function":
+                said = now[name]["Properties"].get("FunctionName", name)
+                found.append(f"function {said} is taken out with the release after this one")
+            case "AWS::ApiGateway::ApiKey":
+                said = now[name]["Properties"].get("Name", name)
+                found.append(f"API key {said} is valid until the release after this one")
+            case "AWS::ApiGateway::BasePathMapping":
+                domain = now[name]["Properties"]["DomainName"]
+                found.append(f"{domain} leads to the API until the release after this one")
+            case "AWS::ApiGateway::Stage":
+                found.append("the whole API is taken out with the release after this one; its URL does not come back")
+    return found
+
+
+def _replaced(name: str, old: Resource, new: Resource) -> Iterator[Refusal]:
+    kind = old["Type"]
+    if kind in api.REPLACED_IN_DRAFT or not (by := replacing(old, new)):
+        return
+    properties = ", ".join(by)
+    if by == ["Type"]:
+        yield Refusal(f"{name} would become a {new['Type']}: it is a {kind}", _BESIDE_HINT)
+        return
+    said = f"function {old['Properties'].get('FunctionName')}" if kind == FUNCTION else f"{name} ({kind})"
+    yield Refusal(
+        f"{said} would be replaced, because {properties} cannot be changed in place: the live release still uses it",
+        next((hint for one in by if (hint := _HINTS.get((kind, one)))), f"keep {properties}, or {_BESIDE_HINT}"),
+    )
+
+
+def _rebuilt_indexes(name: str, old: Resource, new: Resource) -> Iterator[Refusal]:
+    if old["Type"] != "AWS::DynamoDB::Table":
+        return
+    before, after = (
+        {one["IndexName"]: one for one in table.get("Properties", {}).get("GlobalSecondaryIndexes", [])}
+        for table in (old, new)
+    )
+    for index in sorted(before.keys() & after.keys()):
+        if any(before[index].get(key) != after[index].get(key) for key in _INDEX_FIXED):
+            yield Refusal(
+                f"index {index} of {name} would be built anew: the live release still asks it",
+                "give the new index a name of its own; the old one goes one release after it is taken out",
+            )
+
+
+def _taken_names(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[Refusal]:
+    """CloudFormation makes the new one first: two of one name cannot be."""
+    held = {physical: name for name, one in now.items() if (physical := _physical(one))}
+    for name, one in sorted(new.items()):
+        physical = _physical(one)
+        if physical is not None and (holder := held.get(physical, name)) != name and name not in now:
+            said = physical.partition(" ")[2]
+            yield Refusal(
+                f"{name} would have the name {said}, which {holder} has in the live release",
+                f"keep the logical id {holder} (a function's is its key under `functions`), or choose another name",
+            )
+
+
+def _physical(resource: Resource) -> str | None:
+    """Type and the name that the template gives a resource; None where CloudFormation finds a name."""
+    kind = resource["Type"]
+    if kind in api.REPLACED_IN_DRAFT:
+        return None
+    of_kind = f"{kind.rpartition('::')[2]}Name"
+    names = [one for one in (of_kind, "Name") if one in create_only().get(kind, ())]
+    if kind in ("AWS::Lambda::Alias", "AWS::ApiGateway::ApiKey", "AWS::Lambda::LayerVersion") or not names:
+        return None
+    value = resource.get("Properties", {}).get(names[0])
+    if value is None:
+        return None
+    return f"{kind} {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
+
+
+def _moved_keys(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[Refusal]:
+    """A key has one usage plan a stage: API Gateway takes it into a second one only once it has left the first."""
+    kind = "AWS::ApiGateway::UsagePlanKey"
+    held = {json.dumps(one["Properties"].get("KeyId")): name for name, one in of_type(now, kind).items()}
+    for name, one in sorted(of_type(new, kind).items()):
+        key = json.dumps(one["Properties"].get("KeyId"))
+        if name not in now and held.get(key) not in (None, name):
+            api_key = new.get(one["Properties"]["KeyId"].get("Ref", ""), {}).get("Properties", {})
+            yield Refusal(
+                f"API key {api_key.get('Name', key)} would move to another usage plan: its clients would be refused "
+                "in between",
+                "make a new key in the other plan, hand it to the clients, then take the old one out",
+            )
+
+
+def _flipped_conditions(live: Template, wanted: Template) -> Iterator[Refusal]:
+    before, after = live.get("Conditions", {}), wanted.get("Conditions", {})
+    used = json.dumps([live.get("Resources", {}), before])
+    defaults = (one.get("Parameters", {}) for one in (live, wanted))
+    old, new = ({name: one.get("Default") for name, one in parameters.items()} for parameters in defaults)
+    asked = {name for name in references(before) if name in old and old[name] != new.get(name, old[name])}
+    for name in sorted(before.keys() & after.keys()):
+        if f'"{name}"' in used and (before[name] != after[name] or asked & set(references(before[name]))):
+            yield Refusal(
+                f"condition {name} changes, and with it what the live release uses could go at once",
+                "give the new condition another name, or take the condition off the resources that shall stay",
+            )
+
+
+def _two_updates(live: LiveState, wanted: Template) -> Iterator[str]:
+    taken = api.in_the_way(live.resources, wanted["Resources"])
+    said = {_shown(live.resources[name]) for name in taken}
+    for one in sorted(said):
+        yield f"{one} holds the place of what is new: two updates, one that takes it out of the API's draft first"
+
+
+def _shown(resource: Resource) -> str:
+    properties = resource["Properties"]
+    part = properties.get("PathPart") or properties.get("HttpMethod") or properties.get("ResponseType")
+    return f"{resource['Type'].rpartition('::')[2].lower()} {part}"
+
+
+def _routes(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:
+    if STAGE_ID not in now or STAGE_ID not in new:
+        return
+    before, after = served_routes(now), served_routes(new)
+    for route in sorted(before):
+        was, becomes = before[route], after.get(route)
+        if was == becomes or was is None:
+            continue
+        where = f"moves to {becomes}" if becomes else "is taken out"
+        yield f"{route} {where} once the new code stands: until then {was}, in both releases, has to answer it"
+
+
+def served_routes(resources: Mapping[str, Resource]) -> dict[str, str | None]:
+    """`GET /items/{id}` → the logical id of the alias that answers; None for what API Gateway answers itself."""
+    found: dict[str, str | None] = {}
+    for method in of_type(resources, "AWS::ApiGateway::Method").values():
+        properties = method["Properties"]
+        path = _path(properties["ResourceId"], resources)
+        uri = properties.get("Integration", {}).get("Uri")
+        aliases = [name for name in references(uri) if resources.get(name, {}).get("Type") == "AWS::Lambda::Alias"]
+        found[f"{properties['HttpMethod']} {path}"] = aliases[0] if aliases else None
+    return found
+
+
+def _path(node: Any, resources: Mapping[str, Resource]) -> str:
+    parts: list[str] = []
+    while isinstance(node, dict) and (resource := resources.get(node.get("Ref", ""))):
+        parts.insert(0, str(resource["Properties"]["PathPart"]))
+        node = resource["Properties"]["ParentId"]
+    return "/" + "/".join(parts)
+
+
+def _authorizers(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:
+    kind = "AWS::ApiGateway::Authorizer"
+    for name, one in sorted(of_type(now, kind).items()):
+        if name in new and new[name].get("Properties") != one.get("Properties"):
+            seconds = one["Properties"].get("AuthorizerResultTtlInSeconds", 300)
+            said = one["Properties"].get("Name", name)
+            yield f"authorizer {said} changes: what it has answered before stays in API Gateway's cache for {seconds} s"
+
+
+def _late(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:
+    for name, one in sorted(of_type(now, FUNCTION).items()):
+        before, after = (
+            each.get("Properties", {}).get("ReservedConcurrentExecutions") for each in (one, new.get(name, {}))
+        )
+        if name in new and after is not None and (before is None or int(after) < int(before)):
+            yield f"{name}: reservedConcurrency goes down to {after} after the shift: until then both releases need it"
+    for name in sorted(now.keys() & new.keys()):
+        denied = [one for one in _denials(new[name]) if one not in _denials(now[name])]
+        if denied:
+            yield f"{name} denies more after the shift, not before: the live release runs under it"
+    for name in sorted(name for name, one in now.items() if one["Type"] in TRIGGERS and name not in new):
+        yield f"{name} goes after the shift: until then it calls the function"
+
+
+def _denials(node: Any) -> list[Any]:
+    match node:
+        case {"Effect": "Deny"}:
+            return [node]
+        case dict():
+            return [one for value in node.values() for one in _denials(value)]
+        case list():
+            return [one for value in node for one in _denials(value)]
+        case _:
+            return []

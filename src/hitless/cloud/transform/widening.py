@@ -1,0 +1,202 @@
+"""What both releases may use, while both may run: permissions, rules, indexes, and settings that one may lower.
+
+A resource that changes in place would take from the live version what the next one no longer asks for. So *expand*
+gives it what either asks for, and *contract* what the release asks for and, for one release more, what the one before
+it had: requests that are on their way, and a roll-back, need it. Statements that deny are not added before contract,
+and are not kept after it. How many of a list's last items are there for the other release alone stands in the
+resource's metadata (`hitless:beside`), so that the release after can tell them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hitless.cloud.transform.model import Resource
+
+BESIDE = "hitless:beside"
+NEXT_POLICY, PREVIOUS_POLICY = "next-release", "previous-release"
+ROLE = "AWS::IAM::Role"
+
+LISTS: Mapping[str, tuple[str, ...]] = {
+    ROLE: ("ManagedPolicyArns", "AssumeRolePolicyDocument/Statement"),
+    "AWS::IAM::Policy": ("PolicyDocument/Statement", "Roles"),
+    "AWS::IAM::ManagedPolicy": ("PolicyDocument/Statement", "Roles"),
+    "AWS::IAM::RolePolicy": ("PolicyDocument/Statement",),
+    "AWS::S3::BucketPolicy": ("PolicyDocument/Statement",),
+    "AWS::SQS::QueuePolicy": ("PolicyDocument/Statement",),
+    "AWS::SNS::TopicPolicy": ("PolicyDocument/Statement",),
+    "AWS::SecretsManager::ResourcePolicy": ("ResourcePolicy/Statement",),
+    "AWS::KMS::Key": ("KeyPolicy/Statement",),
+    "AWS::EC2::SecurityGroup": ("SecurityGroupIngress", "SecurityGroupEgress"),
+    "AWS::DynamoDB::Table": ("GlobalSecondaryIndexes", "AttributeDefinitions"),
+}
+"""Type → its lists of which a live version may use each item. A role's inline policies are beside these."""
+
+_KEYS = {"GlobalSecondaryIndexes": "IndexName", "AttributeDefinitions": "AttributeName"}
+"""Lists of which each item has a name: two of one name are one item."""
+
+
+def _lowers_concurrency(live: Any, wanted: Any) -> bool:
+    return wanted is not None and (live is None or int(live) > int(wanted))
+
+
+def _is_other(live: Any, wanted: Any) -> bool:
+    return bool(live != wanted)
+
+
+def _is_gone(live: Any, wanted: Any) -> bool:
+    return live is not None and wanted is None
+
+
+def _disables(live: Any, wanted: Any) -> bool:
+    return str(wanted).lower() == "false" and str(live).lower() != "false"
+
+
+LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
+    "AWS::Lambda::Function": {"ReservedConcurrentExecutions": _lowers_concurrency},
+    ROLE: {"PermissionsBoundary": _is_other},
+    "AWS::KMS::Key": {"Enabled": _disables},
+    "AWS::DynamoDB::Table": {"StreamSpecification": _is_gone},
+    "AWS::ApiGateway::RestApi": {"EndpointConfiguration": _is_other, "DisableExecuteApiEndpoint": _is_other},
+}
+"""Type → property → whether the change takes something from the live version: then it waits for contract."""
+
+
+def widened(live: Resource, wanted: Resource) -> Resource:
+    """The resource in the expand step: as the release wants it, with all that the live one uses."""
+    kind = wanted["Type"]
+    made = _bare(wanted)
+    if live["Type"] != kind:
+        return made
+    was = _bare(live)
+    counts = {}
+    for path in LISTS.get(kind, ()):
+        mine, theirs = _items(was, path), _items(made, path)
+        if mine is not None and theirs is not None:
+            kept = [one for one in mine if not _denies(one) or one in theirs]
+            added = [one for one in _others(path, theirs, than=kept) if not _denies(one)]
+            _set(made, path, [*_newest(path, kept, theirs), *added])
+            counts[path] = len(added)
+    if kind == ROLE:
+        _widen_policies(was, made)
+    for name, takes in LOWERED.get(kind, {}).items():
+        before, after = (one.get("Properties", {}).get(name) for one in (live, wanted))
+        if takes(before, after):
+            made["Properties"].pop(name, None)
+            if before is not None:
+                made["Properties"][name] = copy.deepcopy(before)
+    return _marked(made, counts)
+
+
+def narrowed(live: Resource, wanted: Resource) -> Resource:
+    """The resource in the contract step: as the release wants it, with what the one before it was allowed."""
+    kind = wanted["Type"]
+    made = _bare(wanted)
+    if live["Type"] != kind:
+        return made
+    was = _bare(live)
+    counts = {}
+    for path in LISTS.get(kind, ()):
+        before, mine = _items(was, path), _items(made, path)
+        if before is not None and mine is not None:
+            kept = [one for one in _others(path, before, than=mine) if not _denies(one)]
+            _set(made, path, [*mine, *kept])
+            counts[path] = len(kept)
+    if kind == ROLE:
+        _add_policy(made, PREVIOUS_POLICY, _statements(was), than=_statements(made))
+    return _marked(made, counts)
+
+
+def _bare(resource: Resource) -> Resource:
+    """Without what stands in it for the other release alone."""
+    made = copy.deepcopy(resource)
+    metadata = made.get("Metadata", {})
+    for path, count in metadata.pop(BESIDE, {}).items():
+        if (items := _items(made, path)) is not None and count:
+            _set(made, path, items[:-count])
+    if "Metadata" in made and not metadata:
+        del made["Metadata"]
+    if resource["Type"] == ROLE and "Policies" in made.get("Properties", {}):
+        policies = made["Properties"]["Policies"]
+        made["Properties"]["Policies"] = [
+            one for one in policies if one["PolicyName"] not in (NEXT_POLICY, PREVIOUS_POLICY)
+        ]
+    return made
+
+
+def _marked(resource: Resource, counts: Mapping[str, int]) -> Resource:
+    if beside := {path: count for path, count in counts.items() if count}:
+        resource.setdefault("Metadata", {})[BESIDE] = beside
+    return resource
+
+
+def _widen_policies(live: Resource, made: Resource) -> None:
+    """Live's inline policies but for what they deny and the release does not, and one with what it adds."""
+    wanted = _statements(made)
+    kept = []
+    for policy in copy.deepcopy(live["Properties"].get("Policies", [])):
+        document = policy["PolicyDocument"]
+        document["Statement"] = [one for one in _listed(document["Statement"]) if not _denies(one) or one in wanted]
+        if document["Statement"]:
+            kept.append(policy)
+    if kept or "Policies" in made["Properties"]:
+        made["Properties"]["Policies"] = kept
+    _add_policy(made, NEXT_POLICY, wanted, than=_statements(made))
+
+
+def _add_policy(role: Resource, name: str, statements: list[Any], *, than: list[Any]) -> None:
+    added = [one for one in statements if one not in than and not _denies(one)]
+    if added:
+        document = {"Version": "2012-10-17", "Statement": copy.deepcopy(added)}
+        role["Properties"].setdefault("Policies", []).append({"PolicyName": name, "PolicyDocument": document})
+
+
+def _statements(role: Resource) -> list[Any]:
+    policies = role.get("Properties", {}).get("Policies", [])
+    return [one for policy in policies for one in _listed(policy["PolicyDocument"]["Statement"])]
+
+
+def _others(path: str, items: list[Any], *, than: list[Any]) -> list[Any]:
+    """The items that the other list lacks."""
+    key = _KEYS.get(path)
+    there = [one.get(key) for one in than] if key else than
+    return [copy.deepcopy(one) for one in items if (one.get(key) if key else one) not in there]
+
+
+def _newest(path: str, items: list[Any], newer: list[Any]) -> list[Any]:
+    """The items, each in its newer form where it has a name that stands in both lists."""
+    key = _KEYS.get(path)
+    by_name = {str(one.get(key)): one for one in newer} if key else {}
+    return [by_name.get(str(one.get(key)), one) for one in items] if key else items
+
+
+def _items(resource: Resource, path: str) -> list[Any] | None:
+    """The list at a path, empty where there is none; None where it is not written out."""
+    node: Any = resource.get("Properties", {})
+    for step in path.split("/"):
+        if not isinstance(node, dict):
+            return None
+        node = node.get(step, [] if step == path.rpartition("/")[2] else {})
+    if isinstance(node, dict) and path.endswith("Statement") and "Effect" in node:
+        return [node]
+    return node if isinstance(node, list) else None
+
+
+def _set(resource: Resource, path: str, items: list[Any]) -> None:
+    if not items and not _items(resource, path):
+        return
+    *steps, last = path.split("/")
+    node = resource.setdefault("Properties", {})
+    for step in steps:
+        node = node.setdefault(step, {})
+    node[last] = items
+
+
+def _denies(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("Effect") == "Deny"
+
+
+def _listed(statements: Any) -> list[Any]:
+    return list(statements) if isinstance(statements, list) else [statements]
