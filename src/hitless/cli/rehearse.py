@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +25,7 @@ from hitless.cli.shipping import build_document, folders_of, load
 from hitless.cli.up import start_daemon
 from hitless.drill.requests import read_requests
 from hitless.engine.folders import Folders
-from hitless.errors import ConflictError, EngineError, UsageError
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Pace, Rehearsal
 from hitless.pipeline.rehearsal.sandbox import stock
 from hitless.rollout.release import ReleaseDocument
@@ -49,7 +51,7 @@ def register(app: typer.Typer) -> None:
         rate: Annotated[float, typer.Option("--rate", help="Requests a second on each side, at least.")] = 100.0,
         beside: Annotated[float, typer.Option("--beside", help="Seconds of the same load on both.")] = 4.0,
         shift: Annotated[float, typer.Option("--shift", help="Seconds for the strategy's steps together.")] = 6.0,
-        plan: Annotated[Path | None, typer.Option("--plan", hidden=True)] = None,
+        plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
     ) -> None:
         """Roll the folder's code out over a copy of what is live. In an engine of its own, under load.
 
@@ -57,8 +59,8 @@ def register(app: typer.Typer) -> None:
         """
         pace = Pace(positive(beside, "--beside"), positive(shift, "--shift"), positive(rate, "--rate"))
         recorded = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
-        live, candidate = _read_plan(plan) if plan else _documents(ctx, against)
         signal.signal(signal.SIGTERM, _leave)
+        live, candidate = _read_plan() if plan else _documents(ctx, against)
         with _sandbox(ctx, live, candidate) as engine:
             rehearsal = Rehearsal(engine, live, candidate, pace, ctx.say, recorded)
             findings = asyncio.run(rehearsal.run())
@@ -70,6 +72,11 @@ def register(app: typer.Typer) -> None:
 def _leave(number: int, frame: object) -> None:
     """As Ctrl-C: the sandbox's engine is stopped first."""
     raise KeyboardInterrupt
+
+
+def _leave_with_input() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Engine:
@@ -92,29 +99,45 @@ class _Engine:
 
 @contextmanager
 def _sandbox(ctx: Context, live: ReleaseDocument, candidate: ReleaseDocument) -> Iterator[_Engine]:
-    """A running engine with the stage and one for the candidate alone; every process of it ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="hitless-sandbox-") as root:
+    """A running engine with the stage and one for the candidate alone. Every process and file of it ends with the
+    block, and with this process: `warden` sees to that.
+    """
+    with tempfile.TemporaryDirectory(prefix="hitless-sandbox-", ignore_cleanup_errors=True) as root:
         folders = Folders.of(Path(root) / "data", os.environ)
         folders.create()
-        stock(folders_of(ctx).artifacts, folders.artifacts, live, candidate)
         stages = (live.settings.name, CANDIDATE_STAGE)
         functions = max(len(live.functions), len(candidate.functions))
         Settings(live.service, tuple(Address(one, "127.0.0.1", 0) for one in stages), functions).write(folders)
-        client = EngineClient(folders.api_socket)
-        start_daemon(folders)
-        try:
+        with _daemon(folders, root) as client:
+            stock(folders_of(ctx).artifacts, folders.artifacts, live, candidate)
             yield _Engine(client)
+
+
+@contextmanager
+def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
+    """The sandbox's daemon under its warden, stopped in good order at the block's end."""
+    client = EngineClient(folders.api_socket)
+    ended, hold = os.pipe()  # neither is inherited by anything but the warden
+    try:
+        under = [sys.executable, "-m", "hitless.pipeline.rehearsal.warden", root, str(folders.run), "--"]
+        warden = start_daemon(folders, under=under, stdin=ended)
+        try:
+            yield client
         finally:
-            client.call("POST", "/shutdown", {"force": True})
-            deadline = time.monotonic() + END_DEADLINE_S
-            while folders.remains():
-                if time.monotonic() > deadline:
-                    raise EngineError("the sandbox's engine has not ended", hint=f"see {folders.run}")
-                time.sleep(0.02)
+            with suppress(HitlessError):  # a daemon that died took all of its parts along
+                client.call("POST", "/shutdown", {"force": True})
+            with suppress(subprocess.TimeoutExpired):
+                warden.wait(END_DEADLINE_S)
+    finally:
+        os.close(ended)
+        os.close(hold)
+    warden.wait()
 
 
-def _read_plan(file: Path) -> tuple[ReleaseDocument, ReleaseDocument]:
-    document = json.loads(file.read_text())
+def _read_plan() -> tuple[ReleaseDocument, ReleaseDocument]:
+    """From the pipeline, a line on standard input, whose end means that nobody waits for the findings any more."""
+    document = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_leave_with_input, daemon=True).start()
     return ReleaseDocument.from_json(document["live"]), ReleaseDocument.from_json(document["candidate"])
 
 

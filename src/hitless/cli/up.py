@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -84,15 +85,21 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
     return client
 
 
-def start_daemon(folders: Folders) -> None:
-    """Start the daemon in a session of its own and wait for its word. Raises what kept it from coming up."""
+def start_daemon(
+    folders: Folders, *, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start the daemon in a session of its own and wait for its word. Raises what kept it from coming up.
+
+    `under` is a command that runs it, and ends with it; `stdin` is that command's input.
+    """
     ready, told = os.pipe()
+    words = [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)]
     try:
         with folders.daemon_log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)],
-                stdin=subprocess.DEVNULL,
+                [*under, *words],
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -111,6 +118,7 @@ def start_daemon(folders: Folders) -> None:
     if not document.get("ready"):
         lines = folders.daemon_log.read_text(errors="replace").splitlines()[-5:]
         raise EngineError("the engine ended while it started: " + " | ".join(lines), hint=f"see {folders.daemon_log}")
+    return daemon
 
 
 def _ship_first(ctx: Context, client: EngineClient, document: ReleaseDocument) -> None:

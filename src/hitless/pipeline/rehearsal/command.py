@@ -1,16 +1,17 @@
-"""The rehearsal as the pipeline's step: `hitless rehearse` in a process of its own."""
+"""The rehearsal as the pipeline's step: `hitless rehearse` in a process of its own, which ends with the daemon.
+
+What it rehearses comes on its standard input: the releases' environment may hold secrets.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hitless.pipeline.children import converse
+from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ReleaseDocument
 
@@ -23,13 +24,10 @@ class RehearsalCommand:
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
         """Raises StepFailed where nothing could be found out."""
-        with tempfile.TemporaryDirectory(prefix="hitless-rehearsal-") as folder:
-            plan = Path(folder) / "plan.json"
-            plan.touch(mode=0o600)
-            plan.write_text(json.dumps({"live": live.to_json(), "candidate": candidate.to_json()}))
-            words = [sys.executable, "-m", "hitless", "rehearse", "--json", "--plan", str(plan)]
-            place = ["--stage", candidate.settings.name, "--data-dir", str(self.data)]
-            _, out, _ = await converse([*words, *place], errors=log, end=subprocess.Popen.terminate)
+        line = json.dumps({"live": live.to_json(), "candidate": candidate.to_json()}).encode() + b"\n"
+        words = [sys.executable, "-m", "hitless", "rehearse", "--json", "--plan"]
+        place = ["--stage", candidate.settings.name, "--data-dir", str(self.data)]
+        _, out, _ = await converse([*words, *place], line=line, hold_input=True, errors=log, end=hang_up)
         document: dict[str, Any] = json.loads(out) if out.strip() else {}
         if "may_ship" not in document:
             raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))

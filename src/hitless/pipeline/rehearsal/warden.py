@@ -1,0 +1,52 @@
+"""The parent of a sandbox's daemon: `python -m hitless.pipeline.rehearsal.warden DATA RUN -- COMMAND…`.
+
+An engine's parts outlive its daemon, and a daemon outlives who started it; those of a sandbox must not. The warden's
+standard input is a pipe that the rehearsal alone holds open. When it ends (the rehearsal has gone, however it went), or
+when the daemon has ended, the warden kills whatever came of the daemon and removes both folders.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+
+from hitless.pipeline.buildspec.processes import become_subreaper, end_all
+
+LOOK_S = 0.05
+_MOST_DESCRIPTORS = 256
+
+
+def main() -> None:
+    """Run the command until it ends or standard input does; then leave nothing of it."""
+    folders, command = sys.argv[1:3], sys.argv[4:]
+    become_subreaper()
+    daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, start_new_session=True)
+    os.closerange(3, _MOST_DESCRIPTORS)  # the daemon's ready pipe: it ends with the daemon, not with us
+    while not _input_ended():
+        if daemon.pid in _reap():
+            break
+    end_all(daemon.pid, os.getpid())
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _input_ended() -> bool:
+    return bool(select.select([0], [], [], LOOK_S)[0]) and not os.read(0, 1)
+
+
+def _reap() -> set[int]:
+    """Children that have ended, the daemon or orphans of it. Not reaped, they would look alive to the engine."""
+    found = set()
+    try:
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            found.add(pid)
+    except ChildProcessError:
+        pass
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A rehearsal has an engine of its own; however it ends, nothing of that engine stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hitless.engine.folders import Folders
+from hitless.pipeline.buildspec.processes import descendants
+from hitless.pipeline.children import hang_up
+from hitless.store.store import Store
+from tests.process.conftest import Site
+from tests.support import eventually
+
+pytestmark = pytest.mark.process
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a sandbox's processes are found by Linux's /proc")
+def test_a_rehearsal_that_is_killed_or_whose_pipeline_has_gone_leaves_nothing(running: Site, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    ends: tuple[Callable[[subprocess.Popen[bytes]], None], ...] = (subprocess.Popen.kill, hang_up)
+    for end in ends:
+        with rehearsal(running, temporary) as process:
+            of_sandbox = with_both_up(process)
+            (data,) = temporary.glob("hitless-sandbox-*/data")
+            run = Folders.of(data, os.environ).run
+            assert run.is_dir()
+            end(process)
+            assert process.stderr is not None
+            assert b"rolling out" not in process.stderr.read(), "it did not go on to its end"
+        all_gone(of_sandbox, run, temporary)
+    assert running.status()["stages"], "the engine itself goes on"
+
+
+def all_gone(of_sandbox: list[int], run: Path, temporary: Path) -> None:
+    eventually(lambda: not [pid for pid in of_sandbox if runs(pid)], what="every process of the sandbox has ended")
+    eventually(lambda: not run.exists(), what="its sockets' folder has gone")
+    eventually(lambda: not list(temporary.iterdir()), what="its folder has gone")
+
+
+def rehearsal(site: Site, temporary: Path) -> subprocess.Popen[bytes]:
+    """As the pipeline starts it: what is live, once more, as the candidate."""
+    store = Store(site.folders.state_file, read_only=True)
+    try:
+        row = store.release("dev", 1)
+        assert row is not None
+    finally:
+        store.close()
+    words = [sys.executable, "-m", "hitless", "rehearse", "--json", "--plan", "--data-dir", str(site.folders.data)]
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"live": row.document, "candidate": row.document}).encode() + b"\n")
+    process.stdin.flush()
+    return process
+
+
+def with_both_up(process: subprocess.Popen[bytes]) -> list[int]:
+    """Every process of the sandbox, once both releases are up in it."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if b"the candidate is up" in line:
+            found = descendants(process.pid)
+            assert len(found) > 6, "the warden, the daemon, HAProxy, and each release's workers"
+            return found
+    raise AssertionError(b"".join(said).decode())
+
+
+def runs(pid: int) -> bool:
+    with suppress(OSError):
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
