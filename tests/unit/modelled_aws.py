@@ -1,0 +1,389 @@
+"""CloudFormation, Lambda and API Gateway as far as an update of a stack can fail a request, and a walk of releases.
+
+`ModelledAws.update` refuses what they refuse: a name that is taken, a place in the API that is, a version of the same
+bytes, a circle, a reference to nothing, and any replacement of what is not the API's draft. `Walk` ships definitions
+one after another and asserts after each update that what is served, and what a live version uses, is all there.
+It knows nothing of how the transform comes to its templates.
+"""
+
+from __future__ import annotations
+
+import copy
+import graphlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.cloud.transform import LiveState, Template, clear, contract, desired, expand
+from hitless.cloud.transform.changes import replacing
+from hitless.cloud.transform.desired import functions_of, version_ids
+from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, of_type, references
+from hitless.cloud.transform.orders import check_transition, notes
+from tests.unit.definitions import Definition
+
+DRAFT = ("Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
+NAMES = {
+    "AWS::Lambda::Function": "FunctionName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::IAM::Role": "RoleName",
+    "AWS::CodeDeploy::DeploymentConfig": "DeploymentConfigName",
+    "AWS::ApiGateway::ApiKey": "Value",
+    "AWS::ApiGateway::BasePathMapping": "DomainName",
+    "AWS::ApiGateway::UsagePlanKey": "KeyId",
+}
+USED_LISTS = ("GlobalSecondaryIndexes", "SecurityGroupIngress", "SecurityGroupEgress")
+
+
+class UpdateRefused(AssertionError):
+    """What CloudFormation would say."""
+
+
+@dataclass
+class ModelledAws:
+    """A stack and what stands behind it."""
+
+    template: Template = field(default_factory=dict)
+    physical: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    published: dict[int, list[str]] = field(default_factory=dict)
+    """Function (physical id) → the configuration of each of its versions."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Deployment → what it shows."""
+    _last: int = 0
+
+    @property
+    def resources(self) -> dict[str, Resource]:
+        found: dict[str, Resource] = self.template.get("Resources", {})
+        return found
+
+    @property
+    def live(self) -> LiveState:
+        """What the tool would observe."""
+        held = {name: number for name, number in self.versions.items() if name in self.resources}
+        return LiveState(copy.deepcopy(self.template), dict(self.aliases), held)
+
+    def update(self, template: Template) -> None:
+        template = copy.deepcopy(template)
+        old, new = self.resources, template["Resources"]
+        _check_whole(template)
+        for name, one in new.items():
+            if name not in old:
+                _check_name(name, one, old)
+                _check_place(name, one, old)
+                self.physical[name] = self._next()
+            elif replaced_by := replacing(old[name], one):
+                if one["Type"].rpartition("::")[2] not in DRAFT:
+                    raise UpdateRefused(f"{name} would be replaced by {replaced_by}")
+                _check_place(name, one, old)
+                self.physical[name] = self._next()
+        for name, one in of_type(new, "AWS::Lambda::Version").items():
+            if name not in self.versions or name not in old:
+                self._publish(name, new[one["Properties"]["FunctionName"]["Ref"]], one, new)
+        for name, one in of_type(new, "AWS::Lambda::Alias").items():
+            if old.get(name) != one:
+                at = one["Properties"]["FunctionVersion"]
+                self.aliases[name] = at if isinstance(at, str) else str(self.versions[at["Fn::GetAtt"][0]])
+        for name in of_type(new, "AWS::ApiGateway::Deployment"):
+            if name not in old:
+                self.pictures[name] = picture({**old, **new})  # what goes is deleted last
+        self.template = template
+        for name in old.keys() - new.keys():
+            for held in (self.physical, self.aliases, self.pictures):
+                held.pop(name, None)
+        if STAGE_ID in new and self.served is None:
+            raise UpdateRefused("Active stages pointing to this deployment must be moved or deleted")
+
+    @property
+    def served(self) -> dict[str, Any] | None:
+        """The picture that clients are served."""
+        deployment = self.resources[STAGE_ID]["Properties"]["DeploymentId"]["Ref"]
+        return self.pictures.get(deployment)
+
+    def _publish(self, name: str, function: Resource, version: Resource, new: Mapping[str, Resource]) -> None:
+        properties = {key: one for key, one in function["Properties"].items() if key not in _NOT_IN_VERSION}
+        role = self.physical[properties["Role"]["Fn::GetAtt"][0]]
+        history = self.published.setdefault(self.physical[version["Properties"]["FunctionName"]["Ref"]], [])
+        content = json.dumps({**properties, "Role": role}, sort_keys=True)
+        if history and history[-1] == content:
+            raise UpdateRefused("A version for this Lambda function exists")
+        history.append(content)
+        self.versions[name] = len(history)
+
+    def _next(self) -> int:
+        self._last += 1
+        return self._last
+
+
+_NOT_IN_VERSION = ("Tags", "ReservedConcurrentExecutions")
+
+
+def _check_whole(template: Template) -> None:
+    resources = template["Resources"]
+    known = resources.keys() | template.get("Parameters", {}).keys()
+    graph: dict[str, set[str]] = {}
+    for name, one in resources.items():
+        graph[name] = {other for other in references(one) if not other.startswith("AWS::")}
+        if missing := graph[name] - known:
+            raise UpdateRefused(f"{name}: unresolved {missing}")
+        if "Condition" in one and one["Condition"] not in template.get("Conditions", {}):
+            raise UpdateRefused(f"{name}: unresolved condition {one['Condition']}")
+    for output in template.get("Outputs", {}).values():
+        if missing := {other for other in references(output) if not other.startswith("AWS::")} - known:
+            raise UpdateRefused(f"an output: unresolved {missing}")
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise UpdateRefused(f"circular dependency {error.args[1]}") from error
+
+
+def _check_name(name: str, one: Resource, old: Mapping[str, Resource]) -> None:
+    key = NAMES.get(one["Type"])
+    value = one["Properties"].get(key) if key else None
+    for other, held in of_type(old, one["Type"]).items():
+        if value is not None and held["Properties"].get(key) == value:
+            raise UpdateRefused(f"{name}: {value} already exists as {other}")
+
+
+def _check_place(name: str, one: Resource, old: Mapping[str, Resource]) -> None:
+    properties, kind = one["Properties"], one["Type"]
+    for other, held in of_type(old, kind).items():
+        theirs = held["Properties"]
+        if kind == "AWS::ApiGateway::Resource" and properties["ParentId"] == theirs["ParentId"]:
+            both = (properties["PathPart"], theirs["PathPart"])
+            if both[0] == both[1] or all(part.startswith("{") for part in both):
+                raise UpdateRefused(f"{name}: a sibling ({other}) already has {both[1]}")
+        if kind == "AWS::ApiGateway::Method" and other != name:
+            keys = ("ResourceId", "HttpMethod")
+            if all(properties[key] == theirs[key] for key in keys):
+                raise UpdateRefused(f"{name}: method already exists as {other}")
+        if kind == "AWS::ApiGateway::GatewayResponse" and properties["ResponseType"] == theirs["ResponseType"]:
+            raise UpdateRefused(f"{name}: its end would be that of {other}")
+
+
+def picture(resources: Mapping[str, Resource]) -> dict[str, Any]:
+    """What a Deployment shows that is made now: routes by method and path, gateway responses, the API's settings."""
+    shown: dict[str, Any] = {"api": resources["ApiGatewayRestApi"]["Properties"]}
+    for method in of_type(resources, "AWS::ApiGateway::Method").values():
+        said = {key: one for key, one in method["Properties"].items() if key not in ("RestApiId", "ResourceId")}
+        for key in ("AuthorizerId", "RequestModels", "RequestValidatorId"):
+            said[key] = [resources[name]["Properties"] for name in references(said.get(key))]
+        shown[f"{said['HttpMethod']} {_path(method['Properties']['ResourceId'], resources)}"] = said
+    for response in of_type(resources, "AWS::ApiGateway::GatewayResponse").values():
+        shown[f"response {response['Properties']['ResponseType']}"] = response["Properties"]
+    return copy.deepcopy(shown)
+
+
+def _path(node: Any, resources: Mapping[str, Resource]) -> str:
+    if "Ref" not in node:
+        return ""
+    properties = resources[node["Ref"]]["Properties"]
+    return f"{_path(properties['ParentId'], resources)}/{properties['PathPart']}"
+
+
+@dataclass(frozen=True)
+class Rights:
+    allowed: frozenset[str]
+    denied: frozenset[str]
+
+
+def rights(resources: Mapping[str, Resource], role: str) -> Rights:
+    """What a role may: its own policies, those that are attached to it, those that it names."""
+    properties = resources[role]["Properties"]
+    documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+    documents += [
+        one["Properties"]["PolicyDocument"]
+        for one in of_type(resources, "AWS::IAM::Policy").values()
+        if {"Ref": role} in one["Properties"]["Roles"]
+    ]
+    statements = [one for document in documents for one in document["Statement"]]
+    managed = [str(arn) for arn in properties.get("ManagedPolicyArns", [])]
+    said = {effect: {json.dumps(s, sort_keys=True) for s in statements if s["Effect"] == effect} for effect in _EFFECTS}
+    return Rights(frozenset(said["Allow"] | set(managed)), frozenset(said["Deny"]))
+
+
+_EFFECTS = ("Allow", "Deny")
+
+
+def role_of(resources: Mapping[str, Resource], ids: FunctionIds) -> str:
+    return str(resources[ids.function]["Properties"]["Role"]["Fn::GetAtt"][0])
+
+
+def used(resources: Mapping[str, Resource], ids: FunctionIds) -> set[str]:
+    """Everything in the stack that a function's configuration names, and what that names."""
+    found: set[str] = set()
+    properties = resources[ids.function]["Properties"]
+    ahead = set(references(properties))
+    while ahead:
+        name = ahead.pop()
+        if name in resources and name not in found and resources[name]["Type"] != "AWS::Lambda::Function":
+            found.add(name)
+            ahead |= set(references(resources[name].get("Properties", {})))
+    return found
+
+
+def items(resource: Resource) -> set[str]:
+    """What of a resource's lists a version may use: indexes by name, rules as they are written."""
+    properties = resource.get("Properties", {})
+    return {
+        str(one.get("IndexName") or json.dumps(one, sort_keys=True))
+        for key in USED_LISTS
+        for one in properties.get(key, [])
+    }
+
+
+def concurrency(resources: Mapping[str, Resource], ids: FunctionIds) -> float:
+    return float(resources[ids.function]["Properties"].get("ReservedConcurrentExecutions", math.inf))
+
+
+@dataclass
+class Walk:
+    """Releases one after another. `said` has the notes of each that was begun."""
+
+    aws: ModelledAws = field(default_factory=ModelledAws)
+    live: Template = field(default_factory=dict)
+    """The wanted template of the release that is live."""
+    number: int = 0
+    said: list[str] = field(default_factory=list)
+    updates: int = 0
+    """Of the last release."""
+    _passed: set[str] = field(default_factory=set)
+    """What stands in the stack because of the live release and of failed ones since."""
+
+    def ship(self, definition: Definition, *, shifts: bool = True) -> None:
+        """A whole release; without `shifts` one whose shift fails. ServiceFileError where it is refused."""
+        self.number += 1
+        wanted = desired(definition.compiled(), definition.release(self.number))
+        before = self.aws.live
+        check_transition(before, wanted)
+        self.said = notes(before, wanted)
+        self._passed |= wanted["Resources"].keys()
+        pinned, picture_before = dict(self.aws.aliases), self._served()
+        expanded = expand(wanted, before)
+        updates = [one for one in (clear(expanded, before), expanded) if one is not None]
+        self.updates = len(updates) + 1
+        physical = dict(self.aws.physical)
+        for update in updates:
+            self._apply(update)
+            assert self._served() == picture_before, "the Stage moved before the shift"
+            for name, at in pinned.items():
+                assert self.aws.aliases[name] == at, f"{name} moved before the shift"
+            self._uses(self.live, physical)
+        self._uses(wanted, physical, strict=False)
+        self._denies_no_more_than(wanted)
+        if shifts:
+            self._arrive(wanted, before, physical)
+
+    def _arrive(self, wanted: Template, before: LiveState, physical: Mapping[str, int]) -> None:
+        targets = {ids.alias: str(self.aws.versions[version]) for ids, version in version_ids(wanted).items()}
+        self.aws.aliases |= targets
+        self._apply(contract(wanted, before, targets))
+        assert {name: self.aws.aliases[name] for name in targets} == targets
+        self._uses(self.live, physical, lowered=True)
+        self._uses(wanted, physical, lowered=True)
+        self._is(wanted)
+        self.live, self._passed = wanted, set(wanted["Resources"])
+
+    def _apply(self, update: Template) -> None:
+        gone = {
+            name: one
+            for name, one in self.aws.resources.items()
+            if name not in update["Resources"] and one["Type"] in _SERVING
+        }
+        self.aws.update(update)
+        for name, one in gone.items():
+            assert "hitless:retired" in one.get("Metadata", {}) or _called_by_a_trigger(one), f"{name} went at once"
+        self._answers()
+
+    def _served(self) -> Any:
+        return copy.deepcopy(self.aws.served) if STAGE_ID in self.aws.resources else None
+
+    def _answers(self) -> None:
+        """Each route that the Stage shows leads to an alias that stands, at a version that is, and may be invoked."""
+        if STAGE_ID not in self.aws.resources:
+            return
+        resources = self.aws.resources
+        allowed = {
+            one["Properties"]["FunctionName"]["Ref"]
+            for one in of_type(resources, "AWS::Lambda::Permission").values()
+            if one["Properties"]["Principal"] == "apigateway.amazonaws.com"
+        }
+        for route, said in (self.aws.served or {}).items():
+            for alias in _called(said):
+                assert alias in self.aws.aliases, f"{route}: {alias} is gone"
+                assert alias in allowed, f"{route}: {alias} may not be invoked"
+                function = resources[resources[alias]["Properties"]["FunctionName"]["Ref"]]
+                assert function["Type"] == "AWS::Lambda::Function"
+
+    def _uses(
+        self, template: Template, physical: Mapping[str, int], *, strict: bool = True, lowered: bool = False
+    ) -> None:
+        """All that the versions of a release use is there, the same as ever (`strict`), and not narrower."""
+        theirs, now = template.get("Resources", {}), self.aws.resources
+        for ids in functions_of(template):
+            assert ids.function in now, f"{ids.function} is gone"
+            role = role_of(theirs, ids)
+            mine, may = rights(theirs, role), rights(now, role)
+            assert mine.allowed <= may.allowed, f"{role} is narrowed by {mine.allowed - may.allowed}"
+            assert lowered or may.denied <= mine.denied, f"{role} is denied {may.denied - mine.denied}"
+            assert lowered or concurrency(now, ids) >= concurrency(theirs, ids), f"{ids.function} has less room"
+            for name in used(theirs, ids) | {role, ids.function, ids.alias}:
+                assert name in now, f"{name} is gone"
+                assert not strict or self.aws.physical[name] == physical.get(name, self.aws.physical[name]), name
+                assert items(theirs[name]) <= items(now[name]), f"{name} lost {items(theirs[name]) - items(now[name])}"
+        for kind in ("ApiKey", "UsagePlanKey", "BasePathMapping"):
+            for name in of_type(theirs, f"AWS::ApiGateway::{kind}"):
+                assert not strict or lowered or name in now or not self.live, f"{name} is gone"
+
+    def _denies_no_more_than(self, wanted: Template) -> None:
+        for ids in functions_of(wanted):
+            role = role_of(wanted["Resources"], ids)
+            extra = rights(self.aws.resources, role).denied - rights(wanted["Resources"], role).denied
+            assert not extra, f"the candidate's {role} is denied {extra}"
+
+    def _is(self, wanted: Template) -> None:
+        """What the release wants is there exactly, and nothing that is older than the release before it."""
+        mine, now = wanted["Resources"], self.aws.resources
+        for ids in functions_of(wanted):
+            assert concurrency(now, ids) == concurrency(mine, ids)
+            role = role_of(mine, ids)
+            assert rights(now, role).denied == rights(mine, role).denied
+        if STAGE_ID in mine:
+            assert self.aws.served == picture(mine), "clients are served something else than the release"
+        for name in mine:
+            assert name in now, f"{name} is missing"
+            assert "hitless:retired" not in now[name].get("Metadata", {}), f"{name} is wanted and marked as retired"
+        versions = of_type(now, "AWS::Lambda::Version").keys()
+        assert now.keys() - versions <= mine.keys() | self._passed | self.live.get("Resources", {}).keys()
+
+
+_SERVING = (
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Alias",
+    "AWS::Lambda::Permission",
+    "AWS::ApiGateway::RestApi",
+    "AWS::ApiGateway::Stage",
+    "AWS::ApiGateway::ApiKey",
+    "AWS::ApiGateway::UsagePlan",
+    "AWS::ApiGateway::UsagePlanKey",
+    "AWS::ApiGateway::BasePathMapping",
+    "AWS::IAM::Role",
+    "AWS::IAM::Policy",
+    "AWS::DynamoDB::Table",
+    "AWS::EC2::SecurityGroup",
+    "AWS::Logs::LogGroup",
+)
+
+
+def _called_by_a_trigger(resource: Resource) -> bool:
+    return bool(resource.get("Properties", {}).get("Principal") == "events.amazonaws.com")
+
+
+def _called(said: Any) -> Iterator[str]:
+    """Aliases that a method's integration and authorizer call."""
+    if isinstance(said, dict):
+        for key in ("Integration", "AuthorizerId"):
+            yield from (name for name in references(said.get(key)) if name.endswith("AliasLive"))

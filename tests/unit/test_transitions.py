@@ -1,0 +1,44 @@
+"""Every named transition: shipped without harm, or refused with the way around; and walks at random."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hitless.errors import ServiceFileError
+from tests.unit.definitions import Definition
+from tests.unit.modelled_aws import Walk
+from tests.unit.transitions import TRANSITIONS, Transition
+
+pytestmark = pytest.mark.unit
+
+
+def test_there_are_sixty_of_them_each_of_its_own_name() -> None:
+    assert len({one.name for one in TRANSITIONS}) == len(TRANSITIONS) >= 60
+
+
+def other_bytes(definition: Definition) -> Definition:
+    """The same service with a byte changed in each function."""
+    return replace(definition, functions={key: replace(one, letter="f") for key, one in definition.functions.items()})
+
+
+@pytest.mark.parametrize("transition", TRANSITIONS, ids=[one.name for one in TRANSITIONS])
+def test_a_transition_harms_nobody_or_is_refused_with_the_way_around(transition: Transition) -> None:
+    walk = Walk()
+    walk.ship(transition.before)
+    if transition.refused:
+        standing = walk.aws.template
+        with pytest.raises(ServiceFileError) as caught:
+            walk.ship(transition.after)
+        assert transition.refused in caught.value.message
+        assert caught.value.hint
+        assert walk.aws.template is standing
+        return
+    walk.ship(transition.after, shifts=False)
+    walk.ship(other_bytes(transition.before))
+    walk.ship(transition.after)
+    assert walk.updates == transition.updates
+    assert [note for note in walk.said if transition.noted in note] or not transition.noted, walk.said
+    walk.ship(other_bytes(transition.after))
+    walk.ship(transition.after)
