@@ -20,8 +20,10 @@ from hitless.service.routes import ANY, METHODS, path_fault
 API_GATEWAY_LIMIT_MS = 29_000
 """API Gateway gives up on an integration after 29 s and answers 504."""
 
-QUEUE_TIMEOUT_S = 5
-"""A request that found no free worker within that time is answered 503."""
+QUEUE_TIMEOUT_S = 8
+"""A request that found no free worker within that time is answered 503: late enough to outlast a stall of the machine,
+soon enough for a client that waits 10 s.
+"""
 
 FULL_WEIGHT = 10_000
 """Weights are in ten-thousandths of a stage's requests."""

@@ -17,7 +17,7 @@ from hitless.scaling.bounds import Bounds
 from hitless.scaling.decide import Decision, Load, Memory, Pace, decide
 
 TICK_S: Final = 0.05
-QUEUE_TIMEOUT_S: Final = 5.0
+QUEUE_TIMEOUT_S: Final = 8.0
 MOVE_S: Final = 0.03
 """From the decision until new workers serve, besides what each fork takes."""
 FORK_S: Final = 0.003
