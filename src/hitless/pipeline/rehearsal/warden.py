@@ -1,4 +1,4 @@
-"""The parent of a sandbox's daemon: `python -m hitless.pipeline.rehearsal.warden DATA RUN -- COMMAND…`.
+"""The parent of a sandbox's daemon: `python -m hitless.pipeline.rehearsal.warden FOLDER RUN -- COMMAND…`.
 
 An engine's parts outlive its daemon, and a daemon outlives who started it; those of a sandbox must not. The warden's
 standard input is a pipe that the rehearsal alone holds open. When it ends (the rehearsal has gone, however it went), or
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
+from hitless.artifact.trees import remove
 from hitless.pipeline.buildspec.processes import become_subreaper, end_all
 
 LOOK_S = 0.05
@@ -30,7 +32,8 @@ def main() -> None:
             break
     end_all(daemon.pid, os.getpid())
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # the rehearsal removes them at its end, too
+            remove(Path(folder))
 
 
 def _input_ended() -> bool:
