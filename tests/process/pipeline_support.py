@@ -37,6 +37,7 @@ class Team:
 
     site: Site
     url: str = ""
+    first: str = ""
 
     def git(self, *words: str, exit_code: int | None = 0) -> str:
         """Run git in the clone; what it printed on both streams."""
@@ -62,10 +63,20 @@ class Team:
         file = self.site.folder / "serverless.yml"
         file.write_text(file.read_text().partition("    stages:")[0] + STAGES)
         self.git("init", "--quiet", "--initial-branch=dev")
-        self.commit("first")
+        self.first = self.commit("first")
         self.site.up()
         self.url = self.site.hitless("pipeline", "url").document["url"]
         self.git("remote", "add", "engine", self.url)
+
+    def reset(self) -> None:
+        """Back on dev, with what the first commit held."""
+        self.git("switch", "--quiet", "dev")
+        self.git("checkout", "--quiet", self.first, "--", ".")
+        self.commit("as it was first")
+
+    def last_run(self) -> int:
+        """The newest run's number; 0 where there is none."""
+        return next((int(run["run"]) for run in self.runs()), 0)
 
     def commit(self, message: str) -> str:
         self.git("add", "--all")
