@@ -12,7 +12,6 @@ from benchmarks.contenders import ALL, HITLESS
 from benchmarks.figures import Figure, Section
 from benchmarks.plots import STYLE, bars, stacked
 
-
 _PICTURED = (
     "Failed requests while releases ship",
     "Requests a second, keep-alive",
