@@ -140,13 +140,13 @@ def cut_off_before(ends_s: float) -> Iterator[None]:
     def cut(*_: object) -> None:
         raise OutOfTime(f"no answer within {left_s:.1f} s, and time is needed to ask the live version")
 
-    before = signal.signal(signal.SIGALRM, cut)
-    signal.setitimer(signal.ITIMER_REAL, left_s)
+    before, timer = signal.signal(signal.SIGALRM, cut), signal.setitimer(signal.ITIMER_REAL, left_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def may_run_twice(event: dict[str, Any]) -> bool:

@@ -1,0 +1,141 @@
+"""The shield of a shift, raised and taken down; and what CloudWatch's sums make of a version's requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hitless.aws.api_stages import ApiStage, ApiStages
+from hitless.aws.codedeploy import Move
+from hitless.aws.traffic import Traffic
+from hitless.cloud.shield import Shield
+from hitless.cloud.transform.model import FunctionIds
+
+pytestmark = pytest.mark.unit
+
+STAGE = ApiStage("api", "prod")
+ZONES, META = FunctionIds("Zones"), FunctionIds("Meta")
+NAMES = {ZONES: "s-prod-zones", META: "s-prod-meta"}
+MOVES = {ids: Move(name, ids.base, "live", "4", "5") for ids, name in NAMES.items()}
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "Operation")
+
+
+@dataclass
+class Fake:
+    """API Gateway's variables and Lambda's permissions; `refuses` gives a call's error by function, or by "set"."""
+
+    held: dict[str, str] = field(default_factory=dict)
+    allowed: set[tuple[str, str, str]] = field(default_factory=set)
+    refuses: dict[str, ClientError] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def variables(self, stage: ApiStage) -> dict[str, str]:
+        return dict(self.held)
+
+    def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None:
+        if "set" in self.refuses:
+            raise self.refuses["set"]
+        self.held.update(variables)
+
+    def drop(self, stage: ApiStage, names: Iterable[str]) -> None:
+        for name in names:
+            del self.held[name]
+
+    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+        if function in self.refuses:
+            raise self.refuses[function]
+        self.allowed.add((function, version, role_of))
+
+    def let_invoke_no_more(self, function: str, version: str) -> None:
+        self.allowed = {one for one in self.allowed if one[:2] != (function, version)}
+
+    @property
+    def shield(self) -> Shield:
+        return Shield(self, self, self.said.append)
+
+
+def test_it_names_the_two_versions_and_allows_just_that_call_until_it_is_taken_down() -> None:
+    fake = Fake(held={"theirs": "1"})
+    fake.shield.up(STAGE, MOVES)
+    assert fake.held == {"theirs": "1", "hitlessShieldZones": "4:5", "hitlessShieldMeta": "4:5"}
+    assert fake.allowed == {("s-prod-zones", "4", "5"), ("s-prod-meta", "4", "5")}
+    fake.shield.down(STAGE, NAMES)
+    assert (fake.held, fake.allowed) == ({"theirs": "1"}, set())
+    fake.shield.down(STAGE, NAMES)
+
+
+def test_what_stands_of_a_function_that_is_gone_goes_too() -> None:
+    fake = Fake(held={"hitlessShieldGone": "1:2"})
+    fake.shield.down(STAGE, NAMES)
+    assert fake.held == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "held"), [("set", {}), ("s-prod-zones", {"hitlessShieldMeta": "4:5"})], ids=["all", "one function"]
+)
+def test_without_the_permission_a_release_goes_on_unshielded_and_says_so(what: str, held: dict[str, str]) -> None:
+    fake = Fake(refuses={what: refused("AccessDeniedException")})
+    fake.shield.up(STAGE, MOVES)
+    assert fake.held == held
+    (said,) = fake.said
+    assert "not shielded" in said
+
+
+def test_any_other_error_is_not_swallowed() -> None:
+    fake = Fake(refuses={"s-prod-meta": refused("ServiceException")})
+    with pytest.raises(ClientError):
+        fake.shield.up(STAGE, MOVES)
+
+
+class FakeGateway:
+    """A stage whose update fails after another process has done it."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self.left = variables
+
+    def update_stage(self, **_: Any) -> None:
+        raise refused("BadRequestException")
+
+    def get_stage(self, **_: Any) -> dict[str, Any]:
+        return {"variables": self.left}
+
+
+def test_two_that_take_the_same_variables_away_both_succeed() -> None:
+    ApiStages(FakeGateway({"theirs": "1"})).drop(STAGE, ["ours"])
+    with pytest.raises(ClientError):
+        ApiStages(FakeGateway({"ours": "1"})).drop(STAGE, ["ours"])
+
+
+class FakeCloudWatch:
+    """Gives each metric a value of its own."""
+
+    def __init__(self) -> None:
+        self.queries: list[dict[str, Any]] = []
+
+    def get_paginator(self, name: str) -> FakeCloudWatch:
+        assert name == "get_metric_data"
+        return self
+
+    def paginate(self, **given: Any) -> Iterator[dict[str, Any]]:
+        self.queries += given["MetricDataQueries"]
+        sums = {"Invocations": [60, 40], "Errors": [1], "Failed": [2], "Shielded": [3, 4], "ConcurrentExecutions": [7]}
+        for query in given["MetricDataQueries"]:
+            values = sums[query["MetricStat"]["Metric"]["MetricName"]]
+            yield {"MetricDataResults": [{"Id": query["Id"], "Values": values}]}
+
+
+def test_a_versions_requests_failures_and_shielded_ones_are_summed() -> None:
+    cloudwatch, now = FakeCloudWatch(), datetime(2026, 11, 24, tzinfo=UTC)
+    versions = [("s-prod-zones", "live", "12"), ("s-prod-meta", "live", "3")]
+    assert Traffic(cloudwatch).count(versions, since=now, until=now) == (200, 6, 14)
+    assert len({query["Id"] for query in cloudwatch.queries}) == 8
+    assert Traffic(cloudwatch).most_at_once("s-prod-zones", "live", until=now) == 7
+    assert Traffic(cloudwatch).count([], since=now, until=now) == (0, 0, 0)

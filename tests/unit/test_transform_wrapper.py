@@ -1,0 +1,160 @@
+"""The wrapper, and the alarms that read what it counts, in the templates of a release."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.aws.layer import hitless_wrapper
+from hitless.cloud.transform import Code, desired
+from hitless.cloud.transform.model import FunctionIds, of_type
+from hitless.cloud.transform.wrapper import is_shielded, is_wrapped
+from hitless.cloud.wrapper_layer import layer_code, write_layer
+from hitless.service.model import AlarmSettings
+from tests.aws.front.alarms import evaluate
+from tests.unit.release_support import RememberedStack, packaged, release, sha256
+
+pytestmark = pytest.mark.unit
+
+COMPILED = packaged().template
+LAYER = Code(sha256("e"), "artifacts/layer.zip")
+ZONES = FunctionIds("Zones")
+
+
+def shipped(*numbers_and_bytes: tuple[int, str], **changed: Any) -> RememberedStack:
+    stack = RememberedStack()
+    for number, letter in numbers_and_bytes:
+        stack.ship(COMPILED, release(number, {"zones": letter}, layer=LAYER, **changed))
+    return stack
+
+
+def test_handlers_that_answer_requests_are_called_through_the_layer() -> None:
+    resources = shipped((1, "a"), idempotent=("PUT /zones/{id}", "POST /convert")).live.resources
+    function = resources["ZonesLambdaFunction"]
+    assert is_wrapped(function)
+    variables = function["Properties"]["Environment"]["Variables"]
+    assert variables["HITLESS_HANDLER"] == COMPILED["Resources"]["ZonesLambdaFunction"]["Properties"]["Handler"]
+    assert variables["HITLESS_SHIELD"] == ZONES.shield_variable == "hitlessShieldZones"
+    assert variables["HITLESS_IDEMPOTENT"] == "PUT /zones/{id},POST /convert"
+    (layer,) = of_type(resources, "AWS::Lambda::LayerVersion")
+    assert function["Properties"]["Layers"] == [{"Ref": layer}]
+    assert resources[layer]["Properties"]["Content"] == {"S3Bucket": "artifact-bucket", "S3Key": "artifacts/layer.zip"}
+
+
+def test_what_answers_no_requests_is_another_language_or_has_no_room_stays_as_it_is() -> None:
+    compiled = copy.deepcopy(COMPILED)
+    functions = of_type(compiled["Resources"], "AWS::Lambda::Function")
+    functions["ZonesLambdaFunction"]["Properties"]["Runtime"] = "nodejs22.x"
+    functions["MetaLambdaFunction"]["Properties"]["Layers"] = [f"arn:layer:{at}" for at in range(5)]
+    for name, method in of_type(compiled["Resources"], "AWS::ApiGateway::Method").items():
+        if "ConvertLambdaFunction" in str(method):
+            del compiled["Resources"][name]
+    for deployment in of_type(compiled["Resources"], "AWS::ApiGateway::Deployment").values():
+        deployment["DependsOn"] = []
+    made = desired(compiled, release(1, layer=LAYER))["Resources"]
+    assert {name: is_wrapped(made[f"{name}LambdaFunction"]) for name in ("Zones", "Meta", "Convert", "Meetings")} == {
+        "Zones": False,
+        "Meta": False,
+        "Convert": False,
+        "Meetings": True,
+    }
+
+
+def test_a_stage_without_a_shield_counts_and_hands_nothing_over() -> None:
+    function = shipped((1, "a"), shield=False, idempotent=("PUT /zones/{id}",)).live.resources["ZonesLambdaFunction"]
+    assert is_wrapped(function)
+    assert not is_shielded(function)
+    assert "HITLESS_IDEMPOTENT" not in function["Properties"]["Environment"]["Variables"]
+
+
+def test_another_wrapper_is_another_version_and_the_old_layer_goes_one_release_later() -> None:
+    stack = shipped((1, "a"))
+    before = set(of_type(stack.live.resources, "AWS::Lambda::Version"))
+    (old,) = of_type(stack.live.resources, "AWS::Lambda::LayerVersion")
+    newer = Code(sha256("f"), "artifacts/newer.zip")
+    stack.published.clear()  # the same bytes with another layer are another version to Lambda
+    stack.ship(COMPILED, release(2, layer=newer))
+    assert set(of_type(stack.live.resources, "AWS::Lambda::Version")) > before
+    assert old in of_type(stack.live.resources, "AWS::Lambda::LayerVersion")
+    stack.ship(COMPILED, release(3, {"zones": "b"}, layer=newer))
+    (left,) = of_type(stack.live.resources, "AWS::Lambda::LayerVersion")
+    assert left != old
+
+
+def metrics_of(stack: RememberedStack, kind: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The expression of the newest alarm of that kind, and its metrics by id."""
+    group = stack.live.resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
+    (name,) = (one["Name"]["Ref"] for one in group["Alarms"] if one["Name"]["Ref"].startswith(kind))
+    shown, *metrics = stack.live.resources[name]["Properties"]["Metrics"]
+    return shown["Expression"], {one["Id"]: one["MetricStat"] for one in metrics}
+
+
+@pytest.mark.parametrize(
+    ("counts", "percent"),
+    [
+        ({"n": 100, "e": 1, "r": 2, "s": 3}, 6),
+        ({"n": 100, "e": None, "r": None, "s": None}, 0),
+        ({"n": 100, "e": None, "r": 2, "s": None}, 2),
+        ({"n": 19, "e": 19, "r": None, "s": None}, 0),
+        ({"n": None, "e": None, "r": None, "s": None}, 0),
+    ],
+)
+def test_the_alarm_reads_errors_returned_5xx_and_shielded_requests(
+    counts: dict[str, float | None], percent: float
+) -> None:
+    expression, metrics = metrics_of(shipped((1, "a")), "ZonesAlarm")
+    assert evaluate(expression, counts) == percent
+    names = {name: (one["Metric"]["Namespace"], one["Metric"]["MetricName"]) for name, one in metrics.items()}
+    assert names == {
+        "e": ("AWS/Lambda", "Errors"),
+        "n": ("AWS/Lambda", "Invocations"),
+        "r": (hitless_wrapper.NAMESPACE, hitless_wrapper.FAILED),
+        "s": (hitless_wrapper.NAMESPACE, hitless_wrapper.SHIELDED),
+    }
+    assert [one["Name"] for one in metrics["r"]["Metric"]["Dimensions"]] == ["FunctionName", "ExecutedVersion"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "rings"),
+    [
+        ({"n": 50, "m": 50, "d": 201, "l": 100}, True),
+        ({"n": 50, "m": 50, "d": 199, "l": 100}, False),
+        ({"n": 50, "m": 50, "d": 6, "l": 2}, False),
+        ({"n": 50, "m": 50, "d": 8, "l": 2}, True),
+        ({"n": 19, "m": 50, "d": 900, "l": 100}, False),
+        ({"n": 50, "m": 19, "d": 900, "l": 100}, False),
+        ({"n": 50, "m": None, "d": 900, "l": None}, False),
+    ],
+    ids=["twice as slow", "nearly", "below the floor", "above it", "too few", "too few live ones", "nobody live"],
+)
+def test_a_p99_is_compared_with_the_live_versions(seen: dict[str, float | None], rings: bool) -> None:
+    stack = shipped((1, "a"), (2, "b"), alarms=AlarmSettings(p99_relative_percent=200))
+    expression, metrics = metrics_of(stack, "ZonesSlowerAlarm")
+    assert (evaluate(expression, seen) > 0) is rings
+    versions = {
+        name: one["Value"]
+        for name in metrics
+        for one in metrics[name]["Metric"]["Dimensions"]
+        if one["Name"] == "ExecutedVersion"
+    }
+    assert versions["l"] == versions["m"] == "1"
+    assert versions["d"] == versions["n"] != "1"
+    assert metrics["d"]["Stat"] == metrics["l"]["Stat"] == "p99"
+
+
+def test_a_first_release_is_compared_with_a_version_that_never_has_a_request() -> None:
+    _, metrics = metrics_of(shipped((1, "a"), alarms=AlarmSettings(p99_relative_percent=200)), "ZonesSlowerAlarm")
+    assert metrics["l"]["Metric"]["Dimensions"][-1] == {"Name": "ExecutedVersion", "Value": "0"}
+
+
+def test_the_layers_zip_is_the_wrapper_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    write_layer(tmp_path / "layer.zip")
+    assert hashlib.sha256((tmp_path / "layer.zip").read_bytes()).hexdigest() == layer_code().sha256
+    with zipfile.ZipFile(tmp_path / "layer.zip") as archive:
+        assert archive.namelist() == ["python/hitless_wrapper.py"]
+        assert archive.read("python/hitless_wrapper.py") == Path(str(hitless_wrapper.__file__)).read_bytes()
