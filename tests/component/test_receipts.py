@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from hitless.engine.releases import release, releases
 from hitless.errors import UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
+from hitless.receipts.page import write_whole
 from hitless.receipts.words import headline
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
@@ -290,3 +292,15 @@ def test_nobody_can_call_himself_another() -> None:
     assert sent.called_by(None).user is None
     assert sent.actor is None
     assert len(sent.run or "") == 200
+
+
+def test_a_page_that_is_asked_for_where_no_file_is_goes_there_and_replaces_nothing(tmp_path: Path) -> None:
+    """As root, `--html /dev/null` took the device away from the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text, "utf-8")
+        write_whole(pipe, "the page")
+        assert read.result(30) == "the page"
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,13 @@ from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
 from hitless.errors import MachineError
-from hitless.receipts.page import summary
+from hitless.receipts.page import summary, write_whole
 
 
 def write_report(result: DrillResult, path: Path) -> None:
     """Write the page, whole or not at all. Raises MachineError if the place cannot be written to."""
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(render(result), "utf-8")
-        os.replace(temporary, path)
+        write_whole(path, render(result))
     except OSError as error:
         raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --report") from error
 

@@ -19,13 +19,23 @@ from hitless.receipts.plot import plot
 
 def write_page(release: words.Document, path: Path) -> None:
     """Write the page of a release (`hitless releases N --json`), whole or not at all. Raises MachineError."""
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(render(release), "utf-8")
-        os.replace(temporary, path)
+        write_whole(path, render(release))
     except OSError as error:
         raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --html") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, whole or not at all. What is there and no file, `/dev/null` for one, is written to, never replaced.
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
 
 
 def render(release: words.Document) -> str:
