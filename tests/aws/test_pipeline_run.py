@@ -30,6 +30,7 @@ NOT_RECORDED = {
     "cloudformation:ContinueUpdateRollback": "a stack whose roll-back failed, which the emulator never has",
     "cloudformation:DeleteStack": "a first release that never came up",
     "cloudformation:RollbackStack": "a stack whose update failed and was left there",
+    "codedeploy:GetDeploymentTarget": "how a hook ended, where the stage has one",
     "codedeploy:StopDeployment": "a release of which one function fails, or hitless aws abort",
 }
 """What the deploy role may do without a call in this run, and when it is called. Stale reasons fail the test."""
@@ -140,6 +141,7 @@ def arn(service: str, rest: str) -> str:
 
 ANY_STACK = "00000000-0000-0000-0000-000000000000"
 NEVER = (
+    Question("apigateway:PATCH", f"arn:aws:apigateway:{REGION}::/restapis/abc/stages/prod"),
     Question("cloudformation:DeleteStack", arn("cloudformation", f"stack/worldclock-core-dev/{ANY_STACK}")),
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-core-dev/{ANY_STACK}")),
     Question("cloudformation:UpdateStack", arn("cloudformation", f"stack/worldclock-prod/{ANY_STACK}")),
@@ -154,6 +156,7 @@ NEVER = (
         "iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/Admin", {"iam:PassedToService": "cloudformation.amazonaws.com"}
     ),
     Question("kms:ScheduleKeyDeletion", arn("kms", "key/1")),
+    Question("lambda:AddPermission", arn("lambda", "function:worldclock-dev-api:1"), {"lambda:Principal": "*"}),
     Question("lambda:DeleteFunction", arn("lambda", "function:worldclock-dev-api")),
     Question("lambda:InvokeFunction", arn("lambda", "function:another-dev-api")),
     Question("lambda:UpdateAlias", arn("lambda", "function:worldclock-prod-api")),

@@ -132,7 +132,23 @@ def _ship_broken(service: Worldclock, code: str) -> tuple[Client, Any]:
     weights = service.run("status").json["weights"]
     assert weights == {name: {"2": 100} for name in FUNCTIONS}
     assert service.get("/version")[1]["release"] == 2
+    _its_receipt_agrees_with_the_client(service, client, ended.json["release"])
     return client, ended.json
+
+
+def _its_receipt_agrees_with_the_client(service: Worldclock, client: Client, number: int) -> None:
+    page = service.folder / "receipt.html"
+    shown = service.run("releases", str(number), "--html", str(page))
+    assert shown.code == 0, shown.err
+    (rollout,) = shown.json["rollouts"]
+    receipt = rollout["receipt"]
+    assert (receipt["candidate"]["failed"], receipt["candidate"]["shielded"]) == (client.failed, client.shielded)
+    assert list(receipt["candidate"]["functions"]) == list(receipt["live"]["functions"])
+    assert receipt["clients"]["by_class"].get("5xx", 0) == client.failed == shown.json["cost"]["failed"]
+    assert [each["asked_percent"] for each in receipt["weights"]] == [0, 50]
+    assert "alarm" in receipt["alarms"]["verdicts"]
+    assert (rollout["verb"], rollout["outcome"], rollout["previous_release"]) == ("deploy", "rolled_back", 2)
+    assert f"release {number} cost {client.failed} of" in page.read_text()
 
 
 def _a_deploy_without_network_and_one_that_is_killed_are_continued(service: Worldclock) -> None:

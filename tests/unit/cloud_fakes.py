@@ -18,11 +18,13 @@ from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState, Invocation
 from hitless.aws.state import Packaged
+from hitless.aws.traffic import Answers
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.deploy import Deploy
 from hitless.cloud.packaging import Package
 from hitless.cloud.records import Records
 from hitless.cloud.result import Result
+from hitless.cloud.rollouts import Rollouts
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud
 from hitless.cloud.shield import Shield
@@ -87,6 +89,8 @@ class World:
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None),
             traffic=FakeTraffic(),
+            rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(), _Clock()),
+            who={},
             clock=_Clock(),
             say=lambda _: None,
         )
@@ -299,6 +303,10 @@ class FakeCodeDeploy:
             self._world.aliases[move.function] = AliasState(move.current)
             self._world.deployments[deployment] = (move, Deployment("Stopped", "stopped", by_hand=True))
 
+    def hooks(self, deployment: str, move: Move) -> dict[str, str]:
+        self._world.moment("read hooks")
+        return dict.fromkeys(("BeforeAllowTraffic",), "Succeeded")
+
     def under_way(self, group: str) -> list[str]:
         self._world.moment("list deployments")
         return self._active(group)
@@ -313,5 +321,8 @@ class FakeTraffic:
     def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
         return 0
 
-    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int, int]:
-        return 0, 0, 0
+    def series(self, versions: Any, alias: str, *, since: Any, until: Any) -> dict[Any, Any]:
+        return {}
+
+    def answers(self, api: str, stage: str, *, since: Any, until: Any) -> Answers:
+        return Answers(0, 0, 0)

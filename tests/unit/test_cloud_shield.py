@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,12 +12,13 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import Move
-from hitless.aws.traffic import Traffic
+from hitless.aws.traffic import Answers, Minute, Traffic
 from hitless.cloud.shield import Shield
 from hitless.cloud.transform.model import FunctionIds
 
 pytestmark = pytest.mark.unit
 
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 STAGE = ApiStage("api", "prod")
 ZONES, META = FunctionIds("Zones"), FunctionIds("Meta")
 NAMES = {ZONES: "s-prod-zones", META: "s-prod-meta"}
@@ -126,16 +127,30 @@ class FakeCloudWatch:
 
     def paginate(self, **given: Any) -> Iterator[dict[str, Any]]:
         self.queries += given["MetricDataQueries"]
-        sums = {"Invocations": [60, 40], "Errors": [1], "Failed": [2], "Shielded": [3, 4], "ConcurrentExecutions": [7]}
+        read: dict[str, list[float]] = {
+            "Invocations": [60, 40],
+            "Errors": [1],
+            "Failed": [2],
+            "Shielded": [3, 4],
+            "Duration": [12.5, 13],
+            "ConcurrentExecutions": [7],
+            "Count": [90, 30],
+            "4XXError": [5],
+            "5XXError": [2],
+        }
         for query in given["MetricDataQueries"]:
-            values = sums[query["MetricStat"]["Metric"]["MetricName"]]
-            yield {"MetricDataResults": [{"Id": query["Id"], "Values": values}]}
+            values = read[query["MetricStat"]["Metric"]["MetricName"]]
+            instants = [NOON + timedelta(minutes=at) for at in range(len(values))]
+            yield {"MetricDataResults": [{"Id": query["Id"], "Values": values, "Timestamps": instants}]}
 
 
-def test_a_versions_requests_failures_and_shielded_ones_are_summed() -> None:
-    cloudwatch, now = FakeCloudWatch(), datetime(2026, 11, 24, tzinfo=UTC)
-    versions = [("s-prod-zones", "live", "12"), ("s-prod-meta", "live", "3")]
-    assert Traffic(cloudwatch).count(versions, since=now, until=now) == (200, 6, 14)
-    assert len({query["Id"] for query in cloudwatch.queries}) == 8
-    assert Traffic(cloudwatch).most_at_once("s-prod-zones", "live", until=now) == 7
-    assert Traffic(cloudwatch).count([], since=now, until=now) == (0, 0, 0)
+def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute() -> None:
+    cloudwatch = FakeCloudWatch()
+    versions = [("s-prod-zones", "12"), ("s-prod-meta", "3")]
+    read = Traffic(cloudwatch).series(versions, "live", since=NOON, until=NOON)
+    both = {NOON: Minute(60, 3, 3, 12.5), NOON + timedelta(minutes=1): Minute(40, 0, 4, 13)}
+    assert read == {("s-prod-zones", "12"): both, ("s-prod-meta", "3"): both}
+    assert len({query["Id"] for query in cloudwatch.queries}) == 10
+    assert Traffic(cloudwatch).most_at_once("s-prod-zones", "live", until=NOON) == 7
+    assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == Answers(120, 5, 2)
+    assert Traffic(cloudwatch).series([], "live", since=NOON, until=NOON) == {}

@@ -58,6 +58,9 @@ class FakeCodeDeploy:
     def stop(self, deployment: str) -> None:
         self.stopped.append(deployment)
 
+    def hooks(self, deployment: str, move: Move) -> dict[str, str]:
+        return {"BeforeAllowTraffic": "Succeeded"}
+
     def under_way(self, group: str) -> list[str]:
         if group in self.stopped and self.rolling_back.get(group):
             self.rolling_back[group] -= 1

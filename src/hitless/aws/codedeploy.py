@@ -18,6 +18,7 @@ from hitless.errors import ConflictError
 
 ENDED_WELL = "Succeeded"
 ENDED = frozenset({ENDED_WELL, "Failed", "Stopped"})
+HOOKS = ("BeforeAllowTraffic", "AfterAllowTraffic")
 UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
 _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
 _NOTHING_THERE = frozenset({"ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"})
@@ -96,6 +97,15 @@ class CodeDeploy:
         error = info.get("errorInformation") or {}
         reason = str(error.get("message") or error.get("code") or "")
         return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND)
+
+    def hooks(self, deployment: str, move: Move) -> dict[str, str]:
+        """How each hook ended that was asked: lifecycle event → status."""
+        answer = self._codedeploy.get_deployment_target(
+            deploymentId=deployment, targetId=f"{move.function}:{move.alias}"
+        )
+        events = answer["deploymentTarget"]["lambdaTarget"].get("lifecycleEvents", ())
+        asked = {str(one["lifecycleEventName"]): str(one["status"]) for one in events}
+        return {name: status for name, status in asked.items() if name in HOOKS}
 
     def stop(self, deployment: str) -> None:
         """End the deployment and let it move the alias back; nothing where it has ended already."""

@@ -66,6 +66,11 @@ class Identity:
     arn: str
 
     @property
+    def name(self) -> str:
+        """What a person knows the principal by: `user/ada`, `assumed-role/deploy/ada`."""
+        return self.arn.split(":", 5)[-1]
+
+    @property
     def partition(self) -> str:
         return self.arn.split(":")[1] or "aws"
 

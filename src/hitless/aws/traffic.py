@@ -3,12 +3,14 @@ lower bound.
 
 Requests and errors are Lambda's own metrics of the version's traffic through the alias. Answers of 5xx, and requests
 that the live version answered in the candidate's place, are counted by the wrapper, in metrics by function and version.
+What clients got is API Gateway's count, of the API's stage as a whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,38 +20,79 @@ QUERIES_LIMIT = 500
 """CloudWatch's limit on the queries of one GetMetricData."""
 
 
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """A version's requests in one minute, or in several. `failed` are those that a client saw fail."""
+
+    requests: int = 0
+    failed: int = 0
+    shielded: int = 0
+    p99_ms: float | None = None
+    """Of one minute alone."""
+
+    def plus(self, other: Minute) -> Minute:
+        """Both together."""
+        return Minute(self.requests + other.requests, self.failed + other.failed, self.shielded + other.shielded)
+
+    def sums(self) -> dict[str, int]:
+        """The three numbers of every summary."""
+        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an API's stage answered, whoever is to blame."""
+
+    requests: int
+    refused: int
+    failed: int
+
+    def to_json(self) -> dict[str, Any]:
+        classes = {"4xx": self.refused, "5xx": self.failed, "other": self.requests - self.refused - self.failed}
+        by_class = {name: number for name, number in classes.items() if number > 0}
+        return {"requests": self.requests, "failed": self.failed, "by_class": by_class}
+
+
 class Traffic:
     """Sums of metrics in CloudWatch. botocore's errors leave as they are."""
 
     def __init__(self, client: Any) -> None:
         self._cloudwatch = client
 
-    def count(
-        self, versions: Iterable[tuple[str, str, str]], *, since: datetime, until: datetime
-    ) -> tuple[int, int, int]:
-        """(requests, failed, shielded) of versions, each (function, alias, version), from the minute of `since` on."""
-        wanted = list(enumerate(versions))
-        queries = [query for at, version in wanted for query in _queries(at, *version)]
-        sums = dict.fromkeys(("invocations", "errors", "failed", "shielded"), 0.0)
-        begin, end = since.replace(second=0, microsecond=0), until + timedelta(minutes=1)
-        for found in self._read(queries, begin, end):
-            sums[found["Id"].rstrip("0123456789")] += sum(found.get("Values", ()))
-        return int(sums["invocations"]), int(sums["errors"] + sums["failed"]), int(sums["shielded"])
+    def series(
+        self, versions: Iterable[tuple[str, str]], alias: str, *, since: datetime, until: datetime
+    ) -> dict[tuple[str, str], dict[datetime, Minute]]:
+        """The minutes of each (function, version) in which the alias had a request of it, by the minute's beginning;
+        the first minute is that of `since`.
+        """
+        wanted = dict(enumerate(versions))
+        queries = [
+            query for at, (function, version) in wanted.items() for query in _queries(at, function, alias, version)
+        ]
+        read: dict[int, dict[datetime, dict[str, float]]] = {at: {} for at in wanted}
+        for found in self._read(queries, since.replace(second=0, microsecond=0), until + timedelta(minutes=1)):
+            kind = found["Id"].rstrip("0123456789")
+            of = read[int(found["Id"].removeprefix(kind))]
+            for at, value in zip(found.get("Timestamps", ()), found.get("Values", ()), strict=True):
+                of.setdefault(at, {})[kind] = value
+        return {
+            version: {at: _minute(values) for at, values in sorted(read[number].items())}
+            for number, version in wanted.items()
+        }
+
+    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers:
+        """What the stage of the REST API of that name answered, from the minute of `since` on."""
+        dimensions = [{"Name": "ApiName", "Value": api}, {"Name": "Stage", "Value": stage}]
+        names = {"requests": "Count", "refused": "4XXError", "failed": "5XXError"}
+        queries = [_query(name, "AWS/ApiGateway", metric, dimensions) for name, metric in names.items()]
+        sums = dict.fromkeys(names, 0)
+        for found in self._read(queries, since.replace(second=0, microsecond=0), until + timedelta(minutes=1)):
+            sums[found["Id"]] += int(sum(found.get("Values", ())))
+        return Answers(**sums)
 
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
         """How many invocations of the alias ran at once at most, in the hour before `until`; 0 where none is known."""
-        query = {
-            "Id": "most",
-            "MetricStat": {
-                "Metric": {
-                    "Namespace": "AWS/Lambda",
-                    "MetricName": "ConcurrentExecutions",
-                    "Dimensions": _dimensions(function, alias),
-                },
-                "Period": 60,
-                "Stat": "Maximum",
-            },
-        }
+        query = _query("most", "AWS/Lambda", "ConcurrentExecutions", _dimensions(function, alias), "Maximum")
         found = [value for one in self._read([query], until - timedelta(hours=1), until) for value in one["Values"]]
         return math.ceil(max(found, default=0))
 
@@ -62,6 +105,15 @@ class Traffic:
                 yield from page["MetricDataResults"]
 
 
+def _minute(values: Mapping[str, float]) -> Minute:
+    return Minute(
+        int(values.get("invocations", 0)),
+        int(values.get("errors", 0) + values.get("failed", 0)),
+        int(values.get("shielded", 0)),
+        values.get("duration"),
+    )
+
+
 def _queries(at: int, function: str, alias: str, version: str) -> Iterator[dict[str, Any]]:
     executed = {"Name": "ExecutedVersion", "Value": version}
     lambdas, ours = [*_dimensions(function, alias), executed], [_dimensions(function, alias)[0], executed]
@@ -71,8 +123,13 @@ def _queries(at: int, function: str, alias: str, version: str) -> Iterator[dict[
         (NAMESPACE, FAILED, ours),
         (NAMESPACE, SHIELDED, ours),
     ):
-        stat = {"Metric": {"Namespace": space, "MetricName": metric, "Dimensions": dimensions}, "Period": 60}
-        yield {"Id": f"{metric.lower()}{at}", "MetricStat": {**stat, "Stat": "Sum"}}
+        yield _query(f"{metric.lower()}{at}", space, metric, dimensions)
+    yield _query(f"duration{at}", "AWS/Lambda", "Duration", lambdas, "p99")
+
+
+def _query(name: str, space: str, metric: str, dimensions: list[dict[str, str]], stat: str = "Sum") -> dict[str, Any]:
+    of = {"Namespace": space, "MetricName": metric, "Dimensions": dimensions}
+    return {"Id": name, "MetricStat": {"Metric": of, "Period": 60, "Stat": stat}}
 
 
 def _dimensions(function: str, alias: str) -> list[dict[str, str]]:

@@ -1,7 +1,8 @@
-"""`hitless aws releases [N]`: what shipped to AWS, and how it ended."""
+"""`hitless aws releases [N]`: what shipped to AWS, how it ended and what it cost."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,23 +10,36 @@ import typer
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import connected_stage
 from hitless.cli.common import Context, command
+from hitless.cloud.status import release as read_release
 from hitless.cloud.status import releases as read_releases
+from hitless.errors import UsageError
+from hitless.receipts.page import write_page
+from hitless.receipts.text import in_full
 
 
 def register(app: typer.Typer) -> None:
-    @command(app, "releases", example="hitless aws releases 4 --stage prod --json")
+    @command(app, "releases", example="hitless aws releases 4 --stage prod --html receipt.html")
     def releases(
-        ctx: Context, release: Annotated[int | None, typer.Argument(help="One release in full.")] = None
+        ctx: Context,
+        release: Annotated[int | None, typer.Argument(help="One release, with its receipts.")] = None,
+        html: Annotated[
+            Path | None, typer.Option("--html", metavar="FILE", help="Write its receipts as a page.")
+        ] = None,
     ) -> None:
-        """List the stage's releases, newest first; or show one with its versions and steps."""
+        """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
+        if release is None and html is not None:
+            raise UsageError("--html: no release is named", hint="for example `hitless aws releases 4 --html 4.html`")
         service = load_for_aws(ctx)
         with connected_stage(ctx, service) as stage:
-            if release is not None:
-                record = stage.cloud.records.require(release).to_json()
-                ctx.show(record, lambda: _in_full(record))
-                return
-            listed = read_releases(stage.cloud)
-        ctx.show(listed, lambda: "\n".join(map(_row, listed)) or f"{ctx.stage} has no release yet")
+            one = read_release(stage.cloud, release) if release is not None else None
+            listed = read_releases(stage.cloud) if one is None else []
+        if one is None:
+            ctx.show(listed, lambda: "\n".join(map(_row, listed)) or f"{ctx.stage} has no release yet")
+            return
+        if html is not None:
+            write_page(one, html.expanduser().resolve())
+            ctx.say(f"receipt: {html.expanduser().resolve()}")
+        ctx.show(one, lambda: f"{in_full(one)}\n{_versions(one)}")
 
 
 def _row(release: dict[str, Any]) -> str:
@@ -36,9 +50,6 @@ def _row(release: dict[str, Any]) -> str:
     return f"{mark} {release['release']:>4}  {outcome:<12} {release['created_at']}  {commit:<8}  {why}"
 
 
-def _in_full(release: dict[str, Any]) -> str:
-    lines = [_row(release), f"\nby {release['strategy']}"]
-    for name, version in sorted(release["versions"].items()):
-        lines.append(f"  {name}: version {version}, {release['artifacts'].get(name, '')}")
-    lines += [f"  {step['at']}  {step['state']:<12} {step['weight_percent']:>3} %" for step in release["steps"]]
-    return "\n".join(lines)
+def _versions(release: dict[str, Any]) -> str:
+    found = [f"{name} {version}" for name, version in sorted(release["versions"].items())]
+    return f"versions  {', '.join(found) or 'none'}"

@@ -23,11 +23,13 @@ from hitless.clock import SystemClock
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome, Result
+from hitless.cloud.rollouts import Rollouts
 from hitless.cloud.service_stack import ServiceStack
 from hitless.cloud.settling import Cloud
 from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
 from hitless.errors import UsageError
+from hitless.rollout.who import Who
 from hitless.service.model import Service
 
 
@@ -79,10 +81,12 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
         )  # fmt: skip
         shield = Shield(ApiStages(aws.client("apigateway")), lambdas, ctx.say)
         shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
+        traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
             shield=shield,
-            traffic=Traffic(aws.client("cloudwatch")), clock=clock, say=ctx.say,
+            traffic=traffic,
+            rollouts=Rollouts(bucket, service.stage, traffic, clock), who=who.to_json(), clock=clock, say=ctx.say,
         )  # fmt: skip
         yield Stage(service, core, cloud, aws)
 

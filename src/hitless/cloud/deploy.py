@@ -7,12 +7,12 @@ where it is, and the rest follows. One release at a time; the newest wins, and w
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hitless.aws.codedeploy import Move
 from hitless.clock import timestamp
@@ -22,6 +22,7 @@ from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, is_live, live_number, settle, take_shield_down
+from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
@@ -30,6 +31,7 @@ from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.cloud.transform.wrapper import is_shielded
 from hitless.cloud.wrapper_layer import layer_code, write_layer
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
+from hitless.service.model import AlarmSettings
 from hitless.service.strategy import AllAtOnce, Strategy
 
 
@@ -45,6 +47,8 @@ class _Run:
     """Lambda's name → the version that the live release has: where traffic goes back to."""
     hooks: Mapping[str, str]
     """CodeDeploy's lifecycle event → Lambda's name of the function that is asked. No traffic is shifted to those."""
+    previous: int | None
+    alarms: AlarmSettings
 
 
 class Superseded(Exception):
@@ -62,6 +66,7 @@ class Deploy:
         self._cloud, self._zip_of = cloud, zip_of
         self._steps = Steps(cloud.clock, cloud.say)
         self._began = cloud.clock.now()
+        self._hooks: list[dict[str, Any]] = []
         self._holder = secrets.token_hex(8)
 
     def run(
@@ -82,7 +87,8 @@ class Deploy:
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         self._cloud.records.begin(record, wanted, new=is_new)
         self._steps.add("preparing", 0, f"release {record.release}")
-        run = _Run(record, wanted, before, {}, self._home(before, live), package.hooks)
+        alarms = package.service.settings.alarms
+        run = _Run(record, wanted, before, {}, self._home(before, live), package.hooks, previous, alarms)
         try:
             self._upload(package)
             run = self._expand(run)
@@ -208,6 +214,7 @@ class Deploy:
             configuration=_configuration(run.wanted, moves),
             description=f"release {run.record.release}",
             hooks=run.hooks,
+            on_hook=self._hook_ended,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )
         self._check_still_ours(run)  # who took over has settled: what stands then is that one's
@@ -218,6 +225,9 @@ class Deploy:
             self._cloud.shift.point(run.home)
             raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})")
         raise CandidateFailedError(failure.reason)
+
+    def _hook_ended(self, hook: str, status: str) -> None:
+        self._hooks.append({"at": timestamp(self._cloud.clock.now()), "hook": hook, "status": status})
 
     def _shield(self, run: _Run, moves: list[Move], strategy: Strategy) -> None:
         """Raise it where there is a bake, for the functions whose release wants it."""
@@ -254,9 +264,12 @@ class Deploy:
         record = ended(
             run.record, outcome=str(outcome), reason=reason, at=timestamp(now), steps=tuple(self._steps.steps)
         )
-        self._record_end(record)
-        candidate = {run.record.functions[name]: version for name, version in run.record.versions.items()}
-        live = {name: version for name, version in run.home.items() if candidate.get(name) != version}
+        told = tell(
+            self._cloud, record, run.wanted,
+            Told("deploy", outcome, reason, record.strategy, run.previous, self._began, self._steps, run.home,
+                 run.alarms, self._hooks),
+            keep=self._record_end(record),
+        )  # fmt: skip
         return Result(
             stage=run.record.stage,
             release=run.record.release,
@@ -265,21 +278,21 @@ class Deploy:
             reason=reason,
             duration_s=self._steps.duration_s,
             steps=tuple(self._steps.steps),
-            candidate=self._count(candidate),
-            live=self._count(live) if run.home else None,
+            candidate=Counts(**told["candidate"]),
+            live=Counts(**told["live"]) if told["live"] else None,
             url=self._url(),
         )
 
-    def _record_end(self, record: Record) -> None:
-        """Unless another process has written how it ended, or carries it on."""
+    def _record_end(self, record: Record) -> bool:
+        """Unless another process has written how it ended, or carries it on: then nothing is written any more."""
         stored = self._cloud.records.get(record.release)
-        if stored is not None and stored.holder == record.holder:
-            with contextlib.suppress(ConflictError):
-                self._cloud.records.save(record)
-
-    def _count(self, versions: Mapping[str, str]) -> Counts | None:
-        where = [(name, ALIAS, version) for name, version in versions.items()]
-        return Counts(*self._cloud.traffic.count(where, since=self._began, until=self._cloud.clock.now()))
+        if stored is None or stored.holder != record.holder:
+            return False
+        try:
+            self._cloud.records.save(record)
+        except ConflictError:
+            return False
+        return True
 
     def _url(self) -> str | None:
         stack = self._cloud.stack.find()

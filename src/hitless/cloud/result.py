@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +40,14 @@ class Steps:
             return
         self.steps.append({"at": timestamp(self._clock.now()), "state": state, "weight_percent": weight_percent})
         self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
+
+    def weights(self) -> list[tuple[datetime, float]]:
+        """When the candidate's share became what, as it was seen; the last step is the end, and no weight."""
+        found: list[tuple[datetime, float]] = []
+        for step in self.steps:
+            if step["state"] != "ended" and (not found or found[-1][1] != step["weight_percent"]):
+                found.append((datetime.fromisoformat(step["at"]), step["weight_percent"]))
+        return found
 
     @property
     def duration_s(self) -> float:

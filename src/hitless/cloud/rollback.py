@@ -14,9 +14,10 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records import Record
-from hitless.cloud.result import Outcome, Result, Steps
+from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, live_number, settle
+from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
 from hitless.cloud.transform.steps import clear, contract, expand
@@ -31,7 +32,7 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     ConflictError where there is none, or its versions are gone; CloudError where the stack did not follow: traffic is
     where it was asked to be then, and the next rollback or deploy brings the stack along.
     """
-    steps = Steps(cloud.clock, cloud.say)
+    steps, began = Steps(cloud.clock, cloud.say), cloud.clock.now()
     before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
@@ -53,10 +54,14 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     _sync(cloud, numbered(template, target.release, live), versions)
     steps.add("ended", 100)
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(cloud.clock.now())))
-    stack = cloud.stack.find()
+    home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
+    told = Told("rollback", Outcome.LIVE, None, STRATEGY, live if live != target.release else None, began, steps, home)
+    counted = tell(cloud, target, template, told)
+    stack, before_it = cloud.stack.find(), counted["live"]
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
-        duration_s=steps.duration_s, steps=tuple(steps.steps), url=stack.outputs.get(URL_OUTPUT) if stack else None,
+        duration_s=steps.duration_s, steps=tuple(steps.steps), candidate=Counts(**counted["candidate"]),
+        live=Counts(**before_it) if before_it else None, url=stack.outputs.get(URL_OUTPUT) if stack else None,
     )  # fmt: skip
 
 

@@ -6,27 +6,21 @@ the stage becomes its holder: the process that had it sees that before its next 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.aws.buckets import Bucket
 from hitless.aws.lambdas import Lambdas
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome
+from hitless.cloud.rollouts import Counter, Rollouts
 from hitless.cloud.service_stack import Observed, ServiceStack
 from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, LiveState, Template, of_type
-
-
-class Counter(Protocol):
-    """Counts requests of versions: aws.traffic.Traffic."""
-
-    def count(self, versions: Any, *, since: Any, until: Any) -> tuple[int, int, int]: ...
-    def most_at_once(self, function: str, alias: str, *, until: Any) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,9 @@ class Cloud:
     shift: Shift
     shield: Shield
     traffic: Counter
+    rollouts: Rollouts
+    who: Mapping[str, Any]
+    """Who runs the command, as far as anything says so."""
     clock: Clock
     say: Callable[[str], None]
 

@@ -26,6 +26,7 @@ class Deployments(Protocol):
     def look(self, deployment: str) -> Deployment: ...
     def stop(self, deployment: str) -> None: ...
     def under_way(self, group: str) -> list[str]: ...
+    def hooks(self, deployment: str, move: Move) -> dict[str, str]: ...
 
 
 class Aliases(Protocol):
@@ -52,14 +53,26 @@ class Shift:
 
     def run(
         self, moves: Iterable[Move], *, configuration: str, description: str, on_weight: Callable[[float], None],
-        hooks: Mapping[str, str] | None = None,
+        hooks: Mapping[str, str] | None = None, on_hook: Callable[[str, str], None] = lambda name, status: None,
     ) -> Failure | None:  # fmt: skip
-        """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped."""
+        """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
+        `on_hook` is told each hook's name and status at the end.
+        """
         going: dict[str, Move] = {}
+        failure = self._carry_out(moves, going, configuration, description, hooks or {}, on_weight)
+        for deployment, move in going.items() if hooks else ():
+            for event, status in self._deployments.hooks(deployment, move).items():
+                on_hook(f"{event} of {move.function}", status)
+        return failure
+
+    def _carry_out(
+        self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
+        hooks: Mapping[str, str], on_weight: Callable[[float], None],
+    ) -> Failure | None:  # fmt: skip
         for move in moves:
             try:
                 started = self._deployments.start(
-                    move, configuration=configuration, description=description, hooks=hooks or {}
+                    move, configuration=configuration, description=description, hooks=hooks
                 )
             except ConflictError as error:
                 self.stop(going)

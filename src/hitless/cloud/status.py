@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hitless.cloud.records import Record
+from hitless.cloud.result import Outcome
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
@@ -31,6 +33,50 @@ def releases(cloud: Cloud) -> list[dict[str, Any]]:
     number = live_number(cloud.stack.observe())
     found = (cloud.records.get(each) for each in cloud.records.numbers())
     return [{**record.to_json(), "live": record.release == number} for record in found if record is not None]
+
+
+def release(cloud: Cloud, number: int) -> dict[str, Any]:
+    """One release in full, in the form of the engine's: its record, and its rollouts with their receipts."""
+    record = cloud.records.require(number)
+    rollouts = cloud.rollouts.of(number) or _without_receipt(record)
+    last = rollouts[0] if rollouts else None
+    return {
+        **record.to_json(),
+        "live": number == live_number(cloud.stack.observe()),
+        "verb": last["verb"] if last else None,
+        "duration_s": last["duration_s"] if last else None,
+        "cost": last["receipt"]["cost"] if last and last["receipt"] else None,
+        "rollouts": rollouts,
+    }
+
+
+def _without_receipt(record: Record) -> list[dict[str, Any]]:
+    """The rollout of a release that was shipped by an earlier version of hitless, or recorded by the next command."""
+    if record.outcome is None:
+        return []
+    given: dict[str, Any] = {
+        "rollout": 1,
+        "verb": "deploy",
+        "state": "ended",
+        "taken_back": None,
+        "previous_release": None,
+        "duration_s": None,
+        "candidate": None,
+        "live": None,
+        "receipt": None,
+    }
+    return [
+        {
+            **given,
+            "strategy": record.strategy,
+            "outcome": record.outcome,
+            "reason": record.reason,
+            "was_live": record.outcome == Outcome.LIVE,
+            "started_at": record.created_at,
+            "ended_at": record.ended_at,
+            "steps": [dict(step) for step in record.steps],
+        }
+    ]
 
 
 def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str) -> dict[str, str]:

@@ -57,6 +57,7 @@ class DeployedStage:
     region: str
     deployment: str
     methods: tuple[Method, ...]
+    api_name: str = ""
     variables: tuple[tuple[str, str], ...] = ()
 
     def match(self, verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
@@ -110,6 +111,7 @@ class ApiRequests:
         self._cache: dict[tuple[str, ...], _Cached] = {}
         self._unpublished: Counter[tuple[str, str, str, str, str]] = Counter()
         self._embedded: Counter[tuple[str, str, str, tuple[tuple[str, str], ...]]] = Counter()
+        self._durations: defaultdict[tuple[str, str, str, str], list[float]] = defaultdict(list)
         self._environments: defaultdict[tuple[str, str], asyncio.Semaphore] = defaultdict(_environments)
         self.executed: Counter[tuple[str, str, str]] = Counter()
 
@@ -118,14 +120,24 @@ class ApiRequests:
         self._environments.clear()
         self._unpublished.clear()
         self._embedded.clear()
+        self._durations.clear()
         self.executed.clear()
 
     async def answer(self, request: Request) -> Response:
-        """One API request, as API Gateway answers it."""
+        """One API request, as API Gateway answers and counts it."""
         parameters = request.path_params
         stage = await self._stage(parameters["api"], parameters["stage"])
         if stage is None:
             return _message(403, "Forbidden")
+        answer = await self._answer(request, stage)
+        dimensions = (("ApiName", stage.api_name), ("Stage", parameters["stage"]))
+        kinds = ["Count", *(kind for kind in ("4XXError", "5XXError") if answer.status_code // 100 == int(kind[0]))]
+        for kind in kinds:
+            self._embedded[stage.region, "AWS/ApiGateway", kind, dimensions] += 1
+        return answer
+
+    async def _answer(self, request: Request, stage: DeployedStage) -> Response:
+        parameters = request.path_params
         raw = request.scope["raw_path"].decode().partition("?")[0]
         path = "/" + raw.partition("/_user_request_")[2].lstrip("/")
         found = stage.match(request.method, path)
@@ -147,11 +159,13 @@ class ApiRequests:
 
     async def _invoke(self, region: str, method: Method, version: str, event: Mapping[str, Any]) -> Response:
         path = f"/2015-03-31/functions/{quote(method.function)}/invocations?Qualifier={quote(version)}"
+        began = time.monotonic()
         answer = await self._backend.rest(
             "POST", path, service="lambda", region=region, content=json.dumps(event).encode(), log_tail=True
         )
         for metric in embedded_metrics(base64.b64decode(answer.headers.get("x-amz-log-result", "")).decode()):
             self._embedded[region, *metric] += 1
+        self._durations[region, method.function, method.qualifier, version].append(1000 * (time.monotonic() - began))
         failed = answer.status_code != 200 or "x-amz-function-error" in answer.headers
         self.executed[method.function, method.qualifier, version] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Invocations"] += 1
@@ -178,7 +192,9 @@ class ApiRequests:
                 variables = tuple((found.get("variables") or {}).items())
                 if previous and previous.deployment == found["deploymentId"]:
                     return replace(previous, variables=variables)
-                return DeployedStage(region, found["deploymentId"], await self._methods(api, region), variables)
+                named = await self._get(f"/restapis/{api}", "apigateway", region) or {}
+                methods = await self._methods(api, region)
+                return DeployedStage(region, found["deploymentId"], methods, str(named.get("name")), variables)
             return None
 
         return await self._fresh(("stage", api, stage), read)
@@ -250,11 +266,16 @@ class ApiRequests:
             await asyncio.sleep(_PUBLISH_S)
             counts, self._unpublished = self._unpublished, Counter()
             embedded, self._embedded = self._embedded, Counter()
+            durations, self._durations = self._durations, defaultdict(list)
             for region in {key[0] for key in counts}:
                 data = [datum for key, count in counts.items() if key[0] == region for datum in _data(key, count)]
                 await self._publish(region, "AWS/Lambda", data)
-            for (region, space, name, dimensions), count in embedded.items():
-                named = [{"Name": key, "Value": value} for key, value in dimensions]
+            for (region, function, qualifier, version), values_ms in durations.items():
+                _, dimensions = _dimensions(function, qualifier, version)
+                one = {"MetricName": "Duration", "Dimensions": dimensions, "Values": values_ms[:150]}
+                await self._publish(region, "AWS/Lambda", [one])
+            for (region, space, name, pairs), count in embedded.items():
+                named = [{"Name": key, "Value": value} for key, value in pairs]
                 await self._publish(region, space, [{"MetricName": name, "Dimensions": named, "Value": count}])
 
     async def _publish(self, region: str, space: str, data: list[dict[str, Any]]) -> None:
@@ -289,12 +310,16 @@ def _environments() -> asyncio.Semaphore:
 
 def _data(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, Any]]:
     _, function, qualifier, version, name = key
-    by_alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": f"{function}:{qualifier}"}]
-    by_version = [*by_alias, {"Name": "ExecutedVersion", "Value": version}]
     return [
         {"MetricName": name, "Dimensions": dimensions, "Value": count, "Unit": "Count"}
-        for dimensions in (by_alias, by_version)
+        for dimensions in _dimensions(function, qualifier, version)
     ]
+
+
+def _dimensions(function: str, qualifier: str, version: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Those of the alias, and those of a version's traffic through it."""
+    by_alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": f"{function}:{qualifier}"}]
+    return by_alias, [*by_alias, {"Name": "ExecutedVersion", "Value": version}]
 
 
 def _message(status: int, message: str) -> Response:

@@ -1,0 +1,231 @@
+"""A rollout's receipt on AWS, from what CloudWatch summed by the minute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hitless.aws.traffic import Answers, Minute
+from hitless.cloud.receipt import Rollout, receipt_of
+from hitless.cloud.rollouts import Rollouts
+from hitless.receipts.page import render
+from hitless.receipts.text import in_full
+from hitless.service.model import AlarmSettings
+
+pytestmark = pytest.mark.unit
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+LATE = NOON + timedelta(hours=1)
+NAMES = {"zones": "s-prod-zones", "meta": "s-prod-meta"}
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def rollout(**changed: Any) -> Rollout:
+    given: dict[str, Any] = {
+        "began": at(0.2),
+        "ended": at(5.6),
+        "names": NAMES,
+        "candidate": {"zones": "8"},
+        "live": {"zones": "7", "meta": "3"},
+        "weights": [(at(0.2), 0), (at(1), 10), (at(4), 100)],
+        "facts": {
+            "commit": "1a2b3c",
+            "artifacts": {"zones": "sha256:abc"},
+            "who": {"user": "user/ada"},
+            "why": "faster",
+        },
+    }
+    return Rollout(**{**given, **changed})
+
+
+def series(**candidate: Minute) -> dict[tuple[str, str], dict[datetime, Minute]]:
+    mine = {at(int(name.removeprefix("m"))): minute for name, minute in candidate.items()}
+    return {
+        ("s-prod-zones", "8"): mine,
+        ("s-prod-zones", "7"): {at(minute): Minute(90, 0, 0, 10.0) for minute in range(4)},
+        ("s-prod-meta", "3"): {at(minute): Minute(100) for minute in range(5)},
+    }
+
+
+BAKED = series(m1=Minute(30, 0, 0, 12.0), m2=Minute(30, 1, 2, 16.0), m3=Minute(3, 3), m4=Minute(200))
+
+
+def test_both_sides_are_summed_and_a_function_that_did_not_change_is_the_live_ones() -> None:
+    receipt = receipt_of(rollout(), BAKED, None, LATE)
+    assert receipt["candidate"]["functions"]["zones"]["requests"] == receipt["candidate"]["requests"] == 263
+    assert (receipt["candidate"]["failed"], receipt["candidate"]["shielded"]) == (4, 2)
+    assert receipt["candidate"]["by_class"] == {"5xx": 6}
+    assert receipt["live"]["functions"]["zones"]["requests"] == 360
+    assert receipt["live"]["requests"] == 860
+    assert receipt["cost"] == {"requests": 1123, "failed": 4, "shielded": 2, "complete": True}
+    assert receipt_of(rollout(live={}), BAKED, None, LATE)["live"] is None
+
+
+def test_a_minute_belongs_to_the_weight_that_stood_through_most_of_it() -> None:
+    weights = receipt_of(rollout(), BAKED, None, LATE)["weights"]
+    asked = [(each["asked_percent"], each["candidate"]["requests"], each["got_percent"]) for each in weights]
+    assert asked == [(0, 0, 0.0), (10, 63, round(6300 / 633, 2)), (100, 200, round(20000 / 300, 2))]
+    assert sum(each["live"]["requests"] for each in weights) == 860
+    assert [(each["from"][14:19], each["to"][14:19]) for each in weights] == [
+        ("00:12", "01:00"),
+        ("01:00", "04:00"),
+        ("04:00", "05:36"),
+    ]
+
+
+def test_points_are_sums_at_the_end_of_each_minute() -> None:
+    points = receipt_of(rollout(), BAKED, None, LATE)["points"]
+    assert points[0]["candidate"] == {"requests": 0, "failed": 0, "shielded": 0}
+    assert points[-1]["candidate"] == {"requests": 263, "failed": 4, "shielded": 2}
+    assert [point["at"][14:16] for point in points] == ["00", "01", "02", "03", "04", "05"]
+
+
+def test_the_alarms_are_read_as_cloudwatch_reads_them() -> None:
+    alarms = receipt_of(rollout(), BAKED, None, LATE)["alarms"]
+    assert alarms["verdicts"] == {"ok": 2, "alarm": 1, "not_enough_data": 1}
+    assert [reading["verdict"] for reading in alarms["readings"]] == ["ok", "alarm", "not_enough_data", "ok"]
+    assert alarms["readings"][1]["sentence"] == "zones: 3 of 30 requests failed"
+    assert alarms["worst"]["error_rate_percent"]["figures"]["error_rate_percent"] == 10
+    slow = AlarmSettings(p99_relative_percent=140, error_rate_percent=50)
+    (rings,) = (
+        one
+        for one in receipt_of(rollout(alarms=slow), BAKED, None, LATE)["alarms"]["readings"]
+        if one["verdict"] == "alarm"
+    )
+    assert rings["sentence"].endswith("p99 16 ms, alarm above 15 ms")
+
+
+def test_a_rollout_without_a_bake_read_no_alarm() -> None:
+    alarms = receipt_of(rollout(weights=[(at(0.2), 0), (at(1), 100)]), BAKED, None, LATE)["alarms"]
+    assert alarms == {"verdicts": {}, "readings": [], "worst": {}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "clients", "now", "says"),
+    [
+        ({}, None, at(6), "ask again after 12:08 UTC"),
+        ({}, Answers(1200, 20, 9), LATE, "answered 5 more with 5xx than any version failed"),
+        ({"unwrapped": ["meta"]}, None, LATE, "that meta returned"),
+    ],
+    ids=["too early", "the gateway's own", "not wrapped"],
+)
+def test_what_may_be_missing_is_said(
+    changed: dict[str, Any], clients: Answers | None, now: datetime, says: str
+) -> None:
+    receipt = receipt_of(rollout(**changed), BAKED, clients, now)
+    (sentence,) = receipt["missing"]
+    assert says in sentence
+    assert not receipt["complete"]
+
+
+def test_what_clients_got_is_there_by_class() -> None:
+    receipt = receipt_of(rollout(), BAKED, Answers(1200, 20, 4), LATE)
+    assert receipt["complete"]
+    assert receipt["clients"] == {"requests": 1200, "failed": 4, "by_class": {"4xx": 20, "5xx": 4, "other": 1176}}
+
+
+@dataclass
+class Bucket:
+    """Documents; `denies` refuses to write."""
+
+    held: dict[str, str] = field(default_factory=dict)
+    denies: bool = False
+
+    def get_json(self, key: str) -> tuple[Any, str] | None:
+        return (json.loads(self.held[key]), str(hash(self.held[key]))) if key in self.held else None
+
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
+        if self.denies:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+        assert new == (key not in self.held)
+        self.held[key] = json.dumps(document)
+        return str(hash(self.held[key]))
+
+    def keys(self, prefix: str) -> list[str]:
+        return list(self.held)
+
+
+@dataclass
+class Late:
+    """CloudWatch: `known` is what it has by now."""
+
+    known: Mapping[tuple[str, str], Mapping[datetime, Minute]] = field(default_factory=dict)
+    asked: int = 0
+
+    def series(self, versions: Any, alias: str, *, since: datetime, until: datetime) -> Any:
+        self.asked += 1
+        return {version: self.known.get(version, {}) for version in versions}
+
+    def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers:
+        assert (api, stage) == ("prod-s", "prod")
+        return Answers(0, 0, 0)
+
+    def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
+        return 0
+
+
+@dataclass
+class Clock:
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody waits")
+
+
+TOLD = {
+    "verb": "deploy",
+    "strategy": "Canary10Percent5Minutes",
+    "outcome": "live",
+    "reason": None,
+    "previous_release": 7,
+    "duration_s": 324.0,
+    "steps": [{"at": "2026-11-24T12:00:12.000Z", "state": "preparing", "weight_percent": 0}],
+}
+RELEASE = {"release": 8, "stage": "prod", "live": True}
+
+
+@pytest.mark.parametrize("denies", [False, True], ids=["writes", "only reads"])
+def test_a_receipt_that_was_made_too_early_is_made_anew_once_and_then_kept(denies: bool) -> None:
+    bucket, cloudwatch, clock = Bucket(), Late(), Clock(at(5.6))
+    rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
+    first = rollouts.add(8, TOLD, rollout(), ("prod-s", "prod"))
+    assert (first["receipt"]["complete"], first["candidate"]["requests"]) == (False, 0)
+    cloudwatch.known, clock.at, bucket.denies = BAKED, LATE, denies
+    (entry,) = rollouts.of(8)
+    assert entry["receipt"] == receipt_of(rollout(), BAKED, Answers(0, 0, 0), LATE)
+    assert (entry["candidate"]["requests"], "counting" in entry) == (263, False)
+    assert rollouts.of(8) == [entry]
+    assert cloudwatch.asked == (3 if denies else 2)
+
+
+def test_text_and_page_show_it_as_they_show_the_engines() -> None:
+    bucket, cloudwatch, clock = Bucket(), Late(BAKED), Clock(LATE)
+    rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
+    hooks = [{"at": "2026-11-24T12:00:30.000Z", "hook": "BeforeAllowTraffic of s-prod-zones", "status": "Succeeded"}]
+    rollouts.add(8, TOLD, rollout(hooks=hooks), ("prod-s", "prod"))
+    rollouts.add(8, {**TOLD, "verb": "rollback"}, rollout(), None)
+    document = {**RELEASE, "rollouts": rollouts.of(8)}
+    assert [one["rollout"] for one in rollouts.of(8)] == [2, 1]
+    text = in_full(document)
+    assert "the rollback to release 8 cost 4 of 1,123 requests" in text
+    assert "2 that it failed were answered by release 7" in text
+    assert "user/ada" in text
+    page = render(document)
+    assert "release 8 cost 4 of 1,123 requests" in page
+    assert "counted by Lambda and the wrapper" in page
+    assert "BeforeAllowTraffic of s-prod-zones" in page
