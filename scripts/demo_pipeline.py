@@ -22,16 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hitless.api.client import EngineClient
 from hitless.drill.requests import DrillRequest
+from hitless.engine.folders import Folders
 from hitless.pipeline.rehearsal.load import Driven
 from hitless.pipeline.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
 STAGES = """      dev: {branch: dev, listen: '127.0.0.1:0', strategy: AllAtOnce, smoke: '${self:custom.smoke}'}
-      staging: {branch: staging, listen: '127.0.0.1:0', strategy: Canary20Percent5Seconds, rehearsal: true,
+      staging: {branch: staging, listen: '127.0.0.1:0', strategy: Canary40Percent4Seconds, rehearsal: true,
                 smoke: '${self:custom.smoke}'}
-      prod: {branch: prod, listen: '127.0.0.1:0', strategy: Canary20Percent5Seconds, rehearsal: true,
+      prod: {branch: prod, listen: '127.0.0.1:0', strategy: Canary40Percent4Seconds, rehearsal: true,
              approval: manual, smoke: '${self:custom.smoke}'}
     idempotent: [POST /meetings, POST /convert]
 """
@@ -101,8 +103,13 @@ class Day:
         if not truth:
             self.wrong.append(what)
 
+    def ask(self, path: str, **query: Any) -> Any:
+        """What the engine says of itself, without a command's start-up."""
+        folders = Folders.of(self.service / ".hitless", os.environ)
+        return EngineClient(folders.api_socket).call("GET", path, **query)
+
     def last_run(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.hitless("pipeline", "runs", "--limit", "1")[0]
+        found: dict[str, Any] = self.ask("/pipeline/runs", limit=1)[0]
         return found
 
 
@@ -133,7 +140,7 @@ class LoadOnAll:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="A team's day with git on three stages, under load on all of them.")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests per second on each stage")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests per second on each stage")
     parser.add_argument("--report", type=Path, default=ROOT / "demo-pipeline-report.html")
     options = parser.parse_args()
     started = time.monotonic()
@@ -153,7 +160,7 @@ def main() -> int:
                 load.finish()
             live = {stage: count_live(day, stage) for stage in urls}
         finally:
-            day.hitless("down")
+            day.hitless("down", "--force")  # the load has ended: nothing is in hand
             shutil.rmtree(Workshop.of((day.service / ".hitless").resolve(), os.environ).work, ignore_errors=True)
     return account(day, load, live, options.report.resolve(), time.monotonic() - started)
 
@@ -268,7 +275,7 @@ def to_prod(day: Day) -> None:
 
 
 def count_live(day: Day, stage: str) -> int:
-    return sum(release["outcome"] == "live" for release in day.hitless("releases", "--stage", stage))
+    return sum(release["outcome"] == "live" for release in day.ask(f"/stages/{stage}/releases"))
 
 
 def account(day: Day, load: LoadOnAll, live: dict[str, int], report: Path, took_s: float) -> int:
