@@ -262,6 +262,7 @@ class Walk:
         self.said = notes(before, wanted)
         self._passed |= wanted["Resources"].keys()
         pinned, picture_before = dict(self.aws.aliases), self._served()
+        triggers = self._triggers()
         expanded = expand(wanted, before)
         updates = [one for one in (clear(expanded, before), expanded) if one is not None]
         self.updates = len(updates) + 1
@@ -269,6 +270,7 @@ class Walk:
         for update in updates:
             self._apply(update)
             assert self._served() == picture_before, "the Stage moved before the shift"
+            assert self._triggers() == triggers, "what calls by itself came or went before the shift"
             for name, at in pinned.items():
                 assert self.aws.aliases[name] == at, f"{name} moved before the shift"
             self._uses(self.live, physical)
@@ -298,8 +300,20 @@ class Walk:
             assert "hitless:retired" in one.get("Metadata", {}) or _called_by_a_trigger(one), f"{name} went at once"
         self._answers()
 
+    def is_settled(self) -> None:
+        """After two releases of one definition nothing is wider than the definition says."""
+        mine, now = self.live["Resources"], self.aws.resources
+        for ids in functions_of(self.live):
+            role = role_of(mine, ids)
+            assert rights(now, role) == rights(mine, role), f"{role} is still wider than the service asks"
+            for name in used(mine, ids):
+                assert items(now[name]) == items(mine[name]), f"{name} still has what nobody asks for"
+
     def _served(self) -> Any:
         return copy.deepcopy(self.aws.served) if STAGE_ID in self.aws.resources else None
+
+    def _triggers(self) -> dict[str, Resource]:
+        return copy.deepcopy(of_type(self.aws.resources, "AWS::Events::Rule"))
 
     def _answers(self) -> None:
         """Each route that the Stage shows leads to an alias that stands, at a version that is, and may be invoked."""
@@ -351,6 +365,7 @@ class Walk:
             assert concurrency(now, ids) == concurrency(mine, ids)
             role = role_of(mine, ids)
             assert rights(now, role).denied == rights(mine, role).denied
+        assert self._triggers() == of_type(mine, "AWS::Events::Rule")
         if STAGE_ID in mine:
             assert self.aws.served == picture(mine), "clients are served something else than the release"
         for name in mine:

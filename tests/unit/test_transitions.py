@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from hitless.errors import ServiceFileError
 from tests.unit.definitions import Definition
+from tests.unit.drawn_definitions import definitions
 from tests.unit.modelled_aws import Walk
 from tests.unit.transitions import TRANSITIONS, Transition
 
@@ -42,3 +45,34 @@ def test_a_transition_harms_nobody_or_is_refused_with_the_way_around(transition:
     assert [note for note in walk.said if transition.noted in note] or not transition.noted, walk.said
     walk.ship(other_bytes(transition.after))
     walk.ship(transition.after)
+    walk.is_settled()
+
+
+def _walk(history: list[tuple[Definition, bool]]) -> None:
+    walk = Walk()
+    for definition, shifts in history:
+        walk.ship(definition, shifts=shifts or not walk.live)
+    last, _ = history[-1]
+    walk.ship(last)
+    walk.ship(last)
+    walk.is_settled()
+
+
+HISTORIES = st.lists(st.tuples(definitions(), st.booleans()), min_size=2, max_size=4)
+ANY_TIME = (HealthCheck.too_slow, HealthCheck.data_too_large)
+AS_FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A definition has many parts: to make a failing history smaller takes minutes."""
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
+@given(HISTORIES)
+def test_a_walk_at_random_harms_nobody(history: list[tuple[Definition, bool]]) -> None:
+    _walk(history)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(max_examples=1000, deadline=None, suppress_health_check=ANY_TIME, phases=AS_FOUND)
+@given(HISTORIES)
+def test_a_thousand_walks_at_random_harm_nobody(history: list[tuple[Definition, bool]]) -> None:
+    _walk(history)

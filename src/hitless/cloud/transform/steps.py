@@ -16,7 +16,7 @@ from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
 from hitless.cloud.transform.guard import ROLE_ID, against_live
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references
-from hitless.cloud.transform.widening import narrowed, widened
+from hitless.cloud.transform.widening import allowing, narrowed, widened
 
 VERSION, ALIAS_TYPE, FUNCTION = "AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::Lambda::Function"
 RETIRED = "hitless:retired"
@@ -64,11 +64,12 @@ def expand(wanted: Template, live: LiveState) -> Template:
             resources[name] = _pinned(resource, live.aliases.get(name))
         elif name in now and name != ROLE_ID:
             resources[name] = widened(now[name], resource)
-        else:
-            resources[name] = resource
+        elif (made := allowing(resource)) is not None:
+            resources[name] = made
     for name, resource in now.items():
-        if name not in resources and resource["Type"] not in api.DRAFT:
-            kept = copy.deepcopy(resource)
+        if name in wanted["Resources"] or resource["Type"] in api.DRAFT:
+            continue
+        if (kept := allowing(resource)) is not None:
             resources[name] = _pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
     outputs = live.template.get("Outputs", {})
     known = resources.keys() | _parameters(wanted, live.template)
@@ -98,7 +99,9 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
             if not leaves and _is_recent(name, resource, live):
                 resources[name] = copy.deepcopy(resource)
         elif RETIRED not in resource.get("Metadata", {}) and resource["Type"] not in TRIGGERS:
-            retired = copy.deepcopy(resource)
+            retired = allowing(resource)
+            if retired is None:
+                continue
             retired.setdefault("Metadata", {})[RETIRED] = wanted["Outputs"]["HitlessRelease"]["Value"]
             resources[name] = retired
     _drop_dangling(resources, _parameters(wanted, live.template))

@@ -77,8 +77,9 @@ def widened(live: Resource, wanted: Resource) -> Resource:
         if mine is not None and theirs is not None:
             kept = [one for one in mine if not _denies(one) or one in theirs]
             added = [one for one in _others(path, theirs, than=kept) if not _denies(one)]
-            _set(made, path, [*_newest(path, kept, theirs), *added])
-            counts[path] = len(added)
+            if kept or added or not (mine or theirs):
+                _set(made, path, [*_newest(path, kept, theirs), *added])
+                counts[path] = len(added)
     if kind == ROLE:
         _widen_policies(was, made)
     for name, takes in LOWERED.get(kind, {}).items():
@@ -107,6 +108,19 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
     if kind == ROLE:
         _add_policy(made, PREVIOUS_POLICY, _statements(was), than=_statements(made))
     return _marked(made, counts)
+
+
+def allowing(resource: Resource) -> Resource | None:
+    """A policy that one of two releases has, without what it denies the other; None where it says nothing else."""
+    made = _bare(resource)
+    for path in LISTS.get(resource["Type"], ()):
+        statements = _items(made, path) if path.endswith("/Statement") and resource["Type"] != ROLE else None
+        if statements and any(_denies(one) for one in statements):
+            kept = [one for one in statements if not _denies(one)]
+            if not kept:
+                return made if resource["Type"] == "AWS::IAM::ManagedPolicy" else None  # a role may name it
+            _set(made, path, kept)
+    return made
 
 
 def _bare(resource: Resource) -> Resource:
