@@ -38,7 +38,7 @@ FULL_RATE_PER_S, LEAST_RATE_PER_S = 1000, 125
 BEARABLE_P99_MS = 250
 
 
-def bearable_rate_per_s(where: str) -> int:
+def bearable_rate_per_s(where: str, report: str) -> int:
     """What this machine serves at twice the rate without falling behind, while nothing ships; it may be busy.
 
     Load comes by schedule and does not wait for a machine that has more to do than it can: what it could never serve
@@ -46,7 +46,7 @@ def bearable_rate_per_s(where: str) -> int:
     """
     rate = FULL_RATE_PER_S
     while rate > LEAST_RATE_PER_S:
-        look = ("drill", "--rate", str(2 * rate), "--duration", "3", "--releases", "0", "--report", "/dev/null", where)
+        look = ("drill", "--rate", str(2 * rate), "--duration", "3", "--releases", "0", "--report", report, where)
         drill = hitless(*look, show=False, check=False)
         if drill.get("failed") == 0 and drill["latency_ms"]["p99"] <= BEARABLE_P99_MS:
             break
@@ -74,7 +74,7 @@ def main() -> int:
         try:
             status = hitless("up", "--detach", "--listen", "127.0.0.1:0", where)
             url = next(stage["url"] for stage in status["stages"] if stage["stage"] == "dev")
-            rate = options.rate or bearable_rate_per_s(where)
+            rate = options.rate or bearable_rate_per_s(where, str(report))
             print(f"worldclock answers at {url}; now load, and releases over it", flush=True)
             drill = hitless(
                 *("drill", "--rate", str(rate), "--duration", str(options.duration)),
