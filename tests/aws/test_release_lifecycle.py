@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
@@ -37,6 +38,7 @@ def with_a_hook(service: Worldclock) -> None:
     service.edit(
         "serverless.yml", "functions:\n", "functions:\n  gate:\n    handler: worldclock/handlers/gate.handler\n"
     )
+    service.edit("serverless.yml", "  zones:\n", "  zones:\n    provisionedConcurrency: 1\n")
     canary = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", canary, f"{canary}\n        hooks: {{pre_traffic: gate}}")
 
@@ -121,6 +123,11 @@ def _logs_are_those_of_the_function_and_the_release(service: Worldclock) -> None
 
 
 def _stack_is_as_it_should_be(service: Worldclock) -> None:
+    lambdas, zones = service.aws.client("lambda", REGION), "worldclock-prod-zones"
+    ready = lambdas.get_provisioned_concurrency_config(FunctionName=zones, Qualifier="2")
+    assert ready["RequestedProvisionedConcurrentExecutions"] == 1
+    with pytest.raises(ClientError, match="No Provisioned"):
+        lambdas.get_provisioned_concurrency_config(FunctionName=zones, Qualifier="1")
     cloudformation = service.aws.client("cloudformation", REGION)
     policy = json.loads(cloudformation.get_stack_policy(StackName="worldclock-prod")["StackPolicyBody"])
     assert [each["Effect"] for each in policy["Statement"]] == ["Allow", "Deny"]

@@ -35,7 +35,7 @@ from hitless.errors import ConflictError
 from hitless.service.model import Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
-from tests.unit.release_support import RememberedStack, packaged, sha256
+from tests.unit.release_support import RememberedStack, packaged, sha256, with_provisioned
 
 NAMES = ("convert", "meta")
 CORE = CoreOutputs("vpc-1", ("subnet-1",), "sg-1", "artifact-bucket")
@@ -66,6 +66,12 @@ class World:
     variables: dict[str, str] = field(default_factory=dict)
     permitted: set[tuple[str, str]] = field(default_factory=set)
     """(function, version) that the function's role may invoke."""
+
+    provisioned: int = 0
+    """How many environments of `meta` the service wants ready."""
+
+    ready: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(function, version) → environments that are ready."""
 
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(function that shifts, its AppSpec's hooks), of each deployment."""
@@ -99,7 +105,7 @@ class World:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter, self.hooks), strategy=shipped, commit=f"commit-{letter}", message=None
+            package(letter, self.hooks, self.provisioned), strategy=shipped, commit=f"commit-{letter}", message=None
         )
 
     def serves(self) -> str:
@@ -134,8 +140,11 @@ def small() -> Packaged:
     return replace(whole, template=template, function_names=names)
 
 
-def package(letter: str, hooks: Hooks) -> Package:
+def package(letter: str, hooks: Hooks, provisioned: int = 0) -> Package:
     """Worldclock, all functions of bytes of that letter."""
+    compiled = small()
+    if provisioned:
+        compiled = replace(compiled, template=with_provisioned(compiled.template, "Meta", provisioned))
     service = Service(
         name="worldclock",
         folder=Path("/service"),
@@ -146,7 +155,7 @@ def package(letter: str, hooks: Hooks) -> Package:
         functions=tuple(Function(name, "app.handler") for name in NAMES),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
-    return Package(service, small(), dict.fromkeys(NAMES, artifact), CORE)
+    return Package(service, compiled, dict.fromkeys(NAMES, artifact), CORE)
 
 
 class FakeStack:
@@ -237,6 +246,17 @@ class FakeLambdas:
     def let_invoke_no_more(self, function: str, version: str) -> None:
         self._world.moment("let a version be invoked no more")
         self._world.permitted.discard((function, version))
+
+    def provision(self, function: str, version: str, environments: int) -> None:
+        self._world.moment("provision a version")
+        self._world.ready[function, version] = environments
+
+    def await_provisioned(self, function: str, version: str) -> None:
+        self._world.moment("await a provisioned version")
+
+    def provision_no_more(self, function: str, version: str) -> None:
+        self._world.moment("provision no more")
+        self._world.ready.pop((function, version), None)
 
     def warm(self, function: str, version: str, environments: int) -> Invocation:
         self._world.moment("warm a version")

@@ -26,6 +26,45 @@ def packaged() -> Packaged:
     return read(STATE.read_text("utf-8"))
 
 
+def with_provisioned(compiled: Template, base: str, number: int) -> Template:
+    """The template as osls compiles it where that function has provisionedConcurrency."""
+    function, alias = f"{base}LambdaFunction", f"{base}ProvConcLambdaAlias"
+    arn = {"Fn::GetAtt": [function, "Arn"]}
+
+    def calls_alias(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: calls_alias(value) for key, value in node.items()}
+        if isinstance(node, list):
+            at = node.index(arn) + 1 if arn in node and node.index(arn) > 0 else 0
+            return [*node[:at], ":", "provisioned", *node[at:]] if at else [calls_alias(one) for one in node]
+        return node
+
+    template = copy.deepcopy(compiled)
+    resources: dict[str, Any] = template["Resources"]
+    for one in of_type(resources, "AWS::ApiGateway::Method").values():
+        one["Properties"] = calls_alias(one["Properties"])
+    for one in of_type(resources, "AWS::Lambda::Permission").values():
+        if one["Properties"]["FunctionName"] == arn:
+            one["Properties"]["FunctionName"] = {"Fn::Join": [":", [arn, "provisioned"]]}
+            one["DependsOn"] = alias
+    (version,) = (
+        name
+        for name, one in of_type(resources, "AWS::Lambda::Version").items()
+        if one["Properties"]["FunctionName"] == {"Ref": function}
+    )
+    resources[alias] = {
+        "Type": "AWS::Lambda::Alias",
+        "Properties": {
+            "FunctionName": {"Ref": function},
+            "FunctionVersion": {"Fn::GetAtt": [version, "Version"]},
+            "Name": "provisioned",
+            "ProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": number},
+        },
+        "DependsOn": function,
+    }
+    return template
+
+
 def sha256(letter: str) -> str:
     return letter * 64
 

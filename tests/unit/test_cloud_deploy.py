@@ -249,3 +249,37 @@ def test_the_stages_hooks_are_asked_at_each_shift_and_no_traffic_is_shifted_to_t
     assert world.deploy("b").outcome is Outcome.LIVE
     assert world.asked == [("worldclock-prod-convert", {"BeforeAllowTraffic": "worldclock-prod-meta"})]
     check_well(world, "b", 2)
+
+
+def test_provisioned_concurrency_is_ready_on_the_new_version_before_the_shift_and_on_no_other_after_it() -> None:
+    world = World(provisioned=3)
+    assert world.deploy("a").outcome is Outcome.LIVE
+    assert world.ready == {("worldclock-prod-meta", "1"): 3}
+    world.moments.clear()
+    assert world.deploy("b").outcome is Outcome.LIVE
+    order = [name for name in world.moments if name in ("await a provisioned version", "start a deployment")]
+    assert order[0] == "await a provisioned version"
+    assert world.ready == {("worldclock-prod-meta", "2"): 3}
+    assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
+    assert world.ready == {("worldclock-prod-meta", "1"): 3}
+    world.provisioned = 0
+    assert world.deploy("c").outcome is Outcome.LIVE
+    assert world.ready == {}
+
+
+def test_a_candidate_that_goes_back_keeps_nothing_ready_and_the_live_version_keeps_what_it_had() -> None:
+    world = World(provisioned=3)
+    assert world.deploy("a").outcome is Outcome.LIVE
+    for wanted in (5, 0):
+
+        def fail(number: int, name: str) -> None:
+            if name == "look at a deployment":
+                move, _ = world.deployments[f"d-{len(world.deployments) - 1}"]
+                world.deployments[f"d-{len(world.deployments) - 1}"] = (move, Deployment("Failed", "an alarm rang"))
+
+        world.provisioned, world.at = wanted, fail
+        assert world.deploy("b").outcome is Outcome.ROLLED_BACK
+        world.at = None
+        assert world.ready == {("worldclock-prod-meta", "1"): 3}
+    assert world.deploy("c").outcome is Outcome.LIVE
+    assert world.ready == {}

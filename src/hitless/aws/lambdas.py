@@ -17,7 +17,7 @@ from hitless.aws.layer.hitless_wrapper import WARM
 from hitless.aws.session import error_code
 from hitless.errors import CloudError
 
-READY_TIMEOUT_S = 180.0
+READY_TIMEOUT_S, PROVISION_TIMEOUT_S = 180.0, 1800.0
 WARM_S = 0.3
 """How long an environment that is warmed stays busy, where several are wanted."""
 
@@ -128,6 +128,42 @@ class Lambdas:
         with ThreadPoolExecutor(max_workers=environments) as pool:
             given = list(pool.map(lambda _: self.invoke(function, version, event), range(environments)))
         return next((one for one in given if one.error), given[-1])
+
+    def provision(self, function: str, version: str, environments: int) -> None:
+        """Ask for so many environments of that version to be kept ready. CloudError where the account has no room."""
+        try:
+            self._lambda.put_provisioned_concurrency_config(
+                FunctionName=function, Qualifier=version, ProvisionedConcurrentExecutions=environments
+            )
+        except ClientError as error:
+            if error_code(error) not in ("InvalidParameterValueException", "LimitExceededException"):
+                raise
+            raise CloudError(
+                f"{function}: {environments} environments of version {version} cannot be provisioned: {error}",
+                hint="`hitless aws plan` shows the account's concurrency; ask for more in Service Quotas",
+            ) from error
+
+    def await_provisioned(self, function: str, version: str) -> None:
+        """Wait until they are ready. CloudError where Lambda gives up."""
+        deadline = self._time.monotonic() + PROVISION_TIMEOUT_S
+        while True:
+            found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
+            if found["Status"] == "READY":
+                return
+            if found["Status"] == "FAILED" or self._time.monotonic() > deadline:
+                why = found.get("StatusReason", f"not within {PROVISION_TIMEOUT_S / 60:.0f} minutes")
+                raise CloudError(
+                    f"{function}: version {version} is not provisioned: {why}", hint="repeat the command later"
+                )
+            self._time.sleep(POLL_S)
+
+    def provision_no_more(self, function: str, version: str) -> None:
+        """Keep no environments of that version ready; nothing where none are, or the version is gone."""
+        try:
+            self._lambda.delete_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
+        except ClientError as error:
+            if error_code(error) not in ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException"):
+                raise
 
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         """One invocation of that version, whatever the alias says."""

@@ -18,6 +18,7 @@ from hitless.aws.codedeploy import Move
 from hitless.clock import timestamp
 from hitless.cloud.packaging import Package
 from hitless.cloud.proving import prove
+from hitless.cloud.provisioning import provision, withdraw
 from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
@@ -27,6 +28,7 @@ from hitless.cloud.transform.desired import fingerprint, functions_of, version_i
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
 from hitless.cloud.transform.orders import check_transition, notes
+from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.cloud.transform.wrapper import is_shielded
 from hitless.cloud.wrapper_layer import layer_code, write_layer
@@ -94,9 +96,14 @@ class Deploy:
             run = self._expand(run)
             self._steps.add("testing", 0)
             prove(self._cloud, package, run.wanted, run.record, run.targets)
+            provision(self._cloud, run.wanted, run.targets)
             self._shift(run, shipped)
             self._contract(run)
+            kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
+            withdraw(self._cloud, run.wanted, live, keep=kept)
         except Superseded as newer:
+            if newer.outcome is Outcome.ABORTED:
+                self._withdraw(run)
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, error)
@@ -111,7 +118,13 @@ class Deploy:
         if isinstance(error, ConflictError):
             raise error
         self._cloud.shift.point(run.home)
+        self._withdraw(run)
         return self._end(run, Outcome.ROLLED_BACK, error.message)
+
+    def _withdraw(self, run: _Run) -> None:
+        """Nothing is kept ready of a candidate that did not go live."""
+        serve = {ids: run.home[name] for ids, name in run.before.functions.items() if name in run.home}
+        withdraw(self._cloud, run.wanted, run.previous, keep=serve)
 
     def _whole_minutes(self, strategy: Strategy) -> Strategy:
         shipped = whole_minutes(strategy)

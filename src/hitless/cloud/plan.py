@@ -18,6 +18,7 @@ from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
 from hitless.cloud.bootstrap import BootstrapOptions, dry_run
+from hitless.cloud.transform.provisioned import concurrency_needed
 from hitless.service.model import Nat, Service
 
 NEEDED_ACTIONS = (
@@ -148,7 +149,9 @@ class Planner:
             lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],
         )
         if concurrency is not None:
-            found.append(Quota("concurrent executions of Lambda (new accounts: 10)", 0, 100, concurrency))
+            functions = [(one.provisioned_concurrency, one.reserved_concurrency) for one in self._service.functions]
+            needed = concurrency_needed(functions)
+            found.append(Quota("concurrent executions of Lambda (new accounts: 10)", 0, needed, concurrency))
         return tuple(found)
 
     def _limit(self, service: str, code: str) -> int:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hitless.clock import timestamp
+from hitless.cloud.provisioning import provision, withdraw
 from hitless.cloud.records import Record
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
@@ -20,6 +21,7 @@ from hitless.cloud.settling import Cloud, live_number, settle
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import ConflictError
 
@@ -48,10 +50,14 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     steps.add("preparing", 0, f"release {target.release}")
     for function, version in versions.items():
         cloud.lambdas.wake(function, version)
+    targets = {ids: versions[name] for ids, name in functions_of(template).items() if name in versions}
+    provision(cloud, template, targets, awaited=False)
     steps.add("shifting", 0)
     cloud.shift.point(versions)
     steps.add("draining", 100)
     _sync(cloud, numbered(template, target.release, live), versions)
+    kept = {ids: version for ids, version in targets.items() if ids in provisioned(template)}
+    withdraw(cloud, template, live, keep=kept)
     steps.add("ended", 100)
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(cloud.clock.now())))
     home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}

@@ -26,6 +26,7 @@ from hitless.cloud.transform.model import (
     of_type,
     short_hash,
 )
+from hitless.cloud.transform.provisioned import drop_versions
 from hitless.cloud.transform.roles import SHARED_ROLE, function_role
 from hitless.cloud.transform.scanning import answer_scanner
 from hitless.cloud.transform.wrapper import wrap_handlers
@@ -44,7 +45,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         resources.pop(name, None)
     shared = resources.pop(SHARED_ROLE, None)
     functions = _functions(resources, release)
-    _drop_versions(resources, functions)
+    drop_versions(resources, functions)
     for ids, name in functions.items():
         _shape_function(resources, ids, name, release, shared)
     wrap_handlers(resources, functions, release)
@@ -101,15 +102,6 @@ def _functions(resources: dict[str, Resource], release: ReleaseInput) -> dict[Fu
         for name, resource in of_type(resources, "AWS::Lambda::Function").items()
         if resource["Properties"].get("FunctionName") in release.function_names
     }
-
-
-def _drop_versions(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
-    """osls' versions are named by its own zip, and its alias comes and goes with provisioned concurrency."""
-    ours = {ids.function for ids in functions}
-    for name, resource in list(resources.items()):
-        versions = resource["Type"] in ("AWS::Lambda::Version", "AWS::Lambda::Alias")
-        if versions and resource["Properties"]["FunctionName"].get("Ref") in ours:
-            del resources[name]
 
 
 def _shape_function(

@@ -1,0 +1,42 @@
+"""What osls makes of provisioned concurrency, and what the release layer makes of that."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.cloud.transform import desired
+from hitless.cloud.transform.model import FunctionIds, of_type
+from hitless.cloud.transform.provisioned import concurrency_needed, provisioned
+from hitless.errors import ServiceFileError
+from tests.unit.release_support import packaged, release, with_provisioned
+
+pytestmark = pytest.mark.unit
+
+COMPILED = packaged().template
+ZONES = FunctionIds("Zones")
+
+
+def test_what_osls_makes_of_provisioned_concurrency_becomes_a_number_and_everything_still_calls_the_alias() -> None:
+    plain = desired(COMPILED, release(1))
+    compiled = with_provisioned(COMPILED, "Zones", 4)
+    assert "provisioned" in str(of_type(compiled["Resources"], "AWS::ApiGateway::Method"))
+    made = desired(compiled, release(1))
+    assert provisioned(made) == {ZONES: 4}
+    assert provisioned(plain) == {}
+    del made["Resources"]["ZonesLambdaFunction"]["Metadata"]["hitless:provisioned"]
+    assert made["Resources"] == plain["Resources"]
+
+
+def test_twice_the_provisioned_concurrency_must_fit_into_what_is_reserved() -> None:
+    compiled = with_provisioned(COMPILED, "Zones", 4)
+    properties = compiled["Resources"]["ZonesLambdaFunction"]["Properties"]
+    properties["ReservedConcurrentExecutions"] = 8
+    desired(compiled, release(1))
+    properties["ReservedConcurrentExecutions"] = 7
+    with pytest.raises(ServiceFileError, match=r"functions.zones: provisionedConcurrency 4 is wanted twice"):
+        desired(compiled, release(1))
+
+
+def test_a_plan_counts_both_versions_of_a_shift() -> None:
+    assert concurrency_needed([]) == 100
+    assert concurrency_needed([(4, None), (0, 30), (10, 15), (0, None)]) == 100 + 8 + 30 + 20
