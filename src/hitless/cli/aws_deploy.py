@@ -22,8 +22,8 @@ from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import contract, expand
 from hitless.errors import UsageError
-from hitless.service.model import AlarmSettings, Service
-from hitless.service.strategy import EXAMPLES, Strategy, parse
+from hitless.service.model import AlarmSettings, Nat, Service
+from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
 
 
 def register(app: typer.Typer) -> None:
@@ -73,10 +73,11 @@ def _strategy(service: Service, named: str | None) -> Strategy:
 
 def _not_on_aws(service: Service) -> list[str]:
     """Sentences on settings of the stage that nothing on AWS acts on."""
-    alarms, at = service.settings.alarms, f"custom.hitless.stages.{service.stage}.alarms"
+    settings, at = service.settings, f"custom.hitless.stages.{service.stage}"
+    cut_off = settings.nat is Nat.NONE and settings.shield and not isinstance(settings.strategy, AllAtOnce)
     notes = {
-        f"{at}.p99_relative_percent is not watched on AWS; p99_ms is": alarms.p99_relative_percent is not None,
-        f"{at}.guard_s: on AWS nothing watches after AllAtOnce": alarms.guard_s != AlarmSettings().guard_s,
+        f"{at}.alarms.guard_s: nothing watches after AllAtOnce": settings.alarms.guard_s != AlarmSettings().guard_s,
+        f"{at}.nat is none: the shield needs an interface endpoint for Lambda in the private subnets": cut_off,
     }
     return [note for note, applies in notes.items() if applies]
 
