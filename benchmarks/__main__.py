@@ -73,11 +73,11 @@ def _options() -> argparse.Namespace:
     names = f"quick (the comparison and the goals, in short rounds), {', '.join(PARTS)}; default: all but quick"
     parser.add_argument("parts", nargs="*", metavar="PART", help=names)
     parser.add_argument("--rounds", type=int, help="default: 5, quick: 3")
-    parser.add_argument("--seconds", type=float, help="of load for each server in each round; default: 4, quick: 2")
+    parser.add_argument("--seconds", type=float, help="of load for each server in each round; default: 4, quick: 1")
     parser.add_argument("--releases", type=int, default=20, help="that each contender takes")
     parser.add_argument("--deploys", type=int, default=7)
     parser.add_argument("--rest", type=float, default=20, help="seconds at rest")
-    parser.add_argument("--drill-seconds", type=float, default=30)
+    parser.add_argument("--drill-seconds", type=float, help="default: 30, quick: 15")
     options = parser.parse_args()
     quick = "quick" in options.parts
     chosen = [part for part in options.parts if part != "quick"]
@@ -85,7 +85,8 @@ def _options() -> argparse.Namespace:
         parser.error(f"unknown: {', '.join(sorted(unknown))} (there are quick, {', '.join(PARTS)})")
     options.parts = tuple(chosen) or ((*COMPARISON, *GOALS) if quick else PARTS)
     options.rounds = options.rounds or (3 if quick else 5)
-    options.seconds = options.seconds or (2 if quick else 4)
+    options.seconds = options.seconds or (1 if quick else 4)
+    options.drill_seconds = options.drill_seconds or (15 if quick else 30)
     return options
 
 

@@ -2,7 +2,7 @@
 
 The clients are `hitless drill --target URL`: they send by schedule, count from the scheduled instant and name each
 failure alike for all. Three kinds send at the same time: on kept connections, on new ones, and POSTs on kept ones.
-granian sleeps between its workers and leaves the machine idle meanwhile, so that serverless-offline has its turn then.
+Peers share a turn by twos, for each is idle half of the time (granian sleeps between its workers).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.running import NotTakenError
 RATE: Final = 400
 """Requests a second by each kind of client: a tenth of what the slowest contender can do."""
 QUIET_S: Final = 1.0
-_TURNS: Final = ((HITLESS,), (NGINX,), (UVICORN,), (GRANIAN, OFFLINE))
+_TURNS: Final = ((HITLESS,), (NGINX, UVICORN), (GRANIAN, OFFLINE))
 _GET: Final = {"method": "GET", "path": PATH, "status": 200}
 _REQUESTS: Final[dict[Client, dict[str, Any]]] = {
     Client.KEEP_ALIVE: _GET,

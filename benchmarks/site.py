@@ -46,11 +46,13 @@ class Site:
         """Run a verb with --json. Raises BenchmarkError where it ends otherwise."""
         began_at = time.time()
         command = [str(HITLESS), *words, "--json", "--service-dir", str(self.folder)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            messages = tuple((time.time(), line.rstrip("\n")) for line in process.stderr)
-            output = process.stdout.read()
+        # A file for the document: a pipe that nobody reads while messages are read would stop a command that says much.
+        with tempfile.TemporaryFile("w+") as document:
+            with subprocess.Popen(command, stdout=document, stderr=subprocess.PIPE, text=True) as process:
+                assert process.stderr is not None
+                messages = tuple((time.time(), line.rstrip("\n")) for line in process.stderr)
+            document.seek(0)
+            output = document.read()
         ended_at = time.time()
         if process.returncode not in exit_codes:
             said = " | ".join(line for _, line in messages[-3:])
