@@ -25,8 +25,8 @@ _STRATEGIES = ("AllAtOnce", "Canary10Percent5Minutes", "Canary5Percent2Minutes",
 _DOMAINS = ("", "a.example.com", "b.example.com")
 
 
-def _some(items: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.lists(st.sampled_from(items), unique_by=str).map(tuple)
+def _some(items: tuple[Any, ...], *, least: int = 0) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(st.sampled_from(items), unique_by=str, min_size=least).map(tuple)
 
 
 @st.composite
@@ -85,10 +85,10 @@ def _resources(draw: st.DrawFn, has_routes: bool) -> dict[str, Any]:
     made = {
         "Items": table(*draw(_some(("time", "place", "person")))),
         "Group": group(*draw(_some((443, 5432, 6379)))),
-        "OwnRole": own_role(*draw(_some((READ, QUERY, DENY)))),
+        "OwnRole": own_role(*draw(_some((READ, QUERY, DENY), least=1))),
     }
     if draw(st.booleans()):
-        made["More"] = attached(*draw(_some((READ, QUERY, DENY))))
+        made["More"] = attached(*draw(_some((READ, QUERY, DENY), least=1)))
     if has_routes and draw(st.booleans()):
         made[draw(st.sampled_from(["NotFound", "Missing"]))] = response(
             "MISSING", draw(st.sampled_from(["404", "410"]))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from hitless.cloud.transform import desired
+from hitless.cloud.transform.model import of_type
+from hitless.cloud.transform.orders import check_transition
 from hitless.errors import ServiceFileError
 from tests.unit.definitions import Definition
 from tests.unit.drawn_definitions import definitions
 from tests.unit.modelled_aws import Walk
-from tests.unit.transitions import TRANSITIONS, Transition
+from tests.unit.transitions import TRANSITIONS, Transition, table
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +50,31 @@ def test_a_transition_harms_nobody_or_is_refused_with_the_way_around(transition:
     walk.ship(other_bytes(transition.after))
     walk.ship(transition.after)
     walk.is_settled()
+
+
+def test_an_api_key_that_would_move_to_another_usage_plan_is_refused() -> None:
+    walk, definition = Walk(), replace(TRANSITIONS[0].before, keys=(("first", None),))
+    walk.ship(definition)
+    wanted = desired(definition.compiled(), definition.release(2))
+    resources = wanted["Resources"]
+    plan = resources["ApiGatewayOtherPlan"] = copy.deepcopy(resources["ApiGatewayUsagePlan"])
+    plan["Properties"]["UsagePlanName"] = "other"
+    (name,) = of_type(resources, "AWS::ApiGateway::UsagePlanKey")
+    moved = resources.pop(name)
+    moved["Properties"]["UsagePlanId"] = {"Ref": "ApiGatewayOtherPlan"}
+    resources["ApiGatewayUsagePlanKeyMoved"] = moved
+    with pytest.raises(ServiceFileError, match="API key first would move to another usage plan"):
+        check_transition(walk.aws.live, wanted)
+
+
+def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes() -> None:
+    walk, plain = Walk(), TRANSITIONS[0].before
+    many = {f"Table{at}": table() for at in range(300)}
+    walk.ship(replace(plain, resources=many))
+    standing = walk.aws.template
+    with pytest.raises(ServiceFileError, match="resources while both releases stand"):
+        walk.ship(replace(plain, resources={f"Other{name}": one for name, one in many.items()}))
+    assert walk.aws.template is standing
 
 
 def _walk(history: list[tuple[Definition, bool]]) -> None:

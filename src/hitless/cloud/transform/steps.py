@@ -63,7 +63,8 @@ def expand(wanted: Template, live: LiveState) -> Template:
         elif name in now and resource["Type"] == ALIAS_TYPE:
             resources[name] = _pinned(resource, live.aliases.get(name))
         elif name in now and name != ROLE_ID:
-            resources[name] = widened(now[name], resource)
+            if (wide := widened(now[name], resource)) is not None:
+                resources[name] = wide
         elif (made := allowing(resource)) is not None:
             resources[name] = made
     for name, resource in now.items():

@@ -34,6 +34,9 @@ LISTS: Mapping[str, tuple[str, ...]] = {
 }
 """Type → its lists of which a live version may use each item. A role's inline policies are beside these."""
 
+_NEVER_LEFT_OUT = (ROLE, "AWS::IAM::ManagedPolicy", "AWS::KMS::Key")
+"""Types that others may name, so that they stay even where they only deny."""
+
 _KEYS = {"GlobalSecondaryIndexes": "IndexName", "AttributeDefinitions": "AttributeName"}
 """Lists of which each item has a name: two of one name are one item."""
 
@@ -64,8 +67,11 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
 
 
-def widened(live: Resource, wanted: Resource) -> Resource:
-    """The resource in the expand step: as the release wants it, with all that the live one uses."""
+def widened(live: Resource, wanted: Resource) -> Resource | None:
+    """The resource in the expand step: as the release wants it, with all that the live one uses.
+
+    None for a policy of which nothing is left without what it denies one of the two: it waits for contract.
+    """
     kind = wanted["Type"]
     made = _bare(wanted)
     if live["Type"] != kind:
@@ -77,9 +83,13 @@ def widened(live: Resource, wanted: Resource) -> Resource:
         if mine is not None and theirs is not None:
             kept = [one for one in mine if not _denies(one) or one in theirs]
             added = [one for one in _others(path, theirs, than=kept) if not _denies(one)]
-            if kept or added or not (mine or theirs):
-                _set(made, path, [*_newest(path, kept, theirs), *added])
-                counts[path] = len(added)
+            if path.endswith("/Statement") and not kept and not added and (mine or theirs):
+                if kind in _NEVER_LEFT_OUT:
+                    _set(made, path, mine or theirs)
+                    continue
+                return None
+            _set(made, path, [*_newest(path, kept, theirs), *added])
+            counts[path] = len(added)
     if kind == ROLE:
         _widen_policies(was, made)
     for name, takes in LOWERED.get(kind, {}).items():
@@ -118,7 +128,7 @@ def allowing(resource: Resource) -> Resource | None:
         if statements and any(_denies(one) for one in statements):
             kept = [one for one in statements if not _denies(one)]
             if not kept:
-                return made if resource["Type"] == "AWS::IAM::ManagedPolicy" else None  # a role may name it
+                return made if resource["Type"] in _NEVER_LEFT_OUT else None
             _set(made, path, kept)
     return made
 
