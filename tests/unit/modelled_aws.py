@@ -297,8 +297,8 @@ class Walk:
         }
         self.aws.update(update)
         for name, one in gone.items():
-            mine = name in self.live.get("Resources", {})
-            assert not mine or _only_denies(one) or _called_by_a_trigger(one), f"{name} of the live release went"
+            mine = self.live.get("Resources", {}).get(name)
+            assert mine is None or _only_denies(mine) or _called_by_a_trigger(one), f"{name} of the live release went"
         self._answers()
 
     def is_settled(self) -> None:
