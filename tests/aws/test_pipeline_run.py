@@ -31,6 +31,8 @@ NOT_RECORDED = {
     "cloudformation:DeleteStack": "a first release that never came up",
     "cloudformation:RollbackStack": "a stack whose update failed and was left there",
     "codedeploy:GetDeploymentTarget": "how a hook ended, where the stage has one",
+    "cloudwatch:DescribeAlarms": "where a stage names alarms of its own",
+    "codedeploy:GetDeploymentGroup": "where one of them rings already",
     "lambda:DeleteProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:GetProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:PutProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
@@ -135,8 +137,14 @@ def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_make
 
 def test_what_no_call_was_recorded_of_is_granted_so_that_iam_allows_it(pushed: Pushed) -> None:
     """An action that knows no resource in IAM is denied where it is granted on one."""
-    function = arn("lambda", "function:worldclock-dev-zones:1")
-    asked = [Question(action, function if action.startswith("lambda:") else "*") for action in NOT_RECORDED]
+    granted_on = {
+        "lambda": arn("lambda", "function:worldclock-dev-zones:1"),
+        "codedeploy:GetDeploymentGroup": arn("codedeploy", "deploymentgroup:worldclock-dev/Zones"),
+    }
+    asked = [
+        Question(action, granted_on.get(action) or granted_on.get(action.partition(":")[0], "*"))
+        for action in NOT_RECORDED
+    ]
     assert refused(pushed.deploy_role, asked) == []
 
 

@@ -40,12 +40,25 @@ def with_a_hook(service: Worldclock) -> None:
     )
     service.edit("serverless.yml", "  zones:\n", "  zones:\n    provisionedConcurrency: 1\n")
     canary = "strategy: Canary10Percent5Minutes"
-    service.edit("serverless.yml", canary, f"{canary}\n        hooks: {{pre_traffic: gate}}")
+    service.edit(
+        "serverless.yml", canary, f"{canary}\n        hooks: {{pre_traffic: gate}}\n        alarms: {{also: [disk]}}"
+    )
+
+
+def with_an_alarm_of_its_own_that_rings(aws: EmulatedAws) -> None:
+    """It would stop each shift before it began."""
+    cloudwatch = aws.client("cloudwatch", REGION)
+    cloudwatch.put_metric_alarm(
+        AlarmName="disk", Namespace="Disk", MetricName="Full", Statistic="Maximum", Period=60, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanThreshold", TreatMissingData="ignore",
+    )  # fmt: skip
+    cloudwatch.set_alarm_state(AlarmName="disk", StateValue="ALARM", StateReason="a test")
 
 
 def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
     with_a_hook(service)
+    with_an_alarm_of_its_own_that_rings(aws)
     first = service.run("deploy", "--message", "the first")
     assert first.code == 0, first.err
     assert (first.json["outcome"], first.json["release"], first.json["live"]) == ("live", 1, None)
@@ -60,6 +73,7 @@ def test_releases_go_out_by_canary_and_back_at_once_and_no_request_fails(aws: Em
         with now_and_then_throttled_and_cut(aws):
             second = service.run("deploy")
             assert second.code == 0, second.err
+        assert "disk rings already" in second.err
         assert (second.json["outcome"], second.json["strategy"]) == ("live", "Canary10Percent5Minutes")
         asked = [one.events["BeforeAllowTraffic"] for one in aws.front.codedeploy.deployments.values()]
         assert asked == ["Succeeded"] * 4, "no traffic is shifted to the hook itself"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,7 +293,15 @@ class FakeCodeDeploy:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
+    def start(
+        self,
+        move: Move,
+        *,
+        configuration: str,
+        description: str,
+        hooks: Mapping[str, str],
+        ignoring: Collection[str] = (),
+    ) -> str:
         self._world.moment("start a deployment")
         self._world.asked.append((move.function, dict(hooks)))
         if self._active(move.group):
@@ -338,6 +346,9 @@ class FakeCodeDeploy:
 
 
 class FakeTraffic:
+    def ringing(self, alarms: Collection[str]) -> list[str]:
+        return []
+
     def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
         return 0
 

@@ -11,10 +11,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage, ApiStages
-from hitless.aws.codedeploy import Move
+from hitless.aws.codedeploy import CodeDeploy, Move
 from hitless.aws.traffic import Answers, Minute, Traffic
 from hitless.cloud.shield import Shield
 from hitless.cloud.transform.model import FunctionIds
+from hitless.errors import UsageError
 
 pytestmark = pytest.mark.unit
 
@@ -115,8 +116,48 @@ def test_two_that_take_the_same_variables_away_both_succeed() -> None:
         ApiStages(FakeGateway({"ours": "1"})).drop(STAGE, ["ours"])
 
 
+class FakeCodeDeploy:
+    """A group with two alarms of its own and one of the person's."""
+
+    def __init__(self) -> None:
+        self.created: dict[str, Any] = {}
+
+    def get_deployment_group(self, **_: Any) -> dict[str, Any]:
+        alarms = [{"name": name} for name in ("failing", "slow", "disk")]
+        return {"deploymentGroupInfo": {"alarmConfiguration": {"enabled": True, "alarms": alarms}}}
+
+    def create_deployment(self, **given: Any) -> dict[str, str]:
+        self.created = given
+        return {"deploymentId": "d-1"}
+
+
+def test_an_alarm_of_ones_own_that_rings_already_is_not_watched_and_all_others_are() -> None:
+    client = FakeCodeDeploy()
+    codedeploy = CodeDeploy(client, "s-prod")
+    codedeploy.start(MOVES[ZONES], configuration="c", description="d", hooks={}, ignoring=["disk"])
+    assert client.created["overrideAlarmConfiguration"] == {
+        "enabled": True,
+        "alarms": [{"name": "failing"}, {"name": "slow"}],
+    }
+    codedeploy.start(MOVES[ZONES], configuration="c", description="d", hooks={})
+    assert "overrideAlarmConfiguration" not in client.created
+
+
+def test_alarms_that_ring_are_told_from_those_that_do_not_and_one_that_is_missing_is_named() -> None:
+    traffic = Traffic(FakeCloudWatch())
+    assert traffic.ringing(["disk", "queue"]) == ["disk"]
+    assert traffic.ringing([]) == []
+    with pytest.raises(UsageError, match="no metric alarm dsik"):
+        traffic.ringing(["disk", "dsik"])
+
+
 class FakeCloudWatch:
-    """Gives each metric a value of its own."""
+    """Gives each metric a value of its own; `disk` rings, `queue` does not."""
+
+    def describe_alarms(self, **given: Any) -> dict[str, Any]:
+        states = {"disk": "ALARM", "queue": "OK"}
+        known = [name for name in given["AlarmNames"] if name in states]
+        return {"MetricAlarms": [{"AlarmName": name, "StateValue": states[name]} for name in known]}
 
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []

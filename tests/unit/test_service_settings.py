@@ -55,7 +55,8 @@ def test_prod_has_a_nat_gateway_in_each_zone_unless_the_file_says_otherwise() ->
 def test_every_setting_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
         rehearsal: true, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
-        alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0},
+        alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
+        also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
         notify: [{slack: 'https://a.example'}],
         ready_timeout_s: 30}"""
@@ -64,7 +65,9 @@ def test_every_setting_is_read() -> None:
     assert (found.strategy, found.approval, found.nat) == (Canary(10, 300), Approval.MANUAL, Nat.PER_AZ)
     assert (found.rehearsal, found.shield, found.release_header) == (True, False, False)
     assert found.domain == "api.example.com"
-    assert found.alarms == AlarmSettings(2.5, 5, p99_ms=250, p99_relative_percent=150, guard_s=0)
+    assert found.alarms == AlarmSettings(
+        2.5, 5, p99_ms=250, p99_relative_percent=150, guard_s=0, also=("disk", "queue")
+    )
     assert found.hooks == Hooks("check", "report")
     assert found.sticky == Sticky(StickyBy.COOKIE, "session")
     assert found.ready_timeout_s == 30
@@ -126,6 +129,8 @@ def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
         ("{stages: {dev: {sticky: 'header:a b'}}}", "does not tell clients apart", ""),
         ("{stages: {dev: {hooks: {pre: x}}}}", "is not a setting", "pre_traffic"),
         ("{stages: {dev: {alarms: {p99_relative_percent: 99}}}}", "a number from 100", ""),
+        ("{stages: {dev: {alarms: {also: [a, b, c, d, e, f, g, h]}}}}", "up to 7 names of alarms", ""),
+        ("{stages: {dev: {alarms: {also: ['']}}}}", "up to 7 names of alarms", ""),
         ("{workers: {min: 3, max: 2}}", "from 3 to 1000", ""),
         ("{workers: {mn: 3}}", "custom.hitless.workers.mn: is not a setting", "did you mean min?"),
         ("{worker: 3}", "custom.hitless.worker: is not a setting", "did you mean workers?"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -43,7 +43,15 @@ class FakeCodeDeploy:
     rolling_back: dict[str, int] = field(default_factory=dict)
     """Group → how many looks its roll-back takes, once it was stopped."""
 
-    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
+    def start(
+        self,
+        move: Move,
+        *,
+        configuration: str,
+        description: str,
+        hooks: Mapping[str, str],
+        ignoring: Collection[str] = (),
+    ) -> str:
         if move.group in self.busy:
             raise ConflictError(f"{move.function}: another deployment is under way")
         self.aliases.at[move.function] = AliasState(move.current, {move.target: 0.1})

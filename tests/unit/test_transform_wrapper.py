@@ -147,6 +147,13 @@ def test_a_p99_is_compared_with_the_live_versions(seen: dict[str, float | None],
     assert metrics["d"]["Stat"] == metrics["l"]["Stat"] == "p99"
 
 
+def test_alarms_of_ones_own_are_watched_besides() -> None:
+    stack = shipped((1, "a"), alarms=AlarmSettings(also=("disk", "queue")))
+    group = stack.live.resources["ZonesDeploymentGroup"]["Properties"]["AlarmConfiguration"]
+    assert [one["Name"] for one in group["Alarms"]][1:] == ["disk", "queue"]
+    assert len(group["Alarms"]) == 3
+
+
 def test_a_first_release_is_compared_with_a_version_that_never_has_a_request() -> None:
     _, metrics = metrics_of(shipped((1, "a"), alarms=AlarmSettings(p99_relative_percent=200)), "ZonesSlowerAlarm")
     assert metrics["l"]["Metric"]["Dimensions"][-1] == {"Name": "ExecutedVersion", "Value": "0"}

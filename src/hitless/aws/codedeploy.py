@@ -7,7 +7,7 @@ alarms, and moves the alias back by itself where it fails or is stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,20 @@ class CodeDeploy:
         self._codedeploy = client
         self.application = application
 
-    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str:
-        """Begin the move and return the deployment's id. ConflictError where the group has one under way."""
+    def start(
+        self,
+        move: Move,
+        *,
+        configuration: str,
+        description: str,
+        hooks: Mapping[str, str],
+        ignoring: Collection[str] = (),
+    ) -> str:
+        """Begin the move and return the deployment's id. ConflictError where the group has one under way.
+
+        Alarms of the group that `ignoring` names are not watched: one that rings already would stop it at once.
+        """
+        watched = {"overrideAlarmConfiguration": self._alarms(move.group, ignoring)} if ignoring else {}
         content = {
             "version": 0.0,
             "Resources": [
@@ -80,6 +92,7 @@ class CodeDeploy:
                 deploymentGroupName=move.group,
                 deploymentConfigName=configuration,
                 description=description,
+                **watched,
                 revision={"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(content)}},
             )
         except ClientError as error:
@@ -90,6 +103,13 @@ class CodeDeploy:
                 ) from error
             raise
         return str(answer["deploymentId"])
+
+    def _alarms(self, group: str, ignoring: Collection[str]) -> dict[str, Any]:
+        """The group's alarms but those."""
+        found = self._codedeploy.get_deployment_group(applicationName=self.application, deploymentGroupName=group)
+        alarms = found["deploymentGroupInfo"].get("alarmConfiguration", {}).get("alarms", [])
+        kept = [{"name": alarm["name"]} for alarm in alarms if alarm["name"] not in ignoring]
+        return {"enabled": True, "alarms": kept}
 
     def look(self, deployment: str) -> Deployment:
         """How the deployment stands."""

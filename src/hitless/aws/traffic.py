@@ -9,12 +9,13 @@ What clients got is API Gateway's count, of the API's stage as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
+from hitless.errors import UsageError
 
 QUERIES_LIMIT = 500
 """CloudWatch's limit on the queries of one GetMetricData."""
@@ -89,6 +90,19 @@ class Traffic:
         for found in self._read(queries, since.replace(second=0, microsecond=0), until + timedelta(minutes=1)):
             sums[found["Id"]] += int(sum(found.get("Values", ())))
         return Answers(**sums)
+
+    def ringing(self, alarms: Collection[str]) -> list[str]:
+        """Those of the named metric alarms that are in ALARM now. UsageError where one is not there."""
+        if not alarms:
+            return []
+        found = self._cloudwatch.describe_alarms(AlarmNames=list(alarms), AlarmTypes=["MetricAlarm"])["MetricAlarms"]
+        states = {str(one["AlarmName"]): str(one["StateValue"]) for one in found}
+        if missing := [name for name in alarms if name not in states]:
+            raise UsageError(
+                f"alarms.also: there is no metric alarm {missing[0]} in CloudWatch",
+                hint="make it first, in the stage's region and account, or take it out",
+            )
+        return [name for name, state in states.items() if state == "ALARM"]
 
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
         """How many invocations of the alias ran at once at most, in the hour before `until`; 0 where none is known."""

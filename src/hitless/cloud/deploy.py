@@ -84,6 +84,7 @@ class Deploy:
         check_transition(before.live, wanted)
         for note in notes(before.live, wanted):
             self._cloud.say(f"note: {note}")
+        self._cloud.traffic.ringing(package.service.settings.alarms.also)  # says now where one is not there
         record, is_new = self._begin(package, wanted, commit, message, shipped)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
@@ -222,11 +223,15 @@ class Deploy:
             return
         self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
         self._shield(run, moves, strategy)
+        ringing = self._cloud.traffic.ringing(run.alarms.also)
+        for alarm in ringing:
+            self._cloud.say(f"{alarm} rings already: it cannot tell anything of this release, and is not watched")
         failure = self._cloud.shift.run(
             moves,
             configuration=_configuration(run.wanted, moves),
             description=f"release {run.record.release}",
             hooks=run.hooks,
+            ignoring=ringing,
             on_hook=self._hook_ended,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )

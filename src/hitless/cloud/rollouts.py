@@ -7,7 +7,7 @@ it is. Nobody waits for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ class Counter(Protocol):
         self, versions: Any, alias: str, *, since: datetime, until: datetime
     ) -> Mapping[tuple[str, str], Mapping[datetime, Minute]]: ...
     def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers: ...
+    def ringing(self, alarms: Collection[str]) -> list[str]: ...
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int: ...
 
 
@@ -128,7 +129,7 @@ def _from_json(entry: Mapping[str, Any]) -> Rollout:
         candidate=given["candidate"],
         live=given["live"],
         weights=[(datetime.fromisoformat(at), percent) for at, percent in given["weights"]],
-        alarms=AlarmSettings(**given["alarms"]),
+        alarms=AlarmSettings(**{**given["alarms"], "also": tuple(given["alarms"]["also"])}),
         hooks=given["hooks"],
         facts=given["facts"],
         unwrapped=given["unwrapped"],

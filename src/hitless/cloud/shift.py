@@ -6,7 +6,7 @@ The aliases are the truth: after a stop or a failure each is read, and put where
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,15 @@ STOP_TIMEOUT_S = 300.0
 class Deployments(Protocol):
     """CodeDeploy: aws.codedeploy.CodeDeploy."""
 
-    def start(self, move: Move, *, configuration: str, description: str, hooks: Mapping[str, str]) -> str: ...
+    def start(
+        self,
+        move: Move,
+        *,
+        configuration: str,
+        description: str,
+        hooks: Mapping[str, str],
+        ignoring: Collection[str] = (),
+    ) -> str: ...
     def look(self, deployment: str) -> Deployment: ...
     def stop(self, deployment: str) -> None: ...
     def under_way(self, group: str) -> list[str]: ...
@@ -53,13 +61,14 @@ class Shift:
 
     def run(
         self, moves: Iterable[Move], *, configuration: str, description: str, on_weight: Callable[[float], None],
-        hooks: Mapping[str, str] | None = None, on_hook: Callable[[str, str], None] = lambda name, status: None,
+        hooks: Mapping[str, str] | None = None, ignoring: Collection[str] = (),
+        on_hook: Callable[[str, str], None] = lambda name, status: None,
     ) -> Failure | None:  # fmt: skip
         """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
-        `on_hook` is told each hook's name and status at the end.
+        `on_hook` is told each hook's name and status at the end; alarms of `ignoring` are not watched.
         """
         going: dict[str, Move] = {}
-        failure = self._carry_out(moves, going, configuration, description, hooks or {}, on_weight)
+        failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight)
         for deployment, move in going.items() if hooks else ():
             for event, status in self._deployments.hooks(deployment, move).items():
                 on_hook(f"{event} of {move.function}", status)
@@ -67,12 +76,12 @@ class Shift:
 
     def _carry_out(
         self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
-        hooks: Mapping[str, str], on_weight: Callable[[float], None],
+        hooks: Mapping[str, str], ignoring: Collection[str], on_weight: Callable[[float], None],
     ) -> Failure | None:  # fmt: skip
         for move in moves:
             try:
                 started = self._deployments.start(
-                    move, configuration=configuration, description=description, hooks=hooks
+                    move, configuration=configuration, description=description, hooks=hooks, ignoring=ignoring
                 )
             except ConflictError as error:
                 self.stop(going)

@@ -108,7 +108,7 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
     _replace(values, "approval", Approval)
     _replace(values, "nat", Nat)
     _replace(values, "smoke", lambda requests: tuple(smoke_from_json(request) for request in requests))
-    _replace(values, "alarms", lambda alarms: AlarmSettings(**alarms))
+    _replace(values, "alarms", lambda alarms: AlarmSettings(**{**alarms, "also": tuple(alarms.get("also", ()))}))
     _replace(values, "hooks", lambda hooks: Hooks(**hooks))
     _replace(values, "sticky", lambda sticky: Sticky(StickyBy(sticky["by"]), sticky["name"]) if sticky else None)
     _replace(values, "idempotent", _routes)

@@ -100,7 +100,8 @@ class AlarmSettings:
     """When a candidate's own traffic shifts it back, judged from `minimum_requests` on.
 
     `p99_relative_percent` is the candidate's p99 as a share of the live release's in the same window; `guard_s` is how
-    long the alarms still watch a release that took all traffic at once.
+    long the alarms still watch a release that took all traffic at once. `also` names metric alarms of the person's own
+    in CloudWatch, which are watched on AWS besides.
     """
 
     error_rate_percent: float = 1
@@ -108,6 +109,7 @@ class AlarmSettings:
     p99_ms: float | None = None
     p99_relative_percent: float | None = None
     guard_s: int = DEFAULT_GUARD_S
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from hitless.service.routes import ANY, METHODS, normal_path
 from hitless.service.smoke import HEADER_NAME
 from hitless.service.value import Value, check_known, did_you_mean
 
-ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s")
+ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s", "also")
+ALSO_AT_MOST = 7
+"""CodeDeploy watches ten alarms a function, of which up to three are the release's own."""
+
 URL = re.compile(r"https?://[!-~]+")
 HOOK_KEYS = ("pre_traffic", "post_traffic")
 
@@ -29,7 +32,15 @@ def read_alarms(value: Value | None) -> AlarmSettings:
         p99_ms=absolute.number(0.1, 900_000) if absolute is not None else None,
         p99_relative_percent=relative.number(100, 100_000) if relative is not None else None,
         guard_s=guard.integer(0, 3600) if guard is not None else default.guard_s,
+        also=_own_alarms(value.get("also")),
     )
+
+
+def _own_alarms(value: Value | None) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(item.text().strip() for item in value.items())) if value is not None else ()
+    if value is not None and (len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names)):
+        raise value.fault(f"{value.shown()} are not up to {ALSO_AT_MOST} names of alarms", "name alarms of CloudWatch")
+    return names
 
 
 def read_hooks(value: Value | None) -> Hooks:

@@ -150,7 +150,10 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
                 "Enabled": True,
                 "Events": ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"],
             },
-            "AlarmConfiguration": {"Enabled": True, "Alarms": [{"Name": {"Ref": alarm}} for alarm in alarms]},
+            "AlarmConfiguration": {
+                "Enabled": True,
+                "Alarms": [{"Name": name} for name in [*({"Ref": alarm} for alarm in alarms), *release.alarms.also]],
+            },
         },
     }
 
