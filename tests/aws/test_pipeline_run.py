@@ -144,6 +144,7 @@ def test_what_no_call_was_recorded_of_is_granted_so_that_iam_allows_it(pushed: P
     asked = [
         Question(action, granted_on.get(action) or granted_on.get(action.partition(":")[0], "*"))
         for action in NOT_RECORDED
+        if not action.endswith("ProvisionedConcurrencyConfig")  # an alias' ARN is a version's: the simulator asks which
     ]
     assert refused(pushed.deploy_role, asked) == []
 
