@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hitless.gateway.gateway import Gateway
-from hitless.gateway.state import RouteState
+from hitless.gateway.state import QUEUE_TIMEOUT_S, RouteState
 from tests.process.gateway_support import Answer, Workers, ask, busy, raw, run_dir, running_gateway, shipped, until
 
 pytestmark = pytest.mark.process
@@ -223,7 +223,7 @@ async def until_queued(gateway: Gateway) -> None:
 def test_a_request_that_waits_too_long_for_a_worker_is_answered_503() -> None:
     async def scenario() -> None:
         async with serving(count=1, maxconn=1) as (gateway, _, address):
-            slow = asyncio.create_task(asyncio.to_thread(ask, address, "/slow/6500"))
+            slow = asyncio.create_task(asyncio.to_thread(ask, address, f"/slow/{QUEUE_TIMEOUT_S * 1000 + 1500}"))
             await busy(gateway, "p00")
             waiting = asyncio.create_task(asyncio.to_thread(ask, address, "/zones"))
             async with asyncio.timeout(10):
