@@ -98,6 +98,7 @@ def test_a_daemon_that_is_killed_while_workers_come_costs_nobody_anything(scalin
         eventually(lambda: not scaling.folders.engine_is_alive())
         scaling.up()
         eventually(lambda: size(scaling) == MOST, what="the rest came with the next daemon", deadline_s=20)
+        eventually(lambda: api(scaling)["requests"] > 200, what="the crowd is served", deadline_s=20)
         assert load.running
         seen = load.end()
     assert seen.failed == 0, seen
@@ -121,23 +122,23 @@ def test_a_release_that_ships_while_workers_come_is_as_large_as_the_live_one_by_
 def test_beyond_reserved_concurrency_clients_get_429_at_once_or_when_they_waited_too_long_and_elsewhere_503(
     site: Site,
 ) -> None:
-    """One may run, two may wait for as long as HAProxy lets them (5 s), the rest is turned away."""
-    site.edit("handlers.api\n", "handlers.api\n    timeout: 8\n    reservedConcurrency: 1\n", FILE)
-    site.edit("    timeout: 1\n", "    timeout: 8\n", FILE)
+    """One may run, two may wait for as long as HAProxy lets them (8 s), the rest is turned away."""
+    site.edit("handlers.api\n", "handlers.api\n    timeout: 12\n    reservedConcurrency: 1\n", FILE)
+    site.edit("    timeout: 1\n", "    timeout: 12\n", FILE)
     site.edit("workers: 2", "workers: 1", FILE)
-    site.edit("time.sleep(60)", "time.sleep(6)")
+    site.edit("time.sleep(60)", "time.sleep(10)")
     site.up()
-    answers: dict[str, list[Answer]] = {"/slow?s=6": [], "/misbehave/hang": []}
+    answers: dict[str, list[Answer]] = {"/slow?s=10": [], "/misbehave/hang": []}
     clients = [Thread(target=lambda at: answers[at].append(site.get(at)), args=[at]) for at in 6 * [*answers][:1]]
     clients += [Thread(target=lambda at: answers[at].append(site.get(at)), args=[at]) for at in 2 * [*answers][1:]]
     for client in clients:
         client.start()
-    eventually(lambda: len(answers["/slow?s=6"]) == 3, deadline_s=4, what="who came beyond the limit was turned away")
+    eventually(lambda: len(answers["/slow?s=10"]) == 3, deadline_s=4, what="who came beyond the limit was turned away")
     for client in clients:
         client.join()
-    assert sorted(status for status, _, _ in answers["/slow?s=6"]) == [200, 429, 429, 429, 429, 429]
+    assert sorted(status for status, _, _ in answers["/slow?s=10"]) == [200, 429, 429, 429, 429, 429]
     assert sorted(status for status, _, _ in answers["/misbehave/hang"]) == [200, 503]
-    for status, headers, body in (*answers["/slow?s=6"], *answers["/misbehave/hang"]):
+    for status, headers, body in (*answers["/slow?s=10"], *answers["/misbehave/hang"]):
         if status != 200:
             word, kind = WORDS[status]
             assert (body, headers["x-amzn-errortype"]) == ({"message": word}, kind)
