@@ -44,7 +44,7 @@ HITLESS: Final = Contender("hitless", "hitless", "`hitless deploy`", "docs/comma
 GRANIAN: Final = Contender(
     "granian",
     "granian + starlette",
-    "SIGHUP, at the default --respawn-interval of 3.5 s",
+    "SIGHUP, at the default --respawn-interval of 3.5 s (quick: 1 s)",
     "https://github.com/emmett-framework/granian#readme",
     servers.granian,
 )

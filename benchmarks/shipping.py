@@ -2,7 +2,7 @@
 
 The clients are `hitless drill --target URL`: they send by schedule, count from the scheduled instant and name each
 failure alike for all. Three kinds send at the same time: on kept connections, on new ones, and POSTs on kept ones.
-Peers share a turn by twos, for each is idle half of the time (granian sleeps between its workers).
+Each has the machine for itself: what another one does to start would be counted as its own.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.contenders import ALL, GRANIAN, HITLESS, NGINX, OFFLINE, PATH, UVICORN, Contender
+from benchmarks.contenders import ALL, HITLESS, PATH, Contender
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread
 from benchmarks.load import Client
 from benchmarks.machine import HITLESS as COMMAND
@@ -29,7 +28,6 @@ from benchmarks.running import NotTakenError
 RATE: Final = 400
 """Requests a second by each kind of client: a tenth of what the slowest contender can do."""
 QUIET_S: Final = 1.0
-_TURNS: Final = ((HITLESS,), (NGINX, UVICORN), (GRANIAN, OFFLINE))
 _GET: Final = {"method": "GET", "path": PATH, "status": 200}
 _REQUESTS: Final[dict[Client, dict[str, Any]]] = {
     Client.KEEP_ALIVE: _GET,
@@ -63,22 +61,20 @@ class Shipped:
 
 
 def run(releases: int, say: Callable[[str], None]) -> tuple[Section, ...]:
-    """All contenders, in turns; a peer that could not be loaded is left out. Raises BenchmarkError."""
+    """All contenders, one after the other; a peer that could not be loaded is left out. Raises BenchmarkError."""
     shipped: dict[str, Shipped] = {}
-    for turn in _TURNS:
-        with ThreadPoolExecutor(len(turn)) as pool:
-            for one, running in [(one, pool.submit(ship, one, releases)) for one in turn]:
-                try:
-                    result = shipped[one.key] = running.result()
-                except BenchmarkError as error:
-                    if one is HITLESS:
-                        raise
-                    say(f"{one.title} is left out: {error}")
-                    continue
-                failed = sum(drill["failed"] for drill in result.drills.values())
-                kinds = ", ".join(f"{count} {kind}" for kind, count in result.failures().items())
-                taken = len(result.seconds)
-                say(f"{one.title}: {failed} failed in {taken} of {releases} releases {kinds and f'({kinds})'}")
+    for one in ALL:
+        try:
+            result = shipped[one.key] = ship(one, releases)
+        except BenchmarkError as error:
+            if one is HITLESS:
+                raise
+            say(f"{one.title} is left out: {error}")
+            continue
+        failed = sum(drill["failed"] for drill in result.drills.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in result.failures().items())
+        taken = len(result.seconds)
+        say(f"{one.title}: {failed} failed in {taken} of {releases} releases {kinds and f'({kinds})'}")
     how = f"{releases} releases without a pause, {RATE} requests/s by each of three clients; {ways()}"
     return (Section("failed requests while releases ship", how, tuple(_figures(shipped, releases))),)
 
