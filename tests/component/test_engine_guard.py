@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,34 @@ def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_a
         assert any("release 2 is taken back" in event.sentence for event in bench.store.events())
         with pytest.raises(ConflictError, match="no release that was live before"):
             await bench.engine.rollback("dev", None)
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_release_that_takes_over_again_is_first_made_as_large_as_the_one_it_replaces(
+    tmp_path: Path, refused: bool
+) -> None:
+    def elastic(number: int) -> Any:
+        made = guarded(number)
+        return replace(made, functions=(replace(made.functions[0], workers=1, max_workers=8),))
+
+    async def story(bench: Bench) -> None:
+        await bench.end(await bench.engine.deploy("dev", elastic(1), strategy=None, force=False))
+        bench.clock.runs.clear()
+        started = await bench.engine.deploy("dev", elastic(2), strategy=None, force=False)
+        assert isinstance(started, Rollout)
+        await until(lambda: started.result is not None)
+        row = bench.engine.pools.live_row("dev", "api")
+        assert row is not None
+        await bench.engine.pools.standing.scale(row, 5)
+        bench.diary.clear()
+        bench.workers.refuses_to_scale = refused
+        fails(bench)
+        bench.clock.runs.set()
+        await bench.engine.idle()
+        assert bench.diary.index("scale dev-r1-api-1 to 5") < bench.diary.index("dev → 1:None:0")
+        assert releases_that_run(bench) == {1}, "also where no workers were to be had"
 
     run(tmp_path, story)
 

@@ -151,12 +151,19 @@ class ReleasePools:
 
         Each pool is by then as large as the live release's has become meanwhile.
         """
+        await self.level(release)
+        await self._connect(release)
+
+    async def level(self, release: Release) -> None:
+        """Make each pool of the release as large as the live one that it is about to replace.
+
+        Raises EngineError where workers do not come.
+        """
         for row in self._store.pools(release.stage, release.number):
             now, function = len(self.living[row.key].workers), release.function(row.function)
             more = self._wanted_size(release.stage, function) - now
             if more > 0:
                 await self.standing.scale(row, now + self.allowed(release.stage, function.name, more, 0))
-        await self._connect(release)
 
     async def _connect(self, release: Release) -> None:
         rows = self._store.pools(release.stage, release.number)

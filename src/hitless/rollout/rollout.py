@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hitless.errors import ConflictError, HitlessError
+from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
 from hitless.rollout.record import Recorded
@@ -57,6 +58,9 @@ class Rollout(Recorded):
                 await self._start()
                 await self._prove()
                 await self.pools.connect(self.candidate)
+            else:
+                with suppress(EngineError):  # better few workers of it than many of one that an alarm takes back
+                    await self.pools.level(self.candidate)
             await self.begin_to_watch()
             await self._shift()
             await self._confirm()
