@@ -93,7 +93,7 @@ class World:
             records=Records(FakeDocuments(self), "prod"),
             lambdas=cast(Any, FakeLambdas(self)),
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
-            shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None),
+            shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
             traffic=FakeTraffic(),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(), _Clock()),
             who={},

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import CodeDeploy, Move
 from hitless.aws.traffic import Answers, Minute, Traffic
-from hitless.cloud.shield import Shield
+from hitless.cloud.shield import IN_HAND_S, Shield
 from hitless.cloud.transform.model import FunctionIds
 from hitless.errors import UsageError
 
@@ -38,6 +38,11 @@ class Fake:
     allowed: set[tuple[str, str, str]] = field(default_factory=set)
     refuses: dict[str, ClientError] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    allowed_in_waits: list[int] = field(default_factory=list)
+
+    def wait(self, seconds: float) -> None:
+        assert seconds == IN_HAND_S
+        self.allowed_in_waits.append(len(self.allowed))
 
     def variables(self, stage: ApiStage) -> dict[str, str]:
         return dict(self.held)
@@ -61,7 +66,7 @@ class Fake:
 
     @property
     def shield(self) -> Shield:
-        return Shield(self, self, self.said.append)
+        return Shield(self, self, self.said.append, self.wait)
 
 
 def test_it_names_the_two_versions_and_allows_just_that_call_until_it_is_taken_down() -> None:
@@ -71,7 +76,9 @@ def test_it_names_the_two_versions_and_allows_just_that_call_until_it_is_taken_d
     assert fake.allowed == {("s-prod-zones", "4", "5"), ("s-prod-meta", "4", "5")}
     fake.shield.down(STAGE, NAMES)
     assert (fake.held, fake.allowed) == ({"theirs": "1"}, set())
+    assert fake.allowed_in_waits == [2], "what a candidate has in hand is still answered"
     fake.shield.down(STAGE, NAMES)
+    assert fake.allowed_in_waits == [2], "where none stands nobody waits"
 
 
 def test_what_stands_of_a_function_that_is_gone_goes_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
             cloudformation=cloudformation, lambdas=lambdas,
             osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=ctx.say, now=clock.now,
         )  # fmt: skip
-        shield = Shield(ApiStages(aws.client("apigateway")), lambdas, ctx.say)
+        shield = Shield(ApiStages(aws.client("apigateway")), lambdas, ctx.say, time.sleep)
         shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
         traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)
         cloud = Cloud(

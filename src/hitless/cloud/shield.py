@@ -19,6 +19,9 @@ from hitless.aws.codedeploy import Move
 from hitless.aws.session import is_denied
 from hitless.cloud.transform.model import SHIELD_PREFIX, FunctionIds
 
+IN_HAND_S = 5.0
+"""Requests that a candidate still has in hand when its weight has gone may need the live version to answer them."""
+
 
 class Variables(Protocol):
     """Stage variables: aws.api_stages.ApiStages."""
@@ -38,8 +41,14 @@ class Permissions(Protocol):
 class Shield:
     """Raised before a shift, taken down after it."""
 
-    def __init__(self, variables: Variables, permissions: Permissions, say: Callable[[str], None]) -> None:
-        self._variables, self._permissions, self._say = variables, permissions, say
+    def __init__(
+        self,
+        variables: Variables,
+        permissions: Permissions,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
+    ) -> None:
+        self._variables, self._permissions, self._say, self._wait = variables, permissions, say, wait
 
     def up(self, stage: ApiStage, moves: Mapping[FunctionIds, Move]) -> None:
         """Raise it for these moves."""
@@ -59,11 +68,14 @@ class Shield:
                 self._variables.drop(stage, [ids.shield_variable])
 
     def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
-        """Take down whatever stands. `functions` are the service's, by Lambda's names."""
+        """Take down whatever stands, once the candidate has answered what it had in hand. `functions` are the
+        service's, by Lambda's names.
+        """
         found = self._variables.variables(stage)
         standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
         if not standing:
             return
+        self._wait(IN_HAND_S)
         names = {ids.shield_variable: name for ids, name in functions.items()}
         for variable, versions in standing.items():
             if variable in names:
