@@ -105,7 +105,7 @@ def test_a_line_that_is_no_requirement_is_refused_by_its_line() -> None:
 
 def test_options_for_the_index_are_left_to_uv_and_links_are_known() -> None:
     text = (
-        "--index-url https://user:secret@example.org/simple\n--find-links wheels\n-f https://example.org/w\nfoo==1.0\n"
+        "--index-url https://user:secret@example.org/index\n--find-links wheels\n-f https://example.org/w\nfoo==1.0\n"
     )
     requirements = parsed(f"-r sub/r.txt\n{text}", {"sub/r.txt": "-f ./wheels"})
     assert requirements.links == ("sub/wheels", "wheels", "https://example.org/w")
@@ -115,9 +115,9 @@ def test_options_for_the_index_are_left_to_uv_and_links_are_known() -> None:
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("https://user:secret@example.org/simple", ["requirements.txt"]),
-        ("https://user:${TOKEN}@example.org/simple", []),
-        ("https://example.org/simple", []),
+        ("https://user:secret@example.org/index", ["requirements.txt"]),
+        ("https://user:${TOKEN}@example.org/index", []),
+        ("https://example.org/index", []),
     ],
 )
 def test_a_password_written_out_is_found(url: str, found: list[str]) -> None:

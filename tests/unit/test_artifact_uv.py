@@ -32,8 +32,8 @@ requirements are unsatisfiable.
 hint: Wheels are required for `missing-name` because building from source is disabled for all packages
 """
 NO_NETWORK = """error: Request failed after 3 retries in 4.6s
-  cause: Failed to fetch: http://user:secret@127.0.0.1:9/simple/missing-name/
-  cause: error sending request for url (http://user:se@cret@127.0.0.1:9/simple/missing-name/)
+  cause: Failed to fetch: http://user:secret@127.0.0.1:9/index/missing-name/
+  cause: error sending request for url (http://user:se@cret@127.0.0.1:9/index/missing-name/)
   cause: tcp connect error
 """
 HASH = """error: Failed to download `missing-name==1.0`
