@@ -46,6 +46,7 @@ def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
     folder.write(state)
     assert folder.load() == state
     maps = {
+        "hosts.map",
         "stages.map",
         "timeouts.map",
         "throttles.map",

@@ -74,7 +74,7 @@ def new_gateway(folder: Path, stages: tuple[str, ...] = ("dev", "prod"), **optio
 async def running_gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway]:
     """A gateway on free ports that is stopped at the end, together with all that it started."""
     gateway = new_gateway(folder, **options)
-    await gateway.start({stage.stage: listen("127.0.0.1", 0) for stage in gateway.state.stages})
+    await gateway.start({name: listen("127.0.0.1", 0) for name in gateway.state.listeners})
     try:
         yield gateway
     finally:

@@ -18,7 +18,7 @@ from hitless.service.model import Sticky, StickyBy
 pytestmark = pytest.mark.unit
 
 MAPS = "/run/gw/boot"
-POOLS = tuple(f"p{index:02}" for index in range(6))
+POOLS = tuple(f"p{index:02}" for index in range(9))
 
 
 class ModelOfHaproxy:
@@ -26,6 +26,7 @@ class ModelOfHaproxy:
 
     def __init__(self, view: View) -> None:
         self.maps: dict[str, list[Entry]] = {
+            MapName.HOSTS: list(view.hosts.items()),
             MapName.STAGES: list(view.stages.items()),
             MapName.TIMEOUTS: list(view.timeouts.items()),
             MapName.THROTTLES: list(view.throttles.items()),
@@ -72,13 +73,14 @@ class ModelOfHaproxy:
 
     def view(self) -> View:
         return View(
+            hosts=unique(self.maps[MapName.HOSTS]),
             stages=unique(self.maps[MapName.STAGES]),
             timeouts=unique(self.maps[MapName.TIMEOUTS]),
             throttles=unique(self.maps[MapName.THROTTLES]),
             literals=unique(self.maps[MapName.LITERALS]),
             patterns=by_release(self.maps[MapName.PATTERNS]),
             idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
-            sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in RELEASES},
+            sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in LISTENING},
             servers=dict(self.servers),
         )
 
@@ -97,7 +99,7 @@ def same(one: View, other: View) -> bool:
     return (
         (one.stages, one.timeouts, one.literals, one.patterns, one.idempotent, one.sticky)
         == (other.stages, other.timeouts, other.literals, other.patterns, other.idempotent, other.sticky)
-        and one.throttles == other.throttles
+        and (one.throttles, one.hosts) == (other.throttles, other.hosts)
         and one.servers.keys() == other.servers.keys()
         and all(one.servers[key].same(other.servers[key]) for key in one.servers)
     )
@@ -111,19 +113,23 @@ def between(old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
     return difference(view_of(old), view_of(new), MAPS)
 
 
-RELEASES = {"dev": (1, 2, 3), "prod": (1, 2, 3)}
+LISTENING, COMES_AND_GOES = ("dev", "prod"), "preview_x"
+RELEASES = dict.fromkeys((*LISTENING, COMES_AND_GOES), (1, 2, 3))
 STICKY = (None, Sticky(StickyBy.ADDRESS), Sticky(StickyBy.HEADER, "x-user"), Sticky(StickyBy.COOKIE, "sid"))
 
 
 def pool_of(stage: str, release: int) -> str:
     """A release's routes never change, so its pool follows from its number."""
-    return POOLS[release - 1 + (3 if stage == "prod" else 0)]
+    return POOLS[release - 1 + 3 * list(RELEASES).index(stage)]
 
 
 @st.composite
 def states(draw: st.DrawFn) -> GatewayState:
     """Sound states: each release that a stage uses has its routes, whose pool has a ready server."""
-    state = GatewayState.initial(["dev", "prod"], pools=len(POOLS))
+    state = GatewayState.initial(LISTENING, pools=len(POOLS), shared=True)
+    there = draw(st.booleans())
+    if there:
+        state = state.with_new_stage(COMES_AND_GOES, draw(st.sampled_from(["x.localhost", "y.localhost"])))
     for stage, releases in RELEASES.items():
         numbers = draw(st.lists(st.sampled_from(releases), max_size=3, unique=True))
         for number in numbers:
@@ -142,10 +148,12 @@ def states(draw: st.DrawFn) -> GatewayState:
             routes = [RouteState(key, "GET", path, pool) for path in paths]
             routes += [RouteState(key, "PUT", path, pool, path == "/{proxy+}") for path in paths]
             state = state.with_routes(key, routes)
+        if stage == COMES_AND_GOES and not there:
+            continue
         chosen: list[int | None] = [*numbers, None, None]
         live, candidate = chosen[:2]
         weight = draw(st.integers(0, 10_000)) if candidate else 0
-        sticky = draw(st.sampled_from(STICKY)) if candidate else None
+        sticky = draw(st.sampled_from(STICKY)) if candidate and stage in LISTENING else None
         state = state.with_stage(
             stage, live=live, candidate=candidate, weight=weight, shield=draw(st.booleans()), sticky=sticky
         )
@@ -176,6 +184,7 @@ def test_at_every_instant_the_release_that_a_stage_uses_has_its_routes_and_a_rea
     for command in between(old, new):
         model.tell(command)
         view = model.view()
+        assert set(view.hosts.values()) <= set(view.stages)
         for stage, entry in view.stages.items():
             for key in entry.split(":")[:2]:
                 if key == "-":

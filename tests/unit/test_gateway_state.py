@@ -7,6 +7,7 @@ import pytest
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.document import state_from_json, state_to_json
 from hitless.gateway.state import (
+    SHARED,
     GatewayState,
     RouteState,
     ServerMode,
@@ -15,6 +16,7 @@ from hitless.gateway.state import (
     release_key,
     server_timeout_ms,
 )
+from hitless.service.model import Sticky, StickyBy
 
 pytestmark = pytest.mark.unit
 
@@ -137,6 +139,40 @@ def test_a_state_survives_json_exactly() -> None:
 def test_a_foreign_document_is_an_error_and_no_state(text: str) -> None:
     with pytest.raises(EngineError, match="cannot be read"):
         state_from_json(text)
+
+
+def test_stages_come_and_go_at_the_shared_listener_alone() -> None:
+    state = GatewayState.initial(["dev"], pools=2, shared=True)
+    assert state.listeners == ("dev", SHARED)
+    more = state.with_new_stage("preview_x", "x.preview.localhost").with_stage("preview_x", live=1)
+    assert more.stage("preview_x") == StageState("preview_x", live=1, host="x.preview.localhost")
+    assert more.listeners == state.listeners
+    assert state_from_json(state_to_json(more)) == more
+    assert more.without_stage("preview_x") == state
+    with pytest.raises(ValueError, match="a listener of its own"):
+        state.without_stage("dev")
+    with pytest.raises(ConflictError, match="no listener"):
+        shipped().with_new_stage("preview_x", "x.preview.localhost")
+
+
+@pytest.mark.parametrize(
+    ("name", "host"), [("preview_x", "y.localhost"), ("preview_y", "x.localhost"), ("dev", "z.localhost")]
+)
+def test_no_two_stages_have_a_name_or_a_host_in_common(name: str, host: str) -> None:
+    state = GatewayState.initial(["dev"], pools=2, shared=True).with_new_stage("preview_x", "x.localhost")
+    with pytest.raises(ConflictError, match="already"):
+        state.with_new_stage(name, host)
+
+
+@pytest.mark.parametrize("host", ["", "X.localhost", "a b", "a..b", ".a", "a\n", "a|b", "x" * 64, "a." * 127 + "a"])
+def test_a_host_that_is_none_or_would_mean_something_to_a_map_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="reached under"):
+        StageState("preview_x", host=host)
+
+
+def test_a_stage_with_a_host_has_no_clients_that_stay() -> None:
+    with pytest.raises(ValueError, match="sticky"):
+        StageState("preview_x", host="x.localhost", sticky=Sticky(StickyBy.ADDRESS))
 
 
 def test_release_keys_name_stage_and_number() -> None:

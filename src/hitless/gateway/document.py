@@ -36,6 +36,7 @@ def state_from_json(text: str) -> GatewayState:
                 for pool in document["pools"]
             ),
             routes=tuple(RouteState(**route) for route in document["routes"]),
+            shared=document.get("shared", False),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(

@@ -60,9 +60,10 @@ class Executor:
             await self._clock.sleep(_POLL_S)
 
     async def observe(self, stages: Iterable[str]) -> View:
-        """What HAProxy holds. UnreachableError."""
+        """What HAProxy holds; `stages` are those that have a listener. UnreachableError."""
         maps = {name: await self._map(name) for name in MapName}
         return View(
+            hosts=unique(maps[MapName.HOSTS]),
             stages=unique(maps[MapName.STAGES]),
             timeouts=unique(maps[MapName.TIMEOUTS]),
             throttles=unique(maps[MapName.THROTTLES]),
@@ -110,11 +111,11 @@ class Executor:
         """
         view = view_of(wanted)
         for attempt in range(_MOST_PASSES):
-            commands = difference(await self.observe(view.stages), view, self._maps)
+            commands = difference(await self.observe(view.sticky), view, self._maps)
             if not commands:
                 return attempt > 0
             await self.run(commands, drain_s)
-        if left := difference(await self.observe(view.stages), view, self._maps):
+        if left := difference(await self.observe(view.sticky), view, self._maps):
             raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
         return True
 

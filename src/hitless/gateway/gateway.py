@@ -74,6 +74,7 @@ class Gateway:
         haproxy: str,
         stages: Sequence[str],
         pools: int = 64,
+        shared: bool = False,
         drain_s: float = DRAIN_S,
     ) -> None:
         self._layout = Layout(run_dir / "gw")
@@ -82,7 +83,7 @@ class Gateway:
         self._boot = BootFolder(self._layout, tuning_for(_cores(), _descriptors()))
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
         self._keeper = Keeper(self._layout.folder, self._layout.runtime_socket, haproxy, clock)
-        self._state = GatewayState.initial(stages, pools)
+        self._state = GatewayState.initial(stages, pools, shared=shared)
         self._drain_s = drain_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
@@ -99,7 +100,7 @@ class Gateway:
 
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]:
-        """Stage → host and port that it listens on."""
+        """Stage (or `SHARED`) → host and port of the listener."""
         return {stage: address_of(listener) for stage, listener in self._keeper.sockets.items()}
 
     @property
@@ -115,16 +116,16 @@ class Gateway:
     async def start(self, sockets: Mapping[str, socket.socket], state: GatewayState | None = None) -> None:
         """Start guardian and HAProxy on these listening sockets, with that state from the first request on.
 
-        `sockets`: stage → socket; the gateway owns them from here. Returns when HAProxy answers. ConflictError where a
-        gateway lives in this folder; EngineError with HAProxy's own message where it does not start, and nothing is
-        left running then.
+        `sockets`: stage (or `SHARED`) → socket; the gateway owns them from here. Returns when HAProxy answers.
+        ConflictError where a gateway lives in this folder; EngineError with HAProxy's own message where it does not
+        start, and nothing is left running then.
         """
         wanted = state or self._state
         await asyncio.to_thread(self._boot.prepare)
         await self._keeper.refuse_company()
         (self._layout.folder / _COUNTS).unlink(missing_ok=True)
         self._state = wanted
-        self._keeper.sockets = {stage.stage: sockets[stage.stage] for stage in wanted.stages}
+        self._keeper.sockets = {name: sockets[name] for name in wanted.listeners}
         try:
             await asyncio.to_thread(self._boot.write, wanted)
             await asyncio.to_thread(self._check)
@@ -160,8 +161,8 @@ class Gateway:
         """
         async with self._lock:
             old, drain_s = self._state, self._drain_s if drain_s is None else drain_s
-            if [s.stage for s in new.stages] != [s.stage for s in old.stages] or len(new.pools) != len(old.pools):
-                raise ValueError("stages and pools are fixed while the gateway runs")
+            if new.listeners != old.listeners or len(new.pools) != len(old.pools):
+                raise ValueError("listeners and pools are fixed while the gateway runs")
             await asyncio.to_thread(self._boot.write, new)
             try:
                 await self._shift(old, new, drain_s)

@@ -1,8 +1,9 @@
 """What the gateway should do, as one frozen value: stages, routes, pools.
 
-Every change is a pure method that returns a new state; `Gateway.apply` alone makes it true. Invariants: the sets of
-stages and pools never change after `GatewayState.initial` (HAProxy learns of both at its start only: no release needs
-a reload); a route points to a pool that exists; a release's routes are given once and not edited.
+Every change is a pure method that returns a new state; `Gateway.apply` alone makes it true. Invariants: listeners and
+pools never change after `GatewayState.initial` (HAProxy learns of both at its start only: no release needs a reload),
+so the stages that come and go share one listener and are told apart by their host; a route points to a pool that
+exists; a release's routes are given once and not edited.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ LONGEST_PATH = 2000
 LONGEST_SOCKET_BYTES = 97
 """HAProxy accepts no longer Unix address, for a listener or a server: it keeps room for a temporary name."""
 
+SHARED = "by_host"
+"""The listener of the stages that have a host. No name in serverless.yml holds an underscore."""
+
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
@@ -95,7 +100,7 @@ class StageState:
     """Which release a stage's requests go to; `weight` ten-thousandths of them to the candidate.
 
     `shield`: the live release answers what the candidate fails, `announced` by a header; `sticky`: what tells the
-    clients apart that are to stay with one release.
+    clients apart that are to stay with one release. One that has a `host` has no listener of its own.
     """
 
     stage: str
@@ -105,8 +110,13 @@ class StageState:
     shield: bool = False
     announced: bool = False
     sticky: Sticky | None = None
+    host: str | None = None
 
     def __post_init__(self) -> None:
+        if self.host is not None and not _HOST.fullmatch(self.host):
+            raise ValueError(f"a stage cannot be reached under {self.host!r}")
+        if self.host is not None and self.sticky is not None:
+            raise ValueError(f"stage {self.stage} cannot be sticky: the map for it stands in HAProxy's file")
         if not _NAME.fullmatch(self.stage):
             raise ValueError(f"a stage cannot be called {self.stage!r}")
         if not 0 <= self.weight <= FULL_WEIGHT:
@@ -173,20 +183,30 @@ def server_timeout_ms(function_timeout_s: float, maxconn: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """All that the gateway is to hold. Order of stages is that of the listeners; order of routes has no meaning."""
+    """All that the gateway is to hold. Order of stages is that of the listeners; order of routes has no meaning.
+    `shared`: one more listener, for stages with a host.
+    """
 
     stages: tuple[StageState, ...]
     pools: tuple[PoolState, ...]
     routes: tuple[RouteState, ...] = ()
+    shared: bool = False
 
     @classmethod
-    def initial(cls, stages: Iterable[str], pools: int = 64) -> GatewayState:
+    def initial(cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False) -> GatewayState:
         """Stages without a release and that many empty pools `p00`, `p01`, …"""
         width = max(2, len(str(pools - 1)))
         return cls(
             tuple(StageState(stage) for stage in stages),
             tuple(PoolState(f"p{index:0{width}}") for index in range(pools)),
+            shared=shared,
         )
+
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """What has a listening socket, in the sockets' order: stages without a host, then `SHARED`."""
+        own = tuple(stage.stage for stage in self.stages if stage.host is None)
+        return (*own, SHARED) if self.shared else own
 
     def stage(self, name: str) -> StageState:
         """That stage; KeyError where there is none."""
@@ -229,9 +249,22 @@ class GatewayState:
         sticky: Sticky | None = None,
     ) -> GatewayState:
         """Shift, swap or clear: becomes one atomic command."""
-        self.stage(name)
-        changed = StageState(name, live, candidate, weight, shield, announced, sticky)
+        changed = StageState(name, live, candidate, weight, shield, announced, sticky, self.stage(name).host)
         return replace(self, stages=tuple(changed if stage.stage == name else stage for stage in self.stages))
+
+    def with_new_stage(self, name: str, host: str) -> GatewayState:
+        """One more stage, without a release, at the shared listener under that host."""
+        if not self.shared:
+            raise ConflictError("the gateway has no listener for stages that come and go", hint="start it with one")
+        if any(name == stage.stage or host == stage.host for stage in self.stages):
+            raise ConflictError(f"there is a stage {name} already, or one under {host}", hint="choose another name")
+        return replace(self, stages=(*self.stages, StageState(name, host=host)))
+
+    def without_stage(self, name: str) -> GatewayState:
+        """A stage with a host goes, as if it had never been; what its releases have is left to whoever retires them."""
+        if self.stage(name).host is None:
+            raise ValueError(f"stage {name} has a listener of its own, which stays")
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.stage != name))
 
     def with_routes(self, key: str, routes: Iterable[RouteState]) -> GatewayState:
         """The routes of a release that has none yet (the same ones again are accepted). ConflictError for others."""

@@ -38,6 +38,7 @@ ServerKey = tuple[str, str]
 class MapName(StrEnum):
     """The maps: file names in the boot folder."""
 
+    HOSTS = "hosts.map"
     STAGES = "stages.map"
     TIMEOUTS = "timeouts.map"
     THROTTLES = "throttles.map"
@@ -80,10 +81,11 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage. A value that
-    cannot be right is kept as it was read.
+    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage that has a
+    listener. A value that cannot be right is kept as it was read.
     """
 
+    hosts: Mapping[str, str]
     stages: Mapping[str, str]
     timeouts: Mapping[str, str]
     throttles: Mapping[str, str]
@@ -97,13 +99,14 @@ class View:
 def view_of(state: GatewayState) -> View:
     """What HAProxy holds when the state is true."""
     return View(
+        hosts={stage.host: stage.stage for stage in state.stages if stage.host is not None},
         stages={stage.stage: stage_value(stage) for stage in state.stages},
         timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
         throttles={pool.name: str(pool.throttle) for pool in state.pools},
         literals=literal_entries(state.routes),
         patterns=pattern_entries(state.routes),
         idempotent=idempotent_entries(state.routes),
-        sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages},
+        sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages if stage.host is None},
         servers={
             (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket, server.checked)
             for pool in state.pools
@@ -131,7 +134,7 @@ def server_line(server: ServerView) -> str:
 
 def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     """The commands that turn `old` into `new`, in a safe order. `maps` is the folder in the maps' names, without a
-    slash at its end. Stages and pools are those of `new`; they cannot be added or removed while HAProxy runs.
+    slash at its end. Listeners and pools are those of `new`; they cannot be added or removed while HAProxy runs.
     """
     return (
         *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
@@ -142,6 +145,9 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *_ordered_join(MapName.IDEMPOTENT, old.idempotent, new.idempotent, maps),
         *_sticky_join(old, new, maps),
         *_set(MapName.STAGES, old.stages, new.stages, maps),
+        *_unset(MapName.HOSTS, old.hosts, new.hosts, maps),
+        *_set(MapName.HOSTS, old.hosts, new.hosts, maps),
+        *_unset(MapName.STAGES, old.stages, new.stages, maps),
         *_sticky_leave(old, new, maps),
         *_servers_step_back(old, new),
         *_routes_leave(old, new, maps),
@@ -155,6 +161,11 @@ def _set(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: st
             yield Command(f"add map {maps}/{name} {key} {value}")
         elif old[key] != value:
             yield Command(f"set map {maps}/{name} {key} {value}")
+
+
+def _unset(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: str) -> Iterator[Command]:
+    for key in sorted(old.keys() - new.keys()):
+        yield Command(f"del map {maps}/{name} {key}")
 
 
 def _servers_join(old: View, new: View) -> Iterator[Command]:
