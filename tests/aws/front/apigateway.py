@@ -9,7 +9,8 @@ As on AWS, and unlike the emulator:
   Errors counts what the runtime failed, not a 5xx that the handler returned
   (docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html);
 * a line in the embedded metric format that a function logs becomes a metric;
-* a stage's variables, as they are now, are in the event.
+* a stage's variables, as they are now, are in the event;
+* a method may want an API key, or ask an authorizer: admission.py.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from urllib.parse import parse_qsl, quote, unquote
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from tests.aws.front.admission import Admission, Authorizer, lambda_of, refused
 from tests.aws.front.backend import Backend
 from tests.aws.front.calls import ACCOUNT, Operation
 from tests.aws.front.calls import Request as AwsRequest
+from tests.aws.front.metrics import data_of, dimensions_of, embedded_metrics
 
 _FRESH_S: Final = 0.1
 _PUBLISH_S: Final = 0.5
@@ -48,6 +51,8 @@ class Method:
     verb: str
     function: str
     qualifier: str
+    key_required: bool = False
+    authorizer: Authorizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,11 @@ class ApiRequests:
         self._embedded: Counter[tuple[str, str, str, tuple[tuple[str, str], ...]]] = Counter()
         self._durations: defaultdict[tuple[str, str, str, str], list[float]] = defaultdict(list)
         self._environments: defaultdict[tuple[str, str], asyncio.Semaphore] = defaultdict(_environments)
+        self._admission = Admission(backend, self._ask)
         self.executed: Counter[tuple[str, str, str]] = Counter()
 
     def forget(self) -> None:
+        self._admission.forget()
         self._cache.clear()
         self._environments.clear()
         self._unpublished.clear()
@@ -144,9 +151,12 @@ class ApiRequests:
         if found is None:
             return _message(403, "Missing Authentication Token")
         method, path_parameters = found
-        if not await self._permitted(stage.region, method):
-            return _message(500, "Internal server error")
-        version = await self._version(stage.region, method)
+        kept_out = await self._admission.refusal(
+            request, stage.region, key_required=method.key_required, authorizer=method.authorizer
+        )
+        if kept_out is not None:
+            return refused(kept_out)
+        version = await self._called(stage.region, method.function, method.qualifier)
         if version is None:
             return _message(500, "Internal server error")
         try:
@@ -199,18 +209,39 @@ class ApiRequests:
 
         return await self._fresh(("stage", api, stage), read)
 
+    async def _ask(self, region: str, function: str, qualifier: str, event: Mapping[str, Any]) -> Any:
+        """An authorizer's answer; None where it may not be called, or fails."""
+        version = await self._called(region, function, qualifier)
+        if version is None:
+            return None
+        path = f"/2015-03-31/functions/{quote(function)}/invocations?Qualifier={quote(version)}"
+        async with self._environments[function, version]:
+            answer = await self._backend.rest(
+                "POST", path, service="lambda", region=region, content=json.dumps(event).encode()
+            )
+        failed = answer.status_code != 200 or "x-amz-function-error" in answer.headers
+        return None if failed else answer.json()
+
+    async def _called(self, region: str, function: str, qualifier: str) -> str | None:
+        """The version that answers for it; None where API Gateway may not invoke it, or it is not there."""
+        if not await self._permitted(region, function, qualifier):
+            return None
+        return await self._version(region, function, qualifier)
+
     async def _methods(self, api: str, region: str) -> tuple[Method, ...]:
         found = await self._get(f"/restapis/{api}/resources?embed=methods&limit=500", "apigateway", region)
+        said = await self._get(f"/restapis/{api}/authorizers?limit=500", "apigateway", region) or {}
+        authorizers = {one["id"]: Authorizer.of(one) for one in said.get("item") or () if one["type"] == "REQUEST"}
         methods = []
         for item in (found or {}).get("item", []):
             for verb, method in (item.get("resourceMethods") or {}).items():
                 uri = (method.get("methodIntegration") or {}).get("uri", "")
                 if ":function:" not in uri:
                     continue
-                reference = uri.partition(":function:")[2].partition("/")[0].split(":")
-                qualifier = reference[1] if len(reference) > 1 else "$LATEST"
                 segments = tuple(part for part in item["path"].split("/") if part)
-                methods.append(Method(item["path"], segments, verb, reference[0], qualifier))
+                key_required = bool(method.get("apiKeyRequired"))
+                authorizer = authorizers.get(method.get("authorizerId", ""))
+                methods.append(Method(item["path"], segments, verb, *lambda_of(uri), key_required, authorizer))
         return tuple(methods)
 
     async def may_be_handed_over(self, request: AwsRequest, operation: Operation) -> bool:
@@ -226,26 +257,24 @@ class ApiRequests:
         statements = json.loads(found["Policy"])["Statement"] if found else []
         return role is not None and any(one.get("Principal") == {"AWS": role["Role"]} for one in statements)
 
-    async def _permitted(self, region: str, method: Method) -> bool:
-        qualifier = "" if method.qualifier == "$LATEST" else f"?Qualifier={quote(method.qualifier)}"
+    async def _permitted(self, region: str, function: str, qualifier: str) -> bool:
+        query = "" if qualifier == "$LATEST" else f"?Qualifier={quote(qualifier)}"
 
         async def read(_: object) -> bool:
-            found = await self._get(f"/2015-03-31/functions/{method.function}/policy{qualifier}", "lambda", region)
+            found = await self._get(f"/2015-03-31/functions/{function}/policy{query}", "lambda", region)
             statements = json.loads(found["Policy"])["Statement"] if found else []
             return any("apigateway.amazonaws.com" in json.dumps(one.get("Principal")) for one in statements)
 
-        return await self._fresh(("policy", region, method.function, method.qualifier), read)
+        return await self._fresh(("policy", region, function, qualifier), read)
 
-    async def _version(self, region: str, method: Method) -> str | None:
-        if method.qualifier == "$LATEST" or method.qualifier.isdigit():
-            return method.qualifier
+    async def _version(self, region: str, function: str, qualifier: str) -> str | None:
+        if qualifier == "$LATEST" or qualifier.isdigit():
+            return qualifier
 
         async def read(_: object) -> dict[str, Any] | None:
-            return await self._get(
-                f"/2015-03-31/functions/{method.function}/aliases/{method.qualifier}", "lambda", region
-            )
+            return await self._get(f"/2015-03-31/functions/{function}/aliases/{qualifier}", "lambda", region)
 
-        alias = await self._fresh(("alias", region, method.function, method.qualifier), read)
+        alias = await self._fresh(("alias", region, function, qualifier), read)
         if alias is None:
             return None
         weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
@@ -268,10 +297,10 @@ class ApiRequests:
             embedded, self._embedded = self._embedded, Counter()
             durations, self._durations = self._durations, defaultdict(list)
             for region in {key[0] for key in counts}:
-                data = [datum for key, count in counts.items() if key[0] == region for datum in _data(key, count)]
+                data = [datum for key, count in counts.items() if key[0] == region for datum in data_of(key, count)]
                 await self._publish(region, "AWS/Lambda", data)
             for (region, function, qualifier, version), values_ms in durations.items():
-                _, dimensions = _dimensions(function, qualifier, version)
+                _, dimensions = dimensions_of(function, qualifier, version)
                 one = {"MetricName": "Duration", "Dimensions": dimensions, "Values": values_ms[:150]}
                 await self._publish(region, "AWS/Lambda", [one])
             for (region, space, name, pairs), count in embedded.items():
@@ -285,41 +314,9 @@ class ApiRequests:
             await self._backend.aws(functools.partial(client.put_metric_data, Namespace=space, MetricData=batch))
 
 
-def embedded_metrics(log: str) -> list[tuple[str, str, tuple[tuple[str, str], ...]]]:
-    """(namespace, metric, dimensions) of each counter in a log's lines of the embedded metric format, where it is 1."""
-    found = []
-    for line in log.splitlines():
-        try:
-            document = json.loads(line)
-            directives = document["_aws"]["CloudWatchMetrics"]
-        except (ValueError, TypeError, KeyError):
-            continue
-        for directive in directives:
-            for metric in directive["Metrics"]:
-                assert document[metric["Name"]] == 1, line
-                for names in directive["Dimensions"]:
-                    dimensions = tuple((name, str(document[name])) for name in names)
-                    found.append((str(directive["Namespace"]), str(metric["Name"]), dimensions))
-    return found
-
-
 def _environments() -> asyncio.Semaphore:
     """How many execution environments a version has at most: each is a process that the emulator starts. More wait."""
     return asyncio.Semaphore(3)
-
-
-def _data(key: tuple[str, str, str, str, str], count: int) -> list[dict[str, Any]]:
-    _, function, qualifier, version, name = key
-    return [
-        {"MetricName": name, "Dimensions": dimensions, "Value": count, "Unit": "Count"}
-        for dimensions in _dimensions(function, qualifier, version)
-    ]
-
-
-def _dimensions(function: str, qualifier: str, version: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Those of the alias, and those of a version's traffic through it."""
-    by_alias = [{"Name": "FunctionName", "Value": function}, {"Name": "Resource", "Value": f"{function}:{qualifier}"}]
-    return by_alias, [*by_alias, {"Name": "ExecutedVersion", "Value": version}]
 
 
 def _message(status: int, message: str) -> Response:

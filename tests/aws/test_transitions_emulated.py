@@ -1,0 +1,210 @@
+"""The named transitions between definitions, on emulated AWS under load: none fails a request, the new one serves.
+
+Their table is that of the model's tests (tests/unit/transitions.py). What the emulator cannot show of one stands in
+NOT_SHOWN, and in docs/aws-emulation.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.cloud.result import Outcome
+from hitless.cloud.smoke import find_route
+from hitless.errors import ServiceFileError
+from hitless.service import model
+from tests.aws.emulated import EmulatedAws, emulated_aws
+from tests.aws.load import Ask, Load, Right
+from tests.aws.transition_support import STACK, Demo
+from tests.unit.definitions import REGION, Definition, Route, lambda_name
+from tests.unit.transitions import TRANSITIONS, Transition
+
+pytestmark = pytest.mark.aws
+
+CLOCK_FACTOR = 300.0
+BAKE_ROUNDS = 3
+NOT_SHOWN: Mapping[str, str] = {}
+SAMPLE = (
+    "every function's code",
+    "a route moves to another function",
+    "a path parameter is renamed",
+    "the first of two keys goes",
+)
+
+
+@pytest.fixture(scope="module")
+def fast_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedAws]:
+    """An emulator on which a bake of five minutes takes a second."""
+    with emulated_aws(tmp_path_factory.mktemp("emulators"), clock_factor=CLOCK_FACTOR) as running:
+        yield running
+
+
+@pytest.fixture
+def demo(fast_aws: EmulatedAws, tmp_path: Path) -> Demo:
+    fast_aws.front.reset()
+    fast_aws.emulator.reset()
+    return Demo.new(fast_aws, tmp_path)
+
+
+def _named(*names: str) -> list[Transition]:
+    return [one for one in TRANSITIONS if one.name in names]
+
+
+@pytest.mark.parametrize("transition", _named(*SAMPLE), ids=SAMPLE)
+def test_a_sample_of_transitions_fails_no_request(demo: Demo, transition: Transition) -> None:
+    _transit(demo, transition)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("transition", TRANSITIONS, ids=[one.name for one in TRANSITIONS])
+def test_a_transition_fails_no_request(demo: Demo, transition: Transition) -> None:
+    _transit(demo, transition)
+
+
+def _transit(demo: Demo, transition: Transition) -> None:
+    before, after = transition.before, transition.after
+    assert demo.ship(before).outcome is Outcome.LIVE
+    url = demo.url
+    if url is None:
+        assert demo.ship(after).outcome is Outcome.LIVE
+        url = demo.url
+        assert url is not None
+        with Load(url) as load:
+            load.change(_after(demo, before, after))
+            load.goes_round()
+    else:
+        with Load(url) as load:
+            load.change(_only(demo, before))
+            load.goes_round()
+            if transition.refused:
+                _is_refused(demo, transition)
+                load.change(_only(demo, before))
+            else:
+                _ships(demo, transition, load)
+                load.change(_after(demo, before, after))
+            load.goes_round(BAKE_ROUNDS)
+    assert not load.failures, load.failures[:5]
+    assert sum(load.answered.values()) >= BAKE_ROUNDS
+
+
+def _ships(demo: Demo, transition: Transition, load: Load) -> None:
+    """B goes out while A's routes are asked until the contract step, and those of both without an end."""
+    before, after = transition.before, transition.after
+    load.change(_meanwhile(demo, before, after, own=True))
+
+    def hear(said: str) -> None:
+        if said.startswith("draining"):
+            load.goes_round(1)
+            load.change(_meanwhile(demo, before, after, own=False))
+
+    demo.on_say = hear
+    result = demo.ship(after)
+    assert result.outcome in (Outcome.LIVE, Outcome.UNCHANGED), (result.reason, load.failures[:3])
+    notes = [said for said in demo.said if said.startswith("note: ")]
+    assert [note for note in notes if transition.noted in note] or not transition.noted, notes
+    _is_what_lambda_has(demo, after)
+
+
+def _is_refused(demo: Demo, transition: Transition) -> None:
+    standing = _template(demo)
+    with pytest.raises(ServiceFileError) as caught:
+        demo.ship(transition.after)
+    assert transition.refused in caught.value.message
+    assert caught.value.hint
+    assert _template(demo) == standing
+
+
+def _template(demo: Demo) -> Any:
+    body = demo.aws.client("cloudformation", REGION).get_template(StackName=STACK)["TemplateBody"]
+    return json.loads(body) if isinstance(body, str) else body
+
+
+def _is_what_lambda_has(demo: Demo, definition: Definition) -> None:
+    """All traffic of each function goes to a version of the configuration that the definition asks for."""
+    lambdas = demo.aws.client("lambda", REGION)
+    for key, one in definition.functions.items():
+        name = lambda_name(key, one)
+        alias = lambdas.get_alias(FunctionName=name, Name="live")
+        assert not (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights")
+        found = lambdas.get_function_configuration(FunctionName=name, Qualifier=alias["FunctionVersion"])
+        for said in ("MemorySize", "Timeout", "Runtime", "Architectures", "KMSKeyArn"):
+            wanted = one.properties.get({"KMSKeyArn": "KmsKeyArn"}.get(said, said))
+            assert wanted is None or found[said] == wanted, said
+
+
+# what is asked, and which answers are right
+
+
+def _paths(definition: Definition) -> set[tuple[str, str]]:
+    return {
+        ("GET" if route.method == "ANY" else route.method, _path(route))
+        for one in definition.functions.values()
+        for route in one.routes
+    }
+
+
+def _path(route: Route) -> str:
+    parts = ["1" if part.startswith("{") else part for part in route.path.strip("/").split("/")]
+    return "/".join(parts)
+
+
+def _keys(*definitions: Definition) -> dict[str, str]:
+    return {value: name for one in definitions for name, value in one.keys if value}
+
+
+def _asks(*definitions: Definition) -> list[Ask]:
+    """Every request that one of them answers, with each key where one of them wants keys."""
+    paths = sorted(set().union(*map(_paths, definitions)))
+    return [Ask(method, path, key) for method, path in paths for key in _keys(*definitions) or ("",)]
+
+
+def _answer(demo: Demo, definition: Definition, ask: Ask, keys: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """(key, Lambda's name, letter) of the function that answers; None where it is none, or the API key is not good."""
+    found = find_route(demo.package(definition).service.functions, ask.method, f"/{ask.path}")
+    if found is None:
+        return None
+    function, route = found
+    one = definition.functions[function.name]
+    if any(r.private and _is(r, route) for r in one.routes) and ask.key not in keys:
+        return None
+    return function.name, lambda_name(function.name, one), one.letter
+
+
+def _is(mine: Route, theirs: model.Route) -> bool:
+    return (mine.method, f"/{mine.path.lstrip('/')}") == (theirs.method, theirs.path)
+
+
+def _only(demo: Demo, definition: Definition) -> dict[Ask, Right]:
+    found = {ask: _answer(demo, definition, ask, _keys(definition)) for ask in _asks(definition)}
+    return {ask: frozenset({(200, one[1], one[2])}) for ask, one in found.items() if one is not None}
+
+
+def _meanwhile(demo: Demo, before: Definition, after: Definition, *, own: bool) -> dict[Ask, Right]:
+    """What the live release answers, by either release's bytes; with `own` also where the next one answers no more."""
+    asks: dict[Ask, Right] = {}
+    for ask in _asks(before, after):
+        mine = _answer(demo, before, ask, _keys(before))
+        theirs = _answer(demo, after, ask, _keys(before, after))
+        if mine is None or (theirs is None and not own):
+            continue
+        right = {(200, mine[1], mine[2])}
+        if mine[0] in after.functions:
+            right.add((200, mine[1], after.functions[mine[0]].letter))
+        if theirs is not None and not own:
+            right.add((200, theirs[1], theirs[2]))
+        asks[ask] = frozenset(right)
+    return asks
+
+
+def _after(demo: Demo, before: Definition, after: Definition) -> dict[Ask, Right]:
+    """What the next release answers. What is gone is refused; keys of the release before are good for one more."""
+    has_api = any(one.routes for one in after.functions.values())
+    asks: dict[Ask, Right] = {}
+    for ask in _asks(before, after):
+        found = _answer(demo, after if has_api else before, ask, _keys(before, after))
+        asks[ask] = frozenset({(200, found[1], found[2])} if found else {(403, "", "")})
+    return asks

@@ -1,0 +1,201 @@
+"""Definitions of a service shipped on emulated AWS by the release layer's own code, in this process.
+
+`osls package` is spared: a definition compiles itself (tests/unit/definitions.py; tests/aws/test_definitions.py holds
+that against osls). So is the start of Node for each update: the state that osls would be given goes to CloudFormation
+as osls sends it. All else is what `hitless aws deploy` does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.artifact.archive import Member, digest_of, write
+from hitless.artifact.model import Artifact
+from hitless.aws.api_stages import ApiStages
+from hitless.aws.buckets import Bucket
+from hitless.aws.codedeploy import CodeDeploy
+from hitless.aws.lambdas import Lambdas
+from hitless.aws.osls import Osls
+from hitless.aws.stacks import Stacks
+from hitless.aws.state import Packaged
+from hitless.aws.traffic import Traffic
+from hitless.clock import SystemClock
+from hitless.cloud.core_outputs import CoreOutputs
+from hitless.cloud.deploy import Deploy
+from hitless.cloud.packaging import Package
+from hitless.cloud.records import Records
+from hitless.cloud.result import Result
+from hitless.cloud.rollouts import Rollouts
+from hitless.cloud.service_stack import ServiceStack
+from hitless.cloud.settling import Cloud
+from hitless.cloud.shield import Shield
+from hitless.cloud.shift import Shift
+from hitless.service import model
+from hitless.service.strategy import parse
+from tests.aws.emulated import EmulatedAws
+from tests.unit.definitions import REGION, SERVICE, STAGE, Definition, Route, lambda_name
+
+STACK = f"{SERVICE}-{STAGE}"
+BUCKET = f"{STACK}-artifacts"
+POLL_S = 0.1
+IN_HAND_S = 0.5
+"""How long the shield stands on after a shift: here no request takes longer."""
+
+APP = """
+import json
+import os
+
+
+def handler(event, context):
+    if "LifecycleEventHookExecutionId" in event:
+        import boto3
+
+        boto3.client("codedeploy").put_lifecycle_event_hook_execution_status(
+            deploymentId=event["DeploymentId"],
+            lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+            status="Succeeded",
+        )
+        return None
+    if event.get("type") == "REQUEST":
+        effect = "Allow" if (event.get("headers") or {}).get("Authorization") == "let me" else "Deny"
+        statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": event["methodArn"]}
+        return {"principalId": "a", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
+    said = {"function": context.function_name, "version": context.function_version, "letter": "LETTER"}
+    return {"statusCode": 200, "body": json.dumps(said)}
+"""
+
+
+@dataclass(frozen=True)
+class DirectOsls(Osls):
+    """Deploys a generated state as `osls deploy --package --force` with `deploymentMethod: direct` does."""
+
+    cloudformation: Any = None
+    s3: Any = None
+
+    def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
+        """None where all went well, else the stack's last reason."""
+        provider = state["service"]["provider"]
+        key = f"{state['package']['artifactDirectoryName']}/compiled-cloudformation-template.json"
+        body = json.dumps(provider["compiledCloudFormationTemplate"]).encode()
+        self.s3.put_object(Bucket=provider["deploymentBucket"], Key=key, Body=body)
+        given = {
+            "StackName": STACK,
+            "TemplateURL": f"https://s3.amazonaws.com/{provider['deploymentBucket']}/{key}",
+            "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
+            "Tags": [{"Key": name, "Value": value} for name, value in provider["stackTags"].items()],
+        }
+        try:
+            self._change(given)
+        except ClientError as error:
+            said = str(error)
+            return None if "No updates are to be performed" in said else said
+        return self._followed()
+
+    def _change(self, given: Mapping[str, Any]) -> None:
+        try:
+            self.cloudformation.describe_stacks(StackName=STACK)
+        except ClientError:
+            self.cloudformation.create_stack(**given)
+        else:
+            self.cloudformation.update_stack(**given)
+
+    def _followed(self) -> str | None:
+        while True:
+            (stack,) = self.cloudformation.describe_stacks(StackName=STACK)["Stacks"]
+            status = str(stack["StackStatus"])
+            if not status.endswith("_IN_PROGRESS"):
+                return None if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE") else str(stack.get("StackStatusReason"))
+            time.sleep(POLL_S)
+
+
+def _route(route: Route) -> model.Route:
+    return model.Route(route.method, f"/{route.path.lstrip('/')}")
+
+
+@dataclass
+class Demo:
+    """The stage of one service. `on_say` hears each sentence of a release, when it is said."""
+
+    aws: EmulatedAws
+    place: Path
+    on_say: Callable[[str], None] = lambda said: None
+    said: list[str] = field(default_factory=list)
+    _zips: dict[str, Path] = field(default_factory=dict)
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, aws: EmulatedAws, place: Path) -> Demo:
+        where = {"LocationConstraint": REGION}
+        aws.client("s3", REGION).create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+        return cls(aws, place)
+
+    def ship(self, definition: Definition) -> Result:
+        """One process' `hitless aws deploy`. Raises what it would say."""
+        self.said = []
+        shipped = parse(definition.strategy)
+        deploy = Deploy(self.cloud(), lambda digest: self._zips[digest])
+        return deploy.run(self.package(definition), strategy=shipped, commit=None, message=None)
+
+    def package(self, definition: Definition) -> Package:
+        """What a build and `osls package` would give."""
+        functions = tuple(
+            model.Function(key, "app.handler", routes=tuple(map(_route, one.routes)))
+            for key, one in definition.functions.items()
+        )
+        settings = model.StageSettings(STAGE, STAGE, hooks=model.Hooks(pre_traffic=definition.pre_traffic))
+        file = self.place / "serverless.yml"
+        service = model.Service(SERVICE, self.place, file, STAGE, REGION, (settings,), functions)
+        names = {lambda_name(key, one): key for key, one in definition.functions.items()}
+        packaged = Packaged(SERVICE, STAGE, REGION, STACK, definition.compiled(), names)
+        core = CoreOutputs("", (), "", BUCKET, domain=definition.domain, permissions_boundary_arn=definition.boundary)
+        artifacts = {key: self._artifact(one.letter) for key, one in definition.functions.items()}
+        return Package(service, packaged, artifacts, core)
+
+    def _artifact(self, letter: str) -> Artifact:
+        path = self.place / f"{letter}.zip"
+        if not path.exists():
+            write(path, [Member("app.py", APP.replace("LETTER", letter).encode())])
+        digest = digest_of(path)
+        self._zips[digest] = path
+        size = path.stat().st_size
+        return Artifact(digest, size, size, False, "python3.11", "x86_64")
+
+    def cloud(self) -> Cloud:
+        """Everything outside, as the command line builds it."""
+        clock, client = SystemClock(), self._client
+        cloudformation, lambdas = client("cloudformation"), Lambdas(client("lambda"))
+        bucket, traffic = Bucket(client("s3"), BUCKET), Traffic(client("cloudwatch"))
+        osls = DirectOsls((), {}, cloudformation, client("s3"))
+        stack = ServiceStack(
+            STACK, service=SERVICE, stage=STAGE, region=REGION, core=CoreOutputs("", (), "", BUCKET),
+            stacks=Stacks(cloudformation, say=self.say, poll_s=POLL_S), cloudformation=cloudformation, lambdas=lambdas,
+            osls=lambda: osls, say=self.say, now=clock.now,
+        )  # fmt: skip
+        return Cloud(
+            stack=stack, bucket=bucket, records=Records(bucket, STAGE), lambdas=lambdas,
+            shift=Shift(CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S),
+            shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
+            traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who={}, clock=clock, say=self.say,
+        )  # fmt: skip
+
+    def _client(self, name: str) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self.aws.session_client(name, REGION)
+        return self._clients[name]
+
+    def say(self, said: str) -> None:
+        self.said.append(said)
+        self.on_say(said)
+
+    @property
+    def url(self) -> str | None:
+        """Where the API answers; None where there is none."""
+        found = self.aws.client("apigateway", REGION).get_rest_apis()["items"]
+        return self.aws.api_url(found[0]["id"], STAGE) if found else None
