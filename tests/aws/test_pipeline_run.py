@@ -24,6 +24,9 @@ pytestmark = pytest.mark.aws
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-central-1"
 PIPELINE = "worldclock-pipeline-dev"
+REHEARSAL = "{beside_s: 1, shift_s: 1}"
+"""As short as it may be: what changed in an answer shows before any load."""
+
 NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
 MAY_BE_REFUSED = {"logs:DeleteLogGroup": "osls tidies a log group that the stage never has; refused, it goes on"}
 NOT_RECORDED = {
@@ -66,6 +69,12 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, f"{file} has no {old!r}"
+    file.write_text(text.replace(old, new))
+
+
 def clone(place: Path) -> Path:
     """The example service in a folder of a larger repository, a clone of a bare one, on branch dev, not yet pushed."""
     subprocess.run(["git", "init", "--quiet", "--bare", str(place / "origin.git")], check=True)
@@ -74,6 +83,7 @@ def clone(place: Path) -> Path:
     ignored = shutil.ignore_patterns(".hitless", "__pycache__", ".pytest_cache")
     shutil.copytree(ROOT / "examples" / "worldclock", folder, ignore=ignored)
     (folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
+    edit(folder / "serverless.yml", "branch: dev\n", f"branch: dev\n        rehearsal: {REHEARSAL}\n")
     git(folder, "remote", "add", "origin", str(place / "origin.git"))
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "--message", "The service")
@@ -189,13 +199,48 @@ def test_what_a_role_must_never_do_is_denied_to_it(pushed: Pushed, who: str) -> 
     assert {one.action: verdict for one, verdict in found.items() if not verdict.endswith("Denied")} == {}
 
 
-def test_the_role_of_the_tests_reaches_nothing_but_its_logs_and_sources(pushed: Pushed) -> None:
+def test_a_first_release_is_not_rehearsed_and_a_break_of_the_contract_ends_the_next_run_in_its_test(
+    pushed: Pushed,
+) -> None:
+    assert "not rehearsed: nothing is live in the stage" in pushed.run.log()
+    for file in ("worldclock/handlers/meta.py", "tests/test_api.py"):
+        edit(pushed.work / file, '{"status": "ok"}', '{"state": "ok"}')
+    edit(
+        pushed.work / "worldclock" / "openapi.json",
+        '"status": {\n            "const"',
+        '"state": {\n            "const"',
+    )
+    edit(
+        pushed.work / "worldclock" / "openapi.json",
+        '[\n          "status"\n        ]',
+        '[\n          "state"\n        ]',
+    )
+    git(pushed.work, "commit", "--quiet", "--all", "--message", "A better word, for us")
+    git(pushed.work, "push", "--quiet", "origin", "dev")
+    (run,) = pushed.driver.after_push()
+    assert not run.succeeded
+    assert [step.stage for step in run.steps] == ["source", "test"]
+    assert "rehearsing against release 1 of dev on AWS" in run.log()
+    assert "it may not ship: GET /health: status is gone" in run.log()
+
     role = pushed.role("test")
-    release = pushed.deploy_role.arn
-    bucket = "arn:aws:s3:::worldclock-core-dev-artifacts/zip"
-    asked = [Question("sts:AssumeRole", release), Question("s3:PutObject", bucket), Question("s3:GetObject", bucket)]
+    made = [call for call in pushed.aws.front.calls if call.principal == role.arn]
+    assert {call.action for call in made} - NEEDS_NO_PERMISSION == {"s3:GetObject", "s3:ListBucket"}
+    asked = [Question(call.action, resource, call.context) for call in made for resource in call.resources]
+    assert refused(role, [one for one in asked if one.action not in NEEDS_NO_PERMISSION]) == []
+
+
+def test_the_role_of_the_tests_reaches_nothing_but_its_logs_sources_and_what_is_live(pushed: Pushed) -> None:
+    role, bucket = pushed.role("test"), "arn:aws:s3:::worldclock-core-dev-artifacts"
+    asked = [
+        Question("sts:AssumeRole", pushed.deploy_role.arn),
+        Question("s3:GetObject", f"{bucket}/zip"),
+        Question("s3:GetObject", f"{bucket}/releases/prod/1.json"),
+        Question("s3:PutObject", f"{bucket}/releases/dev/1.json"),
+        Question("s3:PutObject", f"{bucket}/artifacts/0.zip"),
+        Question("s3:ListBucket", bucket),
+    ]
     assert set(verdicts(role, asked).values()) == {"ImplicitlyDenied"}
-    assert not [call for call in pushed.aws.front.calls if call.principal == role.arn]
 
 
 def test_an_action_that_is_taken_from_a_role_is_seen_to_be_missing(pushed: Pushed) -> None:

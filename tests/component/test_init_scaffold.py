@@ -81,7 +81,7 @@ def test_a_new_service_has_three_stages_in_the_order_of_promotion(tmp_path: Path
     scaffold(tmp_path / "hello", "hello", "service")
     stages = load_service(tmp_path / "hello", stage="prod", environ={}).stages
 
-    assert [(stage.name, stage.branch, stage.rehearsal, str(stage.approval)) for stage in stages] == [
+    assert [(stage.name, stage.branch, stage.rehearsal is not None, str(stage.approval)) for stage in stages] == [
         ("dev", "dev", False, "none"),
         ("staging", "staging", True, "none"),
         ("prod", "prod", True, "manual"),

@@ -57,7 +57,8 @@ def test_the_page_shows_the_defaults() -> None:
     assert defaults["workers"] == f"`{DEFAULT_WORKERS}`"
     for key in ("home", "strategy", "approval"):
         assert defaults[key] == f"`{getattr(stage, key)}`"
-    for key in ("rehearsal", "shield", "release_header"):
+    assert defaults["rehearsal"] == f"`{str(stage.rehearsal is not None).lower()}`"
+    for key in ("shield", "release_header"):
         assert defaults[key] == f"`{str(getattr(stage, key)).lower()}`"
     assert defaults["ready_timeout_s"] == f"`{DEFAULT_READY_TIMEOUT_S}`"
     shown = ("error_rate_percent", "minimum_requests", "guard_s")

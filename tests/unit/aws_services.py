@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hitless.service.model import Approval, Function, Nat, Service, StageSettings
+from hitless.service.model import Approval, Function, Nat, RehearsalSettings, Service, StageSettings
 
 
 def make_service(
@@ -16,9 +16,10 @@ def make_service(
     approval: Approval = Approval.NONE,
     branch: str | None = None,
     architecture: str = "x86_64",
+    rehearsal: RehearsalSettings | None = None,
 ) -> Service:
     """One function, one stage."""
-    settings = StageSettings(stage, branch or stage, nat=nat, domain=domain, approval=approval)
+    settings = StageSettings(stage, branch or stage, nat=nat, domain=domain, approval=approval, rehearsal=rehearsal)
     return Service(
         name=name,
         folder=Path("/service"),

@@ -12,7 +12,7 @@ from hitless.aws.template import load_template
 from hitless.cloud.core import PipelineOptions, connection_name, pipeline_stack
 from hitless.cloud.repository import parse_remote
 from hitless.errors import UsageError
-from hitless.service.model import Approval
+from hitless.service.model import Approval, RehearsalSettings
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
@@ -26,6 +26,7 @@ def parameters(options: PipelineOptions | None = None, **service: Any) -> dict[s
         make_service(**service),
         options or PipelineOptions("owner/clock", "", "clock.whl"),
         deploy_role_arn="arn:aws:iam::1:role/deploy",
+        bucket="clock-artifacts",
         connected=True,
         connection_arn="",
     )
@@ -46,6 +47,17 @@ def test_a_stage_listens_to_its_branch_and_arm_is_built_on_arm() -> None:
     assert given["BuildType"] == "ARM_CONTAINER"
     assert "aarch64" in str(given["BuildImage"])
     assert parameters(PipelineOptions("a/b", tests=False))["Tests"] == "skip"
+
+
+def test_the_tests_read_what_is_live_only_where_the_stage_is_rehearsed() -> None:
+    assert [parameters(rehearsal=one)["Rehearsal"] for one in (None, RehearsalSettings())] == ["skip", "run"]
+    assert TEMPLATE["Conditions"]["Rehearses"] == {
+        "Fn::And": [{"Condition": "HasTests"}, {"Fn::Equals": [{"Ref": "Rehearsal"}, "run"]}]
+    }
+    assert RESOURCES["RehearsalPolicy"]["Condition"] == "Rehearses"
+    for one in RESOURCES["TestProject"]["Properties"]["Environment"]["EnvironmentVariables"][1:]:
+        assert one["Fn::If"][0] == "Rehearses"
+        assert one["Fn::If"][2] == {"Ref": "AWS::NoValue"}
 
 
 @pytest.mark.parametrize("repository", ["clock", "a/b/c", "https://github.com/a/b", "a b/c", "/"])

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
-from hitless.service.model import AlarmSettings, Approval, Function, Home, Nat, Route, SmokeRequest, StageSettings
+from hitless.service.model import (
+    AlarmSettings,
+    Approval,
+    Function,
+    Home,
+    Nat,
+    RehearsalSettings,
+    Route,
+    SmokeRequest,
+    StageSettings,
+)
 from hitless.service.strategy import AllAtOnce, Canary, Linear
 
 pytestmark = pytest.mark.unit
@@ -37,7 +47,7 @@ STAGES = st.builds(
     port=st.integers(0, 65535),
     strategy=st.sampled_from([AllAtOnce(), Canary(5, 30), Linear(10, 60)]),
     approval=st.sampled_from(Approval),
-    rehearsal=st.booleans(),
+    rehearsal=st.none() | st.builds(RehearsalSettings, st.floats(1, 100), st.floats(1, 100), st.floats(1, 1000)),
     shield=st.booleans(),
     nat=st.sampled_from(Nat),
     domain=st.none() | TEXT,
@@ -62,6 +72,10 @@ def test_a_stage_comes_back_equal(stage: StageSettings) -> None:
 def test_a_document_of_an_older_version_takes_the_defaults() -> None:
     assert function_from_json({"name": "api", "handler": "a.b"}) == Function("api", "a.b")
     assert stage_from_json({"name": "dev", "branch": "dev"}) == StageSettings("dev", "dev")
+    rehearsed = [
+        stage_from_json({"name": "dev", "branch": "dev", "rehearsal": word}).rehearsal for word in (True, False)
+    ]
+    assert rehearsed == [RehearsalSettings(), None]
 
 
 def test_every_field_of_the_model_is_in_the_document() -> None:

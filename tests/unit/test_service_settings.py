@@ -8,7 +8,18 @@ import pytest
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.model import AlarmSettings, Approval, Home, Hooks, Nat, Route, StageSettings, Sticky, StickyBy
+from hitless.service.model import (
+    AlarmSettings,
+    Approval,
+    Home,
+    Hooks,
+    Nat,
+    RehearsalSettings,
+    Route,
+    StageSettings,
+    Sticky,
+    StickyBy,
+)
 from hitless.service.settings import STAGE_KEYS, Settings, Workers, read_settings
 from hitless.service.strategy import Canary
 
@@ -52,9 +63,20 @@ def test_prod_has_a_nat_gateway_in_each_zone_unless_the_file_says_otherwise() ->
     assert settings("{stages: {prod: {nat: single}}}", stage="prod").stages[0].nat is Nat.SINGLE
 
 
+def test_a_rehearsal_is_asked_for_by_a_word_or_by_how_long_and_hard_it_is() -> None:
+    assert [stage(f"{{rehearsal: {word}}}").rehearsal for word in ("true", "false", "{shift_s: 9}")] == [
+        RehearsalSettings(),
+        None,
+        RehearsalSettings(shift_s=9),
+    ]
+    for wrong in ("{beside_s: 0}", "{rate: no}", "{seconds: 3}", "[1]"):
+        with pytest.raises(ServiceFileError, match="rehearsal"):
+            stage(f"{{rehearsal: {wrong}}}")
+
+
 def test_every_setting_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
-        rehearsal: true, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
+        rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
         also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
@@ -63,7 +85,8 @@ def test_every_setting_is_read() -> None:
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
     assert (found.strategy, found.approval, found.nat) == (Canary(10, 300), Approval.MANUAL, Nat.PER_AZ)
-    assert (found.rehearsal, found.shield, found.release_header) == (True, False, False)
+    assert (found.shield, found.release_header) == (False, False)
+    assert found.rehearsal == RehearsalSettings(beside_s=20, rate_per_s=50)
     assert found.domain == "api.example.com"
     assert found.alarms == AlarmSettings(
         2.5, 5, p99_ms=250, p99_relative_percent=150, guard_s=0, also=("disk", "queue")

@@ -44,6 +44,28 @@ class Bucket:
             )
         return key
 
+    def get_artifact(self, sha256: str, target: Path) -> None:
+        """Write the artifact of that digest (hex) into a file. CloudError where it is not there or differs."""
+        key = artifact_key(sha256)
+        try:
+            body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                raise CloudError(
+                    f"s3://{self.name}/{key} is not there", hint="deploy its commit anew: `hitless aws deploy`"
+                ) from error
+            raise
+        digest = hashlib.sha256()
+        with target.open("wb") as file:
+            for chunk in body.iter_chunks(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise CloudError(
+                f"s3://{self.name}/{key} does not hold the artifact of its name (its SHA-256 is {digest.hexdigest()})",
+                hint="see who may write to the bucket; deploy the release's commit anew",
+            )
+
     def get_json(self, key: str) -> tuple[Any, str] | None:
         """The document and its ETag, or None where there is none."""
         try:

@@ -30,6 +30,7 @@ from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 
 PLACEHOLDER_ROLE = "arn:aws:iam::000000000000:role/placeholder-deploy-role"
+PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
 PLACEHOLDER_ZONE = "Z00000000000000000000"
 
 
@@ -86,7 +87,14 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         folder=told.folder or "",
         notify_email=told.notify_email or "",
     )
-    pipeline = pipeline_stack(service, complete, deploy_role_arn=PLACEHOLDER_ROLE, connected=True, connection_arn="")
+    pipeline = pipeline_stack(
+        service,
+        complete,
+        deploy_role_arn=PLACEHOLDER_ROLE,
+        bucket=PLACEHOLDER_BUCKET,
+        connected=True,
+        connection_arn="",
+    )
     return core, pipeline
 
 
@@ -167,6 +175,7 @@ class Bootstrap:
             self._service,
             options.pipeline,
             deploy_role_arn=core.outputs["DeployRoleArn"],
+            bucket=core.outputs["ArtifactBucketName"],
             connected=connected,
             connection_arn=connection_arn,
         )

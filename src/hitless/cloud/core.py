@@ -151,6 +151,7 @@ def pipeline_stack(
     options: PipelineOptions,
     *,
     deploy_role_arn: str,
+    bucket: str,
     connected: bool,
     connection_arn: str | None,
 ) -> StackSpec:
@@ -168,6 +169,8 @@ def pipeline_stack(
         "ConnectionArn": connection_arn,
         "ConnectionName": connection_name(service),
         "Tests": "run" if options.tests else "skip",
+        "Rehearsal": "run" if settings.rehearsal else "skip",
+        "ArtifactBucketName": bucket,
         "Approval": settings.approval.value,
         "DeployRoleArn": deploy_role_arn,
         "HitlessPackage": options.package,

@@ -89,6 +89,7 @@ class Deploy:
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         self._cloud.records.begin(record, wanted, new=is_new)
+        self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
         self._steps.add("preparing", 0, f"release {record.release}")
         alarms = package.service.settings.alarms
         run = _Run(record, wanted, before, {}, self._home(before, live), package.hooks, previous, alarms)

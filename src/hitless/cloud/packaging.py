@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
@@ -18,6 +19,7 @@ from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
 from hitless.cloud.wrapper_layer import layer_code
 from hitless.errors import ServiceFileError
+from hitless.service.document import function_to_json, stage_to_json
 from hitless.service.model import Service
 from hitless.service.strategy import Strategy
 
@@ -58,6 +60,19 @@ class Package:
             idempotent=tuple(map(str, self.service.settings.idempotent)),
         )
         return desired(self.packaged.template, release)
+
+    def document(self, *, commit: str | None, message: str | None) -> dict[str, Any]:
+        """What the release is made of, in the form of an engine's releases: from it an engine can bring it up."""
+        service = self.service
+        return {
+            "service": service.name,
+            "region": service.region,
+            "functions": [function_to_json(function) for function in service.functions],
+            "artifacts": {name: {"digest": one.digest, "local": False} for name, one in self.artifacts.items()},
+            "settings": stage_to_json(service.settings),
+            "commit": commit,
+            "message": message,
+        }
 
     @property
     def hooks(self) -> dict[str, str]:

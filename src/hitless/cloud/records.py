@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from hitless.cloud.result import Outcome
 from hitless.cloud.transform.model import Template
 from hitless.errors import UsageError
+
+LOOKED_AT = 200
+"""Of so many of the newest releases one is live."""
 
 
 class Documents(Protocol):
@@ -86,6 +90,28 @@ class Records:
         """The template that the release wanted."""
         found = self._documents.get_json(f"{self._prefix}{number}.template.json")
         return dict(found[0]) if found is not None else None
+
+    def keep_document(self, number: int, document: Mapping[str, Any]) -> None:
+        """Keep what the release is made of beside its record: from it the release comes up elsewhere, too."""
+        self._documents.put_json(f"{self._prefix}{number}.release.json", document)
+
+    def document(self, number: int) -> Mapping[str, Any] | None:
+        """What `keep_document` kept; None of a release that an older version shipped.
+
+        Looked for by a list: who may list less than the bucket is denied a key that is not there.
+        """
+        key = f"{self._prefix}{number}.release.json"
+        found = self._documents.get_json(key) if key in self._documents.keys(key) else None
+        return dict(found[0]) if found is not None else None
+
+    def live(self) -> Record | None:
+        """The release that went live last, by the records alone: who may read no more than the bucket needs no more.
+
+        A rollback writes its target's record anew, so the end that is the latest counts, not the number.
+        """
+        found = (self.get(number) for number in self.numbers()[:LOOKED_AT])
+        were_live = [record for record in found if record is not None and record.outcome == Outcome.LIVE]
+        return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
 
     def begin(self, record: Record, template: Template, *, new: bool) -> None:
         """Take the number, where it is `new`, and keep the template. ConflictError where another process was faster."""

@@ -18,6 +18,7 @@ from hitless.service.model import (
     Nat,
     Notify,
     NotifyBy,
+    RehearsalSettings,
     Route,
     SmokeRequest,
     StageSettings,
@@ -85,7 +86,7 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "port": stage.port,
         "strategy": str(stage.strategy),
         "approval": str(stage.approval),
-        "rehearsal": stage.rehearsal,
+        "rehearsal": asdict(stage.rehearsal) if stage.rehearsal else None,
         "shield": stage.shield,
         "nat": str(stage.nat),
         "domain": stage.domain,
@@ -107,6 +108,7 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
     _replace(values, "strategy", parse)
     _replace(values, "approval", Approval)
     _replace(values, "nat", Nat)
+    _replace(values, "rehearsal", _rehearsal)
     _replace(values, "smoke", lambda requests: tuple(smoke_from_json(request) for request in requests))
     _replace(values, "alarms", lambda alarms: AlarmSettings(**{**alarms, "also": tuple(alarms.get("also", ()))}))
     _replace(values, "hooks", lambda hooks: Hooks(**hooks))
@@ -119,6 +121,17 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
 def _replace(values: dict[str, Any], key: str, convert: Any) -> None:
     if key in values:
         values[key] = convert(values[key])
+
+
+def _rehearsal(document: dict[str, float] | bool | None) -> RehearsalSettings | None:
+    """A boolean in documents of a time before a rehearsal could be set."""
+    match document:
+        case None | False:
+            return None
+        case True:
+            return RehearsalSettings()
+        case _:
+            return RehearsalSettings(**document)
 
 
 def _routes(routes: list[dict[str, str]]) -> tuple[Route, ...]:

@@ -122,6 +122,17 @@ class Hooks:
     post_traffic: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RehearsalSettings:
+    """How long and how hard a stage's rehearsal is: seconds side by side, seconds of the shift, requests a second at
+    least.
+    """
+
+    beside_s: float = 4.0
+    shift_s: float = 6.0
+    rate_per_s: float = 100.0
+
+
 class StickyBy(StrEnum):
     """What tells one client from another."""
 
@@ -168,7 +179,7 @@ class StageSettings:
     port: int = 8080
     strategy: Strategy = AllAtOnce()  # noqa: RUF009 - frozen
     approval: Approval = Approval.NONE
-    rehearsal: bool = False
+    rehearsal: RehearsalSettings | None = None
     shield: bool = True
     nat: Nat = Nat.SINGLE
     domain: str | None = None

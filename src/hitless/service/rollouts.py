@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from hitless.service.model import AlarmSettings, Function, Hooks, Notify, NotifyBy, Route, Sticky, StickyBy
+from hitless.service.model import (
+    AlarmSettings,
+    Function,
+    Hooks,
+    Notify,
+    NotifyBy,
+    RehearsalSettings,
+    Route,
+    Sticky,
+    StickyBy,
+)
 from hitless.service.routes import ANY, METHODS, normal_path
 from hitless.service.smoke import HEADER_NAME
 from hitless.service.value import Value, check_known, did_you_mean
@@ -15,6 +25,7 @@ ALSO_AT_MOST = 7
 """CodeDeploy watches ten alarms a function, of which up to three are the release's own."""
 
 URL = re.compile(r"https?://[!-~]+")
+REHEARSAL_KEYS = ("beside_s", "shift_s", "rate")
 HOOK_KEYS = ("pre_traffic", "post_traffic")
 
 
@@ -64,6 +75,20 @@ def read_sticky(value: Value | None) -> Sticky | None:
             f"{value.shown()} does not tell clients apart", "write address, header:X-User-Id or cookie:session"
         )
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
+
+
+def read_rehearsal(value: Value | None) -> RehearsalSettings | None:
+    """`rehearsal` of a stage: true, false, or how long and how hard."""
+    if value is None or not isinstance(value.data, Mapping):
+        return RehearsalSettings() if value is not None and value.flag() else None
+    check_known(value, REHEARSAL_KEYS)
+    default = RehearsalSettings()
+    beside, shift, rate = (value.get(key) for key in REHEARSAL_KEYS)
+    return RehearsalSettings(
+        beside_s=beside.number(1, 3600) if beside is not None else default.beside_s,
+        shift_s=shift.number(1, 3600) if shift is not None else default.shift_s,
+        rate_per_s=rate.number(1, 10_000) if rate is not None else default.rate_per_s,
+    )
 
 
 def read_notify(value: Value | None) -> tuple[Notify, ...]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import DEFAULT_TARGET_PERCENT, DEFAULT_WORKERS, Approval, Home, Nat, Route, StageSettings
-from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_sticky
+from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_rehearsal, read_sticky
 from hitless.service.smoke import read_smoke
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
 from hitless.service.value import Value, check_known, did_you_mean
@@ -128,7 +128,7 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         port=port,
         strategy=_strategy(entry.get("strategy")),
         approval=_choice(entry.get("approval"), Approval, default.approval),
-        rehearsal=_flag(entry.get("rehearsal"), default.rehearsal),
+        rehearsal=read_rehearsal(entry.get("rehearsal")),
         shield=_flag(entry.get("shield"), default.shield),
         nat=_choice(entry.get("nat"), Nat, default.nat),
         domain=_matched(entry.get("domain"), _DOMAIN, "a domain name in lower case"),

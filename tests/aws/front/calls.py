@@ -151,6 +151,8 @@ def call_of(request: Request, operation: Operation, *, principal: str, status: i
     context = {}
     if action == "lambda:AddPermission":
         context["lambda:Principal"] = str(_json(request.body).get("Principal"))
+    if action == "s3:ListBucket" and "prefix" in operation.parameters:
+        context["s3:prefix"] = operation.parameters["prefix"]
     return Call(action, resources, principal, region, status, operation.parameters, context)
 
 

@@ -21,22 +21,13 @@ from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.rehearsal.load import Driven, drive_both
 from hitless.pipeline.rehearsal.sandbox import SandboxEngine, ask, memory_mb
 from hitless.rollout.release import ReleaseDocument
-from hitless.service.model import Approval, Hooks
+from hitless.service.model import Approval, Hooks, RehearsalSettings
 
 SAMPLES = 4
 CANDIDATE_STAGE = "candidate"
 WORKERS_AT_MOST = 2
 WARM_UP_S = 1.0
 MOST_OBJECTIONS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long and how hard: seconds side by side, seconds of the shift, requests a second at least."""
-
-    beside_s: float = 4.0
-    shift_s: float = 6.0
-    rate_per_s: float = 100.0
 
 
 @dataclass(slots=True)
@@ -46,7 +37,7 @@ class Rehearsal:
     engine: SandboxEngine
     live: ReleaseDocument
     candidate: ReleaseDocument
-    pace: Pace
+    pace: RehearsalSettings
     say: Callable[[str], None]
     recorded: tuple[DrillRequest, ...] = ()
     objections: list[str] = field(default_factory=list)

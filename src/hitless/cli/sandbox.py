@@ -1,0 +1,81 @@
+"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hitless.api.client import EngineClient
+from hitless.cli.settings import Address, Settings
+from hitless.cli.up import start_daemon
+from hitless.engine.folders import Folders
+from hitless.errors import HitlessError
+from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE
+from hitless.pipeline.rehearsal.sandbox import stock
+from hitless.rollout.release import ReleaseDocument
+
+END_DEADLINE_S = 30.0
+
+
+class SandboxedEngine:
+    """The sandbox's engine over its API."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+
+    def deploy(self, stage: str, document: ReleaseDocument, strategy: str) -> dict[str, Any]:
+        """Ship it and wait for the end; the rollout's document."""
+        body = {"release": document.to_json(), "strategy": strategy, "force": True, "wait": True}
+        result: dict[str, Any] = {}
+        for line in self._client.stream("POST", f"/stages/{stage}/deploy", body):
+            result = line.get("result") or result
+        return result
+
+    def status(self) -> dict[str, Any]:
+        """What runs, as `hitless status --json` has it."""
+        found: dict[str, Any] = self._client.call("GET", "/status")
+        return found
+
+
+@contextmanager
+def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) -> Iterator[SandboxedEngine]:
+    """A running engine with the stage and one for the candidate alone; both releases' bytes come from `artifacts`.
+
+    Every process and file of it ends with the block, and with this process: `warden` sees to that.
+    """
+    with tempfile.TemporaryDirectory(prefix="hitless-sandbox-", ignore_cleanup_errors=True) as root:
+        folders = Folders.of(Path(root) / "data", os.environ)
+        folders.create()
+        stages = (live.settings.name, CANDIDATE_STAGE)
+        functions = max(len(live.functions), len(candidate.functions))
+        Settings(live.service, tuple(Address(one, "127.0.0.1", 0) for one in stages), functions).write(folders)
+        with _daemon(folders, root) as client:
+            stock(artifacts, folders.artifacts, live, candidate)
+            yield SandboxedEngine(client)
+
+
+@contextmanager
+def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
+    """The sandbox's daemon under its warden, stopped in good order at the block's end."""
+    client = EngineClient(folders.api_socket)
+    ended, hold = os.pipe()  # neither is inherited by anything but the warden
+    try:
+        under = [sys.executable, "-m", "hitless.pipeline.rehearsal.warden", root, str(folders.run), "--"]
+        warden = start_daemon(folders, under=under, stdin=ended)
+        try:
+            yield client
+        finally:
+            with suppress(HitlessError):  # a daemon that died took all of its parts along
+                client.call("POST", "/shutdown", {"force": True})
+            with suppress(subprocess.TimeoutExpired):
+                warden.wait(END_DEADLINE_S)
+    finally:
+        os.close(ended)
+        os.close(hold)
+    warden.wait()

@@ -1,0 +1,97 @@
+"""A live release out of the bucket alone: which one it is, what it is made of, and that its bytes are its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.artifact.store import ArtifactStore
+from hitless.cloud.kept import fetch_artifacts, live_release
+from hitless.cloud.records import Record, Records
+from hitless.errors import CloudError, ConflictError
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Hooks
+from tests.unit.cloud_fakes import package
+
+pytestmark = pytest.mark.component
+
+
+@dataclass
+class InMemoryBucket:
+    """Documents and artifacts by key."""
+
+    held: dict[str, Any] = field(default_factory=dict)
+
+    def get_json(self, key: str) -> tuple[Any, str] | None:
+        return (json.loads(self.held[key]), "etag") if key in self.held else None
+
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
+        self.held[key] = json.dumps(document)
+        return "etag"
+
+    def keys(self, prefix: str) -> list[str]:
+        return [key for key in self.held if key.startswith(prefix)]
+
+    def get_artifact(self, sha256: str, target: Path) -> None:
+        target.write_bytes(self.held[sha256])
+        if hashlib.sha256(self.held[sha256]).hexdigest() != sha256:
+            raise CloudError("not its bytes")
+
+
+def record(number: int, outcome: str | None, ended_at: str | None) -> Record:
+    return Record(
+        number, "worldclock", "prod", "2026-11-24T08:00:00Z", "f", "AllAtOnce", outcome=outcome, ended_at=ended_at
+    )
+
+
+def test_the_live_release_is_the_one_that_went_live_last_whatever_its_number() -> None:
+    bucket = InMemoryBucket()
+    records = Records(bucket, "prod")
+    assert live_release(records) is None
+    for number, outcome, ended_at in (
+        (1, "live", "2026-11-24T12:00:00Z"),  # rolled back to
+        (2, "live", "2026-11-24T10:00:00Z"),
+        (3, "rolled_back", "2026-11-24T13:00:00Z"),
+        (4, None, None),
+    ):
+        records.begin(record(number, outcome, ended_at), {}, new=True)
+        records.keep_document(number, {"number": number})
+    assert live_release(records) == (1, {"number": 1})
+
+
+def test_a_release_of_a_version_that_kept_nothing_is_told_from_no_release() -> None:
+    records = Records(InMemoryBucket(), "prod")
+    records.begin(record(1, "live", "2026-11-24T12:00:00Z"), {}, new=True)
+    with pytest.raises(ConflictError, match="release 1 of prod was shipped by a version that kept no description"):
+        live_release(records)
+
+
+def test_what_is_kept_of_a_package_is_what_an_engine_knows_as_a_release() -> None:
+    made = package("a", Hooks())
+    document = ReleaseDocument.from_json(json.loads(json.dumps(made.document(commit="1a2b", message="m"))))
+    assert document.functions == made.service.functions
+    assert document.settings == made.service.settings
+    assert (document.commit, document.message) == ("1a2b", "m")
+    assert {name: one.digest for name, one in document.artifacts.items()} == {
+        name: one.digest for name, one in made.artifacts.items()
+    }
+
+
+def test_artifacts_are_fetched_once_and_none_that_is_not_its_own_bytes(tmp_path: Path) -> None:
+    store, content = ArtifactStore(tmp_path / "artifacts"), b"a zip, as far as a digest knows"
+    sha256 = hashlib.sha256(content).hexdigest()
+    bucket, digests = InMemoryBucket({sha256: content}), {f"sha256:{sha256}"}
+    assert fetch_artifacts(bucket, store, digests) == 1
+    assert store.zip_path(f"sha256:{sha256}").read_bytes() == content
+    assert fetch_artifacts(bucket, store, digests) == 0
+
+    wrong = "0" * 64
+    with pytest.raises(CloudError):
+        fetch_artifacts(InMemoryBucket({wrong: b"other"}), store, {f"sha256:{wrong}"})
+    assert not store.has(f"sha256:{wrong}")
