@@ -38,14 +38,20 @@ def key_rows(table: list[Row]) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("here", "index"), [(Here.USED, 4), (Here.NOTICED, 5), (Here.AWS, 6), (Here.REFUSED, 7)])
+@pytest.mark.parametrize(("here", "index"), [(Here.USED, 5), (Here.NOTICED, 6), (Here.AWS, 7), (Here.REFUSED, 8)])
 def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
     assert key_rows(tables()[index]) == {(key.path, key.effect) for key in KEYS if key.here is here}
 
 
 @pytest.mark.parametrize(
     ("index", "keys"),
-    [(0, settings.KEYS), (1, settings.STAGE_KEYS), (2, smoke.SMOKE_KEYS), (3, rollouts.ALARM_KEYS)],
+    [
+        (0, settings.KEYS),
+        (1, settings.STAGE_KEYS),
+        (2, settings.PREVIEW_KEYS),
+        (3, smoke.SMOKE_KEYS),
+        (4, rollouts.ALARM_KEYS),
+    ],
 )
 def test_the_page_shows_every_setting(index: int, keys: tuple[str, ...]) -> None:
     assert tuple(quoted(row[0])[0] for row in tables()[index]) == keys

@@ -14,13 +14,14 @@ from hitless.service.model import (
     Home,
     Hooks,
     Nat,
+    PreviewSettings,
     RehearsalSettings,
     Route,
     StageSettings,
     Sticky,
     StickyBy,
 )
-from hitless.service.settings import STAGE_KEYS, Settings, Workers, read_settings
+from hitless.service.settings import PREVIEW_KEYS, STAGE_KEYS, Settings, Workers, read_settings
 from hitless.service.strategy import Canary
 
 pytestmark = pytest.mark.unit
@@ -239,3 +240,58 @@ def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
 )
 def test_nobody_is_told_by_what_is_no_way_to_tell(text: str, message: str) -> None:
     assert message in fault(f"{{stages: {{dev: {text}}}}}").message
+
+
+def previews(text: str, stages: str = "dev: {}, prod: {}") -> PreviewSettings | None:
+    return settings(f"{{stages: {{{stages}}}, previews: {text}}}").previews
+
+
+def test_there_are_previews_where_the_file_says_so() -> None:
+    assert settings("{}").previews is None
+    assert previews("") is None
+    assert previews("{}") == PreviewSettings("dev", "127.0.0.1", 8090, "preview.localhost", 5, 72, 1, automatic=True)
+
+
+def test_every_setting_of_previews_is_read() -> None:
+    text = """{listen: ':9000', domain: p.example.org, max: 2, from_stage: test, expires_h: 1, workers: 2,
+        automatic: false}"""
+    found = previews(text, "dev: {}, test: {}")
+    assert found == PreviewSettings("test", "0.0.0.0", 9000, "p.example.org", 2, 1, 2, automatic=False)
+    assert all(f"{key}:" in text for key in PREVIEW_KEYS)
+
+
+def test_previews_take_the_configuration_of_the_first_stage_that_anybody_may_ship_to() -> None:
+    found = previews("{}", "prod: {}, held: {approval: manual}, far: {home: aws}, dev: {}")
+    assert found is not None
+    assert found.from_stage == "dev"
+
+
+@pytest.mark.parametrize("stages", ["dev: , prod: {}", "dev: , prod: {approval: manual}", "dev: , prod: {home: aws}"])
+def test_no_branch_gets_the_configuration_of_a_guarded_stage(stages: str) -> None:
+    with pytest.raises(ServiceFileError, match=r"previews\.from_stage: 'prod' is not a stage whose") as caught:
+        previews("{from_stage: prod}", stages)
+    assert caught.value.hint == "name one of: dev"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{from_stage: nowhere}", "'nowhere' is not a stage"),
+        ("{listen: '127.0.0.1:8080'}", "previews listen on 127.0.0.1:8080, as dev does"),
+        ("{max: 0}", "a whole number from 1 to 50"),
+        ("{expires_h: 0}", "a whole number from 1"),
+        ("{workers: {min: 0}}", "a whole number from 1"),
+        ("{domain: Preview}", "a domain name in lower case"),
+        (f"{{domain: {'a.' * 95}example}}", "more than 180 characters"),
+        ("{hosts: 1}", "hosts"),
+        ("true", "must be a map"),
+    ],
+)
+def test_mistakes_in_previews_are_named(text: str, words: str) -> None:
+    with pytest.raises(ServiceFileError, match=words):
+        previews(text)
+
+
+def test_a_service_with_prod_alone_has_no_previews() -> None:
+    with pytest.raises(ServiceFileError, match="no stage whose configuration branches may have"):
+        read_settings(parse_yaml("custom: {hitless: {stages: {prod: {}}, previews: {}}}", "f.yml"), "prod")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
-from hitless.service.model import Service
+from hitless.service.model import PreviewSettings, Service
 
 SPARE_POOLS = 64
 
@@ -31,6 +31,7 @@ class Settings:
     service: str
     addresses: tuple[Address, ...]
     functions: int
+    previews: PreviewSettings | None = None
 
     @classmethod
     def of(cls, service: Service) -> Settings:
@@ -44,7 +45,7 @@ class Settings:
             )
             for index, stage in enumerate(service.stages)
         )
-        return cls(service.name, addresses, len(service.functions))
+        return cls(service.name, addresses, len(service.functions), service.previews)
 
     @classmethod
     def read(cls, folders: Folders) -> Settings:
@@ -52,7 +53,8 @@ class Settings:
         try:
             document = json.loads(folders.settings_file.read_text())
             addresses = tuple(Address(**address) for address in document["addresses"])
-            return cls(str(document["service"]), addresses, int(document["functions"]))
+            previews = PreviewSettings(**given) if (given := document.get("previews")) else None
+            return cls(str(document["service"]), addresses, int(document["functions"]), previews)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 f"{folders.settings_file} cannot be read: {error!r}", hint="run `hitless up` in the service's folder"
@@ -65,8 +67,12 @@ class Settings:
         temporary.replace(folders.settings_file)
 
     @property
+    def stage_pools(self) -> int:
+        """Backends that the stages may come to need: of the live, the candidate and the draining release of each."""
+        return 3 * self.functions * len(self.addresses)
+
+    @property
     def pools(self) -> int:
-        """Backends that the gateway declares: live, candidate and draining release of every stage, and as many
-        spare.
-        """
-        return SPARE_POOLS + 3 * self.functions * len(self.addresses)
+        """Backends that the gateway declares: those, two releases of each preview, and as many spare."""
+        previews = 2 * self.functions * self.previews.most if self.previews else 0
+        return SPARE_POOLS + self.stage_pools + previews

@@ -26,12 +26,12 @@ def in_words(document: dict[str, Any]) -> str:
     lines = [
         f"{document['service']}: engine {engine['pid']}, gateway {engine['gateway_pid']}, since {engine['started_at']}"
     ]
-    for stage in document["stages"]:
+    for stage in [*document["stages"], *document.get("previews", ())]:
         live = stage["live"]
         what = f"release {live['release']} since {live['since']}" if live else "no release"
         if live and live["commit"]:
             what += f", commit {live['commit'][:8]}"
-        lines.append(f"\n{stage['stage']}  {stage['url']}  {what}")
+        lines.append(f"\n{stage['stage']}  {stage['url']}  {what}{_of_preview(stage.get('preview'))}")
         if candidate := stage["candidate"]:
             lines.append(f"  candidate {candidate['release']}: {candidate['state']}, {candidate['weight_percent']} %")
         for function in stage["functions"]:
@@ -47,3 +47,10 @@ def in_words(document: dict[str, Any]) -> str:
                 f"{function['requests']} requests, {function['failed']} failed, {timing}"
             )
     return "\n".join(lines)
+
+
+def _of_preview(preview: dict[str, Any] | None) -> str:
+    if preview is None:
+        return ""
+    until = f"ends: {preview['ending']}" if preview["ending"] else f"until {preview['expires_at']}"
+    return f", preview of {preview['branch']} {until}"

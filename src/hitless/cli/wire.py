@@ -13,11 +13,13 @@ from hitless.clock import SystemClock
 from hitless.engine.engine import Engine
 from hitless.engine.folders import Folders
 from hitless.engine.machine import Machine
+from hitless.engine.previews import Previews
 from hitless.engine.retention import Retention
 from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
+from hitless.gateway.state import SHARED
 from hitless.pipeline.builds import Builds
 from hitless.pipeline.buildspec.run import Limits
 from hitless.pipeline.notify import Notifier
@@ -30,6 +32,8 @@ from hitless.pipeline.workshop import Workshop
 from hitless.rollout.lifecycle import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import Pace
+from hitless.service.model import DEFAULT_PREVIEW_PORT, PreviewSettings
+from hitless.store.previews import PreviewRecords
 from hitless.store.runs import RunRecords
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
@@ -37,11 +41,21 @@ from hitless.workers.fleet import Fleet
 
 def build_machine(
     folders: Folders, settings: Settings, store: Store, *, leave: Callable[[], None]
-) -> tuple[Engine, Machine]:
-    """The engine of a data folder, not started yet. Raises MachineError where HAProxy is missing or too old."""
+) -> tuple[Engine, Machine, Previews | None]:
+    """The engine of a data folder, not started yet, and its previews where it has any.
+
+    Raises MachineError where HAProxy is missing or too old.
+    """
     clock = SystemClock()
     stages = tuple(address.stage for address in settings.addresses)
-    gateway = Gateway(folders.run, clock=clock, haproxy=find_haproxy(os.environ), stages=stages, pools=settings.pools)
+    gateway = Gateway(
+        folders.run,
+        clock=clock,
+        haproxy=find_haproxy(os.environ),
+        stages=stages,
+        pools=settings.pools,
+        shared=settings.previews is not None,
+    )
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
     artifacts = ArtifactStore(folders.artifacts)
     pools = ReleasePools(fleet, gateway, artifacts, store, folders.logs)
@@ -61,16 +75,38 @@ def build_machine(
         try:
             for address in settings.addresses:
                 sockets[address.stage] = _listen(address)
+            if settings.previews is not None:
+                sockets[SHARED] = _listen_for(settings.previews)
         except BaseException:
             for bound in sockets.values():
                 bound.close()
             raise
         return sockets
 
-    return engine, Machine(engine, fleet, gateway, clock=clock, listen=bind, leave=leave, pace=Pace.of(os.environ))
+    previews = None
+    if settings.previews is not None:
+        records = PreviewRecords(store)
+        previews = Previews(engine, records, gateway, settings.previews, pools_kept=settings.stage_pools)
+    machine = Machine(
+        engine,
+        fleet,
+        gateway,
+        clock=clock,
+        listen=bind,
+        leave=leave,
+        pace=Pace.of(os.environ),
+        previews=previews,
+    )
+    return engine, machine, previews
 
 
-def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callable[[], Mapping[str, str]]) -> Pipeline:
+def build_pipeline(
+    folders: Folders,
+    engine: Engine,
+    store: Store,
+    urls: Callable[[], Mapping[str, str]],
+    previews: Previews | None,
+) -> Pipeline:
     """The engine's pipeline, not started yet."""
     clock = SystemClock()
     workshop = Workshop.of(folders.data, os.environ)
@@ -88,8 +124,14 @@ def build_pipeline(folders: Folders, engine: Engine, store: Store, urls: Callabl
         urls=urls,
         rehearse=RehearsalCommand(folders.data),
         tell=notifier.tell,
+        previews=previews,
     )
     return Pipeline(parts, close=notifier.close)
+
+
+def _listen_for(previews: PreviewSettings) -> socket.socket:
+    named = previews.port != DEFAULT_PREVIEW_PORT
+    return _listen(Address("previews", previews.host, previews.port, movable=not named))
 
 
 def _listen(address: Address) -> socket.socket:

@@ -128,6 +128,24 @@ class Engine:
         turn = self._turn(rollout.candidate.stage)
         self._background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
 
+    @property
+    def all_stages(self) -> tuple[str, ...]:
+        """`stages`, and those that come and go."""
+        return tuple(self._turns)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Of all stages."""
+        return tuple(self._turns.values())
+
+    def add_stage(self, stage: str) -> None:
+        """One more stage, if it is not there: the gateway's side of it is the caller's business."""
+        self._turns.setdefault(stage, Turn(stage, self.parts))
+
+    def drop_stage(self, stage: str) -> None:
+        """A stage that came goes: nothing of it stands any more."""
+        del self._turns[stage]
+
     def turn_of(self, stage: str) -> Turn:
         """The stage's turn. UsageError where the engine has no such stage."""
         return self._turn(stage)
@@ -213,6 +231,8 @@ class Engine:
     def _open_turn(self, stage: str) -> Turn:
         if self._stopping:
             raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
+        if self._turn(stage).closed:
+            raise ConflictError(f"the stage {stage} is going", hint="push to its branch again once it has gone")
         return self._turn(stage)
 
     def _live_before(self, stage: str) -> int:

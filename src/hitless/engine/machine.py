@@ -17,12 +17,13 @@ from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, tell_gateway
 from hitless.engine.metrics import exposition
+from hitless.engine.previews import Previews
 from hitless.engine.recovery import conclude_what_was_left, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.status import status
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.gateway import GatewayEvent
-from hitless.gateway.state import GatewayState
+from hitless.gateway.state import SHARED, GatewayState
 from hitless.scaling.decide import Pace
 from hitless.workers.events import PoolEvent
 from hitless.workers.pool import Pool
@@ -78,12 +79,13 @@ class Machine:
         listen: Callable[[], Mapping[str, socket.socket]],
         leave: Callable[[], None],
         pace: Pace,
+        previews: Previews | None = None,
     ) -> None:
         """`listen` binds the stages' addresses (called only where no gateway is found alive); `leave` ends the
         daemon.
         """
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
-        self._listen, self._leave = listen, leave
+        self._listen, self._leave, self._previews = listen, leave, previews
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
         self._healers: list[asyncio.Task[None]] = []
@@ -102,6 +104,8 @@ class Machine:
             raise
         found = len(self._engine.pools.living)
         self._engine.say("the engine has started" + (f" and adopted {found} pools that were running" if found else ""))
+        if self._previews is not None:
+            await self._previews.restore()
         await recover(self._engine)
         self._healers = [
             asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
@@ -110,6 +114,8 @@ class Machine:
             asyncio.create_task(self._keep_going(self._scaler.run)),
             asyncio.create_task(self._keep_going(lambda: conclude_what_was_left(self._engine, self._clock))),
         ]
+        if self._previews is not None:
+            self._healers.append(asyncio.create_task(self._keep_going(self._previews.watch)))
 
     async def _keep_going(self, healer: Callable[[], Awaitable[None]]) -> None:
         """A healer that stumbles says so and begins again: nothing else would look after its part."""
@@ -125,6 +131,7 @@ class Machine:
         return status(
             self._engine,
             urls=self.urls(),
+            previews=[(row, self._previews.url_of(row)) for row in self._previews.rows()] if self._previews else (),
             processes={
                 "gateway_pid": self._gateway.haproxy_pid,
                 "guardian_pid": self._gateway.guardian_pid,
@@ -140,7 +147,7 @@ class Machine:
 
     def urls(self) -> dict[str, str]:
         """Each stage's address for clients."""
-        return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items()}
+        return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED}
 
     async def shut_down(self, *, force: bool) -> None:
         """Stop all that belongs to the engine; with `force` requests in hand are not awaited."""
@@ -148,6 +155,8 @@ class Machine:
         for healer in self._healers:
             healer.cancel()
         await asyncio.gather(*self._healers, return_exceptions=True)
+        if self._previews is not None:
+            await self._previews.stop()
         steps: list[Callable[[], Awaitable[None]]] = [
             lambda: self._engine.settle(force=force),
             lambda: self._gateway.stop(grace_s=0.0 if force else SHUTDOWN_DRAIN_S),

@@ -31,7 +31,7 @@ async def recover(engine: Engine) -> None:
     engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
         await conclude(engine, row)
-    for stage in engine.stages:
+    for stage in engine.all_stages:
         guarded = guarded_rollout(engine, stage)
         await _remove_strays(engine, stage, keep=guarded.row.previous_release if guarded else None)
         await _serve_live(engine, stage)
@@ -44,8 +44,7 @@ async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
     pause_s = FIRST_PAUSE_S
     while True:
         await clock.sleep(pause_s)
-        for stage in engine.stages:
-            turn = engine.turn_of(stage)
+        for turn in engine.turns:
             try:
                 for number in sorted(turn.unfinished):
                     async with turn.lock:
@@ -55,7 +54,7 @@ async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
                     turn.unfinished.discard(number)
                 pause_s = FIRST_PAUSE_S
             except (HitlessError, sqlite3.Error) as error:
-                engine.say(f"rollout {number} cannot be ended yet: {error}", stage)
+                engine.say(f"rollout {number} cannot be ended yet: {error}", turn.stage)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import hitless
@@ -13,6 +13,7 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State
 from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
+from hitless.store.previews import PreviewRow
 from hitless.store.store import whole
 from hitless.workers.pool import Pool
 
@@ -24,6 +25,7 @@ def status(
     engine: Engine,
     *,
     urls: Mapping[str, str],
+    previews: Iterable[tuple[PreviewRow, str]] = (),
     processes: Mapping[str, int | None],
     started_at: str,
     reason_of: Reason,
@@ -38,7 +40,13 @@ def status(
             **processes,
         },
         "stages": [_stage(engine, stage, urls.get(stage), reason_of) for stage in engine.stages],
+        "previews": [{**_stage(engine, row.stage, url, reason_of), "preview": _preview(row)} for row, url in previews],
     }
+
+
+def _preview(row: PreviewRow) -> dict[str, Any]:
+    known = {"branch": row.branch, "from_stage": row.from_stage}
+    return {**known, "created_at": row.created_at, "expires_at": row.expires_at, "ending": row.ending}
 
 
 def _stage(engine: Engine, stage: str, url: str | None, reason_of: Reason) -> dict[str, Any]:

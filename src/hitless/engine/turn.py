@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +102,8 @@ class Turn:
     """The release that was asked for last."""
     current: Rollout | None = None
     guard: Guard | None = None
+    closed: bool = False
+    """Nothing ships here any more: the stage goes."""
     unfinished: set[int] = field(default_factory=set)
     """Rollouts that could not be brought to their end: the gateway was away, or the disk full."""
 
@@ -118,6 +121,17 @@ class Turn:
         if self.guard is not None:
             self.guard.end()
         return self.asked
+
+    def close(self) -> None:
+        """Whatever waits here gives way, what can still be stopped is: the stage goes when its lock is free."""
+        self.closed = True
+        self.asked += 1
+        self.wanted = None
+        if self.current is not None:
+            with contextlib.suppress(ConflictError):
+                self.current.stop(Outcome.ABORTED, "the stage goes")
+        if self.guard is not None:
+            self.guard.end()
 
     async def take(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
         """Run the rollout when its turn has come, unless a newer one asked meanwhile; then guard what it shipped."""

@@ -16,7 +16,7 @@ from hitless.errors import HitlessError
 from hitless.pipeline.links import link_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
-from hitless.pipeline.states import BRANCH_STEPS, RunState, StepEnd, StepFailed, StepName, StepState
+from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState
 from hitless.pipeline.view import run_document
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Notify
@@ -49,7 +49,7 @@ class Course:
             self.parts.workshop.clean(row.run)
             self.parts.workshop.make(self.parts.workshop.work_of(row.run), for_builds=False).chmod(0o711)
             for name, step in steps.items():
-                if not self.ended_well(name) and (row.stage is not None or name in BRANCH_STEPS):
+                if not self.ended_well(name):
                     await self._take(name, step)
         except Waits:
             self.set_state(RunState.WAITING, None)

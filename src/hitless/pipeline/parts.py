@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
+from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.packaging import PackageOrder
@@ -55,3 +56,5 @@ class Parts:
     urls: Callable[[], Mapping[str, str]]
     rehearse: Rehearse
     tell: Tell
+    previews: Previews | None = None
+    """None where the engine has none."""

@@ -18,10 +18,10 @@ from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.plans import lane_of, steps_of
 from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
 from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
-from hitless.pipeline.steps import STEPS
 from hitless.pipeline.view import exit_code, run_document
 from hitless.store.runs import RunRow
 
@@ -230,7 +230,7 @@ class Pipeline:
         return row
 
     def _lane(self, row: RunRow) -> Lane:
-        return self._lanes.setdefault(f"stage {row.stage}" if row.stage else f"branch {row.branch}", Lane())
+        return self._lanes.setdefault(lane_of(row), Lane())
 
     def _enqueue(self, row: RunRow) -> None:
         lane = self._lane(row)
@@ -260,7 +260,7 @@ class Pipeline:
                     return
                 try:
                     self.parts.workshop.create()
-                    await self._course(row).run(STEPS)
+                    await self._course(row).run(steps_of(row))
                 except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
                     self.parts.engine.say(f"run {row.run} broke off: {type(error).__name__}: {error}", row.stage)
                 for gone in self.parts.records.forget_old():

@@ -2,7 +2,8 @@
 
 A stage's branch cannot be deleted. A guarded stage (one that asks for approval, or is named prod) takes only a commit
 that was live in the stage before it, unless the push carries `-o override=REASON`, which its run and its release keep.
-Everything else is accepted: a force-push ships what the branch holds now, a tag or a deleted branch starts nothing.
+Everything else is accepted: a force-push ships what the branch holds now, a tag starts nothing. A branch that feeds no
+stage is tested, and previewed where the service has previews; its preview goes with it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NOTHING = "0" * 40
 MAX_UPDATES = 1000
 MAX_RUNS_A_PUSH = 10
 MAX_OPTION = 500
-OPTIONS = ("override", "skip-rehearsal")
+OPTIONS = ("override", "skip-rehearsal", "preview", "no-preview")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEADS = "refs/heads/"
 
@@ -123,12 +124,36 @@ async def plan_runs(
         if update.branch is None:
             plans.append(f"{update.ref} starts no run: only branches do")
         elif update.deletes:
-            plans.append(f"the branch {update.branch} is gone")
+            goes = parts.previews is not None and parts.previews.close(update.branch, "its branch is gone")
+            plans.append(f"the branch {update.branch} is gone{', and its preview goes' if goes else ''}")
         elif sum(isinstance(plan, dict) for plan in plans) >= MAX_RUNS_A_PUSH:
             plans.append(f"{update.branch} starts no run: more than {MAX_RUNS_A_PUSH} in one push")
         else:
             plans += await _runs_of(parts, definition, update, options)
+            plans += _of_previews(parts, update.branch, definition, options)
     return plans
+
+
+def _of_previews(
+    parts: Parts, branch: str, definition: Definition | None, options: Mapping[str, str]
+) -> list[dict[str, Any] | str]:
+    """What the pusher is told of a preview that there will not be; one that is not wanted any more goes."""
+    if "no-preview" in options:
+        goes = parts.previews is not None and parts.previews.close(branch, "a push said no-preview")
+        return [f"the preview of {branch} goes"] if goes else []
+    if "preview" not in options:
+        return []
+    if definition and definition.fed_by(branch):
+        return [f"{branch} feeds a stage, and gets no preview"]
+    if parts.previews is None:
+        return ["no preview: serverless.yml had no custom.hitless.previews when the engine was started"]
+    return []
+
+
+def _wants_preview(parts: Parts, options: Mapping[str, str]) -> bool:
+    if parts.previews is None or "no-preview" in options:
+        return False
+    return parts.previews.settings.automatic or "preview" in options
 
 
 async def _runs_of(
@@ -139,6 +164,7 @@ async def _runs_of(
     asked: dict[str, Any] = {"skip_rehearsal": True} if "skip-rehearsal" in options else {}
     if not update.creates and not await parts.repository.is_ancestor(update.old, update.new):
         asked["forced"] = True
+    preview = {"preview": True} if _wants_preview(parts, options) else {}
     entries: tuple[StageEntry | None, ...] = definition.fed_by(update.branch) if definition else ()
     override = options.get("override")
     return [
@@ -148,7 +174,7 @@ async def _runs_of(
             "commit": info.commit,
             "message": info.subject + (f" (override: {override})" if override and entry and entry.guarded else ""),
             "overridden": override if entry and entry.guarded else None,
-            "options": asked,
+            "options": asked if entry else asked | preview,
         }
         for entry in entries or (None,)
     ]

@@ -38,10 +38,7 @@ class StepName(StrEnum):
     APPROVE = "approve"
     DEPLOY = "deploy"
     VERIFY = "verify"
-
-
-BRANCH_STEPS = (StepName.SOURCE, StepName.TEST)
-"""What a branch gets that feeds no stage."""
+    PREVIEW = "preview"
 
 
 class StepState(StrEnum):

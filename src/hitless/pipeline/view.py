@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hitless.pipeline.states import RunState, StepName
@@ -27,11 +28,18 @@ def run_document(records: RunRecords, row: RunRow, *, full: bool = False) -> dic
         "message": row.message,
         "actor": row.actor,
         "overridden": row.overridden,
+        "preview": _preview(steps),
         "steps": [_step(step, full=full) for step in steps],
     }
     if full:
         document["approval"] = _approval(records, row.run)
     return document
+
+
+def _preview(steps: Iterable[StepRow]) -> str | None:
+    """Where the run's code answers (or did), if it came as far."""
+    urls = ((step.detail or {}).get("url") for step in steps if step.name == StepName.PREVIEW)
+    return next((str(url) for url in urls if url), None)
 
 
 def exit_code(records: RunRecords, row: RunRow) -> int:

@@ -217,8 +217,11 @@ class ReleasePools:
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
-        """The stage's entry as it stands at the gateway."""
-        return self._gateway.state.stage(stage)
+        """The stage's entry as it stands at the gateway; one without a release for a stage that it has no more."""
+        try:
+            return self._gateway.state.stage(stage)
+        except KeyError:
+            return StageState(stage)
 
     async def route_all_to(self, stage: str, release: int | None) -> None:
         """The stage's whole traffic to one release, no candidate."""

@@ -27,6 +27,8 @@ DEFAULT_READY_TIMEOUT_S = 10
 
 DEFAULT_GUARD_S = 30
 
+DEFAULT_PREVIEW_PORT = 8090
+
 
 class Home(StrEnum):
     """Where a stage runs."""
@@ -195,6 +197,24 @@ class StageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewSettings:
+    """How branches that feed no stage are shown: as stages that come and go, at one listener, under hosts of `domain`.
+
+    `most` at a time; each takes the configuration of `from_stage`, and goes `expires_h` hours after its last push.
+    `automatic`: at every push, not only where it asks.
+    """
+
+    from_stage: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PREVIEW_PORT
+    domain: str = "preview.localhost"
+    most: int = 5
+    expires_h: int = 72
+    workers: int = 1
+    automatic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A whole serverless.yml, read for one stage.
 
@@ -213,6 +233,7 @@ class Service:
     package_patterns: tuple[str, ...] = ()
     memory_mb: int | None = None
     """What all workers of the engine may take together; None leaves it to the engine."""
+    previews: PreviewSettings | None = None
     notices: tuple[str, ...] = ()
 
     @property

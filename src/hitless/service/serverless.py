@@ -46,6 +46,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
         individually=package.individually,
         package_patterns=package.patterns,
         memory_mb=settings.memory_mb,
+        previews=settings.previews,
         notices=notices.sentences(),
     )
 

@@ -9,7 +9,16 @@ from enum import StrEnum
 from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
-from hitless.service.model import DEFAULT_TARGET_PERCENT, DEFAULT_WORKERS, Approval, Home, Nat, Route, StageSettings
+from hitless.service.model import (
+    DEFAULT_TARGET_PERCENT,
+    DEFAULT_WORKERS,
+    Approval,
+    Home,
+    Nat,
+    PreviewSettings,
+    Route,
+    StageSettings,
+)
 from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_rehearsal, read_sticky
 from hitless.service.smoke import read_smoke
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
@@ -19,7 +28,12 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 MAX_WORKERS = 1000
 
-KEYS = ("workers", "memory_mb", "idempotent", "stages")
+MAX_PREVIEWS = 50
+MAX_PREVIEW_DOMAIN = 180
+MAX_PREVIEW_HOURS = 24 * 365
+
+KEYS = ("workers", "memory_mb", "idempotent", "stages", "previews")
+PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers", "automatic")
 WORKERS_KEYS = ("min", "max", "target_percent")
 STAGE_KEYS = (
     "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
@@ -47,6 +61,7 @@ class Settings:
     workers: Workers
     stages: tuple[StageSettings, ...]
     memory_mb: int | None = None
+    previews: PreviewSettings | None = None
 
 
 def read_settings(root: Value, stage: str) -> Settings:
@@ -63,9 +78,12 @@ def read_settings(root: Value, stage: str) -> Settings:
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
     stages = stages or (StageSettings("dev", "dev", idempotent=idempotent),)
     _check_listeners(stages, named)
-    memory = hitless.get("memory_mb")
+    memory, previews = hitless.get("memory_mb"), hitless.get("previews")
     return Settings(
-        _workers(hitless.get("workers")), stages, memory.integer(64, 1 << 24) if memory is not None else None
+        _workers(hitless.get("workers")),
+        stages,
+        memory.integer(64, 1 << 24) if memory is not None else None,
+        _previews(previews, stages) if previews is not None else None,
     )
 
 
@@ -141,6 +159,42 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
     )
+
+
+def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
+    """Their code is any branch's, so that prod's configuration, or one that a person has to approve, is not for it."""
+    check_known(value, PREVIEW_KEYS)
+    fit = [s.name for s in stages if s.home is Home.ENGINE and s.name != "prod" and s.approval is Approval.NONE]
+    named = value.get("from_stage")
+    if named is None and not fit:
+        raise value.fault("there is no stage whose configuration branches may have", "add one that is not prod")
+    if named is not None and named.text() not in fit:
+        message = f"{named.shown()} is not a stage whose configuration any branch's code may have"
+        raise named.fault(message, f"name one of: {', '.join(fit)}" if fit else "add a stage that is not prod")
+    default = PreviewSettings(named.text() if named is not None else fit[0])
+    host, port = _listen(value.get("listen"), default.port)
+    for stage in stages:
+        if (stage.host, stage.port) == (host, port) and port:
+            raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
+    domain = _matched(value.get("domain"), _DOMAIN, "a domain name in lower case") or default.domain
+    if len(domain) > MAX_PREVIEW_DOMAIN:
+        raise value.fault(
+            f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "a branch's name comes before it"
+        )
+    return PreviewSettings(
+        default.from_stage,
+        host,
+        port,
+        domain,
+        most=_number(value.get("max"), 1, MAX_PREVIEWS, default.most),
+        expires_h=_number(value.get("expires_h"), 1, MAX_PREVIEW_HOURS, default.expires_h),
+        workers=_number(value.get("workers"), 1, MAX_WORKERS, default.workers),
+        automatic=_flag(value.get("automatic"), default.automatic),
+    )
+
+
+def _number(value: Value | None, low: int, high: int, default: int) -> int:
+    return default if value is None else value.integer(low, high)
 
 
 def _flag(value: Value | None, default: bool) -> bool:

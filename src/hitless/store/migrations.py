@@ -112,4 +112,15 @@ MIGRATIONS: tuple[str, ...] = (
         why TEXT
     ) STRICT;
     """,
+    """
+    CREATE TABLE previews (
+        stage TEXT PRIMARY KEY,
+        branch TEXT NOT NULL UNIQUE,
+        host TEXT NOT NULL UNIQUE,
+        from_stage TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        ending TEXT
+    ) STRICT;
+    """,
 )

@@ -1,0 +1,78 @@
+"""The preview step: a branch's commit as a stage of its own, with the configuration of the stage that previews take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hitless.engine.previews import Previews
+from hitless.errors import ConflictError
+from hitless.pipeline.course import Course
+from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.states import StepEnd, StepFailed, skipped
+from hitless.rollout.release import ReleaseDocument
+from hitless.rollout.states import Outcome
+from hitless.rollout.who import Who
+
+GONE = "the branch is gone, or has moved on"
+
+
+async def preview(course: Course) -> StepEnd:
+    """The branch's code answers under its host. Where there is no room for it, the tests count all the same."""
+    previews, branch = course.parts.previews, course.row.branch
+    if previews is None:
+        return skipped("the engine has no previews")
+    if not await _stands(course):
+        return skipped(GONE)
+    if why := previews.refusal(branch, 0):  # before a build that would be for nothing
+        return skipped(why)
+    document = await _package(course, previews.settings.from_stage)
+    if why := previews.refusal(branch, sum(bool(function.routes) for function in document.functions)):
+        return skipped(why)
+    result = await _ship(course, previews, document)
+    url = previews.url(branch)
+    if not await _stands(course) and await course.parts.repository.head_of(branch) is None:
+        previews.close(branch, "its branch is gone")
+        return skipped(GONE)
+    return StepEnd(
+        detail={"url": url, "release": result["release"], "outcome": result["outcome"]},
+        sentence=f"preview at {url}/",
+    )
+
+
+async def _stands(course: Course) -> bool:
+    """Whether the branch still is where the run found it: nobody wants to see an older commit again."""
+    return await course.parts.repository.head_of(course.row.branch) == course.row.commit
+
+
+async def _package(course: Course, stage: str) -> ReleaseDocument:
+    """Built as the stage would have it. The commit's own list of stages is not kept: only what ships to one counts."""
+    parts, row = course.parts, course.row
+    folder = parts.workshop.make(parts.workshop.work_of(row.run) / "package", for_builds=False)
+    await parts.repository.extract(row.commit, folder)
+    order = PackageOrder(folder / course.path, course.path, stage, row.commit, row.message, None)
+    document, _ = await parts.package(order, log=parts.workshop.log(row.run))
+    return document
+
+
+async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> dict[str, Any]:
+    """The rollout's result, where it went live. Raises StepFailed where not; a preview that never was live goes."""
+    engine, row = course.parts.engine, course.row
+    who = Who(ci="hitless pipeline", actor=row.actor, run=str(row.run))
+    try:
+        started = await previews.ship(row.branch, document, who=who)
+    except ConflictError as error:
+        raise StepFailed(error.message) from error
+    if isinstance(started, dict):
+        return started
+    result: dict[str, Any] = {}
+    async for line in engine.follow(started):
+        if step := line.get("step"):
+            course.say(f"{step['state']:<12} {step['weight_percent']:>3} %")
+        result = line.get("result") or result
+    outcome = Outcome(result["outcome"])
+    if outcome.exit_code:
+        if engine.store.live(started.candidate.stage) is None:
+            previews.close(row.branch, "its first release did not come up")
+        what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
+        raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
+    return result

@@ -1,0 +1,58 @@
+"""The previews in the state file: stages that come and go with a branch. Each method is one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from hitless.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One preview. `ending` says why it goes; None while it stays."""
+
+    stage: str
+    branch: str
+    host: str
+    from_stage: str
+    created_at: str
+    expires_at: str
+    ending: str | None = None
+
+
+class PreviewRecords:
+    """The table, and what goes with a stage that nobody will ask for again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def all(self) -> tuple[PreviewRow, ...]:
+        """Oldest first."""
+        rows = self._store.read("SELECT * FROM previews ORDER BY created_at, stage")
+        return tuple(PreviewRow(**dict(row)) for row in rows)
+
+    def of_branch(self, branch: str) -> PreviewRow | None:
+        rows = self._store.read("SELECT * FROM previews WHERE branch = ?", (branch,))
+        return PreviewRow(**dict(rows[0])) if rows else None
+
+    def add(self, row: PreviewRow) -> None:
+        with self._store.transaction() as db:
+            db.execute("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+
+    def renew(self, stage: str, expires_at: str) -> None:
+        """It stays until then, unless it goes already."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE previews SET expires_at = ? WHERE stage = ?", (expires_at, stage))
+
+    def mark_ending(self, stage: str, why: str) -> None:
+        """It goes, whatever happens from here on: nothing is live in it any more."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE previews SET ending = ? WHERE stage = ? AND ending IS NULL", (why, stage))
+            db.execute("DELETE FROM stages WHERE stage = ?", (stage,))
+
+    def forget(self, stage: str) -> None:
+        """The preview, its releases, rollouts and receipts: as if the stage had never been."""
+        with self._store.transaction() as db:
+            for table in ("previews", "releases", "rollouts", "stages", "pools"):
+                db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))
+            db.execute("DELETE FROM counters WHERE name = ?", (f"release.{stage}",))
