@@ -16,6 +16,7 @@ from typing import Any, cast
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Invocation
 from hitless.aws.state import Packaged
 from hitless.aws.traffic import Answers
@@ -67,6 +68,21 @@ class World:
     permitted: set[tuple[str, str]] = field(default_factory=set)
     """(function, version) that the function's role may invoke."""
 
+    status: str = "UPDATE_COMPLETE"
+    """The stack's."""
+
+    blocked: dict[str, str] = field(default_factory=dict)
+    """What a roll-back of the stack is stuck at: logical id → reason."""
+
+    served: str | None = None
+    """The Deployment that the API's stage serves, where that is not the stack's."""
+
+    mapping: ApiStage | None = None
+    """Where the domain leads, where that is not the stack's stage."""
+
+    lost: set[str] = field(default_factory=set)
+    """Digests whose artifact is not in the bucket."""
+
     provisioned: int = 0
     """How many environments of `meta` the service wants ready."""
 
@@ -94,6 +110,8 @@ class World:
             lambdas=cast(Any, FakeLambdas(self)),
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
+            api=cast(Any, FakeApiStages(self)),
+            mappings=cast(Any, FakeMappings(self)),
             traffic=FakeTraffic(),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(), _Clock()),
             who={},
@@ -168,8 +186,29 @@ class FakeStack:
     def settle(self) -> None:
         self._world.moment("settle the stack")
 
-    def find(self) -> None:
-        return None
+    def find(self) -> Stack | None:
+        self._world.moment("find the stack")
+        if not self._world.stack.live.template:
+            return None
+        return Stack(self.name, self.name, self._world.status, "", {}, {}, {}, protected=False)
+
+    def rest(self) -> None:
+        self._world.moment("await the stack")
+
+    def held(self) -> dict[str, str]:
+        self._world.moment("list the stack")
+        return {name: name for name in self._world.stack.live.resources}
+
+    def failures(self) -> dict[str, str]:
+        self._world.moment("read the stack's events")
+        return dict(self._world.blocked)
+
+    def continue_rollback(self, skip: Collection[str]) -> list[str]:
+        self._world.moment("continue the roll-back")
+        left = {name: why for name, why in self._world.blocked.items() if name not in skip}
+        self._world.blocked = left
+        self._world.status = "UPDATE_ROLLBACK_FAILED" if left else "UPDATE_ROLLBACK_COMPLETE"
+        return [f"{name}: {why}" for name, why in left.items()]
 
     def observe(self) -> Observed:
         self._world.moment("observe the stack")
@@ -196,8 +235,13 @@ class FakeDocuments:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def holds(self, sha256: str) -> bool:
+        self._world.moment("look for an artifact")
+        return sha256 not in self._world.lost
+
     def put_artifact(self, sha256: str, zipped: Path) -> str:
         self._world.moment("upload")
+        self._world.lost.discard(sha256)
         return sha256
 
     def get_json(self, key: str) -> tuple[Any, str] | None:
@@ -254,6 +298,10 @@ class FakeLambdas:
     def await_provisioned(self, function: str, version: str) -> None:
         self._world.moment("await a provisioned version")
 
+    def provisioned(self, function: str, version: str) -> int:
+        self._world.moment("read what is provisioned")
+        return self._world.ready.get((function, version), 0)
+
     def provision_no_more(self, function: str, version: str) -> None:
         self._world.moment("provision no more")
         self._world.ready.pop((function, version), None)
@@ -277,6 +325,15 @@ class FakeApiStages:
         self._world.moment("read the stage")
         return dict(self._world.variables)
 
+    def deployment(self, stage: ApiStage) -> str | None:
+        self._world.moment("read the stage")
+        mine = self._world.stack.live.resources[STAGE_ID]["Properties"]["DeploymentId"]["Ref"]
+        return self._world.served or str(mine)
+
+    def serve(self, stage: ApiStage, deployment: str) -> None:
+        self._world.moment("move the stage")
+        self._world.served = None
+
     def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None:
         self._world.moment("set stage variables")
         self._world.variables.update(variables)
@@ -285,6 +342,21 @@ class FakeApiStages:
         self._world.moment("drop stage variables")
         for name in names:
             self._world.variables.pop(name, None)
+
+
+class FakeMappings:
+    """API Gateway: the mapping of the one domain."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def get(self, domain: str, path: str) -> ApiStage | None:
+        self._world.moment("read the mapping")
+        return self._world.mapping
+
+    def put(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
+        self._world.moment("map the domain")
+        self._world.mapping = stage
 
 
 class FakeCodeDeploy:

@@ -1,4 +1,6 @@
-"""Variables of an API's stage: what each event of the proxy integration carries under `stageVariables`."""
+"""An API's stage: the Deployment that it serves, and its variables, which each event of the proxy integration carries
+under `stageVariables`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
+
+from hitless.aws.session import error_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,19 @@ class ApiStages:
         """All variables of the stage."""
         found = self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)
         return dict(found.get("variables") or {})
+
+    def deployment(self, stage: ApiStage) -> str | None:
+        """The id of the Deployment that the stage serves; None where there is no such stage."""
+        try:
+            return str(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)["deploymentId"])
+        except ClientError as error:
+            if error_code(error) == "NotFoundException":
+                return None
+            raise
+
+    def serve(self, stage: ApiStage, deployment: str) -> None:
+        """Have the stage serve that Deployment, at once."""
+        self._patch(stage, [{"op": "replace", "path": "/deploymentId", "value": deployment}])
 
     def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None:
         """Add the variables to those that the stage has."""

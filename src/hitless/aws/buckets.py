@@ -95,6 +95,16 @@ class Bucket:
             raise
         return str(done["ETag"])
 
+    def holds(self, sha256: str) -> bool:
+        """Whether an object lies where the artifact of that digest (hex) belongs."""
+        try:
+            self._s3.head_object(Bucket=self.name, Key=artifact_key(sha256))
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return False
+            raise
+        return True
+
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin so."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)

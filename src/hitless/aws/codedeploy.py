@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -42,6 +43,8 @@ class Deployment:
     status: str
     reason: str = ""
     by_hand: bool = False
+    began: datetime | None = None
+    """Wall time in UTC."""
 
     @property
     def ended(self) -> bool:
@@ -116,7 +119,7 @@ class CodeDeploy:
         info = self._codedeploy.get_deployment(deploymentId=deployment)["deploymentInfo"]
         error = info.get("errorInformation") or {}
         reason = str(error.get("message") or error.get("code") or "")
-        return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND)
+        return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND, info.get("createTime"))
 
     def hooks(self, deployment: str, move: Move) -> dict[str, str]:
         """How each hook ended that was asked: lifecycle event → status."""

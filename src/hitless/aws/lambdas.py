@@ -157,6 +157,16 @@ class Lambdas:
                 )
             self._time.sleep(POLL_S)
 
+    def provisioned(self, function: str, version: str) -> int:
+        """How many environments of that version are asked to be kept ready."""
+        try:
+            found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
+        except ClientError as error:
+            if error_code(error) in ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException"):
+                return 0
+            raise
+        return int(found["RequestedProvisionedConcurrentExecutions"])
+
     def provision_no_more(self, function: str, version: str) -> None:
         """Keep no environments of that version ready; nothing where none are, or the version is gone."""
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ STAGE_TAG = "hitless:stage"
 
 MAX_TEMPLATE_BYTES = 51_200
 """CloudFormation's bound on a template in the call itself; a bigger one comes from a bucket."""
+
+_ROLLBACK_BEGINS = frozenset({"UPDATE_ROLLBACK_IN_PROGRESS", "DELETE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"})
 
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
 """What CloudFormation says of a change set that changes nothing: it has no error code of its own."""
@@ -171,10 +173,7 @@ class Stacks(Follower):
                     self._say(f"{name} is {stack.status if stack else ''}: it is deleted and made anew")
                     self.delete(name, tags=tags)
                 case Step.CONTINUE_ROLLBACK:
-                    self._say(f"{name}: its roll-back got stuck and is continued")
-                    seen = self.last_event(name)
-                    self._cf.continue_update_rollback(StackName=name)
-                    self.rest(name, since=seen)
+                    self.continue_rollback(name)
                 case Step.ROLL_BACK:
                     self._say(f"{name}: its failed update is rolled back")
                     seen = self.last_event(name)
@@ -184,6 +183,17 @@ class Stacks(Follower):
             f"{name} does not come to rest",
             hint=f"`aws cloudformation describe-stack-events --stack-name {name}` names the cause; then repeat",
         )
+
+    def continue_rollback(self, name: str, skip: Collection[str] = ()) -> list[str]:
+        """Have a roll-back that got stuck go on, over the resources (logical ids) of `skip`; what failed again, if any.
+
+        CloudFormation takes what is skipped for rolled back, and leaves it as it is.
+        """
+        self._say(f"{name}: its roll-back got stuck and is continued")
+        seen = self.last_event(name)
+        skipped = {"ResourcesToSkip": sorted(skip)} if skip else {}
+        self._cf.continue_update_rollback(StackName=name, **skipped)
+        return self.rest(name, since=seen)[1]
 
     def get(self, name: str) -> Stack:
         """The stack; CloudError where there is none."""
@@ -204,6 +214,18 @@ class Stacks(Follower):
             for each in page["StackResourceSummaries"]
             if each["ResourceStatus"] != "DELETE_COMPLETE"
         }
+
+    def failures(self, name: str) -> dict[str, str]:
+        """Logical id → reason, of each resource whose roll-back or deletion failed in the newest update."""
+        found: dict[str, str] = {}
+        for page in self._cf.get_paginator("describe_stack_events").paginate(StackName=name):
+            for event in page["StackEvents"]:
+                status, logical_id = str(event["ResourceStatus"]), str(event["LogicalResourceId"])
+                if status in _ROLLBACK_BEGINS and logical_id == name:
+                    return found
+                if status.endswith("_FAILED") and logical_id != name:
+                    found.setdefault(logical_id, str(event.get("ResourceStatusReason", "")))
+        return found
 
     def _read(self, stack: str, change_set: str, *, creates: bool) -> ChangeSet:
         def made() -> tuple[str, str] | None:

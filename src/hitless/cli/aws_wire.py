@@ -15,6 +15,7 @@ from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
+from hitless.aws.mappings import Mappings
 from hitless.aws.osls import find_osls
 from hitless.aws.session import Aws
 from hitless.aws.traffic import Traffic
@@ -80,12 +81,13 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
             cloudformation=cloudformation, lambdas=lambdas,
             osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=ctx.say, now=clock.now,
         )  # fmt: skip
-        shield = Shield(ApiStages(aws.client("apigateway")), lambdas, ctx.say, time.sleep)
+        api = ApiStages(aws.client("apigateway"))
+        shield = Shield(api, lambdas, ctx.say, time.sleep)
         shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
         traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
-            shield=shield,
+            shield=shield, api=api, mappings=Mappings(aws.client("apigateway")),
             traffic=traffic,
             rollouts=Rollouts(bucket, service.stage, traffic, clock), who=who.to_json(), clock=clock, say=ctx.say,
         )  # fmt: skip

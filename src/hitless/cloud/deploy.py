@@ -54,11 +54,13 @@ class _Run:
 
 
 class Superseded(Exception):
-    """A newer release was begun, or another process has aborted this one or carries it on."""
+    """A newer release was begun, or another process has ended this one or carries it on. `last`: nobody comes after
+    us who takes away what we still put there.
+    """
 
-    def __init__(self, outcome: Outcome, reason: str) -> None:
+    def __init__(self, outcome: Outcome, reason: str, *, last: bool = False) -> None:
         super().__init__(reason)
-        self.outcome, self.reason = outcome, reason
+        self.outcome, self.reason, self.last = outcome, reason, last
 
 
 class Deploy:
@@ -104,7 +106,7 @@ class Deploy:
             kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
             withdraw(self._cloud, run.wanted, live, keep=kept)
         except Superseded as newer:
-            if newer.outcome is Outcome.ABORTED:
+            if newer.last:
                 self._withdraw(run)
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
@@ -242,7 +244,7 @@ class Deploy:
             return
         if failure.by_hand:
             self._cloud.shift.point(run.home)
-            raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})")
+            raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})", last=True)
         raise CandidateFailedError(failure.reason)
 
     def _hook_ended(self, hook: str, status: str) -> None:
@@ -271,9 +273,11 @@ class Deploy:
         if stored is None:
             return
         if stored.outcome is not None:
-            if stored.outcome == Outcome.ABORTED:
+            last = stored.outcome in (Outcome.ABORTED, Outcome.ROLLED_BACK)  # by `abort`, by `repair`
+            if last:  # it may have come between our last look and CodeDeploy's start
                 self._cloud.shift.point(run.home)
-            raise Superseded(Outcome(stored.outcome), stored.reason or "another process has ended it")
+            ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else Outcome(stored.outcome)
+            raise Superseded(ends, stored.reason or "another process has ended it", last=last)
         if stored.holder != run.record.holder:
             raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")
 

@@ -49,6 +49,8 @@ class Record:
     reason: str | None = None
     ended_at: str | None = None
     steps: tuple[Mapping[str, Any], ...] = ()
+    left_for: int | None = None
+    """The release that a rollback left it for: written before the rollback moves any traffic."""
     holder: str = ""
     """The mark of the process that carries the release on; another's mark means that it does so no more."""
 

@@ -21,6 +21,7 @@ from hitless.cloud.settling import Cloud, live_number, settle
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import ConflictError
@@ -31,8 +32,9 @@ STRATEGY = "AllAtOnce"
 def rollback(cloud: Cloud, number: int | None) -> Result:
     """Make release `number` live again; without a number, the one that was live before this one.
 
-    ConflictError where there is none, or its versions are gone; CloudError where the stack did not follow: traffic is
-    where it was asked to be then, and the next rollback or deploy brings the stack along.
+    ConflictError where there is none, or its versions are gone; ServiceFileError where no order of updates leads there
+    without a failed request. CloudError where the stack did not follow: traffic is where it was asked to be then, and
+    the next rollback, `repair` or deploy brings the stack along.
     """
     steps, began = Steps(cloud.clock, cloud.say), cloud.clock.now()
     before = settle(cloud, holder=secrets.token_hex(8))
@@ -43,11 +45,15 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     template = cloud.records.template(target.release)
     if template is None:
         raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
+    check_transition(before.live, template)
+    for note in notes(before.live, template):
+        cloud.say(f"note: {note}")
     versions = {target.functions[name]: version for name, version in target.versions.items()}
     if (cut_off := cloud.records.unfinished()) is not None:
         reason = f"a rollback to release {target.release} was begun before it ended"
         cloud.records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
     steps.add("preparing", 0, f"release {target.release}")
+    _leave(cloud, live, target)
     for function, version in versions.items():
         cloud.lambdas.wake(function, version)
     targets = {ids: versions[name] for ids, name in functions_of(template).items() if name in versions}
@@ -59,7 +65,8 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     kept = {ids: version for ids, version in targets.items() if ids in provisioned(template)}
     withdraw(cloud, template, live, keep=kept)
     steps.add("ended", 100)
-    cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(cloud.clock.now())))
+    now = timestamp(cloud.clock.now())
+    cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
     home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
     told = Told("rollback", Outcome.LIVE, None, STRATEGY, live if live != target.release else None, began, steps, home)
     counted = tell(cloud, target, template, told)
@@ -69,6 +76,15 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
         duration_s=steps.duration_s, steps=tuple(steps.steps), candidate=Counts(**counted["candidate"]),
         live=Counts(**before_it) if before_it else None, url=stack.outputs.get(URL_OUTPUT) if stack else None,
     )  # fmt: skip
+
+
+def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
+    """Write into the live release's record where traffic goes, before it goes there: until the stack has followed,
+    nothing else tells this rollback from an alias that somebody moved by hand.
+    """
+    record = cloud.records.get(live) if live is not None else None
+    if record is not None:
+        cloud.records.save(replace(record, left_for=target.release if target.release != live else None))
 
 
 def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +91,22 @@ class ServiceStack:
         }
         at = {ids.alias: state.version for ids, state in aliases.items()}
         return Observed(LiveState(template, at, versions), functions, aliases, _api_stage(template, held))
+
+    def rest(self) -> None:
+        """Wait until whatever goes on in the stack has ended, however it ends."""
+        self._stacks.rest(self.name, since=self._stacks.last_event(self.name))
+
+    def held(self) -> dict[str, str]:
+        """Logical id → physical id of what the stack holds."""
+        return {name: physical for name, (_, physical) in self._stacks.resources(self.name).items()}
+
+    def failures(self) -> dict[str, str]:
+        """Logical id → reason, of what a roll-back could not bring back."""
+        return self._stacks.failures(self.name)
+
+    def continue_rollback(self, skip: Collection[str]) -> list[str]:
+        """Have a stuck roll-back go on, over what is to be skipped; what failed again, if any."""
+        return self._stacks.continue_rollback(self.name, skip)
 
     def _template(self) -> Template:
         body = self._cf.get_template(StackName=self.name, TemplateStage="Original")["TemplateBody"]

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.lambdas import Lambdas
+from hitless.aws.mappings import Mappings
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records import Records
 from hitless.cloud.result import Outcome
@@ -33,6 +35,8 @@ class Cloud:
     lambdas: Lambdas
     shift: Shift
     shield: Shield
+    api: ApiStages
+    mappings: Mappings
     traffic: Counter
     rollouts: Rollouts
     who: Mapping[str, Any]

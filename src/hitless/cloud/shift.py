@@ -121,6 +121,10 @@ class Shift:
             self._await_none(lambda: self._under_way(watched))
         return found
 
+    def under_way(self, group: str) -> dict[str, Deployment]:
+        """What is under way in that group: id → how it stands."""
+        return {each: self._deployments.look(each) for each in self._deployments.under_way(group)}
+
     def settle(self, functions: Iterable[str]) -> None:
         """Take away weights that a stopped shift has left: all traffic to the version that had most of it."""
         for function in functions:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hitless.cloud.records import Record
+from hitless.cloud.repair_facts import look
+from hitless.cloud.repair_troubles import troubles
 from hitless.cloud.result import Outcome
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, live_number
@@ -12,11 +14,11 @@ from hitless.cloud.transform.model import URL_OUTPUT
 
 
 def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
-    """The contract's document: where the stage is, its release, and the share of each version now."""
-    stack, observed = cloud.stack.find(), cloud.stack.observe()
+    """The contract's document: where the stage is, its release, the share of each version now, and what is amiss."""
+    stack, facts = cloud.stack.find(), look(cloud)
+    observed, unfinished = facts.observed, facts.unfinished
     number = live_number(observed)
     names = function_names(cloud, observed, service=service, stage=stage)
-    unfinished = cloud.records.unfinished()
     return {
         "stage": stage,
         "url": stack.outputs.get(URL_OUTPUT) if stack else None,
@@ -25,6 +27,7 @@ def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
         "weights": {names[observed.functions[ids]]: state.weights_percent() for ids, state in observed.aliases.items()},
         "stack": {"name": cloud.stack.name, "status": stack.status if stack else None},
         "candidate": {"release": unfinished.release, "since": unfinished.created_at} if unfinished else None,
+        "troubles": [one.to_json() for one in troubles(facts)],
     }
 
 

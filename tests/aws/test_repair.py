@@ -1,0 +1,105 @@
+"""What is amiss on a stage, made for real and mended under load: `status` names it, `hitless aws repair` mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws.emulated import EmulatedAws
+from tests.aws.release_support import REGION, Client, Worldclock
+from tests.aws.test_release_faults import FUNCTIONS, deploying
+
+pytestmark = pytest.mark.aws
+
+META = "worldclock-prod-meta"
+
+
+def amiss(service: Worldclock) -> list[dict[str, str]]:
+    """What status names."""
+    shown = service.run("status")
+    assert shown.code == 0, shown.err
+    return list(shown.json["troubles"])
+
+
+def mend(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...] = ()) -> Any:
+    """Status names just these troubles; repair mends them, or ends otherwise, and no request fails meanwhile."""
+    troubles = [one["what"] for one in amiss(service)]
+    assert len(troubles) == len(named), troubles
+    assert all(any(part in one for one in troubles) for part in named), troubles
+    planned = service.run("repair", "--dry-run")
+    assert (planned.code, len(planned.json["left"]) >= len(named)) == (0, True), planned.err
+    with Client(service.url + "/version", every_s=0.02) as client:
+        done = service.run("repair", *words)
+    assert (done.code, client.failed) == (ends, 0), (done.err, client.statuses)
+    assert client.asked > 10
+    if ends == 0:
+        assert (done.json["left"], amiss(service)) == ([], [])
+    return done.json
+
+
+def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
+    service.mark("second")
+    assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
+    well = service.run("repair")
+    assert (well.code, well.json) == (0, {"stage": "prod", "dry_run": False, "steps": [], "mended": [], "left": []})
+    lambdas = aws.client("lambda", REGION)
+    _aliases_that_were_moved_by_hand(service, lambdas)
+    _a_stage_at_another_deployment(service)
+    _what_a_shift_left_over(service, lambdas)
+    _a_deploy_whose_machine_died_in_mid_shift(service)
+    _a_deploy_that_still_runs_is_taken_over(service)
+    assert service.run("status").json["weights"] == {name: {"2": 100} for name in FUNCTIONS}
+    assert service.get("/version")[1]["release"] == 2
+
+
+def _aliases_that_were_moved_by_hand(service: Worldclock, lambdas: Any) -> None:
+    lambdas.update_alias(FunctionName=META, Name="live", FunctionVersion="1")
+    weights = {"AdditionalVersionWeights": {"1": 0.2}}
+    lambdas.update_alias(FunctionName="worldclock-prod-zones", Name="live", FunctionVersion="2", RoutingConfig=weights)
+    mend(service, "to version 1 100 %: release 2 has version 2", "has weights (version 1 20 %, version 2 80 %)")
+
+
+def _a_stage_at_another_deployment(service: Worldclock) -> None:
+    gateway = service.aws.client("apigateway", REGION)
+    (api,) = gateway.get_rest_apis()["items"]
+    other = gateway.create_deployment(restApiId=api["id"])["id"]
+    patch = [{"op": "replace", "path": "/deploymentId", "value": other}]
+    gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
+    mend(service, f"it serves Deployment {other}")
+    assert service.stages()[0]["deploymentId"] != other
+
+
+def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:
+    gateway = service.aws.client("apigateway", REGION)
+    (api,) = gateway.get_rest_apis()["items"]
+    patch = [{"op": "replace", "path": "/variables/hitlessShieldMeta", "value": "1:2"}]
+    gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
+    lambdas.put_provisioned_concurrency_config(FunctionName=META, Qualifier="2", ProvisionedConcurrentExecutions=1)
+    mend(service, "a shield stands", "1 environments of version 2 are kept ready: 0 belong there")
+
+
+def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:
+    service.mark("third")
+    with deploying(service) as deploy:
+        deploy.kill()
+        deploy.communicate()
+        assert amiss(service) == [], "CodeDeploy is at work: its deploy may still run"
+        with Client(service.url + "/version", every_s=0.02) as client:
+            done = service.run("repair")
+        assert (done.code, done.json["left"], client.failed) == (0, [], 0), (done.err, client.statuses)
+    assert amiss(service) == []
+    (newest, *_) = service.run("releases").json
+    assert (newest["release"], newest["outcome"]) == (3, "rolled_back")
+
+
+def _a_deploy_that_still_runs_is_taken_over(service: Worldclock) -> None:
+    with deploying(service) as deploy:
+        done = service.run("repair")
+        assert (done.code, done.json["left"]) == (0, []), done.err
+        out, err = deploy.communicate()
+        assert (deploy.returncode, '"outcome": "superseded"' in out) == (4, True), err
+    assert amiss(service) == []

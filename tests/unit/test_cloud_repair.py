@@ -1,0 +1,268 @@
+"""Repair of a stage: after a death at any call, beside another process at any call, and cut off itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hitless.aws.api_stages import ApiStage
+from hitless.aws.lambdas import AliasState
+from hitless.cloud.repair import Repair, Repaired
+from hitless.cloud.repair_facts import look
+from hitless.cloud.repair_troubles import troubles
+from hitless.cloud.result import Outcome, Result
+from hitless.cloud.rollback import rollback
+from hitless.cloud.status import status
+from hitless.errors import ConflictError, ServiceFileError, UsageError
+from tests.unit.cloud_fakes import World
+from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
+
+pytestmark = pytest.mark.unit
+
+
+def mend(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: Path(sha256)) -> Repaired:
+    """One process repairs."""
+    return Repair(world.cloud(), here, skip=skip).run("prod")
+
+
+def amiss(world: World) -> list[str]:
+    """What status names."""
+    return [one.what for one in troubles(look(world.cloud()))]
+
+
+def check_nothing_amiss(world: World) -> None:
+    assert amiss(world) == []
+    again = mend(world)
+    assert (again.mended, again.left, again.steps) == ((), (), ())
+
+
+def kill_in(world: World, act: Callable[[World], object], moment: int) -> None:
+    stop_at(world, moment, Killed())
+    with pytest.raises(Killed):
+        act(world)
+    world.at = None
+
+
+def test_a_stage_that_is_well_needs_nothing_and_looking_at_it_changes_nothing() -> None:
+    world = live_world("a", "b")
+    check_nothing_amiss(world)
+    changing = ("write", "point", "update", "start", "stop", "move", "map", "upload", "provision", "drop", "set")
+    assert not [name for name in world.moments if name.split()[0] in changing]
+
+
+@pytest.mark.parametrize("before", [(), ("a", "b")], ids=["the first", "the third"])
+def test_a_deploy_that_died_at_any_call_is_taken_back_and_the_next_one_ships(before: tuple[str, ...]) -> None:
+    calls = moments_of(lambda world: world.deploy("c"), *before)
+    for moment in distinct(calls):
+        world = live_world(*before)
+        kill_in(world, lambda world: world.deploy("c"), moment)
+        done = mend(world)
+        where = f"cut off at {calls[moment - 1]}: {done.steps}"
+        assert done.left == (), where
+        assert amiss(world) == [], where
+        if before and world.stack.live.output("HitlessRelease") == str(len(before)):
+            check_well(world, before[-1], len(before))
+        assert world.records.unfinished() is None, where
+        again = world.deploy("c")
+        assert again.outcome in (Outcome.LIVE, Outcome.UNCHANGED), where
+        check_well(world, "c", again.release)
+
+
+def test_a_repair_that_died_at_any_call_is_finished_by_the_next_one() -> None:
+    deploy = moments_of(lambda world: world.deploy("c"), "a", "b")
+    begun = [deploy.index(name) + 1 for name in ("look at a deployment", "the stack is updated")]
+    for at in begun:
+
+        def broken(world: World, at: int = at) -> None:
+            kill_in(world, lambda world: world.deploy("c"), at)
+            world.ready["worldclock-prod-meta", "3"] = 2
+            world.moments.clear()
+
+        world = live_world("a", "b")
+        broken(world)
+        mend(world)
+        calls = list(world.moments)
+        for moment in distinct(calls):
+            world = live_world("a", "b")
+            broken(world)
+            kill_in(world, mend, moment)
+            assert mend(world).left == (), calls[moment - 1]
+            check_nothing_amiss(world)
+            check_well(world, "b", 2)
+
+
+def test_a_deploy_that_is_under_way_is_taken_over_and_ends_as_superseded() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    ends = set()
+    for moment in distinct(calls):
+        if calls[moment - 1] == "update the stack":
+            continue  # checked a moment before, as where two deploys meet
+        world = live_world("a")
+        happened = meet(world, moment, mend)
+        deployed: Result | None = None
+        with contextlib.suppress(ConflictError):
+            deployed = world.deploy("b")
+        (done,) = happened
+        assert isinstance(done, Repaired)
+        where = f"met at {calls[moment - 1]}: {deployed}"
+        if deployed is None:  # told to repeat
+            continue
+        ends.add(deployed.outcome)
+        assert deployed.outcome in (Outcome.LIVE, Outcome.SUPERSEDED), where
+        letter, release = ("b", 2) if deployed.outcome is Outcome.LIVE else ("a", 1)
+        check_well(world, letter, release, calls[moment - 1])
+    assert {Outcome.LIVE, Outcome.SUPERSEDED} <= ends
+
+
+def test_a_repair_that_a_deploy_meets_does_nothing_more() -> None:
+    world = live_world("a", "b")
+    world.aliases["worldclock-prod-meta"] = AliasState("1")
+    meet(world, 14, lambda world: world.deploy("c"))
+    with contextlib.suppress(ConflictError):
+        mend(world)
+    check_well(world, "c", 3)
+
+
+def test_a_rollback_that_died_is_finished_and_what_somebody_moved_by_hand_goes_back() -> None:
+    calls = moments_of(lambda world: rollback(world.cloud(), 1), "a", "b")
+    finished = 0
+    for moment in distinct(calls):
+        world = live_world("a", "b")
+        kill_in(world, lambda world: rollback(world.cloud(), 1), moment)
+        begun = world.records.require(2).left_for == 1
+        assert mend(world).left == ()
+        check_well(world, *(("a", 1) if begun else ("b", 2)))
+        check_nothing_amiss(world)
+        finished += begun
+    assert finished > 5
+
+    world = live_world("a", "b")
+    for name in ("worldclock-prod-meta", "worldclock-prod-convert"):
+        world.aliases[name] = AliasState("1")
+    assert len(amiss(world)) == 2
+    assert mend(world).left == ()
+    check_well(world, "b", 2)
+
+
+def test_after_a_rollback_back_and_forth_no_rollback_is_taken_for_unfinished() -> None:
+    world = live_world("a", "b")
+    rollback(world.cloud(), 1)
+    rollback(world.cloud(), 2)
+    check_nothing_amiss(world)
+    check_well(world, "b", 2)
+
+
+def test_each_thing_that_drifted_is_named_and_put_back() -> None:
+    drifts: dict[str, Callable[[World], None]] = {
+        "has weights": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("2", {"1": 0.1})}),
+        "sends its traffic to version 1 100 %": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("1")}),
+        "it serves Deployment other": lambda w: setattr(w, "served", "other"),
+        "a shield stands": lambda w: w.variables.update({"hitlessShieldMeta": "1:2"}),
+        "4 environments of version 2": lambda w: w.ready.update({("worldclock-prod-meta", "2"): 4}),
+        "is not in the bucket": lambda w: w.lost.add("b" * 64),
+    }
+    for what, drift in drifts.items():
+        world = live_world("a", "b")
+        drift(world)
+        assert [what in one for one in amiss(world)] == [True] * len(amiss(world)) != []
+        planned = Repair(world.cloud(), lambda sha256: Path(__file__)).plan("prod")
+        assert planned.steps, what
+        assert what in amiss(world)[0], "a dry run changed something"
+        done = mend(world, here=lambda sha256: Path(__file__))
+        assert (done.left, done.steps) == ((), planned.steps)
+        assert what in done.mended[0].what
+        check_nothing_amiss(world)
+        check_well(world, "b", 2)
+
+
+def test_a_version_that_lost_what_it_had_ready_gets_it_back() -> None:
+    world = World(provisioned=3)
+    world.deploy("a")
+    world.ready.clear()
+    assert amiss(world) == ["0 environments of version 1 are kept ready: 3 belong there"]
+    assert mend(world).left == ()
+    assert world.ready == {("worldclock-prod-meta", "1"): 3}
+
+
+def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was_asked_for() -> None:
+    world = live_world("a", "b")
+    world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}
+    assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
+    done = mend(world)
+    assert [one.mends for one in done.left] == [
+        "Table: it is in use; mend that, and repeat, or leave it as it is by "
+        "`hitless aws repair --skip-resource LOGICAL_ID`"
+    ]
+    with pytest.raises(UsageError, match="Other") as refused:
+        mend(world, "Other")
+    assert refused.value.hint == "stuck at: Table"
+    assert mend(world, "Table").left == ()
+    check_nothing_amiss(world)
+
+
+def test_an_artifact_that_is_nowhere_is_left_with_the_way_around(tmp_path: Path) -> None:
+    world = live_world("a", "b")
+    world.lost.add("a" * 64)
+    done = mend(world, here=lambda sha256: tmp_path / sha256)
+    assert len(done.left) == 2, "both functions were made of it"
+    assert "aws lambda get-function --function-name worldclock-prod-" in done.left[0].mends
+
+
+def test_a_shift_that_nobody_holds_or_that_lasts_too_long_is_stopped() -> None:
+    world = live_world("a")
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    kill_in(world, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
+    assert amiss(world) == [], "it may still be carried on"
+    assert mend(world).left == ()
+    check_well(world, "a", 1)
+    record = json.loads(world.documents["releases/prod/2.json"])
+    assert (record["outcome"], "took it back" in record["reason"]) == ("rolled_back", True)
+
+
+def test_a_rollback_to_what_no_order_of_updates_leads_to_is_refused_before_anything_changes() -> None:
+    world = live_world("a", "b")
+    key = "releases/prod/1.template.json"
+    template = json.loads(world.documents[key])
+    template["Resources"]["MetaLambdaFunction"]["Properties"]["FunctionName"] = "other"
+    world.documents[key] = json.dumps(template)
+    world.moments.clear()
+    with pytest.raises(ServiceFileError, match="FunctionName") as refused:
+        rollback(world.cloud(), 1)
+    assert refused.value.exit_code == 2
+    assert refused.value.hint
+    assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update")]
+    check_well(world, "b", 2)
+
+
+def test_status_shows_the_troubles_beside_all_that_it_showed_before() -> None:
+    world = live_world("a", "b")
+    world.aliases["worldclock-prod-meta"] = AliasState("1")
+    shown = status(world.cloud(), service="worldclock", stage="prod")
+    assert (shown["release"], shown["versions"]["meta"]) == (2, "1")
+    assert shown["troubles"] == [
+        {
+            "what": "the alias live sends its traffic to version 1 100 %: release 2 has version 2",
+            "where": "function worldclock-prod-meta",
+            "mends": "`hitless aws repair`",
+        }
+    ]
+
+
+def test_a_domain_that_leads_elsewhere_is_led_back() -> None:
+    world = live_world("a", "b")
+    resources = world.stack.live.template["Resources"]
+    mapping = {
+        "DomainName": "api.example.org",
+        "RestApiId": {"Ref": "ApiGatewayRestApi"},
+        "Stage": {"Ref": "ApiGatewayStage"},
+    }
+    resources["ApiDomainMapping1"] = {"Type": "AWS::ApiGateway::BasePathMapping", "Properties": mapping}
+    for elsewhere, said in ((None, "leads nowhere"), (ApiStage("other", "prod"), "leads to stage prod of API other")):
+        world.mapping = elsewhere
+        assert amiss(world) == [f"api.example.org {said}"]
+        assert mend(world).left == ()
+        check_nothing_amiss(world)
