@@ -22,6 +22,7 @@ from hitless.aws.api_stages import ApiStages
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
+from hitless.aws.mappings import Mappings
 from hitless.aws.osls import Osls
 from hitless.aws.stacks import Stacks
 from hitless.aws.state import Packaged
@@ -182,6 +183,7 @@ class Demo:
             stack=stack, bucket=bucket, records=Records(bucket, STAGE), lambdas=lambdas,
             shift=Shift(CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S),
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
+            api=ApiStages(client("apigateway")), mappings=Mappings(client("apigateway")),
             traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who={}, clock=clock, say=self.say,
         )  # fmt: skip
 
