@@ -27,7 +27,7 @@ from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.release import ReleaseDocument
-from hitless.service.model import AlarmSettings, Approval, StageSettings
+from hitless.service.model import AlarmSettings, Approval, RehearsalSettings, StageSettings
 from hitless.store.runs import RunRecords
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
@@ -125,7 +125,7 @@ class PipelineBench:
         self.builds = FakeBuilds(self.diary)
         self.rehearsal = FakeRehearsal(self.diary)
         settings = {name: stage_settings(name) for name in STAGES}
-        settings["prod"] = stage_settings("prod", approval=Approval.MANUAL, rehearsal=True)
+        settings["prod"] = stage_settings("prod", approval=Approval.MANUAL, rehearsal=RehearsalSettings())
         self.packaging = FakePackaging(self.diary, settings)
         self.told: list[tuple[str, int]] = []
         artifacts = FakeArtifacts()

@@ -10,6 +10,7 @@ import pytest
 
 from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.pushes import RefUpdate, read_options
+from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
@@ -247,7 +248,7 @@ def test_a_newer_run_that_asks_supersedes_an_older_question(tmp_path: Path) -> N
 
 def test_a_rehearsal_s_objection_stops_the_run_and_can_be_left_out(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
-        bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=True)
+        bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=RehearsalSettings())
         await shipped_to_staging(bench)
         assert "rehearse" not in bench.diary, "nothing was live yet"
         bench.rehearsal.objections = ["GET /zones: offset is gone"]
@@ -297,7 +298,7 @@ def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path)
 @pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
 def test_a_daemon_that_is_killed_in_a_step_leaves_no_run_without_a_true_end(tmp_path: Path, step: str) -> None:
     bench = PipelineBench(tmp_path)
-    bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=True)
+    bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
 
     async def until_killed() -> None:
         await bench.start()
@@ -334,7 +335,7 @@ def test_a_daemon_that_is_killed_in_a_step_leaves_no_run_without_a_true_end(tmp_
         live = later.engine.live_release("dev")
         assert live
         assert live.number == 1
-        later.packaging.settings["dev"] = stage_settings("dev", rehearsal=True)
+        later.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
         later.pipeline.retry(2)
         async with asyncio.timeout(30):
             assert (await later.end_of(2))["state"] == "succeeded"
