@@ -8,7 +8,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.unit.definitions import Definition, Function, Route
-from tests.unit.transitions import DENY, OWN_ROLE, QUERY, READ, VPC, attached, group, own_role, response, table
+from tests.unit.transitions import (
+    BOUNDARY,
+    DENY,
+    OTHER_BOUNDARY,
+    OWN_ROLE,
+    QUERY,
+    READ,
+    UNROUTED,
+    VPC,
+    attached,
+    group,
+    kms_key,
+    own_role,
+    response,
+    table,
+)
 
 _SETTINGS: tuple[dict[str, Any], ...] = (
     {},
@@ -18,10 +33,16 @@ _SETTINGS: tuple[dict[str, Any], ...] = (
     {"VpcConfig": VPC, "Architectures": ["arm64"]},
     {"VpcConfig": {**VPC, "SecurityGroupIds": [{"Ref": "Group"}]}},
     {"Environment": {"Variables": {"TABLE": {"Ref": "Items"}}}},
+    {"KmsKeyArn": {"Fn::GetAtt": ["Key", "Arn"]}},
     OWN_ROLE,
 )
 _KEYS = (("first", "1" * 20), ("second", "2" * 20), ("first", "3" * 20))
 _STRATEGIES = ("AllAtOnce", "Canary10Percent5Minutes", "Canary5Percent2Minutes", "Linear20PercentEvery2Minutes")
+_API: tuple[dict[str, Any], ...] = (
+    {},
+    {"MinimumCompressionSize": 1024},
+    {"EndpointConfiguration": {"Types": ["REGIONAL"]}},
+)
 _DOMAINS = ("", "a.example.com", "b.example.com")
 
 
@@ -74,9 +95,10 @@ def definitions(draw: st.DrawFn) -> Definition:
         strategy=draw(st.sampled_from(_STRATEGIES)),
         domain=draw(st.sampled_from(_DOMAINS)) if has_routes else "",
         pre_traffic=draw(st.sampled_from([None, "check"])),
+        boundary=draw(st.sampled_from(["", BOUNDARY, OTHER_BOUNDARY])),
     )
     if has_routes:
-        made = replace(made, api=draw(st.sampled_from([{}, {"MinimumCompressionSize": 1024}])))
+        made = replace(made, api=draw(st.sampled_from(_API)))
     return made
 
 
@@ -85,12 +107,13 @@ def _resources(draw: st.DrawFn, has_routes: bool) -> dict[str, Any]:
     made = {
         "Items": table(*draw(_some(("time", "place", "person")))),
         "Group": group(*draw(_some((443, 5432, 6379)))),
+        "Key": kms_key(enabled=draw(st.booleans())),
         "OwnRole": own_role(*draw(_some((READ, QUERY, DENY), least=1))),
     }
     if draw(st.booleans()):
+        made["Items"]["Properties"]["StreamSpecification"] = {"StreamViewType": "NEW_IMAGE"}
+    if draw(st.booleans()):
         made["More"] = attached(*draw(_some((READ, QUERY, DENY), least=1)))
     if has_routes and draw(st.booleans()):
-        made[draw(st.sampled_from(["NotFound", "Missing"]))] = response(
-            "MISSING", draw(st.sampled_from(["404", "410"]))
-        )
+        made[draw(st.sampled_from(["NotFound", "Missing"]))] = response(UNROUTED, draw(st.sampled_from(["404", "410"])))
     return made

@@ -19,6 +19,7 @@ from typing import Any
 from hitless.cloud.transform import LiveState, Template, clear, contract, desired, expand
 from hitless.cloud.transform.changes import replacing
 from hitless.cloud.transform.desired import functions_of, version_ids
+from hitless.cloud.transform.guard import ROLE_ID
 from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, of_type, references
 from hitless.cloud.transform.orders import check_transition, notes
 from tests.unit.definitions import Definition
@@ -274,6 +275,7 @@ class Walk:
             for name, at in pinned.items():
                 assert self.aws.aliases[name] == at, f"{name} moved before the shift"
             self._uses(self.live, physical)
+            self._keeps_settings(self.live)
         self._uses(wanted, physical, strict=False)
         self._denies_no_more_than(wanted)
         if shifts:
@@ -353,11 +355,31 @@ class Walk:
             for name in of_type(theirs, f"AWS::ApiGateway::{kind}"):
                 assert not strict or lowered or name in now or not self.live, f"{name} is gone"
 
+    def _keeps_settings(self, live: Template) -> None:
+        """What bounds the live release is not tightened, what it uses not switched off, its address not moved."""
+        theirs, now = live.get("Resources", {}), self.aws.resources
+        for name in theirs.keys() & now.keys():
+            mine, other = theirs[name].get("Properties", {}), now[name].get("Properties", {})
+            match theirs[name]["Type"]:
+                case "AWS::IAM::Role" if name != ROLE_ID:
+                    bounds = (mine.get("PermissionsBoundary"), None)
+                    assert other.get("PermissionsBoundary") in bounds, f"{name} is bounded otherwise"
+                case "AWS::KMS::Key":
+                    assert other.get("Enabled") or not mine.get("Enabled"), f"{name} is switched off"
+                case "AWS::DynamoDB::Table":
+                    stream = mine.get("StreamSpecification")
+                    assert stream is None or other.get("StreamSpecification") == stream, f"{name} has no stream"
+                case "AWS::ApiGateway::RestApi":
+                    for said in ("EndpointConfiguration", "DisableExecuteApiEndpoint"):
+                        assert other.get(said) == mine.get(said), f"{name} has another address"
+
     def _denies_no_more_than(self, wanted: Template) -> None:
         for ids in functions_of(wanted):
             role = role_of(wanted["Resources"], ids)
             extra = rights(self.aws.resources, role).denied - rights(wanted["Resources"], role).denied
             assert not extra, f"the candidate's {role} is denied {extra}"
+            bound = wanted["Resources"][role]["Properties"].get("PermissionsBoundary")
+            assert bound or "PermissionsBoundary" not in self.aws.resources[role]["Properties"], f"{role} is bounded"
 
     def _is(self, wanted: Template) -> None:
         """What the release wants is there exactly, and nothing that is older than the release before it."""
@@ -366,6 +388,9 @@ class Walk:
             assert concurrency(now, ids) == concurrency(mine, ids)
             role = role_of(mine, ids)
             assert rights(now, role).denied == rights(mine, role).denied
+        for name, setting in _LOWERED:
+            for one in of_type(mine, name):
+                assert now[one]["Properties"].get(setting) == mine[one]["Properties"].get(setting), f"{one}: {setting}"
         assert self._triggers() == of_type(mine, "AWS::Events::Rule")
         if STAGE_ID in mine:
             assert self.aws.served == picture(mine), "clients are served something else than the release"
@@ -375,6 +400,15 @@ class Walk:
         versions = of_type(now, "AWS::Lambda::Version").keys()
         assert now.keys() - versions <= mine.keys() | self._passed | self.live.get("Resources", {}).keys()
 
+
+_LOWERED = (
+    ("AWS::IAM::Role", "PermissionsBoundary"),
+    ("AWS::KMS::Key", "Enabled"),
+    ("AWS::DynamoDB::Table", "StreamSpecification"),
+    ("AWS::ApiGateway::RestApi", "EndpointConfiguration"),
+    ("AWS::ApiGateway::RestApi", "DisableExecuteApiEndpoint"),
+)
+"""What waits for the end of the shift, and is as the release says then."""
 
 _SERVING = (
     "AWS::Lambda::Function",

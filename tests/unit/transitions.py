@@ -14,6 +14,10 @@ DENY = {"Effect": "Deny", "Action": ["dynamodb:DeleteTable"], "Resource": "*"}
 LAYER_ARN = "arn:aws:lambda:eu-central-1:123456789012:layer:common:3"
 KEY_ARN = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+UNROUTED = "MISSING_AUTHENTICATION_TOKEN"
+"""What API Gateway calls the answer for a path that it does not know."""
+
+OTHER_BOUNDARY = "arn:aws:iam::123456789012:policy/other"
 VPC = {"SecurityGroupIds": ["sg-00000001"], "SubnetIds": ["subnet-00000001"]}
 ITEMS, ITEM, OTHER = Route("GET", "items"), Route("GET", "items/{id}"), Route("GET", "other")
 
@@ -36,6 +40,19 @@ def table(*indexes: str, name: str | None = None, key: str = "id", projection: s
     if name:
         properties["TableName"] = name
     return {"Type": "AWS::DynamoDB::Table", "Properties": properties}
+
+
+def streamed(on: bool) -> dict[str, Any]:
+    made = table()
+    if on:
+        made["Properties"]["StreamSpecification"] = {"StreamViewType": "NEW_IMAGE"}
+    return made
+
+
+def kms_key(*, enabled: bool) -> dict[str, Any]:
+    owner = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [owner]}
+    return {"Type": "AWS::KMS::Key", "Properties": {"Enabled": enabled, "KeyPolicy": policy}}
 
 
 def group(*ports: int, about: str = "functions") -> dict[str, Any]:
@@ -198,7 +215,8 @@ TRANSITIONS = (
     Transition("a body is checked otherwise", routed(replace(ITEMS, schema="object")),
                routed(replace(ITEMS, schema="array"))),
     Transition("a body is checked no more", routed(replace(ITEMS, schema="object"), ITEM), BASE),
-    Transition("a route asks for a key", _keys(_FIRST), replace(_keys(_FIRST), functions=BASE.functions)),
+    Transition("a route asks for a key", replace(_keys(_FIRST), functions=BASE.functions), _keys(_FIRST)),
+    Transition("a route asks for no key any more", _keys(_FIRST), replace(_keys(_FIRST), functions=BASE.functions)),
     Transition("a key is added", _keys(_FIRST), _keys(_FIRST, _SECOND)),
     Transition("a key is added before another", _keys(_SECOND), _keys(_FIRST, _SECOND)),
     Transition("the first of two keys goes", _keys(_FIRST, _SECOND), _keys(_SECOND),
@@ -206,12 +224,14 @@ TRANSITIONS = (
     Transition("a key's value changes", _keys(_FIRST), _keys(("first", "3" * 20)), noted="API key first is valid"),
     Transition("a plan's quota", _keys(_FIRST), _keys(_FIRST, quota=10)),
     Transition("no keys any more", _keys(_FIRST), BASE, noted="API key first is valid until"),
-    Transition("a gateway response is added", BASE, replace(BASE, resources={"NotFound": response("MISSING")})),
-    Transition("a gateway response is taken out", replace(BASE, resources={"NotFound": response("MISSING")}), BASE),
-    Transition("a gateway response is renamed", replace(BASE, resources={"NotFound": response("MISSING")}),
-               replace(BASE, resources={"Missing": response("MISSING", "410")}), noted="two updates", updates=3),
+    Transition("a gateway response is added", BASE, replace(BASE, resources={"NotFound": response(UNROUTED)})),
+    Transition("a gateway response is taken out", replace(BASE, resources={"NotFound": response(UNROUTED)}), BASE),
+    Transition("a gateway response is renamed", replace(BASE, resources={"NotFound": response(UNROUTED)}),
+               replace(BASE, resources={"Missing": response(UNROUTED, "410")}), noted="two updates", updates=3),
     Transition("answers are compressed", BASE, replace(BASE, api={"MinimumCompressionSize": 1024})),
     Transition("a regional endpoint", BASE, replace(BASE, api={"EndpointConfiguration": {"Types": ["REGIONAL"]}})),
+    Transition("its default address is switched off", replace(BASE, domain="a.example.com"),
+               replace(BASE, domain="a.example.com", api={"DisableExecuteApiEndpoint": True})),
     Transition("the API's policy", BASE, replace(BASE, api={"Policy": {"Statement": [READ]}})),
     Transition("a domain is added", BASE, replace(BASE, domain="a.example.com")),
     Transition("another domain", replace(BASE, domain="a.example.com"), replace(BASE, domain="b.example.com"),
@@ -228,6 +248,9 @@ TRANSITIONS = (
     Transition("another managed policy", replace(BASE, managed=("arn:aws:iam::aws:policy/A",)),
                replace(BASE, managed=("arn:aws:iam::aws:policy/B",))),
     Transition("a boundary", BASE, replace(BASE, boundary=BOUNDARY)),
+    Transition("another boundary", replace(BASE, boundary=BOUNDARY), replace(BASE, boundary=OTHER_BOUNDARY),
+               noted="AlphaRole gets another boundary after the shift"),
+    Transition("no boundary any more", replace(BASE, boundary=BOUNDARY), BASE),
     Transition("a role's path", BASE, replace(BASE, path="/service/"), "because Path cannot be changed in place"),
     Transition("a role of its own", BASE, holding({"OwnRole": own_role(READ)}, **OWN_ROLE)),
     Transition("no role of its own any more", holding({"OwnRole": own_role(READ)}, **OWN_ROLE), BASE),
@@ -269,6 +292,11 @@ TRANSITIONS = (
                holding({"Items": table(name="two")}, **asking("Items")), "because TableName cannot be"),
     Transition("a table's logical id", holding({"Items": table(name="one")}, **asking("Items")),
                holding({"Things": table(name="one")}, **asking("Things")), "would have the name one"),
+    Transition("a table's stream is taken out", holding({"Items": streamed(True)}, **asking("Items")),
+               holding({"Items": streamed(False)}, **asking("Items"))),
+    Transition("a key of its own is switched off",
+               holding({"Key": kms_key(enabled=True)}, KmsKeyArn={"Fn::GetAtt": ["Key", "Arn"]}),
+               holding({"Key": kms_key(enabled=False)})),
     Transition("an index is added", holding(_PLAIN_TABLE, **asking("Items")),
                holding({"Items": table("time")}, **asking("Items"))),
     Transition("an index is taken out", holding({"Items": table("time")}, **asking("Items")),

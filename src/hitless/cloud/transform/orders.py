@@ -249,6 +249,10 @@ def _late(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[
         )
         if name in new and after is not None and (before is None or int(after) < int(before)):
             yield f"{name}: reservedConcurrency goes down to {after} after the shift: until then both releases need it"
+    for name in sorted(of_type(now, "AWS::IAM::Role").keys() & of_type(new, "AWS::IAM::Role").keys()):
+        before, after = (each[name].get("Properties", {}).get("PermissionsBoundary") for each in (now, new))
+        if before and after and before != after:
+            yield f"{name} gets another boundary after the shift: until then the old one binds both releases"
     for name in sorted(now.keys() & new.keys()):
         denied = [one for one in _denials(new[name]) if one not in _denials(now[name])]
         if denied:

@@ -49,6 +49,10 @@ def _is_other(live: Any, wanted: Any) -> bool:
     return bool(live != wanted)
 
 
+def _is_bound(live: Any, wanted: Any) -> bool:
+    return wanted is not None and bool(live != wanted)
+
+
 def _is_gone(live: Any, wanted: Any) -> bool:
     return live is not None and wanted is None
 
@@ -59,7 +63,7 @@ def _disables(live: Any, wanted: Any) -> bool:
 
 LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
     "AWS::Lambda::Function": {"ReservedConcurrentExecutions": _lowers_concurrency},
-    ROLE: {"PermissionsBoundary": _is_other},
+    ROLE: {"PermissionsBoundary": _is_bound},
     "AWS::KMS::Key": {"Enabled": _disables},
     "AWS::DynamoDB::Table": {"StreamSpecification": _is_gone},
     "AWS::ApiGateway::RestApi": {"EndpointConfiguration": _is_other, "DisableExecuteApiEndpoint": _is_other},
