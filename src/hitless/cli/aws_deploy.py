@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
             _preview(ctx, made, LiveState(), chosen, commit)
             return
         with connected_stage(ctx, service) as stage:
+            stage.cloud.stack.refuse_plain()
             made = package(service, build_portable(ctx, service), stage.core, osls)
             if dry_run:
                 _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hitless.artifact.build import build
 from hitless.artifact.model import Artifact
@@ -60,8 +60,10 @@ def build_portable(ctx: Context, service: Service) -> dict[str, Artifact]:
 
 
 @contextmanager
-def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
-    """The stage on AWS, with credentials proved; AWS's errors within become the contract's."""
+def connected_stage(ctx: Context, service: Service, *, service_role: bool = True) -> Iterator[Stage]:
+    """The stage on AWS, with credentials proved; AWS's errors within become the contract's. Without `service_role` the
+    stack is updated with the caller's credentials, and not core's role.
+    """
     clock = SystemClock()
     with connected(ctx, service) as found_aws:
         aws, stacks, poll_s = found_aws.aws, found_aws.stacks, found_aws.poll_s
@@ -74,6 +76,7 @@ def connected_stage(ctx: Context, service: Service) -> Iterator[Stage]:
                 hint=f"make it by `hitless aws bootstrap --stage {service.stage}`",
             )
         core = CoreOutputs.of(found.outputs, core_name)
+        core = core if service_role else replace(core, cloudformation_role_arn="")
         bucket = Bucket(aws.client("s3"), core.bucket)
         name = f"{service.name}-{service.stage}"
         stack = ServiceStack(

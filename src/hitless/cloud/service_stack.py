@@ -24,7 +24,16 @@ from hitless.aws.state import deployable
 from hitless.aws.states import WELL
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, FunctionIds, LiveState, Template, of_type
+from hitless.cloud.transform.model import (
+    ADOPTION_OUTPUT,
+    ALIAS,
+    API_ID,
+    STAGE_ID,
+    FunctionIds,
+    LiveState,
+    Template,
+    of_type,
+)
 from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
 from hitless.errors import CloudError, ConflictError
 
@@ -64,10 +73,28 @@ class ServiceStack:
         return {SERVICE_TAG: self._service, STAGE_TAG: self._stage}
 
     def settle(self) -> None:
-        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up."""
+        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up. ConflictError where
+        hitless did not make it, or has not taken it over to the end.
+        """
+        self.refuse_plain()
         if self._stacks.settle(self.name, self.tags) and self.find() is not None:
             # the empty shell of a change set that nobody carried out: osls can neither create nor update it
             self._stacks.delete(self.name, tags=self.tags)
+
+    def refuse_plain(self) -> None:
+        """ConflictError where hitless did not make the stack, or has taken it over by half: a release over it would
+        change the very code that clients are served by, before any check.
+        """
+        stack, verb = self.find(), f"`hitless aws adopt --stage {self._stage}`"
+        if stack is None or stack.status == "REVIEW_IN_PROGRESS":
+            return
+        if SERVICE_TAG not in stack.tags:
+            raise ConflictError(
+                f"the stack {self.name} is not this service's yet: hitless did not make it",
+                hint=f"{verb} takes it over without a failed request, or says why not",
+            )
+        if ADOPTION_OUTPUT in stack.outputs:
+            raise ConflictError(f"{self.name} is only half taken over", hint=f"{verb} goes on where it was cut off")
 
     def find(self) -> Stack | None:
         """The stack as CloudFormation describes it."""

@@ -8,7 +8,7 @@ resources are only the API's draft: nothing of them is served before a Deploymen
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hitless.cloud.transform.changes import replacing
@@ -72,10 +72,7 @@ def name_by_content(resources: dict[str, Resource]) -> None:
     """Name permissions and API keys by what they hold: their properties are create-only, so a changed one must stand
     beside, not in the place of, the one that clients use.
     """
-    _rename(resources, {
-        name: f"{name}{short_hash(resource['Properties'])}"
-        for name, resource in of_type(resources, "AWS::Lambda::Permission").items()
-    })  # fmt: skip
+    name_permissions(resources)
     for kind in ("AWS::ApiGateway::ApiKey", "AWS::ApiGateway::UsagePlanKey"):
         renamed: dict[str, str] = {}
         for name, resource in of_type(resources, kind).items():
@@ -83,6 +80,14 @@ def name_by_content(resources: dict[str, Resource]) -> None:
             if (made := _KEYS.fullmatch(name)) and (to := f"{made[1]}{short_hash(content)}") not in renamed.values():
                 renamed[name] = to
         _rename(resources, renamed)
+
+
+def name_permissions(resources: dict[str, Resource]) -> None:
+    """Name permissions by what they hold."""
+    _rename(resources, {
+        name: f"{name}{short_hash(resource['Properties'])}"
+        for name, resource in of_type(resources, "AWS::Lambda::Permission").items()
+    })  # fmt: skip
 
 
 def _rename(resources: dict[str, Resource], renamed: Mapping[str, str]) -> None:
@@ -118,6 +123,29 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
     stage_name = release.stage
     for name in old:
         stage_name = str(resources.pop(name)["Properties"].get("StageName", release.stage))
+    deployment = add_deployment(resources)
+    # not /aws/api-gateway/SERVICE-STAGE: osls deletes a log group of that name after each deploy
+    group = f"/hitless/{release.service}/{release.stage}/access"
+    resources[ACCESS_LOGS_ID] = {
+        "Type": "AWS::Logs::LogGroup",
+        "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
+    }
+    resources[STAGE_ID] = _stage(deployment, stage_name, group, sorted(of_type(resources, "AWS::Lambda::Permission")))
+    stand_on_stage(resources, old)
+    if release.domain:
+        # named by the domain: an API that changes it answers on both until the next release
+        resources[f"{MAPPING_ID}{short_hash(release.domain)}"] = {
+            "Type": "AWS::ApiGateway::BasePathMapping",
+            "Properties": {
+                "DomainName": release.domain,
+                "RestApiId": {"Ref": API_ID},
+                "Stage": {"Ref": STAGE_ID},
+            },
+        }
+
+
+def add_deployment(resources: dict[str, Resource]) -> str:
+    """Add the Deployment that takes the picture of the API as these resources have it; its name is the picture's."""
     shown = {
         name: {key: value for key, value in resource.items() if key != "DependsOn"}
         for name, resource in sorted(resources.items())
@@ -129,27 +157,15 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
         "DependsOn": [name for name in shown if name != API_ID],
         "Properties": {"RestApiId": {"Ref": API_ID}},
     }
-    # not /aws/api-gateway/SERVICE-STAGE: osls deletes a log group of that name after each deploy
-    group = f"/hitless/{release.service}/{release.stage}/access"
-    resources[ACCESS_LOGS_ID] = {
-        "Type": "AWS::Logs::LogGroup",
-        "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
-    }
-    resources[STAGE_ID] = _stage(deployment, stage_name, group, sorted(of_type(resources, "AWS::Lambda::Permission")))
+    return deployment
+
+
+def stand_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None:
+    """What depends on one of the `old` Deployments depends on the Stage instead."""
     for resource in resources.values():
         wanted = _depends_on(resource)
         if set(wanted) & set(old):
             resource["DependsOn"] = [STAGE_ID if name in old else name for name in wanted]
-    if release.domain:
-        # named by the domain: an API that changes it answers on both until the next release
-        resources[f"{MAPPING_ID}{short_hash(release.domain)}"] = {
-            "Type": "AWS::ApiGateway::BasePathMapping",
-            "Properties": {
-                "DomainName": release.domain,
-                "RestApiId": {"Ref": API_ID},
-                "Stage": {"Ref": STAGE_ID},
-            },
-        }
 
 
 def _stage(deployment: str, name: str, group: str, permissions: list[str]) -> Resource:

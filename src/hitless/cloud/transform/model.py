@@ -23,6 +23,9 @@ API_ID = "ApiGatewayRestApi"
 APPLICATION_ID = "CodeDeployApplication"
 RELEASE_OUTPUT, PREVIOUS_OUTPUT, FINGERPRINT_OUTPUT = "HitlessRelease", "HitlessPrevious", "HitlessFingerprint"
 URL_OUTPUT = "ApiUrl"
+ADOPTION_OUTPUT = "HitlessAdoption"
+"""Stands in a stack that is being taken over, from the update that makes it ours to the one that makes it a release."""
+
 RESOURCES_LIMIT = 500
 """CloudFormation's, for one stack."""
 

@@ -150,7 +150,7 @@ def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
         version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
         if version in now and ids.function in now:
             resources[version] = copy.deepcopy(now[version])
-            mine = resources[ids.function]["Properties"]["Environment"]["Variables"]
+            mine = resources[ids.function]["Properties"].get("Environment", {}).get("Variables", {})
             theirs = now[ids.function]["Properties"].get("Environment", {}).get("Variables", {})
             mine.pop(COMMIT_VARIABLE, None)
             if COMMIT_VARIABLE in theirs:

@@ -1,0 +1,120 @@
+"""What runs now, where nobody made releases: a function's code and configuration, and the API's stage as it is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.session import error_code
+from hitless.errors import CloudError
+
+LATEST = "$LATEST"
+DOWNLOAD_TIMEOUT_S = 60.0
+
+_NOT_CODE = frozenset(
+    {
+        "CodeSize", "Description", "FunctionArn", "LastModified", "LastUpdateStatus", "LastUpdateStatusReason",
+        "LastUpdateStatusReasonCode", "MasterArn", "ResponseMetadata", "RevisionId", "SnapStart", "State",
+        "StateReason", "StateReasonCode", "Version",
+    }
+)  # fmt: skip
+"""What GetFunctionConfiguration says of a version that does not make it another one (Lambda, PublishVersion: no new
+version "if the function's configuration and code haven't changed").
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A function's `$LATEST`. `version`: the newest published one, where it holds just the same."""
+
+    name: str
+    sha256: str
+    zip_bytes: int
+    version: str | None = None
+    package: str = "Zip"
+    has_live_alias: bool = False
+
+
+class RunningCode:
+    """Functions of one account and region. botocore's errors leave as they are: callers are inside `aws_errors`."""
+
+    def __init__(self, client: Any) -> None:
+        self._lambda = client
+
+    def running(self, function: str, *, alias: str) -> Running | None:
+        """What the function runs; None where there is no such function."""
+        try:
+            latest = self._lambda.get_function_configuration(FunctionName=function)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return None
+            raise
+        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
+        versions = [one for page in pages for one in page["Versions"] if str(one["Version"]).isdecimal()]
+        newest = max(versions, key=lambda one: int(one["Version"]), default=None)
+        same = newest is not None and _content(newest) == _content(latest)
+        aliases = self._lambda.get_paginator("list_aliases").paginate(FunctionName=function)
+        return Running(
+            name=function,
+            sha256=base64.b64decode(latest["CodeSha256"]).hex(),
+            zip_bytes=int(latest.get("CodeSize", 0)),
+            version=str(newest["Version"]) if newest is not None and same else None,
+            package=str(latest.get("PackageType", "Zip")),
+            has_live_alias=any(one["Name"] == alias for page in aliases for one in page["Aliases"]),
+        )
+
+    def download(self, function: str, sha256: str, to: Path) -> None:
+        """Write the zip that `$LATEST` runs. CloudError where its bytes are not those of the digest (hex)."""
+        location = self._lambda.get_function(FunctionName=function)["Code"]["Location"]
+        with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        with to.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256:
+            raise CloudError(
+                f"{function}: the code that was downloaded has the SHA-256 {found}, not {sha256}",
+                hint="somebody deploys at the same time: repeat the command once that has ended",
+            )
+
+
+def _content(configuration: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in configuration.items() if key not in _NOT_CODE}
+
+
+class ServedApi:
+    """REST APIs as clients reach them."""
+
+    def __init__(self, client: Any) -> None:
+        self._apigateway = client
+
+    def stage(self, api: str, name: str) -> dict[str, Any] | None:
+        """The stage as GetStage shows it, or None."""
+        try:
+            found = dict(self._apigateway.get_stage(restApiId=api, stageName=name))
+        except ClientError as error:
+            if error_code(error) == "NotFoundException":
+                return None
+            raise
+        found.pop("ResponseMetadata", None)
+        return found
+
+    def mappings(self, api: str, stage: str) -> list[tuple[str, str]]:
+        """(domain, base path) of the custom domains that lead to the stage; the root's path is `(none)`."""
+        found = []
+        for page in self._apigateway.get_paginator("get_domain_names").paginate():
+            for domain in (str(one["domainName"]) for one in page["items"]):
+                pages = self._apigateway.get_paginator("get_base_path_mappings").paginate(domainName=domain)
+                held = [one for each in pages for one in each.get("items", ())]
+                found += [
+                    (domain, str(one.get("basePath") or "(none)"))
+                    for one in held
+                    if (one.get("restApiId"), one.get("stage")) == (api, stage)
+                ]
+        return found

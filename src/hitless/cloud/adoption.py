@@ -1,0 +1,274 @@
+"""A stack that Serverless Framework made by itself → the templates by which it becomes one of ours. No AWS is asked.
+
+Four phases, each told by the stack itself, so that what was cut off is continued: *plain* → the Stage is imported →
+*imported* → versions of the code that runs, aliases and permissions are added → *expanded* → the Stage moves to a
+Deployment that calls the aliases → *adopted*. Until that last update clients are served by the plain stack's own
+Deployment, functions are never touched, and what the plain stack had goes with the release after, but for what must
+outlive it (its Deployment, its bucket), which leaves the stack and stays. docs/decisions/adoption.md says why.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hitless.aws.follow import Stack
+from hitless.aws.running import Running
+from hitless.cloud.transform import api
+from hitless.cloud.transform.desired import call_aliases, fingerprint
+from hitless.cloud.transform.model import (
+    ADOPTION_OUTPUT,
+    ALIAS,
+    API_ID,
+    FINGERPRINT_OUTPUT,
+    RELEASE_OUTPUT,
+    STAGE_ID,
+    URL_OUTPUT,
+    Code,
+    FunctionIds,
+    LiveState,
+    Resource,
+    Template,
+    of_type,
+    short_hash,
+)
+from hitless.cloud.transform.steps import ALIAS_TYPE, FUNCTION, VERSION, contract, expand
+
+BUCKET_ID = "ServerlessDeploymentBucket"
+IMPORTED = "hitless:imported"
+STAGE = "AWS::ApiGateway::Stage"
+_BUCKET_IDS = (BUCKET_ID, "ServerlessDeploymentBucketPolicy")
+_OUTLIVE = (api.DEPLOYMENT, "AWS::S3::Bucket", "AWS::S3::BucketPolicy")
+
+_STAGE_FIELDS = {
+    "Description": "description",
+    "Variables": "variables",
+    "TracingEnabled": "tracingEnabled",
+    "CacheClusterEnabled": "cacheClusterEnabled",
+    "CacheClusterSize": "cacheClusterSize",
+    "ClientCertificateId": "clientCertificateId",
+    "DocumentationVersion": "documentationVersion",
+}
+_METHOD_FIELDS = (
+    "MetricsEnabled", "LoggingLevel", "DataTraceEnabled", "ThrottlingBurstLimit", "ThrottlingRateLimit",
+    "CachingEnabled", "CacheTtlInSeconds", "CacheDataEncrypted",
+)  # fmt: skip
+
+
+class Phase(StrEnum):
+    """How far a stack is taken over."""
+
+    PLAIN = "plain"
+    IMPORTED = "imported"
+    EXPANDED = "expanded"
+    ADOPTED = "adopted"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A stack as it is, with what runs in it. All by logical id, but `importers` (by export)."""
+
+    stack: Stack
+    template: Template
+    physical: Mapping[str, str] = field(default_factory=dict)
+    stage: Mapping[str, Any] | None = None
+    """As GetStage shows it; None where the stack deploys no API, or the stage is not there."""
+    running: Mapping[FunctionIds, Running] = field(default_factory=dict)
+    importers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mappings: tuple[tuple[str, str], ...] = ()
+    """(domain, base path) of the custom domains that lead to the stage."""
+
+
+def phase(template: Template) -> Phase:
+    """How far it is taken over."""
+    outputs, resources = template.get("Outputs", {}), template.get("Resources", {})
+    if RELEASE_OUTPUT in outputs:
+        return Phase.ADOPTED
+    if ADOPTION_OUTPUT in outputs:
+        return Phase.EXPANDED
+    return Phase.IMPORTED if IMPORTED in resources.get(STAGE_ID, {}).get("Metadata", {}) else Phase.PLAIN
+
+
+def functions_in(template: Template) -> dict[FunctionIds, str]:
+    """The functions of a plain stack, with Lambda's name of each."""
+    return {
+        FunctionIds(name.removesuffix("LambdaFunction")): str(one["Properties"]["FunctionName"])
+        for name, one in of_type(template.get("Resources", {}), FUNCTION).items()
+        if name.endswith("LambdaFunction") and isinstance(one["Properties"].get("FunctionName"), str)
+    }
+
+
+def deployment_in(template: Template) -> tuple[str, str] | None:
+    """The logical id of the Deployment that makes the stage, and the stage's name; None where there is none."""
+    for name, one in of_type(template.get("Resources", {}), api.DEPLOYMENT).items():
+        if isinstance(stage := one["Properties"].get("StageName"), str):
+            return name, stage
+    return None
+
+
+def with_stage(template: Template, stage: Mapping[str, Any]) -> Template:
+    """The plain template and in it the Stage just as it is: the import changes nothing, so what is written here is
+    what the updates after it start from. It is retained: whoever takes it out of the stack again takes it from nobody.
+    """
+    found = deployment_in(template)
+    assert found is not None, "there is a stage, so there is a Deployment that made it"
+    made = copy.deepcopy(template)
+    properties: dict[str, Any] = {
+        "RestApiId": {"Ref": API_ID},
+        "StageName": found[1],
+        "DeploymentId": {"Ref": found[0]},
+    }
+    properties |= {name: stage[key] for name, key in _STAGE_FIELDS.items() if stage.get(key)}
+    if settings := _method_settings(stage.get("methodSettings") or {}):
+        properties["MethodSettings"] = settings
+    if (logs := stage.get("accessLogSettings") or {}).get("destinationArn"):
+        properties["AccessLogSetting"] = {"DestinationArn": logs["destinationArn"], "Format": logs.get("format", "")}
+    if tags := {key: value for key, value in (stage.get("tags") or {}).items() if not key.startswith("aws:")}:
+        properties["Tags"] = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+    made["Resources"][STAGE_ID] = {
+        "Type": STAGE,
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+        "Metadata": {IMPORTED: True},
+        "Properties": properties,
+    }
+    return made
+
+
+def _method_settings(settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As CloudFormation wants them: a path's slashes are written `~1`, that of all paths is `/*`."""
+    found = []
+    for key, held in sorted(settings.items()):
+        path, _, verb = key.rpartition("/")
+        resource = "/*" if path == "*" else "/" + (path if path.startswith("~1") else f"~1{path.replace('/', '~1')}")
+        values = {name: held[key] for name in _METHOD_FIELDS if (key := name[0].lower() + name[1:]) in held}
+        found.append({"ResourcePath": resource, "HttpMethod": verb, **values})
+    return found
+
+
+def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
+    """What the plain stack is as release `number`: the same functions, called through the alias `live` of a version
+    that holds what runs now; a Deployment named by its content, and no osls bucket.
+
+    Each alias follows a Version resource, whose logical id is the plain stack's own where that holds what runs.
+    """
+    made = copy.deepcopy(imported)
+    resources: dict[str, Resource] = made["Resources"]
+    functions = functions_in(imported)
+    for name in _BUCKET_IDS:
+        resources.pop(name, None)
+    versions = {name: resources.pop(name) for name in of_type(resources, VERSION)}
+    call_aliases(resources, functions)
+    for ids in functions:
+        _add_alias(resources, ids, seen, versions)
+    for name, one in versions.items():
+        resources.setdefault(name, one)
+    for ids in functions:
+        _stay_with_code(resources[ids.function], seen.physical.get(BUCKET_ID, ""))
+    api.name_permissions(resources)
+    old = of_type(resources, api.DEPLOYMENT)
+    if old and STAGE_ID in resources:
+        for name in old:
+            del resources[name]
+        properties = resources[STAGE_ID]["Properties"]
+        properties["DeploymentId"] = {"Ref": api.add_deployment(resources)}
+        resources[STAGE_ID]["DependsOn"] = sorted(of_type(resources, "AWS::Lambda::Permission"))
+        api.stand_on_stage(resources, old)
+    made["Outputs"] = _outputs(made, number)
+    return made
+
+
+def _add_alias(resources: dict[str, Resource], ids: FunctionIds, seen: Seen, versions: Mapping[str, Resource]) -> None:
+    running = seen.running[ids]
+    held = {seen.physical.get(name, "").rpartition(":")[2]: name for name, one in versions.items()
+            if one["Properties"]["FunctionName"] == {"Ref": ids.function}}  # fmt: skip
+    version = held.get(running.version or "none") or ids.version(short_hash(["adopted", running.sha256]))
+    resources[version] = copy.deepcopy(versions.get(version, {})) or {
+        "Type": VERSION,
+        "DeletionPolicy": "RetainExceptOnCreate",
+        "UpdateReplacePolicy": "Retain",
+        "Properties": {
+            "FunctionName": {"Ref": ids.function},
+            "CodeSha256": base64.b64encode(bytes.fromhex(running.sha256)).decode(),
+        },
+    }
+    resources[ids.alias] = {
+        "Type": ALIAS_TYPE,
+        "Properties": {
+            "Name": ALIAS,
+            "FunctionName": {"Ref": ids.function},
+            "FunctionVersion": {"Fn::GetAtt": [version, "Version"]},
+        },
+    }
+
+
+def _stay_with_code(function: Resource, bucket: str) -> None:
+    """The same object by its bucket's name: no change to CloudFormation, and the bucket may leave the stack."""
+    code = function["Properties"].get("Code", {})
+    if code.get("S3Bucket") == {"Ref": BUCKET_ID}:
+        code["S3Bucket"] = bucket
+
+
+def _outputs(made: Template, number: int) -> dict[str, Any]:
+    outputs = {
+        name: one
+        for name, one in made.get("Outputs", {}).items()
+        if not name.endswith("QualifiedArn") and not name.startswith(BUCKET_ID) and name != ADOPTION_OUTPUT
+    }
+    if STAGE_ID in made["Resources"]:
+        stage = made["Resources"][STAGE_ID]["Properties"]["StageName"]
+        url = f"https://${{{API_ID}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}"
+        outputs[URL_OUTPUT] = {"Description": "Where clients reach the API", "Value": {"Fn::Sub": url}}
+    outputs[RELEASE_OUTPUT] = {"Description": "The release that is live", "Value": str(number)}
+    value = fingerprint({**made, "Outputs": dict(outputs)})
+    outputs[FINGERPRINT_OUTPUT] = {"Description": "The live release's content", "Value": value}
+    return outputs
+
+
+def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:
+    """The first update: versions, aliases, permissions beside what serves. What must outlive the stack's hold on it
+    says so here, in an update before the one that lets it go.
+    """
+    made = expand(wanted, LiveState(imported))
+    resources = made["Resources"]
+    for ids in functions_in(imported):
+        running = seen.running[ids]
+        version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
+        if running.version is not None and version not in imported["Resources"]:
+            # Lambda publishes the same twice for nobody: the alias takes the version that is there
+            del resources[version]
+            resources[ids.alias]["Properties"]["FunctionVersion"] = running.version
+    for name, one in imported["Resources"].items():
+        if one["Type"] in _OUTLIVE and name not in wanted["Resources"]:
+            resources[name] = {**copy.deepcopy(one), "DeletionPolicy": "Retain"}
+    made["Outputs"] = {
+        **imported.get("Outputs", {}),
+        ADOPTION_OUTPUT: {"Description": "hitless takes this stack over", "Value": "under way"},
+    }
+    made["Resources"] = dict(sorted(resources.items()))
+    return made
+
+
+def contracted(wanted: Template, live: LiveState) -> Template:
+    """The second update: the Stage moves to the Deployment that calls the aliases. `live` is the expanded stack, whose
+    functions stay as they are.
+    """
+    made = contract(wanted, live, live.aliases)
+    for ids in functions_in(wanted):
+        made["Resources"][ids.function] = copy.deepcopy(live.resources[ids.function])
+    for name in of_type(wanted["Resources"], VERSION):
+        if name not in live.resources:
+            made["Resources"].pop(name, None)
+    return made
+
+
+def for_rollback(wanted: Template, code: Mapping[str, Code], bucket: str) -> Template:
+    """What the release's record keeps: its code lies in the artifact bucket. `code` is by Lambda's name."""
+    kept = copy.deepcopy(wanted)
+    for ids, name in functions_in(kept).items():
+        kept["Resources"][ids.function]["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": code[name].key}
+    return kept

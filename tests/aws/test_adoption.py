@@ -1,0 +1,66 @@
+"""A plain `osls deploy` of worldclock is taken over under load; cut off at any step, the next try takes it over."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hitless.aws.osls import find_osls
+from tests.aws.emulated import EmulatedAws
+from tests.aws.release_support import REGION, Client, Worldclock
+
+pytestmark = pytest.mark.aws
+
+NAMES = ("zones", "convert", "meetings", "meta")
+
+
+def deploy_plainly(service: Worldclock, *words: str) -> None:
+    """As somebody does who has never heard of hitless."""
+    osls = find_osls(service.folder, service.environ)
+    done = subprocess.run(
+        [*osls.command, "deploy", "--stage", "prod", *words], cwd=service.folder, env=dict(osls.environ),
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    deploy_plainly(service)
+    (before,) = service.stages()
+    with Client(service.url + "/version") as client:
+        refused = service.run("deploy")
+        assert (refused.code, "hitless aws adopt" in refused.json["error"]["hint"]) == (1, True), refused.err
+        assert "built" not in refused.err, "it is refused before anything is done"
+
+        adopted = service.run("adopt", "--yes")
+        assert adopted.code == 0, adopted.err
+        assert (adopted.json["outcome"], adopted.json["release"]) == ("live", 1)
+        _serves_what_ran_through_the_aliases(service, before["deploymentId"])
+        again = service.run("adopt", "--yes")
+        assert (again.code, again.json["outcome"]) == (0, "unchanged"), again.err
+
+        service.mark("second")
+        second = service.run("deploy")
+        assert (second.code, second.json["outcome"], second.json["release"]) == (0, "live", 2), second.err
+        assert {10, 100} <= {step["weight_percent"] for step in second.json["steps"]}, "it is a canary"
+        assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "2")
+
+        back = service.run("rollback")
+        assert (back.code, back.json["outcome"], back.json["release"]) == (0, "live", 1), back.err
+        assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")
+    assert client.asked > 50
+    assert client.failed == 0, client.statuses
+
+
+def _serves_what_ran_through_the_aliases(service: Worldclock, plain_deployment: str) -> None:
+    (stage,) = service.stages()
+    assert stage["deploymentId"] != plain_deployment
+    state = service.run("status").json
+    assert (state["release"], state["versions"]) == (1, dict.fromkeys(NAMES, "1")), "osls had published what runs"
+    record = service.run("releases").json[0]
+    bucket, s3 = "worldclock-prod-artifacts", service.aws.client("s3", REGION)
+    for digest in record["artifacts"].values():
+        assert s3.head_object(Bucket=bucket, Key=f"artifacts/{digest.removeprefix('sha256:')}.zip")["ContentLength"]
