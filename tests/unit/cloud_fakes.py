@@ -19,7 +19,7 @@ from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Invocation
 from hitless.aws.state import Packaged
-from hitless.aws.traffic import Answers
+from hitless.aws.traffic import Alarm, Answers
 from hitless.cloud.core_outputs import CoreOutputs
 from hitless.cloud.deploy import Deploy
 from hitless.cloud.packaging import Package
@@ -33,7 +33,7 @@ from hitless.cloud.shift import Shift
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, references
 from hitless.errors import ConflictError
-from hitless.service.model import Function, Hooks, Service, StageSettings
+from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime
 from tests.unit.release_support import RememberedStack, packaged, sha256, with_provisioned
@@ -83,11 +83,19 @@ class World:
     lost: set[str] = field(default_factory=set)
     """Digests whose artifact is not in the bucket."""
 
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
+    ringing: set[str] = field(default_factory=set)
+    composite: set[str] = field(default_factory=set)
+    """Names of alarms."""
+
     provisioned: int = 0
     """How many environments of `meta` the service wants ready."""
 
     ready: dict[tuple[str, str], int] = field(default_factory=dict)
     """(function, version) → environments that are ready."""
+
+    ignored: list[tuple[str, ...]] = field(default_factory=list)
+    """Alarms that CodeDeploy is not to watch, of each deployment."""
 
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(function that shifts, its AppSpec's hooks), of each deployment."""
@@ -112,7 +120,7 @@ class World:
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
             api=cast(Any, FakeApiStages(self)),
             mappings=cast(Any, FakeMappings(self)),
-            traffic=FakeTraffic(),
+            traffic=FakeTraffic(self),
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(), _Clock()),
             who={},
             clock=_Clock(),
@@ -123,7 +131,10 @@ class World:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter, self.hooks, self.provisioned), strategy=shipped, commit=f"commit-{letter}", message=None
+            package(letter, self.hooks, self.provisioned, self.alarms),
+            strategy=shipped,
+            commit=f"commit-{letter}",
+            message=None,
         )
 
     def serves(self) -> str:
@@ -158,7 +169,12 @@ def small() -> Packaged:
     return replace(whole, template=template, function_names=names)
 
 
-def package(letter: str, hooks: Hooks, provisioned: int = 0) -> Package:
+def package(
+    letter: str,
+    hooks: Hooks,
+    provisioned: int = 0,
+    alarms: AlarmSettings = AlarmSettings(),  # noqa: B008 - frozen
+) -> Package:
     """Worldclock, all functions of bytes of that letter."""
     compiled = small()
     if provisioned:
@@ -169,7 +185,7 @@ def package(letter: str, hooks: Hooks, provisioned: int = 0) -> Package:
         file=Path("/service/serverless.yml"),
         stage="prod",
         region="eu-central-1",
-        stages=(StageSettings("prod", "prod", hooks=hooks),),
+        stages=(StageSettings("prod", "prod", hooks=hooks, alarms=alarms),),
         functions=tuple(Function(name, "app.handler") for name in NAMES),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
@@ -376,6 +392,7 @@ class FakeCodeDeploy:
     ) -> str:
         self._world.moment("start a deployment")
         self._world.asked.append((move.function, dict(hooks)))
+        self._world.ignored.append(tuple(ignoring))
         if self._active(move.group):
             raise ConflictError(f"{move.function}: another deployment is under way")
         identifier = f"d-{len(self._world.deployments)}"
@@ -418,8 +435,18 @@ class FakeCodeDeploy:
 
 
 class FakeTraffic:
+    """CloudWatch: nothing was counted; the world says which alarms there are and which ring."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self._world = world or World()
+
     def ringing(self, alarms: Collection[str]) -> list[str]:
-        return []
+        if alarms:
+            self._world.moment("look at alarms")
+        return [name for name in alarms if name in self._world.ringing]
+
+    def alarms(self, names: Collection[str]) -> list[Alarm]:
+        return [Alarm(name, name in self._world.ringing, name in self._world.composite) for name in names]
 
     def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
         return 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.traffic import Answers, Minute
+from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.cloud.receipt import Rollout, receipt_of
 from hitless.cloud.rollouts import Rollouts
 from hitless.receipts.page import render
@@ -170,6 +170,9 @@ class Late:
         return Answers(0, 0, 0)
 
     def ringing(self, alarms: Any) -> list[str]:
+        return []
+
+    def alarms(self, names: Any) -> list[Alarm]:
         return []
 
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage, ApiStages
 from hitless.aws.codedeploy import CodeDeploy, Move
-from hitless.aws.traffic import Answers, Minute, Traffic
+from hitless.aws.traffic import Alarm, Answers, Minute, Traffic
 from hitless.cloud.shield import IN_HAND_S, Shield
 from hitless.cloud.transform.model import FunctionIds
 from hitless.errors import UsageError
@@ -154,17 +154,22 @@ def test_alarms_that_ring_are_told_from_those_that_do_not_and_one_that_is_missin
     traffic = Traffic(FakeCloudWatch())
     assert traffic.ringing(["disk", "queue"]) == ["disk"]
     assert traffic.ringing([]) == []
-    with pytest.raises(UsageError, match="no metric alarm dsik"):
-        traffic.ringing(["disk", "dsik"])
+    assert traffic.ringing(["disk", "gone"]) == ["disk"]
+    assert traffic.alarms(["queue", "all"]) == [Alarm("queue", rings=False), Alarm("all", rings=True, composite=True)]
+    with pytest.raises(UsageError, match="no alarm dsik"):
+        traffic.alarms(["disk", "dsik"])
 
 
 class FakeCloudWatch:
-    """Gives each metric a value of its own; `disk` rings, `queue` does not."""
+    """Gives each metric a value of its own; `disk` rings, `queue` does not; `all` is a composite alarm that rings."""
 
     def describe_alarms(self, **given: Any) -> dict[str, Any]:
         states = {"disk": "ALARM", "queue": "OK"}
         known = [name for name in given["AlarmNames"] if name in states]
-        return {"MetricAlarms": [{"AlarmName": name, "StateValue": states[name]} for name in known]}
+        made = {"MetricAlarms": [{"AlarmName": name, "StateValue": states[name]} for name in known]}
+        if "CompositeAlarm" in given["AlarmTypes"] and "all" in given["AlarmNames"]:
+            made["CompositeAlarms"] = [{"AlarmName": "all", "StateValue": "ALARM"}]
+        return made
 
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []

@@ -17,6 +17,9 @@ from typing import Any
 from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
 from hitless.errors import UsageError
 
+ALARMS_LIMIT = 100
+"""CloudWatch's limit on the names of one DescribeAlarms."""
+
 QUERIES_LIMIT = 500
 """CloudWatch's limit on the queries of one GetMetricData."""
 
@@ -52,6 +55,15 @@ class Answers:
         classes = {"4xx": self.refused, "5xx": self.failed, "other": self.requests - self.refused - self.failed}
         by_class = {name: number for name, number in classes.items() if number > 0}
         return {"requests": self.requests, "failed": self.failed, "by_class": by_class}
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An alarm as it stands. A composite one is made of others."""
+
+    name: str
+    rings: bool
+    composite: bool = False
 
 
 class Traffic:
@@ -92,17 +104,30 @@ class Traffic:
         return Answers(**sums)
 
     def ringing(self, alarms: Collection[str]) -> list[str]:
-        """Those of the named metric alarms that are in ALARM now. UsageError where one is not there."""
-        if not alarms:
-            return []
-        found = self._cloudwatch.describe_alarms(AlarmNames=list(alarms), AlarmTypes=["MetricAlarm"])["MetricAlarms"]
-        states = {str(one["AlarmName"]): str(one["StateValue"]) for one in found}
-        if missing := [name for name in alarms if name not in states]:
+        """Those of the named alarms that are in ALARM now. One that is not there does not ring."""
+        return [name for name, one in self._found(alarms).items() if one.rings]
+
+    def alarms(self, names: Collection[str]) -> list[Alarm]:
+        """The named alarms as they stand now. UsageError where one is not there."""
+        found = self._found(names)
+        if missing := [name for name in names if name not in found]:
             raise UsageError(
-                f"alarms.also: there is no metric alarm {missing[0]} in CloudWatch",
+                f"alarms.also: there is no alarm {missing[0]} in CloudWatch",
                 hint="make it first, in the stage's region and account, or take it out",
             )
-        return [name for name, state in states.items() if state == "ALARM"]
+        return [found[name] for name in names]
+
+    def _found(self, names: Collection[str]) -> dict[str, Alarm]:
+        found: dict[str, Alarm] = {}
+        for start in range(0, len(names), ALARMS_LIMIT):
+            answer = self._cloudwatch.describe_alarms(
+                AlarmNames=list(names)[start : start + ALARMS_LIMIT], AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+            )
+            for kind, is_composite in (("MetricAlarms", False), ("CompositeAlarms", True)):
+                for one in answer.get(kind, ()):
+                    name = str(one["AlarmName"])
+                    found[name] = Alarm(name, one["StateValue"] == "ALARM", is_composite)
+        return found
 
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
         """How many invocations of the alias ran at once at most, in the hour before `until`; 0 where none is known."""

@@ -22,7 +22,7 @@ from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import contract, expand
 from hitless.errors import UsageError
-from hitless.service.model import AlarmSettings, Nat, Service
+from hitless.service.model import Nat, Service
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
 
 
@@ -77,7 +77,6 @@ def _not_on_aws(service: Service) -> list[str]:
     settings, at = service.settings, f"custom.hitless.stages.{service.stage}"
     cut_off = settings.nat is Nat.NONE and settings.shield and not isinstance(settings.strategy, AllAtOnce)
     notes = {
-        f"{at}.alarms.guard_s: nothing watches after AllAtOnce": settings.alarms.guard_s != AlarmSettings().guard_s,
         f"{at}.nat is none: the shield needs an interface endpoint for Lambda in the private subnets": cut_off,
     }
     return [note for note, applies in notes.items() if applies]

@@ -23,6 +23,7 @@ from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, is_live, live_number, settle, take_shield_down
+from hitless.cloud.shift import Failure
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
@@ -31,6 +32,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.cloud.transform.wrapper import is_shielded
+from hitless.cloud.watching import Watch, alarms_of, guard_seconds
 from hitless.cloud.wrapper_layer import layer_code, write_layer
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.service.model import AlarmSettings
@@ -86,7 +88,7 @@ class Deploy:
         check_transition(before.live, wanted)
         for note in notes(before.live, wanted):
             self._cloud.say(f"note: {note}")
-        self._cloud.traffic.ringing(package.service.settings.alarms.also)  # says now where one is not there
+        self._cloud.traffic.alarms(package.service.settings.alarms.also)  # says now where one is not there
         record, is_new = self._begin(package, wanted, commit, message, shipped)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
@@ -226,26 +228,42 @@ class Deploy:
             return
         self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
         self._shield(run, moves, strategy)
-        ringing = self._cloud.traffic.ringing(run.alarms.also)
-        for alarm in ringing:
-            self._cloud.say(f"{alarm} rings already: it cannot tell anything of this release, and is not watched")
+        watch = Watch.begin(self._cloud, run.alarms.also)
         failure = self._cloud.shift.run(
             moves,
             configuration=_configuration(run.wanted, moves),
             description=f"release {run.record.release}",
             hooks=run.hooks,
-            ignoring=ringing,
+            ignoring=watch.not_for_codedeploy,
+            ringing=watch.beside_codedeploy,
             on_hook=self._hook_ended,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )
         self._check_still_ours(run)  # who took over has settled: what stands then is that one's
         take_shield_down(self._cloud, run.before)
+        if failure is None and isinstance(strategy, AllAtOnce):
+            failure = self._guard(run, moves, watch)
         if failure is None:
             return
         if failure.by_hand:
             self._cloud.shift.point(run.home)
             raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})", last=True)
         raise CandidateFailedError(failure.reason)
+
+    def _guard(self, run: _Run, moves: list[Move], watch: Watch) -> Failure | None:
+        """AllAtOnce has no bake: the alarms are watched once it has all traffic, before the API follows."""
+        seconds = guard_seconds(run.alarms.guard_s)
+        if not seconds:
+            return None
+        self._steps.add("guard", 100, f"the alarms are watched for {seconds} s")
+        held = self._cloud.stack.held()
+        candidates = [held[name] for name in alarms_of(run.wanted, moves)]
+
+        def ringing() -> list[str]:
+            self._check_still_ours(run)
+            return watch.after(candidates)
+
+        return self._cloud.shift.guard(seconds, ringing)
 
     def _hook_ended(self, hook: str, status: str) -> None:
         self._hooks.append({"at": timestamp(self._cloud.clock.now()), "hook": hook, "status": status})

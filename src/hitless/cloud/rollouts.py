@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
-from hitless.aws.traffic import Answers, Minute
+from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.clock import Clock, timestamp
 from hitless.cloud.receipt import SETTLES_AFTER, Rollout, receipt_of
 from hitless.cloud.records import Documents
@@ -35,6 +35,7 @@ class Counter(Protocol):
     ) -> Mapping[tuple[str, str], Mapping[datetime, Minute]]: ...
     def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers: ...
     def ringing(self, alarms: Collection[str]) -> list[str]: ...
+    def alarms(self, names: Collection[str]) -> list[Alarm]: ...
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int: ...
 
 

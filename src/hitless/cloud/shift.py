@@ -17,6 +17,7 @@ from hitless.cloud.transform.model import ALIAS
 from hitless.errors import CloudError, ConflictError
 
 STOP_TIMEOUT_S = 300.0
+ALARM = "alarm {} rings"
 
 
 class Deployments(Protocol):
@@ -63,12 +64,14 @@ class Shift:
         self, moves: Iterable[Move], *, configuration: str, description: str, on_weight: Callable[[float], None],
         hooks: Mapping[str, str] | None = None, ignoring: Collection[str] = (),
         on_hook: Callable[[str, str], None] = lambda name, status: None,
+        ringing: Callable[[], Collection[str]] = tuple,
     ) -> Failure | None:  # fmt: skip
         """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
-        `on_hook` is told each hook's name and status at the end; alarms of `ignoring` are not watched.
+        `on_hook` is told each hook's name and status at the end. CodeDeploy does not watch alarms of `ignoring`; what
+        `ringing` names, asked at each look, ends the shift as well.
         """
         going: dict[str, Move] = {}
-        failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight)
+        failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight, ringing)
         for deployment, move in going.items() if hooks else ():
             for event, status in self._deployments.hooks(deployment, move).items():
                 on_hook(f"{event} of {move.function}", status)
@@ -77,6 +80,7 @@ class Shift:
     def _carry_out(
         self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
         hooks: Mapping[str, str], ignoring: Collection[str], on_weight: Callable[[float], None],
+        ringing: Callable[[], Collection[str]],
     ) -> Failure | None:  # fmt: skip
         for move in moves:
             try:
@@ -97,9 +101,22 @@ class Shift:
                     self.stop(going)
                     return Failure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
             on_weight(self._weight(going.values()))
+            if left and (rings := ringing()):
+                self.stop(going)
+                return Failure(ALARM.format(", ".join(rings)))
             if left:
                 self._time.sleep(self._poll_s)
         return None
+
+    def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> Failure | None:
+        """Watch for so long after a shift that gave no time to watch in; the alarms that ring, as soon as one does."""
+        deadline = self._time.monotonic() + seconds
+        while True:
+            if rings := ringing():
+                return Failure(ALARM.format(", ".join(rings)))
+            if self._time.monotonic() >= deadline:
+                return None
+            self._time.sleep(self._poll_s)
 
     def stop(self, deployments: Iterable[str]) -> None:
         """Stop the deployments and wait until each has ended; CodeDeploy moves its alias back by itself."""
