@@ -10,7 +10,7 @@ import pytest
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal import judge, plan
 from hitless.pipeline.rehearsal.compare import Sample, differences
-from hitless.pipeline.rehearsal.judge import Measured
+from hitless.pipeline.rehearsal.judge import Crowd, Measured
 from hitless.service.model import AlarmSettings, Function, Route, SmokeRequest
 from hitless.service.strategy import parse, weights
 from tests.fakes import release_document
@@ -69,24 +69,73 @@ def measured(**options: Any) -> Measured:
     ("options", "alarms", "objection"),
     [
         ({}, AlarmSettings(), None),
-        ({"growth_mb": 8.0}, AlarmSettings(), None),
-        ({"growth_mb": 12.0}, AlarmSettings(), "leaks memory"),
+        ({"growth_mb": 1.3}, AlarmSettings(), None),
+        ({"growth_mb": 1.5}, AlarmSettings(), "leaks memory"),
         ({"p99_ms": 30.0}, AlarmSettings(), None),
         ({"p99_ms": 40.0}, AlarmSettings(), "its p99 is 40 ms"),
         ({"p99_ms": 20.0}, AlarmSettings(p99_ms=15), "above the alarm's 15 ms"),
-        ({"failures": {"GET /a": 3}}, AlarmSettings(), "GET /a failed 3 times"),
+        ({"failures": {"GET /a": 3}}, AlarmSettings(), "GET /a failed 9 times"),
     ],
 )
 def test_the_load_shows_leaks_locks_and_failures(
     options: dict[str, Any], alarms: AlarmSettings, objection: str | None
 ) -> None:
-    found = judge.of_load(measured(), measured(**options), alarms)
+    rounds = [(measured(), measured(**options))] * judge.ROUNDS
+    found = judge.of_load(rounds, alarms)
     assert (found == []) if objection is None else (objection in found[0])
 
 
 def test_what_live_does_as_well_is_no_objection() -> None:
-    assert judge.of_load(measured(failures={"GET /a": 1}), measured(failures={"GET /a": 9}), AlarmSettings()) == []
-    assert judge.of_load(measured(growth_mb=30.0), measured(growth_mb=31.0), AlarmSettings()) == []
+    for options in ({"failures": {"GET /a": 9}}, {"growth_mb": 30.0}):
+        assert judge.of_load([(measured(**options), measured(**options))], AlarmSettings()) == []
+
+
+def test_what_one_round_shows_is_looked_at_again_and_believed_if_every_round_shows_it() -> None:
+    well, leaks, slow = measured(), measured(growth_mb=6.0), measured(p99_ms=80.0)
+    for bad in (leaks, slow):
+        assert judge.in_doubt([(well, bad)], AlarmSettings())
+        assert judge.in_doubt([(well, bad)] * 2, AlarmSettings())
+        assert not judge.in_doubt([(well, bad)] * 3, AlarmSettings())
+        assert judge.of_load([(well, bad)] * 3, AlarmSettings()) != []
+        for rounds in ([(well, bad), (well, well)], [(well, bad), (well, bad), (well, well)]):
+            assert not judge.in_doubt(rounds, AlarmSettings())
+            assert judge.of_load(rounds, AlarmSettings()) == []
+
+
+def test_a_cache_that_fills_is_no_leak() -> None:
+    gained = (9.0, 5.0, 2.0)
+    rounds = [(measured(), measured(growth_mb=each)) for each in gained]
+    assert judge.of_load(rounds, AlarmSettings()) == []
+
+
+def test_rounds_add_up() -> None:
+    first = measured(requests=100, failed=1, failures={"GET /a": 1}, p99_ms=9.0, growth_mb=1.0, memory_mb=40.0)
+    later = measured(
+        requests=50, failed=2, failures={"GET /a": 1, "GET /b": 1}, p99_ms=7.0, growth_mb=2.0, memory_mb=42.0
+    )
+    whole = first.followed_by(later)
+    assert (whole.requests, whole.failed, whole.growth_mb, whole.memory_mb) == (150, 3, 3.0, 42.0)
+    assert (whole.failures, whole.p99_ms) == ({"GET /a": 2, "GET /b": 1}, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("live", "candidate", "waits"),
+    [
+        ((5.0, 16.0), (5.0, 17.0), False),
+        ((5.0, 16.0), (5.0, 31.0), True),
+        ((1.0, 3.0), (1.0, 5.5), False),  # within what a machine does by itself
+        ((1.0, 2.0), (6.0, 19.0), False),  # slower, but not by each other
+        ((1.0, 2.0), (6.0, 36.0), True),
+        ((2.0, 30.0), (4.0, 62.0), False),  # on live they wait as well
+    ],
+)
+def test_requests_that_wait_for_each_other_are_told_from_a_handler_that_is_slower(
+    live: tuple[float, float], candidate: tuple[float, float], waits: bool
+) -> None:
+    once = (Crowd(*live), Crowd(*candidate))
+    assert bool(judge.of_crowd("GET /a", 6, 2, [once, once])) == waits
+    assert judge.of_crowd("GET /a", 6, 2, [once, (Crowd(5, 16), Crowd(5, 16))]) == [], "one try does not show it"
+    assert judge.of_crowd("GET /a", 6, 2, []) == []
 
 
 @pytest.mark.parametrize(
@@ -109,9 +158,20 @@ def test_a_strategy_keeps_its_weights_at_higher_speed(strategy: str, expected: s
 def test_the_alarms_get_enough_requests_and_live_is_not_overrun() -> None:
     assert plan.rate_for(parse("Canary10Percent5Seconds"), 20, 50) == pytest.approx(80)
     assert plan.rate_for(parse("Canary50Percent5Seconds"), 20, 50) == 50
-    assert plan.bearable_rate(100, [("a", 0.001), ("b", 0.002)], {"a": 2, "b": 2}) == 100
-    assert plan.bearable_rate(100, [("a", 0.1), ("a", 0.3)], {"a": 2}) == pytest.approx(4.0)
+    assert plan.bearable_rate(100, [cost("a", 0.001), cost("b", 0.002)], {"a": 2, "b": 2}) == 100
+    assert plan.bearable_rate(100, [cost("a", 0.1), cost("a", 0.3)], {"a": 2}) == pytest.approx(4.0)
+    assert plan.bearable_rate(100, [cost("a", 0.1, 3), cost("a", 0.5)], {"a": 2}) == pytest.approx(4.0)
     assert plan.bearable_rate(100, [], {}) == 100
+
+
+def cost(function: str, took_s: float, weight: int = 1) -> plan.Cost:
+    return plan.Cost(DrillRequest("GET", "/", weight=weight), function, took_s)
+
+
+def test_a_slow_request_that_nobody_weighed_does_not_take_the_place_of_quick_ones() -> None:
+    weighed = plan.balanced([cost("a", 0.3), cost("a", 0.001), cost("b", 0.03)])
+    assert [one.weight for one in weighed] == [1, plan.MOST_OFTEN, 10]
+    assert plan.balanced([]) == []
 
 
 def shop() -> Any:

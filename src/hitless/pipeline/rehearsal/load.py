@@ -13,6 +13,8 @@ from hitless.drill.target import parse_target, resolve
 from hitless.drill.wire import RECORD, Flag
 
 CONNECTIONS = 16
+SEED = 1
+"""Requests come as by chance, and on both sides in the same way."""
 
 
 class Driven:
@@ -30,7 +32,7 @@ class Driven:
                 tls=False,
                 requests=tuple(one.to_wire(target.host_header) for one in requests),
                 order=interleave([one.weight for one in requests]),
-                pace=Pace(constant(rate_per_s)),
+                pace=Pace(constant(rate_per_s), seed=SEED),
                 senders=1,
                 connections=CONNECTIONS,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
 from hitless.rollout.release import ReleaseDocument
@@ -14,6 +14,9 @@ from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy, weight
 
 BUSY = 0.4
 """Share of a function's workers that a rehearsal keeps at work: beyond it queues, and not releases, are measured."""
+
+MOST_OFTEN = 20
+"""How often a quick request is sent for each slow one."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -32,14 +35,41 @@ def faster(strategy: Strategy, shift_s: float) -> Strategy:
             return Linear(percent, min(every_s, max(1, round(shift_s / bakes))))
 
 
-def bearable_rate(asked_per_s: float, took_s: Sequence[tuple[str, float]], workers: Mapping[str, int]) -> float:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A request as load: what it takes of which function on live's copy, seconds for one; `weight` is how often."""
+
+    request: DrillRequest
+    function: str | None
+    took_s: float
+
+    @property
+    def weight(self) -> int:
+        return self.request.weight
+
+
+def balanced(costs: Sequence[Cost]) -> list[Cost]:
+    """Requests that nobody weighed, weighed so that a slow one does not take the place of all others: the quicker one
+    is, the more often it is sent, within `MOST_OFTEN`.
+    """
+    slowest_s = max((one.took_s for one in costs), default=0.0)
+    weights = [min(MOST_OFTEN, max(1, round(slowest_s / max(one.took_s, 1e-4)))) for one in costs]
+    return [
+        replace(one, request=replace(one.request, weight=weight)) for one, weight in zip(costs, weights, strict=True)
+    ]
+
+
+def bearable_rate(asked_per_s: float, costs: Sequence[Cost], workers: Mapping[str, int]) -> float:
     """The rate asked for, or less: so much that no function's workers are busier than `BUSY` with live's own code.
 
-    `took_s`: (function, seconds for one) of each request, which are sent equally often; `workers` by function.
+    `workers` by function.
     """
     busy_s: dict[str, float] = {}
-    for function, seconds in took_s:
-        busy_s[function] = busy_s.get(function, 0.0) + seconds / len(took_s) / workers[function]
+    everything = sum(one.weight for one in costs)
+    for one in costs:
+        if one.function is not None:
+            share = one.weight / everything * one.took_s / workers[one.function]
+            busy_s[one.function] = busy_s.get(one.function, 0.0) + share
     most = max(busy_s.values(), default=0.0)
     return min(asked_per_s, BUSY / most) if most else asked_per_s
 

@@ -16,17 +16,17 @@ from typing import Any
 from hitless.drill.requests import DrillRequest
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal import judge, plan
+from hitless.pipeline.rehearsal.beside import Beside
 from hitless.pipeline.rehearsal.compare import Sample, differences
 from hitless.pipeline.rehearsal.judge import Measured
-from hitless.pipeline.rehearsal.load import Driven, drive_both
-from hitless.pipeline.rehearsal.sandbox import SandboxEngine, ask, memory_mb
+from hitless.pipeline.rehearsal.load import Driven
+from hitless.pipeline.rehearsal.sandbox import SandboxEngine, ask
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Approval, Hooks, RehearsalSettings
 
 SAMPLES = 4
 CANDIDATE_STAGE = "candidate"
 WORKERS_AT_MOST = 2
-WARM_UP_S = 1.0
 MOST_OBJECTIONS = 20
 
 
@@ -44,7 +44,7 @@ class Rehearsal:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
-    took_s: list[tuple[DrillRequest, float]] = field(default_factory=list)
+    costs: list[plan.Cost] = field(default_factory=list)
     measured: tuple[Measured, Measured] | None = None
     rollout: dict[str, Any] | None = None
 
@@ -60,11 +60,14 @@ class Rehearsal:
             return self._findings()
         self.say(f"the candidate is up in {candidate_start:.2f} s")
         self.objections += plan.routes_gone(self.live, self.candidate)
-        requests = await self._compare(self._urls())
-        as_load = tuple(one for one in requests if plan.may_repeat(one, self.live))
-        if not as_load:
+        await self._compare(self._urls())
+        self.costs = [one for one in self.costs if plan.may_repeat(one.request, self.live)]
+        if not self.costs:
             self.notes.append("no request may be sent as load: no safe or idempotent one answers 2xx")
             return self._findings()
+        if not self.recorded:
+            self.costs = plan.balanced(self.costs)
+        as_load = tuple(one.request for one in self.costs)
         await self._beside(as_load, live_start, candidate_start)
         await self._roll_out(as_load)
         return self._findings()
@@ -87,9 +90,8 @@ class Rehearsal:
         urls = {one["stage"]: str(one["url"]) for one in self.engine.status()["stages"]}
         return urls[self.live.settings.name], urls[CANDIDATE_STAGE]
 
-    async def _compare(self, urls: tuple[str, str]) -> list[DrillRequest]:
-        """Answers side by side; the requests that live answers well."""
-        kept = []
+    async def _compare(self, urls: tuple[str, str]) -> None:
+        """Answers side by side; keeps the requests that live answers well, and what they cost."""
         for request in self.recorded or plan.requests_of(self.live, self.candidate):
             name = plan.name_of(request, self.live)
             sides: list[list[Sample]] = [[], []]
@@ -100,52 +102,40 @@ class Rehearsal:
             if not all(200 <= sample.status < 300 for sample in sides[0]):
                 self.left_out.append(f"{name}: live answers {sides[0][0].status or 'nothing'}")
                 continue
-            kept.append(request)
-            self.took_s.append((request, took_s))
+            self.costs.append(plan.Cost(request, plan.function_of(request, self.live), took_s))
             found = differences(*sides)
             objections, notes = judge.of_answers(name, found)
             self.objections += objections
             self.notes += notes
             if found:
                 self.answers.append({"route": name, "differences": [str(one) for one in found]})
-        self.say(f"{len(kept)} requests compared, {len(self.answers)} answered otherwise")
-        return kept
+        self.say(f"{len(self.costs)} requests compared, {len(self.answers)} answered otherwise")
 
     async def _beside(self, requests: tuple[DrillRequest, ...], *startup_s: float) -> None:
-        """The same load on both at the same time."""
-        stages = (self.live.settings.name, CANDIDATE_STAGE)
-        urls = self._urls()
-        rate = self._rate(requests, self.pace.rate_per_s)
-        warm = [Driven(url, requests, rate) for url in urls]
-        await drive_both(WARM_UP_S, *warm)
-        before = [memory_mb(self.engine.status(), stage) for stage in stages]
-        driven = [Driven(url, requests, rate) for url in urls]
-        await drive_both(self.pace.beside_s, *driven)
-        status = self.engine.status()
-        names = [plan.name_of(one, self.live) for one in requests]
-        both = [
-            Measured(
-                startup_s=round(start, 3),
-                requests=load.requests,
-                failed=load.failed.total(),
-                p50_ms=load.percentile_ms(50),
-                p99_ms=load.percentile_ms(99),
-                memory_mb=(now := memory_mb(status, stage)),
-                growth_mb=now - was,
-                failures={names[index]: count for index, count in load.failed.items() if count and index >= 0},
-            )
-            for start, load, stage, was in zip(startup_s, driven, stages, before, strict=True)
-        ]
-        self.measured = both[0], both[1]
-        self.objections += judge.of_load(*self.measured, self.candidate.settings.alarms)
-        self.say(f"side by side: p99 {both[1].p99_ms} ms, live's {both[0].p99_ms} ms")
+        """The same load on both at the same time, then crowds."""
+        alarms = self.candidate.settings.alarms
+        beside = Beside(
+            self.engine.status,
+            (self.live.settings.name, CANDIDATE_STAGE),
+            requests,
+            [plan.name_of(one, self.live) for one in requests],
+            [self._workers().get(one.function or "", 1) for one in self.costs],
+            [one.took_s * 1000 for one in self.costs],
+            self._rate(self.pace.rate_per_s),
+            (startup_s[0], startup_s[1]),
+        )
+        rounds = await beside.rounds(self.pace.beside_s, alarms)
+        self.measured = live, candidate = judge.totals(rounds)
+        self.objections += judge.of_load(rounds, alarms)
+        self.say(f"side by side: p99 {candidate.p99_ms} ms, live's {live.p99_ms} ms ({len(rounds)} rounds)")
+        self.objections += await beside.crowds(self.pace.beside_s)
 
     async def _roll_out(self, requests: tuple[DrillRequest, ...]) -> None:
         """By the stage's strategy and alarms, at higher speed."""
         strategy = plan.faster(self.candidate.settings.strategy, self.pace.shift_s)
         alarms = self.candidate.settings.alarms
         wanted = plan.rate_for(strategy, alarms.minimum_requests, self.pace.rate_per_s)
-        rate = self._rate(requests, wanted)
+        rate = self._rate(wanted)
         if rate < wanted / 2:
             self.notes.append(
                 f"at the {rate:.0f} requests a second that live bears the alarms may see too few requests"
@@ -176,11 +166,12 @@ class Rehearsal:
                 f"the rollout would have been {result['outcome'].replace('_', ' ')}: {result['reason']}"
             )
 
-    def _rate(self, requests: tuple[DrillRequest, ...], asked_per_s: float) -> float:
+    def _rate(self, asked_per_s: float) -> float:
         """So many requests a second that live's workers in the sandbox are not overrun."""
-        workers = {one.name: max(1, min(one.workers, WORKERS_AT_MOST)) for one in self.live.functions}
-        took = [(plan.function_of(one, self.live), seconds) for one, seconds in self.took_s if one in requests]
-        return plan.bearable_rate(asked_per_s, [(name, seconds) for name, seconds in took if name], workers)
+        return plan.bearable_rate(asked_per_s, self.costs, self._workers())
+
+    def _workers(self) -> dict[str, int]:
+        return {one.name: max(1, min(one.workers, WORKERS_AT_MOST)) for one in self.live.functions}
 
     def _findings(self) -> dict[str, Any]:
         live, candidate = self.measured or (None, None)

@@ -1,0 +1,122 @@
+"""Live's copy and the candidate side by side: the same load at the same time, in rounds, and crowds of one request.
+
+Load alone does not show a lock: requests that come one after another never meet. So each request is also sent several
+times at once, to one release and to the other in turn, and compared with what it takes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hitless.drill.requests import DrillRequest
+from hitless.pipeline.rehearsal import judge
+from hitless.pipeline.rehearsal.judge import Crowd, Measured, Pair
+from hitless.pipeline.rehearsal.load import Driven, drive_both
+from hitless.pipeline.rehearsal.sandbox import ask, memory_mb
+from hitless.service.model import AlarmSettings
+
+WARM_UP_S = 1.0
+CROWD = 6
+"""Requests at once: more than a function's workers in the sandbox, so that each of them is at work."""
+CROWDS_AT_LEAST = 5
+CROWDED_REQUESTS_AT_MOST = 8
+CROWDED_MS_AT_MOST = 150.0
+"""What takes longer alone is left out of the crowds: it would hold them up."""
+TRIES = 2
+
+
+class Beside:
+    """Two stages of one engine, under the same load. `names` are the requests' for people; `workers` tells how many
+    workers each of them has, `alone_ms` what each takes on live's copy.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], Mapping[str, Any]],
+        stages: tuple[str, str],
+        requests: Sequence[DrillRequest],
+        names: Sequence[str],
+        workers: Sequence[int],
+        alone_ms: Sequence[float],
+        rate_per_s: float,
+        startup_s: tuple[float, float],
+    ) -> None:
+        self._status, self._stages = status, stages
+        self._requests, self._names, self._workers = tuple(requests), names, workers
+        self._rate, self._alone_ms = rate_per_s, alone_ms
+        self._startup_s = startup_s
+        urls = {one["stage"]: str(one["url"]) for one in status()["stages"]}
+        self._urls = (urls[stages[0]], urls[stages[1]])
+
+    async def rounds(self, seconds: float, alarms: AlarmSettings) -> list[Pair]:
+        """One round of so many seconds; others after it while they leave a doubt."""
+        await drive_both(WARM_UP_S, *self._driven())
+        memory = self._memory()
+        rounds: list[Pair] = []
+        while not rounds or judge.in_doubt(rounds, alarms):
+            driven = self._driven()
+            await drive_both(seconds, *driven)
+            before, memory = memory, self._memory()
+            pair = [self._measured(index, driven[index], before[index], memory[index]) for index in (0, 1)]
+            rounds.append((pair[0], pair[1]))
+        return rounds
+
+    async def crowds(self, seconds: float) -> list[str]:
+        """Objections to requests that wait for each other on the candidate alone; looked for in about that time."""
+        objections = []
+        quick = [index for index, took_ms in enumerate(self._alone_ms) if took_ms <= CROWDED_MS_AT_MOST]
+        chosen = sorted(quick, key=lambda index: -self._requests[index].weight)[:CROWDED_REQUESTS_AT_MOST]
+        with ThreadPoolExecutor(CROWD) as senders:
+            for request, name, workers in ((self._requests[i], self._names[i], self._workers[i]) for i in chosen):
+                tries: list[tuple[Crowd, Crowd]] = []
+                while len(tries) < TRIES:
+                    tries.append(await asyncio.to_thread(self._crowd, senders, request, seconds / len(chosen)))
+                    if not judge.of_crowd(name, CROWD, workers, tries):
+                        break
+                objections += judge.of_crowd(name, CROWD, workers, tries)
+        return objections
+
+    def _driven(self) -> tuple[Driven, Driven]:
+        first, second = (Driven(url, self._requests, self._rate) for url in self._urls)
+        return first, second
+
+    def _memory(self) -> tuple[float, float]:
+        status = self._status()
+        return memory_mb(status, self._stages[0]), memory_mb(status, self._stages[1])
+
+    def _measured(self, index: int, load: Driven, before_mb: float, now_mb: float) -> Measured:
+        return Measured(
+            startup_s=round(self._startup_s[index], 3),
+            requests=load.requests,
+            failed=load.failed.total(),
+            p50_ms=load.percentile_ms(50),
+            p99_ms=load.percentile_ms(99),
+            memory_mb=now_mb,
+            growth_mb=now_mb - before_mb,
+            failures={self._names[index]: count for index, count in load.failed.items() if count and index >= 0},
+        )
+
+    def _crowd(self, senders: ThreadPoolExecutor, request: DrillRequest, seconds: float) -> tuple[Crowd, Crowd]:
+        """Alone and in a crowd, live's copy and the candidate in turn. Of each the shortest: what else the machine does
+        makes none shorter, and who waits for a lock waits every time.
+        """
+        alone: tuple[list[float], list[float]] = ([], [])
+        crowd: tuple[list[float], list[float]] = ([], [])
+        end_s = time.monotonic() + seconds
+        while len(crowd[1]) < CROWDS_AT_LEAST or time.monotonic() < end_s:
+            for index, url in enumerate(self._urls):
+                alone[index].append(_took_ms(senders, url, request, 1))
+                crowd[index].append(_took_ms(senders, url, request, CROWD))
+        live, candidate = (Crowd(min(alone[index]), min(crowd[index])) for index in (0, 1))
+        return live, candidate
+
+
+def _took_ms(senders: ThreadPoolExecutor, url: str, request: DrillRequest, count: int) -> float:
+    began_s = time.monotonic()
+    for answer in [senders.submit(ask, url, request) for _ in range(count)]:
+        answer.result()
+    return (time.monotonic() - began_s) * 1000
