@@ -10,5 +10,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """`pytest -m aws` takes two processes unless told otherwise: its files share nothing, and mostly wait for Node."""
     if hasattr(config, "workerinput"):  # one of the two: it must not take two of its own
         return
-    if config.option.markexpr == "aws" and config.option.numprocesses is None and not config.option.usepdb:
+    if (
+        config.option.markexpr in ("aws", "aws and not long")
+        and config.option.numprocesses is None
+        and not config.option.usepdb
+    ):
         config.option.numprocesses, config.option.dist = 2, "loadfile"

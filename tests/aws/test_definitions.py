@@ -13,7 +13,7 @@ import pytest
 from hitless.aws.osls import find_osls, make_overlay
 from hitless.cloud.transform import desired
 from tests.unit.definitions import REGION, STAGE, Definition, Function, Route
-from tests.unit.transitions import DENY, OWN_ROLE, READ, VPC, own_role, table
+from tests.unit.transitions import DENY, OWN_ROLE, READ, TRANSITIONS, VPC, own_role, table
 
 pytestmark = pytest.mark.aws
 
@@ -55,6 +55,25 @@ def compiled_by_osls(definition: Definition, place: Path) -> dict[str, Any]:
 def test_a_release_of_what_osls_compiles_is_the_release_of_what_the_tests_compile(
     definition: Definition, tmp_path: Path
 ) -> None:
+    _is_as_osls_compiles_it(definition, tmp_path)
+
+
+def _said() -> list[Definition]:
+    """Every definition of the named transitions once, by what its serverless.yml says. `api` is not said there."""
+    by_text: dict[str, Definition] = {}
+    for transition in TRANSITIONS:
+        for one in (transition.before, transition.after):
+            by_text.setdefault(json.dumps(one.document(), sort_keys=True), replace(one, api={}))
+    return list(by_text.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("definition", _said(), ids=range(len(_said())))
+def test_every_named_transition_is_between_what_osls_compiles(definition: Definition, tmp_path: Path) -> None:
+    _is_as_osls_compiles_it(definition, tmp_path)
+
+
+def _is_as_osls_compiles_it(definition: Definition, tmp_path: Path) -> None:
     release = replace(definition.release(1), permissions_boundary="")
     theirs, mine = (
         _comparable(desired(template, release))

@@ -135,6 +135,8 @@ class Demo:
     def new(cls, aws: EmulatedAws, place: Path) -> Demo:
         where = {"LocationConstraint": REGION}
         aws.client("s3", REGION).create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+        for domain in ("a.example.com", "b.example.com"):  # core's
+            aws.client("apigateway", REGION).create_domain_name(domainName=domain)
         return cls(aws, place)
 
     def ship(self, definition: Definition) -> Result:

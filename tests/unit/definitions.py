@@ -230,12 +230,15 @@ def _settings(properties: Mapping[str, Any]) -> dict[str, Any]:
     names = {
         "MemorySize": "memorySize", "Timeout": "timeout", "ReservedConcurrentExecutions": "reservedConcurrency",
         "Role": "role", "KmsKeyArn": "kmsKeyArn", "Description": "description", "Runtime": "runtime",
+        "Layers": "layers",
     }  # fmt: skip
     made = {names[key]: value for key, value in properties.items() if key in names}
     if "Role" in made:
         made["role"] = made["role"]["Fn::GetAtt"][0]
     if "Environment" in properties:
         made["environment"] = properties["Environment"]["Variables"]
+    if "Tags" in properties:
+        made["tags"] = {tag["Key"]: tag["Value"] for tag in properties["Tags"]}
     if "Architectures" in properties:
         made["architecture"] = properties["Architectures"][0]
     if "VpcConfig" in properties:
