@@ -13,6 +13,7 @@ import pytest
 from cfnlint.api import lint
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
+from hitless.aws.github_oidc import provider_arn
 from hitless.aws.template import dump_template, load_template
 from tests.aws.front.intrinsics import Resolver, without_conditions
 
@@ -24,6 +25,22 @@ REGIONS = ["us-east-1", "eu-central-1"]
 
 _LEFT_BY_PRUNING = ("W2001", "W8001")
 """Parameters and conditions that nothing uses: a template with its conditions decided has some."""
+
+
+_ROLE = "arn:aws:iam::210987654321:role/releases"
+IDENTITIES: tuple[Mapping[str, str], ...] = (
+    {"Boundary": "arn:aws:iam::123456789012:policy/organisation"},
+    {"TrustedAccounts": "210987654321", "ExternalId": "release-7"},
+    {"TrustedRoles": _ROLE, "TrustedRoleAccounts": "210987654321", "ExternalId": "release-7"},
+    {"TrustedAccounts": "333333333333", "TrustedRoles": _ROLE, "TrustedRoleAccounts": "210987654321"},
+    {"GitHubProviderArn": provider_arn("aws", "123456789012"), "GitHubRepository": "a/b", "Branch": "main"},
+    {
+        "GitHubProviderArn": provider_arn("aws", "123456789012"),
+        "GitHubRepository": "a/b",
+        "GitHubEnvironment": "production",
+    },
+)
+"""Who may release: these conditions are independent of the others, and of one another but within each."""
 
 
 def options(name: str) -> Iterator[Mapping[str, str]]:
@@ -46,6 +63,11 @@ def options(name: str) -> Iterator[Mapping[str, str]]:
         }
     for chosen in itertools.product(*choices.values()):
         yield dict(zip(choices, chosen, strict=True))
+    known = load_template(name)["Parameters"]
+    fixed = {each: values[-1] for each, values in choices.items()}
+    for identity in IDENTITIES:
+        if told := {each: value for each, value in identity.items() if each in known}:
+            yield fixed | told
 
 
 def decided(template: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
@@ -93,8 +115,11 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str
             "Tests": "run",
             "Approval": "manual",
             "NotifyEmail": "team@example.com",
+            "ExternalId": "release-7",
         },
     }
+    for identity in IDENTITIES[:1] + IDENTITIES[3:]:
+        full["core"] |= identity
     for name, chosen in full.items():
         template = decided(load_template(name), chosen)
         (folder / f"{name}.json").write_text(dump_template(template, indent=1))
@@ -201,7 +226,7 @@ def granted() -> set[str]:
     (policy,) = load_template("core")["Resources"]["CloudFormationRole"]["Properties"]["Policies"]
     found: set[str] = set()
     for statement in policy["PolicyDocument"]["Statement"]:
-        actions = statement["Action"]
+        actions = statement["Action"] if statement["Effect"] == "Allow" else []
         found |= {actions} if isinstance(actions, str) else set(actions)
     return found
 

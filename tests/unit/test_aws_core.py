@@ -129,22 +129,51 @@ def test_no_role_may_do_everything_and_a_star_as_resource_has_its_reason() -> No
             if resource["Type"] not in ("AWS::IAM::Role", "AWS::IAM::RolePolicy"):
                 continue
             documents = [one["PolicyDocument"] for one in resource["Properties"].get("Policies", [])]
-            documents += [found] if (found := resource["Properties"].get("PolicyDocument")) else []
-            for statement in itertools.chain.from_iterable(document["Statement"] for document in documents):
+            documents += [own] if (own := resource["Properties"].get("PolicyDocument")) else []
+            for found in itertools.chain.from_iterable(document["Statement"] for document in documents):
+                statement = found["Fn::If"][1] if "Fn::If" in found else found
                 actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-                assert not [action for action in actions if action.endswith("*")], name
+                assert not [action for action in actions if "*" in action], name
+                if statement["Effect"] == "Deny":
+                    continue
                 assert statement["Resource"] != "*" or statement["Sid"] == "WithoutResource", name
 
 
 def test_no_role_of_a_service_stack_escapes_the_boundary() -> None:
     (policy,) = RESOURCES["CloudFormationRole"]["Properties"]["Policies"]
     granting = {"iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"}
-    for statement in policy["PolicyDocument"]["Statement"]:
+    allowing = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+    for statement in allowing:
         if granting & set(statement["Action"]):
-            assert statement["Condition"] == {"ArnEquals": {"iam:PermissionsBoundary": {"Ref": "ServiceBoundary"}}}
-    allowed = json.dumps(policy)
+            assert list(statement["Condition"]) == ["ArnEquals"]
+            assert list(statement["Condition"]["ArnEquals"]) == ["iam:PermissionsBoundary"]
+    allowed = json.dumps(allowing)
     assert "iam:DeleteRolePermissionsBoundary" not in allowed
     assert "iam:CreatePolicy" not in allowed
+
+
+def test_no_role_has_a_managed_policy_but_what_bootstrap_is_told() -> None:
+    attached = {
+        name: resource["Properties"]["ManagedPolicyArns"]
+        for template in (CORE, load_template("pipeline"))
+        for name, resource in template["Resources"].items()
+        if "ManagedPolicyArns" in resource.get("Properties", {})
+    }
+    only_told = {"Fn::If": ["HasExtraPolicies", {"Ref": "ExtraPolicyArns"}, {"Ref": "AWS::NoValue"}]}
+    assert attached == {"CloudFormationRole": only_told}
+    for admin in ("AdministratorAccess", "IAMFullAccess"):
+        with pytest.raises(UsageError, match="could make administrators"):
+            core_stack(make_service(), cidr=None, zone_id=None, policies=f"arn:aws:iam::aws:policy/{admin}")
+
+
+def test_inline_policies_stay_within_iams_limit_with_the_longest_names() -> None:
+    for template in (CORE, load_template("pipeline")):
+        for name, resource in template["Resources"].items():
+            policies = resource["Properties"].get("Policies", []) if resource["Type"] == "AWS::IAM::Role" else []
+            text = json.dumps([one["PolicyDocument"] for one in policies], separators=(",", ":"))
+            for parameter in ("${Service}", "${Stage}"):
+                text = text.replace(parameter, "x" * 24)
+            assert len(text) < 10_240, f"{name}: {len(text)} characters"
 
 
 def test_everything_that_can_be_named_by_a_tag_is_and_the_rest_gets_the_stacks_tags() -> None:

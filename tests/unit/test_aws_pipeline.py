@@ -131,8 +131,11 @@ def test_a_strangers_pull_request_runs_when_a_maintainer_says_so() -> None:
 
 
 def test_the_deploy_step_is_told_stage_package_role_and_commit() -> None:
-    names = [one["Name"] for one in RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]]
+    *always, asked = RESOURCES["DeployProject"]["Properties"]["Environment"]["EnvironmentVariables"]
+    names = [one["Name"] for one in always]
     assert names == ["STAGE", "HITLESS_FOLDER", "HITLESS_PACKAGE", "HITLESS_DEPLOY_ROLE_ARN"]
+    condition, variable, _ = asked["Fn::If"]
+    assert (condition, variable["Name"]) == ("HasExternalId", "HITLESS_DEPLOY_ROLE_EXTERNAL_ID")
     (deploy,) = RESOURCES["Pipeline"]["Properties"]["Stages"][-1]["Actions"]
     assert '"HITLESS_COMMIT","value":"#{Source.CommitId}"' in deploy["Configuration"]["EnvironmentVariables"]
 

@@ -27,10 +27,13 @@ _TRUST = {
 }
 
 
-def ensure_log_role(apigateway: Any, iam: Any, *, partition: str, sleep: Callable[[float], None]) -> str | None:
+def ensure_log_role(
+    apigateway: Any, iam: Any, *, partition: str, sleep: Callable[[float], None], boundary: str = ""
+) -> str | None:
     """Give API Gateway a role for logs where the account has none; the ARN where one was set now, None where one stood.
 
-    A role that somebody else set is left alone. MachineError where API Gateway does not take the new role.
+    A role that somebody else set is left alone. `boundary` is the ARN of a policy. MachineError where API Gateway does
+    not take the new role.
     """
     if apigateway.get_account().get("cloudwatchRoleArn"):
         return None
@@ -41,6 +44,7 @@ def ensure_log_role(apigateway: Any, iam: Any, *, partition: str, sleep: Callabl
             RoleName=ROLE_NAME,
             AssumeRolePolicyDocument=json.dumps(_TRUST),
             Description="API Gateway writes access logs by it, for every API of this account",
+            **({"PermissionsBoundary": boundary} if boundary else {}),
         )
         arn = str(made["Role"]["Arn"])
     iam.attach_role_policy(RoleName=ROLE_NAME, PolicyArn=f"arn:{partition}:iam::aws:policy/{POLICY}")

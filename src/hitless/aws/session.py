@@ -1,7 +1,8 @@
 """Who we are on AWS, and where: credentials, region, account, and botocore's errors as sentences with a hint.
 
 botocore finds the credentials (environment, profile, SSO, instance role); this module prints none. In the pipeline's
-deploy step they may do one thing: become the stage's deploy role, whose ARN that step has in HITLESS_DEPLOY_ROLE_ARN.
+deploy step they may do one thing: become the stage's deploy role, whose ARN that step has in HITLESS_DEPLOY_ROLE_ARN,
+and in HITLESS_DEPLOY_ROLE_EXTERNAL_ID what a role of another account asks for.
 Retries are botocore's `adaptive` mode: a throttled call is repeated with back-off before anybody hears of it, and the
 calls after it come slower.
 """
@@ -36,6 +37,7 @@ from botocore.exceptions import (
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 
 DEPLOY_ROLE_VARIABLE = "HITLESS_DEPLOY_ROLE_ARN"
+EXTERNAL_ID_VARIABLE = "HITLESS_DEPLOY_ROLE_EXTERNAL_ID"
 
 ATTEMPTS_VARIABLE, ATTEMPTS = "AWS_MAX_ATTEMPTS", 8
 """How often a call is tried; the variable is botocore's own, and read by osls as well."""
@@ -106,7 +108,7 @@ class Aws:
             "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
             "AWS_SESSION_TOKEN": frozen.token,
         }
-        dropped = {*own, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE}
+        dropped = {*own, "AWS_PROFILE", "AWS_DEFAULT_PROFILE", DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE}
         kept = {name: value for name, value in environ.items() if name not in dropped}
         return kept | {name: str(value) for name, value in own.items() if value}
 
@@ -127,21 +129,23 @@ def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:
                 f"{region} is not a region that AWS offers", hint="set provider.region in serverless.yml, or --region"
             )
         role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
-        aws = Aws(region, session=_become(role_arn, region) if role_arn else None)
+        external_id = environ.get(EXTERNAL_ID_VARIABLE)
+        aws = Aws(region, session=_become(role_arn, region, external_id) if role_arn else None)
         aws.identity()
         return aws
 
 
-def _become(role_arn: str, region: str) -> Any:
+def _become(role_arn: str, region: str, external_id: str | None) -> Any:
     """A session of that role, refreshed as often as it must be: chained roles last an hour, a shift may take longer."""
     own = botocore.session.Session()
+    own.set_config_variable("region", region)
     if own.get_credentials() is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
         client_creator=own.create_client,
         source_credentials=own.get_credentials(),
         role_arn=role_arn,
-        extra_args={"RoleSessionName": "hitless-deploy"},
+        extra_args={"RoleSessionName": "hitless-deploy"} | ({"ExternalId": external_id} if external_id else {}),
     )
     session = botocore.session.Session()
     session._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from hitless.cli.aws_common import connected, load_for_aws, write_templates
+from hitless.cli.bootstrap_options import Boundary, DeployRole, ExternalId, GitHubEnvironment, GitHubOidc, Trust
 from hitless.cli.common import Context, command
-from hitless.cloud.bootstrap import Bootstrap, BootstrapOptions, Bootstrapped, dry_run
+from hitless.cloud.bootstrap import Bootstrap, Bootstrapped
+from hitless.cloud.bootstrap_options import BootstrapOptions, dry_run
 from hitless.cloud.core import PipelineOptions
+from hitless.cloud.identity import IdentityOptions
 from hitless.cloud.repository import read_repository
 
 
@@ -41,6 +44,12 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option("--policies", help="ARNs of policies for what the service's own `resources` need."),
         ] = None,
+        boundary: Boundary = None,
+        trust: Trust = None,
+        external_id: ExternalId = None,
+        deploy_role: DeployRole = None,
+        github: GitHubOidc = None,
+        environment: GitHubEnvironment = None,
         wait_s: Annotated[
             float, typer.Option("--wait", help="Seconds to wait for GitHub to be authorised; 0 does not wait.")
         ] = 1800.0,
@@ -50,16 +59,15 @@ def register(app: typer.Typer) -> None:
 
         Options once given are kept by the stacks.
         """
-        service = load_for_aws(ctx, region)
         found = read_repository(ctx.service_dir)
-        told = PipelineOptions(
-            repository=repository or found.name,
-            folder=found.folder,
-            package=package,
-            notify_email=notify,
-            tests=(ctx.service_dir / "buildspec-test.yml").is_file(),
+        repository = repository or found.name
+        tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+        told = PipelineOptions(repository, found.folder, package, notify, tests)
+        identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role)
+        options = BootstrapOptions(
+            told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository
         )
-        options = BootstrapOptions(told if pipeline else None, cidr, zone_id, policies, wait_s, force)
+        service = load_for_aws(ctx, region)
         if dry:
             stacks = write_templates(ctx, dry_run(service, options))
             ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))

@@ -7,16 +7,18 @@ is in `Bootstrap.run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hitless.aws.account import ensure_log_role
 from hitless.aws.follow import Stack, Time
 from hitless.aws.github import Connection, Connections, console_url
+from hitless.aws.github_oidc import ensure_provider
 from hitless.aws.network import close_default_group, find_zone
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
+from hitless.cloud.bootstrap_options import BootstrapOptions, check_apart, check_parts
 from hitless.cloud.core import (
     DEFAULT_CIDR,
     PipelineOptions,
@@ -26,34 +28,16 @@ from hitless.cloud.core import (
     names_of,
     pipeline_stack,
 )
+from hitless.cloud.identity import GitHub, IdentityOptions, account_of, check_kept
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
-
-PLACEHOLDER_ROLE = "arn:aws:iam::000000000000:role/placeholder-deploy-role"
-PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
-PLACEHOLDER_ZONE = "Z00000000000000000000"
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapOptions:
-    """What the command was told. None leaves a setting as the stacks have it, or to its default.
-
-    `connection_wait_s` is how long a person has to authorise GitHub; 0 does not wait.
-    """
-
-    pipeline: PipelineOptions | None
-    cidr: str | None = None
-    zone_id: str | None = None
-    policies: str | None = None
-    connection_wait_s: float = 1800.0
-    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """What stands. `connection` is None without a pipeline."""
+    """What stands. `connection` is None without a pipeline, `core` where another account's is released to."""
 
-    core: Stack
+    core: Stack | None
     pipeline: Stack | None
     connection: Connection | None
 
@@ -69,33 +53,27 @@ class Bootstrapped:
         }
 
 
-def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...]:
-    """The stacks as they would be, without asking AWS: what only AWS knows is a placeholder."""
-    core = core_stack(
-        service,
-        cidr=options.cidr or DEFAULT_CIDR,
-        zone_id=options.zone_id or PLACEHOLDER_ZONE,
-        policies=options.policies or "",
-    )
-    if options.pipeline is None:
-        return (core,)
-    told = options.pipeline
-    complete = replace(
-        told,
-        repository=told.repository or "OWNER/REPOSITORY",
-        package=told.package or "hitless[aws]",
-        folder=told.folder or "",
-        notify_email=told.notify_email or "",
-    )
-    pipeline = pipeline_stack(
-        service,
-        complete,
-        deploy_role_arn=PLACEHOLDER_ROLE,
-        bucket=PLACEHOLDER_BUCKET,
-        connected=True,
-        connection_arn="",
-    )
-    return core, pipeline
+@dataclass(frozen=True, slots=True)
+class _ReleasesAs:
+    """The role that the pipeline becomes, the bucket that its rehearsals read, and the boundary of its own roles; None
+    keeps what its stack has.
+    """
+
+    role_arn: str
+    bucket: str
+    boundary: str | None
+    external_id: str | None
+
+    @classmethod
+    def of(cls, core: Stack | None) -> _ReleasesAs:
+        """This account's role, which asks its own pipeline nothing."""
+        assert core is not None
+        outputs = core.outputs
+        return cls(outputs["DeployRoleArn"], outputs["ArtifactBucketName"], core.parameters.get("Boundary", ""), "")
+
+    @classmethod
+    def another(cls, role_arn: str, told: IdentityOptions) -> _ReleasesAs:
+        return cls(role_arn, "", told.boundary, told.external_id)
 
 
 class Bootstrap:
@@ -120,26 +98,52 @@ class Bootstrap:
 
         ConflictError: foreign stack, harmful change, connection not authorised in time. UsageError: an option lacks.
         """
+        check_parts(options)
         if options.pipeline is not None:
             self._check(options.pipeline)
-        core = self._stacks.deploy(self._core(options), force=options.force)
-        if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
-            self._say(f"{core.name}: the network's default security group is closed (rules taken away: {closed})")
-        self._let_api_gateway_log()
+        elsewhere = self._role_elsewhere(options)
+        if elsewhere:
+            check_apart(self._service)
+        core = None if elsewhere else self._make_core(options)
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
-        pipeline, connection, connected = self._connect(core, options)
+        releases_as = _ReleasesAs.another(elsewhere, options.identity) if elsewhere else _ReleasesAs.of(core)
+        pipeline, connection, connected = self._connect(releases_as, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)
         if not connected:  # as the stack was made: a person may authorise GitHub at any moment since
-            pipeline = self._pipeline(core, options, connected=True)
+            pipeline = self._pipeline(releases_as, options, connected=True)
         self._say(f"a push to {self._service.settings.branch} now releases to {self._service.stage}")
         return Bootstrapped(core, pipeline, connection)
 
-    def _let_api_gateway_log(self) -> None:
+    def _make_core(self, options: BootstrapOptions) -> Stack:
+        core = self._stacks.deploy(self._core(options), force=options.force)
+        if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
+            self._say(f"{core.name}: the network's default security group is closed (rules taken away: {closed})")
+        self._let_api_gateway_log(core)
+        return core
+
+    def _role_elsewhere(self, options: BootstrapOptions) -> str | None:
+        """The deploy role of another account, as told or as a pipeline that stands apart was told before."""
+        if options.pipeline is None:
+            return None
+        account = self._aws.identity().account
+        told = options.identity.deploy_role
+        role = told or self._present(self._names.pipeline).get("DeployRoleArn", "")
+        if not role or account_of(role) == account:
+            if told:
+                raise UsageError(
+                    f"--deploy-role: {told} is of this account, {account}",
+                    hint="leave the option out: the pipeline releases as this account's deploy role by itself",
+                )
+            return None
+        return role
+
+    def _let_api_gateway_log(self, core: Stack) -> None:
         partition = self._aws.identity().partition
         apigateway, iam = self._aws.client("apigateway"), self._aws.client("iam")
-        if arn := ensure_log_role(apigateway, iam, partition=partition, sleep=self._time.sleep):
+        boundary = core.parameters.get("Boundary", "")
+        if arn := ensure_log_role(apigateway, iam, partition=partition, sleep=self._time.sleep, boundary=boundary):
             self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
 
     def _core(self, options: BootstrapOptions) -> StackSpec:
@@ -151,9 +155,28 @@ class Bootstrap:
             kept = exists.get("HostedZoneId") if exists.get("DomainName") == domain else None
             zone = kept or find_zone(self._aws.client("route53"), domain)
         cidr = options.cidr or (None if exists else DEFAULT_CIDR)
-        return core_stack(self._service, cidr=cidr, zone_id=zone, policies=options.policies)
+        check_kept(options.identity, exists, self._aws.identity().account)
+        return core_stack(
+            self._service,
+            cidr=cidr,
+            zone_id=zone,
+            policies=options.policies,
+            identity=options.identity,
+            github=self._github(options, exists) if options.identity.github else None,
+        )
 
-    def _connect(self, core: Stack, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
+    def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHub:
+        repository = options.repository or kept.get("GitHubRepository")
+        if not repository:
+            raise UsageError(
+                "--github-oidc: whose workflows may release is unknown: origin is not on GitHub",
+                hint="name the repository with --repository OWNER/NAME",
+            )
+        arn, made = ensure_provider(self._aws.client("iam"), self._aws.identity())
+        self._say(f"tokens of GitHub Actions are known to this account by {arn}{' (made now)' if made else ''}")
+        return GitHub(arn, repository)
+
+    def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
         """The pipeline stack with its connection, the service's own where another stage has made it already; and
         whether it was made with the pipeline. A pipeline that stands stays, even if GitHub takes the connection back.
         """
@@ -164,20 +187,22 @@ class Bootstrap:
         known = connections.get(standing.outputs["ConnectionArn"]) if standing else found
         connected = bool(known and known.available) or present.get("Connection") == "ready"
         arn = found.arn if found else None
-        pipeline = self._pipeline(core, options, connected=connected, connection_arn=arn)
+        pipeline = self._pipeline(releases_as, options, connected=connected, connection_arn=arn)
         return pipeline, connections.get(pipeline.outputs["ConnectionArn"]), connected
 
     def _pipeline(
-        self, core: Stack, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None
+        self, releases_as: _ReleasesAs, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None
     ) -> Stack:
         assert options.pipeline is not None
         spec = pipeline_stack(
             self._service,
             options.pipeline,
-            deploy_role_arn=core.outputs["DeployRoleArn"],
-            bucket=core.outputs["ArtifactBucketName"],
+            deploy_role_arn=releases_as.role_arn,
+            bucket=releases_as.bucket,
             connected=connected,
             connection_arn=connection_arn,
+            boundary=releases_as.boundary,
+            external_id=releases_as.external_id,
         )
         return self._stacks.deploy(spec, force=options.force)
 

@@ -14,6 +14,16 @@ from typing import Any
 
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, StackSpec
 from hitless.aws.template import dump_template, load_template
+from hitless.cloud.identity import (
+    AS_IT_IS,
+    POLICY_ARN,
+    UNBOUNDED,
+    GitHub,
+    IdentityOptions,
+    check_identity,
+    check_repository,
+    core_parameters,
+)
 from hitless.errors import UsageError
 from hitless.service.model import Service
 
@@ -21,9 +31,7 @@ DEFAULT_CIDR = "10.0.0.0/16"
 MAX_ROLE_NAME = 64
 RESERVED_STAGES = ("core", "pipeline")
 
-_POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+")
 _SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
-_REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,15 @@ def is_production(service: Service) -> bool:
     return service.stage == "prod" or service.settings.domain is not None
 
 
-def core_stack(service: Service, *, cidr: str | None, zone_id: str | None, policies: str | None = None) -> StackSpec:
+def core_stack(
+    service: Service,
+    *,
+    cidr: str | None,
+    zone_id: str | None,
+    policies: str | None = None,
+    identity: IdentityOptions = AS_IT_IS,
+    github: GitHub | None = None,
+) -> StackSpec:
     """The core stack. `cidr` None keeps the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
     settings = service.settings
     parts = network(cidr) if cidr else None
@@ -115,6 +131,8 @@ def core_stack(service: Service, *, cidr: str | None, zone_id: str | None, polic
         "DomainName": settings.domain or "",
         "HostedZoneId": (zone_id or "") if settings.domain else "",
         "ExtraPolicyArns": _policies(policies),
+        "Branch": settings.branch,
+        **core_parameters(identity, github),
     }
     return StackSpec(
         name=names_of(service).core,
@@ -129,16 +147,21 @@ def core_stack(service: Service, *, cidr: str | None, zone_id: str | None, polic
 def _policies(arns: str | None) -> str | None:
     """ARNs of managed policies, comma-separated. UsageError on anything else: CloudFormation says so minutes later."""
     for arn in arns.split(",") if arns else ():
-        if not _POLICY_ARN.fullmatch(arn):
+        if not POLICY_ARN.fullmatch(arn):
             hint = "for example arn:aws:iam::123456789012:policy/tables"
             raise UsageError(f"--policies: {arn!r} is not a policy's ARN", hint=hint)
+        if UNBOUNDED.fullmatch(arn):
+            raise UsageError(
+                f"--policies: with {arn} a release could make administrators",
+                hint="name a policy for what the service's own resources need, and no more",
+            )
     return arns
 
 
 def check_options(options: PipelineOptions) -> None:
     """UsageError on what would fail, or show a secret, once the core stack stands."""
-    if options.repository is not None and not _REPOSITORY.fullmatch(options.repository):
-        raise UsageError(f"--repository: {options.repository!r} is not owner/name", hint="as GitHub shows it")
+    if options.repository is not None:
+        check_repository(options.repository)
     if options.package is not None and _SECRET_IN_URL.search(options.package):
         raise UsageError(
             "--package: the URL holds a password or a token, and would stand in clear in the pipeline",
@@ -154,9 +177,15 @@ def pipeline_stack(
     bucket: str,
     connected: bool,
     connection_arn: str | None,
+    boundary: str | None = None,
+    external_id: str | None = None,
 ) -> StackSpec:
-    """The pipeline stack: before the connection is authorised without, then with the pipeline itself."""
+    """The pipeline stack: before the connection is authorised without, then with the pipeline itself.
+
+    `external_id` is what a deploy role of another account asks for; `bucket` is then empty, for none is read across.
+    """
     check_options(options)
+    check_identity(IdentityOptions(boundary=boundary, external_id=external_id))
     settings = service.settings
     arm = any(function.architecture == "arm64" for function in service.functions)
     parameters: dict[str, str | None] = {
@@ -173,6 +202,8 @@ def pipeline_stack(
         "ArtifactBucketName": bucket,
         "Approval": settings.approval.value,
         "DeployRoleArn": deploy_role_arn,
+        "ExternalId": external_id,
+        "Boundary": boundary,
         "HitlessPackage": options.package,
         "NotifyEmail": options.notify_email,
         "LogRetentionDays": "365" if is_production(service) else "90",

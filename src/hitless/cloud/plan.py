@@ -17,7 +17,7 @@ from hitless.aws.changes import Change
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
-from hitless.cloud.bootstrap import BootstrapOptions, dry_run
+from hitless.cloud.bootstrap_options import BootstrapOptions, dry_run
 from hitless.cloud.transform.provisioned import concurrency_needed
 from hitless.service.model import Nat, Service
 

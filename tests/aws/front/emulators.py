@@ -70,8 +70,12 @@ def clean_environ() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_", "HITLESS_"))}
 
 
-def start_ministack(port: int, folder: Path, *, front_url: str) -> Emulator:
-    """ministack on `port`. Functions that it runs reach CodeDeploy, which it does not have, at the front."""
+def start_ministack(port: int, folder: Path, *, front_url: str = "", enforce: bool = False) -> Emulator:
+    """ministack on `port`. Functions that it runs reach CodeDeploy, which it does not have, at the front.
+
+    `enforce`: signatures, policies and the trust of roles are checked; the key `test` is the root of its account, a key
+    of 12 digits that of another one.
+    """
     environ = clean_environ() | {
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
@@ -80,7 +84,8 @@ def start_ministack(port: int, folder: Path, *, front_url: str) -> Emulator:
         "SFTP_ENABLED": "0",
         "LOG_LEVEL": "WARNING",
         "TMPDIR": str(folder),
-        "AWS_ENDPOINT_URL": front_url,
+        **({"AWS_ENDPOINT_URL": front_url} if front_url else {}),
+        **({"AUTH": "true"} if enforce else {}),
     }
     command = str(Path(sys.executable).with_name("ministack"))
     return Emulator(

@@ -1,4 +1,4 @@
-// Reads [{policies, boundary, principal, action, resource, context}] on stdin; writes ["Allowed" | "ExplicitlyDenied" |
+// Reads [{policies, boundary, principal, action, resource, context, trust}] on stdin; writes ["Allowed" | "ExplicitlyDenied" |
 // "ImplicitlyDenied" | "error: …"] on stdout, in the same order.
 import { createRequire } from 'node:module'
 import { text } from 'node:stream/consumers'
@@ -7,11 +7,13 @@ const { runSimulation } = createRequire(`${process.argv[2]}/package.json`)('@clo
 
 const named = (documents) => documents.map((policy, index) => ({ name: `policy-${index}`, policy }))
 
-async function simulate({ policies, boundary, principal, action, resource, context }) {
+async function simulate({ policies, boundary, principal, action, resource, context, trust }) {
+  const accountId = resource.split(':')[4] || principal.split(':')[4]
   const found = await runSimulation({
-    request: { principal, action, resource: { resource, accountId: principal.split(':')[4] }, contextVariables: context },
+    request: { principal, action, resource: { resource, accountId }, contextVariables: context },
     identityPolicies: named(policies),
     permissionBoundaryPolicies: boundary ? named([boundary]) : undefined,
+    resourcePolicy: trust ?? undefined,
     serviceControlPolicies: [],
     resourceControlPolicies: []
   }, {})

@@ -33,11 +33,12 @@ class Role:
 
 @dataclass(frozen=True)
 class Question:
-    """May the role do this to that?"""
+    """May the role do this to that? `trust` is the trust policy of a role that would be assumed."""
 
     action: str
     resource: str
     context: Mapping[str, str] = field(default_factory=dict, hash=False)
+    trust: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 def _several(value: str | list[str]) -> list[str]:
@@ -74,6 +75,7 @@ def verdicts(role: Role, questions: Sequence[Question]) -> dict[Question, str]:
             "action": question.action,
             "resource": question.resource,
             "context": dict(question.context),
+            "trust": question.trust,
         }
         for question in questions
     ]

@@ -1,0 +1,150 @@
+"""Who may release a stage besides its own pipeline, and within which boundary: options → parameters of core. Pure.
+
+Nothing here is a pattern: an account, a role, a repository's branch or environment is named in full, or refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hitless.errors import UsageError
+
+POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?:\d{12}|aws):policy/[\w+=,.@/-]+", re.ASCII)
+UNBOUNDED = re.compile(r"arn:aws[a-z-]*:iam::aws:policy/(AdministratorAccess|IAMFullAccess)")
+"""AWS's policies by which one may do whatever one likes: no addition to a release's rights, and no boundary."""
+_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=.@/-]+", re.ASCII)
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
+_TRUST_HINT = "name accounts and roles in full: 210987654321,arn:aws:iam::210987654321:role/releases"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityOptions:
+    """What `bootstrap` was told. None keeps what the stacks have; an empty text (`github` False) takes it back.
+
+    `trust` is account ids and role ARNs, comma-separated. `deploy_role` is another account's deploy role, for a
+    pipeline that stands apart from what it releases; `external_id` is then what that role asks for.
+    """
+
+    boundary: str | None = None
+    trust: str | None = None
+    external_id: str | None = None
+    github: bool | None = None
+    environment: str | None = None
+    deploy_role: str | None = None
+
+
+AS_IT_IS = IdentityOptions()
+"""Nothing told: whatever the stacks say holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GitHub:
+    """Whose tokens are trusted: the account's provider, owner/name."""
+
+    provider_arn: str
+    repository: str
+
+
+def core_parameters(told: IdentityOptions, github: GitHub | None) -> dict[str, str | None]:
+    """The parameters of the core stack; `github` where `told.github`. UsageError on what is malformed."""
+    check_identity(told)
+    if github:
+        check_repository(github.repository)
+    accounts, roles = _trusted(told.trust) if told.trust is not None else (None, None)
+    off = "" if told.github is False else None
+    return {
+        "Boundary": told.boundary,
+        "TrustedAccounts": _joined(accounts),
+        "TrustedRoles": _joined(roles),
+        "TrustedRoleAccounts": _joined(None if roles is None else {account_of(role): None for role in roles}),
+        "ExternalId": told.external_id,
+        "GitHubProviderArn": github.provider_arn if github else off,
+        "GitHubRepository": github.repository if github else off,
+        "GitHubEnvironment": told.environment if told.environment is not None else off,
+    }
+
+
+def check_repository(repository: str) -> None:
+    """UsageError on what is no repository of GitHub."""
+    if not _REPOSITORY.fullmatch(repository):
+        raise UsageError(f"--repository: {repository!r} is not owner/name", hint="as GitHub shows it")
+
+
+def check_identity(told: IdentityOptions) -> None:
+    """UsageError on what is malformed, or cannot be had together."""
+    if told.boundary and not POLICY_ARN.fullmatch(told.boundary):
+        hint = "for example arn:aws:iam::123456789012:policy/organisation-boundary"
+        raise UsageError(f"--boundary: {told.boundary!r} is not a policy's ARN", hint=hint)
+    if told.boundary and UNBOUNDED.fullmatch(told.boundary):
+        raise UsageError(
+            f"--boundary: {told.boundary} bounds nothing",
+            hint="leave the option out: functions have a boundary of ours",
+        )
+    if told.trust:
+        _trusted(told.trust)
+    if told.external_id and not _EXTERNAL_ID.fullmatch(told.external_id):
+        hint = "2 to 1224 letters, digits and =,.@:/-"
+        raise UsageError("--external-id: it has characters that AWS does not take, or is too short", hint=hint)
+    if told.environment and not _ENVIRONMENT.fullmatch(told.environment):
+        hint = "name it in full, of letters, digits, '.', '_' and '-'"
+        raise UsageError(f"--github-environment: {told.environment!r} is no environment that can be trusted", hint=hint)
+    if told.environment and told.github is False:
+        raise UsageError(
+            "--github-environment and --no-github-oidc contradict each other", hint="leave one of them out"
+        )
+    if told.deploy_role:
+        _check_deploy_role(told)
+
+
+def _check_deploy_role(told: IdentityOptions) -> None:
+    if not _ROLE_ARN.fullmatch(told.deploy_role or ""):
+        hint = "it is DeployRoleArn among the core stack's outputs in the account that is released to"
+        raise UsageError(f"--deploy-role: {told.deploy_role!r} is not a role's ARN", hint=hint)
+    for option, given in (("--trust", told.trust), ("--github-oidc", told.github or told.environment)):
+        if given:
+            raise UsageError(
+                f"--deploy-role is of another account, and {option} is that account's to say",
+                hint=f"give {option} to a bootstrap with that account's credentials",
+            )
+
+
+def check_kept(told: IdentityOptions, kept: Mapping[str, str], account: str) -> None:
+    """UsageError on what only the standing core stack's parameters and the own account show to be amiss."""
+    if told.trust and account in _trusted(told.trust)[0]:
+        raise UsageError(
+            f"--trust: {account} is the account itself: every role in it, the functions' too, could release",
+            hint="name the role that shall release",
+        )
+    trusts = told.trust if told.trust is not None else kept.get("TrustedAccounts") or kept.get("TrustedRoles")
+    if told.external_id and not trusts:
+        raise UsageError(
+            "--external-id: nobody is trusted that it could be asked of", hint="give it together with --trust"
+        )
+    github = told.github if told.github is not None else kept.get("GitHubProviderArn")
+    if told.environment and not github:
+        raise UsageError(
+            "--github-environment: GitHub's tokens are not trusted yet", hint="give it together with --github-oidc"
+        )
+
+
+def account_of(arn: str) -> str:
+    """The account in an ARN."""
+    return arn.split(":")[4]
+
+
+def _trusted(trust: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(account ids, role ARNs) of a comma-separated list, without repetitions."""
+    parts = list(dict.fromkeys(trust.split(","))) if trust else []
+    for part in parts:
+        if not _ACCOUNT.fullmatch(part) and not _ROLE_ARN.fullmatch(part):
+            raise UsageError(f"--trust: {part!r} is neither an account id nor a role's ARN", hint=_TRUST_HINT)
+    return tuple(part for part in parts if ":" not in part), tuple(part for part in parts if ":" in part)
+
+
+def _joined(parts: Mapping[str, None] | tuple[str, ...] | None) -> str | None:
+    return None if parts is None else ",".join(parts)
