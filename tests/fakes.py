@@ -160,11 +160,14 @@ class FakeGateway:
     on_apply: Callable[[GatewayState], None] | None = None
     draining: asyncio.Event | None = None
     load: dict[str, BackendLoad] = field(default_factory=dict)
+    addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
+        before = {stage.stage: stage for stage in self.state.stages}
         for stage in new.stages:
-            if stage != self.state.stage(stage.stage):
+            if stage != before.pop(stage.stage, None):
                 self.diary.append(f"{stage.stage} → {stage.live}:{stage.candidate}:{stage.weight}")
+        self.diary += [f"{name} is no stage any more" for name in before]
         for pool in new.pools:
             if pool.servers != self.state.pool(pool.name).servers:
                 self.diary.append(f"{pool.name} has {len(pool.servers)} servers")

@@ -56,9 +56,11 @@ class FakeBuilds:
     diary: list[str]
     failing: set[str] = field(default_factory=set)
     hold: asyncio.Event | None = None
+    orders: list[BuildOrder] = field(default_factory=list)
 
     async def run(self, order: BuildOrder) -> dict[str, Any] | None:
         self.diary.append(f"{order.step} run {order.run}")
+        self.orders.append(order)
         if self.hold is not None:
             await self.hold.wait()
         if order.commit in self.failing:
@@ -214,9 +216,15 @@ class PipelineBench:
         return self.pipeline.parts.workshop.log(run).read_text()
 
 
-def tell_story(folder: Path, story: Callable[[PipelineBench], Coroutine[Any, Any, None]]) -> None:
+def tell_story(
+    folder: Path,
+    story: Callable[[PipelineBench], Coroutine[Any, Any, None]],
+    *,
+    prepare: Callable[[PipelineBench], None] = lambda bench: None,
+) -> None:
     """Run a story on a fresh bench that has started."""
     bench = PipelineBench(folder)
+    prepare(bench)
 
     async def told() -> None:
         async with asyncio.timeout(60):

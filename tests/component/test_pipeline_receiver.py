@@ -6,7 +6,10 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from hitless.api.receiver import Receiver
 from hitless.errors import UsageError
 from hitless.pipeline import links
-from hitless.pipeline.github import Wanted, is_genuine, read_event, status_of
+from hitless.pipeline.github import Stranger, Wanted, is_genuine, read_event, status_of
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
 
@@ -31,6 +34,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.next_state = "running"
         self.refusals: list[str] = []
         self.run: dict[str, Any] = {
             "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
@@ -44,7 +48,7 @@ class FakeEngine:
 
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         self.calls.append((path, body))
-        self.run = {**self.run, "state": "running"}
+        self.run = {**self.run, "state": self.next_state}
         yield {"run": self.run}
 
     def asked(self, path: str) -> list[Any]:
@@ -70,15 +74,15 @@ class Site:
             say=self.said.append,
         )
 
-    def deliver(self, event: str, document: Any, *, secret: bytes = SECRET) -> int:
+    def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
         """A webhook, and the end of what it began."""
         body = json.dumps(document).encode()
         signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
         headers = {"x-github-event": event, "x-hub-signature-256": signature}
-        return self.ask("POST", "/github", content=body, headers=headers).status_code
+        return self.ask("POST", "/github", watched=watched, content=body, headers=headers).status_code
 
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request, and the end of what it began."""
+    def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
+        """One request, and the end of what it began; of what it waits for, too, where that is `watched`."""
 
         async def asked() -> httpx.Response:
             transport = httpx.ASGITransport(self.receiver.application())
@@ -86,9 +90,19 @@ class Site:
                 answer = await client.request(method, path, **options)
             for task in list(self.receiver.tasks):
                 await task
+            for task in list(self.receiver.watchers) if watched else ():
+                await task
             return answer
 
         return asyncio.run(asked())
+
+    def branches(self) -> list[str]:
+        """Every branch with its commit."""
+        return sorted(
+            f"{path} {path.read_text()}"
+            for path in (self.repository.folder / "refs/heads").rglob("*")
+            if path.is_file()
+        )
 
     def head(self, branch: str) -> str | None:
         file = self.repository.folder / "refs" / "heads" / branch
@@ -141,20 +155,161 @@ def test_a_deleted_branch_goes_here_too(site: Site) -> None:
     assert site.head("feature") is None
 
 
-def pull(action: str = "opened", *, owner: str = "team/shop") -> bytes:
-    head = {"repo": {"full_name": owner}}
-    return json.dumps(
-        {"action": action, "number": 5, "pull_request": {"head": head}, "repository": {"full_name": "team/shop"}}
-    ).encode()
+def pull(action: str = "opened", *, owner: str | None = "team/shop", number: Any = 5, **head: Any) -> dict[str, Any]:
+    repository = {"full_name": owner} if owner else None
+    return {
+        "action": action,
+        "number": number,
+        "pull_request": {"head": {"repo": repository, **head}, "base": {"ref": "dev"}},
+        "repository": {"full_name": "team/shop"},
+    }
 
 
-def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_stranger_s_is_not_run() -> None:
+def read_pull(*words: Any, **options: Any) -> Wanted | None:
+    return read_event("pull_request", json.dumps(pull(*words, **options)).encode())
+
+
+def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_fork_s_is_a_stranger_s() -> None:
     wanted = Wanted("team/shop", "refs/pull/5/head", "pull/5")
-    assert read_event("pull_request", pull()) == wanted
-    assert read_event("pull_request", pull("closed")) == Wanted("team/shop", "refs/pull/5/head", "pull/5", closed=True)
-    assert read_event("pull_request", pull("labeled")) is None
-    assert read_event("pull_request", pull(owner="stranger/shop")) is None
+    assert read_pull() == wanted
+    assert read_pull(ref="feature") == replace(wanted, head="feature")
+    assert read_pull("closed") == replace(wanted, closed=True)
+    assert read_pull("labeled") is None
+    stranger = replace(wanted, stranger=Stranger(5, "stranger/shop", "dev"))
+    assert read_pull(owner="stranger/shop", ref="dev") == stranger
+    assert read_pull("closed", owner="stranger/shop") == replace(stranger, closed=True)
+    assert read_pull(owner=None) == replace(wanted, stranger=Stranger(5, None, "dev"))
+    for alike in ("Team/shop", "team/Shop", "team/shop.git"):
+        found = read_pull(owner=alike)
+        assert found
+        assert found.stranger, alike
     assert read_event("ping", b"{}") is None
+
+
+@pytest.mark.parametrize("number", ["5", "../x", "7/head:refs/heads/prod", 0, -1, True, 5.0, None, 10**10])
+def test_a_pull_request_whose_number_is_none_is_refused(number: Any) -> None:
+    with pytest.raises(UsageError, match="is no pull_request of GitHub's"):
+        read_pull(owner="stranger/shop", number=number)
+
+
+@pytest.mark.parametrize("owner", ["../x", "a/b/c", "a b/c", "", "a/b\n"])
+def test_a_stranger_s_repository_with_a_name_that_is_none_is_refused(owner: str) -> None:
+    with pytest.raises(UsageError):
+        read_event("pull_request", json.dumps(pull(owner=owner) if owner else pull(owner="/")).encode())
+
+
+def theirs(site: Site, code: str = "stranger's", number: int = 5) -> str:
+    """A commit that the forge holds as a pull request of a fork's."""
+    commit = site.remote.commit(code)
+    site.remote.git("update-ref", f"refs/pull/{number}/head", commit)
+    return commit
+
+
+def test_a_fork_s_commit_is_kept_beside_the_branches_and_asked_about_once(site: Site) -> None:
+    commit = theirs(site)
+    assert site.deliver("pull_request", pull(owner="stranger/shop", ref="dev")) == 202
+    (body,) = site.engine.asked("/pipeline/forks")
+    assert body["fork"] == {"number": 5, "origin": "stranger/shop", "base": "dev"}
+    assert body["commit"] == commit
+    assert site.branches() == []
+    assert site.engine.asked("/pipeline/push") == []
+    site.deliver("pull_request", pull("synchronize", owner="stranger/shop", ref="dev"))
+    assert len(site.engine.asked("/pipeline/forks")) == 1, "the same commit again asks nothing"
+    newer = theirs(site, "and more")
+    site.deliver("pull_request", pull("synchronize", owner="stranger/shop", ref="dev"))
+    assert site.engine.asked("/pipeline/forks")[-1]["commit"] == newer
+
+
+def test_what_a_fork_calls_its_branch_names_nothing_here(site: Site) -> None:
+    site.remote.commit("1")
+    site.deliver("push", pushed())
+    before = site.branches()
+    theirs(site)
+    for name in ("dev", "pull/5", "../../config", "--upload-pack=x", "a b", "prod"):
+        site.deliver("pull_request", pull("synchronize", owner="stranger/shop", ref=name))
+        site.deliver("pull_request", pull("closed", owner="stranger/shop", ref=name))
+        assert site.branches() == before, name
+        assert site.engine.asked("/pipeline/previews/close") == [], name
+
+
+def test_a_fork_s_closed_pull_request_is_forgotten_and_may_be_opened_again(site: Site) -> None:
+    theirs(site)
+    site.deliver("pull_request", pull(owner="stranger/shop"))
+    site.deliver("pull_request", pull("closed", owner="stranger/shop"))
+    assert ("/pipeline/forks/5/close", {}) in site.engine.calls
+    assert not list((site.repository.folder / "refs" / "forks").glob("*"))
+    site.deliver("pull_request", pull("reopened", owner="stranger/shop"))
+    assert len(site.engine.asked("/pipeline/forks")) == 2
+
+
+def test_a_pull_request_of_a_branch_that_is_here_shows_no_second_preview_and_its_end_ends_that(site: Site) -> None:
+    site.remote.git("switch", "-q", "-c", "feature")
+    site.remote.git("update-ref", "refs/pull/5/head", site.remote.commit("1"))
+    site.deliver("pull_request", pull(ref="feature"))
+    assert site.engine.asked("/pipeline/push")[-1]["options"] == [], "only the pull request has come yet"
+    site.deliver("push", pushed("feature"))
+    site.remote.git("update-ref", "refs/pull/5/head", site.remote.commit("2"))
+    site.deliver("pull_request", pull("synchronize", ref="feature"))
+    assert site.engine.asked("/pipeline/push")[-1]["options"] == ["no-preview"]
+    site.deliver("pull_request", pull("closed", ref="feature"))
+    assert site.engine.asked("/pipeline/previews/close") == [{"branch": "feature", "why": "pull request 5 was closed"}]
+    assert site.head("pull/5") is None
+    assert site.engine.asked("/pipeline/push")[-1]["updates"][0][1] == "0" * 40
+    assert site.head("feature"), "the branch itself is not the pull request's"
+
+
+class Forge(BaseHTTPRequestHandler):
+    """Takes statuses of commits; once one says that a run waits, somebody answers."""
+
+    server: ForgeServer
+
+    def do_POST(self) -> None:
+        status = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.statuses.append((self.path, self.headers["authorization"], status["state"], status["description"]))
+        self.server.answered()
+        self.send_response(201)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class ForgeServer(HTTPServer):
+    def __init__(self, answered: Callable[[], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Forge)
+        self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
+
+
+def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
+    def answered() -> None:
+        site.engine.run = {**site.engine.run, "state": "succeeded"}
+
+    site.engine.next_state = "waiting_for_approval"
+    site.receiver.look_s, site.receiver.token = 0.01, "a token"
+    theirs(site)
+    with ForgeServer(answered) as forge:
+        thread = threading.Thread(target=forge.serve_forever)
+        thread.start()
+        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
+        site.deliver("pull_request", pull(owner="stranger/shop"), watched=True)
+        forge.shutdown()
+        thread.join()
+    where = ("/repos/team/shop/statuses/c", "Bearer a token")
+    assert forge.statuses == [
+        (*where, "pending", "run 7: waiting for approval"),
+        (*where, "success", "run 7: succeeded"),
+    ]
+
+
+def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:
+    fork = {"number": 5, "origin": "stranger/shop", "base": "dev"}
+    commits = [{"commit": "1a2b3c4d5e", "subject": "<script>alert(1)</script>"}]
+    asked = {"run": 7, "fork": fork, "commit": "1a2b3c4d5e", "commits": commits, "files": ["<b>.py"]}
+    site.engine.run = {**site.engine.run, "stage": None, "question": asked}
+    page = site.ask("GET", f"/approve/7?token={token(site)}").text
+    assert "test the code of a stranger?" in page
+    assert "<li>&lt;b&gt;.py" in page
+    assert "<script>" not in page
 
 
 @pytest.mark.parametrize(
@@ -182,6 +337,9 @@ def test_a_commit_s_status_says_how_the_run_stands() -> None:
     run = {"run": 3, "stage": None, "state": "failed", "reason": "test: no"}
     assert status_of(run) == {"state": "failure", "description": "run 3: failed: test: no", "context": "hitless/tests"}
     assert status_of({**run, "state": "running", "reason": None})["state"] == "pending"
+    shown = status_of({**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"})
+    assert shown["target_url"] == "http://fix.preview.localhost:8090/"
+    assert shown["description"] == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"
 
 
 def token(site: Site, run: int = 7, asked: str = ASKED) -> str:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.errors import UsageError
+from hitless.pipeline.forks import Fork, commit_of
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
 from hitless.pipeline.view import run_document
@@ -33,6 +34,9 @@ class PipelineApi:
         return [
             route("/pipeline/check", self.check, "POST"),
             route("/pipeline/push", self.push, "POST"),
+            route("/pipeline/forks", self.fork, "POST"),
+            route("/pipeline/forks/{number:int}/close", self.close_fork, "POST"),
+            route("/pipeline/previews/close", self.close_preview, "POST"),
             route("/pipeline/runs", self.runs, "GET"),
             route("/pipeline/runs/{run:int}", self.run, "GET"),
             route("/pipeline/runs/{run:int}/log", self.log, "GET"),
@@ -49,6 +53,23 @@ class PipelineApi:
     async def push(self, request: Request) -> Response:
         updates, options, actor = _push_of(await json_body(request))
         return json_lines(self._follow_all(await self.pipeline.push(updates, options, actor)))
+
+    async def fork(self, request: Request) -> Response:
+        body = await json_body(request)
+        row = await self.pipeline.fork(
+            Fork.from_json(body.get("fork")), commit_of(body.get("commit")), _name(body.get("actor"))
+        )
+        return json_lines(self.pipeline.follow(row.run))
+
+    async def close_fork(self, request: Request) -> Response:
+        self.pipeline.close_fork(request.path_params["number"])
+        return JSONResponse({})
+
+    async def close_preview(self, request: Request) -> Response:
+        body, previews = await json_body(request), self.pipeline.parts.previews
+        return JSONResponse(
+            {"goes": previews is not None and previews.close(_name(body.get("branch")), _name(body.get("why")))}
+        )
 
     async def runs(self, request: Request) -> Response:
         stage = request.query_params.get("stage")

@@ -11,7 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,6 +30,11 @@ from hitless.pipeline.repository import Repository
 MAX_FORM_BYTES = 8192
 NOTHING = "0" * 40
 ACTOR = "github webhook"
+UNENDED = ("queued", "running", "waiting_for_approval")
+
+
+Asked = tuple[str, dict[str, Any]]
+"""A path of the engine's API, and what it is sent."""
 
 
 @dataclass(slots=True)
@@ -44,7 +49,10 @@ class Receiver:
     token: str | None
     say: Callable[[str], None]
     github_api: str = "https://api.github.com"
+    look_s: float = 5.0
+    """How often a run is looked at that waits for a person."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    watchers: set[asyncio.Task[None]] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def application(self) -> Starlette:
@@ -79,46 +87,78 @@ class Receiver:
     async def _follow(self, wanted: Wanted) -> None:
         try:
             async with self.turn:  # a branch is fetched, judged and moved without another in between
-                update = await self._take(wanted)
-            if update is not None:
-                await self._run(wanted, update)
+                asked = await (self._take_fork(wanted) if wanted.stranger else self._take(wanted))
+            if asked is not None:
+                await self._run(wanted, *asked)
         except HitlessError as error:
             self.say(f"{wanted.branch}: {error.message}")
 
-    async def _take(self, wanted: Wanted) -> list[str] | None:
-        """Move the branch here to what the remote holds now; [old, new, ref], or None where nothing moves."""
+    async def _take(self, wanted: Wanted) -> Asked | None:
+        """Move the branch here to what the remote holds now; what to ask of the engine, None where nothing moves."""
         old = await self.repository.head_of(wanted.branch)
         ref = f"refs/heads/{wanted.branch}"
+        new = None if wanted.closed else await self.repository.fetch(self.remote, wanted.ref)
+        if wanted.closed and wanted.head:
+            why = f"pull request {wanted.branch.removeprefix('pull/')} was closed"
+            await self._ask("/pipeline/previews/close", {"branch": wanted.head, "why": why})
+        if new == old:
+            return None
+        # A pull request's own branch shows its code already, where it is here.
+        shown = wanted.head is not None and await self.repository.head_of(wanted.head) is not None
+        options = ["no-preview"] if shown else []
+        body = {"updates": [[old or NOTHING, new or NOTHING, ref]], "options": options, "actor": ACTOR}
+        refusals = (await self._ask("/pipeline/check", body))["refusals"]
+        for sentence in refusals:
+            self.say(f"refused: {sentence}")
+        if refusals:
+            return None
+        await self.repository.move(wanted.branch, new, old)
+        return "/pipeline/push", body
+
+    async def _take_fork(self, wanted: Wanted) -> Asked | None:
+        """Keep the stranger's commit beside the branches, and have a maintainer asked about it."""
+        stranger = wanted.stranger
+        assert stranger is not None
+        old = await self.repository.fork_head(stranger.number)
         if wanted.closed:
-            update = [old or NOTHING, NOTHING, ref]
-            if old is None or await self._refused(update):
-                return None
-            await self.repository.move(wanted.branch, None, old)
+            await self._ask(f"/pipeline/forks/{stranger.number}/close", {})
+            if old is not None:
+                await self.repository.keep_fork(stranger.number, None)
             return None
         new = await self.repository.fetch(self.remote, wanted.ref)
         if new == old:
             return None
-        update = [old or NOTHING, new, ref]
-        if await self._refused(update):
-            return None
-        await self.repository.move(wanted.branch, new, old)
-        return update
+        await self.repository.keep_fork(stranger.number, new)
+        return "/pipeline/forks", {"fork": asdict(stranger), "commit": new, "actor": ACTOR}
 
-    async def _refused(self, update: list[str]) -> bool:
-        body = {"updates": [update], "options": [], "actor": ACTOR}
-        refusals = (await asyncio.to_thread(self.client.call, "POST", "/pipeline/check", body))["refusals"]
-        for sentence in refusals:
-            self.say(f"refused: {sentence}")
-        return bool(refusals)
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body)
+        return answer
 
-    async def _run(self, wanted: Wanted, update: list[str]) -> None:
-        body = {"updates": [update], "options": [], "actor": ACTOR}
-        for run in await asyncio.to_thread(self._runs_of, body):
+    async def _run(self, wanted: Wanted, path: str, body: dict[str, Any]) -> None:
+        for run in await asyncio.to_thread(self._runs_of, path, body):
             self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
             await asyncio.to_thread(self._set_status, wanted.repository, run)
+            if run["state"] in UNENDED:
+                watcher = asyncio.create_task(self._watch(wanted.repository, run["run"]))
+                self.watchers.add(watcher)
+                watcher.add_done_callback(self.watchers.discard)
 
-    def _runs_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        return [line["run"] for line in self.client.stream("POST", "/pipeline/push", body) if "run" in line]
+    def _runs_of(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        return [line["run"] for line in self.client.stream("POST", path, body) if "run" in line]
+
+    async def _watch(self, repository: str, number: int) -> None:
+        """The commit's status says how it ended, whenever a person has answered."""
+        while True:
+            await asyncio.sleep(self.look_s)
+            try:
+                run = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{number}")
+            except HitlessError:
+                continue  # the engine is away for a while
+            if run["state"] not in UNENDED:
+                self.say(f"run {number} of {run['branch']}: {run['state']}")
+                await asyncio.to_thread(self._set_status, repository, run)
+                return
 
     def _set_status(self, repository: str, run: dict[str, Any]) -> None:
         if self.token is None:
@@ -189,14 +229,32 @@ def _question(run: dict[str, Any], token: str) -> str:
     asked = run.get("question") or {}
     subjects = (f"{one['commit'][:8]} {one['subject']}" for one in asked.get("commits", ()))
     commits = "".join(f"<li>{html.escape(subject)}" for subject in subjects)
-    changed = "".join(f"<li>{html.escape(line)}" for line in asked.get("configuration", ()))
-    rehearsed = html.escape((asked.get("rehearsal") or {}).get("sentence", "not rehearsed"))
+    about = _of_fork(asked) if asked.get("fork") else _of_stage(run, asked)
     return (
-        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1><h2>Commits</h2><ul>{commits}</ul>"
-        f"<h2>Configuration</h2><ul>{changed or '<li>unchanged'}</ul><h2>Rehearsal</h2><p>{rehearsed}</p>"
+        f"{about}<h2>Commits</h2><ul>{commits}</ul>"
         f"<form method=post><input type=hidden name=token value='{html.escape(token)}'>"
         "<p><label>Who <input name=by required maxlength=100></label> <label>Why <input name=why maxlength=500></label>"
         "<p><button name=verb value=approve>Approve</button> <button name=verb value=reject>Reject</button></form>"
+    )
+
+
+def _of_stage(run: dict[str, Any], asked: dict[str, Any]) -> str:
+    changed = "".join(f"<li>{html.escape(line)}" for line in asked.get("configuration", ()))
+    rehearsed = html.escape((asked.get("rehearsal") or {}).get("sentence", "not rehearsed"))
+    return (
+        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1>"
+        f"<h2>Configuration</h2><ul>{changed or '<li>unchanged'}</ul><h2>Rehearsal</h2><p>{rehearsed}</p>"
+    )
+
+
+def _of_fork(asked: dict[str, Any]) -> str:
+    fork, files = asked["fork"], asked.get("files")
+    named = "".join(f"<li>{html.escape(name)}" for name in files or ())
+    return (
+        f"<h1>Run {asked['run']}: test the code of a stranger?</h1><p>Pull request {int(fork['number'])} of "
+        f"{html.escape(str(fork['origin']))} at {html.escape(str(asked['commit']))}. Its buildspec and tests will run "
+        "on the engine's machine, without parameters, at its network. Read them first.</p>"
+        f"<h2>Changed files</h2><ul>{named or '<li>not known'}</ul>"
     )
 
 

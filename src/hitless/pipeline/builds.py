@@ -16,7 +16,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.pipeline import cache, parameters
-from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
 from hitless.pipeline.children import converse, hang_up
@@ -29,6 +29,7 @@ _PASSED_ON = re.compile(
     "(?i:https?_proxy|no_proxy|all_proxy)|PIP_.*|UV_.*|npm_config_.*|NPM_CONFIG_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE"
     "|NODE_EXTRA_CA_CERTS|LANG|LC_.*|TZ|HITLESS_PACKAGE|HITLESS_HAPROXY"
 )
+_SECRET_NAME = re.compile(r"(?i).*(?:auth|token|passw|secret|credential|_key|userconfig|netrc).*")
 _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
 
 
@@ -44,6 +45,8 @@ class BuildOrder:
     path: str
     actor: str
     variables: Mapping[str, str]
+    fork: int | None = None
+    """The pull request of a stranger's: its build gets no secret, and shares nothing with others."""
 
 
 class Builds:
@@ -61,46 +64,76 @@ class Builds:
         Raises StepFailed with the reason where it did not succeed.
         """
         async with self._places, AsyncExitStack() as stack:
-            place = self._workshop.make(self._workshop.work_of(order.run) / order.step, for_builds=True)
-            source = self._workshop.make(place / "source", for_builds=True)
-            await self._repository.extract(order.commit, source, user=self._workshop.user)
+            user = self._user(order)
+            place = self._workshop.make_for(user, self._workshop.work_of(order.run) / order.step)
+            source = self._workshop.make_for(user, place / "source")
+            await self._repository.extract(order.commit, source, user=user)
             folder = source / order.path if order.path else source
+            if not folder.resolve().is_relative_to(source.resolve()):
+                raise StepFailed(f"{order.path} leads out of the commit's files")
             text = read_buildspec(folder, order.file)
             if text is None:
                 return None
             spec = parse_buildspec(text, order.file)
-            secrets = parameters.resolve(spec, self._workshop.parameters)
-            scratch = self._workshop.make(place / "scratch", for_builds=True)
+            secrets = self._secrets(order, spec)
+            scratch = self._workshop.make_for(user, place / "scratch")
             python = await self._environment(stack, order, spec, text, folder)
             environ = self._environ(order, python, scratch)
             kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
-            user = self._workshop.user
-            if spec.cached:
+            shares = order.fork is None
+            if spec.cached and shares:
                 await asyncio.to_thread(cache.restore, kept, folder, user)
             plan = Plan(
                 text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
                 self._limits, user,
             )  # fmt: skip
             result = await _supervise(plan)
-            if spec.cached and result["succeeded"]:
+            if spec.cached and shares and result["succeeded"]:
                 await asyncio.to_thread(cache.keep, kept, folder, spec.cached)
-            await asyncio.to_thread(self._keep_artifacts, order, spec, folder, result)
+            if shares:
+                await asyncio.to_thread(self._keep_artifacts, order, spec, folder, result)
         if not result["succeeded"]:
             raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
         return result
+
+    def _user(self, order: BuildOrder) -> User | None:
+        if order.fork is None:
+            return self._workshop.user
+        user = self._workshop.fork_user(order.run)
+        if user is None:
+            raise StepFailed("a fork's code does not run as the engine's own user")
+        return user
+
+    def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
+        """A fork's variables are there and empty, so that what does not need them can be tested."""
+        if order.fork is None:
+            return parameters.resolve(spec, self._workshop.parameters)
+        names = sorted({*spec.parameters, *spec.secrets})
+        if names:
+            with self._workshop.log(order.run).open("a") as log:
+                log.write(f"{', '.join(names)}: empty, for a fork's build gets no parameters\n")
+        return dict.fromkeys(names, "")
 
     async def _environment(
         self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path
     ) -> Path:
         """Made or found in a thread; given back when the build has ended."""
-        key = key_of(order.branch, spec, text, folder)
-        held = environment(self._workshop.environments, key, spec.runtimes.get("python"), self._workshop.user)
+        key, root = key_of(order.branch, spec, text, folder), self._workshop.environments
+        if order.fork is not None:
+            root = self._workshop.work_of(order.run) / "environments"
+            root.mkdir(mode=0o711)
+        held = environment(root, key, spec.runtimes.get("python"), self._user(order))
         python = await asyncio.to_thread(held.__enter__)
         stack.callback(held.__exit__, None, None, None)
         return python
 
     def _environ(self, order: BuildOrder, python: Path, scratch: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+        if order.fork is not None:
+            inherited = {name: value for name, value in inherited.items() if not _may_be_secret(name, value)}
+        head, trigger = f"refs/heads/{order.branch}", f"branch/{order.branch}"
+        if order.fork is not None:
+            head, trigger = f"refs/pull/{order.fork}/head", f"pr/{order.fork}"
         path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         build = f"hitless-{order.step}:{order.run}"
         return {
@@ -122,8 +155,8 @@ class Builds:
             "CODEBUILD_SOURCE_VERSION": order.commit,
             "CODEBUILD_SOURCE_REPO_URL": str(self._workshop.repository),
             "CODEBUILD_START_TIME": str(int(self._clock.now().timestamp() * 1000)),
-            "CODEBUILD_WEBHOOK_HEAD_REF": f"refs/heads/{order.branch}",
-            "CODEBUILD_WEBHOOK_TRIGGER": f"branch/{order.branch}",
+            "CODEBUILD_WEBHOOK_HEAD_REF": head,
+            "CODEBUILD_WEBHOOK_TRIGGER": trigger,
             **order.variables,
         }
 
@@ -182,6 +215,11 @@ def _why(result: Mapping[str, Any]) -> str:
     failed = sum(report.get("failed", 0) for report in result["reports"])
     named = f" ({failed} failed: {', '.join(failures[:3])}{', …' if failed > 3 else ''})" if failures else ""
     return f"{result['reason']}{named}"
+
+
+def _may_be_secret(name: str, value: str) -> bool:
+    """A registry's or a proxy's credentials, in their own variable or in a URL."""
+    return bool(_SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value))
 
 
 def _passwords(environ: Mapping[str, str]) -> list[str]:

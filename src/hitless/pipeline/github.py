@@ -20,18 +20,34 @@ MAX_BODY_BYTES = 25 * 1024 * 1024
 """GitHub's own bound on a payload."""
 _BRANCH = re.compile(r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[^\x00-\x20~^:?*\[\\\x7f]{1,200}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
+REPOSITORY = re.compile(r"(?!\.{1,2}/)[A-Za-z0-9._-]{1,100}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 _PULL_ACTIONS = ("opened", "synchronize", "reopened")
+
+
+MAX_NUMBER = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """Whose pull request it is where it is a fork's: its number, repository (None: gone) and the branch it is for."""
+
+    number: int
+    origin: str | None
+    base: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`ref` of the remote is to be fetched into `branch` here; `closed`: the branch goes instead."""
+    """`ref` of the remote is to be fetched into `branch` here; `closed`: the branch goes instead. `head`: the team's
+    own branch that a pull request is of. With a `stranger` no branch here is touched.
+    """
 
     repository: str
     ref: str
     branch: str
     closed: bool = False
+    head: str | None = None
+    stranger: Stranger | None = None
 
 
 def is_genuine(secret: bytes, body: bytes, signature: str | None) -> bool:
@@ -46,7 +62,7 @@ def read_event(event: str, body: bytes) -> Wanted | None:
         return None
     try:
         document = json.loads(body)
-        repository = _matched(_REPOSITORY, document["repository"]["full_name"])
+        repository = _matched(REPOSITORY, document["repository"]["full_name"])
         return _push(document, repository) if event == "push" else _pull(document, repository)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
@@ -63,15 +79,25 @@ def _push(document: Mapping[str, Any], repository: str) -> Wanted | None:
 
 
 def _pull(document: Mapping[str, Any], repository: str) -> Wanted | None:
-    """Of the repository itself only: a stranger's code is not run unasked."""
-    pull = document["pull_request"]
-    number = int(document["number"])
-    if (pull["head"]["repo"] or {}).get("full_name") != repository:
-        return None
+    """Of the repository itself it is a branch; of any other, and of one that is gone, a stranger's."""
+    pull, number = document["pull_request"], document["number"]
+    if type(number) is not int or not 1 <= number <= MAX_NUMBER:
+        raise ValueError("the pull request's number is none")
     closed = document["action"] == "closed"
     if not closed and document["action"] not in _PULL_ACTIONS:
         return None
-    return Wanted(repository, f"refs/pull/{number}/head", f"pull/{number}", closed=closed)
+    ref, branch = f"refs/pull/{number}/head", f"pull/{number}"
+    origin = (pull["head"]["repo"] or {}).get("full_name")
+    if origin == repository:
+        return Wanted(repository, ref, branch, closed, head=_branch_of(pull["head"]))
+    named = _matched(REPOSITORY, origin) if origin is not None else None
+    stranger = Stranger(number, named, _branch_of(pull.get("base") or {}))
+    return Wanted(repository, ref, branch, closed, stranger=stranger)
+
+
+def _branch_of(end: Mapping[str, Any]) -> str | None:
+    name = end.get("ref")
+    return name if isinstance(name, str) and _BRANCH.fullmatch(name) else None
 
 
 def _matched(pattern: re.Pattern[str], text: object) -> str:
@@ -85,4 +111,7 @@ def status_of(run: Mapping[str, Any]) -> dict[str, str]:
     state = {"succeeded": "success", "queued": "pending", "running": "pending", "waiting_for_approval": "pending"}
     said = f"run {run['run']}: {run['state'].replace('_', ' ')}" + (f": {run['reason']}" if run["reason"] else "")
     context = f"hitless/{run['stage'] or 'tests'}"
-    return {"state": state.get(run["state"], "failure"), "description": said[:140], "context": context}
+    status = {"state": state.get(run["state"], "failure"), "context": context}
+    if url := run.get("preview"):
+        return {**status, "description": f"{said}, preview at {url}/"[:140], "target_url": f"{url}/"}
+    return {**status, "description": said[:140]}

@@ -17,8 +17,10 @@ from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.forks import Fork, fork_of
+from hitless.pipeline.lanes import FORK, lane_of
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.plans import lane_of, steps_of
+from hitless.pipeline.plans import steps_of
 from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
 from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
@@ -90,6 +92,35 @@ class Pipeline:
             self._enqueue(row)
             started.append(StartedRun(row.run))
         return started
+
+    async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
+        """A run that tests a stranger's commit, once it is approved. UsageError where the repository lacks it."""
+        if not self.parts.repository.exists() or not await self.parts.repository.has(commit):
+            raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
+        row = self.parts.records.add(
+            stage=None,
+            branch=fork.branch,
+            commit=commit,
+            message=fork.sentence,
+            overridden=None,
+            options={FORK: fork.to_json()},
+            verb="fork",
+            actor=actor,
+            state=RunState.QUEUED,
+            at=timestamp(self.parts.clock.now()),
+        )
+        self._enqueue(row)
+        return row
+
+    def close_fork(self, number: int) -> None:
+        """Nobody needs to look at a pull request any more that is closed: what has not begun does not."""
+        for row in self.parts.records.in_state(RunState.WAITING, RunState.QUEUED):
+            fork, lane = fork_of(row), self._lane(row)
+            if fork is None or fork.number != number:
+                continue
+            lane.resumed = [one for one in lane.resumed if one.run != row.run]
+            lane.queued = None if lane.queued is None or lane.queued.run == row.run else lane.queued
+            self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
 
     async def promote(self, source: str, target: str, *, document: Any, actor: str, skip_rehearsal: bool) -> RunRow:
         """A run that ships what is live in `source` to `target`, the same bytes. Raises ConflictError, UsageError.

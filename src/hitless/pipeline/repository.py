@@ -93,6 +93,11 @@ class Repository:
         rows = (line.split("\0") for line in out.splitlines())
         return tuple(CommitInfo(full, subject[:200], author[:100], at) for full, subject, author, at in rows)
 
+    async def changed_files(self, old: str, new: str, *, limit: int) -> list[str]:
+        """Paths that differ since `new` left `old`, sorted; git's quoting for unusual names."""
+        out = await self._git("diff", "--name-only", "--no-renames", "--no-ext-diff", f"{old}...{new}", "--")
+        return out.splitlines()[:limit]
+
     async def is_ancestor(self, old: str, new: str) -> bool:
         code, _, _ = await self._ask("merge-base", "--is-ancestor", old, new)
         return code == 0
@@ -113,10 +118,24 @@ class Repository:
         return True
 
     async def fetch(self, remote: str, ref: str) -> str:
-        """Bring one ref of another repository here, into no branch; its commit. Raises MachineError."""
-        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head")
-        await self._git("fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched")
+        """Bring one ref of another repository here, into no branch; its commit. Raises MachineError, also where it
+        would be larger than a push may be.
+        """
+        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+        words = [*self._command(), "fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched"]
+        bounded = ["sh", "-c", f'ulimit -f {MAX_PUSH_BYTES // 512} && exec "$@"', "sh", *words]
+        await self._checked("fetch", bounded)
         return (await self._git("rev-parse", "refs/incoming/fetched^{commit}")).strip()
+
+    async def fork_head(self, number: int) -> str | None:
+        """The commit of a fork's pull request that was last fetched."""
+        code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"refs/forks/{number}^{{commit}}")
+        return out.decode().strip() or None if code == 0 else None
+
+    async def keep_fork(self, number: int, commit: str | None) -> None:
+        """Keep a fork's commit beside the branches, or forget it (None). No branch is moved, whatever its name."""
+        words = ("-d", f"refs/forks/{number}") if commit is None else (f"refs/forks/{number}", commit)
+        await self._git("update-ref", *words)
 
     async def move(self, branch: str, new: str | None, old: str | None) -> None:
         """Set a branch that stands at `old` (None: is not there) to `new` (None: remove it), without a hook."""
@@ -168,19 +187,25 @@ class Repository:
             raise MachineError(f"git {words[0]}: {done.stderr.decode(errors='replace').strip()}", hint="see the folder")
 
     async def _git(self, *words: str) -> str:
-        code, out, error = await self._ask(*words)
+        return await self._checked(words[0], [*self._command(), *words])
+
+    async def _checked(self, verb: str, command: Sequence[str]) -> str:
+        code, out, error = await self._converse(verb, command)
         if code:
             why = error.decode(errors="replace").strip() or f"ended with {code}"
-            raise MachineError(f"git {words[0]}: {why}", hint=f"look into {self.folder}")
+            raise MachineError(f"git {verb}: {why}", hint=f"look into {self.folder}")
         return out.decode(errors="replace")
 
     async def _ask(self, *words: str) -> tuple[int, bytes, bytes]:
+        return await self._converse(words[0], [*self._command(), *words])
+
+    async def _converse(self, verb: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         try:
-            return await converse([*self._command(), *words], environ=_environ(), timeout_s=GIT_TIMEOUT_S)
+            return await converse(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:
-            raise MachineError(f"git {words[0]} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
+            raise MachineError(f"git {verb} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
 
 
 def _environ() -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, skipped
 from hitless.pipeline.verification import verify_live
@@ -164,10 +165,10 @@ STEPS: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]] = {
 
 
 def supersede_waiting(course: Course) -> None:
-    """Nobody should approve an older run of the stage once this one has come so far."""
+    """Nobody should approve an older run of the lane once this one has come so far."""
     parts, run = course.parts, course.row.run
     for row in parts.records.in_state(RunState.WAITING):
-        if row.stage == course.row.stage and row.run < run:
+        if lane_of(row) == lane_of(course.row) and row.run < run:
             Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
 
 

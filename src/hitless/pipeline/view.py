@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hitless.pipeline.lanes import FORK
 from hitless.pipeline.states import RunState, StepName
 from hitless.store.runs import RunRecords, RunRow, StepRow
 
@@ -29,6 +30,7 @@ def run_document(records: RunRecords, row: RunRow, *, full: bool = False) -> dic
         "actor": row.actor,
         "overridden": row.overridden,
         "preview": _preview(steps),
+        "fork": row.options.get(FORK),
         "steps": [_step(step, full=full) for step in steps],
     }
     if full:

@@ -21,6 +21,8 @@ from hitless.pipeline.buildspec.run import User
 OUTSIDE = Path("/var/tmp")
 PREFIX, OWNER = "hitless-builds-", "owner"
 BUILD_USERS = ("hitless-build", "nobody")
+FORK_UIDS = range(60706, 61184)
+"""Numbers that no distribution and no service manager gives to anybody (systemd.io/UIDS-GIDS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,13 @@ class Workshop:
         """Where a run's builds work; gone when it ends."""
         return self.work / f"run-{run}"
 
+    def fork_user(self, run: int) -> User | None:
+        """Who a stranger's build runs as: nobody else, so that it can neither read nor leave anything that another
+        build works with. None where the engine cannot run builds as somebody else.
+        """
+        number = FORK_UIDS[run % len(FORK_UIDS)]
+        return User(number, number) if self.user else None
+
     def create(self) -> None:
         """Make the folders. Raises MachineError where another user's folder stands in the way."""
         try:
@@ -90,9 +99,13 @@ class Workshop:
 
     def make(self, folder: Path, *, for_builds: bool) -> Path:
         """A new private folder: the build user's where builds write to it, else ours."""
+        return self.make_for(self.user if for_builds else None, folder)
+
+    def make_for(self, user: User | None, folder: Path) -> Path:
+        """A new private folder of that user's; ours for None."""
         folder.mkdir(mode=0o700, parents=False)
-        if for_builds and self.user:
-            os.chown(folder, self.user.uid, self.user.gid)
+        if user:
+            os.chown(folder, user.uid, user.gid)
         return folder
 
     def clean(self, run: int) -> None:

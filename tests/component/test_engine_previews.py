@@ -1,0 +1,345 @@
+"""Previews on a real state file, with fakes for workers and gateway: their beginning, their end, deaths in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hitless.engine.previews import Previews, of_preview
+from hitless.engine.recovery import recover
+from hitless.errors import ConflictError, EngineError
+from hitless.gateway.state import SHARED, GatewayState
+from hitless.rollout.who import NOBODY
+from hitless.service.model import (
+    AlarmSettings,
+    Approval,
+    Home,
+    Hooks,
+    Notify,
+    NotifyBy,
+    PreviewSettings,
+    Sticky,
+    StickyBy,
+)
+from hitless.store.previews import PreviewRecords
+from tests.component.test_engine_rollouts import Bench, until
+from tests.fakes import release_document
+
+pytestmark = pytest.mark.component
+
+SETTINGS = PreviewSettings("dev", most=2, expires_h=1)
+STAGE, HOST = "preview_fix", "fix.preview.localhost"
+
+
+class PreviewBench(Bench):
+    """An engine with previews; `again()` is a daemon that starts after the first has died."""
+
+    def __init__(self, folder: Path, *, world: Bench | None = None, pools: int = 6, kept: int = 0) -> None:
+        super().__init__(folder, world=world, pools=pools)
+        if world is None:
+            self.gateway.state = GatewayState.initial(["dev", "prod"], pools, shared=True)
+            self.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
+        self.records = PreviewRecords(self.store)
+        self.previews = Previews(self.engine, self.records, self.gateway, SETTINGS, pools_kept=kept)
+
+    def again(self) -> PreviewBench:
+        self.store.close()
+        successor = PreviewBench(self.folder, world=self)
+        successor.engine.pools.living.update(cast(Any, self.workers.running))
+        return successor
+
+    async def begin(self) -> None:
+        """As a daemon starts."""
+        await self.previews.restore()
+        await recover(self.engine)
+
+    async def ship(self, branch: str = "fix", **document: Any) -> dict[str, Any]:
+        started = await self.previews.ship(branch, release_document(**document), who=NOBODY)
+        return await self.end(started)
+
+    async def gone(self, branch: str = "fix") -> None:
+        await until(lambda: self.records.of_branch(branch) is None and not self.previews._ending)
+
+    def stages(self) -> set[str]:
+        return {stage.stage for stage in self.gateway.state.stages}
+
+
+def tell(folder: Path, story: Callable[[PreviewBench], Coroutine[Any, Any, None]], **options: Any) -> PreviewBench:
+    bench = PreviewBench(folder, **options)
+
+    async def told() -> None:
+        async with asyncio.timeout(20):
+            await bench.begin()
+            await story(bench)
+
+    asyncio.run(told())
+    return bench
+
+
+def test_a_preview_comes_ships_again_and_goes_without_a_trace(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        before = bench.gateway.state
+        assert (await bench.ship())["outcome"] == "live"
+        assert bench.gateway.state.stage(STAGE).live == 1
+        assert bench.previews.url("fix") == f"http://{HOST}:8090"
+        assert (await bench.ship(digest="sha256:2"))["outcome"] == "live"
+        assert [row.release for row in bench.store.pools(STAGE)] == [2]
+        assert (await bench.ship(digest="sha256:2"))["outcome"] == "unchanged"
+        (tmp_path / "logs" / STAGE / "r2").mkdir(parents=True)
+        bench.diary.clear()
+        assert bench.previews.close("fix", "its branch is gone")
+        assert bench.previews.url("fix") is None
+        await bench.gone()
+        assert bench.diary == [
+            f"{STAGE} is no stage any more",
+            "drain p01",
+            "p01 has 0 servers",
+            f"stop {STAGE}-r2-api-2",
+            "routes of nothing",
+        ]
+        assert bench.gateway.state == before
+        assert bench.workers.running == {}
+        assert STAGE not in bench.engine.all_stages
+        for table in ("releases", "rollouts", "receipts", "stages", "pools", "previews"):
+            assert bench.store.read(f"SELECT * FROM {table}") == []
+        assert not (tmp_path / "logs" / STAGE).exists()
+        assert bench.artifacts.pruned[-1] == set()
+        assert not bench.previews.close("fix", "again")
+        assert (await bench.ship())["release"] == 1
+
+    tell(tmp_path, story)
+
+
+def test_two_branches_of_one_name_have_hosts_of_their_own(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship("fix")
+        await bench.ship("FIX")
+        first, second = bench.records.all()
+        assert (first.host, first.branch) == (HOST, "fix")
+        assert second.host.startswith("fix-")
+        bench.previews.close("fix", "gone")
+        await bench.gone()
+        assert [row.branch for row in bench.records.all()] == ["FIX"]
+
+    tell(tmp_path, story)
+
+
+def test_beyond_the_most_a_branch_is_refused_with_the_one_that_goes_next(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship("one")
+        await bench.ship("two")
+        why = bench.previews.refusal("three", 1)
+        assert why
+        assert why.startswith("2 previews run already (max: 2); that of one is the next to go, at 2026-11-24T07:00")
+        assert bench.previews.refusal("two", 1) is None
+        bench.previews.close("one", "gone")
+        assert bench.previews.refusal("three", 1) is None
+        await bench.gone("one")
+
+    tell(tmp_path, story)
+
+
+def test_the_stages_keep_the_pools_that_they_may_need(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        assert bench.previews.refusal("fix", 2) is None
+        assert bench.previews.refusal("fix", 3) == (
+            "the gateway has 6 free pools, of which 4 are kept for the stages, and the preview needs 3: "
+            "delete a branch to make room"
+        )
+        await bench.deploy()
+        assert bench.previews.refusal("fix", 2) is None, "one of those that are kept is in use now"
+        await bench.ship()
+        assert bench.previews.refusal("other", 1) is None
+        assert bench.previews.refusal("other", 2) is not None
+
+    tell(tmp_path, story, kept=4)
+
+
+def test_a_preview_that_nobody_pushed_to_goes_by_itself_and_a_push_gives_it_more_time(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship("one")
+        await bench.ship("two")
+        bench.clock.elapsed_s += 1800
+        await bench.ship("two", digest="sha256:2")
+        bench.clock.elapsed_s += 1801
+        bench.clock.runs.clear()
+        watch = asyncio.create_task(bench.previews.watch())
+        await bench.gone("one")
+        watch.cancel()
+        assert [row.branch for row in bench.records.all()] == ["two"]
+        said = [event.sentence for event in bench.store.events()]
+        assert "the preview of one ends: nobody pushed to it for 1 h" in said
+
+    tell(tmp_path, story)
+
+
+def test_a_branch_that_is_deleted_while_its_first_release_comes_up_leaves_nothing(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        before, bench.workers.hold = bench.gateway.state, asyncio.Event()
+        started = await bench.previews.ship("fix", release_document(), who=NOBODY)
+        await until(lambda: "start api r1" in bench.diary)
+        bench.previews.close("fix", "its branch is gone")
+        with pytest.raises(ConflictError, match="is going"):
+            await bench.engine.deploy(STAGE, release_document(), strategy=None, force=False)
+        assert (await bench.end(started))["outcome"] == "aborted"
+        await bench.gone()
+        assert bench.gateway.state == before
+        assert bench.workers.running == {}
+
+    tell(tmp_path, story)
+
+
+def test_a_push_while_the_last_preview_goes_waits_for_its_end_and_begins_anew(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+        bench.previews.close("fix", "gone")
+        assert (await bench.ship(digest="sha256:2"))["release"] == 1
+        assert bench.gateway.state.stage(STAGE).live == 1
+
+    tell(tmp_path, story)
+
+
+def test_what_cannot_go_is_tried_again(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+
+        def away(_: GatewayState) -> None:
+            raise EngineError("HAProxy is away")
+
+        bench.gateway.on_apply = away
+        bench.previews.close("fix", "gone")
+        await until(lambda: not bench.previews._ending)
+        assert bench.records.of_branch("fix")
+        bench.gateway.on_apply = None
+        watch = asyncio.create_task(bench.previews.watch())
+        await bench.gone()
+        watch.cancel()
+        assert bench.workers.running == {}
+
+    tell(tmp_path, story)
+
+
+def test_a_preview_whose_stage_the_gateway_refuses_is_not_recorded(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        def away(_: GatewayState) -> None:
+            raise EngineError("HAProxy is away")
+
+        bench.gateway.on_apply = away
+        with pytest.raises(EngineError):
+            await bench.previews.ship("fix", release_document(), who=NOBODY)
+        assert bench.records.all() == ()
+        assert STAGE not in bench.engine.all_stages
+
+    tell(tmp_path, story)
+
+
+def test_a_daemon_after_the_first_serves_the_previews_on(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+
+    async def later_story() -> None:
+        await later.begin()
+        assert later.gateway.state.stage(STAGE).live == 1
+        assert (await later.ship(digest="sha256:2"))["release"] == 2
+
+    later = tell(tmp_path, story).again()
+    asyncio.run(later_story())
+
+
+def test_a_gateway_that_was_started_anew_gets_the_previews_back(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+
+    async def later_story() -> None:
+        later.gateway.state = GatewayState.initial(["dev", "prod"], 6, shared=True)
+        later.workers.running.clear()
+        later.engine.pools.living.clear()
+        await later.begin()
+        assert later.gateway.state.stage(STAGE).live == 1
+        assert later.gateway.state.stage(STAGE).host == HOST
+
+    later = tell(tmp_path, story).again()
+    asyncio.run(later_story())
+
+
+@pytest.mark.parametrize("applied", range(6))
+def test_a_preview_that_was_going_when_the_daemon_died_goes_with_the_next_one(tmp_path: Path, applied: int) -> None:
+    """The daemon dies after so many changes of the gateway's."""
+
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+        left = [applied]
+
+        def count(_: GatewayState) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise asyncio.CancelledError
+
+        if applied:
+            bench.gateway.on_apply = count
+        bench.previews.close("fix", "gone")
+        if not applied:
+            await bench.previews.stop()
+        await until(lambda: not bench.previews._ending)
+
+    async def later_story() -> None:
+        later.gateway.on_apply = None
+        await later.begin()
+        watch = asyncio.create_task(later.previews.watch())
+        await later.gone()
+        watch.cancel()
+        assert later.stages() == {"dev", "prod"}
+        assert later.workers.running == {}
+        assert later.gateway.state.free_pools() == tuple(pool.name for pool in later.gateway.state.pools)
+        assert later.store.read("SELECT * FROM releases") == []
+
+    later = tell(tmp_path, story).again()
+    asyncio.run(later_story())
+
+
+def test_an_engine_without_the_listener_any_more_lets_its_previews_go(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+
+    async def later_story() -> None:
+        later.gateway.state = GatewayState.initial(["dev", "prod"], 6)
+        later.workers.running.clear()
+        later.engine.pools.living.clear()
+        await later.begin()
+        assert later.previews.refusal("fix", 1)
+        watch = asyncio.create_task(later.previews.watch())
+        await later.gone()
+        watch.cancel()
+        assert later.store.read("SELECT * FROM releases") == []
+
+    later = tell(tmp_path, story).again()
+    asyncio.run(later_story())
+
+
+def test_a_preview_runs_few_workers_at_once_and_touches_nothing_that_its_stage_alone_may(tmp_path: Path) -> None:
+    document = release_document("api", strategy="Canary10Percent5Minutes", hooks=Hooks(pre_traffic="migrate"))
+    settings = replace(
+        document.settings,
+        home=Home.AWS,
+        approval=Approval.MANUAL,
+        sticky=Sticky(StickyBy.ADDRESS),
+        notify=(Notify(NotifyBy.SLACK, "https://hooks.example.org/secret"),),
+        alarms=AlarmSettings(1, 20, guard_s=30),
+    )
+    (function,) = document.functions
+    many = replace(function, workers=4, max_workers=9, provisioned_concurrency=4, environment=(("LEVEL", "info"),))
+    made = of_preview(
+        replace(document, settings=settings, functions=(many,), memory_mb=100_000), replace(SETTINGS, workers=3), "Fix"
+    )
+    (function,) = made.functions
+    assert (function.workers, function.max_workers, function.provisioned_concurrency) == (3, None, 0)
+    assert function.environment == (("LEVEL", "info"), ("HITLESS_PREVIEW", "Fix"))
+    assert (made.settings.name, made.settings.home, made.settings.approval) == ("dev", Home.ENGINE, Approval.NONE)
+    assert (str(made.settings.strategy), made.settings.alarms.guard_s) == ("AllAtOnce", 0)
+    assert (made.settings.hooks, made.settings.sticky, made.settings.notify) == (Hooks(), None, ())
+    assert made.memory_mb is None

@@ -1,0 +1,291 @@
+"""Pull requests of forks: nothing of a stranger's runs unasked, and what runs gets nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.clock import SystemClock
+from hitless.errors import ConflictError, UsageError
+from hitless.pipeline.builds import BuildOrder, Builds
+from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.forks import Fork
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.states import StepFailed
+from hitless.pipeline.workshop import FORK_UIDS, Workshop
+from tests.component.pipeline_bench import PipelineBench, tell_story, until
+from tests.component.test_pipeline_previews import previews_of, with_previews
+
+pytestmark = pytest.mark.component
+
+FORK = Fork(7, "stranger/shop", "dev")
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody else only where the engine is root's")
+
+
+def isolated(bench: PipelineBench) -> None:
+    """As where the engine is root's. The bench's builds are no processes."""
+    with_previews(bench)
+    workshop = replace(bench.pipeline.parts.workshop, user=User(os.getuid(), os.getgid()))
+    bench.pipeline.parts = replace(bench.pipeline.parts, workshop=workshop)
+
+
+def fetched(bench: PipelineBench, code: str) -> str:
+    """A stranger's commit, in the repository as the receiver leaves it."""
+    bench.git("switch", "-q", "-C", "theirs")
+    commit = bench.commit(code)
+    bench.git("push", "-q", "--force", str(bench.repository.folder), "theirs:refs/forks/7")
+    return commit
+
+
+async def asked(bench: PipelineBench, code: str = "1") -> dict[str, Any]:
+    row = await bench.pipeline.fork(FORK, fetched(bench, code), "github webhook")
+    return await bench.end_of(row.run)
+
+
+def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never_shown(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("0")
+        await bench.end_of(await bench.push("dev"))
+        run = await asked(bench)
+        assert (run["state"], run["stage"], run["fork"]["origin"]) == ("waiting_for_approval", None, "stranger/shop")
+        assert [order.run for order in bench.builds.orders] == [1], "nothing of the stranger's has run"
+        assert [one["subject"] for one in run["question"]["commits"]] == ["code 1"]
+        assert run["question"]["files"] == ["code"]
+        bench.pipeline.approve(run["run"], by="Bo", why="read it")
+        ended = await bench.end_of(run["run"])
+        assert ended["state"] == "succeeded"
+        assert ended["states"] == {"source": "succeeded", "approve": "succeeded", "test": "succeeded"}
+        order = bench.builds.orders[-1]
+        assert (order.fork, order.commit, order.variables) == (7, run["commit"], {})
+        assert previews_of(bench).rows() == ()
+        assert bench.diary.count("build for dev") == 1
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_an_approval_is_for_one_commit_and_the_next_is_asked_about_anew(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        first = await asked(bench, "1")
+        second = await asked(bench, "2")
+        assert bench.pipeline.document(first["run"])["state"] == "superseded"
+        with pytest.raises(ConflictError, match="does not wait for approval"):
+            bench.pipeline.approve(first["run"], by="Bo", why=None)
+        bench.pipeline.approve(second["run"], by="Bo", why=None)
+        await bench.end_of(second["run"])
+        third = await asked(bench, "3")
+        assert third["state"] == "waiting_for_approval"
+        assert [order.commit for order in bench.builds.orders] == [second["commit"]]
+        bench.pipeline.retry(first["run"])
+        assert (await bench.end_of(first["run"]))["state"] == "waiting_for_approval"
+        assert len(bench.builds.orders) == 1
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_another_s_question_stays_open(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        first = await asked(bench, "1")
+        row = await bench.pipeline.fork(replace(FORK, number=8), fetched(bench, "2"), "github webhook")
+        await bench.end_of(row.run)
+        assert bench.pipeline.document(first["run"])["state"] == "waiting_for_approval"
+        bench.git("switch", "-q", "-C", "pull/7")
+        bench.commit("3")
+        await bench.end_of(await bench.push("pull/7"))
+        assert bench.pipeline.document(first["run"])["state"] == "waiting_for_approval", "a branch of the same name"
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        run = await asked(bench, "1")
+        bench.pipeline.reject(run["run"], by="Bo", why="no")
+        run = await asked(bench, "2")
+        bench.pipeline.close_fork(8)
+        assert bench.pipeline.document(run["run"])["state"] == "waiting_for_approval"
+        bench.pipeline.close_fork(7)
+        assert bench.pipeline.document(run["run"])["state"] == "superseded"
+        with pytest.raises(ConflictError):
+            bench.pipeline.approve(run["run"], by="Bo", why=None)
+        assert bench.builds.orders == []
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_what_is_approved_and_waits_for_its_turn_is_not_run_once_it_is_closed(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.hold = asyncio.Event()
+        first = await asked(bench, "1")
+        bench.pipeline.approve(first["run"], by="Bo", why=None)
+        await until(lambda: len(bench.builds.orders) == 1)
+        second = await bench.pipeline.fork(FORK, fetched(bench, "2"), "github webhook")
+        bench.pipeline.close_fork(7)
+        assert bench.pipeline.document(second.run)["state"] == "superseded"
+        bench.builds.hold.set()
+        await bench.end_of(first["run"])
+        assert len(bench.builds.orders) == 1
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_an_engine_that_cannot_run_builds_as_somebody_else_refuses_a_stranger_s(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        run = await asked(bench)
+        assert run["state"] == "failed"
+        assert "would run as the engine's own user, who can read its secrets" in run["reason"]
+        assert bench.builds.orders == []
+
+    tell_story(tmp_path, story)
+
+
+def test_a_question_outlives_the_daemon(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+    isolated(bench)
+
+    async def first() -> None:
+        await bench.start()
+        await asked(bench)
+        await bench.pipeline.stop()
+
+    async def second() -> None:
+        await later.start()
+        assert later.pipeline.document(1)["state"] == "waiting_for_approval"
+        later.pipeline.approve(1, by="Bo", why=None)
+        assert (await later.end_of(1))["state"] == "succeeded"
+        await later.pipeline.stop()
+
+    asyncio.run(first())
+    later = bench.again()
+    isolated(later)
+    asyncio.run(second())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        {"number": "7", "origin": "a/b", "base": None},
+        {"number": 0, "origin": "a/b", "base": None},
+        {"number": True, "origin": "a/b", "base": None},
+        {"number": 10**10, "origin": "a/b", "base": None},
+        {"number": 7, "origin": "../../x", "base": None},
+        {"number": 7, "origin": "a b/c", "base": None},
+        {"number": 7, "origin": "a/b", "base": 7},
+    ],
+)
+def test_what_is_no_pull_request_is_refused(document: Any) -> None:
+    with pytest.raises(UsageError, match="pull request"):
+        Fork.from_json(document)
+
+
+def test_a_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        with pytest.raises(UsageError, match="does not hold the commit"):
+            await bench.pipeline.fork(FORK, "1" * 40, "github webhook")
+        assert bench.pipeline.parts.records.runs() == ()
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+# -- its build ----------------------------------------------------------------------------------------------------
+
+SPEC = """version: 0.2
+env:
+  parameter-store: {TOKEN: /shop/token}
+  secrets-manager: {PASSWORD: "shop/database:password"}
+phases:
+  build:
+    commands:
+      - echo "token=[$TOKEN] password=[$PASSWORD] index=[$PIP_INDEX_URL] log=[$PIP_LOG] $CODEBUILD_WEBHOOK_TRIGGER"
+      - echo "$(id -u) $(id -g) $(id -G)"
+      - cat kept/count 2>/dev/null || true
+      - mkdir -p kept && echo theirs >> kept/count
+      - 'if cat "$SECRETS" || ls "$ENVIRONMENTS" || touch "$OTHERS/poison"; then exit 1; fi'
+artifacts: {files: ['**/*']}
+cache: {paths: [kept]}
+"""
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A build folder where others can look up to it, as /var/tmp is; branches build as nobody."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "bench").mkdir()
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:hush@index.example.org/simple")
+    monkeypatch.setenv("PIP_LOG", "/dev/null")
+    bench = PipelineBench(tmp_path / "bench")
+    yield bench, tmp_path
+    bench.store.close()
+
+
+@as_root
+def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard: Any) -> None:
+    bench, folder = yard
+    workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=User(65534, 65534))
+    workshop.create()
+    workshop.parameters.write_text("parameter-store: {/shop/token: abcdef}\nsecrets-manager: {}\n")
+    workshop.parameters.chmod(0o600)
+    others = workshop.make(workshop.environments / "of-dev", for_builds=True)
+    spec = SPEC.replace("$SECRETS", str(workshop.parameters)).replace("$OTHERS", str(others))
+    (bench.clone / "buildspec-test.yml").write_text(spec.replace("$ENVIRONMENTS", str(workshop.environments)))
+    commit = bench.commit("1")
+    bench.git("push", "-q", str(bench.repository.folder), "dev")
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+
+    def build(run: int) -> tuple[str, dict[str, Any] | None]:
+        workshop.of_run(run).mkdir()
+        workshop.make(workshop.work_of(run), for_builds=False).chmod(0o711)
+        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "pull/7", "", "somebody", {}, fork=7)
+        try:
+            result = asyncio.run(builds.run(order))
+            return workshop.log(run).read_text(), result
+        finally:
+            workshop.clean(run)
+
+    for run in (1, 2):
+        log, result = build(run)
+        assert result
+        assert "PASSWORD, TOKEN: empty, for a fork's build gets no parameters\n" in log
+        assert "token=[] password=[] index=[] log=[/dev/null] pr/7\n" in log
+        uid = FORK_UIDS[run]
+        assert f"{uid} {uid} {uid}\n" in log
+        assert "\ntheirs\n" not in log, "no cache of an earlier build"
+        assert "hush" not in log
+    assert list(workshop.caches.iterdir()) == []
+    assert [path.name for path in workshop.environments.iterdir()] == ["of-dev"]
+    assert not list(workshop.of_run(1).glob("*-artifacts"))
+    assert not list(workshop.work.glob("run-*"))
+
+
+def test_builds_themselves_refuse_a_stranger_s_where_nobody_else_could_run_it(yard: Any) -> None:
+    bench, folder = yard
+    workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
+    workshop.create()
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+    order = BuildOrder(1, "test", "buildspec-test.yml", "0" * 40, "pull/7", "", "somebody", {}, fork=7)
+    with pytest.raises(StepFailed, match="does not run as the engine's own user"):
+        asyncio.run(builds.run(order))
+
+
+def test_a_folder_of_the_service_that_leads_elsewhere_is_refused(yard: Any) -> None:
+    bench, folder = yard
+    workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
+    workshop.create()
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "buildspec-test.yml").write_text("version: 0.2\nphases: {build: {commands: [true]}}\n")
+    (bench.clone / "shop").symlink_to(elsewhere)
+    commit = bench.commit("1")
+    bench.git("push", "-q", str(bench.repository.folder), "dev")
+    workshop.of_run(1).mkdir()
+    workshop.make(workshop.work_of(1), for_builds=False)
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+    order = BuildOrder(1, "test", "buildspec-test.yml", commit, "dev", "shop", "ada", {})
+    with pytest.raises(StepFailed, match="shop leads out of the commit's files"):
+        asyncio.run(builds.run(order))

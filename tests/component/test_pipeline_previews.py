@@ -1,0 +1,206 @@
+"""What pushes and deletions of branches do to their previews, over real git."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.engine.previews import Previews
+from hitless.gateway.state import SHARED, GatewayState
+from hitless.pipeline.pushes import NOTHING, RefUpdate
+from hitless.service.model import PreviewSettings
+from hitless.store.previews import PreviewRecords
+from tests.component.pipeline_bench import STAGES, PipelineBench, tell_story, until
+
+pytestmark = pytest.mark.component
+
+SETTINGS = PreviewSettings("dev", most=1)
+
+
+def with_previews(bench: PipelineBench, settings: PreviewSettings = SETTINGS) -> None:
+    bench.gateway.state = GatewayState.initial(STAGES, 9, shared=True)
+    bench.gateway.addresses[SHARED] = ("127.0.0.1", 8090)
+    previews = Previews(bench.engine, PreviewRecords(bench.store), bench.gateway, settings, pools_kept=0)
+    bench.pipeline.parts = replace(bench.pipeline.parts, previews=previews)
+
+
+def on_request(bench: PipelineBench) -> None:
+    with_previews(bench, replace(SETTINGS, automatic=False))
+
+
+def previews_of(bench: PipelineBench) -> Previews:
+    assert bench.pipeline.parts.previews is not None
+    return bench.pipeline.parts.previews
+
+
+async def on_a_branch(bench: PipelineBench, branch: str, code: str) -> None:
+    bench.git("switch", "-q", "-C", branch)
+    bench.commit(code)
+
+
+async def delete(bench: PipelineBench, branch: str) -> list[object]:
+    old = await bench.repository.head_of(branch)
+    assert old
+    await bench.repository.move(branch, None, old)
+    return list(await bench.pipeline.push([RefUpdate(old, NOTHING, f"refs/heads/{branch}")], {}, "ada"))
+
+
+def test_a_push_shows_the_branch_with_the_configuration_of_the_stage_and_ships_it_nowhere(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await on_a_branch(bench, "Feature", "1")
+        run = await bench.end_of(await bench.push("Feature"))
+        assert (run["state"], run["stage"], run["preview"]) == (
+            "succeeded",
+            None,
+            "http://feature.preview.localhost:8090",
+        )
+        assert run["states"] == {"source": "succeeded", "test": "succeeded", "preview": "succeeded"}
+        assert "preview at http://feature.preview.localhost:8090/\n" in bench.log(run["run"])
+        assert "build for dev" in bench.diary
+        assert all(bench.engine.store.live(stage) is None for stage in STAGES)
+        bench.commit("2")
+        assert (await bench.end_of(await bench.push("Feature")))["state"] == "succeeded"
+        live = bench.store.live("preview_feature")
+        assert live
+        assert live[0] == 2
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_the_branch_s_own_list_of_stages_never_becomes_the_pipeline_s(tmp_path: Path) -> None:
+    """A branch could take the guard from prod, or feed it itself."""
+
+    async def story(bench: PipelineBench) -> None:
+        definition = bench.pipeline.parts.workshop.definition
+        definition.write_text(definition.read_text() + " ")
+        before = definition.read_text()
+        await on_a_branch(bench, "feature", "1")
+        await bench.end_of(await bench.push("feature"))
+        assert definition.read_text() == before
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_a_branch_beyond_the_most_is_tested_and_told_why_it_has_no_preview(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        for branch in ("one", "two"):
+            await on_a_branch(bench, branch, branch)
+            run = await bench.end_of(await bench.push(branch))
+            assert run["state"] == "succeeded"
+        assert run["states"]["preview"] == "skipped"
+        assert run["preview"] is None
+        assert "skipped: 1 previews run already (max: 1); that of one is the next to go" in bench.log(run["run"])
+        assert bench.diary.count("build for dev") == 1, "nothing was built for naught"
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_a_push_may_ask_for_a_preview_or_against_it(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await on_a_branch(bench, "feature", "1")
+        run = await bench.end_of(await bench.push("feature"))
+        assert "preview" not in run["states"]
+        bench.commit("2")
+        run = await bench.end_of(await bench.push("feature", options={"preview": ""}))
+        assert run["states"]["preview"] == "succeeded"
+        bench.commit("3")
+        run = await bench.end_of(await bench.push("feature", options={"no-preview": ""}))
+        assert "preview" not in run["states"]
+        await until(lambda: previews_of(bench).rows() == ())
+        assert bench.workers.running == {}
+
+    tell_story(tmp_path, story, prepare=on_request)
+
+
+def test_an_engine_without_previews_says_so_to_who_asks_for_one(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await on_a_branch(bench, "feature", "1")
+        old, new = NOTHING, bench.git("rev-parse", "feature")
+        bench.git("push", "-q", str(bench.repository.folder), "feature")
+        started = await bench.pipeline.push([RefUpdate(old, new, "refs/heads/feature")], {"preview": ""}, "ada")
+        assert "no preview: serverless.yml had no custom.hitless.previews when the engine was started" in started
+
+    tell_story(tmp_path, story)
+
+
+def test_a_stage_s_branch_gets_no_preview(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        run = await bench.end_of(await bench.push("dev", options={"preview": ""}))
+        assert "preview" not in run["states"]
+        assert previews_of(bench).rows() == ()
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_a_deleted_branch_takes_its_preview_along(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await on_a_branch(bench, "feature", "1")
+        await bench.end_of(await bench.push("feature"))
+        assert await delete(bench, "feature") == ["the branch feature is gone, and its preview goes"]
+        await until(lambda: previews_of(bench).rows() == () and not bench.workers.running)
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+@pytest.mark.parametrize("while_it", ["tests", "builds", "starts"])
+def test_a_branch_that_goes_while_its_run_is_under_way_leaves_no_preview(tmp_path: Path, while_it: str) -> None:
+    async def story(bench: PipelineBench) -> None:
+        hold = asyncio.Event()
+        parts: dict[str, Any] = {"tests": bench.builds, "builds": bench.packaging, "starts": bench.workers}
+        parts[while_it].hold = hold
+        await on_a_branch(bench, "feature", "1")
+        run = await bench.push("feature")
+        sign = {"tests": f"test run {run}", "builds": "build for dev", "starts": "start api r1"}[while_it]
+        await until(lambda: sign in bench.diary)
+        await delete(bench, "feature")
+        hold.set()
+        ended = await bench.end_of(run)
+        assert ended["states"]["test"] == "succeeded"
+        assert ended["preview"] is None
+        await until(lambda: previews_of(bench).rows() == () and not bench.workers.running)
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_a_first_release_that_does_not_come_up_fails_its_run_and_leaves_no_preview(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.workers.fails["api"] = "it raised ImportError"
+        await on_a_branch(bench, "feature", "1")
+        run = await bench.end_of(await bench.push("feature"))
+        assert (run["state"], run["exit_code"]) == ("failed", 3)
+        assert run["reason"] == "preview: release 1 was rolled back: it raised ImportError"
+        await until(lambda: previews_of(bench).rows() == ())
+        bench.workers.fails.clear()
+        bench.commit("2")
+        assert (await bench.end_of(await bench.push("feature")))["state"] == "succeeded"
+        bench.workers.fails["api"] = "it raised ImportError"
+        bench.commit("3")
+        assert (await bench.end_of(await bench.push("feature")))["state"] == "failed"
+        live = bench.store.live("preview_feature")
+        assert live, "what had come up stays"
+
+    tell_story(tmp_path, story, prepare=with_previews)
+
+
+def test_an_older_commit_is_not_shown_again_by_a_retry(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await on_a_branch(bench, "feature", "1")
+        commit = bench.git("rev-parse", "HEAD")
+        bench.builds.failing.add(commit)
+        first = await bench.end_of(await bench.push("feature"))
+        bench.commit("2")
+        await bench.end_of(await bench.push("feature"))
+        bench.builds.failing.clear()
+        bench.pipeline.retry(first["run"])
+        again = await bench.end_of(first["run"])
+        assert again["states"]["preview"] == "skipped"
+        live = bench.store.live("preview_feature")
+        assert live
+        assert live[0] == 1
+
+    tell_story(tmp_path, story, prepare=with_previews)

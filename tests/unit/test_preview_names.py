@@ -1,0 +1,73 @@
+"""What a branch's preview is called."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hitless.engine.hosts import LONGEST_LABEL, label_of, stage_of
+from hitless.gateway.state import StageState
+
+pytestmark = pytest.mark.unit
+
+LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@pytest.mark.parametrize(
+    ("branch", "label"),
+    [
+        ("fix", "fix"),
+        ("feature/Login_2", "feature-login-2"),
+        ("../x", "x"),
+        ("--a..b--", "a-b"),
+        ("pull/7", "pull-7"),
+        ("xn--bcher-kva", "xn-bcher-kva"),
+        ("a b\tc", "a-b-c"),
+        ("x" * 63, "x" * 63),
+    ],
+)
+def test_a_label_is_the_branch_s_name_as_far_as_a_host_can_say_it(branch: str, label: str) -> None:
+    assert label_of(branch, ()) == label
+
+
+@pytest.mark.parametrize(
+    ("branch", "taken", "begins"),
+    [
+        ("Fix", {"fix"}, "fix-"),
+        ("feature-login", {"feature-login"}, "feature-login-"),
+        ("x" * 64, set(), "x" * 56 + "-"),
+        ("x" * 55 + "/" + "y" * 20, set(), "x" * 55 + "-"),
+        ("日本", set(), "branch-"),
+        ("___", set(), "branch-"),
+    ],
+)
+def test_a_name_that_is_another_s_or_was_cut_has_six_digits_of_its_own(
+    branch: str, taken: set[str], begins: str
+) -> None:
+    label = label_of(branch, taken)
+    assert re.fullmatch(re.escape(begins) + "[0-9a-f]{6}", label)
+    assert label_of(branch, taken) == label
+
+
+@given(st.lists(st.text(min_size=1, max_size=90), max_size=12, unique=True))
+def test_whatever_branches_are_called_no_two_share_a_label_and_each_makes_a_stage_with_a_host(
+    branches: list[str],
+) -> None:
+    taken: set[str] = set()
+    for branch in branches:
+        label = label_of(branch, taken)
+        assert label not in taken
+        assert LABEL.fullmatch(label)
+        assert len(label) <= LONGEST_LABEL
+        StageState(stage_of(label), host=f"{label}.preview.localhost")
+        taken.add(label)
+
+
+def test_a_branch_called_like_another_s_label_gets_one_of_its_own() -> None:
+    first = label_of("Fix", {"fix"})
+    second = label_of(first, {"fix", first})
+    assert second not in ("fix", first)
+    assert label_of("Fix", {"fix", first}) not in ("fix", first)
