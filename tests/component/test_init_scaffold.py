@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from hitless.aws.template import load_template
 from hitless.cli.init import LONGEST_NAME, TEMPLATES, _move_into_place, _staging, scaffold, service_name
 from hitless.cli.main import build
 from hitless.errors import UsageError
@@ -197,6 +199,48 @@ def test_what_comes_into_the_way_meanwhile_is_not_overwritten(tmp_path: Path) ->
 
     assert tree(tmp_path / "hello") == {"b"}
     assert (tmp_path / "hello" / "b").read_bytes() == b""
+
+
+def commands_of(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_a_workflow_for_github_runs_the_pipelines_commands_for_the_stages_and_in_their_region(tmp_path: Path) -> None:
+    assert ".github/workflows/deploy.yml" not in scaffold(tmp_path / "plain", "plain", "service")
+    assert ".github/workflows/deploy.yml" in scaffold(tmp_path / "hello", "hello", "service", github=True)
+    workflow = yaml.safe_load((tmp_path / "hello" / ".github" / "workflows" / "deploy.yml").read_text("utf-8"))
+    service = load_service(tmp_path / "hello", stage="dev", environ={})
+    test, deploy = workflow["jobs"]["test"], workflow["jobs"]["deploy"]
+
+    assert workflow[True]["push"]["branches"] == [stage.branch for stage in service.stages]  # YAML reads `on` as true
+    for name, job in (("test", test), ("deploy", deploy)):
+        spec = yaml.safe_load((tmp_path / "hello" / f"buildspec-{name}.yml").read_text("utf-8"))
+        of_pipeline = [command for phase in spec["phases"].values() for command in phase["commands"]]
+        own = [one for one in of_pipeline if not one.startswith("cd ") and "HITLESS_ARTIFACT_BUCKET" not in one]
+        assert commands_of(job) == own
+        (python,) = [step["with"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+        assert f"python{python['python-version']}" == service.functions[0].runtime
+    (assumed,) = [step["with"] for step in deploy["steps"] if "configure-aws-credentials" in step.get("uses", "")]
+    assert assumed["aws-region"] == service.region
+    assert set(assumed) == {"aws-region", "role-to-assume", "role-session-name", "role-duration-seconds"}, "no key"
+    longest = load_template("core")["Resources"]["DeployRole"]["Properties"]["MaxSessionDuration"]
+    assert assumed["role-duration-seconds"] == longest == 60 * deploy["timeout-minutes"]
+
+
+def test_a_workflow_for_github_asks_for_its_token_where_it_releases_a_push_and_nowhere_else(tmp_path: Path) -> None:
+    scaffold(tmp_path / "hello", "hello", "service", github=True)
+    text = (tmp_path / "hello" / ".github" / "workflows" / "deploy.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+
+    assert set(workflow[True]) == {"push", "pull_request"}
+    assert workflow["permissions"] == {"contents": "read"}
+    allowed = {name: job.get("permissions", {}) for name, job in workflow["jobs"].items()}
+    assert allowed == {"test": {}, "deploy": {"contents": "read", "id-token": "write"}}
+    assert workflow["jobs"]["deploy"]["if"].startswith("github.event_name == 'push' && ")
+    assert workflow["jobs"]["deploy"]["needs"] == "test"
+    used = re.findall(r"uses: (\S+)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", one) for one in used), used
 
 
 def test_an_unknown_template_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:

@@ -38,11 +38,14 @@ def register(app: typer.Typer) -> None:
         ctx: Context,
         folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; the service takes its name.")],
         template: Annotated[str, typer.Option("--template", "-t", help="Which scaffold.")] = "service",
+        github: Annotated[
+            bool, typer.Option("--github", help="With a GitHub Actions workflow that tests, and releases on AWS.")
+        ] = False,
     ) -> None:
         """Scaffold a service that runs here and deploys to AWS unchanged."""
         folder = folder.expanduser().resolve()
         service = service_name(folder.name)
-        written = scaffold(folder, service, template)
+        written = scaffold(folder, service, template, github=github)
         ctx.show(
             {"service": service, "folder": str(folder), "files": written},
             lambda: _next_steps(folder, service, len(written)),
@@ -66,12 +69,12 @@ def service_name(folder_name: str) -> str:
     return name
 
 
-def scaffold(folder: Path, service: str, template: str) -> list[str]:
+def scaffold(folder: Path, service: str, template: str, *, github: bool = False) -> list[str]:
     """Write a scaffold's files into a folder that is new or empty (`.git` may be there); returns their names, sorted.
 
     Raises UsageError for an unknown template or a folder that has files; OSError leaves nothing behind.
     """
-    source = _template(template)
+    sources = [_template(template), *([TEMPLATES / "github"] if github else [])]
     in_the_way = _entries(folder)
     if in_the_way:
         listed = ", ".join(in_the_way[:SHOWN]) + (f" and {len(in_the_way) - SHOWN} more" if in_the_way[SHOWN:] else "")
@@ -80,7 +83,11 @@ def scaffold(folder: Path, service: str, template: str) -> list[str]:
             hint="choose a new folder, or move these away",
             details={"files": in_the_way},
         )
-    contents = {name: data.replace(PLACEHOLDER, service.encode()) for name, data in _contents(source, PurePosixPath())}
+    contents = {
+        name: data.replace(PLACEHOLDER, service.encode())
+        for source in sources
+        for name, data in _contents(source, PurePosixPath())
+    }
     with _staging(folder) as staging:
         for name, data in contents.items():
             path = staging / name
