@@ -15,9 +15,12 @@ from hitless.clock import SystemClock
 from hitless.engine.engine import Engine
 from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
+from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.errands import Place, Verified
+from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -26,7 +29,8 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.release import ReleaseDocument
+from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings, Approval, RehearsalSettings, StageSettings
 from hitless.store.runs import RunRecords
 from hitless.store.store import Store
@@ -70,11 +74,12 @@ class FakeBuilds:
 
 @dataclass
 class FakePackaging:
-    """Each commit's artifact is its own; settings by stage."""
+    """Each commit's artifact is its own, unless `instead` has others; settings by stage."""
 
     diary: list[str]
     settings: dict[str, StageSettings]
     hold: asyncio.Event | None = None
+    instead: dict[str, ArtifactRef] | None = None
 
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
         self.diary.append(f"{'reuse' if order.artifacts else 'build'} for {order.stage}")
@@ -82,7 +87,7 @@ class FakePackaging:
             await self.hold.wait()
         tree = (order.folder / "code").read_text()
         made = release_document("api", digest=f"sha256:{tree.strip()}", service="shop")
-        artifacts = order.artifacts if order.artifacts is not None else made.artifacts
+        artifacts = self.instead or (order.artifacts if order.artifacts is not None else made.artifacts)
         document = replace(
             made,
             artifacts=artifacts,
@@ -108,6 +113,42 @@ class FakeRehearsal:
         return {"may_ship": not self.objections, "objections": self.objections, "sentence": "as it was"}
 
 
+@dataclass
+class FakeErrands:
+    """AWS by errands: `live_there` is what its stages serve; what ships there ends as `outcome` says."""
+
+    diary: list[str]
+    live_there: dict[str, Origin] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    superseded: bool = False
+    outcome: str = "live"
+    shipped: list[tuple[Place, ReleaseDocument, Who]] = field(default_factory=list)
+
+    async def live(self, place: Place, *, log: Path | None = None) -> Origin:
+        if place.stage not in self.live_there:
+            raise ConflictError(f"{place.stage} has no live release to promote")
+        return self.live_there[place.stage]
+
+    async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
+        self.diary.append(f"fetch release {origin.release} of {place.stage}")
+        return len(origin.artifacts)
+
+    async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
+        self.diary.append(f"ship {place.stage} on AWS")
+        self.shipped.append((place, document, who))
+        ended = {"stage": place.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
+        nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": None}
+        return {**ended, "reason": "an alarm" if self.outcome != "live" else None, **nothing}
+
+    async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
+        self.diary.append(f"verify {place.stage} on AWS")
+        return Verified(self.faults, self.superseded)
+
+    async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]:
+        self.diary.append(f"roll {place.stage} back on AWS")
+        return {}
+
+
 def stage_settings(name: str, **options: Any) -> StageSettings:
     return StageSettings(name, name, alarms=AlarmSettings(1, 20, guard_s=0), **options)
 
@@ -129,6 +170,7 @@ class PipelineBench:
         settings = {name: stage_settings(name) for name in STAGES}
         settings["prod"] = stage_settings("prod", approval=Approval.MANUAL, rehearsal=RehearsalSettings())
         self.packaging = FakePackaging(self.diary, settings)
+        self.on_aws = FakeErrands(self.diary)
         self.told: list[tuple[str, int]] = []
         artifacts = FakeArtifacts()
         pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
@@ -157,6 +199,7 @@ class PipelineBench:
                 urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),
                 rehearse=self.rehearsal,
                 tell=lambda who, state, run: self.told.append((state, run["run"])),
+                on_aws=self.on_aws,
             )
         )
         self.clone = folder / "clone"

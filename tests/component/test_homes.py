@@ -1,13 +1,15 @@
-"""A stage whose home is AWS is refused by the verbs of this machine's engine, and the verb that serves it is named."""
+"""A stage's home decides where the plain verbs work: at the engine, or on AWS, which nobody answers for here."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hitless.cli.main import main
+from tests.support import free_port
 
 pytestmark = pytest.mark.component
 
@@ -17,41 +19,108 @@ provider: {name: aws, runtime: python3.11}
 functions: {api: {handler: app.handler, events: [{http: GET /time}]}}
 custom: {hitless: {stages: {dev: {}, prod: {home: aws}}}}
 """
+UNREACHABLE = "AWS cannot be reached"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service of both homes; no engine runs, and where AWS should be nobody listens."""
     (tmp_path / "app.py").write_text("def handler(event, context): ...\n")
     (tmp_path / "serverless.yml").write_text(FILE)
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_MAX_ATTEMPTS": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
     return tmp_path
 
 
-def run(folder: Path, *words: str) -> int:
+def run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any, str]:
+    """Exit code, document, what was said."""
     with pytest.raises(SystemExit) as end:
         main([*words, "--service-dir", str(folder), "--json"])
     assert isinstance(end.value.code, int)
-    return end.value.code
+    said = capsys.readouterr()
+    return end.value.code, json.loads(said.out), said.err
 
 
 @pytest.mark.parametrize(
-    ("verb", "named"),
+    "words",
     [
-        ("deploy", "deploy"),
-        ("up", "deploy"),
-        ("rollback", "rollback"),
-        ("abort", "abort"),
-        ("logs", "logs"),
-        ("releases", "releases"),
+        ("deploy",),
+        ("rollback",),
+        ("abort",),
+        ("logs",),
+        ("releases",),
+        ("releases", "3"),
+        ("drill", "--releases", "1"),
     ],
 )
-def test_the_verb_on_aws_is_named(folder: Path, verb: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, verb, "--stage", "prod") == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert error["message"] == "serverless.yml: the home of stage prod is AWS, not this machine's engine"
-    assert f"`hitless aws {named} --stage prod`" in error["hint"]
+def test_the_verb_goes_where_the_stage_is_at_home(
+    words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, _ = run(folder, capsys, *words, "--stage", "prod")
+    assert (code, document["error"]["code"]) == (1, "machine")
+    assert document["error"]["message"].startswith(UNREACHABLE)
     assert not (folder / ".hitless").exists(), "nothing was begun"
+    if words == ("logs",):
+        return  # the engine's are files: they need no engine, and there are none yet
+    code, document, _ = run(folder, capsys, *words, "--stage", "dev")
+    assert (code, document["error"]["code"]) == (5, "engine_not_running")
 
 
-def test_a_stage_at_home_here_is_not_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, "rollback") == 5
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == "engine_not_running"
+def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, said = run(folder, capsys, "status")
+    assert (code, document["service"], document["engine"]) == (0, "clock", None)
+    (prod,) = document["stages"]
+    assert (prod["stage"], prod["home"], prod["url"], prod["live"], prod["functions"]) == (
+        "prod",
+        "aws",
+        None,
+        None,
+        [],
+    )
+    assert prod["error"].startswith(UNREACHABLE)
+    assert f"warning: prod on AWS: {UNREACHABLE}" in said
+    assert "no engine runs" in said
+
+
+def test_status_without_a_stage_on_aws_still_wants_an_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "serverless.yml").write_text(FILE.replace("home: aws", ""))
+    code, document, _ = run(folder, capsys, "status")
+    assert (code, document["error"]["code"]) == (5, "engine_not_running")
+
+
+def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion_needs_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "serverless.yml").write_text(FILE.replace("dev: {}", "dev: {}, staging: {home: aws}"))
+    code, document, _ = run(folder, capsys, "promote", "staging", "prod")
+    assert (code, document["error"]["message"].startswith(UNREACHABLE)) == (1, True)
+    for words in (("dev", "prod"), ("prod", "dev")):
+        code, document, _ = run(folder, capsys, "promote", *words)
+        assert (code, document["error"]["code"]) == (5, "engine_not_running"), words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("up",), "the home of stage prod is AWS, not this machine's engine"),
+        (("deploy", "--no-wait"), "--no-wait: a release on AWS is brought to its end by this command"),
+        (("drill", "--faults", "kill-worker"), "the home of stage prod is AWS, where no process can be killed"),
+        (("aws", "promote", "prod", "prod"), "prod cannot be promoted to itself"),
+    ],
+)
+def test_what_only_an_engine_can_do_is_refused_by_name(
+    words: tuple[str, ...], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, _ = run(folder, capsys, *words, "--stage", "prod")
+    assert code == 2
+    assert said in document["error"]["message"]
+    assert document["error"]["hint"]
+    assert not (folder / ".hitless").exists(), "nothing was begun"

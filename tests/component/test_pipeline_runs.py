@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
+from hitless.pipeline.pipeline import Promotion
 from hitless.pipeline.pushes import RefUpdate, read_options
 from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
@@ -26,7 +27,7 @@ async def shipped_to_staging(bench: PipelineBench) -> str:
 
 
 async def promote(bench: PipelineBench, source: str, target: str, *, skip: bool = False):  # type: ignore[no-untyped-def]
-    return await bench.pipeline.promote(source, target, document=None, actor="ada", skip_rehearsal=skip)
+    return await bench.pipeline.promote(Promotion(source, target, skip_rehearsal=skip), actor="ada")
 
 
 def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> None:

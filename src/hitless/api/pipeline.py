@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -13,9 +14,11 @@ from starlette.routing import Route
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.errors import UsageError
 from hitless.pipeline.forks import Fork, commit_of
-from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pipeline import Pipeline, Promotion
 from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
 from hitless.pipeline.view import run_document
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.model import Home
 
 MOST_RUNS = 500
 MAX_NAME = 200
@@ -103,13 +106,8 @@ class PipelineApi:
 
     async def promote(self, request: Request) -> Response:
         body = await json_body(request)
-        row = await self.pipeline.promote(
-            str(body.get("from")),
-            request.path_params["stage"],
-            document=body.get("document"),
-            actor=_name(body.get("actor")),
-            skip_rehearsal=bool(body.get("skip_rehearsal")),
-        )
+        order = _promotion_of(body, request.path_params["stage"])
+        row = await self.pipeline.promote(order, actor=_name(body.get("actor")))
         return json_lines(self.pipeline.follow(row.run))
 
     def _resumed(self, request: Request, verb: Callable[[int], int]) -> Response:
@@ -138,6 +136,21 @@ def _push_of(body: dict[str, Any]) -> tuple[list[RefUpdate], dict[str, str], str
         read_options([str(o) for o in options]),
         _name(body.get("actor")),
     )
+
+
+def _promotion_of(body: dict[str, Any], target: str) -> Promotion:
+    document, folder = body.get("document"), body.get("folder")
+    try:
+        return Promotion(
+            source=str(body.get("from")),
+            target=target,
+            source_home=Home(body.get("from_home") or Home.ENGINE),
+            document=ReleaseDocument.from_json(document).to_json() if document else None,
+            folder=Path(str(folder)) if folder else None,
+            skip_rehearsal=bool(body.get("skip_rehearsal")),
+        )
+    except ValueError as error:
+        raise UsageError(f"not a promotion: {error}", hint="`hitless promote dev staging`") from error
 
 
 def _signature(body: dict[str, Any]) -> tuple[str, str | None]:

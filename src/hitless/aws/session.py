@@ -80,11 +80,11 @@ class Identity:
 class Aws:
     """Clients of one region, made once each. Any use may raise botocore's errors: wrap it in `aws_errors`."""
 
-    def __init__(self, region: str, *, session: Any = None) -> None:
+    def __init__(self, region: str, *, session: Any = None, environ: Mapping[str, str] = os.environ) -> None:
         self.region = region
         self._session = session or boto3.Session(region_name=region)
         self._clients: dict[str, Any] = {}
-        self._config = Config(retries=retries(os.environ), connect_timeout=10, user_agent_extra="hitless")
+        self._config = Config(retries=retries(environ), connect_timeout=10, user_agent_extra="hitless")
 
     def client(self, service: str) -> Any:
         """botocore's client of that service, in the stage's region."""
@@ -121,8 +121,11 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
     return {"mode": "adaptive", "total_max_attempts": int(text)}
 
 
-def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:
-    """A session whose credentials and region were proved. Raises UsageError or MachineError that says what is amiss."""
+def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: str | None = None) -> Aws:
+    """A session whose credentials and region were proved: the environment's, or those of a named profile.
+
+    Raises UsageError or MachineError that says what is amiss.
+    """
     with aws_errors():
         if region not in _regions():
             raise UsageError(
@@ -130,7 +133,10 @@ def connect(region: str, environ: Mapping[str, str] = os.environ) -> Aws:
             )
         role_arn = environ.get(DEPLOY_ROLE_VARIABLE)
         external_id = environ.get(EXTERNAL_ID_VARIABLE)
-        aws = Aws(region, session=_become(role_arn, region, external_id) if role_arn else None)
+        session = _become(role_arn, region, external_id) if role_arn else None
+        if profile is not None:
+            session = boto3.Session(profile_name=profile, region_name=region)
+        aws = Aws(region, session=session, environ=environ)
         aws.identity()
         return aws
 

@@ -7,7 +7,10 @@ import sys
 
 import typer
 
-VERBS = ("plan", "bootstrap", "deploy", "status", "releases", "logs", "rollback", "abort", "adopt", "repair", "destroy")
+VERBS = (
+    *("plan", "bootstrap", "deploy", "status", "releases", "logs", "rollback", "abort", "promote"),
+    *("adopt", "repair", "destroy"),
+)
 
 
 def register(app: typer.Typer) -> None:

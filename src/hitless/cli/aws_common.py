@@ -38,10 +38,12 @@ def load_for_aws(ctx: Context, region: str | None = None) -> Service:
 
 
 @contextmanager
-def connected(ctx: Context, service: Service) -> Iterator[Connected]:
+def connected(
+    ctx: Context, service: Service, *, environ: Mapping[str, str] = os.environ, profile: str | None = None
+) -> Iterator[Connected]:
     """A session in the service's region; botocore's errors inside become ours. Credentials are proved first."""
-    poll_s = poll_seconds(os.environ)
-    aws = connect(service.region)
+    poll_s = poll_seconds(environ)
+    aws = connect(service.region, environ, profile=profile)
     with aws_errors():
         yield Connected(aws, Stacks(aws.client("cloudformation"), say=ctx.say, poll_s=poll_s), poll_s)
 

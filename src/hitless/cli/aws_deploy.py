@@ -12,6 +12,7 @@ from hitless.aws.osls import find_osls
 from hitless.cli.aws_common import load_for_aws, template_folder, write_template
 from hitless.cli.aws_wire import build_portable, conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
+from hitless.cli.homes import DeployOrder
 from hitless.cli.shipping import commit_of
 from hitless.cloud.core_outputs import read_core_outputs
 from hitless.cloud.deploy import Deploy
@@ -40,30 +41,39 @@ def register(app: typer.Typer) -> None:
         message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
     ) -> None:
         """Build the service, ship it to AWS by the stage's strategy, and wait for the end."""
-        service = load_for_aws(ctx)
-        chosen = _strategy(service, strategy)
-        for note in _not_on_aws(service):
-            ctx.say(f"note: {note}")
-        osls = find_osls(service.folder, os.environ)
-        commit = os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # the pipeline has no .git
-        if dry_run and not compare:
-            made = package(service, build_portable(ctx, service), read_core_outputs(service.folder, core_outputs), osls)
-            _preview(ctx, made, LiveState(), chosen, commit)
+        order = DeployOrder(strategy, dry_run=dry_run, force=force, message=message)
+        deploy_on_aws(ctx, load_for_aws(ctx), order, compare=compare, core_outputs=core_outputs)
+
+
+def deploy_on_aws(
+    ctx: Context, service: Service, order: DeployOrder, *, compare: bool = False, core_outputs: Path | None = None
+) -> None:
+    """Build and ship; or show what a dry run would ship, with `compare` compared with what is live."""
+    chosen = strategy_of(service, order.strategy)
+    for note in _not_on_aws(service):
+        ctx.say(f"note: {note}")
+    osls = find_osls(service.folder, os.environ)
+    commit = os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # the pipeline has no .git
+    if order.dry_run and not compare:
+        core = read_core_outputs(service.folder, core_outputs)
+        made = package(service, build_portable(ctx, service), core, osls)
+        _preview(ctx, made, LiveState(), chosen, commit)
+        return
+    with connected_stage(ctx, service) as stage:
+        stage.cloud.stack.refuse_plain()
+        made = package(service, build_portable(ctx, service), stage.core, osls)
+        if order.dry_run:
+            _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)
             return
-        with connected_stage(ctx, service) as stage:
-            stage.cloud.stack.refuse_plain()
-            made = package(service, build_portable(ctx, service), stage.core, osls)
-            if dry_run:
-                _preview(ctx, made, stage.cloud.stack.observe().live, chosen, commit)
-                return
-            store = store_of(ctx)
-            result = Deploy(stage.cloud, store.zip_path).run(
-                made, strategy=chosen, commit=commit, message=message, force=force
-            )
-        conclude(ctx, result)
+        store = store_of(ctx)
+        result = Deploy(stage.cloud, store.zip_path).run(
+            made, strategy=chosen, commit=commit, message=order.message, force=order.force
+        )
+    conclude(ctx, result)
 
 
-def _strategy(service: Service, named: str | None) -> Strategy:
+def strategy_of(service: Service, named: str | None) -> Strategy:
+    """The one that `--strategy` names, else the stage's own. Raises UsageError."""
     if named is None:
         return service.settings.strategy
     try:
@@ -94,6 +104,7 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
     document = {
         "template": str(write_template(folder / "template.json", final)),
         "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
+        "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
         "changes": changes(live.template, final),
         "notes": notes(live, wanted),
     }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,9 +15,11 @@ from hitless.aws.lambdas import Logs
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import Stage, connected_stage
 from hitless.cli.common import Context, command, positive
+from hitless.cli.homes import LogQuery
 from hitless.clock import timestamp
 from hitless.cloud.status import function_names
 from hitless.errors import UsageError
+from hitless.service.model import Service
 
 FOLLOW_EVERY_S = 2.0
 OVERLAP_MS = 10_000
@@ -50,19 +53,25 @@ def register(app: typer.Typer) -> None:
         minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = 15,
     ) -> None:
         """Show what the handlers wrote, oldest first: START, END and REPORT lines included."""
-        service = load_for_aws(ctx)
-        if function is not None and service.function(function) is None:
-            known = ", ".join(sorted(each.name for each in service.functions))
-            raise UsageError(f"there is no function {function}", hint=f"known are {known}")
         positive(minutes, "--minutes")
-        with connected_stage(ctx, service) as stage:
-            groups = _groups(stage, function, release)
-            reader = Logs(stage.aws.client("logs"))
-            since_ms = int((time.time() - 60 * minutes) * 1000)
-            lines = _lines(reader, groups, since_ms)
-            if follow:
-                _follow(ctx, reader, groups, lines)
-            ctx.show([line.to_json() for line in lines], lambda: "\n".join(map(str, lines)))
+        show_logs(ctx, load_for_aws(ctx), LogQuery(function, follow, release, limit=None), minutes=minutes)
+
+
+def show_logs(
+    ctx: Context, service: Service, query: LogQuery, *, minutes: int = 15, form: Callable[[Line], Any] = Line.to_json
+) -> None:
+    """Show the lines of the last minutes, then what comes where that is asked for; `form` is a line with --json."""
+    if query.function is not None and service.function(query.function) is None:
+        known = ", ".join(sorted(each.name for each in service.functions))
+        raise UsageError(f"there is no function {query.function}", hint=f"known are {known}")
+    with connected_stage(ctx, service) as stage:
+        groups = _groups(stage, query.function, query.release)
+        reader = Logs(stage.aws.client("logs"))
+        lines = _lines(reader, groups, int((time.time() - 60 * minutes) * 1000))
+        lines = lines[-query.limit :] if query.limit else lines
+        if query.follow:
+            _follow(ctx, reader, groups, lines, form)
+        ctx.show([form(line) for line in lines], lambda: "\n".join(map(str, lines)))
 
 
 def _groups(stage: Stage, function: str | None, release: int | None) -> dict[str, str]:
@@ -90,13 +99,15 @@ def _lines(reader: Logs, groups: dict[str, str], since_ms: int) -> list[Line]:
     return list(heapq.merge(*streams, key=lambda line: line.at_ms))
 
 
-def _follow(ctx: Context, reader: Logs, groups: dict[str, str], lines: list[Line]) -> NoReturn:
+def _follow(
+    ctx: Context, reader: Logs, groups: dict[str, str], lines: list[Line], form: Callable[[Line], Any]
+) -> NoReturn:
     """Show the past, then each line that comes, until somebody ends it; with --json one document a line."""
     seen: set[Line] = set()
     while True:
         for line in lines:
             if line not in seen:
-                ctx.show(line.to_json(), line.__str__)
+                ctx.show(form(line), line.__str__)
         seen = set(lines)
         time.sleep(FOLLOW_EVERY_S)
         lines = _lines(reader, groups, int(time.time() * 1000) - OVERLAP_MS)

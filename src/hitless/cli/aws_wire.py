@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -60,12 +60,19 @@ def build_portable(ctx: Context, service: Service) -> dict[str, Artifact]:
 
 
 @contextmanager
-def connected_stage(ctx: Context, service: Service, *, service_role: bool = True) -> Iterator[Stage]:
+def connected_stage(
+    ctx: Context,
+    service: Service,
+    *,
+    service_role: bool = True,
+    environ: Mapping[str, str] = os.environ,
+    profile: str | None = None,
+) -> Iterator[Stage]:
     """The stage on AWS, with credentials proved; AWS's errors within become the contract's. Without `service_role` the
-    stack is updated with the caller's credentials, and not core's role.
+    stack is updated with the caller's credentials, and not core's role. `environ` and `profile` say whose they are.
     """
     clock = SystemClock()
-    with connected(ctx, service) as found_aws:
+    with connected(ctx, service, environ=environ, profile=profile) as found_aws:
         aws, stacks, poll_s = found_aws.aws, found_aws.stacks, found_aws.poll_s
         cloudformation, lambdas = aws.client("cloudformation"), Lambdas(aws.client("lambda"))
         core_name = f"{service.name}-core-{service.stage}"

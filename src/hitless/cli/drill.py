@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.common import Context, Ended, command
-from hitless.cli.shipping import client_of
+from hitless.cli.homes import Drilled, home_at
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import profile as drill_profile
@@ -31,9 +31,9 @@ from hitless.drill.run import run_drill
 from hitless.drill.shipper import CommandShipper, Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
-from hitless.errors import HitlessError, ServiceFileError, UsageError
+from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageError
 from hitless.service.load import load_service
-from hitless.service.model import Service
+from hitless.service.model import Home, Service
 
 DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
@@ -109,7 +109,8 @@ def register(app: typer.Typer) -> None:
         count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
         by_engine = target is None or count > 0 or bool(broken)
         service = _service(ctx, needed=by_engine)
-        shipper = _shipper(ctx, strategy) if by_engine else None
+        home = home_at(service.settings.home if service else Home.ENGINE).drilled(ctx) if by_engine else None
+        shipper = _shipper(ctx, strategy, home) if home else None
         wanted = _requests(requests, service)
         plan = DrillPlan(
             stage=ctx.stage,
@@ -128,33 +129,39 @@ def register(app: typer.Typer) -> None:
             connections=connections,
         )
         plan.check(yes=ctx.yes)
+        if plan.faults and home is not None and not home.on_engine:
+            raise UsageError(
+                f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
+                hint="faults are for an engine's stage: releases and load work on either home",
+            )
         try:
-            result = asyncio.run(_run(ctx, plan, target, shipper, service))
+            result = asyncio.run(_run(ctx, plan, target, shipper, service, home))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        if shipper is not None:
-            result = replace(result, receipts=_receipts(ctx, result))
+        if home is not None:
+            result = replace(result, receipts=_receipts(home, result))
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
 
 
-def _shipper(ctx: Context, strategy: str | None) -> CommandShipper:
+def _shipper(ctx: Context, strategy: str | None, home: Drilled) -> CommandShipper:
+    """The plain verbs find the stage's home by themselves."""
     return CommandShipper(
         service_dir=ctx.service_dir,
         data_dir=ctx.data_dir,
         stage=ctx.stage,
         strategy=strategy,
-        read_status=lambda: dict(client_of(ctx).call("GET", "/status")),
+        read_status=home.status,
     )
 
 
-def _receipts(ctx: Context, result: DrillResult) -> tuple[dict[str, Any], ...]:
-    """The engine's receipts of the rollouts since the drill began, oldest first; none where it does not answer."""
+def _receipts(home: Drilled, result: DrillResult) -> tuple[dict[str, Any], ...]:
+    """The receipts of the rollouts since the drill began, oldest first; none where the home does not answer."""
     numbers = dict.fromkeys(one.release for one in (*result.releases, result.restored) if one and one.release)
     began = timestamp(result.started_at)
     try:
-        shown = [client_of(ctx).call("GET", f"/stages/{ctx.stage}/releases/{number}") for number in numbers]
+        shown = [home.release(number) for number in numbers]
     except HitlessError:
         return ()
     found = [
@@ -163,16 +170,23 @@ def _receipts(ctx: Context, result: DrillResult) -> tuple[dict[str, Any], ...]:
         for rollout in each["rollouts"]
         if rollout["started_at"] >= began
     ]
-    return tuple(sorted(found, key=lambda one: int(one["rollout"]["rollout"])))
+    return tuple(sorted(found, key=lambda one: (one["rollout"]["started_at"], one["rollout"]["rollout"])))
 
 
 async def _run(
-    ctx: Context, plan: DrillPlan, target: str | None, shipper: Shipper | None, service: Service | None
+    ctx: Context,
+    plan: DrillPlan,
+    target: str | None,
+    shipper: Shipper | None,
+    service: Service | None,
+    home: Drilled | None,
 ) -> DrillResult:
     stop = _stop_on_signal(ctx)
     if target is None:
         assert shipper is not None
-        target = str(stage_of(await shipper.status(), plan.stage)["url"])
+        target = stage_of(await shipper.status(), plan.stage)["url"]
+    if target is None:
+        raise ConflictError(f"stage {plan.stage} has no URL yet", hint="ship a first release: hitless deploy")
     source = (
         Source(service.folder, service.file.name, ctx.stage, tuple(one.handler for one in service.functions))
         if service is not None
@@ -188,6 +202,7 @@ async def _run(
             progress=progress,
             clock=SystemClock(),
             stop=stop,
+            watched=home is not None and home.on_engine,
         )
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.homes import try_load
 from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
-from hitless.cli.shipping import client_of, conclude
+from hitless.cli.shipping import client_of, conclude, folders_of
 from hitless.errors import HitlessError, UsageError
-from hitless.pipeline.package import candidate
+from hitless.pipeline.package import candidate, configuration
 from hitless.rollout.release import ArtifactRef
 from hitless.rollout.states import Outcome
 from hitless.service.load import load_service
+from hitless.service.model import Home
 
 
 def register(app: typer.Typer) -> None:
@@ -29,14 +33,21 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
 
-        Follows the run to its end, or until it waits for approval.
+        Follows the run to its end, or until it waits for approval. Either stage may be on AWS.
         """
+        service = try_load(ctx, target)
+        homes = {stage.name: stage.home for stage in service.stages} if service else {}
+        if _is_between_stages_on_aws_alone(ctx, homes, source, target):
+            importlib.import_module("hitless.cli.aws_promote").promote_on_aws(ctx, source, target)
+            return
         client = client_of(ctx)
         body = {
             "from": source,
+            "from_home": homes.get(source, Home.ENGINE),
             "actor": who(),
             "skip_rehearsal": skip_rehearsal,
             "document": _configuration(ctx, client.call("GET", "/status"), source, target),
+            "folder": str(ctx.service_dir) if Home.AWS in (homes.get(source), homes.get(target)) else None,
         }
         run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
         document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
@@ -47,14 +58,25 @@ def register(app: typer.Typer) -> None:
         raise_unless_well(run)
 
 
+def _is_between_stages_on_aws_alone(ctx: Context, homes: Mapping[str, Home], source: str, target: str) -> bool:
+    """Whether no engine is needed for it, and none runs whose pipeline would have it as a run."""
+    if homes.get(source) is not Home.AWS or homes.get(target) is not Home.AWS:
+        return False
+    return not folders_of(ctx).engine_is_alive()
+
+
 def _configuration(ctx: Context, status: dict[str, Any], source: str, target: str) -> dict[str, Any] | None:
-    """The target's configuration as the service's folder has it, for a commit that the repository does not hold."""
+    """The target's configuration as the service's folder has it, for a commit that the repository does not hold.
+
+    Its artifacts are those of the live release, where the engine serves it; AWS is asked by the run itself.
+    """
     found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
-    if found is None or found["live"] is None:
-        return None  # the engine says so in its own words
     try:
         service = load_service(ctx.service_dir, stage=target, options={"stage": target}, environ=os.environ)
-        artifacts = {name: ArtifactRef(digest, False) for name, digest in found["live"]["artifacts"].items()}
+        live = found["live"] if found else None
+        if live is None:
+            return configuration(service).to_json()
+        artifacts = {name: ArtifactRef(digest, False) for name, digest in live["artifacts"].items()}
         return candidate(service, artifacts, commit=None, message=None).to_json()
     except UsageError:
         raise

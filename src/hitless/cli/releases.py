@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.homes import check_home
-from hitless.cli.shipping import client_of
+from hitless.cli.homes import home_of
 from hitless.errors import UsageError
 from hitless.receipts.page import write_page
 from hitless.receipts.text import in_full, table
@@ -25,15 +24,14 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """List the stage's releases, newest first. Or show one, with the receipt of each of its rollouts."""
-        check_home(ctx, "releases")
         if release is None and html is not None:
             raise UsageError("--html: no release is named", hint="for example `hitless releases 4 --html receipt.html`")
-        client = client_of(ctx)
+        home = home_of(ctx)
         if release is None:
-            listed: list[dict[str, Any]] = client.call("GET", f"/stages/{ctx.stage}/releases")
+            listed = home.releases(ctx)
             ctx.show(listed, lambda: table(listed) if listed else f"{ctx.stage} has no release yet")
             return
-        one = client.call("GET", f"/stages/{ctx.stage}/releases/{release}")
+        one = home.release(ctx, release)
         if html is not None:
             write_page(one, html.expanduser().resolve())
             ctx.say(f"receipt: {html.expanduser().resolve()}")

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.homes import check_home
-from hitless.cli.shipping import caller, client_of, conclude, follow
+from hitless.cli.homes import home_of
 
 
 def register(app: typer.Typer) -> None:
@@ -21,8 +20,4 @@ def register(app: typer.Typer) -> None:
         message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     ) -> None:
         """Ship an earlier release again, all at once."""
-        check_home(ctx, "rollback")
-        body = {"release": release, "message": message, "who": caller()}
-        result = follow(ctx, client_of(ctx).stream("POST", f"/stages/{ctx.stage}/rollback", body))
-        if result is not None:
-            conclude(ctx, result)
+        home_of(ctx).rollback(ctx, release, message)

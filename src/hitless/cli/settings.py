@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
-from hitless.service.model import PreviewSettings, Service
+from hitless.service.model import Home, PreviewSettings, Service
 
 SPARE_POOLS = 64
 
@@ -35,7 +35,7 @@ class Settings:
 
     @classmethod
     def of(cls, service: Service) -> Settings:
-        """Default ports of stages that are not the one asked for are movable."""
+        """Default ports of stages that are not the one asked for are movable. A stage on AWS has no address here."""
         addresses = tuple(
             Address(
                 stage.name,
@@ -44,6 +44,7 @@ class Settings:
                 movable=stage.name != service.stage and (stage.host, stage.port) == (DEFAULT_HOST, FIRST_PORT + index),
             )
             for index, stage in enumerate(service.stages)
+            if stage.home is Home.ENGINE
         )
         return cls(service.name, addresses, len(service.functions), service.previews)
 

@@ -54,9 +54,14 @@ def caller() -> dict[str, Any]:
 def load(ctx: Context) -> Service:
     """The service of the folder, with its notices shown once. Raises ServiceFileError."""
     service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    tell_notices(ctx, service)
+    return service
+
+
+def tell_notices(ctx: Context, service: Service) -> None:
+    """Say what the file asks for and the engine does not do."""
     for notice in service.notices:
         ctx.say(f"note: {notice}")
-    return service
 
 
 def build_document(ctx: Context, service: Service, *, message: str | None = None) -> ReleaseDocument:

@@ -1,4 +1,4 @@
-"""`hitless status`: what runs."""
+"""`hitless status`: what runs, at every home of the service's stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import typer
 
 from hitless.cli.common import Context, command
+from hitless.cli.elsewhere import stages_elsewhere
 from hitless.cli.shipping import client_of
+from hitless.errors import EngineNotRunningError
 
 
 def register(app: typer.Typer) -> None:
@@ -15,38 +17,69 @@ def register(app: typer.Typer) -> None:
     def status(
         ctx: Context,
     ) -> None:
-        """Show what runs. The engine, each stage's live release and candidate, workers and counts."""
-        document = client_of(ctx).call("GET", "/status")
+        """Show what runs. The engine, each stage's live release and candidate, workers and counts; stages on AWS."""
+        elsewhere = stages_elsewhere(ctx)
+        try:
+            document = client_of(ctx).call("GET", "/status")
+        except EngineNotRunningError as error:
+            if elsewhere is None:
+                raise
+            ctx.say(f"note: {error.message}")
+            document = {"service": elsewhere.service, "engine": None, "stages": []}
+        if elsewhere is not None:
+            document = _with(ctx, document, elsewhere.entries(), elsewhere.order)
         ctx.show(document, lambda: in_words(document))
+
+
+def _with(
+    ctx: Context, document: dict[str, Any], entries: list[dict[str, Any]], order: tuple[str, ...]
+) -> dict[str, Any]:
+    """The engine's document with the stages that live elsewhere, in the file's order."""
+    there = {entry["stage"]: entry for entry in entries}
+    for stage in document["stages"]:
+        if stage["stage"] in there and stage["live"]:
+            ctx.say(f"note: the engine still serves {stage['stage']} at {stage['url']}: its home was the engine")
+    here = {stage["stage"]: {"home": "engine", **stage} for stage in document["stages"]}
+    both = {**here, **there}
+    names = [*(name for name in order if name in both), *(name for name in both if name not in order)]
+    return {**document, "stages": [both[name] for name in names]}
 
 
 def in_words(document: dict[str, Any]) -> str:
     """The status for a person."""
     engine = document["engine"]
-    lines = [
-        f"{document['service']}: engine {engine['pid']}, gateway {engine['gateway_pid']}, since {engine['started_at']}"
-    ]
+    runs = f"engine {engine['pid']}, gateway {engine['gateway_pid']}, since {engine['started_at']}" if engine else ""
+    lines = [f"{document['service']}: {runs or 'no engine runs here'}"]
     for stage in [*document["stages"], *document.get("previews", ())]:
         live = stage["live"]
         what = f"release {live['release']} since {live['since']}" if live else "no release"
         if live and live["commit"]:
             what += f", commit {live['commit'][:8]}"
-        lines.append(f"\n{stage['stage']}  {stage['url']}  {what}{_of_preview(stage.get('preview'))}")
+        if error := stage.get("error"):
+            what = f"unknown: {error}"
+        at = " on AWS" if stage.get("home") == "aws" else ""
+        lines.append(f"\n{stage['stage']}{at}  {stage['url'] or 'no URL'}  {what}{_of_preview(stage.get('preview'))}")
         if candidate := stage["candidate"]:
             lines.append(f"  candidate {candidate['release']}: {candidate['state']}, {candidate['weight_percent']} %")
-        for function in stage["functions"]:
-            busy = sum(worker["busy"] for worker in function["workers"])
-            latency = function["latency_ms"]
-            timing = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms" if latency else "no request yet"
-            scaling = function["scaling"]
-            limits = f" of {scaling['min']} to {scaling['max']}" if scaling["min"] != scaling["max"] else ""
-            why = f"; {scaling['reason']}" if scaling["reason"] else ""
-            lines.append(
-                f"  {function['name']:<16} {len(function['workers'])}{limits} workers ({busy} busy{why}), "
-                f"{function['restarts']} restarts, "
-                f"{function['requests']} requests, {function['failed']} failed, {timing}"
-            )
+        lines += [_function(function) for function in stage["functions"]]
     return "\n".join(lines)
+
+
+def _function(function: dict[str, Any]) -> str:
+    if "version" in function:
+        shares = ", ".join(f"version {one} {percent} %" for one, percent in sorted(function["weights"].items()))
+        return f"  {function['name']:<16} {shares}"
+    busy = sum(worker["busy"] for worker in function["workers"])
+    latency = function["latency_ms"]
+    timing = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms" if latency else "no request yet"
+    scaling = function["scaling"]
+    limits = f" of {scaling['min']} to {scaling['max']}" if scaling["min"] != scaling["max"] else ""
+    why = f"; {scaling['reason']}" if scaling["reason"] else ""
+    return (
+        f"  {function['name']:<16} {len(function['workers'])}{limits} workers ({busy} busy{why}), "
+        f"{function['restarts']} restarts, "
+        f"{function['requests']} requests, {function['failed']} failed, {timing}"
+    )
 
 
 def _of_preview(preview: dict[str, Any] | None) -> str:

@@ -22,6 +22,7 @@ from hitless.gateway.listen import listen
 from hitless.gateway.state import SHARED
 from hitless.pipeline.builds import Builds
 from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.notify import Notifier
 from hitless.pipeline.packaging import PackagingProcess
 from hitless.pipeline.parts import Parts
@@ -125,6 +126,7 @@ def build_pipeline(
         rehearse=RehearsalCommand(folders.data),
         tell=notifier.tell,
         previews=previews,
+        on_aws=AwsErrands(folders.data),
     )
     return Pipeline(parts, close=notifier.close)
 

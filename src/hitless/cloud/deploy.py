@@ -76,8 +76,9 @@ class Deploy:
         self._holder = secrets.token_hex(8)
 
     def run(
-        self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False
-    ) -> Result:
+        self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False,
+        promoted_from: Mapping[str, Any] | None = None,
+    ) -> Result:  # fmt: skip
         """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
         shipped = self._whole_minutes(strategy)
         before = settle(self._cloud, holder=self._holder)
@@ -90,6 +91,7 @@ class Deploy:
             self._cloud.say(f"note: {note}")
         self._cloud.traffic.alarms(package.service.settings.alarms.also)  # says now where one is not there
         record, is_new = self._begin(package, wanted, commit, message, shipped)
+        record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
         self._cloud.records.begin(record, wanted, new=is_new)
@@ -307,8 +309,8 @@ class Deploy:
         )
         told = tell(
             self._cloud, record, run.wanted,
-            Told("deploy", outcome, reason, record.strategy, run.previous, self._began, self._steps, run.home,
-                 run.alarms, self._hooks),
+            Told("promote" if record.promoted_from else "deploy", outcome, reason, record.strategy, run.previous,
+                 self._began, self._steps, run.home, run.alarms, self._hooks),
             keep=self._record_end(record),
         )  # fmt: skip
         return Result(

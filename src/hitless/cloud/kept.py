@@ -33,10 +33,11 @@ def live_release(records: Records) -> tuple[int, Mapping[str, Any]] | None:
 
 def fetch_artifacts(bucket: Artifacts, store: ArtifactStore, digests: Iterable[str]) -> int:
     """Have these artifacts (`sha256:…`) in the store; how many had to be fetched. CloudError where bytes differ."""
-    missing = [digest for digest in sorted(digests) if not store.verify(digest)]
+    missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
     for digest in missing:
         with store.working() as workspace:
             zipped = workspace.folder / "artifact.zip"
             bucket.get_artifact(digest.removeprefix("sha256:"), zipped)
+            store.zip_path(digest).unlink(missing_ok=True)  # what lay there was damaged
             store.add(zipped, None, 0)
     return len(missing)

@@ -49,6 +49,8 @@ class Record:
     reason: str | None = None
     ended_at: str | None = None
     steps: tuple[Mapping[str, Any], ...] = ()
+    promoted_from: Mapping[str, Any] | None = None
+    """`home`, `stage` and `release` whose bytes these are; None where the release was built."""
     left_for: int | None = None
     """The release that a rollback left it for: written before the rollback moves any traffic."""
     holder: str = ""

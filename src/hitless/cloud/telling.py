@@ -56,6 +56,7 @@ def tell(cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bo
             "why": record.message,
             "commit": record.commit,
             "artifacts": dict(record.artifacts),
+            "promoted_from": dict(record.promoted_from) if record.promoted_from else None,
         },
         unwrapped=_unwrapped(wanted, record),
     )

@@ -45,8 +45,11 @@ async def run_drill(
     progress: Progress,
     clock: Clock,
     stop: asyncio.Event,
+    watched: bool = True,
 ) -> DrillResult:
     """Run it. `stop` ends it early, in order. Releases and faults need a shipper, new releases a source as well.
+
+    Unless it is `watched`, nobody asks meanwhile how many workers there are: on AWS there are none to see.
 
     Raises UsageError or ConflictError before anything is sent (no request answers, the stage has no release),
     MachineError where the target takes no connection, EngineNotRunningError; later trouble is in the result.
@@ -64,7 +67,7 @@ async def run_drill(
         acts = Acts(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
         await load.start()
         started_at = clock.now()
-        watch = Watch(shipper, plan.stage, load.elapsed_us) if shipper is not None else None
+        watch = Watch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
         ticking = [asyncio.create_task(_tick(acts, tally))]
         if watch is not None:
             ticking.append(asyncio.create_task(watch.run()))

@@ -237,4 +237,5 @@ def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
         "why": None if why is None else str(why)[:LONGEST_WHY],
         "commit": document.commit,
         "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
+        "promoted_from": dict(document.promoted_from) if document.promoted_from else None,
     }

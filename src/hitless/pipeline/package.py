@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
-from hitless.errors import HitlessError, UsageError
+from hitless.errors import BuildError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.service.load import load_service
-from hitless.service.model import Service
+from hitless.service.model import Home, Service
 
 
 def candidate(
@@ -30,14 +31,19 @@ def candidate(
             f"the release to promote has no artifact for {', '.join(missing)}",
             hint="its functions are not those of this serverless.yml: deploy or push instead",
         )
+    chosen = {function.name: artifacts[function.name] for function in service.functions}
+    return replace(configuration(service), artifacts=chosen, commit=commit, message=message)
+
+
+def configuration(service: Service) -> ReleaseDocument:
+    """What a release of the service's stage would be, but for its artifacts."""
     return ReleaseDocument(
         service=service.name,
         region=service.region,
         functions=service.functions,
-        artifacts={function.name: artifacts[function.name] for function in service.functions},
+        artifacts={},
         settings=service.settings,
-        commit=commit,
-        message=message,
+        memory_mb=service.memory_mb,
     )
 
 
@@ -52,7 +58,14 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
         built = build(service, ArtifactStore(Path(plan["store"])), say=_say)
         for warning in built.warnings:
             _say(f"warning: {warning}")
-        artifacts = {name: ArtifactRef(one.digest, one.local) for name, one in built.by_function.items()}
+        # AWS takes what was built for the declared platform, this machine what runs on it
+        chosen = built.portable if service.settings.home is Home.AWS else built.by_function
+        artifacts = {name: ArtifactRef(one.digest, one.local) for name, one in chosen.items()}
+        if missing := [function.name for function in service.functions if function.name not in artifacts]:
+            raise BuildError(
+                f"functions.{missing[0]}: there is no artifact for the platform that it declares",
+                hint="the build's warnings above say why",
+            )
     document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
     stages = [[entry.stage, entry.branch, entry.guarded] for entry in definition.stages]
     return {"document": document.to_json(), "stages": stages}

@@ -12,10 +12,13 @@ from hitless.engine.engine import Engine
 from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.errands import Place, Verified
+from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.release import ReleaseDocument
+from hitless.rollout.who import Who
 from hitless.service.model import Notify
 from hitless.store.runs import RunRecords
 
@@ -38,6 +41,16 @@ class Rehearse(Protocol):
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]: ...
 
 
+class OnAws(Protocol):
+    """What a run needs of AWS; see `hitless.pipeline.errands`. Each raises HitlessError."""
+
+    async def live(self, place: Place, *, log: Path | None = None) -> Origin: ...
+    async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int: ...
+    async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]: ...
+    async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified: ...
+    async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]: ...
+
+
 Tell = Callable[[tuple[Notify, ...], str, Mapping[str, Any]], None]
 """Tells who wants to know: whom, the run's state, its document. Returns at once."""
 
@@ -56,5 +69,6 @@ class Parts:
     urls: Callable[[], Mapping[str, str]]
     rehearse: Rehearse
     tell: Tell
+    on_aws: OnAws
     previews: Previews | None = None
     """None where the engine has none."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from hitless.errors import UsageError
 from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.origin import was_live
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.steps import was_live
 
 NOTHING = "0" * 40
 MAX_UPDATES = 1000

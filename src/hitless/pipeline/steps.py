@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -10,28 +9,26 @@ from datetime import timedelta
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.engine.engine import Engine
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.lanes import lane_of
+from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.shipping import home_of, is_kept, service_place
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, skipped
-from hitless.pipeline.verification import verify_live
-from hitless.rollout.release import ArtifactRef, Release, ReleaseDocument
+from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.states import Outcome
-from hitless.rollout.who import Who
 from hitless.service.model import Approval, Home
 
 TEST_FILE = "buildspec-test.yml"
-DEPLOY_FILE = "buildspec-deploy.yml"
 
 
 async def source(course: Course) -> StepEnd:
     """The commit is there; what it says of itself."""
     repository = course.parts.repository
-    if not await _is_kept(course):
+    if not await is_kept(course):
         if course.row.options.get("document"):
             return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
         raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
@@ -54,9 +51,11 @@ async def test(course: Course) -> StepEnd:
 
 async def build(course: Course) -> StepEnd:
     """The candidate: artifacts built from the commit, or those of the release that it was promoted from."""
-    origin = promoted_from(course)
-    if origin and not await _is_kept(course):
-        return _as_given(course, origin)
+    origin = origin_of(course.parts.engine, course.row, Definition.read(course.parts.workshop.definition))
+    if origin and origin.home is Home.AWS:
+        await _fetch(course, origin)
+    if origin and not await is_kept(course):
+        return await _as_given(course, origin)
     folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
     await course.parts.repository.extract(course.row.commit, folder)
     order = PackageOrder(
@@ -64,6 +63,8 @@ async def build(course: Course) -> StepEnd:
     )
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
     definition.write(course.parts.workshop.definition)
+    if origin and course.row.options.get("from"):
+        document = replace(document, promoted_from=origin.told)
     course.set_candidate(document)
     digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
     return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": digests})
@@ -75,6 +76,8 @@ async def rehearse(course: Course) -> StepEnd:
         return skipped("the stage has rehearsal: false")
     if course.row.options.get("skip_rehearsal"):
         return skipped(f"asked for by {course.row.actor}")
+    if course.candidate.settings.home is Home.AWS:
+        return skipped("the stage's home is AWS: only what an engine serves can be copied for a rehearsal")
     live = course.live()
     if live is None:
         return skipped("nothing is live in the stage")
@@ -106,27 +109,10 @@ async def approve(course: Course) -> StepEnd:
 
 
 async def deploy(course: Course) -> StepEnd:
-    """The candidate goes live by the stage's strategy: here by the engine, on AWS by buildspec-deploy.yml."""
-    if course.candidate.settings.home is Home.AWS:
-        result = await course.parts.builds.run(_order(course, StepName.DEPLOY, DEPLOY_FILE))
-        if result is None:
-            raise StepFailed(f"the stage's home is AWS, and there is no {DEPLOY_FILE}")
-        return StepEnd(detail=result)
+    """The candidate goes live by the stage's strategy, at the stage's home."""
     supersede_waiting(course)
-    engine, records, run = course.parts.engine, course.parts.records, course.row.run
-    verb = "promote" if course.row.options.get("from") else "deploy"
-    who = Who(ci="hitless pipeline", actor=course.row.actor, run=str(run))
-    started = await engine.deploy(course.stage, course.candidate, strategy=None, force=False, verb=verb, who=who)
-    if isinstance(started, dict):
-        result = started
-    else:
-        records.set_release(run, started.candidate.number)
-        result = {}
-        async for line in engine.follow(started):
-            if step := line.get("step"):
-                course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
-            result = line.get("result") or result
-    records.set_release(run, result["release"])
+    result = await home_of(course).ship(course)
+    course.parts.records.set_release(course.row.run, result["release"])
     outcome = Outcome(result["outcome"])
     if outcome.exit_code:
         what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
@@ -137,19 +123,16 @@ async def deploy(course: Course) -> StepEnd:
 
 
 async def verify(course: Course) -> StepEnd:
-    """What is live answers as it should; else the release before it is shipped back."""
-    if course.candidate.settings.home is Home.AWS:
-        return skipped("`hitless aws deploy` has verified it")
+    """What is live serves what was shipped and answers as it should; else the release before it is shipped back."""
     row = course.parts.records.run(course.row.run)
     assert row is not None
-    live = course.parts.engine.store.live(course.stage)
-    if live is None or live[0] != row.release:
+    home = home_of(course)
+    faults = await home.faults(course, row.release) if row.release is not None else None
+    if faults is None:
         return skipped("another release is live by now")
-    url = course.parts.urls()[course.stage]
-    faults = await asyncio.to_thread(verify_live, url, course.candidate.settings, live[0])
     if not faults:
-        return StepEnd(sentence=f"{course.stage} answers at {url}")
-    await course.parts.engine.rollback(course.stage, None)
+        return StepEnd(sentence=f"{course.stage} answers as it should")
+    await home.take_back(course)
     raise StepFailed(f"{'; '.join(faults)}: rolled back", exit_code=3, detail={"faults": faults})
 
 
@@ -172,60 +155,41 @@ def supersede_waiting(course: Course) -> None:
             Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
 
 
-def promoted_from(course: Course) -> Release | None:
-    """The release whose bytes the run ships: the one that `promote` named, or one of the stage before with its commit.
-
-    None where the commit is built here for the first time.
-    """
-    engine, options = course.parts.engine, course.row.options
-    if "from" in options:
-        return engine.release(str(options["from"]), int(options["release"]))
-    definition = Definition.read(course.parts.workshop.definition)
-    before = definition.before(course.stage) if definition else None
-    for row in reversed(engine.store.releases(before)) if before else ():
-        if row.commit == course.row.commit:
-            return engine.release(before or "", row.release)
-    return None
+async def _fetch(course: Course, origin: Origin) -> None:
+    """The zips from the bucket of the stage on AWS into the engine's store."""
+    place = await service_place(course, origin.stage)
+    fetched = await course.parts.on_aws.fetch(place, origin, log=course.parts.workshop.log(course.row.run))
+    course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 
-def was_live(engine: Engine, stage: str, commit: str) -> bool:
-    """Whether a release of that commit ever was live in the stage, as far back as releases are kept."""
-    numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
-    return any(
-        rollout.outcome == Outcome.LIVE
-        for number in numbers
-        for rollout in engine.store.rollouts(stage, release=number)
-    )
-
-
-async def _is_kept(course: Course) -> bool:
-    repository, commit = course.parts.repository, course.row.commit
-    return bool(commit) and repository.exists() and await repository.has(commit)
-
-
-def _as_given(course: Course, origin: Release) -> StepEnd:
+async def _as_given(course: Course, origin: Origin) -> StepEnd:
     """A promotion without the commit: the folder's configuration with the release's artifacts."""
     given = ReleaseDocument.from_json(course.row.options["document"])
+    if missing := [function.name for function in given.functions if function.name not in origin.artifacts]:
+        raise StepFailed(f"{origin} has no artifact for {', '.join(missing)}: deploy or push instead", exit_code=2)
+    if given.settings.home is Home.AWS:
+        await service_place(course, course.stage)  # the folder as it is now, before anybody approves
     document = replace(
         given,
-        artifacts={function.name: origin.document.artifacts[function.name] for function in given.functions},
-        commit=origin.document.commit,
-        message=origin.document.message,
+        artifacts={function.name: origin.artifacts[function.name] for function in given.functions},
+        commit=origin.commit,
+        message=origin.message,
+        promoted_from=origin.told,
     )
     course.set_candidate(document)
     return _same_bytes(document, origin)
 
 
-def _artifacts_of(origin: Release | None) -> Mapping[str, ArtifactRef] | None:
-    return origin.document.artifacts if origin else None
+def _artifacts_of(origin: Origin | None) -> Mapping[str, ArtifactRef] | None:
+    return origin.artifacts if origin else None
 
 
-def _same_bytes(document: ReleaseDocument, origin: Release) -> StepEnd:
+def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
     digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
-    if digests != {name: artifact.digest for name, artifact in origin.document.artifacts.items()}:
-        raise StepFailed(f"the artifacts are not those of release {origin.number} of {origin.stage}")
-    sentence = f"the artifacts of release {origin.number} of {origin.stage}, byte for byte"
-    return StepEnd(detail={"artifacts": digests, "from": origin.stage, "release": origin.number}, sentence=sentence)
+    if digests != {name: artifact.digest for name, artifact in origin.artifacts.items()}:
+        raise StepFailed(f"the artifacts are not those of {origin}")
+    detail = {"artifacts": digests, "from": origin.stage, "home": str(origin.home), "release": origin.release}
+    return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
 
 
 def _order(course: Course, name: StepName, file: str) -> BuildOrder:
@@ -245,14 +209,10 @@ def _order(course: Course, name: StepName, file: str) -> BuildOrder:
 async def _fast_forward(course: Course) -> None:
     """A promotion moves the stage's branch to what is live now."""
     options, repository = course.row.options, course.parts.repository
-    if "from" not in options or not await _is_kept(course):
+    if "from" not in options or not await is_kept(course):
         return
     if not await repository.fast_forward(course.row.branch, course.row.commit):
         course.say(f"the branch {course.row.branch} has commits of its own and was left where it is")
-
-
-def _note(step: Mapping[str, Any]) -> str:
-    return f" ({step['note']})" if step.get("note") else ""
 
 
 def _reported(result: Mapping[str, Any]) -> str:

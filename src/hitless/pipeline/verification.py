@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 from urllib.parse import urlsplit
 
 from hitless.service.model import SmokeRequest, StageSettings
@@ -10,17 +12,34 @@ from hitless.service.model import SmokeRequest, StageSettings
 DEADLINE_S = 10.0
 
 
-def verify_live(url: str, settings: StageSettings, release: int) -> list[str]:
-    """What is wrong, one sentence each; blocking."""
+def verify_live(url: str, settings: StageSettings, release: int | None) -> list[str]:
+    """What is wrong, one sentence each; blocking. `release` is the one that answers must name, if they name any."""
     return [fault for request in settings.smoke if (fault := _ask(url, request, release))]
 
 
-def _ask(url: str, request: SmokeRequest, release: int) -> str | None:
+def reachable(url: str) -> bool:
+    """Whether the address takes a connection from here; blocking."""
     where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=DEADLINE_S)
-    name = f"{request.method} {request.path}"
+    port = where.port or (443 if where.scheme == "https" else 80)
     try:
-        connection.request(request.method, request.path, request.body, dict(request.headers))
+        with socket.create_connection((where.hostname or "127.0.0.1", port), timeout=DEADLINE_S):
+            return True
+    except OSError:
+        return False
+
+
+def _ask(url: str, request: SmokeRequest, release: int | None) -> str | None:
+    where = urlsplit(url)
+    host, name = where.hostname or "127.0.0.1", f"{request.method} {request.path}"
+    connection: http.client.HTTPConnection
+    if where.scheme == "https":
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(host, where.port, timeout=DEADLINE_S, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, where.port, timeout=DEADLINE_S)
+    try:
+        path = where.path.rstrip("/") + request.path
+        connection.request(request.method, path, request.body, dict(request.headers))
         answer = connection.getresponse()
         answer.read()
         named = answer.getheader("x-hitless-release")
@@ -30,6 +49,6 @@ def _ask(url: str, request: SmokeRequest, release: int) -> str | None:
         connection.close()
     if answer.status != request.status:
         return f"{name} answered {answer.status} instead of {request.status}"
-    if named is not None and named != str(release):
+    if release is not None and named is not None and named != str(release):
         return f"{name} was answered by release {named} instead of {release}"
     return None

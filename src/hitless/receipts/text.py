@@ -87,6 +87,8 @@ def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
     facts.append(("steps", _steps(rollout)))
     facts.append(("who", words.who(receipt)))
     facts.append(("why", _one_line(receipt.get("why") or "not said")))
+    if said := words.origin(receipt):
+        facts.append(("from", said))
     digests = ", ".join(f"{name} {words.short_digest(value)}" for name, value in receipt.get("artifacts", {}).items())
     facts.append(("what", f"commit {(receipt.get('commit') or 'none')[:12]}; {digests}"))
     return [*parts, *_facts(facts)]

@@ -83,6 +83,14 @@ def who(receipt: Document) -> str:
     return " ".join(parts) or "the engine itself, or a caller that did not say"
 
 
+def origin(receipt: Document) -> str | None:
+    """Whose bytes they are, of a release that was promoted."""
+    given = receipt.get("promoted_from")
+    if not given:
+        return None
+    return f"release {given['release']} of {given['stage']}" + (" on AWS" if given["home"] == "aws" else "")
+
+
 def alarms(receipt: Document) -> str:
     """How often the alarms were read, and to what end."""
     verdicts = receipt["alarms"]["verdicts"]

@@ -43,6 +43,8 @@ class ReleaseDocument:
     message: str | None = None
     memory_mb: int | None = None
     """What all workers of the engine may take together; None leaves it to the engine."""
+    promoted_from: Mapping[str, Any] | None = None
+    """`home`, `stage` and `release` whose bytes these are; None where the release was built for its stage."""
 
     def fingerprint(self) -> str:
         """Equal for two documents that would serve the same."""
@@ -50,6 +52,7 @@ class ReleaseDocument:
         settings = what.pop("settings")
         kept = {key: settings.get(key) for key in ("release_header", "shield")}
         del what["commit"], what["message"]
+        what.pop("promoted_from", None)
         return hashlib.sha256(json.dumps([what, kept], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class ReleaseDocument:
             "commit": self.commit,
             "message": self.message,
             **({} if self.memory_mb is None else {"memory_mb": self.memory_mb}),
+            **({} if self.promoted_from is None else {"promoted_from": dict(self.promoted_from)}),
         }
 
     @classmethod
@@ -79,6 +83,7 @@ class ReleaseDocument:
                 commit=document.get("commit"),
                 message=document.get("message"),
                 memory_mb=document.get("memory_mb"),
+                promoted_from=document.get("promoted_from"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(

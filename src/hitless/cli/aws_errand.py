@@ -1,0 +1,108 @@
+"""What the engine's pipeline has done on AWS: `python -m hitless.cli.aws_errand`, a process of its own for each errand,
+so that the engine's daemon neither loads boto3 nor waits for AWS.
+
+One line of JSON on standard input, `{"act", "folder", "stage", "data", …}`; one document on standard output,
+`{"error"}` where it failed; progress on standard error. It ends with its input: a release that is cut off so is
+continued by the next one (docs/aws-releases.md), and traffic stays under CodeDeploy's alarms meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hitless.cli.aws_common import load_for_aws
+from hitless.cli.aws_given import Given, ship_given
+from hitless.cli.aws_wire import connected_stage, store_of
+from hitless.cli.common import Context
+from hitless.cloud.kept import fetch_artifacts
+from hitless.cloud.promotion import promotable
+from hitless.cloud.rollback import rollback
+from hitless.cloud.verifying import faults_of
+from hitless.errors import HitlessError
+from hitless.rollout.who import Who
+
+Order = Mapping[str, Any]
+
+
+def live(ctx: Context, order: Order) -> dict[str, Any]:
+    """What is live in the stage, proved."""
+    with connected_stage(ctx, load_for_aws(ctx)) as stage:
+        return promotable(stage.cloud, ctx.stage).to_json()
+
+
+def bring(ctx: Context, order: Order) -> dict[str, Any]:
+    """The stage's zips of `artifacts` (function → digest) into the engine's store."""
+    with connected_stage(ctx, load_for_aws(ctx)) as stage:
+        return {"fetched": fetch_artifacts(stage.cloud.bucket, store_of(ctx), order["artifacts"].values())}
+
+
+def ship(ctx: Context, order: Order) -> dict[str, Any]:
+    """A release of `artifacts`; its document."""
+    service = load_for_aws(ctx)
+    given = Given(
+        order["artifacts"], order["commit"], order["message"], order["promoted_from"], Who.from_json(order["who"])
+    )
+    return ship_given(ctx, service, given, service.settings.strategy).to_json()
+
+
+def verify(ctx: Context, order: Order) -> dict[str, Any]:
+    """What is wrong with `release`, which has just gone live with `artifacts`."""
+    service = load_for_aws(ctx)
+    with connected_stage(ctx, service) as stage:
+        found = faults_of(stage.cloud, service, order["release"], order["artifacts"])
+        return {"faults": found.faults, "superseded": found.superseded}
+
+
+def take_back(ctx: Context, order: Order) -> dict[str, Any]:
+    """The release before, at once."""
+    with connected_stage(ctx, load_for_aws(ctx)) as stage:
+        return rollback(stage.cloud, None).to_json()
+
+
+ACTS: Mapping[str, Callable[[Context, Order], dict[str, Any]]] = {
+    "live": live,
+    "fetch": bring,
+    "ship": ship,
+    "verify": verify,
+    "rollback": take_back,
+}
+
+
+def main() -> None:
+    """Do the errand, answer; exit 0 whatever came of it."""
+    order = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_leave_with_input, daemon=True).start()
+    ctx = Context(
+        json=True,
+        stage=order["stage"],
+        service_dir=Path(order["folder"]),
+        data_dir=Path(order["data"]),
+        yes=False,
+        debug=False,
+    )
+    try:
+        answer = ACTS[order["act"]](ctx, order)
+    except HitlessError as error:
+        answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # the thread that reads the input may hold its lock
+
+
+def _leave_with_input() -> None:
+    """Nobody waits any more: this process and the osls that it may have started end."""
+    os.read(0, 1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

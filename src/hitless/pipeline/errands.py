@@ -1,0 +1,96 @@
+"""What a run needs of AWS, as errands: each a process of its own that ends with the daemon, which has no boto3.
+
+The errand acts with the AWS credentials that the engine's own environment has: those of the shell that started it, or
+of the profile in its owner's ~/.aws.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
+from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.origin import Origin
+from hitless.rollout.release import ReleaseDocument
+from hitless.rollout.who import Who
+
+_KINDS: Mapping[str, type[HitlessError]] = {
+    kind.code: kind for kind in (UsageError, ServiceFileError, ConflictError, MachineError)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stage, and the folder whose serverless.yml tells of it."""
+
+    folder: Path
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is wrong with a release on AWS, one sentence each; or that it is not the live one any more."""
+
+    faults: tuple[str, ...]
+    superseded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AwsErrands:
+    """With the artifacts of an engine's data folder. Each raises HitlessError where AWS, or the errand, fails."""
+
+    data: Path
+
+    async def live(self, place: Place, *, log: Path | None = None) -> Origin:
+        """What is live in a stage on AWS, with the digests that Lambda says it serves."""
+        return Origin.from_json(await self._run("live", place, {}, log))
+
+    async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
+        """Have the release's zips in the engine's store, digests checked; how many had to be fetched."""
+        digests = {name: one.digest for name, one in origin.artifacts.items()}
+        return int((await self._run("fetch", place, {"artifacts": digests}, log))["fetched"])
+
+    async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
+        """A release of the document's artifacts; its document when it has ended."""
+        order = {
+            "artifacts": {name: one.digest for name, one in document.artifacts.items()},
+            "commit": document.commit,
+            "message": document.message,
+            "promoted_from": document.promoted_from,
+            "who": who.to_json(),
+        }
+        return await self._run("ship", place, order, log)
+
+    async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
+        """Whether the release serves what was shipped, and answers the smoke requests through its aliases."""
+        digests = {name: one.digest for name, one in document.artifacts.items()}
+        found = await self._run("verify", place, {"artifacts": digests, "release": release}, log)
+        return Verified(tuple(found["faults"]), bool(found["superseded"]))
+
+    async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]:
+        """The release before is live again; the document of that."""
+        return await self._run("rollback", place, {}, log)
+
+    async def _run(self, act: str, place: Place, order: Mapping[str, Any], log: Path | None) -> dict[str, Any]:
+        plan = {**order, "act": act, "folder": str(place.folder), "stage": place.stage, "data": str(self.data)}
+        words = [sys.executable, "-m", "hitless.cli.aws_errand"]
+        line = json.dumps(plan).encode() + b"\n"
+        _, out, _ = await converse(words, line=line, hold_input=True, errors=log or Path("/dev/null"), end=hang_up)
+        answer: dict[str, Any] = json.loads(out) if out.strip() else {}
+        if not answer:
+            raise CloudError(f"the errand to AWS ({act}) ended without a word", hint="the run's log tells more")
+        if error := answer.get("error"):
+            raise _error(error)
+        return answer
+
+
+def _error(error: Mapping[str, Any]) -> HitlessError:
+    kind, hint = _KINDS.get(str(error["code"]), CloudError), str(error["hint"])
+    if kind is MachineError:
+        hint += "; the engine acts on AWS with what its own environment has: that of the shell that ran `hitless up`"
+    return kind(str(error["message"]), hint=hint, details=dict(error["details"]))

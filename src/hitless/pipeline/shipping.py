@@ -1,0 +1,157 @@
+"""The end of a run: how its candidate is shipped, verified and taken back, at the home of its stage."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from hitless.pipeline.course import Course
+from hitless.pipeline.errands import Place
+from hitless.pipeline.states import StepFailed
+from hitless.pipeline.verification import reachable, verify_live
+from hitless.rollout.who import Who
+from hitless.service.model import Home
+
+LEFT_OUT = shutil.ignore_patterns(
+    ".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache"
+)
+"""Of a service's folder that is kept for a run: what no configuration is read from."""
+
+
+class StageHome(Protocol):
+    """Where a run's candidate goes."""
+
+    async def ship(self, course: Course) -> Mapping[str, Any]:
+        """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
+        ...
+
+    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
+        """What is wrong with it, now that it is live; None where another release is live by now."""
+        ...
+
+    async def take_back(self, course: Course) -> None:
+        """The release before is live again."""
+        ...
+
+
+def home_of(course: Course) -> StageHome:
+    """The one place that picks, by what the candidate says of its stage."""
+    return HOMES[course.candidate.settings.home]
+
+
+class EngineHome:
+    """This engine."""
+
+    async def ship(self, course: Course) -> Mapping[str, Any]:
+        engine, records, run = course.parts.engine, course.parts.records, course.row.run
+        verb = "promote" if course.row.options.get("from") else "deploy"
+        started = await engine.deploy(
+            course.stage, course.candidate, strategy=None, force=False, verb=verb, who=_who(course)
+        )
+        if isinstance(started, dict):
+            return started
+        records.set_release(run, started.candidate.number)
+        result: Mapping[str, Any] = {}
+        async for line in engine.follow(started):
+            if step := line.get("step"):
+                course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
+            result = line.get("result") or result
+        return result
+
+    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
+        live = course.parts.engine.store.live(course.stage)
+        if live is None or live[0] != release:
+            return None
+        url = course.parts.urls()[course.stage]
+        return tuple(await asyncio.to_thread(verify_live, url, course.candidate.settings, release))
+
+    async def take_back(self, course: Course) -> None:
+        await course.parts.engine.rollback(course.stage, None)
+
+
+class AwsHome:
+    """The stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them."""
+
+    async def ship(self, course: Course) -> Mapping[str, Any]:
+        if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
+            raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine alone: not for AWS")
+        place = await service_place(course, course.stage)
+        return await course.parts.on_aws.ship(place, course.candidate, _who(course), log=_log(course))
+
+    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
+        place = await service_place(course, course.stage)
+        found = await course.parts.on_aws.verify(place, course.candidate, release, log=_log(course))
+        if found.superseded:
+            return None
+        return (*found.faults, *await self._at_its_address(course))
+
+    async def take_back(self, course: Course) -> None:
+        place = await service_place(course, course.stage)
+        await course.parts.on_aws.rollback(place, log=_log(course))
+
+    async def _at_its_address(self, course: Course) -> list[str]:
+        """The smoke requests as a client sends them, where the address can be reached from here."""
+        step = next(one for one in course.parts.records.steps(course.row.run) if one.name == "deploy")
+        url = (step.detail or {}).get("url")
+        if not url or os.environ.get("AWS_ENDPOINT_URL"):
+            return []  # what stands for AWS at another endpoint does not serve at AWS's addresses
+        if not await asyncio.to_thread(reachable, url):
+            course.say(f"{url} cannot be reached from this machine: asked through Lambda alone")
+            return []
+        return await asyncio.to_thread(verify_live, url, course.candidate.settings, None)
+
+
+HOMES: Mapping[Home, StageHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
+
+
+async def is_kept(course: Course) -> bool:
+    """Whether the repository holds the run's commit."""
+    repository, commit = course.parts.repository, course.row.commit
+    return bool(commit) and repository.exists() and await repository.has(commit)
+
+
+async def service_place(course: Course, stage: str) -> Place:
+    """Where serverless.yml tells of the stage: the commit's files, else the folder as it was when the run began."""
+    if await is_kept(course):
+        checkout = course.parts.workshop.work_of(course.row.run) / "service"
+        if not checkout.exists():
+            course.parts.workshop.make(checkout, for_builds=False)
+            await course.parts.repository.extract(course.row.commit, checkout)
+        return Place(checkout / course.path, stage)
+    return Place(await asyncio.to_thread(_keep_folder, course), stage)
+
+
+def _keep_folder(course: Course) -> Path:
+    """A private copy of the folder that was named: what is approved is what ships, whatever becomes of the folder."""
+    kept = course.parts.workshop.of_run(course.row.run) / "service"
+    named = course.row.options.get("folder")
+    if not kept.exists():
+        if not named:
+            raise StepFailed("neither the repository nor a folder tells of the stage's configuration: push its commit")
+        fresh = kept.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            shutil.copytree(named, fresh, symlinks=True, ignore=LEFT_OUT)
+        except (OSError, shutil.Error) as error:
+            raise StepFailed(f"{named} cannot be copied: {error}") from error
+        if (modules := Path(named) / "node_modules").is_dir():
+            (fresh / "node_modules").symlink_to(modules)  # plugins of the service, and its own osls
+        fresh.chmod(0o700)
+        fresh.rename(kept)
+    return kept
+
+
+def _who(course: Course) -> Who:
+    return Who(ci="hitless pipeline", actor=course.row.actor, run=str(course.row.run))
+
+
+def _log(course: Course) -> Path:
+    return course.parts.workshop.log(course.row.run)
+
+
+def _note(step: Mapping[str, Any]) -> str:
+    return f" ({step['note']})" if step.get("note") else ""

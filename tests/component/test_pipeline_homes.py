@@ -1,0 +1,204 @@
+"""Runs whose stage, or whose origin, is on AWS: errands do what an engine would, and the bytes stay the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import ConflictError, MachineError, UsageError
+from hitless.pipeline.errands import AwsErrands, Place
+from hitless.pipeline.origin import Origin
+from hitless.pipeline.pipeline import Promotion
+from hitless.rollout.release import ArtifactRef
+from hitless.service.model import Approval, Home
+from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story
+from tests.fakes import release_document
+from tests.support import free_port
+
+pytestmark = pytest.mark.component
+
+
+def on_aws(bench: PipelineBench, stage: str, approval: Approval = Approval.NONE) -> dict[str, object]:
+    """The stage lives on AWS; its configuration as the command line sends it."""
+    settings = stage_settings(stage, home=Home.AWS, approval=approval)
+    bench.packaging.settings[stage] = settings
+    return replace(release_document("api", service="shop"), settings=settings, artifacts={}).to_json()
+
+
+def there(stage: str, digest: str = "sha256:afar", commit: str = "") -> Origin:
+    return Origin(Home.AWS, stage, 7, {"api": ArtifactRef(digest, False)}, commit, "from afar")
+
+
+def test_a_promotion_to_aws_ships_the_bytes_that_are_live_at_the_engine(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        await bench.end_of(await bench.push())
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["release"]) == ("succeeded", 1)
+        assert run["states"]["rehearse"] == "skipped"
+        assert run["states"]["verify"] == "succeeded"
+        ((place, document, who),) = bench.on_aws.shipped
+        assert {name: one.digest for name, one in document.artifacts.items()} == {"api": "sha256:1"}
+        assert document.promoted_from == {"home": "engine", "stage": "dev", "release": 1}
+        assert (document.commit, place.stage, who.actor, who.run) == (commit, "prod", "ada", "2")
+        assert bench.engine.store.releases("prod") == (), "the engine serves nothing of it"
+        assert bench.diary[-2:] == ["ship prod on AWS", "verify prod on AWS"]
+        assert await bench.repository.head_of("prod") == commit
+
+    tell_story(tmp_path, story)
+
+
+def test_a_push_to_a_stage_on_aws_ships_what_the_build_made(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        on_aws(bench, "staging")
+        bench.git("switch", "-q", "-c", "staging")
+        bench.commit("5")
+        run = await bench.end_of(await bench.push("staging"))
+        assert (run["state"], run["states"]["test"]) == ("succeeded", "succeeded")
+        ((_, document, _),) = bench.on_aws.shipped
+        assert (document.artifacts["api"].digest, document.promoted_from) == ("sha256:5", None)
+
+    tell_story(tmp_path, story)
+
+
+def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.on_aws.faults = ("api: version 2 does not hold the bytes that were shipped",)
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["exit_code"]) == ("failed", 3)
+        assert run["reason"] == "verify: api: version 2 does not hold the bytes that were shipped: rolled back"
+        assert bench.diary[-1] == "roll prod back on AWS"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_release_on_aws_that_an_alarm_took_back_fails_its_run(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.on_aws.outcome = "rolled_back"
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["exit_code"], run["release"]) == ("failed", 3, 1)
+        assert run["reason"] == "deploy: release 1 was rolled back: an alarm"
+        assert "verify" not in run["states"]
+
+    tell_story(tmp_path, story)
+
+
+def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        document = release_document("api", digest="sha256:1", service="shop")
+        started = await bench.engine.deploy("dev", document, strategy=None, force=False)
+        assert not isinstance(started, dict)
+        async for _ in bench.engine.follow(started):
+            pass
+        folder = tmp_path / "service"
+        (folder / ".git").mkdir(parents=True)
+        (folder / "node_modules").mkdir()
+        (folder / "serverless.yml").write_text("as it was")
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod", Approval.MANUAL), folder=folder)
+        run = (await bench.pipeline.promote(order, actor="ada")).run
+        assert (await bench.end_of(run))["state"] == "waiting_for_approval"
+        assert bench.on_aws.shipped == []
+        (folder / "serverless.yml").write_text("something else")
+        bench.pipeline.approve(run, by="eve", why=None)
+        assert (await bench.end_of(run))["state"] == "succeeded"
+        ((place, shipped, _),) = bench.on_aws.shipped
+        assert (place.folder / "serverless.yml").read_text() == "as it was"
+        assert not (place.folder / ".git").exists()
+        assert (place.folder / "node_modules").is_symlink()
+        assert shipped.artifacts["api"].digest == "sha256:1"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_promotion_from_aws_fetches_its_zips_and_ships_them_at_the_engine(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.on_aws.live_there["prod"] = there("prod", commit=commit)
+        order = Promotion("prod", "staging", source_home=Home.AWS, folder=tmp_path)
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["release"]) == ("succeeded", 1)
+        assert bench.diary.index("fetch release 7 of prod") < bench.diary.index("start api r1", 5)
+        live = bench.engine.live_release("staging")
+        assert live is not None
+        assert (live.document.artifacts["api"].digest, live.document.commit) == ("sha256:afar", commit)
+        receipt = bench.engine.store.receipt(bench.engine.store.rollouts("staging")[0].rollout) or {}
+        assert receipt["promoted_from"] == {"home": "aws", "stage": "prod", "release": 7}
+        build = next(step for step in run["steps"] if step["name"] == "build")
+        assert build["detail"]["artifacts"] == {"api": "sha256:afar"}
+
+    tell_story(tmp_path, story)
+
+
+def test_artifacts_that_are_not_those_that_were_promoted_go_nowhere(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
+        bench.packaging.instead = {"api": ArtifactRef("sha256:other", False)}
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["reason"]) == ("failed", "build: the artifacts are not those of release 1 of dev")
+        assert bench.on_aws.shipped == []
+
+    tell_story(tmp_path, story)
+
+
+def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        bench.packaging.instead = {"api": ArtifactRef("sha256:1", True)}
+        await bench.end_of(await bench.push())
+        with pytest.raises(ConflictError, match="built for this machine alone"):
+            await bench.pipeline.promote(Promotion("dev", "prod", document=on_aws(bench, "prod")), actor="ada")
+        bench.git("switch", "-q", "-c", "staging")
+        on_aws(bench, "staging")
+        bench.commit("2")
+        run = await bench.end_of(await bench.push("staging"))
+        assert run["reason"] == "deploy: the artifacts of api were built for this machine alone: not for AWS"
+        assert bench.on_aws.shipped == []
+
+    tell_story(tmp_path, story)
+
+
+def test_what_cannot_be_promoted_starts_no_run(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        with pytest.raises(ConflictError, match="prod has no live release"):
+            await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS, folder=tmp_path), actor="ada")
+        with pytest.raises(UsageError, match="no folder tells where"):
+            await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS), actor="ada")
+        with pytest.raises(UsageError, match="no stage test"):
+            await bench.pipeline.promote(Promotion("dev", "test"), actor="ada")
+        assert bench.records.runs() == ()
+
+    tell_story(tmp_path, story)
+
+
+def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("def handler(event, context): ...\n")
+    document = {
+        "service": "clock",
+        "provider": {"name": "aws", "runtime": "python3.11"},
+        "functions": {"api": {"handler": "app.handler"}},
+        "custom": {"hitless": {"stages": {"prod": {"home": "aws"}}}},
+    }
+    (tmp_path / "serverless.yml").write_text(json.dumps(document))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with pytest.raises(MachineError, match="AWS cannot be reached") as failed:
+        asyncio.run(AwsErrands(tmp_path).live(Place(tmp_path, "prod")))
+    assert "that of the shell that ran `hitless up`" in failed.value.hint

@@ -1,0 +1,142 @@
+"""What passes from one home to the other is proved by its digest wherever it passes."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.artifact.store import ArtifactStore
+from hitless.cloud.kept import fetch_artifacts
+from hitless.cloud.promotion import given_artifacts, promotable
+from hitless.cloud.standing import standing
+from hitless.cloud.verifying import faults_of
+from hitless.errors import CloudError, ConflictError, EngineError, UsageError
+from hitless.service.model import Hooks
+from tests.unit.cloud_fakes import NAMES, World, package
+from tests.unit.release_support import sha256
+
+pytestmark = pytest.mark.component
+
+
+@dataclass
+class FakeBucket:
+    """Zips by their digest (hex); `fetched` tells which were asked for."""
+
+    zips: dict[str, bytes]
+    fetched: list[str] = field(default_factory=list)
+
+    def get_artifact(self, sha256: str, target: Path) -> None:
+        self.fetched.append(sha256)
+        target.write_bytes(self.zips[sha256])
+
+
+def zipped(place: Path, text: str) -> tuple[str, bytes]:
+    """A zip's digest, and its bytes."""
+    file = place / "made.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("app.py", text)
+    content = file.read_bytes()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}", content
+
+
+def test_what_is_live_on_aws_is_told_with_the_digests_that_lambda_serves() -> None:
+    world = World()
+    world.deploy("a")
+    world.deploy("b")
+    found = promotable(world.cloud(), "prod")
+    assert (found.release, found.commit) == (2, "commit-b")
+    assert found.artifacts == dict.fromkeys(NAMES, f"sha256:{sha256('b')}")
+    assert found.origin == {"home": "aws", "stage": "prod", "release": 2}
+
+
+def test_a_version_of_other_bytes_than_its_release_is_not_promoted() -> None:
+    world = World()
+    world.deploy("a")
+    published = world.stack.published[next(iter(world.stack.published))]
+    published[0] = published[0].replace("artifacts/a", "artifacts/c")
+    with pytest.raises(CloudError, match="does not serve the bytes of release 1 of prod"):
+        promotable(world.cloud(), "prod")
+
+
+def test_a_stage_on_aws_without_a_release_has_nothing_to_promote() -> None:
+    with pytest.raises(ConflictError, match="prod has no live release"):
+        promotable(World().cloud(), "prod")
+
+
+def test_only_what_is_not_here_is_fetched_and_what_is_damaged_is_fetched_again(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "artifacts")
+    first, one = zipped(tmp_path, "one")
+    second, two = zipped(tmp_path, "two")
+    bucket = FakeBucket({first.removeprefix("sha256:"): one, second.removeprefix("sha256:"): two})
+    assert fetch_artifacts(bucket, store, [first, second, first]) == 2
+    assert fetch_artifacts(bucket, store, [first, second]) == 0
+    damaged = store.zip_path(first)
+    damaged.chmod(0o644)
+    damaged.write_bytes(bytes(len(one)))
+    assert fetch_artifacts(bucket, store, [first, second]) == 1
+    assert store.verify(first)
+
+
+def test_given_digests_become_artifacts_of_the_zips_that_are_here(tmp_path: Path) -> None:
+    store, service = ArtifactStore(tmp_path / "artifacts"), package("a", Hooks()).service
+    digest, content = zipped(tmp_path, "x" * 1000)
+    fetch_artifacts(FakeBucket({digest.removeprefix("sha256:"): content}), store, [digest])
+    found = given_artifacts(service, dict.fromkeys(NAMES, digest), store)
+    assert {(one.digest, one.zip_bytes, one.unpacked_bytes, one.local) for one in found.values()} == {
+        (digest, len(content), 1000, False)
+    }
+    with pytest.raises(UsageError, match="no artifact for meta"):
+        given_artifacts(service, {"convert": digest}, store)
+    store.zip_path(digest).chmod(0o644)
+    store.zip_path(digest).write_bytes(bytes(len(content)))
+    with pytest.raises(EngineError, match="or damaged"):
+        given_artifacts(service, dict.fromkeys(NAMES, digest), store)
+
+
+def test_a_stage_on_aws_is_shown_as_an_engine_s_is() -> None:
+    world = World()
+    service = package("a", Hooks()).service
+    assert standing(world.cloud(), service)["live"] is None
+    world.deploy("a")
+    shown = standing(world.cloud(), service)
+    assert (shown["stage"], shown["home"], shown["strategy"]) == ("prod", "aws", "Canary10Percent5Minutes")
+    assert (shown["live"]["release"], shown["live"]["commit"], shown["candidate"]) == (1, "commit-a", None)
+    assert shown["live"]["artifacts"] == dict.fromkeys(NAMES, f"sha256:{sha256('a')}")
+    assert [(one["name"], one["version"], one["workers"]) for one in shown["functions"]] == [
+        ("convert", "1", []),
+        ("meta", "1", []),
+    ]
+
+
+def test_a_candidate_on_aws_is_shown_with_its_share() -> None:
+    world = World()
+    service = package("a", Hooks()).service
+    world.deploy("a")
+    seen: list[dict[str, Any]] = []
+
+    def look(number: int, name: str) -> None:
+        if name == "look at a deployment" and not seen:
+            world.at = None
+            seen.append(standing(world.cloud(), service)["candidate"])
+
+    world.at = look
+    world.deploy("b")
+    assert [(one["release"], one["state"], one["weight_percent"]) for one in seen] == [(2, "baking", 10)]
+
+
+def test_a_release_is_verified_by_the_bytes_behind_its_aliases() -> None:
+    world = World()
+    service = package("a", Hooks()).service
+    world.deploy("a")
+    right = dict.fromkeys(NAMES, f"sha256:{sha256('a')}")
+    assert faults_of(world.cloud(), service, 1, right).faults == ()
+    (fault,) = faults_of(world.cloud(), service, 1, {**right, "meta": f"sha256:{sha256('b')}"}).faults
+    assert fault == "meta: version 1 does not hold the bytes that were shipped"
+    (gone,) = faults_of(world.cloud(), service, 1, {**right, "gone": right["meta"]}).faults
+    assert gone == "gone: not on AWS"
+    assert faults_of(world.cloud(), service, 2, right).superseded
