@@ -23,7 +23,7 @@ from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.pipeline import Pipeline, Promotion
 from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
@@ -32,7 +32,8 @@ from hitless.rollout.pools import ReleasePools
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings, Approval, RehearsalSettings, StageSettings
-from hitless.store.runs import RunRecords
+from hitless.store.pushes import PushRecords
+from hitless.store.runs import RunRecords, RunRow
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
 
@@ -193,6 +194,7 @@ class PipelineBench:
                 workshop=workshop,
                 repository=self.repository,
                 records=self.records,
+                pushes=PushRecords(self.store),
                 builds=self.builds,
                 package=self.packaging,
                 clock=self.clock,
@@ -241,7 +243,7 @@ class PipelineBench:
         old = await self.repository.head_of(target) or NOTHING
         new = self.git("rev-parse", branch)
         update = RefUpdate(old, new, f"refs/heads/{target}")
-        if refusals := await self.pipeline.check([update], options or {}):
+        if refusals := await self.pipeline.check([update], options or {}, "ada@laptop"):
             return refusals
         self.git("push", "-q", "--force", str(self.repository.folder), f"{branch}:{target}")
         started = await self.pipeline.push([update], options or {}, "ada@laptop")
@@ -285,3 +287,17 @@ async def until(true: Callable[[], bool]) -> None:
     """Let the others run until it holds; the story's time-out is the deadline."""
     while not true():  # noqa: ASYNC110 - several parts move, and a test asks for their common state
         await asyncio.sleep(0.005)
+
+
+async def shipped_to_staging(bench: PipelineBench) -> str:
+    """A commit that is live in dev and staging."""
+    commit = bench.commit("1")
+    await bench.end_of(await bench.push())
+    run = await bench.end_of((await promote(bench, "dev", "staging")).run)
+    assert run["state"] == "succeeded"
+    return commit
+
+
+async def promote(bench: PipelineBench, source: str, target: str, *, skip: bool = False) -> RunRow:
+    """A promotion's run, queued."""
+    return await bench.pipeline.promote(Promotion(source, target, skip_rehearsal=skip), actor="ada")

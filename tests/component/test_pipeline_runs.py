@@ -9,25 +9,11 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
-from hitless.pipeline.pipeline import Promotion
 from hitless.pipeline.pushes import RefUpdate, read_options
 from hitless.service.model import RehearsalSettings
-from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
+from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
-
-
-async def shipped_to_staging(bench: PipelineBench) -> str:
-    """A commit that is live in dev and staging."""
-    commit = bench.commit("1")
-    await bench.end_of(await bench.push())
-    run = await bench.end_of((await promote(bench, "dev", "staging")).run)
-    assert run["state"] == "succeeded"
-    return commit
-
-
-async def promote(bench: PipelineBench, source: str, target: str, *, skip: bool = False):  # type: ignore[no-untyped-def]
-    return await bench.pipeline.promote(Promotion(source, target, skip_rehearsal=skip), actor="ada")
 
 
 def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> None:
@@ -104,7 +90,7 @@ def test_a_tag_and_a_deleted_branch_start_nothing_and_a_stage_s_branch_stays(tmp
             [RefUpdate(zero, commit, "refs/tags/v1"), RefUpdate(commit, zero, "refs/heads/feature")], {}, "ada"
         )
         assert started == ["refs/tags/v1 starts no run: only branches do", "the branch feature is gone"]
-        refused = await bench.pipeline.check([RefUpdate(commit, zero, "refs/heads/dev")], {})
+        refused = await bench.pipeline.check([RefUpdate(commit, zero, "refs/heads/dev")], {}, "ada")
         assert refused == ["dev feeds the stage dev and cannot be deleted"]
 
     tell_story(tmp_path, story)
@@ -294,87 +280,6 @@ def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path)
         assert len(bench.records.runs()) == 1
 
     tell_story(tmp_path, story)
-
-
-@pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
-def test_a_daemon_that_is_killed_in_a_step_leaves_no_run_without_a_true_end(tmp_path: Path, step: str) -> None:
-    bench = PipelineBench(tmp_path)
-    bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
-
-    async def until_killed() -> None:
-        await bench.start()
-        bench.commit("1")
-        await bench.end_of(await bench.push())
-        bench.commit("2")
-        held = asyncio.Event()
-        match step:
-            case "test":
-                bench.builds.hold = held
-            case "build":
-                bench.packaging.hold = held
-            case "rehearse":
-                bench.rehearsal.hold = held
-            case _:
-                bench.workers.hold = held
-        run = await bench.push()
-        await until(lambda: any(s.name == step and s.state == "running" for s in bench.records.steps(run)))
-        if step == "deploy":
-            await until(lambda: bench.pipeline.row(run).release == 2)
-        # the loop is left as it stands, as a SIGKILL leaves it
-
-    asyncio.run(until_killed())
-    bench.workers.hold = None
-
-    async def afterwards() -> None:
-        later = bench.again()
-        await later.start()
-        run = later.pipeline.document(2)
-        assert (run["state"], run["reason"]) == (
-            "interrupted",
-            f"the engine stopped during {step}: `hitless pipeline retry 2`",
-        )
-        live = later.engine.live_release("dev")
-        assert live
-        assert live.number == 1
-        later.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
-        later.pipeline.retry(2)
-        async with asyncio.timeout(30):
-            assert (await later.end_of(2))["state"] == "succeeded"
-        await later.pipeline.stop()
-        await later.engine.idle()
-
-    asyncio.run(afterwards())
-
-
-def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_well(tmp_path: Path) -> None:
-    bench = PipelineBench(tmp_path)
-
-    async def until_killed() -> None:
-        await bench.start()
-        bench.commit("1")
-        run = await bench.push()
-        await bench.end_of(run)
-        bench.records.set_state(run, "running", None, None)
-        bench.records.set_step(run, "deploy", "running")
-        row = bench.pipeline.row(run)
-        bench.records.add(
-            stage="staging", branch="staging", commit=row.commit, message="", actor="ada", overridden=None,
-            options={}, verb="push", state="queued", at=row.started_at,
-        )  # fmt: skip
-
-    asyncio.run(until_killed())
-
-    async def afterwards() -> None:
-        later = bench.again()
-        await later.start()
-        async with asyncio.timeout(30):
-            run = await later.end_of(1)
-            assert (run["state"], run["states"]["deploy"]) == ("succeeded", "succeeded")
-            assert (await later.end_of(2))["state"] == "succeeded", "what had only waited runs now"
-        await later.pipeline.stop()
-        await later.engine.idle()
-
-    asyncio.run(afterwards())
 
 
 @pytest.mark.parametrize("line", ["overide=x", "override=", "override=   ", f"override={'x' * 501}", "override=a\x1bb"])

@@ -27,7 +27,11 @@ STAGES = """    stages:
                 alarms: {minimum_requests: 5}}
       prod: {listen: '127.0.0.1:0', strategy: Canary20Percent1Second, rehearsal: true, approval: manual}
 """
-REQUESTS = (DrillRequest("GET", "/fast", check_release=False), DrillRequest("GET", "/release", check_release=False))
+REQUESTS = (
+    DrillRequest("GET", "/fast"),
+    DrillRequest("GET", "/release"),
+    DrillRequest("POST", "/echo", (("Idempotency-Key", "of-the-load"),), b"{}"),
+)
 ENDED = ("succeeded", "failed", "rejected", "superseded", "interrupted")
 
 
@@ -56,12 +60,12 @@ class Team:
         assert exit_code in (None, done.returncode), f"git {words}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def begin(self) -> None:
+    def begin(self, *, stages: str = STAGES, buildspec: str = TESTS) -> None:
         """A repository with one commit on dev, an engine that serves it, and its remote `engine`."""
         (self.site.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
-        (self.site.folder / "buildspec-test.yml").write_text(TESTS)
+        (self.site.folder / "buildspec-test.yml").write_text(buildspec)
         file = self.site.folder / "serverless.yml"
-        file.write_text(file.read_text().partition("    stages:")[0] + STAGES)
+        file.write_text(file.read_text().partition("    stages:")[0] + stages)
         self.git("init", "--quiet", "--initial-branch=dev")
         self.first = self.commit("first")
         self.site.up()

@@ -50,8 +50,8 @@ class PipelineApi:
         ]
 
     async def check(self, request: Request) -> Response:
-        updates, options, _ = _push_of(await json_body(request))
-        return JSONResponse({"refusals": await self.pipeline.check(updates, options)})
+        updates, options, actor = _push_of(await json_body(request))
+        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor)})
 
     async def push(self, request: Request) -> Response:
         updates, options, actor = _push_of(await json_body(request))
@@ -123,6 +123,7 @@ class PipelineApi:
             if isinstance(one, str):
                 yield {"text": f"{one}\n"}
                 continue
+            yield {"started": one.run}
             async for line in self.pipeline.follow(one.run):
                 yield line
 

@@ -21,6 +21,7 @@ MAX_OPTIONS = 20
 def main() -> int:
     """0, or 1 where the push is refused."""
     data, name = sys.argv[1:3]
+    started: int | None = None
     body = {
         "updates": [line.split(None, 2) for line in sys.stdin.read().splitlines()],
         "options": _options(),
@@ -37,13 +38,22 @@ def main() -> int:
                 _say(f"refused: {sentence}\n")
             return 1 if refusals else 0
         for line in client.stream("POST", "/pipeline/push", body):
+            started = line.get("started", started)
             _say(line.get("text", ""))
     except HitlessError as error:
-        _say(f"error: {error.message}\nhint: {error.hint}\n")
+        hint = _after_the_push(started) if name == "post-receive" else error.hint
+        _say(f"error: {error.message}\nhint: {hint}\n")
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
+
+
+def _after_the_push(started: int | None) -> str:
+    """git has taken it by then: what becomes of it."""
+    if started is None:
+        return "the push is kept, and its runs start when the engine does: `hitless up`"
+    return f"the push is kept; once the engine runs again, `hitless pipeline show {started}` tells what became of it"
 
 
 def _options() -> list[str]:

@@ -35,6 +35,7 @@ from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import Pace
 from hitless.service.model import DEFAULT_PREVIEW_PORT, PreviewSettings
 from hitless.store.previews import PreviewRecords
+from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
@@ -119,6 +120,7 @@ def build_pipeline(
         workshop=workshop,
         repository=repository,
         records=RunRecords(store),
+        pushes=PushRecords(store),
         builds=builds,
         package=PackagingProcess(folders.artifacts),
         clock=clock,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from hitless.clock import timestamp
@@ -20,8 +21,9 @@ from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, Ste
 from hitless.pipeline.view import run_document
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Notify
-from hitless.store.runs import RunRow
+from hitless.store.runs import ApprovalRow, RunRow
 
+APPROVED, REJECTED = "approved", "rejected"
 DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
 
 
@@ -132,16 +134,37 @@ class Course:
         return any(step.name == name and step.state in DONE for step in self.parts.records.steps(self.row.run))
 
     def say(self, text: str) -> None:
-        """A line into the run's log, which its followers see at once."""
+        """A line into the run's log, which its followers see at once. A full disk loses it and ends no run for it."""
         log = self.parts.workshop.log(self.row.run)
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log.touch(mode=0o600)
-        with log.open("ab") as file:
-            file.write(text.encode() + b"\n")
+        with suppress(OSError):
+            log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log.touch(mode=0o600)
+            with log.open("ab") as file:
+                file.write(text.encode() + b"\n")
 
     def set_state(self, state: RunState, reason: str | None) -> None:
         ended_at = timestamp(self.parts.clock.now()) if state.has_ended else None
         self.parts.records.set_state(self.row.run, state, reason, ended_at)
+
+    def break_off(self, reason: str) -> None:
+        """The end of a run whose own course could not record one. Raises what the disk or the state file raises."""
+        for step in self.parts.records.steps(self.row.run):
+            if step.state == StepState.RUNNING:
+                self._record(StepName(step.name), StepState.FAILED, {"reason": reason, "exit_code": 1}, step.started_at)
+        self.end(RunState.FAILED, reason)
+
+    def take_answer(self, answer: ApprovalRow) -> None:
+        """A person's recorded answer: the run is queued again, or ends rejected."""
+        records, run, approved = self.parts.records, self.row.run, answer.decision == APPROVED
+        said = f"{answer.decision} by {answer.decided_by}" + (f": {answer.why}" if answer.why else "")
+        if not approved:
+            records.set_step(run, StepName.APPROVE, StepState.FAILED, detail={"reason": said, "exit_code": 4})
+            self.end(RunState.REJECTED, said)
+            return
+        detail = {"decision": answer.decision, "by": answer.decided_by, "why": answer.why}
+        records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=detail)
+        self.set_state(RunState.QUEUED, None)
+        self.say(said)
 
     def end(self, state: RunState, reason: str | None) -> None:
         """The run's end: recorded, said in its log and among the engine's events, told to whoever wants to know."""

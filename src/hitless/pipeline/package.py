@@ -1,14 +1,17 @@
 """The process that turns a checkout into a candidate: `python -m hitless.pipeline.package`.
 
-A process of its own, because a build takes processor time that the engine's daemon needs for others, and may be ended.
-Plan on standard input, `{"document": …}` or `{"error": …}` on standard output, progress on standard error.
+A process of its own, for a build takes processor time that the engine's daemon needs for others, and may be ended.
+Plan as a line on standard input, `{"document": …}` or `{"error": …}` on standard output, progress on standard error. At
+the input's end nobody waits any more: it ends, with its whole process group (an installer may be at work).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,10 +79,18 @@ def _say(sentence: str) -> None:
     sys.stderr.flush()
 
 
+def _end_with_input() -> None:
+    while os.read(0, 65536):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
     """Read the plan, answer; exit 0 whatever came of it."""
     try:
-        answer = _package(json.load(sys.stdin))
+        line = sys.stdin.buffer.readline()
+        threading.Thread(target=_end_with_input, daemon=True).start()
+        answer = _package(json.loads(line))
     except HitlessError as error:
         answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
     sys.stdout.write(json.dumps(answer) + "\n")

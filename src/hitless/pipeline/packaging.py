@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hitless.pipeline.children import converse
+from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition, StageEntry
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
@@ -57,6 +57,7 @@ class PackagingProcess:
 
 async def _ask(plan: dict[str, Any], log: Path) -> dict[str, Any]:
     words = [sys.executable, "-m", "hitless.pipeline.package"]
-    _, out, _ = await converse(words, line=json.dumps(plan).encode(), errors=log)
+    line = json.dumps(plan).encode() + b"\n"
+    _, out, _ = await converse(words, line=line, hold_input=True, errors=log, end=hang_up)
     answer: dict[str, Any] = json.loads(out) if out.strip() else {"error": {"message": "the build's process failed"}}
     return answer

@@ -20,6 +20,7 @@ from hitless.pipeline.workshop import Workshop
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.who import Who
 from hitless.service.model import Notify
+from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords
 
 
@@ -63,6 +64,7 @@ class Parts:
     workshop: Workshop
     repository: Repository
     records: RunRecords
+    pushes: PushRecords
     builds: Build
     package: Package
     clock: Clock

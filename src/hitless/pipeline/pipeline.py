@@ -8,31 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from hitless.clock import timestamp
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.approvals import MAX_WHY, check_open
-from hitless.pipeline.course import Course
+from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place
 from hitless.pipeline.forks import Fork, fork_of
-from hitless.pipeline.lanes import FORK, lane_of
+from hitless.pipeline.lanes import FORK
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.plans import steps_of
 from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
 from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
+from hitless.pipeline.turns import Turns
 from hitless.pipeline.view import exit_code, run_document
 from hitless.service.model import Home
+from hitless.store.pushes import PushRow
 from hitless.store.runs import RunRow
 
 FOLLOW_S = 0.05
-EXPIRY_LOOK_S = 60.0
+LOOK_S, LATE_PUSH_S = 30.0, 60.0
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +61,6 @@ class Promotion:
         return Home((self.document or {}).get("settings", {}).get("home", Home.ENGINE))
 
 
-@dataclass(slots=True)
-class Lane:
-    """A stage's (or branch's) turns. `resumed` runs were let through already and are superseded by nobody."""
-
-    resumed: list[RunRow] = field(default_factory=list)
-    queued: RunRow | None = None
-    task: asyncio.Task[None] | None = None
-
-
 async def _nothing() -> None:
     """Nothing else to end."""
 
@@ -73,24 +71,24 @@ class Pipeline:
     def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] = _nothing) -> None:
         """`close` ends what its parts still do in the background."""
         self.parts, self._close = parts, close
-        self._lanes: dict[str, Lane] = {}
+        self._turns = Turns(parts, self._course)
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Give every run that a daemon's end cut off its true end, and queue again what had only waited."""
+        """Let every run that a daemon's end cut off go on or have its true end; queue again what had only waited."""
         self.parts.workshop.clean_all()
         going_on = recover(self.parts, self._path())
         for row in going_on:
-            self._resume(row)
+            self._turns.resume(row)
+        resumed = {row.run for row in going_on}
         for row in self.parts.records.in_state(RunState.QUEUED):
-            if row not in going_on:
-                self._enqueue(row)
-        self._watch = asyncio.create_task(self._watch_expiry())
+            if row.run not in resumed:
+                self._turns.enqueue(row)
+        self._watch = asyncio.create_task(self._watch_on())
 
     async def stop(self) -> None:
         """End what runs; the next start says of each run that it was interrupted."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task]
-        tasks += [self._watch] if self._watch else []
+        tasks = [*self._turns.tasks(), *([self._watch] if self._watch else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,9 +96,14 @@ class Pipeline:
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 
-    async def check(self, updates: list[RefUpdate], options: dict[str, str]) -> list[str]:
-        """Why a push is refused, one sentence each; before git takes anything."""
-        return judge(self.parts, self._definition(), updates, options)
+    async def check(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[str]:
+        """Why a push is refused, one sentence each; before git takes anything. What is not refused is noted down."""
+        refusals = judge(self.parts, self._definition(), updates, options)
+        at = timestamp(self.parts.clock.now())
+        for update in updates if not refusals else ():
+            if update.branch and not update.deletes:
+                self.parts.pushes.add(PushRow(update.ref, update.old, update.new, options, actor, at))
+        return refusals
 
     async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[StartedRun | str]:
         """Start the runs that an accepted push asks for; sentences on what it starts nothing for."""
@@ -112,9 +115,24 @@ class Pipeline:
             row = self.parts.records.add(
                 **wish, verb="push", actor=actor, state=RunState.QUEUED, at=timestamp(self.parts.clock.now())
             )
-            self._enqueue(row)
+            self._turns.enqueue(row)
             started.append(StartedRun(row.run))
+        for update in updates:
+            self.parts.pushes.forget(update.ref, update.new)
         return started
+
+    async def take_up_pushes(self, *, older_than_s: float) -> None:
+        """Start what was pushed and never came to its second hook: the branch has moved, and no run knows of it."""
+        until = timestamp(self.parts.clock.now() - timedelta(seconds=older_than_s))
+        for push in self.parts.pushes.all():
+            update = RefUpdate(push.old, push.new, push.ref)
+            if push.at > until or update.branch is None:
+                continue
+            has_moved = await self.parts.repository.head_of(update.branch) == push.new
+            if has_moved and not self.parts.records.started(update.branch, push.new, since=push.at):
+                self.parts.engine.say(f"a push of {update.branch} by {push.actor} had started nothing: it does now")
+                await self.push([update], dict(push.options), push.actor)
+            self.parts.pushes.forget(push.ref, push.new)
 
     async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
         """A run that tests a stranger's commit, once it is approved. UsageError where the repository lacks it."""
@@ -132,17 +150,16 @@ class Pipeline:
             state=RunState.QUEUED,
             at=timestamp(self.parts.clock.now()),
         )
-        self._enqueue(row)
+        self._turns.enqueue(row)
         return row
 
     def close_fork(self, number: int) -> None:
         """Nobody needs to look at a pull request any more that is closed: what has not begun does not."""
         for row in self.parts.records.in_state(RunState.WAITING, RunState.QUEUED):
-            fork, lane = fork_of(row), self._lane(row)
+            fork = fork_of(row)
             if fork is None or fork.number != number:
                 continue
-            lane.resumed = [one for one in lane.resumed if one.run != row.run]
-            lane.queued = None if lane.queued is None or lane.queued.run == row.run else lane.queued
+            self._turns.drop(row)
             self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
 
     async def promote(self, order: Promotion, *, actor: str) -> RunRow:
@@ -171,7 +188,7 @@ class Pipeline:
             state=RunState.QUEUED,
             at=timestamp(self.parts.clock.now()),
         )
-        self._enqueue(row)
+        self._turns.enqueue(row)
         return row
 
     async def _origin(self, order: Promotion) -> Origin:
@@ -193,21 +210,13 @@ class Pipeline:
 
     def approve(self, run: int, *, by: str, why: str | None) -> RunRow:
         """Let a waiting run go on. Raises UsageError, ConflictError where it waits no more."""
-        row = self._decide(run, "approved", by, why)
-        detail = {"decision": "approved", "by": by, "why": why}
-        self.parts.records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=detail)
-        self.parts.records.set_state(run, RunState.QUEUED, None, None)
-        self._course(row).say(f"approved by {by}" + (f": {why}" if why else ""))
-        self._resume(row)
+        row = self._decide(run, APPROVED, by, why)
+        self._turns.resume(row)
         return row
 
     def reject(self, run: int, *, by: str, why: str | None) -> RunRow:
         """End a waiting run. Raises UsageError, ConflictError where it waits no more."""
-        row = self._decide(run, "rejected", by, why)
-        reason = f"rejected by {by}" + (f": {why}" if why else "")
-        self.parts.records.set_step(run, StepName.APPROVE, StepState.FAILED, detail={"reason": reason, "exit_code": 4})
-        self._course(row).end(RunState.REJECTED, reason)
-        return row
+        return self._decide(run, REJECTED, by, why)
 
     def retry(self, run: int) -> RunRow:
         """Take an ended run up again at the step that failed. Raises UsageError, ConflictError."""
@@ -219,7 +228,7 @@ class Pipeline:
             raise ConflictError(f"run {newest.run} of {row.stage} came after run {run}", hint="retry that one, or push")
         self.parts.records.set_state(run, RunState.QUEUED, None, None)
         self._course(row).say("== retried")
-        self._enqueue(row)
+        self._turns.enqueue(row)
         return row
 
     def expire(self) -> None:
@@ -287,52 +296,24 @@ class Pipeline:
         check_open(row, run, asked.expires_at if asked else None, now)
         if not self.parts.records.decide(run, decision=decision, by=by, at=timestamp(now), why=why):
             raise ConflictError(f"run {run} has its answer already", hint=f"`hitless pipeline show {run}`")
+        answer = self.parts.records.approval(run)
         assert row is not None
+        assert answer is not None
+        self._course(row).take_answer(answer)
         return row
 
-    def _lane(self, row: RunRow) -> Lane:
-        return self._lanes.setdefault(lane_of(row), Lane())
-
-    def _enqueue(self, row: RunRow) -> None:
-        lane = self._lane(row)
-        if lane.queued is not None and lane.queued.run != row.run:
-            self._course(lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
-        lane.queued = row
-        self._wake(lane)
-
-    def _resume(self, row: RunRow) -> None:
-        lane = self._lane(row)
-        lane.resumed.append(row)
-        self._wake(lane)
-
-    def _wake(self, lane: Lane) -> None:
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._serve(lane))
-
-    async def _serve(self, lane: Lane) -> None:
-        """Run after run until none is left in the lane."""
-        try:
-            while True:
-                if lane.resumed:
-                    row = lane.resumed.pop(0)
-                elif lane.queued is not None:
-                    row, lane.queued = lane.queued, None
-                else:
-                    return
-                try:
-                    self.parts.workshop.create()
-                    await self._course(row).run(steps_of(row))
-                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
-                    self.parts.engine.say(f"run {row.run} broke off: {type(error).__name__}: {error}", row.stage)
-                for gone in self.parts.records.forget_old():
-                    self.parts.workshop.forget(gone)
-        finally:
-            lane.task = None
-
-    async def _watch_expiry(self) -> None:
+    async def _watch_on(self) -> None:
+        """What a start and then only time brings about."""
+        late_s = 0.0
         while True:
-            self.expire()
-            await self.parts.clock.sleep(EXPIRY_LOOK_S)
+            try:
+                self._turns.end_broken_off()
+                self.expire()
+                await self.take_up_pushes(older_than_s=late_s)
+                late_s = LATE_PUSH_S
+            except (sqlite3.Error, OSError, HitlessError) as error:
+                log.error("the pipeline could not look after its runs", error=str(error))
+            await self.parts.clock.sleep(LOOK_S)
 
 
 def _read(log: Any, offset: int) -> bytes:

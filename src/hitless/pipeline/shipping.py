@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from hitless.errors import HitlessError
 from hitless.pipeline.course import Course
 from hitless.pipeline.errands import Place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
+from hitless.rollout.rollout import Rollout
+from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Home
 
@@ -33,8 +36,8 @@ class StageHome(Protocol):
         """What is wrong with it, now that it is live; None where another release is live by now."""
         ...
 
-    async def take_back(self, course: Course) -> None:
-        """The release before is live again."""
+    async def take_back(self, course: Course, why: str) -> str:
+        """Ship the release before again; what came of it, in words for the run's reason."""
         ...
 
 
@@ -52,25 +55,29 @@ class EngineHome:
         started = await engine.deploy(
             course.stage, course.candidate, strategy=None, force=False, verb=verb, who=_who(course)
         )
-        if isinstance(started, dict):
-            return started
-        records.set_release(run, started.candidate.number)
-        result: Mapping[str, Any] = {}
-        async for line in engine.follow(started):
-            if step := line.get("step"):
-                course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
-            result = line.get("result") or result
-        return result
+        if isinstance(started, Rollout):
+            records.set_release(run, started.candidate.number)
+        return await _followed(course, started)
 
     async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
         live = course.parts.engine.store.live(course.stage)
         if live is None or live[0] != release:
             return None
         url = course.parts.urls()[course.stage]
-        return tuple(await asyncio.to_thread(verify_live, url, course.candidate.settings, release))
+        faults = tuple(await asyncio.to_thread(verify_live, url, course.candidate.settings, release))
+        live = course.parts.engine.store.live(course.stage)  # another release's answers are no fault of this one
+        return faults if live is not None and live[0] == release else None
 
-    async def take_back(self, course: Course) -> None:
-        await course.parts.engine.rollback(course.stage, None)
+    async def take_back(self, course: Course, why: str) -> str:
+        why = f"run {course.row.run}: {why}"
+        try:
+            started = await course.parts.engine.rollback(course.stage, None, who=_who(course), why=why)
+        except HitlessError as error:
+            return f"it stays live, for nothing can take over: {error.message}"
+        result = await _followed(course, started)
+        if Outcome(result["outcome"]).exit_code:
+            return f"release {result['release']} could not take over: {result['reason']}"
+        return f"rolled back to release {result['release']}"
 
 
 class AwsHome:
@@ -89,9 +96,10 @@ class AwsHome:
             return None
         return (*found.faults, *await self._at_its_address(course))
 
-    async def take_back(self, course: Course) -> None:
+    async def take_back(self, course: Course, why: str) -> str:
         place = await service_place(course, course.stage)
         await course.parts.on_aws.rollback(place, log=_log(course))
+        return "rolled back"
 
     async def _at_its_address(self, course: Course) -> list[str]:
         """The smoke requests as a client sends them, where the address can be reached from here."""
@@ -143,6 +151,18 @@ def _keep_folder(course: Course) -> Path:
         fresh.chmod(0o700)
         fresh.rename(kept)
     return kept
+
+
+async def _followed(course: Course, started: Rollout | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The end of what the engine began, each step on the way said in the run's log."""
+    if not isinstance(started, Rollout):
+        return started
+    result: Mapping[str, Any] = {}
+    async for line in course.parts.engine.follow(started):
+        if step := line.get("step"):
+            course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
+        result = line.get("result") or result
+    return result
 
 
 def _who(course: Course) -> Who:

@@ -17,7 +17,7 @@ from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.shipping import home_of, is_kept, service_place
-from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, skipped
+from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.states import Outcome
 from hitless.service.model import Approval, Home
@@ -117,7 +117,6 @@ async def deploy(course: Course) -> StepEnd:
     if outcome.exit_code:
         what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
         raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
-    await _fast_forward(course)
     said = "nothing has changed" if outcome is Outcome.UNCHANGED else "is live"
     return StepEnd(detail=result, sentence=f"release {result['release']} {said} in {course.stage}")
 
@@ -131,9 +130,12 @@ async def verify(course: Course) -> StepEnd:
     if faults is None:
         return skipped("another release is live by now")
     if not faults:
+        await _fast_forward(course)
         return StepEnd(sentence=f"{course.stage} answers as it should")
-    await home.take_back(course)
-    raise StepFailed(f"{'; '.join(faults)}: rolled back", exit_code=3, detail={"faults": faults})
+    why = "; ".join(faults)
+    detail = {"reason": f"taken back: {why}", "exit_code": 3}
+    course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
+    raise StepFailed(f"{why}: {await home.take_back(course, why)}", exit_code=3, detail={"faults": faults})
 
 
 STEPS: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]] = {
@@ -207,7 +209,7 @@ def _order(course: Course, name: StepName, file: str) -> BuildOrder:
 
 
 async def _fast_forward(course: Course) -> None:
-    """A promotion moves the stage's branch to what is live now."""
+    """A promotion moves the stage's branch to what is live and verified."""
     options, repository = course.row.options, course.parts.repository
     if "from" not in options or not await is_kept(course):
         return

@@ -123,4 +123,17 @@ MIGRATIONS: tuple[str, ...] = (
         ending TEXT
     ) STRICT;
     """,
+    """
+    ALTER TABLE pipeline_runs ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
+
+    CREATE TABLE pipeline_pushes (
+        ref TEXT NOT NULL,
+        old_id TEXT NOT NULL,
+        new_id TEXT NOT NULL,
+        options TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (ref, new_id)
+    ) STRICT;
+    """,
 )

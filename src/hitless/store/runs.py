@@ -31,6 +31,8 @@ class RunRow:
     release: int | None
     started_at: str
     ended_at: str | None
+    restarts: int = 0
+    """How often it went on by itself after the daemon's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,16 @@ class RunRecords:
         )
         return tuple(map(_run, rows))
 
+    def newest(self, row: RunRow) -> RunRow:
+        """The newest run of the same stage; of the same branch where that feeds none."""
+        query = "SELECT * FROM pipeline_runs WHERE stage IS ?1 AND (?1 IS NOT NULL OR branch = ?2) ORDER BY run DESC"
+        return _run(self._store.read(f"{query} LIMIT 1", (row.stage, row.branch))[0])
+
+    def started(self, branch: str, commit: str, *, since: str) -> bool:
+        """Whether a run of the branch at that commit was recorded since then."""
+        query = "SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? LIMIT 1"
+        return bool(self._store.read(query, (branch, commit, since)))
+
     def in_state(self, *states: str) -> tuple[RunRow, ...]:
         """Runs in one of these states, oldest first."""
         marks = ", ".join("?" * len(states))
@@ -117,6 +129,10 @@ class RunRecords:
     def set_release(self, number: int, release: int) -> None:
         with self._store.transaction() as db:
             db.execute("UPDATE pipeline_runs SET release = ? WHERE run = ?", (release, number))
+
+    def count_restart(self, number: int) -> None:
+        with self._store.transaction() as db:
+            db.execute("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
 
     def forget_old(self) -> list[int]:
         """Forget all but the newest runs that have ended; their numbers."""

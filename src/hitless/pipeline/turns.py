@@ -1,0 +1,105 @@
+"""Whose turn it is: one run of a stage (or of a branch that feeds none) at a time, the newest of those that wait.
+
+Kept in memory alone: after the daemon's end the runs' records say all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from hitless.errors import HitlessError
+from hitless.pipeline.course import Course
+from hitless.pipeline.lanes import lane_of
+from hitless.pipeline.parts import Parts
+from hitless.pipeline.plans import steps_of
+from hitless.pipeline.states import RunState
+from hitless.store.runs import RunRow
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Lane:
+    """A stage's (or branch's) turns. `resumed` runs were let through already and are superseded by nobody."""
+
+    resumed: list[RunRow] = field(default_factory=list)
+    queued: RunRow | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Turns:
+    """The lanes of one pipeline; `course` makes a run's course."""
+
+    def __init__(self, parts: Parts, course: Callable[[RunRow], Course]) -> None:
+        self._parts, self._course = parts, course
+        self._lanes: dict[str, Lane] = {}
+        self._broken_off: dict[int, str] = {}
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        return [lane.task for lane in self._lanes.values() if lane.task]
+
+    def _lane(self, row: RunRow) -> Lane:
+        return self._lanes.setdefault(lane_of(row), Lane())
+
+    def enqueue(self, row: RunRow) -> None:
+        lane = self._lane(row)
+        if lane.queued is not None and lane.queued.run != row.run:
+            self._course(lane.queued).end(RunState.SUPERSEDED, f"run {row.run} came after it")
+        lane.queued = row
+        self._wake(lane)
+
+    def resume(self, row: RunRow) -> None:
+        lane = self._lane(row)
+        lane.resumed.append(row)
+        self._wake(lane)
+
+    def drop(self, row: RunRow) -> None:
+        """A run that has not begun does not: its end is the caller's to record."""
+        lane = self._lane(row)
+        lane.resumed = [one for one in lane.resumed if one.run != row.run]
+        lane.queued = None if lane.queued is None or lane.queued.run == row.run else lane.queued
+
+    def _wake(self, lane: Lane) -> None:
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._serve(lane))
+
+    async def _serve(self, lane: Lane) -> None:
+        """Run after run until none is left in the lane."""
+        try:
+            while True:
+                if lane.resumed:
+                    row = lane.resumed.pop(0)
+                elif lane.queued is not None:
+                    row, lane.queued = lane.queued, None
+                else:
+                    return
+                try:
+                    self._parts.workshop.create()
+                    await self._course(row).run(steps_of(row))
+                    self._forget_old()
+                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
+                    self._broken_off[row.run] = f"{type(error).__name__}: {error}"
+                    self.end_broken_off()
+        finally:
+            lane.task = None
+
+    def _forget_old(self) -> None:
+        for gone in self._parts.records.forget_old():
+            self._parts.workshop.forget(gone)
+
+    def end_broken_off(self) -> None:
+        """Give runs their end that could not even be recorded as failed; as long as the disk is full, later."""
+        for run, why in list(self._broken_off.items()):
+            try:
+                row = self._parts.records.run(run)
+                if row is not None and not RunState(row.state).has_ended:
+                    self._course(row).break_off(why)
+                del self._broken_off[run]
+            except (sqlite3.Error, OSError, HitlessError) as error:
+                log.error("a run's end could not be recorded", run=run, why=why, error=str(error))

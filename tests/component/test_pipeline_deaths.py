@@ -1,0 +1,198 @@
+"""What becomes of runs when the daemon is killed under them: real git and state file, fakes for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hitless.pipeline.pushes import RefUpdate
+from hitless.service.model import Approval, RehearsalSettings
+from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, until
+
+pytestmark = pytest.mark.component
+
+
+@pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
+    tmp_path: Path, step: str, newer: bool
+) -> None:
+    bench = PipelineBench(tmp_path)
+    bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
+
+    async def until_killed() -> None:
+        await bench.start()
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.commit("2")
+        held = asyncio.Event()
+        match step:
+            case "test":
+                bench.builds.hold = held
+            case "build":
+                bench.packaging.hold = held
+            case "rehearse":
+                bench.rehearsal.hold = held
+            case _:
+                bench.workers.hold = held
+        run = await bench.push()
+        await until(lambda: any(s.name == step and s.state == "running" for s in bench.records.steps(run)))
+        if step == "deploy":
+            await until(lambda: bench.pipeline.row(run).release == 2)
+        if newer:
+            bench.commit("3")
+            await bench.push()
+        # the loop is left as it stands, as a SIGKILL leaves it
+
+    asyncio.run(until_killed())
+    bench.workers.hold = None
+
+    async def afterwards() -> None:
+        later = bench.again()
+        later.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
+        await later.start()
+        where = f"the engine stopped during {step}"
+        live = later.engine.live_release("dev")
+        assert live
+        assert live.number == 1, "no stage is left half-way"
+        async with asyncio.timeout(30):
+            run = await later.end_of(2)
+            if step == "deploy":
+                assert (run["state"], run["reason"]) == ("interrupted", f"{where}: `hitless pipeline retry 2`")
+            elif newer:
+                assert (run["state"], run["reason"]) == ("superseded", f"{where}, and run 3 came after it")
+            else:
+                assert run["state"] == "succeeded"
+                assert f"{where}: the run goes on" in later.log(2)
+            if newer:
+                assert (await later.end_of(3))["state"] == "succeeded"
+            elif step == "deploy":
+                later.pipeline.retry(2)
+                assert (await later.end_of(2))["state"] == "succeeded"
+        await later.pipeline.stop()
+        await later.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_well(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed() -> None:
+        await bench.start()
+        bench.commit("1")
+        run = await bench.push()
+        await bench.end_of(run)
+        bench.records.set_state(run, "running", None, None)
+        bench.records.set_step(run, "deploy", "running")
+        row = bench.pipeline.row(run)
+        bench.records.add(
+            stage="staging", branch="staging", commit=row.commit, message="", actor="ada", overridden=None,
+            options={}, verb="push", state="queued", at=row.started_at,
+        )  # fmt: skip
+
+    asyncio.run(until_killed())
+
+    async def afterwards() -> None:
+        later = bench.again()
+        await later.start()
+        async with asyncio.timeout(30):
+            run = await later.end_of(1)
+            assert (run["state"], run["states"]["deploy"]) == ("succeeded", "succeeded")
+            assert (await later.end_of(2))["state"] == "succeeded", "what had only waited runs now"
+        await later.pipeline.stop()
+        await later.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+def test_a_run_that_is_cut_off_again_and_again_waits_for_a_person(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed(bench: PipelineBench, run: int | None) -> None:
+        await bench.start()
+        bench.builds.hold = asyncio.Event()
+        if run is None:
+            bench.commit("1")
+            await bench.push()
+        await until(lambda: any(s.name == "test" and s.state == "running" for s in bench.records.steps(1)))
+
+    asyncio.run(until_killed(bench, None))
+    for _ in range(2):
+        bench = bench.again()
+        asyncio.run(until_killed(bench, 1))
+    last = bench.again()
+
+    async def afterwards() -> None:
+        await last.start()
+        async with asyncio.timeout(30):
+            run = await last.end_of(1)
+            assert (run["state"], run["states"]["test"]) == ("interrupted", "interrupted")
+            assert run["reason"] == "the engine stopped during test again: `hitless pipeline retry 1`"
+            last.pipeline.retry(1)
+            assert (await last.end_of(1))["state"] == "succeeded"
+        await last.pipeline.stop()
+        await last.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+def has_taken_up(bench: PipelineBench) -> bool:
+    return bool(bench.records.runs()) and not bench.pipeline.parts.pushes.all()
+
+
+def test_a_push_that_git_took_as_the_daemon_died_is_run_by_the_next_one_once(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed() -> None:
+        await bench.start()
+        for branch, message in (("dev", "1"), ("feature", "2")):
+            commit = bench.commit(message)
+            update = RefUpdate("0" * 40, commit, f"refs/heads/{branch}")
+            assert not await bench.pipeline.check([update], {"skip-rehearsal": ""}, "ada")
+            if branch == "dev":  # the other one was let through, and never came
+                bench.git("push", "-q", str(bench.repository.folder), "HEAD:dev")
+
+    asyncio.run(until_killed())
+
+    async def afterwards() -> None:
+        for _ in range(2):
+            later = bench.again()
+            await later.start()
+            async with asyncio.timeout(30):
+                await until(partial(has_taken_up, later))
+                assert (await later.end_of(1))["state"] == "succeeded"
+            (row,) = later.records.runs()
+            assert (row.branch, row.actor, row.options) == ("dev", "ada", {"skip_rehearsal": True})
+            await later.pipeline.stop()
+            await later.engine.idle()
+
+    asyncio.run(afterwards())
+
+
+def test_an_answer_that_was_recorded_as_the_daemon_died_counts(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed() -> None:
+        await bench.start()
+        await shipped_to_staging(bench)
+        run = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(run)
+        bench.records.decide(run, decision="approved", by="bo", at="2026-11-24T10:00:00Z", why="seen")
+
+    asyncio.run(until_killed())
+
+    async def afterwards() -> None:
+        later = bench.again()
+        later.packaging.settings["prod"] = stage_settings("prod", approval=Approval.MANUAL)
+        await later.start()
+        async with asyncio.timeout(30):
+            assert (await later.end_of(3))["state"] == "succeeded"
+        assert "approved by bo: seen" in later.log(3)
+        await later.pipeline.stop()
+        await later.engine.idle()
+
+    asyncio.run(afterwards())
