@@ -40,6 +40,8 @@ class Team:
     """The developer's clone is the site's own folder; `url` is the engine's repository."""
 
     site: Site
+    stages: str = STAGES
+    buildspec: str = TESTS
     url: str = ""
     first: str = ""
 
@@ -60,12 +62,12 @@ class Team:
         assert exit_code in (None, done.returncode), f"git {words}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def begin(self, *, stages: str = STAGES, buildspec: str = TESTS) -> None:
+    def begin(self) -> None:
         """A repository with one commit on dev, an engine that serves it, and its remote `engine`."""
         (self.site.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
-        (self.site.folder / "buildspec-test.yml").write_text(buildspec)
+        (self.site.folder / "buildspec-test.yml").write_text(self.buildspec)
         file = self.site.folder / "serverless.yml"
-        file.write_text(file.read_text().partition("    stages:")[0] + stages)
+        file.write_text(file.read_text().partition("    stages:")[0] + self.stages)
         self.git("init", "--quiet", "--initial-branch=dev")
         self.first = self.commit("first")
         self.site.up()

@@ -45,8 +45,7 @@ class Place:
     def begin(self) -> None:
         team, site = self.team, self.team.site
         site.environ["PATH"] = self.held.path
-        spec = f"version: 0.2\nphases: {{build: {{commands: ['{self.held.command}']}}}}\n"
-        team.begin(stages=STAGES, buildspec=spec)
+        team.begin()
         site.edit('    match event["path"]:', HANDLER.format(folder=str(self.held.folder)) + '    match event["path"]:')
         site.edit("  timeout: 5\n", "  timeout: 25\n", "serverless.yml")
         team.commit("holds")
@@ -77,7 +76,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("team") / "plain"
     shutil.copytree(SERVICES / "plain", folder)
     with holds() as held, index(held) as url:
-        one = Place(Team(Site(folder)), held, url)
+        buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
+        one = Place(Team(Site(folder), STAGES, buildspec), held, url)
         try:
             one.begin()
             yield one
