@@ -248,12 +248,17 @@ class FakeStack:
 class FakeDocuments:
     """The bucket."""
 
+    name = "artifact-bucket"
+
     def __init__(self, world: World) -> None:
         self._world = world
 
     def holds(self, sha256: str) -> bool:
         self._world.moment("look for an artifact")
         return sha256 not in self._world.lost
+
+    def url_of(self, key: str) -> str:
+        return f"https://s3/{key}"
 
     def put_artifact(self, sha256: str, zipped: Path) -> str:
         self._world.moment("upload")

@@ -324,7 +324,7 @@ class Walk:
             return
         resources = self.aws.resources
         allowed = {
-            one["Properties"]["FunctionName"]["Ref"]
+            one["Properties"]["FunctionName"].get("Ref")
             for one in of_type(resources, "AWS::Lambda::Permission").values()
             if one["Properties"]["Principal"] == "apigateway.amazonaws.com"
         }

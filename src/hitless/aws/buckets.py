@@ -105,6 +105,10 @@ class Bucket:
             raise
         return True
 
+    def url_of(self, key: str) -> str:
+        """The object's address, as CloudFormation takes it for a template."""
+        return f"{self._s3.meta.endpoint_url}/{self.name}/{key}"
+
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin so."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)

@@ -6,7 +6,6 @@ import has a DeletionPolicy (CloudFormation User Guide, "Import AWS resources in
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.follow import REPEAT
 from hitless.aws.session import error_code
-from hitless.aws.stacks import MAX_TEMPLATE_BYTES, Stacks
+from hitless.aws.stacks import Stacks
 from hitless.errors import CloudError
 
 _NOT_IMPORTED = "is not imported by any stack"
@@ -29,15 +28,12 @@ class Imports:
         self._cf, self._stacks = cloudformation, stacks
 
     def take_in(
-        self, stack: str, template: Mapping[str, Any], resource: str, identifier: Mapping[str, str], *, url: str = ""
+        self, stack: str, template: Mapping[str, Any], resource: str, identifier: Mapping[str, str], *, url: str
     ) -> None:
         """Import the template's `resource`, known to its service by `identifier`. CloudError where CloudFormation
-        refuses it: it is not there, another stack holds it, or something else would change.
-
-        `url`: where the template lies, for one that is too big for the call.
+        refuses it: it is not there, another stack holds it, or something else would change. `url`: where the template
+        lies in S3, for a call takes 51,200 bytes only.
         """
-        body = json.dumps(template)
-        given = {"TemplateURL": url} if url and len(body.encode()) > MAX_TEMPLATE_BYTES else {"TemplateBody": body}
         made = self._cf.create_change_set(
             StackName=stack,
             ChangeSetName=f"hitless-{secrets.token_hex(6)}",
@@ -53,7 +49,7 @@ class Imports:
                     "ResourceIdentifier": dict(identifier),
                 }
             ],
-            **given,
+            TemplateURL=url,
         )["Id"]
 
         def ready() -> tuple[str, str] | None:

@@ -12,10 +12,9 @@ from hitless.aws.imports import Imports
 from hitless.aws.osls import find_osls
 from hitless.aws.running import RunningCode, ServedApi
 from hitless.aws.stacks import Stacks
-from hitless.aws.states import resting
 from hitless.cli.aws_common import load_for_aws, poll_seconds, template_folder, write_template
 from hitless.cli.aws_wire import Stage, conclude, connected_stage
-from hitless.cli.common import Context, command
+from hitless.cli.common import Context, Ended, command
 from hitless.cloud.adoption import Phase
 from hitless.cloud.adoption_run import Adoption, Plan, steps_of
 from hitless.cloud.packaging import package
@@ -42,9 +41,10 @@ def register(app: typer.Typer) -> None:
             for note in plan.notes:
                 ctx.say(f"note: {note}")
             if dry_run:
-                document = _document(ctx, plan)
-                ctx.show(document, lambda: _in_words(document))
+                _show(ctx, plan)
                 return
+            for one in plan.refused:
+                ctx.say(f"cannot be taken over: {one.what}; {one.way}")
             if not plan.refused and plan.phase is not Phase.ADOPTED:
                 _ask(ctx, plan, stage.cloud.stack.name)
             result = adoption.run(seen, plan)
@@ -52,16 +52,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _adoption(ctx: Context, stage: Stage) -> Adoption:
-    cloudformation, name = stage.aws.client("cloudformation"), stage.cloud.stack.name
+    cloudformation, osls = stage.aws.client("cloudformation"), find_osls(stage.service.folder, os.environ)
     stacks = Stacks(cloudformation, say=ctx.say, poll_s=poll_seconds(os.environ))
-    osls = find_osls(stage.service.folder, os.environ)
-
-    def rest() -> None:
-        found = stacks.find(name)
-        if found is not None and not resting(found.status):
-            ctx.say(f"{name} is at work ({found.status}): waiting for its end")
-            stacks.rest(name, since=stacks.last_event(name))
-
     return Adoption(
         stage.cloud,
         stage.service,
@@ -69,8 +61,6 @@ def _adoption(ctx: Context, stage: Stage) -> Adoption:
         served=ServedApi(stage.aws.client("apigateway")),
         imports=Imports(cloudformation, stacks),
         package=lambda artifacts: package(stage.service, artifacts, stage.core, osls),
-        physical=lambda: stacks.resources(name),
-        rest=rest,
     )
 
 
@@ -86,6 +76,13 @@ def _ask(ctx: Context, plan: Plan, name: str) -> None:
     ctx.say("go on? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise typer.Exit(0)
+
+
+def _show(ctx: Context, plan: Plan) -> None:
+    document = _document(ctx, plan)
+    ctx.show(document, lambda: _in_words(document))
+    if plan.refused:
+        raise Ended(1, f"it cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
 
 
 def _document(ctx: Context, plan: Plan) -> dict[str, Any]:

@@ -93,6 +93,12 @@ def phase(template: Template) -> Phase:
     return Phase.IMPORTED if IMPORTED in resources.get(STAGE_ID, {}).get("Metadata", {}) else Phase.PLAIN
 
 
+def begun(template: Template) -> int | None:
+    """The release that a stack, half taken over, is to be; None in any other phase."""
+    value = template.get("Outputs", {}).get(ADOPTION_OUTPUT, {}).get("Value")
+    return int(value) if value is not None else None
+
+
 def functions_in(template: Template) -> dict[FunctionIds, str]:
     """The functions of a plain stack, with Lambda's name of each."""
     return {
@@ -247,7 +253,10 @@ def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:
             resources[name] = {**copy.deepcopy(one), "DeletionPolicy": "Retain"}
     made["Outputs"] = {
         **imported.get("Outputs", {}),
-        ADOPTION_OUTPUT: {"Description": "hitless takes this stack over", "Value": "under way"},
+        ADOPTION_OUTPUT: {
+            "Description": "hitless takes this stack over: what is to be its release",
+            "Value": wanted["Outputs"][RELEASE_OUTPUT]["Value"],
+        },
     }
     made["Resources"] = dict(sorted(resources.items()))
     return made

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
 from hitless.aws.imports import Imports
-from hitless.aws.running import RunningCode, ServedApi
+from hitless.aws.running import LATEST, RunningCode, ServedApi
+from hitless.aws.states import resting
 from hitless.clock import timestamp
 from hitless.cloud.adoption import (
     Phase,
     Seen,
     adopted,
+    begun,
     contracted,
     deployment_in,
     expanded,
@@ -39,8 +41,8 @@ from hitless.cloud.smoke import send_smoke_requests
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, Template
 from hitless.cloud.transform.orders import Refusal
-from hitless.errors import ConflictError, ServiceFileError, UsageError
-from hitless.service.model import Service
+from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.service.model import Function, Service, SmokeRequest
 
 STRATEGY = "Adopted"
 """What the record of an adopted release has for a strategy: nothing was shifted."""
@@ -54,8 +56,10 @@ class Plan:
     wanted: Template
     imported: Template
     templates: Mapping[str, Template]
-    refused: tuple[Refusal, ...]
-    notes: tuple[str, ...]
+    refused: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Lambda's name of a function → the name in serverless.yml."""
 
 
 class Adoption:
@@ -63,29 +67,31 @@ class Adoption:
 
     def __init__(
         self, cloud: Cloud, service: Service, *, code: RunningCode, served: ServedApi, imports: Imports,
-        package: Callable[[Mapping[str, Artifact]], Package], physical: Callable[[], Mapping[str, tuple[str, str]]],
-        rest: Callable[[], None],
+        package: Callable[[Mapping[str, Artifact]], Package],
     ) -> None:  # fmt: skip
         self._cloud, self._service = cloud, service
         self._code, self._served, self._imports = code, served, imports
-        self._package, self._physical, self._rest = package, physical, rest
+        self._package = package
         self._steps = Steps(cloud.clock, cloud.say)
 
     def observe(self) -> Seen:
         """The stack at rest, and what runs in it. UsageError where there is none."""
-        self._rest()
-        name = self._cloud.stack.name
-        stack, template = self._cloud.stack.find(), self._cloud.stack.observe().live.template
+        name, stack = self._cloud.stack.name, self._cloud.stack.find()
+        if stack is not None and not resting(stack.status):
+            self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
+            self._cloud.stack.rest()
+            stack = self._cloud.stack.find()
+        template = self._cloud.stack.observe().live.template
         if stack is None or not template:
             raise UsageError(
                 f"there is no stack {name}: nothing is to be taken over",
                 hint=f"`hitless aws deploy --stage {self._service.stage}` makes it; a stack of another name "
                 "(provider.stackName) cannot be taken over",
             )
-        physical = {key: where for key, (_, where) in self._physical().items()}
-        made_by, stage, mappings = deployment_in(template), None, list[tuple[str, str]]()
+        physical = self._cloud.stack.held()
+        made_by, served, mappings = deployment_in(template), None, list[tuple[str, str]]()
         if made_by is not None and API_ID in physical:
-            stage = self._served.stage(physical[API_ID], made_by[1])
+            served = self._served.stage(physical[API_ID], made_by[1])
             mappings = self._served.mappings(physical[API_ID], made_by[1])
         running = {
             ids: self._code.running(lambda_name, alias=ALIAS) for ids, lambda_name in functions_in(template).items()
@@ -93,19 +99,22 @@ class Adoption:
         exports = given_up(template).values()
         importers = {export: found for export in exports if (found := self._imports.importers(export))}
         return Seen(
-            stack, template, physical, stage, {ids: one for ids, one in running.items() if one is not None},
+            stack, template, physical, served, {ids: one for ids, one in running.items() if one is not None},
             importers, tuple(mappings),
         )  # fmt: skip
 
     def decide(self, seen: Seen) -> Plan:
         """The steps from here, or each reason why not."""
-        now, number = phase(seen.template), self._number()
+        now = phase(seen.template)
         if now is Phase.ADOPTED:
-            return Plan(now, {}, {}, {}, (), ())
+            return Plan(now, {}, {}, {})
+        number = begun(seen.template) or self._number()
         refused = list(reasons(seen, service=self._service.name, stage=self._service.stage))
         package = None
         try:
-            package = self._package(self._artifacts(seen))
+            package = self._package(self._artifacts(seen, {}))
+            names = package.packaged.function_names
+            package = replace(package, artifacts=self._artifacts(seen, names))
         except ServiceFileError as error:
             refused.append(Refusal(error.message, error.hint))
         said = list(remarks(seen, domain=package.core.domain if package else ""))
@@ -116,7 +125,13 @@ class Adoption:
         if now is Phase.EXPANDED:
             wanted = self._cloud.records.template(number) or {}
             live = self._cloud.stack.observe().live
-            return Plan(now, wanted, {}, {"contract": contracted(wanted, live)} if wanted else {}, (), notes)
+            if not wanted:
+                lost = Refusal(
+                    f"the artifact bucket has no template of release {number}, by which the taking over was begun",
+                    "bring back the core stack (its bucket) that it was begun with",
+                )
+                return Plan(now, {}, {}, {}, (lost,), notes)
+            return Plan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
         imported = seen.template
         if now is Phase.PLAIN and seen.stage is not None:
             imported = with_stage(seen.template, seen.stage)
@@ -126,7 +141,7 @@ class Adoption:
         )
         steps = {"import": imported} if now is Phase.PLAIN and seen.stage is not None else {}
         steps["expand"] = expanded(wanted, imported, seen)
-        return Plan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes)
+        return Plan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
 
     def run(self, seen: Seen, plan: Plan) -> Result:
         """Carry the plan out. ConflictError with every reason where there is one against it."""
@@ -166,12 +181,14 @@ class Adoption:
             else self._cloud.records.next_number()
         )
 
-    def _artifacts(self, seen: Seen) -> dict[str, Artifact]:
-        """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has."""
-        held = {one.name: one for one in seen.running.values()}
+    def _artifacts(self, seen: Seen, names: Mapping[str, str]) -> dict[str, Artifact]:
+        """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has.
+        `names`: Lambda's name of a function → the file's.
+        """
+        held = {names[one.name]: one for one in seen.running.values() if one.name in names}
         found = {}
         for function in self._service.functions:
-            running = held.get(f"{self._service.name}-{self._service.stage}-{function.name}")
+            running = held.get(function.name)
             digest = f"sha256:{running.sha256 if running else '0' * 64}"
             size = running.zip_bytes if running else 0
             found[function.name] = Artifact(digest, size, size, False, function.runtime, function.architecture)
@@ -179,19 +196,17 @@ class Adoption:
 
     def _begin(self, seen: Seen, plan: Plan) -> Record:
         """The record of this release: the one that was cut off, else a new one."""
-        records, names = self._cloud.records, functions_in(seen.template).values()
-        short = {name.removeprefix(f"{self._service.name}-{self._service.stage}-"): name for name in names}
-        cut_off = records.unfinished()
-        if plan.phase is Phase.EXPANDED:
-            if cut_off is None or not plan.wanted:
-                raise ConflictError(
-                    "the taking over of this stack was begun with another artifact bucket",
-                    hint="bring back the core stack that it was begun with, then repeat",
-                )
-            records.save(replace(cut_off, holder=(mark := secrets.token_hex(8))))
+        records, mark = self._cloud.records, secrets.token_hex(8)
+        if (number := begun(seen.template)) is not None:
+            cut_off = records.require(number)
             self._cloud.say(f"the taking over of {self._cloud.stack.name} was cut off; it is continued")
-            return replace(cut_off, holder=mark)
-        digests = {one.name: f"sha256:{one.sha256}" for one in seen.running.values()}
+            carried = replace(cut_off, holder=mark, outcome=None, reason=None, ended_at=None)
+            records.save(carried)
+            return carried
+        prefix = f"{self._service.name}-{self._service.stage}-"
+        lambda_names = functions_in(seen.template).values()
+        short = {plan.names.get(name, name.removeprefix(prefix)): name for name in lambda_names}
+        held = {one.name: one for one in seen.running.values()}
         record = Record(
             release=self._number(),
             service=self._service.name,
@@ -200,14 +215,14 @@ class Adoption:
             fingerprint=fingerprint(plan.wanted),
             strategy=STRATEGY,
             message="taken over as it ran",
-            artifacts={name: digests[lambda_name] for name, lambda_name in short.items()},
+            artifacts={name: f"sha256:{held[theirs].sha256}" for name, theirs in short.items()},
             functions=short,
-            holder=secrets.token_hex(8),
+            holder=mark,
         )
-        code = {one.name: Code(one.sha256, artifact_key(one.sha256), one.zip_bytes) for one in seen.running.values()}
-        is_new = cut_off is None or cut_off.release != record.release
-        records.begin(record, for_rollback(plan.wanted, code, self._cloud.bucket.name), new=is_new)
-        if not is_new:
+        code = {name: Code(one.sha256, artifact_key(one.sha256), one.zip_bytes) for name, one in held.items()}
+        cut_off_here = records.get(record.release)  # of this number there is one only if it was cut off
+        records.begin(record, for_rollback(plan.wanted, code, self._cloud.bucket.name), new=cut_off_here is None)
+        if cut_off_here is not None:
             records.save(record)
         return record
 
@@ -226,10 +241,9 @@ class Adoption:
         self._steps.add("importing", 0, "the Stage comes into the stack as it is")
         key = f"releases/{self._service.stage}/adoption.import.json"
         bucket.put_json(key, template)
-        url = f"https://{bucket.name}.s3.{self._service.region}.amazonaws.com/{key}"
         stage_name = template["Resources"][STAGE_ID]["Properties"]["StageName"]
         identifier = {"RestApiId": seen.physical[API_ID], "StageName": stage_name}
-        self._imports.take_in(self._cloud.stack.name, template, STAGE_ID, identifier, url=url)
+        self._imports.take_in(self._cloud.stack.name, template, STAGE_ID, identifier, url=bucket.url_of(key))
 
     def _prove(self, record: Record) -> Record:
         """The new versions answer by themselves, before any client reaches them."""
@@ -241,11 +255,30 @@ class Adoption:
         self._steps.add("testing", 0)
         for name, version in versions.items():
             self._cloud.lambdas.wake(record.functions[name], version)
-        reached = {name: (record.functions[name], version) for name, version in versions.items()}
-        functions = [one for one in self._service.functions if one.name in reached]
-        requests = self._service.settings.smoke
-        send_smoke_requests(requests, functions, reached, self._cloud.lambdas, stage=self._service.stage)
+        self._smoke({name: (record.functions[name], version) for name, version in versions.items()})
         return record
+
+    def _smoke(self, reached: Mapping[str, tuple[str, str]]) -> None:
+        """The stage's smoke requests to the new versions. One that what serves fails too is no matter of ours: the file
+        may be ahead of what runs.
+        """
+        functions = [one for one in self._service.functions if one.name in reached]
+        latest = {name: (lambda_name, LATEST) for name, (lambda_name, _) in reached.items()}
+        for request in self._service.settings.smoke:
+            failed = self._smoked(request, functions, reached)
+            if failed is not None and self._smoked(request, functions, latest) is None:
+                raise failed
+            if failed is not None:
+                self._cloud.say(f"note: {failed.message}; it does so without hitless, too")
+
+    def _smoked(
+        self, request: SmokeRequest, functions: Sequence[Function], at: Mapping[str, tuple[str, str]]
+    ) -> CandidateFailedError | None:
+        try:
+            send_smoke_requests([request], functions, at, self._cloud.lambdas, stage=self._service.stage)
+        except CandidateFailedError as error:
+            return error
+        return None
 
     def _url(self) -> str | None:
         stack = self._cloud.stack.find()

@@ -1,0 +1,231 @@
+"""A plain stack's way to release 1, and on: a model of AWS refuses what AWS refuses, and shows what is served."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hitless.aws.follow import Stack
+from hitless.aws.running import Running
+from hitless.cloud.adoption import (
+    BUCKET_ID,
+    Phase,
+    Seen,
+    adopted,
+    begun,
+    contracted,
+    expanded,
+    for_rollback,
+    functions_in,
+    phase,
+    with_stage,
+)
+from hitless.cloud.transform.changes import changes
+from hitless.cloud.transform.desired import version_ids
+from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, of_type
+from tests.unit.definitions import Definition, Function
+from tests.unit.modelled_aws import ModelledAws, Walk, picture
+from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, of, table
+
+pytestmark = pytest.mark.unit
+
+SCHEDULED = of(BASE, beta=Function((OTHER,), schedule="rate(5 minutes)"))
+KINDS: Mapping[str, Definition] = {
+    "a small API": BASE,
+    "a schedule beside it": SCHEDULED,
+    "a table": replace(BASE, resources={"Table": table()}),
+    "no API": Definition({"alpha": Function(schedule="rate(5 minutes)")}),
+}
+
+
+def plain(definition: Definition, *, published: bool) -> Template:
+    """What `osls deploy` makes of it; `published`: with versionFunctions, as by default."""
+    template = copy.deepcopy(definition.compiled())
+    resources = template["Resources"]
+    resources[BUCKET_ID] = {"Type": "AWS::S3::Bucket", "Properties": {}}
+    resources["ServerlessDeploymentBucketPolicy"] = {
+        "Type": "AWS::S3::BucketPolicy",
+        "Properties": {
+            "Bucket": {"Ref": BUCKET_ID},
+            "PolicyDocument": {"Statement": [{"Effect": "Deny", "Action": "s3:*", "Principal": "*", "Resource": "*"}]},
+        },
+    }
+    template["Outputs"] = {"ServerlessDeploymentBucketName": {"Value": {"Ref": BUCKET_ID}}}
+    for ids in functions_in(template) if published else ():
+        resources[f"{ids.base}LambdaVersionAbc"] = {
+            "Type": "AWS::Lambda::Version",
+            "DeletionPolicy": "Retain",
+            "Properties": {"FunctionName": {"Ref": ids.function}, "CodeSha256": "x"},
+        }
+    return template
+
+
+class Adopting:
+    """A plain stack in the model, and its way."""
+
+    def __init__(self, definition: Definition, *, published: bool = True, past_the_stack: bool = False) -> None:
+        self.aws = ModelledAws()
+        self.template = plain(definition, published=published)
+        for function in of_type(self.template["Resources"], "AWS::Lambda::Function").values():
+            function["Properties"]["Code"]["S3Key"] = "serverless/demo/1/demo.zip"
+        self.aws.update(self.template)
+        versions = dict.fromkeys(functions_in(self.template), "1" if published else None)
+        physical = {BUCKET_ID: "the-bucket"} | {
+            name: f"arn:version:{number}" for name, number in self.aws.versions.items()
+        }
+        if past_the_stack:  # somebody has published what the stack does not hold
+            versions = dict.fromkeys(versions, "7")
+        running = {
+            ids: Running(name, "a" * 64, 1000, versions[ids]) for ids, name in functions_in(self.template).items()
+        }
+        stage = {"deploymentId": "d", "stageName": "prod"}
+        stack = Stack("demo-prod", "demo-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
+        self.seen = Seen(stack, self.template, physical, stage, running)
+        has_api = "ApiGatewayRestApi" in self.template["Resources"]
+        self.imported = with_stage(self.template, stage) if has_api else self.template
+        self.wanted = adopted(self.imported, self.seen, number=1)
+        self.expanded = expanded(self.wanted, self.imported, self.seen)
+
+    def take_in(self) -> None:
+        """The import: nothing but the Stage may be new."""
+        made = changes(self.aws.template, self.imported)
+        assert [(one["action"], one["resource"]) for one in made] in ([("add", STAGE_ID)], [])
+        self.aws.template = copy.deepcopy(self.imported)
+
+    def walk(self) -> Walk:
+        """All three steps, and a walk that goes on from there."""
+        before = picture(self.aws.resources) if STAGE_ID in self.imported["Resources"] else None
+        self.take_in()
+        assert self.served == before
+        functions = copy.deepcopy(of_type(self.aws.resources, "AWS::Lambda::Function"))
+        self.aws.update(self.expanded)
+        assert self.served == before, "clients are served as before, until the Stage moves"
+        self.aws.update(contracted(self.wanted, self.aws.live))
+        after = of_type(self.aws.resources, "AWS::Lambda::Function")
+        for name, one in functions.items():
+            one["Properties"]["Code"]["S3Bucket"] = "the-bucket"
+            assert after[name] == one, "no function is touched"
+        walk = Walk(self.aws, live=self.wanted, number=1)
+        walk._passed = set(self.aws.resources)
+        walk._answers()
+        return walk
+
+    @property
+    def served(self) -> Any:
+        return copy.deepcopy(self.aws.served) if STAGE_ID in self.aws.resources else picture_or_none(self.aws)
+
+
+def picture_or_none(aws: ModelledAws) -> Any:
+    return next(iter(aws.pictures.values()), None)
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["versions published", "no versions"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_stack_becomes_a_release_and_four_more_follow(kind: str, published: bool) -> None:
+    definition = KINDS[kind]
+    walk = Adopting(definition, published=published).walk()
+    for letter in "bcde":
+        functions = {key: replace(one, letter=letter) for key, one in definition.functions.items()}
+        walk.ship(replace(definition, functions=functions))
+    now = walk.aws.resources
+    assert BUCKET_ID not in now
+    assert "IamRoleLambdaExecution" not in now
+    assert len(of_type(now, "AWS::ApiGateway::Deployment")) <= 1
+
+
+def test_a_first_release_whose_shift_fails_leaves_the_adopted_one_serving() -> None:
+    walk = Adopting(BASE).walk()
+    changed = of(BASE, alpha=Function((ITEMS, ITEM), letter="b"))
+    walk.ship(changed, shifts=False)
+    walk.ship(changed)
+    walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="c"), beta=None))
+
+
+def test_what_the_stack_does_not_hold_is_not_published_again_but_taken_by_its_number() -> None:
+    adopting = Adopting(BASE, published=False, past_the_stack=True)
+    ids = FunctionIds("Alpha")
+    assert adopting.expanded["Resources"][ids.alias]["Properties"]["FunctionVersion"] == "7"
+    assert not of_type(adopting.expanded["Resources"], "AWS::Lambda::Version")
+    assert version_ids(adopting.wanted)[ids] in adopting.wanted["Resources"], "a roll-back asks for it by its id"
+    live = LiveState(adopting.expanded, {each.alias: "7" for each in functions_in(adopting.template)})
+    after = contracted(adopting.wanted, live)
+    assert after["Resources"][ids.alias]["Properties"]["FunctionVersion"] == "7"
+    assert not of_type(after["Resources"], "AWS::Lambda::Version")
+
+
+def test_a_new_version_is_guarded_by_the_digest_of_what_was_seen() -> None:
+    adopting = Adopting(BASE, published=False)
+    for version in of_type(adopting.expanded["Resources"], "AWS::Lambda::Version").values():
+        assert version["Properties"]["CodeSha256"] == "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqo="
+
+
+def test_what_outlives_the_stack_says_so_one_update_before_it_leaves() -> None:
+    adopting = Adopting(BASE)
+    resources = adopting.expanded["Resources"]
+    leaving = {name for name, one in resources.items() if one["Type"] in ("AWS::S3::Bucket", "AWS::S3::BucketPolicy")}
+    leaving |= of_type(resources, "AWS::ApiGateway::Deployment").keys()
+    assert len(leaving) == 3
+    assert {resources[name]["DeletionPolicy"] for name in leaving} == {"Retain"}
+    (old,) = of_type(adopting.template["Resources"], "AWS::ApiGateway::Deployment")
+    assert resources[old]["Properties"] == adopting.template["Resources"][old]["Properties"], "with its StageName"
+
+
+def test_the_old_permissions_stand_until_the_release_after() -> None:
+    walk = Adopting(BASE).walk()
+    assert "AlphaLambdaPermissionApiGateway" in walk.aws.resources
+    walk.ship(of(BASE, alpha=Function((ITEMS, ITEM), letter="b")))
+    assert "AlphaLambdaPermissionApiGateway" not in walk.aws.resources
+
+
+def test_the_phase_is_told_by_the_stack_alone() -> None:
+    adopting = Adopting(BASE)
+    live = LiveState(adopting.expanded, {each.alias: "1" for each in functions_in(adopting.template)})
+    after = contracted(adopting.wanted, live)
+    found = [phase(one) for one in (adopting.template, adopting.imported, adopting.expanded, after)]
+    assert found == [Phase.PLAIN, Phase.IMPORTED, Phase.EXPANDED, Phase.ADOPTED]
+    assert [begun(one) for one in (adopting.template, adopting.expanded, after)] == [None, 1, None]
+
+
+def test_the_stage_is_written_as_it_is() -> None:
+    stage = {
+        "deploymentId": "d",
+        "description": "theirs",
+        "tracingEnabled": True,
+        "cacheClusterEnabled": False,
+        "variables": {},
+        "methodSettings": {
+            "*/*": {"metricsEnabled": True, "loggingLevel": "INFO", "unauthorizedCacheControlHeaderStrategy": "x"},
+            "~1items~1{id}/GET": {"throttlingRateLimit": 5.0},
+            "items/POST": {"throttlingBurstLimit": 2},
+        },
+        "accessLogSettings": {"destinationArn": "arn:logs", "format": "$context.requestId"},
+        "tags": {"STAGE": "prod", "aws:cloudformation:stack-name": "demo-prod"},
+    }
+    made = with_stage(plain(BASE, published=True), stage)["Resources"][STAGE_ID]
+    assert made["DeletionPolicy"] == "Retain"
+    assert made["Properties"] == {
+        "RestApiId": {"Ref": "ApiGatewayRestApi"},
+        "StageName": "prod",
+        "DeploymentId": {"Ref": "ApiGatewayDeployment1795562478305"},
+        "Description": "theirs",
+        "TracingEnabled": True,
+        "MethodSettings": [
+            {"ResourcePath": "/*", "HttpMethod": "*", "MetricsEnabled": True, "LoggingLevel": "INFO"},
+            {"ResourcePath": "/~1items", "HttpMethod": "POST", "ThrottlingBurstLimit": 2},
+            {"ResourcePath": "/~1items~1{id}", "HttpMethod": "GET", "ThrottlingRateLimit": 5.0},
+        ],
+        "AccessLogSetting": {"DestinationArn": "arn:logs", "Format": "$context.requestId"},
+        "Tags": [{"Key": "STAGE", "Value": "prod"}],
+    }
+
+
+def test_the_record_keeps_code_that_nobody_else_clears_away() -> None:
+    adopting = Adopting(BASE)
+    code = {name: Code("a" * 64, "artifacts/a.zip") for name in functions_in(adopting.template).values()}
+    kept = for_rollback(adopting.wanted, code, "artifact-bucket")
+    for function in of_type(kept["Resources"], "AWS::Lambda::Function").values():
+        assert function["Properties"]["Code"] == {"S3Bucket": "artifact-bucket", "S3Key": "artifacts/a.zip"}

@@ -1,0 +1,283 @@
+"""Taking a stack over that is cut off at any call, or met by another try: the next one ends it, and releases follow."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hitless.aws.lambdas import Invocation
+from hitless.aws.running import Running
+from hitless.cloud.adoption import BUCKET_ID, Phase, deployment_in, phase
+from hitless.cloud.adoption_run import Adoption, steps_of
+from hitless.cloud.result import Outcome, Result
+from hitless.cloud.rollback import rollback
+from hitless.cloud.transform.changes import changes
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
+from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.service.model import Hooks, Route, SmokeRequest
+from tests.unit.cloud_fakes import FakeLambdas, World, package, small
+from tests.unit.release_support import sha256
+
+pytestmark = pytest.mark.unit
+
+OLD, LATEST = "a", "$LATEST"
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the process runs on."""
+
+
+def plain_world() -> World:
+    """Worldclock as a plain `osls deploy` left it."""
+    world = World()
+    template = copy.deepcopy(small().template)
+    template["Resources"].setdefault(BUCKET_ID, {"Type": "AWS::S3::Bucket", "Properties": {}})
+    world.stack.update(template)
+    world.stack.log.clear()
+    return world
+
+
+@dataclass
+class FakeCode:
+    world: World
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+
+    def running(self, function: str, *, alias: str) -> Running:
+        self.world.moment("read what runs")
+        return Running(function, sha256(OLD), 1000, "1", has_live_alias=function in self.world.aliases)
+
+    def download(self, function: str, sha256: str, to: Path) -> None:
+        self.world.moment("download")
+        to.write_bytes(b"zip")
+
+
+@dataclass
+class FakeServed:
+    world: World
+
+    def stage(self, api: str, name: str) -> dict[str, Any]:
+        self.world.moment("read the stage")
+        resources = self.world.stack.live.resources
+        found = deployment_in(self.world.stack.live.template)
+        assert found is not None
+        stage = resources.get(STAGE_ID, {"Properties": {"DeploymentId": {"Ref": found[0]}}})
+        return {"stageName": name, "deploymentId": stage["Properties"]["DeploymentId"]["Ref"]}
+
+    def mappings(self, api: str, stage: str) -> list[tuple[str, str]]:
+        return []
+
+
+@dataclass
+class FakeImports:
+    world: World
+
+    def importers(self, export: str) -> tuple[str, ...]:
+        return ()
+
+    def take_in(
+        self, stack: str, template: Template, resource: str, identifier: Mapping[str, str], *, url: str
+    ) -> None:
+        self.world.moment("import")
+        live = self.world.stack.live
+        assert [one["resource"] for one in changes(live.template, template)] == [resource]
+        assert template["Resources"][resource]["DeletionPolicy"] == "Retain"
+        assert template["Outputs"] == live.template["Outputs"]
+        assert identifier == {"RestApiId": "ApiGatewayRestApi", "StageName": "prod"}
+        self.world.stack.live = LiveState(copy.deepcopy(template), live.aliases, live.versions)
+        self.world.moment("imported")
+
+
+def adoption(world: World, said: io.StringIO | None = None) -> Adoption:
+    cloud = replace(world.cloud(), say=lambda line: print(line, file=said))
+    compiled = package("a", Hooks())
+    return Adoption(
+        cloud, compiled.service, code=cast(Any, FakeCode(world)), served=cast(Any, FakeServed(world)),
+        imports=cast(Any, FakeImports(world)), package=lambda artifacts: replace(compiled, artifacts=artifacts),
+    )  # fmt: skip
+
+
+def adopt(world: World) -> Result:
+    one = adoption(world)
+    seen = one.observe()
+    return one.run(seen, one.decide(seen))
+
+
+def check_adopted(world: World) -> None:
+    """It is release 1, and the next releases go as ever."""
+    live = world.stack.live
+    assert phase(live.template) is Phase.ADOPTED
+    assert [(world.records.require(number).outcome) for number in world.records.numbers()] == ["live"]
+    record = world.records.require(1)
+    assert record.versions == {"convert": "1", "meta": "1"}
+    assert record.artifacts == dict.fromkeys(("convert", "meta"), f"sha256:{sha256(OLD)}")
+    assert world.deploy("b").release == 2
+    assert world.serves() == "b"
+    assert rollback(world.cloud(), None).release == 1
+    assert {name: state.version for name, state in world.aliases.items()} == dict.fromkeys(world.aliases, "1")
+
+
+def test_what_runs_becomes_release_1() -> None:
+    world = plain_world()
+    result = adopt(world)
+    assert (result.outcome, result.release) == (Outcome.LIVE, 1)
+    assert [step["state"] for step in result.steps] == [
+        "preparing", "importing", "expanding", "testing", "moving", "ended",
+    ]  # fmt: skip
+    check_adopted(world)
+
+
+def moments() -> list[str]:
+    world = plain_world()
+    adopt(world)
+    return world.moments
+
+
+@pytest.mark.parametrize("moment", range(1, len(moments()) + 1))
+def test_cut_off_at_any_call_the_next_try_ends_it(moment: int) -> None:
+    world = plain_world()
+
+    def at(number: int, name: str) -> None:
+        if number == moment:
+            raise Killed
+
+    world.at = at
+    with pytest.raises(Killed):
+        adopt(world)
+    world.at = None
+    assert adopt(world).outcome in (Outcome.LIVE, Outcome.UNCHANGED)
+    if world.records.unfinished() is None:
+        check_adopted(world)
+    else:  # cut off between the last update and the record's end: the next release writes it
+        assert world.deploy("b").release == 2
+        assert world.records.require(1).outcome == "live"
+
+
+def test_repeated_it_is_unchanged() -> None:
+    world = plain_world()
+    adopt(world)
+    before = len(world.stack.log)
+    again = adopt(world)
+    assert (again.outcome, again.release) == (Outcome.UNCHANGED, 1)
+    assert len(world.stack.log) == before
+
+
+def test_a_plain_deploy_in_between_is_planned_anew() -> None:
+    world = plain_world()
+
+    def at(number: int, name: str) -> None:
+        if name == "imported":
+            raise Killed
+
+    world.at = at
+    with pytest.raises(Killed):
+        adopt(world)
+    world.at = None
+    live = world.stack.live
+    template = copy.deepcopy(small().template)  # it knows of no Stage, and retains it
+    for one in template["Resources"].values():
+        if one["Type"] == "AWS::Lambda::Function":
+            one["Properties"]["MemorySize"] = 256
+    world.stack.live = LiveState(template, live.aliases, live.versions)
+    adopt(world)
+    kept = world.records.template(1)
+    assert kept is not None
+    assert kept["Resources"]["MetaLambdaFunction"]["Properties"]["MemorySize"] == 256
+    check_adopted(world)
+
+
+def test_a_record_that_another_verb_has_ended_is_carried_on_all_the_same() -> None:
+    world = plain_world()
+
+    def at(number: int, name: str) -> None:
+        if name == "wake a version":
+            raise Killed
+
+    world.at = at
+    with pytest.raises(Killed):
+        adopt(world)
+    world.at = None
+    record = world.records.require(1)
+    records = world.records
+    records.get(1)
+    records.save(replace(record, outcome="rolled_back", reason="its machine died"))
+    assert adopt(world).release == 1
+    check_adopted(world)
+
+
+def test_nothing_is_changed_where_there_is_a_reason_against_it() -> None:
+    world = plain_world()
+    world.stack.live.template["Resources"]["Own"] = {"Type": "Custom::Thing", "Properties": {"ServiceToken": "arn"}}
+    world.status = "UPDATE_ROLLBACK_FAILED"
+    before = copy.deepcopy(world.stack.live.template)
+    one = adoption(world)
+    seen = one.observe()
+    plan = one.decide(seen)
+    with pytest.raises(ConflictError, match=r"UPDATE_ROLLBACK_FAILED \(and 1 more\)") as caught:
+        one.run(seen, plan)
+    assert [each["what"].split()[0] for each in caught.value.details["refused"]] == ["the", "Own"]
+    assert steps_of(plan) == []
+    assert (world.stack.live.template, world.documents) == (before, {})
+
+
+def test_what_the_file_says_counts_too() -> None:
+    world = plain_world()
+    one = adoption(world)
+
+    def refuse(_: object) -> Any:
+        raise ServiceFileError("provider.stackName: other", hint="take it out")
+
+    one._package = refuse
+    plan = one.decide(one.observe())
+    assert [(each.what, each.way) for each in plan.refused] == [("provider.stackName: other", "take it out")]
+
+
+def test_without_a_stack_there_is_nothing_to_take_over() -> None:
+    with pytest.raises(UsageError, match="there is no stack worldclock-prod"):
+        adoption(World()).observe()
+
+
+@dataclass
+class FailingLambdas(FakeLambdas):
+    """What is invoked at these versions answers with 500."""
+
+    world: World
+    at: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__init__(self.world)
+
+    def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
+        return Invocation({"statusCode": 500 if version in self.at else 200})
+
+
+def smoked(world: World, *failing: str, said: io.StringIO | None = None) -> Adoption:
+    one = adoption(world, said)
+    one._cloud = replace(one._cloud, lambdas=cast(Any, FailingLambdas(world, failing)))
+    settings = replace(one._service.settings, smoke=(SmokeRequest("GET", "/health"),))
+    health = (Route("GET", "/health"),)
+    functions = tuple(replace(each, routes=health if each.name == "meta" else ()) for each in one._service.functions)
+    one._service = replace(one._service, stages=(settings,), functions=functions)
+    return one
+
+
+def test_a_version_that_fails_what_latest_answers_is_not_moved_to() -> None:
+    world = plain_world()
+    one = smoked(world, "1")
+    seen = one.observe()
+    with pytest.raises(CandidateFailedError):
+        one.run(seen, one.decide(seen))
+    assert phase(world.stack.live.template) is Phase.EXPANDED
+
+
+def test_a_smoke_request_that_fails_without_us_too_is_said_and_no_more() -> None:
+    world, said = plain_world(), io.StringIO()
+    one = smoked(world, "1", LATEST, said=said)
+    seen = one.observe()
+    assert one.run(seen, one.decide(seen)).outcome is Outcome.LIVE
+    assert "it does so without hitless, too" in said.getvalue()
