@@ -41,6 +41,15 @@ _CORE: dict[str, Any] = {
 """What a release needs of core, and no more: core itself has tests of its own."""
 
 
+def make_core(aws: EmulatedAws, stage: str) -> None:
+    """The stage's core stack."""
+    name, client = f"worldclock-core-{stage}", aws.client("cloudformation", REGION)
+    client.create_stack(
+        StackName=name, TemplateBody=json.dumps(_CORE).replace("worldclock-prod", f"worldclock-{stage}")
+    )
+    client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+
+
 @dataclass
 class Ran:
     """A command's end."""
@@ -67,11 +76,7 @@ class Worldclock:
         ignored = shutil.ignore_patterns("__pycache__", ".hitless", ".pytest_cache", ".hypothesis")
         shutil.copytree(EXAMPLE, folder, ignore=ignored)
         if core:
-            client = aws.client("cloudformation", REGION)
-            client.create_stack(StackName="worldclock-core-prod", TemplateBody=json.dumps(_CORE))
-            client.get_waiter("stack_create_complete").wait(
-                StackName="worldclock-core-prod", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
-            )
+            make_core(aws, "prod")
         return cls(aws, folder)
 
     def command(self, *words: str) -> list[str]:

@@ -6,7 +6,7 @@ The plain verbs alone; the bytes are compared in the engine's store and by what 
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.aws.emulated import EmulatedAws
-from tests.aws.release_support import HITLESS, REGION, Client, Ran, Worldclock
-from tests.support import eventually
+from tests.aws.release_support import HITLESS, REGION, Client, Ran, Worldclock, make_core
+from tests.support import eventually, free_port
 
 pytestmark = pytest.mark.aws
 
@@ -25,6 +25,7 @@ STAGES = """\
     stages:
       dev: {branch: dev, listen: '127.0.0.1:0', smoke: '${self:custom.smoke}'}
       prod: {branch: prod, home: aws, strategy: Canary10Percent1Minute, smoke: '${self:custom.smoke}'}
+      second: {home: aws, smoke: '${self:custom.smoke}'}
       staging: {branch: staging, listen: '127.0.0.1:0', alarms: {guard_s: 0}, smoke: '${self:custom.smoke}'}
 """
 
@@ -39,12 +40,12 @@ class Both:
     def folder(self) -> Path:
         return self.clock.folder
 
-    def hitless(self, *words: str, code: int = 0) -> Ran:
+    def hitless(self, *words: str, code: int = 0, **environ: str) -> Ran:
         """A plain verb, as a person types it in the service's folder."""
         done = subprocess.run(
             [str(HITLESS), *words, "--json"],
             cwd=self.folder,
-            env=self.clock.environ,
+            env=self.clock.environ | environ,
             capture_output=True,
             text=True,
             check=False,
@@ -55,17 +56,28 @@ class Both:
     def stages(self) -> dict[str, Any]:
         return {one["stage"]: one for one in self.hitless("status").json["stages"]}
 
-    def lambda_digests(self) -> dict[str, str]:
-        """What Lambda runs in prod through the alias, as Lambda tells it."""
+    def lambda_digests(self, stage: str = "prod") -> dict[str, str]:
+        """What Lambda runs in the stage through the alias, as Lambda tells it."""
         lambdas = self.clock.aws.client("lambda", REGION)
         found = {}
         for name in ("zones", "convert", "meetings", "meta"):
-            told = lambdas.get_function_configuration(FunctionName=f"worldclock-prod-{name}", Qualifier="live")
+            told = lambdas.get_function_configuration(FunctionName=f"worldclock-{stage}-{name}", Qualifier="live")
             found[name] = "sha256:" + base64.b64decode(told["CodeSha256"]).hex()
         return found
 
-    def in_store(self, digest: str) -> bool:
-        return (self.folder / ".hitless" / "artifacts" / "zips" / f"{digest.removeprefix('sha256:')}.zip").is_file()
+    @property
+    def zips(self) -> Path:
+        return self.folder / ".hitless" / "artifacts" / "zips"
+
+    def holds(self, digest: str) -> bool:
+        """Whether the engine's store holds these bytes, read anew."""
+        file = self.zips / f"{digest.removeprefix('sha256:')}.zip"
+        return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}" == digest
+
+    def origin(self, stage: str, number: int) -> Any:
+        """What the first receipt of the release says of its bytes' origin."""
+        first = self.hitless("releases", str(number), "--stage", stage).json["rollouts"][-1]
+        return first["verb"], first["receipt"]["promoted_from"]
 
 
 @pytest.fixture
@@ -80,53 +92,83 @@ def both(aws: EmulatedAws, tmp_path: Path) -> Iterator[Both]:
     place.hitless("down", "--force")
 
 
-def test_a_release_goes_from_the_engine_to_aws_and_back_byte_for_byte_and_no_request_fails(both: Both) -> None:
-    there = both.hitless("promote", "dev", "prod").json
-    assert (there["stage"], there["outcome"], there["release"]) == ("prod", "live", 1)
-    stages = both.stages()
-    assert list(stages) == ["dev", "prod", "staging"]
-    bytes_of_dev = stages["dev"]["live"]["artifacts"]
-    assert both.lambda_digests() == bytes_of_dev == stages["prod"]["live"]["artifacts"]
+def test_what_is_live_here_goes_to_aws_and_back_byte_for_byte(both: Both) -> None:
+    url = both.stages()["dev"]["url"]
+    with Client(url + "/version", every_s=0.05) as here:
+        there = both.hitless("promote", "dev", "prod").json
+        assert (there["stage"], there["outcome"], there["release"]) == ("prod", "live", 1)
+        stages = both.stages()
+        assert list(stages) == ["dev", "prod", "second", "staging"]
+        shipped = stages["dev"]["live"]["artifacts"]
+        assert both.lambda_digests() == shipped == stages["prod"]["live"]["artifacts"]
 
+        both.zips.rename(both.folder / "zips-elsewhere")
+        both.zips.mkdir(mode=0o700)
+        with Client(both.clock.url + "/version") as afar:
+            back = both.hitless("promote", "prod", "staging").json
+        assert (back["stage"], back["outcome"], back["release"]) == ("staging", "live", 1)
+        assert both.stages()["staging"]["live"]["artifacts"] == shipped
+        assert all(map(both.holds, shipped.values())), "fetched from the bucket"
+    assert here.asked > 50
+    assert afar.asked > 2
+    assert (here.failed, afar.failed) == (0, 0), (here.statuses, afar.statuses)
+    assert both.origin("prod", 1) == ("promote", {"home": "engine", "stage": "dev", "release": 1})
+    assert both.origin("staging", 1) == ("promote", {"home": "aws", "stage": "prod", "release": 1})
+
+    unreachable = both.hitless("status", AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+    dev, prod, _, staging = unreachable.json["stages"]
+    assert (dev["live"]["release"], staging["live"]["release"], prod["live"]) == (1, 1, None)
+    assert prod["error"].startswith("AWS cannot be reached")
+    assert "warning: prod on AWS" in unreachable.err
+
+
+@pytest.mark.long
+def test_a_day_at_both_homes_under_load(both: Both) -> None:
+    """Promotions by canary, a rollback, a deploy and a drill by the plain verbs, and from AWS to AWS."""
+    assert both.hitless("promote", "dev", "prod").json["outcome"] == "live"
+    first = both.lambda_digests()
     both.clock.mark("second")
-    with Client(stages["dev"]["url"] + "/version", every_s=0.02) as here, Client(both.clock.url + "/version") as afar:
+    with (
+        Client(both.stages()["dev"]["url"] + "/version", every_s=0.02) as here,
+        Client(both.clock.url + "/version") as afar,
+    ):
         assert both.hitless("deploy").json["release"] == 2
         run = both.hitless("promote", "dev", "prod").json
         assert (run["outcome"], run["strategy"], run["release"]) == ("live", "Canary10Percent1Minute", 2)
-        shipped = both.stages()["dev"]["live"]["artifacts"]
-        assert shipped != bytes_of_dev
-        assert both.lambda_digests() == shipped
-
-        (both.folder / ".hitless" / "artifacts" / "zips").rename(both.folder / "zips-elsewhere")
-        (both.folder / ".hitless" / "artifacts" / "zips").mkdir(mode=0o700)
-        back = both.hitless("promote", "prod", "staging").json
-        assert (back["stage"], back["outcome"], back["release"]) == ("staging", "live", 1)
-        stages = both.stages()
-        assert stages["staging"]["live"]["artifacts"] == shipped
-        assert all(map(both.in_store, shipped.values())), "fetched from the bucket"
+        second = both.stages()["dev"]["live"]["artifacts"]
+        assert second != first
+        assert both.lambda_digests() == second
+        assert both.hitless("promote", "dev", "prod").json["outcome"] == "unchanged"
 
         again = both.hitless("rollback", "--stage", "prod").json
         assert (again["stage"], again["release"], again["outcome"]) == ("prod", 1, "live")
-        assert both.lambda_digests() == bytes_of_dev
+        assert both.lambda_digests() == first
         both.clock.mark("third")
         direct = both.hitless("deploy", "--stage", "prod", "--strategy", "AllAtOnce", "--message", "by hand").json
         assert (direct["release"], direct["outcome"]) == (3, "live")
+        _a_drill_ships_on_aws(both)
+        third = both.lambda_digests()
+        make_core(both.clock.aws, "second")
+        between = both.hitless("aws", "promote", "prod", "second").json
+        assert (between["stage"], between["release"], between["outcome"]) == ("second", 1, "live")
+        assert both.lambda_digests("second") == third == both.lambda_digests()
     assert here.asked > 100
     assert afar.asked > 20
     assert (here.failed, afar.failed) == (0, 0), (here.statuses, afar.statuses)
-    _receipts_say_from_where(both)
-
-
-def _receipts_say_from_where(both: Both) -> None:
-    def origin(stage: str, number: int) -> Any:
-        (rollout, *_) = both.hitless("releases", str(number), "--stage", stage).json["rollouts"][::-1]
-        return rollout["verb"], rollout["receipt"]["promoted_from"]
-
-    assert origin("prod", 2) == ("promote", {"home": "engine", "stage": "dev", "release": 2})
-    assert origin("staging", 1) == ("promote", {"home": "aws", "stage": "prod", "release": 2})
+    assert both.origin("second", 1) == ("promote", {"home": "aws", "stage": "prod", "release": 3})
     listed = both.hitless("releases", "--stage", "prod").json
-    assert [(each["release"], each["live"]) for each in listed] == [(3, True), (2, False), (1, False)]
+    assert [(each["release"], each["live"]) for each in listed] == [(4, False), (3, True), (2, False), (1, False)]
     lines = eventually(lambda: both.hitless("logs", "--stage", "prod", "meta").json, deadline_s=60, what="the logs")
     assert any("\tSTART " in line for line in lines)
-    runs = json.loads(both.hitless("pipeline", "runs").out)
-    assert {(run["stage"], run["state"]) for run in runs} == {("prod", "succeeded"), ("staging", "succeeded")}
+    runs = both.hitless("pipeline", "runs").json
+    assert [(run["stage"], run["state"]) for run in runs] == [("prod", "succeeded")] * 3
+
+
+def _a_drill_ships_on_aws(both: Both) -> None:
+    """The emulator's API has another address than AWS's, which is named; the releases find their home by themselves."""
+    where = ("--stage", "prod", "--target", both.clock.url, "--yes", "--report", str(both.folder / "drill.html"))
+    load = ("--rate", "4", "--duration", "5", "--releases", "1", "--strategy", "AllAtOnce")
+    drill = both.hitless("drill", *where, *load).json
+    assert (drill["failed"], drill["requests"] > 20) == (0, True), drill
+    (shipped,) = drill["releases"]
+    assert (shipped["release"], shipped["outcome"]) == (4, "live")

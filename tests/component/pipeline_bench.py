@@ -120,6 +120,7 @@ class FakeErrands:
 
     diary: list[str]
     live_there: dict[str, Origin] = field(default_factory=dict)
+    copies: dict[str, ReleaseDocument] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
     superseded: bool = False
     outcome: str = "live"
@@ -133,6 +134,9 @@ class FakeErrands:
     async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
         self.diary.append(f"fetch release {origin.release} of {place.stage}")
         return len(origin.artifacts)
+
+    async def copy(self, place: Place, *, log: Path) -> ReleaseDocument | str:
+        return self.copies.get(place.stage) or f"{place.stage} has no live release on AWS to rehearse against"
 
     async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
         self.diary.append(f"ship {place.stage} on AWS")

@@ -14,7 +14,7 @@ from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.pipeline import Promotion
 from hitless.rollout.release import ArtifactRef
-from hitless.service.model import Approval, Home
+from hitless.service.model import Approval, Home, RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story
 from tests.fakes import release_document
 from tests.support import free_port
@@ -167,6 +167,31 @@ def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path
         run = await bench.end_of(await bench.push("staging"))
         assert run["reason"] == "deploy: the artifacts of api were built for this machine alone: not for AWS"
         assert bench.on_aws.shipped == []
+
+    tell_story(tmp_path, story)
+
+
+def test_a_candidate_for_aws_is_rehearsed_and_compared_with_what_is_live_there(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        document = on_aws(bench, "prod", Approval.MANUAL)
+        settings = replace(bench.packaging.settings["prod"], rehearsal=RehearsalSettings())
+        bench.packaging.settings["prod"] = settings
+        live = replace(release_document("api", digest="sha256:0", service="shop"), settings=settings, commit=None)
+        bench.on_aws.copies["prod"] = replace(live, settings=replace(settings, shield=False))
+        run = (await bench.pipeline.promote(Promotion("dev", "prod", document=document), actor="ada")).run
+        asked = await bench.end_of(run)
+        assert (asked["state"], asked["states"]["rehearse"]) == ("waiting_for_approval", "succeeded")
+        assert "rehearse" in bench.diary
+        assert asked["question"]["configuration"] == ["settings.shield: False → True"]
+        bench.pipeline.approve(run, by="eve", why=None)
+        assert (await bench.end_of(run))["state"] == "succeeded"
+        bench.on_aws.copies["prod"] = bench.on_aws.shipped[0][1]
+        again = (await bench.pipeline.promote(Promotion("dev", "prod", document=document), actor="ada")).run
+        asked = await bench.end_of(again)
+        assert asked["states"]["rehearse"] == "skipped"
+        assert asked["state"] == "waiting_for_approval", "what CloudFormation would change no document tells"
 
     tell_story(tmp_path, story)
 

@@ -21,11 +21,12 @@ from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_given import Given, ship_given
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context
+from hitless.cli.rehearsed import AWS, live_of
 from hitless.cloud.kept import fetch_artifacts
 from hitless.cloud.promotion import promotable
 from hitless.cloud.rollback import rollback
 from hitless.cloud.verifying import faults_of
-from hitless.errors import HitlessError
+from hitless.errors import ConflictError, HitlessError
 from hitless.rollout.who import Who
 
 Order = Mapping[str, Any]
@@ -41,6 +42,14 @@ def bring(ctx: Context, order: Order) -> dict[str, Any]:
     """The stage's zips of `artifacts` (function → digest) into the engine's store."""
     with connected_stage(ctx, load_for_aws(ctx)) as stage:
         return {"fetched": fetch_artifacts(stage.cloud.bucket, store_of(ctx), order["artifacts"].values())}
+
+
+def copy(ctx: Context, order: Order) -> dict[str, Any]:
+    """What the live release is made of, its zips in the engine's store; null where there is none, or none was kept."""
+    try:
+        return {"document": live_of(ctx, load_for_aws(ctx), AWS).to_json()}
+    except ConflictError as error:
+        return {"document": None, "why": error.message}
 
 
 def ship(ctx: Context, order: Order) -> dict[str, Any]:
@@ -69,6 +78,7 @@ def take_back(ctx: Context, order: Order) -> dict[str, Any]:
 ACTS: Mapping[str, Callable[[Context, Order], dict[str, Any]]] = {
     "live": live,
     "fetch": bring,
+    "copy": copy,
     "ship": ship,
     "verify": verify,
     "rollback": take_back,

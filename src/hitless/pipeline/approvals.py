@@ -40,7 +40,7 @@ async def question(
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """`functions.api.memory_mb: 512 → 1024`, one a change; values of the environment are not shown. Pure."""
-    if path in ("commit", "message", "artifacts"):
+    if path in ("commit", "message", "artifacts", "promoted_from"):
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]

@@ -55,6 +55,11 @@ class AwsErrands:
         digests = {name: one.digest for name, one in origin.artifacts.items()}
         return int((await self._run("fetch", place, {"artifacts": digests}, log))["fetched"])
 
+    async def copy(self, place: Place, *, log: Path) -> ReleaseDocument | str:
+        """What the live release is made of, its zips in the engine's store; or why nothing can be compared with it."""
+        answer = await self._run("copy", place, {}, log)
+        return ReleaseDocument.from_json(answer["document"]) if answer["document"] else str(answer["why"])
+
     async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
         """A release of the document's artifacts; its document when it has ended."""
         order = {

@@ -14,6 +14,7 @@ from hitless.pipeline.course import Course
 from hitless.pipeline.errands import Place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
+from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
@@ -26,7 +27,13 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 class StageHome(Protocol):
-    """Where a run's candidate goes."""
+    """Where a run's candidate goes. `tells_all`: whether a release there is nothing but what its document says."""
+
+    tells_all: bool
+
+    async def live(self, course: Course) -> ReleaseDocument | str:
+        """What is live in the stage, its artifacts at hand; or a sentence on why nothing can be compared with it."""
+        ...
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
@@ -48,6 +55,11 @@ def home_of(course: Course) -> StageHome:
 
 class EngineHome:
     """This engine."""
+
+    tells_all = True
+
+    async def live(self, course: Course) -> ReleaseDocument | str:
+        return course.live() or "nothing is live in the stage"
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
@@ -81,7 +93,15 @@ class EngineHome:
 
 
 class AwsHome:
-    """The stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them."""
+    """The stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them.
+
+    A release there has more than a document tells: whatever serverless.yml asks of CloudFormation.
+    """
+
+    tells_all = False
+
+    async def live(self, course: Course) -> ReleaseDocument | str:
+        return await course.parts.on_aws.copy(await service_place(course, course.stage), log=_log(course))
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):

@@ -76,11 +76,9 @@ async def rehearse(course: Course) -> StepEnd:
         return skipped("the stage has rehearsal: false")
     if course.row.options.get("skip_rehearsal"):
         return skipped(f"asked for by {course.row.actor}")
-    if course.candidate.settings.home is Home.AWS:
-        return skipped("the stage's home is AWS: only what an engine serves can be copied for a rehearsal")
-    live = course.live()
-    if live is None:
-        return skipped("nothing is live in the stage")
+    live = await home_of(course).live(course)
+    if isinstance(live, str):
+        return skipped(live)
     if live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     parts = course.parts
@@ -94,9 +92,10 @@ async def approve(course: Course) -> StepEnd:
     """Ask a person; the run goes on when they have answered."""
     if course.candidate.settings.approval is not Approval.MANUAL:
         return skipped("the stage has approval: none")
-    parts, run = course.parts, course.row.run
-    live = course.live()
-    if live is not None and live.fingerprint() == course.candidate.fingerprint():
+    parts, run, home = course.parts, course.row.run, home_of(course)
+    found = await home.live(course)
+    live = found if isinstance(found, ReleaseDocument) else None
+    if live is not None and home.tells_all and live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     supersede_waiting(course)
     asked = await question(parts, course.row, live, course.candidate)
