@@ -23,7 +23,8 @@ from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.pipeline import Pipeline, Promotion
+from hitless.pipeline.pipeline import Pipeline
+from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed

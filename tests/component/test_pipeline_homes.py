@@ -12,7 +12,7 @@ import pytest
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
-from hitless.pipeline.pipeline import Promotion
+from hitless.pipeline.promotion import Promotion
 from hitless.rollout.release import ArtifactRef
 from hitless.service.model import Approval, Home, RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story
@@ -62,6 +62,23 @@ def test_a_push_to_a_stage_on_aws_ships_what_the_build_made(tmp_path: Path) -> N
         assert (run["state"], run["states"]["test"]) == ("succeeded", "succeeded")
         ((_, document, _),) = bench.on_aws.shipped
         assert (document.artifacts["api"].digest, document.promoted_from) == ("sha256:5", None)
+
+    tell_story(tmp_path, story)
+
+
+def test_prod_takes_what_a_run_has_shipped_to_the_stage_before_it_on_aws(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        on_aws(bench, "staging")
+        bench.git("switch", "-q", "-c", "staging")
+        bench.commit("5")
+        bench.on_aws.outcome = "rolled_back"
+        await bench.end_of(await bench.push("staging"))
+        (refusal,) = await bench.push("staging", to="prod")
+        assert "never was live in staging" in refusal
+        bench.on_aws.outcome = "live"
+        bench.pipeline.retry(1)
+        assert (await bench.end_of(1))["state"] == "succeeded"
+        assert isinstance(await bench.push("staging", to="prod"), int)
 
     tell_story(tmp_path, story)
 

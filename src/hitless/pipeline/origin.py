@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from hitless.engine.engine import Engine
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.states import RunState
 from hitless.rollout.release import ArtifactRef, Release
 from hitless.rollout.states import Outcome
 from hitless.service.model import Home
-from hitless.store.runs import RunRow
+from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,12 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
     return None
 
 
-def was_live(engine: Engine, stage: str, commit: str) -> bool:
-    """Whether a release of that commit ever was live in the stage, as far back as releases are kept."""
+def was_live(engine: Engine, records: RunRecords, stage: str, commit: str) -> bool:
+    """Whether a release of that commit ever was live in the stage, as far back as releases are kept; on AWS as far as
+    runs of this pipeline shipped it.
+    """
+    if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in records.runs(stage, limit=RUNS_KEPT)):
+        return True
     numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
     return any(
         rollout.outcome == Outcome.LIVE

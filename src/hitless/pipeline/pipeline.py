@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,17 +20,15 @@ from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import Place
 from hitless.pipeline.forks import Fork, fork_of
 from hitless.pipeline.lanes import FORK
-from hitless.pipeline.origin import Origin
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.promotion import Promotion, begin_promotion
 from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
 from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
 from hitless.pipeline.turns import Turns
 from hitless.pipeline.view import exit_code, run_document
-from hitless.service.model import Home
 from hitless.store.pushes import PushRow
 from hitless.store.runs import RunRow
 
@@ -40,25 +36,6 @@ FOLLOW_S = 0.05
 LOOK_S, LATE_PUSH_S = 30.0, 60.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """What `promote` asks for. `document` is the target's configuration as the service's folder has it: the commit's
-    own goes before it where the repository holds the commit. `folder` tells of stages on AWS.
-    """
-
-    source: str
-    target: str
-    source_home: Home = Home.ENGINE
-    document: Mapping[str, Any] | None = None
-    folder: Path | None = None
-    skip_rehearsal: bool = False
-
-    @property
-    def target_home(self) -> Home:
-        """As the folder's configuration says."""
-        return Home((self.document or {}).get("settings", {}).get("home", Home.ENGINE))
 
 
 async def _nothing() -> None:
@@ -164,49 +141,9 @@ class Pipeline:
 
     async def promote(self, order: Promotion, *, actor: str) -> RunRow:
         """A run that ships what is live in one stage to another, the same bytes. Raises HitlessError."""
-        origin = await self._origin(order)
-        if local := [name for name, one in origin.artifacts.items() if one.local]:
-            raise ConflictError(
-                f"the artifacts of {', '.join(sorted(local))} were built for this machine alone",
-                hint="their runtime or architecture is not this machine's: build where they agree",
-            )
-        options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": origin.to_json()}
-        options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}
-        if order.skip_rehearsal:
-            options["skip_rehearsal"] = True
-        definition = self._definition()
-        entry = definition.entry(order.target) if definition else None
-        row = self.parts.records.add(
-            stage=order.target,
-            branch=entry.branch if entry else order.target,
-            commit=origin.commit or "",
-            message=origin.message,
-            overridden=None,
-            options=options,
-            verb="promote",
-            actor=actor,
-            state=RunState.QUEUED,
-            at=timestamp(self.parts.clock.now()),
-        )
+        row = await begin_promotion(self.parts, self._definition(), order, actor)
         self._turns.enqueue(row)
         return row
-
-    async def _origin(self, order: Promotion) -> Origin:
-        """What is live in the stage that is promoted, at its home."""
-        engine = self.parts.engine
-        if order.target_home is Home.ENGINE:
-            engine.rollout_of(order.target)  # refuses a stage that there is not
-        if order.source == order.target:
-            raise UsageError(f"{order.source} cannot be promoted to itself", hint="`hitless promote dev staging`")
-        if order.source_home is Home.AWS:
-            if order.folder is None:
-                raise UsageError(f"{order.source} is on AWS, and no folder tells where", hint="name --service-dir")
-            return await self.parts.on_aws.live(Place(order.folder, order.source))
-        engine.rollout_of(order.source)
-        live = engine.live_release(order.source)
-        if live is None:
-            raise ConflictError(f"{order.source} has no live release to promote", hint="deploy or push to it first")
-        return Origin.of(live)
 
     def approve(self, run: int, *, by: str, why: str | None) -> RunRow:
         """Let a waiting run go on. Raises UsageError, ConflictError where it waits no more."""

@@ -107,7 +107,9 @@ def _refusal(
     if update.deletes:
         return f"{update.branch} feeds the stage {entry.stage} and cannot be deleted"
     before = definition.before(entry.stage)
-    if entry.guarded and before and "override" not in options and not was_live(parts.engine, before, update.new):
+    if not entry.guarded or not before or "override" in options:
+        return None
+    if not was_live(parts.engine, parts.records, before, update.new):
         return (
             f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.stage}: promote it"
             f" (`hitless promote {before} {entry.stage}`), or push with -o override='why'"

@@ -55,7 +55,7 @@ async def build(course: Course) -> StepEnd:
     if origin and origin.home is Home.AWS:
         await _fetch(course, origin)
     if origin and not await is_kept(course):
-        return await _as_given(course, origin)
+        return _as_given(course, origin)
     folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
     await course.parts.repository.extract(course.row.commit, folder)
     order = PackageOrder(
@@ -163,13 +163,11 @@ async def _fetch(course: Course, origin: Origin) -> None:
     course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 
-async def _as_given(course: Course, origin: Origin) -> StepEnd:
+def _as_given(course: Course, origin: Origin) -> StepEnd:
     """A promotion without the commit: the folder's configuration with the release's artifacts."""
     given = ReleaseDocument.from_json(course.row.options["document"])
     if missing := [function.name for function in given.functions if function.name not in origin.artifacts]:
         raise StepFailed(f"{origin} has no artifact for {', '.join(missing)}: deploy or push instead", exit_code=2)
-    if given.settings.home is Home.AWS:
-        await service_place(course, course.stage)  # the folder as it is now, before anybody approves
     document = replace(
         given,
         artifacts={function.name: origin.artifacts[function.name] for function in given.functions},
