@@ -152,7 +152,9 @@ class FakeErrands:
 
     async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]:
         self.diary.append(f"roll {place.stage} back on AWS")
-        return {}
+        if len(self.shipped) < 2:
+            raise ConflictError("no release was live before this one")
+        return {"release": len(self.shipped) - 1, "outcome": "live"}
 
 
 def stage_settings(name: str, **options: Any) -> StageSettings:

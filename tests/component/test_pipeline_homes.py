@@ -91,8 +91,12 @@ def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Pat
         order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
         run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert (run["state"], run["exit_code"]) == ("failed", 3)
-        assert run["reason"] == "verify: api: version 2 does not hold the bytes that were shipped: rolled back"
+        why = "verify: api: version 2 does not hold the bytes that were shipped"
+        alone = "it stays live, for nothing can take over: no release was live before this one"
+        assert run["reason"] == f"{why}: {alone}"
         assert bench.diary[-1] == "roll prod back on AWS"
+        again = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert again["reason"] == f"{why}: rolled back to release 1"
 
     tell_story(tmp_path, story)
 

@@ -117,9 +117,12 @@ class AwsHome:
         return (*found.faults, *await self._at_its_address(course))
 
     async def take_back(self, course: Course, why: str) -> str:
-        place = await service_place(course, course.stage)
-        await course.parts.on_aws.rollback(place, log=_log(course))
-        return "rolled back"
+        course.say(f"taken back: {why}")
+        try:
+            result = await course.parts.on_aws.rollback(await service_place(course, course.stage), log=_log(course))
+        except HitlessError as error:
+            return f"it stays live, for nothing can take over: {error.message}"
+        return f"rolled back to release {result['release']}"
 
     async def _at_its_address(self, course: Course) -> list[str]:
         """The smoke requests as a client sends them, where the address can be reached from here."""
