@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hitless.aws.osls import INSTALL_HINT, VERSION, find_osls
 from hitless.errors import MachineError
+from tests.support import eventually
 
 pytestmark = pytest.mark.component
 
@@ -51,6 +54,24 @@ def test_the_services_own_osls_is_taken_before_the_one_beside_the_command(tmp_pa
 def test_a_checkouts_osls_is_found_without_a_link_beside_the_command(tmp_path: Path, beside: Path) -> None:
     (found,) = find_osls(tmp_path, {}, beside=beside).command
     assert found == str(ROOT / "node" / "node_modules" / ".bin" / "osls")
+
+
+def test_an_osls_ends_with_the_hitless_that_started_it(tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    osls = tmp_path / "osls"
+    osls.write_text(f"#!/bin/sh\nexec 3>{ended}.lock\nflock 3\ntouch {started}\nexec sleep 60\n")
+    osls.chmod(0o755)
+    code = (
+        "import os; from pathlib import Path; from hitless.aws.osls import Osls; "
+        f"Osls(({str(osls)!r},), dict(os.environ)).package(Path({str(tmp_path / 'overlay')!r}), "
+        "stage='dev', region='eu-central-1', params={})"
+    )
+    (tmp_path / "overlay").mkdir()
+    with subprocess.Popen([sys.executable, "-c", code]) as hitless:
+        eventually(started.exists, what="osls began")
+        hitless.kill()
+    free = ["flock", "--nonblock", f"{ended}.lock", "true"]
+    eventually(lambda: subprocess.run(free, check=False).returncode == 0, what="osls has ended")
 
 
 def test_a_named_osls_that_is_no_program_is_refused(tmp_path: Path, beside: Path) -> None:

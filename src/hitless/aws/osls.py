@@ -4,14 +4,19 @@
 original with `package` replaced by one empty artifact, so that nothing is zipped (the artifacts are ours) and nothing
 is written into the service's folder. The overlay is made on YAML's nodes, which keeps CloudFormation's short tags.
 `deploy` runs in a folder that holds only what was generated: no variable of the service is resolved a second time.
+Both end with the process that started them: an osls that outlived a killed hitless would begin an update beside the one
+of the next command.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -40,6 +45,15 @@ _DONE_BY_HITLESS = {"serverless-python-requirements"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SHOWN_LINES = 15
 _SHOWN_LETTERS = 1000
+
+
+_PR_SET_PDEATHSIG = 1
+_END_WITH_PARENT = (
+    functools.partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if sys.platform == "linux"
+    else None
+)
+"""In the child before exec. Elsewhere than on Linux there is no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,7 @@ class Osls:
         try:
             return subprocess.run(
                 [*self.command, *arguments], cwd=folder, env=environ, text=True, capture_output=True,
-                timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+                timeout=timeout_s, check=False, stdin=subprocess.DEVNULL, preexec_fn=_END_WITH_PARENT,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise CloudError(

@@ -1,11 +1,13 @@
-"""What goes wrong between a caller and AWS, told by a test: a throttled call, a connection that breaks off."""
+"""What goes wrong between a caller and AWS, told by a test: a throttled call, a connection that breaks off, a caller
+that dies at one of its calls.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from starlette.responses import Response, StreamingResponse
@@ -28,6 +30,40 @@ class Fault:
             return None
         self.struck += 1
         return _throttled(operation.partition(":")[0]) if self.kind == "throttle" else _cut()
+
+
+@dataclass
+class Death:
+    """A caller that is killed at the `nth` call of an operation (`service:Operation`), before the call takes effect or
+    after it has: then its answer is lost. `calls` are all that were made, as long as this stands.
+    """
+
+    operation: str = ""
+    nth: int = 0
+    after: bool = False
+    kill: Callable[[], None] = lambda: None
+    struck: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    def strike(self, operation: str) -> Response | None:
+        """The answer in the place of AWS', or None where the call passes."""
+        self.calls.append(operation)
+        if self.after or not self._is_due(operation):
+            return None
+        self._strike()
+        return Response(status_code=500)  # nobody reads it
+
+    def strike_after(self, operation: str) -> None:
+        """The call has taken effect, and is not answered yet."""
+        if self.after and self._is_due(operation):
+            self._strike()
+
+    def _is_due(self, operation: str) -> bool:
+        return operation == self.operation and not self.struck and self.calls.count(operation) == self.nth
+
+    def _strike(self) -> None:
+        self.struck = True
+        self.kill()
 
 
 def _throttled(service: str) -> Response:

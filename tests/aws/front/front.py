@@ -30,7 +30,7 @@ from tests.aws.front.backend import Backend
 from tests.aws.front.calls import ACCOUNT, Call, Operation, Request, call_of, implied_calls, operation_of
 from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
-from tests.aws.front.faults import Fault
+from tests.aws.front.faults import Death, Fault
 from tests.aws.front.intrinsics import Resolver
 from tests.aws.front.stacks import BODY_LIMIT_BYTES, TEMPLATE_OPERATIONS, StackCalls, form_of, object_of, parameters_of
 from tests.support import eventually
@@ -53,6 +53,7 @@ class Front:
         self.connections = Connections(self.backend)
         self.api = ApiRequests(self.backend)
         self.faults: list[Fault] = []
+        self.death: Death | None = None
         self._roles: dict[str, str] = {}
         config = uvicorn.Config(
             self._application(),
@@ -93,6 +94,7 @@ class Front:
         self.stacks.forget()
         self.calls.clear()
         self.faults.clear()
+        self.death = None
         self._roles.clear()
 
     def _application(self) -> Starlette:
@@ -125,12 +127,16 @@ class Front:
         operation = operation_of(request)
         if request.scope:
             self.backend.regions.add(request.scope[1])
-        for fault in self.faults:
-            if operation and (answer := fault.strike(f"{operation.service}:{operation.name}")):
-                return answer
+        name = f"{operation.service}:{operation.name}" if operation else ""
+        strikes = [fault.strike for fault in self.faults] + ([self.death.strike] if self.death is not None else [])
+        for strike in strikes if operation else ():
+            if (instead := strike(name)) is not None:
+                return instead
         answer = await self._answer(request, operation)
         if operation:
             self._record(request, operation, answer)
+            if self.death is not None:
+                self.death.strike_after(name)
         return answer
 
     def _record(self, request: Request, operation: Operation, answer: Response) -> None:

@@ -1,0 +1,110 @@
+"""A command on emulated AWS, killed at one of its calls and repeated: which calls there are, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hitless.aws.osls import find_osls
+from tests.aws.emulated import emulated_aws
+from tests.aws.front.faults import Death
+from tests.aws.release_support import Ran, Worldclock
+
+CHANGES = re.compile(
+    r":(Add|Continue|Create|Delete|Execute|Invoke|Put|Remove|Rollback|Set|Stop|Tag|Untag|Update|Upload)(?!.*Template)"
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `nth` call of an operation, before it takes effect or after."""
+
+    operation: str
+    nth: int
+    after: bool = False
+
+    @property
+    def changes(self) -> bool:
+        return CHANGES.search(self.operation) is not None
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} {self.operation} #{self.nth}"
+
+
+def points(calls: list[str]) -> list[Point]:
+    """Where a command that made these calls may be killed: before each that differs from the one before it (between two
+    of the same kind nothing else happens), and after each that changes something.
+    """
+    found: list[Point] = []
+    seen: dict[str, int] = {}
+    last = ""
+    for name in calls:
+        seen[name] = seen.get(name, 0) + 1
+        point = Point(name, seen[name])
+        if name != last or point.changes:
+            found.append(point)
+        if point.changes:
+            found.append(Point(name, seen[name], after=True))
+        last = name
+    return found
+
+
+@dataclass
+class Killed:
+    """Worldclock whose commands are killed. `world` is shipped once at least."""
+
+    world: Worldclock
+    packages: Path
+    marks: int = 0
+    reached: list[Point] = field(default_factory=list)
+    missed: list[Point] = field(default_factory=list)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        real = find_osls(self.world.folder, os.environ).command[0]
+        kept = str(Path(__file__).with_name("kept_osls.py"))
+        return {"HITLESS_OSLS": kept, "KEPT_OSLS": real, "KEPT_PACKAGES": str(self.packages)}
+
+    def run(self, *words: str) -> Ran:
+        return self.world.run(*words, **self.environ)
+
+    def change(self) -> str:
+        """Other bytes, which answer so under `marker` of /version. Returns it."""
+        self.marks += 1
+        meta = self.world.folder / "worldclock" / "handlers" / "meta.py"
+        text = re.sub(r'\n        "marker": "\w+",', "", meta.read_text())
+        marker = f"m{self.marks}"
+        meta.write_text(text.replace("    return {\n", f'    return {{\n        "marker": "{marker}",\n'))
+        self.world.mark(marker)
+        return marker
+
+    def calls_of(self, *words: str) -> list[str]:
+        """What the command calls when nothing happens to it."""
+        self.world.aws.front.death = death = Death()
+        done = self.run(*words)
+        self.world.aws.front.death = None
+        assert done.code == 0, done.err
+        return death.calls
+
+    def kill(self, point: Point, *words: str) -> bool:
+        """Start the command and kill it there; False where it never came there, and ended by itself."""
+        front = self.world.aws.front
+        with self.world.start(*words, **self.environ) as process:
+            front.death = Death(point.operation, point.nth, point.after, process.kill)
+            _, err = process.communicate()
+            struck, front.death = front.death.struck, None
+        (self.reached if struck else self.missed).append(point)
+        assert struck or process.returncode == 0, f"{point}: {err}"
+        return struck
+
+
+@contextlib.contextmanager
+def killed_world(place: Path, packages: Path, *, clock_factor: float = 600.0) -> Iterator[Killed]:
+    """An emulator of its own: several may be killed side by side."""
+    place.mkdir(parents=True)
+    with emulated_aws(place, clock_factor=clock_factor) as aws:
+        yield Killed(Worldclock.new(aws, place), packages)
