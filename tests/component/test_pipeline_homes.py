@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.fakes import release_document
 from tests.support import free_port
 
 pytestmark = pytest.mark.component
+
+HERE = f"python3.{sys.version_info.minor}"
 
 
 def on_aws(bench: PipelineBench, stage: str, approval: Approval = Approval.NONE) -> dict[str, object]:
@@ -125,6 +128,7 @@ def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(
         folder = tmp_path / "service"
         (folder / ".git").mkdir(parents=True)
         (folder / "node_modules").mkdir()
+        (folder / "data").symlink_to(tmp_path)
         (folder / "serverless.yml").write_text("as it was")
         order = Promotion("dev", "prod", document=on_aws(bench, "prod", Approval.MANUAL), folder=folder)
         run = (await bench.pipeline.promote(order, actor="ada")).run
@@ -135,7 +139,7 @@ def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(
         assert (await bench.end_of(run))["state"] == "succeeded"
         ((place, shipped, _),) = bench.on_aws.shipped
         assert (place.folder / "serverless.yml").read_text() == "as it was"
-        assert not (place.folder / ".git").exists()
+        assert {one.name for one in place.folder.iterdir()} == {"serverless.yml", "node_modules"}, "no data, no .git"
         assert (place.folder / "node_modules").is_symlink()
         assert shipped.artifacts["api"].digest == "sha256:1"
 
@@ -158,6 +162,24 @@ def test_a_promotion_from_aws_fetches_its_zips_and_ships_them_at_the_engine(tmp_
         assert receipt["promoted_from"] == {"home": "aws", "stage": "prod", "release": 7}
         build = next(step for step in run["steps"] if step["name"] == "build")
         assert build["detail"]["artifacts"] == {"api": "sha256:afar"}
+
+    tell_story(tmp_path, story)
+
+
+def test_what_was_built_for_another_machine_does_not_come_back_from_aws(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.on_aws.live_there["prod"] = there("prod")
+        made = release_document("api", service="shop")
+        foreign = "arm64" if made.functions[0].architecture == "x86_64" else "x86_64"
+        functions = tuple(replace(one, runtime=HERE, architecture=foreign) for one in made.functions)
+        settings = bench.packaging.settings["staging"]
+        document = replace(made, functions=functions, artifacts={}, settings=settings).to_json()
+        (folder := tmp_path / "service").mkdir()
+        order = Promotion("prod", "staging", Home.AWS, document, folder=folder)
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], run["exit_code"]) == ("failed", 2)
+        assert run["reason"].startswith("build: the artifact of api does not run on this machine: the architecture is")
+        assert bench.engine.store.releases("staging") == ()
 
     tell_story(tmp_path, story)
 

@@ -26,8 +26,8 @@ def register(app: typer.Typer) -> None:
                 raise
             ctx.say(f"note: {error.message}")
             document = {"service": elsewhere.service, "engine": None, "stages": []}
-        if elsewhere is not None:
-            document = _with(ctx, document, elsewhere.entries(), elsewhere.order)
+        entries, order = (elsewhere.entries(), elsewhere.order) if elsewhere is not None else ([], ())
+        document = _with(ctx, document, entries, order)
         ctx.show(document, lambda: in_words(document))
 
 

@@ -163,10 +163,15 @@ def _keep_folder(course: Course) -> Path:
     if not kept.exists():
         if not named:
             raise StepFailed("neither the repository nor a folder tells of the stage's configuration: push its commit")
-        fresh = kept.with_suffix(".new")
+        fresh, data = kept.with_suffix(".new"), course.parts.workshop.data.parent.resolve()
+
+        def ignore(folder: str, names: list[str]) -> set[str]:
+            own = {name for name in names if (Path(folder) / name).resolve() == data}
+            return LEFT_OUT(folder, names) | own
+
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            shutil.copytree(named, fresh, symlinks=True, ignore=LEFT_OUT)
+            shutil.copytree(named, fresh, symlinks=True, ignore=ignore)
         except (OSError, shutil.Error) as error:
             raise StepFailed(f"{named} cannot be copied: {error}") from error
         if (modules := Path(named) / "node_modules").is_dir():

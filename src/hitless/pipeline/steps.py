@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from hitless.artifact.target import Host, Target
 from hitless.clock import timestamp
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
@@ -179,11 +180,23 @@ def _as_given(course: Course, origin: Origin) -> StepEnd:
     return _same_bytes(document, origin)
 
 
+def _check_runs_here(document: ReleaseDocument) -> None:
+    """What was built for Lambda runs here only where this machine is what the functions declare."""
+    host = Host.here()
+    for function in document.functions:
+        if different := host.differences(Target(function.runtime, function.architecture)):
+            raise StepFailed(
+                f"the artifact of {function.name} does not run on this machine: {'; '.join(different)}", exit_code=2
+            )
+
+
 def _artifacts_of(origin: Origin | None) -> Mapping[str, ArtifactRef] | None:
     return origin.artifacts if origin else None
 
 
 def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
+    if (origin.home, document.settings.home) == (Home.AWS, Home.ENGINE):
+        _check_runs_here(document)
     digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
     if digests != {name: artifact.digest for name, artifact in origin.artifacts.items()}:
         raise StepFailed(f"the artifacts are not those of {origin}")
