@@ -18,7 +18,7 @@ from hitless.cloud.adoption_run import Adoption, steps_of
 from hitless.cloud.result import Outcome, Result
 from hitless.cloud.rollback import rollback
 from hitless.cloud.transform.changes import changes
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Template
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.service.model import Hooks, Route, SmokeRequest
 from tests.unit.cloud_fakes import FakeLambdas, World, package, small
@@ -112,6 +112,8 @@ def check_adopted(world: World) -> None:
     """It is release 1, and the next releases go as ever."""
     live = world.stack.live
     assert phase(live.template) is Phase.ADOPTED
+    for function in of_type(live.resources, "AWS::Lambda::Function").values():
+        assert function["Properties"]["Code"]["S3Key"].startswith("serverless/"), "no function is touched"
     assert [(world.records.require(number).outcome) for number in world.records.numbers()] == ["live"]
     record = world.records.require(1)
     assert record.versions == {"convert": "1", "meta": "1"}
@@ -235,6 +237,17 @@ def test_what_the_file_says_counts_too() -> None:
     one._package = refuse
     plan = one.decide(one.observe())
     assert [(each.what, each.way) for each in plan.refused] == [("provider.stackName: other", "take it out")]
+
+
+def test_a_rollback_to_it_is_refused_once_the_role_that_it_ran_under_is_gone() -> None:
+    world = plain_world()
+    adopt(world)
+    for letter in "bc":
+        world.deploy(letter)
+    assert "IamRoleLambdaExecution" not in world.stack.live.resources
+    with pytest.raises(ConflictError, match="release 1 ran under a role that is gone"):
+        rollback(world.cloud(), 1)
+    assert world.serves() == "c"
 
 
 def test_without_a_stack_there_is_nothing_to_take_over() -> None:

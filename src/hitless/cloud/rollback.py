@@ -20,7 +20,15 @@ from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, live_number, settle
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import functions_of, version_ids
-from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.model import (
+    PREVIOUS_OUTPUT,
+    RELEASE_OUTPUT,
+    URL_OUTPUT,
+    LiveState,
+    Template,
+    of_type,
+    references,
+)
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
@@ -45,6 +53,7 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     template = cloud.records.template(target.release)
     if template is None:
         raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
+    _check_roles(before.live, template, target.release)
     check_transition(before.live, template)
     for note in notes(before.live, template):
         cloud.say(f"note: {note}")
@@ -100,6 +109,21 @@ def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
             hint="roll back to one that was: `hitless aws releases`",
         )
     return target
+
+
+def _check_roles(live: LiveState, template: Template, number: int) -> None:
+    """ConflictError where a version would run under a role that has gone: it keeps the one that it was published with,
+    and no role of the same name is that one again.
+    """
+    there = of_type(live.resources, "AWS::IAM::Role")
+    theirs = of_type(template["Resources"], "AWS::IAM::Role")
+    for ids, name in functions_of(template).items():
+        for role in references(template["Resources"][ids.function]["Properties"].get("Role")):
+            if role in theirs and role not in there:
+                raise ConflictError(
+                    f"{name}'s version of release {number} ran under a role that is gone ({role})",
+                    hint="deploy its commit anew: releases under one role each go back as far as they are kept",
+                )
 
 
 def _stands(before: Observed, target: Record) -> bool:

@@ -1,0 +1,63 @@
+"""Taking over a plain stack is killed at each step and repeated, under load; and what follows it, up to the release by
+which the last of the plain stack is gone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.aws.emulated import EmulatedAws
+from tests.aws.release_support import REGION, Client, Worldclock
+from tests.aws.test_adoption import NAMES, deploy_plainly
+
+pytestmark = [pytest.mark.aws, pytest.mark.long]
+
+STEPS = ("importing", "expanding", "testing", "moving")
+
+
+def kill_as_it_says(process: subprocess.Popen[str], word: str) -> None:
+    """SIGKILL as soon as that step is told. What it has begun goes on without it: CloudFormation, and osls itself."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(word):
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode == -9, f"{word} was never said"
+
+
+def test_killed_at_each_step_it_is_repeated_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    service.edit("serverless.yml", "provider:\n", "provider:\n  versionFunctions: false\n")
+    deploy_plainly(service)
+    with Client(service.url + "/version") as client:
+        for step in STEPS:
+            kill_as_it_says(service.start("adopt", "--yes"), step)
+            assert service.get("/version")[0] == 200
+        done = service.run("adopt", "--yes")
+        assert (done.code, done.json["release"]) == (0, 1), done.err
+        assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")
+        assert [one["outcome"] for one in service.run("releases").json] == ["live"]
+        for number in (2, 3, 4):
+            service.mark(f"release {number}")
+            shipped = service.run("deploy", "--strategy", "AllAtOnce")
+            assert (shipped.code, shipped.json["release"]) == (0, number), shipped.err
+        _nothing_of_the_plain_stack_is_left_in_it(service)
+        back = service.run("rollback", "1")
+        assert back.code == 1, back.err
+        assert "ran under a role that is gone" in back.err
+    assert client.asked > 100
+    assert client.failed == 0, client.statuses
+
+
+def _nothing_of_the_plain_stack_is_left_in_it(service: Worldclock) -> None:
+    cloudformation, s3 = service.aws.client("cloudformation", REGION), service.aws.client("s3", REGION)
+    held = cloudformation.describe_stack_resources(StackName="worldclock-prod")["StackResources"]
+    names = {one["LogicalResourceId"] for one in held}
+    assert not {name for name in names if name.startswith(("ServerlessDeployment", "IamRoleLambdaExecution"))}
+    assert len({name for name in names if name.startswith("ApiGatewayDeployment")}) == 1
+    buckets = [one["Name"] for one in s3.list_buckets()["Buckets"]]
+    assert any("serverlessdeploymentbucket" in name for name in buckets), f"osls' bucket stays: {buckets}"
