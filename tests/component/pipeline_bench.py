@@ -122,6 +122,7 @@ class FakeErrands:
     diary: list[str]
     live_there: dict[str, Origin] = field(default_factory=dict)
     copies: dict[str, ReleaseDocument] = field(default_factory=dict)
+    url: str | None = None
     faults: tuple[str, ...] = ()
     superseded: bool = False
     outcome: str = "live"
@@ -143,7 +144,7 @@ class FakeErrands:
         self.diary.append(f"ship {place.stage} on AWS")
         self.shipped.append((place, document, who))
         ended = {"stage": place.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
-        nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": None}
+        nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": self.url}
         return {**ended, "reason": "an alarm" if self.outcome != "live" else None, **nothing}
 
     async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from hitless.cli.main import main
+from hitless.cli.settings import Settings
+from hitless.service.load import load_service
 from tests.support import free_port
 
 pytestmark = pytest.mark.component
@@ -90,6 +92,13 @@ def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
     assert "no engine runs" in said
 
 
+def test_the_engine_takes_no_address_for_a_stage_on_aws_and_the_others_keep_theirs(folder: Path) -> None:
+    (folder / "serverless.yml").write_text(FILE.replace("prod: {home: aws}", "prod: {home: aws}, staging: {}"))
+    service = load_service(folder, stage="dev", environ={})
+    taken = [(one.stage, one.port, one.movable) for one in Settings.of(service).addresses]
+    assert taken == [("dev", 8080, False), ("staging", 8082, True)]
+
+
 def test_status_without_a_stage_on_aws_still_wants_an_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("home: aws", ""))
     code, document, _ = run(folder, capsys, "status")
@@ -114,6 +123,7 @@ def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion
         (("deploy", "--no-wait"), "--no-wait: a release on AWS is brought to its end by this command"),
         (("drill", "--faults", "kill-worker"), "the home of stage prod is AWS, where no process can be killed"),
         (("aws", "promote", "prod", "prod"), "prod cannot be promoted to itself"),
+        (("aws", "promote", "dev", "prod", "--from-profile", "nobody"), "profile (nobody) could not be found"),
     ],
 )
 def test_what_only_an_engine_can_do_is_refused_by_name(

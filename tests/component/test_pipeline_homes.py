@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
+import socket
+import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,7 +20,7 @@ from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.promotion import Promotion
 from hitless.rollout.release import ArtifactRef
-from hitless.service.model import Approval, Home, RehearsalSettings
+from hitless.service.model import Approval, Home, RehearsalSettings, SmokeRequest
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story
 from tests.fakes import release_document
 from tests.support import free_port
@@ -252,9 +257,8 @@ def test_what_cannot_be_promoted_starts_no_run(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def clock_on_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with a stage on AWS, where nobody listens."""
     (tmp_path / "app.py").write_text("def handler(event, context): ...\n")
     document = {
         "service": "clock",
@@ -267,6 +271,94 @@ def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_on_aws(tmp_path, monkeypatch)
     with pytest.raises(MachineError, match="AWS cannot be reached") as failed:
         asyncio.run(AwsErrands(tmp_path).live(Place(tmp_path, "prod")))
     assert "that of the shell that ran `hitless up`" in failed.value.hint
+
+
+def test_an_errand_that_nobody_waits_for_any_more_ends_whatever_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_on_aws(tmp_path, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        async def asked_and_left() -> None:
+            asking = asyncio.create_task(AwsErrands(tmp_path).live(Place(tmp_path, "prod")))
+            connection, _ = await asyncio.to_thread(silent.accept)
+            with connection:
+                connection.settimeout(60)
+                assert (await asyncio.to_thread(connection.recv, 1 << 16)).startswith(b"POST /")
+                asking.cancel()
+                async with asyncio.timeout(30):
+                    await asyncio.wait([asking])
+                assert asking.cancelled()
+                while await asyncio.to_thread(connection.recv, 1 << 16):
+                    pass  # until its end: nobody holds the connection any more
+
+        silent.settimeout(60)
+        asyncio.run(asked_and_left())
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """An API below a stage's path, as API Gateway's; `status` is that of every answer."""
+
+    status = 200
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(self.status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_release_on_aws_is_asked_at_its_own_address_too(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setattr(Answers, "status", status)
+    Answers.asked.clear()
+
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        document = on_aws(bench, "prod")
+        smoke = (SmokeRequest("GET", "/health"),)
+        bench.packaging.settings["prod"] = replace(bench.packaging.settings["prod"], smoke=smoke)
+        bench.on_aws.url = f"http://127.0.0.1:{server.server_port}/prod"
+        order = Promotion("dev", "prod", document=document)
+        run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
+        assert (run["state"], Answers.asked) == ("succeeded" if status == 200 else "failed", ["/prod/health"])
+        if status == 500:
+            assert run["reason"].startswith("verify: GET /health answered 500 instead of 200")
+        bench.on_aws.url = f"http://127.0.0.1:{free_port()}/prod"
+        again = (await bench.pipeline.promote(order, actor="ada")).run
+        assert (await bench.end_of(again))["state"] == "succeeded"
+        assert "cannot be reached from this machine: asked through Lambda alone" in bench.log(again)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            tell_story(tmp_path, story)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_neither_the_daemon_nor_a_deploy_at_the_engine_loads_anything_of_aws() -> None:
+    names = "hitless.cli.daemon, hitless.cli.deploy, hitless.cli.engine_home, hitless.cli.status, hitless.cli.promote"
+    shown = "sorted(name for name in sys.modules if name.startswith(('boto', 'hitless.aws', 'hitless.cloud')))"
+    command = [sys.executable, "-c", f"import sys, {names}; print({shown})"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

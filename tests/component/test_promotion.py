@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from hitless.artifact.store import ArtifactStore
+from hitless.cli.aws_home import NOT_COUNTED
+from hitless.cli.status import in_words
 from hitless.cloud.kept import fetch_artifacts
 from hitless.cloud.promotion import given_artifacts, promotable
-from hitless.cloud.standing import standing
+from hitless.cloud.standing import blank, standing
+from hitless.cloud.status import releases
 from hitless.cloud.verifying import faults_of
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
+from hitless.receipts.text import table
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import NAMES, World, package
 from tests.unit.release_support import sha256
@@ -111,6 +115,21 @@ def test_a_stage_on_aws_is_shown_as_an_engine_s_is() -> None:
         ("convert", "1", []),
         ("meta", "1", []),
     ]
+
+
+def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
+    world, service = World(), package("a", Hooks()).service
+    world.deploy("a")
+    world.deploy("b")
+    entry = {**standing(world.cloud(), service), "url": "https://api.example.org"}
+    blanked = {**blank(service.settings), "error": "AWS cannot be reached"}
+    shown = in_words({"service": "worldclock", "engine": None, "stages": [entry, blanked]}).splitlines()
+    assert shown[0] == "worldclock: no engine runs here"
+    assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
+    assert shown[3].split() == ["convert", "version", "2", "100", "%"]
+    assert shown[-1] == "prod on AWS  no URL  unknown: AWS cannot be reached"
+    listed = table([{**NOT_COUNTED, **each} for each in releases(world.cloud())]).splitlines()
+    assert [line.split()[:3] for line in listed[1:]] == [["*", "2", "live"], ["1", "live", "-"]]
 
 
 def test_a_candidate_on_aws_is_shown_with_its_share() -> None:

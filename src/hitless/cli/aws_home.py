@@ -24,7 +24,7 @@ from hitless.service.model import Service
 LOOKS = "2"
 """How often a call is tried for `status`: whoever asks what runs wants to hear soon that AWS cannot be reached."""
 
-_NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
+NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
 _NO_ROLLOUT: Mapping[str, Any] = {"strategy": None, "duration_s": None, "steps": [], "candidate": None, "live": None}
 
 
@@ -70,12 +70,12 @@ class AwsHome:
     def releases(self, ctx: Context) -> list[dict[str, Any]]:
         """Newest first. What each cost is told one by one: CloudWatch is asked for it."""
         with connected_stage(ctx, load_for_aws(ctx)) as stage:
-            return [{**_NOT_COUNTED, **each} for each in read_releases(stage.cloud)]
+            return [{**NOT_COUNTED, **each} for each in read_releases(stage.cloud)]
 
     def release(self, ctx: Context, number: int) -> dict[str, Any]:
         """One release with its receipts."""
         with connected_stage(ctx, load_for_aws(ctx)) as stage:
-            return {**_NOT_COUNTED, **read_release(stage.cloud, number)}
+            return {**NOT_COUNTED, **read_release(stage.cloud, number)}
 
     def drilled(self, ctx: Context) -> Drilled:
         """Its status comes from AWS, and is asked for seldom."""
