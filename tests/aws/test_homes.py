@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -162,6 +164,37 @@ def test_a_day_at_both_homes_under_load(both: Both) -> None:
     assert any("\tSTART " in line for line in lines)
     runs = both.hitless("pipeline", "runs").json
     assert [(run["stage"], run["state"]) for run in runs] == [("prod", "succeeded")] * 3
+
+
+@pytest.mark.long
+def test_a_daemon_that_is_killed_while_it_ships_to_aws_carries_the_release_on(both: Both) -> None:
+    assert both.hitless("promote", "dev", "prod").json["outcome"] == "live"
+    both.clock.mark("second")
+    assert both.hitless("deploy").json["outcome"] == "live"
+    daemon = both.hitless("status").json["engine"]["pid"]
+    with Client(both.clock.url + "/version") as afar:
+        promoting = subprocess.Popen(
+            [str(HITLESS), "promote", "dev", "prod", "--json"],
+            cwd=both.folder,
+            env=both.clock.environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        shifts = both.clock.aws.front.codedeploy.deployments
+        eventually(lambda: shifts, deadline_s=180, every_s=0.05, what="the shift has begun")
+        os.kill(daemon, signal.SIGKILL)
+        assert promoting.wait(60) != 0, "nobody is there to tell how it ends"
+        both.hitless("up", "--detach")
+
+        def ended() -> Any:
+            run = both.hitless("pipeline", "show", "2").json
+            return run if run["state"] not in ("queued", "running") else None
+
+        run = eventually(ended, deadline_s=300, every_s=0.5, what="the run has ended")
+    assert (run["state"], run["release"]) == ("succeeded", 2), run
+    assert both.lambda_digests() == both.stages()["dev"]["live"]["artifacts"]
+    assert afar.asked > 20
+    assert afar.failed == 0, afar.statuses
 
 
 def _a_drill_ships_on_aws(both: Both) -> None:

@@ -117,12 +117,15 @@ class FakeRehearsal:
 
 @dataclass
 class FakeErrands:
-    """AWS by errands: `live_there` is what its stages serve; what ships there ends as `outcome` says."""
+    """AWS by errands: `live_there` is what its stages serve; what ships there waits for `hold` and ends as `outcome`
+    says.
+    """
 
     diary: list[str]
     live_there: dict[str, Origin] = field(default_factory=dict)
     copies: dict[str, ReleaseDocument] = field(default_factory=dict)
     url: str | None = None
+    hold: asyncio.Event | None = None
     faults: tuple[str, ...] = ()
     superseded: bool = False
     outcome: str = "live"
@@ -142,6 +145,8 @@ class FakeErrands:
 
     async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
         self.diary.append(f"ship {place.stage} on AWS")
+        if self.hold is not None:
+            await self.hold.wait()
         self.shipped.append((place, document, who))
         ended = {"stage": place.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
         nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": self.url}

@@ -21,7 +21,7 @@ from hitless.pipeline.origin import Origin
 from hitless.pipeline.promotion import Promotion
 from hitless.rollout.release import ArtifactRef
 from hitless.service.model import Approval, Home, RehearsalSettings, SmokeRequest
-from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story
+from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document
 from tests.support import free_port
 
@@ -121,6 +121,32 @@ def test_a_release_on_aws_that_an_alarm_took_back_fails_its_run(tmp_path: Path) 
         assert "verify" not in run["states"]
 
     tell_story(tmp_path, story)
+
+
+def test_a_release_on_aws_that_the_daemon_s_death_cut_off_is_carried_on(tmp_path: Path) -> None:
+    bench = PipelineBench(tmp_path)
+
+    async def until_killed() -> None:
+        await bench.start()
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.on_aws.hold = asyncio.Event()
+        await bench.pipeline.promote(Promotion("dev", "prod", document=on_aws(bench, "prod")), actor="ada")
+        await until(lambda: "ship prod on AWS" in bench.diary)  # then the loop ends as it stands, as by SIGKILL
+
+    async def afterwards() -> None:
+        later = bench.again()
+        async with asyncio.timeout(30):
+            await later.start()
+            run = await later.end_of(2)
+            assert (run["state"], run["release"]) == ("succeeded", 1)
+            assert "the engine stopped during deploy: the run goes on" in later.log(2)
+            ((_, document, _),) = later.on_aws.shipped
+            assert document.artifacts["api"].digest == "sha256:1"
+            await later.pipeline.stop()
+
+    asyncio.run(until_killed())
+    asyncio.run(afterwards())
 
 
 def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(tmp_path: Path) -> None:

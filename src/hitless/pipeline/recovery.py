@@ -3,14 +3,16 @@
 The engine has recovered before (`hitless.engine.recovery`): a rollout that was cut off is live or withdrawn by now. A
 run whose release went live goes on with its verification. One that had not come to its stage has changed nothing: it
 goes on at the step that was cut off, unless a newer run came after it, or it was cut off twice before (it may be what
-ends the daemon). A rollout that was withdrawn is marked interrupted: whether to try again is a person's to say.
+ends the daemon). So does one that was shipping to AWS, where nothing is withdrawn and a release is carried on. A
+rollout that was withdrawn is marked interrupted: whether to try again is a person's to say.
 """
 
 from __future__ import annotations
 
 from hitless.pipeline.course import Course
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.states import RunState, StepName, StepState
+from hitless.pipeline.shipping import home_of
+from hitless.pipeline.states import RunState, StepFailed, StepName, StepState
 from hitless.store.runs import RunRow
 
 MOST_RESTARTS = 2
@@ -37,7 +39,7 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     if course.ended_well(StepName.DEPLOY):
         return True
     where = f"the engine stopped during {step.name}" if step else "the engine stopped between two steps"
-    touched = step is not None and step.name == StepName.DEPLOY
+    touched = step is not None and step.name == StepName.DEPLOY and not _is_carried_on(course)
     newest = parts.records.newest(row)
     if newest.run > row.run and not touched:
         course.end(RunState.SUPERSEDED, f"{where}, and run {newest.run} came after it")
@@ -51,6 +53,13 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     again = " again" if row.restarts and not touched else ""
     course.end(RunState.INTERRUPTED, f"{where}{again}: `hitless pipeline retry {row.run}`")
     return False
+
+
+def _is_carried_on(course: Course) -> bool:
+    try:
+        return home_of(course).carries_on
+    except StepFailed:  # the candidate is gone
+        return False
 
 
 def _went_live(parts: Parts, row: RunRow) -> bool:

@@ -27,9 +27,12 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 class StageHome(Protocol):
-    """Where a run's candidate goes. `tells_all`: whether a release there is nothing but what its document says."""
+    """Where a run's candidate goes. `tells_all`: whether a release there is nothing but what its document says.
+    `carries_on`: whether a release that was cut off stays where it is, and is carried on by whoever ships it again.
+    """
 
     tells_all: bool
+    carries_on: bool
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         """What is live in the stage, its artifacts at hand; or a sentence on why nothing can be compared with it."""
@@ -57,6 +60,7 @@ class EngineHome:
     """This engine."""
 
     tells_all = True
+    carries_on = False
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         return course.live() or "nothing is live in the stage"
@@ -99,6 +103,7 @@ class AwsHome:
     """
 
     tells_all = False
+    carries_on = True
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         return await course.parts.on_aws.copy(await service_place(course, course.stage), log=_log(course))
