@@ -41,6 +41,8 @@ def mend(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...]
 
 def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
     service = Worldclock.new(aws, tmp_path)
+    strategy = "strategy: Canary10Percent5Minutes"
+    service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
     assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
     service.mark("second")
     assert service.run("deploy", "--strategy", "AllAtOnce").code == 0

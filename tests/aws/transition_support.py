@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from hitless.artifact.archive import Member, digest_of, write
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStages
+from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
@@ -185,6 +186,7 @@ class Demo:
             stack=stack, bucket=bucket, records=Records(bucket, STAGE), lambdas=lambdas,
             shift=Shift(CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S),
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
+            autoscaling=Autoscaling(client("application-autoscaling")),
             api=ApiStages(client("apigateway")), mappings=Mappings(client("apigateway")),
             traffic=traffic, rollouts=Rollouts(bucket, STAGE, traffic, clock), who={}, clock=clock, say=self.say,
         )  # fmt: skip

@@ -91,6 +91,15 @@ class World:
     provisioned: int = 0
     """How many environments of `meta` the service wants ready."""
 
+    max_provisioned: int | None = None
+    """Up to how many, where they are scaled."""
+
+    scaled: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """(function, version) → least, most and target in percent."""
+
+    unreserved: int = 1000
+    """What Lambda has left of the account's concurrency."""
+
     ready: dict[tuple[str, str], int] = field(default_factory=dict)
     """(function, version) → environments that are ready."""
 
@@ -118,6 +127,7 @@ class World:
             lambdas=cast(Any, FakeLambdas(self)),
             shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
+            autoscaling=cast(Any, FakeAutoscaling(self)),
             api=cast(Any, FakeApiStages(self)),
             mappings=cast(Any, FakeMappings(self)),
             traffic=FakeTraffic(self),
@@ -131,7 +141,7 @@ class World:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter, self.hooks, self.provisioned, self.alarms),
+            package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned),
             strategy=shipped,
             commit=f"commit-{letter}",
             message=None,
@@ -174,6 +184,7 @@ def package(
     hooks: Hooks,
     provisioned: int = 0,
     alarms: AlarmSettings = AlarmSettings(),  # noqa: B008 - frozen
+    most: int | None = None,
 ) -> Package:
     """Worldclock, all functions of bytes of that letter."""
     compiled = small()
@@ -186,7 +197,9 @@ def package(
         stage="prod",
         region="eu-central-1",
         stages=(StageSettings("prod", "prod", hooks=hooks, alarms=alarms),),
-        functions=tuple(Function(name, "app.handler") for name in NAMES),
+        functions=tuple(
+            Function(name, "app.handler", max_provisioned=most if name == "meta" else None) for name in NAMES
+        ),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
     return Package(service, compiled, dict.fromkeys(NAMES, artifact), CORE)
@@ -319,6 +332,10 @@ class FakeLambdas:
     def await_provisioned(self, function: str, version: str) -> None:
         self._world.moment("await a provisioned version")
 
+    def concurrency(self) -> tuple[int, int]:
+        self._world.moment("read the account's concurrency")
+        return 1000, self._world.unreserved
+
     def provisioned(self, function: str, version: str) -> int:
         self._world.moment("read what is provisioned")
         return self._world.ready.get((function, version), 0)
@@ -334,6 +351,23 @@ class FakeLambdas:
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         self._world.moment("invoke")
         return Invocation({"statusCode": 200})
+
+
+class FakeAutoscaling:
+    """Application Auto Scaling: its bounds are the world's; a version below its least is raised to it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def scale(self, function: str, version: str, *, least: int, most: int, target_percent: int) -> None:
+        self._world.moment("scale a version")
+        assert (function, version) in self._world.ready, "what has no provisioned concurrency cannot be scaled"
+        self._world.scaled[function, version] = (least, most, target_percent)
+        self._world.ready[function, version] = max(least, self._world.ready[function, version])
+
+    def scale_no_more(self, function: str, version: str) -> None:
+        self._world.moment("scale no more")
+        self._world.scaled.pop((function, version), None)
 
 
 class FakeApiStages:

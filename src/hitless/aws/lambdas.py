@@ -167,6 +167,11 @@ class Lambdas:
             raise
         return int(found["RequestedProvisionedConcurrentExecutions"])
 
+    def concurrency(self) -> tuple[int, int]:
+        """How much the account has, and how much of it is neither reserved nor provisioned."""
+        found = self._lambda.get_account_settings()["AccountLimit"]
+        return int(found["ConcurrentExecutions"]), int(found["UnreservedConcurrentExecutions"])
+
     def provision_no_more(self, function: str, version: str) -> None:
         """Keep no environments of that version ready; nothing where none are, or the version is gone."""
         try:

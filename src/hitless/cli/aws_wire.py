@@ -12,6 +12,7 @@ from hitless.artifact.build import build
 from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
 from hitless.aws.api_stages import ApiStages
+from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.buckets import Bucket
 from hitless.aws.codedeploy import CodeDeploy
 from hitless.aws.lambdas import Lambdas
@@ -97,7 +98,8 @@ def connected_stage(
         traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
-            shield=shield, api=api, mappings=Mappings(aws.client("apigateway")),
+            shield=shield, autoscaling=Autoscaling(aws.client("application-autoscaling")), api=api,
+            mappings=Mappings(aws.client("apigateway")),
             traffic=traffic,
             rollouts=Rollouts(bucket, service.stage, traffic, clock), who=who.to_json(), clock=clock, say=ctx.say,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from hitless.aws.codedeploy import Move
 from hitless.clock import timestamp
 from hitless.cloud.packaging import Package
 from hitless.cloud.proving import prove
-from hitless.cloud.provisioning import provision, withdraw
+from hitless.cloud.provisioning import bound, check_headroom, provision, withdraw
 from hitless.cloud.records import Record, ended
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
@@ -90,6 +90,7 @@ class Deploy:
         for note in notes(before.live, wanted):
             self._cloud.say(f"note: {note}")
         self._cloud.traffic.alarms(package.service.settings.alarms.also)  # says now where one is not there
+        check_headroom(self._cloud, wanted, before)
         record, is_new = self._begin(package, wanted, commit, message, shipped)
         record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
@@ -104,10 +105,11 @@ class Deploy:
             run = self._expand(run)
             self._steps.add("testing", 0)
             prove(self._cloud, package, run.wanted, run.record, run.targets)
-            provision(self._cloud, run.wanted, run.targets)
+            provision(self._cloud, run.wanted, run.targets, run.home)
             self._shift(run, shipped)
             self._contract(run)
             kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
+            bound(self._cloud, run.wanted, kept, before.live.template)
             withdraw(self._cloud, run.wanted, live, keep=kept)
         except Superseded as newer:
             if newer.last:

@@ -57,6 +57,11 @@ class Package:
             hooks=self.service.settings.hooks,
             layer=layer_code(),
             shield=self.service.settings.shield,
+            scaled={
+                one.name: (one.max_provisioned, one.provisioned_target_percent)
+                for one in self.service.functions
+                if one.max_provisioned
+            },
             idempotent=tuple(map(str, self.service.settings.idempotent)),
         )
         return desired(self.packaged.template, release)

@@ -149,7 +149,10 @@ class Planner:
             lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],
         )
         if concurrency is not None:
-            functions = [(one.provisioned_concurrency, one.reserved_concurrency) for one in self._service.functions]
+            functions = [
+                (one.max_provisioned or one.provisioned_concurrency, one.reserved_concurrency)
+                for one in self._service.functions
+            ]
             needed = concurrency_needed(functions)
             found.append(Quota("concurrent executions of Lambda (new accounts: 10)", 0, needed, concurrency))
         return tuple(found)

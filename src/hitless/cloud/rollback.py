@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.provisioning import provision, withdraw
+from hitless.cloud.provisioning import bound, provision, withdraw
 from hitless.cloud.records import Record
 from hitless.cloud.result import Counts, Outcome, Result, Steps
 from hitless.cloud.service_stack import Observed
@@ -66,17 +66,18 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     for function, version in versions.items():
         cloud.lambdas.wake(function, version)
     targets = {ids: versions[name] for ids, name in functions_of(template).items() if name in versions}
-    provision(cloud, template, targets, awaited=False)
+    home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
+    provision(cloud, template, targets, home, awaited=False)
     steps.add("shifting", 0)
     cloud.shift.point(versions)
     steps.add("draining", 100)
     _sync(cloud, numbered(template, target.release, live), versions)
     kept = {ids: version for ids, version in targets.items() if ids in provisioned(template)}
+    bound(cloud, template, kept, before.live.template)
     withdraw(cloud, template, live, keep=kept)
     steps.add("ended", 100)
     now = timestamp(cloud.clock.now())
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
-    home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
     told = Told("rollback", Outcome.LIVE, None, STRATEGY, live if live != target.release else None, began, steps, home)
     counted = tell(cloud, target, template, told)
     stack, before_it = cloud.stack.find(), counted["live"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hitless.aws.api_stages import ApiStages
+from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.buckets import Bucket
 from hitless.aws.lambdas import Lambdas
 from hitless.aws.mappings import Mappings
@@ -35,6 +36,7 @@ class Cloud:
     lambdas: Lambdas
     shift: Shift
     shield: Shield
+    autoscaling: Autoscaling
     api: ApiStages
     mappings: Mappings
     traffic: Counter

@@ -45,6 +45,8 @@ def function_to_json(function: Function) -> dict[str, Any]:
         "target_percent": function.target_percent,
         "reserved_concurrency": function.reserved_concurrency,
         "provisioned_concurrency": function.provisioned_concurrency,
+        "max_provisioned": function.max_provisioned,
+        "provisioned_target_percent": function.provisioned_target_percent,
         "description": function.description,
     }
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hitless.service.handlers import check_handler
-from hitless.service.model import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, Function, Route
+from hitless.service.model import DEFAULT_MEMORY_MB, DEFAULT_TARGET_PERCENT, DEFAULT_TIMEOUT_S, Function, Route
 from hitless.service.notices import Notices
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
-from hitless.service.settings import Workers
+from hitless.service.settings import Provisioned, Workers
 from hitless.service.value import Value, did_you_mean
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
@@ -52,6 +52,7 @@ class FunctionReader:
     workers: Workers
     prefix: str
     notices: Notices
+    provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
 
     def read(self, functions: Value) -> tuple[Function, ...]:
         """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
@@ -63,6 +64,9 @@ class FunctionReader:
         routes: list[tuple[Value, Route]] = []
         read = tuple(self._function(name, entry, routes) for name, entry in entries.items())
         _check_conflicts(routes)
+        for name, one in self.provisioned.items():
+            if name not in entries:
+                raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")
         return read
 
     def _function(self, name: str, entry: Value, all_routes: list[tuple[Value, Route]]) -> Function:
@@ -76,6 +80,8 @@ class FunctionReader:
         routes = [(event, self._route(event)) for event in _http_events(entry)]
         all_routes += routes
         description = entry.get("description")
+        ready = self._concurrency(entry, "provisionedConcurrency") or 0
+        scaled = self._scaled(name, ready)
         return Function(
             name=name,
             handler=check_handler(handler, self.folder),
@@ -90,9 +96,23 @@ class FunctionReader:
             max_workers=self.workers.most,
             target_percent=self.workers.target_percent,
             reserved_concurrency=self._concurrency(entry, "reservedConcurrency"),
-            provisioned_concurrency=self._concurrency(entry, "provisionedConcurrency") or 0,
+            provisioned_concurrency=ready,
+            max_provisioned=scaled.most if scaled else None,
+            provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
             description=description.text() if description else "",
         )
+
+    def _scaled(self, name: str, ready: int) -> Provisioned | None:
+        scaled = self.provisioned.get(name)
+        if scaled is not None and not ready:
+            raise scaled.at.fault(
+                "scales what the function does not have", f"give functions.{name} a provisionedConcurrency: the fewest"
+            )
+        if scaled is not None and scaled.most < ready:
+            raise scaled.at.fault(
+                f"has max {scaled.most} under provisionedConcurrency {ready}, the fewest", f"write max: {ready} or more"
+            )
+        return scaled
 
     def _concurrency(self, entry: Value, key: str) -> int | None:
         """What Lambda accepts; a reference of CloudFormation's is left to AWS."""

@@ -83,6 +83,9 @@ class Function:
     target_percent: int = DEFAULT_TARGET_PERCENT
     reserved_concurrency: int | None = None
     provisioned_concurrency: int = 0
+    max_provisioned: int | None = None
+    """Up to how many environments AWS keeps ready under load; None for a fixed number."""
+    provisioned_target_percent: int = DEFAULT_TARGET_PERCENT
     description: str = ""
 
 

@@ -26,7 +26,9 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
     provider = _provider(root, context.stage, notices)
     settings = read_settings(root, context.stage)
     package = read_package(root)
-    reader = FunctionReader(file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices)
+    reader = FunctionReader(
+        file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices, settings.provisioned
+    )
     functions = root.get("functions")
     if functions is None:
         raise root.fault("functions is missing", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -32,9 +32,10 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "memory_mb", "idempotent", "stages", "previews")
+KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "stages", "previews")
 PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers", "automatic")
 WORKERS_KEYS = ("min", "max", "target_percent")
+PROVISIONED_KEYS = ("max", "target_percent")
 STAGE_KEYS = (
     "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
     "hooks", "sticky", "notify", "release_header", "ready_timeout_s",
@@ -55,6 +56,15 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
+class Provisioned:
+    """How far AWS scales a function's provisioned concurrency. `at` is where the file says so."""
+
+    most: int
+    target_percent: int
+    at: Value = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What `custom.hitless` says; without it, its defaults."""
 
@@ -62,6 +72,8 @@ class Settings:
     stages: tuple[StageSettings, ...]
     memory_mb: int | None = None
     previews: PreviewSettings | None = None
+    provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
+    """By function."""
 
 
 def read_settings(root: Value, stage: str) -> Settings:
@@ -84,6 +96,7 @@ def read_settings(root: Value, stage: str) -> Settings:
         stages,
         memory.integer(64, 1 << 24) if memory is not None else None,
         _previews(previews, stages) if previews is not None else None,
+        _provisioned(hitless.get("provisioned")),
     )
 
 
@@ -129,6 +142,18 @@ def _workers(value: Value | None) -> Workers:
     least = low.integer(0 if high is not None else 1, MAX_WORKERS)
     most = high.integer(max(least, 1), MAX_WORKERS) if high is not None else None
     return Workers(least, most, target.integer(10, 100) if target is not None else DEFAULT_TARGET_PERCENT)
+
+
+def _provisioned(value: Value | None) -> dict[str, Provisioned]:
+    found: dict[str, Provisioned] = {}
+    for name, entry in value.mapping().items() if value is not None else ():
+        check_known(entry, PROVISIONED_KEYS)
+        most, target = (entry.get(key) for key in PROVISIONED_KEYS)
+        if most is None:
+            raise entry.fault("has no max", f"write provisioned: {{{name}: {{max: 20}}}}")
+        percent = target.integer(10, 90) if target is not None else DEFAULT_TARGET_PERCENT
+        found[name] = Provisioned(most.integer(1, 100_000), percent, entry)
+    return found
 
 
 def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -> StageSettings:

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.aws.front.apigateway import ApiRequests
+from tests.aws.front.autoscaling import Autoscaling
 from tests.aws.front.backend import Backend
 from tests.aws.front.calls import ACCOUNT, Call, Operation, Request, call_of, implied_calls, operation_of
 from tests.aws.front.codedeploy import CodeDeploy
@@ -50,6 +51,7 @@ class Front:
         self.backend = Backend(emulator_url)
         self.stacks = StackCalls()
         self.codedeploy = CodeDeploy(self.backend, clock_factor=clock_factor)
+        self.autoscaling = Autoscaling(self.backend)
         self.connections = Connections(self.backend)
         self.api = ApiRequests(self.backend)
         self.faults: list[Fault] = []
@@ -90,6 +92,7 @@ class Front:
     async def _forget(self) -> None:
         await self.codedeploy.forget()
         self.api.forget()
+        self.autoscaling.forget()
         self.connections.forget()
         self.stacks.forget()
         self.calls.clear()
@@ -161,6 +164,8 @@ class Front:
     async def _answer(self, request: Request, operation: Operation | None) -> Response:
         if operation and operation.service == "codedeploy":
             return await self.codedeploy.answer(request, operation)
+        if operation and operation.service == "application-autoscaling":
+            return await self.autoscaling.answer(request, operation)
         if operation and operation.name == "Invoke" and not await self.api.may_be_handed_over(request, operation):
             return Response('{"Message":"not authorized to perform: lambda:InvokeFunction"}', 403, headers=DENIED)
         if operation and operation.service in ("codeconnections", "codestar-connections", "codepipeline"):

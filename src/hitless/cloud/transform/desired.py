@@ -45,7 +45,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         resources.pop(name, None)
     shared = resources.pop(SHARED_ROLE, None)
     functions = _functions(resources, release)
-    drop_versions(resources, functions)
+    drop_versions(resources, functions, release.scaled)
     for ids, name in functions.items():
         _shape_function(resources, ids, name, release, shared)
     wrap_handlers(resources, functions, release)

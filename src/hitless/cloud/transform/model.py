@@ -64,6 +64,8 @@ class ReleaseInput:
     layer: Code | None = None
     """The wrapper's; without it no handler is wrapped."""
     shield: bool = True
+    scaled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Up to how many environments a function's version is kept ready, and at what use of them in percent."""
     idempotent: tuple[str, ...] = ()
     """Routes that may run twice, as `PUT /items/{id}`."""
 

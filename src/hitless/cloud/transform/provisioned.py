@@ -2,21 +2,35 @@
 
 osls puts provisioned concurrency on an alias `provisioned`, which comes and goes with it and which it makes everything
 call. AWS refuses weights on such an alias. Here it belongs to a version, and is moved by the tool: its number stands in
-the function's metadata.
+the function's metadata, and with it how far Application Auto Scaling may raise it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hitless.cloud.transform.model import FunctionIds, Resource, Template, of_type
 from hitless.errors import ServiceFileError
 
-PROVISIONED = "hitless:provisioned"
+PROVISIONED, SCALED = "hitless:provisioned", "hitless:scaled"
 
 
-def drop_versions(resources: dict[str, Resource], functions: Mapping[FunctionIds, str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """How many environments of a version are kept ready: `least`, and up to `most` where `target_percent` of them are
+    in use.
+    """
+
+    least: int
+    most: int | None = None
+    target_percent: int = 0
+
+
+def drop_versions(
+    resources: dict[str, Resource], functions: Mapping[FunctionIds, str], scaled: Mapping[str, tuple[int, int]]
+) -> None:
     """Take them out; what calls an alias of theirs calls the function. ServiceFileError where two versions' provisioned
     concurrency, as there is during a shift, goes over what the function has reserved.
     """
@@ -33,8 +47,13 @@ def drop_versions(resources: dict[str, Resource], functions: Mapping[FunctionIds
             call_function(resources, logical_id, str(resource["Properties"]["Name"]), function)
         if config and resource["Type"] == "AWS::Lambda::Alias":
             number = int(config["ProvisionedConcurrentExecutions"])
-            resources[function].setdefault("Metadata", {})[PROVISIONED] = number
-            _check_reserved(resources[function], ours[function], number)
+            metadata = resources[function].setdefault("Metadata", {})
+            metadata[PROVISIONED] = number
+            most = number
+            if ours[function] in scaled:
+                most, target_percent = scaled[ours[function]]
+                metadata[SCALED] = {"Max": most, "TargetPercent": target_percent}
+            _check_reserved(resources[function], ours[function], most)
 
 
 def provisioned(template: Template) -> dict[FunctionIds, int]:
@@ -44,6 +63,15 @@ def provisioned(template: Template) -> dict[FunctionIds, int]:
         for name, resource in of_type(template.get("Resources", {}), "AWS::Lambda::Function").items()
         if PROVISIONED in resource.get("Metadata", {})
     }
+
+
+def kept_ready(template: Template) -> dict[FunctionIds, Ready]:
+    """The same, with how it is scaled."""
+    found: dict[FunctionIds, Ready] = {}
+    for ids, number in provisioned(template).items():
+        scaled = template["Resources"][ids.function]["Metadata"].get(SCALED)
+        found[ids] = Ready(number, scaled["Max"], scaled["TargetPercent"]) if scaled else Ready(number)
+    return found
 
 
 def call_function(resources: dict[str, Resource], alias: str, name: str, function: str) -> None:

@@ -1,0 +1,149 @@
+"""Provisioned concurrency that is scaled, from version to version; and whether the account has room for two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hitless.aws.autoscaling import Autoscaling
+from hitless.aws.codedeploy import Deployment
+from hitless.cloud.result import Outcome
+from hitless.cloud.rollback import rollback
+from hitless.errors import CloudError, ServiceFileError
+from tests.unit.cloud_fakes import World
+
+pytestmark = pytest.mark.unit
+
+META = "worldclock-prod-meta"
+
+
+def scaled(least: int = 3, most: int | None = 20) -> World:
+    """A stage whose first release is live."""
+    world = World(provisioned=least, max_provisioned=most)
+    assert world.deploy("a").outcome is Outcome.LIVE
+    return world
+
+
+def test_the_first_version_has_the_bounds_of_the_release() -> None:
+    assert scaled().scaled == {(META, "1"): (3, 20, 70)}
+
+
+def test_the_next_version_begins_as_large_as_the_live_one_has_grown_and_has_its_own_bounds_after_the_shift() -> None:
+    world = scaled()
+    world.ready[META, "1"] = 11
+    during: list[dict[tuple[str, str], Any]] = []
+
+    def look(_: int, moment: str) -> None:
+        if moment == "look at a deployment":
+            during.append(dict(world.scaled))
+
+    world.at = look
+    assert world.deploy("b").outcome is Outcome.LIVE
+    assert during
+    assert all(seen == {(META, "1"): (3, 20, 70), (META, "2"): (11, 20, 70)} for seen in during)
+    assert world.scaled == {(META, "2"): (3, 20, 70)}
+    assert world.ready == {(META, "2"): 11}
+
+
+def test_a_version_is_not_scaled_before_it_is_ready_and_no_more_before_it_is_taken_away() -> None:
+    world = scaled()
+    world.moments.clear()
+    world.deploy("b")
+    told = [one for one in world.moments if ("scale" in one or "provision" in one) and "read" not in one]
+    assert told[:3] == ["provision a version", "await a provisioned version", "scale a version"]
+    assert told[-2:] == ["scale no more", "provision no more"]
+
+
+def test_a_candidate_that_goes_back_is_scaled_no_more_and_the_live_version_is_as_before() -> None:
+    world = scaled()
+
+    def fail(_: int, name: str) -> None:
+        if name == "look at a deployment":
+            last = f"d-{len(world.deployments) - 1}"
+            world.deployments[last] = (world.deployments[last][0], Deployment("Failed", "an alarm rang"))
+
+    world.at, world.max_provisioned = fail, 50
+    assert world.deploy("b").outcome is Outcome.ROLLED_BACK
+    assert world.scaled == {(META, "1"): (3, 20, 70)}
+    assert world.ready == {(META, "1"): 3}
+
+
+def test_other_bounds_alone_are_set_on_the_version_that_stays_and_it_is_not_made_smaller() -> None:
+    world = scaled()
+    world.ready[META, "1"] = 9
+    world.max_provisioned = 30
+    world.unreserved = 100  # none of it is asked for anew
+    assert world.deploy("a").outcome is Outcome.LIVE
+    assert world.scaled == {(META, "1"): (3, 30, 70)}
+    assert world.ready == {(META, "1"): 9}
+
+
+def test_the_version_that_stays_keeps_its_bounds_where_the_release_does_not_arrive() -> None:
+    world = scaled()
+    world.moments.clear()
+
+    def fail(_: int, moment: str) -> None:
+        if moment == "update the stack" and world.moments.count(moment) == 2:
+            raise CloudError("the stack's second update failed", hint="mend it")
+
+    world.at, world.max_provisioned = fail, 50
+    assert world.deploy("a").outcome is Outcome.ROLLED_BACK
+    assert world.scaled == {(META, "1"): (3, 20, 70)}
+
+
+def test_what_is_scaled_no_more_has_its_fixed_number_again() -> None:
+    world = scaled()
+    world.ready[META, "1"] = 9
+    world.max_provisioned = None
+    assert world.deploy("a").outcome is Outcome.LIVE
+    assert (world.scaled, world.ready) == ({}, {(META, "1"): 3})
+
+
+def test_a_rollback_takes_the_size_and_the_bounds_along() -> None:
+    world = scaled()
+    assert world.deploy("b").outcome is Outcome.LIVE
+    world.ready[META, "2"] = 15
+    assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
+    assert world.scaled == {(META, "1"): (3, 20, 70)}
+    assert world.ready == {(META, "1"): 15}
+
+
+@pytest.mark.parametrize(("grown", "unreserved", "fits"), [(3, 103, True), (3, 102, False), (9, 108, False)])
+def test_a_release_that_the_account_has_no_room_for_is_refused_before_anything_changes(
+    grown: int, unreserved: int, fits: bool
+) -> None:
+    world = scaled()
+    world.ready[META, "1"], world.unreserved = grown, unreserved
+    if fits:
+        assert world.deploy("b").outcome is Outcome.LIVE
+        return
+    documents = dict(world.documents)
+    with pytest.raises(
+        ServiceFileError, match=rf"has room for {unreserved - 100} more, and the release takes {grown} "
+    ):
+        world.deploy("b")
+    assert world.documents == documents
+
+
+class FakeClient:
+    """Application Auto Scaling that refuses by one code."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+
+    def register_scalable_target(self, **_: Any) -> None:
+        raise ClientError({"Error": {"Code": self._code, "Message": "no"}}, "RegisterScalableTarget")
+
+    def deregister_scalable_target(self, **_: Any) -> None:
+        raise ClientError({"Error": {"Code": self._code, "Message": "no"}}, "DeregisterScalableTarget")
+
+
+def test_a_denied_call_names_the_core_stack_and_what_is_not_scaled_is_left_alone() -> None:
+    with pytest.raises(CloudError, match="may not be scaled") as caught:
+        Autoscaling(FakeClient("AccessDeniedException")).scale("f", "1", least=1, most=2, target_percent=70)
+    assert "hitless aws bootstrap" in str(caught.value.hint)
+    Autoscaling(FakeClient("ObjectNotFoundException")).scale_no_more("f", "1")
+    with pytest.raises(ClientError):
+        Autoscaling(FakeClient("ValidationException")).scale("f", "1", least=1, most=2, target_percent=70)
