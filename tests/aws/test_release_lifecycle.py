@@ -39,6 +39,7 @@ def with_a_hook(service: Worldclock) -> None:
         "serverless.yml", "functions:\n", "functions:\n  gate:\n    handler: worldclock/handlers/gate.handler\n"
     )
     service.edit("serverless.yml", "  zones:\n", "  zones:\n    provisionedConcurrency: 1\n")
+    service.edit("serverless.yml", "    workers: 2\n", "    workers: 2\n    provisioned: {zones: {max: 3}}\n")
     canary = "strategy: Canary10Percent5Minutes"
     service.edit(
         "serverless.yml", canary, f"{canary}\n        hooks: {{pre_traffic: gate}}\n        alarms: {{also: [disk]}}"
@@ -140,6 +141,9 @@ def _stack_is_as_it_should_be(service: Worldclock) -> None:
     lambdas, zones = service.aws.client("lambda", REGION), "worldclock-prod-zones"
     ready = lambdas.get_provisioned_concurrency_config(FunctionName=zones, Qualifier="2")
     assert ready["RequestedProvisionedConcurrentExecutions"] == 1
+    scaling = service.aws.front.autoscaling
+    assert scaling.targets == {(REGION, f"function:{zones}:2"): (1, 3)}
+    assert scaling.policies.keys() == scaling.targets.keys()
     with pytest.raises(ClientError, match="No Provisioned"):
         lambdas.get_provisioned_concurrency_config(FunctionName=zones, Qualifier="1")
     cloudformation = service.aws.client("cloudformation", REGION)

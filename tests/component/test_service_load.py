@@ -16,6 +16,11 @@ from hitless.service.model import Function, Route, Service
 pytestmark = pytest.mark.component
 
 HEAD = "service: demo\nprovider: {name: aws, runtime: python3.11}\n"
+SCALED = (
+    HEAD
+    + "functions: {{api: {{handler: handlers.api, provisionedConcurrency: {ready}}}}}\n"
+    + "custom: {{hitless: {{provisioned: {{{name}: {{max: {most}}}}}}}}}\n"
+).replace("provider: {name: aws, runtime: python3.11}", "provider: {{name: aws, runtime: python3.11}}")
 API = "functions: {api: {handler: handlers.api, events: [http: GET /]}}\n"
 
 
@@ -118,6 +123,11 @@ def test_reading_twice_gives_equal_services_whatever_the_order_of_the_environmen
     assert one == two
 
 
+def test_how_far_a_functions_provisioned_concurrency_is_scaled_is_read(folder: Path) -> None:
+    (api,) = load(folder, SCALED.format(name="api", ready=2, most=9)).functions
+    assert (api.provisioned_concurrency, api.max_provisioned, api.provisioned_target_percent) == (2, 9, 70)
+
+
 def test_older_spellings_are_read(folder: Path) -> None:
     text = "service: {name: demo}\nprovider: aws\nfunctions:\n  - api: {handler: handlers.api, runtime: python3.9}\n"
     assert load(folder, text).functions[0].runtime == "python3.9"
@@ -149,6 +159,17 @@ def test_a_byte_order_mark_is_no_part_of_the_file(folder: Path) -> None:
         (HEAD.replace("python3.11", "nodejs22.x") + API, "unknown runtime", "hitless runs Python"),
         (HEAD.replace("python3.11", "python3.11, architecture: arm") + API, "is not one of x86_64, arm64", "arm64?"),
         (HEAD + "functions:\n - api: {handler: handlers.api}\n - api: {handler: handlers.api}\n", "defined twice", ""),
+        (
+            SCALED.format(name="ap", ready=2, most=9),
+            "custom.hitless.provisioned.ap: is no function",
+            "did you mean api?",
+        ),
+        (
+            SCALED.format(name="api", ready=0, most=9),
+            "scales what the function does not have",
+            "provisionedConcurrency",
+        ),
+        (SCALED.format(name="api", ready=10, most=9), "has max 9 under provisionedConcurrency 10", "max: 10 or more"),
         ("[1]", "serverless.yml:1: must be a map, and is a list", ""),
     ],
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hitless.cli.aws_plan import refuse_what_lacks
 from hitless.cli.common import Ended
 from hitless.cloud.costs import costs, load_prices
 from hitless.cloud.plan import Findings, Quota, principal_of
-from hitless.service.model import Nat
+from hitless.service.model import Function, Nat
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
@@ -70,3 +72,15 @@ def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> No
 )
 def test_permissions_are_simulated_for_the_role_behind_a_session(arn: str, principal: str | None) -> None:
     assert principal_of(arn) == principal
+
+
+def test_what_is_kept_ready_is_paid_by_the_hour_and_may_cost_more_under_load() -> None:
+    prices = {**load_prices(), "hours_a_month": 100}
+    prices["items"] = {**prices["items"], "provisioned_gb_second": {"usd": 1e-5}}
+    ready = Function("a", "a.b", memory_mb=2048, provisioned_concurrency=3, max_provisioned=12)
+    service = replace(make_service(nat=Nat.NONE), functions=(ready, Function("b", "a.b")))
+    found = costs(service, prices, pipeline=False)
+    assert found.fixed_usd_a_month == 21.6, "6 GB for 100 hours"
+    (line,) = (one for one in found.lines if "kept ready" in one.what)
+    assert line.what.startswith("3 environments kept ready")
+    assert line.unit == "$0.036 a GB and hour, twice during a shift; up to 4 times that under load"

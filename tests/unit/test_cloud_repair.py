@@ -188,6 +188,15 @@ def test_a_version_that_lost_what_it_had_ready_gets_it_back() -> None:
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
 
 
+def test_a_version_that_has_grown_within_its_bounds_is_well_and_one_beyond_them_is_not() -> None:
+    world = World(provisioned=3, max_provisioned=20)
+    world.deploy("a")
+    world.ready["worldclock-prod-meta", "1"] = 12
+    assert amiss(world) == []
+    world.ready["worldclock-prod-meta", "1"] = 25
+    assert amiss(world) == ["25 environments of version 1 are kept ready: 20 belong there"]
+
+
 def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was_asked_for() -> None:
     world = live_world("a", "b")
     world.status, world.blocked = "UPDATE_ROLLBACK_FAILED", {"Table": "it is in use"}

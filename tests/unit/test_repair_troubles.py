@@ -29,6 +29,7 @@ from hitless.cloud.repair_steps import (
 from hitless.cloud.repair_troubles import troubles
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.transform.model import FunctionIds, LiveState
+from hitless.cloud.transform.provisioned import Ready
 from tests.unit.test_cloud_deploy import live_world
 
 pytestmark = pytest.mark.unit
@@ -156,7 +157,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
         [],
     ),
     "environments that are missing": (
-        lambda f: replace(f, wanted={META: 3}, ready={(META, "2"): 1}),
+        lambda f: replace(f, wanted={META: Ready(3)}, ready={(META, "2"): 1}),
         [("1 environments of version 2 are kept ready: 3 belong there", Provision(META, NAME, "2", 3))],
     ),
     "a shield and no shift": (

@@ -295,3 +295,21 @@ def test_mistakes_in_previews_are_named(text: str, words: str) -> None:
 def test_a_service_with_prod_alone_has_no_previews() -> None:
     with pytest.raises(ServiceFileError, match="no stage whose configuration branches may have"):
         read_settings(parse_yaml("custom: {hitless: {stages: {prod: {}}, previews: {}}}", "f.yml"), "prod")
+
+
+def test_provisioned_concurrency_is_scaled_function_by_function() -> None:
+    found = settings("{provisioned: {api: {max: 20}, other: {max: 9, target_percent: 50}}}").provisioned
+    assert {name: (one.most, one.target_percent) for name, one in found.items()} == {"api": (20, 70), "other": (9, 50)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{api: {}}", "has no max"),
+        ("{api: {max: 0}}", "1 to 100000"),
+        ("{api: {max: 5, target_percent: 95}}", "10 to 90"),
+        ("{api: {max: 5, min: 2}}", "min"),
+    ],
+)
+def test_bounds_that_cannot_be_are_refused(text: str, said: str) -> None:
+    assert said in fault(f"{{provisioned: {text}}}").message

@@ -68,6 +68,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
             f"${items['public_ipv4_hour']:g} an hour each",
         ),
     ]
+    fixed += _kept_ready(service, items, hours, _unconfirmed(prices, "provisioned_gb_second"))
     by_use = [
         Line("traffic through NAT", None, f"${items['nat_gateway_gb']:g} a GB (S3 and DynamoDB go past it, free)"),
         Line("API Gateway", None, f"${items['rest_api_million']:g} a million requests"),
@@ -103,6 +104,26 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
     total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
     return Costs((*fixed, *by_use), total, source)
+
+
+def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[Line]:
+    """Provisioned concurrency at its fewest; what is scaled may cost more, and both versions do during a shift."""
+    kept = [one for one in service.functions if one.provisioned_concurrency]
+    if not kept:
+        return []
+    price = items["provisioned_gb_second"]
+    gb = sum(one.provisioned_concurrency * one.memory_mb / 1024 for one in kept)
+    most = sum((one.max_provisioned or one.provisioned_concurrency) * one.memory_mb / 1024 for one in kept)
+    number = sum(one.provisioned_concurrency for one in kept)
+    up_to = f"; up to {most / gb:.3g} times that under load" if most > gb else ""
+    return [
+        Line(
+            f"{number} environment{'s' if number != 1 else ''} kept ready (provisionedConcurrency)",
+            round(gb * price * 3600 * hours, 2),
+            f"${price * 3600:.3g} a GB and hour, twice during a shift{up_to}",
+            unsure,
+        )
+    ]
 
 
 def _gb_seconds(items: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.emptying import delete_bucket, empty_bucket
 from hitless.aws.follow import Stack
 from hitless.aws.session import Aws
@@ -79,6 +80,7 @@ class Destroy:
 
     def run(self, plan: Plan, *, with_data: bool) -> None:
         """Carry the plan out; the person has agreed. CloudError names what could not be deleted."""
+        self._scale_no_more()
         self._delete(self._names.service)
         pipeline = self._stacks.find(self._names.pipeline)
         if pipeline and (sources := pipeline.outputs.get("PipelineBucketName")):
@@ -93,6 +95,14 @@ class Destroy:
         if with_data and (bucket := plan.core.outputs.get("ArtifactBucketName")):
             delete_bucket(self._aws.client("s3"), bucket)
             self._say(f"the artifact bucket {bucket} is deleted")
+
+    def _scale_no_more(self) -> None:
+        """What scales a version outlives it, with alarms that are paid for."""
+        if not any(function.max_provisioned for function in self._service.functions):
+            return
+        autoscaling = Autoscaling(self._aws.client("application-autoscaling"))
+        for function, version in autoscaling.scaled(f"{self._names.service}-"):
+            autoscaling.scale_no_more(function, version)
 
     def _delete(self, name: str) -> None:
         if self._stacks.find(name) is None:

@@ -127,7 +127,7 @@ def _size(cloud: Cloud, name: str, ready: Ready, home: Mapping[str, str]) -> int
     """As many as the service asks for; where it is scaled, as many as the live version has grown to."""
     if ready.most is None or name not in home:
         return ready.least
-    return max(ready.least, min(cloud.lambdas.provisioned(name, home[name]), ready.most))
+    return ready.nearest(cloud.lambdas.provisioned(name, home[name]))
 
 
 def _reserved(template: Template, ids: FunctionIds) -> int | None:

@@ -26,7 +26,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     of_type,
 )
-from hitless.cloud.transform.provisioned import provisioned
+from hitless.cloud.transform.provisioned import Ready, kept_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Facts:
     """The release that a rollback was going to, where it did not come to its end."""
     before: Record | None = None
     """The release that was live before `live`: where a rollback goes, and an update that fails."""
-    wanted: Mapping[FunctionIds, int] = field(default_factory=dict)
+    wanted: Mapping[FunctionIds, Ready] = field(default_factory=dict)
     """Function → how many environments of its version the serving release wants ready."""
     ready: Mapping[tuple[FunctionIds, str], int] = field(default_factory=dict)
     """(function, version) → environments that are asked to be ready; without those that have none."""
@@ -157,9 +157,9 @@ def _mapped(cloud: Cloud, observed: Observed) -> tuple[Mapped, ...]:
     return tuple(found)
 
 
-def _wanted(cloud: Cloud, serving: Record | None) -> dict[FunctionIds, int]:
+def _wanted(cloud: Cloud, serving: Record | None) -> dict[FunctionIds, Ready]:
     template = cloud.records.template(serving.release) if serving is not None else None
-    return provisioned(template or {})
+    return kept_ready(template or {})
 
 
 def _ready(cloud: Cloud, observed: Observed) -> dict[tuple[FunctionIds, str], int]:

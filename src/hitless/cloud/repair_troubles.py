@@ -26,6 +26,7 @@ from hitless.cloud.repair_steps import (
     Upload,
 )
 from hitless.cloud.transform.model import FunctionIds
+from hitless.cloud.transform.provisioned import Ready
 from hitless.service.strategy import parse, weights
 
 REPAIR = "`hitless aws repair`"
@@ -156,9 +157,10 @@ def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
     versions, names = home(facts), facts.observed.functions
     unfinished = facts.unfinished
     coming = {unfinished.functions[n]: v for n, v in unfinished.versions.items()} if unfinished is not None else {}
-    wanted = {(ids, versions[ids]): number for ids, number in facts.wanted.items() if ids in versions}
+    wanted = {(ids, versions[ids]): one for ids, one in facts.wanted.items() if ids in versions}
     for ids, version in sorted({*wanted, *facts.ready}, key=str):
-        belongs, number = wanted.get((ids, version), 0), facts.ready.get((ids, version), 0)
+        number = facts.ready.get((ids, version), 0)
+        belongs = wanted.get((ids, version), Ready(0)).nearest(number)
         if number == belongs or (coming.get(names[ids]) == version and not taking_over):
             continue
         what = f"{number} environments of version {version} are kept ready: {belongs} belong there"

@@ -27,6 +27,10 @@ class Ready:
     most: int | None = None
     target_percent: int = 0
 
+    def nearest(self, number: int) -> int:
+        """The number that may stand, next to this one."""
+        return max(self.least, min(number, self.most or self.least))
+
 
 def drop_versions(
     resources: dict[str, Resource], functions: Mapping[FunctionIds, str], scaled: Mapping[str, tuple[int, int]]
