@@ -102,6 +102,8 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
     final = contract(wanted, live, {})
     folder = template_folder(ctx)
     document = {
+        "stage": made.service.stage,
+        "dry_run": True,
         "template": str(write_template(folder / "template.json", final)),
         "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},

@@ -20,6 +20,7 @@ from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Home
 
+KEPT = "service"
 LEFT_OUT = shutil.ignore_patterns(
     ".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache"
 )
@@ -161,9 +162,14 @@ async def service_place(course: Course, stage: str) -> Place:
     return Place(await asyncio.to_thread(_keep_folder, course), stage)
 
 
+async def forget_folder(course: Course) -> None:
+    """The run has arrived: nothing will ask for its folder again."""
+    await asyncio.to_thread(shutil.rmtree, course.parts.workshop.of_run(course.row.run) / KEPT, ignore_errors=True)
+
+
 def _keep_folder(course: Course) -> Path:
     """A private copy of the folder that was named: what is approved is what ships, whatever becomes of the folder."""
-    kept = course.parts.workshop.of_run(course.row.run) / "service"
+    kept = course.parts.workshop.of_run(course.row.run) / KEPT
     named = course.row.options.get("folder")
     if not kept.exists():
         if not named:

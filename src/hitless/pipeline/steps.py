@@ -17,7 +17,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.shipping import home_of, is_kept, service_place
+from hitless.pipeline.shipping import forget_folder, home_of, is_kept, service_place
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.states import Outcome
@@ -131,6 +131,7 @@ async def verify(course: Course) -> StepEnd:
         return skipped("another release is live by now")
     if not faults:
         await _fast_forward(course)
+        await forget_folder(course)
         return StepEnd(sentence=f"{course.stage} answers as it should")
     why = "; ".join(faults)
     detail = {"reason": f"taken back: {why}", "exit_code": 3}
