@@ -160,8 +160,8 @@ class FakeErrands:
         self.diary.append(f"verify {place.stage} on AWS")
         return Verified(self.faults, self.superseded)
 
-    async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]:
-        self.diary.append(f"roll {place.stage} back on AWS")
+    async def rollback(self, place: Place, why: str, *, log: Path) -> dict[str, Any]:
+        self.diary.append(f"roll {place.stage} back on AWS: {why}")
         if len(self.shipped) < 2:
             raise ConflictError("no release was live before this one")
         return {"release": len(self.shipped) - 1, "outcome": "live"}

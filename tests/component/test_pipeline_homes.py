@@ -99,10 +99,11 @@ def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Pat
         order = Promotion("dev", "prod", document=on_aws(bench, "prod"))
         run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert (run["state"], run["exit_code"]) == ("failed", 3)
-        why = "verify: api: version 2 does not hold the bytes that were shipped"
+        fault = "api: version 2 does not hold the bytes that were shipped"
+        why = f"verify: {fault}"
         alone = "it stays live, for nothing can take over: no release was live before this one"
         assert run["reason"] == f"{why}: {alone}"
-        assert bench.diary[-1] == "roll prod back on AWS"
+        assert bench.diary[-1] == f"roll prod back on AWS: run 2: {fault}"
         again = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert again["reason"] == f"{why}: rolled back to release 1"
 

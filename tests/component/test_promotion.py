@@ -13,14 +13,17 @@ import pytest
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.aws_home import NOT_COUNTED
 from hitless.cli.status import in_words
+from hitless.cloud.deploy import Deploy
 from hitless.cloud.kept import fetch_artifacts
 from hitless.cloud.promotion import given_artifacts, promotable
+from hitless.cloud.rollback import rollback
 from hitless.cloud.standing import blank, standing
-from hitless.cloud.status import releases
+from hitless.cloud.status import release, releases
 from hitless.cloud.verifying import faults_of
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.receipts.text import table
 from hitless.service.model import Hooks
+from hitless.service.strategy import AllAtOnce
 from tests.unit.cloud_fakes import NAMES, World, package
 from tests.unit.release_support import sha256
 
@@ -146,6 +149,25 @@ def test_a_candidate_on_aws_is_shown_with_its_share() -> None:
     world.at = look
     world.deploy("b")
     assert [(one["release"], one["state"], one["weight_percent"]) for one in seen] == [(2, "baking", 10)]
+
+
+def test_a_rollback_keeps_why_it_was_asked_for_and_a_release_where_its_bytes_are_from() -> None:
+    world = World()
+    world.deploy("a")
+    shipped = Deploy(world.cloud(), Path).run(
+        package("b", Hooks()), strategy=AllAtOnce(), commit=None, message="b", promoted_from={"stage": "dev"}
+    )
+    assert shipped.outcome == "live"
+    rollback(world.cloud(), None, why="b was slow")
+    rollback(world.cloud(), 2)
+    told = [one["receipt"] for number in (1, 2) for one in release(world.cloud(), number)["rollouts"]]
+    assert [(one["why"], one["promoted_from"]) for one in told] == [
+        ("b was slow", None),
+        (None, None),
+        ("b", {"stage": "dev"}),
+        ("b", {"stage": "dev"}),
+    ]
+    assert [one["verb"] for one in release(world.cloud(), 2)["rollouts"]] == ["rollback", "promote"]
 
 
 def test_a_release_is_verified_by_the_bytes_behind_its_aliases() -> None:

@@ -72,7 +72,7 @@ def verify(ctx: Context, order: Order) -> dict[str, Any]:
 def take_back(ctx: Context, order: Order) -> dict[str, Any]:
     """The release before, at once."""
     with connected_stage(ctx, load_for_aws(ctx)) as stage:
-        return rollback(stage.cloud, None).to_json()
+        return rollback(stage.cloud, None, why=order["why"]).to_json()
 
 
 ACTS: Mapping[str, Callable[[Context, Order], dict[str, Any]]] = {

@@ -42,10 +42,8 @@ class AwsHome:
 
     def rollback(self, ctx: Context, release: int | None, message: str | None) -> None:
         """An earlier release's versions at once."""
-        if message is not None:
-            ctx.say("note: --message: a rollback on AWS keeps the release's own message")
         with connected_stage(ctx, load_for_aws(ctx)) as stage:
-            result = roll_back(stage.cloud, release)
+            result = roll_back(stage.cloud, release, why=message)
         conclude(ctx, result)
 
     def abort(self, ctx: Context) -> None:

@@ -17,8 +17,9 @@ def register(app: typer.Typer) -> None:
     def rollback(
         ctx: Context,
         release: Annotated[int | None, typer.Argument(help="Default: the one live before this one.")] = None,
+        message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     ) -> None:
         """Shift all traffic to an earlier release's versions at once; then bring the stack along."""
         with connected_stage(ctx, load_for_aws(ctx)) as stage:
-            result = roll_back(stage.cloud, release)
+            result = roll_back(stage.cloud, release, why=message)
         conclude(ctx, result)

@@ -37,8 +37,8 @@ from hitless.errors import ConflictError
 STRATEGY = "AllAtOnce"
 
 
-def rollback(cloud: Cloud, number: int | None) -> Result:
-    """Make release `number` live again; without a number, the one that was live before this one.
+def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Result:
+    """Make release `number` live again; without a number, the one that was live before this one. The receipt says why.
 
     ConflictError where there is none, or its versions are gone; ServiceFileError where no order of updates leads there
     without a failed request. CloudError where the stack did not follow: traffic is where it was asked to be then, and
@@ -78,7 +78,8 @@ def rollback(cloud: Cloud, number: int | None) -> Result:
     steps.add("ended", 100)
     now = timestamp(cloud.clock.now())
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
-    told = Told("rollback", Outcome.LIVE, None, STRATEGY, live if live != target.release else None, began, steps, home)
+    previous = live if live != target.release else None
+    told = Told("rollback", Outcome.LIVE, None, STRATEGY, previous, began, steps, home, why=why)
     counted = tell(cloud, target, template, told)
     stack, before_it = cloud.stack.find(), counted["live"]
     return Result(

@@ -31,6 +31,8 @@ class Told:
     home: Mapping[str, str]
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     hooks: Sequence[Mapping[str, Any]] = ()
+    why: str | None = None
+    """Why it was asked for, where that is not the release's own message."""
 
 
 def tell(cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bool = True) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def tell(cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bo
             "release": record.release,
             "stage": record.stage,
             "who": dict(cloud.who),
-            "why": record.message,
+            "why": told.why or record.message,
             "commit": record.commit,
             "artifacts": dict(record.artifacts),
             "promoted_from": dict(record.promoted_from) if record.promoted_from else None,

@@ -77,9 +77,9 @@ class AwsErrands:
         found = await self._run("verify", place, {"artifacts": digests, "release": release}, log)
         return Verified(tuple(found["faults"]), bool(found["superseded"]))
 
-    async def rollback(self, place: Place, *, log: Path) -> dict[str, Any]:
+    async def rollback(self, place: Place, why: str, *, log: Path) -> dict[str, Any]:
         """The release before is live again; the document of that."""
-        return await self._run("rollback", place, {}, log)
+        return await self._run("rollback", place, {"why": why}, log)
 
     async def _run(self, act: str, place: Place, order: Mapping[str, Any], log: Path | None) -> dict[str, Any]:
         plan = {**order, "act": act, "folder": str(place.folder), "stage": place.stage, "data": str(self.data)}

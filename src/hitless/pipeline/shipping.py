@@ -125,7 +125,8 @@ class AwsHome:
     async def take_back(self, course: Course, why: str) -> str:
         course.say(f"taken back: {why}")
         try:
-            result = await course.parts.on_aws.rollback(await service_place(course, course.stage), log=_log(course))
+            place, said = await service_place(course, course.stage), f"run {course.row.run}: {why}"
+            result = await course.parts.on_aws.rollback(place, said, log=_log(course))
         except HitlessError as error:
             return f"it stays live, for nothing can take over: {error.message}"
         return f"rolled back to release {result['release']}"
