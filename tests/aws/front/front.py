@@ -33,7 +33,16 @@ from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
 from tests.aws.front.faults import Death, Fault
 from tests.aws.front.intrinsics import Resolver
-from tests.aws.front.stacks import BODY_LIMIT_BYTES, TEMPLATE_OPERATIONS, StackCalls, form_of, object_of, parameters_of
+from tests.aws.front.stacks import (
+    BODY_LIMIT_BYTES,
+    TEMPLATE_OPERATIONS,
+    StackCalls,
+    form_of,
+    object_of,
+    parameters_of,
+    template_of,
+)
+from tests.aws.front.taken import taken_stages
 from tests.support import eventually
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"})
@@ -194,7 +203,10 @@ class Front:
         def resolver(template: Mapping[str, Any]) -> Resolver:
             return Resolver(template, given, {}, {}, region=region, stack=name)
 
-        template = self.stacks.rewritten(original, resolver if name else None)
+        taken = {}
+        if name and form.get("ChangeSetType") != "IMPORT":
+            taken = await taken_stages(self.backend, template_of(original), name, region)
+        template = self.stacks.rewritten(original, resolver if name else None, taken)
         if template is None:
             return request.body
         form.pop("TemplateBody", None)

@@ -13,10 +13,11 @@ import yaml
 
 from tests.aws.front.intrinsics import Resolver, without_conditions
 from tests.aws.front.standins import STAND_IN_TYPE, replace_refused
+from tests.aws.front.taken import FAILING_TYPE, with_failing
 
 TEMPLATE_OPERATIONS: Final = frozenset({"CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate"})
 BODY_LIMIT_BYTES: Final = 51_200
-_SUBSTITUTES: Final = (STAND_IN_TYPE, "AWS::IAM::Policy")
+_SUBSTITUTES: Final = (STAND_IN_TYPE, "AWS::IAM::Policy", FAILING_TYPE)
 _ORIGINAL: Final = "TemplateAsSent"
 _NAMESPACE: Final = "http://cloudformation.amazonaws.com/doc/2010-05-15/"
 
@@ -64,24 +65,30 @@ class StackCalls:
 
     def __init__(self) -> None:
         self._types: dict[str, str] = {}
+        self._taken: dict[str, str] = {}
 
     def forget(self) -> None:
         self._types.clear()
+        self._taken.clear()
 
     @property
     def replaced(self) -> Mapping[str, str]:
         """Logical id → real type of every stand-in so far."""
         return dict(self._types)
 
-    def rewritten(self, original: str, resolver: Callable[[Mapping[str, Any]], Resolver] | None) -> str | None:
+    def rewritten(
+        self, original: str, resolver: Callable[[Mapping[str, Any]], Resolver] | None, taken: Mapping[str, str]
+    ) -> str | None:
         """The template for the emulator, with the original in its Metadata; None where it can stay as it is.
 
-        Without a resolver, as for ValidateTemplate, no condition is decided.
+        Without a resolver, as for ValidateTemplate, no condition is decided. `taken`: Stages that stand already.
         """
         sent = template_of(original)
         pruned = without_conditions(sent, resolver(sent)) if resolver and "Conditions" in sent else sent
-        template, types = replace_refused(pruned)
+        template, types = replace_refused(with_failing(pruned, taken) if taken else pruned)
+        types |= dict.fromkeys(taken, "AWS::ApiGateway::Stage")
         self._types |= types
+        self._taken |= taken
         if not types and pruned is sent:
             return None
         template["Metadata"] = {**template.get("Metadata", {}), _ORIGINAL: json.dumps(sent)}
@@ -100,6 +107,8 @@ class StackCalls:
             logical, kind = names.get("LogicalResourceId"), names.get("ResourceType")
             if logical is None or kind is None or kind.text not in _SUBSTITUTES:
                 continue
+            if kind.text == FAILING_TYPE and logical.text in self._taken and "ResourceStatusReason" in names:
+                names["ResourceStatusReason"].text = f"{self._taken[logical.text]} already exists."
             kind.text = self._types.get(logical.text or "", kind.text)
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
