@@ -1,8 +1,8 @@
 """A Stage that an update adds, and that the API has already: AWS fails the update, ministack would write over it.
 
-CloudFormation's CREATE_FAILED says "ApiGatewayStage - dev already exists" (github.com/serverless/serverless/issues/3232):
-a Deployment's `StageName` has made the stage, and no template holds it. In the stack's place of the Stage goes a
-resource that ministack fails to create, so that the roll-back is the emulator's own; the front tells it as AWS does.
+CloudFormation says "ApiGatewayStage - dev already exists" (serverless/serverless#3232): a Deployment's `StageName` has
+made the stage, and no template holds it. In the place of the Stage goes a resource that ministack fails to create, so
+that the roll-back is the emulator's own; the front tells it as AWS does.
 """
 
 from __future__ import annotations
