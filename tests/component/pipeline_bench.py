@@ -130,8 +130,8 @@ class FakeErrands:
     superseded: bool = False
     outcome: str = "live"
     shipped: list[tuple[Place, ReleaseDocument, Who]] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
-    """What lay in the folder that was shipped: name → content, or what it is."""
+    seen: list[dict[str, str]] = field(default_factory=list)
+    """What lay in each folder that was shipped: name → content."""
 
     async def live(self, place: Place, *, log: Path | None = None) -> Origin:
         if place.stage not in self.live_there:
@@ -150,8 +150,8 @@ class FakeErrands:
         if self.hold is not None:
             await self.hold.wait()
         self.shipped.append((place, document, who))
-        for file in place.folder.iterdir():
-            self.seen[file.name] = file.read_text() if file.is_file() else "a link" if file.is_symlink() else "a folder"
+        what = {one.name: one.read_text() if one.is_file() else "a link" for one in place.folder.iterdir()}
+        self.seen.append(what)
         ended = {"stage": place.stage, "release": len(self.shipped), "outcome": self.outcome, "strategy": "AllAtOnce"}
         nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": self.url}
         return {**ended, "reason": "an alarm" if self.outcome != "live" else None, **nothing}

@@ -74,9 +74,15 @@ def test_the_verb_goes_where_the_stage_is_at_home(
     assert (code, document["error"]["code"]) == (5, "engine_not_running")
 
 
+@pytest.mark.parametrize("why", [UNREACHABLE, "no AWS credentials were found"])
 def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    why: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if why != UNREACHABLE:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+            monkeypatch.setenv(name, "/dev/null")
     code, document, said = run(folder, capsys, "status")
     assert (code, document["service"], document["engine"]) == (0, "clock", None)
     (prod,) = document["stages"]
@@ -87,8 +93,8 @@ def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
         None,
         [],
     )
-    assert prod["error"].startswith(UNREACHABLE)
-    assert f"warning: prod on AWS: {UNREACHABLE}" in said
+    assert prod["error"].startswith(why)
+    assert f"warning: prod on AWS: {why}" in said
     assert "no engine runs" in said
 
 

@@ -170,9 +170,37 @@ def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(
         bench.pipeline.approve(run, by="eve", why=None)
         assert (await bench.end_of(run))["state"] == "succeeded"
         ((place, shipped, _),) = bench.on_aws.shipped
-        assert bench.on_aws.seen == {"serverless.yml": "as it was", "node_modules": "a link"}, "no data, no .git"
+        assert bench.on_aws.seen == [{"serverless.yml": "as it was", "node_modules": "a link"}], "no data, no .git"
         assert not place.folder.exists(), "nobody will ask for it again"
         assert shipped.artifacts["api"].digest == "sha256:1"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_promotion_that_waits_for_its_turn_ships_the_folder_as_it_was_when_it_was_asked_for(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        started = await bench.engine.deploy(
+            "dev", release_document("api", digest="sha256:1", service="shop"), strategy=None, force=False
+        )
+        assert not isinstance(started, dict)
+        async for _ in bench.engine.follow(started):
+            pass
+        (folder := tmp_path / "service").mkdir()
+        (folder / "serverless.yml").write_text("one")
+        order = Promotion("dev", "prod", document=on_aws(bench, "prod"), folder=folder)
+        bench.on_aws.hold = asyncio.Event()
+        first = await bench.pipeline.promote(order, actor="ada")
+        await until(lambda: "ship prod on AWS" in bench.diary)
+        (folder / "serverless.yml").write_text("two")
+        second = await bench.pipeline.promote(order, actor="ada")
+        (folder / "serverless.yml").write_text("three")
+        bench.on_aws.hold.set()
+        assert (await bench.end_of(first.run))["state"] == "succeeded"
+        assert (await bench.end_of(second.run))["state"] == "succeeded"
+        assert bench.on_aws.seen == [{"serverless.yml": "one"}, {"serverless.yml": "two"}]
+        with pytest.raises(UsageError, match="cannot be copied"):
+            await bench.pipeline.promote(replace(order, folder=tmp_path / "gone"), actor="ada")
+        assert bench.pipeline.document(3)["state"] == "failed"
 
     tell_story(tmp_path, story)
 

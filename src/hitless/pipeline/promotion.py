@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.place import is_kept, keep_folder
 from hitless.pipeline.states import RunState
 from hitless.service.model import Home
 from hitless.store.runs import RunRow
@@ -38,7 +39,9 @@ class Promotion:
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
-    """The recorded run, not yet queued. Raises HitlessError, and leaves no run, where nothing can be promoted."""
+    """The recorded run, not yet queued. Raises HitlessError, and leaves no run, where nothing can be promoted; a failed
+    one where the folder cannot be kept.
+    """
     origin = await _origin(parts, order)
     if local := [name for name, one in origin.artifacts.items() if one.local]:
         raise ConflictError(
@@ -50,7 +53,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
     if order.skip_rehearsal:
         options["skip_rehearsal"] = True
     entry = definition.entry(order.target) if definition else None
-    return parts.records.add(
+    row = parts.records.add(
         stage=order.target,
         branch=entry.branch if entry else order.target,
         commit=origin.commit or "",
@@ -62,6 +65,14 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
         state=RunState.QUEUED,
         at=timestamp(parts.clock.now()),
     )
+    if order.folder is not None and not await is_kept(parts, origin.commit):
+        try:
+            parts.workshop.create()
+            await keep_folder(parts.workshop, row.run, order.folder)
+        except HitlessError as error:
+            parts.records.set_state(row.run, RunState.FAILED, error.message, timestamp(parts.clock.now()))
+            raise
+    return row
 
 
 async def _origin(parts: Parts, order: Promotion) -> Origin:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from hitless.errors import HitlessError
 from hitless.pipeline.course import Course
-from hitless.pipeline.errands import Place
+from hitless.pipeline.place import service_place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
 from hitless.rollout.release import ReleaseDocument
@@ -19,12 +18,6 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Home
-
-KEPT = "service"
-LEFT_OUT = shutil.ignore_patterns(
-    ".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache"
-)
-"""Of a service's folder that is kept for a run: what no configuration is read from."""
 
 
 class StageHome(Protocol):
@@ -144,53 +137,6 @@ class AwsHome:
 
 
 HOMES: Mapping[Home, StageHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
-
-
-async def is_kept(course: Course) -> bool:
-    """Whether the repository holds the run's commit."""
-    repository, commit = course.parts.repository, course.row.commit
-    return bool(commit) and repository.exists() and await repository.has(commit)
-
-
-async def service_place(course: Course, stage: str) -> Place:
-    """Where serverless.yml tells of the stage: the commit's files, else the folder as it was when the run began."""
-    if await is_kept(course):
-        checkout = course.parts.workshop.work_of(course.row.run) / "service"
-        if not checkout.exists():
-            course.parts.workshop.make(checkout, for_builds=False)
-            await course.parts.repository.extract(course.row.commit, checkout)
-        return Place(checkout / course.path, stage)
-    return Place(await asyncio.to_thread(_keep_folder, course), stage)
-
-
-async def forget_folder(course: Course) -> None:
-    """The run has arrived: nothing will ask for its folder again."""
-    await asyncio.to_thread(shutil.rmtree, course.parts.workshop.of_run(course.row.run) / KEPT, ignore_errors=True)
-
-
-def _keep_folder(course: Course) -> Path:
-    """A private copy of the folder that was named: what is approved is what ships, whatever becomes of the folder."""
-    kept = course.parts.workshop.of_run(course.row.run) / KEPT
-    named = course.row.options.get("folder")
-    if not kept.exists():
-        if not named:
-            raise StepFailed("neither the repository nor a folder tells of the stage's configuration: push its commit")
-        fresh, data = kept.with_suffix(".new"), course.parts.workshop.data.parent.resolve()
-
-        def ignore(folder: str, names: list[str]) -> set[str]:
-            own = {name for name in names if (Path(folder) / name).resolve() == data}
-            return LEFT_OUT(folder, names) | own
-
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            shutil.copytree(named, fresh, symlinks=True, ignore=ignore)
-        except (OSError, shutil.Error) as error:
-            raise StepFailed(f"{named} cannot be copied: {error}") from error
-        if (modules := Path(named) / "node_modules").is_dir():
-            (fresh / "node_modules").symlink_to(modules)  # plugins of the service, and its own osls
-        fresh.chmod(0o700)
-        fresh.rename(kept)
-    return kept
 
 
 async def _followed(course: Course, started: Rollout | Mapping[str, Any]) -> Mapping[str, Any]:

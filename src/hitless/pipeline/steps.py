@@ -17,7 +17,8 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.shipping import forget_folder, home_of, is_kept, service_place
+from hitless.pipeline.place import forget_folder, is_kept, service_place
+from hitless.pipeline.shipping import home_of
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.states import Outcome
@@ -29,7 +30,7 @@ TEST_FILE = "buildspec-test.yml"
 async def source(course: Course) -> StepEnd:
     """The commit is there; what it says of itself."""
     repository = course.parts.repository
-    if not await is_kept(course):
+    if not await is_kept(course.parts, course.row.commit):
         if course.row.options.get("document"):
             return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
         raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
@@ -55,7 +56,7 @@ async def build(course: Course) -> StepEnd:
     origin = origin_of(course.parts.engine, course.row, Definition.read(course.parts.workshop.definition))
     if origin and origin.home is Home.AWS:
         await _fetch(course, origin)
-    if origin and not await is_kept(course):
+    if origin and not await is_kept(course.parts, course.row.commit):
         return _as_given(course, origin)
     folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
     await course.parts.repository.extract(course.row.commit, folder)
@@ -222,7 +223,7 @@ def _order(course: Course, name: StepName, file: str) -> BuildOrder:
 async def _fast_forward(course: Course) -> None:
     """A promotion moves the stage's branch to what is live and verified."""
     options, repository = course.row.options, course.parts.repository
-    if "from" not in options or not await is_kept(course):
+    if "from" not in options or not await is_kept(course.parts, course.row.commit):
         return
     if not await repository.fast_forward(course.row.branch, course.row.commit):
         course.say(f"the branch {course.row.branch} has commits of its own and was left where it is")
