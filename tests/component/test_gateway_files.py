@@ -50,6 +50,7 @@ def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
         "stages.map",
         "timeouts.map",
         "throttles.map",
+        "access.map",
         "literals.map",
         "patterns.map",
         "idempotent.map",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hitless.gateway.observe import by_release, unique
 from hitless.gateway.routes import Entry
-from hitless.gateway.state import GatewayState, RouteState, ServerMode, ServerState, release_key
+from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, ServerState, release_key
 from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
 from hitless.service.model import Sticky, StickyBy
@@ -30,6 +30,7 @@ class ModelOfHaproxy:
             MapName.STAGES: list(view.stages.items()),
             MapName.TIMEOUTS: list(view.timeouts.items()),
             MapName.THROTTLES: list(view.throttles.items()),
+            MapName.ACCESS: list(view.access.items()),
             MapName.LITERALS: list(view.literals.items()),
             MapName.PATTERNS: [entry for entries in view.patterns.values() for entry in entries],
             MapName.IDEMPOTENT: [entry for entries in view.idempotent.values() for entry in entries],
@@ -77,6 +78,7 @@ class ModelOfHaproxy:
             stages=unique(self.maps[MapName.STAGES]),
             timeouts=unique(self.maps[MapName.TIMEOUTS]),
             throttles=unique(self.maps[MapName.THROTTLES]),
+            access=unique(self.maps[MapName.ACCESS]),
             literals=unique(self.maps[MapName.LITERALS]),
             patterns=by_release(self.maps[MapName.PATTERNS]),
             idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
@@ -99,7 +101,7 @@ def same(one: View, other: View) -> bool:
     return (
         (one.stages, one.timeouts, one.literals, one.patterns, one.idempotent, one.sticky)
         == (other.stages, other.timeouts, other.literals, other.patterns, other.idempotent, other.sticky)
-        and (one.throttles, one.hosts) == (other.throttles, other.hosts)
+        and (one.throttles, one.access, one.hosts) == (other.throttles, other.access, other.hosts)
         and one.servers.keys() == other.servers.keys()
         and all(one.servers[key].same(other.servers[key]) for key in one.servers)
     )
@@ -156,7 +158,7 @@ def states(draw: st.DrawFn) -> GatewayState:
         sticky = draw(st.sampled_from(STICKY)) if candidate and stage in LISTENING else None
         state = state.with_stage(
             stage, live=live, candidate=candidate, weight=weight, shield=draw(st.booleans()), sticky=sticky
-        )
+        ).with_access(stage, draw(st.sampled_from([None, Access(20), Access(20, query=False)])))
     return state
 
 

@@ -9,6 +9,7 @@ import pytest
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
 from hitless.service.model import (
+    AccessLog,
     AlarmSettings,
     Approval,
     Home,
@@ -81,7 +82,7 @@ def test_every_setting_is_read() -> None:
         alarms: {error_rate_percent: 2.5, minimum_requests: 5, p99_ms: 250, p99_relative_percent: 150, guard_s: 0,
         also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
-        notify: [{slack: 'https://a.example'}],
+        notify: [{slack: 'https://a.example'}], access_log: all, access_log_query: false,
         ready_timeout_s: 30}"""
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
@@ -95,6 +96,14 @@ def test_every_setting_is_read() -> None:
     assert found.hooks == Hooks("check", "report")
     assert found.sticky == Sticky(StickyBy.COOKIE, "session")
     assert found.ready_timeout_s == 30
+    assert (found.access_log, found.access_log_query) == (AccessLog.ALL, False)
+    assert [stage(f"{{access_log: {word}}}").access_log for word in ("off", "'off'", "sampled")] == [
+        AccessLog.OFF,
+        AccessLog.OFF,
+        AccessLog.SAMPLED,
+    ]
+    with pytest.raises(ServiceFileError, match="access_log"):
+        stage("{access_log: some}")
     assert set(STAGE_KEYS) == set(parse_yaml(f"a: {text}", "f.yml").mapping()["a"].mapping())
 
 

@@ -14,12 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
+from hitless.cli.access_log import recorded_load
 from hitless.cli.common import Context, Ended, command, positive
 from hitless.cli.rehearsed import NothingLive, live_of
 from hitless.cli.sandbox import sandbox
 from hitless.cli.shipping import build_document, folders_of, load
 from hitless.drill.requests import read_requests
 from hitless.errors import UsageError
+from hitless.pipeline.rehearsal.plan import Sent, sent_of
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import RehearsalSettings
@@ -40,7 +42,10 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
         requests: Annotated[
-            Path | None, typer.Option("--requests", help="JSON lines to send, as the drill takes them.")
+            Path | None,
+            typer.Option(
+                "--requests", help="JSON lines to send, as the drill takes them; default: the stage's access log."
+            ),
         ] = None,
         rate: Annotated[
             float | None, typer.Option("--rate", help="Requests a second on each side, at least; default 100.")
@@ -66,7 +71,7 @@ def register(app: typer.Typer) -> None:
         """
         told = {"rate_per_s": (rate, "--rate"), "beside_s": (beside, "--beside"), "shift_s": (shift, "--shift")}
         asked = {name: positive(value, option) for name, (value, option) in told.items() if value is not None}
-        recorded = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
+        given = tuple(replace(one, check_release=False) for one in read_requests(requests)) if requests else ()
         signal.signal(signal.SIGTERM, _leave)
         both = _read_plan() if plan else _documents(ctx, against, if_due)
         if isinstance(both, str):
@@ -76,8 +81,9 @@ def register(app: typer.Typer) -> None:
             return
         live, candidate = both
         pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
+        sent = Sent("file", given, given) if given else sent_of(live, candidate, recorded_load(ctx, live))
         with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
-            findings = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, recorded).run())
+            findings = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
         ctx.show(findings, lambda: _in_words(findings))
         if not findings["may_ship"]:
             raise Ended(3, findings["sentence"], "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
@@ -123,6 +129,9 @@ def _documents(ctx: Context, against: str | None, if_due: bool) -> tuple[Release
 
 def _in_words(findings: dict[str, Any]) -> str:
     lines = [findings["sentence"]]
+    if load := findings["load"]:
+        source = {"access_log": "the stage's access log", "file": "the file", "generated": "the routes"}[load["source"]]
+        lines.append(f"  load: {load['requests']} requests on {load['routes']} routes, from {source}")
     lines += [f"  note: {note}" for note in findings["notes"]]
     lines += [f"  left out: {one}" for one in findings["left_out"]]
     if rollout := findings["rollout"]:

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
-from hitless.artifact.store import ArtifactStore
-from hitless.artifact.target import Host, Target
-from hitless.aws.buckets import Bucket
-from hitless.cli.aws_common import connected
 from hitless.cli.common import Context
 from hitless.cli.shipping import build_document, folders_of, load
-from hitless.cloud.core_outputs import CoreOutputs
-from hitless.cloud.kept import fetch_artifacts, live_release
-from hitless.cloud.records import Records
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Home, Service
 from hitless.store.store import Store
 
 AWS = "aws"
-BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
-"""The stage's artifact bucket, where it is told: a build's role may read that and no stack."""
-
 _HINT = "ship a first release, or name a folder that holds the live code: --against DIR"
 
 
@@ -39,7 +27,7 @@ def live_of(ctx: Context, service: Service, against: str | None) -> ReleaseDocum
     `against` is `aws`, a folder, or None for the stage's home. Raises NothingLive where there is none.
     """
     if against == AWS or (against is None and service.settings.home is Home.AWS):
-        return _on_aws(ctx, service)
+        return live_on_aws(ctx, service.name, service.region)
     return _here(ctx) if against is None else _built(ctx, Path(against))
 
 
@@ -64,42 +52,11 @@ def _here(ctx: Context) -> ReleaseDocument:
     return ReleaseDocument.from_json(row.document)
 
 
-def _on_aws(ctx: Context, service: Service) -> ReleaseDocument:
-    """The live release out of the stage's artifact bucket, each artifact checked by its digest."""
-    folders = folders_of(ctx)
-    folders.create()
-    with _bucket(ctx, service) as bucket:
-        found = live_release(Records(bucket, service.stage))
-        if found is None:
-            raise NothingLive(
-                f"{service.stage} has no live release on AWS to rehearse against", hint="`hitless aws deploy` ships it"
-            )
-        number, kept = found
-        live = ReleaseDocument.from_json(kept)
-        digests = {one.digest for one in live.artifacts.values()}
-        fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), digests)
-    ctx.say(f"rehearsing against release {number} of {service.stage} on AWS; artifacts fetched: {fetched}")
-    for declared in sorted({str(target) for target in _foreign(live)}):
-        ctx.say(f"note: what is live is made for {declared}, and this machine is another: it may not come up here")
-    return live
-
-
-def _foreign(live: ReleaseDocument) -> set[Target]:
-    targets = {Target(function.runtime, function.architecture) for function in live.functions}
-    return {target for target in targets if Host.here().differences(target)}
-
-
-@contextmanager
-def _bucket(ctx: Context, service: Service) -> Iterator[Bucket]:
-    with connected(ctx, service) as on:
-        name = os.environ.get(BUCKET_VARIABLE)
-        if not name:
-            core = f"{service.name}-core-{service.stage}"
-            stack = on.stacks.find(core)
-            if stack is None:
-                raise UsageError(
-                    f"there is no stack {core} in {service.region}",
-                    hint=f"make it by `hitless aws bootstrap --stage {service.stage}`",
-                )
-            name = CoreOutputs.of(stack.outputs, core).bucket
-        yield Bucket(on.aws.client("s3"), name)
+def live_on_aws(ctx: Context, service: str, region: str) -> ReleaseDocument:
+    """What is live on AWS in the context's stage. Raises NothingLive; imported only where it is asked for."""
+    found: ReleaseDocument | None = importlib.import_module("hitless.cli.aws_live").fetch_live(ctx, service, region)
+    if found is None:
+        raise NothingLive(
+            f"{ctx.stage} has no live release on AWS to rehearse against", hint="`hitless deploy` ships a first one"
+        )
+    return found

@@ -57,6 +57,7 @@ def build_machine(
         stages=stages,
         pools=settings.pools,
         shared=settings.previews is not None,
+        logs=folders.logs,
     )
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
     artifacts = ArtifactStore(folders.artifacts)

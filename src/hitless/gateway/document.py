@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from hitless.errors import EngineError
-from hitless.gateway.state import GatewayState, PoolState, RouteState, ServerMode, ServerState, StageState
+from hitless.gateway.state import Access, GatewayState, PoolState, RouteState, ServerMode, ServerState, StageState
 from hitless.service.model import Sticky, StickyBy
 
 FORMAT = 2
@@ -25,7 +26,10 @@ def state_from_json(text: str) -> GatewayState:
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
         return GatewayState(
-            stages=tuple(StageState(**{**stage, "sticky": _sticky(stage["sticky"])}) for stage in document["stages"]),
+            stages=tuple(
+                StageState(**{**stage, "sticky": _sticky(stage["sticky"]), "access": _access(stage)})
+                for stage in document["stages"]
+            ),
             pools=tuple(
                 PoolState(
                     pool["name"],
@@ -42,6 +46,10 @@ def state_from_json(text: str) -> GatewayState:
         raise EngineError(
             f"the gateway's state on disk cannot be read: {error}", hint="hitless down --force"
         ) from error
+
+
+def _access(stage: Mapping[str, Any]) -> Access | None:
+    return Access(**stage["access"]) if stage.get("access") else None
 
 
 def _sticky(document: Mapping[str, str] | None) -> Sticky | None:

@@ -67,6 +67,7 @@ class Executor:
             stages=unique(maps[MapName.STAGES]),
             timeouts=unique(maps[MapName.TIMEOUTS]),
             throttles=unique(maps[MapName.THROTTLES]),
+            access=unique(maps[MapName.ACCESS]),
             literals=unique(maps[MapName.LITERALS]),
             patterns=by_release(maps[MapName.PATTERNS]),
             idempotent=by_release(maps[MapName.IDEMPOTENT]),

@@ -76,13 +76,14 @@ class Gateway:
         pools: int = 64,
         shared: bool = False,
         drain_s: float = DRAIN_S,
+        logs: Path | None = None,
     ) -> None:
-        self._layout = Layout(run_dir / "gw")
+        self._layout = Layout(run_dir / "gw", logs)
         self._clock = clock
         self._haproxy = haproxy
         self._boot = BootFolder(self._layout, tuning_for(_cores(), _descriptors()))
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
-        self._keeper = Keeper(self._layout.folder, self._layout.runtime_socket, haproxy, clock)
+        self._keeper = Keeper(self._layout, haproxy, clock)
         self._state = GatewayState.initial(stages, pools, shared=shared)
         self._drain_s = drain_s
         self._lock = asyncio.Lock()
@@ -246,6 +247,7 @@ class Gateway:
     def _check(self) -> None:
         descriptors = [listener.fileno() for listener in self._keeper.sockets.values()]
         names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
+        names |= {f"HITLESS_ACCESS_{index}": "1" for index in range(len(descriptors))}
         command = [self._haproxy, "-c", "-f", str(self._layout.configuration)]
         try:
             result = subprocess.run(

@@ -6,9 +6,9 @@ HAProxy inherits the writing end and never uses it, so the reading end reports i
 gone, whoever started it. Thus a new guardian can take over a HAProxy that runs, and tells a dead one from a living
 one without a pid.
 
-Invariants: standard library only and nothing of hitless, so that it stays small and a release of hitless need not
-restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads; clients' connections wait in
-the sockets' backlog while HAProxy is being started, however long that takes.
+Invariants: standard library only, and of hitless the log files alone, so that it stays small and a release of hitless
+need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads; clients' connections
+wait in the sockets' backlog while HAProxy is being started, however long that takes.
 
 Control socket: a daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line
 an event; it may send `{"do": "stop", "grace_s": 1.0}`.
@@ -28,6 +28,8 @@ import sys
 import time
 from typing import Any
 
+from hitless.gateway.logfiles import open_access_log, open_log, rotate
+
 CONTROL_SOCKET = "guardian.sock"
 LOCK = "guardian.lock"
 LIFE = "life"
@@ -45,7 +47,7 @@ STEADY_S = 5.0
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 
-_LARGEST_LOG_BYTES = 1 << 20
+_LOOK_AT_LOGS_S = 1.0
 _KILL_AFTER_S = 1.0
 
 
@@ -89,10 +91,18 @@ def pid_behind(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
 class Guardian:
     """One loop over: HAProxy's life, the control socket and its clients, and two instants (restart, kill)."""
 
-    def __init__(self, folder: str, haproxy: str, listeners: dict[str, socket.socket], control: socket.socket) -> None:
+    def __init__(
+        self,
+        folder: str,
+        haproxy: str,
+        listeners: dict[str, socket.socket],
+        access_logs: list[str],
+        control: socket.socket,
+    ) -> None:
         self._folder = folder
         self._haproxy = haproxy
         self._listeners = listeners
+        self._access_logs = access_logs
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, bytes] = {}
@@ -116,6 +126,8 @@ class Guardian:
         while not (self._stopping and self._life is None):
             for key, _ in self._selector.select(self._timeout_s()):
                 key.data(key.fileobj)
+            for path in filter(None, self._access_logs):
+                rotate(path)
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
                 self._start()
@@ -125,7 +137,8 @@ class Guardian:
 
     def _timeout_s(self) -> float | None:
         due = [instant for instant in (self._restart_at, self._kill_at) if instant is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        waits = [max(0.0, instant - time.monotonic()) for instant in due]
+        return min([*waits, *([_LOOK_AT_LOGS_S] if any(self._access_logs) else [])], default=None)
 
     # HAProxy's life
 
@@ -161,7 +174,9 @@ class Guardian:
         for index, listener in enumerate(self._listeners.values()):
             listener.set_inheritable(True)
             environment[f"HITLESS_FD_{index}"] = str(listener.fileno())
-        log, shielded = _open_log(self._path(HAPROXY_LOG)), _open_log(self._path(SHIELDED_LOG))
+        log, shielded = open_log(self._path(HAPROXY_LOG)), open_log(self._path(SHIELDED_LOG))
+        access = [open_access_log(path) for path in self._access_logs]
+        environment |= {f"HITLESS_ACCESS_{index}": str(descriptor) for index, descriptor in enumerate(access)}
         try:
             pid = os.posix_spawn(
                 self._haproxy,
@@ -176,8 +191,8 @@ class Guardian:
                 setsigmask=[],
             )
         finally:
-            os.close(log)
-            os.close(shielded)
+            for descriptor in (log, shielded, *access):
+                os.close(descriptor)
         self._record(pid)
         return pid
 
@@ -315,13 +330,6 @@ def _line(event: dict[str, object]) -> bytes:
     return json.dumps(event).encode() + b"\n"
 
 
-def _open_log(path: str) -> int:
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    if os.fstat(log).st_size > _LARGEST_LOG_BYTES:
-        os.ftruncate(log, 0)
-    return log
-
-
 def _set_title(folder: str, site: str) -> None:
     """By setproctitle where it is installed; its folder is given, since this interpreter runs without site packages."""
     sys.path.append(site)
@@ -342,7 +350,7 @@ def _leave_parent(folder: str) -> None:
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    log = _open_log(os.path.join(folder, GUARDIAN_LOG))
+    log = open_log(os.path.join(folder, GUARDIAN_LOG))
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.dup2(log, 2)
@@ -375,11 +383,7 @@ def main(argument: str) -> int:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     listeners = {stage: socket.socket(fileno=descriptor) for stage, descriptor in settings["sockets"]}
-    Guardian(folder, settings["haproxy"], listeners, control).run()
+    Guardian(folder, settings["haproxy"], listeners, settings["access_logs"], control).run()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
@@ -23,6 +22,7 @@ from hitless.errors import ConflictError, EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.link import GuardianLink, spawn_guardian
 from hitless.gateway.listen import listen
+from hitless.gateway.render import Layout
 from hitless.gateway.rescue import Inherited, inherited_by, take_listeners
 
 TakeListeners = Callable[[int, tuple[Inherited, ...]], dict[str, socket.socket] | None]
@@ -36,14 +36,14 @@ class Keeper:
 
     def __init__(
         self,
-        folder: Path,
-        runtime_socket: Path,
+        layout: Layout,
         haproxy: str,
         clock: Clock,
         take: TakeListeners = take_listeners,
     ) -> None:
-        self._folder = folder
-        self._runtime_socket = runtime_socket
+        self._layout = layout
+        self._folder = layout.folder
+        self._runtime_socket = layout.runtime_socket
         self._haproxy = haproxy
         self._clock = clock
         self._take = take
@@ -66,7 +66,10 @@ class Keeper:
 
     async def start(self) -> None:
         """Start a guardian on the sockets. EngineError."""
-        await spawn_guardian(self._folder, self._haproxy, self.sockets)
+        for path in filter(None, map(self._layout.access_log, self.sockets)):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs = {name: self._layout.access_log(name) for name in self.sockets}
+        await spawn_guardian(self._folder, self._haproxy, self.sockets, logs)
         link = await GuardianLink.open(self._folder)
         if link is None:
             raise EngineError("the guardian does not answer")

@@ -17,6 +17,9 @@ from hitless.errors import EngineError
 from hitless.gateway import guardian
 
 _HELLO_TIMEOUT_S = 5.0
+_RUN = (
+    "import sys; sys.path.append(sys.argv[1]); from hitless.gateway.guardian import main; sys.exit(main(sys.argv[2]))"
+)
 _MOST_SOCKETS = 200
 """Linux passes at most 253 descriptors in one message."""
 
@@ -94,7 +97,9 @@ class GuardianLink:
         self.listeners = {}
 
 
-async def spawn_guardian(folder: Path, haproxy: str, listeners: Mapping[str, socket.socket]) -> None:
+async def spawn_guardian(
+    folder: Path, haproxy: str, listeners: Mapping[str, socket.socket], access_logs: Mapping[str, Path | None]
+) -> None:
     """Start a guardian that holds these sockets, in their order; it takes over the HAProxy that lives in the folder,
     or starts one.
 
@@ -105,13 +110,14 @@ async def spawn_guardian(folder: Path, haproxy: str, listeners: Mapping[str, soc
         "folder": str(folder),
         "haproxy": haproxy,
         "sockets": [[stage, listener.fileno()] for stage, listener in listeners.items()],
+        "access_logs": [str(access_logs[name] or "") for name in listeners],
         "site": _site_of("setproctitle"),
     }
     descriptors = [listener.fileno() for listener in listeners.values()]
     result = await asyncio.to_thread(
         subprocess.run,
         # -I -S: nothing of the environment or of site packages in a process that has to stay small.
-        [sys.executable, "-I", "-S", guardian.__file__, json.dumps(settings)],
+        [sys.executable, "-I", "-S", "-c", _RUN, str(Path(guardian.__file__).parents[2]), json.dumps(settings)],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

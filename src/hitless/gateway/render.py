@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hitless.gateway.state import (
+    EVERY,
     LIVE_SERVER,
     QUEUE_TIMEOUT_S,
     SHARED,
@@ -24,6 +25,7 @@ from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import MapName, ServerView, server_line, view_of
 
 CONFIGURATION = "haproxy.cfg"
+ACCESS_LOG = "access.log"
 
 _DESCRIPTORS_APART = 512
 _MOST_DESCRIPTORS = 131_072
@@ -42,6 +44,12 @@ class Layout:
     """Where everything of one gateway lies. `boot` is a link to the folder of the present generation."""
 
     folder: Path
+    logs: Path | None = None
+    """Where each stage has a folder for its access log; None without any."""
+
+    def access_log(self, listener: str) -> Path | None:
+        """That listener's access log; None where it has none."""
+        return None if self.logs is None or listener == SHARED else self.logs / listener / ACCESS_LOG
 
     @property
     def boot(self) -> Path:
@@ -120,12 +128,14 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             trial=trial_of,
             live_server=LIVE_SERVER,
             shared=SHARED,
+            every=EVERY,
             queue_timeout_s=QUEUE_TIMEOUT_S,
         ),
         MapName.HOSTS: _map(view.hosts.items()),
         MapName.STAGES: _map(view.stages.items()),
         MapName.TIMEOUTS: _map(view.timeouts.items()),
         MapName.THROTTLES: _map(view.throttles.items()),
+        MapName.ACCESS: _map(view.access.items()),
         MapName.LITERALS: _map(view.literals.items()),
         MapName.PATTERNS: _map(entry for entries in view.patterns.values() for entry in entries),
         MapName.IDEMPOTENT: _map(entry for entries in view.idempotent.values() for entry in entries),

@@ -95,6 +95,20 @@ class PoolState:
     throttle: int = 0
 
 
+EVERY = 1_000_000
+"""Requests a second that no stage has: all of them are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which of a stage's requests leave a line in its access log: up to so many a second, beyond them a random share;
+    whether with their query.
+    """
+
+    per_s: int
+    query: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class StageState:
     """Which release a stage's requests go to; `weight` ten-thousandths of them to the candidate.
@@ -111,6 +125,7 @@ class StageState:
     announced: bool = False
     sticky: Sticky | None = None
     host: str | None = None
+    access: Access | None = None
 
     def __post_init__(self) -> None:
         if self.host is not None and not _HOST.fullmatch(self.host):
@@ -249,8 +264,17 @@ class GatewayState:
         sticky: Sticky | None = None,
     ) -> GatewayState:
         """Shift, swap or clear: becomes one atomic command."""
-        changed = StageState(name, live, candidate, weight, shield, announced, sticky, self.stage(name).host)
-        return replace(self, stages=tuple(changed if stage.stage == name else stage for stage in self.stages))
+        now = self.stage(name)
+        changed = StageState(name, live, candidate, weight, shield, announced, sticky, now.host, now.access)
+        return self._with_stage(changed)
+
+    def with_access(self, name: str, access: Access | None) -> GatewayState:
+        """That much of the stage's requests in its log; nothing for a stage that has no listener of its own."""
+        stage = self.stage(name)
+        return self._with_stage(replace(stage, access=access if stage.host is None else None))
+
+    def _with_stage(self, changed: StageState) -> GatewayState:
+        return replace(self, stages=tuple(changed if one.stage == changed.stage else one for one in self.stages))
 
     def with_new_stage(self, name: str, host: str) -> GatewayState:
         """One more stage, without a release, at the shared listener under that host."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hitless.gateway.routes import Entry, idempotent_entries, literal_entries, pattern_entries
-from hitless.gateway.state import GatewayState, ServerMode, StageState, release_key
+from hitless.gateway.state import Access, GatewayState, ServerMode, StageState, release_key
 from hitless.gateway.sticky import sticky_entries, sticky_map
 
 NOBODY = "-"
@@ -42,6 +42,7 @@ class MapName(StrEnum):
     STAGES = "stages.map"
     TIMEOUTS = "timeouts.map"
     THROTTLES = "throttles.map"
+    ACCESS = "access.map"
     LITERALS = "literals.map"
     PATTERNS = "patterns.map"
     IDEMPOTENT = "idempotent.map"
@@ -89,6 +90,7 @@ class View:
     stages: Mapping[str, str]
     timeouts: Mapping[str, str]
     throttles: Mapping[str, str]
+    access: Mapping[str, str]
     literals: Mapping[str, str]
     patterns: Mapping[str, tuple[Entry, ...]]
     idempotent: Mapping[str, tuple[Entry, ...]]
@@ -103,6 +105,7 @@ def view_of(state: GatewayState) -> View:
         stages={stage.stage: stage_value(stage) for stage in state.stages},
         timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
         throttles={pool.name: str(pool.throttle) for pool in state.pools},
+        access={stage.stage: access_value(stage.access) for stage in state.stages if stage.access is not None},
         literals=literal_entries(state.routes),
         patterns=pattern_entries(state.routes),
         idempotent=idempotent_entries(state.routes),
@@ -126,6 +129,11 @@ def stage_value(stage: StageState) -> str:
     return f"{live}:{release_key(stage.stage, stage.candidate)}:{stage.weight}:{letters or NOBODY}"
 
 
+def access_value(access: Access) -> str:
+    """Twice how many a second, and one more where the query is told: HAProxy takes it apart by arithmetic."""
+    return str(2 * access.per_s + access.query)
+
+
 def server_line(server: ServerView) -> str:
     """What follows a server's name, in the boot file and in `add server` alike (a dynamic server inherits nothing)."""
     check = f" {CHECK_KEYWORDS}" if server.checked else ""
@@ -139,6 +147,8 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     return (
         *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
         *_set(MapName.THROTTLES, old.throttles, new.throttles, maps),
+        *_unset(MapName.ACCESS, old.access, new.access, maps),
+        *_set(MapName.ACCESS, old.access, new.access, maps),
         *_servers_join(old, new),
         *_literals_join(old, new, maps),
         *_ordered_join(MapName.PATTERNS, old.patterns, new.patterns, maps),

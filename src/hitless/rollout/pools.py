@@ -19,6 +19,8 @@ from hitless.errors import ConflictError
 from hitless.gateway.counts import PoolCounts, flat, of_flat
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
+    EVERY,
+    Access,
     GatewayState,
     RouteState,
     StageState,
@@ -26,9 +28,9 @@ from hitless.gateway.state import (
 )
 from hitless.rollout import standing
 from hitless.rollout.counted import Counted, PoolId
-from hitless.rollout.release import Release, pool_spec
+from hitless.rollout.release import Release, pool_spec, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import Function
+from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, StageSettings
 from hitless.store.store import PoolRow, Store
 from hitless.worker.spec import PoolSpec
 from hitless.workers.pool import Pool
@@ -224,8 +226,14 @@ class ReleasePools:
             return StageState(stage)
 
     async def route_all_to(self, stage: str, release: int | None) -> None:
-        """The stage's whole traffic to one release, no candidate."""
-        await self.change_gateway(lambda state: state.with_stage(stage, live=release, candidate=None, weight=0))
+        """The stage's whole traffic to one release, no candidate; logged as that release's settings say."""
+        row = self._store.release(stage, release) if release is not None else None
+        access = access_of(release_of(row).document.settings) if row is not None else None
+
+        def edit(state: GatewayState) -> GatewayState:
+            return state.with_stage(stage, live=release, candidate=None, weight=0).with_access(stage, access)
+
+        await self.change_gateway(edit)
 
     async def shift(self, candidate: Release, live: int | None, weight_percent: float) -> None:
         """That share of the stage's traffic to the candidate, shielded and sticky as its own settings say."""
@@ -288,6 +296,17 @@ class ReleasePools:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
         await self._workers.stop_pool(row.key, grace_s=timeout_s + RETIRE_GRACE_S if drain else RETIRE_GRACE_S)
         self._store.remove_pool(row.key)
+
+
+def access_of(settings: StageSettings) -> Access | None:
+    """How much of the stage's requests its log has."""
+    match settings.access_log:
+        case AccessLog.OFF:
+            return None
+        case AccessLog.SAMPLED:
+            return Access(SAMPLED_PER_S, settings.access_log_query)
+        case AccessLog.ALL:
+            return Access(EVERY, settings.access_log_query)
 
 
 def pool_id(row: PoolRow) -> PoolId:

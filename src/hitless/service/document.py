@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hitless.service.model import (
+    AccessLog,
     AlarmSettings,
     Approval,
     Function,
@@ -98,6 +99,8 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "sticky": {"by": str(stage.sticky.by), "name": stage.sticky.name} if stage.sticky else None,
         "idempotent": [asdict(route) for route in stage.idempotent],
         "notify": [{"by": str(one.by), "target": one.target} for one in stage.notify],
+        "access_log": str(stage.access_log),
+        "access_log_query": stage.access_log_query,
         "release_header": stage.release_header,
         "ready_timeout_s": stage.ready_timeout_s,
     }
@@ -110,6 +113,7 @@ def stage_from_json(document: dict[str, Any]) -> StageSettings:
     _replace(values, "strategy", parse)
     _replace(values, "approval", Approval)
     _replace(values, "nat", Nat)
+    _replace(values, "access_log", AccessLog)
     _replace(values, "rehearsal", _rehearsal)
     _replace(values, "smoke", lambda requests: tuple(smoke_from_json(request) for request in requests))
     _replace(values, "alarms", lambda alarms: AlarmSettings(**{**alarms, "also": tuple(alarms.get("also", ()))}))

@@ -44,6 +44,19 @@ class Approval(StrEnum):
     MANUAL = "manual"
 
 
+class AccessLog(StrEnum):
+    """Which of a stage's requests leave a line in its access log. `SAMPLED`: all of them up to `SAMPLED_PER_S` a
+    second, beyond them a random share.
+    """
+
+    OFF = "off"
+    SAMPLED = "sampled"
+    ALL = "all"
+
+
+SAMPLED_PER_S = 20
+
+
 class Nat(StrEnum):
     """NAT gateways of a stage's network on AWS."""
 
@@ -195,6 +208,8 @@ class StageSettings:
     idempotent: tuple[Route, ...] = ()
     """Routes that may be run twice, whatever their method: the same for all stages of a service."""
     notify: tuple[Notify, ...] = ()
+    access_log: AccessLog = AccessLog.SAMPLED
+    access_log_query: bool = True
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 

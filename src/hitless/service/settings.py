@@ -12,6 +12,7 @@ from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, pars
 from hitless.service.model import (
     DEFAULT_TARGET_PERCENT,
     DEFAULT_WORKERS,
+    AccessLog,
     Approval,
     Home,
     Nat,
@@ -38,7 +39,7 @@ WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
 STAGE_KEYS = (
     "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
-    "hooks", "sticky", "notify", "release_header", "ready_timeout_s",
+    "hooks", "sticky", "notify", "access_log", "access_log_query", "release_header", "ready_timeout_s",
 )  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
@@ -181,6 +182,8 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         sticky=read_sticky(entry.get("sticky")),
         idempotent=idempotent,
         notify=read_notify(entry.get("notify")),
+        access_log=_access_log(entry.get("access_log")),
+        access_log_query=_flag(entry.get("access_log_query"), default.access_log_query),
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
     )
@@ -220,6 +223,12 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
 
 def _number(value: Value | None, low: int, high: int, default: int) -> int:
     return default if value is None else value.integer(low, high)
+
+
+def _access_log(value: Value | None) -> AccessLog:
+    if value is not None and value.data is False:  # what YAML makes of a bare `off`
+        return AccessLog.OFF
+    return _choice(value, AccessLog, AccessLog.SAMPLED)
 
 
 def _flag(value: Value | None, default: bool) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
+from hitless.pipeline.rehearsal.recorded import SAFE, Weighed, to_compare
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Route
 from hitless.service.routes import ANY, compile_route, order_routes
@@ -17,8 +19,6 @@ BUSY = 0.4
 
 MOST_OFTEN = 20
 """How often a quick request is sent for each slow one."""
-
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def faster(strategy: Strategy, shift_s: float) -> Strategy:
@@ -78,6 +78,54 @@ def rate_for(strategy: Strategy, minimum_requests: int, least_per_s: float) -> f
     """Requests a second by which the alarms have enough to judge at the first weight, twice over."""
     percent, bake_s = weights(strategy)[0]
     return max(least_per_s, 2 * minimum_requests / (percent / 100 * max(1, bake_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a rehearsal sends: `requests` as load, in the proportions of their weights, of which `compared` are asked
+    of both releases side by side. `lines`: how many logged requests they stand for.
+    """
+
+    source: str
+    requests: tuple[DrillRequest, ...]
+    compared: tuple[DrillRequest, ...]
+    lines: int = 0
+
+    def to_json(self, load: Sequence[Cost], live: ReleaseDocument) -> dict[str, Any]:
+        """`load`: those that were sent as load."""
+        routes = {str(route_of(one.request, _routes(live))) for one in load}
+        return {"source": self.source, "requests": len(load), "routes": len(routes), "recorded": self.lines}
+
+
+def sent_of(live: ReleaseDocument, candidate: ReleaseDocument, recorded: Sequence[Weighed]) -> Sent:
+    """The recorded requests, and a generated one of each route that nobody asked for."""
+    generated = requests_of(live, candidate)
+    if not recorded:
+        return Sent("generated", generated, generated)
+    known = {one.route for one in recorded}
+    more = tuple(one for one in generated if str(route_of(one, _routes(live))) not in known)
+    compared = tuple(one.request for one in to_compare(recorded))
+    requests = tuple(one.request for one in recorded)
+    return Sent("access_log", (*requests, *more), (*compared, *more), sum(one.lines for one in recorded))
+
+
+def as_load(sent: Sent, compared: Sequence[Cost], live: ReleaseDocument) -> list[Cost]:
+    """What is sent as load: what may be repeated, of routes that live answers well. One that was not compared itself is
+    taken to cost what others of its route do.
+    """
+    of_route = {str(route_of(one.request, _routes(live))): one for one in reversed(compared)}
+    own = {one.request: one for one in compared}
+    asked = set(sent.compared)
+    costs = []
+    for request in sent.requests:
+        like = own.get(request) or (None if request in asked else of_route.get(str(route_of(request, _routes(live)))))
+        if like is not None and may_repeat(request, live):
+            costs.append(replace(like, request=request))
+    return balanced(costs) if sent.source == "generated" else costs
+
+
+def _routes(document: ReleaseDocument) -> list[Route]:
+    return [route for function in document.functions for route in function.routes]
 
 
 def requests_of(live: ReleaseDocument, candidate: ReleaseDocument) -> tuple[DrillRequest, ...]:

@@ -39,7 +39,7 @@ class Rehearsal:
     candidate: ReleaseDocument
     pace: RehearsalSettings
     say: Callable[[str], None]
-    recorded: tuple[DrillRequest, ...] = ()
+    sent: plan.Sent
     objections: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -61,12 +61,10 @@ class Rehearsal:
         self.say(f"the candidate is up in {candidate_start:.2f} s")
         self.objections += plan.routes_gone(self.live, self.candidate)
         await self._compare(self._urls())
-        self.costs = [one for one in self.costs if plan.may_repeat(one.request, self.live)]
+        self.costs = plan.as_load(self.sent, self.costs, self.live)
         if not self.costs:
             self.notes.append("no request may be sent as load: no safe or idempotent one answers 2xx")
             return self._findings()
-        if not self.recorded:
-            self.costs = plan.balanced(self.costs)
         as_load = tuple(one.request for one in self.costs)
         await self._beside(as_load, live_start, candidate_start)
         await self._roll_out(as_load)
@@ -92,7 +90,7 @@ class Rehearsal:
 
     async def _compare(self, urls: tuple[str, str]) -> None:
         """Answers side by side; keeps the requests that live answers well, and what they cost."""
-        for request in self.recorded or plan.requests_of(self.live, self.candidate):
+        for request in self.sent.compared:
             name = plan.name_of(request, self.live)
             sides: list[list[Sample]] = [[], []]
             began_s = time.monotonic()
@@ -186,5 +184,6 @@ class Rehearsal:
             "left_out": self.left_out,
             "live": live.to_json() if live else None,
             "candidate": candidate.to_json() if candidate else None,
+            "load": self.sent.to_json(self.costs, self.live) if self.measured else None,
             "rollout": self.rollout,
         }

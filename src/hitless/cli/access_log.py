@@ -1,0 +1,125 @@
+"""What `hitless logs --access` shows: a stage's requests as the gateway logged them, each with its function and route.
+
+Reads files alone, so it works while the engine is down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hitless.cli.common import Context
+from hitless.cli.shipping import folders_of
+from hitless.errors import UsageError
+from hitless.gateway.accesslog import AccessLine, files_of, newest, parse
+from hitless.gateway.render import ACCESS_LOG
+from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
+from hitless.rollout.release import ReleaseDocument
+from hitless.store.store import Store
+
+FOLLOW_EVERY_S = 0.2
+
+
+def access_log_of(ctx: Context) -> Path:
+    """Where the stage's access log is, or would be."""
+    return folders_of(ctx).logs / ctx.stage / ACCESS_LOG
+
+
+def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None:
+    """The newest requests, the oldest of them first; with `follow` one JSON document a line, for ever."""
+    log, routes = access_log_of(ctx), _Releases(ctx)
+    if not files_of(log) and not follow:
+        raise UsageError(
+            f"{ctx.stage} has no access log: {log} is not there",
+            hint="it begins with a stage's first request; `access_log: off` keeps none; a preview has none",
+        )
+    found = [one for one in newest(log, limit) if release in (None, one.release)]
+    if not follow:
+        documents = [routes.document(one) for one in found]
+        ctx.show(documents, lambda: "\n".join(map(_line, documents)))
+        return
+    for one in (*found, *_coming(log)):
+        if release in (None, one.release):
+            document = routes.document(one)
+            ctx.show(document, lambda: _line(document))  # noqa: B023 - called at once
+
+
+def show_as_requests(ctx: Context, *, limit: int) -> None:
+    """The requests that may be repeated, in the form that `hitless drill --requests` takes, weighed by how often."""
+    found = weighed(newest(access_log_of(ctx), limit), _Releases(ctx).live())
+    rows = [{"method": one.request.method, "path": one.request.path, "weight": one.request.weight} for one in found]
+    if not rows:
+        raise UsageError(
+            f"{ctx.stage} has logged no request that may be repeated", hint="GET, HEAD and OPTIONS may, answered by 2xx"
+        )
+    ctx.show(rows, lambda: "\n".join(json.dumps(row) for row in rows))
+
+
+def recorded_load(ctx: Context, live: ReleaseDocument) -> list[Weighed]:
+    """What a rehearsal sends of the stage's log; nothing where there is none."""
+    return weighed(newest(access_log_of(ctx), LINES_AT_MOST), live)
+
+
+class _Releases:
+    """The routes of the stage's releases, each read once."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._stage, self._file = ctx.stage, folders_of(ctx).state_file
+        self._known: dict[int, Routes | None] = {}
+
+    def document(self, line: AccessLine) -> dict[str, Any]:
+        routes = self._of(line.release) if line.release is not None else None
+        function, route = routes.of(line.method, line.path) if routes is not None else (None, None)
+        return {**line.to_json(), "function": function, "route": route}
+
+    def live(self) -> ReleaseDocument:
+        """Raises UsageError where nothing is live."""
+        found = self._read(None)
+        if found is None:
+            raise UsageError(f"{self._stage} has no live release", hint="`hitless up` ships the first")
+        return found
+
+    def _of(self, release: int) -> Routes | None:
+        if release not in self._known:
+            document = self._read(release)
+            self._known[release] = Routes(document) if document is not None else None
+        return self._known[release]
+
+    def _read(self, release: int | None) -> ReleaseDocument | None:
+        if not self._file.exists():
+            return None
+        store = Store(self._file, read_only=True)
+        try:
+            number = release if release is not None else next(iter(store.live(self._stage) or ()), None)
+            row = store.release(self._stage, int(number)) if number is not None else None
+        finally:
+            store.close()
+        return ReleaseDocument.from_json(row.document) if row is not None else None
+
+
+def _coming(log: Path) -> Iterator[AccessLine]:
+    """What is logged from now on; the file is emptied when it is rotated, and may not be there yet."""
+    position = log.stat().st_size if log.exists() else 0
+    while True:
+        size = log.stat().st_size if log.exists() else 0
+        position = position if size >= position else 0
+        if size > position:
+            with log.open("rb") as file:
+                file.seek(position)
+                whole, newline, _ = file.read(size - position).rpartition(b"\n")
+            position += len(whole) + len(newline)
+            yield from filter(None, map(parse, whole.decode("utf-8", "replace").split(os.linesep)))
+        time.sleep(FOLLOW_EVERY_S)
+
+
+def _line(document: dict[str, Any]) -> str:
+    release = f"r{document['release']}" if document["release"] is not None else "-"
+    marks = "".join(f" {name}" for name in ("shielded", "cut_off") if document[name])
+    return (
+        f"{document['at']}  {document['status']}  {document['duration_ms']:>5} ms  {release:<5}"
+        f" {document['method']} {document['path']}{marks}"
+    )

@@ -1,0 +1,55 @@
+"""What is live in a stage on AWS, fetched so that it can come up here: its description, and its artifacts."""
+
+from __future__ import annotations
+
+import os
+
+from hitless.artifact.store import ArtifactStore
+from hitless.artifact.target import Host, Target
+from hitless.aws.buckets import Bucket
+from hitless.aws.session import Aws, aws_errors, connect
+from hitless.aws.stacks import Stacks
+from hitless.cli.common import Context
+from hitless.cli.shipping import folders_of
+from hitless.cloud.core_outputs import CoreOutputs
+from hitless.cloud.kept import fetch_artifacts, live_release
+from hitless.cloud.records import Records
+from hitless.errors import UsageError
+from hitless.rollout.release import ReleaseDocument
+
+BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
+"""The stage's artifact bucket, where it is told: a build's role may read that and no stack."""
+
+
+def fetch_live(ctx: Context, service: str, region: str) -> ReleaseDocument | None:
+    """The live release of the context's stage, out of its artifact bucket; None where it has none.
+
+    Its artifacts are in the data folder's store then, each checked by its digest.
+    """
+    folders = folders_of(ctx)
+    folders.create()
+    aws = connect(region)
+    with aws_errors():
+        bucket = Bucket(aws.client("s3"), os.environ.get(BUCKET_VARIABLE) or _bucket_of(ctx, aws, service))
+        found = live_release(Records(bucket, ctx.stage))
+        if found is None:
+            return None
+        number, kept = found
+        live = ReleaseDocument.from_json(kept)
+        digests = {one.digest for one in live.artifacts.values()}
+        fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), digests)
+    ctx.say(f"rehearsing against release {number} of {ctx.stage} on AWS; artifacts fetched: {fetched}")
+    targets = {Target(function.runtime, function.architecture) for function in live.functions}
+    for declared in sorted(str(target) for target in targets if Host.here().differences(target)):
+        ctx.say(f"note: what is live is made for {declared}, and this machine is another: it may not come up here")
+    return live
+
+
+def _bucket_of(ctx: Context, aws: Aws, service: str) -> str:
+    core = f"{service}-core-{ctx.stage}"
+    stack = Stacks(aws.client("cloudformation"), say=ctx.say).find(core)
+    if stack is None:
+        raise UsageError(
+            f"there is no stack {core} in {aws.region}", hint=f"make it by `hitless aws bootstrap --stage {ctx.stage}`"
+        )
+    return CoreOutputs.of(stack.outputs, core).bucket

@@ -1,0 +1,123 @@
+"""A stage's access log as HAProxy writes it, read back: one line of JSON a request, over the rotated files.
+
+Headers and bodies are never in it, and of a query no value whose name tells of a secret. A line that was cut short (a
+full disk, a path of many thousand characters) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hitless.gateway.logfiles import ACCESS_LOGS_KEPT
+from hitless.gateway.state import LIVE_SERVER
+
+MASK = "***"
+_BLOCK_BYTES = 1 << 16
+_WHOLE = "--"
+"""HAProxy's word for a request that ended as it should (Configuration Manual, "Session state at disconnection")."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLine:
+    """One request. `release` is the one that it was for: None where the stage had none, or the request was refused
+    before. `shielded`: the live release answered in the candidate's place. `bytes` counts the answer's head, too.
+    """
+
+    at: str
+    method: str
+    path: str
+    query: str
+    status: int
+    duration_ms: int
+    bytes: int
+    release: int | None
+    shielded: bool
+    request: str
+    cut_off: bool
+    """The client, the worker or a time-out ended it before its answer was whole."""
+
+    @property
+    def target(self) -> str:
+        """Path and query as they stand in a request."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's document; who knows the release's routes adds function and route."""
+        return {
+            "at": self.at,
+            "method": self.method,
+            "path": self.target,
+            "status": self.status,
+            "duration_ms": self.duration_ms,
+            "bytes": self.bytes,
+            "release": self.release,
+            "shielded": self.shielded,
+            "request": self.request or None,
+            "cut_off": self.cut_off,
+        }
+
+
+def parse(line: str) -> AccessLine | None:
+    """A line of the file; None where it is none of ours, or not whole."""
+    try:
+        found = json.loads(line)
+        number = str(found["release"]).rpartition(".")[2]
+        at = datetime.fromtimestamp(found["at_ms"] / 1000, UTC)
+        return AccessLine(
+            at=at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z",
+            method=str(found["method"]),
+            path=_text(found["path"]),
+            query=_text(found["query"]),
+            status=int(found["status"]),
+            duration_ms=int(found["duration_ms"]),
+            bytes=int(found["bytes"]),
+            release=int(number) if number.isdecimal() else None,
+            shielded=found["server"] == LIVE_SERVER,
+            request=_text(found["request"]),
+            cut_off=found["end"] != _WHOLE,
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return None
+
+
+def _text(value: object) -> str:
+    """HAProxy writes a dash for what there is not."""
+    return "" if value == "-" else str(value)
+
+
+def files_of(log: Path) -> list[Path]:
+    """The log's files that are there, the oldest first."""
+    numbered = [log.with_name(f"{log.name}.{number}") for number in range(ACCESS_LOGS_KEPT, 0, -1)]
+    return [path for path in (*numbered, log) if path.is_file()]
+
+
+def newest(log: Path, count: int) -> list[AccessLine]:
+    """So many of the newest requests, the oldest of them first."""
+    found: list[AccessLine] = []
+    for path in reversed(files_of(log)):
+        for line in _backwards(path):
+            if len(found) == count:
+                return found[::-1]
+            if (one := parse(line)) is not None:
+                found.append(one)
+    return found[::-1]
+
+
+def _backwards(path: Path) -> Iterator[str]:
+    """A file's lines from its end on."""
+    with path.open("rb") as file:
+        position, rest = file.seek(0, 2), b""
+        while position > 0:
+            size = min(_BLOCK_BYTES, position)
+            position -= size
+            file.seek(position)
+            first, *lines = (file.read(size) + rest).split(b"\n")
+            for line in reversed(lines):
+                yield line.decode("utf-8", "replace")
+            rest = first
+        yield rest.decode("utf-8", "replace")

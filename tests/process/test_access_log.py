@@ -1,0 +1,151 @@
+"""The access log: what stands in it, what never does, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hitless.gateway.accesslog import AccessLine, newest
+from hitless.gateway.gateway import GatewayEventKind
+from hitless.gateway.state import EVERY, FULL_WEIGHT, Access
+from tests.process.gateway_support import (
+    Load,
+    Workers,
+    ask,
+    event_of,
+    raw,
+    run_dir,
+    running_gateway,
+    shipped,
+    until,
+    with_release,
+)
+
+pytestmark = pytest.mark.process
+
+SECRET = "do-not-write-me"
+
+
+def lines(folder: Path) -> list[AccessLine]:
+    return newest(folder / "logs" / "dev" / "access.log", 10_000)
+
+
+async def logged(folder: Path, count: int) -> list[AccessLine]:
+    await until(lambda: len(lines(folder)) >= count, f"{count} lines")
+    return lines(folder)
+
+
+def test_a_request_leaves_one_line_with_nothing_secret_in_it() -> None:
+    async def scenario(folder: Path, workers: Workers) -> None:
+        async with running_gateway(folder, logs=folder / "logs") as gateway:
+            state = await with_release(gateway, workers)
+            address = gateway.addresses["dev"]
+            await asyncio.to_thread(ask, address, "/zones?not=yet")
+            await gateway.apply(state.with_access("dev", Access(EVERY)))
+            headers = {"authorization": SECRET, "cookie": f"session={SECRET}", "x-api-key": SECRET}
+            queries = (
+                f"a=1&token={SECRET}&b=2",
+                f"API_KEY={SECRET}",
+                f"x=1&user_password={SECRET}",
+                f"X-Amz-Signature={SECRET}&y=%7B%22",
+                f"%74oken={SECRET}",
+                'q="quoted"\\',
+            )
+            for query in queries:
+                await asyncio.to_thread(ask, address, f"/zones?{query}", headers=headers)
+            await asyncio.to_thread(ask, address, "/zones/x", "POST", SECRET.encode(), headers)
+            await asyncio.to_thread(ask, address, "/zones", "TRACE")
+            found = await logged(folder, 8)
+            assert [one.target for one in found] == [
+                "/zones?a=1&token=***&b=2",
+                "/zones?API_KEY=***",
+                "/zones?x=1&user_password=***",
+                "/zones?X-Amz-Signature=***&y=%7B%22",
+                "/zones?%74oken=***",
+                '/zones?q="quoted"\\',
+                "/zones/x",
+                "/zones",
+            ]
+            first, refused = found[0], found[-1]
+            assert (first.method, first.status, first.release, first.shielded, first.cut_off) == (
+                "GET",
+                200,
+                1,
+                False,
+                False,
+            )
+            assert len(first.request) == 36
+            assert first.bytes > 0
+            assert (refused.status, refused.release, refused.request) == (403, None, "")
+            file = folder / "logs" / "dev" / "access.log"
+            assert SECRET not in file.read_text()
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+            await gateway.apply(gateway.state.with_access("dev", Access(EVERY, query=False)))
+            await asyncio.to_thread(ask, address, "/zones?where=here")
+            assert (await logged(folder, 9))[-1].target == "/zones"
+            await gateway.apply(gateway.state.with_access("dev", None))
+            await asyncio.to_thread(ask, address, "/zones?off=1")
+            await asyncio.to_thread(raw, address, b"this is not HTTP\r\n\r\n")
+            assert len(lines(folder)) == 9
+
+    in_scenario(scenario)
+
+
+def test_what_the_live_release_answers_for_a_candidate_is_marked_and_beyond_the_limit_only_a_share_is_logged() -> None:
+    async def scenario(folder: Path, workers: Workers) -> None:
+        async with running_gateway(folder, logs=folder / "logs") as gateway:
+            state = await with_release(gateway, workers)
+            state = shipped(state, "p01", 2, []).with_stage("dev", live=1, candidate=2, weight=FULL_WEIGHT, shield=True)
+            await gateway.apply(state.with_access("dev", Access(EVERY)))
+            assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
+            (one,) = await logged(folder, 1)
+            assert (one.shielded, one.release, one.status) == (True, 2, 200)
+
+            await gateway.apply(gateway.state.with_stage("dev", live=1).with_access("dev", Access(5)))
+            with Load(gateway.addresses["dev"]) as load:
+                await until(lambda: load.sent > 3000, "requests")
+            assert load.failures == {}
+            assert 5 <= len(lines(folder)) < load.sent / 4
+
+    in_scenario(scenario)
+
+
+def test_no_request_waits_for_the_log_and_it_is_bounded_with_the_daemon_away_and_after_each_death() -> None:
+    async def scenario(folder: Path, workers: Workers) -> None:
+        async with running_gateway(folder, logs=folder / "logs") as gateway:
+            state = await with_release(gateway, workers)
+            await gateway.apply(state.with_access("dev", Access(EVERY)))
+            file, address = folder / "logs" / "dev" / "access.log", gateway.addresses["dev"]
+            with Load(address) as load:
+                await until(lambda: load.sent > 100, "requests")
+                with file.open("ab") as log:
+                    log.truncate(17 << 20)  # a hole: the guardian, not the daemon, sees how large it is
+                await until(lambda: file.stat().st_size < 1 << 20, "rotation")
+                assert file.with_name("access.log.1").stat().st_size > 16 << 20
+                before = file.stat().st_size
+                await until(lambda: file.stat().st_size > before, "lines after the rotation")
+                os.kill(gateway.haproxy_pid or 0, signal.SIGKILL)
+                await event_of(gateway, GatewayEventKind.HAPROXY_RESTARTED)
+                before = file.stat().st_size
+                await until(lambda: file.stat().st_size > before, "lines of the next HAProxy")
+            assert json.loads(file.read_text().splitlines()[-1])["status"] == 200
+            file.unlink()
+            file.mkdir()  # nothing can be written there
+            os.kill(gateway.haproxy_pid or 0, signal.SIGKILL)
+            await event_of(gateway, GatewayEventKind.HAPROXY_RESTARTED)
+            assert (await asyncio.to_thread(ask, address, "/zones")).status == 200
+
+    in_scenario(scenario)
+
+
+def in_scenario(scenario: Callable[[Path, Workers], object]) -> None:
+    with run_dir() as folder, Workers(folder) as workers:
+        asyncio.run(scenario(folder, workers))  # type: ignore[arg-type]

@@ -1,0 +1,117 @@
+"""Recorded requests as load: which, how often, and what is compared of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hitless.drill.requests import DrillRequest
+from hitless.gateway.accesslog import AccessLine, parse
+from hitless.pipeline.rehearsal import plan
+from hitless.pipeline.rehearsal.recorded import (
+    COMPARED_A_ROUTE,
+    REQUESTS_AT_MOST,
+    Routes,
+    to_compare,
+    weighed,
+)
+from hitless.service.model import Function, Route, SmokeRequest
+from tests.fakes import release_document
+
+pytestmark = pytest.mark.unit
+
+
+def line(path: str, **options: Any) -> AccessLine:
+    target, _, query = path.partition("?")
+    usual = AccessLine("t", "GET", target, query, 200, 3, 100, 1, False, "id", False)
+    return replace(usual, **options)
+
+
+def shop() -> Any:
+    routes = (Route("GET", "/items"), Route("GET", "/items/{id}"), Route("POST", "/items"), Route("ANY", "/any"))
+    made = release_document("api", smoke=(SmokeRequest("GET", "/health"),))
+    return replace(
+        made, functions=(Function("api", "h.a", routes=routes), Function("h", "h.h", routes=(Route("GET", "/health"),)))
+    )
+
+
+def test_safe_requests_that_were_answered_well_are_sent_as_often_as_they_came() -> None:
+    lines = [*[line("/items/7")] * 6, *[line("/items?page=2")] * 3, line("/any", method="HEAD")]
+    lines += [line("/items", method="POST"), line("/items/9", status=404), line("/nowhere")]
+    lines += [line("/items?token=***"), line("/items?q=ä")]
+    found = weighed(lines, shop())
+    assert [(one.request.name, one.request.weight, one.lines, one.route) for one in found] == [
+        ("GET /items/7", 6, 6, "GET /items/{id}"),
+        ("GET /items?page=2", 3, 3, "GET /items"),
+        ("HEAD /any", 1, 1, "ANY /any"),
+    ]
+    assert not any(one.request.headers or one.request.body for one in found)
+
+
+def test_many_paths_are_bounded_and_no_route_is_lost_to_a_frequent_one() -> None:
+    lines = [line(f"/items/{number}") for number in range(1000) for _ in range(2)] + [line("/items")]
+    found = weighed(lines, shop())
+    assert len(found) == REQUESTS_AT_MOST
+    assert found[-1].route == "GET /items"
+    assert [one.route for one in to_compare(found)] == ["GET /items/{id}"] * COMPARED_A_ROUTE + ["GET /items"]
+
+
+def test_a_route_that_nobody_asked_for_is_sent_a_generated_request() -> None:
+    document = shop()
+    assert plan.sent_of(document, document, []).source == "generated"
+    sent = plan.sent_of(document, document, weighed([line("/items/7")] * 5, document))
+    assert (sent.source, sent.lines) == ("access_log", 5)
+    names = [one.name for one in sent.requests]
+    assert names[0] == "GET /items/7"
+    assert sorted(names[1:]) == ["GET /any", "GET /health", "GET /items"]
+    assert set(sent.compared) == set(sent.requests)
+
+
+def test_load_is_what_live_answers_well_and_costs_what_its_route_does() -> None:
+    document = shop()
+    recorded = weighed([line(f"/items/{number}") for number in (1, 2, 3, 4, 5)] + [line("/items")] * 9, document)
+    sent = plan.sent_of(document, document, recorded)
+    gone = next(one for one in sent.compared if one.path == "/items/2")
+    kept = [plan.Cost(one, "api", 0.01 if one.path == "/items" else 0.2) for one in sent.compared if one != gone]
+    load = plan.as_load(sent, kept, document)
+    costs = {one.request.path: one.took_s for one in load}
+    assert costs == {
+        "/items": 0.01,
+        "/items/1": 0.2,
+        "/items/3": 0.2,
+        "/items/4": 0.2,
+        "/items/5": 0.2,
+        "/any": 0.2,
+        "/health": 0.2,
+    }
+    assert next(one for one in load if one.request.path == "/items").weight == 9
+    assert sent.to_json(load, document) == {"source": "access_log", "requests": 7, "routes": 4, "recorded": 14}
+
+
+def test_requests_of_a_file_are_sent_as_they_are_given_but_for_unsafe_ones() -> None:
+    document = shop()
+    given = (DrillRequest("GET", "/items", weight=7), DrillRequest("POST", "/items"))
+    load = plan.as_load(plan.Sent("file", given, given), [plan.Cost(one, "api", 0.1) for one in given], document)
+    assert [(one.request.name, one.weight) for one in load] == [("GET /items", 7)]
+
+
+def test_function_and_route_of_a_request_are_those_of_its_release() -> None:
+    routes = Routes(shop())
+    assert routes.of("GET", "/items/7") == ("api", "GET /items/{id}")
+    assert routes.of("PATCH", "/any") == ("api", "ANY /any")
+    assert routes.of("GET", "/else") == (None, None)
+
+
+def test_a_line_that_is_not_whole_is_none() -> None:
+    whole = (
+        '{"at_ms": 1764034123456, "release": "dev.12", "method": "GET", "status": 200, "duration_ms": 3, "bytes": 120,'
+        ' "request": "-", "server": "live", "end": "CD", "path": "/a", "query": "-"}'
+    )
+    found = parse(whole)
+    assert found is not None
+    assert (found.at, found.release, found.shielded, found.cut_off) == ("2025-11-25T01:28:43.456Z", 12, True, True)
+    assert (found.target, found.to_json()["request"]) == ("/a", None)
+    for broken in (whole[:-5], "", "null", "[]", whole.replace("200", '"x"'), whole.replace("1764034123456", "1e30")):
+        assert parse(broken) is None
