@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from hitless.engine.folders import Folders
+from hitless.errors import EngineError
 from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.children import hang_up
+from hitless.pipeline.rehearsal.leftovers import hold, leftovers, sweep
 from hitless.store.store import Store
 from tests.process.conftest import Site
 from tests.support import eventually
@@ -38,6 +41,56 @@ def test_a_rehearsal_that_is_killed_or_whose_pipeline_has_gone_leaves_nothing(ru
             assert b"rolling out" not in process.stderr.read(), "it did not go on to its end"
         all_gone(of_sandbox, run, temporary)
     assert running.status()["stages"], "the engine itself goes on"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a sandbox's processes are found by Linux's /proc")
+def test_what_a_killed_rehearsal_and_its_killed_warden_left_is_ended_by_the_next_one(
+    running: Site, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with rehearsal(running, temporary) as process:
+        of_sandbox = with_both_up(process)
+        (data,) = temporary.glob("hitless-sandbox-*/data")
+        run = Folders.of(data, os.environ).run
+        assert leftovers(temporary) == [], "somebody looks after it"
+        warden = next(pid for pid in of_sandbox if b"rehearsal.warden" in command_of(pid))
+        for pid in (process.pid, warden):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: leftovers(temporary), what="nobody looks after it any more")
+        assert [pid for pid in of_sandbox if runs(pid)], "it serves on"
+        process.wait()
+    command = [sys.executable, "-m", "hitless.cli.sandbox"]
+    subprocess.run(command, env={**os.environ, "TMPDIR": str(temporary)}, check=True, timeout=60)
+    all_gone(of_sandbox, run, temporary)
+
+
+def test_sandboxes_that_somebody_looks_after_or_has_only_just_made_are_left_alone(tmp_path: Path) -> None:
+    made = {name: tmp_path / f"hitless-sandbox-{name}" for name in ("held", "new", "old", "killed")}
+    for folder in (*made.values(), tmp_path / "another"):
+        folder.mkdir()
+    for name in ("held", "killed"):
+        (made[name] / "rehearsal.lock").touch()
+    os.utime(made["old"], (0, 0))
+    lock = hold(made["held"] / "warden.lock")
+    assert set(leftovers(tmp_path)) == {made["old"], made["killed"]}
+
+    def cannot(folder: Path) -> None:
+        raise EngineError("it does not end")
+
+    assert sweep(tmp_path, cannot) == 0
+    assert sweep(tmp_path, lambda folder: None) == 2
+    assert made["held"].is_dir()
+    assert made["new"].is_dir()
+    assert leftovers(tmp_path) == []
+    os.close(lock)
+    assert leftovers(tmp_path) == [made["held"]]
+
+
+def command_of(pid: int) -> bytes:
+    with suppress(OSError):
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    return b""
 
 
 def all_gone(of_sandbox: list[int], run: Path, temporary: Path) -> None:

@@ -13,7 +13,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import structlog
@@ -27,9 +29,12 @@ from hitless.cli.settings import Settings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import EngineLock, Folders
 from hitless.errors import HitlessError
+from hitless.pipeline.rehearsal.leftovers import PREFIX, leftovers
 from hitless.store.store import Store
 
 log = structlog.get_logger()
+
+SWEEP_S = 90.0
 
 
 def main() -> None:
@@ -75,7 +80,9 @@ async def serve(folders: Folders, ready_fd: int) -> None:
         loop.add_signal_handler(number, server.leave)
     _tell(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
+    sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     await server.run(listener)
+    await sweeping
     await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)
     folders.remove_run()
@@ -111,6 +118,14 @@ class _Server:
     def leave(self) -> None:
         if self._uvicorn is not None:
             self._uvicorn.should_exit = True
+
+
+def _sweep_sandboxes(folders: Folders) -> None:
+    """End what a killed rehearsal left, by a process of its own; a sandbox's daemon looks after nobody else's."""
+    if not folders.data.parent.name.startswith(PREFIX) and leftovers(Path(tempfile.gettempdir())):
+        words = [sys.executable, "-m", "hitless.cli.sandbox"]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
+        log.info("sandboxes of killed rehearsals were ended", exit_status=done.returncode)
 
 
 def _api_socket(path: Path) -> socket.socket:

@@ -1,4 +1,7 @@
-"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it."""
+"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it.
+
+As a program it removes the sandboxes that nobody looks after any more: a daemon starts it where there are some.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hitless.api.client import EngineClient
+from hitless.artifact.trees import remove
 from hitless.cli.settings import Address, Settings
 from hitless.cli.up import start_daemon
 from hitless.engine.folders import Folders
-from hitless.errors import HitlessError
+from hitless.errors import EngineError, HitlessError
+from hitless.pipeline.rehearsal.leftovers import PREFIX, REHEARSAL_LOCK, hold, sweep
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE
 from hitless.pipeline.rehearsal.sandbox import stock
 from hitless.rollout.release import ReleaseDocument
@@ -49,7 +55,8 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
 
     Every process and file of it ends with the block, and with this process: `warden` sees to that.
     """
-    with tempfile.TemporaryDirectory(prefix="hitless-sandbox-", ignore_cleanup_errors=True) as root:
+    sweep_left()
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root, holding(root):
         folders = Folders.of(Path(root) / "data", os.environ)
         folders.create()
         stages = (live.settings.name, CANDIDATE_STAGE)
@@ -58,6 +65,35 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
         with _daemon(folders, root) as client:
             stock(artifacts, folders.artifacts, live, candidate)
             yield SandboxedEngine(client)
+
+
+@contextmanager
+def holding(root: str) -> Iterator[None]:
+    """The lock that says that a rehearsal looks after this sandbox."""
+    lock = hold(Path(root) / REHEARSAL_LOCK)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def sweep_left() -> int:
+    """Remove the sandboxes that nobody looks after any more, with all that runs in them; how many there were."""
+    return sweep(Path(tempfile.gettempdir()), _end)
+
+
+def _end(root: Path) -> None:
+    folders = Folders.of(root / "data", os.environ)
+    if folders.remains():
+        if not folders.engine_is_alive():
+            start_daemon(folders)  # it adopts what its predecessor left
+        EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": True})
+        deadline_s = time.monotonic() + END_DEADLINE_S
+        while folders.remains():
+            if time.monotonic() > deadline_s:
+                raise EngineError(f"what runs in {root} does not end", hint="the next rehearsal tries again")
+            time.sleep(0.05)
+    remove(folders.run)
 
 
 @contextmanager
@@ -79,3 +115,7 @@ def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
         os.close(ended)
         os.close(hold)
     warden.wait()
+
+
+if __name__ == "__main__":
+    sweep_left()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hitless.artifact.trees import remove
 from hitless.pipeline.buildspec.processes import become_subreaper, end_all
+from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK, hold
 
 LOOK_S = 0.05
 _MOST_DESCRIPTORS = 256
@@ -27,6 +28,8 @@ def main() -> None:
     become_subreaper()
     daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False, start_new_session=True)
     os.closerange(3, _MOST_DESCRIPTORS)  # the daemon's ready pipe: it ends with the daemon, not with us
+    with suppress(OSError):  # the rehearsal may have gone already, and its folder with it
+        hold(Path(folders[0]) / WARDEN_LOCK)
     while not _input_ended():
         if daemon.pid in _reap():
             break

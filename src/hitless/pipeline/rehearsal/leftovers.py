@@ -1,0 +1,61 @@
+"""Sandboxes whose rehearsal and warden were both killed: who else would end them?
+
+Each sandbox's folder has a lock for the rehearsal and one for its warden, which the kernel frees with them. Where
+neither is held nobody looks after what runs there any more. A folder that has only just been made may have none yet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hitless.artifact.trees import remove
+from hitless.engine.folders import is_locked
+from hitless.errors import HitlessError
+
+PREFIX = "hitless-sandbox-"
+REHEARSAL_LOCK, WARDEN_LOCK = "rehearsal.lock", "warden.lock"
+YOUNG_S = 30.0
+
+
+def hold(lock: Path) -> int:
+    """Hold the lock as long as this process lives, or until the descriptor is closed. No child inherits it."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def leftovers(temporary: Path) -> list[Path]:
+    """This user's sandboxes in the temporary folder that nobody looks after."""
+    found = []
+    for folder in temporary.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            known = (folder / REHEARSAL_LOCK).exists() or time.time() - status.st_mtime > YOUNG_S
+            if ours and known and not any(is_locked(folder / name) for name in (REHEARSAL_LOCK, WARDEN_LOCK)):
+                found.append(folder)
+    return found
+
+
+def sweep(temporary: Path, end: Callable[[Path], None]) -> int:
+    """Remove them; `end` first ends whatever runs in one, and raises HitlessError where it could not: then the next
+    sweep tries again. How many are gone.
+    """
+    gone = 0
+    for folder in leftovers(temporary):
+        with suppress(OSError, HitlessError):  # another sweep is at it, or it cannot be ended now
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end(folder)
+                remove(folder)
+                gone += 1
+            finally:
+                os.close(lock)
+    return gone
