@@ -66,6 +66,7 @@ class FakePool:
     """What each pool's workers are at, by key."""
     woken_to: int | None = None
     """What its zygote made of it meanwhile."""
+    zygote_pid: int | None = None
 
     def pulse(self) -> Pulse:
         return self.pulses.get(self.key, STILL)
@@ -91,6 +92,9 @@ class FakePool:
 class FakeStats:
     latency: Histogram
     workers: tuple[WorkerStats, ...] = ()
+    restarts: int = 0
+    requests: int = 0
+    failed: int = 0
 
 
 @dataclass

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from hitless.cli.homes import MODULES
 from hitless.cli.main import main
 from hitless.cli.settings import Settings
 from hitless.service.load import load_service
+from hitless.service.model import Home
+from tests.component.drill_faulty_server import FaultyServer
+from tests.component.fake_home import HOME
 from tests.support import free_port
 
 pytestmark = pytest.mark.component
@@ -140,3 +144,20 @@ def test_what_only_an_engine_can_do_is_refused_by_name(
     assert said in document["error"]["message"]
     assert document["error"]["hint"]
     assert not (folder / ".hitless").exists(), "nothing was begun"
+
+
+def test_a_drill_finds_the_url_of_a_stage_on_aws_by_itself_and_does_not_pester_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODULES, Home.AWS, "tests.component.fake_home")
+    monkeypatch.setattr(HOME, "asked", 0)
+    words = ("drill", "--stage", "prod", "--releases", "0", "--rate", "100", "--duration", "1")
+    monkeypatch.setattr(HOME, "url", None)
+    code, document, _ = run(folder, capsys, *words)
+    assert (code, document["error"]["message"]) == (1, "stage prod has no URL yet")
+    with FaultyServer() as server:
+        monkeypatch.setattr(HOME, "url", f"http://127.0.0.1:{server.port}")
+        code, document, said = run(folder, capsys, *words, "--report", str(folder / "drill.html"))
+    assert code == 0, said
+    assert (document["target"], document["requests"], document["failed"]) == (HOME.url, 100, 0)
+    assert HOME.asked < 5, "its status costs calls to AWS: it is asked before, and not ten times a second"

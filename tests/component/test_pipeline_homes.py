@@ -15,15 +15,21 @@ from typing import ClassVar
 
 import pytest
 
+from hitless.cli.aws_home import NOT_COUNTED
+from hitless.cloud import status as cloud_releases
+from hitless.cloud.standing import standing
+from hitless.engine import releases as engine_releases
+from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.promotion import Promotion
 from hitless.rollout.release import ArtifactRef
-from hitless.service.model import Approval, Home, RehearsalSettings, SmokeRequest
+from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document
 from tests.support import free_port
+from tests.unit.cloud_fakes import World, package
 
 pytestmark = pytest.mark.component
 
@@ -358,6 +364,28 @@ def test_an_errand_that_nobody_waits_for_any_more_ends_whatever_it_waits_for(
 
         silent.settimeout(60)
         asyncio.run(asked_and_left())
+
+
+def test_what_an_engine_tells_of_a_stage_and_its_releases_aws_tells_by_the_same_names(tmp_path: Path) -> None:
+    world, service = World(), package("a", Hooks()).service
+    world.deploy("a")
+
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        shown = engine_status(bench.engine, urls={}, processes={}, started_at="", reason_of=lambda _: None)
+        here, afar = shown["stages"][0], standing(world.cloud(), service)
+        assert set(here) <= set(afar)
+        assert set(here["live"]) == set(afar["live"])
+        assert set(here["functions"][0]) <= set(afar["functions"][0])
+        rows = [{**NOT_COUNTED, **one} for one in cloud_releases.releases(world.cloud())]
+        assert set(engine_releases.releases(bench.engine, "dev")[0]) <= set(rows[0])
+        one = {**NOT_COUNTED, **cloud_releases.release(world.cloud(), 1)}
+        both = engine_releases.release(bench.engine, "dev", 1), one
+        assert set(both[0]) - {"functions"} <= set(both[1])
+        assert set(both[0]["rollouts"][0]) <= set(both[1]["rollouts"][0])
+
+    tell_story(tmp_path, story)
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

@@ -36,7 +36,7 @@ def standing(cloud: Cloud, service: Service) -> dict[str, Any]:
 
 def blank(settings: StageSettings) -> dict[str, Any]:
     """The entry of a stage on AWS of which nothing is known."""
-    nothing: dict[str, Any] = {"url": None, "strategy": None, "live": None, "candidate": None}
+    nothing: dict[str, Any] = dict.fromkeys(("url", "strategy", "live", "candidate", "guard"))
     return {"stage": settings.name, "home": str(Home.AWS), **nothing, "functions": [], "versions": {}, "weights": {}}
 
 
@@ -55,7 +55,7 @@ def _candidate(seen: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _function(name: str, release: int | None, seen: dict[str, Any]) -> dict[str, Any]:
-    unknown = dict.fromkeys(("restarts", "requests", "failed", "latency_ms"))
+    unknown = dict.fromkeys(("zygote_pid", "restarts", "requests", "failed", "latency_ms", "scaling"))
     return {
         "name": name,
         "release": release,
