@@ -194,6 +194,22 @@ def test_a_branch_that_is_deleted_while_its_first_release_comes_up_leaves_nothin
     tell(tmp_path, story)
 
 
+def test_a_release_that_waits_for_its_turn_gives_way_to_the_end_of_its_preview(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        bench.workers.hold = asyncio.Event()
+        first = await bench.previews.ship("fix", release_document(), who=NOBODY)
+        await until(lambda: "start api r1" in bench.diary)
+        second = await bench.previews.ship("fix", release_document(digest="sha256:2"), who=NOBODY)
+        bench.previews.close("fix", "its branch is gone")
+        assert (await bench.end(first))["outcome"] == "superseded"
+        assert (await bench.end(second))["outcome"] == "superseded"
+        await bench.gone()
+        assert "start api r2" not in bench.diary
+        assert bench.workers.running == {}
+
+    tell(tmp_path, story)
+
+
 def test_a_push_while_the_last_preview_goes_waits_for_its_end_and_begins_anew(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()

@@ -101,6 +101,22 @@ def test_another_s_question_stays_open(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=isolated)
 
 
+def test_a_stranger_s_pull_request_takes_no_branch_s_turn(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.hold = asyncio.Event()
+        bench.git("switch", "-q", "-C", "pull/7")
+        bench.commit("1")
+        await bench.push("pull/7")
+        await until(lambda: len(bench.builds.orders) == 1)
+        bench.commit("2")
+        waits = await bench.push("pull/7")
+        assert (await asked(bench, "theirs"))["state"] == "waiting_for_approval", "without waiting for the branch"
+        bench.builds.hold.set()
+        assert (await bench.end_of(waits))["state"] == "succeeded"
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
 def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         run = await asked(bench, "1")
@@ -117,7 +133,7 @@ def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_what_is_approved_and_waits_for_its_turn_is_not_run_once_it_is_closed(tmp_path: Path) -> None:
+def test_what_waits_for_its_turn_is_not_asked_about_once_it_is_closed(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         first = await asked(bench, "1")
@@ -128,6 +144,8 @@ def test_what_is_approved_and_waits_for_its_turn_is_not_run_once_it_is_closed(tm
         assert bench.pipeline.document(second.run)["state"] == "superseded"
         bench.builds.hold.set()
         await bench.end_of(first["run"])
+        await until(lambda: all(lane.task is None for lane in bench.pipeline._lanes.values()))
+        assert bench.pipeline.document(second.run)["state"] == "superseded"
         assert len(bench.builds.orders) == 1
 
     tell_story(tmp_path, story, prepare=isolated)

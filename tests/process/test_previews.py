@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +15,11 @@ import pytest
 
 from hitless.pipeline.workshop import Workshop
 from tests.process.conftest import SERVICES, Site
-from tests.process.pipeline_support import Team
-from tests.support import free_port
+from tests.process.gateway_support import gone
+from tests.process.pipeline_support import LoadOnAll, Team, states
+from tests.support import eventually, free_port
 
 pytestmark = pytest.mark.process
-
-PREVIEWS = "    previews: {{listen: '127.0.0.1:{port}', max: 2}}\n"
 
 
 class Previewed(Team):
@@ -30,33 +31,57 @@ class Previewed(Team):
         self.port = free_port()
         file = self.site.folder / "serverless.yml"
         head, rest = file.read_text().split("    stages:", 1)
-        file.write_text(f"{head}{PREVIEWS.format(port=self.port)}    stages:{rest}")
+        previews = f"    previews: {{listen: '127.0.0.1:{self.port}', max: 2}}\n"
+        file.write_text(f"{head}{previews}    stages:{rest}")
         super().begin()
 
-    def ask(self, branch: str, path: str = "/release") -> tuple[int, Any]:
-        """One request to the branch's host."""
+    def ask(self, host: str, path: str = "/release") -> tuple[int, Any]:
+        """One request to a host below the previews' domain."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers={"host": f"{branch}.preview.localhost:{self.port}"})
+            connection.request("GET", path, headers={"host": f"{host}.preview.localhost:{self.port}"})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
             connection.close()
 
+    def release(self, host: str) -> int:
+        """Which release answers there."""
+        status, document = self.ask(host)
+        assert status == 200, document
+        return int(document["release"])
+
     def previews(self) -> dict[str, Any]:
-        """By branch."""
+        """By branch, as `status` has them."""
         return {one["preview"]["branch"]: one for one in self.site.status()["previews"]}
 
-    def begin_branch(self, branch: str, marker: str) -> str:
-        """A branch with a commit of its own, pushed; what the pusher saw."""
-        self.git("switch", "--quiet", "--create", branch, "dev")
+    def pids(self, branch: str) -> set[int]:
+        """Of the processes that are the preview's alone."""
+        functions = self.previews()[branch]["functions"]
+        workers = {worker["pid"] for function in functions for worker in function["workers"]}
+        return workers | {function["zygote_pid"] for function in functions}
+
+    def show(self, branch: str, marker: str) -> str:
+        """The branch, begun at dev where it is not there, with one more commit, pushed; what the pusher saw."""
+        known = self.git("branch", "--list", branch).strip()
+        self.git("switch", "--quiet", *([branch] if known else ["--create", branch, "dev"]))
         self.site.touch(marker)
         self.commit(marker)
         return self.push(branch)
 
+    def delete(self, branch: str) -> None:
+        """Deleted, and every process of its preview has ended."""
+        pids = self.pids(branch)
+        assert f"the branch {branch} is gone, and its preview goes" in self.push(f":{branch}")
+        self.git("switch", "--quiet", "dev")
+        self.git("branch", "--quiet", "-D", branch)
+        eventually(lambda: branch not in self.previews(), what="the preview is gone")
+        eventually(lambda: all(map(gone, pids)), what="its processes have ended")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
+    """One engine and one repository for all of this module."""
     folder = tmp_path_factory.mktemp("team") / "plain"
     shutil.copytree(SERVICES / "plain", folder)
     one = Previewed(Site(folder))
@@ -68,8 +93,85 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
         shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
 
 
-def test_a_branch_answers_under_its_host_until_it_is_deleted(place: Previewed) -> None:
-    said = place.begin_branch("feature/Login", "one")
+def test_a_branch_answers_under_its_host_until_it_is_deleted_and_leaves_nothing(place: Previewed) -> None:
+    said = place.show("feature/Login", "one")
     url = f"http://feature-login.preview.localhost:{place.port}"
     assert f"preview at {url}/" in said
-    assert place.ask("feature-login")[0] == 200
+    assert states(place.runs()[0]) == {"source": "succeeded", "test": "succeeded", "preview": "succeeded"}
+    assert place.release("feature-login") == 1
+    assert place.ask("FEATURE-login")[0] == 200
+    status, document = place.ask("feature")
+    assert (status, document) == (404, {"message": "Not Found"})
+    shown = place.previews()["feature/Login"]
+    assert (shown["stage"], shown["url"], shown["preview"]["from_stage"]) == ("preview_feature-login", url, "dev")
+    assert all(len(function["workers"]) == 1 for function in shown["functions"])
+    assert [stage["stage"] for stage in place.site.status()["stages"]] == ["dev", "staging", "prod"]
+    assert f"preview of feature/Login until {shown['preview']['expires_at']}" in human_status(place)
+
+    assert f"preview at {url}/" in place.show("feature/Login", "two")
+    assert place.release("feature-login") == 2
+    assert place.site.hitless("releases", "--stage", "preview_feature-login").document[0]["live"]
+
+    place.delete("feature/Login")
+    assert place.ask("feature-login")[0] == 404
+    assert not (place.site.folders.logs / "preview_feature-login").exists()
+
+
+def human_status(place: Previewed) -> str:
+    """As a person sees it."""
+    words = [sys.executable, "-m", "hitless", "status", "--service-dir", str(place.site.folder)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_anywhere(place: Previewed) -> None:
+    place.show("stays", "one")
+    dev = place.site.stage()["url"]
+    with LoadOnAll({"dev": dev}, 100) as load:
+        for index in range(2):
+            place.show("stays", f"stays {index}")
+            place.show("comes-and-goes", f"one {index}")
+            place.git("switch", "--quiet", "dev")
+            place.site.touch(f"dev {index}")
+            place.commit(f"dev {index}")
+            assert "is live in dev" in place.push("dev")
+            place.delete("comes-and-goes")
+    assert +load.driven["dev"].failed == {}
+    assert load.driven["dev"].requests > 200
+    place.delete("stays")
+
+
+def test_previews_outlive_haproxy_and_the_daemon(place: Previewed) -> None:
+    place.show("stays", "one")
+    status = place.site.status()
+    place.site.kill(status["engine"]["gateway_pid"])
+    eventually(lambda: place.ask("stays")[0] == 200, what="the preview answers again")
+    place.site.kill(status["engine"]["pid"])
+    assert place.ask("stays")[0] == 200, "without a daemon"
+    place.site.up()
+    assert place.ask("stays")[0] == 200
+    assert "preview at" in place.show("stays", "two")
+    assert place.release("stays") == 2
+    place.site.kill(place.site.status()["engine"]["gateway_pid"])
+    eventually(lambda: place.release("stays") == 2, what="the newest release answers again")
+    place.delete("stays")
+
+
+@pytest.mark.long
+def test_a_preview_comes_back_with_the_engine(place: Previewed) -> None:
+    place.show("stays", "one")
+    place.site.hitless("down")
+    place.site.up()
+    assert place.ask("stays")[0] == 200
+    place.delete("stays")
+
+
+@pytest.mark.long
+def test_a_branch_too_many_is_tested_and_told_why_it_is_not_shown(place: Previewed) -> None:
+    for branch in ("one", "two"):
+        place.show(branch, branch)
+    said = place.show("three", "three")
+    assert "skipped: 2 previews run already (max: 2); that of one is the next to go" in said
+    assert place.runs()[0]["state"] == "succeeded"
+    assert place.ask("three")[0] == 404
+    for branch in ("one", "two"):
+        place.delete(branch)
