@@ -97,7 +97,8 @@ class FakePackaging:
             commit=order.commit,
             message=order.message,
         )
-        return document, DEFINITION
+        stages = tuple(replace(one, tested=self.settings[one.stage].test) for one in DEFINITION.stages)
+        return document, replace(DEFINITION, stages=stages)
 
 
 @dataclass

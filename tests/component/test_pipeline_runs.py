@@ -39,6 +39,43 @@ def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> No
     tell_story(tmp_path, story)
 
 
+def test_a_stage_s_steps_leave_out_what_they_do_not_name(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.settings["dev"] = stage_settings("dev", test=False, verify=False)
+        bench.commit("1")
+        first = await bench.end_of(await bench.push())
+        assert first["states"]["test"] == "succeeded", "nobody knew it before its build"
+        bench.commit("2")
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"]) == ("succeeded", 2)
+        assert {name for name, state in run["states"].items() if state == "skipped"} == {
+            "test",
+            "rehearse",
+            "approve",
+            "verify",
+        }
+
+    tell_story(tmp_path, story)
+
+
+def test_a_commit_that_asks_for_tests_again_is_tested_before_it_ships(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.settings["dev"] = stage_settings("dev", test=False)
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        bench.packaging.settings["dev"] = stage_settings("dev")
+        bench.builds.failing = {bench.commit("2")}
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"]) == ("failed", None)
+        assert run["reason"] == "build: buildspec-test.yml: phase build failed"
+        bench.commit("3")
+        run = await bench.end_of(await bench.push())
+        assert (run["states"]["test"], run["state"]) == ("succeeded", "succeeded")
+        assert bench.diary.count("test run 3") == 1
+
+    tell_story(tmp_path, story)
+
+
 def test_a_merge_without_changes_ends_well_and_ships_nothing(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")

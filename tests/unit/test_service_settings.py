@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -76,6 +77,41 @@ def test_a_rehearsal_is_asked_for_by_a_word_or_by_how_long_and_hard_it_is() -> N
             stage(f"{{rehearsal: {wrong}}}")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", (True, None, "none", True)),
+        ("{rehearsal: true, approval: manual}", (True, RehearsalSettings(), "manual", True)),
+        ("{steps: []}", (False, None, "none", False)),
+        ("{steps: [source, test, build, deploy]}", (True, None, "none", False)),
+        ("{steps: [rehearse, approve, verify]}", (False, RehearsalSettings(), "manual", True)),
+        ("{steps: [test, rehearse], rehearsal: {rate: 7}}", (True, RehearsalSettings(rate_per_s=7), "none", False)),
+        ("{steps: [test, approve], approval: manual, rehearsal: false}", (True, None, "manual", False)),
+    ],
+)
+def test_steps_say_what_a_run_takes(text: str, expected: tuple[object, ...]) -> None:
+    found = stage(text)
+    assert (found.test, found.rehearsal, str(found.approval), found.verify) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{steps: [test], rehearsal: true}", "stages.dev.rehearsal: asks for a rehearsal, and steps has none"),
+        ("{steps: [rehearse], rehearsal: false}", "stages.dev.rehearsal: says no, and steps has rehearse"),
+        ("{steps: [test], approval: manual}", "stages.dev.approval: asks for a person, and steps has no approve"),
+        ("{steps: [approve], approval: none}", "stages.dev.approval: says none, and steps has approve"),
+        ("{steps: [verify, test]}", "stages.dev.steps: names a step twice, or out of order"),
+        ("{steps: [test, test]}", "stages.dev.steps: names a step twice, or out of order"),
+        ("{steps: [tests]}", "'tests' is not one of source, test"),
+        ("{steps: test}", "must be a list"),
+    ],
+)
+def test_steps_that_contradict_themselves_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ServiceFileError, match=re.escape(message)):
+        stage(text)
+
+
 def test_every_setting_is_read() -> None:
     text = """{branch: main, home: aws, listen: '[::1]:9000', strategy: Canary10Percent5Minutes, approval: manual,
         rehearsal: {beside_s: 20, rate: 50}, shield: false, nat: per-az, domain: api.example.com, smoke: [GET /health],
@@ -83,6 +119,7 @@ def test_every_setting_is_read() -> None:
         also: [disk, disk, queue]},
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
         notify: [{slack: 'https://a.example'}], access_log: all, access_log_query: false,
+        steps: [rehearse, approve],
         ready_timeout_s: 30}"""
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)

@@ -197,7 +197,7 @@ def pipeline_stack(
         "Connection": "ready" if connected else "pending",
         "ConnectionArn": connection_arn,
         "ConnectionName": connection_name(service),
-        "Tests": "run" if options.tests else "skip",
+        "Tests": "run" if options.tests and (settings.test or settings.rehearsal) else "skip",
         "Rehearsal": "run" if settings.rehearsal else "skip",
         "ArtifactBucketName": bucket,
         "Approval": settings.approval.value,

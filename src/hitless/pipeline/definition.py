@@ -17,11 +17,14 @@ from hitless.service.model import Approval, Service
 
 @dataclass(frozen=True, slots=True)
 class StageEntry:
-    """One stage. A `guarded` one takes only what was live in the stage before it."""
+    """One stage. A `guarded` one takes only what was live in the stage before it; what goes to a `tested` one is tested
+    first.
+    """
 
     stage: str
     branch: str
     guarded: bool
+    tested: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,10 @@ class Definition:
         """A stage that asks for approval, and one named prod, is guarded, unless it is the first."""
         entries = tuple(
             StageEntry(
-                stage.name, stage.branch, bool(index) and (stage.approval is Approval.MANUAL or stage.name == "prod")
+                stage.name,
+                stage.branch,
+                bool(index) and (stage.approval is Approval.MANUAL or stage.name == "prod"),
+                stage.test,
             )
             for index, stage in enumerate(service.stages)
         )
@@ -59,7 +65,8 @@ class Definition:
 
     def write(self, file: Path) -> None:
         stages: list[dict[str, Any]] = [
-            {"stage": entry.stage, "branch": entry.branch, "guarded": entry.guarded} for entry in self.stages
+            {"stage": entry.stage, "branch": entry.branch, "guarded": entry.guarded, "tested": entry.tested}
+            for entry in self.stages
         ]
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps({"service": self.service, "path": self.path, "stages": stages}))

@@ -90,6 +90,8 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "strategy": str(stage.strategy),
         "approval": str(stage.approval),
         "rehearsal": asdict(stage.rehearsal) if stage.rehearsal else None,
+        "test": stage.test,
+        "verify": stage.verify,
         "shield": stage.shield,
         "nat": str(stage.nat),
         "domain": stage.domain,

@@ -198,6 +198,10 @@ class StageSettings:
     strategy: Strategy = AllAtOnce()  # noqa: RUF009 - frozen
     approval: Approval = Approval.NONE
     rehearsal: RehearsalSettings | None = None
+    test: bool = True
+    """Whether the pipeline runs the tests of what it ships."""
+    verify: bool = True
+    """Whether it asks what is live for its smoke requests once more."""
     shield: bool = True
     nat: Nat = Nat.SINGLE
     domain: str | None = None

@@ -20,8 +20,9 @@ from hitless.service.model import (
     Route,
     StageSettings,
 )
-from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_rehearsal, read_sticky
+from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_sticky
 from hitless.service.smoke import read_smoke
+from hitless.service.steps import read_steps
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
 from hitless.service.value import Value, check_known, did_you_mean
 
@@ -38,8 +39,8 @@ PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers",
 WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
 STAGE_KEYS = (
-    "branch", "home", "listen", "strategy", "approval", "rehearsal", "shield", "nat", "domain", "smoke", "alarms",
-    "hooks", "sticky", "notify", "access_log", "access_log_query", "release_header", "ready_timeout_s",
+    "branch", "home", "listen", "strategy", "approval", "rehearsal", "steps", "shield", "nat", "domain", "smoke",
+    "alarms", "hooks", "sticky", "notify", "access_log", "access_log_query", "release_header", "ready_timeout_s",
 )  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
@@ -164,6 +165,7 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
     default = StageSettings(name, name, nat=Nat.PER_AZ if name == "prod" else Nat.SINGLE)
     ready = entry.get("ready_timeout_s")
     host, port = _listen(entry.get("listen"), FIRST_PORT + index)
+    steps = read_steps(entry)
     return StageSettings(
         name=name,
         branch=_matched(entry.get("branch"), _BRANCH, "the name of a git branch") or name,
@@ -171,8 +173,10 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         host=host,
         port=port,
         strategy=_strategy(entry.get("strategy")),
-        approval=_choice(entry.get("approval"), Approval, default.approval),
-        rehearsal=read_rehearsal(entry.get("rehearsal")),
+        approval=steps.approval,
+        rehearsal=steps.rehearsal,
+        test=steps.test,
+        verify=steps.verify,
         shield=_flag(entry.get("shield"), default.shield),
         nat=_choice(entry.get("nat"), Nat, default.nat),
         domain=_matched(entry.get("domain"), _DOMAIN, "a domain name in lower case"),
