@@ -144,7 +144,7 @@ def test_what_waits_for_its_turn_is_not_asked_about_once_it_is_closed(tmp_path: 
         assert bench.pipeline.document(second.run)["state"] == "superseded"
         bench.builds.hold.set()
         await bench.end_of(first["run"])
-        await until(lambda: all(lane.task is None for lane in bench.pipeline._lanes.values()))
+        await until(lambda: not bench.pipeline._turns.tasks())
         assert bench.pipeline.document(second.run)["state"] == "superseded"
         assert len(bench.builds.orders) == 1
 
