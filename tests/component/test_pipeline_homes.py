@@ -23,6 +23,7 @@ from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
+from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
 from hitless.rollout.release import ArtifactRef
 from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
@@ -260,6 +261,28 @@ def test_artifacts_that_are_not_those_that_were_promoted_go_nowhere(tmp_path: Pa
         assert bench.on_aws.shipped == []
 
     tell_story(tmp_path, story)
+
+
+def test_a_stage_on_aws_gets_what_was_built_for_the_declared_platform_and_an_engine_what_runs_on_it(
+    tmp_path: Path,
+) -> None:
+    (folder := tmp_path / "service").mkdir()
+    (folder / "app.py").write_text("def handler(event, context): ...\n")
+    other = "python3.12" if HERE != "python3.12" else "python3.13"
+    document = {
+        "service": "clock",
+        "provider": {"name": "aws", "runtime": other},
+        "functions": {"api": {"handler": "app.handler"}},
+        "custom": {"hitless": {"stages": {"dev": {}, "prod": {"home": "aws"}}}},
+    }
+    (folder / "serverless.yml").write_text(json.dumps(document))
+
+    async def package(stage: str) -> bool:
+        order = PackageOrder(folder, "", stage, "0" * 40, None, None)
+        made, _ = await PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log")
+        return made.artifacts["api"].local
+
+    assert (asyncio.run(package("dev")), asyncio.run(package("prod"))) == (True, False)
 
 
 def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path) -> None:
