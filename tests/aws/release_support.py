@@ -21,7 +21,7 @@ REGION = "eu-central-1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "worldclock"
 HITLESS = Path(sys.executable).with_name("hitless")
 
-_CORE: dict[str, Any] = {
+CORE: dict[str, Any] = {
     "Resources": {
         "Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "worldclock-prod-artifacts"}},
         "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
@@ -44,9 +44,7 @@ _CORE: dict[str, Any] = {
 def make_core(aws: EmulatedAws, stage: str) -> None:
     """The stage's core stack."""
     name, client = f"worldclock-core-{stage}", aws.client("cloudformation", REGION)
-    client.create_stack(
-        StackName=name, TemplateBody=json.dumps(_CORE).replace("worldclock-prod", f"worldclock-{stage}")
-    )
+    client.create_stack(StackName=name, TemplateBody=json.dumps(CORE).replace("worldclock-prod", f"worldclock-{stage}"))
     client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 

@@ -36,6 +36,7 @@ NOT_RECORDED = {
     "codedeploy:GetDeploymentTarget": "how a hook ended, where the stage has one",
     "cloudwatch:DescribeAlarms": "where a stage names alarms of its own, and after AllAtOnce",
     "codedeploy:GetDeploymentGroup": "where one of them rings already",
+    "lambda:GetFunction": "hitless aws repair, of an artifact that the bucket has lost",
     "lambda:DeleteProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:GetProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:PutProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",

@@ -63,8 +63,9 @@ def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_s
     packages = tmp_path / "packages"
     packages.mkdir()
     with killed_world(tmp_path / "world", packages) as killed:
+        killed.world.edit("serverless.yml", "strategy: Canary10Percent5Minutes", "strategy: AllAtOnce")
         killed.change()
-        assert killed.run("deploy", "--strategy", "AllAtOnce").code == 0
+        assert killed.run("deploy").code == 0
         with Client(killed.world.url + "/version", every_s=0.02) as client:
             for nth in (1, 2):  # expand, contract
                 repeated_after(killed, Point("cloudformation:UpdateStack", nth, after=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws
     _a_stage_at_another_deployment(service)
     _what_a_shift_left_over(service, lambdas)
     _a_deploy_whose_machine_died_in_mid_shift(service)
-    _a_deploy_that_still_runs_is_taken_over(service)
     assert service.run("status").json["weights"] == {name: {"2": 100} for name in FUNCTIONS}
     assert service.get("/version")[1]["release"] == 2
 
@@ -98,10 +98,16 @@ def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:
     assert (newest["release"], newest["outcome"]) == (3, "rolled_back")
 
 
-def _a_deploy_that_still_runs_is_taken_over(service: Worldclock) -> None:
-    with deploying(service) as deploy:
+@pytest.mark.long
+def test_a_deploy_that_still_runs_is_taken_over_and_ends_as_superseded(aws: EmulatedAws, tmp_path: Path) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    assert service.run("deploy").code == 0
+    service.mark("second")
+    with Client(service.url + "/version", every_s=0.02) as client, deploying(service) as deploy:
         done = service.run("repair")
         assert (done.code, done.json["left"]) == (0, []), done.err
         out, err = deploy.communicate()
-        assert (deploy.returncode, '"outcome": "superseded"' in out) == (4, True), err
+        assert (deploy.returncode, json.loads(out)["outcome"]) == (4, "superseded"), err
+    assert client.failed == 0, client.statuses
     assert amiss(service) == []
+    assert service.run("status").json["weights"] == {name: {"1": 100} for name in FUNCTIONS}

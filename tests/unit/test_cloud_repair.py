@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.lambdas import AliasState
@@ -17,7 +18,7 @@ from hitless.cloud.repair_troubles import troubles
 from hitless.cloud.result import Outcome, Result
 from hitless.cloud.rollback import rollback
 from hitless.cloud.status import status
-from hitless.errors import ConflictError, ServiceFileError, UsageError
+from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageError
 from tests.unit.cloud_fakes import World
 from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
 
@@ -26,7 +27,23 @@ pytestmark = pytest.mark.unit
 
 def mend(world: World, *skip: str, here: Callable[[str], Path] = lambda sha256: Path(sha256)) -> Repaired:
     """One process repairs."""
-    return Repair(world.cloud(), here, skip=skip).run("prod")
+    return repair(world, here, skip).run("prod")
+
+
+def repair(world: World, here: Callable[[str], Path], skip: tuple[str, ...] = ()) -> Repair:
+    return Repair(world.cloud(), here, LambdasCopy(world), skip=skip)
+
+
+class LambdasCopy:
+    """What Lambda has kept of each version's bytes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def download(self, function: str, sha256: str, to: Path, *, version: str) -> None:
+        self._world.moment("fetch a version's code")
+        if self._world.letter(function, version) * 64 != sha256:
+            raise CloudError("other bytes")
 
 
 def amiss(world: World) -> list[str]:
@@ -118,13 +135,77 @@ def test_a_deploy_that_is_under_way_is_taken_over_and_ends_as_superseded() -> No
     assert {Outcome.LIVE, Outcome.SUPERSEDED} <= ends
 
 
-def test_a_repair_that_a_deploy_meets_does_nothing_more() -> None:
-    world = live_world("a", "b")
-    world.aliases["worldclock-prod-meta"] = AliasState("1")
-    meet(world, 14, lambda world: world.deploy("c"))
-    with contextlib.suppress(ConflictError):
-        mend(world)
-    check_well(world, "c", 3)
+def test_a_deploy_whose_repair_died_as_well_touches_nothing_more() -> None:
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    world = live_world("a")
+
+    def take_over_and_die(world: World) -> None:
+        world.moments.clear()
+        stop_at(world, mending.index("write releases/prod/2.json") + 2, Killed())
+        with pytest.raises(Killed):
+            mend(world)
+        world.at = None
+        assert world.records.require(2).outcome is None
+        world.moments.clear()
+
+    dead = live_world("a")
+    kill_in(dead, lambda world: world.deploy("b"), calls.index("look at a deployment") + 1)
+    dead.moments.clear()
+    mend(dead)
+    mending = list(dead.moments)
+    meet(world, calls.index("look at a deployment") + 1, take_over_and_die)
+    assert world.deploy("b").outcome is Outcome.SUPERSEDED
+    assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
+    assert mend(world).left == ()
+    check_well(world, "a", 1)
+
+
+def test_a_repair_that_a_deploy_meets_at_any_call_does_nothing_more() -> None:
+    def drifted() -> World:
+        world = live_world("a", "b")
+        for name in ("worldclock-prod-meta", "worldclock-prod-convert"):
+            world.aliases[name] = AliasState("1")
+        return world
+
+    world = drifted()
+    mend(world)
+    calls = list(world.moments)
+    stopped = 0
+    for moment in distinct(calls):
+        ahead = [name for name in calls[moment - 1 :] if name in ("list", "point an alias")]
+        if ahead[:1] == ["point an alias"]:
+            continue  # checked a moment before: there a whole deploy, which takes minutes, does not fit
+        world = drifted()
+        meet(world, moment, lambda world: world.deploy("c"))
+        try:
+            mend(world)
+        except ConflictError:
+            stopped += 1
+        where = f"met at {calls[moment - 1]}"
+        assert world.serves() == "c", where
+        check_well(world, "c", 3, where)
+    assert stopped > 2
+
+
+def test_a_release_is_not_recorded_as_ended_while_its_traffic_could_not_be_put_back() -> None:
+    world = live_world("a")
+    calls = moments_of(lambda world: world.deploy("b"), "a")
+    ended = len(calls) - calls[::-1].index("update the stack")
+    kill_in(world, lambda world: world.deploy("b"), ended)
+    assert len(amiss(world)) == 3, "both aliases, and the release"
+
+    def deny(number: int, name: str) -> None:
+        if name == "point an alias":
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "UpdateAlias")
+
+    world.at = deny
+    done = mend(world)
+    assert len(done.left) == 3
+    assert "AWS denies UpdateAlias: no" in done.left[0].mends
+    assert world.records.unfinished() is not None
+    world.at = None
+    assert mend(world).left == ()
+    check_well(world, "a", 1)
 
 
 def test_a_rollback_that_died_is_finished_and_what_somebody_moved_by_hand_goes_back() -> None:
@@ -169,7 +250,7 @@ def test_each_thing_that_drifted_is_named_and_put_back() -> None:
         world = live_world("a", "b")
         drift(world)
         assert [what in one for one in amiss(world)] == [True] * len(amiss(world)) != []
-        planned = Repair(world.cloud(), lambda sha256: Path(__file__)).plan("prod")
+        planned = repair(world, lambda sha256: Path(__file__)).plan("prod")
         assert planned.steps, what
         assert what in amiss(world)[0], "a dry run changed something"
         done = mend(world, here=lambda sha256: Path(__file__))
@@ -213,12 +294,18 @@ def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was
     check_nothing_amiss(world)
 
 
-def test_an_artifact_that_is_nowhere_is_left_with_the_way_around(tmp_path: Path) -> None:
+def test_an_artifact_that_is_gone_from_the_bucket_comes_from_lambda_or_is_left(tmp_path: Path) -> None:
     world = live_world("a", "b")
-    world.lost.add("a" * 64)
+    world.lost |= {"a" * 64, "b" * 64}
+    assert len(amiss(world)) == 4, "both functions of both releases"
+    assert mend(world, here=lambda sha256: tmp_path / sha256).left == ()
+    check_nothing_amiss(world)
+
+    world.lost |= {"a" * 64}
+    world.stack.published["MetaLambdaFunction"][0] = world.stack.published["ConvertLambdaFunction"][0] = "artifacts/z"
     done = mend(world, here=lambda sha256: tmp_path / sha256)
-    assert len(done.left) == 2, "both functions were made of it"
-    assert "aws lambda get-function --function-name worldclock-prod-" in done.left[0].mends
+    assert len(done.left) == 2
+    assert "other bytes" in done.left[0].mends
 
 
 def test_a_shift_that_nobody_holds_or_that_lasts_too_long_is_stopped() -> None:

@@ -70,9 +70,9 @@ class RunningCode:
             has_live_alias=any(one["Name"] == alias for page in aliases for one in page["Aliases"]),
         )
 
-    def download(self, function: str, sha256: str, to: Path) -> None:
-        """Write the zip that `$LATEST` runs. CloudError where its bytes are not those of the digest (hex)."""
-        location = self._lambda.get_function(FunctionName=function)["Code"]["Location"]
+    def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
+        """Write the zip that this version runs. CloudError where its bytes are not those of the digest (hex)."""
+        location = self._lambda.get_function(FunctionName=function, Qualifier=version)["Code"]["Location"]
         with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:
             shutil.copyfileobj(answer, file)
         with to.open("rb") as file:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hitless.aws.running import RunningCode
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context, Ended, command
@@ -26,7 +27,10 @@ def register(app: typer.Typer) -> None:
         service = load_for_aws(ctx)
         with connected_stage(ctx, service) as stage:
             store = store_of(ctx)
-            runner = Repair(stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), skip=skip_resource or ())
+            code = RunningCode(stage.aws.client("lambda"))
+            runner = Repair(
+                stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), code, skip=skip_resource or ()
+            )
             done = runner.plan(service.stage) if dry_run else runner.run(service.stage)
         ctx.show(done.to_json(), lambda: _in_words(done))
         if done.left and not dry_run:

@@ -8,10 +8,11 @@ over from us stops us the same way.
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -35,6 +36,7 @@ from hitless.cloud.repair_troubles import Trouble, troubles
 from hitless.cloud.result import Outcome
 from hitless.cloud.rollback import rollback
 from hitless.cloud.settling import Cloud, take_shield_down
+from hitless.cloud.wrapper_layer import layer_code, write_layer
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 
 PASSES = 6
@@ -63,13 +65,19 @@ class Repaired:
         }
 
 
+class Code(Protocol):
+    """What Lambda runs: aws.running.RunningCode."""
+
+    def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
+
+
 class Repair:
-    """Of one stage. `zip_of` gives the path of an artifact's zip on this machine, there or not, by its digest in hex.
-    `skip`: logical ids over which a stuck roll-back is to go on.
+    """Of one stage. `zip_of` gives the path of an artifact's zip on this machine, there or not, by its digest in hex;
+    `code` has what Lambda runs. `skip`: logical ids over which a stuck roll-back is to go on.
     """
 
-    def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path], *, skip: Collection[str] = ()) -> None:
-        self._cloud, self._zip_of, self._skip = cloud, zip_of, tuple(skip)
+    def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path], code: Code, *, skip: Collection[str] = ()) -> None:
+        self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
         self._holder = secrets.token_hex(8)
         self._steps: list[str] = []
         self._failed: dict[Step, HitlessError] = {}
@@ -164,14 +172,19 @@ class Repair:
             raise CloudError(causes[0], hint="mend that, and repeat")
 
     def _upload(self, function: str, version: str, sha256: str) -> None:
-        here = self._zip_of(sha256)
-        if not here.is_file():
-            raise CloudError(
-                f"{here} is not on this machine either",
-                hint=f"`aws lambda get-function --function-name {function} --qualifier {version}` gives an address "
-                f"from which it can be fetched; put it at artifacts/{sha256}.zip in the bucket",
-            )
-        self._cloud.bucket.put_artifact(sha256, here)
+        with tempfile.TemporaryDirectory(prefix="hitless-artifact-") as place:
+            here = self._zip_of(sha256)
+            if sha256 == layer_code().sha256:
+                write_layer(here := Path(place) / "layer.zip")
+            elif not version:
+                raise CloudError(f"{function} is another hitless's", hint="deploy by that version of hitless once more")
+            elif not here.is_file():
+                here = Path(place) / "artifact.zip"
+                try:
+                    self._code.download(function, sha256, here, version=version)
+                except OSError as error:
+                    raise CloudError(f"Lambda's copy cannot be fetched: {error}", hint="repeat the command") from error
+            self._cloud.bucket.put_artifact(sha256, here)
 
     def _end(self, release: int, *, live: bool) -> None:
         record = self._cloud.records.get(release)

@@ -24,9 +24,13 @@ from hitless.cloud.transform.model import (
     STAGE_ID,
     FunctionIds,
     LiveState,
+    Template,
     of_type,
 )
 from hitless.cloud.transform.provisioned import Ready, kept_ready
+
+LAYER = "the wrapper's layer"
+"""Stands for a function's name where an artifact is none's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ def look(cloud: Cloud) -> Facts:
     """Read everything. Changes nothing."""
     stack, observed = cloud.stack.find(), cloud.stack.observe()
     status = stack.status if stack else None
-    live, unfinished = _live(cloud, observed, status), cloud.records.unfinished()
+    unfinished = cloud.records.unfinished()
+    live = _live(cloud, observed, status, unfinished)
     left_for = cloud.records.get(live.left_for) if live and live.left_for is not None else None
     facts = Facts(
         cloud.clock.now(), cloud.stack.name, status, observed, live=live, unfinished=unfinished, left_for=left_for
@@ -107,12 +112,11 @@ def look(cloud: Cloud) -> Facts:
     )  # fmt: skip
 
 
-def _live(cloud: Cloud, observed: Observed, status: str | None) -> Record | None:
+def _live(cloud: Cloud, observed: Observed, status: str | None, unfinished: Record | None) -> Record | None:
     """While an update is stuck half-way back, the template that CloudFormation shows may be that of the release that
     failed: then it is the one before that is live.
     """
     number = live_number(observed)
-    unfinished = cloud.records.unfinished()
     if unfinished is not None and unfinished.release == number and status is not None and not at_rest(status):
         previous = observed.live.output(PREVIOUS_OUTPUT)
         number = int(previous) if previous is not None else None
@@ -175,15 +179,23 @@ def _ready(cloud: Cloud, observed: Observed) -> dict[tuple[FunctionIds, str], in
 
 
 def _missing(cloud: Cloud, records: list[Record]) -> tuple[tuple[Record, str, str], ...]:
-    found = []
+    found, asked = [], dict[str, bool]()
     for record in records:
         template = cloud.records.template(record.release)
         if template is None:
             found.append((record, "", ""))
-        lacking = {digest for digest in set(record.artifacts.values()) if not cloud.bucket.holds(_hex(digest))}
-        found += [(record, name, _hex(one)) for name, one in sorted(record.artifacts.items()) if one in lacking]
+        needed = [(name, digest.removeprefix("sha256:")) for name, digest in sorted(record.artifacts.items())]
+        needed += [(LAYER, digest) for digest in _layers(template or {})]
+        for name, sha256 in needed:
+            if sha256 not in asked:
+                asked[sha256] = cloud.bucket.holds(sha256)
+            if not asked[sha256]:
+                found.append((record, name, sha256))
     return tuple(found)
 
 
-def _hex(digest: str) -> str:
-    return digest.removeprefix("sha256:")
+def _layers(template: Template) -> list[str]:
+    """The digests of the layers that the template takes from the bucket."""
+    layers = of_type(template.get("Resources", {}), "AWS::Lambda::LayerVersion").values()
+    keys = [str(one["Properties"]["Content"]["S3Key"]) for one in layers]
+    return [key.removeprefix("artifacts/").removesuffix(".zip") for key in keys]

@@ -203,7 +203,7 @@ def _artifacts(facts: Facts) -> Iterator[Trouble]:
             )  # fmt: skip
             continue
         what = f"the artifact of {function} ({sha256[:12]}…) is not in the bucket: an update that goes there would fail"
-        name, version = record.functions[function], record.versions.get(function, "")
+        name, version = record.functions.get(function, function), record.versions.get(function, "")
         yield Trouble(what, where, step=Upload(name, version, sha256))
 
 

@@ -33,6 +33,7 @@ from tests.aws.front.codedeploy import CodeDeploy
 from tests.aws.front.connections import Connections
 from tests.aws.front.faults import Death, Fault
 from tests.aws.front.intrinsics import Resolver
+from tests.aws.front.mappings import update_mapping
 from tests.aws.front.stacks import (
     BODY_LIMIT_BYTES,
     TEMPLATE_OPERATIONS,
@@ -177,6 +178,8 @@ class Front:
             return await self.autoscaling.answer(request, operation)
         if operation and operation.name == "Invoke" and not await self.api.may_be_handed_over(request, operation):
             return Response('{"Message":"not authorized to perform: lambda:InvokeFunction"}', 403, headers=DENIED)
+        if operation and operation.name == "UpdateBasePathMapping":
+            return await update_mapping(self.backend, request)
         if operation and operation.service in ("codeconnections", "codestar-connections", "codepipeline"):
             return await self.connections.answer(request, operation)
         body = request.body

@@ -1,0 +1,134 @@
+"""Troubles of the stack, of the domain and of the bucket, made for real and mended under load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws.emulated import EmulatedAws
+from tests.aws.release_support import CORE, REGION, Client, Worldclock
+from tests.aws.test_repair import amiss, mend
+from tests.support import eventually
+
+pytestmark = [pytest.mark.aws, pytest.mark.long]
+
+NAME = "worldclock-blocked"
+BLOCKED = f"""
+resources:
+  Resources:
+    Blocked:
+      Type: AWS::SSM::Parameter
+      Properties: {{Name: {NAME}, Type: String, Value: before}}
+"""
+NEVER_READY = """
+    Handle: {Type: AWS::CloudFormation::WaitConditionHandle}
+    Never:
+      Type: AWS::CloudFormation::WaitCondition
+      DependsOn: Blocked
+      Properties: {Handle: {Ref: Handle}, Timeout: '10'}
+"""
+DOMAIN = "api.example.org"
+
+
+def test_a_roll_back_that_got_stuck_is_continued_once_its_cause_is_mended_or_over_it_if_that_is_asked_for(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    file = service.folder / "serverless.yml"
+    file.write_text(whole := file.read_text() + BLOCKED)
+    assert service.run("deploy").code == 0
+    ssm = aws.client("ssm", REGION)
+    for skips in (False, True):
+        _get_stuck(service, whole)
+        blocked = mend(service, "got stuck at Blocked", "its deploy was cut off", ends=1)
+        assert [one["where"] for one in blocked["mended"]] == []
+        assert "--skip-resource LOGICAL_ID" in blocked["left"][0]["mends"]
+        refused = service.run("repair", "--skip-resource", "ApiGatewayStage")
+        assert (refused.code, "stuck at: Blocked" in refused.err) == (2, True), refused.err
+        if not skips:
+            ssm.delete_parameter(Name=f"/{NAME}")
+        mend(service, "got stuck at Blocked", "its deploy was cut off", words=("--skip-resource", "Blocked") * skips)
+    assert ssm.get_parameter(Name=f"/{NAME}")["Parameter"]["Value"] == "in the way"
+    ssm.delete_parameter(Name=f"/{NAME}")
+    ssm.put_parameter(Name=NAME, Type="String", Value="before")
+    file.write_text(whole)
+    service.mark("after")
+    after = service.run("deploy")
+    assert (after.code, after.json["outcome"]) == (0, "live"), after.err
+
+
+def _get_stuck(service: Worldclock, whole: str) -> None:
+    """A release whose update fails, after somebody put another parameter where the roll-back has to put the old one."""
+    ssm = service.aws.client("ssm", REGION)
+    text = whole.replace("Value: before", "Value: after") + NEVER_READY
+    (service.folder / "serverless.yml").write_text(text)
+    with Client(service.url + "/version", every_s=0.02) as client, service.start("deploy") as deploy:
+
+        def is_changed() -> bool:
+            return bool(ssm.get_parameter(Name=NAME)["Parameter"]["Value"] == "after")
+
+        eventually(is_changed, deadline_s=120, what="the update of the parameter")
+        ssm.delete_parameter(Name=NAME)
+        ssm.put_parameter(Name=f"/{NAME}", Type="String", Value="in the way")
+        deploy.kill()
+        deploy.communicate()
+        cloudformation = service.aws.client("cloudformation", REGION)
+
+        def is_stuck() -> bool:
+            (stack,) = cloudformation.describe_stacks(StackName="worldclock-prod")["Stacks"]
+            return bool(stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED")
+
+        eventually(is_stuck, deadline_s=120, what="a roll-back that is stuck")
+    assert client.failed == 0, client.statuses
+
+
+def test_a_domain_that_leads_elsewhere_and_an_artifact_that_is_gone_are_put_right(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
+    service = Worldclock.new(aws, tmp_path, core=False)
+    _with_a_domain(service)
+    assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
+    gateway = aws.client("apigateway", REGION)
+    (api,) = (one["id"] for one in gateway.get_rest_apis()["items"])
+    stands = gateway.get_base_path_mapping(domainName=DOMAIN, basePath="(none)")
+    assert stands["restApiId"] == api
+
+    gateway.delete_base_path_mapping(domainName=DOMAIN, basePath="(none)")
+    mend(service, f"{DOMAIN} leads nowhere")
+    other = gateway.create_rest_api(name="other")["id"]
+    gateway.delete_base_path_mapping(domainName=DOMAIN, basePath="(none)")
+    gateway.create_base_path_mapping(domainName=DOMAIN, restApiId=other, stage="prod")
+    gateway.delete_rest_api(restApiId=other)
+    mend(service, f"{DOMAIN} leads to stage prod of API {other}")
+    mapping = gateway.get_base_path_mapping(domainName=DOMAIN, basePath="(none)")
+    assert (mapping["restApiId"], mapping["stage"]) == (api, "prod")
+
+    s3 = aws.client("s3", REGION)
+    keys = [
+        one["Key"] for one in s3.list_objects_v2(Bucket="worldclock-prod-artifacts", Prefix="artifacts/")["Contents"]
+    ]
+    for key in keys:
+        s3.delete_object(Bucket="worldclock-prod-artifacts", Key=key)
+    assert [one["where"] for one in amiss(service)] == ["release 1"] * 5, "four functions and the wrapper's layer"
+    here = service.folder.parent.parent / "shared-data" / "artifacts"
+    here.rename(away := here.with_name("elsewhere"))
+    done = service.run("repair")
+    away.rename(here)
+    assert (done.code, done.json["left"], amiss(service)) == (0, [], []), done.err
+
+
+def _with_a_domain(service: Worldclock) -> None:
+    core: dict[str, Any] = json.loads(json.dumps(CORE))
+    core["Resources"]["Domain"] = {
+        "Type": "AWS::ApiGateway::DomainName",
+        "Properties": {"DomainName": DOMAIN, "EndpointConfiguration": {"Types": ["REGIONAL"]}},
+    }
+    core["Outputs"]["ApiDomainName"] = {"Value": {"Ref": "Domain"}}
+    client = service.aws.client("cloudformation", REGION)
+    client.create_stack(StackName="worldclock-core-prod", TemplateBody=json.dumps(core))
+    client.get_waiter("stack_create_complete").wait(
+        StackName="worldclock-core-prod", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
