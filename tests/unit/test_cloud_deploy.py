@@ -91,6 +91,28 @@ def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
         assert all(len(history) == len(before) + 1 for history in world.stack.published.values()), "published twice"
 
 
+def test_what_is_kept_ready_is_the_live_versions_alone_wherever_its_deploy_was_cut_off() -> None:
+    def shipped() -> World:
+        world = World(provisioned=3, max_provisioned=9)
+        assert world.deploy("a").outcome is Outcome.LIVE
+        world.moments.clear()
+        return world
+
+    world = shipped()
+    world.deploy("b")
+    calls = list(world.moments)
+    for moment in distinct(calls):
+        world = shipped()
+        stop_at(world, moment, Killed())
+        with pytest.raises(Killed):
+            world.deploy("b")
+        world.at = None
+        assert world.deploy("b").outcome in (Outcome.LIVE, Outcome.UNCHANGED)
+        meta = ("worldclock-prod-meta", "2")
+        assert world.ready == {meta: 3}, f"cut off at {calls[moment - 1]}"
+        assert world.scaled == {meta: (3, 9, 70)}, f"cut off at {calls[moment - 1]}"
+
+
 def test_a_deploy_that_was_cut_off_gives_way_to_another_one() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     for moment in distinct(calls):

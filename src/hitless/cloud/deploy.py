@@ -27,7 +27,7 @@ from hitless.cloud.shift import Failure
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.model import ALIAS, URL_OUTPUT, FunctionIds, Template
+from hitless.cloud.transform.model import ALIAS, PREVIOUS_OUTPUT, URL_OUTPUT, FunctionIds, Template
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
@@ -85,6 +85,7 @@ class Deploy:
         live = live_number(before)
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
         if not force and is_live(before, wanted):
+            self._finish(before, wanted, live)
             return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=self._url())
         check_transition(before.live, wanted)
         for note in notes(before.live, wanted):
@@ -118,6 +119,16 @@ class Deploy:
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, error)
         return self._end(run, Outcome.LIVE, None)
+
+    def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
+        """What a deploy that was cut off behind its last update left undone: `settle` made us its holder."""
+        record = self._cloud.records.get(live) if live is not None else None
+        if record is None or record.holder != self._holder:
+            return
+        kept = {ids: state.version for ids, state in before.aliases.items() if ids in provisioned(wanted)}
+        bound(self._cloud, wanted, kept, before.live.template)
+        previous = before.live.output(PREVIOUS_OUTPUT)
+        withdraw(self._cloud, wanted, int(previous) if previous is not None else None, keep=kept)
 
     def _go_back(self, run: _Run, error: CandidateFailedError | CloudError | ConflictError) -> Result:
         """All traffic to the live release; but where another process has taken over, the aliases are that one's."""

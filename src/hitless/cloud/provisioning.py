@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
+from hitless.cloud.records import Record
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud
 from hitless.cloud.transform.desired import functions_of, version_ids
@@ -71,7 +72,8 @@ def bound(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str], be
 
 
 def withdraw(cloud: Cloud, wanted: Template, previous: int | None, keep: Mapping[FunctionIds, str]) -> None:
-    """Take it from every version that the stack holds but those of `keep`: function → version.
+    """Take it from every version that the stack holds, and those of the `previous` release, but those of `keep`:
+    function → version. The stack has let the previous ones go where a deploy was cut off behind its shift.
 
     Nothing is asked where neither the wanted release, nor the `previous` one, nor one between them that failed has any.
     """
@@ -81,14 +83,27 @@ def withdraw(cloud: Cloud, wanted: Template, previous: int | None, keep: Mapping
     if not any(had):
         return
     scaled = any(one.most is not None for ready in had for one in ready.values())
-    functions = {ids.function: ids for ids in observed.functions}
-    for logical_id, version in of_type(observed.live.resources, "AWS::Lambda::Version").items():
-        ids = functions.get(version["Properties"]["FunctionName"].get("Ref"))
-        number = str(observed.live.versions.get(logical_id, ""))
-        if ids is not None and number and keep.get(ids) != number:
+    record = cloud.records.get(previous) if previous is not None else None
+    for ids, number in sorted(held_versions(observed, record), key=str):
+        if keep.get(ids) != number:
             if scaled:  # first: what is scaled would be put back
                 cloud.autoscaling.scale_no_more(observed.functions[ids], number)
             cloud.lambdas.provision_no_more(observed.functions[ids], number)
+
+
+def held_versions(observed: Observed, *records: Record | None) -> set[tuple[FunctionIds, str]]:
+    """(function, version) of all that the stack holds, and that these releases had."""
+    functions = {ids.function: ids for ids in observed.functions}
+    found = set()
+    for logical_id, version in of_type(observed.live.resources, "AWS::Lambda::Version").items():
+        ids = functions.get(version["Properties"]["FunctionName"].get("Ref"))
+        if ids is not None and logical_id in observed.live.versions:
+            found.add((ids, str(observed.live.versions[logical_id])))
+    by_name = {name: ids for ids, name in observed.functions.items()}
+    for record in filter(None, records):
+        named = ((record.functions[name], version) for name, version in record.versions.items())
+        found |= {(by_name[name], version) for name, version in named if name in by_name}
+    return found
 
 
 def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import explain
+from hitless.aws.session import explain, is_denied
 from hitless.clock import timestamp
 from hitless.cloud.repair_facts import Facts, look
 from hitless.cloud.repair_steps import (
@@ -153,7 +153,7 @@ class Repair:
             case Map(one):
                 cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
             case Provision(_, function, version, 0):
-                cloud.lambdas.provision_no_more(function, version)
+                self._keep_none_ready(function, version)
             case Provision(_, function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
             case DropShield():
@@ -166,6 +166,14 @@ class Repair:
                 self._upload(function, version, sha256)
             case End(release, live):
                 self._end(release, live=live)
+
+    def _keep_none_ready(self, function: str, version: str) -> None:
+        try:
+            self._cloud.autoscaling.scale_no_more(function, version)  # first: what is scaled would be put back
+        except ClientError as error:
+            if not is_denied(error):  # an older core stack: then nothing is scaled
+                raise
+        self._cloud.lambdas.provision_no_more(function, version)
 
     def _continue_rollback(self) -> None:
         if causes := self._cloud.stack.continue_rollback(self._skip):

@@ -14,6 +14,7 @@ from typing import Any
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment
 from hitless.aws.mappings import NO_PATH
+from hitless.cloud.provisioning import held_versions
 from hitless.cloud.records import Record
 from hitless.cloud.result import Outcome
 from hitless.cloud.service_stack import Observed
@@ -103,7 +104,7 @@ def look(cloud: Cloud) -> Facts:
         facts.now, facts.stack, status, observed,
         failures=cloud.stack.failures() if status in ("UPDATE_ROLLBACK_FAILED", "DELETE_FAILED") else {},
         live=live, unfinished=unfinished, left_for=left_for, before=before,
-        wanted=_wanted(cloud, serving), ready=_ready(cloud, observed),
+        wanted=_wanted(cloud, serving), ready=_ready(cloud, observed, before, unfinished),
         deployments={
             each: (ids, seen) for ids in observed.functions for each, seen in cloud.shift.under_way(ids.base).items()
         },
@@ -166,15 +167,10 @@ def _wanted(cloud: Cloud, serving: Record | None) -> dict[FunctionIds, Ready]:
     return kept_ready(template or {})
 
 
-def _ready(cloud: Cloud, observed: Observed) -> dict[tuple[FunctionIds, str], int]:
-    """Of the versions that the stack holds, and those that serve."""
-    functions = {ids.function: ids for ids in observed.functions}
-    asked = {(ids, state.version) for ids, state in observed.aliases.items()}
-    for logical_id, version in of_type(observed.live.resources, "AWS::Lambda::Version").items():
-        ids = functions.get(version["Properties"]["FunctionName"].get("Ref"))
-        if ids is not None and logical_id in observed.live.versions:
-            asked.add((ids, str(observed.live.versions[logical_id])))
-    found = {one: cloud.lambdas.provisioned(observed.functions[one[0]], one[1]) for one in asked}
+def _ready(cloud: Cloud, observed: Observed, *records: Record | None) -> dict[tuple[FunctionIds, str], int]:
+    """Of the versions that the stack holds, those that serve, and those that these releases had."""
+    asked = held_versions(observed, *records) | {(ids, state.version) for ids, state in observed.aliases.items()}
+    found = {one: cloud.lambdas.provisioned(observed.functions[one[0]], one[1]) for one in sorted(asked, key=str)}
     return {one: number for one, number in found.items() if number}
 
 
