@@ -16,6 +16,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from hitless.aws.github_oidc import provider_arn
 from hitless.aws.template import dump_template, load_template
 from tests.aws.front.intrinsics import Resolver, without_conditions
+from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS
 
 pytestmark = pytest.mark.aws
 
@@ -254,3 +255,7 @@ def test_no_excuse_is_left_over() -> None:
     asked = wanted() - granted()
     idle = [key for key in NOT_GRANTED if not any(excused(action) and action.startswith(key) for action in asked)]
     assert not idle, idle
+
+
+def test_what_the_role_has_beyond_the_schemas_has_its_reason() -> None:
+    assert granted() - wanted() == set(BEYOND_THE_SCHEMAS)

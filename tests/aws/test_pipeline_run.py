@@ -15,6 +15,7 @@ import pytest
 
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.calls import ACCOUNT
+from tests.aws.iam.reasons import RECORDED
 from tests.aws.iam.simulate import Question, Role, read_role, refused, verdicts
 from tests.aws.pipeline.deployed import definition_of, role_session
 from tests.aws.pipeline.driver import Driver, Run
@@ -151,16 +152,30 @@ def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_make
     assert {"cloudformation:UpdateStack", "codedeploy:CreateDeployment", "iam:PassRole"} <= releasing
     assert pushed.deploy_role.allowed_actions() - releasing == set(NOT_RECORDED)
     assert releasing - NEEDS_NO_PERMISSION - pushed.deploy_role.allowed_actions() == set(MAY_BE_REFUSED)
+    building = {call.action for call in calls if call.principal == pushed.role("deploy").arn} - NEEDS_NO_PERMISSION
+    assert building == RECORDED["DeployBuildRole"]
 
 
 def test_what_no_call_was_recorded_of_is_granted_so_that_iam_allows_it(pushed: Pushed) -> None:
     """An action that knows no resource in IAM is denied where it is granted on one."""
-    granted_on = {
-        "lambda": arn("lambda", "function:worldclock-dev-zones:1"),
-        "codedeploy:GetDeploymentGroup": arn("codedeploy", "deploymentgroup:worldclock-dev/Zones"),
+    alarm = arn("cloudwatch", "alarm:TargetTracking-function:worldclock-dev-zones:1-AlarmHigh")
+    scaled = "lambda.application-autoscaling.amazonaws.com"
+    target = (
+        arn("application-autoscaling", "scalable-target/1"),
+        {"application-autoscaling:service-namespace": "lambda"},
+    )
+    linked = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/{scaled}/AWSServiceRoleForApplicationAutoScaling_Lambda"
+    granted_on: dict[str, tuple[str, dict[str, str]]] = {
+        "application-autoscaling:DeregisterScalableTarget": target,
+        "application-autoscaling:PutScalingPolicy": target,
+        "application-autoscaling:RegisterScalableTarget": target,
+        "cloudwatch:DeleteAlarms": (alarm, {}),
+        "cloudwatch:PutMetricAlarm": (alarm, {}),
+        "codedeploy:GetDeploymentGroup": (arn("codedeploy", "deploymentgroup:worldclock-dev/Zones"), {}),
+        "iam:CreateServiceLinkedRole": (linked, {"iam:AWSServiceName": scaled}),
     }
     asked = [
-        Question(action, granted_on.get(action) or granted_on.get(action.partition(":")[0], "*"))
+        Question(action, *granted_on.get(action, ("*", {})))
         for action in NOT_RECORDED
         if not action.endswith("ProvisionedConcurrencyConfig")  # an alias' ARN is a version's: the simulator asks which
     ]

@@ -21,21 +21,21 @@ import functools
 import json
 import random
 import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tests.aws.front.admission import Admission, Authorizer, lambda_of, refused
 from tests.aws.front.backend import Backend
-from tests.aws.front.calls import ACCOUNT, Operation
+from tests.aws.front.calls import Operation
 from tests.aws.front.calls import Request as AwsRequest
 from tests.aws.front.metrics import data_of, dimensions_of, embedded_metrics
+from tests.aws.front.proxy_integration import event_of, message, proxy_response
 
 _FRESH_S: Final = 0.1
 _PUBLISH_S: Final = 0.5
@@ -135,7 +135,7 @@ class ApiRequests:
         parameters = request.path_params
         stage = await self._stage(parameters["api"], parameters["stage"])
         if stage is None:
-            return _message(403, "Forbidden")
+            return message(403, "Forbidden")
         answer = await self._answer(request, stage)
         dimensions = (("ApiName", stage.api_name), ("Stage", parameters["stage"]))
         kinds = ["Count", *(kind for kind in ("4XXError", "5XXError") if answer.status_code // 100 == int(kind[0]))]
@@ -149,7 +149,7 @@ class ApiRequests:
         path = "/" + raw.partition("/_user_request_")[2].lstrip("/")
         found = stage.match(request.method, path)
         if found is None:
-            return _message(403, "Missing Authentication Token")
+            return message(403, "Missing Authentication Token", "MissingAuthenticationTokenException")
         method, path_parameters = found
         kept_out = await self._admission.refusal(
             request, stage.region, key_required=method.key_required, authorizer=method.authorizer
@@ -158,12 +158,14 @@ class ApiRequests:
             return refused(kept_out)
         version = await self._called(stage.region, method.function, method.qualifier)
         if version is None:
-            return _message(500, "Internal server error")
+            return message(500, "Internal server error")
         try:
-            event = await _event(request, parameters["api"], parameters["stage"], path, method, path_parameters)
+            event = await event_of(
+                request, parameters["api"], parameters["stage"], path, method.resource, path_parameters
+            )
             event["stageVariables"] = dict(stage.variables) or None
         except ClientDisconnect:
-            return _message(400, "Bad Request")
+            return message(400, "Bad Request")
         async with self._environments[method.function, version]:
             return await self._invoke(stage.region, method, version, event)
 
@@ -180,7 +182,7 @@ class ApiRequests:
         self.executed[method.function, method.qualifier, version] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Invocations"] += 1
         self._unpublished[region, method.function, method.qualifier, version, "Errors"] += failed
-        return _message(502, "Internal server error") if failed else _proxy_response(answer.content)
+        return message(502, "Internal server error") if failed else proxy_response(answer.content)
 
     async def _fresh(self, key: tuple[str, ...], read: Callable[[Any], Awaitable[T]]) -> T:
         """`read(previous value)`, at most every 0.1 s and by one request at a time: AWS too takes a moment."""
@@ -317,72 +319,3 @@ class ApiRequests:
 def _environments() -> asyncio.Semaphore:
     """How many execution environments a version has at most: each is a process that the emulator starts. More wait."""
     return asyncio.Semaphore(3)
-
-
-def _message(status: int, message: str) -> Response:
-    return Response(json.dumps({"message": message}), status, media_type="application/json")
-
-
-def _proxy_response(content: bytes) -> Response:
-    """A handler's answer as HTTP; what is none is 502, as API Gateway says it."""
-    try:
-        document = json.loads(content)
-        status = int(document.get("statusCode", 200))
-        body = document.get("body") or ""
-        data = base64.b64decode(body) if document.get("isBase64Encoded") else str(body).encode()
-        headers = [(str(name), str(value)) for name, value in (document.get("headers") or {}).items()]
-        several = document.get("multiValueHeaders") or {}
-    except (ValueError, AttributeError, TypeError):
-        return _message(502, "Internal server error")
-    headers = [(name, value) for name, value in headers if name.lower() not in {one.lower() for one in several}]
-    headers += [(name, str(value)) for name, values in several.items() for value in values or []]
-    answer = Response(data, status)
-    answer.raw_headers[:] = [(b"content-length", str(len(data)).encode())]
-    if not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("content-type", "application/json"))
-    answer.raw_headers += [
-        (name.lower().encode(), value.encode()) for name, value in headers if name.lower() != "content-length"
-    ]
-    answer.raw_headers.append((b"x-amzn-requestid", str(uuid.uuid4()).encode()))
-    return answer
-
-
-async def _event(
-    request: Request, api: str, stage: str, path: str, method: Method, path_parameters: Mapping[str, str]
-) -> dict[str, Any]:
-    """The proxy integration's event, payload format 1.0 (set-up-lambda-proxy-integrations, "Input format")."""
-    query = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
-    several: dict[str, list[str]] = {}
-    for name, value in query:
-        several.setdefault(name, []).append(value)
-    headers: dict[str, list[str]] = {}
-    for name, value in request.headers.items():
-        headers.setdefault(name.title() if name in ("host", "user-agent", "authorization") else name, []).append(value)
-    body = await request.body()
-    identifier = str(uuid.uuid4())
-    return {
-        "resource": method.resource,
-        "path": unquote(path),
-        "httpMethod": request.method,
-        "headers": {name: values[-1] for name, values in headers.items()},
-        "multiValueHeaders": headers,
-        "queryStringParameters": {name: values[-1] for name, values in several.items()} or None,
-        "multiValueQueryStringParameters": several or None,
-        "pathParameters": dict(path_parameters) or None,
-        "stageVariables": None,
-        "requestContext": {
-            "accountId": ACCOUNT,
-            "apiId": api,
-            "stage": stage,
-            "resourcePath": method.resource,
-            "httpMethod": request.method,
-            "path": f"/{stage}{path}",
-            "protocol": "HTTP/1.1",
-            "requestId": identifier,
-            "extendedRequestId": identifier,
-            "requestTimeEpoch": int(time.time() * 1000),
-            "identity": {"sourceIp": "127.0.0.1", "userAgent": request.headers.get("user-agent", "")},
-        },
-        "body": body.decode("utf-8", "replace") if body else None,
-        "isBase64Encoded": False,
-    }

@@ -72,6 +72,7 @@ class Front:
             host="127.0.0.1",
             port=port,
             log_level="error",
+            server_header=False,
             lifespan="on",
             timeout_graceful_shutdown=2,
         )

@@ -35,11 +35,11 @@ def properties_of(template: str, name: str, **parameters: str) -> dict[str, Any]
     return found | {"Policies": [*found.get("Policies", []), *added]}
 
 
-def role_of(template: str, name: str, *, boundary: Mapping[str, Any] | None = None, **parameters: str) -> Role:
+def role_of(template: str, name: str, **parameters: str) -> Role:
     """A role as the simulator asks about it."""
     properties = properties_of(template, name, **parameters)
     arn = f"arn:aws:iam::{ACCOUNT}:role/{SERVICE}-{template}-{STAGE}-{name}-1"
-    return Role(arn, tuple(one["PolicyDocument"] for one in properties["Policies"]), boundary)
+    return Role(arn, tuple(one["PolicyDocument"] for one in properties["Policies"]))
 
 
 def _resolver(whole: Mapping[str, Any], template: str, parameters: Mapping[str, str]) -> Resolver:
