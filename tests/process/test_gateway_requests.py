@@ -8,6 +8,8 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -35,6 +37,7 @@ async def serving(count: int = 2, **options: Any) -> AsyncIterator[tuple[Gateway
 def is_json(answer: Answer, status: int, message: str) -> None:
     assert (answer.status, answer.json) == (status, {"message": message})
     assert answer.headers["content-type"] == "application/json"
+    assert parsedate_to_datetime(answer.headers["date"]).tzinfo == UTC
 
 
 def headers_of(answer: Answer, name: str) -> list[str]:
@@ -62,6 +65,11 @@ def test_a_stage_without_a_release_answers_503_and_an_unknown_route_or_method_40
                 is_json(ask(dev, "/zones", "POST"), 403, "Missing Authentication Token")
                 is_json(ask(dev, "/zones/x", "OPTIONS"), 403, "Missing Authentication Token")
                 is_json(ask(dev, "/zones", "BREW"), 403, "Missing Authentication Token")
+                ids = {
+                    uuid.UUID(ask(dev, "/nowhere", headers={"x-hl-id": "mine"}).headers["x-amzn-requestid"])
+                    for _ in "12"
+                }
+                assert len(ids) == 2, "each has an id of its own, which is not the client's to say"
                 assert ask(dev, "/zones", "HEAD").status == 403
                 assert (
                     ask(dev, "/zones").status
