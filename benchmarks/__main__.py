@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import crowd, deploys, direct, footprint, releasing, report, rollouts, shipping, throughput
+from benchmarks import crowd, deploys, direct, footprint, pushes, releasing, report, rollouts, shipping, throughput
 from benchmarks.figures import Section, missed
 from benchmarks.machine import BenchmarkError, described, share_two_cores
 
 RESULTS = Path(__file__).with_name("results")
 COMPARISON = ("throughput", "shipping")
 GOALS = ("canary", "crash", "crowd", "drill")
-PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "footprint")
+PARTS = (*COMPARISON, *GOALS, "direct", "deploy", "push", "footprint")
 
 Measure = Callable[[], tuple[Section, ...]]
 
@@ -64,6 +64,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Measure]:
         "drill": lambda: (releasing.run(options.drill_seconds, options.releases, _say),),
         "direct": lambda: direct.run(rounds, seconds, _say),
         "deploy": lambda: (deploys.run(options.deploys, _say),),
+        "push": lambda: (pushes.run(options.pushes, _say),),
         "footprint": lambda: footprint.run(rounds, options.rest, _say),
     }
 
@@ -76,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of load for each server in each round; default: 4, quick: 1")
     parser.add_argument("--releases", type=int, default=20, help="that each contender takes")
     parser.add_argument("--deploys", type=int, default=7)
+    parser.add_argument("--pushes", type=int, default=5)
     parser.add_argument("--rest", type=float, default=20, help="seconds at rest")
     parser.add_argument("--drill-seconds", type=float, help="default: 30, quick: 15")
     options = parser.parse_args()

@@ -13,11 +13,13 @@ import pytest
 
 from hitless.clock import SystemClock
 from hitless.pipeline.approvals import differences
-from hitless.pipeline.builds import BuildOrder, Builds
+from hitless.pipeline.builds import BuildOrder, Builds, limits_of
 from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
+from hitless.service.model import BuildSettings
 from tests.component.pipeline_bench import PipelineBench, tell_story
 
 pytestmark = pytest.mark.component
@@ -49,7 +51,7 @@ class Yard:
         self.workshop.create()
         self.bench = PipelineBench(folder / "bench")
         self.repository = Repository(self.bench.repository.folder)
-        self.builds = Builds(self.workshop, self.repository, SystemClock(), Limits(time_s=60))
+        self.builds = Builds(self.workshop, self.repository, SystemClock(), lambda: Limits(time_s=60))
 
     def commit(self, spec: str) -> str:
         (self.bench.clone / "buildspec-test.yml").write_text(spec)
@@ -167,3 +169,12 @@ def test_build_folders_of_engines_that_are_gone_are_swept(tmp_path: Path) -> Non
         "hitless-builds-here",
         "hitless-builds-there",
     ]
+
+
+def test_the_limits_of_builds_are_those_of_the_service_that_was_built_last(tmp_path: Path) -> None:
+    assert limits_of(None) == Limits()
+    file = tmp_path / "definition.json"
+    Definition("shop", "", (), BuildSettings(30, 512, 1)).write(file)
+    assert limits_of(Definition.read(file)) == Limits(1800.0, 512, 1 << 20)
+    file.write_text('{"service": "shop", "path": "", "stages": []}')
+    assert limits_of(Definition.read(file)) == Limits(), "as an earlier hitless wrote it"

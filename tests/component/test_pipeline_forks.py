@@ -254,7 +254,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
     (bench.clone / "buildspec-test.yml").write_text(spec.replace("$ENVIRONMENTS", str(workshop.environments)))
     commit = bench.commit("1")
     bench.git("push", "-q", str(bench.repository.folder), "dev")
-    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
 
     def build(run: int) -> tuple[str, dict[str, Any] | None]:
         workshop.of_run(run).mkdir()
@@ -285,7 +285,7 @@ def test_builds_themselves_refuse_a_stranger_s_where_nobody_else_could_run_it(ya
     bench, folder = yard
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
     workshop.create()
-    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
     order = BuildOrder(1, "test", "buildspec-test.yml", "0" * 40, "pull/7", "", "somebody", {}, fork=7)
     with pytest.raises(StepFailed, match="does not run as the engine's own user"):
         asyncio.run(builds.run(order))
@@ -303,7 +303,7 @@ def test_a_folder_of_the_service_that_leads_elsewhere_is_refused(yard: Any) -> N
     bench.git("push", "-q", str(bench.repository.folder), "dev")
     workshop.of_run(1).mkdir()
     workshop.make(workshop.work_of(1), for_builds=False)
-    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), Limits(time_s=60))
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
     order = BuildOrder(1, "test", "buildspec-test.yml", commit, "dev", "shop", "ada", {})
     with pytest.raises(StepFailed, match="shop leads out of the commit's files"):
         asyncio.run(builds.run(order))

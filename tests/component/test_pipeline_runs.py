@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.pushes import RefUpdate, read_options
+from hitless.rollout.rollout import Rollout
 from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
 
@@ -83,6 +85,31 @@ def test_a_merge_without_changes_ends_well_and_ships_nothing(tmp_path: Path) -> 
         bench.commit("1")
         run = await bench.end_of(await bench.push())
         assert (run["state"], run["release"]) == ("succeeded", 1)
+
+    tell_story(tmp_path, story)
+
+
+@pytest.mark.parametrize("shipped_by_hand", [None, "0" * 40 + "-dirty"])
+def test_what_was_shipped_without_a_commit_is_shipped_again_with_the_one_pushed(
+    tmp_path: Path, shipped_by_hand: str | None
+) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        live = bench.engine.live_release("dev")
+        assert live
+        by_hand = replace(live.document, commit=shipped_by_hand)
+        started = await bench.engine.deploy("dev", by_hand, strategy=None, force=True, verb="deploy")
+        assert isinstance(started, Rollout)
+        await until(lambda: started.result is not None)
+        commit = bench.commit("1")
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["release"]) == ("succeeded", 3)
+        live = bench.engine.live_release("dev")
+        assert live
+        assert live.document.commit == commit
+        promoted = await bench.end_of((await promote(bench, "dev", "staging")).run)
+        assert promoted["commit"] == commit
 
     tell_story(tmp_path, story)
 

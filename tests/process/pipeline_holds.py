@@ -24,6 +24,8 @@ HANDLER = """
     if query.get("hold"):
         held = {folder!r} + "/" + query["hold"]
         behind_the_gateway = event["headers"].get("X-Forwarded-Port") != "80"
+        if behind_the_gateway and os.path.exists({folder!r} + "/fail"):
+            return answer(dict(), 500)
         if behind_the_gateway and os.path.exists(held):
             open(held + ".reached", "w").close()
             while os.path.exists(held):

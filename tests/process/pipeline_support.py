@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from hitless.api.client import EngineClient
@@ -91,6 +93,27 @@ class Team:
 
     def push(self, *what: str, exit_code: int = 0) -> str:
         return self.git("push", "engine", *what, exit_code=exit_code)
+
+    def push_aside(self, *what: str) -> subprocess.Popen[str]:
+        """A push that goes on by itself; its output is both of its streams."""
+        words = ["git", "push", "engine", *what]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, cwd=self.site.folder, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def push_over_ssh(self, *what: str) -> str:
+        """A push to HOST:PATH. For ssh stands a program that does what sshd does on the other side: it runs the command
+        by a shell, in a fresh environment that says who came.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            ssh = Path(folder) / "ssh"
+            ssh.write_text(
+                "#!/bin/sh\nfor last; do :; done\n"
+                f'exec env -i PATH="{os.environ["PATH"]}" HOME="$HOME" SSH_CONNECTION="192.0.2.7 5022 192.0.2.1 22"'
+                f' sh -c "$last"\n'
+            )
+            ssh.chmod(0o700)
+            words = ["-c", f"core.sshCommand={ssh}", "-c", "ssh.variant=ssh"]
+            return self.git(*words, "push", f"engine.example.org:{self.url}", *what)
 
     def runs(self) -> list[dict[str, Any]]:
         """Newest first, as `hitless pipeline runs --json` gives them."""

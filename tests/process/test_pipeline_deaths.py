@@ -1,4 +1,7 @@
-"""The daemon is killed in each step of a run, on real parts, under load: nothing is lost, left over or half-way."""
+"""The daemon is killed in each step of a run, on real parts, under load: nothing is lost, left over or half-way.
+
+And what else needs a run to be held or failed at one point.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from tests.process.pipeline_support import LoadOnAll, Team, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
+LONG = pytest.mark.long
 
 STAGES = """    stages:
       dev: {listen: '127.0.0.1:0', strategy: Canary30Percent1Second, smoke: [GET /echo?hold=verify],
@@ -117,7 +121,9 @@ def _words(pid: int) -> str:
         return ""
 
 
-@pytest.mark.parametrize("step", ["push", "source", "test", "build", "verify"])
+@pytest.mark.parametrize(
+    "step", ["push", pytest.param("source", marks=LONG), "test", "build", pytest.param("verify", marks=LONG)]
+)
 def test_a_run_whose_daemon_is_killed_goes_on_by_itself(place: Place, load: LoadOnAll, step: str) -> None:
     team, held, before = place.team, place.held, place.live("dev")["release"]
     if step == "build":
@@ -186,6 +192,25 @@ def test_a_question_outlives_the_daemon_and_what_went_live_as_it_died_ends_well(
     assert team.git("ls-remote", team.url, "prod").split()[0] == commit, "the branch has followed"
 
 
+def test_a_release_that_fails_its_verification_is_taken_back_and_a_retry_deploys_it_again(
+    place: Place, load: LoadOnAll
+) -> None:
+    team, before = place.team, place.live("dev")["commit"]
+    promoted = place.live("staging")["commit"]
+    run = place.change("fails where clients ask")
+    place.held.close("fail")
+    said = team.push("dev")
+    place.held.open("fail")
+    assert "instead of 200: rolled back to release" in said
+    assert states(team.run(run))["deploy"] == "failed"
+    assert place.live("dev")["commit"] == before
+    retried = team.site.hitless("pipeline", "retry", str(run)).document
+    assert (retried["state"], retried["release"]) == ("succeeded", place.live("dev")["release"])
+    assert place.live("dev")["commit"] == retried["commit"] != before
+    assert place.live("staging")["commit"] == promoted
+
+
+@LONG
 def test_a_rehearsal_that_is_cut_off_leaves_nothing_and_is_held_again(place: Place, load: LoadOnAll) -> None:
     team, before = place.team, place.live("staging")
     team.site.edit("import os\n", "import os\n\nraise SystemExit(3)\n")

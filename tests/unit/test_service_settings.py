@@ -13,6 +13,7 @@ from hitless.service.model import (
     AccessLog,
     AlarmSettings,
     Approval,
+    BuildSettings,
     Home,
     Hooks,
     Nat,
@@ -359,3 +360,25 @@ def test_provisioned_concurrency_is_scaled_function_by_function() -> None:
 )
 def test_bounds_that_cannot_be_are_refused(text: str, said: str) -> None:
     assert said in fault(f"{{provisioned: {text}}}").message
+
+
+def test_what_a_build_may_take_is_read_each_with_its_default() -> None:
+    assert settings("{}").builds == BuildSettings(10, 4096, 16)
+    assert settings("{builds: {timeout_in_minutes: 90}}").builds == BuildSettings(90, 4096, 16)
+    text = "{builds: {timeout_in_minutes: 2160, memory_mb: 64, output_mb: 1}}"
+    assert settings(text).builds == BuildSettings(2160, 64, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{timeout_in_minutes: 0}",
+        "{timeout_in_minutes: 2161}",
+        "{memory_mb: 63}",
+        "{output_mb: 1025}",
+        "{minutes: 1}",
+        "5",
+    ],
+)
+def test_what_no_build_can_be_given_is_refused_where_it_stands(text: str) -> None:
+    assert "custom.hitless.builds" in fault(f"{{builds: {text}}}").message

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.running import conclude_run, follow_run, who
+from hitless.cli.running import conclude_run, follow_run, waiting_run, who
 from hitless.cli.shipping import client_of
 
 
@@ -15,12 +15,12 @@ def register(app: typer.Typer) -> None:
     @command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
     def approve(
         ctx: Context,
-        run: Annotated[int, typer.Argument(help="The run, as `hitless pipeline runs` numbers it.")],
+        run: Annotated[int | None, typer.Argument(help="The run; without it those that wait are listed.")] = None,
         why: Annotated[str | None, typer.Option("--why", help="Kept with the answer.")] = None,
         by: Annotated[str | None, typer.Option("--by", help="Who answers; default: who is logged in.")] = None,
     ) -> None:
         """Let a waiting run ship, and follow it to its end."""
         client = client_of(ctx)
         body = {"by": by or who(), "why": why}
-        lines = client.stream("POST", f"/pipeline/runs/{run}/approve", body)
+        lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
         conclude_run(ctx, client, follow_run(ctx, lines))

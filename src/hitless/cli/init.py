@@ -170,5 +170,6 @@ next:
   curl http://127.0.0.1:8080/hello/world
   hitless deploy    # after a change
 
-releases carry the commit they were made from once the folder is a git repository: git init && git add . && git commit
+releases carry the commit they were made from once the folder is a git repository, and a push of dev ships:
+  git init -b dev && git add . && git commit -m first && git push "$(hitless pipeline url)" dev
 """

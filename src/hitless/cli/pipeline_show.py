@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _in_full(run: dict[str, Any]) -> str:
-    lines = [f"run {run['run']}: {run['branch']} at {(run['commit'] or '-')[:12]}  {run['message'] or ''}"]
+    lines = [f"run {run['run']}: {run['branch']} at {(run['commit'] or '-')[:12]}  {run['message'] or ''}".rstrip()]
     if run["overridden"]:
         lines.append(f"  overridden: {run['overridden']}")
     for step in run["steps"]:
@@ -43,7 +43,9 @@ def _in_full(run: dict[str, Any]) -> str:
         said = f"{approval['decision']} by {approval['by']}" if approval["decision"] else "nobody has answered yet"
         lines += _question(run.get("question") or {})
         lines.append(f"  approval: {said}; asked {approval['asked_at']}, expires {approval['expires_at']}")
-    lines.append(f"{run['state']}{': ' + run['reason'] if run['reason'] else ''}")
+    lines.append(f"{run['state'].replace('_', ' ')}{': ' + run['reason'] if run['reason'] else ''}")
+    if run["state"] == "waiting_for_approval":
+        lines.append(f"hitless approve {run['run']}, or hitless reject {run['run']}")
     return "\n".join(lines) + (f"\n\n{run['log']}" if "log" in run else "")
 
 

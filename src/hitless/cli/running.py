@@ -11,6 +11,7 @@ from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, Ended
+from hitless.errors import UsageError
 
 
 def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -22,6 +23,20 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
             sys.stderr.flush()
         run = line.get("run") or run
     return run
+
+
+def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
+    """The run that is to be answered. UsageError that lists those that wait, where none was named."""
+    if run is not None:
+        return run
+    waiting = [one for one in client.call("GET", "/pipeline/runs", limit=500) if one["state"] == "waiting_for_approval"]
+    if not waiting:
+        raise UsageError("no run waits for approval", hint="`hitless pipeline runs` lists the last ones")
+    listed = "; ".join(f"{one['run']} of {one['stage'] or one['branch']} ({one['message'] or '-'})" for one in waiting)
+    raise UsageError(
+        f"which run? Waiting: {listed}",
+        hint=f"`hitless pipeline show {waiting[0]['run']}` says what it ships; `hitless {verb} {waiting[0]['run']}`",
+    )
 
 
 def conclude_run(ctx: Context, client: EngineClient, run: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.listen import listen
 from hitless.gateway.state import SHARED
-from hitless.pipeline.builds import Builds
-from hitless.pipeline.buildspec.run import Limits
+from hitless.pipeline.builds import Builds, limits_of
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import AwsErrands
 from hitless.pipeline.notify import Notifier
 from hitless.pipeline.packaging import PackagingProcess
@@ -114,7 +114,7 @@ def build_pipeline(
     clock = SystemClock()
     workshop = Workshop.of(folders.data, os.environ)
     repository = Repository(workshop.repository)
-    builds = Builds(workshop, repository, clock, Limits())
+    builds = Builds(workshop, repository, clock, lambda: limits_of(Definition.read(workshop.definition)))
     notifier = Notifier(clock, engine.say, workshop.user)
     parts = Parts(
         engine=engine,

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
 from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, key_of
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
+from hitless.service.model import BuildSettings
 
 _PASSED_ON = re.compile(
     "(?i:https?_proxy|no_proxy|all_proxy)|PIP_.*|UV_.*|npm_config_.*|NPM_CONFIG_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE"
@@ -54,7 +56,8 @@ class Builds:
 
     MOST_AT_ONCE = 2
 
-    def __init__(self, workshop: Workshop, repository: Repository, clock: Clock, limits: Limits) -> None:
+    def __init__(self, workshop: Workshop, repository: Repository, clock: Clock, limits: Callable[[], Limits]) -> None:
+        """`limits` are asked for anew before each build."""
         self._workshop, self._repository, self._clock, self._limits = workshop, repository, clock, limits
         self._places = asyncio.Semaphore(self.MOST_AT_ONCE)
 
@@ -85,7 +88,7 @@ class Builds:
                 await asyncio.to_thread(cache.restore, kept, folder, user)
             plan = Plan(
                 text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
-                self._limits, user,
+                self._limits(), user,
             )  # fmt: skip
             result = await _supervise(plan)
             if spec.cached and shares and result["succeeded"]:
@@ -174,6 +177,12 @@ class Builds:
             shutil.copyfile(real, target / name)
             names.append(str(name))
         result["artifacts"] = sorted(names)
+
+
+def limits_of(definition: Definition | None) -> Limits:
+    """Of the commit that was built for a stage last: a branch cannot give itself more."""
+    allowed = definition.builds if definition else BuildSettings()
+    return Limits(allowed.timeout_in_minutes * 60.0, allowed.memory_mb, allowed.output_mb << 20)
 
 
 def read_buildspec(folder: Path, name: str) -> str | None:

@@ -46,7 +46,7 @@ class Course:
         self.parts.workshop.of_run(row.run).mkdir(mode=0o700, parents=True, exist_ok=True)
         self.set_state(RunState.RUNNING, None)
         if not self.ended_well(StepName.SOURCE):
-            self.say(f"run {row.run}: {row.stage or 'no stage'} from {row.branch} at {row.commit[:12]}")
+            self.say(f"run {row.run}: {self._what()}")
         try:
             self.parts.workshop.clean(row.run)
             self.parts.workshop.make(self.parts.workshop.work_of(row.run), for_builds=False).chmod(0o711)
@@ -63,6 +63,13 @@ class Course:
         finally:
             self.parts.workshop.clean(row.run)
         self.end(RunState.SUCCEEDED, None)
+
+    def _what(self) -> str:
+        """What the run is about, for whoever follows it."""
+        row, options = self.row, self.row.options
+        if "from" in options:
+            return f"release {options['release']} of {options['from']} to {row.stage}"
+        return f"{row.branch} at {row.commit[:12]}" + (f" to {row.stage}" if row.stage else ", which feeds no stage")
 
     async def _take(self, name: StepName, step: Callable[[Course], Awaitable[StepEnd]]) -> None:
         started, clock = timestamp(self.parts.clock.now()), self.parts.clock

@@ -1,4 +1,5 @@
-"""Which branch feeds which stage, in the order of promotion: what the pipeline must know before a commit is read.
+"""Which branch feeds which stage, in the order of promotion, and what a build may take: what the pipeline must know
+before a commit is read.
 
 Kept in the data folder; written by `hitless pipeline url`, and again from each commit that is pushed to a stage.
 """
@@ -7,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hitless.errors import EngineError
-from hitless.service.model import Approval, Service
+from hitless.service.model import Approval, BuildSettings, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Definition:
     service: str
     path: str
     stages: tuple[StageEntry, ...]
+    builds: BuildSettings = field(default_factory=BuildSettings)
 
     @classmethod
     def of(cls, service: Service, path: str) -> Definition:
@@ -47,7 +49,7 @@ class Definition:
             )
             for index, stage in enumerate(service.stages)
         )
-        return cls(service.name, path, entries)
+        return cls(service.name, path, entries, service.builds)
 
     @classmethod
     def read(cls, file: Path) -> Definition | None:
@@ -55,7 +57,8 @@ class Definition:
         try:
             document = json.loads(file.read_text())
             stages = tuple(StageEntry(**entry) for entry in document["stages"])
-            return cls(str(document["service"]), str(document["path"]), stages)
+            builds = BuildSettings(**document.get("builds", {}))
+            return cls(str(document["service"]), str(document["path"]), stages, builds)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -69,7 +72,8 @@ class Definition:
             for entry in self.stages
         ]
         fresh = file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps({"service": self.service, "path": self.path, "stages": stages}))
+        document = {"service": self.service, "path": self.path, "stages": stages, "builds": asdict(self.builds)}
+        fresh.write_text(json.dumps(document))
         fresh.replace(file)
 
     def fed_by(self, branch: str) -> tuple[StageEntry, ...]:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
             )
     document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
     stages = [[entry.stage, entry.branch, entry.guarded, entry.tested] for entry in definition.stages]
-    return {"document": document.to_json(), "stages": stages}
+    return {"document": document.to_json(), "stages": stages, "builds": asdict(definition.builds)}
 
 
 def _say(sentence: str) -> None:

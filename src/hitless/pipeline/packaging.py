@@ -13,6 +13,7 @@ from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition, StageEntry
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.service.model import BuildSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class PackagingProcess:
             raise StepFailed(str(answer["error"]["message"]), exit_code=int(answer["error"].get("exit_code", 1)))
         document = ReleaseDocument.from_json(answer["document"])
         stages = tuple(StageEntry(*entry) for entry in answer["stages"])
-        return document, Definition(document.service, order.path, stages)
+        builds = BuildSettings(**answer["builds"])
+        return document, Definition(document.service, order.path, stages, builds)
 
 
 async def _ask(plan: dict[str, Any], log: Path) -> dict[str, Any]:

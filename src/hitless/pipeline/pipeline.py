@@ -244,7 +244,6 @@ class Pipeline:
         late_s = 0.0
         while True:
             try:
-                self._turns.end_broken_off()
                 self.expire()
                 await self.take_up_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S

@@ -62,8 +62,9 @@ class EngineHome:
     async def ship(self, course: Course) -> Mapping[str, Any]:
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.row.options.get("from") else "deploy"
+        force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
         started = await engine.deploy(
-            course.stage, course.candidate, strategy=None, force=False, verb=verb, who=_who(course)
+            course.stage, course.candidate, strategy=None, force=force, verb=verb, who=_who(course)
         )
         if isinstance(started, Rollout):
             records.set_release(run, started.candidate.number)
@@ -137,6 +138,11 @@ class AwsHome:
 
 
 HOMES: Mapping[Home, StageHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
+
+
+def _has_no_commit(release: ReleaseDocument | None) -> bool:
+    """What was shipped from a folder outside git, or beside its commit: nothing later could be told to be the same."""
+    return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
 async def _followed(course: Course, started: Rollout | Mapping[str, Any]) -> Mapping[str, Any]:

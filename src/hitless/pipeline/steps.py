@@ -138,8 +138,10 @@ async def deploy(course: Course) -> StepEnd:
     if outcome.exit_code:
         what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
         raise StepFailed(what, exit_code=outcome.exit_code, detail=result)
-    said = "nothing has changed" if outcome is Outcome.UNCHANGED else "is live"
-    return StepEnd(detail=result, sentence=f"release {result['release']} {said} in {course.stage}")
+    sentence = f"release {result['release']} is live in {course.stage}"
+    if outcome is Outcome.UNCHANGED:
+        sentence = f"nothing has changed: {sentence} already"
+    return StepEnd(detail=result, sentence=sentence)
 
 
 async def verify(course: Course) -> StepEnd:

@@ -20,6 +20,8 @@ from hitless.pipeline.plans import steps_of
 from hitless.pipeline.states import RunState
 from hitless.store.runs import RunRow
 
+TRY_AGAIN_S = 1.0
+
 log = structlog.get_logger()
 
 
@@ -39,10 +41,12 @@ class Turns:
         self._parts, self._course = parts, course
         self._lanes: dict[str, Lane] = {}
         self._broken_off: dict[int, str] = {}
+        self._ends_later: asyncio.Task[None] | None = None
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """What is under way."""
-        return [lane.task for lane in self._lanes.values() if lane.task]
+        later = [self._ends_later] if self._ends_later else []
+        return [*(lane.task for lane in self._lanes.values() if lane.task), *later]
 
     def _lane(self, row: RunRow) -> Lane:
         return self._lanes.setdefault(lane_of(row), Lane())
@@ -85,7 +89,8 @@ class Turns:
                     self._forget_old()
                 except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
                     self._broken_off[row.run] = f"{type(error).__name__}: {error}"
-                    self.end_broken_off()
+                    if self._ends_later is None:
+                        self._ends_later = asyncio.create_task(self._end_broken_off())
         finally:
             lane.task = None
 
@@ -93,8 +98,16 @@ class Turns:
         for gone in self._parts.records.forget_old():
             self._parts.workshop.forget(gone)
 
-    def end_broken_off(self) -> None:
-        """Give runs their end that could not even be recorded as failed; as long as the disk is full, later."""
+    async def _end_broken_off(self) -> None:
+        """Give runs their end that could not even be recorded as failed, as soon as the disk takes it."""
+        try:
+            while self._broken_off:
+                self._try_to_end()
+                await self._parts.clock.sleep(TRY_AGAIN_S)
+        finally:
+            self._ends_later = None
+
+    def _try_to_end(self) -> None:
         for run, why in list(self._broken_off.items()):
             try:
                 row = self._parts.records.run(run)

@@ -237,6 +237,15 @@ class PreviewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What a build of the pipeline may take; by CodeBuild's name where it has one. Output beyond its limit is lost."""
+
+    timeout_in_minutes: int = 10
+    memory_mb: int = 4096
+    output_mb: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A whole serverless.yml, read for one stage.
 
@@ -256,6 +265,7 @@ class Service:
     memory_mb: int | None = None
     """What all workers of the engine may take together; None leaves it to the engine."""
     previews: PreviewSettings | None = None
+    builds: BuildSettings = field(default_factory=BuildSettings)
     notices: tuple[str, ...] = ()
 
     @property

@@ -49,6 +49,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
         package_patterns=package.patterns,
         memory_mb=settings.memory_mb,
         previews=settings.previews,
+        builds=settings.builds,
         notices=notices.sentences(),
     )
 

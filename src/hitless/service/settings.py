@@ -14,6 +14,7 @@ from hitless.service.model import (
     DEFAULT_WORKERS,
     AccessLog,
     Approval,
+    BuildSettings,
     Home,
     Nat,
     PreviewSettings,
@@ -34,7 +35,10 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "stages", "previews")
+KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "stages", "previews", "builds")
+BUILD_KEYS = ("timeout_in_minutes", "memory_mb", "output_mb")
+LONGEST_BUILD_MINUTES = 2160
+"""As CodeBuild's."""
 PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers", "automatic")
 WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
@@ -76,6 +80,7 @@ class Settings:
     previews: PreviewSettings | None = None
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
     """By function."""
+    builds: BuildSettings = field(default_factory=BuildSettings)
 
 
 def read_settings(root: Value, stage: str) -> Settings:
@@ -99,6 +104,7 @@ def read_settings(root: Value, stage: str) -> Settings:
         memory.integer(64, 1 << 24) if memory is not None else None,
         _previews(previews, stages) if previews is not None else None,
         _provisioned(hitless.get("provisioned")),
+        _builds(hitless.get("builds")),
     )
 
 
@@ -190,6 +196,19 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         access_log_query=_flag(entry.get("access_log_query"), default.access_log_query),
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
+    )
+
+
+def _builds(value: Value | None) -> BuildSettings:
+    default = BuildSettings()
+    if value is None:
+        return default
+    check_known(value, BUILD_KEYS)
+    minutes, memory, output = (value.get(key) for key in BUILD_KEYS)
+    return BuildSettings(
+        minutes.integer(1, LONGEST_BUILD_MINUTES) if minutes is not None else default.timeout_in_minutes,
+        memory.integer(64, 1 << 24) if memory is not None else default.memory_mb,
+        output.integer(1, 1024) if output is not None else default.output_mb,
     )
 
 
