@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +167,49 @@ def test_a_build_beyond_the_limits_that_were_set_ends_and_the_next_push_ships(te
     assert "succeeded" in team.push("dev")
 
 
+def test_who_wants_to_know_is_told_and_the_address_shows_nowhere(team: Team) -> None:
+    """A webhook and Slack's form, over real HTTP. The address is a secret: whoever has it may write there."""
+    secret = "T0123-not-to-be-shown"
+    with listener() as (url, bodies):
+        notify = f"notify: [{{webhook: '{url}/{secret}'}}, {{slack: '{url}/{secret}'}}]"
+        team.site.edit("dev: {", f"dev: {{{notify}, ", "serverless.yml")
+        team.commit("tell")
+        run = team.last_run() + 1
+        said = team.push("dev")
+        eventually(lambda: len(bodies) == 2, what="both were told")
+    webhook = next(body for body in bodies if "run" in body)
+    slack = next(body for body in bodies if "run" not in body)
+    assert (webhook["event"], webhook["run"]["run"]) == ("run.succeeded", run)
+    assert slack == {"text": webhook["text"]}
+    assert f"run {run} of dev succeeded" in slack["text"]
+    shown = [said, team.log(run), team.site.folders.daemon_log.read_text(), str(team.run(run)), str(team.site.status())]
+    assert not [text for text in shown if secret in text]
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, list[Any]]]:
+    """A URL, and what was posted to it."""
+    bodies: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.long
 def test_a_test_that_never_ends_is_ended(team: Team) -> None:
     team.site.edit("    workers: 2\n", "    workers: 2\n    builds: {timeout_in_minutes: 1}\n", "serverless.yml")
@@ -207,7 +255,9 @@ def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team)
     stages = {stage["stage"]: stage["live"] for stage in team.site.status()["stages"]}
     assert stages["prod"]["commit"] == merged
     assert stages["prod"]["artifacts"] == stages["staging"]["artifacts"]
-    assert team.git("ls-remote", team.url, "prod").split()[0] == merged
+    clone = team.site.folder.parent / "clone"
+    team.git("clone", "--quiet", "--branch", "prod", team.url, str(clone))
+    assert team.git("-C", str(clone), "rev-parse", "HEAD").strip() == merged
     assert {stage: one.failed.total() for stage, one in load.driven.items()} == dict.fromkeys(urls, 0)
     assert min(one.requests for one in load.driven.values()) > 500, "each stage had its load, safe and idempotent"
 

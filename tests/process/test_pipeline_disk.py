@@ -36,8 +36,7 @@ def team(tmp_path: Path, held: Holds) -> Iterator[Team]:
     shutil.copytree(SERVICES / "plain", folder)
     data = folder / ".hitless"
     data.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", str(data)]
-    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if os.getuid() != 0 or not _succeeds("mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", str(data)):
         pytest.skip("a small disk can be mounted by root only, and not in every container")
     try:
         buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
@@ -49,7 +48,10 @@ def team(tmp_path: Path, held: Holds) -> Iterator[Team]:
             one.site.end()
             shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
     finally:
-        subprocess.run(["umount", str(data)], check=True)
+        gone = ["umount", str(data)]
+        eventually(
+            lambda: subprocess.run(gone, capture_output=True, check=False).returncode == 0, what="it is unmounted"
+        )
 
 
 def test_a_disk_that_is_full_in_mid_run_fails_the_run_and_nothing_else(team: Team, held: Holds) -> None:
@@ -88,3 +90,7 @@ def _fill(file: Path) -> None:
                 out.write(b"x" * 4096)
         except OSError:
             return
+
+
+def _succeeds(*words: str) -> bool:
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
