@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hitless.errors import EngineError, MachineError
 from hitless.store.migrations import MIGRATIONS
+from hitless.store.runs import RunRecords
 from hitless.store.store import PoolRow, Store
 
 pytestmark = pytest.mark.component
@@ -132,4 +134,27 @@ def test_artifacts_in_use_are_those_of_kept_releases(tmp_path: Path) -> None:
     add(store, "prod", digest="sha256:c")
     store.forget_release("dev", 1)
     assert store.artifacts_in_use() == {"sha256:b", "sha256:c"}
+    store.close()
+
+
+def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.sqlite")
+    runs = RunRecords(store)
+
+    def run(options: dict[str, Any]) -> int:
+        return runs.add(
+            stage="prod", branch="prod", commit="1", verb="push", actor=None, message=None, overridden=None,
+            options=options, state="queued", at=AT,
+        ).run  # fmt: skip
+
+    built = run({})
+    runs.set_step(built, "source", "succeeded", detail={"subject": "one"})
+    runs.set_step(built, "build", "succeeded", detail={"artifacts": {"api": "sha256:built"}})
+    runs.set_state(built, "waiting_for_approval", None, None)
+    promoted = run({"from": "dev", "origin": {"stage": "dev", "artifacts": {"api": "sha256:promoted"}}})
+    assert store.artifacts_in_use() == {"sha256:built", "sha256:promoted"}
+    runs.set_state(built, "rejected", None, AT)
+    assert store.artifacts_in_use() == {"sha256:promoted"}
+    runs.set_state(promoted, "succeeded", None, AT)
+    assert store.artifacts_in_use() == set()
     store.close()

@@ -172,9 +172,19 @@ class Store:
             db.execute("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
 
     def artifacts_in_use(self) -> set[str]:
-        """Digests that any kept release of any stage names."""
+        """Digests that any kept release of any stage names, or a run of the pipeline that has not ended: its candidate
+        may wait for days until somebody approves of it.
+        """
         rows = self._connection.execute("SELECT document FROM releases")
-        return {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
+        released = {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
+        under_way = self._connection.execute(
+            "SELECT options AS what FROM pipeline_runs WHERE ended_at IS NULL UNION ALL"
+            " SELECT detail FROM pipeline_steps JOIN pipeline_runs USING (run)"
+            " WHERE name = 'build' AND detail IS NOT NULL AND ended_at IS NULL"
+        )
+        told = [json.loads(row["what"]) for row in under_way]
+        candidates = [one.get("origin") or one for one in told]
+        return released | {digest for one in candidates for digest in one.get("artifacts", {}).values()}
 
     # -- what is live -----------------------------------------------------------------------------------------------
 
