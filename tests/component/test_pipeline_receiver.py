@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hitless.api.owed import Owed
 from hitless.api.receiver import Receiver
 from hitless.errors import UsageError
 from hitless.pipeline import links
@@ -299,6 +300,26 @@ def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_ans
         (*where, "pending", "run 7: waiting for approval"),
         (*where, "success", "run 7: succeeded"),
     ]
+
+
+def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to_tell(site: Site) -> None:
+    site.engine.next_state = "waiting_for_approval"
+    site.receiver.look_s = 60.0
+    theirs(site)
+    site.deliver("pull_request", pull(owner="stranger/shop"))
+    assert Owed(site.receiver.folder).all() == {7: "team/shop"}
+    site.engine.run = {**site.engine.run, "state": "rejected"}
+    later = replace(site.receiver, look_s=0.01, watchers=set())
+
+    async def live() -> None:
+        application = later.application()
+        async with application.router.lifespan_context(application):
+            for watcher in list(later.watchers):
+                await watcher
+
+    asyncio.run(live())
+    assert site.said[-1] == "run 7 of prod: rejected"
+    assert Owed(site.receiver.folder).all() == {}
 
 
 def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:

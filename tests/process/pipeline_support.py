@@ -7,7 +7,8 @@ import os
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -145,11 +146,18 @@ def states(run: dict[str, Any]) -> dict[str, str]:
     return {step["name"]: step["state"] for step in run["steps"]}
 
 
+def _to(requests: Sequence[DrillRequest], host: str | None) -> tuple[DrillRequest, ...]:
+    return tuple(replace(one, headers=(("Host", host),)) if host else one for one in requests)
+
+
 class LoadOnAll:
     """The same safe requests on each stage, in a thread of its own, as long as the block lasts."""
 
-    def __init__(self, urls: dict[str, str], rate_per_s: float) -> None:
-        self.driven = {stage: Driven(url, REQUESTS, rate_per_s) for stage, url in urls.items()}
+    def __init__(self, urls: dict[str, str], rate_per_s: float, *, hosts: Mapping[str, str] | None = None) -> None:
+        """`hosts`: what is sent as Host instead of the URL's."""
+        self.driven = {
+            stage: Driven(url, _to(REQUESTS, (hosts or {}).get(stage)), rate_per_s) for stage, url in urls.items()
+        }
         self._end, self._begun = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 

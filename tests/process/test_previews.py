@@ -124,9 +124,10 @@ def human_status(place: Previewed) -> str:
 
 
 def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_anywhere(place: Previewed) -> None:
+    """Neither on the stage, nor on a preview that ships again and again meanwhile."""
     place.show("stays", "one")
-    dev = place.site.stage()["url"]
-    with LoadOnAll({"dev": dev}, 100) as load:
+    urls = {"dev": place.site.stage()["url"], "stays": f"http://127.0.0.1:{place.port}"}
+    with LoadOnAll(urls, 100, hosts={"stays": f"stays.preview.localhost:{place.port}"}) as load:
         for index in range(2):
             place.show("stays", f"stays {index}")
             place.show("comes-and-goes", f"one {index}")
@@ -135,8 +136,10 @@ def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_any
             place.commit(f"dev {index}")
             assert "is live in dev" in place.push("dev")
             place.delete("comes-and-goes")
-    assert +load.driven["dev"].failed == {}
-    assert load.driven["dev"].requests > 200
+    for name, driven in load.driven.items():
+        assert +driven.failed == {}, name
+        assert driven.requests > 200
+    assert place.release("stays") == 3
     place.delete("stays")
 
 

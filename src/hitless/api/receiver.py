@@ -10,7 +10,8 @@ import html
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.client import EngineClient
+from hitless.api.owed import Owed
 from hitless.errors import HitlessError, UsageError
 from hitless.pipeline import links
 from hitless.pipeline.github import MAX_BODY_BYTES, Wanted, is_genuine, read_event, status_of
@@ -57,11 +59,12 @@ class Receiver:
 
     def application(self) -> Starlette:
         return Starlette(
+            lifespan=self._lifespan,
             routes=[
                 Route("/github", self.github, methods=["POST"]),
                 Route("/approve/{run:int}", self.ask, methods=["GET"]),
                 Route("/approve/{run:int}", self.answer, methods=["POST"]),
-            ]
+            ],
         )
 
     # -- webhooks -----------------------------------------------------------------------------------------------------
@@ -140,9 +143,20 @@ class Receiver:
             self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
             await asyncio.to_thread(self._set_status, wanted.repository, run)
             if run["state"] in UNENDED:
-                watcher = asyncio.create_task(self._watch(wanted.repository, run["run"]))
-                self.watchers.add(watcher)
-                watcher.add_done_callback(self.watchers.discard)
+                Owed(self.folder).add(run["run"], wanted.repository)
+                self._begin_to_watch(wanted.repository, run["run"])
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """What an earlier receiver had still to tell is told by this one."""
+        for run, repository in Owed(self.folder).all().items():
+            self._begin_to_watch(repository, run)
+        yield
+
+    def _begin_to_watch(self, repository: str, run: int) -> None:
+        watcher = asyncio.create_task(self._watch(repository, run))
+        self.watchers.add(watcher)
+        watcher.add_done_callback(self.watchers.discard)
 
     def _runs_of(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         return [line["run"] for line in self.client.stream("POST", path, body) if "run" in line]
@@ -153,12 +167,15 @@ class Receiver:
             await asyncio.sleep(self.look_s)
             try:
                 run = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{number}")
-            except HitlessError:
+            except HitlessError as error:
+                if error.code == UsageError.code:
+                    break  # it is so old that the engine has forgotten it
                 continue  # the engine is away for a while
             if run["state"] not in UNENDED:
                 self.say(f"run {number} of {run['branch']}: {run['state']}")
                 await asyncio.to_thread(self._set_status, repository, run)
-                return
+                break
+        Owed(self.folder).done(number)
 
     def _set_status(self, repository: str, run: dict[str, Any]) -> None:
         if self.token is None:

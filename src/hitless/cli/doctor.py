@@ -132,6 +132,8 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
         return findings
     for stage in service.stages:
         findings.append(_check(f"port of {stage.name}", lambda stage=stage: _port(stage.host, stage.port)))  # type: ignore[misc]
+    if previews := service.previews:
+        findings.append(_check("port of previews", lambda: _port(previews.host, previews.port)))
     return findings
 
 

@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         )
         with port_of(host, port, purpose="the receiver") as listener:
             ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
-            config = uvicorn.Config(receiver.application(), log_config=None, access_log=False, lifespan="off")
+            config = uvicorn.Config(receiver.application(), log_config=None, access_log=False, lifespan="on")
             uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -52,6 +52,9 @@ def _in_full(run: dict[str, Any]) -> str:
 def _question(asked: dict[str, Any]) -> list[str]:
     """What is to be approved."""
     commits = [f"  commit {one['commit'][:8]} {one['subject']} ({one['author']})" for one in asked.get("commits", ())]
+    if fork := asked.get("fork"):
+        commits.insert(0, f"  pull request {fork['number']} of {fork['origin']}: read it before its tests run here")
+        commits += [f"  file {name}" for name in asked.get("files") or ()]
     changed = [f"  configuration: {line}" for line in asked.get("configuration", ())]
     rehearsed = (asked.get("rehearsal") or {}).get("sentence")
     return [*commits, *changed, *([f"  rehearsal: {rehearsed}"] if rehearsed else [])]

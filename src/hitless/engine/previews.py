@@ -91,7 +91,7 @@ class Previews:
             row = self._records.of_branch(branch)
         if row is None:
             row = await self._begin(branch)
-        self._records.renew(row.stage, self._expiry())
+        self._records.renew(row.stage, from_stage=self.settings.from_stage, expires_at=self._expiry())
         return await self._engine.deploy(
             row.stage, of_preview(document, self.settings, branch), strategy=AllAtOnce(), force=False, who=who
         )

@@ -39,10 +39,12 @@ class PreviewRecords:
         with self._store.transaction() as db:
             db.execute("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
 
-    def renew(self, stage: str, expires_at: str) -> None:
-        """It stays until then, unless it goes already."""
+    def renew(self, stage: str, *, from_stage: str, expires_at: str) -> None:
+        """It has that stage's configuration, and stays until then, unless it goes already."""
         with self._store.transaction() as db:
-            db.execute("UPDATE previews SET expires_at = ? WHERE stage = ?", (expires_at, stage))
+            db.execute(
+                "UPDATE previews SET from_stage = ?, expires_at = ? WHERE stage = ?", (from_stage, expires_at, stage)
+            )
 
     def mark_ending(self, stage: str, why: str) -> None:
         """It goes, whatever happens from here on: nothing is live in it any more."""
