@@ -261,7 +261,8 @@ class PipelineBench:
         old = await self.repository.head_of(target) or NOTHING
         new = self.git("rev-parse", branch)
         update = RefUpdate(old, new, f"refs/heads/{target}")
-        if refusals := await self.pipeline.check([update], options or {}, "ada@laptop"):
+        lineage = {new: self.git("rev-list", "--no-walk", "--parents", new).split()[1:]}
+        if refusals := await self.pipeline.check([update], options or {}, "ada@laptop", lineage):
             return refusals
         self.git("push", "-q", "--force", str(self.repository.folder), f"{branch}:{target}")
         started = await self.pipeline.push([update], options or {}, "ada@laptop")

@@ -10,7 +10,7 @@ import pytest
 
 from hitless.pipeline.pushes import RefUpdate
 from hitless.service.model import Approval, RehearsalSettings
-from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, until
+from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
 
@@ -196,3 +196,29 @@ def test_an_answer_that_was_recorded_as_the_daemon_died_counts(tmp_path: Path) -
         await later.engine.idle()
 
     asyncio.run(afterwards())
+
+
+def test_a_run_whose_end_the_state_file_cannot_take_has_it_once_it_can(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.hold = asyncio.Event()
+        bench.commit("1")
+        run = await bench.push()
+        await until(lambda: "test run 1" in bench.diary)
+        with bench.store.transaction() as db:  # as a full disk does it: nothing is written any more
+            for table, what in (("pipeline_runs", "UPDATE"), ("pipeline_steps", "INSERT")):
+                db.execute(
+                    f"CREATE TRIGGER full_{table} BEFORE {what} ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+                )
+        bench.builds.hold.set()
+        work = bench.pipeline.parts.workshop.work_of(run)
+        await until(lambda: not work.exists())
+        assert bench.pipeline.row(run).state == "running"
+        with bench.store.transaction() as db:
+            for table in ("pipeline_runs", "pipeline_steps"):
+                db.execute(f"DROP TRIGGER full_{table}")
+        ended = await bench.end_of(run)
+        assert (ended["state"], ended["states"]["test"]) == ("failed", "failed")
+        assert "full" in ended["reason"]
+        assert (await bench.end_of(await bench.push()))["state"] == "succeeded", "the lane is free"
+
+    tell_story(tmp_path, story)

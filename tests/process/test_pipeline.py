@@ -105,6 +105,7 @@ def test_of_pushes_within_a_second_the_first_and_the_last_ship(team: Team, gate:
     assert team.run(first + 2)["release"] == release + 2
 
 
+@pytest.mark.long
 def test_a_push_during_a_rollout_waits_for_its_end(team: Team) -> None:
     team.push("dev")
     team.site.hitless("promote", "dev", "staging", "--skip-rehearsal")
@@ -165,6 +166,36 @@ def test_a_build_beyond_the_limits_that_were_set_ends_and_the_next_push_ships(te
     assert "the build reached its memory limit of 64 MiB" in team.push("dev")
     team.reset()
     assert "succeeded" in team.push("dev")
+
+
+def test_a_stage_with_required_checks_takes_only_what_has_passed(team: Team) -> None:
+    """git holds the pushed objects back until the hook has said yes: the merge is judged by what the hook sees."""
+    team.site.edit("dev: {", "dev: {required_checks: true, ", "serverless.yml")
+    team.commit("checked from now on")
+    team.push("dev")
+    team.git("switch", "--quiet", "--create", "checked")
+    team.site.edit("def answer(body: object, status: int = 200)", "def answer(body: object, status: int = 500)")
+    broken = team.commit("a mistake")
+    team.push("checked")
+    team.git("switch", "--quiet", "dev")
+    team.git("merge", "--quiet", "--no-ff", "-m", "merged too early", "checked")
+    before = team.last_run()
+    assert f"{broken[:12]} passed no tests yet, which dev requires" in team.push("dev", exit_code=1)
+    assert "passed no tests yet" in team.push("checked:dev", exit_code=1)
+    assert team.last_run() == before
+
+    team.git("reset", "--quiet", "--hard", "HEAD~1")
+    team.git("switch", "--quiet", "checked")
+    team.site.edit("status: int = 500)", "status: int = 200)")
+    team.commit("mended")
+    team.push("checked")
+    team.git("switch", "--quiet", "dev")
+    team.git("merge", "--quiet", "--no-ff", "-m", "merged", "checked")
+    assert "of dev succeeded" in team.push("dev")
+    team.reset()
+    assert "passed no tests yet" in team.push("dev", exit_code=1)
+    team.push("-o", "override=back to where it was", "dev")
+    assert team.run(team.last_run())["overridden"] == "back to where it was"
 
 
 def test_who_wants_to_know_is_told_and_the_address_shows_nowhere(team: Team) -> None:

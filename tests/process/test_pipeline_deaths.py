@@ -122,7 +122,7 @@ def _words(pid: int) -> str:
 
 
 @pytest.mark.parametrize(
-    "step", ["push", pytest.param("source", marks=LONG), "test", "build", pytest.param("verify", marks=LONG)]
+    "step", ["build", *(pytest.param(one, marks=LONG) for one in ("push", "source", "test", "verify"))]
 )
 def test_a_run_whose_daemon_is_killed_goes_on_by_itself(place: Place, load: LoadOnAll, step: str) -> None:
     team, held, before = place.team, place.held, place.live("dev")["release"]
@@ -192,6 +192,7 @@ def test_a_question_outlives_the_daemon_and_what_went_live_as_it_died_ends_well(
     assert team.git("ls-remote", team.url, "prod").split()[0] == commit, "the branch has followed"
 
 
+@LONG
 def test_a_release_that_fails_its_verification_is_taken_back_and_a_retry_deploys_it_again(
     place: Place, load: LoadOnAll
 ) -> None:

@@ -121,7 +121,7 @@ def test_every_setting_is_read() -> None:
         hooks: {pre_traffic: check, post_traffic: report}, sticky: 'cookie:session', release_header: false,
         notify: [{slack: 'https://a.example'}], access_log: all, access_log_query: false,
         steps: [rehearse, approve],
-        ready_timeout_s: 30}"""
+        ready_timeout_s: 30, required_checks: true}"""
     found = stage(text)
     assert (found.branch, found.home, found.host, found.port) == ("main", Home.AWS, "::1", 9000)
     assert (found.strategy, found.approval, found.nat) == (Canary(10, 300), Approval.MANUAL, Nat.PER_AZ)
@@ -133,7 +133,7 @@ def test_every_setting_is_read() -> None:
     )
     assert found.hooks == Hooks("check", "report")
     assert found.sticky == Sticky(StickyBy.COOKIE, "session")
-    assert found.ready_timeout_s == 30
+    assert (found.ready_timeout_s, found.required_checks) == (30, True)
     assert (found.access_log, found.access_log_query) == (AccessLog.ALL, False)
     assert [stage(f"{{access_log: {word}}}").access_log for word in ("off", "'off'", "sampled")] == [
         AccessLog.OFF,

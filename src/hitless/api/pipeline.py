@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.errors import UsageError
+from hitless.pipeline.checks import Lineage
 from hitless.pipeline.forks import Fork, commit_of
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
@@ -51,8 +52,9 @@ class PipelineApi:
         ]
 
     async def check(self, request: Request) -> Response:
-        updates, options, actor = _push_of(await json_body(request))
-        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor)})
+        body = await json_body(request)
+        updates, options, actor = _push_of(body)
+        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor, _lineage_of(body))})
 
     async def push(self, request: Request) -> Response:
         updates, options, actor = _push_of(await json_body(request))
@@ -153,6 +155,16 @@ def _promotion_of(body: dict[str, Any], target: str) -> Promotion:
         )
     except ValueError as error:
         raise UsageError(f"not a promotion: {error}", hint="`hitless promote dev staging`") from error
+
+
+def _lineage_of(body: dict[str, Any]) -> Lineage | None:
+    """What git's hook alone can see of a push that is not taken yet; None where nobody said."""
+    found = body.get("lineage")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(isinstance(one, list) for one in found.values()):
+        raise UsageError("not what git's hook sends", hint="push with git")
+    return {str(commit): [str(one) for one in parents] for commit, parents in found.items()}
 
 
 def _signature(body: dict[str, Any]) -> tuple[str, str | None]:

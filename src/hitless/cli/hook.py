@@ -7,8 +7,10 @@ on to the pusher's terminal. A pusher who goes away stops nothing.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.cli.running import who
@@ -22,7 +24,7 @@ def main() -> int:
     """0, or 1 where the push is refused."""
     data, name = sys.argv[1:3]
     started: int | None = None
-    body = {
+    body: dict[str, Any] = {
         "updates": [line.split(None, 2) for line in sys.stdin.read().splitlines()],
         "options": _options(),
         "actor": who(),
@@ -33,7 +35,7 @@ def main() -> int:
             raise EngineNotRunningError(f"no engine runs on {folders.data}")
         client = EngineClient(folders.api_socket)
         if name == "pre-receive":
-            refusals = client.call("POST", "/pipeline/check", body)["refusals"]
+            refusals = client.call("POST", "/pipeline/check", body | {"lineage": _lineage(body["updates"])})["refusals"]
             for sentence in refusals:
                 _say(f"refused: {sentence}\n")
             return 1 if refusals else 0
@@ -54,6 +56,15 @@ def _after_the_push(started: int | None) -> str:
     if started is None:
         return "the push is kept, and its runs start when the engine does: `hitless up`"
     return f"the push is kept; once the engine runs again, `hitless pipeline show {started}` tells what became of it"
+
+
+def _lineage(updates: list[list[str]]) -> dict[str, list[str]]:
+    """The parents of each pushed commit. Until the push is taken, git shows its objects to its hook alone."""
+    new = [update[1] for update in updates if set(update[1]) != {"0"}]
+    words = ["git", "rev-list", "--no-walk", "--parents", "--stdin"]
+    text = "".join(f"{one}\n" for one in new)
+    out = subprocess.run(words, input=text, capture_output=True, text=True, check=False).stdout
+    return {line.split()[0]: line.split()[1:] for line in out.splitlines()}
 
 
 def _options() -> list[str]:

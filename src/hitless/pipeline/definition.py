@@ -19,13 +19,19 @@ from hitless.service.model import Approval, BuildSettings, Service
 @dataclass(frozen=True, slots=True)
 class StageEntry:
     """One stage. A `guarded` one takes only what was live in the stage before it; what goes to a `tested` one is tested
-    first.
+    first; the branch of a `checked` one takes only what has passed its tests as another branch.
     """
 
     stage: str
     branch: str
     guarded: bool
     tested: bool = True
+    checked: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to override."""
+        return self.guarded or self.checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Definition:
                 stage.branch,
                 bool(index) and (stage.approval is Approval.MANUAL or stage.name == "prod"),
                 stage.test,
+                stage.required_checks,
             )
             for index, stage in enumerate(service.stages)
         )
@@ -67,10 +74,7 @@ class Definition:
             ) from error
 
     def write(self, file: Path) -> None:
-        stages: list[dict[str, Any]] = [
-            {"stage": entry.stage, "branch": entry.branch, "guarded": entry.guarded, "tested": entry.tested}
-            for entry in self.stages
-        ]
+        stages: list[dict[str, Any]] = [asdict(entry) for entry in self.stages]
         fresh = file.with_suffix(f".{os.getpid()}")
         document = {"service": self.service, "path": self.path, "stages": stages, "builds": asdict(self.builds)}
         fresh.write_text(json.dumps(document))

@@ -70,7 +70,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
                 hint="the build's warnings above say why",
             )
     document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
-    stages = [[entry.stage, entry.branch, entry.guarded, entry.tested] for entry in definition.stages]
+    stages = [[entry.stage, entry.branch, entry.guarded, entry.tested, entry.checked] for entry in definition.stages]
     return {"document": document.to_json(), "stages": stages, "builds": asdict(definition.builds)}
 
 

@@ -18,6 +18,7 @@ import structlog
 from hitless.clock import timestamp
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.approvals import MAX_WHY, check_open
+from hitless.pipeline.checks import Lineage
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.forks import Fork, fork_of
@@ -73,9 +74,14 @@ class Pipeline:
 
     # -- verbs --------------------------------------------------------------------------------------------------------
 
-    async def check(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[str]:
+    async def check(
+        self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
+    ) -> list[str]:
         """Why a push is refused, one sentence each; before git takes anything. What is not refused is noted down."""
-        refusals = judge(self.parts, self._definition(), updates, options)
+        if lineage is None:  # it was fetched: the repository has it all
+            new = [update.new for update in updates if not update.deletes]
+            lineage = {one: await self.parts.repository.parents(one) for one in new}
+        refusals = judge(self.parts, self._definition(), updates, options, lineage)
         at = timestamp(self.parts.clock.now())
         for update in updates if not refusals else ():
             if update.branch and not update.deletes:

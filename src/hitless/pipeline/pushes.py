@@ -1,7 +1,8 @@
 """What a push asks for, and what of it is refused before git takes it.
 
 A stage's branch cannot be deleted. A guarded stage (one that asks for approval, or is named prod) takes only a commit
-that was live in the stage before it, unless the push carries `-o override=REASON`, which its run and its release keep.
+that was live in the stage before it, one with `required_checks` only what has passed its tests, unless the push carries
+`-o override=REASON`, which its run and its release keep.
 Everything else is accepted: a force-push ships what the branch holds now, a tag starts nothing. A branch that feeds no
 stage is tested, and previewed where the service has previews; its preview goes with it.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import UsageError
+from hitless.pipeline.checks import Lineage, missing
 from hitless.pipeline.definition import Definition, StageEntry
 from hitless.pipeline.origin import was_live
 from hitless.pipeline.parts import Parts
@@ -86,9 +88,15 @@ def read_options(lines: list[str]) -> dict[str, str]:
 
 
 def judge(
-    parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
+    parts: Parts,
+    definition: Definition | None,
+    updates: list[RefUpdate],
+    options: Mapping[str, str],
+    lineage: Lineage,
 ) -> list[str]:
-    """Why the push is refused, one sentence each."""
+    """Why the push is refused, one sentence each. `lineage` has each pushed commit's parents, which git holds back from
+    anybody but its hook until the push is taken.
+    """
     if definition is None:
         return ["the pipeline is not set up: run `hitless pipeline url` in the service's folder"]
     if len(updates) > MAX_UPDATES:
@@ -97,19 +105,31 @@ def judge(
         sentence
         for update in updates
         for entry in (definition.fed_by(update.branch) if update.branch else ())
-        if (sentence := _refusal(parts, definition, entry, update, options))
+        if (sentence := _refusal(parts, definition, entry, update, options, lineage))
     ]
 
 
 def _refusal(
-    parts: Parts, definition: Definition, entry: StageEntry, update: RefUpdate, options: Mapping[str, str]
+    parts: Parts,
+    definition: Definition,
+    entry: StageEntry,
+    update: RefUpdate,
+    options: Mapping[str, str],
+    lineage: Lineage,
 ) -> str | None:
     if update.deletes:
         return f"{update.branch} feeds the stage {entry.stage} and cannot be deleted"
-    before = definition.before(entry.stage)
-    if not entry.guarded or not before or "override" in options:
+    if "override" in options:
         return None
-    if not was_live(parts.engine, parts.records, before, update.new):
+    before = definition.before(entry.stage)
+    if entry.checked and not update.creates:
+        untested = missing(update.old, update.new, lineage, parts.records.has_passed)
+        if untested:
+            return (
+                f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.stage} requires: push a"
+                " branch of its own first and merge it once its run succeeded, or push with -o override='why'"
+            )
+    if entry.guarded and before and not was_live(parts.engine, parts.records, before, update.new):
         return (
             f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.stage}: promote it"
             f" (`hitless promote {before} {entry.stage}`), or push with -o override='why'"
@@ -174,8 +194,8 @@ async def _runs_of(
             "stage": entry.stage if entry else None,
             "branch": update.branch,
             "commit": info.commit,
-            "message": info.subject + (f" (override: {override})" if override and entry and entry.guarded else ""),
-            "overridden": override if entry and entry.guarded else None,
+            "message": info.subject + (f" (override: {override})" if override and entry and entry.asks else ""),
+            "overridden": override if entry and entry.asks else None,
             "options": asked if entry else asked | preview,
         }
         for entry in entries or (None,)

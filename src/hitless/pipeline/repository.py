@@ -98,6 +98,11 @@ class Repository:
         out = await self._git("diff", "--name-only", "--no-renames", "--no-ext-diff", f"{old}...{new}", "--")
         return out.splitlines()[:limit]
 
+    async def parents(self, commit: str) -> tuple[str, ...]:
+        """The one that was merged into first; none where the repository lacks the commit."""
+        code, out, _ = await self._ask("rev-list", "--parents", "--max-count=1", commit, "--")
+        return tuple(out.decode().split()[1:]) if code == 0 else ()
+
     async def is_ancestor(self, old: str, new: str) -> bool:
         code, _, _ = await self._ask("merge-base", "--is-ancestor", old, new)
         return code == 0

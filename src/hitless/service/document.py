@@ -105,6 +105,7 @@ def stage_to_json(stage: StageSettings) -> dict[str, Any]:
         "access_log_query": stage.access_log_query,
         "release_header": stage.release_header,
         "ready_timeout_s": stage.ready_timeout_s,
+        "required_checks": stage.required_checks,
     }
 
 

@@ -216,6 +216,8 @@ class StageSettings:
     access_log_query: bool = True
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
+    required_checks: bool = False
+    """Whether the stage's branch takes only what has passed its tests as another branch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,9 @@ PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers",
 WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
 STAGE_KEYS = (
-    "branch", "home", "listen", "strategy", "approval", "rehearsal", "steps", "shield", "nat", "domain", "smoke",
-    "alarms", "hooks", "sticky", "notify", "access_log", "access_log_query", "release_header", "ready_timeout_s",
+    "branch", "home", "listen", "strategy", "approval", "rehearsal", "steps", "required_checks", "shield",
+    "nat", "domain", "smoke", "alarms", "hooks", "sticky", "notify", "access_log", "access_log_query",
+    "release_header", "ready_timeout_s",
 )  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
@@ -196,6 +197,7 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         access_log_query=_flag(entry.get("access_log_query"), default.access_log_query),
         release_header=_flag(entry.get("release_header"), default.release_header),
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
+        required_checks=_flag(entry.get("required_checks"), default.required_checks),
     )
 
 

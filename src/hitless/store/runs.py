@@ -113,6 +113,14 @@ class RunRecords:
         query = "SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? LIMIT 1"
         return bool(self._store.read(query, (branch, commit, since)))
 
+    def has_passed(self, commit: str) -> bool:
+        """Whether the tests of a commit were run, as whatever branch, and passed (or there were none to run)."""
+        query = (
+            "SELECT 1 FROM pipeline_runs JOIN pipeline_steps USING (run) WHERE commit_id = ? AND name = 'test'"
+            " AND pipeline_steps.state IN ('succeeded', 'skipped') LIMIT 1"
+        )
+        return bool(self._store.read(query, (commit,)))
+
     def in_state(self, *states: str) -> tuple[RunRow, ...]:
         """Runs in one of these states, oldest first."""
         marks = ", ".join("?" * len(states))

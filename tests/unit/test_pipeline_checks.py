@@ -1,0 +1,28 @@
+"""What a stage with required checks takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.pipeline.checks import missing
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("passed", "parents", "expected"),
+    [
+        ("new", [], ()),
+        ("", [], ("new",)),
+        ("", ["old"], ("new",)),
+        ("feature", ["old", "feature"], ()),
+        ("", ["old", "feature"], ("feature",)),
+        ("feature", ["old", "feature", "other"], ("other",)),
+        ("feature", ["beside", "feature"], ("beside",)),
+        ("feature beside", ["beside", "feature"], ()),
+    ],
+)
+def test_a_commit_has_passed_itself_or_merges_nothing_but_what_has(
+    passed: str, parents: list[str], expected: tuple[str, ...]
+) -> None:
+    assert missing("old", "new", {"new": parents}, passed.split().__contains__) == expected
