@@ -93,8 +93,8 @@ def test_who_may_release_is_put_in_place_kept_and_taken_back(aws: EmulatedAws, f
     assert len(aws.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]) == 1
 
 
-def test_a_second_stage_and_a_repetition_use_the_provider_that_the_account_has(aws: EmulatedAws, folder: Path) -> None:
-    for stage in ("dev", "staging", "dev"):
+def test_a_second_stage_uses_the_provider_that_the_account_has(aws: EmulatedAws, folder: Path) -> None:
+    for stage in ("dev", "staging"):
         told = ("--no-pipeline", "--github-oidc", "--repository", "anna/clock", "--stage", stage)
         aws.hitless("aws", "bootstrap", *told, folder=folder)
     made = [call for call in aws.front.calls if call.operation == "CreateOpenIDConnectProvider"]
@@ -105,10 +105,7 @@ def test_a_second_stage_and_a_repetition_use_the_provider_that_the_account_has(a
     ("told", "words"),
     [
         (("--trust", ACCOUNT), "the account itself"),
-        (("--external-id", "release-7"), "nobody is trusted"),
-        (("--github-environment", "production"), "not trusted yet"),
         (("--github-oidc",), "origin is not on GitHub"),
-        (("--trust", "arn:aws:iam::210987654321:role/*"), "neither an account id nor a role"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(

@@ -80,4 +80,7 @@ def register(app: typer.Typer) -> None:
 
 def _in_words(result: Bootstrapped) -> str:
     stacks = [stack for stack in (result.core, result.pipeline) if stack]
-    return "\n".join(f"{stack.name} {stack.status.lower().replace('_', ' ')}" for stack in stacks)
+    lines = [f"{stack.name} {stack.status.lower().replace('_', ' ')}" for stack in stacks]
+    if result.core is not None:
+        lines.append(f"deploy role {result.core.outputs['DeployRoleArn']}")
+    return "\n".join(lines)
