@@ -15,7 +15,7 @@ from tests.aws.front.faults import Death
 from tests.aws.release_support import Ran, Worldclock
 
 CHANGES = re.compile(
-    r":(Add|Continue|Create|Delete|Execute|Invoke|Put|Remove|Rollback|Set|Stop|Tag|Untag|Update|Upload)(?!.*Template)"
+    r":(Add|Continue|Copy|Create|Delete|Execute|Invoke|Put|Remove|Rollback|Set|Stop|Tag|Untag|Update|Upload)(?!.*Template)"
 )
 
 
@@ -60,6 +60,8 @@ class Killed:
     world: Worldclock
     packages: Path
     marks: int = 0
+    live_marker: str = ""
+    """What /version answered when all was well last."""
     reached: list[Point] = field(default_factory=list)
     missed: list[Point] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""`hitless aws deploy` killed at each of its calls, before the call takes effect and after, under load; then repeated.
+"""`hitless aws deploy` and `rollback` killed at each call, before it takes effect and after, under load; then repeated.
 
 Whatever was killed where, the same command once more ends right: the wanted release is live and answers, each alias is
 at its version without weights, the Stage at the stack's Deployment, the record ended, nothing left over (that is what
@@ -7,8 +7,11 @@ at its version without weights, the Stage at the stack's Deployment, the record 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,9 @@ from tests.aws.kills import Killed, Point, killed_world, points
 from tests.aws.release_support import Client
 
 pytestmark = pytest.mark.aws
+
+WRITES_OBJECT = "s3:CopyObject"
+"""What the front calls it: the two differ by a header alone, and by no permission."""
 
 AT_ONCE = 3
 """Emulators side by side: a release mostly waits."""
@@ -27,36 +33,95 @@ def repeated_after(killed: Killed, point: Point) -> None:
     killed.kill(point, "deploy")
     again = killed.run("deploy")
     assert (again.code, again.json["outcome"] in ("live", "unchanged")) == (0, True), f"{point}: {again.err}"
+    newest = is_well(killed, point, marker)
+    assert newest["live"], point
+    assert set(newest["versions"].values()) == {str(newest["release"])}, f"{point}: bytes were published twice"
+
+
+def mended_after(killed: Killed, point: Point) -> None:
+    """Kill a deploy there, repair, and see that the live release serves, whichever it is."""
+    before = killed.live_marker
+    marker = killed.change()
+    killed.kill(point, "deploy")
+    done = killed.run("repair")
+    assert (done.code, done.json["left"]) == (0, []), f"{point}: {done.err}"
+    _, answer = killed.world.get("/version")
+    assert answer["marker"] in (before, marker), point
+    newest = is_well(killed, point, answer["marker"])
+    assert newest["outcome"] is not None, point
+    assert newest["live"] == (answer["marker"] == marker) or newest["outcome"] == "live", point
+
+
+def went_back_after(killed: Killed, point: Point) -> None:
+    """Kill a rollback between the first two releases there, repeat it, and see that all is as it should be."""
+    target = "1" if killed.run("status").json["release"] == 2 else "2"
+    killed.kill(point, "rollback", target)
+    again = killed.run("rollback", target)
+    assert (again.code, again.json["release"]) == (0, int(target)), f"{point}: {again.err}"
+    is_well(killed, point, f"m{target}")
+
+
+def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
+    """Nothing is amiss, and this marker's release has all traffic. Returns the newest release."""
     status = killed.run("status").json
-    (newest, *_) = killed.run("releases", "--json").json
-    version = str(newest["release"])
-    assert status["release"] == newest["release"], point
-    assert (newest["outcome"], newest["live"]) == ("live", True), point
-    assert status["weights"] == {name: {v: 100} for name, v in newest["versions"].items()}, point
     assert (status["troubles"], status["candidate"]) == ([], None), point
-    assert set(status["versions"].values()) == {version}, f"{point}: bytes were published twice, or a number was lost"
+    releases = killed.run("releases").json
+    (live,) = (one for one in releases if one["live"])
+    assert (live["outcome"], live["release"]) == ("live", status["release"]), point
+    assert status["weights"] == {name: {version: 100} for name, version in live["versions"].items()}, point
     code, answer = killed.world.get("/version")
     assert (code, answer["marker"]) == (200, marker), point
+    killed.live_marker = marker
+    newest: dict[str, Any] = releases[0]
+    return newest
 
 
 def shipped(killed: Killed) -> list[str]:
     """The calls of a release that nothing happens to, with one live before it."""
     killed.change()
     assert killed.run("deploy").code == 0
-    killed.change()
+    killed.live_marker = killed.change()
     return killed.calls_of("deploy")
 
 
-def sweep(place: Path, packages: Path, shard: int, shards: int) -> tuple[list[Point], list[Point], int]:
-    """Every `shards`-th point; what was reached, what was not, and how many requests the client sent."""
-    with killed_world(place, packages) as killed:
-        mine = points(shipped(killed))[shard::shards]
-        with Client(killed.world.url + "/version", every_s=0.02) as client:
-            for point in mine:
-                failed = client.failed
-                repeated_after(killed, point)
-                assert client.failed == failed, f"{point}: {client.statuses}"
-        return killed.reached, killed.missed, client.asked
+def shipped_twice(killed: Killed) -> list[str]:
+    """The calls of a rollback that nothing happens to, between two releases."""
+    for _ in range(2):
+        killed.change()
+        assert killed.run("deploy", "--strategy", "AllAtOnce").code == 0
+    return killed.calls_of("rollback")
+
+
+@dataclass
+class Sweep:
+    """All points of a command, every one of them tried by one of several emulators side by side."""
+
+    place: Path
+    calls: Callable[[Killed], list[str]]
+    attempt: Callable[[Killed, Point], None]
+    chosen: Callable[[Point], bool] = lambda point: True
+    reached: list[Point] = field(default_factory=list)
+    missed: list[Point] = field(default_factory=list)
+    asked: int = 0
+
+    def run(self) -> None:
+        (self.place / "packages").mkdir()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done in [pool.submit(self.shard, at, AT_ONCE) for at in range(AT_ONCE)]:
+                done.result()
+        print(f"{len(self.reached)} kills, {len(self.missed)} points not reached, 0 of {self.asked} requests failed")
+        assert not [point for point in self.missed if point.changes]
+
+    def shard(self, at: int, shards: int) -> None:
+        with killed_world(self.place / str(at), self.place / "packages") as killed:
+            found = [point for point in points(self.calls(killed)) if self.chosen(point)]
+            with Client(killed.world.url + "/version", every_s=0.02) as client:
+                for point in found[at::shards]:
+                    self.attempt(killed, point)
+                    assert client.failed == 0, f"{point}: {client.statuses}"
+            self.reached += killed.reached
+            self.missed += killed.missed
+            self.asked += client.asked
 
 
 def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_same_command(tmp_path: Path) -> None:
@@ -76,16 +141,24 @@ def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_s
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_deploy_that_is_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = [pool.submit(sweep, tmp_path / str(at), packages, at, AT_ONCE) for at in range(AT_ONCE)]
-        ends = [run.result() for run in runs]
-    reached = [point for one, _, _ in ends for point in one]
-    missed = [point for _, one, _ in ends for point in one]
-    print(f"{len(reached)} kills, {len(missed)} points not reached; {sum(asked for _, _, asked in ends)} requests")
-    assert len(reached) > 90
-    assert not [point for point in missed if point.changes]
-    assert {"cloudformation:UpdateStack", "codedeploy:CreateDeployment", "s3:PutObject"} <= {
-        point.operation for point in reached
-    }
+    sweep = Sweep(tmp_path, shipped, repeated_after)
+    sweep.run()
+    assert len(sweep.reached) > 120
+    named = {point.operation for point in sweep.reached}
+    assert {"cloudformation:UpdateStack", "codedeploy:CreateDeployment", WRITES_OBJECT} <= named
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_deploy_that_is_killed_behind_any_change_is_mended_by_repair(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, shipped, mended_after, chosen=lambda point: point.after)
+    sweep.run()
+    assert len(sweep.reached) > 25
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_rollback_that_is_killed_at_any_call_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, shipped_twice, went_back_after)
+    sweep.run()
+    assert len(sweep.reached) > 30
