@@ -38,6 +38,7 @@ NOT_RECORDED = {
     "cloudwatch:DescribeAlarms": "where a stage names alarms of its own, and after AllAtOnce",
     "codedeploy:GetDeploymentGroup": "where one of them rings already",
     "lambda:GetFunction": "hitless aws repair, of an artifact that the bucket has lost",
+    "lambda:GetPolicy": "hitless aws status and repair: who may invoke an alias",
     "lambda:DeleteProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:GetProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",
     "lambda:PutProvisionedConcurrencyConfig": "where a function has provisionedConcurrency",

@@ -52,6 +52,7 @@ def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws
     lambdas = aws.client("lambda", REGION)
     _aliases_that_were_moved_by_hand(service, lambdas)
     _a_stage_at_another_deployment(service)
+    _a_permission_that_was_taken_away(service, lambdas)
     _what_a_shift_left_over(service, lambdas)
     _a_deploy_whose_machine_died_in_mid_shift(service)
     assert service.run("status").json["weights"] == {name: {"2": 100} for name in FUNCTIONS}
@@ -73,6 +74,17 @@ def _a_stage_at_another_deployment(service: Worldclock) -> None:
     gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
     mend(service, f"it serves Deployment {other}")
     assert service.stages()[0]["deploymentId"] != other
+
+
+def _a_permission_that_was_taken_away(service: Worldclock, lambdas: Any) -> None:
+    name = {"FunctionName": "worldclock-prod-convert", "Qualifier": "live"}
+    (statement,) = json.loads(lambdas.get_policy(**name)["Policy"])["Statement"]
+    lambdas.remove_permission(**name, StatementId=statement["Sid"])
+    left = mend(service, "API Gateway may not invoke the alias live", ends=1)["left"]
+    assert "--function-name worldclock-prod-convert" in left[0]["mends"]
+    lambdas.add_permission(
+        **name, StatementId=statement["Sid"], Action=statement["Action"], Principal="apigateway.amazonaws.com"
+    )
 
 
 def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:

@@ -80,6 +80,9 @@ class World:
     mapping: ApiStage | None = None
     """Where the domain leads, where that is not the stack's stage."""
 
+    closed: set[str] = field(default_factory=set)
+    """Functions whose alias API Gateway may not invoke."""
+
     lost: set[str] = field(default_factory=set)
     """Digests whose artifact is not in the bucket."""
 
@@ -335,6 +338,10 @@ class FakeLambdas:
     def concurrency(self) -> tuple[int, int]:
         self._world.moment("read the account's concurrency")
         return 1000, self._world.unreserved
+
+    def may_be_invoked_by(self, service: str, function: str, qualifier: str) -> bool:
+        self._world.moment("read a policy")
+        return function not in self._world.closed
 
     def provisioned(self, function: str, version: str) -> int:
         self._world.moment("read what is provisioned")

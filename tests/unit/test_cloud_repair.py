@@ -348,6 +348,14 @@ def test_status_shows_the_troubles_beside_all_that_it_showed_before() -> None:
     ]
 
 
+def test_a_permission_that_was_taken_away_is_named_with_the_command_that_gives_it_back() -> None:
+    world = live_world("a", "b")
+    world.closed.add("worldclock-prod-meta")
+    (left,) = mend(world).left
+    assert "may not invoke the alias live" in left.what
+    assert left.mends.startswith("`aws lambda add-permission --function-name worldclock-prod-meta --qualifier live ")
+
+
 def test_a_domain_that_leads_elsewhere_is_led_back() -> None:
     world = live_world("a", "b")
     resources = world.stack.live.template["Resources"]

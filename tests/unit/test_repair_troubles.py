@@ -140,6 +140,10 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
         lambda f: replace(f, served=served("other", "")),
         [("the stack gives it one that is gone", None)],
     ),
+    "a function that API Gateway may not invoke": (
+        lambda f: replace(f, closed=(META,)),
+        [("API Gateway may not invoke the alias live", None)],
+    ),
     "a domain that leads nowhere": (
         lambda f: replace(f, mapped=(mapped(None),)),
         [("api.example.org leads nowhere", Map(mapped(None)))],

@@ -93,6 +93,17 @@ class Lambdas:
                 self._wake_by_invoking(function, version)
             self._time.sleep(POLL_S)
 
+    def may_be_invoked_by(self, service: str, function: str, qualifier: str) -> bool:
+        """Whether the policy of that version or alias names the service (`apigateway.amazonaws.com`)."""
+        try:
+            found = self._lambda.get_policy(FunctionName=function, Qualifier=qualifier)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return False
+            raise
+        principals = [one.get("Principal") for one in json.loads(found["Policy"]).get("Statement", ())]
+        return any(isinstance(one, dict) and one.get("Service") == service for one in principals)
+
     def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
         """Let the role of the function's version `role_of` invoke its `version`, and nothing else."""
         found = self._configuration(function, role_of)

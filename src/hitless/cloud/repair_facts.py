@@ -20,6 +20,7 @@ from hitless.cloud.result import Outcome
 from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, live_number
 from hitless.cloud.transform.model import (
+    ALIAS,
     PREVIOUS_OUTPUT,
     SHIELD_PREFIX,
     STAGE_ID,
@@ -27,6 +28,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Template,
     of_type,
+    references,
 )
 from hitless.cloud.transform.provisioned import Ready, kept_ready
 
@@ -77,6 +79,8 @@ class Facts:
     """(function, version) → environments that are asked to be ready; without those that have none."""
     deployments: Mapping[str, tuple[FunctionIds, Deployment]] = field(default_factory=dict)
     """CodeDeploy's id → what is under way."""
+    closed: tuple[FunctionIds, ...] = ()
+    """Functions with routes whose alias API Gateway may not invoke."""
     served: Served | None = None
     mapped: tuple[Mapped, ...] = ()
     shielding: tuple[str, ...] = ()
@@ -108,7 +112,7 @@ def look(cloud: Cloud) -> Facts:
         deployments={
             each: (ids, seen) for ids in observed.functions for each, seen in cloud.shift.under_way(ids.base).items()
         },
-        served=served, mapped=_mapped(cloud, observed), shielding=shielding,
+        closed=_closed(cloud, observed), served=served, mapped=_mapped(cloud, observed), shielding=shielding,
         missing=_missing(cloud, [one for one in (live, before) if one is not None]),
     )  # fmt: skip
 
@@ -146,6 +150,17 @@ def _served(cloud: Cloud, observed: Observed) -> tuple[Served | None, tuple[str,
     standing = cloud.api.variables(observed.stage) if at is not None else {}
     shielding = tuple(sorted(name for name in standing if name.startswith(SHIELD_PREFIX)))
     return Served(observed.stage, at, belongs), shielding
+
+
+def _closed(cloud: Cloud, observed: Observed) -> tuple[FunctionIds, ...]:
+    methods = of_type(observed.live.resources, "AWS::ApiGateway::Method").values()
+    called = {name for one in methods for name in references(one)}
+    return tuple(
+        ids
+        for ids in observed.aliases
+        if ids.alias in called
+        and not cloud.lambdas.may_be_invoked_by("apigateway.amazonaws.com", observed.functions[ids], ALIAS)
+    )
 
 
 def _mapped(cloud: Cloud, observed: Observed) -> tuple[Mapped, ...]:

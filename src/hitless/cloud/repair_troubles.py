@@ -146,6 +146,14 @@ def _api(facts: Facts) -> Iterator[Trouble]:
     if served.at != served.belongs:
         what = f"it serves Deployment {served.at}: the stack gives it {served.belongs or 'one that is gone'}"
         yield Trouble(what, where, *((REPAIR, Serve(served)) if served.belongs else (deploy, None)))
+    for ids in facts.closed:
+        name = facts.observed.functions[ids]
+        yield Trouble(
+            "API Gateway may not invoke the alias live: every request to it is answered with 500", f"function {name}",
+            f"`aws lambda add-permission --function-name {name} --qualifier live --statement-id mended --action "
+            "lambda:InvokeFunction --principal apigateway.amazonaws.com --source-arn "
+            f"arn:aws:execute-api:REGION:ACCOUNT:{served.stage.api}/*/*`",
+        )  # fmt: skip
     for one in facts.mapped:
         if one.at != one.belongs:
             leads = f"leads to stage {one.at.name or 'none'} of API {one.at.api}" if one.at else "leads nowhere"
