@@ -157,6 +157,13 @@ def test_what_the_stack_does_not_hold_is_not_published_again_but_taken_by_its_nu
     assert not of_type(after["Resources"], "AWS::Lambda::Version")
 
 
+def test_the_release_has_no_version_but_those_that_its_aliases_follow() -> None:
+    adopting = Adopting(BASE)
+    followed = set(version_ids(adopting.wanted).values())
+    assert of_type(adopting.wanted["Resources"], "AWS::Lambda::Version").keys() == followed
+    assert "AlphaLambdaVersionAbc" in adopting.expanded["Resources"], "the stack keeps what osls published"
+
+
 def test_a_new_version_is_guarded_by_the_digest_of_what_was_seen() -> None:
     adopting = Adopting(BASE, published=False)
     for version in of_type(adopting.expanded["Resources"], "AWS::Lambda::Version").values():

@@ -128,6 +128,7 @@ def test_what_runs_becomes_release_1() -> None:
     world = plain_world()
     result = adopt(world)
     assert (result.outcome, result.release) == (Outcome.LIVE, 1)
+    assert world.moments.count("download") == world.moments.count("upload") == 1, "both functions run one artifact"
     assert [step["state"] for step in result.steps] == [
         "preparing", "importing", "expanding", "testing", "moving", "ended",
     ]  # fmt: skip

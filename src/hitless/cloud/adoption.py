@@ -160,20 +160,18 @@ def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
     """What the plain stack is as release `number`: the same functions, called through the alias `live` of a version
     that holds what runs now; a Deployment named by its content, and no osls bucket.
 
-    Each alias follows a Version resource, whose logical id is the plain stack's own where that holds what runs.
+    Each alias follows a Version resource, of which `expanded` leaves out what Lambda has published already.
     """
     made = copy.deepcopy(imported)
     resources: dict[str, Resource] = made["Resources"]
     functions = functions_in(imported)
     for name in _BUCKET_IDS:
         resources.pop(name, None)
-    versions = {name: resources.pop(name) for name in of_type(resources, VERSION)}
+    for name in of_type(resources, VERSION):
+        del resources[name]  # osls' own: the stack keeps them as long as any other
     call_aliases(resources, functions)
     for ids in functions:
-        _add_alias(resources, ids, seen, versions)
-    for name, one in versions.items():
-        resources.setdefault(name, one)
-    for ids in functions:
+        _add_alias(resources, ids, seen.running[ids].sha256)
         _stay_with_code(resources[ids.function], seen.physical.get(BUCKET_ID, ""))
     api.name_permissions(resources)
     old = of_type(resources, api.DEPLOYMENT)
@@ -188,18 +186,15 @@ def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
     return made
 
 
-def _add_alias(resources: dict[str, Resource], ids: FunctionIds, seen: Seen, versions: Mapping[str, Resource]) -> None:
-    running = seen.running[ids]
-    held = {seen.physical.get(name, "").rpartition(":")[2]: name for name, one in versions.items()
-            if one["Properties"]["FunctionName"] == {"Ref": ids.function}}  # fmt: skip
-    version = held.get(running.version or "none") or ids.version(short_hash(["adopted", running.sha256]))
-    resources[version] = copy.deepcopy(versions.get(version, {})) or {
+def _add_alias(resources: dict[str, Resource], ids: FunctionIds, sha256: str) -> None:
+    version = ids.version(short_hash(["adopted", sha256]))
+    resources[version] = {
         "Type": VERSION,
         "DeletionPolicy": "RetainExceptOnCreate",
         "UpdateReplacePolicy": "Retain",
         "Properties": {
             "FunctionName": {"Ref": ids.function},
-            "CodeSha256": base64.b64encode(bytes.fromhex(running.sha256)).decode(),
+            "CodeSha256": base64.b64encode(bytes.fromhex(sha256)).decode(),
         },
     }
     resources[ids.alias] = {
@@ -243,10 +238,8 @@ def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:
     resources = made["Resources"]
     for ids in functions_in(imported):
         running = seen.running[ids]
-        version = resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
-        if running.version is not None and version not in imported["Resources"]:
-            # Lambda publishes the same twice for nobody: the alias takes the version that is there
-            del resources[version]
+        if running.version is not None:  # Lambda publishes nothing twice: the alias takes the version that is there
+            del resources[resources[ids.alias]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]]
             resources[ids.alias]["Properties"]["FunctionVersion"] = running.version
     for name, one in imported["Resources"].items():
         if one["Type"] in _OUTLIVE and name not in wanted["Resources"]:
