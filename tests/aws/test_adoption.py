@@ -34,6 +34,7 @@ def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: E
         refused = service.run("deploy")
         assert (refused.code, "hitless aws adopt" in refused.json["error"]["hint"]) == (1, True), refused.err
         assert "built" not in refused.err, "it is refused before anything is done"
+        _names_what_stands_against_it(service)
 
         adopted = service.run("adopt", "--yes")
         assert adopted.code == 0, adopted.err
@@ -53,6 +54,18 @@ def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: E
         assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")
     assert client.asked > 50
     assert client.failed == 0, client.statuses
+
+
+def _names_what_stands_against_it(service: Worldclock) -> None:
+    """Somebody has given the stage a variable; a dry run says so and changes nothing."""
+    apigateway = service.aws.client("apigateway", REGION)
+    (api,) = apigateway.get_rest_apis()["items"]
+    where, path = {"restApiId": api["id"], "stageName": "prod"}, "/variables/theirs"
+    apigateway.update_stage(**where, patchOperations=[{"op": "replace", "path": path, "value": "x"}])
+    dry = service.run("adopt", "--dry-run")
+    assert (dry.code, dry.json["phase"], dry.json["steps"]) == (1, "plain", []), dry.err
+    assert [one["what"].partition(",")[0] for one in dry.json["refused"]] == ["the stage has stage variables"]
+    apigateway.update_stage(**where, patchOperations=[{"op": "remove", "path": path}])
 
 
 def _serves_what_ran_through_the_aliases(service: Worldclock, plain_deployment: str) -> None:

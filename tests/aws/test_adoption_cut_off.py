@@ -37,6 +37,11 @@ def test_killed_at_each_step_it_is_repeated_and_no_request_fails(aws: EmulatedAw
         for step in STEPS:
             kill_as_it_says(service.start("adopt", "--yes"), step)
             assert service.get("/version")[0] == 200
+            if step == "testing":
+                refused = service.run("deploy")
+                assert (refused.code, "only half taken over" in refused.err) == (1, True), refused.err
+                unasked = service.run("adopt")
+                assert (unasked.code, "give --yes" in unasked.err) == (1, True), unasked.err
         done = service.run("adopt", "--yes")
         assert (done.code, done.json["release"]) == (0, 1), done.err
         assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")

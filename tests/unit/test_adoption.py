@@ -29,6 +29,7 @@ from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, of_type
 from tests.unit.definitions import Definition, Function
 from tests.unit.modelled_aws import ModelledAws, Walk, picture
+from tests.unit.release_support import packaged, with_provisioned
 from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, of, table
 
 pytestmark = pytest.mark.unit
@@ -162,6 +163,25 @@ def test_the_release_has_no_version_but_those_that_its_aliases_follow() -> None:
     followed = set(version_ids(adopting.wanted).values())
     assert of_type(adopting.wanted["Resources"], "AWS::Lambda::Version").keys() == followed
     assert "AlphaLambdaVersionAbc" in adopting.expanded["Resources"], "the stack keeps what osls published"
+
+
+def test_what_called_osls_alias_for_provisioned_concurrency_calls_ours_and_it_goes_a_release_later() -> None:
+    template = with_provisioned(packaged().template, "Meta", 2)
+    stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
+    running = {ids: Running(name, "a" * 64, 1000, "1") for ids, name in functions_in(template).items()}
+    stage = {"deploymentId": "d", "stageName": "prod"}
+    seen = Seen(stack, template, {BUCKET_ID: "the-bucket"}, stage, running)
+    imported = with_stage(template, stage)
+    wanted = adopted(imported, seen, number=1)
+    first = expanded(wanted, imported, seen)
+    versions = dict.fromkeys(of_type(template["Resources"], "AWS::Lambda::Version"), 1)
+    after = contracted(wanted, LiveState(first, dict.fromkeys((ids.alias for ids in running), "1"), versions))
+    assert "provisioned" not in str(of_type(after["Resources"], "AWS::ApiGateway::Method"))
+    called = after["Resources"]["ApiGatewayMethodHealthGet"]["Properties"]["Integration"]["Uri"]
+    assert {"Ref": "MetaAliasLive"} in called["Fn::Join"][1]
+    for each in (first, after):
+        assert "MetaProvConcLambdaAlias" in each["Resources"]
+    assert "hitless:retired" in after["Resources"]["MetaProvConcLambdaAlias"]["Metadata"]
 
 
 def test_a_new_version_is_guarded_by_the_digest_of_what_was_seen() -> None:

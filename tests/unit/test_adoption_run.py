@@ -135,6 +135,18 @@ def test_what_runs_becomes_release_1() -> None:
     check_adopted(world)
 
 
+def test_the_plan_has_a_template_for_each_step_that_is_left() -> None:
+    world = plain_world()
+    one = adoption(world)
+    plan = one.decide(one.observe())
+    assert list(plan.templates) == ["import", "expand", "contract"]
+    assert [step["step"] for step in steps_of(plan)] == ["import", "expand", "contract"]
+    one.run(one.observe(), plan)
+    assert world.stack.live.template == plan.templates["contract"], "it is what was shown"
+    again = one.decide(one.observe())
+    assert (again.phase, steps_of(again)) == (Phase.ADOPTED, [])
+
+
 def moments() -> list[str]:
     world = plain_world()
     adopt(world)

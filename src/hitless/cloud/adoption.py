@@ -36,6 +36,7 @@ from hitless.cloud.transform.model import (
     of_type,
     short_hash,
 )
+from hitless.cloud.transform.provisioned import call_function
 from hitless.cloud.transform.steps import ALIAS_TYPE, FUNCTION, VERSION, contract, expand
 
 BUCKET_ID = "ServerlessDeploymentBucket"
@@ -78,6 +79,8 @@ class Seen:
     stage: Mapping[str, Any] | None = None
     """As GetStage shows it; None where the stack deploys no API, or the stage is not there."""
     running: Mapping[FunctionIds, Running] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of the Versions that the stack holds."""
     importers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mappings: tuple[tuple[str, str], ...] = ()
     """(domain, base path) of the custom domains that lead to the stage."""
@@ -167,6 +170,11 @@ def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
     functions = functions_in(imported)
     for name in _BUCKET_IDS:
         resources.pop(name, None)
+    for name, one in of_type(resources, ALIAS_TYPE).items():
+        # osls' `provisioned`: whoever called it calls `live`, and it goes with the release after
+        if (called := one["Properties"]["FunctionName"].get("Ref", "")) in {ids.function for ids in functions}:
+            del resources[name]
+            call_function(resources, name, str(one["Properties"]["Name"]), called)
     for name in of_type(resources, VERSION):
         del resources[name]  # osls' own: the stack keeps them as long as any other
     call_aliases(resources, functions)

@@ -39,7 +39,7 @@ from hitless.cloud.result import Outcome, Result, Steps
 from hitless.cloud.settling import Cloud, live_number
 from hitless.cloud.smoke import send_smoke_requests
 from hitless.cloud.transform.desired import fingerprint
-from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, Template
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, LiveState, Template
 from hitless.cloud.transform.orders import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.service.model import Function, Service, SmokeRequest
@@ -81,7 +81,8 @@ class Adoption:
             self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
             self._cloud.stack.rest()
             stack = self._cloud.stack.find()
-        template = self._cloud.stack.observe().live.template
+        live = self._cloud.stack.observe().live
+        template = live.template
         if stack is None or not template:
             raise UsageError(
                 f"there is no stack {name}: nothing is to be taken over",
@@ -100,7 +101,7 @@ class Adoption:
         importers = {export: found for export in exports if (found := self._imports.importers(export))}
         return Seen(
             stack, template, physical, served, {ids: one for ids, one in running.items() if one is not None},
-            importers, tuple(mappings),
+            live.versions, importers, tuple(mappings),
         )  # fmt: skip
 
     def decide(self, seen: Seen) -> Plan:
@@ -141,6 +142,10 @@ class Adoption:
         )
         steps = {"import": imported} if now is Phase.PLAIN and seen.stage is not None else {}
         steps["expand"] = expanded(wanted, imported, seen)
+        numbers = {ids.alias: one.version for ids, one in seen.running.items() if one.version is not None}
+        steps["contract"] = contracted(
+            wanted, LiveState(steps["expand"], numbers, seen.versions)
+        )  # run has all the numbers
         return Plan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
 
     def run(self, seen: Seen, plan: Plan) -> Result:
@@ -293,5 +298,4 @@ def steps_of(plan: Plan) -> list[dict[str, Any]]:
         "contract": "the Stage moves to a Deployment that calls the aliases; this is release "
         f"{plan.wanted.get('Outputs', {}).get('HitlessRelease', {}).get('Value', '')}",
     }
-    names = [name for name in said if name in plan.templates or name == "contract"] if not plan.refused else []
-    return [{"step": name, "does": said[name]} for name in names if plan.phase is not Phase.ADOPTED]
+    return [{"step": name, "does": said[name]} for name in said if name in plan.templates and not plan.refused]
