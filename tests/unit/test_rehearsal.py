@@ -102,6 +102,12 @@ def test_what_one_round_shows_is_looked_at_again_and_believed_if_every_round_sho
             assert judge.of_load(rounds, AlarmSettings()) == []
 
 
+def test_slowness_that_comes_and_goes_beside_a_leak_is_not_held_against_it() -> None:
+    leaks, both = measured(growth_mb=6.0), measured(growth_mb=6.0, p99_ms=80.0)
+    (said,) = judge.of_load([(measured(), both), (measured(), leaks), (measured(), both)], AlarmSettings())
+    assert "leaks memory" in said
+
+
 def test_a_cache_that_fills_is_no_leak() -> None:
     gained = (9.0, 5.0, 2.0)
     rounds = [(measured(), measured(growth_mb=each)) for each in gained]

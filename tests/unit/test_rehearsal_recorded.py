@@ -90,6 +90,16 @@ def test_load_is_what_live_answers_well_and_costs_what_its_route_does() -> None:
     assert sent.to_json(load, document) == {"source": "access_log", "requests": 7, "routes": 4, "recorded": 14}
 
 
+def test_only_generated_requests_are_weighed_by_what_they_cost() -> None:
+    document = shop()
+    sent = plan.sent_of(document, document, [])
+    costs = [plan.Cost(one, "api", 0.3 if one.path == "/items" else 0.01) for one in sent.requests]
+    assert {one.request.path: one.weight for one in plan.as_load(sent, costs, document)}["/any"] == plan.MOST_OFTEN
+    recorded = plan.sent_of(document, document, weighed([line("/items"), line("/any")], document))
+    costs = [plan.Cost(one, "api", 0.3 if one.path == "/items" else 0.01) for one in recorded.compared]
+    assert {one.weight for one in plan.as_load(recorded, costs, document)} == {1}
+
+
 def test_requests_of_a_file_are_sent_as_they_are_given_but_for_unsafe_ones() -> None:
     document = shop()
     given = (DrillRequest("GET", "/items", weight=7), DrillRequest("POST", "/items"))
