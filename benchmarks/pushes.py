@@ -99,10 +99,10 @@ def _timed(site: Site) -> Timing:
     _git(site.folder, "push", "--quiet", "engine", "dev")
     ended_at = time.time()
     number = site.hitless("pipeline", "runs", "--limit", "1").document[0]["run"]
-    return _timing_of(site.hitless("pipeline", "show", str(number), "--log").document, began_at, ended_at)
+    return timing_of(site.hitless("pipeline", "show", str(number), "--log").document, began_at, ended_at)
 
 
-def _timing_of(run: dict[str, Any], began_at: float, ended_at: float) -> Timing:
+def timing_of(run: dict[str, Any], began_at: float, ended_at: float) -> Timing:
     """Raises BenchmarkError where the run did not go live through its steps."""
     marks = [float(at) for at in re.findall(r"^tests (?:began|ended) ([\d.]+)$", run["log"], re.MULTILINE)]
     steps = {step["name"]: step for step in run["steps"]}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hitless.errors import ConflictError
 from hitless.pipeline.pushes import RefUpdate
 from hitless.service.model import Approval, RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
@@ -220,5 +221,50 @@ def test_a_run_whose_end_the_state_file_cannot_take_has_it_once_it_can(tmp_path:
         assert (ended["state"], ended["states"]["test"]) == ("failed", "failed")
         assert "full" in ended["reason"]
         assert (await bench.end_of(await bench.push()))["state"] == "succeeded", "the lane is free"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_run_is_stopped_before_it_ships_and_the_next_has_its_turn(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.builds.hold = asyncio.Event()
+        bench.commit("1")
+        first = await bench.push()
+        await until(lambda: "test run 1" in bench.diary)
+        bench.commit("2")
+        second = await bench.push()
+        bench.commit("3")
+        third = await bench.push()
+        await bench.pipeline.stop_run(third, by="bo", why=None)
+        await bench.pipeline.stop_run(first, by="bo", why="it hangs")
+        run = await bench.end_of(first)
+        assert (run["state"], run["reason"]) == ("interrupted", "stopped by bo: it hangs")
+        assert run["states"]["test"] == "interrupted"
+        assert [bench.pipeline.row(number).state for number in (second, third)] == ["superseded", "interrupted"]
+        for number, why in ((first, "is interrupted"), (second, "is superseded")):
+            with pytest.raises(ConflictError, match=why):
+                await bench.pipeline.stop_run(number, by="bo", why=None)
+        bench.builds.hold.set()
+        bench.pipeline.retry(third)
+        assert (await bench.end_of(third))["state"] == "succeeded", "the lane is free"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_run_that_ships_or_asks_is_not_stopped(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        waiting = (await promote(bench, "staging", "prod")).run
+        await bench.end_of(waiting)
+        with pytest.raises(ConflictError, match="waits for approval"):
+            await bench.pipeline.stop_run(waiting, by="bo", why=None)
+        bench.workers.hold = asyncio.Event()
+        bench.commit("2")
+        run = await bench.push()
+        await until(lambda: any(s.name == "deploy" and s.state == "running" for s in bench.records.steps(run)))
+        with pytest.raises(ConflictError, match="ships already"):
+            await bench.pipeline.stop_run(run, by="bo", why=None)
+        bench.workers.hold.set()
+        assert (await bench.end_of(run))["state"] == "succeeded"
 
     tell_story(tmp_path, story)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,28 @@ def listener() -> Iterator[tuple[str, list[Any]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_test_that_hangs_is_stopped_by_a_person(team: Team) -> None:
+    (team.site.folder / "buildspec-test.yml").write_text("version: 0.2\nphases: {build: {commands: [sleep 98765]}}\n")
+    team.commit("a test that hangs")
+    run = team.last_run() + 1
+    push = team.push_aside("dev")
+    eventually(lambda: sleeping("98765"), deadline_s=60, what="it hangs")
+    assert team.site.hitless("pipeline", "stop", str(run), "--why", "it hangs").document["state"] == "interrupted"
+    assert not sleeping("98765")
+    said = push.communicate(timeout=30)[0]
+    assert f"run {run} of dev interrupted: stopped by" in said
+
+
+def sleeping(seconds: str) -> bool:
+    """Whether a process sleeps for so long."""
+    words = f"sleep\0{seconds}\0".encode()
+    found = False
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found = found or entry.read_bytes() == words
+    return found
 
 
 @pytest.mark.long

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from benchmarks.deploys import timing_of
+from benchmarks.deploys import instant, timing_of
 from benchmarks.figures import Bound, Figure, Goal, Section, Spread, missed
 from benchmarks.footprint import FEW, MANY, cpu_percent, further_mib
 from benchmarks.load import parse_h2load, parse_wrk
 from benchmarks.machine import BenchmarkError
 from benchmarks.processes import Process, cpu_ticks, descendants, pss_mib
+from benchmarks.pushes import timing_of as pushed
 from benchmarks.site import Ran
 
 pytestmark = pytest.mark.unit
@@ -102,6 +103,38 @@ def test_a_deploy_that_did_not_go_live_is_no_measurement() -> None:
 def test_a_deploy_without_a_step_that_is_measured_names_it() -> None:
     with pytest.raises(BenchmarkError, match="no testing"):
         timing_of(ran({state: at for state, at in STEPS.items() if state != "testing"}))
+
+
+PUSHED: dict[str, Any] = {
+    "run": 7,
+    "state": "succeeded",
+    "reason": None,
+    "log": "== test\n[Container] echo …\ntests began 1764032402.00\n3 passed\ntests ended 1764032406.00\n",
+    "steps": [
+        {"name": "source", "started_at": "2025-11-25T01:00:01.000Z", "duration_s": 0.02, "detail": {}},
+        {"name": "test", "started_at": "2025-11-25T01:00:01.000Z", "duration_s": 5.0, "detail": {}},
+        {"name": "build", "started_at": "2025-11-25T01:00:06.000Z", "duration_s": 0.5, "detail": {}},
+        {
+            "name": "deploy",
+            "started_at": "2025-11-25T01:00:07.000Z",
+            "duration_s": 1.5,
+            "detail": {"steps": [{"state": "shifting", "at": "2025-11-25T01:00:08.000Z"}]},
+        },
+    ],
+}
+
+
+def test_a_push_is_timed_to_the_step_that_moves_the_traffic_and_its_tests_are_told_apart() -> None:
+    began_at = instant({"at": "2025-11-25T01:00:00.000Z"})
+    timing = pushed(PUSHED, began_at, began_at + 9)
+    assert (timing.to_live, timing.tests, timing.to_end) == pytest.approx((8.0, 4.0, 9.0))
+    assert timing.parts == pytest.approx({"taken": 1.0, "around": 1.0, "build": 0.5, "shifted": 1.0})
+
+
+@pytest.mark.parametrize("wrong", [{"state": "failed"}, {"log": "tests began 1.0\n"}, {"steps": PUSHED["steps"][:3]}])
+def test_a_push_that_did_not_go_live_is_no_measurement(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BenchmarkError, match="run 7"):
+        pushed({**PUSHED, **wrong}, 0.0, 9.0)
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:

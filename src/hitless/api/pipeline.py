@@ -46,6 +46,7 @@ class PipelineApi:
             route("/pipeline/runs/{run:int}", self.run, "GET"),
             route("/pipeline/runs/{run:int}/log", self.log, "GET"),
             route("/pipeline/runs/{run:int}/retry", self.retry, "POST"),
+            route("/pipeline/runs/{run:int}/stop", self.stop, "POST"),
             route("/pipeline/runs/{run:int}/approve", self.approve, "POST"),
             route("/pipeline/runs/{run:int}/reject", self.reject, "POST"),
             route("/stages/{stage}/promote", self.promote, "POST"),
@@ -97,6 +98,11 @@ class PipelineApi:
 
     async def retry(self, request: Request) -> Response:
         return self._resumed(request, lambda run: self.pipeline.retry(run).run)
+
+    async def stop(self, request: Request) -> Response:
+        by, why = _signature(await json_body(request))
+        run = (await self.pipeline.stop_run(request.path_params["run"], by=by, why=why)).run
+        return JSONResponse(self.pipeline.document(run))
 
     async def approve(self, request: Request) -> Response:
         by, why = _signature(await json_body(request))

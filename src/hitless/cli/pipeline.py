@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-VERBS = ("url", "runs", "show", "retry", "receive")
+VERBS = ("url", "runs", "show", "retry", "stop", "receive")
 
 
 def register(app: typer.Typer) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.errors import HitlessError
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.links import link_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
@@ -69,7 +70,12 @@ class Course:
         row, options = self.row, self.row.options
         if "from" in options:
             return f"release {options['release']} of {options['from']} to {row.stage}"
-        return f"{row.branch} at {row.commit[:12]}" + (f" to {row.stage}" if row.stage else ", which feeds no stage")
+        what = f"{row.branch} at {row.commit[:12]}"
+        if row.stage:
+            return f"{what} to {row.stage}"
+        definition = Definition.read(self.parts.workshop.definition)
+        feeding = ", ".join(dict.fromkeys(entry.branch for entry in definition.stages)) if definition else "none"
+        return f"{what}, which feeds no stage: those are fed by {feeding}"
 
     async def _take(self, name: StepName, step: Callable[[Course], Awaitable[StepEnd]]) -> None:
         started, clock = timestamp(self.parts.clock.now()), self.parts.clock

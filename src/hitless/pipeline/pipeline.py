@@ -161,6 +161,29 @@ class Pipeline:
         """End a waiting run. Raises UsageError, ConflictError where it waits no more."""
         return self._decide(run, REJECTED, by, why)
 
+    async def stop_run(self, run: int, *, by: str, why: str | None) -> RunRow:
+        """End a run that waits for its turn or is under way before its stage. Raises UsageError, ConflictError."""
+        row, reason = self.row(run), f"stopped by {by}" + (f": {why}" if why else "")
+        step = next((one for one in self.parts.records.steps(run) if one.state == StepState.RUNNING), None)
+        match RunState(row.state):
+            case RunState.WAITING:
+                raise ConflictError(f"run {run} waits for approval", hint=f"`hitless reject {run}`")
+            case RunState.QUEUED:
+                self._turns.drop(row)
+            case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
+                raise ConflictError(f"run {run} ships already", hint=f"`hitless abort --stage {row.stage}`")
+            case RunState.RUNNING if not await self._turns.stop(row):
+                raise ConflictError(f"run {run} is between two runs", hint="again in a moment")
+            case RunState.RUNNING:
+                if step and RunState(self.row(run).state) is RunState.RUNNING:
+                    detail = {"reason": reason}
+                    self.parts.records.set_step(run, step.name, StepState.INTERRUPTED, detail=detail)
+            case _:
+                raise ConflictError(f"run {run} is {row.state}", hint=f"`hitless pipeline show {run}`")
+        if not RunState(self.row(run).state).has_ended:
+            self._course(row).end(RunState.INTERRUPTED, reason)
+        return row
+
     def retry(self, run: int) -> RunRow:
         """Take an ended run up again at the step that failed. Raises UsageError, ConflictError."""
         row = self.row(run)

@@ -32,6 +32,7 @@ class Lane:
     resumed: list[RunRow] = field(default_factory=list)
     queued: RunRow | None = None
     task: asyncio.Task[None] | None = None
+    running: tuple[int, asyncio.Task[None]] | None = None
 
 
 class Turns:
@@ -85,7 +86,7 @@ class Turns:
                     return
                 try:
                     self._parts.workshop.create()
-                    await self._course(row).run(steps_of(row))
+                    await self._run(lane, row)
                     self._forget_old()
                 except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
                     self._broken_off[row.run] = f"{type(error).__name__}: {error}"
@@ -93,6 +94,29 @@ class Turns:
                         self._ends_later = asyncio.create_task(self._end_broken_off())
         finally:
             lane.task = None
+
+    async def _run(self, lane: Lane, row: RunRow) -> None:
+        """One run in a task of its own, so that it can be stopped without its lane."""
+        task = asyncio.create_task(self._course(row).run(steps_of(row)))
+        lane.running = row.run, task
+        try:
+            await asyncio.wait([task])
+        finally:
+            lane.running = None
+            if not task.done():  # the lane itself is ended, with all of the pipeline
+                task.cancel()
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    async def stop(self, row: RunRow) -> bool:
+        """End a run that is under way, its processes with it; False where it is not under way."""
+        lane = self._lane(row)
+        if lane.running is None or lane.running[0] != row.run:
+            return False
+        lane.running[1].cancel()
+        await asyncio.wait([lane.running[1]])
+        return True
 
     def _forget_old(self) -> None:
         for gone in self._parts.records.forget_old():
