@@ -39,6 +39,7 @@ from hitless.cloud.service_stack import ServiceStack
 from hitless.cloud.settling import Cloud
 from hitless.cloud.shield import Shield
 from hitless.cloud.shift import Shift
+from hitless.cloud.transform.model import short_hash
 from hitless.service import model
 from hitless.service.strategy import parse
 from tests.aws.emulated import EmulatedAws
@@ -52,7 +53,7 @@ IN_HAND_S = 0.5
 
 APP = """
 import json
-import os
+import time
 
 
 def handler(event, context):
@@ -69,6 +70,12 @@ def handler(event, context):
         effect = "Allow" if (event.get("headers") or {}).get("Authorization") == "let me" else "Deny"
         statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": event["methodArn"]}
         return {"principalId": "a", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
+    if not {f"{method} {event['resource']}" for method in (event["httpMethod"], "ANY")} & set(ROUTES):
+        return {"statusCode": 404, "body": "a route that this version does not have"}
+    if "LETTER" == "x":
+        raise RuntimeError("broken on purpose")
+    if "LETTER" == "s":
+        time.sleep(0.4)
     said = {"function": context.function_name, "version": context.function_version, "letter": "LETTER"}
     return {"statusCode": 200, "body": json.dumps(said)}
 """
@@ -129,6 +136,7 @@ class Demo:
     place: Path
     on_say: Callable[[str], None] = lambda said: None
     said: list[str] = field(default_factory=list)
+    alarms: model.AlarmSettings = model.AlarmSettings()  # noqa: RUF009 - frozen
     _zips: dict[str, Path] = field(default_factory=dict)
     _clients: dict[str, Any] = field(default_factory=dict)
 
@@ -153,19 +161,22 @@ class Demo:
             model.Function(key, "app.handler", routes=tuple(map(_route, one.routes)))
             for key, one in definition.functions.items()
         )
-        settings = model.StageSettings(STAGE, STAGE, hooks=model.Hooks(pre_traffic=definition.pre_traffic))
+        hooks = model.Hooks(pre_traffic=definition.pre_traffic)
+        settings = model.StageSettings(STAGE, STAGE, hooks=hooks, alarms=self.alarms)
         file = self.place / "serverless.yml"
         service = model.Service(SERVICE, self.place, file, STAGE, REGION, (settings,), functions)
         names = {lambda_name(key, one): key for key, one in definition.functions.items()}
         packaged = Packaged(SERVICE, STAGE, REGION, STACK, definition.compiled(), names)
         core = CoreOutputs("", (), "", BUCKET, domain=definition.domain, permissions_boundary_arn=definition.boundary)
-        artifacts = {key: self._artifact(one.letter) for key, one in definition.functions.items()}
+        artifacts = {one.name: self._artifact(definition.functions[one.name].letter, one) for one in functions}
         return Package(service, packaged, artifacts, core)
 
-    def _artifact(self, letter: str) -> Artifact:
-        path = self.place / f"{letter}.zip"
+    def _artifact(self, letter: str, function: model.Function) -> Artifact:
+        """Code that knows the function's own routes alone: other routes are other bytes."""
+        routes = sorted(map(str, function.routes))
+        path = self.place / f"{short_hash([letter, routes])}.zip"
         if not path.exists():
-            write(path, [Member("app.py", APP.replace("LETTER", letter).encode())])
+            write(path, [Member("app.py", APP.replace("LETTER", letter).replace("ROUTES", str(routes)).encode())])
         digest = digest_of(path)
         self._zips[digest] = path
         size = path.stat().st_size

@@ -136,7 +136,12 @@ class Definition:
         return template
 
     def _role(self) -> dict[str, Any]:
-        policy = {"PolicyName": "demo-prod-lambda", "PolicyDocument": _document(list(self.policies))}
+        keys = [one.properties["KmsKeyArn"] for one in self.functions.values() if "KmsKeyArn" in one.properties]
+        # osls grants what is written as an ARN alone
+        decrypts = [
+            {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [key]} for key in keys if isinstance(key, str)
+        ]
+        policy = {"PolicyName": "demo-prod-lambda", "PolicyDocument": _document([*self.policies, *decrypts])}
         properties: dict[str, Any] = {
             "AssumeRolePolicyDocument": _document([LAMBDA_TRUST]),
             "Policies": [policy],
@@ -347,7 +352,7 @@ def _route(key: str, route: Route) -> dict[str, Any]:
             "Type": "AWS::ApiGateway::Authorizer",
             "Properties": {
                 "AuthorizerResultTtlInSeconds": route.ttl_s,
-                "IdentitySource": "method.request.header.Authorization",
+                **({"IdentitySource": "method.request.header.Authorization"} if route.ttl_s else {}),
                 "Name": route.authorizer,
                 "RestApiId": API,
                 "AuthorizerUri": _uri(route.authorizer),

@@ -13,10 +13,10 @@ from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import of_type
 from hitless.cloud.transform.orders import check_transition
 from hitless.errors import ServiceFileError
-from tests.unit.definitions import Definition
+from tests.unit.definitions import Definition, Function, Route
 from tests.unit.drawn_definitions import definitions
 from tests.unit.modelled_aws import Walk
-from tests.unit.transitions import TRANSITIONS, Transition, table
+from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, TRANSITIONS, Transition, of, routed, table
 
 pytestmark = pytest.mark.unit
 
@@ -75,6 +75,36 @@ def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes()
     with pytest.raises(ServiceFileError, match="resources while both releases stand"):
         walk.ship(replace(plain, resources={f"Other{name}": one for name, one in many.items()}))
     assert walk.aws.template is standing
+
+
+def test_a_route_is_held_while_something_of_the_api_stays_for_one_release_more() -> None:
+    walk = Walk()
+    walk.ship(routed(replace(ITEMS, authorizer="check"), ITEM))
+    walk.ship(BASE)
+    assert of_type(walk.aws.resources, "AWS::ApiGateway::Authorizer")
+    walk.ship(other_bytes(routed(ITEMS)))
+    assert walk.updates == 3
+
+
+def test_where_the_live_api_cannot_be_shown_anew_both_releases_have_to_answer_and_are_told_so() -> None:
+    walk = Walk()
+    walk.ship(BASE)
+    walk.ship(routed(ITEMS, ITEM, Route("POST", "items")), shifts=False)
+    walk.ship(other_bytes(routed(ITEMS)))
+    assert walk.updates == 2
+    assert any("GET /items/{id}" in said and "in both releases, has to answer it" in said for said in walk.said)
+
+
+def test_a_release_that_failed_and_is_shipped_again_finds_its_routes_held() -> None:
+    walk, after = Walk(), of(alpha=Function((ITEM,)), beta=Function((OTHER, ITEMS)))
+    walk.ship(BASE)
+    walk.ship(other_bytes(after), shifts=False)
+    held = {name for name in walk.aws.resources if name.endswith("AliasHeld")}
+    walk.ship(other_bytes(after))
+    assert held == {"AlphaAliasHeld"}
+    assert walk.updates == 2
+    walk.ship(after)
+    assert not held & walk.aws.resources.keys()
 
 
 def _walk(history: list[tuple[Definition, bool]]) -> None:

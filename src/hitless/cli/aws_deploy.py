@@ -19,6 +19,7 @@ from hitless.cloud.deploy import Deploy
 from hitless.cloud.packaging import Package, package
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.holding import held, hold
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import contract, expand
@@ -99,6 +100,8 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
     check_transition(live, wanted)
+    said, standing = notes(live, wanted), live.template
+    live = held(live, hold(wanted, live))
     final = contract(wanted, live, {})
     folder = template_folder(ctx)
     document = {
@@ -107,8 +110,8 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
         "template": str(write_template(folder / "template.json", final)),
         "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
-        "changes": changes(live.template, final),
-        "notes": notes(live, wanted),
+        "changes": changes(standing, final),
+        "notes": said,
     }
     ctx.show(document, lambda: _in_words(document))
 

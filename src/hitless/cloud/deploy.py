@@ -27,6 +27,7 @@ from hitless.cloud.shift import Failure
 from hitless.cloud.telling import Told, tell
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.holding import held, hold
 from hitless.cloud.transform.model import ALIAS, PREVIOUS_OUTPUT, URL_OUTPUT, FunctionIds, Template
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
@@ -214,12 +215,13 @@ class Deploy:
         """First update: new versions beside the live ones. Its end tells the new versions' numbers."""
         if self._cloud.stack.observe() != run.before:
             raise Superseded(Outcome.SUPERSEDED, "another release went live before it began: repeat the command")
-        live, before = run.before.live, run.before.live.template
+        before, holding = run.before.live.template, hold(run.wanted, run.before.live)
+        live = held(run.before.live, holding)
         template = expand(run.wanted, live)
-        if (cleared := clear(template, live)) is not None:
-            self._cloud.stack.update(cleared, before=before)
-            before = cleared
-        self._cloud.stack.update(template, before=before)
+        for update in filter(None, (holding, clear(template, live), template)):
+            self._cloud.stack.update(update, before=before)
+            before = update
+        run = replace(run, before=replace(run.before, live=live))
         seen = self._cloud.stack.observe()
         targets = {ids: str(seen.live.versions[version]) for ids, version in version_ids(run.wanted).items()}
         name_of = {lambda_name: name for name, lambda_name in run.record.functions.items()}

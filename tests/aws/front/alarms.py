@@ -1,12 +1,15 @@
 """Alarms as CodeDeploy reads them: the emulator's own, and those of metric math, which it does not evaluate.
 
-A metric-math alarm is a stand-in (standins.py). Its expression is evaluated here on the sums of the metrics that the
-emulator's CloudWatch holds, over the alarm's window in the front's faster time, never shorter than SHORTEST_WINDOW_S.
+A metric-math alarm is a stand-in (standins.py). Its expression is evaluated here on the metrics that the emulator's
+CloudWatch holds, over the alarm's window in the front's faster time, never shorter than SHORTEST_WINDOW_S: sums, and of
+percentiles the highest of any second. Who asks CloudWatch for alarms finds each of them there, in that state, under the
+name that CloudFormation would give it; so composite alarms may be made of them.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +18,10 @@ from typing import Any, Final
 from tests.aws.front.backend import Backend
 
 SHORTEST_WINDOW_S: Final = 10.0
+_EVALUATED_HERE: Final[Mapping[str, Any]] = {
+    "Namespace": "front", "MetricName": "math", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1,
+    "Threshold": 1, "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "ignore",
+}  # fmt: skip
 _COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "GreaterThanThreshold": operator.gt,
     "GreaterThanOrEqualToThreshold": operator.ge,
@@ -70,13 +77,27 @@ class Alarms:
         if not names:
             return []
         client = self._backend.client("cloudwatch", region)
-        found = await self._backend.aws(lambda: client.describe_alarms(AlarmNames=names, StateValue="ALARM"))
-        active = [str(one["AlarmName"]) for one in found["MetricAlarms"]]
-        for path, alarm in await self._backend.stand_ins(region, "AWS::CloudWatch::Alarm"):
-            name = str(alarm.get("AlarmName") or path.replace("/", "-"))
-            if name in names and await self._math_alarm(region, alarm):
-                active.append(name)
+        math = await self._of_math(region)
+        active = [name for name in names if name in math and await self._math_alarm(region, math[name])]
+        if plain := [name for name in names if name not in math]:
+            found = await self._backend.aws(lambda: client.describe_alarms(AlarmNames=plain, StateValue="ALARM"))
+            active += [str(one["AlarmName"]) for one in found["MetricAlarms"]]
         return active
+
+    async def _of_math(self, region: str) -> dict[str, dict[str, Any]]:
+        found = await self._backend.stand_ins(region, "AWS::CloudWatch::Alarm")
+        return {str(alarm.get("AlarmName") or path.replace("/", "-")): alarm for path, alarm in found}
+
+    async def settle(self, region: str) -> None:
+        """Have the emulator's CloudWatch hold each alarm of metric math, in the state that it is in now."""
+        client = self._backend.client("cloudwatch", region)
+        for name, alarm in (await self._of_math(region)).items():
+            state = "ALARM" if await self._math_alarm(region, alarm) else "OK"
+            found = await self._backend.aws(functools.partial(client.describe_alarms, AlarmNames=[name]))
+            if not found["MetricAlarms"]:
+                await self._backend.aws(functools.partial(client.put_metric_alarm, AlarmName=name, **_EVALUATED_HERE))
+            set_state = functools.partial(client.set_alarm_state, AlarmName=name, StateValue=state, StateReason="math")
+            await self._backend.aws(set_state)
 
     async def _math_alarm(self, region: str, alarm: Mapping[str, Any]) -> bool:
         values: dict[str, float | None] = {}
@@ -86,18 +107,20 @@ class Alarms:
                 if query.get("ReturnData", True) not in (False, "false"):
                     shown = str(query["Expression"])
             else:
-                values[str(query["Id"])] = await self._sum(
+                values[str(query["Id"])] = await self._value(
                     region, query["MetricStat"], int(alarm.get("EvaluationPeriods", 1))
                 )
         compare = _COMPARISONS[str(alarm["ComparisonOperator"])]
         return compare(evaluate(shown, values), float(alarm["Threshold"]))
 
-    async def _sum(self, region: str, stat: Mapping[str, Any], periods: int) -> float | None:
-        """The sum over the window, None without a data point. Other statistics are not needed here."""
+    async def _value(self, region: str, stat: Mapping[str, Any], periods: int) -> float | None:
+        """The sum over the window, or the highest of a percentile by seconds; None without a data point."""
         metric = stat["Metric"]
         window_s = max(float(stat["Period"]) / 60 * self._minute_s * periods, SHORTEST_WINDOW_S)
         now = datetime.now(UTC)
         client = self._backend.client("cloudwatch", region)
+        name = str(stat["Stat"])
+        of: dict[str, Any] = {"ExtendedStatistics": [name]} if name.startswith("p") else {"Statistics": [name]}
         found = await self._backend.aws(
             lambda: client.get_metric_statistics(
                 Namespace=metric["Namespace"],
@@ -106,8 +129,10 @@ class Alarms:
                 StartTime=now - timedelta(seconds=window_s),
                 EndTime=now + timedelta(seconds=60),
                 Period=1,
-                Statistics=["Sum"],
+                **of,
             )
         )
-        points = [float(point["Sum"]) for point in found["Datapoints"]]
+        if name.startswith("p"):
+            return max((float(point["ExtendedStatistics"][name]) for point in found["Datapoints"]), default=None)
+        points = [float(point[name]) for point in found["Datapoints"]]
         return sum(points) if points else None

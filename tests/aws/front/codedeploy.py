@@ -71,7 +71,8 @@ class CodeDeploy:
     def __init__(self, backend: Backend, *, clock_factor: float) -> None:
         self._backend = backend
         self.clock_factor = clock_factor
-        self._runner = Runner(backend, Alarms(backend, minute_s=60 / clock_factor), minute_s=60 / clock_factor)
+        self.alarms = Alarms(backend, minute_s=60 / clock_factor)
+        self._runner = Runner(backend, self.alarms, minute_s=60 / clock_factor)
         self.deployments: dict[str, Deployment] = {}
         self._applications: set[tuple[str, str]] = set()
         self._groups: dict[tuple[str, str, str], Document] = {}

@@ -183,6 +183,8 @@ class Front:
             return await update_mapping(self.backend, request)
         if operation and operation.service in ("codeconnections", "codestar-connections", "codepipeline"):
             return await self.connections.answer(request, operation)
+        if operation and (operation.service, operation.name) == ("monitoring", "DescribeAlarms") and request.scope:
+            await self.codedeploy.alarms.settle(request.scope[1])
         body = request.body
         if operation and operation.service == "cloudformation" and operation.name in TEMPLATE_OPERATIONS:
             body = await self._with_stand_ins(request, form_of(request.body))

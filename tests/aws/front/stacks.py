@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 
 from tests.aws.front.intrinsics import Resolver, without_conditions
-from tests.aws.front.standins import STAND_IN_TYPE, replace_refused
+from tests.aws.front.standins import PREFIX, STAND_IN_TYPE, replace_refused
 from tests.aws.front.taken import FAILING_TYPE, with_failing
 
 TEMPLATE_OPERATIONS: Final = frozenset({"CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate"})
@@ -110,6 +110,9 @@ class StackCalls:
             if kind.text == FAILING_TYPE and logical.text in self._taken and "ResourceStatusReason" in names:
                 names["ResourceStatusReason"].text = f"{self._taken[logical.text]} already exists."
             kind.text = self._types.get(logical.text or "", kind.text)
+            physical = names.get("PhysicalResourceId")
+            if kind.text == "AWS::CloudWatch::Alarm" and physical is not None:
+                physical.text = (physical.text or "").removeprefix(PREFIX).replace("/", "-")
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
     def _template(self, body: bytes) -> bytes:

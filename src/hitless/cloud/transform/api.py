@@ -107,7 +107,7 @@ def _renamed(node: Any, renamed: Mapping[str, str]) -> Any:
         case dict():
             changed = {key: _renamed(value, renamed) for key, value in node.items()}
             if "DependsOn" in changed:
-                changed["DependsOn"] = [renamed.get(name, name) for name in _depends_on(changed)]
+                changed["DependsOn"] = [renamed.get(name, name) for name in depends_on(changed)]
             return changed
         case list():
             return [_renamed(value, renamed) for value in node]
@@ -146,26 +146,51 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
 
 def add_deployment(resources: dict[str, Resource]) -> str:
     """Add the Deployment that takes the picture of the API as these resources have it; its name is the picture's."""
-    shown = {
-        name: {key: value for key, value in resource.items() if key != "DependsOn"}
-        for name, resource in sorted(resources.items())
-        if resource["Type"].startswith("AWS::ApiGateway::") and resource["Type"] not in _NOT_IN_A_DEPLOYMENT
-    }
-    deployment = f"ApiGatewayDeployment{short_hash(shown)}"
-    resources[deployment] = {
-        "Type": DEPLOYMENT,
-        "DependsOn": [name for name in shown if name != API_ID],
-        "Properties": {"RestApiId": {"Ref": API_ID}},
-    }
+    deployment, shows = deployment_of(resources)
+    resources[deployment] = shows
     return deployment
 
 
 def stand_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None:
     """What depends on one of the `old` Deployments depends on the Stage instead."""
     for resource in resources.values():
-        wanted = _depends_on(resource)
+        wanted = depends_on(resource)
         if set(wanted) & set(old):
             resource["DependsOn"] = [STAGE_ID if name in old else name for name in wanted]
+
+
+def deployment_of(resources: Mapping[str, Resource]) -> tuple[str, Resource]:
+    """The Deployment that shows the API as these resources have it, by a name that tells what it shows."""
+    shown = {
+        name: {key: value for key, value in resource.items() if key not in ("DependsOn", "Metadata")}
+        for name, resource in sorted(resources.items())
+        if resource["Type"].startswith("AWS::ApiGateway::") and resource["Type"] not in _NOT_IN_A_DEPLOYMENT
+    }
+    return f"ApiGatewayDeployment{short_hash(shown)}", {
+        "Type": DEPLOYMENT,
+        "DependsOn": [name for name in shown if name != API_ID],
+        "Properties": {"RestApiId": {"Ref": API_ID}},
+    }
+
+
+def routes(resources: Mapping[str, Resource]) -> dict[str, tuple[str, str | None]]:
+    """`GET /items/{id}` → its method's logical id and that of the alias which answers; None where API Gateway does."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, method in of_type(resources, "AWS::ApiGateway::Method").items():
+        properties = method["Properties"]
+        path = _path(properties["ResourceId"], resources)
+        uri = properties.get("Integration", {}).get("Uri")
+        aliases = [one for one in references(uri) if resources.get(one, {}).get("Type") == "AWS::Lambda::Alias"]
+        found[f"{properties['HttpMethod']} {path}"] = (name, aliases[0] if aliases else None)
+    return found
+
+
+def _path(node: Any, resources: Mapping[str, Resource]) -> str:
+    parts: list[str] = []
+    while isinstance(node, dict) and (resource := resources.get(node.get("Ref", ""))):
+        parts.insert(0, str(resource["Properties"]["PathPart"]))
+        node = resource["Properties"]["ParentId"]
+    return "/" + "/".join(parts)
 
 
 def _stage(deployment: str, name: str, group: str, permissions: list[str]) -> Resource:
@@ -198,7 +223,8 @@ def url_output(resources: dict[str, Resource], release: ReleaseInput) -> dict[st
     return {URL_OUTPUT: {"Description": "Where clients reach the API", "Value": value}}
 
 
-def _depends_on(resource: Resource) -> list[str]:
+def depends_on(resource: Resource) -> list[str]:
+    """What it waits for, as a list."""
     value = resource.get("DependsOn", [])
     return [value] if isinstance(value, str) else list(value)
 

@@ -108,6 +108,11 @@ class FunctionIds:
         return f"{self.base}AliasLive"
 
     @property
+    def held(self) -> str:
+        """The second alias, for routes that a release takes from the function."""
+        return f"{self.base}AliasHeld"
+
+    @property
     def role(self) -> str:
         return f"{self.base}Role"
 

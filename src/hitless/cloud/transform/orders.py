@@ -13,6 +13,7 @@ from typing import Any
 
 from hitless.cloud.transform import api
 from hitless.cloud.transform.changes import create_only, replacing
+from hitless.cloud.transform.holding import held, held_routes, hold, shifted
 from hitless.cloud.transform.model import (
     RESOURCES_LIMIT,
     STAGE_ID,
@@ -70,7 +71,8 @@ def refusals(live: LiveState, wanted: Template) -> Iterator[Refusal]:
     yield from _taken_names(now, new)
     yield from _moved_keys(now, new)
     yield from _flipped_conditions(live.template, wanted)
-    most = len(new.keys() | {name for name, one in now.items() if one["Type"] not in api.DRAFT})
+    before = held(live, hold(wanted, live)).resources
+    most = len(new.keys() | {name for name, one in before.items() if one["Type"] not in api.DRAFT})
     if most > RESOURCES_LIMIT:
         yield Refusal(
             f"the stack would hold {most} resources while both releases stand, over CloudFormation's {RESOURCES_LIMIT}",
@@ -83,7 +85,7 @@ def notes(live: LiveState, wanted: Template) -> list[str]:
     if not live.template:
         return []
     now, new = live.resources, wanted["Resources"]
-    found = [*_two_updates(live, wanted), *_routes(now, new), *_authorizers(now, new), *_late(now, new)]
+    found = [*_two_updates(live, wanted), *_routes(live, wanted), *_authorizers(now, new), *_late(now, new)]
     going = [name for name, one in now.items() if name not in new and RETIRED not in one.get("Metadata", {})]
     for name in sorted(going):
         match now[name]["Type"]:
@@ -201,36 +203,23 @@ def _shown(resource: Resource) -> str:
     return f"{resource['Type'].rpartition('::')[2].lower()} {part}"
 
 
-def _routes(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:
-    if STAGE_ID not in now or STAGE_ID not in new:
+def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
+    if STAGE_ID not in live.resources or STAGE_ID not in wanted["Resources"]:
         return
-    before, after = served_routes(now), served_routes(new)
-    for route in sorted(before):
-        was, becomes = before[route], after.get(route)
+    before, after = api.routes(live.resources), api.routes(wanted["Resources"])
+    stay = {route for routes in held_routes(wanted, live).values() for route in routes}
+    moving = {ids.alias for ids in shifted(wanted, live)}
+    for route, (_, was) in sorted(before.items()):
+        _, becomes = after.get(route, ("", None))
         if was == becomes or was is None:
             continue
-        where = f"moves to {becomes}" if becomes else "is taken out"
-        yield f"{route} {where} once the new code stands: until then {was}, in both releases, has to answer it"
-
-
-def served_routes(resources: Mapping[str, Resource]) -> dict[str, str | None]:
-    """`GET /items/{id}` → the logical id of the alias that answers; None for what API Gateway answers itself."""
-    found: dict[str, str | None] = {}
-    for method in of_type(resources, "AWS::ApiGateway::Method").values():
-        properties = method["Properties"]
-        path = _path(properties["ResourceId"], resources)
-        uri = properties.get("Integration", {}).get("Uri")
-        aliases = [name for name in references(uri) if resources.get(name, {}).get("Type") == "AWS::Lambda::Alias"]
-        found[f"{properties['HttpMethod']} {path}"] = aliases[0] if aliases else None
-    return found
-
-
-def _path(node: Any, resources: Mapping[str, Resource]) -> str:
-    parts: list[str] = []
-    while isinstance(node, dict) and (resource := resources.get(node.get("Ref", ""))):
-        parts.insert(0, str(resource["Properties"]["PathPart"]))
-        node = resource["Properties"]["ParentId"]
-    return "/" + "/".join(parts)
+        said = f"{route} {f'moves to {becomes}' if becomes else 'is taken out'} once the new code stands"
+        if route in stay:
+            yield f"{said}: until then the live version of {was} answers it, which takes an update of its own"
+        elif was in moving:
+            yield f"{said}: until then {was}, in both releases, has to answer it"
+        else:
+            yield said
 
 
 def _authorizers(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:

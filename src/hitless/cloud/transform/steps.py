@@ -61,7 +61,7 @@ def expand(wanted: Template, live: LiveState) -> Template:
             if name in now:
                 resources[name] = _wanted_again(now[name])
         elif name in now and resource["Type"] == ALIAS_TYPE:
-            resources[name] = _pinned(resource, live.aliases.get(name))
+            resources[name] = pinned(resource, live.aliases.get(name))
         elif name in now and name != ROLE_ID:
             if (wide := widened(now[name], resource)) is not None:
                 resources[name] = wide
@@ -71,7 +71,7 @@ def expand(wanted: Template, live: LiveState) -> Template:
         if name in wanted["Resources"] or resource["Type"] in api.DRAFT:
             continue
         if (kept := allowing(resource)) is not None:
-            resources[name] = _pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
+            resources[name] = pinned(kept, live.aliases.get(name)) if resource["Type"] == ALIAS_TYPE else kept
     outputs = live.template.get("Outputs", {})
     known = resources.keys() | _parameters(wanted, live.template)
     return _template(
@@ -88,7 +88,7 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
     resources = _settled(wanted, live)
     for name, resource in resources.items():
         if resource["Type"] == ALIAS_TYPE:
-            resources[name] = _pinned(resource, versions.get(name))
+            resources[name] = pinned(resource, versions.get(name))
         elif name in now and name != ROLE_ID:
             resources[name] = narrowed(now[name], resource)
     for name, resource in now.items():
@@ -128,9 +128,8 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
         }
     for name, resource in list(resources.items()):
         if resource["Type"] == ALIAS_TYPE:
-            resources[name] = _pinned(resource, live.aliases.get(name))
-    _template(template, resources, {}, {})
-    return template
+            resources[name] = pinned(resource, live.aliases.get(name))
+    return clean_template(template)
 
 
 def retires_guarded(before: Template, after: Template) -> bool:
@@ -177,11 +176,12 @@ def _triggers(resources: Mapping[str, Resource]) -> set[str]:
     return late | {user for user, used in by.items() if used & late}
 
 
-def _pinned(alias: Resource, version: str | None) -> Resource:
-    pinned = copy.deepcopy(alias)
+def pinned(alias: Resource, version: str | None) -> Resource:
+    """The alias at that literal version; without one as it is."""
+    made = copy.deepcopy(alias)
     if version is not None:
-        pinned["Properties"]["FunctionVersion"] = version
-    return pinned
+        made["Properties"]["FunctionVersion"] = version
+    return made
 
 
 def _wanted_again(resource: Resource) -> Resource:
@@ -237,6 +237,12 @@ def _parameters(*templates: Template) -> set[str]:
 
 def _holds(output: object, known: Collection[str]) -> bool:
     return all(name in known or name.startswith("AWS::") for name in references(output))
+
+
+def clean_template(template: Template) -> Template:
+    """The template where nothing depends on what is not in it."""
+    _template(template, template["Resources"], {}, {})
+    return template
 
 
 def _template(
