@@ -251,7 +251,7 @@ def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:
             resources[ids.alias]["Properties"]["FunctionVersion"] = running.version
     for name, one in imported["Resources"].items():
         if one["Type"] in _OUTLIVE and name not in wanted["Resources"]:
-            resources[name] = {**copy.deepcopy(one), "DeletionPolicy": "Retain"}
+            resources[name] = {**copy.deepcopy(one), "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
     made["Outputs"] = {
         **imported.get("Outputs", {}),
         ADOPTION_OUTPUT: {
