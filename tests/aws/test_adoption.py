@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from hitless.aws.follow import Stack
 from hitless.aws.osls import find_osls
+from hitless.aws.running import Running
+from hitless.cloud.adoption import BUCKET_ID, Seen, adopted, contracted, expanded, functions_in, with_stage
+from hitless.cloud.transform.model import LiveState
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
+from tests.unit.release_support import packaged
 
 pytestmark = pytest.mark.aws
 
@@ -54,6 +61,26 @@ def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: E
         assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "1")
     assert client.asked > 50
     assert client.failed == 0, client.statuses
+
+
+@pytest.mark.parametrize("version", [None, "1"], ids=["no versions", "versions published"])
+def test_each_of_its_templates_passes_cfn_lint(version: str | None, tmp_path: Path) -> None:
+    template = packaged().template
+    stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
+    running = {ids: Running(name, "a" * 64, 1000, version) for ids, name in functions_in(template).items()}
+    stage = {"deploymentId": "d", "stageName": "prod", "methodSettings": {"*/*": {"metricsEnabled": True}}}
+    seen = Seen(stack, template, {BUCKET_ID: "worldclock-prod-serverlessdeploymentbucket-1"}, stage, running)
+    imported = with_stage(template, stage)
+    wanted = adopted(imported, seen, number=1)
+    first = expanded(wanted, imported, seen)
+    after = contracted(wanted, LiveState(first, dict.fromkeys((ids.alias for ids in running), "1")))
+    paths = []
+    for name, one in (("import", imported), ("expand", first), ("contract", after)):
+        paths.append(str(tmp_path / f"{name}.json"))
+        Path(paths[-1]).write_text(json.dumps(one))
+    lint = Path(sys.executable).with_name("cfn-lint")
+    done = subprocess.run([str(lint), *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def _names_what_stands_against_it(service: Worldclock) -> None:
