@@ -16,6 +16,19 @@ from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_st
 pytestmark = pytest.mark.component
 
 
+def hold_in(bench: PipelineBench, step: str) -> None:
+    """Whatever comes to the step from now on stays in it."""
+    match step:
+        case "test":
+            bench.builds.hold = asyncio.Event()
+        case "build":
+            bench.packaging.hold = asyncio.Event()
+        case "rehearse":
+            bench.rehearsal.hold = asyncio.Event()
+        case _:
+            bench.workers.hold = asyncio.Event()
+
+
 @pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
@@ -29,16 +42,7 @@ def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
         bench.commit("1")
         await bench.end_of(await bench.push())
         bench.commit("2")
-        held = asyncio.Event()
-        match step:
-            case "test":
-                bench.builds.hold = held
-            case "build":
-                bench.packaging.hold = held
-            case "rehearse":
-                bench.rehearsal.hold = held
-            case _:
-                bench.workers.hold = held
+        hold_in(bench, step)
         run = await bench.push()
         await until(lambda: any(s.name == step and s.state == "running" for s in bench.records.steps(run)))
         if step == "deploy":
@@ -110,31 +114,41 @@ def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_w
     asyncio.run(afterwards())
 
 
-def test_a_run_that_is_cut_off_again_and_again_waits_for_a_person(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["test", "build", "rehearse"])
+def test_a_run_that_is_cut_off_again_and_again_waits_for_a_person(tmp_path: Path, step: str) -> None:
     bench = PipelineBench(tmp_path)
 
-    async def until_killed(bench: PipelineBench, run: int | None) -> None:
+    async def until_killed(bench: PipelineBench, *, first: bool) -> None:
+        bench.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
         await bench.start()
-        bench.builds.hold = asyncio.Event()
-        if run is None:
+        if first:
             bench.commit("1")
+            await bench.end_of(await bench.push())
+        hold_in(bench, step)
+        if first:
+            bench.commit("2")
             await bench.push()
-        await until(lambda: any(s.name == "test" and s.state == "running" for s in bench.records.steps(1)))
+        await until(lambda: any(s.name == step and s.state == "running" for s in bench.records.steps(2)))
 
-    asyncio.run(until_killed(bench, None))
+    asyncio.run(until_killed(bench, first=True))
     for _ in range(2):
         bench = bench.again()
-        asyncio.run(until_killed(bench, 1))
+        asyncio.run(until_killed(bench, first=False))
     last = bench.again()
+    last.packaging.settings["dev"] = stage_settings("dev", rehearsal=RehearsalSettings())
 
     async def afterwards() -> None:
         await last.start()
         async with asyncio.timeout(30):
-            run = await last.end_of(1)
-            assert (run["state"], run["states"]["test"]) == ("interrupted", "interrupted")
-            assert run["reason"] == "the engine stopped during test again: `hitless pipeline retry 1`"
-            last.pipeline.retry(1)
-            assert (await last.end_of(1))["state"] == "succeeded"
+            run = await last.end_of(2)
+            assert (run["state"], run["states"][step]) == ("interrupted", "interrupted")
+            assert run["reason"] == f"the engine stopped during {step} again: `hitless pipeline retry 2`"
+            last.diary.clear()
+            last.pipeline.retry(2)
+            assert (await last.end_of(2))["state"] == "succeeded"
+        order = ["test run 2", "build for dev", "rehearse"]
+        taken = [line for line in last.diary if line in order]
+        assert taken == order[["test", "build", "rehearse"].index(step) :], "from the step that was cut off on"
         await last.pipeline.stop()
         await last.engine.idle()
 
