@@ -47,6 +47,7 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     if row.restarts < MOST_RESTARTS and not touched:
         parts.records.count_restart(row.run)
         course.say(f"{where}: the run goes on")
+        parts.engine.say(f"run {row.run} of {row.branch} goes on: {where}", row.stage)
         return True
     if step:
         parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail={"reason": where})
