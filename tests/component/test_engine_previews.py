@@ -318,6 +318,36 @@ def test_a_preview_that_was_going_when_the_daemon_died_goes_with_the_next_one(tm
     asyncio.run(later_story())
 
 
+class LastWords(PreviewRecords):
+    """The daemon dies before the record goes."""
+
+    def forget(self, stage: str) -> None:
+        raise asyncio.CancelledError
+
+
+def test_the_record_of_a_preview_goes_last_so_that_no_death_leaves_files_behind(tmp_path: Path) -> None:
+    logs = tmp_path / "logs" / STAGE
+
+    async def story(bench: PreviewBench) -> None:
+        await bench.ship()
+        (logs / "r1").mkdir(parents=True)
+        bench.previews._records = LastWords(bench.store)
+        bench.previews.close("fix", "gone")
+        await until(lambda: not bench.previews._ending)
+        assert bench.records.of_branch("fix")
+        assert not logs.exists()
+
+    async def later_story() -> None:
+        await later.begin()
+        watch = asyncio.create_task(later.previews.watch())
+        await later.gone()
+        watch.cancel()
+        assert later.stages() == {"dev", "prod"}
+
+    later = tell(tmp_path, story).again()
+    asyncio.run(later_story())
+
+
 def test_an_engine_without_the_listener_any_more_lets_its_previews_go(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()

@@ -190,9 +190,10 @@ class Previews:
                 await engine.pools.change_gateway(_without(stage))
                 for number in sorted({pool.release for pool in engine.store.pools(stage)}):
                     await engine.pools.retire(engine.release(stage, number), drain=True)
-            self._records.forget(stage)
+                await engine.parts.retention.remove_logs(stage)
+            self._records.forget(stage)  # at last: whoever dies before it leaves a record of what is still to do
             engine.drop_stage(stage)
-            await engine.parts.retention.forget_stage(stage)
+            await engine.parts.retention.prune()
         except (HitlessError, sqlite3.Error) as error:  # the gateway is away, the disk full: the next look tries again
             engine.say(f"the preview of {row.branch} could not go yet: {error}", stage)
         else:

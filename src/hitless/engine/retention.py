@@ -62,11 +62,13 @@ class Retention:
             await asyncio.to_thread(self._remove_files, stage, gone, self._store.artifacts_in_use())
         return gone
 
-    async def forget_stage(self, stage: str) -> None:
-        """The logs of a stage that is gone, and the artifacts that nothing names any more."""
-        in_use = self._store.artifacts_in_use()
+    async def remove_logs(self, stage: str) -> None:
+        """What the handlers of a stage wrote that is going."""
         await asyncio.to_thread(shutil.rmtree, self._logs / stage, ignore_errors=True)
-        await asyncio.to_thread(self._artifacts.prune, in_use)
+
+    async def prune(self) -> None:
+        """The artifacts that nothing names any more."""
+        await asyncio.to_thread(self._artifacts.prune, self._store.artifacts_in_use())
 
     def _remove_files(self, stage: str, gone: list[int], in_use: set[str]) -> None:
         for number in gone:
