@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -32,6 +34,12 @@ def stop_at(world: World, moment: int, error: BaseException) -> None:
 
 
 def live_world(*letters: str) -> World:
+    """Releases of these bytes, one after the other; each time another copy of the same world."""
+    return copy.deepcopy(_shipped(*letters))
+
+
+@functools.cache
+def _shipped(*letters: str) -> World:
     world = World()
     for letter in letters:
         assert world.deploy(letter).outcome is Outcome.LIVE
@@ -92,17 +100,14 @@ def test_a_deploy_that_ends_at_any_call_is_finished_by_the_same_command(
 
 
 def test_what_is_kept_ready_is_the_live_versions_alone_wherever_its_deploy_was_cut_off() -> None:
-    def shipped() -> World:
-        world = World(provisioned=3, max_provisioned=9)
-        assert world.deploy("a").outcome is Outcome.LIVE
-        world.moments.clear()
-        return world
-
-    world = shipped()
+    live = World(provisioned=3, max_provisioned=9)
+    assert live.deploy("a").outcome is Outcome.LIVE
+    live.moments.clear()
+    world = copy.deepcopy(live)
     world.deploy("b")
     calls = list(world.moments)
     for moment in distinct(calls):
-        world = shipped()
+        world = copy.deepcopy(live)
         stop_at(world, moment, Killed())
         with pytest.raises(Killed):
             world.deploy("b")

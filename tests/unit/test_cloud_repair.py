@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,13 +100,12 @@ def test_a_repair_that_died_at_any_call_is_finished_by_the_next_one() -> None:
             world.ready["worldclock-prod-meta", "3"] = 2
             world.moments.clear()
 
-        world = live_world("a", "b")
-        broken(world)
-        mend(world)
+        left = live_world("a", "b")
+        broken(left)
+        mend(world := copy.deepcopy(left))
         calls = list(world.moments)
         for moment in distinct(calls):
-            world = live_world("a", "b")
-            broken(world)
+            world = copy.deepcopy(left)
             kill_in(world, mend, moment)
             assert mend(world).left == (), calls[moment - 1]
             check_nothing_amiss(world)
