@@ -153,12 +153,18 @@ def test_a_rollout_whose_daemon_is_killed_in_mid_canary_is_withdrawn_and_its_run
     run = place.change("killed in mid-canary")
     with subprocess.Popen(["git", "push", "--quiet", "engine", "dev"], cwd=team.site.folder) as push:
         eventually(lambda: (place.weights()[0] or {}).get("weight_percent") == 30, deadline_s=60, what="it bakes")
+        title = f"plain/dev r{place.weights()[0]['release']} "
+        zygotes = team.site.status()["engine"]["root_zygote_pid"]
+        workers = [pid for pid in descendants(zygotes) if title in _words(pid)]
         killed(place)
+        assert workers
+        assert all(title in _words(pid) for pid in workers), "nothing that serves ends with the daemon"
         push.wait(timeout=30)
     team.site.up()
     ended = team.ended(run)
     assert (ended["state"], states(ended)["deploy"]) == ("interrupted", "interrupted")
     assert (place.live("dev"), place.weights()) == (before, [None] * 3)
+    eventually(lambda: not [pid for pid in workers if title in _words(pid)], what="the candidate's workers have ended")
     retried = team.site.hitless("pipeline", "retry", str(run)).document
     assert retried["state"] == "succeeded"
     assert place.live("dev")["commit"] == retried["commit"]
