@@ -169,7 +169,8 @@ class Pipeline:
             case RunState.WAITING:
                 raise ConflictError(f"run {run} waits for approval", hint=f"`hitless reject {run}`")
             case RunState.QUEUED:
-                self._turns.drop(row)
+                if not await self._turns.stop(row):  # its turn may have come this instant
+                    self._turns.drop(row)
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
                 raise ConflictError(f"run {run} ships already", hint=f"`hitless abort --stage {row.stage}`")
             case RunState.RUNNING if not await self._turns.stop(row):

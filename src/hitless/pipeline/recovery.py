@@ -10,10 +10,11 @@ rollout that was withdrawn is marked interrupted: whether to try again is a pers
 from __future__ import annotations
 
 from hitless.pipeline.course import Course
+from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.shipping import home_of
 from hitless.pipeline.states import RunState, StepFailed, StepName, StepState
-from hitless.store.runs import RunRow
+from hitless.store.runs import RUNS_KEPT, RunRow
 
 MOST_RESTARTS = 2
 
@@ -40,9 +41,10 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
         return True
     where = f"the engine stopped during {step.name}" if step else "the engine stopped between two steps"
     touched = step is not None and step.name == StepName.DEPLOY and not _is_carried_on(course)
-    newest = parts.records.newest(row)
-    if newest.run > row.run and not touched:
-        course.end(RunState.SUPERSEDED, f"{where}, and run {newest.run} came after it")
+    after = [one.run for one in parts.records.runs(limit=RUNS_KEPT) if lane_of(one) == lane_of(row)]
+    newest = max(after, default=row.run)
+    if newest > row.run and not touched:
+        course.end(RunState.SUPERSEDED, f"{where}, and run {newest} came after it")
         return False
     if row.restarts < MOST_RESTARTS and not touched:
         parts.records.count_restart(row.run)

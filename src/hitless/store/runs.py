@@ -103,11 +103,6 @@ class RunRecords:
         )
         return tuple(map(_run, rows))
 
-    def newest(self, row: RunRow) -> RunRow:
-        """The newest run of the same stage; of the same branch where that feeds none."""
-        query = "SELECT * FROM pipeline_runs WHERE stage IS ?1 AND (?1 IS NOT NULL OR branch = ?2) ORDER BY run DESC"
-        return _run(self._store.read(f"{query} LIMIT 1", (row.stage, row.branch))[0])
-
     def started(self, branch: str, commit: str, *, since: str) -> bool:
         """Whether a run of the branch at that commit was recorded since then."""
         query = "SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? LIMIT 1"
