@@ -67,6 +67,7 @@ def options(name: str) -> Iterator[Mapping[str, str]]:
             "Connection": ("pending", "ready"),
             "ConnectionArn": ("", "arn:aws:codeconnections:us-east-1:123456789012:connection/a"),
             "Tests": ("run", "skip"),
+            "Rehearsal": ("run",),  # without tests none is made: both ways are there
             "Approval": ("none", "manual"),
             "NotifyEmail": ("team@example.com",),  # one resource that nothing else refers to
         }
@@ -122,6 +123,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str
             "Connection": "ready",
             "ConnectionArn": "",
             "Tests": "run",
+            "Rehearsal": "run",
             "Approval": "manual",
             "NotifyEmail": "team@example.com",
             "ExternalId": "release-7",
