@@ -151,6 +151,7 @@ def test_what_is_forced_deleted_or_empty_is_taken_for_what_it_is(team: Team) -> 
     commit = team.commit("by ssh")
     said = team.push_over_ssh("dev")
     assert f"release {release + 2} is live in dev" in said
+    assert f"dev answers as it should at {team.site.url}" in said
     assert team.site.stage()["live"]["commit"] == commit
     assert team.runs()[0]["actor"].endswith("@192.0.2.7")
 

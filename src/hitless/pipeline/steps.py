@@ -159,7 +159,8 @@ async def verify(course: Course) -> StepEnd:
     if not faults:
         await _fast_forward(course)
         await forget_folder(course)
-        return StepEnd(sentence=f"{course.stage} answers as it should")
+        url = course.parts.urls().get(course.stage) if course.candidate.settings.home is Home.ENGINE else None
+        return StepEnd(sentence=f"{course.stage} answers as it should" + (f" at {url}" if url else ""))
     why = "; ".join(faults)
     detail = {"reason": f"taken back: {why}", "exit_code": 3}
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
