@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from hitless.drill.requests import DrillRequest
@@ -29,25 +30,30 @@ CROWDED_MS_AT_MOST = 150.0
 TRIES = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A request as load: its name for people, its route, how many workers that has, what it takes alone on live."""
+
+    request: DrillRequest
+    name: str
+    route: str
+    workers: int
+    alone_ms: float
+
+
 class Beside:
-    """Two stages of one engine, under the same load. `names` are the requests' for people; `workers` tells how many
-    workers each of them has, `alone_ms` what each takes on live's copy.
-    """
+    """Two stages of one engine, under the same load."""
 
     def __init__(
         self,
         status: Callable[[], Mapping[str, Any]],
         stages: tuple[str, str],
-        requests: Sequence[DrillRequest],
-        names: Sequence[str],
-        workers: Sequence[int],
-        alone_ms: Sequence[float],
+        sendings: Sequence[Sending],
         rate_per_s: float,
         startup_s: tuple[float, float],
     ) -> None:
         self._status, self._stages = status, stages
-        self._requests, self._names, self._workers = tuple(requests), names, workers
-        self._rate, self._alone_ms = rate_per_s, alone_ms
+        self._sendings, self._rate = tuple(sendings), rate_per_s
         self._startup_s = startup_s
         urls = {one["stage"]: str(one["url"]) for one in status()["stages"]}
         self._urls = (urls[stages[0]], urls[stages[1]])
@@ -68,20 +74,25 @@ class Beside:
     async def crowds(self, seconds: float) -> list[str]:
         """Objections to requests that wait for each other on the candidate alone; looked for in about that time."""
         objections = []
-        quick = [index for index, took_ms in enumerate(self._alone_ms) if took_ms <= CROWDED_MS_AT_MOST]
-        chosen = sorted(quick, key=lambda index: -self._requests[index].weight)[:CROWDED_REQUESTS_AT_MOST]
+        chosen = self._crowded()
         with ThreadPoolExecutor(CROWD) as senders:
-            for request, name, workers in ((self._requests[i], self._names[i], self._workers[i]) for i in chosen):
+            for one in chosen:
                 tries: list[tuple[Crowd, Crowd]] = []
                 while len(tries) < TRIES:
-                    tries.append(await asyncio.to_thread(self._crowd, senders, request, seconds / len(chosen)))
-                    if not judge.of_crowd(name, CROWD, workers, tries):
+                    tries.append(await asyncio.to_thread(self._crowd, senders, one.request, seconds / len(chosen)))
+                    if not judge.of_crowd(one.name, CROWD, one.workers, tries):
                         break
-                objections += judge.of_crowd(name, CROWD, workers, tries)
+                objections += judge.of_crowd(one.name, CROWD, one.workers, tries)
         return objections
 
+    def _crowded(self) -> list[Sending]:
+        """The most frequent request of each route, of the most frequent routes."""
+        quick = [one for one in self._sendings if one.alone_ms <= CROWDED_MS_AT_MOST]
+        often = sorted(quick, key=lambda one: -one.request.weight)
+        return list({one.route: one for one in reversed(often)}.values())[::-1][:CROWDED_REQUESTS_AT_MOST]
+
     def _driven(self) -> tuple[Driven, Driven]:
-        first, second = (Driven(url, self._requests, self._rate) for url in self._urls)
+        first, second = (Driven(url, [one.request for one in self._sendings], self._rate) for url in self._urls)
         return first, second
 
     def _memory(self) -> tuple[float, float]:
@@ -97,7 +108,9 @@ class Beside:
             p99_ms=load.percentile_ms(99),
             memory_mb=now_mb,
             growth_mb=now_mb - before_mb,
-            failures={self._names[index]: count for index, count in load.failed.items() if count and index >= 0},
+            failures={
+                self._sendings[index].name: count for index, count in load.failed.items() if count and index >= 0
+            },
         )
 
     def _crowd(self, senders: ThreadPoolExecutor, request: DrillRequest, seconds: float) -> tuple[Crowd, Crowd]:

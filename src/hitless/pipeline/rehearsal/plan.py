@@ -93,7 +93,7 @@ class Sent:
 
     def to_json(self, load: Sequence[Cost], live: ReleaseDocument) -> dict[str, Any]:
         """`load`: those that were sent as load."""
-        routes = {str(route_of(one.request, _routes(live))) for one in load}
+        routes = {route_name(one.request, live) for one in load}
         return {"source": self.source, "requests": len(load), "routes": len(routes), "recorded": self.lines}
 
 
@@ -103,7 +103,7 @@ def sent_of(live: ReleaseDocument, candidate: ReleaseDocument, recorded: Sequenc
     if not recorded:
         return Sent("generated", generated, generated)
     known = {one.route for one in recorded}
-    more = tuple(one for one in generated if str(route_of(one, _routes(live))) not in known)
+    more = tuple(one for one in generated if route_name(one, live) not in known)
     compared = tuple(one.request for one in to_compare(recorded))
     requests = tuple(one.request for one in recorded)
     return Sent("access_log", (*requests, *more), (*compared, *more), sum(one.lines for one in recorded))
@@ -113,15 +113,20 @@ def as_load(sent: Sent, compared: Sequence[Cost], live: ReleaseDocument) -> list
     """What is sent as load: what may be repeated, of routes that live answers well. One that was not compared itself is
     taken to cost what others of its route do.
     """
-    of_route = {str(route_of(one.request, _routes(live))): one for one in reversed(compared)}
+    of_route = {route_name(one.request, live): one for one in reversed(compared)}
     own = {one.request: one for one in compared}
     asked = set(sent.compared)
     costs = []
     for request in sent.requests:
-        like = own.get(request) or (None if request in asked else of_route.get(str(route_of(request, _routes(live)))))
+        like = own.get(request) or (None if request in asked else of_route.get(route_name(request, live)))
         if like is not None and may_repeat(request, live):
             costs.append(replace(like, request=request))
     return balanced(costs) if sent.source == "generated" else costs
+
+
+def route_name(request: DrillRequest, document: ReleaseDocument) -> str:
+    """`GET /items/{id}`; the word None for what the release does not have."""
+    return str(route_of(request, _routes(document)))
 
 
 def _routes(document: ReleaseDocument) -> list[Route]:
@@ -155,13 +160,13 @@ def route_of(request: DrillRequest, routes: Iterable[Route]) -> Route | None:
 
 def function_of(request: DrillRequest, document: ReleaseDocument) -> str | None:
     """The function that answers a request."""
-    route = route_of(request, [route for function in document.functions for route in function.routes])
+    route = route_of(request, _routes(document))
     return next((function.name for function in document.functions if route in function.routes), None)
 
 
 def name_of(request: DrillRequest, document: ReleaseDocument) -> str:
     """`GET /zones/{zone+} (/zones/UTC)`, or the request alone where its path is the route's."""
-    route = route_of(request, [route for function in document.functions for route in function.routes])
+    route = route_of(request, _routes(document))
     if route is None or route.path == request.path:
         return request.name
     return f"{request.method} {route.path} ({request.path})"

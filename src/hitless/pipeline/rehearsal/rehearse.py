@@ -16,7 +16,7 @@ from typing import Any
 from hitless.drill.requests import DrillRequest
 from hitless.errors import HitlessError
 from hitless.pipeline.rehearsal import judge, plan
-from hitless.pipeline.rehearsal.beside import Beside
+from hitless.pipeline.rehearsal.beside import Beside, Sending
 from hitless.pipeline.rehearsal.compare import Sample, differences
 from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.rehearsal.load import Driven
@@ -66,7 +66,7 @@ class Rehearsal:
             self.notes.append("no request may be sent as load: no safe or idempotent one answers 2xx")
             return self._findings()
         as_load = tuple(one.request for one in self.costs)
-        await self._beside(as_load, live_start, candidate_start)
+        await self._beside(live_start, candidate_start)
         await self._roll_out(as_load)
         return self._findings()
 
@@ -109,16 +109,24 @@ class Rehearsal:
                 self.answers.append({"route": name, "differences": [str(one) for one in found]})
         self.say(f"{len(self.costs)} requests compared, {len(self.answers)} answered otherwise")
 
-    async def _beside(self, requests: tuple[DrillRequest, ...], *startup_s: float) -> None:
+    async def _beside(self, *startup_s: float) -> None:
         """The same load on both at the same time, then crowds."""
         alarms = self.candidate.settings.alarms
+        workers = self._workers()
+        sendings = [
+            Sending(
+                one.request,
+                plan.name_of(one.request, self.live),
+                plan.route_name(one.request, self.live),
+                workers.get(one.function or "", 1),
+                one.took_s * 1000,
+            )
+            for one in self.costs
+        ]
         beside = Beside(
             self.engine.status,
             (self.live.settings.name, CANDIDATE_STAGE),
-            requests,
-            [plan.name_of(one, self.live) for one in requests],
-            [self._workers().get(one.function or "", 1) for one in self.costs],
-            [one.took_s * 1000 for one in self.costs],
+            sendings,
             self._rate(self.pace.rate_per_s),
             (startup_s[0], startup_s[1]),
         )
