@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.session import explain, is_denied
 from hitless.clock import timestamp
-from hitless.cloud.repair_facts import Facts, look
+from hitless.cloud.repair_facts import Facts, look, works
 from hitless.cloud.repair_steps import (
     DropShield,
     End,
@@ -98,7 +98,7 @@ class Repair:
         facts = look(self._cloud)
         self._check_skipped(facts)
         self._take_over(facts)
-        if _works(facts.status):
+        if works(facts.status):
             self._cloud.say(f"{facts.stack} is at work ({facts.status}): waiting for its end")
             self._cloud.stack.rest()
             facts = look(self._cloud)
@@ -244,10 +244,6 @@ class Repair:
         if isinstance(trouble.step, SettleStack) and trouble.step.continues:
             way += ", or leave it as it is by `hitless aws repair --skip-resource LOGICAL_ID`"
         return replace(trouble, mends=way)
-
-
-def _works(status: str | None) -> bool:
-    return status is not None and status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS"
 
 
 def describe(found: Mapping[str, str]) -> str:

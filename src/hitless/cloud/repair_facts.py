@@ -14,6 +14,7 @@ from typing import Any
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment
 from hitless.aws.mappings import NO_PATH
+from hitless.aws.states import resting
 from hitless.cloud.provisioning import held_versions
 from hitless.cloud.records import Record
 from hitless.cloud.result import Outcome
@@ -131,6 +132,11 @@ def _live(cloud: Cloud, observed: Observed, status: str | None, unfinished: Reco
 def at_rest(status: str) -> bool:
     """Whether the stack is what one of its templates says, and not half-way from one to another."""
     return status.endswith("_COMPLETE") and status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
+
+
+def works(status: str | None) -> bool:
+    """Whether CloudFormation works on the stack."""
+    return status is not None and not resting(status)
 
 
 def _before(cloud: Cloud, observed: Observed, live: Record | None) -> Record | None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records import Record
-from hitless.cloud.repair_facts import Facts, at_rest
+from hitless.cloud.repair_facts import Facts, at_rest, works
 from hitless.cloud.repair_steps import (
     DropShield,
     End,
@@ -56,9 +56,8 @@ def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
     """
     if facts.status is None:
         return [*_record(facts)]
-    works = facts.status.endswith("_IN_PROGRESS") and facts.status != "REVIEW_IN_PROGRESS"
     found = [*_shifts(facts, taking_over=taking_over), *_stack(facts), *_artifacts(facts)]
-    if not works:
+    if not works(facts.status):
         found += [*_aliases(facts), *_rollback(facts), *_api(facts), *_ready(facts, taking_over=taking_over)]
         shifts = facts.deployments and not any(isinstance(one.step, StopShifts) for one in found)
         if facts.shielding and not shifts:
