@@ -143,6 +143,13 @@ class ApiRequests:
             self._embedded[stage.region, "AWS/ApiGateway", kind, dimensions] += 1
         return answer
 
+    async def look(self) -> None:
+        """Read every stage that is known anew, now: its deployment shows the API as it is at this moment."""
+        for key, cached in list(self._cache.items()):
+            if key[0] == "stage":
+                cached.read_at = -1e9
+                await self._stage(key[1], key[2])
+
     async def _answer(self, request: Request, stage: DeployedStage) -> Response:
         parameters = request.path_params
         raw = request.scope["raw_path"].decode().partition("?")[0]

@@ -1,4 +1,4 @@
-"""Routes that a release takes from a function, kept with the version that is live until the API moves.
+"""Routes that a release takes from a function, kept with the version that is live until the API moves, or goes.
 
 An alias takes all of a function's routes to the new version at once, the Stage shows the new routes only after that. In
 between a route that is taken out, moves to another function, or has another path parameter would reach a version
@@ -65,7 +65,7 @@ def held(live: LiveState, update: Template | None) -> LiveState:
 
 def held_routes(wanted: Template, live: LiveState) -> dict[FunctionIds, dict[str, str]]:
     """Function → the routes that are held, each with its method's logical id."""
-    if STAGE_ID not in live.resources or STAGE_ID not in wanted["Resources"] or not _shows_its_draft(live.resources):
+    if STAGE_ID not in live.resources or not _shows_its_draft(live.resources):
         return {}
     found: dict[FunctionIds, dict[str, str]] = {}
     before, after = api.routes(live.resources), api.routes(wanted["Resources"])
