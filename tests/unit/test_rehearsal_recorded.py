@@ -123,5 +123,8 @@ def test_a_line_that_is_not_whole_is_none() -> None:
     assert found is not None
     assert (found.at, found.release, found.shielded, found.cut_off) == ("2025-11-25T01:28:43.456Z", 12, True, True)
     assert (found.target, found.to_json()["request"]) == ("/a", None)
+    refused = parse(whole.replace('"CD"', '"LR"'))
+    assert refused is not None
+    assert not refused.cut_off, "the gateway answered by itself"
     for broken in (whole[:-5], "", "null", "[]", whole.replace("200", '"x"'), whole.replace("1764034123456", "1e30")):
         assert parse(broken) is None

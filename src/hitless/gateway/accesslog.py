@@ -18,8 +18,10 @@ from hitless.gateway.state import LIVE_SERVER
 
 MASK = "***"
 _BLOCK_BYTES = 1 << 16
-_WHOLE = "--"
-"""HAProxy's word for a request that ended as it should (Configuration Manual, "Session state at disconnection")."""
+_CUT_OFF = ("C", "c", "S", "s")
+"""Who ended a request before its end: client or server, or a time-out of theirs (HAProxy's Configuration Manual,
+"Session state at disconnection").
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def parse(line: str) -> AccessLine | None:
             release=int(number) if number.isdecimal() else None,
             shielded=found["server"] == LIVE_SERVER,
             request=_text(found["request"]),
-            cut_off=found["end"] != _WHOLE,
+            cut_off=found["end"][:1] in _CUT_OFF,
         )
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return None

@@ -28,7 +28,7 @@ import sys
 import time
 from typing import Any
 
-from hitless.gateway.logfiles import open_access_log, open_log, rotate
+from hitless.gateway.logfiles import AccessLog, open_log
 
 CONTROL_SOCKET = "guardian.sock"
 LOCK = "guardian.lock"
@@ -47,7 +47,6 @@ STEADY_S = 5.0
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 
-_LOOK_AT_LOGS_S = 1.0
 _KILL_AFTER_S = 1.0
 
 
@@ -102,7 +101,10 @@ class Guardian:
         self._folder = folder
         self._haproxy = haproxy
         self._listeners = listeners
-        self._access_logs = access_logs
+        self._access_logs = [
+            AccessLog(self._path(f"access{index}.fifo"), path) if path else None
+            for index, path in enumerate(access_logs)
+        ]
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, bytes] = {}
@@ -119,6 +121,8 @@ class Guardian:
     def run(self) -> None:
         """Until a client says stop and HAProxy has gone."""
         self._selector.register(self._control, selectors.EVENT_READ, self._accept)
+        for log in filter(None, self._access_logs):
+            self._selector.register(log.reader, selectors.EVENT_READ, lambda _, log=log: log.take())
         if is_alive(self._folder):
             self._take_over()
         else:
@@ -126,8 +130,6 @@ class Guardian:
         while not (self._stopping and self._life is None):
             for key, _ in self._selector.select(self._timeout_s()):
                 key.data(key.fileobj)
-            for path in filter(None, self._access_logs):
-                rotate(path)
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
                 self._start()
@@ -137,8 +139,7 @@ class Guardian:
 
     def _timeout_s(self) -> float | None:
         due = [instant for instant in (self._restart_at, self._kill_at) if instant is not None]
-        waits = [max(0.0, instant - time.monotonic()) for instant in due]
-        return min([*waits, *([_LOOK_AT_LOGS_S] if any(self._access_logs) else [])], default=None)
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     # HAProxy's life
 
@@ -175,8 +176,8 @@ class Guardian:
             listener.set_inheritable(True)
             environment[f"HITLESS_FD_{index}"] = str(listener.fileno())
         log, shielded = open_log(self._path(HAPROXY_LOG)), open_log(self._path(SHIELDED_LOG))
-        access = [open_access_log(path) for path in self._access_logs]
-        environment |= {f"HITLESS_ACCESS_{index}": str(descriptor) for index, descriptor in enumerate(access)}
+        access = {index: log.writer() for index, log in enumerate(self._access_logs) if log}
+        environment |= {f"HITLESS_ACCESS_{index}": str(descriptor) for index, descriptor in access.items()}
         try:
             pid = os.posix_spawn(
                 self._haproxy,
@@ -191,7 +192,7 @@ class Guardian:
                 setsigmask=[],
             )
         finally:
-            for descriptor in (log, shielded, *access):
+            for descriptor in (log, shielded, *access.values()):
                 os.close(descriptor)
         self._record(pid)
         return pid

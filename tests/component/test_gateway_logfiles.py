@@ -1,0 +1,62 @@
+"""The access log's file: nothing is lost when it is rotated, and nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from hitless.gateway.accesslog import files_of
+from hitless.gateway.logfiles import AccessLog
+
+pytestmark = pytest.mark.component
+
+
+def test_what_is_written_is_kept_in_order_over_rotations_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(tmp_path / "fifo"), str(path), largest_bytes=1000, kept=3)
+    writer = log.writer()
+    for number in range(500):
+        os.write(writer, f"line {number:04}\n".encode())
+        log.take()
+    assert [one.name for one in files_of(path)] == ["access.log.3", "access.log.2", "access.log.1", "access.log"]
+    kept = [line for one in files_of(path) for line in one.read_text().splitlines()]
+    assert kept == [f"line {number:04}" for number in range(500 - len(kept), 500)]
+    assert 300 <= len(kept) < 500
+    assert all(one.stat().st_size <= 1100 for one in files_of(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.close(writer)
+    os.close(log.reader)
+
+
+def test_a_writer_outlives_its_reader_and_goes_on_with_the_next_one(tmp_path: Path) -> None:
+    path, fifo = tmp_path / "access.log", str(tmp_path / "fifo")
+    first = AccessLog(fifo, str(path))
+    writer = first.writer()
+    os.close(first.reader)
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"nobody reads\n")
+    second = AccessLog(fifo, str(path))
+    os.write(writer, b"somebody reads\n")
+    second.take()
+    assert path.read_text() == "somebody reads\n"
+    os.close(writer)
+    os.close(second.reader)
+
+
+def fill(writer: int) -> None:
+    while True:
+        os.write(writer, b"x" * 999 + b"\n")
+
+
+def test_a_full_fifo_and_a_file_that_cannot_be_written_make_nobody_wait(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "fifo"), str(tmp_path / "missing" / "access.log"))
+    writer = log.writer()
+    with pytest.raises(BlockingIOError):
+        fill(writer)
+    log.take()
+    assert os.write(writer, b"dropped before, not now\n")
+    os.close(writer)
+    os.close(log.reader)
