@@ -100,14 +100,15 @@ def _preview(ctx: Context, made: Package, live: LiveState, strategy: Strategy, c
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=commit, strategy=shipped)
     check_transition(live, wanted)
-    said, standing = notes(live, wanted), live.template
-    live = held(live, hold(wanted, live))
+    said, standing, holding = notes(live, wanted), live.template, hold(wanted, live)
+    live = held(live, holding)
     final = contract(wanted, live, {})
     folder = template_folder(ctx)
     document = {
         "stage": made.service.stage,
         "dry_run": True,
         "template": str(write_template(folder / "template.json", final)),
+        "hold_template": str(write_template(folder / "hold.json", holding)) if holding else None,
         "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
         "changes": changes(standing, final),
