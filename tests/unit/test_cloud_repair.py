@@ -229,6 +229,25 @@ def test_a_rollback_that_died_is_finished_and_what_somebody_moved_by_hand_goes_b
     check_well(world, "b", 2)
 
 
+def test_a_rollback_that_died_is_not_taken_for_an_earlier_one_the_other_way() -> None:
+    live = live_world("a", "b")
+    rollback(live.cloud(), 1)
+    rollback(live.cloud(), 2)
+    live.moments.clear()
+    rollback((world := copy.deepcopy(live)).cloud(), 1)
+    calls = list(world.moments)
+    for moment in distinct(calls):
+        world = copy.deepcopy(live)
+        kill_in(world, lambda world: rollback(world.cloud(), 1), moment)
+        begun = world.records.require(2).left_for == 1
+        repeated = copy.deepcopy(world)
+        assert mend(world).left == ()
+        check_well(world, *(("a", 1) if begun else ("b", 2)), met_at=calls[moment - 1])
+        rollback(repeated.cloud(), 1)
+        check_well(repeated, "a", 1)
+        assert amiss(repeated) == [], calls[moment - 1]
+
+
 def test_after_a_rollback_back_and_forth_no_rollback_is_taken_for_unfinished() -> None:
     world = live_world("a", "b")
     rollback(world.cloud(), 1)

@@ -93,6 +93,8 @@ def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
     """Write into the live release's record where traffic goes, before it goes there: until the stack has followed,
     nothing else tells this rollback from an alias that somebody moved by hand.
     """
+    if target.release != live and target.left_for is not None:  # of an earlier rollback, the other way
+        cloud.records.save(replace(target, left_for=None))
     record = cloud.records.get(live) if live is not None else None
     if record is not None:
         cloud.records.save(replace(record, left_for=target.release if target.release != live else None))
