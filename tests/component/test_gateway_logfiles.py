@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from hitless.gateway.accesslog import files_of
-from hitless.gateway.logfiles import AccessLog
+from hitless.gateway.logfiles import PipedLog
 
 pytestmark = pytest.mark.component
 
 
 def test_what_is_written_is_kept_in_order_over_rotations_and_the_oldest_goes(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    log = AccessLog(str(tmp_path / "fifo"), str(path), largest_bytes=1000, kept=3)
+    log = PipedLog(str(tmp_path / "fifo"), str(path), largest_bytes=1000, kept=3)
     writer = log.writer()
     for number in range(500):
         os.write(writer, f"line {number:04}\n".encode())
@@ -33,12 +33,12 @@ def test_what_is_written_is_kept_in_order_over_rotations_and_the_oldest_goes(tmp
 
 def test_a_writer_outlives_its_reader_and_goes_on_with_the_next_one(tmp_path: Path) -> None:
     path, fifo = tmp_path / "access.log", str(tmp_path / "fifo")
-    first = AccessLog(fifo, str(path))
+    first = PipedLog(fifo, str(path))
     writer = first.writer()
     os.close(first.reader)
     with pytest.raises(BrokenPipeError):
         os.write(writer, b"nobody reads\n")
-    second = AccessLog(fifo, str(path))
+    second = PipedLog(fifo, str(path))
     os.write(writer, b"somebody reads\n")
     second.take()
     assert path.read_text() == "somebody reads\n"
@@ -52,7 +52,7 @@ def fill(writer: int) -> None:
 
 
 def test_a_full_fifo_and_a_file_that_cannot_be_written_make_nobody_wait(tmp_path: Path) -> None:
-    log = AccessLog(str(tmp_path / "fifo"), str(tmp_path / "missing" / "access.log"))
+    log = PipedLog(str(tmp_path / "fifo"), str(tmp_path / "missing" / "access.log"))
     writer = log.writer()
     with pytest.raises(BlockingIOError):
         fill(writer)

@@ -41,7 +41,6 @@ DRAIN_S = 30.0
 
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
-_LARGEST_SHIELDED_LOG_BYTES = 8 << 20
 
 
 class GatewayEventKind(StrEnum):
@@ -325,10 +324,6 @@ class Gateway:
         with contextlib.suppress(OSError):
             temporary.write_text(self._tally.to_json(), encoding="utf-8")
             temporary.rename(target)
-        shielded = self._layout.folder / guardian.SHIELDED_LOG
-        with contextlib.suppress(OSError):
-            if shielded.stat().st_size > _LARGEST_SHIELDED_LOG_BYTES:
-                os.truncate(shielded, 0)  # its writer appends
 
     def _log_tail(self) -> str:
         try:

@@ -28,7 +28,7 @@ import sys
 import time
 from typing import Any
 
-from hitless.gateway.logfiles import AccessLog, open_log
+from hitless.gateway.logfiles import PipedLog, open_log
 
 CONTROL_SOCKET = "guardian.sock"
 LOCK = "guardian.lock"
@@ -38,6 +38,8 @@ GUARDIAN_LOG = "guardian.log"
 HAPROXY_LOG = "haproxy.log"
 SHIELDED_LOG = "shielded.log"
 """HAProxy's standard output: a line of JSON for each request that a live release answered in a candidate's place."""
+
+_LARGEST_SHIELDED_BYTES = 4 << 20
 
 EXIT_LOCKED = 3
 """Another guardian lives on this folder."""
@@ -102,9 +104,11 @@ class Guardian:
         self._haproxy = haproxy
         self._listeners = listeners
         self._access_logs = [
-            AccessLog(self._path(f"access{index}.fifo"), path) if path else None
+            PipedLog(self._path(f"access{index}.fifo"), path) if path else None
             for index, path in enumerate(access_logs)
         ]
+        shielded = self._path(SHIELDED_LOG)
+        self._shielded = PipedLog(f"{shielded}.fifo", shielded, _LARGEST_SHIELDED_BYTES, kept=1)
         self._control = control
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, bytes] = {}
@@ -121,7 +125,7 @@ class Guardian:
     def run(self) -> None:
         """Until a client says stop and HAProxy has gone."""
         self._selector.register(self._control, selectors.EVENT_READ, self._accept)
-        for log in filter(None, self._access_logs):
+        for log in filter(None, (self._shielded, *self._access_logs)):
             self._selector.register(log.reader, selectors.EVENT_READ, lambda _, log=log: log.take())
         if is_alive(self._folder):
             self._take_over()
@@ -175,7 +179,7 @@ class Guardian:
         for index, listener in enumerate(self._listeners.values()):
             listener.set_inheritable(True)
             environment[f"HITLESS_FD_{index}"] = str(listener.fileno())
-        log, shielded = open_log(self._path(HAPROXY_LOG)), open_log(self._path(SHIELDED_LOG))
+        log, shielded = open_log(self._path(HAPROXY_LOG)), self._shielded.writer()
         access = {index: log.writer() for index, log in enumerate(self._access_logs) if log}
         environment |= {f"HITLESS_ACCESS_{index}": str(descriptor) for index, descriptor in access.items()}
         try:

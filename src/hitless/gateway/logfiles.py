@@ -20,8 +20,8 @@ def open_log(path: str) -> int:
     return log
 
 
-class AccessLog:
-    """One stage's access log: what HAProxy writes into a FIFO goes into a file that is rotated by its size.
+class PipedLog:
+    """A log of many lines: what HAProxy writes into a FIFO goes into a file that is rotated by its size.
 
     A FIFO, since HAProxy takes O_APPEND from any descriptor that it logs to, and writes on where it was in a file that
     has been emptied. It does not wait for a full one, nor for one without a reader: then its line is dropped. It keeps
