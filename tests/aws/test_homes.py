@@ -55,6 +55,15 @@ class Both:
         assert done.returncode == code, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return Ran(done.returncode, done.stdout, done.stderr)
 
+    def git(self, *words: str) -> str:
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        environ = {name: value for name, value in self.clock.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(
+            ["git", *identity, *words], cwd=self.folder, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"git {words}: {done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
     def stages(self) -> dict[str, Any]:
         return {one["stage"]: one for one in self.hitless("status").json["stages"]}
 
@@ -165,6 +174,28 @@ def test_a_day_at_both_homes_under_load(both: Both) -> None:
     assert any("\tSTART " in line for line in lines)
     runs = both.hitless("pipeline", "runs").json
     assert [(run["stage"], run["state"]) for run in runs] == [("prod", "succeeded")] * 3
+
+
+@pytest.mark.long
+def test_a_push_ships_to_a_stage_on_aws_and_its_commit_goes_on_from_there(both: Both) -> None:
+    make_core(both.clock.aws, "second")
+    (both.folder / "buildspec-test.yml").unlink()
+    (both.folder / ".gitignore").write_text(".hitless/\n__pycache__/\n")
+    both.git("init", "--quiet", "--initial-branch", "work")
+    both.git("add", ".")
+    both.git("commit", "--quiet", "--message", "The service")
+    commit, url = both.git("rev-parse", "HEAD"), both.hitless("pipeline", "url").json["url"]
+    both.git("push", "--quiet", url, "work:second")
+    (run,) = both.hitless("pipeline", "runs").json
+    assert (run["state"], run["stage"], run["release"]) == ("succeeded", "second", 1)
+    live = both.stages()["second"]["live"]
+    assert live["commit"] == commit
+    assert both.lambda_digests("second") == live["artifacts"]
+    moved = both.hitless("promote", "second", "staging").json
+    assert (moved["stage"], moved["outcome"]) == ("staging", "live")
+    staging = both.stages()["staging"]["live"]
+    assert (staging["commit"], staging["artifacts"]) == (commit, live["artifacts"])
+    assert commit in both.git("ls-remote", url, "refs/heads/staging"), "the branch follows"
 
 
 @pytest.mark.long
