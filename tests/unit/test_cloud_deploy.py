@@ -118,6 +118,23 @@ def test_what_is_kept_ready_is_the_live_versions_alone_wherever_its_deploy_was_c
         assert world.scaled == {meta: (3, 9, 70)}, f"cut off at {calls[moment - 1]}"
 
 
+def test_what_is_kept_ready_goes_back_with_a_rollback_wherever_that_was_cut_off() -> None:
+    live = World(provisioned=3, max_provisioned=9)
+    assert [live.deploy(letter).outcome for letter in "ab"] == [Outcome.LIVE] * 2
+    live.moments.clear()
+    world = copy.deepcopy(live)
+    rollback(world.cloud(), 1)
+    calls = list(world.moments)
+    for moment in distinct(calls):
+        world = copy.deepcopy(live)
+        stop_at(world, moment, Killed())
+        with pytest.raises(Killed):
+            rollback(world.cloud(), 1)
+        world.at = None
+        rollback(world.cloud(), 1)
+        assert world.ready == {("worldclock-prod-meta", "1"): 3}, f"cut off at {calls[moment - 1]}"
+
+
 def test_a_deploy_that_was_cut_off_gives_way_to_another_one() -> None:
     calls = moments_of(lambda world: world.deploy("b"), "a")
     for moment in distinct(calls):

@@ -48,9 +48,12 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
-    if target.release == live and _stands(before, target):
-        return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY)
     template = cloud.records.template(target.release)
+    if target.release == live and _stands(before, target):
+        if template is not None:  # it may have been cut off behind its last update
+            came_from = before.live.output(PREVIOUS_OUTPUT)
+            _keep_ready(cloud, template, target, before, int(came_from) if came_from is not None else None)
+        return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY)
     if template is None:
         raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
     _check_roles(before.live, template, target.release)
@@ -72,9 +75,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     cloud.shift.point(versions)
     steps.add("draining", 100)
     _sync(cloud, numbered(template, target.release, live), versions)
-    kept = {ids: version for ids, version in targets.items() if ids in provisioned(template)}
-    bound(cloud, template, kept, before.live.template)
-    withdraw(cloud, template, live, keep=kept)
+    _keep_ready(cloud, template, target, before, live)
     steps.add("ended", 100)
     now = timestamp(cloud.clock.now())
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
@@ -98,6 +99,15 @@ def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
     record = cloud.records.get(live) if live is not None else None
     if record is not None:
         cloud.records.save(replace(record, left_for=target.release if target.release != live else None))
+
+
+def _keep_ready(cloud: Cloud, template: Template, target: Record, before: Observed, previous: int | None) -> None:
+    """What is kept ready belongs to the target's versions, with its bounds, and to no others."""
+    versions = {target.functions[name]: version for name, version in target.versions.items()}
+    names, wanting = functions_of(template), provisioned(template)
+    kept = {ids: versions[name] for ids, name in names.items() if name in versions and ids in wanting}
+    bound(cloud, template, kept, before.live.template)
+    withdraw(cloud, template, previous, keep=kept)
 
 
 def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
