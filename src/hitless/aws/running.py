@@ -18,15 +18,13 @@ from hitless.errors import CloudError
 LATEST = "$LATEST"
 DOWNLOAD_TIMEOUT_S = 60.0
 
-_NOT_CODE = frozenset(
-    {
-        "CodeSize", "Description", "FunctionArn", "LastModified", "LastUpdateStatus", "LastUpdateStatusReason",
-        "LastUpdateStatusReasonCode", "MasterArn", "ResponseMetadata", "RevisionId", "SnapStart", "State",
-        "StateReason", "StateReasonCode", "Version",
-    }
+_HELD = (
+    "CodeSha256", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "VpcConfig", "DeadLetterConfig",
+    "KMSKeyArn", "TracingConfig", "Layers", "FileSystemConfigs", "Architectures", "EphemeralStorage", "LoggingConfig",
+    "ImageConfigResponse", "PackageType",
 )  # fmt: skip
-"""What GetFunctionConfiguration says of a version that does not make it another one (Lambda, PublishVersion: no new
-version "if the function's configuration and code haven't changed").
+"""What a version holds. Lambda publishes no new one "if the function's configuration and code haven't changed"
+(PublishVersion). What else GetFunctionConfiguration says of one (its state, its number) does not make it another.
 """
 
 
@@ -56,19 +54,27 @@ class RunningCode:
             if error_code(error) == "ResourceNotFoundException":
                 return None
             raise
-        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
-        versions = [one for page in pages for one in page["Versions"] if str(one["Version"]).isdecimal()]
-        newest = max(versions, key=lambda one: int(one["Version"]), default=None)
-        same = newest is not None and _content(newest) == _content(latest)
         aliases = self._lambda.get_paginator("list_aliases").paginate(FunctionName=function)
         return Running(
             name=function,
             sha256=base64.b64decode(latest["CodeSha256"]).hex(),
             zip_bytes=int(latest.get("CodeSize", 0)),
-            version=str(newest["Version"]) if newest is not None and same else None,
+            version=self._same_as(latest, function),
             package=str(latest.get("PackageType", "Zip")),
             has_live_alias=any(one["Name"] == alias for page in aliases for one in page["Aliases"]),
         )
+
+    def _same_as(self, latest: dict[str, Any], function: str) -> str | None:
+        """The newest version's number, where it holds what `$LATEST` does. Both are read by the same call: the list of
+        versions says less of each.
+        """
+        pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
+        numbers = [int(one["Version"]) for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
+        if not numbers:
+            return None
+        newest = str(max(numbers))
+        found = self._lambda.get_function_configuration(FunctionName=function, Qualifier=newest)
+        return newest if all(found.get(key) == latest.get(key) for key in _HELD) else None
 
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
         """Write the zip that this version runs. CloudError where its bytes are not those of the digest (hex)."""
@@ -82,10 +88,6 @@ class RunningCode:
                 f"{function}: the code that was downloaded has the SHA-256 {found}, not {sha256}",
                 hint="somebody deploys at the same time: repeat the command once that has ended",
             )
-
-
-def _content(configuration: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in configuration.items() if key not in _NOT_CODE}
 
 
 class ServedApi:

@@ -1,0 +1,86 @@
+"""What a function runs, as Lambda tells it: which version is just that, and the bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.aws.running import RunningCode
+from hitless.errors import CloudError
+
+pytestmark = pytest.mark.unit
+
+ZIP = b"a zip"
+SHA256 = hashlib.sha256(ZIP).hexdigest()
+LATEST: Mapping[str, Any] = {
+    "CodeSha256": base64.b64encode(bytes.fromhex(SHA256)).decode(),
+    "CodeSize": 5,
+    "Handler": "app.handler",
+    "MemorySize": 128,
+    "Environment": {"Variables": {"A": "1"}},
+    "RevisionId": "r1",
+    "State": "Active",
+}
+
+
+@dataclass
+class Pages:
+    """A paginator."""
+
+    pages: list[dict[str, Any]]
+
+    def paginate(self, FunctionName: str) -> list[dict[str, Any]]:  # noqa: N803
+        return self.pages
+
+
+class FakeLambda:
+    """One function. `versions`: number → what differs from `$LATEST`. The list says little of each, as on AWS."""
+
+    def __init__(self, versions: Mapping[str, Mapping[str, Any]], location: str = "") -> None:
+        self._versions, self._location = versions, location
+
+    def get_function_configuration(self, FunctionName: str, Qualifier: str = "$LATEST") -> dict[str, Any]:  # noqa: N803
+        return {**LATEST, "Version": Qualifier, "RevisionId": Qualifier, **self._versions.get(Qualifier, {})}
+
+    def get_function(self, FunctionName: str, Qualifier: str) -> dict[str, Any]:  # noqa: N803
+        return {"Code": {"Location": self._location}}
+
+    def get_paginator(self, name: str) -> Pages:
+        if name == "list_aliases":
+            return Pages([{"Aliases": [{"Name": "live"}]}])
+        numbers = [{"Version": number} for number in self._versions]
+        return Pages([{"Versions": [{"Version": "$LATEST"}]}, {"Versions": numbers}])
+
+
+@pytest.mark.parametrize(
+    ("versions", "same"),
+    [
+        ({}, None),
+        ({"1": {}}, "1"),
+        ({"1": {}, "2": {"MemorySize": 256}}, None),
+        ({"9": {"Handler": "other"}, "10": {}}, "10"),
+        ({"3": {"CodeSha256": "x"}}, None),
+        ({"3": {"State": "Inactive", "Description": "osls' own", "RuntimeVersionConfig": {}}}, "3"),
+    ],
+)
+def test_the_newest_version_counts_where_it_holds_what_latest_does(versions: Any, same: str | None) -> None:
+    found = RunningCode(FakeLambda(versions)).running("demo", alias="live")
+    assert found is not None
+    assert (found.version, found.sha256, found.zip_bytes, found.has_live_alias) == (same, SHA256, 5, True)
+
+
+def test_the_bytes_are_those_of_the_digest_or_nothing_goes_on(tmp_path: Path) -> None:
+    source, to = tmp_path / "source.zip", tmp_path / "to.zip"
+    source.write_bytes(ZIP)
+    code = RunningCode(FakeLambda({}, source.as_uri()))
+    code.download("demo", SHA256, to)
+    assert to.read_bytes() == ZIP
+    source.write_bytes(b"another zip")
+    with pytest.raises(CloudError, match="the code that was downloaded has the SHA-256"):
+        code.download("demo", SHA256, to)
