@@ -35,7 +35,7 @@ GIT = """#!/bin/sh
 case "$*" in *" log -1 "*) step=push;; *" cat-file -e "*) step=source;; *) step=none;; esac
 if [ -e {folder}/$step ]; then
     : >{folder}/$step.reached
-    while [ -e {folder}/$step ] && kill -0 $PPID; do sleep 0.02; done
+    while [ -e {folder}/$step ] && kill -0 $PPID && ! grep -qs "^State:.Z" /proc/$PPID/status; do sleep 0.02; done
 fi
 exec {git} "$@"
 """

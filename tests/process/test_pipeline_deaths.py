@@ -106,7 +106,7 @@ def killed(place: Place) -> None:
     of_run = {one: _words(one) for one in descendants(pid)}
     os.kill(pid, signal.SIGKILL)
     of_run = {one: words for one, words in of_run.items() if _is_of_a_run(words)}
-    eventually(lambda: not [one for one, words in of_run.items() if _words(one) == words], what="a run's processes end")
+    eventually(lambda: not [one for one, words in of_run.items() if _words(one) == words], what=f"{of_run} have ended")
     eventually(lambda: not place.team.site.folders.engine_is_alive(), what="the daemon has gone")
 
 
