@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from hitless.aws.codedeploy import CodeDeploy, Move
 from tests.aws.emulated import EmulatedAws
+from tests.aws.front.faults import Death
 from tests.aws.release_support import CORE, REGION, Client, Worldclock
+from tests.aws.test_release_faults import FUNCTIONS
 from tests.aws.test_repair import amiss, mend
 from tests.support import eventually
 
@@ -83,6 +86,56 @@ def _get_stuck(service: Worldclock, whole: str) -> None:
 
         eventually(is_stuck, deadline_s=120, what="a roll-back that is stuck")
     assert client.failed == 0, client.statuses
+
+
+def test_a_deployment_of_nobody_a_rollback_that_died_and_an_update_without_roll_back_are_put_right(
+    aws: EmulatedAws, tmp_path: Path
+) -> None:
+    service = Worldclock.new(aws, tmp_path)
+    for mark in ("first", "second"):
+        service.mark(mark)
+        assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
+    codedeploy = CodeDeploy(aws.session_client("codedeploy", REGION), "worldclock-prod")
+    with aws.front.codedeploy.held_bakes():
+        codedeploy.start(
+            Move("worldclock-prod-meta", "Meta", "live", "2", "1"),
+            configuration="CodeDeployDefault.LambdaCanary10Percent5Minutes", description="by hand", hooks={},
+        )  # fmt: skip
+        eventually(lambda: service.run("status").json["weights"]["meta"] == {"1": 10, "2": 90}, what="its weight")
+        mend(service, "is in progress, and no release is under way")
+    assert service.run("status").json["weights"]["meta"] == {"2": 100}
+
+    _update_without_roll_back(aws)
+    mend(service, "UPDATE_FAILED: an update failed, and its roll-back is turned off")
+
+    with service.start("rollback") as back:
+        aws.front.death = Death("lambda:UpdateAlias", 2, after=True, kill=back.kill)
+        back.communicate()
+        assert aws.front.death.struck
+        aws.front.death = None
+    to = "to version 2 100 %: release 1 has version 1"
+    mend(service, "the rollback from release 2 to 1 did not come to its end", to, to)
+    assert service.run("status").json["versions"] == dict.fromkeys(FUNCTIONS, "1")
+
+
+def _update_without_roll_back(aws: EmulatedAws) -> None:
+    """By hand, past hitless and past the front: a resource that cannot be made."""
+    cloudformation, s3 = aws.client("cloudformation", REGION), aws.client("s3", REGION)
+    body = cloudformation.get_template(StackName="worldclock-prod", TemplateStage="Original")["TemplateBody"]
+    template = json.loads(body) if isinstance(body, str) else json.loads(json.dumps(body))
+    url = {"TargetFunctionArn": "nobody", "AuthType": "NONE"}
+    template["Resources"]["Broken"] = {"Type": "AWS::Lambda::Url", "Properties": url}
+    s3.put_object(Bucket="worldclock-prod-artifacts", Key="by-hand.json", Body=json.dumps(template).encode())
+    cloudformation.update_stack(
+        StackName="worldclock-prod", DisableRollback=True, Capabilities=["CAPABILITY_NAMED_IAM"],
+        TemplateURL=f"{aws.emulator.url}/worldclock-prod-artifacts/by-hand.json",
+    )  # fmt: skip
+
+    def has_failed() -> bool:
+        (stack,) = cloudformation.describe_stacks(StackName="worldclock-prod")["Stacks"]
+        return bool(stack["StackStatus"] == "UPDATE_FAILED")
+
+    eventually(has_failed, deadline_s=60, what="an update that failed")
 
 
 def test_a_domain_that_leads_elsewhere_and_an_artifact_that_is_gone_are_put_right(
