@@ -288,6 +288,8 @@ def test_ten_thousand_files_are_pushed_tested_and_live(team: Team) -> None:
 
 def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team) -> None:
     """The engine's folder is closed to the build's user all the while: pytest makes it so."""
+    team.site.touch("another day")
+    team.commit("another day")
     assert f"run {team.last_run() + 1} of dev succeeded" in team.push("dev")
     assert team.site.hitless("promote", "dev", "staging").document["outcome"] == "live"
     waiting = team.site.hitless("promote", "staging", "prod").document
