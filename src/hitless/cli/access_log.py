@@ -6,16 +6,14 @@ Reads files alone, so it works while the engine is down.
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hitless.cli.common import Context
 from hitless.cli.shipping import folders_of
 from hitless.errors import UsageError
-from hitless.gateway.accesslog import AccessLine, files_of, newest, parse
+from hitless.gateway.accesslog import AccessLine, files_of, followed, newest
 from hitless.gateway.render import ACCESS_LOG
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
 from hitless.rollout.release import ReleaseDocument
@@ -37,12 +35,11 @@ def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None
             f"{ctx.stage} has no access log: {log} is not there",
             hint="it begins with a stage's first request; `access_log: off` keeps none; a preview has none",
         )
-    found = [one for one in newest(log, limit) if release in (None, one.release)]
     if not follow:
-        documents = [routes.document(one) for one in found]
+        documents = [routes.document(one) for one in newest(log, limit) if release in (None, one.release)]
         ctx.show(documents, lambda: "\n".join(map(_line, documents)))
         return
-    for one in (*found, *_coming(log)):
+    for one in followed(log, limit, pause=lambda: time.sleep(FOLLOW_EVERY_S)):
         if release in (None, one.release):
             document = routes.document(one)
             ctx.show(document, lambda: _line(document))  # noqa: B023 - called at once
@@ -99,21 +96,6 @@ class _Releases:
         finally:
             store.close()
         return ReleaseDocument.from_json(row.document) if row is not None else None
-
-
-def _coming(log: Path) -> Iterator[AccessLine]:
-    """What is logged from now on; the file is emptied when it is rotated, and may not be there yet."""
-    position = log.stat().st_size if log.exists() else 0
-    while True:
-        size = log.stat().st_size if log.exists() else 0
-        position = position if size >= position else 0
-        if size > position:
-            with log.open("rb") as file:
-                file.seek(position)
-                whole, newline, _ = file.read(size - position).rpartition(b"\n")
-            position += len(whole) + len(newline)
-            yield from filter(None, map(parse, whole.decode("utf-8", "replace").split(os.linesep)))
-        time.sleep(FOLLOW_EVERY_S)
 
 
 def _line(document: dict[str, Any]) -> str:

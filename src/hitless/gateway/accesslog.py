@@ -7,7 +7,7 @@ full disk, a path of many thousand characters) is left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,29 @@ def newest(log: Path, count: int) -> list[AccessLine]:
             if (one := parse(line)) is not None:
                 found.append(one)
     return found[::-1]
+
+
+def followed(log: Path, count: int, *, pause: Callable[[], None]) -> Iterator[AccessLine]:
+    """So many of the newest requests, then each that is logged from now on, for ever; `pause` waits between two looks.
+
+    The file is emptied when it is rotated, and may not be there yet.
+    """
+    position = _size(log)
+    yield from newest(log, count)
+    while True:
+        size = _size(log)
+        position = position if size >= position else 0
+        if size > position:
+            with log.open("rb") as file:
+                file.seek(position)
+                whole, newline, _ = file.read(size - position).rpartition(b"\n")
+            position += len(whole) + len(newline)
+            yield from filter(None, map(parse, whole.decode("utf-8", "replace").split("\n")))
+        pause()
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def _backwards(path: Path) -> Iterator[str]:
