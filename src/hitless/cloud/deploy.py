@@ -7,7 +7,6 @@ where it is, and the rest follows. One release at a time; the newest wins, and w
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +24,8 @@ from hitless.cloud.service_stack import Observed
 from hitless.cloud.settling import Cloud, is_live, live_number, settle, take_shield_down
 from hitless.cloud.shift import Failure
 from hitless.cloud.telling import Told, tell
-from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
+from hitless.cloud.tenure import Superseded, Tenure, home_of
+from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.holding import held, hold
 from hitless.cloud.transform.model import ALIAS, PREVIOUS_OUTPUT, URL_OUTPUT, FunctionIds, Template
@@ -56,16 +56,6 @@ class _Run:
     alarms: AlarmSettings
 
 
-class Superseded(Exception):
-    """A newer release was begun, or another process has ended this one or carries it on. `last`: nobody comes after
-    us who takes away what we still put there.
-    """
-
-    def __init__(self, outcome: Outcome, reason: str, *, last: bool = False) -> None:
-        super().__init__(reason)
-        self.outcome, self.reason, self.last = outcome, reason, last
-
-
 class Deploy:
     """Ships a package. `zip_of` gives the path of an artifact's zip by its digest."""
 
@@ -74,7 +64,7 @@ class Deploy:
         self._steps = Steps(cloud.clock, cloud.say)
         self._began = cloud.clock.now()
         self._hooks: list[dict[str, Any]] = []
-        self._holder = secrets.token_hex(8)
+        self._tenure = Tenure(cloud)
 
     def run(
         self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False,
@@ -82,7 +72,7 @@ class Deploy:
     ) -> Result:  # fmt: skip
         """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
         shipped = self._whole_minutes(strategy)
-        before = settle(self._cloud, holder=self._holder)
+        before = settle(self._cloud, holder=self._tenure.holder)
         live = live_number(before)
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
         if not force and is_live(before, wanted):
@@ -93,7 +83,7 @@ class Deploy:
             self._cloud.say(f"note: {note}")
         self._cloud.traffic.alarms(package.service.settings.alarms.also)  # says now where one is not there
         check_headroom(self._cloud, wanted, before)
-        record, is_new = self._begin(package, wanted, commit, message, shipped)
+        record, is_new = self._tenure.begin(package, wanted, commit, message, shipped)
         record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
@@ -101,7 +91,7 @@ class Deploy:
         self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
         self._steps.add("preparing", 0, f"release {record.release}")
         alarms = package.service.settings.alarms
-        run = _Run(record, wanted, before, {}, self._home(before, live), package.hooks, previous, alarms)
+        run = _Run(record, wanted, before, {}, home_of(self._cloud, before, live), package.hooks, previous, alarms)
         try:
             self._upload(package)
             run = self._expand(run)
@@ -124,7 +114,7 @@ class Deploy:
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
         """What a deploy that was cut off behind its last update left undone: `settle` made us its holder."""
         record = self._cloud.records.get(live) if live is not None else None
-        if record is None or record.holder != self._holder:
+        if record is None or record.holder != self._tenure.holder:
             return
         kept = {ids: state.version for ids, state in before.aliases.items() if ids in provisioned(wanted)}
         bound(self._cloud, wanted, kept, before.live.template)
@@ -134,7 +124,7 @@ class Deploy:
     def _go_back(self, run: _Run, error: CandidateFailedError | CloudError | ConflictError) -> Result:
         """All traffic to the live release; but where another process has taken over, the aliases are that one's."""
         try:
-            self._check_still_ours(run)
+            self._tenure.check(run.record, run.home)
         except Superseded as newer:
             return self._end(run, newer.outcome, newer.reason)
         if isinstance(error, ConflictError):
@@ -153,56 +143,6 @@ class Deploy:
         if shipped != strategy:
             self._cloud.say(f"{strategy} is shipped as {shipped}: CodeDeploy knows whole minutes")
         return shipped
-
-    def _begin(
-        self, package: Package, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
-    ) -> tuple[Record, bool]:
-        """The record of this release: that of the same content whose deploy was cut off, else a new one; and which."""
-        records, name_of = self._cloud.records, package.packaged.function_names
-        mark = fingerprint(wanted)
-        cut_off = records.unfinished()
-        if cut_off is not None and cut_off.fingerprint == mark:
-            self._cloud.say(f"release {cut_off.release} was cut off; it is continued")
-            return cut_off, False
-        if cut_off is not None:
-            reason = "another release was begun before it ended"
-            records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
-        record = Record(
-            release=records.next_number(),
-            service=package.service.name,
-            stage=package.service.stage,
-            created_at=timestamp(self._cloud.clock.now()),
-            fingerprint=mark,
-            strategy=str(strategy),
-            commit=commit,
-            message=message,
-            artifacts={name: artifact.digest for name, artifact in package.artifacts.items()},
-            functions={name_of[lambda_name]: lambda_name for lambda_name in functions_of(wanted).values()},
-            holder=self._holder,
-        )
-        return record, True
-
-    def _home(self, before: Observed, live: int | None) -> dict[str, str]:
-        """Where the live release's traffic belongs. An alias elsewhere was left by a deploy that was cut off, or by a
-        rollback, whose stack did not follow yet: then it stands at a version that was live, and stays.
-        """
-        if live is None:
-            return {}
-        at = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
-        recorded = self._versions(live)
-        strays = {name for name, version in at.items() if recorded.get(name, version) != version}
-        were_live = [self._versions(number) for number in self._cloud.records.numbers()] if strays else []
-        for name in strays:
-            if not any(versions.get(name) == at[name] for versions in were_live):
-                at[name] = recorded[name]
-        return at
-
-    def _versions(self, number: int) -> dict[str, str]:
-        """Lambda's name → version, of a release that went live; empty for any other."""
-        record = self._cloud.records.get(number)
-        if record is None or record.outcome != Outcome.LIVE:
-            return {}
-        return {record.functions[name]: version for name, version in record.versions.items()}
 
     def _upload(self, package: Package) -> None:
         with tempfile.TemporaryDirectory(prefix="hitless-layer-") as place:
@@ -227,13 +167,13 @@ class Deploy:
         name_of = {lambda_name: name for name, lambda_name in run.record.functions.items()}
         versions = {name_of[seen.functions[ids]]: version for ids, version in targets.items()}
         record = replace(run.record, versions=versions)
-        self._check_still_ours(run)
+        self._tenure.check(run.record, run.home)
         self._cloud.records.save(record)
         return replace(run, record=record, targets=targets)
 
     def _shift(self, run: _Run, strategy: Strategy) -> None:
         """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet."""
-        self._check_still_ours(run)
+        self._tenure.check(run.record, run.home)
         moves = [
             Move(run.before.functions[ids], ids.base, ALIAS, run.before.aliases[ids].version, target)
             for ids, target in run.targets.items()
@@ -256,7 +196,7 @@ class Deploy:
             on_hook=self._hook_ended,
             on_weight=lambda weight: self._steps.add("baking" if 0 < weight < 100 else "shifting", weight),
         )
-        self._check_still_ours(run)  # who took over has settled: what stands then is that one's
+        self._tenure.check(run.record, run.home)  # who took over has settled: what stands then is that one's
         take_shield_down(self._cloud, run.before)
         if failure is None and isinstance(strategy, AllAtOnce):
             failure = self._guard(run, moves, watch)
@@ -277,7 +217,7 @@ class Deploy:
         candidates = [held[name] for name in alarms_of(run.wanted, moves)]
 
         def ringing() -> list[str]:
-            self._check_still_ours(run)
+            self._tenure.check(run.record, run.home)
             return watch.after(candidates)
 
         return self._cloud.shift.guard(seconds, ringing)
@@ -297,24 +237,8 @@ class Deploy:
         self._steps.add("draining", 100)
         versions = {ids.alias: version for ids, version in run.targets.items()}
         now = self._cloud.stack.observe().live.template
-        self._check_still_ours(run)
+        self._tenure.check(run.record, run.home)
         self._cloud.stack.update(contract(run.wanted, run.before.live, versions), before=now)
-
-    def _check_still_ours(self, run: _Run) -> None:
-        records = self._cloud.records
-        if (newest := max(records.numbers(), default=0)) > run.record.release:
-            raise Superseded(Outcome.SUPERSEDED, f"release {newest} was begun meanwhile")
-        stored = records.get(run.record.release)
-        if stored is None:
-            return
-        if stored.outcome is not None:
-            last = stored.outcome in (Outcome.ABORTED, Outcome.ROLLED_BACK)  # by `abort`, by `repair`
-            if last:  # it may have come between our last look and CodeDeploy's start
-                self._cloud.shift.point(run.home)
-            ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else Outcome(stored.outcome)
-            raise Superseded(ends, stored.reason or "another process has ended it", last=last)
-        if stored.holder != run.record.holder:
-            raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")
 
     def _end(self, run: _Run, outcome: Outcome, reason: str | None) -> Result:
         now = self._cloud.clock.now()
@@ -326,7 +250,7 @@ class Deploy:
             self._cloud, record, run.wanted,
             Told("promote" if record.promoted_from else "deploy", outcome, reason, record.strategy, run.previous,
                  self._began, self._steps, run.home, run.alarms, self._hooks),
-            keep=self._record_end(record),
+            keep=self._tenure.end(record),
         )  # fmt: skip
         return Result(
             stage=run.record.stage,
@@ -340,17 +264,6 @@ class Deploy:
             live=Counts(**told["live"]) if told["live"] else None,
             url=self._url(),
         )
-
-    def _record_end(self, record: Record) -> bool:
-        """Unless another process has written how it ended, or carries it on: then nothing is written any more."""
-        stored = self._cloud.records.get(record.release)
-        if stored is None or stored.holder != record.holder:
-            return False
-        try:
-            self._cloud.records.save(record)
-        except ConflictError:
-            return False
-        return True
 
     def _url(self) -> str | None:
         stack = self._cloud.stack.find()
