@@ -16,3 +16,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and not config.option.usepdb
     ):
         config.option.numprocesses, config.option.dist = 2, "loadfile"
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that last longest begin first. Two processes share the files by their order; left to itself, xdist begins
+    with those of the most tests, and one process was alone with the minutes of AWS in the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("aws") is None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,16 +232,17 @@ cache: {paths: [kept]}
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A build folder where others can look up to it, as /var/tmp is; branches build as nobody."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "bench").mkdir()
-    monkeypatch.setenv("PIP_INDEX_URL", "https://user:hush@index.example.org/simple")
+def yard(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A build folder in /var/tmp, where others can look up to it, as a workshop's is; branches build as nobody."""
+    place = Path(tempfile.mkdtemp(prefix="hitless-yard-", dir="/var/tmp"))
+    place.chmod(0o755)
+    (place / "bench").mkdir()
+    monkeypatch.setenv("PIP_INDEX_URL", "https://user:hush@index.example.org/python")
     monkeypatch.setenv("PIP_LOG", "/dev/null")
-    bench = PipelineBench(tmp_path / "bench")
-    yield bench, tmp_path
+    bench = PipelineBench(place / "bench")
+    yield bench, place
     bench.store.close()
+    shutil.rmtree(place)
 
 
 @as_root

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +17,8 @@ from typing import Any, Self
 from hitless.api.client import EngineClient
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal.load import Driven
-from tests.process.conftest import Site
+from hitless.pipeline.workshop import Workshop
+from tests.process.conftest import SERVICES, Site
 from tests.support import eventually
 
 TESTS = """version: 0.2
@@ -36,6 +39,13 @@ REQUESTS = (
     DrillRequest("POST", "/echo", (("Idempotency-Key", "of-the-load"),), b"{}"),
 )
 ENDED = ("succeeded", "failed", "rejected", "superseded", "interrupted")
+
+
+def plain(place: Path) -> Site:
+    """A copy of the plain service in a folder of that place."""
+    folder = place / "plain"
+    shutil.copytree(SERVICES / "plain", folder)
+    return Site(folder)
 
 
 @dataclass
@@ -76,6 +86,16 @@ class Team:
         self.site.up()
         self.url = self.site.hitless("pipeline", "url").document["url"]
         self.git("remote", "add", "engine", self.url)
+
+    @contextmanager
+    def at_work(self) -> Iterator[Self]:
+        """Begun; in the end its engine is gone, and what its builds left."""
+        try:
+            self.begin()
+            yield self
+        finally:
+            self.site.end()
+            shutil.rmtree(Workshop.of(self.site.folders.data, os.environ).work, ignore_errors=True)
 
     def reset(self) -> None:
         """Back on dev, with what the first commit held."""

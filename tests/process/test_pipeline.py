@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -15,9 +14,7 @@ from typing import Any
 
 import pytest
 
-from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
-from tests.process.pipeline_support import TESTS, LoadOnAll, Team, states
+from tests.process.pipeline_support import TESTS, LoadOnAll, Team, plain, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -39,15 +36,8 @@ BREAKS_OUTSIDE_OF_DEV = (
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """One engine and one repository for all of this module."""
-    folder = tmp_path_factory.mktemp("team") / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    one = Team(Site(folder))
-    try:
-        one.begin()
+    with Team(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
-    finally:
-        one.site.end()
-        shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ And what else needs a run to be held or failed at one point.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +19,8 @@ from typing import Any
 import pytest
 
 from hitless.pipeline.buildspec.processes import descendants
-from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
 from tests.process.pipeline_holds import HANDLER, Holds, holds, index
-from tests.process.pipeline_support import LoadOnAll, Team, states
+from tests.process.pipeline_support import LoadOnAll, Team, plain, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -46,10 +43,9 @@ class Place:
     index: str
     urls: dict[str, str] = field(default_factory=dict)
 
-    def begin(self) -> None:
+    def ship_everywhere(self) -> None:
+        """A release in each stage, whose handler can be held."""
         team, site = self.team, self.team.site
-        site.environ["PATH"] = self.held.path
-        team.begin()
         site.edit('    match event["path"]:', HANDLER.format(folder=str(self.held.folder)) + '    match event["path"]:')
         site.edit("  timeout: 5\n", "  timeout: 25\n", "serverless.yml")
         team.commit("holds")
@@ -77,17 +73,14 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("team") / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
     with holds() as held, index(held) as url:
         buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
-        one = Place(Team(Site(folder), STAGES, buildspec), held, url)
-        try:
-            one.begin()
+        team = Team(plain(tmp_path_factory.mktemp("team")), STAGES, buildspec)
+        team.site.environ["PATH"] = held.path
+        with team.at_work():
+            one = Place(team, held, url)
+            one.ship_everywhere()
             yield one
-        finally:
-            one.team.site.end()
-            shutil.rmtree(Workshop.of(one.team.site.folders.data, os.environ).work, ignore_errors=True)
 
 
 @pytest.fixture

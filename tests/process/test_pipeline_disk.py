@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
 from tests.process.pipeline_holds import Holds, holds
-from tests.process.pipeline_support import LoadOnAll, Team, states
+from tests.process.pipeline_support import LoadOnAll, Team, plain, states
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -32,21 +30,15 @@ def held() -> Iterator[Holds]:
 @pytest.fixture
 def team(tmp_path: Path, held: Holds) -> Iterator[Team]:
     """Its data folder is a small disk of its own."""
-    folder = tmp_path / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    data = folder / ".hitless"
+    site = plain(tmp_path)
+    data = site.folder / ".hitless"
     data.mkdir()
     if os.getuid() != 0 or not _succeeds("mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", str(data)):
         pytest.skip("a small disk can be mounted by root only, and not in every container")
     try:
         buildspec = f"version: 0.2\nphases: {{build: {{commands: ['{held.command}']}}}}\n"
-        one = Team(Site(folder), STAGES, buildspec)
-        try:
-            one.begin()
+        with Team(site, STAGES, buildspec).at_work() as one:
             yield one
-        finally:
-            one.site.end()
-            shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
     finally:
         gone = ["umount", str(data)]
         eventually(

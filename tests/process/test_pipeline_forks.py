@@ -20,9 +20,7 @@ from typing import Any
 
 import pytest
 
-from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
-from tests.process.pipeline_support import states
+from tests.process.pipeline_support import plain, states
 from tests.process.test_previews import Previewed
 from tests.support import eventually
 
@@ -71,15 +69,8 @@ class Forge:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
-    folder = tmp_path_factory.mktemp("team") / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    one = Previewed(Site(folder))
-    try:
-        one.begin()
+    with Previewed(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
-    finally:
-        one.site.end()
-        shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from hitless.pipeline.workshop import Workshop
-from tests.process.conftest import SERVICES, Site
 from tests.process.gateway_support import gone
-from tests.process.pipeline_support import LoadOnAll, Team, states
+from tests.process.pipeline_support import LoadOnAll, Team, plain, states
 from tests.support import eventually, free_port
 
 pytestmark = pytest.mark.process
@@ -82,15 +78,8 @@ class Previewed(Team):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
     """One engine and one repository for all of this module."""
-    folder = tmp_path_factory.mktemp("team") / "plain"
-    shutil.copytree(SERVICES / "plain", folder)
-    one = Previewed(Site(folder))
-    try:
-        one.begin()
+    with Previewed(plain(tmp_path_factory.mktemp("team"))).at_work() as one:
         yield one
-    finally:
-        one.site.end()
-        shutil.rmtree(Workshop.of(one.site.folders.data, os.environ).work, ignore_errors=True)
 
 
 def test_a_branch_answers_under_its_host_until_it_is_deleted_and_leaves_nothing(place: Previewed) -> None:

@@ -83,7 +83,7 @@ def test_silence_is_told_as_such() -> None:
 
 
 def test_settings_of_pip_hold_where_uv_has_none() -> None:
-    pip = {"PIP_INDEX_URL": "https://pip.example.org/simple", "PIP_FIND_LINKS": "/a /b"}
-    assert Uv(pip).settings() == {"UV_DEFAULT_INDEX": "https://pip.example.org/simple", "UV_FIND_LINKS": "/a,/b"}
-    own = {**pip, "UV_INDEX_URL": "https://uv.example.org/simple"}
+    pip = {"PIP_INDEX_URL": "https://pip.example.org/python", "PIP_FIND_LINKS": "/a /b"}
+    assert Uv(pip).settings() == {"UV_DEFAULT_INDEX": "https://pip.example.org/python", "UV_FIND_LINKS": "/a,/b"}
+    own = {**pip, "UV_INDEX_URL": "https://uv.example.org/python"}
     assert "UV_DEFAULT_INDEX" not in Uv(own).settings()
