@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -57,6 +58,11 @@ async def busy_pid(pool: Pool, other_than: int = 0) -> int:
         return worker.pid if worker.busy and worker.pid != other_than and alive(worker.pid) else 0
 
     return await asyncio.to_thread(eventually, probe)
+
+
+async def have_ended(pids: Iterable[int]) -> None:
+    """A process that has let go of its locks, by which its end is told, may be seen for a moment more."""
+    await asyncio.to_thread(eventually, lambda: not any(map(alive, pids)), deadline_s=2.0)
 
 
 def test_a_killed_worker_is_replaced_at_once_on_the_same_socket() -> None:
@@ -384,11 +390,11 @@ def test_adoption_tells_the_living_from_the_dead_by_locks_and_ends_what_was_half
         for pid in workers:
             kill(pid)
         kill(headless.zygote_pid)
-        await asyncio.to_thread(eventually, lambda: not any(map(alive, [headless.zygote_pid, *workers])))
+        await have_ended([headless.zygote_pid, *workers])
         adopted = await nest.restart_daemon()
         assert list(adopted) == ["headless"]
         assert (await nest.event(PoolEventKind.ZYGOTE_DIED)).key == "headless"
-        assert not any(map(alive, half_pids))
+        await have_ended(half_pids)
         assert sorted(path.name for path in (nest.run / "w").iterdir() if path.is_dir()) == ["headless"]
         assert (await nest.fleet.replace_zygote("headless")).generation == 2
 
@@ -418,7 +424,7 @@ def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing(
         await nest.event(PoolEventKind.ZYGOTE_DIED)
         await nest.fleet.stop_pool(pool.key, grace_s=2)
         await nest.fleet.stop_pool(pool.key, grace_s=2)
-        assert not any(map(alive, pids))
+        await have_ended(pids)
         assert not pool.workers[0].socket.parent.parent.exists()
 
     in_a_nest(scenario)
