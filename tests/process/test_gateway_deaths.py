@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -250,7 +251,15 @@ def title_of(pid: int) -> str:
 
 
 def files_of(pid: int) -> list[str]:
-    return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    """Paths of what the process holds open; of a Unix socket, the path that it is bound to."""
+    bound = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    path_of = {f"socket:[{fields[6]}]": fields[7] for fields in bound if len(fields) > 7}
+    held = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        # HAProxy closes connections while this reads.
+        with contextlib.suppress(FileNotFoundError):
+            held.append(os.readlink(descriptor))
+    return [path_of.get(name, name) for name in held]
 
 
 def test_processes_are_their_own_masters_and_sockets_are_private() -> None:
@@ -267,6 +276,8 @@ def test_processes_are_their_own_masters_and_sockets_are_private() -> None:
                 assert stat.S_IMODE((folder / "gw").stat().st_mode) == 0o700
                 if sys.platform.startswith("linux"):
                     assert title_of(guardian).startswith("hitless: guardian")
+                    assert any("guardian.sock" in name for name in files_of(guardian))
+                    assert any("adm.sock" in name for name in files_of(haproxy))
                     assert not any("guardian" in name for name in files_of(haproxy))
 
     asyncio.run(scenario())
