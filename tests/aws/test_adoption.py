@@ -12,7 +12,7 @@ import pytest
 from hitless.aws.follow import Stack
 from hitless.aws.osls import find_osls
 from hitless.aws.running import Running
-from hitless.cloud.adoption import BUCKET_ID, Seen, adopted, contracted, expanded, functions_in, with_stage
+from hitless.cloud.adoption.templates import BUCKET_ID, Seen, adopted, contracted, expanded, functions_in, with_stage
 from hitless.cloud.transform.model import LiveState
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from hitless.aws.stacks import Stacks
-from hitless.cloud.core import core_stack
+from hitless.cloud.setup.stacks import core_stack
 from hitless.service.model import Nat
 from tests.unit.aws_services import make_service
 

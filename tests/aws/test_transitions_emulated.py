@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from hitless.cloud.result import Outcome
-from hitless.cloud.smoke import find_route
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.release.smoke import find_route
 from hitless.errors import ServiceFileError
 from hitless.service import model
 from tests.aws.emulated import EmulatedAws, emulated_aws

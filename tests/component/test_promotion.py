@@ -13,13 +13,13 @@ import pytest
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.aws_home import NOT_COUNTED
 from hitless.cli.status import in_words
-from hitless.cloud.deploy import Deploy
-from hitless.cloud.kept import fetch_artifacts
-from hitless.cloud.promotion import given_artifacts, promotable
-from hitless.cloud.rollback import rollback
+from hitless.cloud.records.kept import fetch_artifacts
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.promotion import given_artifacts, promotable
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.release.verifying import faults_of
 from hitless.cloud.standing import blank, standing
 from hitless.cloud.status import release, releases
-from hitless.cloud.verifying import faults_of
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.receipts.text import table
 from hitless.service.model import Hooks

@@ -20,16 +20,16 @@ from hitless.aws.follow import Stack
 from hitless.aws.lambdas import AliasState, Invocation
 from hitless.aws.state import Packaged
 from hitless.aws.traffic import Alarm, Answers
-from hitless.cloud.core_outputs import CoreOutputs
-from hitless.cloud.deploy import Deploy
-from hitless.cloud.packaging import Package
-from hitless.cloud.records import Records
-from hitless.cloud.result import Result
-from hitless.cloud.rollouts import Rollouts
-from hitless.cloud.service_stack import Observed
-from hitless.cloud.settling import Cloud
-from hitless.cloud.shield import Shield
-from hitless.cloud.shift import Shift
+from hitless.cloud.records.records import Records
+from hitless.cloud.records.result import Result
+from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.packaging import Package
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.stage.settling import Cloud
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, references
 from hitless.errors import ConflictError

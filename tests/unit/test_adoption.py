@@ -11,7 +11,7 @@ import pytest
 
 from hitless.aws.follow import Stack
 from hitless.aws.running import Running
-from hitless.cloud.adoption import (
+from hitless.cloud.adoption.templates import (
     BUCKET_ID,
     Phase,
     Seen,

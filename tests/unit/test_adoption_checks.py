@@ -11,8 +11,8 @@ import pytest
 
 from hitless.aws.follow import Stack
 from hitless.aws.running import Running
-from hitless.cloud.adoption import Seen, adopted, functions_in, with_stage
-from hitless.cloud.adoption_checks import given_up, later, reasons, remarks
+from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
+from hitless.cloud.adoption.templates import Seen, adopted, functions_in, with_stage
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import STAGE_ID, Resource, Template
 from hitless.cloud.transform.orders import Refusal

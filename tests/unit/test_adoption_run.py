@@ -13,10 +13,10 @@ import pytest
 
 from hitless.aws.lambdas import Invocation
 from hitless.aws.running import Running
-from hitless.cloud.adoption import BUCKET_ID, Phase, deployment_in, phase
-from hitless.cloud.adoption_run import Adoption, steps_of
-from hitless.cloud.result import Outcome, Result
-from hitless.cloud.rollback import rollback
+from hitless.cloud.adoption.adoption import Adoption, steps_of
+from hitless.cloud.adoption.templates import BUCKET_ID, Phase, deployment_in, phase
+from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.aws.template import load_template
-from hitless.cloud.core import CORE_POLICY, core_stack, names_of, network, tags_of
+from hitless.cloud.setup.stacks import CORE_POLICY, core_stack, names_of, network, tags_of
 from hitless.errors import UsageError
 from hitless.service.model import Nat
 from tests.unit.aws_services import make_service

@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.github_oidc import AUDIENCE, ensure_provider
 from hitless.aws.session import Identity
-from hitless.cloud.bootstrap_options import BootstrapOptions, check_apart, check_parts, dry_run
-from hitless.cloud.core import PipelineOptions
-from hitless.cloud.identity import GitHub, IdentityOptions, check_identity, check_kept, core_parameters
+from hitless.cloud.setup.identity import GitHub, IdentityOptions, check_identity, check_kept, core_parameters
+from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts, dry_run
+from hitless.cloud.setup.stacks import PipelineOptions
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import RehearsalSettings
 from tests.unit.aws_services import make_service

@@ -9,8 +9,8 @@ import pytest
 from hitless.aws.github import Connections, console_url
 from hitless.aws.network import close_default_group, find_zone
 from hitless.aws.template import load_template
-from hitless.cloud.core import PipelineOptions, connection_name, pipeline_stack
-from hitless.cloud.repository import parse_remote
+from hitless.cloud.setup.repository import parse_remote
+from hitless.cloud.setup.stacks import PipelineOptions, connection_name, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings
 from tests.unit.aws_services import make_service

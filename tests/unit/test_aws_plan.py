@@ -8,8 +8,8 @@ import pytest
 
 from hitless.cli.aws_plan import refuse_what_lacks
 from hitless.cli.common import Ended
-from hitless.cloud.costs import costs, load_prices
-from hitless.cloud.plan import Findings, Quota, principal_of
+from hitless.cloud.setup.costs import costs, load_prices
+from hitless.cloud.setup.plan import Findings, Quota, principal_of
 from hitless.service.model import Function, Nat
 from tests.unit.aws_services import make_service
 

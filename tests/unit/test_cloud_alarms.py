@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hitless.cloud.abort import abort
-from hitless.cloud.result import Outcome, Result
-from hitless.cloud.watching import guard_seconds
+from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.release.abort import abort
+from hitless.cloud.release.watching import guard_seconds
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import NAMES, World
 

@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from hitless.aws.codedeploy import Deployment
-from hitless.cloud.abort import abort
-from hitless.cloud.result import Outcome, Result
-from hitless.cloud.rollback import rollback
+from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.release.abort import abort
+from hitless.cloud.release.rollback import rollback
 from hitless.errors import ConflictError
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import World

@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.traffic import Alarm, Answers, Minute
-from hitless.cloud.receipt import Rollout, receipt_of
-from hitless.cloud.rollouts import Rollouts
+from hitless.cloud.records.receipt import Rollout, receipt_of
+from hitless.cloud.records.rollouts import Rollouts
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full
 from hitless.service.model import AlarmSettings

@@ -13,11 +13,11 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.repair import Repair, Repaired
-from hitless.cloud.repair_facts import look
-from hitless.cloud.repair_troubles import troubles
-from hitless.cloud.result import Outcome, Result
-from hitless.cloud.rollback import rollback
+from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.repair.facts import look
+from hitless.cloud.repair.repair import Repair, Repaired
+from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.status import status
 from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageError
 from tests.unit.cloud_fakes import World

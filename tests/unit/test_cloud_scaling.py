@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.codedeploy import Deployment
-from hitless.cloud.result import Outcome
-from hitless.cloud.rollback import rollback
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.release.rollback import rollback
 from hitless.errors import CloudError, ServiceFileError
 from tests.unit.cloud_fakes import World
 

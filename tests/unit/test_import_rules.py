@@ -40,6 +40,18 @@ ALLOWED: dict[str, set[str]] = {
     "templates": BASE,
 }
 
+WITHIN_CLOUD: dict[str, set[str]] = {
+    "transform": set(),
+    "setup": {"transform"},
+    "records": {"transform"},
+    "stage": {"records", "transform"},
+    "release": {"stage", "records", "transform"},
+    "repair": {"release", "stage", "records", "transform"},
+    "adoption": {"release", "stage", "records", "transform"},
+    "status": {"repair", "stage", "records", "transform"},
+    "standing": {"status", "stage"},
+}
+
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(SOURCE.rglob("*.py")):
@@ -66,6 +78,10 @@ def area(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
 
+def part(module: str) -> str:
+    return module.split(".")[2]
+
+
 def test_every_import_follows_the_arrows() -> None:
     found = dict(modules())
     wrong = [
@@ -74,6 +90,17 @@ def test_every_import_follows_the_arrows() -> None:
         if name not in ("hitless", "hitless.__main__")
         for target, line in own_imports(tree, set(found))
         if area(target) not in ALLOWED[area(name)]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_packages_on_aws_stand_on_each_other_one_way() -> None:
+    found = {name: tree for name, tree in modules() if name.startswith("hitless.cloud.")}
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, tree in found.items()
+        for target, line in own_imports(tree, set(found))
+        if area(target) == "cloud" and (of := part(target)) != part(name) and of not in WITHIN_CLOUD[part(name)]
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -12,9 +12,9 @@ import pytest
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.codedeploy import Deployment
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.records import Record
-from hitless.cloud.repair_facts import Facts, Mapped, Served, look
-from hitless.cloud.repair_steps import (
+from hitless.cloud.records.records import Record
+from hitless.cloud.repair.facts import Facts, Mapped, Served, look
+from hitless.cloud.repair.steps import (
     DropShield,
     End,
     FinishRollback,
@@ -26,8 +26,8 @@ from hitless.cloud.repair_steps import (
     StopShifts,
     Upload,
 )
-from hitless.cloud.repair_troubles import troubles
-from hitless.cloud.service_stack import Observed
+from hitless.cloud.repair.troubles import troubles
+from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.transform.model import FunctionIds, LiveState
 from hitless.cloud.transform.provisioned import Ready
 from tests.unit.test_cloud_deploy import live_world

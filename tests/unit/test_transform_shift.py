@@ -9,8 +9,8 @@ import pytest
 
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.rollback import numbered, without_publishing
-from hitless.cloud.shift import Failure, Shift
+from hitless.cloud.release.rollback import numbered, without_publishing
+from hitless.cloud.stage.shift import Failure, Shift
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
 from hitless.errors import ConflictError

@@ -7,7 +7,7 @@ import typer
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import connected_stage
 from hitless.cli.common import Context, command
-from hitless.cloud.abort import abort as stop
+from hitless.cloud.release.abort import abort as stop
 
 
 def register(app: typer.Typer) -> None:

@@ -15,9 +15,9 @@ from hitless.aws.stacks import Stacks
 from hitless.cli.aws_common import load_for_aws, poll_seconds, template_folder, write_template
 from hitless.cli.aws_wire import Stage, conclude, connected_stage
 from hitless.cli.common import Context, Ended, command
-from hitless.cloud.adoption import Phase
-from hitless.cloud.adoption_run import Adoption, Plan, steps_of
-from hitless.cloud.packaging import package
+from hitless.cloud.adoption.adoption import Adoption, Plan, steps_of
+from hitless.cloud.adoption.templates import Phase
+from hitless.cloud.release.packaging import package
 from hitless.errors import MachineError
 
 

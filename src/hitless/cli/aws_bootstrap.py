@@ -10,11 +10,11 @@ import typer
 from hitless.cli.aws_common import connected, load_for_aws, write_templates
 from hitless.cli.bootstrap_options import Boundary, DeployRole, ExternalId, GitHubEnvironment, GitHubOidc, Trust
 from hitless.cli.common import Context, command
-from hitless.cloud.bootstrap import Bootstrap, Bootstrapped
-from hitless.cloud.bootstrap_options import BootstrapOptions, dry_run
-from hitless.cloud.core import PipelineOptions
-from hitless.cloud.identity import IdentityOptions
-from hitless.cloud.repository import read_repository
+from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
+from hitless.cloud.setup.identity import IdentityOptions
+from hitless.cloud.setup.options import BootstrapOptions, dry_run
+from hitless.cloud.setup.repository import read_repository
+from hitless.cloud.setup.stacks import PipelineOptions
 
 
 def register(app: typer.Typer) -> None:

@@ -14,9 +14,9 @@ from hitless.cli.aws_wire import build_portable, conclude, connected_stage, stor
 from hitless.cli.common import Context, command
 from hitless.cli.homes import DeployOrder
 from hitless.cli.shipping import commit_of
-from hitless.cloud.core_outputs import read_core_outputs
-from hitless.cloud.deploy import Deploy
-from hitless.cloud.packaging import Package, package
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.packaging import Package, package
+from hitless.cloud.stage.core_outputs import read_core_outputs
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.holding import held, hold

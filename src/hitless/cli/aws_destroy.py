@@ -8,8 +8,8 @@ import typer
 
 from hitless.cli.aws_common import connected, load_for_aws, typed
 from hitless.cli.common import Context, command
-from hitless.cloud.core import is_production
-from hitless.cloud.destroy import Destroy, Plan
+from hitless.cloud.setup.destroy import Destroy, Plan
+from hitless.cloud.setup.stacks import is_production
 from hitless.errors import ConflictError, UsageError
 from hitless.service.model import Service
 

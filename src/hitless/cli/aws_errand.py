@@ -22,10 +22,10 @@ from hitless.cli.aws_given import Given, ship_given
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context
 from hitless.cli.rehearsed import AWS, live_of
-from hitless.cloud.kept import fetch_artifacts
-from hitless.cloud.promotion import promotable
-from hitless.cloud.rollback import rollback
-from hitless.cloud.verifying import faults_of
+from hitless.cloud.records.kept import fetch_artifacts
+from hitless.cloud.release.promotion import promotable
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.release.verifying import faults_of
 from hitless.errors import ConflictError, HitlessError
 from hitless.rollout.who import Who
 

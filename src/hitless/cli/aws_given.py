@@ -10,10 +10,10 @@ from typing import Any
 from hitless.aws.osls import find_osls
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context
-from hitless.cloud.deploy import Deploy
-from hitless.cloud.packaging import package
-from hitless.cloud.promotion import given_artifacts
-from hitless.cloud.result import Result
+from hitless.cloud.records.result import Result
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.packaging import package
+from hitless.cloud.release.promotion import given_artifacts
 from hitless.rollout.who import Who
 from hitless.service.model import Service
 from hitless.service.strategy import Strategy

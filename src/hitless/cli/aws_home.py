@@ -13,8 +13,8 @@ from hitless.cli.aws_logs import Line, show_logs
 from hitless.cli.aws_wire import conclude, connected_stage
 from hitless.cli.common import Context
 from hitless.cli.homes import DeployOrder, Drilled, LogQuery, StageHome
-from hitless.cloud.abort import abort as stop
-from hitless.cloud.rollback import rollback as roll_back
+from hitless.cloud.release.abort import abort as stop
+from hitless.cloud.release.rollback import rollback as roll_back
 from hitless.cloud.standing import blank, standing
 from hitless.cloud.status import release as read_release
 from hitless.cloud.status import releases as read_releases

@@ -11,9 +11,9 @@ from hitless.aws.session import Aws, aws_errors, connect
 from hitless.aws.stacks import Stacks
 from hitless.cli.common import Context
 from hitless.cli.shipping import folders_of
-from hitless.cloud.core_outputs import CoreOutputs
-from hitless.cloud.kept import fetch_artifacts, live_release
-from hitless.cloud.records import Records
+from hitless.cloud.records.kept import fetch_artifacts, live_release
+from hitless.cloud.records.records import Records
+from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.errors import UsageError
 from hitless.rollout.release import ReleaseDocument
 

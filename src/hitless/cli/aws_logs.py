@@ -17,7 +17,7 @@ from hitless.cli.aws_wire import Stage, connected_stage
 from hitless.cli.common import Context, command, positive
 from hitless.cli.homes import LogQuery
 from hitless.clock import timestamp
-from hitless.cloud.status import function_names
+from hitless.cloud.stage.settling import function_names
 from hitless.errors import UsageError
 from hitless.service.model import Service
 

@@ -8,10 +8,10 @@ import typer
 
 from hitless.cli.aws_common import connected, load_for_aws
 from hitless.cli.common import Context, Ended, command
-from hitless.cloud.bootstrap_options import BootstrapOptions
-from hitless.cloud.core import PipelineOptions
-from hitless.cloud.costs import Costs, costs, load_prices
-from hitless.cloud.plan import Findings, Planner
+from hitless.cloud.setup.costs import Costs, costs, load_prices
+from hitless.cloud.setup.options import BootstrapOptions
+from hitless.cloud.setup.plan import Findings, Planner
+from hitless.cloud.setup.stacks import PipelineOptions
 
 
 def register(app: typer.Typer) -> None:

@@ -12,8 +12,8 @@ from hitless.cli.aws_deploy import strategy_of
 from hitless.cli.aws_given import Given, ship_given
 from hitless.cli.aws_wire import conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
-from hitless.cloud.kept import fetch_artifacts
-from hitless.cloud.promotion import promotable
+from hitless.cloud.records.kept import fetch_artifacts
+from hitless.cloud.release.promotion import promotable
 from hitless.errors import UsageError
 from hitless.service.strategy import EXAMPLES
 

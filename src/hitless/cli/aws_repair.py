@@ -10,7 +10,7 @@ from hitless.aws.running import RunningCode
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context, Ended, command
-from hitless.cloud.repair import Repair, Repaired, describe
+from hitless.cloud.repair.repair import Repair, Repaired, describe
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ import typer
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import conclude, connected_stage
 from hitless.cli.common import Context, command
-from hitless.cloud.rollback import rollback as roll_back
+from hitless.cloud.release.rollback import rollback as roll_back
 
 
 def register(app: typer.Typer) -> None:

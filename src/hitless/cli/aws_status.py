@@ -9,7 +9,7 @@ import typer
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_wire import connected_stage
 from hitless.cli.common import Context, command
-from hitless.cloud.repair import describe
+from hitless.cloud.repair.repair import describe
 from hitless.cloud.status import status as read_status
 
 

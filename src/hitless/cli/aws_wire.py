@@ -23,14 +23,14 @@ from hitless.aws.traffic import Traffic
 from hitless.cli.aws_common import connected
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
-from hitless.cloud.core_outputs import CoreOutputs
-from hitless.cloud.records import Records
-from hitless.cloud.result import Outcome, Result
-from hitless.cloud.rollouts import Rollouts
-from hitless.cloud.service_stack import ServiceStack
-from hitless.cloud.settling import Cloud
-from hitless.cloud.shield import Shield
-from hitless.cloud.shift import Shift
+from hitless.cloud.records.records import Records
+from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.stage.service_stack import ServiceStack
+from hitless.cloud.stage.settling import Cloud
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.shift import Shift
 from hitless.errors import UsageError
 from hitless.rollout.who import Who
 from hitless.service.model import Service

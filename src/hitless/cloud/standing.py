@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hitless.cloud.settling import Cloud
+from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.status import status
 from hitless.service.model import Home, Service, StageSettings
 

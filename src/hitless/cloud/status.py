@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from hitless.cloud.records import Record
-from hitless.cloud.repair_facts import look
-from hitless.cloud.repair_troubles import troubles
-from hitless.cloud.result import Outcome
-from hitless.cloud.service_stack import Observed
-from hitless.cloud.settling import Cloud, live_number
+from hitless.cloud.records.records import Record
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.repair.facts import look
+from hitless.cloud.repair.troubles import troubles
+from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
 
 
@@ -80,11 +79,3 @@ def _without_receipt(record: Record) -> list[dict[str, Any]]:
             "steps": [dict(step) for step in record.steps],
         }
     ]
-
-
-def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str) -> dict[str, str]:
-    """Lambda's name → the name in serverless.yml, of all functions of the stack."""
-    names = {name: name.removeprefix(f"{service}-{stage}-") for name in observed.functions.values()}
-    number = live_number(observed)
-    record = cloud.records.get(number) if number is not None else None
-    return {**names, **({theirs: ours for ours, theirs in record.functions.items()} if record else {})}

@@ -1,0 +1,301 @@
+"""Taking a plain stack over: observe → decide → import the Stage → expand → contract, each step told by the stack.
+
+It is a person's act, with that person's credentials: core's roles may neither touch what osls keeps for itself (its
+bucket) nor import. Whatever cuts it off, the stack serves as before, or as after; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hitless.artifact.model import Artifact
+from hitless.aws.buckets import artifact_key
+from hitless.aws.imports import Imports
+from hitless.aws.running import LATEST, RunningCode, ServedApi
+from hitless.aws.states import resting
+from hitless.clock import timestamp
+from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
+from hitless.cloud.adoption.templates import (
+    Phase,
+    Seen,
+    adopted,
+    begun,
+    contracted,
+    deployment_in,
+    expanded,
+    for_rollback,
+    functions_in,
+    phase,
+    with_stage,
+)
+from hitless.cloud.records.records import Record, ended
+from hitless.cloud.records.result import Outcome, Result, Steps
+from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.smoke import send_smoke_requests
+from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.cloud.transform.desired import fingerprint
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, LiveState, Template
+from hitless.cloud.transform.orders import Refusal
+from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.service.model import Function, Service, SmokeRequest
+
+STRATEGY = "Adopted"
+"""What the record of an adopted release has for a strategy: nothing was shifted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done. `templates`: step → the template that it makes the stack be, in order."""
+
+    phase: Phase
+    wanted: Template
+    imported: Template
+    templates: Mapping[str, Template]
+    refused: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Lambda's name of a function → the name in serverless.yml."""
+
+
+class Adoption:
+    """One stage's. `package` compiles the service for given artifacts; it is asked for no bytes."""
+
+    def __init__(
+        self, cloud: Cloud, service: Service, *, code: RunningCode, served: ServedApi, imports: Imports,
+        package: Callable[[Mapping[str, Artifact]], Package],
+    ) -> None:  # fmt: skip
+        self._cloud, self._service = cloud, service
+        self._code, self._served, self._imports = code, served, imports
+        self._package = package
+        self._steps = Steps(cloud.clock, cloud.say)
+
+    def observe(self) -> Seen:
+        """The stack at rest, and what runs in it. UsageError where there is none."""
+        name, stack = self._cloud.stack.name, self._cloud.stack.find()
+        if stack is not None and not resting(stack.status):
+            self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
+            self._cloud.stack.rest()
+            stack = self._cloud.stack.find()
+        live = self._cloud.stack.observe().live
+        template = live.template
+        if stack is None or not template:
+            raise UsageError(
+                f"there is no stack {name}: nothing is to be taken over",
+                hint=f"`hitless aws deploy --stage {self._service.stage}` makes it; a stack of another name "
+                "(provider.stackName) cannot be taken over",
+            )
+        physical = self._cloud.stack.held()
+        made_by, served, mappings = deployment_in(template), None, list[tuple[str, str]]()
+        if made_by is not None and API_ID in physical:
+            served = self._served.stage(physical[API_ID], made_by[1])
+            mappings = self._served.mappings(physical[API_ID], made_by[1])
+        running = {
+            ids: self._code.running(lambda_name, alias=ALIAS) for ids, lambda_name in functions_in(template).items()
+        }
+        exports = given_up(template).values()
+        importers = {export: found for export in exports if (found := self._imports.importers(export))}
+        return Seen(
+            stack, template, physical, served, {ids: one for ids, one in running.items() if one is not None},
+            live.versions, importers, tuple(mappings),
+        )  # fmt: skip
+
+    def decide(self, seen: Seen) -> Plan:
+        """The steps from here, or each reason why not."""
+        now = phase(seen.template)
+        if now is Phase.ADOPTED:
+            return Plan(now, {}, {}, {})
+        number = begun(seen.template) or self._number()
+        refused = list(reasons(seen, service=self._service.name, stage=self._service.stage))
+        package = None
+        try:
+            package = self._package(self._artifacts(seen, {}))
+            names = package.packaged.function_names
+            package = replace(package, artifacts=self._artifacts(seen, names))
+        except ServiceFileError as error:
+            refused.append(Refusal(error.message, error.hint))
+        said = list(remarks(seen, domain=package.core.domain if package else ""))
+        refused += [one for one in said if isinstance(one, Refusal)]
+        notes = tuple(one for one in said if isinstance(one, str))
+        if refused or package is None:
+            return Plan(now, {}, {}, {}, tuple(refused), notes)
+        if now is Phase.EXPANDED:
+            wanted = self._cloud.records.template(number) or {}
+            live = self._cloud.stack.observe().live
+            if not wanted:
+                lost = Refusal(
+                    f"the artifact bucket has no template of release {number}, by which the taking over was begun",
+                    "bring back the core stack (its bucket) that it was begun with",
+                )
+                return Plan(now, {}, {}, {}, (lost,), notes)
+            return Plan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
+        imported = seen.template
+        if now is Phase.PLAIN and seen.stage is not None:
+            imported = with_stage(seen.template, seen.stage)
+        wanted = adopted(imported, seen, number=number)
+        first = package.wanted(
+            number=number + 1, previous=number, commit=None, strategy=self._service.settings.strategy
+        )
+        steps = {"import": imported} if now is Phase.PLAIN and seen.stage is not None else {}
+        steps["expand"] = expanded(wanted, imported, seen)
+        numbers = {ids.alias: one.version for ids, one in seen.running.items() if one.version is not None}
+        steps["contract"] = contracted(
+            wanted, LiveState(steps["expand"], numbers, seen.versions)
+        )  # run has all the numbers
+        return Plan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
+
+    def run(self, seen: Seen, plan: Plan) -> Result:
+        """Carry the plan out. ConflictError with every reason where there is one against it."""
+        if plan.refused:
+            more = f" (and {len(plan.refused) - 1} more)" if len(plan.refused) > 1 else ""
+            details = [{"what": one.what, "way": one.way} for one in plan.refused]
+            raise ConflictError(plan.refused[0].what + more, hint=plan.refused[0].way, details={"refused": details})
+        stage = self._service.stage
+        if plan.phase is Phase.ADOPTED:
+            live = live_number(self._cloud.stack.observe()) or 0
+            return Result(stage, live, Outcome.UNCHANGED, STRATEGY, url=self._url())
+        record = self._begin(seen, plan)
+        if plan.phase is not Phase.EXPANDED:
+            self._copy_code(seen)
+            self._import(seen, plan)
+            self._steps.add("expanding", 0, "versions of what runs, aliases, permissions; nobody is served by them yet")
+            self._cloud.stack.update(plan.templates["expand"], before=plan.imported)
+        record = self._prove(record)
+        self._steps.add("moving", 0, "the Stage goes to the Deployment that calls the aliases")
+        observed = self._cloud.stack.observe().live
+        wanted = self._cloud.records.template(record.release) or plan.wanted
+        self._cloud.stack.update(contracted(wanted, observed), before=observed.template)
+        self._steps.add("ended", 100)
+        now = timestamp(self._cloud.clock.now())
+        steps = tuple(self._steps.steps)
+        self._cloud.records.save(ended(record, outcome=str(Outcome.LIVE), reason=None, at=now, steps=steps))
+        return Result(
+            stage, record.release, Outcome.LIVE, STRATEGY, duration_s=self._steps.duration_s, steps=steps,
+            url=self._url(),
+        )  # fmt: skip
+
+    def _number(self) -> int:
+        cut_off = self._cloud.records.unfinished()
+        return (
+            cut_off.release
+            if cut_off is not None and cut_off.strategy == STRATEGY
+            else self._cloud.records.next_number()
+        )
+
+    def _artifacts(self, seen: Seen, names: Mapping[str, str]) -> dict[str, Artifact]:
+        """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has.
+        `names`: Lambda's name of a function → the file's.
+        """
+        held = {names[one.name]: one for one in seen.running.values() if one.name in names}
+        found = {}
+        for function in self._service.functions:
+            running = held.get(function.name)
+            digest = f"sha256:{running.sha256 if running else '0' * 64}"
+            size = running.zip_bytes if running else 0
+            found[function.name] = Artifact(digest, size, size, False, function.runtime, function.architecture)
+        return found
+
+    def _begin(self, seen: Seen, plan: Plan) -> Record:
+        """The record of this release: the one that was cut off, else a new one."""
+        records, mark = self._cloud.records, secrets.token_hex(8)
+        if (number := begun(seen.template)) is not None:
+            cut_off = records.require(number)
+            self._cloud.say(f"the taking over of {self._cloud.stack.name} was cut off; it is continued")
+            carried = replace(cut_off, holder=mark, outcome=None, reason=None, ended_at=None)
+            records.save(carried)
+            return carried
+        prefix = f"{self._service.name}-{self._service.stage}-"
+        lambda_names = functions_in(seen.template).values()
+        short = {plan.names.get(name, name.removeprefix(prefix)): name for name in lambda_names}
+        held = {one.name: one for one in seen.running.values()}
+        record = Record(
+            release=self._number(),
+            service=self._service.name,
+            stage=self._service.stage,
+            created_at=timestamp(self._cloud.clock.now()),
+            fingerprint=fingerprint(plan.wanted),
+            strategy=STRATEGY,
+            message="taken over as it ran",
+            artifacts={name: f"sha256:{held[theirs].sha256}" for name, theirs in short.items()},
+            functions=short,
+            holder=mark,
+        )
+        code = {name: Code(one.sha256, artifact_key(one.sha256), one.zip_bytes) for name, one in held.items()}
+        cut_off_here = records.get(record.release)  # of this number there is one only if it was cut off
+        records.begin(record, for_rollback(plan.wanted, code, self._cloud.bucket.name), new=cut_off_here is None)
+        if cut_off_here is not None:
+            records.save(record)
+        return record
+
+    def _copy_code(self, seen: Seen) -> None:
+        """The bytes that run, where every release keeps its own: a roll-back to this one needs them."""
+        self._steps.add("preparing", 0, "the code that runs is copied to the artifact bucket")
+        with tempfile.TemporaryDirectory(prefix="hitless-adopt-") as place:
+            for sha256, name in {one.sha256: one.name for one in seen.running.values()}.items():
+                self._code.download(name, sha256, zipped := Path(place) / "code.zip")
+                self._cloud.bucket.put_artifact(sha256, zipped)
+
+    def _import(self, seen: Seen, plan: Plan) -> None:
+        if "import" not in plan.templates:
+            return
+        template, bucket = plan.templates["import"], self._cloud.bucket
+        self._steps.add("importing", 0, "the Stage comes into the stack as it is")
+        key = f"releases/{self._service.stage}/adoption.import.json"
+        bucket.put_json(key, template)
+        stage_name = template["Resources"][STAGE_ID]["Properties"]["StageName"]
+        identifier = {"RestApiId": seen.physical[API_ID], "StageName": stage_name}
+        self._imports.take_in(self._cloud.stack.name, template, STAGE_ID, identifier, url=bucket.url_of(key))
+
+    def _prove(self, record: Record) -> Record:
+        """The new versions answer by themselves, before any client reaches them."""
+        observed = self._cloud.stack.observe()
+        at = {observed.functions[ids]: state.version for ids, state in observed.aliases.items()}
+        versions = {name: at[lambda_name] for name, lambda_name in record.functions.items()}
+        record = replace(record, versions=versions)
+        self._cloud.records.save(record)
+        self._steps.add("testing", 0)
+        for name, version in versions.items():
+            self._cloud.lambdas.wake(record.functions[name], version)
+        self._smoke({name: (record.functions[name], version) for name, version in versions.items()})
+        return record
+
+    def _smoke(self, reached: Mapping[str, tuple[str, str]]) -> None:
+        """The stage's smoke requests to the new versions. One that what serves fails too is no matter of ours: the file
+        may be ahead of what runs.
+        """
+        functions = [one for one in self._service.functions if one.name in reached]
+        latest = {name: (lambda_name, LATEST) for name, (lambda_name, _) in reached.items()}
+        for request in self._service.settings.smoke:
+            failed = self._smoked(request, functions, reached)
+            if failed is not None and self._smoked(request, functions, latest) is None:
+                raise failed
+            if failed is not None:
+                self._cloud.say(f"note: {failed.message}; it does so without hitless, too")
+
+    def _smoked(
+        self, request: SmokeRequest, functions: Sequence[Function], at: Mapping[str, tuple[str, str]]
+    ) -> CandidateFailedError | None:
+        try:
+            send_smoke_requests([request], functions, at, self._cloud.lambdas, stage=self._service.stage)
+        except CandidateFailedError as error:
+            return error
+        return None
+
+    def _url(self) -> str | None:
+        stack = self._cloud.stack.find()
+        return stack.outputs.get(URL_OUTPUT) if stack is not None else None
+
+
+def steps_of(plan: Plan) -> list[dict[str, Any]]:
+    """The plan in words, for a dry run."""
+    said = {
+        "import": "the Stage is imported into the stack as it is: no other resource changes",
+        "expand": "versions of the code that runs now, aliases and permissions are added; nobody is served by them yet",
+        "contract": "the Stage moves to a Deployment that calls the aliases; this is release "
+        f"{plan.wanted.get('Outputs', {}).get('HitlessRelease', {}).get('Value', '')}",
+    }
+    return [{"step": name, "does": said[name]} for name in said if name in plan.templates and not plan.refused]

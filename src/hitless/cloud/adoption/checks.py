@@ -1,0 +1,200 @@
+"""Whether a plain stack can be taken over without a failed request: each reason why not, with the way around; and what
+somebody may notice. Pure: of what was seen of the stack, and of what the service's file wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG
+from hitless.aws.states import WELL
+from hitless.cloud.adoption.templates import BUCKET_ID, IMPORTED, STAGE, Phase, Seen, deployment_in, functions_in, phase
+from hitless.cloud.transform import api
+from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type
+from hitless.cloud.transform.orders import Refusal, refusals
+from hitless.cloud.transform.steps import FUNCTION
+
+SETTLED = WELL | {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
+
+_FOREIGN_KINDS: Mapping[str, tuple[str, str]] = {
+    "AWS::CloudFormation::Stack": (
+        "is a stack in the stack: its resources cannot be seen from here",
+        "deploy once without the plugin that splits the stack, then adopt",
+    ),
+    "AWS::ApiGatewayV2::Api": (
+        "is an HTTP or WebSocket API, which releases do not cover",
+        "write its routes as `http` events, in a stage of another name, and lead the clients there",
+    ),
+    "AWS::ApiGateway::ApiKey": (
+        "is an API key: a release names keys by what they hold, so clients' keys would end with the release after next",
+        "import the key into a stack of its own (CloudFormation, `DeletionPolicy: Retain` first), then adopt",
+    ),
+    "AWS::ApiGateway::BasePathMapping": (
+        "is a mapping of a domain in the service's stack, where a release would take it out",
+        "give it `DeletionPolicy: Retain` and take it out of the stack: it goes on leading to the API",
+    ),
+}
+_STAGE_STATE: Mapping[str, tuple[str, str]] = {
+    "variables": ("stage variables", "hand the handlers what they need by `environment`, then take the variables out"),
+    "canarySettings": ("a canary of API Gateway's own", "promote it or delete it"),
+    "cacheClusterEnabled": ("a cache", "turn the stage's cache off"),
+    "clientCertificateId": ("a client certificate", "take it off the stage"),
+}
+"""What a stage may have that a release's Stage has not: it would go with the first release."""
+
+
+def reasons(seen: Seen, *, service: str, stage: str) -> Iterator[Refusal]:
+    """All that stands against taking the stack over as it is."""
+    status, tags = seen.stack.status, seen.stack.tags
+    if status not in SETTLED:
+        yield Refusal(
+            f"the stack is {status}",
+            "bring it to rest first: deploy it once more as before, or continue its roll-back in CloudFormation",
+        )
+    if SERVICE_TAG in tags and (tags[SERVICE_TAG], tags.get(STAGE_TAG)) != (service, stage):
+        yield Refusal(
+            f"the stack belongs to service {tags[SERVICE_TAG]}, stage {tags.get(STAGE_TAG)}",
+            "rename the service or the stage",
+        )
+    if "Transform" in seen.template:
+        yield Refusal("the stack's template is made by a macro (Transform)", "deploy once without it, then adopt")
+    resources: dict[str, Resource] = seen.template.get("Resources", {})
+    for name, one in sorted(resources.items()):
+        if one["Type"] in _FOREIGN_KINDS:
+            what, way = _FOREIGN_KINDS[one["Type"]]
+            yield Refusal(f"{name} {what}", way)
+        elif one["Type"].startswith("Custom::") or one["Type"] == "AWS::CloudFormation::CustomResource":
+            yield Refusal(
+                f"{name} is a custom resource, which calls a function of the stack by its ARN",
+                "take out the event on an existing resource (`existing: true`) that it stands for, deploy, then adopt",
+            )
+    yield from _functions(seen)
+    yield from _api(seen)
+    yield from _exports(seen)
+
+
+def _functions(seen: Seen) -> Iterator[Refusal]:
+    known = functions_in(seen.template)
+    names = {ids.function for ids in known}
+    for name in sorted(of_type(seen.template.get("Resources", {}), FUNCTION).keys() - names):
+        yield Refusal(
+            f"{name} is a function that Serverless Framework did not name",
+            "write it under `functions`, or move it to a stack of its own",
+        )
+    if not known:
+        yield Refusal("the stack has no function", "delete it, and `hitless aws deploy` makes the stage")
+    for ids, name in sorted(known.items(), key=lambda item: item[1]):
+        running = seen.running.get(ids)
+        if running is None:
+            yield Refusal(f"function {name} is not there any more", "deploy the stack once more as before, then adopt")
+        elif running.package != "Zip":
+            yield Refusal(f"function {name} runs a container image", "package it as a zip, deploy, then adopt")
+        elif running.has_live_alias and phase(seen.template) in (Phase.PLAIN, Phase.IMPORTED):
+            yield Refusal(
+                f"function {name} has an alias `live` that the stack does not hold",
+                "delete that alias once nothing calls it, or take it out with the plugin that made it",
+            )
+
+
+def _api(seen: Seen) -> Iterator[Refusal]:
+    resources: dict[str, Resource] = seen.template.get("Resources", {})
+    deployments = of_type(resources, api.DEPLOYMENT)
+    others = [name for name, one in of_type(resources, STAGE).items() if IMPORTED not in one.get("Metadata", {})]
+    if others:
+        yield Refusal(
+            f"the stack holds the stage as {others[0]} already: something else than osls manages it",
+            "take the plugin (or the resource) that makes it out with `DeletionPolicy: Retain`, deploy, then adopt",
+        )
+    if not deployments:
+        return
+    if API_ID not in resources:
+        yield Refusal(
+            "the API is another stack's (provider.apiGateway.restApiId): its stage shows other services' routes too",
+            "give the service an API of its own, in a stage of another name, and lead the clients there",
+        )
+        return
+    made_by = deployment_in(seen.template)
+    if len(deployments) > 1 or made_by is None:
+        yield Refusal(
+            f"the stack has {len(deployments)} Deployments, and not the one that makes the stage",
+            "take out what a plugin or `resources` adds, deploy, then adopt",
+        )
+        return
+    if seen.stage is None:
+        yield Refusal(
+            f"the API has no stage {made_by[1]}", "deploy the stack once more as before, which makes it, then adopt"
+        )
+        return
+    if seen.stage.get("deploymentId") != seen.physical.get(made_by[0]):
+        yield Refusal(
+            f"the stage serves deployment {seen.stage.get('deploymentId')}, which is not the stack's: somebody has "
+            "deployed the API by hand",
+            "deploy the stack once more as before, so that it serves what the stack says, then adopt",
+        )
+    for key, (what, way) in _STAGE_STATE.items():
+        if seen.stage.get(key):
+            yield Refusal(f"the stage has {what}, which a release's stage has not", way)
+
+
+def _exports(seen: Seen) -> Iterator[Refusal]:
+    for export, stacks in sorted(seen.importers.items()):
+        yield Refusal(
+            f"{', '.join(stacks)} imports {export}, which a release does not export",
+            "write the value itself into those stacks, then adopt",
+        )
+
+
+def given_up(template: Template) -> dict[str, str]:
+    """The exports of a plain stack that it has no more as a release: output → the export's name, where written out."""
+    return {
+        name: str(one["Export"]["Name"])
+        for name, one in template.get("Outputs", {}).items()
+        if (name.endswith("QualifiedArn") or name.startswith(BUCKET_ID))
+        and isinstance(one.get("Export", {}).get("Name"), str)
+    }
+
+
+def later(adopted: Template, imported: Template, wanted: Template) -> Iterator[Refusal]:
+    """All that stands against the two next things: the updates that adopt, and the first release after them."""
+    seen = set()
+    for one in (
+        *refusals(LiveState(imported), adopted),
+        *refusals(LiveState(adopted), wanted),
+        *_endpoint(adopted, wanted),
+    ):
+        if one.what not in seen:
+            seen.add(one.what)
+            yield one
+
+
+def _endpoint(adopted: Template, wanted: Template) -> Iterator[Refusal]:
+    before, after = (one["Resources"].get(API_ID, {}).get("Properties", {}) for one in (adopted, wanted))
+    types = [sorted(one.get("EndpointConfiguration", {}).get("Types", ["EDGE"])) for one in (before, after)]
+    if before and after and types[0] != types[1]:
+        yield Refusal(
+            f"the API's endpoint is {types[0][0]}, and the service's file says {types[1][0]}: while API Gateway moves "
+            "it, requests fail",
+            f"keep `provider.endpointType: {types[0][0]}`",
+        )
+
+
+def remarks(seen: Seen, *, domain: str) -> Iterator[Refusal | str]:
+    """What somebody may notice; a Refusal where the stage's own domain leads to the API already."""
+    for where, path in seen.mappings:
+        if where == domain:
+            yield Refusal(
+                f"{domain} leads to the API by a mapping that no stack holds: a release would make a second",
+                "take `domain` out of the stage's settings: the mapping goes on leading to the API by itself",
+            )
+        else:
+            yield f"{where} ({path}) leads to the API by a mapping outside the stack: it stays, and goes on serving"
+    stage: Mapping[str, Any] = seen.stage or {}
+    if settings := stage.get("methodSettings"):
+        yield f"settings of the stage ({', '.join(sorted(settings))}) give way to hitless's with the first release"
+    for name, one in sorted(of_type(seen.template.get("Resources", {}), "AWS::Lambda::Alias").items()):
+        if one["Properties"].get("ProvisionedConcurrencyConfig"):
+            yield (
+                f"{name}'s provisioned concurrency serves nobody between the adoption and the first release: "
+                "a burst of requests may start cold"
+            )

@@ -1,0 +1,145 @@
+"""What is kept of each release: one JSON document in the stage's artifact bucket, and the template that it wanted.
+
+`releases/STAGE/NUMBER.json` is written when a release begins, and again at each end. The bucket is the only memory:
+a release begun on one machine is finished, listed or rolled back to from any other. Nobody overwrites what he has not
+read: a record is saved over the one that was last seen, and over no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.transform.model import Template
+from hitless.errors import UsageError
+
+LOOKED_AT = 200
+"""Of so many of the newest releases one is live."""
+
+
+class Documents(Protocol):
+    """Where documents lie: aws.buckets.Bucket, or a dictionary in tests."""
+
+    def get_json(self, key: str) -> tuple[Any, str] | None: ...
+    def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str: ...
+    def keys(self, prefix: str) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One release. `versions` and `artifacts` are by the function's name in serverless.yml; `functions` gives Lambda's
+    names. `outcome` is None while it is under way, or where its deploy was cut off.
+    """
+
+    release: int
+    service: str
+    stage: str
+    created_at: str
+    fingerprint: str
+    strategy: str
+    commit: str | None = None
+    message: str | None = None
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+    reason: str | None = None
+    ended_at: str | None = None
+    steps: tuple[Mapping[str, Any], ...] = ()
+    promoted_from: Mapping[str, Any] | None = None
+    """`home`, `stage` and `release` whose bytes these are; None where the release was built."""
+    left_for: int | None = None
+    """The release that a rollback left it for: written before the rollback moves any traffic."""
+    holder: str = ""
+    """The mark of the process that carries the release on; another's mark means that it does so no more."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "steps": [dict(step) for step in self.steps]}
+
+
+class Records:
+    """The releases of one stage."""
+
+    def __init__(self, documents: Documents, stage: str) -> None:
+        self._documents = documents
+        self._prefix = f"releases/{stage}/"
+        self._seen: dict[int, str] = {}
+
+    def numbers(self) -> list[int]:
+        """Of all releases, the newest first."""
+        found = (
+            re.fullmatch(r"(\d+)\.json", key.removeprefix(self._prefix)) for key in self._documents.keys(self._prefix)
+        )
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def get(self, number: int) -> Record | None:
+        """The release of that number, or None."""
+        found = self._documents.get_json(f"{self._prefix}{number}.json")
+        if found is None:
+            return None
+        document, self._seen[number] = found
+        known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
+        return Record(**{**known, "steps": tuple(known.get("steps", ()))})
+
+    def require(self, number: int) -> Record:
+        """The release of that number. UsageError where there is none."""
+        if (record := self.get(number)) is None:
+            raise UsageError(f"there is no release {number}", hint="`hitless aws releases` lists them")
+        return record
+
+    def template(self, number: int) -> Template | None:
+        """The template that the release wanted."""
+        found = self._documents.get_json(f"{self._prefix}{number}.template.json")
+        return dict(found[0]) if found is not None else None
+
+    def keep_document(self, number: int, document: Mapping[str, Any]) -> None:
+        """Keep what the release is made of beside its record: from it the release comes up elsewhere, too."""
+        self._documents.put_json(f"{self._prefix}{number}.release.json", document)
+
+    def document(self, number: int) -> Mapping[str, Any] | None:
+        """What `keep_document` kept; None of a release that an older version shipped.
+
+        Looked for by a list: who may list less than the bucket is denied a key that is not there.
+        """
+        key = f"{self._prefix}{number}.release.json"
+        found = self._documents.get_json(key) if key in self._documents.keys(key) else None
+        return dict(found[0]) if found is not None else None
+
+    def live(self) -> Record | None:
+        """The release that went live last, by the records alone: who may read no more than the bucket needs no more.
+
+        A rollback writes its target's record anew, so the end that is the latest counts, not the number.
+        """
+        found = (self.get(number) for number in self.numbers()[:LOOKED_AT])
+        were_live = [record for record in found if record is not None and record.outcome == Outcome.LIVE]
+        return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
+
+    def begin(self, record: Record, template: Template, *, new: bool) -> None:
+        """Take the number, where it is `new`, and keep the template. ConflictError where another process was faster."""
+        if new:
+            key = f"{self._prefix}{record.release}.json"
+            self._seen[record.release] = self._documents.put_json(key, record.to_json(), new=True)
+        self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
+
+    def save(self, record: Record) -> None:
+        """Write the release's document anew. ConflictError where another process has written it since it was read."""
+        over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
+        self._seen[record.release] = self._documents.put_json(key, record.to_json(), over=over)
+
+    def next_number(self) -> int:
+        """The number after the newest."""
+        return max(self.numbers(), default=0) + 1
+
+    def unfinished(self) -> Record | None:
+        """The newest release, where its deploy was cut off before it ended."""
+        newest = next(iter(self.numbers()), None)
+        record = self.get(newest) if newest is not None else None
+        return record if record is not None and record.outcome is None else None
+
+
+def ended(record: Record, *, outcome: str, reason: str | None, at: str, steps: tuple[Mapping[str, Any], ...]) -> Record:
+    """The record with how it ended."""
+    return replace(record, outcome=outcome, reason=reason, ended_at=at, steps=steps)

@@ -1,0 +1,106 @@
+"""A service's folder and its artifacts → the template that a release wants; no AWS is asked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hitless.artifact.model import Artifact
+from hitless.aws.buckets import artifact_key
+from hitless.aws.osls import Osls, make_overlay
+from hitless.aws.state import Packaged
+from hitless.cloud.release.wrapper_layer import layer_code
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.transform.checks import check_stage
+from hitless.cloud.transform.desired import desired
+from hitless.cloud.transform.guard import hooks_of
+from hitless.cloud.transform.model import Code, ReleaseInput, Template
+from hitless.errors import ServiceFileError
+from hitless.service.document import function_to_json, stage_to_json
+from hitless.service.model import Service
+from hitless.service.strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A packaged service, ready to be numbered: what osls compiled, the artifacts, core's outputs."""
+
+    service: Service
+    packaged: Packaged
+    artifacts: Mapping[str, Artifact]
+    core: CoreOutputs
+
+    def wanted(self, *, number: int, previous: int | None, commit: str | None, strategy: Strategy) -> Template:
+        """The template that this release wants, whatever is live. Raises ServiceFileError."""
+        code = {}
+        for name, artifact in self.artifacts.items():
+            sha256 = artifact.digest.removeprefix("sha256:")
+            code[name] = Code(sha256, artifact_key(sha256), artifact.zip_bytes, artifact.unpacked_bytes)
+        release = ReleaseInput(
+            service=self.service.name,
+            stage=self.service.stage,
+            code=code,
+            function_names=self.packaged.function_names,
+            bucket=self.core.bucket,
+            strategy=strategy,
+            alarms=self.service.settings.alarms,
+            number=number,
+            previous=previous,
+            commit=commit,
+            subnets=self.core.private_subnet_ids,
+            security_group=self.core.security_group_id,
+            domain=self.core.domain,
+            permissions_boundary=self.core.permissions_boundary_arn,
+            hooks=self.service.settings.hooks,
+            layer=layer_code(),
+            shield=self.service.settings.shield,
+            scaled={
+                one.name: (one.max_provisioned, one.provisioned_target_percent)
+                for one in self.service.functions
+                if one.max_provisioned
+            },
+            idempotent=tuple(map(str, self.service.settings.idempotent)),
+        )
+        return desired(self.packaged.template, release)
+
+    def document(self, *, commit: str | None, message: str | None) -> dict[str, Any]:
+        """What the release is made of, in the form of an engine's releases: from it an engine can bring it up."""
+        service = self.service
+        return {
+            "service": service.name,
+            "region": service.region,
+            "functions": [function_to_json(function) for function in service.functions],
+            "artifacts": {name: {"digest": one.digest, "local": False} for name, one in self.artifacts.items()},
+            "settings": stage_to_json(service.settings),
+            "commit": commit,
+            "message": message,
+        }
+
+    @property
+    def hooks(self) -> dict[str, str]:
+        """CodeDeploy's lifecycle event → Lambda's name of the function that is asked."""
+        lambda_names = {ours: theirs for theirs, ours in self.packaged.function_names.items()}
+        return hooks_of(self.service.settings.hooks, lambda_names)
+
+
+def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> Package:
+    """Compile the service by osls. Raises ServiceFileError where it, or Lambda, would not take the service."""
+    missing = [function.name for function in service.functions if function.name not in artifacts]
+    if missing:
+        raise ServiceFileError(
+            f"functions.{missing[0]}: there is no artifact for the platform that it declares",
+            hint="the build's warnings above say why",
+        )
+    with tempfile.TemporaryDirectory(prefix="hitless-osls-") as place:
+        overlay = make_overlay(service.file, Path(place))
+        packaged = osls.package(overlay, stage=service.stage, region=service.region, params=core.params())
+    check_stage(packaged.stage, service.stage)
+    if packaged.stack_name != f"{service.name}-{service.stage}":
+        raise ServiceFileError(
+            f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",
+            hint="take provider.stackName out: roles and alarms are allowed by that name",
+        )
+    return Package(service, packaged, artifacts, core)

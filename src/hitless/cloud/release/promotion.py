@@ -1,0 +1,87 @@
+"""A promotion from or to AWS: what is live there, proved; given digests as artifacts to ship again. Nothing is built.
+
+A digest is proved wherever bytes pass: Lambda's CodeSha256 of what serves, the bytes that come from a bucket (`kept`),
+the zip as it lies in the artifact store; before traffic reaches the release `proving` asks Lambda once more.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hitless.artifact.model import Artifact
+from hitless.artifact.store import ArtifactStore
+from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.errors import CloudError, ConflictError, EngineError, UsageError
+from hitless.service.model import Home, Service
+
+
+@dataclass(frozen=True, slots=True)
+class Promotable:
+    """A release that is live on AWS. `artifacts`: function → digest."""
+
+    stage: str
+    release: int
+    artifacts: Mapping[str, str]
+    commit: str | None
+    message: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the receipts of the promoted release say of it."""
+        return origin(Home.AWS, self.stage, self.release)
+
+
+def origin(home: Home, stage: str, release: int) -> dict[str, Any]:
+    """Whose bytes a promoted release has."""
+    return {"home": str(home), "stage": stage, "release": release}
+
+
+def promotable(cloud: Cloud, stage: str) -> Promotable:
+    """The stage's live release. ConflictError where none is, CloudError where Lambda serves other bytes than its."""
+    observed = cloud.stack.observe()
+    number = live_number(observed)
+    if number is None:
+        raise ConflictError(f"{stage} has no live release to promote", hint="deploy to it first")
+    record = cloud.records.require(number)
+    at = {observed.functions[ids]: state.version for ids, state in observed.aliases.items()}
+    for name, digest in record.artifacts.items():
+        lambda_name = record.functions[name]
+        served = cloud.lambdas.code_sha256(lambda_name, at[lambda_name]) if lambda_name in at else None
+        if served != digest.removeprefix("sha256:"):
+            raise CloudError(
+                f"{lambda_name} does not serve the bytes of release {number} of {stage}",
+                hint=f"`hitless aws status --stage {stage}` shows what serves; roll back or deploy, then promote",
+            )
+    return Promotable(stage, number, dict(record.artifacts), record.commit, record.message)
+
+
+def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
+    """The artifact of each function of the service. UsageError where one has none, EngineError where its zip is not
+    in the store as it was built.
+    """
+    if missing := [function.name for function in service.functions if function.name not in digests]:
+        raise UsageError(
+            f"the release to promote has no artifact for {', '.join(missing)}",
+            hint="its functions are not those of this serverless.yml: deploy or push instead",
+        )
+    found = {}
+    for function in service.functions:
+        digest = digests[function.name]
+        if not store.verify(digest):
+            raise EngineError(
+                f"the artifact of {function.name} ({digest}) is not in {store.root}, or damaged",
+                hint="promote anew; where it was forgotten, deploy it anew from its commit",
+            )
+        path = store.zip_path(digest)
+        with zipfile.ZipFile(path) as packed:
+            unpacked_bytes = sum(entry.file_size for entry in packed.infolist())
+        found[function.name] = Artifact(
+            digest, path.stat().st_size, unpacked_bytes, False, function.runtime, function.architecture
+        )
+    return found

@@ -1,0 +1,49 @@
+"""What new versions must show before a client reaches them: the bytes that were built, handlers that can be imported,
+the right answers to the stage's smoke requests. Afterwards they are warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hitless.cloud.records.records import Record
+from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.smoke import send_smoke_requests
+from hitless.cloud.stage.settling import Cloud
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
+from hitless.cloud.transform.wrapper import is_wrapped
+from hitless.errors import CandidateFailedError, CloudError
+
+WARM_AT_MOST = 50
+
+
+def prove(cloud: Cloud, package: Package, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]) -> None:
+    """Raises CloudError where a version is not what was built, CandidateFailedError where it does not serve."""
+    versions: dict[str, tuple[str, str]] = {}
+    for name, version in record.versions.items():
+        lambda_name = record.functions[name]
+        built = package.artifacts[name].digest.removeprefix("sha256:")
+        if cloud.lambdas.code_sha256(lambda_name, version) != built:
+            raise CloudError(f"{lambda_name}: version {version} does not hold the bytes that were built")
+        cloud.lambdas.wake(lambda_name, version)
+        versions[name] = (lambda_name, version)
+    _warm(cloud, wanted, targets)
+    requests = package.service.settings.smoke
+    send_smoke_requests(requests, package.service.functions, versions, cloud.lambdas, stage=package.service.stage)
+
+
+def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) -> None:
+    """Have the handlers imported in as many environments as the live version had busy at once in the last hour."""
+    names = functions_of(wanted)
+    for ids, version in targets.items():
+        if not is_wrapped(wanted["Resources"][ids.function]):
+            continue
+        at_once = cloud.traffic.most_at_once(names[ids], ALIAS, until=cloud.clock.now())
+        given = cloud.lambdas.warm(names[ids], version, min(max(at_once, 1), WARM_AT_MOST))
+        if given.error:
+            said = given.payload if isinstance(given.payload, dict) else {}
+            why = f"{said.get('errorType', given.error)}: {said.get('errorMessage', 'no message')}"
+            raise CandidateFailedError(
+                f"{names[ids]}: version {version} does not start: {why}", hint="see `hitless aws logs`"
+            )

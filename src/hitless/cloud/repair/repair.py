@@ -1,0 +1,251 @@
+"""A stage on AWS brought back to what its live release says: look, decide (`troubles`), act, and look again.
+
+Every step may be repeated, and none takes away what serves. A release under way is taken over as a deploy does it:
+our mark goes into its record, its own process sees that before its next step and ends as superseded. Whoever takes
+over from us stops us the same way.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
+
+from hitless.aws.session import explain, is_denied
+from hitless.clock import timestamp
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.release.wrapper_layer import layer_code, write_layer
+from hitless.cloud.repair.facts import Facts, look, works
+from hitless.cloud.repair.steps import (
+    DropShield,
+    End,
+    FinishRollback,
+    Map,
+    Point,
+    Provision,
+    Serve,
+    SettleStack,
+    Step,
+    StopShifts,
+    Upload,
+)
+from hitless.cloud.repair.troubles import Trouble, troubles
+from hitless.cloud.stage.settling import Cloud, take_shield_down
+from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
+
+PASSES = 6
+"""Looks at the stage at most: what one step mends may show another trouble behind it."""
+TIMES = 2
+"""How often one step is taken: a roll-back that goes on may move an alias that was put right before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was mended and what is left. Of a dry run `left` is all that was found; `steps` are sentences."""
+
+    stage: str
+    mended: tuple[Trouble, ...] = ()
+    left: tuple[Trouble, ...] = ()
+    steps: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "dry_run": self.dry_run,
+            "steps": list(self.steps),
+            "mended": [one.to_json() for one in self.mended],
+            "left": [one.to_json() for one in self.left],
+        }
+
+
+class Code(Protocol):
+    """What Lambda runs: aws.running.RunningCode."""
+
+    def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
+
+
+class Repair:
+    """Of one stage. `zip_of` gives the path of an artifact's zip on this machine, there or not, by its digest in hex;
+    `code` has what Lambda runs. `skip`: logical ids over which a stuck roll-back is to go on.
+    """
+
+    def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path], code: Code, *, skip: Collection[str] = ()) -> None:
+        self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
+        self._holder = secrets.token_hex(8)
+        self._steps: list[str] = []
+        self._failed: dict[Step, HitlessError] = {}
+        self._newest: tuple[int, str] = (0, "")
+
+    def plan(self, stage: str) -> Repaired:
+        """What `run` would do, as far as that shows before its first step."""
+        facts = look(self._cloud)
+        self._check_skipped(facts)
+        found = troubles(facts, taking_over=True)
+        steps = dict.fromkeys(str(one.step) for one in found if one.step is not None)
+        return Repaired(stage, left=tuple(found), steps=tuple(steps), dry_run=True)
+
+    def run(self, stage: str) -> Repaired:
+        """Mend all that can be mended. UsageError on a resource that cannot be skipped, before anything is changed;
+        ConflictError where another command has taken over.
+        """
+        facts = look(self._cloud)
+        self._check_skipped(facts)
+        self._take_over(facts)
+        if works(facts.status):
+            self._cloud.say(f"{facts.stack} is at work ({facts.status}): waiting for its end")
+            self._cloud.stack.rest()
+            facts = look(self._cloud)
+        mended: dict[Trouble, None] = {}
+        for _ in range(PASSES):
+            found = troubles(facts, taking_over=True)
+            if not self._mend(found, facts, mended):
+                break
+            facts = look(self._cloud)
+        left = [self._explained(one) for one in troubles(facts, taking_over=True)]
+        return Repaired(stage, tuple(one for one in mended if one not in left), tuple(left), tuple(self._steps))
+
+    def _mend(self, found: list[Trouble], facts: Facts, mended: dict[Trouble, None]) -> bool:
+        """Take the steps, up to one that changes more than it names; whether any was taken."""
+        taken = False
+        for step in dict.fromkeys(one.step for one in found if one.step is not None):
+            if step in self._failed or self._steps.count(str(step)) >= TIMES:
+                continue
+            if isinstance(step, End) and self._failed:
+                continue
+            self._check_still_ours()
+            self._cloud.say(str(step))
+            self._steps.append(str(step))
+            taken = True
+            try:
+                self._take(step, facts)
+            except ConflictError:
+                raise
+            except HitlessError as error:
+                self._failed[step] = error
+            except ClientError as error:
+                self._failed[step] = explain(error)
+            else:
+                mended.update(dict.fromkeys(one for one in found if one.step == step))
+            if isinstance(step, StopShifts | FinishRollback | SettleStack):
+                break
+        return taken
+
+    def _take(self, step: Step, facts: Facts) -> None:
+        cloud = self._cloud
+        match step:
+            case StopShifts(groups):
+                cloud.shift.stop_groups(groups)
+            case Point(function, version):
+                cloud.lambdas.wake(function, version)
+                cloud.shift.point({function: version})
+            case FinishRollback(release):
+                rollback(cloud, release)
+                self._remember()
+            case Serve(served):
+                cloud.api.serve(served.stage, served.belongs)
+            case Map(one):
+                cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
+            case Provision(_, function, version, 0):
+                self._keep_none_ready(function, version)
+            case Provision(_, function, version, environments):
+                cloud.lambdas.provision(function, version, environments)
+            case DropShield():
+                take_shield_down(cloud, facts.observed)
+            case SettleStack(continues=True):
+                self._continue_rollback()
+            case SettleStack():
+                cloud.stack.settle()
+            case Upload(function, version, sha256):
+                self._upload(function, version, sha256)
+            case End(release, live):
+                self._end(release, live=live)
+
+    def _keep_none_ready(self, function: str, version: str) -> None:
+        try:
+            self._cloud.autoscaling.scale_no_more(function, version)  # first: what is scaled would be put back
+        except ClientError as error:
+            if not is_denied(error):  # an older core stack: then nothing is scaled
+                raise
+        self._cloud.lambdas.provision_no_more(function, version)
+
+    def _continue_rollback(self) -> None:
+        if causes := self._cloud.stack.continue_rollback(self._skip):
+            raise CloudError(causes[0], hint="mend that, and repeat")
+
+    def _upload(self, function: str, version: str, sha256: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="hitless-artifact-") as place:
+            here = self._zip_of(sha256)
+            if sha256 == layer_code().sha256:
+                write_layer(here := Path(place) / "layer.zip")
+            elif not version:
+                raise CloudError(f"{function} is another hitless's", hint="deploy by that version of hitless once more")
+            elif not here.is_file():
+                here = Path(place) / "artifact.zip"
+                try:
+                    self._code.download(function, sha256, here, version=version)
+                except OSError as error:
+                    raise CloudError(f"Lambda's copy cannot be fetched: {error}", hint="repeat the command") from error
+            self._cloud.bucket.put_artifact(sha256, here)
+
+    def _end(self, release: int, *, live: bool) -> None:
+        record = self._cloud.records.get(release)
+        if record is None or record.outcome is not None:
+            return
+        reason = None if live else "it was cut off; `hitless aws repair` took it back"
+        outcome = Outcome.LIVE if live else Outcome.ROLLED_BACK
+        now = timestamp(self._cloud.clock.now())
+        self._cloud.records.save(
+            replace(record, holder=self._holder, outcome=str(outcome), reason=reason, ended_at=now)
+        )
+        self._remember()
+
+    def _take_over(self, facts: Facts) -> None:
+        if facts.unfinished is not None:
+            self._cloud.records.save(replace(facts.unfinished, holder=self._holder))
+        self._remember()
+
+    def _remember(self) -> None:
+        self._newest = self._read_newest()
+
+    def _read_newest(self) -> tuple[int, str]:
+        newest = max(self._cloud.records.numbers(), default=0)
+        record = self._cloud.records.get(newest) if newest else None
+        return newest, record.holder if record is not None else ""
+
+    def _check_still_ours(self) -> None:
+        if self._read_newest() != self._newest:
+            raise ConflictError(
+                "another command has taken over meanwhile: nothing more is done here",
+                hint="`hitless aws status` shows what is left once it has ended",
+            )
+
+    def _check_skipped(self, facts: Facts) -> None:
+        unknown = sorted(set(self._skip) - facts.failures.keys()) if self._skip else []
+        if unknown or (self._skip and facts.status != "UPDATE_ROLLBACK_FAILED"):
+            blocked = ", ".join(sorted(facts.failures)) or "no resource"
+            raise UsageError(
+                f"--skip-resource: no roll-back is stuck at {', '.join(unknown or self._skip)}",
+                hint=f"stuck at: {blocked}",
+            )
+
+    def _explained(self, trouble: Trouble) -> Trouble:
+        """The trouble with the way around where its step failed."""
+        error = self._failed.get(trouble.step) if trouble.step is not None else None
+        if error is None:
+            return trouble
+        way = f"{error.message}; {error.hint}"
+        if isinstance(trouble.step, SettleStack) and trouble.step.continues:
+            way += ", or leave it as it is by `hitless aws repair --skip-resource LOGICAL_ID`"
+        return replace(trouble, mends=way)
+
+
+def describe(found: Mapping[str, str]) -> str:
+    """A trouble as a line for people."""
+    return f"{found['where']}: {found['what']}; {found['mends']}"

@@ -1,0 +1,225 @@
+"""What is amiss on a stage, and what mends it: pure, from what was seen.
+
+Each trouble has the step that mends it, or none where only a person can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from hitless.aws.lambdas import AliasState
+from hitless.cloud.records.records import Record
+from hitless.cloud.repair.facts import Facts, at_rest, works
+from hitless.cloud.repair.steps import (
+    DropShield,
+    End,
+    FinishRollback,
+    Map,
+    Point,
+    Provision,
+    Serve,
+    SettleStack,
+    Step,
+    StopShifts,
+    Upload,
+)
+from hitless.cloud.transform.model import FunctionIds
+from hitless.cloud.transform.provisioned import Ready
+from hitless.service.strategy import parse, weights
+
+REPAIR = "`hitless aws repair`"
+HOOKS_LIMIT = timedelta(hours=2)
+"""CodeDeploy gives each of the two hooks an hour."""
+SPARE = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is amiss. `mends` tells a person what to do; `step` is None where repair cannot do it."""
+
+    what: str
+    where: str
+    mends: str = REPAIR
+    step: Step | None = None
+
+    def to_json(self) -> dict[str, str]:
+        return {"what": self.what, "where": self.where, "mends": self.mends}
+
+
+def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
+    """All that is amiss, in the order in which it is mended.
+
+    A release that may still be carried on by a living process is no trouble as long as AWS is seen at work on it;
+    with `taking_over` it ends here as well.
+    """
+    if facts.status is None:
+        return [*_record(facts)]
+    found = [*_shifts(facts, taking_over=taking_over), *_stack(facts), *_artifacts(facts)]
+    if not works(facts.status):
+        found += [*_aliases(facts), *_rollback(facts), *_api(facts), *_ready(facts, taking_over=taking_over)]
+        shifts = facts.deployments and not any(isinstance(one.step, StopShifts) for one in found)
+        if facts.shielding and not shifts:
+            found.append(_shield(facts))
+        if taking_over or not shifts:
+            found += _record(facts)
+    return sorted(found, key=lambda one: one.step.RANK if one.step is not None else 99)
+
+
+def home(facts: Facts) -> dict[FunctionIds, str]:
+    """Function → the version that its traffic belongs to: as the live release's record says, or that of the release
+    that a rollback was going to; as the stack says for a function that this release does not have.
+    """
+    observed, record = facts.observed, facts.left_for or facts.live
+    versions = {record.functions[name]: version for name, version in record.versions.items()} if record else {}
+    found = {}
+    for ids, name in observed.functions.items():
+        said = observed.live.resources[ids.alias]["Properties"]["FunctionVersion"]
+        if name in versions:
+            found[ids] = versions[name]
+        elif isinstance(said, str):
+            found[ids] = said
+    return found
+
+
+def _shifts(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
+    unfinished, stuck = facts.unfinished, dict[str, str]()
+    for identifier, (_, seen) in facts.deployments.items():
+        if unfinished is None:
+            stuck[identifier] = "is in progress, and no release is under way"
+        elif seen.began is not None and facts.now - seen.began > _longest(unfinished):
+            stuck[identifier] = f"is in progress since {seen.began:%Y-%m-%d %H:%M} UTC, longer than it can last"
+        elif taking_over:
+            stuck[identifier] = f"shifts traffic to release {unfinished.release}"
+    step = StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
+    for identifier, why in stuck.items():
+        group = f"CodeDeploy group {facts.stack}/{facts.deployments[identifier][0].base}"
+        yield Trouble(f"deployment {identifier} {why}", group, step=step)
+
+
+def _longest(record: Record) -> timedelta:
+    """How long a deployment of the release can be under way."""
+    return timedelta(seconds=sum(bake_s for _, bake_s in weights(parse(record.strategy)))) + HOOKS_LIMIT + SPARE
+
+
+def _aliases(facts: Facts) -> Iterator[Trouble]:
+    shifting = {ids for ids, _ in facts.deployments.values()}
+    observed, record = facts.observed, facts.left_for or facts.live
+    whose = f"release {record.release}" if record is not None else "the stack"
+    for ids, version in home(facts).items():
+        name, state = observed.functions[ids], observed.aliases.get(ids)
+        if state is None:
+            yield Trouble(
+                "the alias live is gone: every request fails", f"function {name}",
+                f"`aws lambda create-alias --function-name {name} --name live --function-version {version}`, and "
+                "then the permissions that the stack lists for it",
+            )  # fmt: skip
+        elif state != AliasState(version) and ids not in shifting:
+            shares = ", ".join(f"version {at} {percent} %" for at, percent in sorted(state.weights_percent().items()))
+            what = f"the alias live sends its traffic to {shares}: {whose} has version {version}"
+            if state.version == version:
+                what = f"the alias live has weights ({shares}), and no shift is under way"
+            yield Trouble(what, f"function {name}", step=Point(name, version))
+
+
+def _rollback(facts: Facts) -> Iterator[Trouble]:
+    if facts.left_for is not None and facts.live is not None:
+        number = facts.left_for.release
+        what = f"the rollback from release {facts.live.release} to {number} did not come to its end"
+        yield Trouble(what, f"stack {facts.stack}", step=FinishRollback(number))
+
+
+def _api(facts: Facts) -> Iterator[Trouble]:
+    """Not judged while the template that CloudFormation shows may be another one than the live release's."""
+    served = facts.served
+    if served is None or facts.live is None or facts.left_for is not None:
+        return
+    if not at_rest(facts.status or "") and facts.observed.live.output("HitlessRelease") != str(facts.live.release):
+        return
+    where = f"stage {served.stage.name} of API {served.stage.api}"
+    deploy = "`hitless aws deploy --force` where the stack can make it again; see its events"
+    if served.at is None:
+        yield Trouble("the stage is gone: nobody is answered", where, deploy)
+        return
+    if served.at != served.belongs:
+        what = f"it serves Deployment {served.at}: the stack gives it {served.belongs or 'one that is gone'}"
+        yield Trouble(what, where, *((REPAIR, Serve(served)) if served.belongs else (deploy, None)))
+    for ids in facts.closed:
+        name = facts.observed.functions[ids]
+        yield Trouble(
+            "API Gateway may not invoke the alias live: every request to it is answered with 500", f"function {name}",
+            f"`aws lambda add-permission --function-name {name} --qualifier live --statement-id mended --action "
+            "lambda:InvokeFunction --principal apigateway.amazonaws.com --source-arn "
+            f"arn:aws:execute-api:REGION:ACCOUNT:{served.stage.api}/*/*`",
+        )  # fmt: skip
+    for one in facts.mapped:
+        if one.at != one.belongs:
+            leads = f"leads to stage {one.at.name or 'none'} of API {one.at.api}" if one.at else "leads nowhere"
+            path = "" if one.path == "(none)" else f"/{one.path}"
+            yield Trouble(f"{one.domain}{path} {leads}", f"domain {one.domain}", step=Map(one))
+
+
+def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
+    versions, names = home(facts), facts.observed.functions
+    unfinished = facts.unfinished
+    coming = {unfinished.functions[n]: v for n, v in unfinished.versions.items()} if unfinished is not None else {}
+    wanted = {(ids, versions[ids]): one for ids, one in facts.wanted.items() if ids in versions}
+    for ids, version in sorted({*wanted, *facts.ready}, key=str):
+        number = facts.ready.get((ids, version), 0)
+        belongs = wanted.get((ids, version), Ready(0)).nearest(number)
+        if number == belongs or (coming.get(names[ids]) == version and not taking_over):
+            continue
+        what = f"{number} environments of version {version} are kept ready: {belongs} belong there"
+        yield Trouble(what, f"function {names[ids]}", step=Provision(ids, names[ids], version, belongs))
+
+
+def _shield(facts: Facts) -> Trouble:
+    where = facts.served.stage.name if facts.served is not None else facts.stack
+    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=DropShield())
+
+
+_NEVER_CAME_UP = "it never came up: nobody is served, and CloudFormation allows nothing but its deletion"
+_STATES: Mapping[str, str] = {
+    "UPDATE_FAILED": "an update failed, and its roll-back is turned off",
+    "CREATE_FAILED": _NEVER_CAME_UP,
+    "ROLLBACK_COMPLETE": _NEVER_CAME_UP,
+    "ROLLBACK_FAILED": _NEVER_CAME_UP,
+    "DELETE_FAILED": "its deletion was begun, and did not come to its end",
+    "REVIEW_IN_PROGRESS": "it is the empty shell of a change set that nobody carried out",
+}
+
+
+def _stack(facts: Facts) -> Iterator[Trouble]:
+    where = f"stack {facts.stack}"
+    if facts.status == "UPDATE_ROLLBACK_FAILED":
+        at = "; ".join(f"{name}: {reason}" for name, reason in sorted(facts.failures.items()))
+        what = f"UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at {at or 'a resource'}"
+        yield Trouble(what, where, step=SettleStack(facts.stack, continues=True))
+    elif said := _STATES.get(facts.status or ""):
+        yield Trouble(f"{facts.status}: {said}", where, step=SettleStack(facts.stack, continues=False))
+
+
+def _artifacts(facts: Facts) -> Iterator[Trouble]:
+    for record, function, sha256 in facts.missing:
+        where = f"release {record.release}"
+        if not sha256:
+            yield Trouble(
+                "its template is not in the artifact bucket: no rollback can go to it", where,
+                "bring the object back from the bucket's older versions (30 days), or deploy its commit anew",
+            )  # fmt: skip
+            continue
+        what = f"the artifact of {function} ({sha256[:12]}…) is not in the bucket: an update that goes there would fail"
+        name, version = record.functions.get(function, function), record.versions.get(function, "")
+        yield Trouble(what, where, step=Upload(name, version, sha256))
+
+
+def _record(facts: Facts) -> Iterator[Trouble]:
+    record = facts.unfinished
+    if record is None:
+        return
+    arrived = facts.live is not None and facts.live.release == record.release
+    what = f"it has not ended since {record.created_at}: " + (
+        "it is live, and its record does not say so" if arrived else "its deploy was cut off, unless it still runs"
+    )
+    yield Trouble(what, f"release {record.release}", step=End(record.release, arrived))

@@ -1,0 +1,248 @@
+"""What a stage stands on, made or brought up to date: core, then the pipeline with its connection to GitHub.
+
+Safe to repeat at any point: each step looks first, and a run that was cut off is finished by the next. The whole order
+is in `Bootstrap.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.aws.account import ensure_log_role
+from hitless.aws.follow import Stack, Time
+from hitless.aws.github import Connection, Connections, console_url
+from hitless.aws.github_oidc import ensure_provider
+from hitless.aws.network import close_default_group, find_zone
+from hitless.aws.session import Aws
+from hitless.aws.stacks import Stacks, StackSpec
+from hitless.aws.states import Step, next_step
+from hitless.cloud.setup.identity import GitHub, IdentityOptions, account_of, check_kept
+from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
+from hitless.cloud.setup.stacks import (
+    DEFAULT_CIDR,
+    PipelineOptions,
+    check_options,
+    connection_name,
+    core_stack,
+    names_of,
+    pipeline_stack,
+)
+from hitless.errors import ConflictError, UsageError
+from hitless.service.model import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """What stands. `connection` is None without a pipeline, `core` where another account's is released to."""
+
+    core: Stack | None
+    pipeline: Stack | None
+    connection: Connection | None
+
+    def to_json(self) -> dict[str, Any]:
+        stacks = [stack for stack in (self.core, self.pipeline) if stack]
+        connection = self.connection
+        return {
+            "stacks": [
+                {"name": stack.name, "status": stack.status, "outputs": dict(stack.outputs)} for stack in stacks
+            ],
+            "connection": connection
+            and {"arn": connection.arn, "status": connection.status, "url": console_url(connection.arn)},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _ReleasesAs:
+    """The role that the pipeline becomes, the bucket that its rehearsals read, and the boundary of its own roles; None
+    keeps what its stack has.
+    """
+
+    role_arn: str
+    bucket: str
+    boundary: str | None
+    external_id: str | None
+
+    @classmethod
+    def of(cls, core: Stack | None) -> _ReleasesAs:
+        """This account's role, which asks its own pipeline nothing."""
+        assert core is not None
+        outputs = core.outputs
+        return cls(outputs["DeployRoleArn"], outputs["ArtifactBucketName"], core.parameters.get("Boundary", ""), "")
+
+    @classmethod
+    def another(cls, role_arn: str, told: IdentityOptions) -> _ReleasesAs:
+        return cls(role_arn, "", told.boundary, told.external_id)
+
+
+class Bootstrap:
+    """One stage of one service on AWS. `say` gets one sentence a line."""
+
+    def __init__(
+        self,
+        service: Service,
+        aws: Aws,
+        stacks: Stacks,
+        *,
+        say: Callable[[str], None],
+        clock: Time,
+        poll_s: float = 5.0,
+    ) -> None:
+        self._service, self._aws, self._stacks = service, aws, stacks
+        self._say, self._time, self._poll_s = say, clock, poll_s
+        self._names = names_of(service)
+
+    def run(self, options: BootstrapOptions) -> Bootstrapped:
+        """Core, its default group closed, the connection awaited, the pipeline.
+
+        ConflictError: foreign stack, harmful change, connection not authorised in time. UsageError: an option lacks.
+        """
+        check_parts(options)
+        if options.pipeline is not None:
+            self._check(options.pipeline)
+        elsewhere = self._role_elsewhere(options)
+        if elsewhere:
+            check_apart(self._service)
+        core = None if elsewhere else self._make_core(options)
+        if options.pipeline is None:
+            return Bootstrapped(core, None, None)
+        releases_as = _ReleasesAs.another(elsewhere, options.identity) if elsewhere else _ReleasesAs.of(core)
+        pipeline, connection, connected = self._connect(releases_as, options)
+        if not connection.available:
+            connection = self._await(connection, options.connection_wait_s)
+        if not connected:  # as the stack was made: a person may authorise GitHub at any moment since
+            pipeline = self._pipeline(releases_as, options, connected=True)
+        self._say(f"a push to {self._service.settings.branch} now releases to {self._service.stage}")
+        return Bootstrapped(core, pipeline, connection)
+
+    def _make_core(self, options: BootstrapOptions) -> Stack:
+        core = self._stacks.deploy(self._core(options), force=options.force)
+        if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
+            self._say(f"{core.name}: the network's default security group is closed (rules taken away: {closed})")
+        self._let_api_gateway_log(core)
+        return core
+
+    def _role_elsewhere(self, options: BootstrapOptions) -> str | None:
+        """The deploy role of another account, as told or as a pipeline that stands apart was told before."""
+        if options.pipeline is None:
+            return None
+        account = self._aws.identity().account
+        told = options.identity.deploy_role
+        role = told or self._present(self._names.pipeline).get("DeployRoleArn", "")
+        if not role or account_of(role) == account:
+            if told:
+                raise UsageError(
+                    f"--deploy-role: {told} is of this account, {account}",
+                    hint="leave the option out: the pipeline releases as this account's deploy role by itself",
+                )
+            return None
+        return role
+
+    def _let_api_gateway_log(self, core: Stack) -> None:
+        partition = self._aws.identity().partition
+        apigateway, iam = self._aws.client("apigateway"), self._aws.client("iam")
+        boundary = core.parameters.get("Boundary", "")
+        if arn := ensure_log_role(apigateway, iam, partition=partition, sleep=self._time.sleep, boundary=boundary):
+            self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
+
+    def _core(self, options: BootstrapOptions) -> StackSpec:
+        """A network keeps its addresses unless told; the zone is looked up, for a domain may have come or changed."""
+        exists = self._present(self._names.core)
+        domain = self._service.settings.domain
+        zone = options.zone_id
+        if domain and zone is None:
+            kept = exists.get("HostedZoneId") if exists.get("DomainName") == domain else None
+            zone = kept or find_zone(self._aws.client("route53"), domain)
+        cidr = options.cidr or (None if exists else DEFAULT_CIDR)
+        check_kept(options.identity, exists, self._aws.identity().account)
+        return core_stack(
+            self._service,
+            cidr=cidr,
+            zone_id=zone,
+            policies=options.policies,
+            identity=options.identity,
+            github=self._github(options, exists) if options.identity.github else None,
+        )
+
+    def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHub:
+        repository = options.repository or kept.get("GitHubRepository")
+        if not repository:
+            raise UsageError(
+                "--github-oidc: whose workflows may release is unknown: origin is not on GitHub",
+                hint="name the repository with --repository OWNER/NAME",
+            )
+        arn, made = ensure_provider(self._aws.client("iam"), self._aws.identity())
+        self._say(f"tokens of GitHub Actions are known to this account by {arn}{' (made now)' if made else ''}")
+        return GitHub(arn, repository)
+
+    def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
+        """The pipeline stack with its connection, the service's own where another stage has made it already; and
+        whether it was made with the pipeline. A pipeline that stands stays, even if GitHub takes the connection back.
+        """
+        connections = self._connections()
+        present = self._present(self._names.pipeline)
+        found = None if present else connections.named(connection_name(self._service))
+        standing = self._stacks.find(self._names.pipeline) if present else None
+        known = connections.get(standing.outputs["ConnectionArn"]) if standing else found
+        connected = bool(known and known.available) or present.get("Connection") == "ready"
+        arn = found.arn if found else None
+        pipeline = self._pipeline(releases_as, options, connected=connected, connection_arn=arn)
+        return pipeline, connections.get(pipeline.outputs["ConnectionArn"]), connected
+
+    def _pipeline(
+        self, releases_as: _ReleasesAs, options: BootstrapOptions, *, connected: bool, connection_arn: str | None = None
+    ) -> Stack:
+        assert options.pipeline is not None
+        spec = pipeline_stack(
+            self._service,
+            options.pipeline,
+            deploy_role_arn=releases_as.role_arn,
+            bucket=releases_as.bucket,
+            connected=connected,
+            connection_arn=connection_arn,
+            boundary=releases_as.boundary,
+            external_id=releases_as.external_id,
+        )
+        return self._stacks.deploy(spec, force=options.force)
+
+    def _await(self, connection: Connection, wait_s: float) -> Connection:
+        url = console_url(connection.arn)
+        self._say(f"authorise GitHub once, as somebody who may install apps on the repository: {url}")
+        self._say("  (Developer Tools → Connections → Update pending connection)")
+        deadline = self._time.monotonic() + wait_s
+        while not connection.available:
+            if connection.status != "PENDING" or self._time.monotonic() >= deadline:
+                raise ConflictError(
+                    f"the connection to GitHub is {connection.status}",
+                    hint=f"authorise it at {url}, then repeat `hitless aws bootstrap`: it continues from here",
+                    details={"connection": connection.arn, "url": url},
+                )
+            self._time.sleep(self._poll_s)
+            connection = self._connections().get(connection.arn)
+        self._say("GitHub is connected")
+        return connection
+
+    def _check(self, told: PipelineOptions) -> None:
+        """What the first run must be told; later runs keep it."""
+        check_options(told)
+        present = self._present(self._names.pipeline)
+        if told.repository is None and "Repository" not in present:
+            raise UsageError(
+                "the pipeline's repository is unknown: origin is not on GitHub",
+                hint="name it with --repository OWNER/NAME, or leave the pipeline out with --no-pipeline",
+            )
+        if told.package is None and "HitlessPackage" not in present:
+            raise UsageError(
+                "the deploy step does not know what to install as hitless",
+                hint="name a wheel or a pinned git URL with --package, or leave the pipeline out with --no-pipeline",
+            )
+
+    def _present(self, name: str) -> Mapping[str, str]:
+        """The parameters of a stack that came up once; empty where it must be made."""
+        stack = self._stacks.find(name)
+        made_anew = stack is None or next_step(stack.status) in (Step.CREATE, Step.RECREATE)
+        return {} if stack is None or made_anew else stack.parameters
+
+    def _connections(self) -> Connections:
+        return Connections(self._aws.client("codeconnections"))

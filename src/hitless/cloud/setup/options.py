@@ -1,0 +1,104 @@
+"""What `hitless aws bootstrap` was told, and the stacks that would come of it, without asking AWS. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from hitless.aws.github_oidc import provider_arn
+from hitless.aws.stacks import StackSpec
+from hitless.cloud.setup.identity import AS_IT_IS, GitHub, IdentityOptions, check_identity
+from hitless.cloud.setup.stacks import DEFAULT_CIDR, PipelineOptions, core_stack, pipeline_stack
+from hitless.errors import UsageError
+from hitless.service.model import Service
+
+PLACEHOLDER_ACCOUNT = "000000000000"
+PLACEHOLDER_REPOSITORY = "OWNER/REPOSITORY"
+PLACEHOLDER_ROLE = f"arn:aws:iam::{PLACEHOLDER_ACCOUNT}:role/placeholder-deploy-role"
+PLACEHOLDER_BUCKET = "placeholder-artifact-bucket"
+PLACEHOLDER_ZONE = "Z00000000000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapOptions:
+    """What the command was told. None leaves a setting as the stacks have it, or to its default.
+
+    `connection_wait_s` is how long a person has to authorise GitHub; 0 does not wait. `repository` is owner/name for
+    GitHub's tokens, with a pipeline or without.
+    """
+
+    pipeline: PipelineOptions | None
+    cidr: str | None = None
+    zone_id: str | None = None
+    policies: str | None = None
+    connection_wait_s: float = 1800.0
+    force: bool = False
+    identity: IdentityOptions = AS_IT_IS
+    repository: str | None = None
+
+
+def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...]:
+    """The stacks as they would be, without asking AWS: what only AWS knows is a placeholder."""
+    identity, told = options.identity, options.pipeline
+    check_parts(options)
+    if identity.deploy_role:
+        check_apart(service)
+    provider = provider_arn("aws", PLACEHOLDER_ACCOUNT)
+    core = core_stack(
+        service,
+        cidr=options.cidr or DEFAULT_CIDR,
+        zone_id=options.zone_id or PLACEHOLDER_ZONE,
+        policies=options.policies or "",
+        identity=identity,
+        github=GitHub(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
+    )
+    if told is None:
+        return (core,)
+    complete = replace(
+        told,
+        repository=told.repository or PLACEHOLDER_REPOSITORY,
+        package=told.package or "hitless[aws]",
+        folder=told.folder or "",
+        notify_email=told.notify_email or "",
+    )
+    pipeline = pipeline_stack(
+        service,
+        complete,
+        deploy_role_arn=identity.deploy_role or PLACEHOLDER_ROLE,
+        bucket="" if identity.deploy_role else PLACEHOLDER_BUCKET,
+        connected=True,
+        connection_arn="",
+        boundary=identity.boundary,
+        external_id=identity.external_id if identity.deploy_role else None,
+    )
+    return (pipeline,) if identity.deploy_role else (core, pipeline)
+
+
+def check_apart(service: Service) -> None:
+    """UsageError where a pipeline in another account could not do what the stage asks for."""
+    if service.settings.rehearsal:
+        raise UsageError(
+            f"{service.stage} is rehearsed, and a pipeline in another account may not read what is live there",
+            hint="set rehearsal: false for the stage, or let the pipeline stand in the stage's account",
+        )
+
+
+def check_parts(options: BootstrapOptions) -> None:
+    """UsageError on options of which one leaves out the part that another is of."""
+    check_identity(options.identity)
+    if not options.identity.deploy_role:
+        return
+    if options.pipeline is None:
+        raise UsageError(
+            "--deploy-role is what the pipeline releases as, and --no-pipeline leaves it out",
+            hint="leave one of them out",
+        )
+    for option, given in (
+        ("--cidr", options.cidr),
+        ("--zone-id", options.zone_id),
+        ("--policies", options.policies),
+    ):
+        if given is not None:
+            raise UsageError(
+                f"{option} is of the core stack, which stands in the account of --deploy-role",
+                hint=f"give {option} to a bootstrap with that account's credentials",
+            )

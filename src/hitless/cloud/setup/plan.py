@@ -1,0 +1,199 @@
+"""What a bootstrap would meet: changes of the stacks, costs, quotas that are short, permissions that are missing.
+
+Asks AWS and changes nothing: change sets are made to be read and dropped again. What cannot be asked (no permission to
+simulate, no quota service) is left open and said so; nothing here fails a plan but missing credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from hitless.aws.changes import Change
+from hitless.aws.session import Aws
+from hitless.aws.stacks import Stacks, StackSpec
+from hitless.aws.states import Step, next_step
+from hitless.cloud.setup.options import BootstrapOptions, dry_run
+from hitless.cloud.transform.provisioned import concurrency_needed
+from hitless.service.model import Nat, Service
+
+NEEDED_ACTIONS = (
+    *("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet", "cloudformation:DescribeStacks"),
+    *("cloudformation:SetStackPolicy", "cloudformation:UpdateTerminationProtection"),
+    *("ec2:CreateVpc", "ec2:CreateSubnet", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"),
+    *("ec2:CreateVpcEndpoint", "ec2:CreateSecurityGroup", "ec2:RevokeSecurityGroupIngress"),
+    *("s3:CreateBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutEncryptionConfiguration"),
+    *("iam:CreateRole", "iam:PutRolePolicy", "iam:CreatePolicy", "iam:PassRole", "logs:CreateLogGroup"),
+)
+PIPELINE_ACTIONS = (
+    *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
+    *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic"),
+    "codestar-notifications:CreateNotificationRule",
+)
+DOMAIN_ACTIONS = ("acm:RequestCertificate", "apigateway:POST", "route53:ChangeResourceRecordSets")
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much of a limit is used and needed on top; `limit` None where AWS does not tell."""
+
+    name: str
+    used: int
+    needed: int
+    limit: int | None
+
+    @property
+    def enough(self) -> bool:
+        return self.limit is None or self.used + self.needed <= self.limit
+
+    def __str__(self) -> str:
+        bound = "?" if self.limit is None else self.limit
+        verdict = "" if self.enough else ": NOT ENOUGH, ask for more in Service Quotas"
+        return f"{self.name}: {self.used} of {bound} used, {self.needed} needed{verdict}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "used": self.used,
+            "needed": self.needed,
+            "limit": self.limit,
+            "enough": self.enough,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StackPlan:
+    """What would happen to one stack. `exists` False: all is new."""
+
+    name: str
+    exists: bool
+    changes: tuple[Change, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "exists": self.exists, "changes": [change.to_json() for change in self.changes]}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What AWS was asked. `missing_permissions` is None where the caller may not simulate policies."""
+
+    stacks: tuple[StackPlan, ...]
+    quotas: tuple[Quota, ...]
+    missing_permissions: tuple[str, ...] | None
+
+    @property
+    def well(self) -> bool:
+        return all(quota.enough for quota in self.quotas) and not self.missing_permissions
+
+
+class Planner:
+    """Looks at one stage of one service. `say` hears what could not be asked."""
+
+    def __init__(self, service: Service, aws: Aws, stacks: Stacks, *, say: Callable[[str], None]) -> None:
+        self._service, self._aws, self._stacks, self._say = service, aws, stacks, say
+
+    def look(self, options: BootstrapOptions) -> Findings:
+        """Ask for everything; botocore's errors only where credentials or CloudFormation itself fail."""
+        plans = tuple(self._stack(spec) for spec in dry_run(self._service, options))
+        return Findings(plans, self._quotas(new_network=not plans[0].exists), self._missing(options))
+
+    def _stack(self, spec: StackSpec) -> StackPlan:
+        """The preview of an existing stack, by a change set that is dropped; a new one has nothing to compare."""
+        stack = self._stacks.find(spec.name)
+        step = next_step(stack.status if stack else None)
+        if stack is None or step in (Step.CREATE, Step.RECREATE):
+            return StackPlan(spec.name, False, ())
+        if step is not Step.UPDATE:
+            self._say(f"{spec.name} is {stack.status}: its changes cannot be previewed; a bootstrap brings it to rest")
+            return StackPlan(spec.name, True, ())
+        kept = {key: self._kept(key, value, stack.parameters) for key, value in spec.parameters.items()}
+        prepared = self._stacks.prepare(replace(spec, parameters=kept))
+        self._stacks.drop(prepared)
+        return StackPlan(spec.name, True, prepared.changes)
+
+    @staticmethod
+    def _kept(key: str, value: str | None, present: Mapping[str, str]) -> str | None:
+        """A plan compares the service's file; what a bootstrap was told by options stays as the stack has it."""
+        told = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
+        return value if key in told or key not in present else None
+
+    def _quotas(self, *, new_network: bool) -> tuple[Quota, ...]:
+        found: list[Quota] = []
+        gateways = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}[self._service.settings.nat]
+        ec2 = self._aws.client("ec2")
+        for name, code, needed, count in (
+            ("networks (VPCs) in the region", "L-F678F1CE", 1, lambda: len(ec2.describe_vpcs()["Vpcs"])),
+            ("Elastic IP addresses", "L-0263D0A3", gateways, lambda: len(ec2.describe_addresses()["Addresses"])),
+        ):
+            used = self._ask(f"how many {name} are used", count)
+            if used is not None:
+                service = "vpc" if code == "L-F678F1CE" else "ec2"
+                limit = self._ask(f"the quota of {name}", partial(self._limit, service, code))
+                found.append(Quota(name, used, needed if new_network else 0, limit))
+        zones = self._ask(
+            "the availability zones",
+            lambda: len(
+                ec2.describe_availability_zones(Filters=[{"Name": "opt-in-status", "Values": ["opt-in-not-required"]}])[
+                    "AvailabilityZones"
+                ]
+            ),
+        )
+        if zones is not None:
+            found.append(Quota("availability zones", 0, 3, zones))
+        concurrency = self._ask(
+            "Lambda's concurrency",
+            lambda: self._aws.client("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"],
+        )
+        if concurrency is not None:
+            functions = [
+                (one.max_provisioned or one.provisioned_concurrency, one.reserved_concurrency)
+                for one in self._service.functions
+            ]
+            needed = concurrency_needed(functions)
+            found.append(Quota("concurrent executions of Lambda (new accounts: 10)", 0, needed, concurrency))
+        return tuple(found)
+
+    def _limit(self, service: str, code: str) -> int:
+        answer = self._aws.client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
+        return int(answer["Quota"]["Value"])
+
+    def _missing(self, options: BootstrapOptions) -> tuple[str, ...] | None:
+        actions = [*NEEDED_ACTIONS]
+        if options.pipeline is not None:
+            actions += PIPELINE_ACTIONS
+        if self._service.settings.domain:
+            actions += DOMAIN_ACTIONS
+        principal = principal_of(self._aws.identity().arn)
+        if principal is None:
+            return ()
+        answers = self._ask("which permissions are missing", lambda: self._simulate(principal, actions))
+        return None if answers is None else tuple(answers)
+
+    def _simulate(self, principal: str, actions: list[str]) -> list[str]:
+        pages = self._aws.client("iam").get_paginator("simulate_principal_policy")
+        return [
+            each["EvalActionName"]
+            for page in pages.paginate(PolicySourceArn=principal, ActionNames=actions)
+            for each in page["EvaluationResults"]
+            if each["EvalDecision"] != "allowed"
+        ]
+
+    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except (BotoCoreError, ClientError, KeyError) as error:
+            self._say(f"{what}: not known ({type(error).__name__}: {error})")
+            return None
+
+
+def principal_of(arn: str) -> str | None:
+    """The user or role whose policies can be simulated; None for an account's root, which may do anything."""
+    prefix, _, rest = arn.partition(":sts:")
+    if not rest:
+        return None if arn.endswith(":root") else arn
+    account, role = rest.split(":")[1], rest.split("/")[1]
+    return f"{prefix}:iam::{account}:role/{role}"

@@ -1,0 +1,243 @@
+"""What the stacks of a stage are: their names, tags, templates and parameters. Pure: reads the service, calls nothing.
+
+`core` and `pipeline` come from templates of this package; the `service` stack is osls' and only named here. A
+parameter of None keeps the value that the stack has, so that an option given once need not be given again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, StackSpec
+from hitless.aws.template import dump_template, load_template
+from hitless.cloud.setup.identity import (
+    AS_IT_IS,
+    POLICY_ARN,
+    UNBOUNDED,
+    GitHub,
+    IdentityOptions,
+    check_identity,
+    check_repository,
+    core_parameters,
+)
+from hitless.errors import UsageError
+from hitless.service.model import Service
+
+DEFAULT_CIDR = "10.0.0.0/16"
+MAX_ROLE_NAME = 64
+RESERVED_STAGES = ("core", "pipeline")
+
+_SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The stack names of a stage. `service` is osls' own default."""
+
+    core: str
+    service: str
+    pipeline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The addresses of a stage: a VPC's block, three private parts of a quarter each, three public ones of a
+    sixteenth; a sixteenth stays free.
+    """
+
+    vpc: str
+    private: tuple[str, str, str]
+    public: tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """What the service's file does not say of its pipeline; None keeps what the stack has."""
+
+    repository: str | None = None
+    folder: str | None = None
+    package: str | None = None
+    notify_email: str | None = None
+    tests: bool = True
+
+
+def names_of(service: Service) -> Names:
+    """The stacks of the stage. UsageError where AWS would refuse, or mix up, the names made of service and stage."""
+    stage = service.stage
+    for word in RESERVED_STAGES:
+        if stage == word or stage.startswith(f"{word}-"):
+            raise UsageError(
+                f"a stage on AWS cannot be called {stage}: {service.name}-{stage} is what its {word} stack is called",
+                hint="rename the stage in custom.hitless.stages",
+            )
+    longest = f"{service.name}-{stage}-deploy-build"
+    if len(longest) > MAX_ROLE_NAME:
+        raise UsageError(
+            f"the role name {longest} has {len(longest)} characters, over IAM's {MAX_ROLE_NAME}",
+            hint="shorten the service's or the stage's name",
+        )
+    return Names(f"{service.name}-core-{stage}", f"{service.name}-{stage}", f"{service.name}-pipeline-{stage}")
+
+
+def tags_of(service: Service) -> dict[str, str]:
+    """The tags of everything of the stage; they are also how a stack is known to be ours."""
+    return {SERVICE_TAG: service.name, STAGE_TAG: service.stage}
+
+
+def network(cidr: str) -> Network:
+    """Divide a block from /16 to /24; UsageError on any other."""
+    try:
+        block = ipaddress.IPv4Network(cidr)
+    except ValueError as error:
+        raise UsageError(f"--cidr: {error}", hint="give a block such as 10.20.0.0/16") from error
+    if not 16 <= block.prefixlen <= 24 or not block.is_private:
+        raise UsageError(
+            f"--cidr: {cidr} is not a private block from /16 to /24", hint="give a block such as 10.20.0.0/16"
+        )
+    a, b, c, last = map(str, block.subnets(prefixlen_diff=2))
+    public = [str(part) for part in ipaddress.IPv4Network(last).subnets(prefixlen_diff=2)]
+    return Network(str(block), (a, b, c), (public[0], public[1], public[2]))
+
+
+def is_production(service: Service) -> bool:
+    """A stage whose stacks are protected from deletion: prod, and whatever has people's domain."""
+    return service.stage == "prod" or service.settings.domain is not None
+
+
+def core_stack(
+    service: Service,
+    *,
+    cidr: str | None,
+    zone_id: str | None,
+    policies: str | None = None,
+    identity: IdentityOptions = AS_IT_IS,
+    github: GitHub | None = None,
+) -> StackSpec:
+    """The core stack. `cidr` None keeps the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
+    settings = service.settings
+    parts = network(cidr) if cidr else None
+    parameters: dict[str, str | None] = {
+        "Service": service.name,
+        "Stage": service.stage,
+        "Nat": settings.nat.value,
+        "VpcCidr": parts.vpc if parts else None,
+        "PrivateSubnetCidrs": ",".join(parts.private) if parts else None,
+        "PublicSubnetCidrs": ",".join(parts.public) if parts else None,
+        "LogRetentionDays": "365" if is_production(service) else "30",
+        "DomainName": settings.domain or "",
+        "HostedZoneId": (zone_id or "") if settings.domain else "",
+        "ExtraPolicyArns": _policies(policies),
+        "Branch": settings.branch,
+        **core_parameters(identity, github),
+    }
+    return StackSpec(
+        name=names_of(service).core,
+        template=dump_template(load_template("core")),
+        tags=tags_of(service),
+        parameters=parameters,
+        protected=is_production(service),
+        policy=CORE_POLICY,
+    )
+
+
+def _policies(arns: str | None) -> str | None:
+    """ARNs of managed policies, comma-separated. UsageError on anything else: CloudFormation says so minutes later."""
+    for arn in arns.split(",") if arns else ():
+        if not POLICY_ARN.fullmatch(arn):
+            hint = "for example arn:aws:iam::123456789012:policy/tables"
+            raise UsageError(f"--policies: {arn!r} is not a policy's ARN", hint=hint)
+        if UNBOUNDED.fullmatch(arn):
+            raise UsageError(
+                f"--policies: with {arn} a release could make administrators",
+                hint="name a policy for what the service's own resources need, and no more",
+            )
+    return arns
+
+
+def check_options(options: PipelineOptions) -> None:
+    """UsageError on what would fail, or show a secret, once the core stack stands."""
+    if options.repository is not None:
+        check_repository(options.repository)
+    if options.package is not None and _SECRET_IN_URL.search(options.package):
+        raise UsageError(
+            "--package: the URL holds a password or a token, and would stand in clear in the pipeline",
+            hint="name a public URL, or a wheel that the build may fetch by its role",
+        )
+
+
+def pipeline_stack(
+    service: Service,
+    options: PipelineOptions,
+    *,
+    deploy_role_arn: str,
+    bucket: str,
+    connected: bool,
+    connection_arn: str | None,
+    boundary: str | None = None,
+    external_id: str | None = None,
+) -> StackSpec:
+    """The pipeline stack: before the connection is authorised without, then with the pipeline itself.
+
+    `external_id` is what a deploy role of another account asks for; `bucket` is then empty, for none is read across.
+    """
+    check_options(options)
+    check_identity(IdentityOptions(boundary=boundary, external_id=external_id))
+    settings = service.settings
+    arm = any(function.architecture == "arm64" for function in service.functions)
+    parameters: dict[str, str | None] = {
+        "Service": service.name,
+        "Stage": service.stage,
+        "Repository": options.repository,
+        "Branch": settings.branch,
+        "Folder": options.folder,
+        "Connection": "ready" if connected else "pending",
+        "ConnectionArn": connection_arn,
+        "ConnectionName": connection_name(service),
+        "Tests": "run" if options.tests and (settings.test or settings.rehearsal) else "skip",
+        "Rehearsal": "run" if settings.rehearsal else "skip",
+        "ArtifactBucketName": bucket,
+        "Approval": settings.approval.value,
+        "DeployRoleArn": deploy_role_arn,
+        "ExternalId": external_id,
+        "Boundary": boundary,
+        "HitlessPackage": options.package,
+        "NotifyEmail": options.notify_email,
+        "LogRetentionDays": "365" if is_production(service) else "90",
+        "BuildImage": "aws/codebuild/amazonlinux-aarch64-standard:3.0"
+        if arm
+        else "aws/codebuild/amazonlinux-x86_64-standard:5.0",
+        "BuildType": "ARM_CONTAINER" if arm else "LINUX_CONTAINER",
+    }
+    return StackSpec(
+        name=names_of(service).pipeline,
+        template=dump_template(load_template("pipeline")),
+        tags=tags_of(service),
+        parameters=parameters,
+        protected=is_production(service),
+    )
+
+
+def connection_name(service: Service) -> str:
+    """One connection serves all stages of a service: a person authorises it once."""
+    return service.name[:32]
+
+
+CORE_POLICY: Mapping[str, Any] = {
+    "Statement": [
+        {"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["Update:Replace", "Update:Delete"],
+            "Resource": [
+                f"LogicalResourceId/{name}"
+                for name in ("Vpc", "LambdaSecurityGroup", "ArtifactBucket", "CloudFormationRole", "ServiceBoundary")
+            ],
+        },
+    ]
+}
+"""What no update of the core stack may take away, whatever a template says: service stacks stand on it."""

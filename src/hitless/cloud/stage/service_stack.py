@@ -1,0 +1,199 @@
+"""The service's stack as the release layer uses it: what is live in it, and an update of it by osls.
+
+osls leaves at the first failed event, while CloudFormation still rolls back: how an update ended is read from the
+stack. The stack policy stands at all times but during an update that retires an alias or a permission.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hitless.aws.api_stages import ApiStage
+from hitless.aws.follow import Stack
+from hitless.aws.lambdas import AliasState, Lambdas
+from hitless.aws.osls import Osls
+from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, Stacks
+from hitless.aws.state import deployable
+from hitless.aws.states import WELL
+from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.model import (
+    ADOPTION_OUTPUT,
+    ALIAS,
+    API_ID,
+    STAGE_ID,
+    FunctionIds,
+    LiveState,
+    Template,
+    of_type,
+)
+from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
+from hitless.errors import CloudError, ConflictError
+
+_WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is live: the transform's view of it, the functions, and where each alias sends its traffic."""
+
+    live: LiveState
+    functions: Mapping[FunctionIds, str]
+    aliases: Mapping[FunctionIds, AliasState]
+    stage: ApiStage | None = None
+    """The API's stage that is served; None without an API, or before the first release is live."""
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.live.template)
+
+
+class ServiceStack:
+    """The stack `{service}-{stage}`."""
+
+    def __init__(
+        self, name: str, *, service: str, stage: str, region: str, core: CoreOutputs,
+        stacks: Stacks, cloudformation: Any, lambdas: Lambdas, osls: Callable[[], Osls], say: Callable[[str], None],
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        self.name = name
+        self._service, self._stage, self._region, self._core = service, stage, region, core
+        self._stacks, self._cf, self._lambdas = stacks, cloudformation, lambdas
+        self._osls, self._say, self._now = osls, say, now
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {SERVICE_TAG: self._service, STAGE_TAG: self._stage}
+
+    def settle(self) -> None:
+        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up. ConflictError where
+        hitless did not make it, or has not taken it over to the end.
+        """
+        self.refuse_plain()
+        if self._stacks.settle(self.name, self.tags) and self.find() is not None:
+            # the empty shell of a change set that nobody carried out: osls can neither create nor update it
+            self._stacks.delete(self.name, tags=self.tags)
+
+    def refuse_plain(self) -> None:
+        """ConflictError where hitless did not make the stack, or has taken it over by half: a release over it would
+        change the very code that clients are served by, before any check.
+        """
+        stack, verb = self.find(), f"`hitless aws adopt --stage {self._stage}`"
+        if stack is None or stack.status == "REVIEW_IN_PROGRESS":
+            return
+        if SERVICE_TAG not in stack.tags:
+            raise ConflictError(
+                f"the stack {self.name} is not this service's yet: hitless did not make it",
+                hint=f"{verb} takes it over without a failed request, or says why not",
+            )
+        if ADOPTION_OUTPUT in stack.outputs:
+            raise ConflictError(f"{self.name} is only half taken over", hint=f"{verb} goes on where it was cut off")
+
+    def find(self) -> Stack | None:
+        """The stack as CloudFormation describes it."""
+        return self._stacks.find(self.name)
+
+    def observe(self) -> Observed:
+        """What is live now, read from the stack and from Lambda."""
+        stack = self.find()
+        if stack is None or stack.status == "REVIEW_IN_PROGRESS":
+            return Observed(LiveState(), {}, {})
+        template = self._template()
+        held = self._stacks.resources(self.name)
+        versions = {
+            name: int(held[name][1].rpartition(":")[2])
+            for name in of_type(template.get("Resources", {}), "AWS::Lambda::Version")
+            if name in held and held[name][1].rpartition(":")[2].isdecimal()
+        }
+        functions = functions_of(template)
+        aliases = {
+            ids: state for ids, name in functions.items() if (state := self._lambdas.alias(name, ALIAS)) is not None
+        }
+        at = {ids.alias: state.version for ids, state in aliases.items()}
+        return Observed(LiveState(template, at, versions), functions, aliases, _api_stage(template, held))
+
+    def rest(self) -> None:
+        """Wait until whatever goes on in the stack has ended, however it ends."""
+        self._stacks.rest(self.name, since=self._stacks.last_event(self.name))
+
+    def held(self) -> dict[str, str]:
+        """Logical id → physical id of what the stack holds."""
+        return {name: physical for name, (_, physical) in self._stacks.resources(self.name).items()}
+
+    def failures(self) -> dict[str, str]:
+        """Logical id → reason, of what a roll-back could not bring back."""
+        return self._stacks.failures(self.name)
+
+    def continue_rollback(self, skip: Collection[str]) -> list[str]:
+        """Have a stuck roll-back go on, over what is to be skipped; what failed again, if any."""
+        return self._stacks.continue_rollback(self.name, skip)
+
+    def _template(self) -> Template:
+        body = self._cf.get_template(StackName=self.name, TemplateStage="Original")["TemplateBody"]
+        template: Template = json.loads(body if isinstance(body, str) else json.dumps(body))
+        return template
+
+    def update(self, template: Template, *, before: Template) -> None:
+        """Make the stack as the template says. CloudError with the first cause where it does not become so,
+        ConflictError where another update of it is under way.
+        """
+        lift = bool(before) and retires_guarded(before, template)
+        if before:
+            self._stacks.set_policy(self.name, LIFTED_POLICY if lift else POLICY)
+        seen = self._stacks.last_event(self.name)
+        try:
+            self._deploy(template, seen)
+        finally:
+            if lift or not before:
+                self._restore_policy()
+
+    def _deploy(self, template: Template, seen: str | None) -> None:
+        now = self._now()
+        instant = f"{int(now.timestamp() * 1000)}-{now:%Y-%m-%dT%H:%M:%S.000Z}"
+        state = deployable(
+            service=self._service, stage=self._stage, region=self._region, bucket=self._core.bucket,
+            template=template, role=self._core.cloudformation_role_arn,
+            directory=f"serverless/{self._service}/{self._stage}/{instant}",
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="hitless-osls-") as folder:
+            failed = self._osls().deploy(Path(folder), state)
+        if failed is None:
+            self._say(f"{self.name} is updated")
+            return
+        if is_busy(failed):
+            raise ConflictError(
+                f"{self.name} is being updated by somebody else",
+                hint="repeat the command: it waits for that update's end, and continues from here",
+            )
+        stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
+        if stack is not None and stack.status in WELL and not causes and self._template() == template:
+            return  # osls lost sight of an update that went well
+        raise CloudError(
+            f"the update of {self.name} failed: {causes[0] if causes else failed}",
+            hint="mend the cause, then repeat the command: it continues from here",
+            details={"causes": causes, "status": stack.status if stack else None},
+        )
+
+    def _restore_policy(self) -> None:
+        stack = self.find()
+        if stack is not None and stack.status in _WELL_OR_BACK:
+            self._stacks.set_policy(self.name, POLICY)
+
+
+def _api_stage(template: Template, held: Mapping[str, tuple[str, str]]) -> ApiStage | None:
+    stage = template.get("Resources", {}).get(STAGE_ID)
+    if stage is None or API_ID not in held:
+        return None
+    return ApiStage(held[API_ID][1], str(stage["Properties"]["StageName"]))
+
+
+def is_busy(said: str) -> bool:
+    """Whether CloudFormation refused an update for another one that is under way. It has no error code of its own."""
+    return re.search(r"is in \w+_IN_PROGRESS state and can ?not be updated", said) is not None

@@ -1,0 +1,112 @@
+"""The stage as a verb finds it: everything outside that it needs, and the stage brought to rest before anything begins.
+
+A release that is under way belongs to one process, its holder, whose mark stands in the release's record. Who settles
+the stage becomes its holder: the process that had it sees that before its next step, and ends without another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hitless.aws.api_stages import ApiStages
+from hitless.aws.autoscaling import Autoscaling
+from hitless.aws.buckets import Bucket
+from hitless.aws.lambdas import Lambdas
+from hitless.aws.mappings import Mappings
+from hitless.clock import Clock, timestamp
+from hitless.cloud.records.records import Records
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.records.rollouts import Counter, Rollouts
+from hitless.cloud.stage.service_stack import Observed, ServiceStack
+from hitless.cloud.stage.shield import Shield
+from hitless.cloud.stage.shift import Shift
+from hitless.cloud.transform.desired import fingerprint
+from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, LiveState, Template, of_type
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Everything outside that a release needs."""
+
+    stack: ServiceStack
+    bucket: Bucket
+    records: Records
+    lambdas: Lambdas
+    shift: Shift
+    shield: Shield
+    autoscaling: Autoscaling
+    api: ApiStages
+    mappings: Mappings
+    traffic: Counter
+    rollouts: Rollouts
+    who: Mapping[str, Any]
+    """Who runs the command, as far as anything says so."""
+    clock: Clock
+    say: Callable[[str], None]
+
+
+def settle(cloud: Cloud, *, holder: str) -> Observed:
+    """Bring the stage to rest before something new begins: stack, release under way, shifts, left-over weights.
+
+    What is under way passes to `holder`; a release that had arrived, but for its record, is recorded as live.
+    """
+    cloud.stack.settle()
+    observed = cloud.stack.observe()
+    _take_over(cloud, observed, holder)
+    if not observed.exists:
+        return observed
+    stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
+    if stopped:
+        cloud.say(f"a shift was under way ({', '.join(stopped)}): it was stopped")
+    cloud.shift.settle(observed.functions.values())
+    take_shield_down(cloud, observed)
+    return cloud.stack.observe()
+
+
+def take_shield_down(cloud: Cloud, observed: Observed) -> None:
+    """Once no shift is under way any more, whoever raised it."""
+    if observed.stage is not None:
+        cloud.shield.down(observed.stage, observed.functions)
+
+
+def _take_over(cloud: Cloud, observed: Observed, holder: str) -> None:
+    record = cloud.records.unfinished()
+    if record is None:
+        return
+    if record.release == live_number(observed) and is_at_rest(observed.live):
+        now = timestamp(cloud.clock.now())
+        cloud.records.save(replace(record, holder=holder, outcome=str(Outcome.LIVE), ended_at=now))
+    else:
+        cloud.records.save(replace(record, holder=holder))
+
+
+def live_number(observed: Observed) -> int | None:
+    """The release that the stack records as live."""
+    number = observed.live.output(RELEASE_OUTPUT)
+    return int(number) if number is not None and number.isdecimal() else None
+
+
+def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str) -> dict[str, str]:
+    """Lambda's name → the name in serverless.yml, of all functions of the stack."""
+    names = {name: name.removeprefix(f"{service}-{stage}-") for name in observed.functions.values()}
+    number = live_number(observed)
+    record = cloud.records.get(number) if number is not None else None
+    return {**names, **({theirs: ours for ours, theirs in record.functions.items()} if record else {})}
+
+
+def is_live(observed: Observed, wanted: Template) -> bool:
+    """Whether the stage serves just this content, and traffic is where the stack says."""
+    if observed.live.output(FINGERPRINT_OUTPUT) != fingerprint(wanted):
+        return False
+    return is_at_rest(observed.live) and not any(state.others for state in observed.aliases.values())
+
+
+def is_at_rest(live: LiveState) -> bool:
+    """Whether each alias stands where the stack's template says."""
+    return all(
+        alias["Properties"]["FunctionVersion"] == live.aliases[name]
+        for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
+        if name in live.aliases
+    )
