@@ -21,6 +21,7 @@ from hitless.service import model
 from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.load import Ask, Load, Right
 from tests.aws.transition_support import STACK, Demo
+from tests.support import eventually
 from tests.unit.definitions import REGION, Definition, Route, lambda_name
 from tests.unit.transitions import TRANSITIONS, Transition
 
@@ -148,6 +149,26 @@ def test_a_sample_of_transitions_fails_no_request(demo: Demo, transition: Transi
 @pytest.mark.parametrize("transition", TRANSITIONS, ids=[one.name for one in TRANSITIONS])
 def test_a_transition_fails_no_request(demo: Demo, transition: Transition) -> None:
     _transit(demo, transition)
+
+
+def test_what_a_held_route_answers_is_counted_as_the_live_releases(demo: Demo) -> None:
+    (moves,) = _named("a route moves to another function")
+    assert demo.ship(moves.before).outcome is Outcome.LIVE
+    assert demo.url is not None
+    with Load(demo.url) as load:
+        load.change(_only(demo, moves.before))
+        load.goes_round()
+        _ships(demo, moves, load)
+    assert not load.failures, load.failures[:5]
+
+    def every_request_is_a_versions() -> Any:
+        (rollout,) = demo.cloud().rollouts.of(2)
+        receipt = rollout["receipt"]
+        assert receipt["clients"]["requests"] == receipt["cost"]["requests"]
+        return receipt
+
+    receipt = eventually(every_request_is_a_versions, deadline_s=30)
+    assert receipt["live"]["requests"] > 0 < receipt["candidate"]["requests"]
 
 
 def _transit(demo: Demo, transition: Transition) -> None:

@@ -497,7 +497,7 @@ class FakeTraffic:
     def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
         return 0
 
-    def series(self, versions: Any, alias: str, *, since: Any, until: Any) -> dict[Any, Any]:
+    def series(self, versions: Any, aliases: Any, *, since: Any, until: Any) -> dict[Any, Any]:
         return {}
 
     def answers(self, api: str, stage: str, *, since: Any, until: Any) -> Answers:

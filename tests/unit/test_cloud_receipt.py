@@ -161,7 +161,8 @@ class Late:
     known: Mapping[tuple[str, str], Mapping[datetime, Minute]] = field(default_factory=dict)
     asked: int = 0
 
-    def series(self, versions: Any, alias: str, *, since: datetime, until: datetime) -> Any:
+    def series(self, versions: Any, aliases: Any, *, since: datetime, until: datetime) -> Any:
+        assert tuple(aliases) == ("live", "held")
         self.asked += 1
         return {version: self.known.get(version, {}) for version in versions}
 

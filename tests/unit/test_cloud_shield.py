@@ -200,10 +200,20 @@ class FakeCloudWatch:
 def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute() -> None:
     cloudwatch = FakeCloudWatch()
     versions = [("s-prod-zones", "12"), ("s-prod-meta", "3")]
-    read = Traffic(cloudwatch).series(versions, "live", since=NOON, until=NOON)
+    read = Traffic(cloudwatch).series(versions, ("live",), since=NOON, until=NOON)
     both = {NOON: Minute(60, 3, 3, 12.5), NOON + timedelta(minutes=1): Minute(40, 0, 4, 13)}
     assert read == {("s-prod-zones", "12"): both, ("s-prod-meta", "3"): both}
     assert len({query["Id"] for query in cloudwatch.queries}) == 10
     assert Traffic(cloudwatch).most_at_once("s-prod-zones", "live", until=NOON) == 7
     assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == Answers(120, 5, 2)
-    assert Traffic(cloudwatch).series([], "live", since=NOON, until=NOON) == {}
+    assert Traffic(cloudwatch).series([], ("live",), since=NOON, until=NOON) == {}
+
+
+def test_what_came_through_a_second_alias_is_added_but_for_what_the_wrapper_counts_whatever_the_alias() -> None:
+    cloudwatch = FakeCloudWatch()
+    read = Traffic(cloudwatch).series([("s-prod-zones", "12")], ("live", "held"), since=NOON, until=NOON)
+    assert list(read["s-prod-zones", "12"].values()) == [Minute(120, 4, 3, 12.5), Minute(80, 0, 4, 13)]
+    assert len({query["Id"] for query in cloudwatch.queries}) == 7
+    named = [one for query in cloudwatch.queries for one in query["MetricStat"]["Metric"]["Dimensions"]]
+    through = [one["Value"] for one in named if one["Name"] == "Resource"]
+    assert [through.count(f"s-prod-zones:{alias}") for alias in ("live", "held")] == [3, 2]

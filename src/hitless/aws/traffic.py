@@ -1,7 +1,7 @@
 """What was counted of a version's requests, from CloudWatch. It is minutes late: at a release's end the numbers are a
 lower bound.
 
-Requests and errors are Lambda's own metrics of the version's traffic through the alias. Answers of 5xx, and requests
+Requests and errors are Lambda's own metrics of the version's traffic through its aliases. Answers of 5xx, and requests
 that the live version answered in the candidate's place, are counted by the wrapper, in metrics by function and version.
 What clients got is API Gateway's count, of the API's stage as a whole.
 """
@@ -9,7 +9,7 @@ What clients got is API Gateway's count, of the API's stage as a whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,21 +73,21 @@ class Traffic:
         self._cloudwatch = client
 
     def series(
-        self, versions: Iterable[tuple[str, str]], alias: str, *, since: datetime, until: datetime
+        self, versions: Iterable[tuple[str, str]], aliases: Sequence[str], *, since: datetime, until: datetime
     ) -> dict[tuple[str, str], dict[datetime, Minute]]:
-        """The minutes of each (function, version) in which the alias had a request of it, by the minute's beginning;
-        the first minute is that of `since`.
+        """The minutes of each (function, version) in which one of the aliases had a request of it, by the minute's
+        beginning; the first minute is that of `since`. The p99 is that of the first alias.
         """
         wanted = dict(enumerate(versions))
         queries = [
-            query for at, (function, version) in wanted.items() for query in _queries(at, function, alias, version)
+            query for at, (function, version) in wanted.items() for query in _queries(at, function, aliases, version)
         ]
         read: dict[int, dict[datetime, dict[str, float]]] = {at: {} for at in wanted}
         for found in self._read(queries, since.replace(second=0, microsecond=0), until + timedelta(minutes=1)):
-            kind = found["Id"].rstrip("0123456789")
-            of = read[int(found["Id"].removeprefix(kind))]
+            kind, number, _ = found["Id"].split("_")
             for at, value in zip(found.get("Timestamps", ()), found.get("Values", ()), strict=True):
-                of.setdefault(at, {})[kind] = value
+                sums = read[int(number)].setdefault(at, {})
+                sums[kind] = sums.get(kind, 0) + value
         return {
             version: {at: _minute(values) for at, values in sorted(read[number].items())}
             for number, version in wanted.items()
@@ -153,17 +153,17 @@ def _minute(values: Mapping[str, float]) -> Minute:
     )
 
 
-def _queries(at: int, function: str, alias: str, version: str) -> Iterator[dict[str, Any]]:
+def _queries(at: int, function: str, aliases: Sequence[str], version: str) -> Iterator[dict[str, Any]]:
+    """Named KIND_VERSION_ALIAS; the wrapper knows no alias."""
     executed = {"Name": "ExecutedVersion", "Value": version}
-    lambdas, ours = [*_dimensions(function, alias), executed], [_dimensions(function, alias)[0], executed]
-    for space, metric, dimensions in (
-        ("AWS/Lambda", "Invocations", lambdas),
-        ("AWS/Lambda", "Errors", lambdas),
-        (NAMESPACE, FAILED, ours),
-        (NAMESPACE, SHIELDED, ours),
-    ):
-        yield _query(f"{metric.lower()}{at}", space, metric, dimensions)
-    yield _query(f"duration{at}", "AWS/Lambda", "Duration", lambdas, "p99")
+    for number, alias in enumerate(aliases):
+        through = [*_dimensions(function, alias), executed]
+        for metric in ("Invocations", "Errors"):
+            yield _query(f"{metric.lower()}_{at}_{number}", "AWS/Lambda", metric, through)
+    for metric in (FAILED, SHIELDED):
+        ours = [{"Name": "FunctionName", "Value": function}, executed]
+        yield _query(f"{metric.lower()}_{at}_0", NAMESPACE, metric, ours)
+    yield _query(f"duration_{at}_0", "AWS/Lambda", "Duration", [*_dimensions(function, aliases[0]), executed], "p99")
 
 
 def _query(name: str, space: str, metric: str, dimensions: list[dict[str, str]], stat: str = "Sum") -> dict[str, Any]:

@@ -7,7 +7,7 @@ it is. Nobody waits for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, Rollout, receipt_of
 from hitless.cloud.records.records import Documents
+from hitless.cloud.transform.holding import HELD
 from hitless.cloud.transform.model import ALIAS
 from hitless.errors import ConflictError
 from hitless.service.model import AlarmSettings
@@ -31,7 +32,7 @@ class Counter(Protocol):
     """Counts requests: aws.traffic.Traffic."""
 
     def series(
-        self, versions: Any, alias: str, *, since: datetime, until: datetime
+        self, versions: Any, aliases: Sequence[str], *, since: datetime, until: datetime
     ) -> Mapping[tuple[str, str], Mapping[datetime, Minute]]: ...
     def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers: ...
     def ringing(self, alarms: Collection[str]) -> list[str]: ...
@@ -92,7 +93,7 @@ class Rollouts:
     def _count(self, entry: dict[str, Any]) -> None:
         rollout, now = _from_json(entry), self._clock.now()
         api = entry["counting"]["api"]
-        series = self._counter.series(rollout.versions(), ALIAS, since=rollout.began, until=rollout.ended)
+        series = self._counter.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
         clients = self._counter.answers(*api, since=rollout.began, until=rollout.ended) if api else None
         receipt = receipt_of(rollout, series, clients, now)
         sides = {name: {key: receipt[name][key] for key in SUMS} for name in ("candidate", "live") if receipt[name]}
