@@ -124,6 +124,19 @@ def test_a_buildspec_that_is_a_link_or_is_not_there(yard: Yard) -> None:
     assert yard.build(3, without) is None
 
 
+def test_folders_nested_deeper_than_python_calls_itself_are_gone_after_a_run(yard: Yard) -> None:
+    yard.commit("version: 0.2\nphases: {build: {commands: ['mkdir -p own && chmod 0 own']}}\n")
+    stream = (
+        "blob\nmark :1\ndata 1\nx\ncommit refs/heads/dev\ncommitter Ada <ada@example.org> 1000000000 +0000\n"
+        f"data 4\ndeep\nfrom refs/heads/dev^0\nM 644 :1 {'d/' * 1500}file\n"
+    )
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=yard.bench.clone, input=stream.encode(), check=True)
+    yard.bench.git("push", "-q", str(yard.repository.folder), "dev")
+    yard.build(1, yard.bench.git("rev-parse", "dev"))
+    assert not list(yard.workshop.work.glob("run-*"))
+    yard.workshop.clean_all()
+
+
 def test_ten_thousand_files_ship_as_one(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")

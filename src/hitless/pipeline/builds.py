@@ -22,6 +22,7 @@ from hitless.pipeline.buildspec.supervisor import Plan
 from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, key_of
+from hitless.pipeline.removal import remove
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
@@ -166,7 +167,7 @@ class Builds:
     def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: dict[str, Any]) -> None:
         """Into the run's own folder, by their paths below the artifacts' base."""
         target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
-        shutil.rmtree(target, ignore_errors=True)
+        remove(target)
         base = (folder / spec.artifacts.base).resolve()
         names = []
         for path in map(Path, result["artifacts"]):

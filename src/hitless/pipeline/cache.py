@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hitless.pipeline.buildspec.reports import find_files
 from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.removal import remove
 
 MAX_CACHE_BYTES = 2 << 30
 
@@ -19,13 +20,13 @@ def keep(kept: Path, folder: Path, patterns: tuple[str, ...]) -> None:
     if sum(path.stat().st_size for path in files) > MAX_CACHE_BYTES:
         return
     fresh = kept.with_name(f"{kept.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    remove(fresh)
     fresh.mkdir(mode=0o700)
     for path in files:
         target = fresh / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target, follow_symlinks=False)
-    shutil.rmtree(kept, ignore_errors=True)
+    remove(kept)
     fresh.rename(kept)
 
 

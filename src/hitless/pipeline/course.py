@@ -7,6 +7,7 @@ not ended well. What it needs of the steps before stands in its folder: the cand
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -49,7 +50,7 @@ class Course:
         if not self.ended_well(StepName.SOURCE):
             self.say(f"run {row.run}: {self._what()}")
         try:
-            self.parts.workshop.clean(row.run)
+            await asyncio.to_thread(self.parts.workshop.clean, row.run)
             self.parts.workshop.make(self.parts.workshop.work_of(row.run), for_builds=False).chmod(0o711)
             for name, step in steps.items():
                 if not self.ended_well(name):
@@ -62,7 +63,7 @@ class Course:
             self.end(RunState.FAILED, failed.reason)
             return
         finally:
-            self.parts.workshop.clean(row.run)
+            await asyncio.to_thread(self.parts.workshop.clean, row.run)
         self.end(RunState.SUCCEEDED, None)
 
     def _what(self) -> str:

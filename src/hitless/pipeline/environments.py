@@ -22,6 +22,7 @@ from pathlib import Path
 from hitless.errors import MachineError
 from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.buildspec.spec import Buildspec
+from hitless.pipeline.removal import remove
 
 KEPT = 8
 SLOTS = 8
@@ -97,7 +98,7 @@ def find_python(version: str | None) -> str:
 
 
 def _make(python: str, place: Path, user: User | None) -> None:
-    shutil.rmtree(place, ignore_errors=True)
+    remove(place)
     place.mkdir(mode=0o700)
     if user:
         os.chown(place, user.uid, user.gid)
@@ -128,7 +129,7 @@ def _forget_old(root: Path) -> None:
         lock = os.open(root / f"{mark.parent.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(mark.parent, ignore_errors=True)
+            remove(mark.parent)
         except OSError:
             pass  # a build works in it
         finally:

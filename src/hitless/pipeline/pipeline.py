@@ -54,7 +54,7 @@ class Pipeline:
 
     async def start(self) -> None:
         """Let every run that a daemon's end cut off go on or have its true end; queue again what had only waited."""
-        self.parts.workshop.clean_all()
+        await asyncio.to_thread(self.parts.workshop.clean_all)
         going_on = recover(self.parts, self._path())
         for row in going_on:
             self._turns.resume(row)

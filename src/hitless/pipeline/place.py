@@ -13,6 +13,7 @@ from hitless.errors import UsageError
 from hitless.pipeline.course import Course
 from hitless.pipeline.errands import Place
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.removal import remove
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
 
@@ -51,7 +52,7 @@ async def keep_folder(workshop: Workshop, run: int, named: Path) -> None:
 
 async def forget_folder(course: Course) -> None:
     """The run has arrived: nothing will ask for its folder again."""
-    await asyncio.to_thread(shutil.rmtree, course.parts.workshop.of_run(course.row.run) / NAME, ignore_errors=True)
+    await asyncio.to_thread(remove, course.parts.workshop.of_run(course.row.run) / NAME)
 
 
 def _copy(named: Path, kept: Path, data: Path) -> None:
@@ -66,5 +67,5 @@ def _copy(named: Path, kept: Path, data: Path) -> None:
         if (modules := named / MODULES).is_dir():
             (kept / MODULES).symlink_to(modules)  # plugins of the service, and its own osls
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(kept, ignore_errors=True)
+        remove(kept)
         raise UsageError(f"{named} cannot be copied: {error}", hint="is every file in it readable?") from error

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import MachineError
 from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.removal import remove
 
 OUTSIDE = Path("/var/tmp")
 PREFIX, OWNER = "hitless-builds-", "owner"
@@ -109,24 +109,24 @@ class Workshop:
         return folder
 
     def clean(self, run: int) -> None:
-        """Remove a run's working folder."""
-        shutil.rmtree(self.work_of(run), ignore_errors=True)
+        """Remove a run's working folder. Blocking."""
+        remove(self.work_of(run))
 
     def forget(self, run: int) -> None:
         """Remove what was kept of a run."""
-        shutil.rmtree(self.of_run(run), ignore_errors=True)
+        remove(self.of_run(run))
 
     def clean_all(self) -> None:
         """Remove what runs of a daemon that died left behind."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def _sweep(place: Path) -> None:
     """Remove the build folders of engines whose data folder is gone: nobody else would."""
     for owner in place.glob(f"{PREFIX}*/{OWNER}"):
         if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
-            shutil.rmtree(owner.parent, ignore_errors=True)
+            remove(owner.parent)
 
 
 def _build_user(name: str | None) -> User:
