@@ -15,7 +15,8 @@ import pytest
 from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.boot import BootFolder
-from hitless.gateway.guardian import LIFE, RECORD, is_alive
+from hitless.gateway.guardian import RECORD
+from hitless.gateway.life import LIFE, is_alive
 from hitless.gateway.listen import address_of, listen
 from hitless.gateway.render import Layout, Tuning
 from hitless.gateway.rescue import inherited_by, take_listeners

@@ -132,9 +132,12 @@ def test_folders_nested_deeper_than_python_calls_itself_are_gone_after_a_run(yar
     )
     subprocess.run(["git", "fast-import", "--quiet"], cwd=yard.bench.clone, input=stream.encode(), check=True)
     yard.bench.git("push", "-q", str(yard.repository.folder), "dev")
-    yard.build(1, yard.bench.git("rev-parse", "dev"))
-    assert not list(yard.workshop.work.glob("run-*"))
-    yard.workshop.clean_all()
+    try:
+        yard.build(1, yard.bench.git("rev-parse", "dev"))
+        assert not list(yard.workshop.work.glob("run-*"))
+        yard.workshop.clean_all()
+    finally:
+        subprocess.run(["rm", "-rf", str(yard.workshop.work)], check=True)  # pytest could not
 
 
 def test_ten_thousand_files_ship_as_one(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from hitless.clock import SystemClock
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway, GatewayEvent, GatewayEventKind
-from hitless.gateway.guardian import is_alive
+from hitless.gateway.life import is_alive
 from hitless.gateway.listen import listen
 from hitless.gateway.state import GatewayState, RouteState, ServerState, release_key
 from tests.support import eventually

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from hitless.gateway.gateway import GatewayEventKind
-from hitless.gateway.guardian import is_alive
+from hitless.gateway.life import is_alive
 from hitless.gateway.listen import listen
 from tests.process.gateway_support import (
     Workers,

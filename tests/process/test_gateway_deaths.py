@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import stat
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.gateway import Gateway, GatewayEventKind
+from hitless.gateway.guardian import GUARDIAN_LOG
+from hitless.gateway.life import is_alive
 from hitless.gateway.listen import address_of, listen
 from hitless.gateway.runtime import RuntimeSocket
 from hitless.gateway.state import GatewayState, ServerState
@@ -105,6 +108,48 @@ def test_guardian_and_haproxy_killed_together_are_both_replaced_and_nothing_is_r
                     await until(lambda: load.sent > seen + 50, "traffic")
                 assert "ConnectionRefusedError" not in load.failures
                 assert sum(load.failures.values()) <= 3
+
+    asyncio.run(scenario())
+
+
+def test_a_guardian_that_learns_of_haproxy_s_and_the_daemon_s_death_at_once_goes_on() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            first = new_gateway(folder)
+            await first.start({name: listen("127.0.0.1", 0) for name in first.state.listeners})
+            state, guardian, haproxy = await with_release(first, workers), first.guardian_pid, first.haproxy_pid
+            assert guardian is not None
+            assert haproxy is not None
+            os.kill(guardian, signal.SIGSTOP)  # so that it finds both in one look
+            try:
+                os.kill(haproxy, signal.SIGKILL)
+                await until(lambda: not is_alive(str(folder / "gw")), "HAProxy's end")
+            finally:
+                await first.close()
+                os.kill(guardian, signal.SIGCONT)
+            await until(lambda: is_alive(str(folder / "gw")), "another HAProxy")
+            second = new_gateway(folder)
+            assert await second.adopt()
+            assert second.guardian_pid == guardian
+            assert second.state == state
+            assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).status == 200
+            await finish(second)
+
+    asyncio.run(scenario())
+
+
+def test_a_guardian_whose_own_log_takes_no_more_starts_haproxy_again() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            (folder / "gw").mkdir(mode=0o700)
+            (folder / "gw" / GUARDIAN_LOG).symlink_to("/dev/full")
+            async with running_gateway(folder) as gateway:
+                await with_release(gateway, workers)
+                guardian = gateway.guardian_pid
+                await asyncio.to_thread(kill, gateway.haproxy_pid)
+                await event_of(gateway, GatewayEventKind.HAPROXY_RESTARTED)
+                assert gateway.guardian_pid == guardian
+                assert (await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")).status == 200
 
     asyncio.run(scenario())
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
-from hitless.gateway.guardian import is_alive as haproxy_is_alive
+from hitless.gateway.life import is_alive as haproxy_is_alive
 
 RUN_LINK = "run"
 GLANCE_S = 0.3

@@ -1,17 +1,13 @@
 """The guardian: holds the stages' listening sockets and starts HAProxy again when it dies. Run as a program of its
 own.
 
-It outlives the daemon (own session, reparented at once), and HAProxy outlives it. It knows HAProxy's life by a FIFO:
-HAProxy inherits the writing end and never uses it, so the reading end reports its end of file exactly when HAProxy is
-gone, whoever started it. Thus a new guardian can take over a HAProxy that runs, and tells a dead one from a living
-one without a pid.
+It outlives the daemon (own session, reparented at once), and HAProxy outlives it. It knows HAProxy's life by a FIFO
+(`life`), so that a new guardian can take over a HAProxy that runs. Daemons talk to it by a socket (`control`).
 
-Invariants: standard library only, and of hitless the log files alone, so that it stays small and a release of hitless
-need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads; clients' connections
-wait in the sockets' backlog while HAProxy is being started, however long that takes.
-
-Control socket: a daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line
-an event; it may send `{"do": "stop", "grace_s": 1.0}`.
+Invariants: standard library only, and of hitless `life`, `control` and `logfiles` alone, so that it stays small and a
+release of hitless need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads;
+clients' connections wait in the sockets' backlog while HAProxy is being started, however long that takes; a full disk
+ends nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +22,12 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
 
+from hitless.gateway.control import CONTROL_SOCKET, Clients
+from hitless.gateway.life import LIFE, is_alive, pid_behind
 from hitless.gateway.logfiles import PipedLog, open_log
 
-CONTROL_SOCKET = "guardian.sock"
 LOCK = "guardian.lock"
-LIFE = "life"
 RECORD = "haproxy.json"
 GUARDIAN_LOG = "guardian.log"
 HAPROXY_LOG = "haproxy.log"
@@ -57,38 +52,6 @@ def restart_delay_s(quick_deaths: int) -> float:
     return 0.0 if quick_deaths <= 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (quick_deaths - 2))
 
 
-def is_alive(folder: str) -> bool:
-    """Whether some process holds the writing end of the folder's FIFO: a HAProxy lives."""
-    try:
-        reader = os.open(os.path.join(folder, LIFE), os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.read(reader, 1) != b""
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(reader)
-
-
-def pid_behind(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
-    """HAProxy's pid in its own words; None where it does not answer (yet)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        answer = b""
-        try:
-            connection.connect(runtime_socket)
-            connection.sendall(b"show info\n")
-            while chunk := connection.recv(65536):
-                answer += chunk
-        except OSError:
-            return None
-    for line in answer.decode("utf-8", "replace").splitlines():
-        if line.startswith("Pid: "):
-            return int(line[5:])
-    return None
-
-
 class Guardian:
     """One loop over: HAProxy's life, the control socket and its clients, and two instants (restart, kill)."""
 
@@ -109,9 +72,8 @@ class Guardian:
         ]
         shielded = self._path(SHIELDED_LOG)
         self._shielded = PipedLog(f"{shielded}.fifo", shielded, _LARGEST_SHIELDED_BYTES, kept=1)
-        self._control = control
         self._selector = selectors.DefaultSelector()
-        self._clients: dict[socket.socket, bytes] = {}
+        self._clients = Clients(control, self._selector, self._greeting, self._stop)
         self._life: int | None = None
         self._pid: int | None = None
         self._own_child = False
@@ -124,7 +86,6 @@ class Guardian:
 
     def run(self) -> None:
         """Until a client says stop and HAProxy has gone."""
-        self._selector.register(self._control, selectors.EVENT_READ, self._accept)
         for log in filter(None, (self._shielded, *self._access_logs)):
             self._selector.register(log.reader, selectors.EVENT_READ, lambda _, log=log: log.take())
         if is_alive(self._folder):
@@ -154,25 +115,33 @@ class Guardian:
 
     def _start(self) -> None:
         self._restart_at = None
+        self._started_at = time.monotonic()
+        try:
+            reader, self._pid = self._begin()
+        except OSError as error:
+            self._died(f"{self._haproxy} cannot be started: {error.strerror}")
+            return
+        self._own_child = True
+        self._watch(reader)
+        self._tell({"event": "started", "pid": self._pid})
+
+    def _begin(self) -> tuple[int, int]:
+        """A HAProxy with a FIFO of its own: the reading end, and its pid."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(LIFE))
         os.mkfifo(self._path(LIFE), 0o600)
         reader = os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK)
-        writer = os.open(self._path(LIFE), os.O_WRONLY | os.O_NONBLOCK)
-        os.set_inheritable(writer, True)
-        self._started_at = time.monotonic()
+        writer = None
         try:
-            self._pid = self._spawn()
-        except OSError as error:
+            writer = os.open(self._path(LIFE), os.O_WRONLY | os.O_NONBLOCK)
+            os.set_inheritable(writer, True)
+            return reader, self._spawn()
+        except OSError:
             os.close(reader)
-            self._pid = None
-            self._died(f"{self._haproxy} cannot be started: {error.strerror}")
-            return
+            raise
         finally:
-            os.close(writer)
-        self._own_child = True
-        self._watch(reader)
-        self._tell({"event": "started", "pid": self._pid})
+            if writer is not None:
+                os.close(writer)
 
     def _spawn(self) -> int:
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
@@ -272,14 +241,9 @@ class Guardian:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
-    # Clients
+    # Daemons
 
-    def _accept(self, _: object) -> None:
-        try:
-            client, _address = self._control.accept()
-        except OSError:
-            return
-        client.setblocking(False)
+    def _greeting(self) -> tuple[dict[str, object], list[int]]:
         hello = {
             "event": "hello",
             "guardian": os.getpid(),
@@ -287,52 +251,16 @@ class Guardian:
             "stages": list(self._listeners),
             "backing_off": self._restart_at is not None,
         }
-        try:
-            descriptors = [listener.fileno() for listener in self._listeners.values()]
-            socket.send_fds(client, [_line(hello)], descriptors)
-        except OSError:
-            client.close()
-            return
-        self._clients[client] = b""
-        self._selector.register(client, selectors.EVENT_READ, self._read)
-
-    def _read(self, client: Any) -> None:
-        try:
-            data = client.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(client)
-            return
-        *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                request = json.loads(line)
-                if request["do"] == "stop":
-                    self._stop(float(request.get("grace_s", 1.0)))
+        return hello, [listener.fileno() for listener in self._listeners.values()]
 
     def _tell(self, event: dict[str, object]) -> None:
-        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {json.dumps(event)}\n")
-        sys.stderr.flush()
-        for client in list(self._clients):
-            try:
-                client.send(_line(event))
-            except OSError:
-                self._drop(client)
-
-    def _drop(self, client: socket.socket) -> None:
-        self._clients.pop(client, None)
-        self._selector.unregister(client)
-        client.close()
+        line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {json.dumps(event)}\n"
+        with contextlib.suppress(OSError):  # a full disk loses the line
+            os.write(2, line.encode())
+        self._clients.tell(event)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
-
-
-def _line(event: dict[str, object]) -> bytes:
-    return json.dumps(event).encode() + b"\n"
 
 
 def _set_title(folder: str, site: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, MachineError
-from hitless.gateway import guardian
+from hitless.gateway import life
 from hitless.gateway.link import GuardianLink, spawn_guardian
 from hitless.gateway.listen import listen
 from hitless.gateway.render import Layout
@@ -61,7 +61,7 @@ class Keeper:
         if link:
             link.close_listeners()
             link.close()
-        if link or guardian.is_alive(str(self._folder)):
+        if link or life.is_alive(str(self._folder)):
             raise ConflictError("a gateway runs in this folder already", hint="adopt it, or stop it first")
 
     async def start(self) -> None:
@@ -82,7 +82,7 @@ class Keeper:
         if link:
             self._link, self.sockets = link, link.listeners
             return True
-        if not guardian.is_alive(str(self._folder)):
+        if not life.is_alive(str(self._folder)):
             return False
         self.sockets = await self._sockets_of_orphan()
         await self.start()
@@ -135,7 +135,7 @@ class Keeper:
         self.sockets = {}
 
     async def _haproxy_pid(self) -> int | None:
-        return await asyncio.to_thread(guardian.pid_behind, str(self._runtime_socket))
+        return await asyncio.to_thread(life.pid_behind, str(self._runtime_socket))
 
     async def _sockets_of_orphan(self) -> dict[str, socket.socket]:
         pid = await self._haproxy_pid()
@@ -147,7 +147,7 @@ class Keeper:
         if taken := self._take(pid, inherited):
             return taken
         # A controlled restart: it closes its listeners and finishes what it has, while another takes the addresses.
-        (self._folder / guardian.LIFE).unlink(missing_ok=True)
+        (self._folder / life.LIFE).unlink(missing_ok=True)
         os.kill(pid, signal.SIGUSR1)
         sockets: dict[str, socket.socket] = {}
         for item in inherited:
@@ -168,11 +168,11 @@ class Keeper:
         """Where no guardian was there to end HAProxy."""
         folder = str(self._folder)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            pid = await self._haproxy_pid() if guardian.is_alive(folder) else None
+            pid = await self._haproxy_pid() if life.is_alive(folder) else None
             if pid is None:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             end = self._clock.monotonic() + 2.0
-            while guardian.is_alive(folder) and self._clock.monotonic() < end:
+            while life.is_alive(folder) and self._clock.monotonic() < end:
                 await self._clock.sleep(0.02)

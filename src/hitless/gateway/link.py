@@ -15,6 +15,7 @@ from typing import Any
 
 from hitless.errors import EngineError
 from hitless.gateway import guardian
+from hitless.gateway.control import CONTROL_SOCKET
 
 _HELLO_TIMEOUT_S = 5.0
 _RUN = (
@@ -47,7 +48,7 @@ class GuardianLink:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(_HELLO_TIMEOUT_S)
         try:
-            connection.connect(str(folder / guardian.CONTROL_SOCKET))
+            connection.connect(str(folder / CONTROL_SOCKET))
             data, descriptors, _flags, _address = socket.recv_fds(connection, 1 << 16, _MOST_SOCKETS)
             while b"\n" not in data:
                 more = connection.recv(1 << 16)
