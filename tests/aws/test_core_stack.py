@@ -63,6 +63,10 @@ def test_core_is_made_repeated_changed_and_destroyed_and_leaves_nothing(aws: Emu
     added = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "add"}
     assert added == {"NatAddressB", "NatAddressC", "NatGatewayB", "NatGatewayC"}
     assert planned["costs"]["fixed_usd_a_month"] == 109.5
+    bound = ("--boundary", "arn:aws:iam::000000000000:policy/organisation", "--github-oidc")
+    planned = aws.hitless("aws", "plan", "--no-pipeline", *bound, folder=folder)
+    changed = {change["resource"] for change in planned["stacks"][0]["changes"] if change["action"] == "change"}
+    assert {"DeployRole", "CloudFormationRole"} <= changed
     assert executed(aws) == before, "a plan changed something"
     assert bootstrap(aws, folder)["stacks"][0]["status"] == "UPDATE_COMPLETE"
 

@@ -9,7 +9,10 @@ import pytest
 from hitless.cli.aws_plan import refuse_what_lacks
 from hitless.cli.common import Ended
 from hitless.cloud.setup.costs import costs, load_prices
-from hitless.cloud.setup.plan import Findings, Quota, principal_of
+from hitless.cloud.setup.identity import IdentityOptions
+from hitless.cloud.setup.options import BootstrapOptions
+from hitless.cloud.setup.plan import Findings, Quota, needed_actions, principal_of
+from hitless.cloud.setup.stacks import PipelineOptions
 from hitless.service.model import Function, Nat
 from tests.unit.aws_services import make_service
 
@@ -59,6 +62,30 @@ def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> No
     unsure = {line.what for line in lines if line.unconfirmed}
     assert unsure == {"Lambda", "logs", "artifacts", "pipeline"}
     assert all(line.unconfirmed.startswith("seen on ") for line in lines if line.unconfirmed)
+
+
+@pytest.mark.parametrize(
+    ("told", "more"),
+    [
+        (IdentityOptions(), set()),
+        (IdentityOptions(boundary="arn:aws:iam::1:policy/b"), {"iam:PutRolePermissionsBoundary"}),
+        (IdentityOptions(boundary=""), {"iam:DeleteRolePermissionsBoundary"}),
+        (IdentityOptions(trust=""), {"iam:UpdateAssumeRolePolicy"}),
+        (
+            IdentityOptions(github=True),
+            {"iam:GetOpenIDConnectProvider", "iam:CreateOpenIDConnectProvider", "iam:UpdateAssumeRolePolicy"},
+        ),
+        (IdentityOptions(github=False), {"iam:UpdateAssumeRolePolicy"}),
+    ],
+    ids=["nothing", "boundary", "no boundary", "trust", "GitHub", "no GitHub"],
+)
+def test_who_may_do_what_asks_for_more_permissions(told: IdentityOptions, more: set[str]) -> None:
+    without = needed_actions(BootstrapOptions(None), domain=False)
+    needed = needed_actions(BootstrapOptions(None, identity=told), domain=False)
+    assert set(needed) - set(without) == more
+    assert needed[: len(without)] == without
+    everything = needed_actions(BootstrapOptions(PipelineOptions(), identity=told), domain=True)
+    assert {*needed, "codepipeline:CreatePipeline", "acm:RequestCertificate"} < set(everything)
 
 
 @pytest.mark.parametrize(

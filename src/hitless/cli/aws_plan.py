@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from hitless.cli.aws_common import connected, load_for_aws
+from hitless.cli.bootstrap_options import Boundary, ExternalId, GitHubEnvironment, GitHubOidc, Trust
 from hitless.cli.common import Context, Ended, command
 from hitless.cloud.setup.costs import Costs, costs, load_prices
+from hitless.cloud.setup.identity import IdentityOptions
 from hitless.cloud.setup.options import BootstrapOptions
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import PipelineOptions
@@ -21,14 +23,23 @@ def register(app: typer.Typer) -> None:
         offline: Annotated[bool, typer.Option("--offline", help="Only the costs; ask no AWS.")] = False,
         region: Annotated[str | None, typer.Option("--region", help="Instead of provider.region.")] = None,
         pipeline: Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="With a pipeline or without.")] = True,
+        boundary: Boundary = None,
+        trust: Trust = None,
+        external_id: ExternalId = None,
+        github: GitHubOidc = None,
+        environment: GitHubEnvironment = None,
     ) -> None:
-        """State the cost a month, the changes, the quotas that are short and the permissions that are missing."""
+        """State the cost a month, the changes, the quotas that are short and the permissions that are missing.
+
+        Options are those that the bootstrap will be given.
+        """
         service = load_for_aws(ctx, region)
         priced = costs(service, load_prices(), pipeline=pipeline)
         found = None
         if not offline:
             has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
-            options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None)
+            identity = IdentityOptions(boundary, trust, external_id, github, environment)
+            options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
             with connected(ctx, service) as on:
                 found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
         ctx.show(_document(service.stage, service.region, priced, found), lambda: _in_words(priced, found))

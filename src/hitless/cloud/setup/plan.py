@@ -35,6 +35,9 @@ PIPELINE_ACTIONS = (
     "codestar-notifications:CreateNotificationRule",
 )
 DOMAIN_ACTIONS = ("acm:RequestCertificate", "apigateway:POST", "route53:ChangeResourceRecordSets")
+GITHUB_ACTIONS = ("iam:GetOpenIDConnectProvider", "iam:CreateOpenIDConnectProvider")
+TRUST_ACTION = "iam:UpdateAssumeRolePolicy"
+BOUNDARY_ACTIONS = ("iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,12 @@ class Planner:
 
     @staticmethod
     def _kept(key: str, value: str | None, present: Mapping[str, str]) -> str | None:
-        """A plan compares the service's file; what a bootstrap was told by options stays as the stack has it."""
-        told = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
-        return value if key in told or key not in present else None
+        """A plan compares the service's file, and of the options those that it knows itself; what a bootstrap was told
+        by others stays as the stack has it.
+        """
+        filed = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
+        told = ("Boundary", "TrustedAccounts", "TrustedRoles", "TrustedRoleAccounts", "ExternalId")
+        return value if key in filed or key in told or key not in present else None
 
     def _quotas(self, *, new_network: bool) -> tuple[Quota, ...]:
         found: list[Quota] = []
@@ -162,11 +168,7 @@ class Planner:
         return int(answer["Quota"]["Value"])
 
     def _missing(self, options: BootstrapOptions) -> tuple[str, ...] | None:
-        actions = [*NEEDED_ACTIONS]
-        if options.pipeline is not None:
-            actions += PIPELINE_ACTIONS
-        if self._service.settings.domain:
-            actions += DOMAIN_ACTIONS
+        actions = needed_actions(options, domain=self._service.settings.domain is not None)
         principal = principal_of(self._aws.identity().arn)
         if principal is None:
             return ()
@@ -188,6 +190,22 @@ class Planner:
         except (BotoCoreError, ClientError, KeyError) as error:
             self._say(f"{what}: not known ({type(error).__name__}: {error})")
             return None
+
+
+def needed_actions(options: BootstrapOptions, *, domain: bool) -> list[str]:
+    """What whoever runs that bootstrap must be allowed, as far as a plan asks for it."""
+    told, actions = options.identity, [*NEEDED_ACTIONS]
+    if options.pipeline is not None:
+        actions += PIPELINE_ACTIONS
+    if domain:
+        actions += DOMAIN_ACTIONS
+    if told.github:
+        actions += GITHUB_ACTIONS
+    if any(given is not None for given in (told.trust, told.external_id, told.github, told.environment)):
+        actions.append(TRUST_ACTION)
+    if told.boundary is not None:
+        actions.append(BOUNDARY_ACTIONS[0] if told.boundary else BOUNDARY_ACTIONS[1])
+    return actions
 
 
 def principal_of(arn: str) -> str | None:
