@@ -27,7 +27,7 @@ AT_ONCE = 3
 """Emulators side by side: a release mostly waits."""
 
 EMULATORS = 9
-"""One after another in the end. An emulator keeps a process for each version that it ever invoked (30 MiB, and four a
+"""All in all. An emulator keeps a process for each version that it ever invoked (30 MiB, and four a
 release): with three of them for all points, the last points had no memory left on a machine of 24 GiB.
 """
 
