@@ -16,6 +16,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.pipeline import cache, parameters
+from hitless.pipeline.buildspec.files import open_inside
 from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
@@ -168,14 +169,16 @@ class Builds:
         """Into the run's own folder, by their paths below the artifacts' base."""
         target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
         remove(target)
+        root = folder.resolve()
         base = (folder / spec.artifacts.base).resolve()
         names = []
         for path in map(Path, result["artifacts"]):
             real = path.resolve()
             inside = real.relative_to(base) if real.is_relative_to(base) else Path(path.name)
             name = Path(path.name) if spec.artifacts.flat else inside
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(real, target / name)
+            os.makedirs(target / name.parent, exist_ok=True)
+            with open(open_inside(root, real), "rb") as read, (target / name).open("wb") as kept:
+                shutil.copyfileobj(read, kept)
             names.append(str(name))
         result["artifacts"] = sorted(names)
 

@@ -66,22 +66,41 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
     python = find_python(version)
     for slot in range(SLOTS):
         place = root / f"{key}-{slot}"
-        lock = os.open(root / f"{key}-{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+        lock = _hold(_lock_of(place))
+        if lock is None:
             continue
         try:
-            if not (place / "made").exists():
+            if not (place.is_dir() and _mark_of(place).exists()):
                 _make(python, place, user)
-            os.utime(place / "made")
+            os.utime(_mark_of(place))
             yield place
         finally:
             os.close(lock)
         _forget_old(root)
         return
     raise MachineError(f"{SLOTS} builds of the same kind run already", hint="wait for one to end")
+
+
+def _mark_of(place: Path) -> Path:
+    """Says that it is whole, and when it was used last. Beside it: what lies within is the build's to change."""
+    return place.with_name(f"{place.name}.made")
+
+
+def _lock_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.lock")
+
+
+def _hold(path: Path) -> int | None:
+    """The lock's descriptor; None where another has it, or has just removed it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == path.stat().st_ino:
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
 
 
 def find_python(version: str | None) -> str:
@@ -98,6 +117,7 @@ def find_python(version: str | None) -> str:
 
 
 def _make(python: str, place: Path, user: User | None) -> None:
+    _mark_of(place).unlink(missing_ok=True)
     remove(place)
     place.mkdir(mode=0o700)
     if user:
@@ -117,20 +137,29 @@ def _make(python: str, place: Path, user: User | None) -> None:
             f"{python} could not make a virtual environment: {(done.stderr or done.stdout).strip()[-300:]}",
             hint="install the venv module (Debian package python3-venv)",
         )
-    (place / "made").touch()
+    _mark_of(place).touch(mode=0o600)
 
 
 def _forget_old(root: Path) -> None:
-    """All but the most recently used ones that no build holds."""
-    made = sorted(root.glob("*/made"), key=lambda mark: mark.stat().st_mtime, reverse=True)
-    for index, mark in enumerate(made):
-        if index < KEPT and time.time() - mark.stat().st_mtime < KEPT_S:
+    """All but the most recently used ones that no build holds, and what is left of such."""
+    names = {entry.name.removesuffix(".lock").removesuffix(".made") for entry in root.iterdir()}
+    used = {root / name: _last_used(root / name) for name in names}
+    for index, place in enumerate(sorted(used, key=lambda one: used[one], reverse=True)):
+        if index < KEPT and time.time() - used[place] < KEPT_S:
             continue
-        lock = os.open(root / f"{mark.parent.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _hold(_lock_of(place))
+        if lock is None:  # a build works in it
+            continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(mark.parent)
-        except OSError:
-            pass  # a build works in it
+            remove(place)
+            _mark_of(place).unlink(missing_ok=True)
+            _lock_of(place).unlink()
         finally:
             os.close(lock)
+
+
+def _last_used(place: Path) -> float:
+    try:
+        return _mark_of(place).stat().st_mtime
+    except OSError:
+        return 0.0

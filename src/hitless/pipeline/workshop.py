@@ -78,7 +78,7 @@ class Workshop:
         build works with. None where the engine cannot run builds as somebody else.
         """
         number = FORK_UIDS[run % len(FORK_UIDS)]
-        return User(number, number) if self.user else None
+        return User(number, number, alone=True) if self.user else None
 
     def create(self) -> None:
         """Make the folders. Raises MachineError where another user's folder stands in the way."""

@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.masking import Mask
-from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, memory_bytes
-from hitless.pipeline.buildspec.reports import Reported, find_files, read_reports
+from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes
+from hitless.pipeline.buildspec.reports import Reported, read_reports
 from hitless.pipeline.buildspec.script import exported_of, phases_of, program
 from hitless.pipeline.buildspec.spec import Buildspec
 
 LOOK_S = 0.25
 MAX_FILE_BYTES = 4 << 30
 MAX_ARTIFACTS = 10_000
+MOST_PIPED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who runs the build, where the caller is root; without further groups."""
+    """Who runs the build, where the caller is root; without further groups. `alone`: nobody else runs as it."""
 
     uid: int
     gid: int
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ def run(
     finally:
         end_all(shell.pid, root)
         shell.wait()
+        if user and user.alone:
+            end_user(user.uid)
         if subreaper:
             _reap()
     _drain(shell.stdout, out)
@@ -199,10 +204,12 @@ def _watch(
 
 
 def _drain(pipe: IO[bytes], out: _Output) -> None:
-    """What the ended processes had still written."""
+    """What the ended processes had still written; no more than a pipe holds, should one of them write on."""
+    left = MOST_PIPED_BYTES
     with pipe:
-        while select.select([pipe], [], [], 0)[0] and (data := os.read(pipe.fileno(), 65536)):
+        while left > 0 and select.select([pipe], [], [], 0)[0] and (data := os.read(pipe.fileno(), 65536)):
             out.feed(data)
+            left -= len(data)
 
 
 def _reap() -> None:

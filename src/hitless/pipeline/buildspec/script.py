@@ -10,7 +10,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from hitless.pipeline.buildspec.files import read_inside
 from hitless.pipeline.buildspec.spec import Buildspec
+
+MAX_STATUS_BYTES, MAX_EXPORTED_BYTES = 64 * 1024, 1024 * 1024
 
 # fmt: off
 _HEAD = (
@@ -44,15 +47,15 @@ def program(spec: Buildspec, status: Path, exported: Path) -> str:
 
 def phases_of(spec: Buildspec, status: Path) -> dict[str, int]:
     """Exit status of each phase that began; one that never ended (its shell exited, or was killed) failed."""
-    lines = [line.split() for line in status.read_text().splitlines()] if status.exists() else []
+    text = read_inside(status.parent, status, MAX_STATUS_BYTES).decode(errors="replace")
+    lines = [line.split() for line in text.splitlines()]
     began = {line[1] for line in lines if len(line) == 3 and line[0] == "begin"}
-    ended = {line[1]: int(line[2]) for line in lines if len(line) == 3 and line[0] == "end"}
+    ended = {line[1]: int(line[2]) for line in lines if len(line) == 3 and line[0] == "end" and line[2].isdecimal()}
     return {phase.name: ended.get(phase.name, 1) for phase in spec.phases if phase.name in began}
 
 
 def exported_of(exported: Path) -> dict[str, str]:
     """The exported variables as the program left them."""
-    if not exported.exists():
-        return {}
-    entries = exported.read_text(errors="replace").split("\0")
+    text = read_inside(exported.parent, exported, MAX_EXPORTED_BYTES).decode(errors="replace")
+    entries = text.split("\0")
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)

@@ -1,0 +1,142 @@
+"""What a build leaves for whoever reads its result: links in circles, pipes, endless files, processes that run away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hitless.pipeline import cache
+from hitless.pipeline.buildspec.files import find_files, open_inside
+from hitless.pipeline.buildspec.processes import end_user
+from hitless.pipeline.buildspec.reports import LONGEST_NAME, MAX_FAILURES
+from hitless.pipeline.environments import KEPT, environment
+from hitless.pipeline.workshop import FORK_UIDS
+from tests.component.test_pipeline_buildspec import Built, build
+from tests.support import eventually
+
+pytestmark = pytest.mark.component
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody else where the engine is root")
+
+
+def within(tmp_path: Path, command: str, *, head: str = "", tail: str = "", deadline_s: float = 60.0) -> Built:
+    """The build's result, which must come although nothing limits the time of reading it."""
+    found: list[Built] = []
+    phases = f"  build: {{commands: [{command!r}]}}"
+    worker = threading.Thread(target=lambda: found.append(build(tmp_path, phases, head=head, tail=tail)), daemon=True)
+    worker.start()
+    worker.join(deadline_s)
+    assert found, "the result never came"
+    return found[0]
+
+
+def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> None:
+    command = "for name in a b c d; do ln -s . $name; done; mkdir real; touch real/r.xml; ln -s real/r.xml linked.xml"
+    done = within(tmp_path, command, tail="artifacts: {files: ['**/*.xml']}\n")
+    names = [str(path.relative_to(tmp_path / "source")) for path in done.build.artifacts]
+    assert sorted(names) == ["linked.xml", "real/r.xml"]
+
+
+@pytest.mark.parametrize("name", ["exported", "status"])
+@pytest.mark.parametrize("made", ["mkfifo", "ln -s /dev/zero", "ln -s /etc/passwd"])
+def test_what_a_build_puts_in_the_place_of_its_own_records_is_not_followed(
+    tmp_path: Path, name: str, made: str
+) -> None:
+    command = f"rm -f ../scratch/{name}; {made} ../scratch/{name}; exit 0"
+    done = within(tmp_path, command, head="env: {exported-variables: [V]}\n")
+    assert done.build.exported == {}
+    assert done.phases == ({} if name == "status" else {"build": 1})
+
+
+def test_no_more_is_read_of_exported_variables_than_a_build_needs(tmp_path: Path) -> None:
+    done = within(
+        tmp_path, "head -c 8000000 /dev/zero | tr '\\0' a >> ../scratch/exported; echo =b >> ../scratch/exported"
+    )
+    assert sum(map(len, done.build.exported)) <= 1 << 20
+
+
+def test_reports_cost_no_more_than_their_counts(tmp_path: Path) -> None:
+    case = f"<testcase name='{'x' * 9999}'><p><failure/></p><error/></testcase>"
+    (tmp_path / "junit").write_text(f"<s>{case * 99}</s>")
+    (tmp_path / "coverage").write_text(f"<coverage lines-valid='²' lines-covered='{'9' * 5000}'/>")
+    done = within(
+        tmp_path,
+        "cp ../junit r.xml; cp ../coverage c.xml",
+        tail="reports: {t: {files: [r.xml]}, c: {files: [c.xml], file-format: COBERTURAXML}}\n",
+    )
+    tests, lines = done.build.reports
+    assert (tests.tests, tests.failed, len(tests.failures)) == (99, 99, MAX_FAILURES)
+    assert max(map(len, tests.failures)) == LONGEST_NAME
+    assert lines.coverage_percent == 0.0
+
+
+def test_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
+    text = "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE s [<!ENTITY e 'x'>]><s><testcase name='&e;'/></s>"
+    (tmp_path / "evil").write_bytes(text.encode("utf-16"))
+    done = within(tmp_path, "cp ../evil evil.xml", tail="reports: {t: {files: ['*.xml']}}\n")
+    assert done.build.reports[0].tests == 0
+    assert "document type" in done.build.reports[0].unreadable[0]
+
+
+def test_a_folder_that_became_a_link_since_it_was_found_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").write_text("not the build's")
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "file").write_text("mine")
+    (found,) = find_files(root, ("**/*",), root)
+    (root / "folder" / "file").unlink()
+    (root / "folder").rmdir()
+    (root / "folder").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError):
+        open_inside(root, found)
+    assert found.read_text() == "not the build's", "as a plain open would"
+
+
+def test_a_cache_keeps_links_as_links_and_as_many_caches_as_are_used(tmp_path: Path) -> None:
+    folder, caches = tmp_path / "source", tmp_path / "caches"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "tool").write_text("x")
+    (folder / "lib" / "tool").chmod(0o755)
+    (folder / "lib64").symlink_to("lib")
+    (folder / "out").symlink_to("/etc")
+    caches.mkdir()
+    for number in range(cache.KEPT + 3):
+        cache.keep(caches / f"branch-{number}", folder, ("**/*",))
+    assert len(list(caches.iterdir())) == cache.KEPT
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    cache.restore(caches / f"branch-{cache.KEPT + 2}", fresh, None)
+    assert (fresh / "lib64").readlink() == Path("lib")
+    assert os.access(fresh / "lib" / "tool", os.X_OK)
+    assert not (fresh / "out").exists()
+
+
+def test_environments_that_nobody_uses_any_more_leave_nothing(tmp_path: Path) -> None:
+    for number in range(KEPT + 3):
+        with environment(tmp_path, f"key{number}", None, None) as place:
+            (place / "made").symlink_to(tmp_path / "elsewhere")
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == KEPT
+    assert len(list(tmp_path.glob("*.lock"))) == KEPT
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@as_root
+def test_a_process_that_is_another_one_at_each_look_ends_with_its_user(tmp_path: Path) -> None:
+    uid = FORK_UIDS[-1]
+    source = "import os\nos.setsid()\nwhile True:\n    if os.fork(): os._exit(0)\n"
+    subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import os\nif os.fork(): os._exit(0)\n{source}"],
+        user=uid, group=uid, extra_groups=[], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert of_user(uid)
+    end_user(uid)
+    eventually(lambda: not of_user(uid), what="none of its processes is left")
+
+
+def of_user(uid: int) -> bool:
+    return subprocess.run(["pgrep", "-u", str(uid)], stdout=subprocess.DEVNULL, check=False).returncode == 0
