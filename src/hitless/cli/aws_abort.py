@@ -13,7 +13,7 @@ from hitless.cloud.release.abort import abort as stop
 def register(app: typer.Typer) -> None:
     @command(app, "abort", example="hitless aws abort --stage prod")
     def abort(ctx: Context) -> None:
-        """Stop the shift under way; all traffic goes back to the live release."""
+        """Stop the shift under way. All traffic goes back to the live release."""
         service = load_for_aws(ctx)
         with connected_stage(ctx, service) as stage:
             document = stop(stage.cloud, stage=service.stage)

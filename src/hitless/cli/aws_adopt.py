@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Look at the stack, write the templates and steps; change nothing.")
         ] = False,
     ) -> None:
-        """Take over a stack that Serverless Framework has deployed by itself, without a failed request.
+        """Take over what Serverless Framework deployed. The stack as it runs, without a failed request.
 
         What runs becomes a release; the next `hitless aws deploy` is a canary against it. Needs the stage's core stack.
         """

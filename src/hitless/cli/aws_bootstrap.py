@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         ] = 1800.0,
         force: Annotated[bool, typer.Option("--force", help="Replace even what serves.")] = False,
     ) -> None:
-        """Make the stage's network, artifact bucket, roles, domain and pipeline on AWS, or bring them up to date.
+        """Make or update what a stage stands on. Network, artifact bucket, roles, domain and pipeline on AWS.
 
         Options once given are kept by the stacks.
         """

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         force: Annotated[bool, typer.Option("--force", help="Ship even where nothing has changed.")] = False,
         message: Annotated[str | None, typer.Option("--message", "-m", help="What the release is about.")] = None,
     ) -> None:
-        """Build the service, ship it to AWS by the stage's strategy, and wait for the end."""
+        """Build the service and ship it to AWS. By the stage's strategy; waits for the end."""
         order = DeployOrder(strategy, dry_run=dry_run, force=force, message=message)
         deploy_on_aws(ctx, load_for_aws(ctx), order, compare=compare, core_outputs=core_outputs)
 

@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
         release: Annotated[int | None, typer.Option("--release", help="Only what that release wrote.")] = None,
         minutes: Annotated[int, typer.Option("--minutes", help="How far back.")] = 15,
     ) -> None:
-        """Show what the handlers wrote, oldest first: START, END and REPORT lines included."""
+        """Show what the handlers wrote. Oldest first; START, END and REPORT lines included."""
         positive(minutes, "--minutes")
         show_logs(ctx, load_for_aws(ctx), LogQuery(function, follow, release, limit=None), minutes=minutes)
 

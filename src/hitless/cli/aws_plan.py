@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         github: GitHubOidc = None,
         environment: GitHubEnvironment = None,
     ) -> None:
-        """State the cost a month, the changes, the quotas that are short and the permissions that are missing.
+        """State the cost a month, and what would change. And quotas that are short, permissions that lack.
 
         Options are those that the bootstrap will be given.
         """

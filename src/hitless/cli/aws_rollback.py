@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         release: Annotated[int | None, typer.Argument(help="Default: the one live before this one.")] = None,
         message: Annotated[str | None, typer.Option("--message", "-m", help="Why; kept in the receipt.")] = None,
     ) -> None:
-        """Shift all traffic to an earlier release's versions at once; then bring the stack along."""
+        """Go back to an earlier release at once. All traffic to its versions first, then the stack."""
         with connected_stage(ctx, load_for_aws(ctx)) as stage:
             result = roll_back(stage.cloud, release, why=message)
         conclude(ctx, result)

@@ -16,7 +16,7 @@ from hitless.cloud.status import status as read_status
 def register(app: typer.Typer) -> None:
     @command(app, "status", example="hitless aws status --stage prod --json")
     def status(ctx: Context) -> None:
-        """Show the stage's URL, its release, the share of each version now, and whatever is amiss."""
+        """Show what runs, and whatever is amiss. The stage's URL, its release, the share of each version now."""
         service = load_for_aws(ctx)
         with connected_stage(ctx, service) as stage:
             document = read_status(stage.cloud, service=service.name, stage=service.stage)

@@ -14,6 +14,6 @@ from hitless.cli.shipping import client_of
 def register(app: typer.Typer) -> None:
     @command(app, "retry", example="hitless pipeline retry 7")
     def retry(ctx: Context, run: Annotated[int, typer.Argument(help="The run's number.")]) -> None:
-        """Take a run up again at the step that failed or was cut off, and follow it."""
+        """Take a run up again. At the step that failed or was cut off; follows it."""
         client = client_of(ctx)
         conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))

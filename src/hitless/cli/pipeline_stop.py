@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         run: Annotated[int, typer.Argument(help="The run's number.")],
         why: Annotated[str | None, typer.Option("--why", help="Kept with the run.")] = None,
     ) -> None:
-        """End a run that waits for its turn or is under way, before it ships; its builds end with it.
+        """End a run before it ships. One that waits for its turn or is under way; its builds end with it.
 
         One that ships is taken back by `hitless abort`, one that waits for approval by `hitless reject`.
         """

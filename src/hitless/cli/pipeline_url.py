@@ -19,7 +19,7 @@ from hitless.pipeline.workshop import Workshop
 def register(app: typer.Typer) -> None:
     @command(app, "url", example='git push "$(hitless pipeline url)" dev')
     def url(ctx: Context) -> None:
-        """Print the git URL of the engine's own repository; make it where there is none.
+        """Print the git URL that takes pushes. Of the engine's own repository, which is made where there is none.
 
         Over SSH it is the same path on this machine, for whoever may log in as the engine's owner.
         """
