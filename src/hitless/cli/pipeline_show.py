@@ -27,10 +27,11 @@ def register(app: typer.Typer) -> None:
         document = client.call("GET", f"/pipeline/runs/{run}")
         if log and not follow:
             document["log"] = client.call("GET", f"/pipeline/runs/{run}/log")["log"]
-        ctx.show(document, lambda: _in_full(document))
+        ctx.show(document, lambda: in_full(document))
 
 
-def _in_full(run: dict[str, Any]) -> str:
+def in_full(run: dict[str, Any]) -> str:
+    """The run for a person, with its log where the document has one."""
     lines = [f"run {run['run']}: {run['branch']} at {(run['commit'] or '-')[:12]}  {run['message'] or ''}".rstrip()]
     if run["overridden"]:
         lines.append(f"  overridden: {run['overridden']}")
@@ -39,6 +40,8 @@ def _in_full(run: dict[str, Any]) -> str:
         detail = step["detail"] or {}
         why = detail.get("reason") or detail.get("why") or ""
         lines.append(f"  {step['name']:<9} {step['state']:<12} {took}  {why}".rstrip())
+        if step["name"] == "rehearse":
+            lines += [f"            {note}" for note in detail.get("notes", ())]
     if approval := run["approval"]:
         said = f"{approval['decision']} by {approval['by']}" if approval["decision"] else "nobody has answered yet"
         lines += _question(run.get("question") or {})
@@ -46,6 +49,8 @@ def _in_full(run: dict[str, Any]) -> str:
     lines.append(f"{run['state'].replace('_', ' ')}{': ' + run['reason'] if run['reason'] else ''}")
     if run["state"] == "waiting_for_approval":
         lines.append(f"hitless approve {run['run']}, or hitless reject {run['run']}")
+    if run["state"] == "failed" and "log" not in run:
+        lines.append(f"`hitless pipeline show {run['run']} --log` has what its steps wrote")
     return "\n".join(lines) + (f"\n\n{run['log']}" if "log" in run else "")
 
 

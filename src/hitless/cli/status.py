@@ -61,6 +61,8 @@ def in_words(document: dict[str, Any]) -> str:
         lines.append(f"\n{stage['stage']}{at}  {stage['url'] or 'no URL'}  {what}{_of_preview(stage.get('preview'))}")
         if candidate := stage["candidate"]:
             lines.append(f"  candidate {candidate['release']}: {candidate['state']}, {candidate['weight_percent']} %")
+        if guard := stage.get("guard"):
+            lines.append(f"  guarded for {guard['left_s']:.0f} s more: release {guard['previous']} is kept ready")
         lines += [_function(function) for function in stage["functions"]]
     return "\n".join(lines)
 

@@ -108,6 +108,8 @@ class Rehearsal:
             if found:
                 self.answers.append({"route": name, "differences": [str(one) for one in found]})
         self.say(f"{len(self.costs)} requests compared, {len(self.answers)} answered otherwise")
+        for one in self.answers:
+            self.say(f"  {one['route']}: {', '.join(one['differences'])}")
 
     async def _beside(self, *startup_s: float) -> None:
         """The same load on both at the same time, then crowds."""
