@@ -67,8 +67,18 @@ def test_a_requirement_that_nobody_offers_is_exit_2_and_leaves_no_release(runnin
 def test_a_port_in_use_is_told_before_anything_runs(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused(site.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}", exit_code=1), "machine", str(port))
+        ran = site.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}", exit_code=1)
+        refused(ran, "machine", str(port))
+    assert "built" not in ran.stderr
     assert not site.folders.remains()
+
+
+def test_another_address_for_an_engine_that_runs_is_noted_and_changes_nothing(running: Site) -> None:
+    port = int(running.url.rpartition(":")[2])
+    other = running.hitless("up", "--detach", "--listen", f"127.0.0.1:{port + 1}")
+    assert "note: dev keeps its address while the engine runs" in other.stderr
+    assert running.stage()["url"] == running.url
+    assert "note:" not in running.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}").stderr
 
 
 def test_up_without_haproxy_or_with_an_old_one_says_what_to_install(site: Site, tmp_path: Path) -> None:

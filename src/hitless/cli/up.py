@@ -22,6 +22,8 @@ from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
 from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
+from hitless.gateway.binary import find_haproxy
+from hitless.gateway.listen import listen as listen_on
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Service
 from hitless.store.store import Store
@@ -45,6 +47,9 @@ def register(app: typer.Typer) -> None:
         started = bring_up(ctx, listen)
         status = started.call("GET", "/status")
         url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
+        port = int(listen.rpartition(":")[2]) if listen else 0
+        if port not in (0, int(url.rpartition(":")[2])):
+            ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; `hitless down` comes before another")
         if detach:
             ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
             return
@@ -68,6 +73,8 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
 def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folders) -> EngineClient:
     client = EngineClient(folders.api_socket)
     alive, served = folders.engine_is_alive(), folders.remains()
+    if not served:
+        _look_before(settings)
     first = None if _has_live(folders, ctx.stage) else build_document(ctx, service, message="first release")
     if not alive:
         if not served:
@@ -126,6 +133,14 @@ def _ship_first(ctx: Context, client: EngineClient, document: ReleaseDocument) -
     result = follow(ctx, client.stream("POST", f"/stages/{ctx.stage}/deploy", body))
     if result and result["outcome"] not in ("live", "unchanged"):
         conclude(ctx, result)
+
+
+def _look_before(settings: Settings) -> None:
+    """What would end a start is found before a build that would be for nothing: HAProxy, the ports. MachineError."""
+    find_haproxy(os.environ)
+    for address in settings.addresses:
+        if not address.movable:
+            listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
 
 
 def _settings(service: Service, listen: str | None) -> Settings:
