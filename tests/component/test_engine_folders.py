@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import stat
 import threading
 from pathlib import Path
@@ -104,3 +105,18 @@ def test_who_only_looks_at_the_lock_is_taken_for_no_engine(tmp_path: Path) -> No
         EngineLock(path)
     lock.release()
     assert not is_locked(path)
+
+
+def test_a_data_folder_that_is_closed_to_this_user_is_told_with_its_owner(tmp_path: Path) -> None:
+    folders_in(tmp_path).create()
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    (tmp_path / "data").chmod(0o000)
+    if os.getuid() == 0:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        with pytest.raises(MachineError, match=f"is closed to this user: it belongs to {owner}$") as refused:
+            folders_in(tmp_path)
+    finally:
+        os.seteuid(os.getuid())
+    assert f"sudo -u {owner}" in refused.value.hint
+    (tmp_path / "data").chmod(0o700)

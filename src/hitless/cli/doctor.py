@@ -8,14 +8,14 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 
 import typer
 import uv
 
 from hitless.cli.common import Context, Ended, command
-from hitless.cli.shipping import folders_of
+from hitless.cli.shipping import folders_of, has_service_file
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
 from hitless.gateway.binary import find_haproxy, version_text
@@ -40,16 +40,13 @@ def register(app: typer.Typer) -> None:
     @command(app, "doctor", example="hitless doctor --json")
     def doctor(ctx: Context) -> None:
         """Say what is amiss here, and what mends it. HAProxy, Python, limits, folders, disk, ports, the file."""
-        folders = folders_of(ctx)
         findings = [
             _check("HAProxy", _haproxy),
             _python(),
             _check("uv", uv.find_uv_bin),
+            _git(),
             _descriptors(),
-            _socket_paths(folders),
-            _check("data folder", lambda: _folder(folders)),
-            _disk(folders),
-            *_service(ctx, folders),
+            *_places(ctx),
         ]
         document = {
             "well": all(finding.well for finding in findings),
@@ -79,6 +76,21 @@ def _python() -> Finding:
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
     )
     return Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+
+
+def _git() -> Finding:
+    path = shutil.which("git")
+    return Finding("git", path is not None, path or "is not on PATH; the pipeline needs it", "apt install git")
+
+
+def _places(ctx: Context) -> list[Finding]:
+    """What depends on the data folder, unless it is closed to this user."""
+    try:
+        folders = folders_of(ctx)
+    except HitlessError as error:
+        return [Finding("data folder", False, error.message, error.hint)]
+    folder = _check("data folder", lambda: _folder(folders))
+    return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders)]
 
 
 def _descriptors() -> Finding:
@@ -118,15 +130,14 @@ def _disk(folders: Folders) -> Finding:
 
 
 def _service(ctx: Context, folders: Folders) -> list[Finding]:
-    if not (ctx.service_dir / "serverless.yml").exists():
+    if not has_service_file(ctx):
         return [Finding("service", True, f"no serverless.yml in {ctx.service_dir}: service and ports not checked")]
     try:
         service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
     except HitlessError as error:
         return [Finding("service", False, error.message, error.hint)]
-    findings = [
-        Finding("service", True, f"{service.name}: {len(service.functions)} functions, {len(service.stages)} stages")
-    ]
+    counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"
+    findings = [Finding("service", True, f"{service.name}: {counted}")]
     if folders.remains():
         findings.append(Finding("ports", True, "the engine runs and has them"))
         return findings
@@ -135,6 +146,10 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
     if previews := service.previews:
         findings.append(_check("port of previews", lambda: _port(previews.host, previews.port)))
     return findings
+
+
+def _count(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def _port(host: str, port: int) -> str:

@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.errors import UsageError
+from hitless.errors import MachineError, UsageError
 
 TEMPLATES = files("hitless") / "templates"
 LONGEST_NAME = 40  # Lambda allows 64 characters for SERVICE-STAGE-FUNCTION
@@ -45,7 +45,12 @@ def register(app: typer.Typer) -> None:
         """Scaffold a service that runs here and deploys to AWS unchanged."""
         folder = folder.expanduser().resolve()
         service = service_name(folder.name)
-        written = scaffold(folder, service, template, github=github)
+        try:
+            written = scaffold(folder, service, template, github=github)
+        except PermissionError as error:
+            raise MachineError(
+                f"{folder} cannot be made: {error.strerror}", hint="choose a place where you may write"
+            ) from error
         ctx.show(
             {"service": service, "folder": str(folder), "files": written},
             lambda: _next_steps(folder, service, len(written)),

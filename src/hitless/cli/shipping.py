@@ -39,11 +39,14 @@ def client_of(ctx: Context) -> EngineClient:
 def _how_to_start(ctx: Context, folders: Folders) -> str:
     if folders.remains():
         return "start it with `hitless up`: it adopts what still serves"
-    if not folders.data.exists() and not any(
-        (ctx.service_dir / f"serverless.{end}").exists() for end in ("yml", "yaml")
-    ):
+    if not folders.data.exists() and not has_service_file(ctx):
         return f"{ctx.service_dir} has no serverless.yml: go to the service's folder, or name it with --service-dir"
     return "start it with `hitless up`"
+
+
+def has_service_file(ctx: Context) -> bool:
+    """Whether there is a service in the folder that the common options name."""
+    return any((ctx.service_dir / f"serverless.{end}").exists() for end in ("yml", "yaml"))
 
 
 def caller() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import pwd
 import stat
 import tempfile
 import time
@@ -37,11 +38,14 @@ class Folders:
 
     @classmethod
     def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
-        """The folders that belong to a data folder; nothing is created."""
+        """The folders that belong to a data folder; nothing is created. MachineError where that one is closed."""
         real = data.resolve()
         link = real / RUN_LINK
-        if link.is_symlink() and _is_ours(recorded := Path(os.readlink(link))):
-            return cls(real, recorded)
+        try:
+            if link.is_symlink() and _is_ours(recorded := Path(os.readlink(link))):
+                return cls(real, recorded)
+        except PermissionError as error:
+            raise _closed(real) from error
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
         # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
         base = environ.get("XDG_RUNTIME_DIR") or ("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir())
@@ -91,6 +95,8 @@ class Folders:
                 probe.touch()
                 probe.unlink()
             except OSError as error:
+                if isinstance(error, FileExistsError | NotADirectoryError):
+                    raise MachineError(f"{folder}: a file is in the way", hint="name a folder by --data-dir") from error
                 raise MachineError(
                     f"{folder}: {error.strerror}", hint="make the folder writable, or name another one by --data-dir"
                 ) from error
@@ -133,6 +139,28 @@ def _make_private(folder: Path) -> None:
         )
     if folder.stat().st_mode & stat.S_IWOTH:
         raise MachineError(f"anybody may write to {folder}", hint=f"`chmod 700 {folder}`, or name another folder")
+
+
+def _closed(folder: Path) -> MachineError:
+    """Whose the innermost folder on the way is that can be seen at all."""
+    path = next(path for path in (folder, *folder.parents) if _can_be_seen(path))
+    uid = path.stat().st_uid
+    try:
+        owner = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        owner = f"user {uid}"
+    return MachineError(
+        f"{path} is closed to this user: it belongs to {owner}",
+        hint=f"call as {owner} (`sudo -u {owner} hitless …`), or name another folder by --data-dir",
+    )
+
+
+def _can_be_seen(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    return True
 
 
 def _is_ours(folder: Path) -> bool:
