@@ -90,7 +90,28 @@ def test_away_from_any_service_the_hint_leads_to_its_folder(tmp_path: Path, caps
     assert "hint: start it with `hitless up`" in capsys.readouterr().err
 
 
-def test_the_list_of_commands_cuts_no_sentence_short(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--help") == 0
+@pytest.mark.parametrize("group", [(), ("pipeline",), ("aws",)])
+def test_the_list_of_commands_cuts_no_sentence_short(
+    group: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*group, "--help") == 0
     cut = [line for line in capsys.readouterr().out.splitlines() if line.endswith("...")]
     assert [line.split()[0] for line in cut if "[ARGS]" not in line] == []
+
+
+def test_logs_of_a_stage_that_the_file_does_not_name_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("init", str(tmp_path / "hello")) == 0
+    capsys.readouterr()
+    assert run("logs", "--stage", "stagin", "--service-dir", str(tmp_path / "hello")) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "there is no stage stagin; stages are dev, staging, prod" in error
+    assert hint == "hint: did you mean staging?"
+
+
+def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("init", str(tmp_path / "hello")) == 0
+    capsys.readouterr()
+    file = tmp_path / "file"
+    file.touch()
+    assert run("invoke", "api", "--service-dir", str(tmp_path / "hello"), "--data-dir", str(file)) == 1
+    assert capsys.readouterr().err == f"error: {file}: a file is in the way\nhint: name a folder by --data-dir\n"

@@ -11,6 +11,7 @@ import pytest
 
 from hitless.engine.engine import Engine
 from hitless.engine.recovery import recover
+from hitless.engine.releases import releases
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, EngineError, UsageError
 from hitless.gateway.counts import PoolCounts
@@ -548,3 +549,11 @@ def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(
     asyncio.run(recover(bench.engine))
     assert bench.store.rollouts("dev")[0].outcome == "live"
     assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
+
+
+def test_the_releases_of_a_stage_that_is_not_there_are_refused_by_the_nearest_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(UsageError, match="this engine has no stage prd") as refused:
+        releases(bench.engine, "prd")
+    assert refused.value.hint == "did you mean prod?"
+    assert releases(bench.engine, "prod") == []

@@ -1,17 +1,19 @@
 """The engine's side of `hitless logs`: handlers' output as CloudWatch shows it, of all workers in the order of time.
 
-Reads the files that the workers write, so it works while the engine is down.
+Reads the files that the workers write, so it works while the engine is down. Following goes on with each release that
+comes: whoever watches a deploy sees the candidate's lines too.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hitless.cli.common import Context
-from hitless.cli.homes import LogQuery
+from hitless.cli.homes import LogQuery, read
 from hitless.cli.shipping import folders_of
 from hitless.errors import UsageError
 from hitless.store.store import Store
@@ -20,7 +22,7 @@ FOLLOW_EVERY_S = 0.2
 
 
 def show_logs(ctx: Context, query: LogQuery) -> None:
-    """Show the lines of the live release, or of the one that is named; follow them where asked to."""
+    """Show the lines of the live release, or of the one that is named; follow those, or all that come to the stage."""
     release, function = query.release, query.function
     folder = folders_of(ctx).logs / ctx.stage / f"r{release or _live(ctx)}"
     if release and not folder.is_dir() and not query.follow:
@@ -38,10 +40,12 @@ def show_logs(ctx: Context, query: LogQuery) -> None:
             ctx.say(f"{ctx.stage} {folder.name}: no request has come yet")
         ctx.show(shown, lambda: "\n".join(shown))
         return
-    ends = {path: path.stat().st_size for each in folders for path in each.glob("*.log")}
+    pattern = f"r{release or '*'}/{function or '*'}/*.log"
+    coming = followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S))
     for _, _, line in lines[-limit:]:
         _show(ctx, line)
-    _follow(ctx, folder, function, ends)
+    for line in coming:
+        _show(ctx, line)
 
 
 def _show(ctx: Context, line: str) -> None:
@@ -62,8 +66,10 @@ def _live(ctx: Context) -> int:
         finally:
             store.close()
     kept = ", ".join(map(str, _releases(folders.logs / ctx.stage)))
-    hint = f"name one by --release; with logs: {kept}" if kept else "`hitless up` ships the first"
-    raise UsageError(f"{ctx.stage} has no live release", hint=hint)
+    if kept:
+        raise UsageError(f"{ctx.stage} has no live release", hint=f"name one by --release; with logs: {kept}")
+    read(ctx)  # a stage that the file does not name is the nearer answer
+    raise UsageError(f"{ctx.stage} has no live release", hint=f"`hitless deploy --stage {ctx.stage}` ships the first")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -82,18 +88,30 @@ def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
             yield instant, path.name, line.rstrip("\n")
 
 
-def _follow(ctx: Context, folder: Path, function: str | None, ends: dict[Path, int]) -> None:
+def followed(folder: Path, pattern: str, *, pause: Callable[[], None]) -> Iterator[str]:
+    """The whole lines that come into these files from this call on, those of new files too; `pause` between looks."""
+    ends = {path: _size(path) for path in folder.glob(pattern)}
+    return _coming(folder, pattern, ends, pause)
+
+
+def _coming(folder: Path, pattern: str, ends: dict[Path, int], pause: Callable[[], None]) -> Iterator[str]:
     while True:
-        for path in sorted(folder.glob(f"{function or '*'}/*.log")):
-            size = path.stat().st_size
-            start = ends.get(path, 0)
+        for path in sorted(folder.glob(pattern)):
+            size, start = _size(path), ends.get(path, 0)
             if size < start:
                 start = 0  # rotated
-            if size > start:
-                with path.open("rb") as file:
-                    file.seek(start)
-                    whole = file.read(size - start).rpartition(b"\n")[0] + b"\n"
-                ends[path] = start + len(whole)
-                for line in whole.decode("utf-8", "replace").splitlines():
-                    _show(ctx, line)
-        time.sleep(FOLLOW_EVERY_S)
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(start)
+                whole = file.read(max(0, size - start)).rpartition(b"\n")
+                ends[path] = start + len(whole[0] + whole[1])
+                if whole[1]:
+                    yield from whole[0].decode("utf-8", "replace").split("\n")
+        pause()
+
+
+def _size(path: Path) -> int:
+    """0 where it has gone: releases that are kept no more take their logs along."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -25,6 +25,7 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Outcome, Verb
 from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
+from hitless.service.value import did_you_mean
 from hitless.store.store import Store
 
 log = structlog.get_logger()
@@ -220,12 +221,17 @@ class Engine:
 
     # -- its parts ----------------------------------------------------------------------------------------------------
 
-    def _turn(self, stage: str) -> Turn:
+    def require(self, stage: str) -> None:
+        """UsageError where the engine has no such stage."""
         if stage not in self._turns:
             raise UsageError(
                 f"this engine has no stage {stage} (it has {', '.join(self.stages)})",
-                hint="name it in serverless.yml, then `hitless down` and `hitless up`: listeners are made at start",
+                hint=did_you_mean(stage, self.stages)
+                or "name it in serverless.yml, then `hitless down` and `hitless up`: listeners are made at start",
             )
+
+    def _turn(self, stage: str) -> Turn:
+        self.require(stage)
         return self._turns[stage]
 
     def _open_turn(self, stage: str) -> Turn:

@@ -19,9 +19,14 @@ _FOR_THE_ENGINE_ALONE = frozenset({"resume"})
 
 
 def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
-    """Each kept release of a stage, newest first, with how its last rollout ended."""
-    rows = reversed(engine.store.releases(stage))
-    return [_release(engine, stage, row.release, engine.store.rollouts(stage, release=row.release)) for row in rows]
+    """Each kept release of a stage, newest first, with how its last rollout ended. UsageError for an unknown stage."""
+    rows = engine.store.releases(stage)
+    if not rows:
+        engine.require(stage)
+    return [
+        _release(engine, stage, row.release, engine.store.rollouts(stage, release=row.release))
+        for row in reversed(rows)
+    ]
 
 
 def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
