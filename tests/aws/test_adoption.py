@@ -51,9 +51,11 @@ def test_a_plain_stack_is_taken_over_and_released_to_and_no_request_fails(aws: E
         assert (again.code, again.json["outcome"]) == (0, "unchanged"), again.err
 
         service.mark("second")
-        second = service.run("deploy")
+        second = service.run("deploy", "--strategy", "Canary10Percent1Minute")
         assert (second.code, second.json["outcome"], second.json["release"]) == (0, "live", 2), second.err
-        assert {10, 100} <= {step["weight_percent"] for step in second.json["steps"]}, "it is a canary"
+        weights = [(step["state"], step["weight_percent"]) for step in second.json["steps"]]
+        assert ("guard", 100) in weights, "each function gets a role of its own"
+        assert not {10} & {weight for _, weight in weights}, "between two roles nothing is shared"
         assert service.run("status").json["versions"] == dict.fromkeys(NAMES, "2")
 
         back = service.run("rollback")

@@ -112,6 +112,9 @@ class World:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(function that shifts, its AppSpec's hooks), of each deployment."""
 
+    parted: set[str] = field(default_factory=set)
+    """Functions whose versions have not one role: Lambda shares no traffic between those."""
+
     def moment(self, name: str) -> None:
         self.moments.append(name)
         if self.at is not None:
@@ -313,6 +316,10 @@ class FakeLambdas:
         self._world.moment("point an alias")
         self._world.aliases[function] = AliasState(version)
 
+    def may_share(self, function: str, one: str, other: str) -> bool:
+        self._world.moment("read two versions")
+        return function not in self._world.parted
+
     def code_sha256(self, function: str, version: str) -> str:
         self._world.moment("read a version")
         return sha256(self._world.letter(function, version))
@@ -444,6 +451,14 @@ class FakeCodeDeploy:
         identifier = f"d-{len(self._world.deployments)}"
         if self._world.aliases[move.function].version != move.current:
             self._world.deployments[identifier] = (move, Deployment("Failed", "the alias is elsewhere"))
+            return identifier
+        if move.at_once:
+            self._world.aliases[move.function] = AliasState(move.target)
+            self._world.deployments[identifier] = (move, Deployment("Succeeded"))
+            return identifier
+        if move.function in self._world.parted:
+            why = "Specified versions must be associated with the same execution role"
+            self._world.deployments[identifier] = (move, Deployment("Failed", why))
             return identifier
         self._world.aliases[move.function] = AliasState(move.current, {move.target: 0.1})
         self._world.deployments[identifier] = (move, Deployment("InProgress"))

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.session import error_code
 from hitless.errors import ConflictError
 
+AT_ONCE = "CodeDeployDefault.LambdaAllAtOnce"
 ENDED_WELL = "Succeeded"
 ENDED = frozenset({ENDED_WELL, "Failed", "Stopped"})
 HOOKS = ("BeforeAllowTraffic", "AfterAllowTraffic")
@@ -27,13 +28,16 @@ _NOTHING_THERE = frozenset({"ApplicationDoesNotExistException", "DeploymentGroup
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One alias's way. `function` is Lambda's name, `group` the deployment group's."""
+    """One alias's way. `function` is Lambda's name, `group` the deployment group's. `at_once`: without shares, whatever
+    the configuration says.
+    """
 
     function: str
     group: str
     alias: str
     current: str
     target: str
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class CodeDeploy:
             answer = self._codedeploy.create_deployment(
                 applicationName=self.application,
                 deploymentGroupName=move.group,
-                deploymentConfigName=configuration,
+                deploymentConfigName=AT_ONCE if move.at_once else configuration,
                 description=description,
                 **watched,
                 revision={"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(content)}},

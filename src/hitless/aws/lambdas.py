@@ -70,6 +70,13 @@ class Lambdas:
             FunctionName=function, Name=name, FunctionVersion=version, RoutingConfig={"AdditionalVersionWeights": {}}
         )
 
+    def may_share(self, function: str, one: str, other: str) -> bool:
+        """Whether an alias may send a share of its traffic to each of these versions: Lambda wants one role and one
+        dead-letter target of both (Lambda Developer Guide, "Create a routing configuration for a Lambda alias").
+        """
+        first, second = (self._configuration(function, version) or {} for version in (one, other))
+        return _terms(first) == _terms(second)
+
     def code_sha256(self, function: str, version: str) -> str | None:
         """The SHA-256 (hex) of a version's code; None where there is no such version."""
         found = self._configuration(function, version)
@@ -212,6 +219,10 @@ class Lambdas:
             if error_code(error) == "ResourceNotFoundException":
                 return None
             raise
+
+
+def _terms(version: Mapping[str, Any]) -> tuple[Any, Any]:
+    return version.get("Role"), version.get("DeadLetterConfig", {}).get("TargetArn")
 
 
 def _shield_statement(version: str) -> str:

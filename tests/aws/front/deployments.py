@@ -4,6 +4,8 @@ Semantics, and where AWS states them:
 * order Start, BeforeAllowTraffic, AllowTraffic, AfterAllowTraffic, End; a hook is a function that reports by
   PutLifecycleEventHookExecutionStatus within an hour (reference-appspec-file-structure-hooks, "hooks-lambda");
 * the alias must name the AppSpec's CurrentVersion (reference-appspec-file-structure-resources);
+* an alias is given shares only between versions of one role and one dead-letter target (Lambda Developer Guide,
+  configuring-alias-routing);
 * TimeBasedCanary: the percentage at once, the rest after the interval; TimeBasedLinear: the percentage at once and
   again after each interval (API_TimeBasedCanary, API_TimeBasedLinear);
 * an alarm of the group that is in ALARM, before or while traffic shifts, stops the deployment
@@ -271,12 +273,24 @@ class Runner:
         shift = deployment.shift
         document: dict[str, Any] = {"FunctionVersion": shift.target, "RoutingConfig": {"AdditionalVersionWeights": {}}}
         if percent < 100:
+            await self._check_shares(deployment)
             weights = {shift.target: percent / 100}
             document = {"FunctionVersion": shift.current, "RoutingConfig": {"AdditionalVersionWeights": weights}}
         if await self._alias(deployment, "PUT", document) is None:
             raise Ended(Status.FAILED, "INVALID_LAMBDA_FUNCTION", f"cannot update {shift.function}:{shift.alias}")
         deployment.percent = percent
         deployment.weights.append((round(time.time() - deployment.created_at, 2), percent))
+
+    async def _check_shares(self, deployment: Deployment) -> None:
+        shift, found = deployment.shift, []
+        for version in (shift.current, shift.target):
+            path = f"/2015-03-31/functions/{quote(shift.function)}/configuration?Qualifier={version}"
+            answer = await self._backend.rest("GET", path, service="lambda", region=deployment.region)
+            one = dict(answer.json()) if answer.status_code == 200 else {}
+            found.append((one.get("Role"), (one.get("DeadLetterConfig") or {}).get("TargetArn")))
+        if found[0] != found[1]:
+            message = "Specified versions must be associated with the same execution role and dead-letter target"
+            raise Ended(Status.FAILED, "INVALID_LAMBDA_CONFIGURATION", message)
 
     async def _alias(
         self, deployment: Deployment, method: str, document: Mapping[str, Any] | None = None

@@ -86,6 +86,7 @@ def notes(live: LiveState, wanted: Template) -> list[str]:
         return []
     now, new = live.resources, wanted["Resources"]
     found = [*_two_updates(live, wanted), *_routes(live, wanted), *_authorizers(now, new), *_late(now, new)]
+    found += _at_once(live, wanted)
     going = [name for name, one in now.items() if name not in new and RETIRED not in one.get("Metadata", {})]
     for name in sorted(going):
         match now[name]["Type"]:
@@ -220,6 +221,18 @@ def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
             yield f"{said}: until then {was}, in both releases, has to answer it"
         else:
             yield said
+
+
+def _at_once(live: LiveState, wanted: Template) -> Iterator[str]:
+    """Lambda gives shares of an alias's traffic to versions of one role and one dead-letter target alone."""
+    for ids in shifted(wanted, live):
+        before, after = (one[ids.function]["Properties"] for one in (live.resources, wanted["Resources"]))
+        differing = [name for name in ("Role", "DeadLetterConfig") if before.get(name) != after.get(name)]
+        if differing:
+            yield (
+                f"{after['FunctionName']} gets another {differing[0]}: its traffic moves at once, after all other "
+                "functions', and is watched for as long as the strategy bakes"
+            )
 
 
 def _authorizers(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:

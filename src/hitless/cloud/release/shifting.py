@@ -1,0 +1,153 @@
+"""Traffic from the live versions to a release's: what moves by the strategy, what moves at once, and who watches it.
+
+An alias sends shares only to versions of one role and one dead-letter target. A function that gets another of them
+moves at once, after all that the strategy moves, and is watched for as long as the strategy would have baked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.aws.codedeploy import Move
+from hitless.clock import timestamp
+from hitless.cloud.records.records import Record
+from hitless.cloud.records.result import Outcome, Steps
+from hitless.cloud.release.tenure import Superseded, Tenure
+from hitless.cloud.release.watching import Watch, alarms_of, guard_seconds
+from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.stage.settling import Cloud, take_shield_down
+from hitless.cloud.stage.shift import Failure
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
+from hitless.cloud.transform.wrapper import is_shielded
+from hitless.errors import CandidateFailedError
+from hitless.service.model import AlarmSettings
+from hitless.service.strategy import AllAtOnce, Strategy, weights
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One release under way."""
+
+    record: Record
+    wanted: Template
+    before: Observed
+    targets: Mapping[FunctionIds, str]
+    home: Mapping[str, str]
+    """Lambda's name → the version that the live release has: where traffic goes back to."""
+    hooks: Mapping[str, str]
+    """CodeDeploy's lifecycle event → Lambda's name of the function that is asked. No traffic is shifted to those."""
+    previous: int | None
+    alarms: AlarmSettings
+
+
+class Shifting:
+    """Of one release. `asked` tells how each hook ended, once it was run."""
+
+    def __init__(self, cloud: Cloud, steps: Steps, tenure: Tenure) -> None:
+        self._cloud, self._steps, self._tenure = cloud, steps, tenure
+        self.asked: list[dict[str, Any]] = []
+
+    def run(self, run: Run, strategy: Strategy) -> None:
+        """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet.
+
+        CandidateFailedError where one did not end well, Superseded where it was stopped by hand.
+        """
+        moves = self._moves(run)
+        self._tenure.check(run.record, run.home)
+        if not moves:
+            self._cloud.shift.point({functions_of(run.wanted)[ids]: target for ids, target in run.targets.items()})
+            return
+        self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
+        shared, at_once = [one for one in moves if not one.at_once], [one for one in moves if one.at_once]
+        self._shield(run, shared, strategy)
+        watch = Watch.begin(self._cloud, run.alarms.also)
+        failure = self._by_codedeploy(run, shared, watch)
+        if failure is None and at_once:
+            self._say_at_once(at_once, strategy)
+            failure = self._by_codedeploy(run, at_once, watch)
+        self._tenure.check(run.record, run.home)  # who took over has settled: what stands then is that one's
+        take_shield_down(self._cloud, run.before)
+        if failure is None and (guarded := moves if isinstance(strategy, AllAtOnce) else at_once):
+            failure = self._guard(run, guarded, watch, _watched_seconds(run.alarms, strategy))
+        if failure is None:
+            return
+        if failure.by_hand:
+            self._cloud.shift.point(run.home)
+            raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})", last=True)
+        raise CandidateFailedError(failure.reason)
+
+    def _moves(self, run: Run) -> list[Move]:
+        if not run.home:
+            return []
+        found = []
+        for ids, target in run.targets.items():
+            function, state = run.before.functions.get(ids), run.before.aliases.get(ids)
+            if function is None or state is None or state.version == target or function in run.hooks.values():
+                continue
+            at_once = not self._cloud.lambdas.may_share(function, state.version, target)
+            found.append(Move(function, ids.base, ALIAS, state.version, target, at_once=at_once))
+        return found
+
+    def _by_codedeploy(self, run: Run, moves: Sequence[Move], watch: Watch) -> Failure | None:
+        if not moves:
+            return None
+        return self._cloud.shift.run(
+            moves,
+            configuration=_configuration(run.wanted, moves),
+            description=f"release {run.record.release}",
+            hooks=run.hooks,
+            ignoring=watch.not_for_codedeploy,
+            ringing=watch.beside_codedeploy,
+            on_hook=self._hook_ended,
+            on_weight=self._weighed,
+        )
+
+    def _weighed(self, weight: float) -> None:
+        if weight or self._steps.weights()[-1][1] == 0:  # what moves at once begins when all else has moved
+            self._steps.add("baking" if 0 < weight < 100 else "shifting", weight)
+
+    def _say_at_once(self, moves: Sequence[Move], strategy: Strategy) -> None:
+        if not isinstance(strategy, AllAtOnce):
+            names = ", ".join(one.function for one in moves)
+            self._cloud.say(f"{names}: at once, for Lambda shares traffic between versions of one role only")
+
+    def _guard(self, run: Run, moves: Sequence[Move], watch: Watch, seconds: int) -> Failure | None:
+        """What moves at once has no bake: the alarms are watched once it has all traffic, before the API follows."""
+        if not seconds:
+            return None
+        self._steps.add("guard", 100, f"the alarms are watched for {seconds} s")
+        held = self._cloud.stack.held()
+        candidates = [held[name] for name in alarms_of(run.wanted, moves)]
+
+        def ringing() -> list[str]:
+            self._tenure.check(run.record, run.home)
+            return watch.after(candidates)
+
+        return self._cloud.shift.guard(seconds, ringing)
+
+    def _hook_ended(self, hook: str, status: str) -> None:
+        self.asked.append({"at": timestamp(self._cloud.clock.now()), "hook": hook, "status": status})
+
+    def _shield(self, run: Run, moves: Sequence[Move], strategy: Strategy) -> None:
+        """Raise it where there is a bake, for the functions whose release wants it."""
+        if run.before.stage is None or isinstance(strategy, AllAtOnce):
+            return
+        shielded = {ids.base: ids for ids in run.targets if is_shielded(run.wanted["Resources"][ids.function])}
+        self._cloud.shield.up(run.before.stage, {shielded[one.group]: one for one in moves if one.group in shielded})
+
+
+def _watched_seconds(alarms: AlarmSettings, strategy: Strategy) -> int:
+    """`guard_s` after AllAtOnce; else as long as the strategy bakes."""
+    bakes = sum(bake_s for _, bake_s in weights(strategy))
+    return bakes or guard_seconds(alarms.guard_s)
+
+
+def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
+    """The name of CodeDeploy's configuration that the groups of a wanted template have."""
+    group = wanted["Resources"][f"{moves[0].group}DeploymentGroup"]["Properties"]["DeploymentConfigName"]
+    if isinstance(group, str):
+        return group
+    return str(wanted["Resources"][group["Ref"]]["Properties"]["DeploymentConfigName"])

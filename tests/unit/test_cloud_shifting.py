@@ -1,0 +1,111 @@
+"""What a strategy cannot move: versions between which Lambda shares no traffic."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
+from hitless.aws.lambdas import Lambdas
+from hitless.cloud.records.result import Outcome
+from hitless.cloud.transform.model import LiveState
+from hitless.cloud.transform.orders import notes
+from hitless.service.model import AlarmSettings
+from tests.unit.cloud_fakes import World
+
+pytestmark = pytest.mark.unit
+
+META = "worldclock-prod-meta"
+
+
+def world_of(**given: Any) -> World:
+    world = World(**given)
+    assert world.deploy("a").outcome is Outcome.LIVE
+    world.parted.add(META)
+    world.moments.clear()
+    return world
+
+
+def test_a_function_that_gets_another_role_moves_at_once_after_those_that_the_strategy_moves() -> None:
+    world = world_of()
+    result = world.deploy("b")
+    assert (result.outcome, result.reason) == (Outcome.LIVE, None)
+    assert world.serves() == "b"
+    assert [(move.function, move.at_once) for move, _ in world.deployments.values()] == [
+        ("worldclock-prod-convert", False),
+        (META, True),
+    ]
+    assert [(step["state"], step["weight_percent"]) for step in result.steps] == [
+        *(("preparing", 0), ("testing", 0), ("shifting", 0), ("baking", 10), ("shifting", 100)),
+        *(("guard", 100), ("draining", 100), ("ended", 100)),
+    ]
+
+
+def test_an_alarm_that_rings_for_it_afterwards_takes_all_functions_back() -> None:
+    world = world_of(alarms=AlarmSettings(guard_s=0, also=("disk",)))
+    seen: list[str] = []
+
+    def ring(_: int, moment: str) -> None:
+        seen.append(moment)
+        if seen.count("look at alarms") == 20:
+            world.ringing.add("disk")
+
+    world.at = ring
+    result = world.deploy("b")
+    assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "alarm disk rings")
+    assert world.serves() == "a"
+
+
+def test_it_is_announced_before_anything_changes() -> None:
+    world = World()
+    world.deploy("a")
+    world.deploy("b")
+    live, wanted = world.stack.live, copy.deepcopy(world.records.template(2))
+    assert wanted is not None
+    before = LiveState(live.template, dict.fromkeys(live.aliases, "1"), live.versions)
+    assert notes(before, wanted) == []
+    wanted["Resources"]["MetaLambdaFunction"]["Properties"]["Role"] = "arn:aws:iam::1:role/other"
+    (said,) = notes(before, wanted)
+    assert said.startswith(f"{META} gets another Role: its traffic moves at once")
+
+
+class Versions:
+    """Lambda's GetFunctionConfiguration, by version."""
+
+    def __init__(self, **versions: dict[str, Any]) -> None:
+        self._versions = versions
+
+    def get_function_configuration(self, *, FunctionName: str, Qualifier: str) -> dict[str, Any]:  # noqa: N803
+        return self._versions[f"v{Qualifier}"]
+
+
+@pytest.mark.parametrize(
+    ("two", "shares"),
+    [
+        ({"Role": "r", "Timeout": 9}, True),
+        ({"Role": "r", "DeadLetterConfig": {}}, True),
+        ({"Role": "s"}, False),
+        ({"Role": "r", "DeadLetterConfig": {"TargetArn": "q"}}, False),
+    ],
+)
+def test_lambda_shares_traffic_between_versions_of_one_role_and_one_dead_letter_target(
+    two: dict[str, Any], shares: bool
+) -> None:
+    assert Lambdas(Versions(v1={"Role": "r"}, v2=two)).may_share("f", "1", "2") is shares
+
+
+def test_codedeploy_is_told_to_move_it_at_once_whatever_the_strategy() -> None:
+    told: list[str] = []
+
+    class Client:
+        def create_deployment(self, *, deploymentConfigName: str, **_: Any) -> dict[str, str]:  # noqa: N803
+            told.append(deploymentConfigName)
+            return {"deploymentId": "d-1"}
+
+    codedeploy = CodeDeploy(Client(), "application")
+    for at_once in (False, True):
+        move = Move("f", "g", "live", "1", "2", at_once=at_once)
+        codedeploy.start(move, configuration="c", description="", hooks={})
+    assert told == ["c", AT_ONCE]
