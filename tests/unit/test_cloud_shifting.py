@@ -1,17 +1,22 @@
-"""What a strategy cannot move: versions between which Lambda shares no traffic."""
+"""A shift's edges: what a strategy cannot move, and what fails when there is nothing to go back to any more."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
 from hitless.aws.lambdas import Lambdas
 from hitless.cloud.records.result import Outcome
+from hitless.cloud.release.abort import abort
+from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import notes
+from hitless.errors import CloudError
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import World
 
@@ -109,3 +114,73 @@ def test_codedeploy_is_told_to_move_it_at_once_whatever_the_strategy() -> None:
         move = Move("f", "g", "live", "1", "2", at_once=at_once)
         codedeploy.start(move, configuration="c", description="", hooks={})
     assert told == ["c", AT_ONCE]
+
+
+@dataclass
+class Fails:
+    """Raises at a kind of moment, once the stack was updated so often."""
+
+    moment: str
+    error: Exception
+    updates: int = 2
+    seen: list[str] = field(default_factory=list)
+
+    def __call__(self, _: int, moment: str) -> None:
+        self.seen.append(moment)
+        if moment == self.moment and self.seen.count("the stack is updated") >= self.updates:
+            raise self.error
+
+
+NO_ROOM = CloudError("the account has no room", hint="ask for more")
+
+
+def test_what_fails_once_a_release_is_live_takes_no_traffic_back() -> None:
+    world = World(provisioned=3, max_provisioned=9)
+    assert world.deploy("a").outcome is Outcome.LIVE
+    world.max_provisioned = None
+    world.at = Fails("provision a version", NO_ROOM)
+    assert world.deploy("b").outcome is Outcome.LIVE, "it says so, and goes on"
+    assert world.serves() == "b"
+
+    world.at = Fails("provision no more", NO_ROOM)
+    with pytest.raises(CloudError, match="no room"):
+        world.deploy("c")
+    assert (world.serves(), world.stack.live.output("HitlessRelease")) == ("c", "3")
+    world.at = None
+    assert world.deploy("c").outcome is Outcome.UNCHANGED
+    assert world.ready == {(META, "3"): 3}
+
+
+def test_an_update_that_may_arrive_yet_takes_no_traffic_back() -> None:
+    world = world_of()
+    world.parted.clear()
+    world.at = Fails("update the stack", StillAtWorkError("it still works", hint="repeat"), updates=1)
+    with pytest.raises(StillAtWorkError):
+        world.deploy("b")
+    assert world.serves() == "b"
+    assert world.records.unfinished() is not None
+    world.at = None
+    assert world.deploy("b").outcome is Outcome.LIVE
+
+
+def test_an_abort_during_the_last_update_leaves_the_aliases_to_it() -> None:
+    world = world_of()
+    world.parted.clear()
+
+    def stop(_: int, moment: str) -> None:
+        if moment == "update the stack" and world.aliases[META].version == "2":
+            world.at, world.status = None, "UPDATE_IN_PROGRESS"
+            abort(world.cloud(), stage="prod")
+            world.status = "UPDATE_COMPLETE"
+
+    world.at = stop
+    assert world.deploy("b").outcome is Outcome.LIVE, "it was past its last look"
+    assert (world.serves(), world.stack.live.output("HitlessRelease")) == ("b", "2")
+
+
+def test_codedeploy_that_tells_nothing_of_hooks_fails_no_shift() -> None:
+    class Client:
+        def get_deployment_target(self, **_: Any) -> None:
+            raise ClientError({"Error": {"Code": "DeploymentTargetDoesNotExistException"}}, "GetDeploymentTarget")
+
+    assert CodeDeploy(Client(), "application").hooks("d-1", Move("f", "g", "live", "1", "2")) == {}

@@ -13,7 +13,7 @@ import pytest
 
 from hitless.aws.osls import Osls
 from hitless.aws.stacks import Stacks
-from hitless.cloud.stage.service_stack import ServiceStack
+from hitless.cloud.stage.service_stack import ServiceStack, StillAtWorkError
 from hitless.errors import CloudError, ConflictError, HitlessError
 from tests.unit.aws_fakes import FakeCloudFormation, FakeStack, FakeTime
 from tests.unit.cloud_fakes import CORE
@@ -130,6 +130,27 @@ def test_an_update_of_which_osls_lost_sight_counts_by_what_the_stack_holds() -> 
 
     with pytest.raises(CloudError, match="connect ECONNRESET"):
         service_stack(cf, FakeOsls(another, "connect ECONNRESET")).update(TEMPLATE, before={})
+
+
+def test_an_update_that_nobody_saw_the_end_of_is_neither_well_nor_failed() -> None:
+    cf = in_state("UPDATE_COMPLETE")
+
+    def go_on() -> None:
+        cf.stacks[NAME].ahead = ["UPDATE_IN_PROGRESS"] * 10_000
+
+    osls = FakeOsls(go_on, "osls deploy took longer than 3600 s")
+    with pytest.raises(StillAtWorkError, match="clock-dev still works"):
+        service_stack(cf, osls).update(TEMPLATE, before={})
+
+
+def test_osls_that_runs_out_of_time_is_no_failed_update(tmp_path: Path) -> None:
+    class Late(Osls):
+        def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> Any:
+            raise CloudError("osls deploy took longer than 3600 s", hint="repeat")
+
+    provider = {"name": "aws", "region": "r", "stage": "dev", "deploymentBucket": "b"}
+    state = {"service": {"service": "clock", "provider": provider}}
+    assert Late((), {}).deploy(tmp_path, state) == "osls deploy took longer than 3600 s"
 
 
 def test_an_update_that_meets_another_one_is_a_conflict_and_says_to_repeat() -> None:

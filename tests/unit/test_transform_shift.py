@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState
@@ -39,6 +40,7 @@ class FakeCodeDeploy:
     states: dict[str, list[Deployment]]
     aliases: FakeAliases
     busy: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
     stopped: list[str] = field(default_factory=list)
     rolling_back: dict[str, int] = field(default_factory=dict)
     """Group → how many looks its roll-back takes, once it was stopped."""
@@ -54,6 +56,9 @@ class FakeCodeDeploy:
     ) -> str:
         if move.group in self.busy:
             raise ConflictError(f"{move.function}: another deployment is under way")
+        if move.group in self.denied:
+            said = {"Error": {"Code": "DeploymentConfigDoesNotExistException", "Message": "no such strategy"}}
+            raise ClientError(said, "CreateDeployment")
         self.aliases.at[move.function] = AliasState(move.current, {move.target: 0.1})
         return move.group
 
@@ -122,6 +127,14 @@ def test_one_that_fails_stops_all_the_others() -> None:
     failure, _ = run(one, "A", "B", "C")
     assert failure == Failure("B: alarm B is in ALARM")
     assert codedeploy.stopped == ["A"], "C has ended already: its alias is put back by its version"
+
+
+def test_a_deployment_that_aws_does_not_begin_stops_what_was_started() -> None:
+    one, codedeploy = shift({"A": [GOING], "B": [GOING]})
+    codedeploy.denied = frozenset({"B"})
+    failure, _ = run(one, "A", "B")
+    assert failure == Failure("CreateDeployment: no such strategy")
+    assert codedeploy.stopped == ["A"]
 
 
 def test_a_group_that_is_busy_stops_what_was_started() -> None:

@@ -21,7 +21,9 @@ AT_ONCE = "CodeDeployDefault.LambdaAllAtOnce"
 ENDED_WELL = "Succeeded"
 ENDED = frozenset({ENDED_WELL, "Failed", "Stopped"})
 HOOKS = ("BeforeAllowTraffic", "AfterAllowTraffic")
-UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
+UNDER_WAY = ["Created", "Queued", "InProgress"]
+"""What a deployment of a Lambda alias is before its end."""
+
 _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
 _NOTHING_THERE = frozenset({"ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"})
 
@@ -126,10 +128,15 @@ class CodeDeploy:
         return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND, info.get("createTime"))
 
     def hooks(self, deployment: str, move: Move) -> dict[str, str]:
-        """How each hook ended that was asked: lifecycle event → status."""
-        answer = self._codedeploy.get_deployment_target(
-            deploymentId=deployment, targetId=f"{move.function}:{move.alias}"
-        )
+        """How each hook ended that was asked: lifecycle event → status; none where CodeDeploy does not tell, for only
+        a receipt wants to know.
+        """
+        try:
+            answer = self._codedeploy.get_deployment_target(
+                deploymentId=deployment, targetId=f"{move.function}:{move.alias}"
+            )
+        except ClientError:
+            return {}
         events = answer["deploymentTarget"]["lambdaTarget"].get("lifecycleEvents", ())
         asked = {str(one["lifecycleEventName"]): str(one["status"]) for one in events}
         return {name: status for name, status in asked.items() if name in HOOKS}
@@ -146,7 +153,7 @@ class CodeDeploy:
         """The ids of the group's deployments that have not ended; none where there is no such group yet."""
         try:
             pages = self._codedeploy.get_paginator("list_deployments").paginate(
-                applicationName=self.application, deploymentGroupName=group, includeOnlyStatuses=UNDER_WAY[:3]
+                applicationName=self.application, deploymentGroupName=group, includeOnlyStatuses=UNDER_WAY
             )
             return [str(each) for page in pages for each in page["deployments"]]
         except ClientError as error:

@@ -80,8 +80,8 @@ class Osls:
     def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
         """Deploy a generated state from `folder`, which becomes this call's own.
 
-        Returns None where osls says that all went well, else its last words: the stack may still be rolling back then,
-        and only the stack itself knows how it ended.
+        Returns None where osls says that all went well, else its last words: the stack may still be at work, or rolling
+        back, and only the stack itself knows how it ended.
         """
         package = folder / "package"
         package.mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,10 @@ class Osls:
         document = {"service": service["service"], "frameworkVersion": "4", "provider": provider}
         (folder / "serverless.yml").write_text(json.dumps(document), "utf-8")
         arguments = ["deploy", "--package", str(package), "--force", "--stage", provider["stage"]]
-        done = self._run([*arguments, "--region", provider["region"]], folder, TIMEOUT_S)
-
+        try:
+            done = self._run([*arguments, "--region", provider["region"]], folder, TIMEOUT_S)
+        except CloudError as late:
+            return late.message
         return _why(done) if done.returncode else None
 
     def _run(self, arguments: list[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -31,8 +31,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Take over what Serverless Framework deployed. The stack as it runs, without a failed request.
 
-        What runs becomes a release, which the next `hitless aws deploy` goes back to if an alarm rings. Needs the stage's
-        core stack.
+        What runs becomes a release, which the next `hitless aws deploy` goes back to if an alarm rings. Needs the
+        stage's core stack.
         """
         service = load_for_aws(ctx)
         with connected_stage(ctx, service, service_role=False) as stage:

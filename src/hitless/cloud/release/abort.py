@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hitless.aws.states import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.result import Outcome
 from hitless.cloud.stage.settling import Cloud, live_number, take_shield_down
@@ -16,7 +17,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
 
     A deploy that is in an update of the stack sees that it was aborted before it goes on: an update itself is not cut.
     """
-    observed, record = cloud.stack.observe(), cloud.records.unfinished()
+    observed, record, stack = cloud.stack.observe(), cloud.records.unfinished(), cloud.stack.find()
     if record is not None:
         reason = "it was aborted by `hitless aws abort`"
         cloud.records.save(
@@ -29,7 +30,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
         raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
     number = live_number(observed)
     live = cloud.records.get(number) if number is not None else None
-    if live is not None:
+    if live is not None and (stack is None or resting(stack.status)):  # else the update moves them itself
         at = set(observed.functions.values())
         cloud.shift.point({live.functions[n]: v for n, v in live.versions.items() if live.functions[n] in at})
     return {

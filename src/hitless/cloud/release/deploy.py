@@ -23,7 +23,7 @@ from hitless.cloud.release.shifting import Run, Shifting
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.release.tenure import Superseded, Tenure, home_of
 from hitless.cloud.release.wrapper_layer import layer_code, write_layer
-from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
 from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.guard import whole_minutes
@@ -80,15 +80,18 @@ class Deploy:
             provision(self._cloud, run.wanted, run.targets, run.home)
             self._shifting.run(run, shipped)
             self._contract(run)
-            kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
-            bound(self._cloud, run.wanted, kept, before.live.template)
-            withdraw(self._cloud, run.wanted, live, keep=kept)
+        except StillAtWorkError:
+            raise  # whoever repeats the command awaits it
         except Superseded as newer:
             if newer.last:
                 self._withdraw(run)
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, error)
+        # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
+        kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
+        bound(self._cloud, run.wanted, kept, before.live.template)
+        withdraw(self._cloud, run.wanted, live, keep=kept)
         return self._end(run, Outcome.LIVE, None)
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:

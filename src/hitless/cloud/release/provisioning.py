@@ -52,23 +52,24 @@ def provision(
 
 
 def bound(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str], before: Template) -> None:
-    """Give the versions that have all traffic the release's own bounds; says where that is denied, for they are live.
+    """Give the versions that have all traffic the release's own bounds; says where that fails, for they are live.
     `before` is the template that was live.
     """
     names, ready = functions_of(wanted), kept_ready(wanted)
     was = {ids for ids, one in kept_ready(before).items() if one.most is not None}
     for ids, version in targets.items():
-        one = ready.get(ids)
-        if one is not None and one.most is not None:
-            try:
+        if (one := ready.get(ids)) is None:
+            continue
+        try:
+            if one.most is not None:
                 cloud.autoscaling.scale(
                     names[ids], version, least=one.least, most=one.most, target_percent=one.target_percent
                 )
-            except CloudError as error:
-                cloud.say(f"{error.message}; {error.hint}")
-        elif one is not None and ids in was:
-            cloud.autoscaling.scale_no_more(names[ids], version)
-            cloud.lambdas.provision(names[ids], version, one.least)
+            elif ids in was:
+                cloud.autoscaling.scale_no_more(names[ids], version)
+                cloud.lambdas.provision(names[ids], version, one.least)
+        except CloudError as error:
+            cloud.say(f"{error.message}; {error.hint}")
 
 
 def withdraw(cloud: Cloud, wanted: Template, previous: int | None, keep: Mapping[FunctionIds, str]) -> None:

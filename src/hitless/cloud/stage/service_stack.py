@@ -37,6 +37,11 @@ from hitless.cloud.transform.model import (
 from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
 from hitless.errors import CloudError, ConflictError
 
+
+class StillAtWorkError(CloudError):
+    """An update that outlasts our patience: it may arrive yet, so nothing may be taken back."""
+
+
 _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 
 
@@ -142,7 +147,7 @@ class ServiceStack:
 
     def update(self, template: Template, *, before: Template) -> None:
         """Make the stack as the template says. CloudError with the first cause where it does not become so,
-        ConflictError where another update of it is under way.
+        StillAtWorkError where that is not known yet, ConflictError where another update of it is under way.
         """
         lift = bool(before) and retires_guarded(before, template)
         if before:
@@ -172,7 +177,10 @@ class ServiceStack:
                 f"{self.name} is being updated by somebody else",
                 hint="repeat the command: it waits for that update's end, and continues from here",
             )
-        stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
+        try:
+            stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
+        except CloudError as late:
+            raise StillAtWorkError(late.message, hint=late.hint) from late
         if stack is not None and stack.status in WELL and not causes and self._template() == template:
             return  # osls lost sight of an update that went well
         raise CloudError(

@@ -10,9 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from botocore.exceptions import ClientError
+
 from hitless.aws.codedeploy import ENDED_WELL, Deployment, Move
 from hitless.aws.follow import Time
 from hitless.aws.lambdas import AliasState
+from hitless.aws.session import explain
 from hitless.cloud.transform.model import ALIAS
 from hitless.errors import CloudError, ConflictError
 
@@ -87,9 +90,9 @@ class Shift:
                 started = self._deployments.start(
                     move, configuration=configuration, description=description, hooks=hooks, ignoring=ignoring
                 )
-            except ConflictError as error:
+            except (ConflictError, ClientError) as error:
                 self.stop(going)
-                return Failure(error.message)
+                return Failure(explain(error).message if isinstance(error, ClientError) else error.message)
             going[started] = move
         left = dict(going)
         while left:
