@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from hitless.cloud.transform.model import API_ID, RESOURCES_LIMIT, ReleaseInput, Resource, of_type
@@ -48,11 +49,6 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
                 f"functions.{key}: the package unpacks to {size / 1e6:.0f} MB, over Lambda's 262 MB",
                 hint="leave files out by package.patterns, or take requirements out",
             )
-        variables = function["Properties"].get("Environment", {}).get("Variables", {})
-        if sum(len(str(k)) + len(str(v)) for k, v in variables.items()) > ENVIRONMENT_LIMIT_BYTES:
-            raise ServiceFileError(
-                f"functions.{key}.environment is over Lambda's 4 KB", hint="keep large values in a file or a parameter"
-            )
     if of_type(resources, "AWS::ApiGateway::Deployment") and API_ID not in resources:
         raise ServiceFileError(
             "provider.apiGateway.restApiId: routes are not added to an API of another stack",
@@ -63,6 +59,19 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             "layers: layers that the service makes are not shipped",
             hint="put what they hold into requirements.txt or the service's folder, or name a layer by its ARN",
         )
+
+
+def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) -> None:
+    """ServiceFileError where a function's variables, ours among them, are more than Lambda takes; it measures JSON."""
+    for function in of_type(resources, "AWS::Lambda::Function").values():
+        variables = function["Properties"].get("Environment", {}).get("Variables", {})
+        size = len(json.dumps(variables, separators=(",", ":"), ensure_ascii=False).encode())
+        key = release.function_names.get(str(function["Properties"].get("FunctionName", "")))
+        if key is not None and size > ENVIRONMENT_LIMIT_BYTES:
+            raise ServiceFileError(
+                f"functions.{key}.environment is over Lambda's 4 KB: {size} bytes, with what hitless adds",
+                hint="keep large values in a file or a parameter",
+            )
 
 
 def check_resources(resources: Mapping[str, Resource]) -> None:

@@ -13,7 +13,7 @@ import copy
 from typing import Any
 
 from hitless.cloud.transform import api, guard
-from hitless.cloud.transform.checks import check_package, check_resources
+from hitless.cloud.transform.checks import check_environment, check_package, check_resources
 from hitless.cloud.transform.model import (
     ALIAS,
     FINGERPRINT_OUTPUT,
@@ -27,7 +27,7 @@ from hitless.cloud.transform.model import (
     short_hash,
 )
 from hitless.cloud.transform.provisioned import drop_versions
-from hitless.cloud.transform.roles import SHARED_ROLE, function_role
+from hitless.cloud.transform.roles import SHARED_ROLE, function_role, named
 from hitless.cloud.transform.scanning import answer_scanner
 from hitless.cloud.transform.wrapper import wrap_handlers
 
@@ -49,6 +49,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     for ids, name in functions.items():
         _shape_function(resources, ids, name, release, shared)
     wrap_handlers(resources, functions, release)
+    check_environment(resources, release)
     call_aliases(resources, functions)
     hooks = [ids for ids, name in functions.items() if name in release.asked]
     for ids in functions:
@@ -123,7 +124,8 @@ def _shape_function(
     for group in of_type(resources, "AWS::Logs::LogGroup").values():
         group["Properties"].setdefault("RetentionInDays", release.log_retention_days)
     if properties.get("Role") == {"Fn::GetAtt": [SHARED_ROLE, "Arn"]} and shared is not None:
-        resources[ids.role] = function_role(shared, properties, release, answers_codedeploy=name in release.asked)
+        role = function_role(shared, properties, release, answers_codedeploy=name in release.asked)
+        resources[ids.role] = named(role, ids.role, release)
         properties["Role"] = {"Fn::GetAtt": [ids.role, "Arn"]}
         function["DependsOn"] = [other for other in function.get("DependsOn", []) if other != SHARED_ROLE]
 

@@ -13,12 +13,17 @@ from typing import Any
 
 from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
 from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource, of_type
+from hitless.cloud.transform.roles import named
 from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.errors import ServiceFileError
 from hitless.service.model import Hooks
 from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy
 
 ROLE_ID = "CodeDeployRole"
+NAMED_AT_MOST = 20
+"""A role's inline policies have room for 10,240 letters (IAM quotas), each function takes 400 of them at most: more
+functions than these are told by what all their names begin with.
+"""
 _PREDEFINED = {
     "AllAtOnce",
     *(f"Canary10Percent{minutes}Minutes" for minutes in (5, 10, 15, 30)),
@@ -59,8 +64,15 @@ def add_application(
         "Type": "AWS::CodeDeploy::Application",
         "Properties": {"ApplicationName": f"{release.service}-{release.stage}", "ComputePlatform": "Lambda"},
     }
-    arns = [{"Fn::GetAtt": [function, "Arn"]} for function in functions]
-    aliases = [{"Fn::Sub": f"${{{function}.Arn}}:{ALIAS}"} for function in functions]
+    prefix, told = f"{release.service}-{release.stage}-", functions
+    if len(functions) > NAMED_AT_MOST:
+        told = [one for one in functions if not resources[one]["Properties"]["FunctionName"].startswith(prefix)]
+    arns: list[Any] = [{"Fn::GetAtt": [function, "Arn"]} for function in told]
+    aliases: list[Any] = [{"Fn::Sub": f"${{{function}.Arn}}:{ALIAS}"} for function in told]
+    if len(told) < len(functions):
+        others = f"arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:{prefix}*"
+        arns.append({"Fn::Sub": others})
+        aliases.append({"Fn::Sub": f"{others}:{ALIAS}"})
     statements = [
         {"Effect": "Allow", "Action": ["lambda:GetAlias", "lambda:UpdateAlias"], "Resource": [*arns, *aliases]},
         {"Effect": "Allow", "Action": ["lambda:GetProvisionedConcurrencyConfig"], "Resource": aliases},
@@ -80,13 +92,14 @@ def add_application(
             "ArnLike": {"aws:SourceArn": {"Fn::Sub": f"{groups}{release.service}-{release.stage}/*"}},
         },
     }
-    resources[ROLE_ID] = {
+    role = {
         "Type": "AWS::IAM::Role",
         "Properties": {
             "AssumeRolePolicyDocument": {"Version": "2012-10-17", "Statement": [trust]},
             "Policies": [{"PolicyName": "shift", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}],
         },
     }
+    resources[ROLE_ID] = named(role, ROLE_ID, release)
     _add_configuration(resources, release)
 
 

@@ -26,6 +26,9 @@ URL_OUTPUT = "ApiUrl"
 ADOPTION_OUTPUT = "HitlessAdoption"
 """Stands in a stack that is being taken over, from the update that makes it ours to the one that makes it a release."""
 
+STAGE_VARIABLE_LETTERS = 64
+"""API Gateway's limit on the name of a stage variable."""
+
 RESOURCES_LIMIT = 500
 """CloudFormation's, for one stack."""
 
@@ -123,7 +126,8 @@ class FunctionIds:
     @property
     def shield_variable(self) -> str:
         """The stage variable that holds the live version's number while a shift is under way."""
-        return f"{SHIELD_PREFIX}{self.base}"
+        named = f"{SHIELD_PREFIX}{self.base}"
+        return named if len(named) <= STAGE_VARIABLE_LETTERS else f"{SHIELD_PREFIX}{short_hash(self.base)}"
 
     def version(self, digest: str) -> str:
         return f"{self.base}Version{digest}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hitless.cloud.transform.model import ReleaseInput, Resource
+from hitless.cloud.transform.model import ReleaseInput, Resource, short_hash
+
+ROLE_NAME_LETTERS = 64
+GENERATED_STACK_LETTERS = 25
+"""Of a longer stack's name CloudFormation keeps so many in a role's name of its own making, where the whole would be
+over IAM's 64: half of what 12 random letters and two dashes leave. Core's roles know ours by the whole name.
+"""
 
 SHARED_ROLE = "IamRoleLambdaExecution"
 POLICY = "release"
@@ -38,6 +44,16 @@ def function_role(
     ]
     properties["Policies"] = [_policy(POLICY, statements)]
     return {"Type": "AWS::IAM::Role", "Properties": properties}
+
+
+def named(role: Resource, logical_id: str, release: ReleaseInput) -> Resource:
+    """The role with a name that begins with the stack's, where CloudFormation's own would not."""
+    stack = f"{release.service}-{release.stage}"
+    if len(stack) > GENERATED_STACK_LETTERS:
+        whole = f"{stack}-{logical_id}"
+        short = f"{stack}-{short_hash(logical_id)}"[:ROLE_NAME_LETTERS]
+        role["Properties"]["RoleName"] = whole if len(whole) <= ROLE_NAME_LETTERS else short
+    return role
 
 
 def _logs(function_name: str) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""AWS's limits that no emulator keeps: names, policies and environments of a large service, or of long names."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+
+from hitless.cloud.transform import LiveState, contract, desired
+from hitless.cloud.transform.guard import NAMED_AT_MOST, ROLE_ID, add_application
+from hitless.cloud.transform.model import FunctionIds, of_type
+from hitless.errors import ServiceFileError
+from hitless.service.model import Hooks
+from tests.unit.release_support import packaged, release
+
+pytestmark = pytest.mark.unit
+
+COMPILED = packaged().template
+POLICY_LETTERS = 10_240
+"""Of all inline policies of a role together (IAM User Guide, "IAM and AWS STS quotas"); white space does not count."""
+
+
+def policy_letters(role: dict[str, Any], name: str) -> int:
+    """As IAM counts, once CloudFormation has put in the longest names that there are."""
+    arn = f"arn:aws:lambda:ap-northeast-1:123456789012:function:{name}"
+
+    def filled(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": [*_]}:
+                return arn
+            case {"Fn::Sub": str(text)}:
+                whole = re.sub(r"\$\{\w+LambdaFunction\.Arn\}", arn, text)
+                return re.sub(r"\$\{AWS::\w+\}", "ap-northeast-1", whole)
+            case dict():
+                return {key: filled(value) for key, value in node.items()}
+            case list():
+                return [filled(one) for one in node]
+        return node
+
+    policies = [filled(one["PolicyDocument"]) for one in role["Properties"]["Policies"]]
+    return sum(len(json.dumps(one, separators=(",", ":"))) for one in policies)
+
+
+def application(count: int, prefix: str = "worldclock-prod-") -> dict[str, Any]:
+    """The role of an application of so many functions with names of 64 letters."""
+    ids = [FunctionIds(f"F{number}").function for number in range(count)]
+    resources: dict[str, Any] = {
+        name: {"Type": "AWS::Lambda::Function", "Properties": {"FunctionName": f"{prefix}{name}"}} for name in ids
+    }
+    add_application(resources, ids, ids[:2], release(hooks=Hooks(pre_traffic="a", post_traffic="b")))
+    role: dict[str, Any] = resources[ROLE_ID]
+    return role
+
+
+@pytest.mark.parametrize("count", [1, NAMED_AT_MOST, NAMED_AT_MOST + 1, 60])
+def test_the_role_that_moves_the_aliases_of_many_functions_has_room_for_its_policy(count: int) -> None:
+    assert policy_letters(application(count), "x" * 64) < POLICY_LETTERS
+
+
+def test_of_many_functions_those_that_are_not_called_like_the_stack_are_named() -> None:
+    role = application(NAMED_AT_MOST + 1, prefix="another-")
+    assert {"Fn::GetAtt": ["F0LambdaFunction", "Arn"]} in role["Properties"]["Policies"][0]["PolicyDocument"][
+        "Statement"
+    ][0]["Resource"]
+    assert "worldclock-prod-*" not in json.dumps(role)
+
+
+@pytest.mark.parametrize(("service", "named"), [("worldclock", False), ("a-service-with-a-rather-long-name", True)])
+def test_roles_begin_with_the_stacks_whole_name_whatever_cloudformation_cuts_off(service: str, named: bool) -> None:
+    """It makes STACK-LOGICALID-RANDOM of 64 letters at most, of which a long STACK gets 25."""
+    wanted = desired(COMPILED, release(service=service))
+    roles = of_type(wanted["Resources"], "AWS::IAM::Role")
+    names = [one["Properties"].get("RoleName") for one in roles.values()]
+    assert len(names) == 5
+    if not named:
+        assert names == [None] * 5
+        return
+    assert len(set(names)) == 5
+    assert all(re.fullmatch(rf"{service}-prod-\w+", name) and len(name) <= 64 for name in names)
+
+
+def test_a_role_whose_name_would_be_too_long_keeps_the_stacks_name() -> None:
+    service = "s" * 45
+    roles = of_type(desired(COMPILED, release(service=service))["Resources"], "AWS::IAM::Role")
+    names = [one["Properties"]["RoleName"] for one in roles.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith(f"{service}-prod-") and len(name) <= 64 for name in names)
+
+
+def test_the_shields_stage_variable_has_a_name_that_api_gateway_takes() -> None:
+    short, long, other = (FunctionIds(base) for base in ("Zones", "ListDash" * 9, "ListDash" * 10))
+    assert short.shield_variable == "hitlessShieldZones"
+    assert re.fullmatch(r"hitlessShield\w+", long.shield_variable)
+    assert len(long.shield_variable) <= 64
+    assert long.shield_variable != other.shield_variable
+
+
+def test_what_hitless_adds_to_an_environment_counts_as_well() -> None:
+    compiled = copy.deepcopy(COMPILED)
+    function = compiled["Resources"]["MetaLambdaFunction"]["Properties"]
+    function["Environment"] = {"Variables": {"TABLE": "x" * 3950}}
+    assert contract(desired(compiled, release()), LiveState(), {})
+    function["Environment"] = {"Variables": {"TABLE": "x" * 4060}}
+    with pytest.raises(ServiceFileError, match=r"functions\.meta\.environment is over Lambda's 4 KB"):
+        desired(compiled, release())
