@@ -112,6 +112,12 @@ class World:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """(function that shifts, its AppSpec's hooks), of each deployment."""
 
+    busy: int = 0
+    """How many environments of the live version were busy at once."""
+
+    warmed: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(function, version) → environments that were warmed."""
+
     parted: set[str] = field(default_factory=set)
     """Functions whose versions have not one role: Lambda shares no traffic between those."""
 
@@ -360,6 +366,7 @@ class FakeLambdas:
 
     def warm(self, function: str, version: str, environments: int) -> Invocation:
         self._world.moment("warm a version")
+        self._world.warmed[function, version] = environments
         return Invocation(None)
 
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
@@ -510,7 +517,7 @@ class FakeTraffic:
         return [Alarm(name, name in self._world.ringing, name in self._world.composite) for name in names]
 
     def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
-        return 0
+        return self._world.busy
 
     def series(self, versions: Any, aliases: Any, *, since: Any, until: Any) -> dict[Any, Any]:
         return {}

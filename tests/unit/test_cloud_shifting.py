@@ -13,6 +13,7 @@ from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
 from hitless.aws.lambdas import Lambdas
 from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.abort import abort
+from hitless.cloud.release.proving import environments
 from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import notes
@@ -167,11 +168,14 @@ def test_an_abort_during_the_last_update_leaves_the_aliases_to_it() -> None:
     world = world_of()
     world.parted.clear()
 
+    before = copy.deepcopy(world.stack.live)
+
     def stop(_: int, moment: str) -> None:
-        if moment == "update the stack" and world.aliases[META].version == "2":
-            world.at, world.status = None, "UPDATE_IN_PROGRESS"
+        if moment == "the stack is updated" and world.aliases[META].version == "2":
+            world.at, world.status, arrived = None, "UPDATE_IN_PROGRESS", world.stack.live
+            world.stack.live = before  # the aliases are moved already, the template is not shown yet
             abort(world.cloud(), stage="prod")
-            world.status = "UPDATE_COMPLETE"
+            world.status, world.stack.live = "UPDATE_COMPLETE", arrived
 
     world.at = stop
     assert world.deploy("b").outcome is Outcome.LIVE, "it was past its last look"
@@ -184,3 +188,17 @@ def test_codedeploy_that_tells_nothing_of_hooks_fails_no_shift() -> None:
             raise ClientError({"Error": {"Code": "DeploymentTargetDoesNotExistException"}}, "GetDeploymentTarget")
 
     assert CodeDeploy(Client(), "application").hooks("d-1", Move("f", "g", "live", "1", "2")) == {}
+
+
+@pytest.mark.parametrize(("busy", "unreserved", "warmed"), [(0, 1000, 1), (8, 1000, 8), (90, 1000, 50), (8, 10, 1)])
+def test_no_more_environments_are_warmed_than_clients_can_spare(busy: int, unreserved: int, warmed: int) -> None:
+    world = world_of(busy=busy, unreserved=unreserved)
+    world.parted.clear()
+    assert world.deploy("b").outcome is Outcome.LIVE
+    assert world.warmed[META, "2"] == warmed
+
+
+@pytest.mark.parametrize(("busy", "reserved", "warmed"), [(4, 10, 4), (8, 10, 2), (12, 10, 1)])
+def test_of_what_a_function_has_reserved_only_the_rest_is_warmed(busy: int, reserved: int, warmed: int) -> None:
+    function = {"Properties": {"ReservedConcurrentExecutions": reserved}}
+    assert environments(World().cloud(), function, busy) == warmed
