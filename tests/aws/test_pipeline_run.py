@@ -142,6 +142,7 @@ def test_every_call_of_a_release_and_a_rollback_is_allowed_to_the_role_that_make
     )
     assert (second["outcome"], second["release"]) == ("live", 2)
     assert as_build.hitless("aws", "rollback", "--stage", "dev", folder=pushed.work)["outcome"] == "live"
+    as_build.hitless("aws", "logs", "--stage", "dev", folder=pushed.work)
 
     calls = list(pushed.aws.front.calls)
     for role in (pushed.role("deploy"), pushed.deploy_role):

@@ -111,7 +111,7 @@ class ServedApi:
         """(domain, base path) of the custom domains that lead to the stage; the root's path is `(none)`."""
         found = []
         for page in self._apigateway.get_paginator("get_domain_names").paginate():
-            for domain in (str(one["domainName"]) for one in page["items"]):
+            for domain in (str(one["domainName"]) for one in page.get("items", ())):
                 pages = self._apigateway.get_paginator("get_base_path_mappings").paginate(domainName=domain)
                 held = [one for each in pages for one in each.get("items", ())]
                 found += [
