@@ -2,18 +2,26 @@
 
 Not by asyncio's own: a task that is cancelled while asyncio starts a process leaves that process to its child watcher,
 which then knows nothing of it ("Unknown child process"), and runs are cancelled whenever an engine stops. Not by
-`asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes as its future ends.
+`asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes as its future ends. Each in a thread of its
+own: asyncio's few are for rollouts and healing, which must not wait until a build ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import selectors
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 from hitless.pipeline.buildspec.run import User
+
+MOST_BYTES = 64 << 20
+"""Of output and standard error together: nothing that is asked for here comes near it."""
 
 End = Callable[["subprocess.Popen[bytes]"], None]
 """Makes a process end that nobody waits for any more; it is awaited all the same."""
@@ -35,13 +43,17 @@ async def converse(
     user: User | None = None,
     end: End = subprocess.Popen.kill,
     timeout_s: float | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> tuple[int, bytes, bytes]:
     """Run a command in a session of its own: exit status, output, and standard error unless it goes into a file.
 
-    `line` is its input, which with `hold_input` stays open as long as it runs. TimeoutError kills it.
+    `line` is its input, which with `hold_input` stays open as long as it runs. TimeoutError kills it, and so does
+    ValueError where it says more than `most_bytes`.
     """
     process = _start(words, errors, environ, user)
-    talk = asyncio.get_running_loop().run_in_executor(None, _talk, process, line, hold_input)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="child")
+    talk = asyncio.get_running_loop().run_in_executor(thread, _talk, process, line, hold_input, most_bytes)
+    thread.shutdown(wait=False)  # once it has done this
     try:
         async with asyncio.timeout(timeout_s):
             return await asyncio.shield(talk)
@@ -70,19 +82,42 @@ def _start(
         )
 
 
-def _talk(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> tuple[int, bytes, bytes]:
-    if not hold_input:
-        out, error = process.communicate(line)
-        return process.returncode, out, error or b""
-    assert process.stdin is not None
-    assert process.stdout is not None
+def _talk(process: subprocess.Popen[bytes], line: bytes, hold_input: bool, most_bytes: int) -> tuple[int, bytes, bytes]:
+    """The input goes first: no child here is given more than it reads before it speaks, or than a pipe holds."""
+    said: dict[IO[bytes], bytearray] = {one: bytearray() for one in (process.stdout, process.stderr) if one is not None}
     try:
+        _give(process, line, hold_input)
+        _listen(process, said, most_bytes)
+    finally:
+        process.wait()
+        for stream in (process.stdin, *said):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+    out, error = (bytes(said[one]) if one is not None else b"" for one in (process.stdout, process.stderr))
+    return process.returncode, out, error
+
+
+def _give(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError, ValueError):  # it has ended, or its input was closed to end it
         process.stdin.write(line)
         process.stdin.flush()
-        out = process.stdout.read()
-    except (BrokenPipeError, ValueError):
-        out = b""  # it has ended, or its input was closed to end it
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        stream.close()
-    return process.returncode, out, b""
+        if not hold_input:
+            process.stdin.close()
+
+
+def _listen(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], most_bytes: int) -> None:
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                stream = next(one for one in said if one is key.fileobj)
+                data = os.read(stream.fileno(), 65536)
+                said[stream] += data
+                if not data:
+                    selector.unregister(stream)
+                if sum(map(len, said.values())) > most_bytes:
+                    process.kill()
+                    raise ValueError(f"{process.args[0]!r} said more than {most_bytes} bytes")  # type: ignore[index]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from hitless.pipeline.children import converse
 
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
+MAX_FILES_BYTES = 4 << 30
+"""A few kilobytes of a push may name the same folder a million times."""
+MAX_SAID_BYTES = 16 << 20
+"""A message of a commit, or its list of files, may unfold to more than memory holds."""
 HOOKS = ("pre-receive", "post-receive")
 _CONFIG = {
     "receive.advertisePushOptions": "true",
@@ -44,8 +49,9 @@ class CommitInfo:
 class Repository:
     """A bare repository in the data folder. Raises MachineError where git is missing or fails."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, most_bytes: int = MAX_FILES_BYTES) -> None:
+        """`most_bytes`: of a commit's files, unfolded."""
+        self.folder, self._most_bytes = folder, most_bytes
 
     def create(self, hook: Sequence[str], *, head: str) -> None:
         """Make it, or bring one that is there up to date. `hook` is the command that a hook's name is appended to."""
@@ -83,15 +89,15 @@ class Repository:
     async def describe(self, commit: str) -> CommitInfo:
         out = await self._git("log", "-1", "--format=%H%x00%s%x00%an%x00%cI", commit, "--")
         full, subject, author, at = out.rstrip("\n").split("\0")
-        return CommitInfo(full, subject[:200], author[:100], at)
+        return CommitInfo(full, _shown(subject, 200), _shown(author, 100), at)
 
     async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
         """What `new` has and `old` has not, newest first; only `new` itself where `old` is not there."""
         what = f"{old}..{new}" if old and await self.has(old) else f"{new}"
         count = limit if old else 1
         out = await self._git("log", f"-{count}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
-        rows = (line.split("\0") for line in out.splitlines())
-        return tuple(CommitInfo(full, subject[:200], author[:100], at) for full, subject, author, at in rows)
+        rows = (line.split("\0") for line in out.split("\n") if line)
+        return tuple(CommitInfo(full, _shown(what, 200), _shown(author, 100), at) for full, what, author, at in rows)
 
     async def changed_files(self, old: str, new: str, *, limit: int) -> list[str]:
         """Paths that differ since `new` left `old`, sorted; git's quoting for unusual names."""
@@ -152,16 +158,19 @@ class Repository:
         await asyncio.to_thread(self._extract, commit, folder, user)
 
     def _extract(self, commit: str, folder: Path, user: User | None) -> None:
-        with subprocess.Popen(
-            [*self._command(), "archive", "--format=tar", commit],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environ(),
-        ) as archive:
+        words = [*self._command(), "archive", "--format=tar", commit]
+        with (
+            subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_own_environ()) as archive,
+            subprocess.Popen(
+                ["head", "-c", str(self._most_bytes)], stdin=archive.stdout, stdout=subprocess.PIPE
+            ) as bounded,
+        ):
+            assert archive.stdout is not None
+            archive.stdout.close()  # it is head's: git ends when head does
             try:
                 tar = subprocess.run(
                     ["tar", "-x", "-C", str(folder), "--no-same-owner"],
-                    stdin=archive.stdout,
+                    stdin=bounded.stdout,
                     capture_output=True,
                     timeout=GIT_TIMEOUT_S,
                     check=False,
@@ -175,6 +184,10 @@ class Repository:
                     f"the files of {commit[:12]} took longer than {GIT_TIMEOUT_S:g} s to check out",
                     hint="is the disk busy?",
                 ) from error
+        if archive.returncode == -signal.SIGPIPE:
+            raise MachineError(
+                f"the files of {commit[:12]} unfold to more than {self._most_bytes} bytes", hint="push a smaller commit"
+            )
         if tar.returncode or archive.returncode:
             why = tar.stderr.decode(errors="replace").strip() or f"git archive ended with {archive.returncode}"
             raise MachineError(f"the files of {commit[:12]} could not be checked out: {why}", hint="is the disk full?")
@@ -206,14 +219,28 @@ class Repository:
 
     async def _converse(self, verb: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         try:
-            return await converse(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S)
+            return await converse(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, most_bytes=MAX_SAID_BYTES)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:
             raise MachineError(f"git {verb} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
+        except ValueError as error:
+            raise MachineError(
+                f"git {verb}: {error}", hint=f"what was pushed is too large to be told: {command[-2]}"
+            ) from error
 
 
 def _environ() -> Mapping[str, str]:
     """Without what a hook's or a shell's git left behind."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+
+
+def _own_environ() -> Mapping[str, str]:
+    """Without the configuration of whoever runs the engine: a commit's attributes could name a filter of theirs."""
+    return {**_environ(), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+
+def _shown(text: str, longest: int) -> str:
+    """What a stranger wrote, on one line and without what a terminal would obey."""
+    return "".join(one if one.isprintable() else "�" for one in text[:longest])

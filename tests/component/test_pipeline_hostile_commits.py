@@ -1,0 +1,80 @@
+"""What a commit may say and hold: nothing of it is obeyed by a terminal, by git's filters or by the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import MachineError
+from hitless.pipeline.repository import Repository
+from tests.component.pipeline_bench import PipelineBench
+
+pytestmark = pytest.mark.component
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[PipelineBench]:
+    one = PipelineBench(tmp_path)
+    yield one
+    one.store.close()
+
+
+def push(bench: PipelineBench, *words: str) -> str:
+    """What was added to the clone as a commit; its name."""
+    bench.git("add", "--all")
+    bench.git("commit", "-q", "--allow-empty", *words)
+    bench.git("push", "-q", "--force", str(bench.repository.folder), "dev")
+    return bench.git("rev-parse", "HEAD")
+
+
+def test_a_commit_s_words_are_one_line_that_no_terminal_obeys(bench: PipelineBench) -> None:
+    first = push(bench, "-m", "begun")
+    name = "A\u2028da \x1b[2J"
+    evil = push(bench, "--author", f"{name} <a@example.org>", "-m", "one\x1b[31m\u2028two\x0bthree\rfour")
+    described = asyncio.run(bench.repository.describe(evil))
+    assert (described.subject, described.author) == ("one�[31m�two�three�four", "A�da �[2J")
+    assert asyncio.run(bench.repository.commits_between(first, evil)) == (described,)
+
+
+def test_a_message_that_memory_would_not_hold_is_not_read(bench: PipelineBench, tmp_path: Path) -> None:
+    (tmp_path / "message").write_bytes(b"s" * (17 << 20))
+    large = push(bench, "-F", str(tmp_path / "message"))
+    with pytest.raises(MachineError, match="said more than"):
+        asyncio.run(bench.repository.describe(large))
+
+
+def test_a_commit_s_attributes_start_no_filter_of_the_operator_s(
+    bench: PipelineBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.clone / ".gitattributes").write_text("* filter=theirs\n")
+    (bench.clone / "code").write_text("as it was pushed")
+    commit = push(bench, "-m", "with attributes")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".gitconfig").write_text('[filter "theirs"]\n\tsmudge = echo filtered\n')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "out").mkdir()
+    asyncio.run(bench.repository.extract(commit, tmp_path / "out"))
+    assert (tmp_path / "out" / "code").read_text() == "as it was pushed"
+
+
+def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: PipelineBench, tmp_path: Path) -> None:
+    def written(*words: str, text: str) -> str:
+        done = subprocess.run(["git", *words], cwd=bench.clone, input=text, text=True, capture_output=True, check=True)
+        return done.stdout.strip()
+
+    push(bench, "-m", "begun")
+    blob = written("hash-object", "-w", "--stdin", text="x" * 1000)
+    tree = written("mktree", text="".join(f"100644 blob {blob}\tf{n}\n" for n in range(10)))
+    for _ in range(3):
+        tree = written("mktree", text="".join(f"040000 tree {tree}\td{n}\n" for n in range(10)))
+    bench.git("reset", "-q", "--soft", bench.git("commit-tree", tree, "-p", "dev", "-m", "ten thousand files"))
+    bench.git("push", "-q", str(bench.repository.folder), "HEAD:dev")
+    (tmp_path / "out").mkdir()
+    bounded = Repository(bench.repository.folder, most_bytes=1 << 20)
+    with pytest.raises(MachineError, match="unfold to more than 1048576 bytes"):
+        asyncio.run(bounded.extract(bench.git("rev-parse", "HEAD"), tmp_path / "out"))
+    assert sum(1 for _ in (tmp_path / "out").rglob("f*")) <= (1 << 20) // 1000
