@@ -18,7 +18,7 @@ import pytest
 
 from hitless.api.owed import Owed
 from hitless.api.receiver import Receiver
-from hitless.errors import UsageError
+from hitless.errors import EngineNotRunningError, UsageError
 from hitless.pipeline import links
 from hitless.pipeline.github import Stranger, Wanted, is_genuine, read_event, status_of
 from hitless.pipeline.repository import Repository
@@ -219,6 +219,79 @@ def test_a_fork_s_commit_is_kept_beside_the_branches_and_asked_about_once(site: 
     newer = theirs(site, "and more")
     site.deliver("pull_request", pull("synchronize", owner="stranger/shop", ref="dev"))
     assert site.engine.asked("/pipeline/forks")[-1]["commit"] == newer
+
+
+def test_a_fork_s_commit_that_no_engine_was_there_for_is_asked_about_by_the_delivery_sent_again(site: Site) -> None:
+    class Away(FakeEngine):
+        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+            raise EngineNotRunningError("no engine runs here")
+
+    theirs(site)
+    engine, site.receiver.client = site.engine, Away()  # type: ignore[assignment]
+    site.deliver("pull_request", pull(owner="stranger/shop", ref="dev"))
+    site.receiver.client = engine  # type: ignore[assignment]
+    site.deliver("pull_request", pull(owner="stranger/shop", ref="dev"))
+    assert len(site.engine.asked("/pipeline/forks")) == 1
+
+
+def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
+    ends = threading.Event()
+
+    class Busy(FakeEngine):
+        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+            ends.wait(120)
+            yield from ()
+
+    site.receiver.client = Busy()  # type: ignore[assignment]
+
+    async def story() -> int:
+        wanted = Wanted("team/shop", "refs/heads/dev", "dev")
+        followed = [asyncio.create_task(site.receiver._run(wanted, "/pipeline/push", {})) for _ in range(40)]
+        await asyncio.sleep(0)
+        transport = httpx.ASGITransport(site.receiver.application())
+        try:
+            async with (
+                asyncio.timeout(60),
+                httpx.AsyncClient(transport=transport, base_url="http://receiver") as client,
+            ):
+                return (await client.get(f"/approve/7?token={token(site)}")).status_code
+        finally:
+            ends.set()
+            await asyncio.gather(*followed)
+
+    assert asyncio.run(story()) == 200
+
+
+def test_bodies_of_senders_that_nobody_knows_yet_share_one_bound(site: Site) -> None:
+    site.receiver.body_s = 600.0
+
+    async def story() -> list[int]:
+        statuses: list[int] = []
+        full = asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+                full.set()
+
+        async def ask() -> None:
+            chunks = iter([b"x" * (20 << 20)])
+
+            async def receive() -> dict[str, Any]:
+                chunk = next(chunks, None)
+                if chunk is None:
+                    await full.wait()
+                return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+            scope = {"type": "http", "method": "POST", "path": "/github", "headers": [], "query_string": b""}
+            await site.receiver.application()(scope, receive, send)
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(ask() for _ in range(4)))
+        return statuses
+
+    assert sorted(asyncio.run(story())) == [403, 403, 403, 413]
+    assert site.receiver.held_bytes == 0
 
 
 def test_what_a_fork_calls_its_branch_names_nothing_here(site: Site) -> None:

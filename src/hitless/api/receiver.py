@@ -11,7 +11,8 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from hitless.pipeline.github import MAX_BODY_BYTES, Wanted, is_genuine, read_eve
 from hitless.pipeline.repository import Repository
 
 MAX_FORM_BYTES = 8192
+MOST_HELD_BYTES = 64 * 1024 * 1024
+"""Of all bodies that are being read, whose senders are not known yet."""
 NOTHING = "0" * 40
 ACTOR = "github webhook"
 UNENDED = ("queued", "running", "waiting_for_approval")
@@ -56,6 +59,9 @@ class Receiver:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     watchers: set[asyncio.Task[None]] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    held_bytes: int = 0
+    body_s: float = 30.0
+    """How long a body may take."""
 
     def application(self) -> Starlette:
         return Starlette(
@@ -71,9 +77,9 @@ class Receiver:
 
     async def github(self, request: Request) -> Response:
         """Answers at once, as GitHub waits 10 s at most; the run goes on behind it."""
-        body = await _bounded(request, MAX_BODY_BYTES)
+        body = await self._body(request, MAX_BODY_BYTES)
         if body is None:
-            return JSONResponse({"error": "too large"}, 413)
+            return JSONResponse({"error": "too large, too slow, or too many at once"}, 413)
         if not is_genuine(self.secret, body, request.headers.get("x-hub-signature-256")):
             return JSONResponse({"error": "not signed by the secret that both sides know"}, 403)
         try:
@@ -88,6 +94,7 @@ class Receiver:
         return JSONResponse({"branch": wanted.branch}, 202)
 
     async def _follow(self, wanted: Wanted) -> None:
+        asked: Asked | None = None
         try:
             async with self.turn:  # a branch is fetched, judged and moved without another in between
                 asked = await (self._take_fork(wanted) if wanted.stranger else self._take(wanted))
@@ -95,6 +102,9 @@ class Receiver:
                 await self._run(wanted, *asked)
         except HitlessError as error:
             self.say(f"{wanted.branch}: {error.message}")
+            if asked is not None and wanted.stranger:  # a delivery that is sent again asks again
+                with suppress(HitlessError):
+                    await self.repository.keep_fork(wanted.stranger.number, None)
 
     async def _take(self, wanted: Wanted) -> Asked | None:
         """Move the branch here to what the remote holds now; what to ask of the engine, None where nothing moves."""
@@ -139,7 +149,10 @@ class Receiver:
         return answer
 
     async def _run(self, wanted: Wanted, path: str, body: dict[str, Any]) -> None:
-        for run in await asyncio.to_thread(self._runs_of, path, body):
+        thread = ThreadPoolExecutor(1)  # as long as the run lasts: the few of asyncio are for who asks meanwhile
+        following = asyncio.get_running_loop().run_in_executor(thread, self._runs_of, path, body)
+        thread.shutdown(wait=False)
+        for run in await following:
             self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
             await asyncio.to_thread(self._set_status, wanted.repository, run)
             if run["state"] in UNENDED:
@@ -200,7 +213,7 @@ class Receiver:
         return _page(_question(document, token))
 
     async def answer(self, request: Request) -> Response:
-        body = await _bounded(request, MAX_FORM_BYTES)
+        body = await self._body(request, MAX_FORM_BYTES)
         form = {key: values[0] for key, values in parse_qs((body or b"").decode("utf-8", "replace")).items()}
         run, verb = request.path_params["run"], form.get("verb", "")
         if verb not in ("approve", "reject") or await self._waiting(run, form.get("token", "")) is None:
@@ -220,6 +233,23 @@ class Receiver:
         for _ in self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", body):
             return
 
+    async def _body(self, request: Request, limit: int) -> bytes | None:
+        """What was sent, before anybody knows by whom; None beyond the limits of size, time and memory."""
+        chunks, size = [], 0
+        try:
+            async with asyncio.timeout(self.body_s):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    self.held_bytes += len(chunk)
+                    if size > limit or self.held_bytes > MOST_HELD_BYTES:
+                        return None
+                    chunks.append(chunk)
+            return b"".join(chunks)
+        except TimeoutError:
+            return None
+        finally:
+            self.held_bytes -= size
+
     async def _waiting(self, run: int, token: str) -> dict[str, Any] | None:
         """The run, if it waits for the answer to just this question."""
         try:
@@ -230,16 +260,6 @@ class Receiver:
         if document["state"] != "waiting_for_approval" or approval is None or approval["decision"]:
             return None
         return document if links.is_valid(links.key_of(self.folder), run, approval["asked_at"], token) else None
-
-
-async def _bounded(request: Request, limit: int) -> bytes | None:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _question(run: dict[str, Any], token: str) -> str:
