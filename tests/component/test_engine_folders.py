@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from hitless.engine.folders import EngineLock, Folders, is_locked
 from hitless.errors import ConflictError, MachineError
+from tests.support import over_and_over
 
 pytestmark = pytest.mark.component
 
@@ -120,3 +122,22 @@ def test_a_data_folder_that_is_closed_to_this_user_is_told_with_its_owner(tmp_pa
         os.seteuid(os.getuid())
     assert f"sudo -u {owner}" in refused.value.hint
     (tmp_path / "data").chmod(0o700)
+
+
+def test_who_looks_for_remains_is_not_stopped_by_folders_that_go_meanwhile(tmp_path: Path) -> None:
+    folders = folders_in(tmp_path)
+    folders.create()
+    pool = folders.run / "w" / "dev-r1-api-1" / "g1"
+
+    def comes_and_goes() -> None:
+        pool.mkdir(parents=True)
+        (pool / "alive.lock").touch()
+        shutil.rmtree(folders.run / "w")
+
+    with over_and_over(comes_and_goes):
+        assert not any(folders.remains() for _ in range(100))
+    pool.mkdir(parents=True)
+    with (pool / "alive.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert folders.remains()
+    assert not folders.remains()

@@ -126,9 +126,14 @@ class Folders:
         """Whether anything of an engine still runs here, its daemon or only the parts that outlive it."""
         return (
             self.engine_is_alive()
-            or any(is_locked(path) for path in self.run.rglob("*.lock"))
+            or any(is_locked(path) for path in self._locks())
             or haproxy_is_alive(str(self.run / "gw"))
         )
+
+    def _locks(self) -> Iterator[Path]:
+        """Every lock file of the runtime folder, while its folders may go: `rglob` fails on one that just went."""
+        for base, _, names in os.walk(self.run):
+            yield from (Path(base, name) for name in names if name.endswith(".lock"))
 
 
 def _make_private(folder: Path) -> None:
