@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.gateway.accesslog import followed
+from hitless.gateway.accesslog import followed, newest
 
 pytestmark = pytest.mark.component
 
@@ -48,3 +48,22 @@ def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     following = followed(log, 10, pause=lambda: write(log, line("/first")))
     assert next(following).path == "/first"
+
+
+def test_while_it_is_rotated_nobody_who_reads_it_fails_and_nothing_that_comes_is_lost(tmp_path: Path) -> None:
+    """Between a rotation and the next line there is no file of its name."""
+    log = tmp_path / "access.log"
+    write(log, line("/first"))
+
+    def rotate() -> None:
+        log.rename(tmp_path / "access.log.1")
+
+    happens: list[Callable[[], None]] = [
+        rotate,
+        lambda: None,
+        lambda: write(log, line("/second") + line("/third")),
+    ]
+    following = followed(log, 1, pause=lambda: happens.pop(0)())
+    assert [next(following).path for _ in range(3)] == ["/first", "/second", "/third"]
+    log.unlink()
+    assert [one.path for one in newest(log, 10)] == ["/first"]

@@ -16,6 +16,7 @@ from hitless.cli.common import Context
 from hitless.cli.homes import LogQuery, read
 from hitless.cli.shipping import folders_of
 from hitless.errors import UsageError
+from hitless.gateway.accesslog import lines_since, size_of
 from hitless.store.store import Store
 
 FOLLOW_EVERY_S = 0.2
@@ -80,7 +81,7 @@ def _files(folder: Path) -> list[Path]:
 def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
     """(instant, file, line): a line without an instant (written past Python) belongs to the one before it."""
     instant = ""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:  # or it has gone
         for line in file:
             head, tab, _ = line.partition("\t")
             if tab and head.endswith("Z"):
@@ -90,28 +91,13 @@ def _stamped(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def followed(folder: Path, pattern: str, *, pause: Callable[[], None]) -> Iterator[str]:
     """The whole lines that come into these files from this call on, those of new files too; `pause` between looks."""
-    ends = {path: _size(path) for path in folder.glob(pattern)}
+    ends = {path: size_of(path) for path in folder.glob(pattern)}
     return _coming(folder, pattern, ends, pause)
 
 
 def _coming(folder: Path, pattern: str, ends: dict[Path, int], pause: Callable[[], None]) -> Iterator[str]:
     while True:
         for path in sorted(folder.glob(pattern)):
-            size, start = _size(path), ends.get(path, 0)
-            if size < start:
-                start = 0  # rotated
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                file.seek(start)
-                whole = file.read(max(0, size - start)).rpartition(b"\n")
-                ends[path] = start + len(whole[0] + whole[1])
-                if whole[1]:
-                    yield from whole[0].decode("utf-8", "replace").split("\n")
+            lines, ends[path] = lines_since(path, ends.get(path, 0))
+            yield from lines
         pause()
-
-
-def _size(path: Path) -> int:
-    """0 where it has gone: releases that are kept no more take their logs along."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,14 +95,17 @@ def _text(value: object) -> str:
 
 def files_of(log: Path) -> list[Path]:
     """The log's files that are there, the oldest first."""
-    numbered = [log.with_name(f"{log.name}.{number}") for number in range(ACCESS_LOGS_KEPT, 0, -1)]
-    return [path for path in (*numbered, log) if path.is_file()]
+    return [path for path in _names(log) if path.is_file()]
+
+
+def _names(log: Path) -> list[Path]:
+    return [*(log.with_name(f"{log.name}.{number}") for number in range(ACCESS_LOGS_KEPT, 0, -1)), log]
 
 
 def newest(log: Path, count: int) -> list[AccessLine]:
     """So many of the newest requests, the oldest of them first."""
     found: list[AccessLine] = []
-    for path in reversed(files_of(log)):
+    for path in reversed(_names(log)):
         for line in _backwards(path):
             if len(found) == count:
                 return found[::-1]
@@ -115,27 +119,40 @@ def followed(log: Path, count: int, *, pause: Callable[[], None]) -> Iterator[Ac
 
     The file is emptied when it is rotated, and may not be there yet.
     """
-    position = _size(log)
+    position = size_of(log)
     yield from newest(log, count)
     while True:
-        size = _size(log)
-        position = position if size >= position else 0
-        if size > position:
-            with log.open("rb") as file:
-                file.seek(position)
-                whole, newline, _ = file.read(size - position).rpartition(b"\n")
-            position += len(whole) + len(newline)
-            yield from filter(None, map(parse, whole.decode("utf-8", "replace").split("\n")))
+        lines, position = lines_since(log, position)
+        yield from filter(None, map(parse, lines))
         pause()
 
 
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
+def lines_since(log: Path, position: int) -> tuple[list[str], int]:
+    """The whole lines that came after that position, and where they end. A file that is shorter by now was begun anew;
+    one that is not there (its next line makes it again) has none.
+    """
+    try:
+        with log.open("rb") as file:
+            position = position if file.seek(0, 2) >= position else 0
+            file.seek(position)
+            whole, newline, _ = file.read().rpartition(b"\n")
+    except FileNotFoundError:
+        return [], 0
+    lines = whole.decode("utf-8", "replace").split("\n") if newline else []
+    return lines, position + len(whole) + len(newline)
+
+
+def size_of(log: Path) -> int:
+    """0 of a file that is not there."""
+    try:
+        return log.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _backwards(path: Path) -> Iterator[str]:
-    """A file's lines from its end on."""
-    with path.open("rb") as file:
+    """A file's lines from its end on; none of one that is not there, or has just been renamed."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
         position, rest = file.seek(0, 2), b""
         while position > 0:
             size = min(_BLOCK_BYTES, position)
