@@ -10,6 +10,7 @@ import hmac
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 KEY_BYTES = 32
@@ -21,10 +22,12 @@ def key_of(folder: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh = file.with_suffix(f".{secrets.token_hex(8)}")
         fresh.touch(mode=0o600)
         fresh.write_bytes(secrets.token_bytes(KEY_BYTES))
-        fresh.replace(file)
+        with suppress(FileExistsError):  # the engine and the receiver may ask at once: the first key stays
+            os.link(fresh, file)
+        fresh.unlink()
         return file.read_bytes()
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,8 +126,9 @@ class Workshop:
 def _sweep(place: Path) -> None:
     """Remove the build folders of engines whose data folder is gone: nobody else would."""
     for owner in place.glob(f"{PREFIX}*/{OWNER}"):
-        if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
-            remove(owner.parent)
+        with suppress(FileNotFoundError):  # another engine that starts sweeps, too
+            if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
+                remove(owner.parent)
 
 
 def _build_user(name: str | None) -> User:
