@@ -11,21 +11,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws.emulated import EmulatedAws
+from tests.aws.tiny import API, STAGE
 from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
 PLAIN: dict[str, Any] = {
     "Resources": {
-        "Api": {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "shop"}},
-        "Thing": {
-            "Type": "AWS::ApiGateway::Resource",
-            "Properties": {
-                "RestApiId": {"Ref": "Api"},
-                "ParentId": {"Fn::GetAtt": ["Api", "RootResourceId"]},
-                "PathPart": "thing",
-            },
-        },
+        **API,
         "Deployment": {
             "Type": "AWS::ApiGateway::Deployment",
             "DependsOn": "Thing",
@@ -34,11 +27,7 @@ PLAIN: dict[str, Any] = {
     },
     "Outputs": {"ApiId": {"Value": {"Ref": "Api"}}},
 }
-STAGE: dict[str, Any] = {
-    "Type": "AWS::ApiGateway::Stage",
-    "DeletionPolicy": "Retain",
-    "Properties": {"RestApiId": {"Ref": "Api"}, "DeploymentId": {"Ref": "Deployment"}, "StageName": "dev"},
-}
+KEPT_STAGE = STAGE | {"DeletionPolicy": "Retain"}
 
 
 class Shop:
@@ -92,7 +81,7 @@ def plain_with(**resources: dict[str, Any]) -> dict[str, Any]:
 def test_a_stage_that_stands_fails_the_update_that_declares_it_and_serves_on(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     before = shop.stage()
-    shop.cloudformation.update_stack(StackName="shop", TemplateBody=json.dumps(plain_with(Stage=STAGE)))
+    shop.cloudformation.update_stack(StackName="shop", TemplateBody=json.dumps(plain_with(Stage=KEPT_STAGE)))
     assert shop.rests() == "UPDATE_ROLLBACK_COMPLETE"
     events = shop.cloudformation.describe_stack_events(StackName="shop")["StackEvents"]
     failed = {
@@ -100,14 +89,14 @@ def test_a_stage_that_stands_fails_the_update_that_declares_it_and_serves_on(aws
         for one in events
         if one["LogicalResourceId"] == "Stage" and one["ResourceStatus"].endswith("_FAILED")
     }
-    assert failed == {(STAGE["Type"], "dev already exists.")}, events
+    assert failed == {(KEPT_STAGE["Type"], "dev already exists.")}, events
     assert shop.stage() == before
 
 
 def test_an_import_takes_the_stage_in_and_writes_nothing_to_it(aws: EmulatedAws) -> None:
     shop = Shop(aws)
     before = shop.stage()
-    template = plain_with(Stage=STAGE)
+    template = plain_with(Stage=KEPT_STAGE)
     assert shop.take_in(template) == "IMPORT_COMPLETE"
     held = {"tags", "lastUpdatedDate"}
     assert {key: one for key, one in shop.stage().items() if key not in held} == {
@@ -130,11 +119,11 @@ def test_an_import_takes_the_stage_in_and_writes_nothing_to_it(aws: EmulatedAws)
 
 def test_an_import_may_do_nothing_else(aws: EmulatedAws) -> None:
     shop = Shop(aws)
-    unprotected = {key: one for key, one in STAGE.items() if key != "DeletionPolicy"}
-    changed = plain_with(Stage=STAGE)
+    unprotected = {key: one for key, one in KEPT_STAGE.items() if key != "DeletionPolicy"}
+    changed = plain_with(Stage=KEPT_STAGE)
     changed["Resources"]["Api"]["Properties"]["Name"] = "another"
-    more = plain_with(Stage=STAGE, Topic={"Type": "AWS::SNS::Topic", "DeletionPolicy": "Retain", "Properties": {}})
-    told = {**plain_with(Stage=STAGE), "Outputs": {**PLAIN["Outputs"], "More": {"Value": "x"}}}
+    more = plain_with(Stage=KEPT_STAGE, Topic={"Type": "AWS::SNS::Topic", "DeletionPolicy": "Retain", "Properties": {}})
+    told = {**plain_with(Stage=KEPT_STAGE), "Outputs": {**PLAIN["Outputs"], "More": {"Value": "x"}}}
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         (plain_with(Stage=unprotected), "must have DeletionPolicy"),
         (changed, "modified resources"),
@@ -146,15 +135,15 @@ def test_an_import_may_do_nothing_else(aws: EmulatedAws) -> None:
         with pytest.raises(ClientError, match=said):
             shop.change_set(template)
     with pytest.raises(ClientError, match="cannot modify or add"):
-        shop.change_set(plain_with(Stage=STAGE), Tags=[{"Key": "a", "Value": "b"}])
-    assert shop.take_in(plain_with(Stage=STAGE)) == "IMPORT_COMPLETE"
+        shop.change_set(plain_with(Stage=KEPT_STAGE), Tags=[{"Key": "a", "Value": "b"}])
+    assert shop.take_in(plain_with(Stage=KEPT_STAGE)) == "IMPORT_COMPLETE"
     with pytest.raises(ClientError, match="at least one new resource"):
-        shop.change_set(plain_with(Stage=STAGE))
+        shop.change_set(plain_with(Stage=KEPT_STAGE))
 
 
 def test_an_import_of_what_is_not_there_fails(aws: EmulatedAws) -> None:
     shop = Shop(aws)
-    template = plain_with(Stage=STAGE)
+    template = plain_with(Stage=KEPT_STAGE)
     template["Resources"]["Stage"]["Properties"]["StageName"] = "prod"
     made = shop.change_set(template, stage="prod")["Id"]
     found = shop.cloudformation.describe_change_set(ChangeSetName=made, StackName="shop")

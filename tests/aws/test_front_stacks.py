@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.aws.emulated import EmulatedAws
+from tests.aws.tiny import API, STAGE
 from tests.support import eventually
 
 pytestmark = pytest.mark.aws
@@ -71,15 +72,7 @@ TEMPLATE: dict[str, Any] = {
                 "Principal": "apigateway.amazonaws.com",
             },
         },
-        "Api": {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": "shop"}},
-        "Thing": {
-            "Type": "AWS::ApiGateway::Resource",
-            "Properties": {
-                "RestApiId": {"Ref": "Api"},
-                "ParentId": {"Fn::GetAtt": ["Api", "RootResourceId"]},
-                "PathPart": "thing",
-            },
-        },
+        **API,
         "Get": {
             "Type": "AWS::ApiGateway::Method",
             "Properties": {
@@ -99,10 +92,7 @@ TEMPLATE: dict[str, Any] = {
             "DependsOn": "Get",
             "Properties": {"RestApiId": {"Ref": "Api"}},
         },
-        "Stage": {
-            "Type": "AWS::ApiGateway::Stage",
-            "Properties": {"RestApiId": {"Ref": "Api"}, "DeploymentId": {"Ref": "Deployment"}, "StageName": "dev"},
-        },
+        "Stage": STAGE,
         "Shifting": {
             "Type": "AWS::CodeDeploy::Application",
             "Properties": {"ApplicationName": {"Fn::Sub": "${AWS::StackName}-app"}, "ComputePlatform": "Lambda"},

@@ -70,11 +70,21 @@ def new_gateway(folder: Path, stages: tuple[str, ...] = ("dev", "prod"), **optio
     return Gateway(folder, clock=SystemClock(), haproxy=HAPROXY, stages=stages, pools=POOLS, **options)
 
 
+async def started_gateway(folder: Path, **options: Any) -> Gateway:
+    """A gateway on free ports."""
+    gateway = new_gateway(folder, **options)
+    await gateway.start(free_listeners(gateway))
+    return gateway
+
+
+def free_listeners(gateway: Gateway) -> dict[str, socket.socket]:
+    return {name: listen("127.0.0.1", 0) for name in gateway.state.listeners}
+
+
 @asynccontextmanager
 async def running_gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway]:
     """A gateway on free ports that is stopped at the end, together with all that it started."""
-    gateway = new_gateway(folder, **options)
-    await gateway.start({name: listen("127.0.0.1", 0) for name in gateway.state.listeners})
+    gateway = await started_gateway(folder, **options)
     try:
         yield gateway
     finally:

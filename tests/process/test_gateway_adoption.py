@@ -10,7 +10,6 @@ import pytest
 
 from hitless.gateway.gateway import GatewayEventKind
 from hitless.gateway.life import is_alive
-from hitless.gateway.listen import listen
 from tests.process.gateway_support import (
     Workers,
     ask,
@@ -18,12 +17,14 @@ from tests.process.gateway_support import (
     clients,
     event_of,
     finish,
+    free_listeners,
     gone,
     kill,
     new_gateway,
     run_dir,
     running_gateway,
     shipped,
+    started_gateway,
     until,
     with_release,
 )
@@ -35,8 +36,7 @@ pytestmark = pytest.mark.process
 def test_a_daemon_that_went_is_followed_by_one_that_adopts_everything() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            first = await started_gateway(folder)
             state = await with_release(first, workers)
             addresses, pids = dict(first.addresses), (first.guardian_pid, first.haproxy_pid)
             loads = list(clients(first))
@@ -63,8 +63,7 @@ def test_a_daemon_that_went_is_followed_by_one_that_adopts_everything() -> None:
 def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            first = await started_gateway(folder)
             state = await with_release(first, workers)
             addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
             loads = list(clients(first))
@@ -90,8 +89,7 @@ def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> N
 def test_where_sockets_cannot_be_taken_a_haproxy_alone_is_replaced_and_finishes_what_it_has() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            first = await started_gateway(folder)
             state = await with_release(first, workers)
             addresses, guardian, haproxy = dict(first.addresses), first.guardian_pid, first.haproxy_pid
             slow = asyncio.create_task(asyncio.to_thread(ask, addresses["dev"], "/slow/700"))
@@ -116,7 +114,7 @@ def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_t
         with run_dir() as folder, Workers(folder) as workers:
             first = new_gateway(folder)
             assert not await first.adopt()
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            await first.start(free_listeners(first))
             state = await with_release(first, workers)
             pids = first.guardian_pid, first.haproxy_pid
             await first.close()
@@ -124,7 +122,7 @@ def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_t
                 await asyncio.to_thread(kill, pid)
             second = new_gateway(folder)
             assert not await second.adopt()
-            await second.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")}, state)
+            await second.start(free_listeners(second), state)
             assert (await asyncio.to_thread(ask, second.addresses["dev"], "/zones")).status == 200
             await finish(second)
 
@@ -135,8 +133,7 @@ def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_t
 def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_finishes(done: int) -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            first = await started_gateway(folder)
             old = await with_release(first, workers)
             new = shipped(old, "p01", 2, await asyncio.to_thread(workers.start, 2))
             first._boot.write(new)
@@ -155,8 +152,7 @@ def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_fini
 def test_counts_go_on_over_a_restart_of_haproxy_and_an_adoption() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
-            first = new_gateway(folder)
-            await first.start({stage: listen("127.0.0.1", 0) for stage in ("dev", "prod")})
+            first = await started_gateway(folder)
             await with_release(first, workers)
             address = first.addresses["dev"]
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hitless.gateway.gateway import GatewayEventKind
+from hitless.gateway.gateway import Gateway, GatewayEventKind
 from hitless.gateway.state import SHARED
 from tests.process.gateway_support import (
     Answer,
@@ -31,6 +31,14 @@ HOST = "feature-x.preview.localhost"
 
 def asked(address: tuple[str, int], host: str) -> Answer:
     return ask(address, "/zones", headers={"host": host})
+
+
+async def previewed(gateway: Gateway, workers: Workers) -> tuple[str, int]:
+    """A stage of its own answers under HOST; the address of the listener that all such stages share."""
+    servers = await asyncio.to_thread(workers.start, 2)
+    await gateway.apply(gateway.state.with_new_stage("preview_x", HOST))
+    await gateway.apply(shipped(gateway.state, "p01", 2, servers, "preview_x"))
+    return gateway.addresses[SHARED]
 
 
 def test_stages_that_come_and_go_answer_under_their_host_and_fail_nobody_elsewhere() -> None:
@@ -61,10 +69,7 @@ def test_a_host_is_looked_up_whole_without_its_port_and_whatever_its_case() -> N
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:
-                servers = await asyncio.to_thread(workers.start, 2)
-                await gateway.apply(gateway.state.with_new_stage("preview_x", HOST))
-                await gateway.apply(shipped(gateway.state, "p01", 2, servers, "preview_x"))
-                address = gateway.addresses[SHARED]
+                address = await previewed(gateway, workers)
                 for host in (HOST, HOST.upper(), f"{HOST}:80", f"{HOST}:{address[1]}"):
                     assert asked(address, host).status == 200, host
                 others = (f"a,{HOST}", f"{HOST},a", f"{HOST}/", f" {HOST} b", "preview.localhost", "127.0.0.1", "", "|",
@@ -88,10 +93,7 @@ def test_what_came_while_it_ran_is_there_after_the_deaths_of_haproxy_and_of_the_
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:
-                servers = await asyncio.to_thread(workers.start, 2)
-                await gateway.apply(gateway.state.with_new_stage("preview_x", HOST))
-                await gateway.apply(shipped(gateway.state, "p01", 2, servers, "preview_x"))
-                address = gateway.addresses[SHARED]
+                address = await previewed(gateway, workers)
                 kill(gateway.haproxy_pid)
                 await event_of(gateway, GatewayEventKind.HAPROXY_RESTARTED)
                 assert asked(address, HOST).status == 200
