@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -33,23 +33,26 @@ def eventually(probe: Callable[[], T], *, deadline_s: float = 10.0, every_s: flo
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def deaf_port() -> Iterator[int]:
-    """A TCP port on 127.0.0.1 that refuses connections and that nobody else can take meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield int(held.getsockname()[1])
+    """A TCP port on 127.0.0.1 that this process keeps as long as it lives: it refuses connections, and nobody is given
+    it but who asks for it with SO_REUSEADDR, as servers do.
+    """
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind, which refuses a port that is in use
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def gone(pid: int) -> bool:
     """Whether the process has ended; a zombie has."""
     return start_time(pid) == 0
+
+
+def have_ended(pids: Iterable[int]) -> None:
+    """Wait for it, though not long: who was killed, or has let go of its locks, may be seen for a moment more."""
+    left = list(pids)
+    eventually(lambda: all(map(gone, left)), deadline_s=5.0, what=f"the end of {left}")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 from tests.aws.emulated import EmulatedAws
 from tests.aws.front.faults import Fault
 from tests.aws.release_support import REGION, Client, Worldclock
+from tests.support import eventually
 
 pytestmark = pytest.mark.aws
 
@@ -51,9 +51,8 @@ def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[
 
     with codedeploy.held_bakes(), service.start("deploy", **environ) as deploy:
         try:
-            while not shifts():
-                assert deploy.poll() is None, deploy.communicate()
-                time.sleep(0.1)
+            eventually(lambda: shifts() or deploy.poll() is not None, deadline_s=180, every_s=0.1, what="it shifts")
+            assert deploy.poll() is None, deploy.communicate()
             yield deploy
         finally:
             deploy.kill()

@@ -18,6 +18,7 @@ from hitless.drill.tally import Tally
 from hitless.drill.timeline import Timeline
 from hitless.drill.wire import Failure
 from tests.component.drill_faulty_server import FaultyServer
+from tests.support import gone, have_ended
 
 pytestmark = pytest.mark.component
 
@@ -246,13 +247,18 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
 
 
 def test_senders_end_when_the_coordinator_is_gone() -> None:
-    async def scenario(port: int) -> None:
+    async def scenario(port: int) -> list[int]:
         request = DrillRequest("GET", "/ok").to_wire("x")
-        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(50)), 1)
+        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(50)), 2)
         load = Load(plan, on_records=lambda _: None)
         await load.start()
+        pids = load.pids()
+        assert not any(map(gone, pids))
         load.hang_up()
         await asyncio.wait_for(load.wait(), 10)
+        return pids
 
     with FaultyServer() as server:
-        asyncio.run(scenario(server.port))
+        pids = asyncio.run(scenario(server.port))
+    assert len(pids) == 2
+    have_ended(pids)

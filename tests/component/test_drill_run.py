@@ -125,7 +125,7 @@ def test_the_steps_of_a_rollout_stand_on_the_drill_s_own_time_axis(stage: Stage)
     class Stepping(FakeEngine):
         async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             before = timestamp(datetime.now(UTC))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # what the axis is to show
             after = timestamp(datetime.now(UTC))
             shipped = await super().deploy(folder, message=message)
             steps = [("preparing", 0, before), ("shifting", 100, after)]

@@ -17,7 +17,7 @@ from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.buildspec.run import Build, Limits, run
 from hitless.pipeline.buildspec.spec import Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
-from tests.support import eventually
+from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.component
 
@@ -193,8 +193,7 @@ def test_what_a_build_left_running_ends_with_it(tmp_path: Path) -> None:
     process.communicate(timeout=30)
     result: dict[str, Any] = json.loads(out)
     assert result["succeeded"]
-    pid = int((plan.source / "pid").read_text())
-    assert not Path(f"/proc/{pid}").exists()
+    have_ended([int((plan.source / "pid").read_text())])
 
 
 def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
     assert below
     process.communicate(timeout=30)  # closes its input, as the daemon's death does
     assert process.returncode == 0
-    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    have_ended(below)
 
 
 @pytest.mark.parametrize(

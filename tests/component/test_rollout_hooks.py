@@ -16,7 +16,7 @@ from hitless.rollout.lifecycle import LOG_NAME, LifecycleHooks, hook_environment
 from hitless.rollout.release import ArtifactRef, Release
 from hitless.service.model import Function, Route
 from tests.fakes import release_document
-from tests.support import eventually
+from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.component
 
@@ -171,14 +171,6 @@ def test_a_hook_invokes_the_candidates_functions_as_lambda_does(tmp_path: Path) 
     ]
 
 
-def gone(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
-        return True
-
-
 def pids_of(shop: Shop) -> list[int]:
     found = eventually(lambda: shop.pids.exists() and shop.pids.read_text().split(), what="the hook runs")
     return [int(pid) for pid in found] if isinstance(found, list) else []
@@ -189,7 +181,7 @@ def test_a_hook_that_hangs_ends_at_its_time_out_with_all_that_it_started(tmp_pat
     result = shop.ask()
     assert not result.succeeded
     assert "Task timed out after 3.00 seconds" in result.sentence
-    assert all(gone(pid) for pid in pids_of(shop))
+    have_ended(pids_of(shop))
 
 
 def test_a_hook_that_is_cut_off_leaves_no_process_and_no_file(tmp_path: Path) -> None:
@@ -202,7 +194,7 @@ def test_a_hook_that_is_cut_off_leaves_no_process_and_no_file(tmp_path: Path) ->
         await asyncio.gather(asking, return_exceptions=True)
 
     asyncio.run(story())
-    assert all(gone(pid) for pid in pids_of(shop))
+    have_ended(pids_of(shop))
     assert os.listdir(tmp_path / "scratch") == []
 
 

@@ -81,8 +81,10 @@ def test_a_log_that_another_process_has_put_aside_is_left_to_it(tmp_path: Path) 
 
 
 def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
-    write(
+    text = write(
         tmp_path,
-        "full = os.open('/dev/null', os.O_RDONLY)  # writing to it fails, as on a full disk\n"
-        "os.dup2(full, 1)\nlog.start('START', '1')\nout.write('text\\n')\nlog.end('END\\n')\n",
+        "full, file = os.open('/dev/null', os.O_RDONLY), os.dup(1)  # writing to it fails, as on a full disk\n"
+        "os.dup2(full, 1)\nlog.start('START', '1')\nout.write('lost\\n')\nlog.end('END\\n')\n"
+        "os.dup2(file, 1)\nout.write('there is room again\\n')\n",
     )
+    assert messages(text) == ["there is room again"]

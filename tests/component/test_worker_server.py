@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from hitless.worker.answer import http_answer
 from hitless.worker.request import Request
 from hitless.worker.server import Server
+from tests.support import eventually
 
 pytestmark = pytest.mark.component
 
@@ -187,9 +187,7 @@ def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_
         half_seen.sendall(b"GET /seen HTTP/1.1\r\nhost: h\r\n\r\n")
         assert read_answer(half_seen)[1] == b"/seen 0"
         slow.sendall(b"GET /slow HTTP/1.1\r\nhost: h\r\n\r\n")
-        deadline = time.monotonic() + 10
-        while "/slow" not in server.answerer.seen and time.monotonic() < deadline:
-            time.sleep(0.005)
+        eventually(lambda: "/slow" in server.answerer.seen, what="it is in hand")
         received.sendall(b"GET /received HTTP/1.1\r\nhost: h\r\n\r\n")
         unaccepted = server.connect()
         unaccepted.sendall(b"GET /unaccepted HTTP/1.1\r\nhost: h\r\n\r\n")

@@ -19,7 +19,7 @@ import pytest
 
 from hitless.api.client import EngineClient
 from hitless.engine.folders import Folders
-from tests.support import eventually
+from tests.support import eventually, gone
 
 SERVICES = Path(__file__).parents[1] / "services"
 
@@ -92,14 +92,16 @@ class Site:
             with error:
                 return error.code, {k.lower(): v for k, v in error.headers.items()}, json.load(error)
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL a process of this engine's."""
-        os.kill(pid, signal.SIGKILL)
-
     def end(self) -> None:
         """Everything ends; fails where a process of the engine's outlives it."""
         self.hitless("down", "--force", exit_code=None)
         eventually(lambda: not self.folders.remains(), what="every process of the engine has ended")
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and the process's end."""
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid), what=f"process {pid} has ended")
 
 
 @pytest.fixture

@@ -10,25 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.process.conftest import Site
+from tests.process.conftest import Site, kill
 from tests.process.load import Seen, Wrk
-from tests.support import eventually
+from tests.support import eventually, gone
 
 pytestmark = pytest.mark.process
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended (a zombie has)."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
-        return True
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: gone(pid), what=f"process {pid} has ended")
 
 
 def api(site: Site) -> Any:

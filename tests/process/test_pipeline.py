@@ -239,7 +239,7 @@ def test_a_test_that_hangs_is_stopped_by_a_person(team: Team) -> None:
     push = team.push_aside("dev")
     eventually(lambda: sleeping("98765"), deadline_s=60, what="it hangs")
     assert team.site.hitless("pipeline", "stop", str(run), "--why", "it hangs").document["state"] == "interrupted"
-    assert not sleeping("98765")
+    eventually(lambda: not sleeping("98765"), what="it has ended")
     said = push.communicate(timeout=30)[0]
     assert f"run {run} of dev interrupted: stopped by" in said
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.process.gateway_support import gone
+from tests.process.conftest import kill
 from tests.process.pipeline_support import LoadOnAll, Team, plain, states
-from tests.support import eventually, free_port
+from tests.support import eventually, free_port, gone
 
 pytestmark = pytest.mark.process
 
@@ -135,15 +135,15 @@ def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_any
 def test_previews_outlive_haproxy_and_the_daemon(place: Previewed) -> None:
     place.show("stays", "one")
     status = place.site.status()
-    place.site.kill(status["engine"]["gateway_pid"])
+    kill(status["engine"]["gateway_pid"])
     eventually(lambda: place.ask("stays")[0] == 200, what="the preview answers again")
-    place.site.kill(status["engine"]["pid"])
+    kill(status["engine"]["pid"])
     assert place.ask("stays")[0] == 200, "without a daemon"
     place.site.up()
     assert place.ask("stays")[0] == 200
     assert "preview at" in place.show("stays", "two")
     assert place.release("stays") == 2
-    place.site.kill(place.site.status()["engine"]["gateway_pid"])
+    kill(place.site.status()["engine"]["gateway_pid"])
     eventually(lambda: place.release("stays") == 2, what="the newest release answers again")
     place.delete("stays")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.process.conftest import Site
+from tests.process.conftest import Site, kill
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -100,7 +100,7 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
     def strike() -> None:
         workers = [worker["pid"] for function in site.stage()["functions"] for worker in function["workers"]]
         eventually(lambda: sum(clients.answers.values()) > 100, what="the load runs")
-        site.kill(workers[0])
+        kill(workers[0])
 
     clients.send(strike)
     metrics = {(m["name"], m["labels"].get("release")): 0.0 for m in site.hitless("metrics").document}
@@ -135,7 +135,7 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
 
 def test_a_receipt_survives_the_daemon_with_every_request_in_it(site: Site) -> None:
     clients = baking(site)
-    clients.send(lambda: site.kill(site.status()["engine"]["pid"]))
+    clients.send(lambda: kill(site.status()["engine"]["pid"]))
     clients.send()  # nobody is there to ask the gateway
     site.up()
     if site.stage()["candidate"]:
@@ -151,7 +151,7 @@ def test_a_receipt_says_that_it_is_incomplete_when_haproxy_was_killed(site: Site
     clients = baking(site)
     clients.send()
     gateway_pid = site.status()["engine"]["gateway_pid"]
-    site.kill(gateway_pid)
+    kill(gateway_pid)
     eventually(lambda: site.status()["engine"]["gateway_pid"] not in (None, gateway_pid), what="another HAProxy")
     site.hitless("abort")
     receipt = receipt_of(site)

@@ -20,7 +20,7 @@ from hitless.pipeline.children import hang_up
 from hitless.pipeline.rehearsal.leftovers import hold, leftovers, sweep
 from hitless.store.store import Store
 from tests.process.conftest import Site
-from tests.support import eventually
+from tests.support import eventually, gone
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +58,7 @@ def test_what_a_killed_rehearsal_and_its_killed_warden_left_is_ended_by_the_next
         for pid in (process.pid, warden):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: leftovers(temporary), what="nobody looks after it any more")
-        assert [pid for pid in of_sandbox if runs(pid)], "it serves on"
+        assert not all(map(gone, of_sandbox)), "it serves on"
         process.wait()
     command = [sys.executable, "-m", "hitless.cli.sandbox"]
     subprocess.run(command, env={**os.environ, "TMPDIR": str(temporary)}, check=True, timeout=60)
@@ -94,7 +94,7 @@ def command_of(pid: int) -> bytes:
 
 
 def all_gone(of_sandbox: list[int], run: Path, temporary: Path) -> None:
-    eventually(lambda: not [pid for pid in of_sandbox if runs(pid)], what="every process of the sandbox has ended")
+    eventually(lambda: all(map(gone, of_sandbox)), what="every process of the sandbox has ended")
     eventually(lambda: not run.exists(), what="its sockets' folder has gone")
     eventually(lambda: not list(temporary.iterdir()), what="its folder has gone")
 
@@ -133,9 +133,3 @@ def with_both_up(process: subprocess.Popen[bytes]) -> list[int]:
             assert len(found) > 6, "the warden, the daemon, HAProxy, and each release's workers"
             return found
     raise AssertionError(b"".join(said).decode())
-
-
-def runs(pid: int) -> bool:
-    with suppress(OSError):
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False

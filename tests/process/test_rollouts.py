@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.process.conftest import Site
+from tests.process.conftest import Site, kill
 from tests.process.load import Wrk
-from tests.process.test_faults import gone, kill
-from tests.support import eventually
+from tests.support import eventually, gone
 
 pytestmark = pytest.mark.process
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.process.conftest import Site
+from tests.process.conftest import Site, kill
 from tests.process.load import Wrk
 from tests.support import eventually
 
@@ -80,7 +80,7 @@ def test_a_function_sleeps_and_its_first_request_is_answered_with_and_without_a_
     eventually(lambda: size(scaling) == 1, what="the daemon knows of the worker that was woken")
     assert any("woken by a request" in sentence for sentence in sentences(scaling))
     eventually(lambda: size(scaling) == 0, what="it sleeps again")
-    scaling.kill(daemon)
+    kill(daemon)
     with Wrk(scaling.url, connections=4) as load:
         eventually(lambda: not scaling.folders.engine_is_alive())
         scaling.up()
@@ -94,7 +94,7 @@ def test_a_daemon_that_is_killed_while_workers_come_costs_nobody_anything(scalin
     daemon = scaling.up()["engine"]["pid"]
     with crowd(scaling.url) as load:
         eventually(lambda: size(scaling) > 1, every_s=0.002, what="the first workers have come", deadline_s=20)
-        scaling.kill(daemon)
+        kill(daemon)
         eventually(lambda: not scaling.folders.engine_is_alive())
         scaling.up()
         eventually(lambda: size(scaling) == MOST, what="the rest came with the next daemon", deadline_s=20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -92,7 +91,7 @@ def test_a_start_that_is_called_off_leaves_nothing() -> None:
         spec = nest.spec("import time\ntime.sleep(300)\n")
         for wait_s in (0.0, 0.01, 0.3):
             start = asyncio.create_task(nest.fleet.start_pool(spec, ready_timeout_s=20))
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(wait_s)  # the moments at which it is called off
             start.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await start
@@ -238,9 +237,7 @@ def test_one_invocation_out_of_time_is_ended_with_all_that_it_started() -> None:
             " open(os.environ['LAMBDA_TASK_ROOT'] + '/child', 'w').write(str(child.pid))\n time.sleep(300)\n"
         )
         spec = nest.spec(source)
-        began = time.monotonic()
         result = await invoke_once(spec, {}, timeout_s=1.5)
-        assert time.monotonic() - began < 6
         assert result.error is not None
         assert result.error.endswith("Task timed out after 1.50 seconds")
         child = int(nest.read(f"{spec.task_root}/child"))

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hitless.worker.layout import State
 from hitless.workers.events import PoolEventKind
 from hitless.workers.pool import Pool
 from tests.process.workers_support import Answer, Nest, UnixConnection, alive, ask, in_a_nest, kill
-from tests.support import eventually
+from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.process
 
@@ -41,9 +40,10 @@ def begun(pool: Pool) -> list[str]:
 
 
 def no_answer(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
-    """Send a request that costs its worker's life."""
-    with pytest.raises((OSError, HTTPException)):
+    """Send a request that costs its worker's life: its connection ends, and is not left open until we are tired."""
+    with pytest.raises((OSError, HTTPException)) as ended:
         ask(path, target, method, request_id=request_id)
+    assert not isinstance(ended.value, TimeoutError)
 
 
 async def quietly(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
@@ -58,11 +58,6 @@ async def busy_pid(pool: Pool, other_than: int = 0) -> int:
         return worker.pid if worker.busy and worker.pid != other_than and alive(worker.pid) else 0
 
     return await asyncio.to_thread(eventually, probe)
-
-
-async def have_ended(pids: Iterable[int]) -> None:
-    """A process that has let go of its locks, by which its end is told, may be seen for a moment more."""
-    await asyncio.to_thread(eventually, lambda: not any(map(alive, pids)), deadline_s=2.0)
 
 
 def test_a_killed_worker_is_replaced_at_once_on_the_same_socket() -> None:
@@ -148,8 +143,8 @@ def test_a_function_out_of_time_is_answered_for_whatever_its_method_and_replaced
         pool = await nest.pool(FATAL, timeout_s=1)
         pid = pool.stats().workers[0].pid
         began = time.monotonic()
-        await quietly(pool.workers[0].socket, "/sleep", request_id="get-1")
-        assert 0.9 < time.monotonic() - began < 4
+        await quietly(pool.workers[0].socket, "/sleep", request_id="get-1")  # the handler would sleep for a minute
+        assert time.monotonic() - began > 0.9, "not before its time is out"
         for worker in pool.workers:
             again = await asyncio.to_thread(ask, worker.socket, "/x", request_id="get-1")
             assert (again.status, again.json) == (502, {"message": "Internal server error"})
@@ -250,9 +245,7 @@ def test_what_waited_on_the_socket_of_a_worker_that_backs_off_is_let_go() -> Non
         await nest.event(PoolEventKind.WORKER_RESTARTED)
         dying = asyncio.create_task(quietly(path, "/sleep-exit"))
         await busy_pid(pool)
-        began = time.monotonic()
         await quietly(path, "/x", request_id="waiting")  # connected, and never accepted
-        assert time.monotonic() - began < 5
         await dying
         assert not [line for line in begun(pool) if line.startswith("waiting")]
 
@@ -390,11 +383,11 @@ def test_adoption_tells_the_living_from_the_dead_by_locks_and_ends_what_was_half
         for pid in workers:
             kill(pid)
         kill(headless.zygote_pid)
-        await have_ended([headless.zygote_pid, *workers])
+        await asyncio.to_thread(have_ended, [headless.zygote_pid, *workers])
         adopted = await nest.restart_daemon()
         assert list(adopted) == ["headless"]
         assert (await nest.event(PoolEventKind.ZYGOTE_DIED)).key == "headless"
-        await have_ended(half_pids)
+        await asyncio.to_thread(have_ended, half_pids)
         assert sorted(path.name for path in (nest.run / "w").iterdir() if path.is_dir()) == ["headless"]
         assert (await nest.fleet.replace_zygote("headless")).generation == 2
 
@@ -424,7 +417,7 @@ def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing(
         await nest.event(PoolEventKind.ZYGOTE_DIED)
         await nest.fleet.stop_pool(pool.key, grace_s=2)
         await nest.fleet.stop_pool(pool.key, grace_s=2)
-        await have_ended(pids)
+        await asyncio.to_thread(have_ended, pids)
         assert not pool.workers[0].socket.parent.parent.exists()
 
     in_a_nest(scenario)
@@ -432,13 +425,12 @@ def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing(
 
 def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
     async def scenario(nest: Nest) -> None:
-        pool = await nest.pool(FATAL)
+        pool = await nest.pool(FATAL, timeout_s=60)
         waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep"))
-        await busy_pid(pool)
-        began = time.monotonic()
+        pid = await busy_pid(pool)
         await nest.fleet.stop_pool(pool.key, grace_s=0.3)
-        assert time.monotonic() - began < 4
         await waiting
+        await asyncio.to_thread(have_ended, [pid])
 
     in_a_nest(scenario)
 
@@ -491,7 +483,7 @@ def test_kills_under_posts_run_nothing_twice() -> None:
                 pid = pool.stats().workers[number % 2].pid
                 if pid and alive(pid):
                     kill(pid)
-                await asyncio.sleep(0.03)
+                await asyncio.sleep(0.03)  # the pace of the kills
 
         await asyncio.gather(client(0), client(1), killer())
         assert set(answers) <= {200, 502}

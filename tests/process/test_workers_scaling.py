@@ -76,7 +76,7 @@ def test_a_surplus_worker_that_does_not_end_is_killed() -> None:
         )
         spec = nest.spec(stubborn, workers=2, timeout_s=1)
         pool = await nest.fleet.start_pool(spec, size=2, ready_timeout_s=20)
-        await asyncio.to_thread(ask, pool.workers[1].socket)
+        assert (await asyncio.to_thread(ask, pool.workers[1].socket)).status == 200, "it is deaf to SIGTERM from now on"
         pid = pids(pool)[1]
         await nest.fleet.scale(pool.key, 1)
         await until(lambda: not alive(pid))

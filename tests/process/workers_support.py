@@ -10,18 +10,18 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hitless.clock import SystemClock
-from hitless.worker.process import start_time
 from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.fleet import Fleet
 from hitless.workers.pool import Pool
 from hitless.workers.spec import PoolSpec, RouteSpec
-from tests.support import eventually
+from tests.support import eventually, gone
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def in_a_nest(scenario: Callable[[Nest], Awaitable[None]]) -> None:
         eventually(lambda: open_descriptors() <= fds, what="every descriptor is closed")
     finally:
         for pid in processes_below(folder):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                kill(pid)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -165,14 +166,19 @@ def processes_below(folder: Path) -> list[int]:
     """Living processes that have a file below this folder open or mapped, or their working folder there."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid() and start_time(int(entry.name)):
-            try:
-                targets = [os.readlink(link) for link in (*(entry / "fd").iterdir(), entry / "cwd")]
-            except OSError:
-                continue
-            if any(target.startswith(str(folder)) for target in targets):
-                found.append(int(entry.name))
+        if not entry.name.isdigit() or int(entry.name) == os.getpid() or gone(int(entry.name)):
+            continue
+        if any(target.startswith(str(folder)) for target in _files_of(entry)):
+            found.append(int(entry.name))
     return found
+
+
+def _files_of(process: Path) -> Iterator[str]:
+    """One that is closed as this reads hides none of the others."""
+    with suppress(OSError):
+        for link in ((process / "cwd"), *(process / "fd").iterdir()):
+            with suppress(FileNotFoundError):
+                yield os.readlink(link)
 
 
 def kill(pid: int) -> None:
@@ -182,4 +188,4 @@ def kill(pid: int) -> None:
 
 def alive(pid: int) -> bool:
     """Runs, and is no zombie."""
-    return start_time(pid) != 0
+    return not gone(pid)
