@@ -1,7 +1,8 @@
-"""Artifacts out of the bucket: none that is not its own bytes."""
+"""Artifacts into the bucket and out of it: none that is not its own bytes. Documents: none over one not seen."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from pathlib import Path
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from hitless.aws.buckets import Bucket, artifact_key
-from hitless.errors import CloudError
+from hitless.errors import CloudError, ConflictError
 
 pytestmark = pytest.mark.unit
 
@@ -21,13 +22,40 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class FakeS3:
-    def __init__(self, held: dict[str, bytes]) -> None:
-        self.held = held
+    """Objects by key; an ETag is the MD5. With `checksums` it computes SHA-256 at an upload, as S3 does."""
+
+    def __init__(self, held: dict[str, bytes], *, checksums: bool = True) -> None:
+        self.held, self.checksums, self.writes = held, checksums, 0
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - botocore's names
-        if Key not in self.held:
-            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
-        return {"Body": StreamingBody(io.BytesIO(self.held[Key]), len(self.held[Key]))}
+        content = self._found(Key, "NoSuchKey", "GetObject")
+        return {"Body": StreamingBody(io.BytesIO(content), len(content)), "ETag": etag(content)}
+
+    def head_object(self, Bucket: str, Key: str, ChecksumMode: str = "") -> dict[str, Any]:  # noqa: N803
+        content = self._found(Key, "404", "HeadObject")
+        if not (self.checksums and ChecksumMode):
+            return {}
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(content).digest()).decode()}
+
+    def put_object(self, Bucket: str, Key: str, Body: Any, **asked: str) -> dict[str, Any]:  # noqa: N803
+        content = Body if isinstance(Body, bytes) else Body.read()
+        held = self.held.get(Key)
+        if "IfNoneMatch" in asked and held is not None:
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        if "IfMatch" in asked and (held is None or etag(held) != asked["IfMatch"]):
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.held[Key] = content
+        self.writes += 1
+        return {"ETag": etag(content)}
+
+    def _found(self, key: str, code: str, call: str) -> bytes:
+        if key not in self.held:
+            raise ClientError({"Error": {"Code": code}}, call)
+        return self.held[key]
+
+
+def etag(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 def test_an_artifact_is_fetched_by_its_digest(tmp_path: Path) -> None:
@@ -44,3 +72,26 @@ def test_one_that_is_gone_or_is_not_its_own_bytes_is_refused(
 ) -> None:
     with pytest.raises(CloudError, match=message):
         Bucket(FakeS3(held), "b").get_artifact(SHA256, tmp_path / "zip")
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["of S3's own", "read back"])
+def test_an_artifact_is_written_once_and_nothing_else_is_taken_for_it(tmp_path: Path, checksums: bool) -> None:
+    (tmp_path / "zip").write_bytes(CONTENT)
+    s3 = FakeS3({}, checksums=checksums)
+    for _ in range(2):
+        assert Bucket(s3, "b").put_artifact(SHA256, tmp_path / "zip") == artifact_key(SHA256)
+    assert (s3.held, s3.writes) == ({artifact_key(SHA256): CONTENT}, 1)
+    s3.held[artifact_key(SHA256)] = b"another"
+    with pytest.raises(CloudError, match="does not hold the artifact that was built"):
+        Bucket(s3, "b").put_artifact(SHA256, tmp_path / "zip")
+
+
+def test_of_two_who_write_a_document_the_slower_one_is_told() -> None:
+    bucket = Bucket(FakeS3({}), "b")
+    first = bucket.put_json("1.json", {"of": 1}, new=True)
+    with pytest.raises(ConflictError, match=r"has just written 1\.json"):
+        bucket.put_json("1.json", {"of": 2}, new=True)
+    second = bucket.put_json("1.json", {"of": 3}, over=first)
+    with pytest.raises(ConflictError, match=r"has just written 1\.json"):
+        bucket.put_json("1.json", {"of": 4}, over=first)
+    assert bucket.get_json("1.json") == ({"of": 3}, second)
