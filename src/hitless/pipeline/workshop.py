@@ -125,10 +125,11 @@ class Workshop:
 
 def _sweep(place: Path) -> None:
     """Remove the build folders of engines whose data folder is gone: nobody else would."""
-    for owner in place.glob(f"{PREFIX}*/{OWNER}"):
-        with suppress(FileNotFoundError):  # another engine that starts sweeps, too
+    for folder in place.glob(f"{PREFIX}*"):
+        owner = folder / OWNER
+        with suppress(OSError):  # it has none yet, or another engine that starts has just swept it
             if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
-                remove(owner.parent)
+                remove(folder)
 
 
 def _build_user(name: str | None) -> User:
