@@ -15,7 +15,9 @@ from hitless.clock import SystemClock
 from hitless.pipeline.approvals import differences
 from hitless.pipeline.builds import BuildOrder, Builds, limits_of
 from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.buildspec.spec import MAX_BYTES
 from hitless.pipeline.definition import Definition
+from hitless.pipeline.parameters import MAX_FILE_BYTES
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
@@ -59,10 +61,10 @@ class Yard:
         self.bench.git("push", "-q", str(self.repository.folder), "dev")
         return commit
 
-    def build(self, run: int, commit: str) -> dict[str, Any] | None:
+    def build(self, run: int, commit: str, path: str = "") -> dict[str, Any] | None:
         self.workshop.of_run(run).mkdir()
         self.workshop.make(self.workshop.work_of(run), for_builds=False)
-        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", "", "ada", {"STAGE": "dev"})
+        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", path, "ada", {"STAGE": "dev"})
         try:
             return asyncio.run(self.builds.run(order))
         finally:
@@ -122,6 +124,23 @@ def test_a_buildspec_that_is_a_link_or_is_not_there(yard: Yard) -> None:
     with pytest.raises(StepFailed, match="not a regular file"):
         yard.build(2, linked)
     assert yard.build(3, without) is None
+
+
+def test_what_a_commit_or_the_operator_made_too_large_is_not_read(yard: Yard) -> None:
+    large = yard.commit(SPEC + "#" * MAX_BYTES)
+    with pytest.raises(StepFailed, match=r"^buildspec-test\.yml is larger than"):
+        yard.build(1, large)
+    yard.workshop.parameters.write_text(PARAMETERS + "#" * MAX_FILE_BYTES)
+    yard.workshop.parameters.chmod(0o600)
+    with pytest.raises(StepFailed, match=r"parameters\.yml is larger than"):
+        yard.build(2, yard.commit(SPEC))
+
+
+@pytest.mark.parametrize("path", ["..", "outside"])
+def test_a_services_path_that_leads_out_of_its_commit_is_not_built(yard: Yard, path: str) -> None:
+    (yard.bench.clone / "outside").symlink_to("/etc")
+    with pytest.raises(StepFailed, match="leads out of the commit's files"):
+        yard.build(1, yard.commit(SPEC), path)
 
 
 def test_folders_nested_deeper_than_python_calls_itself_are_gone_after_a_run(yard: Yard) -> None:
