@@ -160,7 +160,16 @@ def test_a_function_can_be_invoked_outside_http(site: Site) -> None:
     ran = site.hitless("invoke", "api", "--event", str(site.folder / "event.json"))
     assert ran.document["statusCode"] == 200
     assert "REPORT" in ran.stderr
-    assert "--event FILE gives it the REST event" in site.hitless("invoke", "api", exit_code=1).stderr
+    assert "--request 'METHOD PATH' or --event FILE" in site.hitless("invoke", "api", exit_code=1).stderr
+
+
+def test_a_route_can_be_invoked_by_its_method_and_path(site: Site) -> None:
+    ran = site.hitless("invoke", "api", "--request", "post /echo?s=0", "--body", '{"b": 2}')
+    told = json.loads(ran.document["body"])
+    assert (told["method"], told["length"]) == ("POST", 8)
+    error = site.hitless("invoke", "api", "--request", "GET /nowhere", exit_code=2).document["error"]
+    assert error["message"] == "api has no route for GET /nowhere"
+    assert error["hint"].startswith("its routes: GET /fast")
 
 
 def test_sockets_and_folders_are_private(running: Site) -> None:

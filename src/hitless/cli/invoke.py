@@ -14,13 +14,14 @@ from hitless.cli.common import Context, Ended, command
 from hitless.cli.shipping import build_document, folders_of, load
 from hitless.errors import UsageError
 from hitless.rollout.release import Release, pool_spec
-from hitless.workers.invoke import invoke_once
+from hitless.service.model import Function
+from hitless.workers.invoke import invoke_once, rest_event
 
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 
 
 def register(app: typer.Typer) -> None:
-    @command(app, "invoke", example="hitless invoke zones --event event.json")
+    @command(app, "invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
     def invoke(
         ctx: Context,
         function: Annotated[str, typer.Argument(help="The function, as serverless.yml names it.")],
@@ -28,8 +29,15 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option("--event", help="A file with the event as JSON (a route's: a REST event); default: {}."),
         ] = None,
+        request: Annotated[
+            str | None,
+            typer.Option("--request", metavar="'METHOD PATH'", help="One of its routes: its REST event is made of it."),
+        ] = None,
+        body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
     ) -> None:
         """Invoke a function once, outside HTTP. In a process of its own; shows its result and its log."""
+        if (event is not None and request is not None) or (body is not None and request is None):
+            raise UsageError("an event comes from --event, or from --request with its --body", hint="leave one out")
         service = load(ctx)
         called = service.function(function)
         if called is None:
@@ -37,6 +45,7 @@ def register(app: typer.Typer) -> None:
                 f"serverless.yml has no function {function}",
                 hint="functions: " + ", ".join(f.name for f in service.functions),
             )
+        asked = _asked(request) if request is not None else None
         document = build_document(ctx, service)
         folders = folders_of(ctx)
         release = Release(ctx.stage, 0, document)
@@ -47,14 +56,33 @@ def register(app: typer.Typer) -> None:
             task_root=str(ArtifactStore(folders.artifacts).unpack(document.artifacts[function].digest)),
             log_dir=str(folders.logs / ctx.stage / "invoke" / function),
         )
-        result = asyncio.run(invoke_once(spec, _event(event), timeout_s=spec.timeout_s))
+        sent = body.encode() if body is not None else None
+        given = _event(event) if asked is None else _made(rest_event(spec, *asked, sent), asked, called)
+        result = asyncio.run(invoke_once(spec, given, timeout_s=spec.timeout_s))
         ctx.say(result.log.rstrip("\n"))
         ctx.show(result.payload, lambda: json.dumps(result.payload, indent=2, ensure_ascii=False))
         if result.error:
             hint = "the log above has the traceback"
-            if event is None and called.routes:
-                hint += "; it was given {}: --event FILE gives it the REST event that its routes expect"
+            if given == {} and called.routes:
+                hint += "; it was given {}: --request 'METHOD PATH' or --event FILE gives it what its routes expect"
             raise Ended(1, f"{function} failed: {result.error}", hint)
+
+
+def _asked(line: str) -> tuple[str, str]:
+    """Method and target of `GET /zones?limit=1`."""
+    method, _, target = line.strip().partition(" ")
+    if not method.isalpha() or not target.startswith("/") or " " in target:
+        raise UsageError(f"--request {line!r} is not METHOD PATH", hint="for example --request 'GET /zones?limit=1'")
+    return method.upper(), target
+
+
+def _made(event: dict[str, Any] | None, asked: tuple[str, str], called: Function) -> dict[str, Any]:
+    if event is None:
+        raise UsageError(
+            f"{called.name} has no route for {' '.join(asked)}",
+            hint="its routes: " + (", ".join(map(str, called.routes)) or "none"),
+        )
+    return event
 
 
 def _event(path: Path | None) -> Any:

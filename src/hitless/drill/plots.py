@@ -77,9 +77,8 @@ def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
         for first, last in _runs([release in column.by_release for column in columns]):
             marks.append(_area(frame, columns, floor, roof, first, last, release, classes[release]))
         floor = roof
-    return _plot(
-        frame, _grid(frame, ticks, "{:g}"), [], marks, _bands(frame, bands, strip=True), "Requests a second by release"
-    )
+    grid = _grid(frame, ticks, "{:g}".format)
+    return _plot(frame, grid, [], marks, _bands(frame, bands, strip=True), "Requests a second by release")
 
 
 def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
@@ -95,7 +94,7 @@ def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     )
     marks = [_line(frame, columns, name, of) for name, of in series]
     marks += [_hover(frame, column) for column in columns if column.p50_ms is not None]
-    return _plot(frame, _grid(frame, ticks, "{:g} ms"), _bands(frame, bands), marks, [], "Latency over time")
+    return _plot(frame, _grid(frame, ticks, duration), _bands(frame, bands), marks, [], "Latency over time")
 
 
 def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
@@ -114,7 +113,7 @@ def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
                 f' height="{bottom - top:.1f}"><title>{_clock(column.at_s)}: {count} {kind}</title></rect>'
             )
             base += count
-    return _plot(frame, _grid(frame, ticks, "{:g}"), _bands(frame, bands), marks, [], "Failed requests by kind")
+    return _plot(frame, _grid(frame, ticks, "{:g}".format), _bands(frame, bands), marks, [], "Failed requests by kind")
 
 
 def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], bands: Sequence[Band]) -> str:
@@ -145,7 +144,7 @@ def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], ban
             points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(one.workers):.1f}")
     marks.append(f'<polyline class="line workers" points="{" ".join(points)}"/>')
     over = _bands(frame, bands, strip=True)
-    return _plot(frame, _grid(frame, ticks, "{:g}"), [], marks, over, "Workers against the load")
+    return _plot(frame, _grid(frame, ticks, "{:g}".format), [], marks, over, "Workers against the load")
 
 
 def kind_class(kind: Failure) -> str:
@@ -217,12 +216,17 @@ def _hover(frame: Frame, column: Column) -> str:
     )
 
 
-def _grid(frame: Frame, ticks: Sequence[float], form: str) -> list[str]:
+def duration(ms: float) -> str:
+    """A tick of the latency axis, short enough to stand beside it: `10 ms`, `100 s`."""
+    return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
+
+
+def _grid(frame: Frame, ticks: Sequence[float], form: Callable[[float], str]) -> list[str]:
     marks = []
     for tick in ticks:
         y = frame.y_of(tick)
         marks.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(f'<text class="axis" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form.format(tick)}</text>')
+        marks.append(f'<text class="axis" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form(tick)}</text>')
     step = time_step_s(frame.span_s)
     for number in range(int(frame.span_s / step + 1e-9) + 1):
         x = frame.x(number * step)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hitless.worker.crash import cause, runtime_error
+from hitless.worker.event import EventBuilder
+from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
 from hitless.workers.libraries import base_python, inherited_environment, isolated, runtime_libraries
 
@@ -36,6 +38,16 @@ class InvokeResult:
             return None
         kind = self.payload.get("errorType")
         return f"{kind}: {self.payload['errorMessage']}" if kind else str(self.payload["errorMessage"])
+
+
+def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = None) -> dict[str, Any] | None:
+    """The event that a worker makes of such a request, its body taken for JSON; None where the function has no route
+    for it.
+    """
+    headers = [(b"Host", b"localhost"), (b"User-Agent", b"hitless-invoke")]
+    if body is not None:
+        headers.append((b"Content-Type", b"application/json"))
+    return EventBuilder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
 
 
 async def invoke_once(
