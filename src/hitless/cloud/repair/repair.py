@@ -21,20 +21,8 @@ from hitless.clock import timestamp
 from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.wrapper_layer import layer_code, write_layer
+from hitless.cloud.repair import steps
 from hitless.cloud.repair.facts import Facts, look, works
-from hitless.cloud.repair.steps import (
-    DropShield,
-    End,
-    FinishRollback,
-    Map,
-    Point,
-    Provision,
-    Serve,
-    SettleStack,
-    Step,
-    StopShifts,
-    Upload,
-)
 from hitless.cloud.repair.troubles import Trouble, troubles
 from hitless.cloud.stage.settling import Cloud, take_shield_down
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
@@ -80,7 +68,7 @@ class Repair:
         self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
         self._holder = secrets.token_hex(8)
         self._steps: list[str] = []
-        self._failed: dict[Step, HitlessError] = {}
+        self._failed: dict[steps.Step, HitlessError] = {}
         self._newest: tuple[int, str] = (0, "")
 
     def plan(self, stage: str) -> Repaired:
@@ -88,8 +76,8 @@ class Repair:
         facts = look(self._cloud)
         self._check_skipped(facts)
         found = troubles(facts, taking_over=True)
-        steps = dict.fromkeys(str(one.step) for one in found if one.step is not None)
-        return Repaired(stage, left=tuple(found), steps=tuple(steps), dry_run=True)
+        sentences = dict.fromkeys(str(one.step) for one in found if one.step is not None)
+        return Repaired(stage, left=tuple(found), steps=tuple(sentences), dry_run=True)
 
     def run(self, stage: str) -> Repaired:
         """Mend all that can be mended. UsageError on a resource that cannot be skipped, before anything is changed;
@@ -117,7 +105,7 @@ class Repair:
         for step in dict.fromkeys(one.step for one in found if one.step is not None):
             if step in self._failed or self._steps.count(str(step)) >= TIMES:
                 continue
-            if isinstance(step, End) and self._failed:
+            if isinstance(step, steps.End) and self._failed:
                 continue
             self._check_still_ours()
             self._cloud.say(str(step))
@@ -133,38 +121,38 @@ class Repair:
                 self._failed[step] = explain(error)
             else:
                 mended.update(dict.fromkeys(one for one in found if one.step == step))
-            if isinstance(step, StopShifts | FinishRollback | SettleStack):
+            if isinstance(step, steps.StopShifts | steps.FinishRollback | steps.SettleStack):
                 break
         return taken
 
-    def _take(self, step: Step, facts: Facts) -> None:
+    def _take(self, step: steps.Step, facts: Facts) -> None:
         cloud = self._cloud
         match step:
-            case StopShifts(groups):
+            case steps.StopShifts(groups):
                 cloud.shift.stop_groups(groups)
-            case Point(function, version):
+            case steps.Point(function, version):
                 cloud.lambdas.wake(function, version)
                 cloud.shift.point({function: version})
-            case FinishRollback(release):
+            case steps.FinishRollback(release):
                 rollback(cloud, release)
                 self._remember()
-            case Serve(served):
+            case steps.Serve(served):
                 cloud.api.serve(served.stage, served.belongs)
-            case Map(one):
+            case steps.Map(one):
                 cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
-            case Provision(_, function, version, 0):
+            case steps.Provision(_, function, version, 0):
                 self._keep_none_ready(function, version)
-            case Provision(_, function, version, environments):
+            case steps.Provision(_, function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
-            case DropShield():
+            case steps.DropShield():
                 take_shield_down(cloud, facts.observed)
-            case SettleStack(continues=True):
+            case steps.SettleStack(continues=True):
                 self._continue_rollback()
-            case SettleStack():
+            case steps.SettleStack():
                 cloud.stack.settle()
-            case Upload(function, version, sha256):
+            case steps.Upload(function, version, sha256):
                 self._upload(function, version, sha256)
-            case End(release, live):
+            case steps.End(release, live):
                 self._end(release, live=live)
 
     def _keep_none_ready(self, function: str, version: str) -> None:
@@ -241,7 +229,7 @@ class Repair:
         if error is None:
             return trouble
         way = f"{error.message}; {error.hint}"
-        if isinstance(trouble.step, SettleStack) and trouble.step.continues:
+        if isinstance(trouble.step, steps.SettleStack) and trouble.step.continues:
             way += ", or leave it as it is by `hitless aws repair --skip-resource LOGICAL_ID`"
         return replace(trouble, mends=way)
 

@@ -1,12 +1,13 @@
 """The steps by which a stage is mended, as data: `troubles` chooses them, `repair` takes them.
 
-They are taken by their `RANK`: traffic first, then what leads clients to it, then what is kept ready, then the stack,
-the records last. Each reads as a sentence.
+Each reads as a sentence. `Step` lists them in the order in which they are taken: traffic first, then what leads clients
+to it, then what is kept ready, then the stack, the records last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from hitless.cloud.repair.facts import Mapped, Served
 from hitless.cloud.transform.model import FunctionIds
@@ -16,7 +17,6 @@ from hitless.cloud.transform.model import FunctionIds
 class StopShifts:
     """CodeDeploy's deployments of these groups; it moves their aliases back by itself."""
 
-    RANK = 0
     groups: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -27,7 +27,6 @@ class StopShifts:
 class Point:
     """All of a function's traffic to one version."""
 
-    RANK = 1
     function: str
     version: str
 
@@ -39,7 +38,6 @@ class Point:
 class FinishRollback:
     """The rest of a rollback whose traffic is there already."""
 
-    RANK = 2
     release: int
 
     def __str__(self) -> str:
@@ -50,7 +48,6 @@ class FinishRollback:
 class Serve:
     """The Stage back to the Deployment that the stack gives it."""
 
-    RANK = 3
     served: Served
 
     def __str__(self) -> str:
@@ -61,7 +58,6 @@ class Serve:
 class Map:
     """A domain's mapping where the stack has it."""
 
-    RANK = 4
     mapped: Mapped
 
     def __str__(self) -> str:
@@ -72,7 +68,6 @@ class Map:
 class Provision:
     """So many environments of the version ready; none with 0."""
 
-    RANK = 5
     ids: FunctionIds
     function: str
     version: str
@@ -88,8 +83,6 @@ class Provision:
 class DropShield:
     """Stage variables and permissions of a shield that no shift needs."""
 
-    RANK = 6
-
     def __str__(self) -> str:
         return "take the shield down"
 
@@ -98,7 +91,6 @@ class DropShield:
 class SettleStack:
     """The stack from where it got stuck to where it can be updated. `continues` a roll-back that got stuck."""
 
-    RANK = 7
     stack: str
     continues: bool
 
@@ -112,7 +104,6 @@ class SettleStack:
 class Upload:
     """An artifact into the bucket again: from this machine, or from Lambda."""
 
-    RANK = 8
     function: str
     version: str
     sha256: str
@@ -125,7 +116,6 @@ class Upload:
 class End:
     """The record of a release whose machine died: how it ended."""
 
-    RANK = 9
     release: int
     live: bool
 
@@ -133,6 +123,11 @@ class End:
         return f"record release {self.release} as {'live' if self.live else 'rolled back'}"
 
 
-Step = (
-    StopShifts | Point | FinishRollback | Serve | Map | Provision | DropShield | SettleStack | Upload | End
-)  # fmt: skip
+Step = StopShifts | Point | FinishRollback | Serve | Map | Provision | DropShield | SettleStack | Upload | End
+
+_ORDER = get_args(Step)
+
+
+def rank(step: Step | None) -> int:
+    """When it is taken, among others; what only a person can do comes last."""
+    return len(_ORDER) if step is None else _ORDER.index(type(step))

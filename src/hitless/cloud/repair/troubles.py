@@ -11,20 +11,8 @@ from datetime import timedelta
 
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
+from hitless.cloud.repair import steps
 from hitless.cloud.repair.facts import Facts, at_rest, works
-from hitless.cloud.repair.steps import (
-    DropShield,
-    End,
-    FinishRollback,
-    Map,
-    Point,
-    Provision,
-    Serve,
-    SettleStack,
-    Step,
-    StopShifts,
-    Upload,
-)
 from hitless.cloud.transform.model import FunctionIds
 from hitless.cloud.transform.provisioned import Ready
 from hitless.service.strategy import parse, weights
@@ -42,7 +30,7 @@ class Trouble:
     what: str
     where: str
     mends: str = REPAIR
-    step: Step | None = None
+    step: steps.Step | None = None
 
     def to_json(self) -> dict[str, str]:
         return {"what": self.what, "where": self.where, "mends": self.mends}
@@ -59,12 +47,12 @@ def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
     found = [*_shifts(facts, taking_over=taking_over), *_stack(facts), *_artifacts(facts)]
     if not works(facts.status):
         found += [*_aliases(facts), *_rollback(facts), *_api(facts), *_ready(facts, taking_over=taking_over)]
-        shifts = facts.deployments and not any(isinstance(one.step, StopShifts) for one in found)
+        shifts = facts.deployments and not any(isinstance(one.step, steps.StopShifts) for one in found)
         if facts.shielding and not shifts:
             found.append(_shield(facts))
         if taking_over or not shifts:
             found += _record(facts)
-    return sorted(found, key=lambda one: one.step.RANK if one.step is not None else 99)
+    return sorted(found, key=lambda one: steps.rank(one.step))
 
 
 def home(facts: Facts) -> dict[FunctionIds, str]:
@@ -92,7 +80,7 @@ def _shifts(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
             stuck[identifier] = f"is in progress since {seen.began:%Y-%m-%d %H:%M} UTC, longer than it can last"
         elif taking_over:
             stuck[identifier] = f"shifts traffic to release {unfinished.release}"
-    step = StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
+    step = steps.StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
     for identifier, why in stuck.items():
         group = f"CodeDeploy group {facts.stack}/{facts.deployments[identifier][0].base}"
         yield Trouble(f"deployment {identifier} {why}", group, step=step)
@@ -120,14 +108,14 @@ def _aliases(facts: Facts) -> Iterator[Trouble]:
             what = f"the alias live sends its traffic to {shares}: {whose} has version {version}"
             if state.version == version:
                 what = f"the alias live has weights ({shares}), and no shift is under way"
-            yield Trouble(what, f"function {name}", step=Point(name, version))
+            yield Trouble(what, f"function {name}", step=steps.Point(name, version))
 
 
 def _rollback(facts: Facts) -> Iterator[Trouble]:
     if facts.left_for is not None and facts.live is not None:
         number = facts.left_for.release
         what = f"the rollback from release {facts.live.release} to {number} did not come to its end"
-        yield Trouble(what, f"stack {facts.stack}", step=FinishRollback(number))
+        yield Trouble(what, f"stack {facts.stack}", step=steps.FinishRollback(number))
 
 
 def _api(facts: Facts) -> Iterator[Trouble]:
@@ -144,7 +132,7 @@ def _api(facts: Facts) -> Iterator[Trouble]:
         return
     if served.at != served.belongs:
         what = f"it serves Deployment {served.at}: the stack gives it {served.belongs or 'one that is gone'}"
-        yield Trouble(what, where, *((REPAIR, Serve(served)) if served.belongs else (deploy, None)))
+        yield Trouble(what, where, *((REPAIR, steps.Serve(served)) if served.belongs else (deploy, None)))
     for ids in facts.closed:
         name = facts.observed.functions[ids]
         yield Trouble(
@@ -157,7 +145,7 @@ def _api(facts: Facts) -> Iterator[Trouble]:
         if one.at != one.belongs:
             leads = f"leads to stage {one.at.name or 'none'} of API {one.at.api}" if one.at else "leads nowhere"
             path = "" if one.path == "(none)" else f"/{one.path}"
-            yield Trouble(f"{one.domain}{path} {leads}", f"domain {one.domain}", step=Map(one))
+            yield Trouble(f"{one.domain}{path} {leads}", f"domain {one.domain}", step=steps.Map(one))
 
 
 def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
@@ -171,12 +159,12 @@ def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
         if number == belongs or (coming.get(names[ids]) == version and not taking_over):
             continue
         what = f"{number} environments of version {version} are kept ready: {belongs} belong there"
-        yield Trouble(what, f"function {names[ids]}", step=Provision(ids, names[ids], version, belongs))
+        yield Trouble(what, f"function {names[ids]}", step=steps.Provision(ids, names[ids], version, belongs))
 
 
 def _shield(facts: Facts) -> Trouble:
     where = facts.served.stage.name if facts.served is not None else facts.stack
-    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=DropShield())
+    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=steps.DropShield())
 
 
 _NEVER_CAME_UP = "it never came up: nobody is served, and CloudFormation allows nothing but its deletion"
@@ -195,9 +183,9 @@ def _stack(facts: Facts) -> Iterator[Trouble]:
     if facts.status == "UPDATE_ROLLBACK_FAILED":
         at = "; ".join(f"{name}: {reason}" for name, reason in sorted(facts.failures.items()))
         what = f"UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at {at or 'a resource'}"
-        yield Trouble(what, where, step=SettleStack(facts.stack, continues=True))
+        yield Trouble(what, where, step=steps.SettleStack(facts.stack, continues=True))
     elif said := _STATES.get(facts.status or ""):
-        yield Trouble(f"{facts.status}: {said}", where, step=SettleStack(facts.stack, continues=False))
+        yield Trouble(f"{facts.status}: {said}", where, step=steps.SettleStack(facts.stack, continues=False))
 
 
 def _artifacts(facts: Facts) -> Iterator[Trouble]:
@@ -211,7 +199,7 @@ def _artifacts(facts: Facts) -> Iterator[Trouble]:
             continue
         what = f"the artifact of {function} ({sha256[:12]}…) is not in the bucket: an update that goes there would fail"
         name, version = record.functions.get(function, function), record.versions.get(function, "")
-        yield Trouble(what, where, step=Upload(name, version, sha256))
+        yield Trouble(what, where, step=steps.Upload(name, version, sha256))
 
 
 def _record(facts: Facts) -> Iterator[Trouble]:
@@ -222,4 +210,4 @@ def _record(facts: Facts) -> Iterator[Trouble]:
     what = f"it has not ended since {record.created_at}: " + (
         "it is live, and its record does not say so" if arrived else "its deploy was cut off, unless it still runs"
     )
-    yield Trouble(what, f"release {record.release}", step=End(record.release, arrived))
+    yield Trouble(what, f"release {record.release}", step=steps.End(record.release, arrived))
