@@ -1,15 +1,76 @@
-"""The key that signs approval links: one, whoever asks for it first."""
+"""Approval links: who has one answers the one question that it is for, and no other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from hitless.api.receiver import MAX_FORM_BYTES
 from hitless.pipeline import links
+from tests.component.receiver_site import ASKED, Site
 
 pytestmark = pytest.mark.component
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    one = Site(tmp_path)
+    yield one
+    one.remote.store.close()
+
+
+def test_a_link_shows_the_question_and_takes_one_answer(site: Site) -> None:
+    page = site.ask("GET", f"/approve/7?token={site.token()}")
+    assert page.status_code == 200
+    assert "Count &lt;zones&gt;" in page.text
+    form = {"token": site.token(), "verb": "approve", "by": "Bo", "why": "seen"}
+    assert "approved" in site.ask("POST", "/approve/7", data=form).text
+    assert site.engine.asked("/pipeline/runs/7/approve") == [{"by": "Bo (by link)", "why": "seen"}]
+    assert site.ask("POST", "/approve/7", data=form).status_code == 403, "the question has its answer"
+    assert len(site.engine.asked("/pipeline/runs/7/approve")) == 1
+
+
+def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
+    for wrong in ("", "0" * 64, site.token(run=8), site.token(asked="2026-11-23T06:00:00.000Z")):
+        assert site.ask("GET", "/approve/7", params={"token": wrong}).status_code == 403
+        form = {"token": wrong, "verb": "approve", "by": "Bo"}
+        assert site.ask("POST", "/approve/7", data=form).status_code == 403
+    assert site.engine.asked("/pipeline/runs/7/approve") == []
+
+
+def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
+    assert links.link_of(tmp_path, 7, ASKED) is None
+    links.publish(tmp_path, "https://ci.example.org/")
+    link = links.link_of(tmp_path, 7, ASKED)
+    assert link == f"https://ci.example.org/approve/7?token={links.token_of(links.key_of(tmp_path), 7, ASKED)}"
+    assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:
+    fork = {"number": 5, "origin": "stranger/shop", "base": "dev"}
+    commits = [{"commit": "1a2b3c4d5e", "subject": "<script>alert(1)</script>"}]
+    asked = {"run": 7, "fork": fork, "commit": "1a2b3c4d5e", "commits": commits, "files": ["<b>.py"]}
+    site.engine.run = {**site.engine.run, "stage": None, "question": asked}
+    page = site.ask("GET", f"/approve/7?token={site.token()}").text
+    assert "test the code of a stranger?" in page
+    assert "<li>&lt;b&gt;.py" in page
+    assert "<script>" not in page
+
+
+def test_a_link_does_nothing_but_what_its_two_buttons_do(site: Site) -> None:
+    for verb in ("retry", "stop", "../8/approve", ""):
+        form = {"token": site.token(), "verb": verb, "by": "Bo"}
+        assert site.ask("POST", "/approve/7", data=form).status_code == 403
+    assert [path for path, _ in site.engine.calls if path != "/pipeline/runs/7"] == []
+
+
+def test_a_form_that_is_too_large_is_not_read(site: Site) -> None:
+    form = {"token": site.token(), "verb": "approve", "by": "Bo", "why": "x" * MAX_FORM_BYTES}
+    assert site.ask("POST", "/approve/7", data=form).status_code == 403
+    assert site.engine.asked("/pipeline/runs/7/approve") == []
 
 
 def test_who_asks_for_the_key_at_once_gets_the_same(tmp_path: Path) -> None:

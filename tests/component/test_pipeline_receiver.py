@@ -1,4 +1,4 @@
-"""GitHub's webhooks and approval links: only what is signed acts, and what comes twice acts once."""
+"""GitHub's webhooks: only what is signed acts, and what comes twice acts once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,97 +17,13 @@ import httpx
 import pytest
 
 from hitless.api.owed import Owed
-from hitless.api.receiver import Receiver
 from hitless.errors import EngineNotRunningError, UsageError
-from hitless.pipeline import links
-from hitless.pipeline.github import Stranger, Wanted, is_genuine, read_event, status_of
-from hitless.pipeline.repository import Repository
-from tests.component.pipeline_bench import PipelineBench
+from hitless.pipeline.github import MAX_BODY_BYTES, Stranger, Wanted, is_genuine, read_event, status_of
+from tests.component.receiver_site import SECRET, FakeEngine, Site
 
 pytestmark = pytest.mark.component
 
-SECRET = b"a secret that both sides know"
-ASKED = "2026-11-24T06:00:00.000Z"
-
-
-class FakeEngine:
-    """The engine's API as the receiver asks it; keeps what was asked."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self.next_state = "running"
-        self.refusals: list[str] = []
-        self.run: dict[str, Any] = {
-            "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
-            "approval": {"asked_at": ASKED, "decision": None},
-            "question": {"commits": [{"commit": "1a2b3c4d5e", "subject": "Count <zones>"}], "configuration": []},
-        }  # fmt: skip
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        self.calls.append((path, body))
-        return {"refusals": self.refusals} if path == "/pipeline/check" else self.run
-
-    def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
-        self.calls.append((path, body))
-        self.run = {**self.run, "state": self.next_state}
-        yield {"run": self.run}
-
-    def asked(self, path: str) -> list[Any]:
-        return [body for called, body in self.calls if called == path]
-
-
-class Site:
-    """A receiver before a real repository, with a real remote."""
-
-    def __init__(self, folder: Path) -> None:
-        self.remote = PipelineBench(folder)  # its clone is the team's repository at the forge
-        self.engine = FakeEngine()
-        self.repository = Repository(folder / "own.git")
-        self.repository.create(["false"], head="dev")
-        self.said: list[str] = []
-        self.receiver = Receiver(
-            client=self.engine,  # type: ignore[arg-type]
-            repository=self.repository,
-            folder=folder,
-            remote=str(self.remote.clone),
-            secret=SECRET,
-            token=None,
-            say=self.said.append,
-        )
-
-    def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
-        """A webhook, and the end of what it began."""
-        body = json.dumps(document).encode()
-        signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
-        headers = {"x-github-event": event, "x-hub-signature-256": signature}
-        return self.ask("POST", "/github", watched=watched, content=body, headers=headers).status_code
-
-    def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
-        """One request, and the end of what it began; of what it waits for, too, where that is `watched`."""
-
-        async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(self.receiver.application())
-            async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
-                answer = await client.request(method, path, **options)
-            for task in list(self.receiver.tasks):
-                await task
-            for task in list(self.receiver.watchers) if watched else ():
-                await task
-            return answer
-
-        return asyncio.run(asked())
-
-    def branches(self) -> list[str]:
-        """Every branch with its commit."""
-        return sorted(
-            f"{path} {path.read_text()}"
-            for path in (self.repository.folder / "refs/heads").rglob("*")
-            if path.is_file()
-        )
-
-    def head(self, branch: str) -> str | None:
-        file = self.repository.folder / "refs" / "heads" / branch
-        return file.read_text().strip() if file.exists() else None
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -129,6 +45,18 @@ def test_a_signed_push_is_fetched_and_starts_its_run_once(site: Site) -> None:
     assert body["updates"] == [["0" * 40, commit, "refs/heads/dev"]]
     assert site.deliver("push", pushed()) == 202
     assert len(site.engine.asked("/pipeline/push")) == 1, "the same delivery again moves nothing"
+
+
+def test_a_delivery_beyond_githubs_bound_is_refused_before_it_is_read_to_its_end(site: Site) -> None:
+    sent: list[int] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while len(sent) < 2 * MAX_BODY_BYTES // MIB:
+            sent.append(MIB)
+            yield b"x" * MIB
+
+    assert site.ask("POST", "/github", content=endless()).status_code == 413
+    assert sum(sent) <= MAX_BODY_BYTES + 2 * MIB
 
 
 def test_what_is_not_signed_by_the_secret_is_refused_and_looks_at_nothing(site: Site) -> None:
@@ -254,7 +182,7 @@ def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
                 asyncio.timeout(60),
                 httpx.AsyncClient(transport=transport, base_url="http://receiver") as client,
             ):
-                return (await client.get(f"/approve/7?token={token(site)}")).status_code
+                return (await client.get(f"/approve/7?token={site.token()}")).status_code
         finally:
             ends.set()
             await asyncio.gather(*followed)
@@ -395,17 +323,6 @@ def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to
     assert Owed(site.receiver.folder).all() == {}
 
 
-def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:
-    fork = {"number": 5, "origin": "stranger/shop", "base": "dev"}
-    commits = [{"commit": "1a2b3c4d5e", "subject": "<script>alert(1)</script>"}]
-    asked = {"run": 7, "fork": fork, "commit": "1a2b3c4d5e", "commits": commits, "files": ["<b>.py"]}
-    site.engine.run = {**site.engine.run, "stage": None, "question": asked}
-    page = site.ask("GET", f"/approve/7?token={token(site)}").text
-    assert "test the code of a stranger?" in page
-    assert "<li>&lt;b&gt;.py" in page
-    assert "<script>" not in page
-
-
 @pytest.mark.parametrize(
     "document",
     [
@@ -434,34 +351,3 @@ def test_a_commit_s_status_says_how_the_run_stands() -> None:
     shown = status_of({**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"})
     assert shown["target_url"] == "http://fix.preview.localhost:8090/"
     assert shown["description"] == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"
-
-
-def token(site: Site, run: int = 7, asked: str = ASKED) -> str:
-    return links.token_of(links.key_of(site.receiver.folder), run, asked)
-
-
-def test_a_link_shows_the_question_and_takes_one_answer(site: Site) -> None:
-    page = site.ask("GET", f"/approve/7?token={token(site)}")
-    assert page.status_code == 200
-    assert "Count &lt;zones&gt;" in page.text
-    form = {"token": token(site), "verb": "approve", "by": "Bo", "why": "seen"}
-    assert "approved" in site.ask("POST", "/approve/7", data=form).text
-    assert site.engine.asked("/pipeline/runs/7/approve") == [{"by": "Bo (by link)", "why": "seen"}]
-    assert site.ask("POST", "/approve/7", data=form).status_code == 403, "the question has its answer"
-    assert len(site.engine.asked("/pipeline/runs/7/approve")) == 1
-
-
-def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
-    for wrong in ("", "0" * 64, token(site, run=8), token(site, asked="2026-11-23T06:00:00.000Z")):
-        assert site.ask("GET", "/approve/7", params={"token": wrong}).status_code == 403
-        form = {"token": wrong, "verb": "approve", "by": "Bo"}
-        assert site.ask("POST", "/approve/7", data=form).status_code == 403
-    assert site.engine.asked("/pipeline/runs/7/approve") == []
-
-
-def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
-    assert links.link_of(tmp_path, 7, ASKED) is None
-    links.publish(tmp_path, "https://ci.example.org/")
-    link = links.link_of(tmp_path, 7, ASKED)
-    assert link == f"https://ci.example.org/approve/7?token={links.token_of(links.key_of(tmp_path), 7, ASKED)}"
-    assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,105 @@
+"""A receiver before a real repository with a real remote, and an engine that keeps what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hitless.api.receiver import Receiver
+from hitless.pipeline import links
+from hitless.pipeline.repository import Repository
+from tests.component.pipeline_bench import PipelineBench
+
+SECRET = b"a secret that both sides know"
+ASKED = "2026-11-24T06:00:00.000Z"
+
+
+class FakeEngine:
+    """The engine's API as the receiver asks it; keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.next_state = "running"
+        self.refusals: list[str] = []
+        self.run: dict[str, Any] = {
+            "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
+            "approval": {"asked_at": ASKED, "decision": None},
+            "question": {"commits": [{"commit": "1a2b3c4d5e", "subject": "Count <zones>"}], "configuration": []},
+        }  # fmt: skip
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        self.calls.append((path, body))
+        return {"refusals": self.refusals} if path == "/pipeline/check" else self.run
+
+    def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+        self.calls.append((path, body))
+        self.run = {**self.run, "state": self.next_state}
+        yield {"run": self.run}
+
+    def asked(self, path: str) -> list[Any]:
+        return [body for called, body in self.calls if called == path]
+
+
+class Site:
+    """A receiver before a real repository, with a real remote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.remote = PipelineBench(folder)  # its clone is the team's repository at the forge
+        self.engine = FakeEngine()
+        self.repository = Repository(folder / "own.git")
+        self.repository.create(["false"], head="dev")
+        self.said: list[str] = []
+        self.receiver = Receiver(
+            client=self.engine,  # type: ignore[arg-type]
+            repository=self.repository,
+            folder=folder,
+            remote=str(self.remote.clone),
+            secret=SECRET,
+            token=None,
+            say=self.said.append,
+        )
+
+    def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
+        """A webhook, and the end of what it began."""
+        body = json.dumps(document).encode()
+        signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+        headers = {"x-github-event": event, "x-hub-signature-256": signature}
+        return self.ask("POST", "/github", watched=watched, content=body, headers=headers).status_code
+
+    def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
+        """One request, and the end of what it began; of what it waits for, too, where that is `watched`."""
+
+        async def asked() -> httpx.Response:
+            transport = httpx.ASGITransport(self.receiver.application())
+            async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
+                answer = await client.request(method, path, **options)
+            for task in list(self.receiver.tasks):
+                await task
+            for task in list(self.receiver.watchers) if watched else ():
+                await task
+            return answer
+
+        return asyncio.run(asked())
+
+    def token(self, run: int = 7, asked: str = ASKED) -> str:
+        """What an approval's link carries."""
+        return links.token_of(links.key_of(self.receiver.folder), run, asked)
+
+    def branches(self) -> list[str]:
+        """Every branch with its commit."""
+        return sorted(
+            f"{path} {path.read_text()}"
+            for path in (self.repository.folder / "refs/heads").rglob("*")
+            if path.is_file()
+        )
+
+    def head(self, branch: str) -> str | None:
+        file = self.repository.folder / "refs" / "heads" / branch
+        return file.read_text().strip() if file.exists() else None
