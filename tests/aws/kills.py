@@ -109,4 +109,7 @@ def killed_world(place: Path, packages: Path, *, clock_factor: float = 600.0) ->
     """An emulator of its own: several may be killed side by side."""
     place.mkdir(parents=True)
     with emulated_aws(place, clock_factor=clock_factor) as aws:
-        yield Killed(Worldclock.new(aws, place), packages)
+        world = Worldclock.new(aws, place)
+        strategy = "strategy: Canary10Percent5Minutes"
+        world.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
+        yield Killed(world, packages)

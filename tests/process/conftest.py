@@ -100,6 +100,7 @@ class Site:
 
 def kill(pid: int) -> None:
     """SIGKILL, and the process's end."""
+    assert pid > 1, "0 is the tests' own process group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: gone(pid), what=f"process {pid} has ended")
 

@@ -264,7 +264,7 @@ async def event_of(gateway: Gateway, kind: GatewayEventKind, deadline_s: float =
 
 
 def kill(pid: int | None) -> None:
-    assert pid is not None
+    assert pid, "0 is the tests' own process group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: gone(pid), what=f"end of {pid}")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from tests.process.gateway_support import (
     Workers,
     ask,
     event_of,
+    kill,
     raw,
     run_dir,
     running_gateway,
@@ -137,7 +136,7 @@ def test_no_request_waits_for_the_log_and_it_is_bounded_with_the_daemon_away_and
                     (GatewayEventKind.HAPROXY_RESTARTED, gateway.haproxy_pid),
                     (GatewayEventKind.GUARDIAN_REPLACED, gateway.guardian_pid),
                 ):
-                    os.kill(pid or 0, signal.SIGKILL)
+                    kill(pid)
                     await event_of(gateway, death)
                     before = file.stat().st_size
                     await until(lambda before=before: file.stat().st_size > before, f"lines after {death}")  # type: ignore[misc]
@@ -145,7 +144,7 @@ def test_no_request_waits_for_the_log_and_it_is_bounded_with_the_daemon_away_and
             assert json.loads(file.read_text().splitlines()[-1])["status"] == 200
             file.unlink()
             file.mkdir()  # nothing can be written there
-            os.kill(gateway.haproxy_pid or 0, signal.SIGKILL)
+            kill(gateway.haproxy_pid)
             await event_of(gateway, GatewayEventKind.HAPROXY_RESTARTED)
             assert (await asyncio.to_thread(ask, address, "/zones")).status == 200
 

@@ -56,12 +56,22 @@ def test_a_killed_daemon_fails_no_request_and_up_adopts_what_runs(running: Site)
     assert running.get("/fast")[2]["release"] == "2"
 
 
+def replace_one(running: Site) -> None:
+    """Kill a worker, and wait for its successor."""
+    before = [worker["pid"] for worker in api(running)["workers"]]
+    kill(before[0])
+
+    def replaced() -> bool:
+        now = [worker["pid"] for worker in api(running)["workers"]]
+        return len(now) == len(before) and before[0] not in now
+
+    eventually(replaced, what="a new worker")
+
+
 def test_killed_workers_fail_no_get_and_are_replaced_at_once(running: Site) -> None:
     def strike() -> None:
         for _ in range(6):
-            victim = api(running)["workers"][0]["pid"]
-            kill(victim)
-            eventually(lambda pid=victim: pid not in {w["pid"] for w in api(running)["workers"]}, what="a new worker")  # type: ignore[misc]
+            replace_one(running)
 
     seen = under_load(running, strike)
     assert seen.connect == seen.read == seen.write == seen.timeout == 0, seen

@@ -6,9 +6,7 @@ By HTTP/1.1 and by HTTP/2 with prior knowledge; bodies up to what the gateway bu
 from __future__ import annotations
 
 import http.client
-import os
 import random
-import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.process.conftest import Site
+from tests.process.conftest import Site, kill
 from tests.support import eventually
 
 pytestmark = pytest.mark.process
@@ -137,10 +135,13 @@ def kill_one(site: Site) -> None:
     """Kill a worker, a busy one if there is, and wait until it is replaced."""
     workers = workers_of_api(site)
     victim = next((worker for worker in workers if worker["busy"]), workers[0])["pid"]
-    os.kill(victim, signal.SIGKILL)
-    eventually(
-        lambda: all(worker["pid"] not in (victim, 0, None) for worker in workers_of_api(site)), what="a replacement"
-    )
+    kill(victim)
+
+    def replaced() -> bool:
+        now = {worker["pid"] for worker in workers_of_api(site)}
+        return len(now) == len(workers) and victim not in now
+
+    eventually(replaced, what="a replacement")
 
 
 def workers_of_api(site: Site) -> list[dict[str, int]]:

@@ -183,6 +183,7 @@ def _files_of(process: Path) -> Iterator[str]:
 
 def kill(pid: int) -> None:
     """SIGKILL, as from outside."""
+    assert pid, "0 is the tests' own process group"
     os.kill(pid, signal.SIGKILL)
 
 

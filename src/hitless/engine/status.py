@@ -16,6 +16,7 @@ from hitless.service.model import Function
 from hitless.store.previews import PreviewRow
 from hitless.store.store import whole
 from hitless.workers.pool import Pool
+from hitless.workers.stats import WorkerStats
 
 Reason = Callable[[str], str | None]
 """Why the pool of that key is as large as it is; None for one of a fixed size."""
@@ -105,6 +106,13 @@ def _scaling(function: Function, pool: Pool | None, reason: str | None) -> dict[
     }
 
 
+def running(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
+    """Those that have a process. One that ended and whose successor is not there yet has none: its 0 given to kill(2)
+    would end whoever asked, with all of his process group.
+    """
+    return [{"pid": worker.pid, "busy": worker.busy} for worker in workers if worker.pid > 0]
+
+
 def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:
     pool = engine.pools.living.get(key) if key else None
     if pool is None:
@@ -117,7 +125,7 @@ def _function(engine: Engine, function: Function, release: int, key: str | None)
         "name": function.name,
         "release": release,
         "zygote_pid": pool.zygote_pid,
-        "workers": [{"pid": worker.pid, "busy": worker.busy} for worker in stats.workers],
+        "workers": running(stats.workers),
         "restarts": stats.restarts,
         "requests": stats.requests,
         "failed": stats.failed,
