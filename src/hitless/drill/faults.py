@@ -123,7 +123,7 @@ def _functions(status: Status, stage: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _workers(status: Status, stage: str) -> list[int]:
-    return [worker["pid"] for function in _functions(status, stage) for worker in function["workers"]]
+    return [worker["pid"] for function in _functions(status, stage) for worker in function["workers"] if worker["pid"]]
 
 
 FAULTS = {

@@ -46,7 +46,7 @@ class Watch:
     def take(self, status: Mapping[str, Any]) -> None:
         """One sample."""
         functions: Sequence[Mapping[str, Any]] = stage_of(status, self._stage).get("functions") or ()
-        workers = [worker for one in functions for worker in one["workers"]]
+        workers = [worker for one in functions for worker in one["workers"] if worker["pid"]]
         busy = sum(bool(worker.get("busy")) for worker in workers)
         self.samples.append(WorkerSample(round(self._elapsed_us() / MICROSECONDS, 3), len(workers), busy))
         if len(self.samples) >= MAX_SAMPLES:
