@@ -15,11 +15,12 @@ from hitless.aws.lambdas import Invocation
 from hitless.aws.running import Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, Phase, deployment_in, phase
-from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.records.result import Result
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.outcome import Outcome
 from hitless.service.model import Hooks, Route, SmokeRequest
 from tests.unit.cloud_fakes import FakeLambdas, World, package, small
 from tests.unit.release_support import sha256

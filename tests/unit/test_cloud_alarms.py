@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.watching import guard_seconds
+from hitless.outcome import Outcome
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import NAMES, World
 

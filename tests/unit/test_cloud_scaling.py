@@ -9,9 +9,9 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.codedeploy import Deployment
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.rollback import rollback
 from hitless.errors import CloudError, ServiceFileError
+from hitless.outcome import Outcome
 from tests.unit.cloud_fakes import World
 
 pytestmark = pytest.mark.unit

@@ -11,13 +11,13 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
 from hitless.aws.lambdas import Lambdas
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.proving import environments
 from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import notes
 from hitless.errors import CloudError
+from hitless.outcome import Outcome
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import World
 

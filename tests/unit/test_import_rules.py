@@ -15,12 +15,13 @@ SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
-BASE = {"errors", "clock", "hitless"}
+BASE = {"errors", "clock", "outcome", "hitless"}
 MODEL = {"service", *BASE}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
+    "outcome": set(),
     "service": {"service", *BASE},
     "worker": {"worker"},
     "gateway": {"gateway", *MODEL},

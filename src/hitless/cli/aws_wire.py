@@ -24,7 +24,7 @@ from hitless.cli.aws_common import connected
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.result import Outcome, Result
+from hitless.cloud.records.result import Result
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.stage.service_stack import ServiceStack
@@ -32,6 +32,7 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.errors import UsageError
+from hitless.outcome import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Service
 

@@ -16,8 +16,8 @@ from hitless.cli.common import Context, Ended
 from hitless.cli.progress import Progress
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
+from hitless.outcome import Outcome
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.load import load_service
 from hitless.service.model import Service

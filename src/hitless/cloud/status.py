@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
+from hitless.outcome import Outcome
 
 
 def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,15 @@ async def run_drill(
         await load.start()
         started_at = clock.now()
         watch = Watch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
-        ticking = [asyncio.create_task(_tick(acts, tally))]
-        if watch is not None:
-            ticking.append(asyncio.create_task(watch.run()))
-        try:
-            await acts.run()
-            load.end(_last_request(plan, load, stopped=stop.is_set()))
-            await load.wait()
-        except BaseException:
-            await load.stop()
-            raise
-        finally:
-            for task in ticking:
-                task.cancel()
-            await asyncio.gather(*ticking, return_exceptions=True)
+        beside = [_tick(acts, tally), *([watch.run()] if watch is not None else [])]
+        async with _meanwhile(*beside):
+            try:
+                await acts.run()
+                load.end(_last_request(plan, load, stopped=stop.is_set()))
+                await load.wait()
+            except BaseException:
+                await load.stop()
+                raise
     tally.add_unsent(load.elapsed_us(), load.missing())
     tally.finish()
     return DrillResult(
@@ -99,6 +94,18 @@ async def run_drill(
         notices=(*acts.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], cpu_count())),
         interrupted=stop.is_set(),
     )
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have them run for as long as the context."""
+    tasks = [asyncio.create_task(one) for one in beside]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[str, Any]:

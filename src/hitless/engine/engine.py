@@ -18,11 +18,12 @@ from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.engine.turn import Parts, Turn
 from hitless.errors import ConflictError, UsageError
+from hitless.outcome import Outcome
 from hitless.rollout.hooks import Hooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.release import Release, ReleaseDocument, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome, Verb
+from hitless.rollout.states import Verb
 from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean

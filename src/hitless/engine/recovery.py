@@ -14,10 +14,11 @@ from datetime import datetime
 from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.outcome import Outcome
 from hitless.rollout.receipt import VERSION, Receipt
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome, State, Verb
+from hitless.rollout.states import State, Verb
 from hitless.service.strategy import parse
 from hitless.store.store import RolloutRow
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from hitless.engine.engine import Engine
-from hitless.rollout.states import Outcome, Verb
+from hitless.outcome import Outcome
+from hitless.rollout.states import Verb
 from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({Verb.ROLLBACK, Verb.GUARD})

@@ -6,11 +6,11 @@ from typing import Any
 
 from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
+from hitless.outcome import Outcome
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.states import StepEnd, StepFailed, skipped
 from hitless.rollout.release import ReleaseDocument
-from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 
 GONE = "the branch is gone, or has moved on"

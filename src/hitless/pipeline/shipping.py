@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hitless.errors import HitlessError
+from hitless.outcome import Outcome
 from hitless.pipeline.course import Course
 from hitless.pipeline.place import service_place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Home
 

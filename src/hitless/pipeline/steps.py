@@ -10,6 +10,7 @@ from typing import Any
 
 from hitless.artifact.target import Host, Target
 from hitless.clock import timestamp
+from hitless.outcome import Outcome
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
@@ -21,7 +22,6 @@ from hitless.pipeline.place import forget_folder, is_kept, service_place
 from hitless.pipeline.shipping import home_of
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.rollout.states import Outcome
 from hitless.service.model import Approval, Home
 
 TEST_FILE = "buildspec-test.yml"

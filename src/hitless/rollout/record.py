@@ -14,12 +14,13 @@ from typing import Any
 
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
+from hitless.outcome import Outcome
 from hitless.rollout.alarms import Reading
 from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
-from hitless.rollout.states import TRANSITIONS, Outcome, State
+from hitless.rollout.states import TRANSITIONS, State
 from hitless.service.strategy import Strategy
 from hitless.store.store import Store, whole
 

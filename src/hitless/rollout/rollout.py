@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import ConflictError, EngineError, HitlessError
+from hitless.outcome import Outcome
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
 from hitless.rollout.record import Recorded
 from hitless.rollout.smoke import send_smoke_requests
-from hitless.rollout.states import Outcome, State, Verb
+from hitless.rollout.states import State, Verb
 from hitless.rollout.watch import ALARM_PERIOD_S, Watch
 from hitless.service.strategy import AllAtOnce, weights
 

@@ -26,21 +26,6 @@ class Verb(StrEnum):
     GUARD = "guard"
 
 
-class Outcome(StrEnum):
-    """How a deploy, rollback or promotion ended."""
-
-    LIVE = "live"
-    ROLLED_BACK = "rolled_back"
-    UNCHANGED = "unchanged"
-    SUPERSEDED = "superseded"
-    ABORTED = "aborted"
-
-    @property
-    def exit_code(self) -> int:
-        """The command line's exit code for it."""
-        return {Outcome.ROLLED_BACK: 3, Outcome.SUPERSEDED: 4, Outcome.ABORTED: 4}.get(self, 0)
-
-
 _S = State
 TRANSITIONS: dict[State, frozenset[State]] = {
     _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),

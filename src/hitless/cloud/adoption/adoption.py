@@ -34,7 +34,7 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.records.records import Record, ended
-from hitless.cloud.records.result import Outcome, Result, Steps
+from hitless.cloud.records.result import Result, Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.smoke import send_smoke_requests
 from hitless.cloud.stage.settling import Cloud, live_number
@@ -42,6 +42,7 @@ from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, LiveState, Template
 from hitless.cloud.transform.orders import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
+from hitless.outcome import Outcome
 from hitless.service.model import Function, Service, SmokeRequest
 
 STRATEGY = "Adopted"

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.transform.model import Template
 from hitless.errors import UsageError
+from hitless.outcome import Outcome
 
 LOOKED_AT = 200
 """Of so many of the newest releases one is live."""

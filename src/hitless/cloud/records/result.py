@@ -5,25 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from hitless.clock import Clock, timestamp
-
-
-class Outcome(StrEnum):
-    """How a deploy or a rollback ended."""
-
-    LIVE = "live"
-    ROLLED_BACK = "rolled_back"
-    UNCHANGED = "unchanged"
-    SUPERSEDED = "superseded"
-    ABORTED = "aborted"
-
-    @property
-    def exit_code(self) -> int:
-        """The command line's exit code for it."""
-        return {Outcome.ROLLED_BACK: 3, Outcome.SUPERSEDED: 4, Outcome.ABORTED: 4}.get(self, 0)
+from hitless.outcome import Outcome
 
 
 class Steps:

@@ -7,9 +7,9 @@ from typing import Any
 
 from hitless.aws.states import resting
 from hitless.clock import timestamp
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.stage.settling import Cloud, live_number, take_shield_down
 from hitless.errors import ConflictError
+from hitless.outcome import Outcome
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.records import ended
-from hitless.cloud.records.result import Counts, Outcome, Result, Steps
+from hitless.cloud.records.result import Counts, Result, Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.provisioning import bound, check_headroom, provision, withdraw
@@ -33,6 +33,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
+from hitless.outcome import Outcome
 from hitless.service.strategy import Strategy
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Counts, Outcome, Result, Steps
+from hitless.cloud.records.result import Counts, Result, Steps
 from hitless.cloud.release.provisioning import bound, provision, withdraw
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.stage.service_stack import Observed
@@ -33,6 +33,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import provisioned
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import ConflictError
+from hitless.outcome import Outcome
 
 STRATEGY = "AllAtOnce"
 

@@ -13,7 +13,7 @@ from typing import Any
 from hitless.aws.codedeploy import Move
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Outcome, Steps
+from hitless.cloud.records.result import Steps
 from hitless.cloud.release.tenure import Superseded, Tenure
 from hitless.cloud.release.watching import Watch, alarms_of, guard_seconds
 from hitless.cloud.stage.service_stack import Observed
@@ -23,6 +23,7 @@ from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
 from hitless.cloud.transform.wrapper import is_shielded
 from hitless.errors import CandidateFailedError
+from hitless.outcome import Outcome
 from hitless.service.model import AlarmSettings
 from hitless.service.strategy import AllAtOnce, Strategy, weights
 

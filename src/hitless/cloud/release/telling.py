@@ -9,11 +9,12 @@ from typing import Any
 
 from hitless.cloud.records.receipt import Rollout
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Outcome, Steps
+from hitless.cloud.records.result import Steps
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import API_ID, STAGE_ID, Template, of_type, references
 from hitless.cloud.transform.wrapper import is_wrapped
+from hitless.outcome import Outcome
 from hitless.service.model import AlarmSettings
 
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import fingerprint, functions_of
 from hitless.cloud.transform.model import Template
 from hitless.errors import ConflictError
+from hitless.outcome import Outcome
 from hitless.service.strategy import Strategy
 
 

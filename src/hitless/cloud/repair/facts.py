@@ -16,7 +16,6 @@ from hitless.aws.codedeploy import Deployment
 from hitless.aws.mappings import NO_PATH
 from hitless.aws.states import resting
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.provisioning import held_versions
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, live_number
@@ -32,6 +31,7 @@ from hitless.cloud.transform.model import (
     references,
 )
 from hitless.cloud.transform.provisioned import Ready, kept_ready
+from hitless.outcome import Outcome
 
 LAYER = "the wrapper's layer"
 """Stands for a function's name where an artifact is none's."""

@@ -18,7 +18,6 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.session import explain, is_denied
 from hitless.clock import timestamp
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.wrapper_layer import layer_code, write_layer
 from hitless.cloud.repair import steps
@@ -26,6 +25,7 @@ from hitless.cloud.repair.facts import Facts, look, works
 from hitless.cloud.repair.troubles import Trouble, troubles
 from hitless.cloud.stage.settling import Cloud, take_shield_down
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
+from hitless.outcome import Outcome
 
 PASSES = 6
 """Looks at the stage at most: what one step mends may show another trouble behind it."""

@@ -17,13 +17,13 @@ from hitless.aws.lambdas import Lambdas
 from hitless.aws.mappings import Mappings
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.result import Outcome
 from hitless.cloud.records.rollouts import Counter, Rollouts
 from hitless.cloud.stage.service_stack import Observed, ServiceStack
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, LiveState, Template, of_type
+from hitless.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
