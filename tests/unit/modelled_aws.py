@@ -370,15 +370,17 @@ class Walk:
 
     def _asks_nobody_what_he_knows_no_more(self, wanted: Template, pinned: Mapping[str, str]) -> None:
         """While the aliases have moved and the Stage has not, a version of the next release is asked for what that
-        release asks its function for, and for nothing else.
+        release asks its function for, and for nothing else; but for what the live version knows no more either.
         """
         served = self._served()
+        theirs_now = picture(self.live["Resources"]) if STAGE_ID in self.live.get("Resources", {}) else {}
         mine = picture(wanted["Resources"]) if served and STAGE_ID in wanted["Resources"] else {}
         for route, said in (served or {}).items():
             for alias in _called({"Integration": said.get("Integration")} if route[0].isupper() else {}):
                 base = alias.removesuffix("AliasLive").removesuffix("AliasHeld")
-                theirs = mine.get(route) or mine.get(f"ANY {route.partition(' ')[2]}") or {}
-                if f"{base}AliasLive" in _called({"Integration": theirs.get("Integration")}):
+                if _asked(mine, route, f"{base}AliasLive"):
+                    continue
+                if alias.endswith("AliasLive") and not _asked(theirs_now, route, alias):
                     continue
                 stays = (pinned[f"{base}AliasLive"], pinned.get(alias))
                 assert self.aws.aliases[alias] in stays, f"{route} reaches what knows it no more"
@@ -468,6 +470,12 @@ def _by_function(shown: Any) -> Any:
 
 def _called_by_a_trigger(resource: Resource) -> bool:
     return bool(resource.get("Properties", {}).get("Principal") == "events.amazonaws.com")
+
+
+def _asked(shown: Mapping[str, Any], route: str, alias: str) -> bool:
+    """Whether a release's own API asks this alias for the route."""
+    said = shown.get(route) or shown.get(f"ANY {route.partition(' ')[2]}") or {}
+    return alias in _called({"Integration": said.get("Integration")})
 
 
 def _called(said: Any) -> Iterator[str]:

@@ -95,6 +95,22 @@ def test_where_the_live_api_cannot_be_shown_anew_both_releases_have_to_answer_an
     assert any("GET /items/{id}" in said and "in both releases, has to answer it" in said for said in walk.said)
 
 
+def test_routes_that_cannot_be_held_while_the_whole_api_goes_are_told_of_and_no_promise_afterwards() -> None:
+    """After a release that failed nothing can be held; the API that goes is served for one release more."""
+
+    def alone(*routes: Route, letter: str) -> Definition:
+        return of(alpha=Function(routes, letter=letter), beta=None)
+
+    walk = Walk()
+    walk.ship(alone(ITEM, letter="a"))
+    walk.ship(alone(ITEMS, ITEM, letter="f"), shifts=False)
+    walk.ship(alone(letter="e"))
+    assert any("GET /items/{id} is taken out with the API" in said and "has to answer it" in said for said in walk.said)
+    walk.ship(alone(Route("GET", "items/{item}"), letter="f"))
+    walk.ship(alone(Route("GET", "items/{item}"), letter="a"))
+    walk.is_settled()
+
+
 def test_a_release_that_failed_and_is_shipped_again_finds_its_routes_held() -> None:
     walk, after = Walk(), of(alpha=Function((ITEM,)), beta=Function((OTHER, ITEMS)))
     walk.ship(BASE)

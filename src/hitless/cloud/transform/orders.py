@@ -205,8 +205,10 @@ def _shown(resource: Resource) -> str:
 
 
 def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
-    if STAGE_ID not in live.resources or STAGE_ID not in wanted["Resources"]:
+    if STAGE_ID not in live.resources:
         return
+    stays = STAGE_ID in wanted["Resources"]
+    when = "once the new code stands" if stays else "with the API by the release after this one"
     before, after = api.routes(live.resources), api.routes(wanted["Resources"])
     stay = {route for routes in held_routes(wanted, live).values() for route in routes}
     moving = {ids.alias for ids in shifted(wanted, live)}
@@ -214,7 +216,7 @@ def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
         _, becomes = after.get(route, ("", None))
         if was == becomes or was is None:
             continue
-        said = f"{route} {f'moves to {becomes}' if becomes else 'is taken out'} once the new code stands"
+        said = f"{route} {f'moves to {becomes}' if becomes else 'is taken out'} {when}"
         if route in stay:
             yield f"{said}: until then the live version of {was} answers it, which takes an update of its own"
         elif was in moving:
