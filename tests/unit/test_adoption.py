@@ -28,9 +28,10 @@ from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, of_type
 from tests.unit.definitions import Definition, Function
-from tests.unit.modelled_aws import ModelledAws, Walk, picture
+from tests.unit.modelled_aws import ModelledAws, picture
 from tests.unit.release_support import packaged, with_provisioned
 from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, of, table
+from tests.unit.walk import Walk
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ from hitless.cloud.transform.orders import check_transition
 from hitless.errors import ServiceFileError
 from tests.unit.definitions import Definition, Function, Route
 from tests.unit.drawn_definitions import definitions
-from tests.unit.modelled_aws import Walk
 from tests.unit.transitions import BASE, ITEM, ITEMS, OTHER, TRANSITIONS, Transition, of, routed, table
+from tests.unit.walk import Walk
 
 pytestmark = pytest.mark.unit
 
