@@ -103,17 +103,20 @@ class FakePackaging:
 
 @dataclass
 class FakeRehearsal:
-    """Objects to nothing, unless told to; waits where `hold` is set."""
+    """Objects to nothing and has no doubt, unless told to; waits where `hold` is set."""
 
     diary: list[str]
     objections: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     hold: asyncio.Event | None = None
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
         self.diary.append("rehearse")
         if self.hold is not None:
             await self.hold.wait()
-        return {"may_ship": not self.objections, "objections": self.objections, "sentence": "as it was"}
+        may_ship = not self.objections and not self.doubts
+        said = {"objections": self.objections, "undecided": self.doubts}
+        return {"may_ship": may_ship, **said, "sentence": "undecided" if self.doubts else "as it was"}
 
 
 @dataclass

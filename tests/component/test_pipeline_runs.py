@@ -313,6 +313,25 @@ def test_a_rehearsal_s_objection_stops_the_run_and_can_be_left_out(tmp_path: Pat
     tell_story(tmp_path, story)
 
 
+def test_a_rehearsal_that_saw_too_little_stops_the_run_which_can_be_retried(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=RehearsalSettings())
+        await shipped_to_staging(bench)
+        bench.rehearsal.doubts = ["3 of 400 requests were sent"]
+        bench.commit("2")
+        await bench.end_of(await bench.push())
+        number = (await promote(bench, "dev", "staging")).run
+        run = await bench.end_of(number)
+        assert (run["state"], run["exit_code"], run["states"]["rehearse"]) == ("failed", 1, "failed")
+        assert f"undecided: `hitless pipeline retry {number}`" in run["reason"]
+        bench.rehearsal.doubts = []
+        bench.pipeline.retry(number)
+        run = await bench.end_of(number)
+        assert (run["state"], run["states"]["rehearse"]) == ("succeeded", "succeeded")
+
+    tell_story(tmp_path, story)
+
+
 def test_a_failed_run_is_retried_from_the_step_that_failed(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")

@@ -30,6 +30,12 @@ CROWDS = """\
     time.sleep(0.006 * len(glob.glob(os.environ["LOCK_FILE"] + ".*")))
     os.unlink(mine)
 """
+FAILS_UNDER_LOAD = """\
+    with open(os.environ["LOCK_FILE"], "a") as file:
+        file.write(".")
+    if os.path.getsize(os.environ["LOCK_FILE"]) > 100:
+        raise TimeoutError
+"""
 QUICK = "{beside_s: 1.5, shift_s: 1}"
 
 
@@ -83,6 +89,24 @@ def test_healthy_code_raises_no_alarm(pair: tuple[Site, Site]) -> None:
     found = rehearse(live, candidate, 0)
     assert (found["may_ship"], found["objections"]) == (True, [])
     assert found["candidate"]["requests"] > 50
+
+
+def test_a_load_that_both_releases_lose_decides_nothing(pair: tuple[Site, Site]) -> None:
+    """Each answers what it is asked one by one, and hardly anything under load: what a starved machine looks like."""
+    for site in pair:
+        does(site, FAILS_UNDER_LOAD)
+    found = rehearse(*pair, 1)
+    assert (found["may_ship"], found["objections"], found["rollout"]) == (False, [], None)
+    assert found["candidate"]["failed"] > 0.5 * found["candidate"]["requests"] > 10
+    assert found["sentence"].startswith("undecided, too little was seen: ")
+
+
+def test_requests_that_nobody_has_a_worker_for_decide_nothing(pair: tuple[Site, Site]) -> None:
+    for site in pair:
+        does(site, '    if event["path"] != "/fast":\n        return {"statusCode": 503, "body": "{}"}\n')
+    found = rehearse(*pair, 1)
+    assert "live's copy did not answer 3 of 5" in found["undecided"][0]
+    assert found["load"] is None
 
 
 @pytest.mark.long

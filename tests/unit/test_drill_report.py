@@ -83,6 +83,12 @@ def test_the_page_has_the_receipts_of_the_drill_s_rollouts() -> None:
     assert "<h2>Receipts</h2>" not in render(drilled())
 
 
+def test_who_lost_requests_is_told_of_what_kind_and_what_the_machine_had_to_do() -> None:
+    busy = replace(drilled(failures=3), notices=("this machine had more to do than it could",))
+    assert busy.loss == "most of them: status_5xx; this machine had more to do than it could"
+    assert drilled(failures=3).loss == "most of them: status_5xx"
+
+
 def test_the_document_has_the_contract_s_keys_and_adds_up() -> None:
     document = drilled(failures=10).to_json()
     assert document["target"] == "http://127.0.0.1:8080"

@@ -114,6 +114,64 @@ def test_a_cache_that_fills_is_no_leak() -> None:
     assert judge.of_load(rounds, AlarmSettings()) == []
 
 
+@pytest.mark.parametrize(
+    ("live", "candidate", "doubt"),
+    [
+        ({}, {}, None),
+        ({"failed": 50}, {"failed": 500}, None),
+        ({"failed": 500}, {"failed": 50}, None),
+        ({"failed": 51}, {"failed": 400}, "400 of 500 requests failed on the candidate, and 51 of 500 on live's copy"),
+        ({}, {"requests": 19}, "19 of 19 requests were sent to the candidate"),
+        ({"unsent": 60, "failed": 60}, {}, "440 of 500 requests were sent to live's copy"),
+    ],
+)
+def test_load_that_was_hardly_sent_or_lost_on_both_sides_says_nothing(
+    live: dict[str, Any], candidate: dict[str, Any], doubt: str | None
+) -> None:
+    found = judge.too_little(measured(**live), measured(**candidate))
+    assert (found == "") if doubt is None else (doubt in found)
+
+
+def test_a_candidate_that_loses_far_more_than_live_is_objected_to_though_live_lost_some_of_each_route() -> None:
+    live = measured(failed=2, failures={"GET /a": 1, "GET /b": 1})
+    lost = measured(failed=300, failures={"GET /a": 150, "GET /b": 150})
+    assert judge.of_load([(live, lost)], AlarmSettings()) == ["300 of 500 requests failed under load, live's 2 of 500"]
+    assert judge.of_load([(lost, lost)], AlarmSettings()) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "live", "objects", "doubts"),
+    [
+        ("live", {"requests": 9, "failed": 9}, False, False),
+        ("rolled_back", {"requests": 200, "failed": 1}, True, False),
+        ("rolled_back", None, True, False),
+        ("rolled_back", {"requests": 200, "failed": 90}, False, True),
+    ],
+)
+def test_an_alarm_that_would_have_rung_for_live_as_well_is_not_held_against_the_candidate(
+    outcome: str, live: dict[str, int] | None, objects: bool, doubts: bool
+) -> None:
+    found = judge.of_rollout({"outcome": outcome, "reason": "the alarm", "live": live}, AlarmSettings())
+    assert tuple(map(bool, found)) == (objects, doubts)
+
+
+def test_a_candidate_that_was_asked_hardly_anything_is_undecided() -> None:
+    assert judge.unheard(10, 4) == judge.unheard(0, 0) == ""
+    doubt = judge.unheard(10, 5)
+    assert "did not answer 5 of 10" in doubt
+    assert judge.sentence(None, None, [], [doubt]).startswith("undecided, too little was seen: ")
+    assert judge.sentence(None, None, ["a is gone"], [doubt]) == "it may not ship: a is gone"
+    assert judge.sentence(None, None, [], []) == "it may ship; it was not seen under load"
+    assert [Sample(status).was_heard for status in (0, 503, 504, 500, 200)] == [False, False, False, True, True]
+
+
+def test_a_round_lasts_until_slow_requests_are_enough_to_judge_by() -> None:
+    assert plan.long_enough_s(4.0, 100.0, 20) == 4.0
+    assert plan.long_enough_s(4.0, 2.0, 20) == 15.0
+    assert plan.long_enough_s(4.0, 0.1, 20) == plan.LONGEST_S
+    assert plan.long_enough_s(90.0, 0.1, 20) == 90.0
+
+
 def test_rounds_add_up() -> None:
     first = measured(requests=100, failed=1, failures={"GET /a": 1}, p99_ms=9.0, growth_mb=1.0, memory_mb=40.0)
     later = measured(
@@ -121,6 +179,7 @@ def test_rounds_add_up() -> None:
     )
     whole = first.followed_by(later)
     assert (whole.requests, whole.failed, whole.growth_mb, whole.memory_mb) == (150, 3, 3.0, 42.0)
+    assert first.followed_by(replace(later, unsent=2)).unsent == 2
     assert (whole.failures, whole.p99_ms) == ({"GET /a": 2, "GET /b": 1}, 7.0)
 
 

@@ -225,8 +225,7 @@ def _stop_on_signal(ctx: Context) -> asyncio.Event:
 def _conclude(result: DrillResult) -> None:
     """Raises Ended where a request was lost or a rollout surprised."""
     if result.exit_code == 6:
-        worst = max(result.tally.failures.items(), key=lambda item: item[1].count)[0]
-        raise Ended(6, result.headline, f"most of them: {worst}; the report shows when: {result.plan.report}")
+        raise Ended(6, result.headline, f"{result.loss}; the report shows when: {result.plan.report}")
     if result.exit_code:
         raise Ended(1, "; ".join(result.surprises), f"the report tells more: {result.plan.report}")
 

@@ -85,8 +85,10 @@ def register(app: typer.Typer) -> None:
         with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
             findings = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
         ctx.show(findings, lambda: _in_words(findings))
-        if not findings["may_ship"]:
+        if findings["objections"]:
             raise Ended(3, findings["sentence"], "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+        if not findings["may_ship"]:
+            raise Ended(1, findings["sentence"], "rehearse again when the machine has less to do, or longer: --beside")
 
 
 def _leave(number: int, frame: object) -> None:

@@ -104,6 +104,12 @@ class DrillResult:
         return 1 if self.surprises else 0
 
     @property
+    def loss(self) -> str:
+        """What most of the lost requests met, and whatever else bent the figures: the machine's doing, say."""
+        worst = max(self.tally.failures.items(), key=lambda item: item[1].count)[0]
+        return "; ".join((f"most of them: {worst}", *self.notices))
+
+    @property
     def headline(self) -> str:
         """`0 of 120000 requests failed while 30 releases shipped`."""
         return self.headline_of(str)

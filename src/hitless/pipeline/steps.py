@@ -105,8 +105,11 @@ async def rehearse(course: Course) -> StepEnd:
         return skipped("nothing has changed")
     parts = course.parts
     findings = await parts.rehearse(live, course.candidate, log=parts.workshop.log(course.row.run))
-    if not findings["may_ship"]:
+    if findings["objections"]:
         raise StepFailed("; ".join(findings["objections"]), exit_code=3, detail=findings)
+    if not findings["may_ship"]:
+        how = f"`hitless pipeline retry {course.row.run}` when the machine has less to do, or -o skip-rehearsal"
+        raise StepFailed(f"{findings['sentence']}: {how}", detail=findings)
     return StepEnd(detail=findings, sentence=findings["sentence"])
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.drill.requests import DrillRequest
-from hitless.pipeline.rehearsal import judge
+from hitless.pipeline.rehearsal import judge, plan
 from hitless.pipeline.rehearsal.judge import Crowd, Measured, Pair
-from hitless.pipeline.rehearsal.load import Driven, drive_both
+from hitless.pipeline.rehearsal.load import UNSENT, Driven, drive_both
 from hitless.pipeline.rehearsal.sandbox import ask, memory_mb
 from hitless.service.model import AlarmSettings
 
@@ -59,7 +59,8 @@ class Beside:
         self._urls = (urls[stages[0]], urls[stages[1]])
 
     async def rounds(self, seconds: float, alarms: AlarmSettings) -> list[Pair]:
-        """One round of so many seconds; others after it while they leave a doubt."""
+        """One round of so many seconds, or longer at a low rate; others after it while they leave a doubt."""
+        seconds = plan.long_enough_s(seconds, self._rate, judge.ENOUGH)
         await drive_both(WARM_UP_S, *self._driven())
         memory = self._memory()
         rounds: list[Pair] = []
@@ -111,6 +112,7 @@ class Beside:
             failures={
                 self._sendings[index].name: count for index, count in load.failed.items() if count and index >= 0
             },
+            unsent=load.failed[UNSENT],
         )
 
     def _crowd(self, senders: ThreadPoolExecutor, request: DrillRequest, seconds: float) -> tuple[Crowd, Crowd]:

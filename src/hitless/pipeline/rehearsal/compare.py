@@ -17,11 +17,16 @@ ROOT = "the body"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer. `body` is None where it is no JSON."""
+    """One answer. `body` is None where it is no JSON; `status` 0 where none came."""
 
     status: int
     body: Any = None
     is_json: bool = False
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether the release itself answered: no answer, 503 and 504 are what who had no worker free gets."""
+        return self.status not in (0, 503, 504)
 
     @classmethod
     def of(cls, status: int, content: bytes) -> Sample:

@@ -1,7 +1,8 @@
 """From what was measured to what is said of it: objections keep the candidate from shipping, notes do not. Pure.
 
 What memory and latency show once may be the machine's doing, or a cache that fills: another round of the same load is
-asked for then, and only what every round shows is an objection.
+asked for then, and only what every round shows is an objection. Where live's copy was not heard either, nothing is
+known of the candidate: that is a doubt, and neither "may ship" nor "may not".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from math import ceil
 from typing import Any
 
 from hitless.pipeline.rehearsal.compare import Difference
+from hitless.rollout.alarms import surely_above
 from hitless.service.model import AlarmSettings
 
 ROUNDS = 3
@@ -23,6 +25,10 @@ SLOWER, SLOWER_MS = 3.0, 25.0
 """A candidate's p99 beside live's, at the same load at the same moment: both must be exceeded."""
 CROWDED, CROWDED_MS = 1.35, 3.0
 """How much longer a crowd takes on the candidate than on live, beyond what a request alone does: both again."""
+ENOUGH = 20
+"""Requests that a release must have been sent before anything is said of how it bears load."""
+LOST = 0.1
+"""Share of the load that may fail before its figures say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,20 @@ class Measured:
     memory_mb: float
     growth_mb: float
     failures: Mapping[str, int]
+    unsent: int = 0
+    """Of the failed ones: due, and never sent, by the sender's doing."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether so much of it failed that its figures say nothing."""
+        return self.failed > LOST * self.requests
 
     def to_json(self) -> dict[str, Any]:
         return {
             "startup_s": self.startup_s,
             "requests": self.requests,
             "failed": self.failed,
+            "unsent": self.unsent,
             "latency_ms": {"p50": self.p50_ms, "p99": self.p99_ms},
             "memory_mb": round(self.memory_mb, 1),
             "memory_growth_mb": round(self.growth_mb, 1),
@@ -62,6 +76,7 @@ class Measured:
             p99_ms=best.p99_ms,
             growth_mb=self.growth_mb + later.growth_mb,
             failures={**later.failures, **failures},
+            unsent=self.unsent + later.unsent,
         )
 
 
@@ -81,6 +96,40 @@ def of_answers(route: str, found: Sequence[Difference]) -> tuple[list[str], list
     """(objections, notes) on one route's answers."""
     objections = [f"{route}: {one}" for one in found if one.breaks]
     return objections, [f"{route}: {one}" for one in found if not one.breaks]
+
+
+def unheard(asked: int, unanswered: int) -> str:
+    """The doubt where live's copy gave no answer to most of what it was asked alone; else nothing."""
+    if not asked or 2 * unanswered < asked:
+        return ""
+    return f"live's copy did not answer {unanswered} of {asked} requests that it was asked one by one"
+
+
+def too_little(live: Measured, candidate: Measured) -> str:
+    """The doubt where the load tells nothing of the candidate: hardly sent, or lost on live's copy as well."""
+    for whose, one in (("live's copy", live), ("the candidate", candidate)):
+        sent = one.requests - one.unsent
+        if sent < ENOUGH or one.unsent > LOST * one.requests:
+            return f"{sent} of {one.requests} requests were sent to {whose}, and {ENOUGH} are the least to judge by"
+    if live.lost and candidate.lost:
+        return (
+            f"{candidate.failed} of {candidate.requests} requests failed on the candidate, and"
+            f" {live.failed} of {live.requests} on live's copy beside it"
+        )
+    return ""
+
+
+def of_rollout(result: Mapping[str, Any], alarms: AlarmSettings) -> tuple[str, str]:
+    """(objection, doubt) on how the candidate's rollout over live's copy ended. An alarm is held against the candidate
+    alone where live did not fail by more than the alarm allows in the same time.
+    """
+    if result["outcome"] in ("live", "unchanged"):
+        return "", ""
+    said = f"the rollout would have been {result['outcome'].replace('_', ' ')}: {result['reason']}"
+    live = result["live"] or {"requests": 0, "failed": 0}
+    if surely_above(live["failed"], live["requests"], alarms.error_rate_percent):
+        return "", f"{said}; but live's copy failed {live['failed']} of {live['requests']} requests meanwhile"
+    return said, ""
 
 
 def totals(rounds: Sequence[Pair]) -> Pair:
@@ -104,6 +153,11 @@ def of_load(rounds: Sequence[Pair], alarms: AlarmSettings) -> list[str]:
         for name, count in candidate.failures.items()
         if count and not live.failures.get(name)
     ]
+    if candidate.lost and not live.lost and not failures:
+        failures = [
+            f"{candidate.failed} of {candidate.requests} requests failed under load,"
+            f" live's {live.failed} of {live.requests}"
+        ]
     found = (_leak(rounds), _slower(rounds, alarms))
     return [*failures, *(sentence for sentence in found if sentence)]
 
@@ -155,12 +209,16 @@ def _slower_once(live: Measured, candidate: Measured, alarms: AlarmSettings) -> 
     return ""
 
 
-def sentence(live: Measured | None, candidate: Measured | None, objections: Sequence[str]) -> str:
+def sentence(
+    live: Measured | None, candidate: Measured | None, objections: Sequence[str], doubts: Sequence[str]
+) -> str:
     """The whole in a line for people."""
     if objections:
         return f"it may not ship: {'; '.join(objections)}"
+    if doubts:
+        return f"undecided, too little was seen: {'; '.join(doubts)}"
     if live is None or candidate is None:
-        return "it may ship"
+        return "it may ship; it was not seen under load"
     return (
         f"it may ship: start-up {candidate.startup_s:.2f} s (live {live.startup_s:.2f} s), p99 {candidate.p99_ms} ms"
         f" ({live.p99_ms} ms), memory {candidate.memory_mb:.0f} MiB ({live.memory_mb:.0f} MiB),"

@@ -19,8 +19,11 @@ SEED = 1
 """Requests come as by chance, and on both sides in the same way."""
 
 
+UNSENT = -1
+
+
 class Driven:
-    """Load under way on one URL. `failed` counts by the request's index."""
+    """Load under way on one URL. `requests` were due; `failed` counts by the request's index, or as `UNSENT`."""
 
     def __init__(self, url: str, requests: Sequence[DrillRequest], rate_per_s: float) -> None:
         target = parse_target(url)
@@ -49,7 +52,8 @@ class Driven:
         """No more requests; those under way are still counted."""
         self._load.end(max(1, self._load.pace.count(self._load.elapsed_us() * 1000 + TAIL_NS)))
         await self._load.wait()
-        self.failed[-1] += self._load.missing()
+        self.requests += self._load.missing()
+        self.failed[UNSENT] += self._load.missing()
         self.latencies_us.sort()
 
     async def stop(self) -> None:

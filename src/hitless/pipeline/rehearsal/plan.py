@@ -20,6 +20,9 @@ BUSY = 0.4
 MOST_OFTEN = 20
 """How often a quick request is sent for each slow one."""
 
+LONGEST_S = 60.0
+"""What a round of slow requests is lengthened to at most."""
+
 
 def faster(strategy: Strategy, shift_s: float) -> Strategy:
     """The same weights within about `shift_s`; what bakes shorter stays as it is. All at once has no bake to rehearse:
@@ -72,6 +75,11 @@ def bearable_rate(asked_per_s: float, costs: Sequence[Cost], workers: Mapping[st
             busy_s[one.function] = busy_s.get(one.function, 0.0) + share
     most = max(busy_s.values(), default=0.0)
     return min(asked_per_s, BUSY / most) if most else asked_per_s
+
+
+def long_enough_s(seconds: float, rate_per_s: float, requests: int) -> float:
+    """The seconds asked for, or as many as so many requests take, come as by chance; not above `LONGEST_S` for it."""
+    return max(seconds, min(LONGEST_S, 1.5 * requests / rate_per_s))
 
 
 def rate_for(strategy: Strategy, minimum_requests: int, least_per_s: float) -> float:

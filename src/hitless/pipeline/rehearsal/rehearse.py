@@ -41,6 +41,7 @@ class Rehearsal:
     say: Callable[[str], None]
     sent: plan.Sent
     objections: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
@@ -62,12 +63,15 @@ class Rehearsal:
         self.objections += plan.routes_gone(self.live, self.candidate)
         await self._compare(self._urls())
         self.costs = plan.as_load(self.sent, self.costs, self.live)
+        if self.doubts:
+            return self._findings()
         if not self.costs:
             self.notes.append("no request may be sent as load: no safe or idempotent one answers 2xx")
             return self._findings()
         as_load = tuple(one.request for one in self.costs)
         await self._beside(live_start, candidate_start)
-        await self._roll_out(as_load)
+        if not self.doubts:
+            await self._roll_out(as_load)
         return self._findings()
 
     async def _ship(self, stage: str, document: ReleaseDocument) -> float:
@@ -90,6 +94,7 @@ class Rehearsal:
 
     async def _compare(self, urls: tuple[str, str]) -> None:
         """Answers side by side; keeps the requests that live answers well, and what they cost."""
+        unanswered = 0
         for request in self.sent.compared:
             name = plan.name_of(request, self.live)
             sides: list[list[Sample]] = [[], []]
@@ -97,11 +102,14 @@ class Rehearsal:
             sides[0] += [await asyncio.to_thread(ask, urls[0], request) for _ in range(SAMPLES)]
             took_s = (time.monotonic() - began_s) / SAMPLES
             sides[1] += [await asyncio.to_thread(ask, urls[1], request) for _ in range(SAMPLES)]
-            if not all(200 <= sample.status < 300 for sample in sides[0]):
-                self.left_out.append(f"{name}: live answers {sides[0][0].status or 'nothing'}")
+            heard = [sample for sample in sides[0] if sample.was_heard]
+            unanswered += not heard
+            amiss = next((one.status for one in heard or sides[0] if not 200 <= one.status < 300), None)
+            if amiss is not None:
+                self.left_out.append(f"{name}: live answers {amiss or 'nothing'}")
                 continue
             self.costs.append(plan.Cost(request, plan.function_of(request, self.live), took_s))
-            found = differences(*sides)
+            found = differences(heard, [sample for sample in sides[1] if sample.was_heard] or sides[1])
             objections, notes = judge.of_answers(name, found)
             self.objections += objections
             self.notes += notes
@@ -110,6 +118,10 @@ class Rehearsal:
         self.say(f"{len(self.costs)} requests compared, {len(self.answers)} answered otherwise")
         for one in self.answers:
             self.say(f"  {one['route']}: {', '.join(one['differences'])}")
+        self._doubt(judge.unheard(len(self.sent.compared), unanswered))
+
+    def _doubt(self, why: str) -> None:
+        self.doubts += [why] if why else []
 
     async def _beside(self, *startup_s: float) -> None:
         """The same load on both at the same time, then crowds."""
@@ -134,20 +146,20 @@ class Rehearsal:
         )
         rounds = await beside.rounds(self.pace.beside_s, alarms)
         self.measured = live, candidate = judge.totals(rounds)
-        self.objections += judge.of_load(rounds, alarms)
+        found = judge.of_load(rounds, alarms)
         self.say(f"side by side: p99 {candidate.p99_ms} ms, live's {live.p99_ms} ms ({len(rounds)} rounds)")
+        self._doubt(judge.too_little(live, candidate))
+        if self.doubts:
+            self.notes += found
+            return
+        self.objections += found
         self.objections += await beside.crowds(self.pace.beside_s)
 
     async def _roll_out(self, requests: tuple[DrillRequest, ...]) -> None:
         """By the stage's strategy and alarms, at higher speed."""
         strategy = plan.faster(self.candidate.settings.strategy, self.pace.shift_s)
         alarms = self.candidate.settings.alarms
-        wanted = plan.rate_for(strategy, alarms.minimum_requests, self.pace.rate_per_s)
-        rate = self._rate(wanted)
-        if rate < wanted / 2:
-            self.notes.append(
-                f"at the {rate:.0f} requests a second that live bears the alarms may see too few requests"
-            )
+        rate = self._rate(plan.rate_for(strategy, alarms.minimum_requests, self.pace.rate_per_s))
         self.say(f"rolling out by {strategy} at {rate:.0f} requests a second")
         load = Driven(self._urls()[0], requests, rate)
         await load.start()
@@ -169,10 +181,12 @@ class Rehearsal:
             "candidate": result["candidate"],
             "live": result["live"],
         }
-        if result["outcome"] not in ("live", "unchanged"):
-            self.objections.append(
-                f"the rollout would have been {result['outcome'].replace('_', ' ')}: {result['reason']}"
-            )
+        seen = (result["candidate"] or {}).get("requests", 0)
+        if seen < alarms.minimum_requests:
+            self.notes.append(f"the alarms saw {seen} requests, and judge from {alarms.minimum_requests} on")
+        objection, doubt = judge.of_rollout(result, alarms)
+        self.objections += [objection] if objection else []
+        self._doubt(doubt)
 
     def _rate(self, asked_per_s: float) -> float:
         """So many requests a second that live's workers in the sandbox are not overrun."""
@@ -186,10 +200,11 @@ class Rehearsal:
         objections = self.objections[:MOST_OBJECTIONS]
         return {
             "stage": self.live.settings.name,
-            "may_ship": not objections,
+            "may_ship": not objections and not self.doubts,
             "objections": objections,
+            "undecided": self.doubts,
             "notes": self.notes[:MOST_OBJECTIONS],
-            "sentence": judge.sentence(live, candidate, objections),
+            "sentence": judge.sentence(live, candidate, objections, self.doubts),
             "answers": self.answers,
             "left_out": self.left_out,
             "live": live.to_json() if live else None,
