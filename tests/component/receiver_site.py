@@ -47,6 +47,13 @@ class FakeEngine:
         return [body for called, body in self.calls if called == path]
 
 
+def signed(event: str, document: Any, secret: bytes = SECRET) -> dict[str, Any]:
+    """A webhook's body and headers, as httpx takes them."""
+    body = json.dumps(document).encode()
+    signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
+    return {"content": body, "headers": {"x-github-event": event, "x-hub-signature-256": signature}}
+
+
 class Site:
     """A receiver before a real repository, with a real remote."""
 
@@ -68,17 +75,18 @@ class Site:
 
     def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
         """A webhook, and the end of what it began."""
-        body = json.dumps(document).encode()
-        signature = "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
-        headers = {"x-github-event": event, "x-hub-signature-256": signature}
-        return self.ask("POST", "/github", watched=watched, content=body, headers=headers).status_code
+        return self.ask("POST", "/github", watched=watched, **signed(event, document, secret)).status_code
+
+    def client(self) -> httpx.AsyncClient:
+        """Whoever reaches the receiver."""
+        transport = httpx.ASGITransport(self.receiver.application())
+        return httpx.AsyncClient(transport=transport, base_url="http://receiver")
 
     def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
         """One request, and the end of what it began; of what it waits for, too, where that is `watched`."""
 
         async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(self.receiver.application())
-            async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
+            async with self.client() as client:
                 answer = await client.request(method, path, **options)
             for task in list(self.receiver.tasks):
                 await task

@@ -208,6 +208,17 @@ def test_build_folders_of_engines_that_are_gone_are_swept(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root finds another user's folder in its way, and could remove it")
+def test_a_build_folder_whose_owner_another_user_wrote_is_not_swept(tmp_path: Path) -> None:
+    """Anybody may make a folder of that name under /var/tmp, and name in it a data folder that never was."""
+    theirs = tmp_path / "hitless-builds-theirs"
+    theirs.mkdir()
+    (theirs / "owner").write_text(str(tmp_path / "no-such"))
+    os.chown(theirs / "owner", 1, 1)
+    replace(Workshop.of(tmp_path / "data", {}), work=tmp_path / "hitless-builds-here", user=User(1, 1)).create()
+    assert (theirs / "owner").exists()
+
+
 def test_the_limits_of_builds_are_those_of_the_service_that_was_built_last(tmp_path: Path) -> None:
     assert limits_of(None) == Limits()
     file = tmp_path / "definition.json"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from hitless.pipeline import cache
 from hitless.pipeline.buildspec.files import find_files, open_inside
 from hitless.pipeline.buildspec.processes import end_user
-from hitless.pipeline.buildspec.reports import LONGEST_NAME, MAX_FAILURES
-from hitless.pipeline.environments import KEPT, environment
+from hitless.pipeline.buildspec.reports import LONGEST_NAME, MAX_FAILURES, MAX_FILES, MAX_REPORT_BYTES
+from hitless.pipeline.environments import KEPT, KEPT_S, environment
 from hitless.pipeline.workshop import FORK_UIDS
 from tests.component.test_pipeline_buildspec import Built, build
 from tests.support import eventually
@@ -82,6 +83,21 @@ def test_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
     assert "document type" in done.build.reports[0].unreadable[0]
 
 
+def test_no_more_is_read_of_reports_than_their_bounds(tmp_path: Path) -> None:
+    (tmp_path / "whole").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 7)}</s>")
+    (tmp_path / "larger").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 6)}</s>")
+    done = within(
+        tmp_path,
+        "for n in 1 2 3 4 5; do ln ../whole whole-$n.xml; done; ln ../larger larger.xml;"
+        " seq -f %.0f.txt 1001 | xargs touch",
+        tail="reports: {one: {files: [larger.xml]}, all: {files: ['whole-*.xml']}, many: {files: ['*.txt']}}\n",
+    )
+    one, together, many = (report.unreadable for report in done.build.reports)
+    assert one == ("larger.xml: larger than 16 MiB",)
+    assert together == ("more than 64 MiB",)
+    assert (len(many), many[-1]) == (MAX_FILES + 1, f"more than {MAX_FILES} files")
+
+
 def test_a_folder_that_became_a_link_since_it_was_found_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "file").write_text("not the build's")
@@ -114,6 +130,46 @@ def test_a_cache_keeps_links_as_links_and_as_many_caches_as_are_used(tmp_path: P
     assert (fresh / "lib64").readlink() == Path("lib")
     assert os.access(fresh / "lib" / "tool", os.X_OK)
     assert not (fresh / "out").exists()
+
+
+def test_a_cache_goes_when_nobody_has_asked_for_it_in_a_fortnight_and_a_larger_one_than_fits_is_not_kept(
+    tmp_path: Path,
+) -> None:
+    folder, caches = tmp_path / "source", tmp_path / "caches"
+    folder.mkdir()
+    caches.mkdir()
+    (folder / "file").touch()
+    for branch in ("forgotten", "asked-for"):
+        cache.keep(caches / branch, folder, ("**/*",))
+        grow_old(caches / branch, cache.KEPT_S)
+    cache.restore(caches / "asked-for", folder, None)
+    cache.keep(caches / "now", folder, ("**/*",))
+    assert sorted(path.name for path in caches.iterdir()) == ["asked-for", "now"]
+
+    with (folder / "file").open("wb") as file:
+        file.truncate(cache.MAX_CACHE_BYTES + 1)
+    cache.keep(caches / "now", folder, ("**/*",))
+    cache.keep(caches / "large", folder, ("**/*",))
+    assert (caches / "now" / "file").stat().st_size == 0, "the one before stays"
+    assert not (caches / "large").exists()
+
+
+def grow_old(path: Path, seconds: float) -> None:
+    """As if it had been used last a minute before that."""
+    last = time.time() - seconds - 60
+    os.utime(path, (last, last))
+
+
+def test_an_environment_goes_when_no_build_has_used_it_in_a_fortnight_unless_one_does(tmp_path: Path) -> None:
+    with environment(tmp_path, "forgotten", None, None) as forgotten:
+        pass
+    with environment(tmp_path, "at-work", None, None) as at_work:
+        for place in (forgotten, at_work):
+            grow_old(place.with_name(f"{place.name}.made"), KEPT_S)
+        with environment(tmp_path, "now", None, None):
+            pass
+        assert at_work.is_dir()
+        assert {path.name.partition("-0")[0] for path in tmp_path.iterdir()} == {"at-work", "now"}
 
 
 def test_environments_that_nobody_uses_any_more_leave_nothing(tmp_path: Path) -> None:

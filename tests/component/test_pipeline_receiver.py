@@ -19,7 +19,8 @@ import pytest
 from hitless.api.owed import Owed
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.pipeline.github import MAX_BODY_BYTES, Stranger, Wanted, is_genuine, read_event, status_of
-from tests.component.receiver_site import SECRET, FakeEngine, Site
+from hitless.pipeline.repository import Repository
+from tests.component.receiver_site import SECRET, FakeEngine, Site, signed
 
 pytestmark = pytest.mark.component
 
@@ -45,6 +46,40 @@ def test_a_signed_push_is_fetched_and_starts_its_run_once(site: Site) -> None:
     assert body["updates"] == [["0" * 40, commit, "refs/heads/dev"]]
     assert site.deliver("push", pushed()) == 202
     assert len(site.engine.asked("/pipeline/push")) == 1, "the same delivery again moves nothing"
+
+
+class Watched(Repository):
+    """Says which branches are being looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.diary: list[str] = []
+
+    async def head_of(self, branch: str) -> str | None:
+        self.diary.append(f"looked at {branch}")
+        return await super().head_of(branch)
+
+    async def move(self, branch: str, new: str | None, old: str | None) -> None:
+        await super().move(branch, new, old)
+        self.diary.append(f"moved {branch}")
+
+
+def test_of_two_deliveries_at_once_one_is_fetched_judged_and_moved_before_the_other(site: Site) -> None:
+    """Both are fetched to the same place, where the one could find what the other has brought."""
+    dev = site.remote.commit("1")
+    site.remote.git("switch", "-q", "-c", "feature")
+    feature = site.remote.commit("2")
+    watched = site.receiver.repository = Watched(site.repository.folder)
+
+    async def story() -> None:
+        async with site.client() as client:
+            await asyncio.gather(*(client.post("/github", **signed("push", pushed(one))) for one in ("dev", "feature")))
+        await asyncio.gather(*site.receiver.tasks)
+
+    asyncio.run(story())
+    assert (site.head("dev"), site.head("feature")) == (dev, feature)
+    assert sorted(watched.diary[:2]) in (["looked at dev", "moved dev"], ["looked at feature", "moved feature"])
+    assert len(watched.diary) == 4
 
 
 def test_a_delivery_beyond_githubs_bound_is_refused_before_it_is_read_to_its_end(site: Site) -> None:

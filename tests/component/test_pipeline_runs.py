@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
-from hitless.pipeline.pushes import RefUpdate, read_options
+from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun, read_options
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
@@ -146,15 +146,33 @@ def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path)
     tell_story(tmp_path, story)
 
 
+def test_a_push_of_more_branches_than_anybody_means_is_refused_and_one_of_many_starts_ten_runs(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        many = [RefUpdate(NOTHING, commit, f"refs/heads/feature-{number}") for number in range(MAX_UPDATES + 1)]
+        refused = await bench.pipeline.check(many, {}, "ada")
+        assert refused == ["more than 1000 branches and tags in one push"]
+        assert await bench.pipeline.check(many[1:], {}, "ada") == []
+
+        bench.git("push", "-q", str(bench.repository.folder), *(f"dev:{one.ref}" for one in many[:12]))
+        started = await bench.pipeline.push(many[:12], {}, "ada")
+        runs = [one.run for one in started if isinstance(one, StartedRun)]
+        assert started[10:] == [f"feature-{one} starts no run: more than 10 in one push" for one in (10, 11)]
+        assert len(runs) == len(bench.records.runs()) == 10
+        for run in runs:
+            await bench.end_of(run)
+
+    tell_story(tmp_path, story)
+
+
 def test_a_tag_and_a_deleted_branch_start_nothing_and_a_stage_s_branch_stays(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
-        zero = "0" * 40
         started = await bench.pipeline.push(
-            [RefUpdate(zero, commit, "refs/tags/v1"), RefUpdate(commit, zero, "refs/heads/feature")], {}, "ada"
+            [RefUpdate(NOTHING, commit, "refs/tags/v1"), RefUpdate(commit, NOTHING, "refs/heads/feature")], {}, "ada"
         )
         assert started == ["refs/tags/v1 starts no run: only branches do", "the branch feature is gone"]
-        refused = await bench.pipeline.check([RefUpdate(commit, zero, "refs/heads/dev")], {}, "ada")
+        refused = await bench.pipeline.check([RefUpdate(commit, NOTHING, "refs/heads/dev")], {}, "ada")
         assert refused == ["dev feeds the stage dev and cannot be deleted"]
 
     tell_story(tmp_path, story)
