@@ -26,7 +26,6 @@ from hitless.api.client import EngineClient
 from hitless.drill.requests import DrillRequest
 from hitless.engine.folders import Folders
 from hitless.pipeline.rehearsal.load import Driven
-from hitless.pipeline.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[1]
 HITLESS = Path(sys.executable).with_name("hitless")
@@ -165,7 +164,6 @@ def main() -> int:
             live = {stage: count_live(day, stage) for stage in urls}
         finally:
             day.hitless("down", "--force")  # the load has ended: nothing is in hand
-            shutil.rmtree(Workshop.of((day.service / ".hitless").resolve(), os.environ).work, ignore_errors=True)
     return account(day, load, live, options.report.resolve(), time.monotonic() - started)
 
 

@@ -95,7 +95,8 @@ class Team:
             yield self
         finally:
             self.site.end()
-            shutil.rmtree(Workshop.of(self.site.folders.data, os.environ).work, ignore_errors=True)
+        work = Workshop.of(self.site.folders.data, os.environ).work
+        assert work.is_relative_to(self.site.folders.data) or not work.exists(), "the engine's end leaves nothing"
 
     def reset(self) -> None:
         """Back on dev, with what the first commit held."""

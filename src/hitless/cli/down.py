@@ -12,6 +12,7 @@ from hitless.cli.common import Context, command
 from hitless.cli.shipping import folders_of
 from hitless.cli.up import start_daemon
 from hitless.errors import EngineError, EngineNotRunningError
+from hitless.pipeline.workshop import vacate
 
 STOP_DEADLINE_S = 60.0
 
@@ -36,4 +37,5 @@ def register(app: typer.Typer) -> None:
             if time.monotonic() > deadline:
                 raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
             time.sleep(0.02)
+        vacate(folders.data)
         ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")

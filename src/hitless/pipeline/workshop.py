@@ -40,8 +40,7 @@ class Workshop:
         home = data / "pipeline"
         if os.getuid() != 0:
             return cls(home, home / "work", None)
-        name = f"{PREFIX}{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
-        return cls(home, OUTSIDE / name, _build_user(environ.get("HITLESS_BUILD_USER")))
+        return cls(home, _outside(data), _build_user(environ.get("HITLESS_BUILD_USER")))
 
     @property
     def repository(self) -> Path:
@@ -121,6 +120,19 @@ class Workshop:
         """Remove what runs of a daemon that died left behind."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
             remove(folder)
+
+
+def vacate(data: Path) -> None:
+    """Remove what builds keep outside of an engine's data folder, for the one who has ended it: who then removes the
+    data folder leaves nothing. The next run makes it anew. Blocking.
+    """
+    folder = _outside(data)
+    if os.getuid() == 0 and folder.is_dir() and folder.lstat().st_uid == 0:
+        remove(folder)
+
+
+def _outside(data: Path) -> Path:
+    return OUTSIDE / f"{PREFIX}{hashlib.sha256(str(data).encode()).hexdigest()[:12]}"
 
 
 def _sweep(place: Path) -> None:
