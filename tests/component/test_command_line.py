@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from hitless.api.client import RemoteError
+from hitless.cli.hook import after_the_push
 from hitless.cli.main import main
+from hitless.errors import EngineError, EngineNotRunningError, HitlessError
 
 pytestmark = pytest.mark.component
+
+LACKS_GIT = RemoteError({"code": "machine", "message": "git cannot be run", "hint": "install git"})
 
 
 def run(*words: str) -> int:
@@ -24,7 +29,8 @@ def run(*words: str) -> int:
     [
         (("nosuch",), "no such command 'nosuch'", "`hitless --help`"),
         (("status", "--bogus"), "no such option: --bogus", "`hitless status --help`"),
-        (("releases", "abc"), "invalid value for 'release'", "`hitless releases --help`"),
+        (("releases", "abc"), "invalid value for 'release': 'abc' is not a whole number", "`hitless releases --help`"),
+        (("drill", "--rate", "abc"), "invalid value for '--rate': 'abc' is not a number", "`hitless drill --help`"),
         (("invoke",), "missing argument", "`hitless invoke --help`"),
         (("aws", "nosuch"), "no such command 'nosuch'", "`hitless aws --help`"),
     ],
@@ -38,6 +44,29 @@ def test_words_that_are_not_understood_give_an_error_and_a_hint(
     first, second = err.splitlines()
     assert first.startswith(f"error: {error}")
     assert second.startswith(f"hint: {hint}")
+
+
+@pytest.mark.parametrize(
+    ("error", "started", "hint"),
+    [
+        (
+            EngineNotRunningError("no engine"),
+            None,
+            "the push is kept, and its runs start when the engine does: `hitless up`",
+        ),
+        (
+            EngineError("it went away"),
+            7,
+            "once the engine runs again, `hitless pipeline show 7` tells what became of it",
+        ),
+        (LACKS_GIT, None, "install git; the push is kept, and it starts its runs once that is mended"),
+        (LACKS_GIT, 7, "install git; the push is kept, and `hitless pipeline show 7` tells more"),
+    ],
+)
+def test_who_pushed_is_told_what_becomes_of_it_and_of_an_engine_that_runs_what_it_lacks(
+    error: HitlessError, started: int | None, hint: str
+) -> None:
+    assert after_the_push(error, started).endswith(hint)
 
 
 def test_with_json_a_usage_error_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +117,12 @@ def test_away_from_any_service_the_hint_leads_to_its_folder(tmp_path: Path, caps
     (tmp_path / "serverless.yml").touch()
     assert run("status", "--service-dir", str(tmp_path)) == 5
     assert "hint: start it with `hitless up`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", [(), ("pipeline",), ("aws",)])
+def test_the_list_of_commands_ends_with_an_example(group: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*group, "--help") == 0
+    assert capsys.readouterr().out.splitlines()[-1].strip().startswith("Example: ")
 
 
 @pytest.mark.parametrize("group", [(), ("pipeline",), ("aws",)])

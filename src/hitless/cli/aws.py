@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     verbs = typer.Typer(
         name="aws",
         help="The same service on AWS. API Gateway, Lambda, CodeDeploy, CodePipeline.",
+        epilog="Example: hitless aws plan --stage dev; hitless aws deploy --stage dev",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hitless.api.client import EngineClient
+from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.running import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
@@ -43,7 +43,7 @@ def main() -> int:
             started = line.get("started", started)
             _say(line.get("text", ""))
     except HitlessError as error:
-        hint = _after_the_push(started) if name == "post-receive" else error.hint
+        hint = after_the_push(error, started) if name == "post-receive" else error.hint
         _say(f"error: {error.message}\nhint: {hint}\n")
         return 1
     except BrokenPipeError:
@@ -51,8 +51,11 @@ def main() -> int:
     return 0
 
 
-def _after_the_push(started: int | None) -> str:
-    """git has taken it by then: what becomes of it."""
+def after_the_push(error: HitlessError, started: int | None) -> str:
+    """What to do where git has taken the push already, and what becomes of it."""
+    if isinstance(error, RemoteError):  # the engine runs, and says itself what it lacks
+        kept = f"`hitless pipeline show {started}` tells more" if started else "it starts its runs once that is mended"
+        return f"{error.hint}; the push is kept, and {kept}"
     if started is None:
         return "the push is kept, and its runs start when the engine does: `hitless up`"
     return f"the push is kept; once the engine runs again, `hitless pipeline show {started}` tells what became of it"

@@ -32,6 +32,7 @@ def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
     app = typer.Typer(
         name="hitless",
         help="Ships a JSON REST API many times a day without failing a single request.",
+        epilog="Example: hitless init hello && cd hello && hitless up --detach",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -68,8 +69,18 @@ def _usage_error(refused: Exception) -> UsageError:
     if message.startswith("Usage:"):
         typer.echo(message + "\n", err=True)
         return UsageError(f"{command}: no command is named", hint=f"for example `{command} --help`")
+    if (plain := _in_plain_words(refused)) is not None:
+        refused.message = plain  # type: ignore[attr-defined]
     said = refused.format_message() if hasattr(refused, "format_message") else str(refused)
     return UsageError(said[:1].lower() + said[1:].rstrip("."), hint=f"`{command} --help` tells what it takes")
+
+
+def _in_plain_words(refused: Exception) -> str | None:
+    """What is no number, where the validator that typer uses says it in its own words."""
+    errors = getattr(refused.__cause__, "errors", None)
+    first = errors()[0] if callable(errors) else {}
+    kind = {"int_parsing": "a whole number", "float_parsing": "a number"}.get(first.get("type", ""))
+    return f"{first['input']!r} is not {kind}" if kind else None
 
 
 def _version(asked: bool) -> None:

@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     verbs = typer.Typer(
         name="pipeline",
         help="From a git push to a live release. The repository, its runs, their logs.",
+        epilog="Example: git push $(hitless pipeline url) dev; hitless pipeline runs",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
