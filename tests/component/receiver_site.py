@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from hitless.api.receiver import Receiver
+from hitless.errors import EngineError
 from hitless.pipeline import links
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
@@ -27,6 +28,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.next_state = "running"
+        self.dies = False
+        """In mid-run: the stream is cut off."""
         self.refusals: list[str] = []
         self.run: dict[str, Any] = {
             "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
@@ -41,6 +44,9 @@ class FakeEngine:
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         self.calls.append((path, body))
         self.run = {**self.run, "state": self.next_state}
+        yield {"started": self.run["run"]}
+        if self.dies:
+            raise EngineError("the engine went away in mid-answer")
         yield {"run": self.run}
 
     def asked(self, path: str) -> list[Any]:

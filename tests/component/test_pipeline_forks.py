@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import tempfile
@@ -10,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
+from hitless.api.pipeline import PipelineApi
 from hitless.clock import SystemClock
 from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.builds import BuildOrder, Builds
@@ -66,6 +70,18 @@ def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never
         assert (order.fork, order.commit, order.variables) == (7, run["commit"], {})
         assert previews_of(bench).rows() == ()
         assert bench.diary.count("build for dev") == 1
+
+    tell_story(tmp_path, story, prepare=isolated)
+
+
+def test_the_receiver_is_told_a_fork_s_run_before_it_has_come_anywhere(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        body = {"fork": FORK.to_json(), "commit": fetched(bench, "1"), "actor": "github webhook"}
+        transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            lines = [json.loads(line) for line in (await client.post("/pipeline/forks", json=body)).text.splitlines()]
+        assert lines[0] == {"started": lines[-1]["run"]["run"]}
+        assert lines[-1]["run"]["state"] == "waiting_for_approval"
 
     tell_story(tmp_path, story, prepare=isolated)
 

@@ -8,6 +8,7 @@ import hmac
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -317,20 +318,94 @@ class ForgeServer(HTTPServer):
         self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
 
 
+@contextmanager
+def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterator[ForgeServer]:
+    """A forge that takes the receiver's statuses."""
+    site.receiver.look_s, site.receiver.token = 0.01, "a token"
+    with ForgeServer(answered) as forge:
+        thread = threading.Thread(target=forge.serve_forever)
+        thread.start()
+        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
+        yield forge
+        forge.shutdown()
+        thread.join()
+
+
+def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is_heard(site: Site) -> None:
+    class Mended(FakeEngine):
+        """Away at the first look, back at the second."""
+
+        looks = 0
+
+        def call(self, method: str, path: str, body: Any = None) -> Any:
+            if path == "/pipeline/runs/7":
+                self.looks += 1
+                if self.looks == 1:
+                    raise EngineNotRunningError("no engine runs here")
+                self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
+            return super().call(method, path, body)
+
+    site.receiver.client = engine = Mended()  # type: ignore[assignment]
+    engine.dies = True
+    site.remote.commit("1")
+    with forge_of(site) as forge:
+        site.deliver("push", pushed(), watched=True)
+    (status,) = forge.statuses
+    assert status[2:] == ("failure", "run 7: interrupted: the engine stopped during test")
+    assert Owed(site.receiver.folder).all() == {}
+
+
+def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_comes_after(site: Site) -> None:
+    going, ends = threading.Event(), threading.Event()
+
+    class Long(FakeEngine):
+        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+            yield {"started": 7}
+            going.set()
+            ends.wait(120)
+
+    site.receiver.client = Long()  # type: ignore[assignment]
+    site.engine.run = {**site.engine.run, "state": "succeeded"}
+    site.remote.commit("1")
+
+    async def killed() -> None:
+        following = asyncio.create_task(site.receiver._follow(Wanted("team/shop", "refs/heads/dev", "dev")))
+        await asyncio.to_thread(going.wait, 60)
+        following.cancel()
+        await asyncio.wait([following])
+
+    async def started_again() -> None:
+        application = later.application()
+        async with application.router.lifespan_context(application):
+            await asyncio.gather(*later.watchers)
+
+    try:
+        asyncio.run(killed())
+        with forge_of(site) as forge:
+            later = replace(site.receiver, client=site.engine, watchers=set())  # type: ignore[arg-type]
+            asyncio.run(started_again())
+    finally:
+        ends.set()
+    assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
+
+
+def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
+    site.engine.next_state = "failed"
+    site.remote.commit("1")
+    with forge_of(site) as forge:
+        site.deliver("push", pushed())
+    assert [status[2] for status in forge.statuses] == ["failure"]
+    assert Owed(site.receiver.folder).all() == {}
+
+
 def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
     def answered() -> None:
         site.engine.run = {**site.engine.run, "state": "succeeded"}
 
     site.engine.next_state = "waiting_for_approval"
-    site.receiver.look_s, site.receiver.token = 0.01, "a token"
     theirs(site)
-    with ForgeServer(answered) as forge:
-        thread = threading.Thread(target=forge.serve_forever)
-        thread.start()
-        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
+    with forge_of(site, answered) as forge:
         site.deliver("pull_request", pull(owner="stranger/shop"), watched=True)
-        forge.shutdown()
-        thread.join()
     where = ("/repos/team/shop/statuses/c", "Bearer a token")
     assert forge.statuses == [
         (*where, "pending", "run 7: waiting for approval"),

@@ -66,7 +66,7 @@ class PipelineApi:
         row = await self.pipeline.fork(
             Fork.from_json(body.get("fork")), commit_of(body.get("commit")), _name(body.get("actor"))
         )
-        return json_lines(self.pipeline.follow(row.run))
+        return json_lines(self._follow_all([StartedRun(row.run)]))
 
     async def close_fork(self, request: Request) -> Response:
         self.pipeline.close_fork(request.path_params["number"])

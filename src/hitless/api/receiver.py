@@ -149,15 +149,32 @@ class Receiver:
         return answer
 
     async def _run(self, wanted: Wanted, path: str, body: dict[str, Any]) -> None:
+        loop, owed, left = asyncio.get_running_loop(), Owed(self.folder), set[int]()
+
+        def owe(run: int) -> None:
+            """From its start on: whichever of receiver and engine dies meanwhile, the commit gets its status."""
+            left.add(run)
+            owed.add(run, wanted.repository)
+
+        def follow() -> list[dict[str, Any]]:
+            return self._runs_of(path, body, lambda run: loop.call_soon_threadsafe(owe, run))
+
         thread = ThreadPoolExecutor(1)  # as long as the run lasts: the few of asyncio are for who asks meanwhile
-        following = asyncio.get_running_loop().run_in_executor(thread, self._runs_of, path, body)
+        following = loop.run_in_executor(thread, follow)
         thread.shutdown(wait=False)
-        for run in await following:
-            self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
-            await asyncio.to_thread(self._set_status, wanted.repository, run)
-            if run["state"] in UNENDED:
-                Owed(self.folder).add(run["run"], wanted.repository)
-                self._begin_to_watch(wanted.repository, run["run"])
+        try:
+            for run in await following:
+                self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
+                await asyncio.to_thread(self._set_status, wanted.repository, run)
+                if run["state"] not in UNENDED:
+                    left.discard(run["run"])
+                    owed.done(run["run"])
+        except HitlessError as error:
+            if not left:
+                raise
+            self.say(f"{wanted.branch}: {error.message}")  # the engine's next start says what became of them
+        for number in left:
+            self._begin_to_watch(wanted.repository, number)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -171,11 +188,18 @@ class Receiver:
         self.watchers.add(watcher)
         watcher.add_done_callback(self.watchers.discard)
 
-    def _runs_of(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        return [line["run"] for line in self.client.stream("POST", path, body) if "run" in line]
+    def _runs_of(self, path: str, body: dict[str, Any], began: Callable[[int], object]) -> list[dict[str, Any]]:
+        """Each run as it ended, or as it waits; `began` is told its number before."""
+        runs = []
+        for line in self.client.stream("POST", path, body):
+            if "started" in line:
+                began(int(line["started"]))
+            if "run" in line:
+                runs.append(line["run"])
+        return runs
 
     async def _watch(self, repository: str, number: int) -> None:
-        """The commit's status says how it ended, whenever a person has answered."""
+        """The commit's status says how it ended, whenever a person has answered or the engine is back."""
         while True:
             await asyncio.sleep(self.look_s)
             try:
