@@ -51,6 +51,7 @@ class Pipeline:
         self.parts, self._close = parts, close
         self._turns = Turns(parts, self._course)
         self._watch: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Let every run that a daemon's end cut off go on or have its true end; queue again what had only waited."""
@@ -66,7 +67,7 @@ class Pipeline:
 
     async def stop(self) -> None:
         """End what runs; the next start says of each run that it was interrupted."""
-        tasks = [*self._turns.tasks(), *([self._watch] if self._watch else [])]
+        tasks = [*self._turns.tasks(), *filter(None, (self._watch, self._tidying))]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -102,7 +103,16 @@ class Pipeline:
             started.append(StartedRun(row.run))
         for update in updates:
             self.parts.pushes.forget(update.ref, update.new)
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._tidy())
         return started
+
+    async def _tidy(self) -> None:
+        """Nothing waits for it, and nothing fails by it."""
+        try:
+            await self.parts.repository.tidy()
+        except (OSError, HitlessError) as error:
+            log.error("the repository could not be packed", error=str(error))
 
     async def take_up_pushes(self, *, older_than_s: float) -> None:
         """Start what was pushed and never came to its second hook: the branch has moved, and no run knows of it."""

@@ -7,13 +7,16 @@ holds cannot choose another program: hooks, file system monitors and textconv of
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User
@@ -25,6 +28,11 @@ MAX_FILES_BYTES = 4 << 30
 """A few kilobytes of a push may name the same folder a million times."""
 MAX_SAID_BYTES = 16 << 20
 """A message of a commit, or its list of files, may unfold to more than memory holds."""
+TIDY_TIMEOUT_S = 120.0
+FETCH_LOCK = "hitless-fetch.lock"
+"""Shared by fetches, which the receiver's process does; held alone by who packs."""
+_TIDY = {"gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "64m", "gc.pruneExpire": "90.days.ago"}
+"""A commit that no branch holds any more may still be a run's that is retried, or a live release's."""
 HOOKS = ("pre-receive", "post-receive")
 _CONFIG = {
     "receive.advertisePushOptions": "true",
@@ -132,11 +140,41 @@ class Repository:
         """Bring one ref of another repository here, into no branch; its commit. Raises MachineError, also where it
         would be larger than a push may be.
         """
-        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
         words = [*self._command(), "fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched"]
         bounded = ["sh", "-c", f'ulimit -f {MAX_PUSH_BYTES // 512} && exec "$@"', "sh", *words]
-        await self._checked("fetch", bounded)
+        with await asyncio.to_thread(self._lock, fcntl.LOCK_SH):
+            await self._checked("fetch", bounded)
         return (await self._git("rev-parse", "refs/incoming/fetched^{commit}")).strip()
+
+    async def tidy(self) -> bool:
+        """Let git pack what has become many loose objects or packs, if so: at the lowest priority, one thread, within a
+        bound of time. False where it was not asked: a fetch is under way, or another who packs. Raises MachineError.
+        """
+        try:
+            lock = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        settings = [word for key, value in _TIDY.items() for word in ("-c", f"{key}={value}")]
+        words = ["nice", "-n", "19", *self._command(), *settings, "gc", "--auto", "--quiet"]
+        with lock:
+            try:
+                code, _, error = await converse(words, environ=_environ(), timeout_s=TIDY_TIMEOUT_S, end=_kill_all)
+            except TimeoutError as late:
+                raise MachineError(f"git gc took longer than {TIDY_TIMEOUT_S:g} s", hint="see the disk") from late
+        if code:
+            raise MachineError(f"git gc: {error.decode(errors='replace').strip()}", hint=f"look into {self.folder}")
+        return True
+
+    def _lock(self, how: int) -> IO[str]:
+        """Held until the file is closed. BlockingIOError where it cannot be had at once and `how` does not wait."""
+        file = (self.folder / FETCH_LOCK).open("a")
+        try:
+            fcntl.flock(file, how)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     async def fork_head(self, number: int) -> str | None:
         """The commit of a fork's pull request that was last fetched."""
@@ -228,6 +266,12 @@ class Repository:
             raise MachineError(
                 f"git {verb}: {error}", hint=f"what was pushed is too large to be told: {command[-2]}"
             ) from error
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: it leads a session of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environ() -> Mapping[str, str]:
