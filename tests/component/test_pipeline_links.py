@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +48,31 @@ def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path
     link = links.link_of(tmp_path, 7, ASKED)
     assert link == f"https://ci.example.org/approve/7?token={links.token_of(links.key_of(tmp_path), 7, ASKED)}"
     assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_key_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_used(tmp_path: Path) -> None:
+    file, synced = tmp_path / "link.key", list[tuple[bool, bool]]()
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.path.sameopenfile(descriptor, holder), file.exists()))
+        assert file.exists() or os.fstat(descriptor).st_size == links.KEY_BYTES
+
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        key = links.key_of(tmp_path, sync=sync)
+    finally:
+        os.close(holder)
+    assert synced == [(False, False), (True, True)]
+    assert links.key_of(tmp_path) == key
+
+
+@pytest.mark.parametrize("left", [b"", b"half a key"])
+def test_a_key_that_is_not_whole_signs_nothing(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "link.key").write_bytes(left)
+    key = links.key_of(tmp_path)
+    assert len(key) == links.KEY_BYTES
+    assert [one.name for one in tmp_path.iterdir()] == ["link.key"]
+    assert links.key_of(tmp_path) == key
 
 
 def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.process.conftest import Site
+from tests.support import eventually
 
 pytestmark = pytest.mark.process
 
@@ -44,6 +45,18 @@ def test_a_service_lives_from_up_to_down(site: Site) -> None:
     assert site.hitless("down").document == {"stopped": True}
     assert not site.folders.remains()
     assert site.hitless("status", exit_code=5).document["error"]["code"] == "engine_not_running"
+
+
+def test_the_engine_s_log_is_begun_anew_by_a_start_and_while_it_runs(site: Site) -> None:
+    log, aside = site.folders.daemon_log, site.folders.data / "engine.log.1"
+    site.folders.data.mkdir(mode=0o700)
+    log.write_bytes(b"before\n" * (1 << 20))
+    site.up()
+    assert aside.read_bytes().startswith(b"before")
+    with log.open("ab") as file:
+        file.write(b"while\n" * (1 << 20))
+    eventually(lambda: log.stat().st_size < 1 << 20, deadline_s=60, what="a new log")
+    assert b"while" in aside.read_bytes()
 
 
 def test_up_again_after_down_serves_the_release_that_was_live(site: Site) -> None:

@@ -25,6 +25,7 @@ from setproctitle import setproctitle
 from hitless.api.app import Api, application
 from hitless.api.peer import PeerProtocol
 from hitless.api.pipeline import PipelineApi
+from hitless.cli.daemon_log import keep_small
 from hitless.cli.settings import Settings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import EngineLock, Folders
@@ -81,7 +82,9 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     _tell(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
+    logging = asyncio.create_task(keep_small(folders.daemon_log))
     await server.run(listener)
+    logging.cancel()
     await sweeping
     await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import typer
 
 from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.homes import refuse_aws
 from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
@@ -101,6 +102,7 @@ def start_daemon(
     """
     ready, told = os.pipe()
     words = [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)]
+    put_aside_if_large(folders.daemon_log)
     try:
         with folders.daemon_log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)

@@ -10,25 +10,37 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 KEY_BYTES = 32
 
 
-def key_of(folder: Path) -> bytes:
-    """The key of a pipeline's folder, made where there is none."""
+def key_of(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
+    """The key of a pipeline's folder, made where there is none, or none that is whole: with an empty one anybody could
+    sign. It is on the disk (`sync`) before it has its name, and its name is before anything is signed with it.
+    """
     file = folder / "link.key"
+    with suppress(FileNotFoundError):
+        if len(key := file.read_bytes()) == KEY_BYTES:
+            return key
+        file.unlink()
+    fresh = file.with_suffix(f".{secrets.token_hex(8)}")
+    fresh.touch(mode=0o600)
+    with fresh.open("wb") as written:
+        written.write(secrets.token_bytes(KEY_BYTES))
+        written.flush()
+        sync(written.fileno())
+    with suppress(FileExistsError):  # the engine and the receiver may ask at once: the first key stays
+        os.link(fresh, file)
+    fresh.unlink()
+    holder = os.open(folder, os.O_RDONLY)
     try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        fresh = file.with_suffix(f".{secrets.token_hex(8)}")
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(secrets.token_bytes(KEY_BYTES))
-        with suppress(FileExistsError):  # the engine and the receiver may ask at once: the first key stays
-            os.link(fresh, file)
-        fresh.unlink()
-        return file.read_bytes()
+        sync(holder)
+    finally:
+        os.close(holder)
+    return file.read_bytes()
 
 
 def token_of(key: bytes, run: int, asked_at: str) -> str:

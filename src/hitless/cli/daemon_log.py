@@ -1,0 +1,48 @@
+"""The daemon's engine.log: renewed before it grows beyond bounds, by `up` at a start and by the daemon while it runs.
+
+What wrote into the old file by a descriptor of its own (a child that inherited it) goes on there, in engine.log.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+LARGEST_BYTES = 4 << 20
+LOOK_S = 5.0
+STANDARD = (1, 2)
+
+
+def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> bool:
+    """As PATH.1, in the place of an older one."""
+    with suppress(OSError):
+        if path.stat().st_size > largest_bytes:
+            path.replace(f"{path}.1")
+            return True
+    return False
+
+
+def renew_if_large(path: Path, *, descriptors: Sequence[int] = STANDARD, largest_bytes: int = LARGEST_BYTES) -> bool:
+    """Put the file aside where the descriptors write to it and it is too large; they write to a new one then. A full
+    disk changes nothing.
+    """
+    with suppress(OSError):
+        if not os.path.samestat(os.fstat(descriptors[-1]), path.stat()):
+            return False
+        if put_aside_if_large(path, largest_bytes=largest_bytes):
+            fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            for descriptor in descriptors:
+                os.dup2(fresh, descriptor)
+            os.close(fresh)
+            return True
+    return False
+
+
+async def keep_small(path: Path) -> None:
+    """For ever."""
+    while True:
+        renew_if_large(path)
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,56 @@
+"""engine.log does not grow for ever, and what is written into it while it is renewed is not lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hitless.cli.daemon_log import put_aside_if_large, renew_if_large
+
+pytestmark = pytest.mark.component
+
+
+@pytest.fixture
+def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """Two that write to the log, as a daemon's standard output and error do."""
+    first = os.open(tmp_path / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    second = os.dup(first)
+    yield first, second
+    os.close(first)
+    os.close(second)
+
+
+def test_a_log_that_has_become_large_is_put_aside_and_written_anew(
+    tmp_path: Path, descriptors: tuple[int, int]
+) -> None:
+    log = tmp_path / "engine.log"
+    for round_ in (b"first", b"second"):
+        os.write(descriptors[1], round_ * 10)
+        assert not renew_if_large(log, descriptors=descriptors, largest_bytes=1000)
+        assert renew_if_large(log, descriptors=descriptors, largest_bytes=10)
+        for descriptor in descriptors:
+            os.write(descriptor, b".")
+        assert (log.read_bytes(), log.stat().st_mode & 0o777) == (b"..", 0o600)
+    assert (tmp_path / "engine.log.1").read_bytes() == b".." + b"second" * 10
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["engine.log", "engine.log.1"]
+
+
+def test_a_log_that_the_daemon_does_not_write_to_is_not_its_to_renew(
+    tmp_path: Path, descriptors: tuple[int, int]
+) -> None:
+    other = tmp_path / "other.log"
+    other.write_bytes(b"x" * 100)
+    assert not renew_if_large(other, descriptors=descriptors, largest_bytes=10)
+    assert not renew_if_large(tmp_path / "none", descriptors=descriptors, largest_bytes=10)
+    assert other.stat().st_size == 100
+
+
+def test_a_start_begins_a_new_log_beside_a_large_one(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    assert not put_aside_if_large(log)
+    log.write_bytes(b"x" * 100)
+    assert put_aside_if_large(log, largest_bytes=99)
+    assert not log.exists()
