@@ -15,7 +15,7 @@ import pytest
 from hitless.api.app import Api
 from hitless.api.client import EngineClient, RemoteError
 from hitless.errors import EngineError
-from tests.component.test_engine_rollouts import Bench, run
+from tests.component.engine_bench import Bench, run
 
 pytestmark = pytest.mark.component
 

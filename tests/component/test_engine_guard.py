@@ -16,7 +16,7 @@ from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import AlarmSettings
-from tests.component.test_engine_rollouts import Bench, Dies, run, until
+from tests.component.engine_bench import Bench, Dies, run, until
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component

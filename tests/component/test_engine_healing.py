@@ -13,7 +13,7 @@ from hitless.engine.healing import heal_workers
 from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.state import GatewayState
 from hitless.workers.events import PoolEvent, PoolEventKind
-from tests.component.test_engine_rollouts import Bench, run, until
+from tests.component.engine_bench import Bench, run, until
 from tests.fakes import FakePool, FakeWorker
 
 pytestmark = pytest.mark.component

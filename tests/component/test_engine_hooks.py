@@ -16,7 +16,7 @@ from hitless.gateway.state import GatewayState
 from hitless.rollout.hooks import Hook
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Function, Hooks, SmokeRequest
-from tests.component.test_engine_rollouts import Bench, run, until
+from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component

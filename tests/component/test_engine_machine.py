@@ -11,7 +11,7 @@ import pytest
 from hitless.engine.machine import Machine
 from hitless.errors import EngineError
 from hitless.scaling.decide import Pace
-from tests.component.test_engine_rollouts import Bench, run
+from tests.component.engine_bench import Bench, run
 
 pytestmark = pytest.mark.component
 

@@ -27,7 +27,7 @@ from hitless.service.model import (
     StickyBy,
 )
 from hitless.store.previews import PreviewRecords
-from tests.component.test_engine_rollouts import Bench, until
+from tests.component.engine_bench import Bench, until
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component

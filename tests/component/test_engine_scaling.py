@@ -18,7 +18,7 @@ from hitless.rollout.release import ReleaseDocument
 from hitless.scaling.decide import Pace
 from hitless.store.store import PoolRow
 from hitless.workers.stats import Pulse
-from tests.component.test_engine_rollouts import Bench, run, until
+from tests.component.engine_bench import Bench, run, until
 from tests.fakes import FakePool, release_document
 
 pytestmark = pytest.mark.component

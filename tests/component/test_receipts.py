@@ -37,7 +37,7 @@ from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.store import Store
-from tests.component.test_engine_rollouts import Bench, run, until
+from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document
 
 pytestmark = pytest.mark.component

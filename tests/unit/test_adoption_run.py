@@ -22,7 +22,8 @@ from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.outcome import Outcome
 from hitless.service.model import Hooks, Route, SmokeRequest
-from tests.unit.cloud_fakes import FakeLambdas, World, package, small
+from tests.unit.cloud_fakes import World, package, small
+from tests.unit.cloud_services import FakeLambdas
 from tests.unit.release_support import sha256
 
 pytestmark = pytest.mark.unit

@@ -1,0 +1,261 @@
+"""Rollouts that are cut off, and the daemon's next start: each is finished or rolled back, and what is kept is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hitless.engine.recovery import recover
+from hitless.engine.releases import releases
+from hitless.errors import ConflictError, EngineError, UsageError
+from hitless.gateway.state import GatewayState
+from hitless.rollout.rollout import Rollout
+from tests.component.engine_bench import Bench, Dies, crash_when, run, until
+from tests.fakes import release_document
+
+pytestmark = pytest.mark.component
+
+
+def shipped_until(tmp_path: Path, instant: str) -> Bench:
+    """A daemon that dies right after the gateway's change that the diary calls `instant`."""
+    bench = Bench(tmp_path)
+
+    async def story() -> None:
+        await bench.deploy()
+        bench.gateway.on_apply = crash_when(bench, instant)
+        try:
+            async with asyncio.timeout(5):
+                started = await bench.engine.deploy(
+                    "dev", release_document(digest="sha256:2"), strategy=None, force=False
+                )
+                assert isinstance(started, Rollout)
+                tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+                await asyncio.gather(*tasks, return_exceptions=True)
+        except Dies:
+            pass
+
+    try:
+        asyncio.run(story())
+    except Dies:
+        pass
+    bench.gateway.on_apply = None
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("instant", "live", "outcome"),
+    [
+        ("p01 has 2 servers", 1, "rolled_back"),
+        ("routes of dev.1, dev.2", 1, "rolled_back"),
+        ("dev → 2:None:0", 2, "live"),
+        ("p00 has 0 servers", 2, "live"),
+        ("routes of dev.2", 2, "live"),
+    ],
+)
+def test_a_rollout_cut_off_at_any_instant_is_finished_or_rolled_back(
+    tmp_path: Path, instant: str, live: int, outcome: str
+) -> None:
+    bench = shipped_until(tmp_path, instant).again()
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        await bench.engine.settle()
+
+    asyncio.run(restart())
+    assert bench.gateway.state.stage("dev").live == live
+    assert bench.gateway.state.stage("dev").weight == 0
+    assert bench.gateway.state.release_keys() == {f"dev.{live}"}
+    assert {pool.spec.release for pool in bench.workers.running.values()} == {live}
+    assert bench.store.rollouts("dev")[0].outcome == outcome
+    assert bench.store.unfinished_rollouts() == ()
+    known = bench.store.live("dev")
+    assert known
+    assert known[0] == live
+
+
+def test_after_a_reboot_the_live_release_is_started_again(tmp_path: Path) -> None:
+    first = run(tmp_path, lambda bench: _two_releases(bench))
+    first.store.close()
+    bench = Bench(tmp_path)
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        await bench.engine.settle()
+
+    asyncio.run(restart())
+    assert bench.gateway.state.stage("dev").live == 2
+    assert [pool.spec.release for pool in bench.workers.running.values()] == [2]
+    assert any("serves again" in event.sentence for event in bench.store.events())
+
+
+async def _two_releases(bench: Bench) -> None:
+    await bench.deploy()
+    await bench.deploy(digest="sha256:2")
+
+
+def test_old_releases_are_forgotten_but_never_those_that_rollback_needs(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        for number in range(1, 26):
+            await bench.deploy(digest=f"sha256:{number}")
+        assert len(bench.store.releases("dev")) == 25, "what shipped within the hour is kept"
+        await bench.clock.sleep(7200)
+        await bench.deploy(digest="sha256:26")
+        kept = [row.release for row in bench.store.releases("dev")]
+        assert kept == list(range(7, 27))
+        assert bench.artifacts.pruned[-1] == {f"sha256:{number}" for number in kept}
+        await bench.clock.sleep(7200)
+        await bench.end(await bench.engine.rollback("dev", 7))
+        await bench.deploy(digest="sha256:27")
+        assert bench.store.releases("dev")[0].release == 7, "it was live a moment ago"
+
+    run(tmp_path, story)
+
+
+def test_a_rollout_whose_end_fails_keeps_nobody_waiting_and_is_ended_by_the_next_start(tmp_path: Path) -> None:
+    def gateway_is_gone(state: GatewayState) -> None:
+        if state.stage("dev").live == 2 and not state.pool("p00").servers:
+            raise EngineError("HAProxy is gone")
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.on_apply = gateway_is_gone
+        result = await bench.deploy(digest="sha256:2")
+        assert result["outcome"] == "live", "the candidate serves, though the old release could not be retired"
+        assert result["reason"] == "it could not be ended while it was draining: HAProxy is gone"
+        bench.gateway.on_apply = None
+        assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live", "the stage goes on"
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.unfinished_rollouts() == ()
+    assert {pool.spec.release for pool in bench.workers.running.values()} == {3}
+
+
+def test_a_state_file_that_takes_nothing_ends_the_rollout_and_fails_no_event(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.on_apply = lambda state: bench.store.close() if state.stage("dev").live == 2 else None
+        started = await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        assert isinstance(started, Rollout)
+        result = [line async for line in bench.engine.follow(started)][-1]["result"]
+        assert "could not be ended" in result["reason"]
+        await bench.engine.idle()
+
+    bench = run(tmp_path, story).again()
+    bench.gateway.on_apply = None
+    asyncio.run(recover(bench.engine))
+    assert bench.store.rollouts("dev")[0].outcome == "live", "the gateway had it live"
+
+
+def test_releases_of_an_unfinished_rollout_are_not_forgotten(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.store.begin_rollout(
+            "dev", 1, verb="deploy", strategy="AllAtOnce", state="draining", previous=None, at="2026-11-20T00:00:00Z"
+        )
+        for number in range(2, 30):
+            await bench.clock.sleep(7200)
+            await bench.deploy(digest=f"sha256:{number}")
+        assert bench.store.releases("dev")[0].release == 1
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.unfinished_rollouts() == ()
+
+
+def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.workers.hold = asyncio.Event()
+        running = await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        await until(lambda: "start api r2" in bench.diary)
+        waiting = await bench.engine.deploy("dev", release_document(digest="sha256:3"), strategy=None, force=False)
+        await bench.engine.settle()
+        assert isinstance(running, Rollout)
+        assert isinstance(waiting, Rollout)
+        assert running.result
+        assert running.result["outcome"] == "superseded"
+        assert waiting.result
+        assert waiting.result["outcome"] == "aborted"
+        assert "start api r3" not in bench.diary
+        with pytest.raises(ConflictError, match="being stopped"):
+            await bench.deploy(digest="sha256:4")
+        with pytest.raises(ConflictError, match="being stopped"):
+            await bench.engine.rollback("dev", 2)
+        assert len(bench.store.releases("dev")) == 3
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("instant", ["p00 has 0 servers", "routes of dev.2"])
+def test_after_a_reboot_in_mid_drain_the_rollout_is_known_to_have_gone_live(tmp_path: Path, instant: str) -> None:
+    shipped_until(tmp_path, instant).store.close()
+    bench = Bench(tmp_path)  # nothing runs, the gateway knows nothing
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        assert (await bench.engine.rollback("dev", None)).candidate.number == 1  # type: ignore[union-attr]
+        await bench.engine.idle()
+
+    asyncio.run(restart())
+    assert [rollout.outcome for rollout in bench.store.rollouts("dev")] == ["live"] * 3
+    assert bench.gateway.state.stage("dev").live == 1
+
+
+def test_a_rollout_that_recovery_ends_lasted_from_its_start_to_its_end(tmp_path: Path) -> None:
+    bench = shipped_until(tmp_path, "p00 has 0 servers").again()
+    bench.clock.elapsed_s = 90.0
+    bench.clock.monotonic = lambda: 5000.0  # type: ignore[method-assign]
+    asyncio.run(recover(bench.engine))
+    receipt = bench.store.rollouts("dev")[0].receipt
+    assert receipt
+    assert receipt["duration_s"] == 90.0
+
+
+async def _two_functions(bench: Bench) -> None:
+    await bench.deploy("a", "b")
+
+
+def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothing_has_changed(tmp_path: Path) -> None:
+    run(tmp_path, _two_functions).store.close()
+    bench = Bench(tmp_path)
+    bench.workers.fails["b"] = "its artifact is gone"
+
+    async def restart() -> None:
+        await recover(bench.engine)
+        assert bench.gateway.state.stage("dev").live is None
+        bench.workers.fails.clear()
+        assert (await bench.deploy("a", "b"))["release"] == 2
+        assert bench.gateway.state.stage("dev").live == 2
+        assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
+
+    asyncio.run(restart())
+
+
+def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(tmp_path: Path) -> None:
+    async def never(pool: str, *, deadline_s: float) -> bool:
+        return await asyncio.Event().wait()
+
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        drained, bench.gateway.drained = bench.gateway.drained, never  # type: ignore[method-assign]
+        await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
+        await until(lambda: "dev → 2:None:0" in bench.diary)
+        async with asyncio.timeout(3):
+            await bench.engine.settle(force=True)
+        bench.gateway.drained = drained  # type: ignore[method-assign]
+
+    bench = run(tmp_path, story).again()
+    asyncio.run(recover(bench.engine))
+    assert bench.store.rollouts("dev")[0].outcome == "live"
+    assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
+
+
+def test_the_releases_of_a_stage_that_is_not_there_are_refused_by_the_nearest_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(UsageError, match="this engine has no stage prd") as refused:
+        releases(bench.engine, "prd")
+    assert refused.value.hint == "did you mean prod?"
+    assert releases(bench.engine, "prod") == []

@@ -1,0 +1,226 @@
+"""The folder around the service's file: the handlers' existence, files, links, bounds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from hitless.errors import ServiceFileError
+from tests.component.service_folder import API, HEAD, fault, folder, load
+
+__all__ = ["folder"]
+
+
+pytestmark = pytest.mark.component
+
+
+# -- handlers
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute"),
+    [
+        ("def f(e, c): ...", "f"),
+        ("class F: ...", "F"),
+        ("f = lambda e, c: 1", "f"),
+        ("f: object = 1", "f"),
+        ("a, (f, *b) = 1, (2, 3)", "f"),
+        ("from x import f", "f"),
+        ("import y as f", "f"),
+        ("import f.g", "f"),
+        ("from x import *", "f"),
+        ("try:\n  import f\nexcept ImportError:\n  f = None", "f"),
+        ("try:\n  import g\nexcept ImportError:\n  f = None", "f"),
+        ("if True:\n  def f(e, c): ...", "f"),
+        ("with open('x') as f: ...", "f"),
+        ("for f in (): ...", "f"),
+        ("match 1:\n  case 1:\n    f = 1", "f"),
+        ("if (f := 1): ...", "f"),
+        ("globals()['f'] = 1", "f"),
+        ("def __getattr__(name): ...", "f"),
+        ("def make():\n  global f\n  f = 1\nmake()", "f"),
+        ("@wrap\nasync def f(e, c): ...", "f"),
+        ("async def f(e, c): ...\ndef f(e, c): ...", "f"),
+    ],
+)
+def test_a_handler_is_found_however_the_module_makes_it(folder: Path, source: str, attribute: str) -> None:
+    (folder / "m.py").write_text(source)
+    assert (
+        load(folder, HEAD + f"functions: {{api: {{handler: m.{attribute}}}}}").functions[0].handler == f"m.{attribute}"
+    )
+
+
+@pytest.mark.parametrize("handler", ["src/api.main", "src.api.main", "pack.main", "src/pack-2/x.main"])
+def test_handlers_are_found_in_folders_and_packages(folder: Path, handler: str) -> None:
+    for name in ("src/api.py", "pack/__init__.py", "src/pack-2/x.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("def main(e, c): ...")
+    assert load(folder, HEAD + f"functions: {{api: {{handler: {handler}}}}}").functions[0].handler == handler
+
+
+@pytest.mark.parametrize(
+    ("handler", "message", "hint"),
+    [
+        ("handlers.apy", "handlers.py does not define apy", "did you mean api?"),
+        ("handlers.zzz", "handlers.py does not define zzz", "define zzz in handlers.py"),
+        ("handler.api", "there is no handler.py in the service's folder", "did you mean handlers.py?"),
+        ("src/none.api", "there is no src/none.py", ""),
+        ("handlers", "'handlers' is not a handler", "path/to/module.function"),
+        ("handlers.", "is not a handler", ""),
+        ("./handlers.api", "is not a handler", ""),
+        ("../x/handlers.api", "is not a handler", ""),
+        ("/etc/handlers.api", "is not a handler", ""),
+        ("handlers.api()", "is not a handler", ""),
+        ("broken.api", "broken.py:2: syntax error", "mend broken.py"),
+        ("inner.api", "inner.py does not define api", ""),
+        ("coroutine.api", "coroutine.py defines api as async", ""),
+        ("nul.api", "nul.py", ""),
+    ],
+)
+def test_a_handler_that_is_not_there_is_named(folder: Path, handler: str, message: str, hint: str) -> None:
+    (folder / "broken.py").write_text("def api(): ...\ndef (:\n")
+    (folder / "inner.py").write_text("class A:\n  def api(self): ...\ndef b():\n  api = 1\n")
+    (folder / "coroutine.py").write_text("async def api(e, c): ...\n")
+    (folder / "nul.py").write_bytes(b"def api(): ...\0")
+    error = fault(folder, HEAD + f"functions: {{api: {{handler: {handler}}}}}")
+    assert error.message.startswith("serverless.yml:3: functions.api.handler: ")
+    assert message in error.message
+    assert hint in error.hint
+
+
+def test_a_handler_that_is_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+    (folder.parent / "outside.py").write_text("def api(e, c): ...")
+    (folder / "inside.py").symlink_to(folder.parent / "outside.py")
+    assert "link out of the service's folder" in fault(folder, HEAD + "functions: {a: {handler: inside.api}}").message
+
+
+# -- files
+
+
+def test_files_beside_the_service_and_within_its_repository_are_read(folder: Path) -> None:
+    (folder.parent / ".git").mkdir()
+    (folder.parent / "shared.json").write_text('{"timeout": 9, "deep": {"x": [1, "two"]}}')
+    (folder / "env.yml").write_text("dev: {LEVEL: debug}\n")
+    (folder / "motto.txt").write_text("so be it")
+    environment = "environment: '${file(./env.yml):${sls:stage}}'"
+    text = HEAD + API.replace("handler:", f"timeout: '${{file(../shared.json):timeout}}', {environment}, handler:")
+    text += "custom: {motto: '${file(motto.txt)}', two: '${file(../shared.json):deep.x.1}'}\n"
+    (function,) = load(folder, text).functions
+    assert (function.timeout_s, function.environment) == (9, (("LEVEL", "debug"),))
+
+
+def test_whole_parts_of_the_file_may_stand_elsewhere(folder: Path) -> None:
+    (folder / "functions.yml").write_text("api:\n  handler: handlers.api\n  timeout: soon\n")
+    error = fault(folder, HEAD + "functions: ${file(functions.yml)}\n")
+    assert error.message == (
+        "serverless.yml:3: functions.api.timeout: must be a whole number from 1 to 900, and is a string"
+        " (written in functions.yml:3)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("/etc/hostname", "named by an absolute path"),
+        ("~/x.yml", "named by an absolute path"),
+        ("../secret.yml", "lies outside of"),
+        ("../../../../../../etc/hostname", "lies outside of"),
+        ("link.yml", "lies outside of"),
+        ("down/../../secret.yml", "lies outside of"),
+        ("down", "is not a regular file"),
+        ("pipe.yml", "is not a regular file"),
+        ("large.yml", "is larger than"),
+        ("bad.json", "is not JSON: Expecting"),
+        ("latin.txt", "is not UTF-8"),
+        ("bad.yml", "bad.yml:2: is not YAML"),
+        ("none.yml", "has no value"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused_in_place(folder: Path, written: str, message: str) -> None:
+    (folder.parent / "secret.yml").write_text("x: s3cret")
+    (folder / "link.yml").symlink_to(folder.parent / "secret.yml")
+    (folder / "down").mkdir()
+    os.mkfifo(folder / "pipe.yml")
+    (folder / "large.yml").write_text("x: " + "y" * 1024 * 1024)
+    (folder / "bad.json").write_text("{x}")
+    (folder / "latin.txt").write_bytes(b"\xe4")
+    (folder / "bad.yml").write_text("x: 1\n\ty: 2\n")
+    error = fault(folder, HEAD + API + f"custom:\n  x: ${{file({written}):x}}\n")
+    assert message in error.message
+    assert "s3cret" not in error.message
+    if message != "bad.yml:2: is not YAML":
+        assert error.message.startswith("serverless.yml:5: custom.x: ")
+
+
+def test_javascript_files_are_not_run_and_only_matter_where_they_are_needed(folder: Path) -> None:
+    (folder / "x.js").write_text("module.exports = {}")
+    assert load(folder, HEAD + API + "custom: {x: '${file(x.js):y}'}\n").functions
+    text = HEAD + API.replace("handler:", "timeout: '${file(x.js):t}', handler:")
+    assert "${file(x.js)} cannot be resolved here: a JavaScript file" in fault(folder, text).message
+
+
+def test_a_file_without_permission_is_named(folder: Path) -> None:
+    (folder / "serverless.yml").write_text(HEAD + API)
+    (folder / "serverless.yml").chmod(0)
+    if os.access(folder / "serverless.yml", os.R_OK):
+        pytest.skip("this user reads everything")
+    assert "serverless.yml cannot be read: Permission denied" in fault(folder).message
+
+
+# -- bounds
+
+
+def test_a_folder_without_a_service_says_what_to_do(folder: Path) -> None:
+    error = fault(folder)
+    assert f"there is no serverless.yml in {folder}" in error.message
+    assert "hitless init" in error.hint
+    (folder / "serverless.ts").write_text("x")
+    assert "serverless.ts is not read here" in fault(folder).message
+
+
+def test_a_file_beyond_the_bound_or_not_utf_8_is_refused(folder: Path) -> None:
+    assert "larger than 1048576 bytes" in fault(folder, "#" * (1024 * 1024 + 1)).message
+    (folder / "serverless.yml").write_bytes(b"service: demo\nx: \xff\n")
+    assert fault(folder).message == "serverless.yml:2: is not UTF-8"
+
+
+def test_variables_nested_beyond_all_measure_are_refused(folder: Path) -> None:
+    text = HEAD + API + "custom:\n  x: " + "${self:" * 20_000 + "x" + "}" * 20_000 + "\n"
+    assert "nested too deep" in fault(folder, text).message
+
+
+def test_more_files_than_the_bound_are_refused(folder: Path) -> None:
+    names = [f"f{index}.txt" for index in range(101)]
+    for name in names:
+        (folder / name).write_text("x")
+    error = fault(folder, HEAD + API + "custom:\n" + "".join(f"  k{name[:-4]}: ${{file({name})}}\n" for name in names))
+    assert "custom.kf100: names file number 101" in error.message
+
+
+def test_a_module_beyond_the_bound_is_refused(folder: Path) -> None:
+    (folder / "big.py").write_text("api = 1\n#" + "x" * 4 * 1024 * 1024)
+    assert "big.py is larger than" in fault(folder, HEAD + "functions: {a: {handler: big.api}}").message
+
+
+def test_a_name_that_lambda_refuses_for_its_length_is_noticed(folder: Path) -> None:
+    name = "a" * 56
+    assert load(folder, HEAD + API.replace("api: {", f"{name[:-1]}: {{")).notices == ()
+    (notice,) = load(folder, HEAD + API.replace("api: {", f"{name}: {{")).notices
+    assert f"Lambda refuses demo-dev-{name}" in notice
+
+
+@pytest.mark.parametrize(
+    ("hitless", "message", "hint"),
+    [
+        ("idempotent: [PUT /zone]", "custom.hitless.idempotent[0]: no function has the route PUT /zone", ""),
+        ("stages: {dev: {hooks: {pre_traffic: chek}}}", "pre_traffic: there is no function 'chek'", ""),
+        ("stages: {dev: {hooks: {post_traffic: api}}}", "post_traffic: api serves http routes", "without http events"),
+    ],
+)
+def test_hooks_and_routes_that_may_run_twice_must_be_there(folder: Path, hitless: str, message: str, hint: str) -> None:
+    with pytest.raises(ServiceFileError, match=re.escape(message)) as caught:
+        load(folder, HEAD + API + f"custom: {{hitless: {{{hitless}}}}}\n")
+    assert hint in caught.value.hint
