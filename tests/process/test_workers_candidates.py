@@ -62,9 +62,11 @@ def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, 
 
 def test_an_import_that_never_ends_says_where_it_was() -> None:
     async def scenario(nest: Nest) -> None:
-        error = await failure_of(nest, "import time\ntime.sleep(300)\n", timeout_s=0.7)
-        assert error.message == "worldclock/dev r3 api was not ready within 0.7 s"
-        assert any('app.py", line 2' in line for line in error.details["lines"])
+        error = await failure_of(nest, "import time\nprint('fetching')\ntime.sleep(300)\n", timeout_s=3)
+        assert error.message.startswith("worldclock/dev r3 api was not ready within 3 s; it was at /")
+        assert "app.py line 3, after it wrote «" in error.message
+        assert "fetching»; " in error.message
+        assert any('app.py", line 3' in line for line in error.details["lines"])
 
     in_a_nest(scenario)
 
@@ -164,6 +166,21 @@ def test_a_fresh_worker_that_fails_only_there_says_why() -> None:
         )
         error = await failure_of(nest, once + FINE)
         assert "RuntimeError: second time" in error.message
+
+    in_a_nest(scenario)
+
+
+def test_a_fresh_worker_that_hangs_only_there_is_told_by_what_it_wrote() -> None:
+    async def scenario(nest: Nest) -> None:
+        once = (
+            "import os, threading, time\nmark = os.environ['LAMBDA_TASK_ROOT'] + '/once'\n"
+            "if os.path.exists(mark): print('waiting for the other'); time.sleep(300)\nopen(mark, 'w').close()\n"
+            "threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
+        )
+        error = await failure_of(nest, once + FINE, timeout_s=8)
+        assert "was not ready within 8 s; it wrote «" in error.message
+        assert "waiting for the other»; " in error.message
+        assert "w0.log" in error.hint
 
     in_a_nest(scenario)
 

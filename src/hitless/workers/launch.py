@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
 from hitless.errors import CandidateFailedError
-from hitless.worker.crash import cause
+from hitless.worker.crash import cause, log_path
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.worker.zygote import DUMP_SIGNAL
 from hitless.workers.channel import Channel
 from hitless.workers.generation import ProcessId, end_generation
+from hitless.workers.lateness import not_ready
 from hitless.workers.probe import probe
 from hitless.workers.root import RootZygote
 
@@ -69,6 +71,8 @@ async def _attempt(
     channel: Channel | None = None
     log = Path(spec.log_dir) / "zygote.log"
     log_start = _size(log)
+    own_log = log_path(spec, 0)  # of a worker that imports for itself
+    own_start = _size(own_log)
     try:
         zygote = ProcessId.of(await asyncio.shield(spawning))
         try:
@@ -81,7 +85,9 @@ async def _attempt(
                     spec, paths, size, left_s * 0.9
                 )  # so that a probe's own word comes before the deadline
         except TimeoutError:
-            raise await _why_it_hangs(spec, zygote, timeout_s, log, log_start) from None
+            if fresh:
+                raise _late(spec, timeout_s, own_log, _output(own_log, own_start)) from None
+            raise _late(spec, timeout_s, log, await _where_it_hangs(zygote, log, log_start)) from None
         paths.accepted.touch(mode=0o600)
         return Launched(zygote, channel, fresh)
     except BaseException:
@@ -142,21 +148,26 @@ async def _why_it_ended(
     return CandidateFailedError(
         f"{spec.title} cannot start: its process {how} while the handler was imported",
         hint=hint,
-        details={"lines": _tail(log, log_start)},
+        details={"lines": _output(log, log_start)[-_MOST_LINES:]},
     )
 
 
-async def _why_it_hangs(spec: PoolSpec, zygote: ProcessId, timeout_s: float, log: Path, log_start: int) -> Exception:
+async def _where_it_hangs(zygote: ProcessId, log: Path, log_start: int) -> list[str]:
+    """What it wrote, and then where it is by its own word."""
     before = _size(log)
     if zygote.signal(DUMP_SIGNAL):
         for _ in range(25):
             await asyncio.sleep(0.02)
             if _size(log) > before:
                 break
+    return _output(log, log_start)
+
+
+def _late(spec: PoolSpec, timeout_s: float, log: Path, lines: list[str]) -> CandidateFailedError:
     return CandidateFailedError(
-        f"{spec.title} was not ready within {timeout_s:g} s",
+        not_ready(spec.title, timeout_s, lines, os.getloadavg()[0], os.cpu_count() or 1),
         hint=f"details show where it was; the whole output is in {log}",
-        details={"lines": _tail(log, log_start)},
+        details={"lines": lines[-_MOST_LINES:]},
     )
 
 
@@ -164,10 +175,10 @@ def _size(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def _tail(log: Path, start: int) -> list[str]:
+def _output(log: Path, start: int) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(start if start <= _size(log) else 0)  # it was begun anew meanwhile, as large logs are
-            return file.read(1 << 20).decode("utf-8", "replace").splitlines()[-_MOST_LINES:]
+            return file.read(1 << 20).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
