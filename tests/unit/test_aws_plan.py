@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from hitless.aws.session import Identity
+from hitless.aws.stacks import Stacks
 from hitless.cli.aws_plan import refuse_what_lacks
 from hitless.cli.common import Ended
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.identity import IdentityOptions
 from hitless.cloud.setup.options import BootstrapOptions
-from hitless.cloud.setup.plan import Findings, Quota, needed_actions, principal_of
+from hitless.cloud.setup.plan import Findings, Planner, Quota, needed_actions, principal_of
 from hitless.cloud.setup.stacks import PipelineOptions
 from hitless.service.model import Function, Nat
+from tests.unit.aws_fakes import FakeCloudFormation, FakeTime
 from tests.unit.aws_services import make_service
 
 pytestmark = pytest.mark.unit
@@ -86,6 +90,49 @@ def test_who_may_do_what_asks_for_more_permissions(told: IdentityOptions, more: 
     assert needed[: len(without)] == without
     everything = needed_actions(BootstrapOptions(PipelineOptions(), identity=told), domain=True)
     assert {*needed, "codepipeline:CreatePipeline", "acm:RequestCertificate"} < set(everything)
+
+
+class AskedAws:
+    """Answers what a plan asks of API Gateway and of IAM's simulator, which allows nothing; of the rest it knows
+    nothing.
+    """
+
+    def __init__(self, log_role: str | None) -> None:
+        self._account = {"cloudwatchRoleArn": log_role} if log_role else {}
+
+    def identity(self) -> Identity:
+        return Identity("1", "arn:aws:iam::1:user/anna")
+
+    def client(self, service: str) -> Any:
+        return self
+
+    def __getattr__(self, operation: str) -> Any:
+        raise KeyError(operation)
+
+    def get_account(self) -> dict[str, str]:
+        return self._account
+
+    def get_paginator(self, operation: str) -> Any:
+        assert operation == "simulate_principal_policy"
+        return self
+
+    def paginate(self, *, ActionNames: list[str], **_: str) -> Any:  # noqa: N803 - botocore's name
+        yield {"EvaluationResults": [{"EvalActionName": one, "EvalDecision": "implicitDeny"} for one in ActionNames]}
+
+
+@pytest.mark.parametrize(
+    ("log_role", "asked"),
+    [(None, {"apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy"}), ("arn:aws:iam::1:role/anybodys", set())],
+)
+def test_what_api_gateways_role_for_logs_needs_is_asked_for_where_the_account_has_none(
+    log_role: str | None, asked: set[str]
+) -> None:
+    said: list[str] = []
+    stacks = Stacks(FakeCloudFormation(), say=said.append, clock=FakeTime(), timeout_s=600)
+    planner = Planner(make_service(), AskedAws(log_role), stacks, say=said.append)  # type: ignore[arg-type]
+    missing = planner.look(BootstrapOptions(None)).missing_permissions
+    assert missing is not None
+    assert set(missing) == {*needed_actions(BootstrapOptions(None), domain=False), *asked}
 
 
 @pytest.mark.parametrize(

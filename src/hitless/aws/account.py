@@ -27,6 +27,11 @@ _TRUST = {
 }
 
 
+def lacks_log_role(apigateway: Any) -> bool:
+    """Whether the account has no role for API Gateway's logs yet, so that a bootstrap makes one."""
+    return not apigateway.get_account().get("cloudwatchRoleArn")
+
+
 def ensure_log_role(
     apigateway: Any, iam: Any, *, partition: str, sleep: Callable[[float], None], boundary: str = ""
 ) -> str | None:
@@ -35,7 +40,7 @@ def ensure_log_role(
     A role that somebody else set is left alone. `boundary` is the ARN of a policy. MachineError where API Gateway does
     not take the new role.
     """
-    if apigateway.get_account().get("cloudwatchRoleArn"):
+    if not lacks_log_role(apigateway):
         return None
     try:
         arn = str(iam.get_role(RoleName=ROLE_NAME)["Role"]["Arn"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from hitless.aws.account import lacks_log_role
 from hitless.aws.changes import Change
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
@@ -28,7 +29,10 @@ NEEDED_ACTIONS = (
     *("ec2:CreateVpcEndpoint", "ec2:CreateSecurityGroup", "ec2:RevokeSecurityGroupIngress"),
     *("s3:CreateBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration", "s3:PutEncryptionConfiguration"),
     *("iam:CreateRole", "iam:PutRolePolicy", "iam:CreatePolicy", "iam:PassRole", "logs:CreateLogGroup"),
+    "apigateway:GET",
 )
+LOG_ROLE_ACTIONS = ("apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy")
+"""Where API Gateway has no role for its logs yet: of its account's settings, and of that role."""
 PIPELINE_ACTIONS = (
     *("codeconnections:CreateConnection", "codeconnections:PassConnection", "codepipeline:CreatePipeline"),
     *("codebuild:CreateProject", "codebuild:CreateWebhook", "sns:CreateTopic"),
@@ -168,7 +172,10 @@ class Planner:
         return int(answer["Quota"]["Value"])
 
     def _missing(self, options: BootstrapOptions) -> tuple[str, ...] | None:
-        actions = needed_actions(options, domain=self._service.settings.domain is not None)
+        log_role = self._ask(
+            "whether API Gateway has a role for its logs", lambda: lacks_log_role(self._aws.client("apigateway"))
+        )
+        actions = needed_actions(options, domain=self._service.settings.domain is not None, log_role=bool(log_role))
         principal = principal_of(self._aws.identity().arn)
         if principal is None:
             return ()
@@ -192,9 +199,9 @@ class Planner:
             return None
 
 
-def needed_actions(options: BootstrapOptions, *, domain: bool) -> list[str]:
-    """What whoever runs that bootstrap must be allowed, as far as a plan asks for it."""
-    told, actions = options.identity, [*NEEDED_ACTIONS]
+def needed_actions(options: BootstrapOptions, *, domain: bool, log_role: bool = False) -> list[str]:
+    """What whoever runs that bootstrap must be allowed, as far as a plan asks for it. `log_role`: one must be made."""
+    told, actions = options.identity, [*NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
     if options.pipeline is not None:
         actions += PIPELINE_ACTIONS
     if domain:
