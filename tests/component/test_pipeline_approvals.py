@@ -1,0 +1,71 @@
+"""What a person is shown who is to approve: in the terminal and behind the link the same, and all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.cli.pipeline_show import in_full
+from hitless.engine.releases import release
+from hitless.service.model import Approval, RehearsalSettings
+from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story
+from tests.component.receiver_site import Site
+
+pytestmark = pytest.mark.component
+
+
+async def asked_about_a_second(bench: PipelineBench) -> dict[str, Any]:
+    """The run that waits to ship to prod, where another release is live, under other settings."""
+    await shipped_to_staging(bench)
+    first = await bench.end_of((await promote(bench, "staging", "prod")).run)
+    bench.pipeline.approve(first["run"], by="bo", why=None)
+    await bench.end_of(first["run"])
+    bench.commit("2")
+    await bench.end_of(await bench.push())
+    await bench.end_of((await promote(bench, "dev", "staging")).run)
+    prod = stage_settings("prod", approval=Approval.MANUAL, rehearsal=RehearsalSettings(), shield=False)
+    bench.packaging.settings["prod"] = prod
+    return await bench.end_of((await promote(bench, "staging", "prod")).run)
+
+
+def test_who_approves_sees_commits_what_changes_in_the_configuration_and_how_the_rehearsal_ended(
+    tmp_path: Path,
+) -> None:
+    found: list[dict[str, Any]] = []
+
+    async def story(bench: PipelineBench) -> None:
+        found.append(await asked_about_a_second(bench))
+
+    for name in ("bench", "site"):
+        (tmp_path / name).mkdir()
+    tell_story(tmp_path / "bench", story)
+    (run,) = found
+    assert [one["subject"] for one in run["question"]["commits"]] == ["code 2"]
+    text = in_full(run)
+    assert f"  commit {run['commit'][:8]} code 2 (" in text
+    assert "  configuration: settings.shield: True → False\n" in text
+    assert "  rehearsal: as it was\n" in text
+
+    site = Site(tmp_path / "site")
+    site.engine.run = {**site.engine.run, "question": run["question"]}
+    page = site.ask("GET", f"/approve/7?token={site.token()}").text
+    site.remote.store.close()
+    for shown in (f"<li>{run['commit'][:8]} code 2", "<li>settings.shield: True → False", "<p>as it was</p>"):
+        assert shown in page
+
+
+def test_the_receipt_of_a_release_that_overrode_the_order_says_why(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        await shipped_to_staging(bench)
+        bench.git("switch", "-q", "-c", "prod")
+        bench.commit("hotfix")
+        run = await bench.end_of(await bench.push("prod", options={"override": "the site is down"}))
+        bench.pipeline.approve(run["run"], by="bo", why=None)
+        shipped = await bench.end_of(run["run"])
+        receipt = release(bench.engine, "prod", shipped["release"])["rollouts"][0]["receipt"]
+        assert "override: the site is down" in receipt["why"]
+        assert receipt["who"]["actor"] == "ada@laptop"
+
+    tell_story(tmp_path, story)
