@@ -9,6 +9,7 @@ import pytest
 
 from hitless.cli.pipeline_show import in_full
 from hitless.engine.releases import release
+from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story
 from tests.component.receiver_site import Site
@@ -62,7 +63,9 @@ def test_the_receipt_of_a_release_that_overrode_the_order_says_why(tmp_path: Pat
         bench.git("switch", "-q", "-c", "prod")
         bench.commit("hotfix")
         run = await bench.end_of(await bench.push("prod", options={"override": "the site is down"}))
-        bench.pipeline.approve(run["run"], by="bo", why=None)
+        with pytest.raises(UsageError, match="longer than 1000 characters"):
+            bench.pipeline.approve(run["run"], by="bo", why="x" * 1001)
+        bench.pipeline.approve(run["run"], by="bo", why="x" * 1000)
         shipped = await bench.end_of(run["run"])
         receipt = release(bench.engine, "prod", shipped["release"])["rollouts"][0]["receipt"]
         assert "override: the site is down" in receipt["why"]

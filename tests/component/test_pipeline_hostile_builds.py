@@ -15,6 +15,7 @@ from hitless.pipeline import cache
 from hitless.pipeline.buildspec.files import find_files, open_inside
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.reports import LONGEST_NAME, MAX_FAILURES, MAX_FILES, MAX_REPORT_BYTES
+from hitless.pipeline.buildspec.run import MAX_ARTIFACTS, MAX_FILE_BYTES
 from hitless.pipeline.environments import KEPT, KEPT_S, environment
 from hitless.pipeline.workshop import FORK_UIDS
 from tests.component.test_pipeline_buildspec import Built, build
@@ -96,6 +97,16 @@ def test_no_more_is_read_of_reports_than_their_bounds(tmp_path: Path) -> None:
     assert one == ("larger.xml: larger than 16 MiB",)
     assert together == ("more than 64 MiB",)
     assert (len(many), many[-1]) == (MAX_FILES + 1, f"more than {MAX_FILES} files")
+
+
+def test_a_build_writes_no_endless_file_and_leaves_no_endless_number_of_artifacts(tmp_path: Path) -> None:
+    done = within(
+        tmp_path,
+        f"seq -f %.0f.txt {MAX_ARTIFACTS + 1} | xargs touch; ! truncate -s {MAX_FILE_BYTES + 1} endless",
+        tail="artifacts: {files: ['*.txt']}\n",
+    )
+    assert done.build.succeeded, done.log
+    assert len(done.build.artifacts) == MAX_ARTIFACTS
 
 
 def test_a_folder_that_became_a_link_since_it_was_found_is_not_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import MachineError
-from hitless.pipeline.repository import Repository
+from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
 from tests.component.pipeline_bench import PipelineBench
 
 pytestmark = pytest.mark.component
@@ -59,6 +60,21 @@ def test_a_commit_s_attributes_start_no_filter_of_the_operator_s(
     (tmp_path / "out").mkdir()
     asyncio.run(bench.repository.extract(commit, tmp_path / "out"))
     assert (tmp_path / "out" / "code").read_text() == "as it was pushed"
+
+
+def test_what_is_larger_than_a_push_may_be_is_neither_fetched_nor_taken(
+    bench: PipelineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = bench.git("--git-dir", str(bench.repository.folder), "config", "receive.maxInputSize")
+    assert int(said) == MAX_PUSH_BYTES, "git itself refuses a larger push"
+    bench.git("switch", "-q", "-c", "large")
+    (bench.clone / "noise").write_bytes(os.urandom(1 << 20))
+    bench.git("add", "--all")
+    bench.git("commit", "-q", "-m", "large")
+    monkeypatch.setattr("hitless.pipeline.repository.MAX_PUSH_BYTES", 1 << 18)
+    with pytest.raises(MachineError, match="git fetch"):
+        asyncio.run(bench.repository.fetch(str(bench.clone), "refs/heads/large"))
+    assert not asyncio.run(bench.repository.has(bench.git("rev-parse", "large")))
 
 
 def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: PipelineBench, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,6 +98,21 @@ def test_a_form_that_is_too_large_is_not_read(site: Site) -> None:
     form = {"token": site.token(), "verb": "approve", "by": "Bo", "why": "x" * MAX_FORM_BYTES}
     assert site.ask("POST", "/approve/7", data=form).status_code == 403
     assert site.engine.asked("/pipeline/runs/7/approve") == []
+
+
+def test_a_form_that_never_ends_is_not_waited_for(site: Site) -> None:
+    site.receiver.body_s = 0.2
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"verb=approve"
+        await asyncio.Event().wait()
+
+    async def asked() -> int:
+        async with asyncio.timeout(60), site.client() as client:
+            return (await client.post("/approve/7", content=endless())).status_code
+
+    assert asyncio.run(asked()) == 403
+    assert site.receiver.held_bytes == 0
 
 
 def test_who_asks_for_the_key_at_once_gets_the_same(tmp_path: Path) -> None:
