@@ -117,3 +117,34 @@ class Site:
     def head(self, branch: str) -> str | None:
         file = self.repository.folder / "refs" / "heads" / branch
         return file.read_text().strip() if file.exists() else None
+
+
+def pushed(branch: str = "dev", **options: Any) -> dict[str, Any]:
+    return {"ref": f"refs/heads/{branch}", "repository": {"full_name": "team/shop"}, **options}
+
+
+def test_a_signed_push_is_fetched_and_starts_its_run_once(site: Site) -> None:
+    commit = site.remote.commit("1")
+    assert site.deliver("push", pushed()) == 202
+    assert site.head("dev") == commit
+    (body,) = site.engine.asked("/pipeline/push")
+    assert body["updates"] == [["0" * 40, commit, "refs/heads/dev"]]
+    assert site.deliver("push", pushed()) == 202
+    assert len(site.engine.asked("/pipeline/push")) == 1, "the same delivery again moves nothing"
+
+
+def pull(action: str = "opened", *, owner: str | None = "team/shop", number: Any = 5, **head: Any) -> dict[str, Any]:
+    repository = {"full_name": owner} if owner else None
+    return {
+        "action": action,
+        "number": number,
+        "pull_request": {"head": {"repo": repository, **head}, "base": {"ref": "dev"}},
+        "repository": {"full_name": "team/shop"},
+    }
+
+
+def theirs(site: Site, code: str = "stranger's", number: int = 5) -> str:
+    """A commit that the forge holds as a pull request of a fork's."""
+    commit = site.remote.commit(code)
+    site.remote.git("update-ref", f"refs/pull/{number}/head", commit)
+    return commit

@@ -36,6 +36,7 @@ phases:
     commands:
       - echo "$STAGE $CODEBUILD_RESOLVED_SOURCE_VERSION $TOKEN $PASSWORD"
       - '[ "$TOKEN$PASSWORD" = abcdefxyzxyz ]'
+      - echo "$CODEBUILD_BUILD_NUMBER $CODEBUILD_INITIATOR $CODEBUILD_WEBHOOK_HEAD_REF ${PWD#$CODEBUILD_SRC_DIR}."
       - python -c 'import sys; assert sys.prefix != sys.base_prefix'
       - cat kept/count 2>/dev/null || true
       - mkdir -p kept out/deep && echo once >> kept/count && touch out/deep/a.zip left-behind
@@ -91,6 +92,7 @@ def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache
     assert second
     assert f"dev {commit} *** ***\n" in yard.log(1)
     assert "abcdef" not in yard.log(1) + yard.log(2)
+    assert "2 ada refs/heads/dev .\n" in yard.log(2)
     assert first["artifacts"] == ["deep/a.zip"]
     assert (yard.workshop.of_run(1) / "test-artifacts" / "deep" / "a.zip").is_file()
     assert "\nonce\n" not in yard.log(1)

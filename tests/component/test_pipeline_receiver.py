@@ -7,21 +7,18 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from hitless.api.owed import Owed
 from hitless.errors import EngineNotRunningError, UsageError
-from hitless.pipeline.github import MAX_BODY_BYTES, Stranger, Wanted, is_genuine, read_event, status_of
+from hitless.pipeline.github import MAX_BODY_BYTES, Stranger, Wanted, is_genuine, read_event
 from hitless.pipeline.repository import Repository
-from tests.component.receiver_site import SECRET, FakeEngine, Site, signed
+from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
 
 pytestmark = pytest.mark.component
 
@@ -33,20 +30,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     one = Site(tmp_path)
     yield one
     one.remote.store.close()
-
-
-def pushed(branch: str = "dev", **options: Any) -> dict[str, Any]:
-    return {"ref": f"refs/heads/{branch}", "repository": {"full_name": "team/shop"}, **options}
-
-
-def test_a_signed_push_is_fetched_and_starts_its_run_once(site: Site) -> None:
-    commit = site.remote.commit("1")
-    assert site.deliver("push", pushed()) == 202
-    assert site.head("dev") == commit
-    (body,) = site.engine.asked("/pipeline/push")
-    assert body["updates"] == [["0" * 40, commit, "refs/heads/dev"]]
-    assert site.deliver("push", pushed()) == 202
-    assert len(site.engine.asked("/pipeline/push")) == 1, "the same delivery again moves nothing"
 
 
 class Watched(Repository):
@@ -120,16 +103,6 @@ def test_a_deleted_branch_goes_here_too(site: Site) -> None:
     assert site.head("feature") is None
 
 
-def pull(action: str = "opened", *, owner: str | None = "team/shop", number: Any = 5, **head: Any) -> dict[str, Any]:
-    repository = {"full_name": owner} if owner else None
-    return {
-        "action": action,
-        "number": number,
-        "pull_request": {"head": {"repo": repository, **head}, "base": {"ref": "dev"}},
-        "repository": {"full_name": "team/shop"},
-    }
-
-
 def read_pull(*words: Any, **options: Any) -> Wanted | None:
     return read_event("pull_request", json.dumps(pull(*words, **options)).encode())
 
@@ -161,13 +134,6 @@ def test_a_pull_request_whose_number_is_none_is_refused(number: Any) -> None:
 def test_a_stranger_s_repository_with_a_name_that_is_none_is_refused(owner: str) -> None:
     with pytest.raises(UsageError):
         read_event("pull_request", json.dumps(pull(owner=owner) if owner else pull(owner="/")).encode())
-
-
-def theirs(site: Site, code: str = "stranger's", number: int = 5) -> str:
-    """A commit that the forge holds as a pull request of a fork's."""
-    commit = site.remote.commit(code)
-    site.remote.git("update-ref", f"refs/pull/{number}/head", commit)
-    return commit
 
 
 def test_a_fork_s_commit_is_kept_beside_the_branches_and_asked_about_once(site: Site) -> None:
@@ -296,143 +262,6 @@ def test_a_pull_request_of_a_branch_that_is_here_shows_no_second_preview_and_its
     assert site.head("feature"), "the branch itself is not the pull request's"
 
 
-class Forge(BaseHTTPRequestHandler):
-    """Takes statuses of commits; once one says that a run waits, somebody answers."""
-
-    server: ForgeServer
-
-    def do_POST(self) -> None:
-        status = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.statuses.append((self.path, self.headers["authorization"], status["state"], status["description"]))
-        self.server.answered()
-        self.send_response(201)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class ForgeServer(HTTPServer):
-    def __init__(self, answered: Callable[[], None]) -> None:
-        super().__init__(("127.0.0.1", 0), Forge)
-        self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
-
-
-@contextmanager
-def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterator[ForgeServer]:
-    """A forge that takes the receiver's statuses."""
-    site.receiver.look_s, site.receiver.token = 0.01, "a token"
-    with ForgeServer(answered) as forge:
-        thread = threading.Thread(target=forge.serve_forever)
-        thread.start()
-        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
-        yield forge
-        forge.shutdown()
-        thread.join()
-
-
-def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is_heard(site: Site) -> None:
-    class Mended(FakeEngine):
-        """Away at the first look, back at the second."""
-
-        looks = 0
-
-        def call(self, method: str, path: str, body: Any = None) -> Any:
-            if path == "/pipeline/runs/7":
-                self.looks += 1
-                if self.looks == 1:
-                    raise EngineNotRunningError("no engine runs here")
-                self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
-            return super().call(method, path, body)
-
-    site.receiver.client = engine = Mended()  # type: ignore[assignment]
-    engine.dies = True
-    site.remote.commit("1")
-    with forge_of(site) as forge:
-        site.deliver("push", pushed(), watched=True)
-    (status,) = forge.statuses
-    assert status[2:] == ("failure", "run 7: interrupted: the engine stopped during test")
-    assert Owed(site.receiver.folder).all() == {}
-
-
-def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_comes_after(site: Site) -> None:
-    going, ends = threading.Event(), threading.Event()
-
-    class Long(FakeEngine):
-        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
-            yield {"started": 7}
-            going.set()
-            ends.wait(120)
-
-    site.receiver.client = Long()  # type: ignore[assignment]
-    site.engine.run = {**site.engine.run, "state": "succeeded"}
-    site.remote.commit("1")
-
-    async def killed() -> None:
-        following = asyncio.create_task(site.receiver._follow(Wanted("team/shop", "refs/heads/dev", "dev")))
-        await asyncio.to_thread(going.wait, 60)
-        following.cancel()
-        await asyncio.wait([following])
-
-    async def started_again() -> None:
-        application = later.application()
-        async with application.router.lifespan_context(application):
-            await asyncio.gather(*later.watchers)
-
-    try:
-        asyncio.run(killed())
-        with forge_of(site) as forge:
-            later = replace(site.receiver, client=site.engine, watchers=set())  # type: ignore[arg-type]
-            asyncio.run(started_again())
-    finally:
-        ends.set()
-    assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
-
-
-def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
-    site.engine.next_state = "failed"
-    site.remote.commit("1")
-    with forge_of(site) as forge:
-        site.deliver("push", pushed())
-    assert [status[2] for status in forge.statuses] == ["failure"]
-    assert Owed(site.receiver.folder).all() == {}
-
-
-def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
-    def answered() -> None:
-        site.engine.run = {**site.engine.run, "state": "succeeded"}
-
-    site.engine.next_state = "waiting_for_approval"
-    theirs(site)
-    with forge_of(site, answered) as forge:
-        site.deliver("pull_request", pull(owner="stranger/shop"), watched=True)
-    where = ("/repos/team/shop/statuses/c", "Bearer a token")
-    assert forge.statuses == [
-        (*where, "pending", "run 7: waiting for approval"),
-        (*where, "success", "run 7: succeeded"),
-    ]
-
-
-def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to_tell(site: Site) -> None:
-    site.engine.next_state = "waiting_for_approval"
-    site.receiver.look_s = 60.0
-    theirs(site)
-    site.deliver("pull_request", pull(owner="stranger/shop"))
-    assert Owed(site.receiver.folder).all() == {7: "team/shop"}
-    site.engine.run = {**site.engine.run, "state": "rejected"}
-    later = replace(site.receiver, look_s=0.01, watchers=set())
-
-    async def live() -> None:
-        application = later.application()
-        async with application.router.lifespan_context(application):
-            for watcher in list(later.watchers):
-                await watcher
-
-    asyncio.run(live())
-    assert site.said[-1] == "run 7 of prod: rejected"
-    assert Owed(site.receiver.folder).all() == {}
-
-
 @pytest.mark.parametrize(
     "document",
     [
@@ -452,12 +281,3 @@ def test_an_empty_secret_signs_nothing() -> None:
     body = b"x"
     assert not is_genuine(b"", body, "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest())
     assert not is_genuine(SECRET, body, None)
-
-
-def test_a_commit_s_status_says_how_the_run_stands() -> None:
-    run = {"run": 3, "stage": None, "state": "failed", "reason": "test: no"}
-    assert status_of(run) == {"state": "failure", "description": "run 3: failed: test: no", "context": "hitless/tests"}
-    assert status_of({**run, "state": "running", "reason": None})["state"] == "pending"
-    shown = status_of({**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"})
-    assert shown["target_url"] == "http://fix.preview.localhost:8090/"
-    assert shown["description"] == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"

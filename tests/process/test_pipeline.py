@@ -242,6 +242,7 @@ def test_a_test_that_hangs_is_stopped_by_a_person(team: Team) -> None:
     eventually(lambda: not sleeping("98765"), what="it has ended")
     said = push.communicate(timeout=30)[0]
     assert f"run {run} of dev interrupted: stopped by" in said
+    assert "sleep 98765" in team.site.hitless("pipeline", "show", str(run), "--log").document["log"]
 
 
 def sleeping(seconds: str) -> bool:

@@ -1,0 +1,175 @@
+"""Commits' statuses at the forge: how a run stands and ended, whichever of engine and receiver died meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.api.owed import Owed
+from hitless.errors import EngineNotRunningError
+from hitless.pipeline.github import Wanted, status_of
+from tests.component.receiver_site import FakeEngine, Site, pull, pushed, theirs
+
+pytestmark = pytest.mark.component
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    one = Site(tmp_path)
+    yield one
+    one.remote.store.close()
+
+
+class Forge(BaseHTTPRequestHandler):
+    """Takes statuses of commits; once one says that a run waits, somebody answers."""
+
+    server: ForgeServer
+
+    def do_POST(self) -> None:
+        status = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.statuses.append((self.path, self.headers["authorization"], status["state"], status["description"]))
+        self.server.answered()
+        self.send_response(201)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class ForgeServer(HTTPServer):
+    def __init__(self, answered: Callable[[], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Forge)
+        self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
+
+
+@contextmanager
+def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterator[ForgeServer]:
+    """A forge that takes the receiver's statuses."""
+    site.receiver.look_s, site.receiver.token = 0.01, "a token"
+    with ForgeServer(answered) as forge:
+        thread = threading.Thread(target=forge.serve_forever)
+        thread.start()
+        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
+        yield forge
+        forge.shutdown()
+        thread.join()
+
+
+def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is_heard(site: Site) -> None:
+    class Mended(FakeEngine):
+        """Away at the first look, back at the second."""
+
+        looks = 0
+
+        def call(self, method: str, path: str, body: Any = None) -> Any:
+            if path == "/pipeline/runs/7":
+                self.looks += 1
+                if self.looks == 1:
+                    raise EngineNotRunningError("no engine runs here")
+                self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
+            return super().call(method, path, body)
+
+    site.receiver.client = engine = Mended()  # type: ignore[assignment]
+    engine.dies = True
+    site.remote.commit("1")
+    with forge_of(site) as forge:
+        site.deliver("push", pushed(), watched=True)
+    (status,) = forge.statuses
+    assert status[2:] == ("failure", "run 7: interrupted: the engine stopped during test")
+    assert Owed(site.receiver.folder).all() == {}
+
+
+def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_comes_after(site: Site) -> None:
+    going, ends = threading.Event(), threading.Event()
+
+    class Long(FakeEngine):
+        def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
+            yield {"started": 7}
+            going.set()
+            ends.wait(120)
+
+    site.receiver.client = Long()  # type: ignore[assignment]
+    site.engine.run = {**site.engine.run, "state": "succeeded"}
+    site.remote.commit("1")
+
+    async def killed() -> None:
+        following = asyncio.create_task(site.receiver._follow(Wanted("team/shop", "refs/heads/dev", "dev")))
+        await asyncio.to_thread(going.wait, 60)
+        following.cancel()
+        await asyncio.wait([following])
+
+    async def started_again() -> None:
+        application = later.application()
+        async with application.router.lifespan_context(application):
+            await asyncio.gather(*later.watchers)
+
+    try:
+        asyncio.run(killed())
+        with forge_of(site) as forge:
+            later = replace(site.receiver, client=site.engine, watchers=set())  # type: ignore[arg-type]
+            asyncio.run(started_again())
+    finally:
+        ends.set()
+    assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
+
+
+def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
+    site.engine.next_state = "failed"
+    site.remote.commit("1")
+    with forge_of(site) as forge:
+        site.deliver("push", pushed())
+    assert [status[2] for status in forge.statuses] == ["failure"]
+    assert Owed(site.receiver.folder).all() == {}
+
+
+def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
+    def answered() -> None:
+        site.engine.run = {**site.engine.run, "state": "succeeded"}
+
+    site.engine.next_state = "waiting_for_approval"
+    theirs(site)
+    with forge_of(site, answered) as forge:
+        site.deliver("pull_request", pull(owner="stranger/shop"), watched=True)
+    where = ("/repos/team/shop/statuses/c", "Bearer a token")
+    assert forge.statuses == [
+        (*where, "pending", "run 7: waiting for approval"),
+        (*where, "success", "run 7: succeeded"),
+    ]
+
+
+def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to_tell(site: Site) -> None:
+    site.engine.next_state = "waiting_for_approval"
+    site.receiver.look_s = 60.0
+    theirs(site)
+    site.deliver("pull_request", pull(owner="stranger/shop"))
+    assert Owed(site.receiver.folder).all() == {7: "team/shop"}
+    site.engine.run = {**site.engine.run, "state": "rejected"}
+    later = replace(site.receiver, look_s=0.01, watchers=set())
+
+    async def live() -> None:
+        application = later.application()
+        async with application.router.lifespan_context(application):
+            for watcher in list(later.watchers):
+                await watcher
+
+    asyncio.run(live())
+    assert site.said[-1] == "run 7 of prod: rejected"
+    assert Owed(site.receiver.folder).all() == {}
+
+
+def test_a_commit_s_status_says_how_the_run_stands() -> None:
+    run = {"run": 3, "stage": None, "state": "failed", "reason": "test: no"}
+    assert status_of(run) == {"state": "failure", "description": "run 3: failed: test: no", "context": "hitless/tests"}
+    assert status_of({**run, "state": "running", "reason": None})["state"] == "pending"
+    shown = status_of({**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"})
+    assert shown["target_url"] == "http://fix.preview.localhost:8090/"
+    assert shown["description"] == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"
