@@ -38,7 +38,7 @@ class Forge(BaseHTTPRequestHandler):
         status = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.statuses.append((self.path, self.headers["authorization"], status["state"], status["description"]))
         self.server.answered()
-        self.send_response(201)
+        self.send_response(self.server.refusals.pop(0) if self.server.refusals else 201)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -49,6 +49,8 @@ class ForgeServer(HTTPServer):
     def __init__(self, answered: Callable[[], None]) -> None:
         super().__init__(("127.0.0.1", 0), Forge)
         self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
+        self.refusals: list[int] = []
+        """What the next ones are answered with."""
 
 
 @contextmanager
@@ -128,6 +130,19 @@ def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
     with forge_of(site) as forge:
         site.deliver("push", pushed())
     assert [status[2] for status in forge.statuses] == ["failure"]
+    assert Owed(site.receiver.folder).all() == {}
+
+
+@pytest.mark.parametrize(("refusals", "tries"), [([502, 429], 3), ([403], 1)])
+def test_a_status_that_the_forge_does_not_take_now_is_tried_again_and_one_that_it_refuses_is_not(
+    site: Site, refusals: list[int], tries: int
+) -> None:
+    site.engine.next_state = "failed"
+    site.remote.commit("1")
+    with forge_of(site) as forge:
+        forge.refusals += refusals
+        site.deliver("push", pushed(), watched=True)
+    assert [status[2] for status in forge.statuses] == ["failure"] * tries
     assert Owed(site.receiver.folder).all() == {}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -35,6 +36,8 @@ MOST_HELD_BYTES = 64 * 1024 * 1024
 """Of all bodies that are being read, whose senders are not known yet."""
 NOTHING = "0" * 40
 ACTOR = "github webhook"
+LOOKS_BETWEEN_TRIES = 12
+"""At a forge that does not take a status."""
 UNENDED = ("queued", "running", "waiting_for_approval")
 
 
@@ -165,8 +168,8 @@ class Receiver:
         try:
             for run in await following:
                 self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
-                await asyncio.to_thread(self._set_status, wanted.repository, run)
-                if run["state"] not in UNENDED:
+                told = await asyncio.to_thread(self._set_status, wanted.repository, run)
+                if told and run["state"] not in UNENDED:
                     left.discard(run["run"])
                     owed.done(run["run"])
         except HitlessError as error:
@@ -210,21 +213,25 @@ class Receiver:
                 continue  # the engine is away for a while
             if run["state"] not in UNENDED:
                 self.say(f"run {number} of {run['branch']}: {run['state']}")
-                await asyncio.to_thread(self._set_status, repository, run)
-                break
+                if await asyncio.to_thread(self._set_status, repository, run):
+                    break
+                await asyncio.sleep(self.look_s * LOOKS_BETWEEN_TRIES)
         Owed(self.folder).done(number)
 
-    def _set_status(self, repository: str, run: dict[str, Any]) -> None:
+    def _set_status(self, repository: str, run: dict[str, Any]) -> bool:
+        """False where it is worth another try: nobody answered, or not now."""
         if self.token is None:
-            return
+            return True
         url = f"{self.github_api}/repos/{repository}/statuses/{run['commit']}"
         headers = {"authorization": f"Bearer {self.token}", "accept": "application/vnd.github+json"}
         request = urllib.request.Request(url, json.dumps(status_of(run)).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 answer.read(1024)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.say(f"run {run['run']}: the commit's status could not be set: {error}")
+            return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
+        return True
 
     # -- approval links -----------------------------------------------------------------------------------------------
 
