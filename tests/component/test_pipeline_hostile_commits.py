@@ -1,4 +1,4 @@
-"""What a commit may say and hold: nothing of it is obeyed by a terminal, by git's filters or by the disk."""
+"""What a commit may say and hold, and a push bring: nothing of it is obeyed by a terminal, git's filters or the disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import MachineError
+from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
-from tests.component.pipeline_bench import PipelineBench
+from tests.component.pipeline_bench import PipelineBench, tell_story
 
 pytestmark = pytest.mark.component
 
@@ -75,6 +76,25 @@ def test_what_is_larger_than_a_push_may_be_is_neither_fetched_nor_taken(
     with pytest.raises(MachineError, match="git fetch"):
         asyncio.run(bench.repository.fetch(str(bench.clone), "refs/heads/large"))
     assert not asyncio.run(bench.repository.has(bench.git("rev-parse", "large")))
+
+
+def test_a_push_of_more_branches_than_anybody_means_is_refused_and_one_of_many_starts_ten_runs(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        many = [RefUpdate(NOTHING, commit, f"refs/heads/feature-{number}") for number in range(MAX_UPDATES + 1)]
+        refused = await bench.pipeline.check(many, {}, "ada")
+        assert refused == ["more than 1000 branches and tags in one push"]
+        assert await bench.pipeline.check(many[1:], {}, "ada") == []
+
+        bench.git("push", "-q", str(bench.repository.folder), *(f"dev:{one.ref}" for one in many[:12]))
+        started = await bench.pipeline.push(many[:12], {}, "ada")
+        runs = [one.run for one in started if isinstance(one, StartedRun)]
+        assert started[10:] == [f"feature-{one} starts no run: more than 10 in one push" for one in (10, 11)]
+        assert len(runs) == len(bench.records.runs()) == 10
+        for run in runs:
+            await bench.end_of(run)
+
+    tell_story(tmp_path, story)
 
 
 def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: PipelineBench, tmp_path: Path) -> None:

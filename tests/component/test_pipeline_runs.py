@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ConflictError, UsageError
-from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun, read_options
+from hitless.pipeline.pushes import NOTHING, RefUpdate, read_options
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import RehearsalSettings
 from tests.component.pipeline_bench import PipelineBench, promote, shipped_to_staging, stage_settings, tell_story, until
@@ -132,6 +132,25 @@ def test_of_pushes_that_wait_the_newest_stays(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
+def test_a_push_during_a_rollout_waits_for_its_end(tmp_path: Path) -> None:
+    """The engine alone would let the newer rollout supersede the one under way."""
+
+    async def story(bench: PipelineBench) -> None:
+        bench.workers.hold = asyncio.Event()
+        bench.commit("1")
+        first = await bench.push()
+        await until(lambda: "start api r1" in bench.diary)
+        bench.commit("2")
+        second = await bench.push()
+        await bench.pipeline.parts.repository.branches()
+        assert [row.state for row in bench.records.runs()] == ["queued", "running"]
+        bench.workers.hold.set()
+        ended = [await bench.end_of(run) for run in (first, second)]
+        assert [(run["state"], run["release"]) for run in ended] == [("succeeded", 1), ("succeeded", 2)]
+
+    tell_story(tmp_path, story)
+
+
 def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.failing = {bench.commit("1")}
@@ -142,25 +161,6 @@ def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path)
         run = await bench.end_of(await bench.push("dev", to="feature"))
         assert (run["state"], list(run["states"])) == ("succeeded", ["source", "test"])
         assert bench.engine.live_release("dev") is None
-
-    tell_story(tmp_path, story)
-
-
-def test_a_push_of_more_branches_than_anybody_means_is_refused_and_one_of_many_starts_ten_runs(tmp_path: Path) -> None:
-    async def story(bench: PipelineBench) -> None:
-        commit = bench.commit("1")
-        many = [RefUpdate(NOTHING, commit, f"refs/heads/feature-{number}") for number in range(MAX_UPDATES + 1)]
-        refused = await bench.pipeline.check(many, {}, "ada")
-        assert refused == ["more than 1000 branches and tags in one push"]
-        assert await bench.pipeline.check(many[1:], {}, "ada") == []
-
-        bench.git("push", "-q", str(bench.repository.folder), *(f"dev:{one.ref}" for one in many[:12]))
-        started = await bench.pipeline.push(many[:12], {}, "ada")
-        runs = [one.run for one in started if isinstance(one, StartedRun)]
-        assert started[10:] == [f"feature-{one} starts no run: more than 10 in one push" for one in (10, 11)]
-        assert len(runs) == len(bench.records.runs()) == 10
-        for run in runs:
-            await bench.end_of(run)
 
     tell_story(tmp_path, story)
 
