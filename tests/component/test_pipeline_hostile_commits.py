@@ -1,4 +1,4 @@
-"""What a commit may say and hold, and a push bring: nothing of it is obeyed by a terminal, git's filters or the disk."""
+"""What a commit may say and hold, and a push bring: neither terminal, nor git's filters, nor disk obeys it."""
 
 from __future__ import annotations
 
