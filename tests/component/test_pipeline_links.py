@@ -35,6 +35,22 @@ def test_a_link_shows_the_question_and_takes_one_answer(site: Site) -> None:
     assert len(site.engine.asked("/pipeline/runs/7/approve")) == 1
 
 
+def test_who_answers_says_a_name_that_is_short_and_that_no_terminal_obeys(site: Site) -> None:
+    form = {"token": site.token(), "verb": "reject", "by": " \x1b\n "}
+    assert site.ask("POST", "/approve/7", data=form).status_code == 400
+    assert (
+        site.ask("POST", "/approve/7", data={**form, "by": f"\x1b[2J{'o' * 200}", "why": "w" * 600}).status_code == 200
+    )
+    (answer,) = site.engine.asked("/pipeline/runs/7/reject")
+    assert answer == {"by": f"[2J{'o' * 96} (by link)", "why": "w" * 500}
+
+
+def test_a_page_runs_nothing_and_is_kept_nowhere(site: Site) -> None:
+    headers = site.ask("GET", f"/approve/7?token={site.token()}").headers
+    assert headers["content-security-policy"].startswith("default-src 'none';")
+    assert (headers["referrer-policy"], headers["cache-control"]) == ("no-referrer", "no-store")
+
+
 def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
     for wrong in ("", "0" * 64, site.token(run=8), site.token(asked="2026-11-23T06:00:00.000Z")):
         assert site.ask("GET", "/approve/7", params={"token": wrong}).status_code == 403
