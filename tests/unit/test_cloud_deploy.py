@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -187,6 +188,21 @@ def test_of_two_deploys_at_once_the_newer_one_wins_and_the_older_one_ends_as_sup
             assert world.serves() == "c", where
             check_well(world, "c", newer.release, calls[moment - 1])
     assert {Outcome.SUPERSEDED, Outcome.LIVE} <= ends
+
+
+def test_a_deploy_moves_no_traffic_once_a_newer_one_has_but_taken_its_number() -> None:
+    world = live_world("a")
+
+    def at(number: int, name: str) -> None:
+        if name == "update the stack":
+            world.at = None
+            newer = replace(world.records.require(2), release=3, commit="commit-c", holder="another")
+            world.records.begin(newer, {}, new=True)
+
+    world.at = at
+    older = world.deploy("b")
+    assert (older.outcome, older.reason) == (Outcome.SUPERSEDED, "release 3 was begun meanwhile")
+    assert (world.serves(), world.deployments) == ("a", {})
 
 
 def test_of_two_deploys_of_the_same_content_at_once_one_carries_it_on_alone() -> None:

@@ -33,8 +33,8 @@ def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
 def releases(cloud: Cloud) -> list[dict[str, Any]]:
     """All releases of the stage, the newest first; `live` marks the one that serves."""
     number = live_number(cloud.stack.observe())
-    found = (cloud.records.get(each) for each in cloud.records.numbers())
-    return [{**record.to_json(), "live": record.release == number} for record in found if record is not None]
+    found = cloud.records.many(cloud.records.numbers())
+    return [{**record.to_json(), "live": record.release == number} for record in found]
 
 
 def release(cloud: Cloud, number: int) -> dict[str, Any]:

@@ -8,7 +8,8 @@ read: a record is saved over the one that was last seen, and over no other.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from hitless.outcome import Outcome
 
 LOOKED_AT = 200
 """Of so many of the newest releases one is live."""
+READ_AT_ONCE = 8
+"""A stage that ships many times a day has thousands of records within a year, a call each."""
 
 
 class Documents(Protocol):
@@ -84,6 +87,16 @@ class Records:
         known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
         return Record(**{**known, "steps": tuple(known.get("steps", ()))})
 
+    def many(self, numbers: Iterable[int]) -> list[Record]:
+        """The releases of those numbers, in their order, without those that are not there."""
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            return [record for record in pool.map(self.get, numbers) if record is not None]
+
+    def is_overtaken(self, number: int) -> bool:
+        """Whether another was begun after that release: numbers have no gaps, so the next one tells, by one call."""
+        following = f"{self._prefix}{number + 1}.json"
+        return following in self._documents.keys(following)
+
     def require(self, number: int) -> Record:
         """The release of that number. UsageError where there is none."""
         if (record := self.get(number)) is None:
@@ -113,8 +126,7 @@ class Records:
 
         A rollback writes its target's record anew, so the end that is the latest counts, not the number.
         """
-        found = (self.get(number) for number in self.numbers()[:LOOKED_AT])
-        were_live = [record for record in found if record is not None and record.outcome == Outcome.LIVE]
+        were_live = [one for one in self.many(self.numbers()[:LOOKED_AT]) if one.outcome == Outcome.LIVE]
         return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
 
     def begin(self, record: Record, template: Template, *, new: bool) -> None:

@@ -71,8 +71,8 @@ class Tenure:
         to `home` (Lambda's name → version) once more.
         """
         records = self._cloud.records
-        if (newest := max(records.numbers(), default=0)) > record.release:
-            raise Superseded(Outcome.SUPERSEDED, f"release {newest} was begun meanwhile")
+        if records.is_overtaken(record.release):
+            raise Superseded(Outcome.SUPERSEDED, f"release {record.release + 1} was begun meanwhile")
         stored = records.get(record.release)
         if stored is None:
             return
@@ -104,18 +104,17 @@ def home_of(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
     if live is None:
         return {}
     at = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
-    recorded = _versions(cloud, live)
+    recorded = _versions(cloud.records.get(live))
     strays = {name for name, version in at.items() if recorded.get(name, version) != version}
-    were_live = [_versions(cloud, number) for number in cloud.records.numbers()] if strays else []
+    were_live = [_versions(record) for record in cloud.records.many(cloud.records.numbers())] if strays else []
     for name in strays:
         if not any(versions.get(name) == at[name] for versions in were_live):
             at[name] = recorded[name]
     return at
 
 
-def _versions(cloud: Cloud, number: int) -> dict[str, str]:
+def _versions(record: Record | None) -> dict[str, str]:
     """Lambda's name → version, of a release that went live; empty for any other."""
-    record = cloud.records.get(number)
     if record is None or record.outcome != Outcome.LIVE:
         return {}
     return {record.functions[name]: version for name, version in record.versions.items()}
