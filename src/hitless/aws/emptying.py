@@ -7,17 +7,25 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import error_code
+from hitless.errors import CloudError
 
 
 def empty_bucket(s3: Any, bucket: str) -> int:
-    """Delete all versions of all objects; how many there were. A bucket that is not there counts as empty."""
+    """Delete all versions of all objects; how many there were. A bucket that is not there counts as empty. CloudError
+    where S3 refuses to delete one, for a lock on it, say, or a policy's denial: it answers 200 to that.
+    """
     count = 0
     try:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             held = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in held]
             if objects:
-                s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                for refused in answer.get("Errors", ()):
+                    raise CloudError(
+                        f"{bucket}: S3 does not delete {refused['Key']}: {refused['Code']} {refused['Message']}",
+                        hint="see the bucket's policy and its object lock, then repeat the command",
+                    )
                 count += len(objects)
     except ClientError as error:
         if error_code(error) not in ("NoSuchBucket", "404"):
