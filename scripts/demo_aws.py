@@ -174,7 +174,7 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hitless-demo-") as temporary:
         (folder := Path(temporary) / "emulators").mkdir()
-        with emulated_aws(folder, clock_factor=CLOCK_FACTOR) as aws:
+        with emulated_aws(folder, clock_factor=CLOCK_FACTOR, waits_factor=1) as aws:
             print(f"emulated AWS at {aws.url}; CodeDeploy's clock runs {CLOCK_FACTOR:g} times faster", flush=True)
             demo = Demo(aws, Path(temporary))
             demo.prepare()

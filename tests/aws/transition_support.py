@@ -195,7 +195,10 @@ class Demo:
         )  # fmt: skip
         return Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, STAGE), lambdas=lambdas,
-            shift=Shift(CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S),
+            shift=Shift(
+                CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S,
+                clock_factor=self.aws.front.codedeploy.clock_factor,
+            ),
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),
             autoscaling=Autoscaling(client("application-autoscaling")),
             api=ApiStages(client("apigateway")), mappings=Mappings(client("apigateway")),

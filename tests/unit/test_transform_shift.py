@@ -10,11 +10,12 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState
+from hitless.cli.aws_common import clock_factor
 from hitless.cloud.release.rollback import numbered, without_publishing
 from hitless.cloud.stage.shift import Failure, Shift
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
-from hitless.errors import ConflictError
+from hitless.errors import ConflictError, UsageError
 from tests.unit.release_support import RememberedStack, packaged, release
 
 pytestmark = pytest.mark.unit
@@ -120,6 +121,21 @@ def test_a_shift_ends_well_when_each_of_its_deployments_does() -> None:
     assert failure is None
     assert weights[0] == 10
     assert codedeploy.stopped == []
+
+
+@pytest.mark.parametrize(("factor", "watched_s"), [(1.0, 60.0), (6.0, 10.0)])
+def test_a_watch_is_as_much_shorter_as_an_emulators_minutes(factor: float, watched_s: float) -> None:
+    clock, aliases = NoTime(), FakeAliases()
+    one = Shift(FakeCodeDeploy({}, aliases, frozenset()), aliases, clock=clock, poll_s=2.0, clock_factor=factor)
+    assert one.guard(60, tuple) is None
+    assert clock.now == watched_s
+
+
+@pytest.mark.parametrize("said", ["fast", "0.5", "0", "nan", "1001"])
+def test_a_clock_factor_that_would_lengthen_a_watch_or_end_it_is_refused(said: str) -> None:
+    assert clock_factor({}) == 1
+    with pytest.raises(UsageError, match="HITLESS_AWS_CLOCK_FACTOR"):
+        clock_factor({"HITLESS_AWS_CLOCK_FACTOR": said})
 
 
 def test_one_that_fails_stops_all_the_others() -> None:

@@ -19,6 +19,7 @@ from hitless.service.load import load_service
 from hitless.service.model import Service
 
 POLL_VARIABLE = "HITLESS_AWS_POLL_SECONDS"
+CLOCK_VARIABLE = "HITLESS_AWS_CLOCK_FACTOR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,25 @@ def connected(
 
 def poll_seconds(environ: Mapping[str, str]) -> float:
     """How often AWS is asked while something goes on there: 3 s, or what $HITLESS_AWS_POLL_SECONDS says."""
-    text = environ.get(POLL_VARIABLE, "3")
+    return _number(environ, POLL_VARIABLE, 3, "a number of seconds up to 60", least=0.001, most=60)
+
+
+def clock_factor(environ: Mapping[str, str]) -> float:
+    """How much faster than AWS's the tool's own watches and waits pass: $HITLESS_AWS_CLOCK_FACTOR, for emulators; 1."""
+    return _number(environ, CLOCK_VARIABLE, 1, "a number from 1 to 1000", least=1, most=1000)
+
+
+def _number(
+    environ: Mapping[str, str], variable: str, default: float, wanted: str, *, least: float, most: float
+) -> float:
+    text = environ.get(variable, str(default))
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 60:
-        raise UsageError(f"{POLL_VARIABLE}: {text!r} is not a number of seconds up to 60", hint="unset it")
-    return seconds
+        number = -1.0
+    if not least <= number <= most:
+        raise UsageError(f"{variable}: {text!r} is not {wanted}", hint="unset it")
+    return number
 
 
 def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:

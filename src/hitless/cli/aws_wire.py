@@ -20,7 +20,7 @@ from hitless.aws.mappings import Mappings
 from hitless.aws.osls import find_osls
 from hitless.aws.session import Aws
 from hitless.aws.traffic import Traffic
-from hitless.cli.aws_common import connected
+from hitless.cli.aws_common import clock_factor, connected
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
@@ -73,7 +73,7 @@ def connected_stage(
     """The stage on AWS, with credentials proved; AWS's errors within become the contract's. Without `service_role` the
     stack is updated with the caller's credentials, and not core's role. `environ` and `profile` say whose they are.
     """
-    clock = SystemClock()
+    clock, factor = SystemClock(), clock_factor(environ)
     with connected(ctx, service, environ=environ, profile=profile) as found_aws:
         aws, stacks, poll_s = found_aws.aws, found_aws.stacks, found_aws.poll_s
         cloudformation, lambdas = aws.client("cloudformation"), Lambdas(aws.client("lambda"))
@@ -94,8 +94,8 @@ def connected_stage(
             osls=lambda: find_osls(service.folder, aws.subprocess_environ(os.environ)), say=ctx.say, now=clock.now,
         )  # fmt: skip
         api = ApiStages(aws.client("apigateway"))
-        shield = Shield(api, lambdas, ctx.say, time.sleep)
-        shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s)
+        shield = Shield(api, lambdas, ctx.say, lambda seconds: time.sleep(seconds / factor))
+        shift = Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=poll_s, clock_factor=factor)
         traffic, who = Traffic(aws.client("cloudwatch")), Who.of_environment(os.environ).called_by(aws.identity().name)
         cloud = Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, service.stage), lambdas=lambdas, shift=shift,
