@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hitless.aws.osls import find_osls
 from tests.aws.emulated import emulated_aws
 from tests.aws.front.faults import Death
-from tests.aws.release_support import Ran, Worldclock
+from tests.aws.release_support import Worldclock
 
 CHANGES = re.compile(
     r":(Add|Continue|Copy|Create|Delete|Execute|Invoke|Put|Remove|Rollback|Set|Stop|Tag|Untag|Update|Upload)(?!.*Template)"
@@ -58,21 +56,11 @@ class Killed:
     """Worldclock whose commands are killed. `world` is shipped once at least."""
 
     world: Worldclock
-    packages: Path
     marks: int = 0
     live_marker: str = ""
     """What /version answered when all was well last."""
     reached: list[Point] = field(default_factory=list)
     missed: list[Point] = field(default_factory=list)
-
-    @property
-    def environ(self) -> dict[str, str]:
-        real = find_osls(self.world.folder, os.environ).command[0]
-        kept = str(Path(__file__).with_name("kept_osls.py"))
-        return {"HITLESS_OSLS": kept, "KEPT_OSLS": real, "KEPT_PACKAGES": str(self.packages)}
-
-    def run(self, *words: str) -> Ran:
-        return self.world.run(*words, **self.environ)
 
     def change(self) -> str:
         """Other bytes, which answer so under `marker` of /version. Returns it."""
@@ -87,7 +75,7 @@ class Killed:
     def calls_of(self, *words: str) -> list[str]:
         """What the command calls when nothing happens to it."""
         self.world.aws.front.death = death = Death()
-        done = self.run(*words)
+        done = self.world.run(*words)
         self.world.aws.front.death = None
         assert done.code == 0, done.err
         return death.calls
@@ -95,7 +83,7 @@ class Killed:
     def kill(self, point: Point, *words: str) -> bool:
         """Start the command and kill it there; False where it never came there, and ended by itself."""
         front = self.world.aws.front
-        with self.world.start(*words, **self.environ) as process:
+        with self.world.start(*words) as process:
             front.death = Death(point.operation, point.nth, point.after, process.kill)
             _, err = process.communicate()
             struck, front.death = front.death.struck, None
@@ -109,7 +97,7 @@ def killed_world(place: Path, packages: Path, *, clock_factor: float = 600.0) ->
     """An emulator of its own: several may be killed side by side."""
     place.mkdir(parents=True)
     with emulated_aws(place, clock_factor=clock_factor) as aws:
-        world = Worldclock.new(aws, place)
+        world = Worldclock.new(aws, place, packages=packages)
         strategy = "strategy: Canary10Percent5Minutes"
         world.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
-        yield Killed(world, packages)
+        yield Killed(world)

@@ -15,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hitless.aws.osls import find_osls
 from tests.aws.emulated import EmulatedAws
 
 REGION = "eu-central-1"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "worldclock"
 HITLESS = Path(sys.executable).with_name("hitless")
+KEPT_OSLS = Path(__file__).with_name("kept_osls.py")
 
 CORE: dict[str, Any] = {
     "Resources": {
@@ -67,15 +69,17 @@ class Worldclock:
 
     aws: EmulatedAws
     folder: Path
+    packages: Path | None = None
+    """Where what osls has packaged is kept: the same serverless.yml is packaged but once."""
 
     @classmethod
-    def new(cls, aws: EmulatedAws, place: Path, *, core: bool = True) -> Worldclock:
+    def new(cls, aws: EmulatedAws, place: Path, *, core: bool = True, packages: Path | None = None) -> Worldclock:
         folder = place / "worldclock"
         ignored = shutil.ignore_patterns("__pycache__", ".hitless", ".pytest_cache", ".hypothesis")
         shutil.copytree(EXAMPLE, folder, ignore=ignored)
         if core:
             make_core(aws, "prod")
-        return cls(aws, folder)
+        return cls(aws, folder, packages)
 
     def command(self, *words: str) -> list[str]:
         data = self.folder.parent.parent / "shared-data"  # the requirements are installed once
@@ -84,7 +88,12 @@ class Worldclock:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**self.aws.environ, "SLS_AWS_MONITORING_FREQUENCY": "300"}
+        own = {**self.aws.environ, "SLS_AWS_MONITORING_FREQUENCY": "300"}
+        if self.packages is None:
+            return own
+        self.packages.mkdir(exist_ok=True)
+        real = find_osls(self.folder, own).command[0]
+        return own | {"HITLESS_OSLS": str(KEPT_OSLS), "KEPT_OSLS": real, "KEPT_PACKAGES": str(self.packages)}
 
     def run(self, *words: str, **environ: str) -> Ran:
         done = subprocess.run(

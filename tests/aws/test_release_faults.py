@@ -61,7 +61,7 @@ def deploying(service: Worldclock, **environ: str) -> Iterator[subprocess.Popen[
 def test_a_stage_lives_through_releases_that_fail_are_cut_off_or_meet_another_one(
     aws: EmulatedAws, tmp_path: Path
 ) -> None:
-    service = Worldclock.new(aws, tmp_path)
+    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{minimum_requests: 3}}")  # emulated: slow
     _a_first_release_that_fails_its_smoke_requests_never_gets_a_stage(service)

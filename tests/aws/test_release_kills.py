@@ -36,7 +36,7 @@ def repeated_after(killed: Killed, point: Point) -> None:
     """Kill a deploy there, repeat it, and see that all is as it should be."""
     marker = killed.change()
     killed.kill(point, "deploy")
-    again = killed.run("deploy")
+    again = killed.world.run("deploy")
     assert (again.code, again.json["outcome"] in ("live", "unchanged")) == (0, True), f"{point}: {again.err}"
     newest = is_well(killed, point, marker)
     assert newest["live"], point
@@ -48,7 +48,7 @@ def mended_after(killed: Killed, point: Point) -> None:
     before = killed.live_marker
     marker = killed.change()
     killed.kill(point, "deploy")
-    done = killed.run("repair")
+    done = killed.world.run("repair")
     assert (done.code, done.json["left"]) == (0, []), f"{point}: {done.err}"
     _, answer = killed.world.get("/version")
     assert answer["marker"] in (before, marker), point
@@ -59,18 +59,18 @@ def mended_after(killed: Killed, point: Point) -> None:
 
 def went_back_after(killed: Killed, point: Point) -> None:
     """Kill a rollback between the first two releases there, repeat it, and see that all is as it should be."""
-    target = "1" if killed.run("status").json["release"] == 2 else "2"
+    target = "1" if killed.world.run("status").json["release"] == 2 else "2"
     killed.kill(point, "rollback", target)
-    again = killed.run("rollback", target)
+    again = killed.world.run("rollback", target)
     assert (again.code, again.json["release"]) == (0, int(target)), f"{point}: {again.err}"
     is_well(killed, point, f"m{target}")
 
 
 def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
     """Nothing is amiss, and this marker's release has all traffic. Returns the newest release."""
-    status = killed.run("status").json
+    status = killed.world.run("status").json
     assert (status["troubles"], status["candidate"]) == ([], None), point
-    releases = killed.run("releases").json
+    releases = killed.world.run("releases").json
     (live,) = (one for one in releases if one["live"])
     assert (live["outcome"], live["release"]) == ("live", status["release"]), point
     assert status["weights"] == {name: {version: 100} for name, version in live["versions"].items()}, point
@@ -84,7 +84,7 @@ def is_well(killed: Killed, point: Point, marker: str) -> dict[str, Any]:
 def shipped(killed: Killed) -> list[str]:
     """The calls of a release that nothing happens to, with one live before it."""
     killed.change()
-    assert killed.run("deploy").code == 0
+    assert killed.world.run("deploy").code == 0
     killed.live_marker = killed.change()
     return killed.calls_of("deploy")
 
@@ -93,7 +93,7 @@ def shipped_twice(killed: Killed) -> list[str]:
     """The calls of a rollback that nothing happens to, between two releases."""
     for _ in range(2):
         killed.change()
-        assert killed.run("deploy", "--strategy", "AllAtOnce").code == 0
+        assert killed.world.run("deploy", "--strategy", "AllAtOnce").code == 0
     return killed.calls_of("rollback")
 
 
@@ -135,7 +135,7 @@ def test_a_deploy_that_is_killed_in_the_middle_of_an_update_is_finished_by_the_s
     with killed_world(tmp_path / "world", packages) as killed:
         killed.world.edit("serverless.yml", "strategy: Canary10Percent5Minutes", "strategy: AllAtOnce")
         killed.change()
-        assert killed.run("deploy").code == 0
+        assert killed.world.run("deploy").code == 0
         with Client(killed.world.url + "/version", every_s=0.02) as client:
             for nth in (1, 2):  # expand, contract
                 repeated_after(killed, Point("cloudformation:UpdateStack", nth, after=True))

@@ -41,7 +41,7 @@ def mend(service: Worldclock, *named: str, ends: int = 0, words: tuple[str, ...]
 
 
 def test_what_is_amiss_is_named_and_mended_and_no_request_fails(aws: EmulatedAws, tmp_path: Path) -> None:
-    service = Worldclock.new(aws, tmp_path)
+    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     strategy = "strategy: Canary10Percent5Minutes"
     service.edit("serverless.yml", strategy, f"{strategy}\n        alarms: {{guard_s: 0}}")  # a real minute
     assert service.run("deploy", "--strategy", "AllAtOnce").code == 0
@@ -112,7 +112,7 @@ def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:
 
 @pytest.mark.long
 def test_a_deploy_that_still_runs_is_taken_over_and_ends_as_superseded(aws: EmulatedAws, tmp_path: Path) -> None:
-    service = Worldclock.new(aws, tmp_path)
+    service = Worldclock.new(aws, tmp_path, packages=tmp_path / "packages")
     assert service.run("deploy").code == 0
     service.mark("second")
     with Client(service.url + "/version", every_s=0.02) as client, deploying(service) as deploy:
