@@ -29,9 +29,9 @@ phases:
 """
 STAGES = """    stages:
       dev: {listen: '127.0.0.1:0', alarms: {guard_s: 0}}
-      staging: {listen: '127.0.0.1:0', strategy: Canary30Percent2Seconds, rehearsal: true,
+      staging: {listen: '127.0.0.1:0', strategy: Canary30Percent2Seconds, rehearsal: {beside_s: 2},
                 alarms: {minimum_requests: 5}}
-      prod: {listen: '127.0.0.1:0', strategy: Canary20Percent1Second, rehearsal: true, approval: manual}
+      prod: {listen: '127.0.0.1:0', strategy: Canary20Percent1Second, rehearsal: {beside_s: 2}, approval: manual}
 """
 REQUESTS = (
     DrillRequest("GET", "/fast"),
