@@ -209,7 +209,6 @@ NEVER = (
     Question("lambda:DeleteFunction", arn("lambda", "function:worldclock-dev-api")),
     Question("lambda:InvokeFunction", arn("lambda", "function:another-dev-api")),
     Question("lambda:UpdateAlias", arn("lambda", "function:worldclock-prod-api")),
-    Question("logs:FilterLogEvents", arn("logs", "log-group:/aws/lambda/worldclock-prod-api")),
     Question("route53:ChangeResourceRecordSets", "arn:aws:route53:::hostedzone/Z1"),
     Question("s3:DeleteBucket", "arn:aws:s3:::another-bucket"),
     Question("s3:GetObject", "arn:aws:s3:::another-bucket/key"),

@@ -7,8 +7,10 @@ import itertools
 import pytest
 
 from hitless.aws.template import load_template
+from tests.aws.front.calls import ACCOUNT
 from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS, ELSEWHERE, REASONS, RECORDED
-from tests.aws.iam.roles import properties_of, role_names, role_of
+from tests.aws.iam.roles import REGION, properties_of, role_names, role_of
+from tests.aws.iam.simulate import Question, verdicts
 
 pytestmark = pytest.mark.aws
 
@@ -25,6 +27,17 @@ def test_a_role_may_do_what_is_recorded_of_it_or_has_a_reason_and_no_more(templa
     recorded = RECORDED.get(name, frozenset())
     assert role_of(template, name, **FULLEST).allowed_actions() == recorded | set(REASONS[name])
     assert not recorded & set(REASONS[name]), "what is recorded needs no reason"
+
+
+def test_the_deploy_role_reads_its_own_handlers_logs_and_nobody_elses() -> None:
+    role = role_of("core", "DeployRole")
+    groups = ("clock-dev-api", "clock-prod-api", "another-dev-api")
+    asked = [
+        Question("logs:FilterLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/{name}")
+        for name in groups
+    ]
+    found = verdicts(role, asked)
+    assert [found[one] for one in asked] == ["Allowed", "ImplicitlyDenied", "ImplicitlyDenied"]
 
 
 def test_a_reason_says_something() -> None:
