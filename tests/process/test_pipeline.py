@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -238,10 +240,16 @@ def test_a_test_that_hangs_is_stopped_by_a_person(team: Team) -> None:
     run = team.last_run() + 1
     push = team.push_aside("dev")
     eventually(lambda: sleeping("98765"), deadline_s=60, what="it hangs")
+    words = [sys.executable, "-m", "hitless", "pipeline", "show", str(run), "-f"]
+    words += ["--service-dir", str(team.site.folder)]
+    follower = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert follower.stderr is not None
+    assert any("sleep 98765" in line for line in follower.stderr), "what was written before, and no end yet"
     assert team.site.hitless("pipeline", "stop", str(run), "--why", "it hangs").document["state"] == "interrupted"
     eventually(lambda: not sleeping("98765"), what="it has ended")
     said = push.communicate(timeout=30)[0]
     assert f"run {run} of dev interrupted: stopped by" in said
+    assert "\ninterrupted: stopped by" in follower.communicate(timeout=30)[0]
     assert "sleep 98765" in team.site.hitless("pipeline", "show", str(run), "--log").document["log"]
 
 
