@@ -70,6 +70,12 @@ def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never
         assert (order.fork, order.commit, order.variables) == (7, run["commit"], {})
         assert previews_of(bench).rows() == ()
         assert bench.diary.count("build for dev") == 1
+        said = [event.sentence for event in bench.store.events()][-3:]
+        assert said == [
+            "run 2 of pull/7 waits for approval: hitless approve 2",
+            "run 2 of pull/7 was approved by Bo",
+            "run 2 of pull/7 succeeded",
+        ]
 
     tell_story(tmp_path, story, prepare=isolated)
 

@@ -57,6 +57,8 @@ class Course:
                     await self._take(name, step)
         except Waits:
             self.set_state(RunState.WAITING, None)
+            waits = f"run {row.run} of {row.branch} waits for approval: hitless approve {row.run}"
+            self.parts.engine.say(waits, row.stage)
             self.tell()
             return
         except StepFailed as failed:
@@ -179,6 +181,8 @@ class Course:
         records.set_step(run, StepName.APPROVE, StepState.SUCCEEDED, detail=detail)
         self.set_state(RunState.QUEUED, None)
         self.say(said)
+        who = f"{answer.decision} by {answer.decided_by}"
+        self.parts.engine.say(f"run {run} of {self.row.branch} was {who}", self.row.stage)
 
     def end(self, state: RunState, reason: str | None) -> None:
         """The run's end: recorded, said in its log and among the engine's events, told to whoever wants to know."""
