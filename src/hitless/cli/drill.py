@@ -9,13 +9,14 @@ import shlex
 import signal
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from hitless.cli import drill_options as options
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
 from hitless.cli.homes import Drilled, home_at
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
@@ -35,23 +36,7 @@ from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageE
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
-DEFAULT_RELEASES = 5
-DEFAULT_RATE = 500
 EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
-
-
-class Arrivals(StrEnum):
-    """How the instants of requests are spread."""
-
-    EVEN = "even"
-    POISSON = "poisson"
-
-
-class Protocol(StrEnum):
-    """What the drill speaks."""
-
-    H1 = "h1"
-    H2 = "h2"
 
 
 def register(app: typer.Typer) -> None:
@@ -60,49 +45,21 @@ def register(app: typer.Typer) -> None:
     @command(app, "drill", example=EXAMPLE)
     def drill(
         ctx: Context,
-        rate: Annotated[
-            float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")
-        ] = None,
-        profile: Annotated[
-            str | None,
-            typer.Option("--profile", help=f"A rate that changes, instead of --rate: {drill_profile.EXAMPLES}."),
-        ] = None,
-        arrivals: Annotated[
-            Arrivals, typer.Option("--arrivals", help="Evenly spaced, or by chance as from many clients.")
-        ] = Arrivals.EVEN,
-        protocol: Annotated[
-            Protocol, typer.Option("--protocol", help="HTTP/1.1, or HTTP/2 (without TLS: by prior knowledge).")
-        ] = Protocol.H1,
-        duration: Annotated[
-            float, typer.Option("--duration", help="Seconds; longer where the releases take longer.")
-        ] = 30,
-        releases: Annotated[
-            int | None,
-            typer.Option("--releases", min=0, help="How many ship meanwhile; default: as many as scenarios, or 5."),
-        ] = None,
-        scenarios: Annotated[
-            str, typer.Option("--scenarios", help=f"What they are, in turn: {', '.join(drill_scenarios.SCENARIOS)}.")
-        ] = "",
-        faults: Annotated[
-            str, typer.Option("--faults", help=f"What breaks meanwhile: {', '.join(drill_faults.FAULTS)}.")
-        ] = "",
-        requests: Annotated[
-            Path | None,
-            typer.Option("--requests", help="JSON lines or a HAR; default: the smoke requests, else one a route."),
-        ] = None,
-        report: Annotated[Path | None, typer.Option("--report", help="The HTML page to write.")] = None,
-        target: Annotated[str | None, typer.Option("--target", help="A URL; without --releases, load alone.")] = None,
-        strategy: Annotated[
-            str | None, typer.Option("--strategy", help="How releases roll out whose scenario does not say.")
-        ] = None,
-        new_connections: Annotated[
-            float, typer.Option("--new-connections", help="Percent of the requests on connections of their own.")
-        ] = 20,
-        connections: Annotated[int, typer.Option("--connections", help="Connections that are kept alive.")] = 50,
-        idempotency_key: Annotated[
-            bool,
-            typer.Option("--idempotency-key", help="Each unsafe request carries a fresh Idempotency-Key."),
-        ] = False,
+        rate: options.RateOption = None,
+        profile: options.ProfileOption = None,
+        arrivals: options.ArrivalsOption = Arrivals.EVEN,
+        protocol: options.ProtocolOption = Protocol.H1,
+        duration: options.DurationOption = 30,
+        releases: options.ReleasesOption = None,
+        scenarios: options.ScenariosOption = "",
+        faults: options.FaultsOption = "",
+        requests: options.RequestsOption = None,
+        report: options.ReportOption = None,
+        target: options.TargetOption = None,
+        strategy: options.StrategyOption = None,
+        new_connections: options.NewConnectionsOption = 20,
+        connections: options.ConnectionsOption = 50,
+        idempotency_key: options.IdempotencyKeyOption = False,
     ) -> None:
         """Load while releases ship; every request is accounted for."""
         names, broken = _list(scenarios), _list(faults)
@@ -129,11 +86,7 @@ def register(app: typer.Typer) -> None:
             connections=connections,
         )
         plan.check(yes=ctx.yes)
-        if plan.faults and home is not None and not home.on_engine:
-            raise UsageError(
-                f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
-                hint="faults are for an engine's stage: releases and load work on either home",
-            )
+        _check_home(ctx, plan, home)
         try:
             result = asyncio.run(_run(ctx, plan, target, shipper, service, home))
         except asyncio.CancelledError:
@@ -143,6 +96,15 @@ def register(app: typer.Typer) -> None:
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
+
+
+def _check_home(ctx: Context, plan: DrillPlan, home: Drilled | None) -> None:
+    """Raises UsageError where what shall break is not there."""
+    if plan.faults and home is not None and not home.on_engine:
+        raise UsageError(
+            f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
+            hint="faults are for an engine's stage: releases and load work on either home",
+        )
 
 
 def _shipper(ctx: Context, strategy: str | None, home: Drilled) -> CommandShipper:
