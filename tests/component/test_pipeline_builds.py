@@ -64,7 +64,7 @@ class Yard:
 
     def build(self, run: int, commit: str, path: str = "") -> dict[str, Any] | None:
         self.workshop.of_run(run).mkdir()
-        self.workshop.make(self.workshop.work_of(run), for_builds=False)
+        self.workshop.make(self.workshop.work_of(run))
         order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", path, "ada", {"STAGE": "dev"})
         try:
             return asyncio.run(self.builds.run(order))

@@ -23,7 +23,7 @@ from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.forks import Fork
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
-from hitless.pipeline.workshop import FORK_UIDS, Workshop
+from hitless.pipeline.workshop import BUILD_UIDS, Workshop
 from tests.component.pipeline_bench import PipelineBench, tell_story, until
 from tests.component.test_pipeline_previews import previews_of, with_previews
 
@@ -255,7 +255,7 @@ cache: {paths: [kept]}
 
 @pytest.fixture
 def yard(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A build folder in /var/tmp, where others can look up to it, as a workshop's is; branches build as nobody."""
+    """A build folder in /var/tmp, where others can look up to it, as a workshop's is."""
     place = Path(tempfile.mkdtemp(prefix="hitless-yard-", dir="/var/tmp"))
     place.chmod(0o755)
     (place / "bench").mkdir()
@@ -274,7 +274,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
     workshop.create()
     workshop.parameters.write_text("parameter-store: {/shop/token: abcdef}\nsecrets-manager: {}\n")
     workshop.parameters.chmod(0o600)
-    others = workshop.make(workshop.environments / "of-dev", for_builds=True)
+    others = workshop.make(workshop.environments / "of-dev", User(65534, 65534))
     spec = SPEC.replace("$SECRETS", str(workshop.parameters)).replace("$OTHERS", str(others))
     (bench.clone / "buildspec-test.yml").write_text(spec.replace("$ENVIRONMENTS", str(workshop.environments)))
     commit = bench.commit("1")
@@ -283,7 +283,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
 
     def build(run: int) -> tuple[str, dict[str, Any] | None]:
         workshop.of_run(run).mkdir()
-        workshop.make(workshop.work_of(run), for_builds=False).chmod(0o711)
+        workshop.make(workshop.work_of(run)).chmod(0o711)
         order = BuildOrder(run, "test", "buildspec-test.yml", commit, "pull/7", "", "somebody", {}, fork=7)
         try:
             result = asyncio.run(builds.run(order))
@@ -296,7 +296,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
         assert result
         assert "PASSWORD, TOKEN: empty, for a fork's build gets no parameters\n" in log
         assert "token=[] password=[] index=[] log=[/dev/null] pr/7\n" in log
-        uid = FORK_UIDS[run]
+        uid = BUILD_UIDS[run]
         assert f"{uid} {uid} {uid}\n" in log
         assert "\ntheirs\n" not in log, "no cache of an earlier build"
         assert "hush" not in log
@@ -327,7 +327,7 @@ def test_a_folder_of_the_service_that_leads_elsewhere_is_refused(yard: Any) -> N
     commit = bench.commit("1")
     bench.git("push", "-q", str(bench.repository.folder), "dev")
     workshop.of_run(1).mkdir()
-    workshop.make(workshop.work_of(1), for_builds=False)
+    workshop.make(workshop.work_of(1))
     builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
     order = BuildOrder(1, "test", "buildspec-test.yml", commit, "dev", "shop", "ada", {})
     with pytest.raises(StepFailed, match="shop leads out of the commit's files"):

@@ -69,9 +69,14 @@ class Builds:
         Raises StepFailed with the reason where it did not succeed.
         """
         async with self._places, AsyncExitStack() as stack:
-            user = self._user(order)
-            place = self._workshop.make_for(user, self._workshop.work_of(order.run) / order.step)
-            source = self._workshop.make_for(user, place / "source")
+            held = self._workshop.run_user(order.run)
+            user = await asyncio.to_thread(held.__enter__)
+            stack.callback(held.__exit__, None, None, None)
+            if order.fork is not None and user is None:
+                raise StepFailed("a fork's code does not run as the engine's own user")
+            place = self._workshop.make(self._workshop.work_of(order.run) / order.step)
+            place.chmod(0o711)
+            source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = source / order.path if order.path else source
             if not folder.resolve().is_relative_to(source.resolve()):
@@ -81,8 +86,8 @@ class Builds:
                 return None
             spec = parse_buildspec(text, order.file)
             secrets = self._secrets(order, spec)
-            scratch = self._workshop.make_for(user, place / "scratch")
-            python = await self._environment(stack, order, spec, text, folder)
+            scratch = self._workshop.make(place / "scratch", user)
+            python = await self._environment(stack, order, spec, text, folder, user)
             environ = self._environ(order, python, scratch)
             kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
             shares = order.fork is None
@@ -94,20 +99,12 @@ class Builds:
             )  # fmt: skip
             result = await _supervise(plan)
             if spec.cached and shares and result["succeeded"]:
-                await asyncio.to_thread(cache.keep, kept, folder, spec.cached)
+                await asyncio.to_thread(cache.keep, kept, folder, spec.cached, user)
             if shares:
                 await asyncio.to_thread(self._keep_artifacts, order, spec, folder, result)
         if not result["succeeded"]:
             raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
         return result
-
-    def _user(self, order: BuildOrder) -> User | None:
-        if order.fork is None:
-            return self._workshop.user
-        user = self._workshop.fork_user(order.run)
-        if user is None:
-            raise StepFailed("a fork's code does not run as the engine's own user")
-        return user
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
         """A fork's variables are there and empty, so that what does not need them can be tested."""
@@ -120,14 +117,14 @@ class Builds:
         return dict.fromkeys(names, "")
 
     async def _environment(
-        self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path
+        self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path, user: User | None
     ) -> Path:
         """Made or found in a thread; given back when the build has ended."""
         key, root = key_of(order.branch, spec, text, folder), self._workshop.environments
         if order.fork is not None:
             root = self._workshop.work_of(order.run) / "environments"
             root.mkdir(mode=0o711)
-        held = environment(root, key, spec.runtimes.get("python"), self._user(order))
+        held = environment(root, key, spec.runtimes.get("python"), user)
         python = await asyncio.to_thread(held.__enter__)
         stack.callback(held.__exit__, None, None, None)
         return python

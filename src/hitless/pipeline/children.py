@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.buildspec.run import User, credentials
 
 MOST_BYTES = 64 << 20
 """Of output and standard error together: nothing that is asked for here comes near it."""
@@ -75,10 +75,8 @@ def _start(
             stderr=log if log is not None else subprocess.PIPE,
             cwd="/",
             env=environ,
-            user=user.uid if user else None,
-            group=user.gid if user else None,
-            extra_groups=[] if user else None,
             start_new_session=True,
+            **credentials(user),
         )
 
 

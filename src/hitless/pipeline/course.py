@@ -51,7 +51,7 @@ class Course:
             self.say(f"run {row.run}: {self._what()}")
         try:
             await asyncio.to_thread(self.parts.workshop.clean, row.run)
-            self.parts.workshop.make(self.parts.workshop.work_of(row.run), for_builds=False).chmod(0o711)
+            self.parts.workshop.make(self.parts.workshop.work_of(row.run)).chmod(0o711)
             for name, step in steps.items():
                 if not self.ended_well(name):
                     await self._take(name, step)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hitless.errors import MachineError
-from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.buildspec.spec import Buildspec
 from hitless.pipeline.removal import remove
 
@@ -72,6 +72,8 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
         try:
             if not (place.is_dir() and _mark_of(place).exists()):
                 _make(python, place, user)
+            elif user:
+                _hand_over(place, user)
             os.utime(_mark_of(place))
             yield place
         finally:
@@ -121,8 +123,7 @@ def _make(python: str, place: Path, user: User | None) -> None:
     remove(place)
     place.mkdir(mode=0o700)
     if user:
-        os.chown(place, user.uid, user.gid)
-    options = {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
+        os.chown(place, user.uid, user.gid, follow_symlinks=False)
     done = subprocess.run(
         [python, "-I", "-c", _CREATE, str(place)],
         capture_output=True,
@@ -130,7 +131,7 @@ def _make(python: str, place: Path, user: User | None) -> None:
         check=False,
         cwd="/",
         env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(place)},
-        **options,  # type: ignore[call-overload]
+        **credentials(user),
     )
     if done.returncode:
         raise MachineError(
@@ -138,6 +139,13 @@ def _make(python: str, place: Path, user: User | None) -> None:
             hint="install the venv module (Debian package python3-venv)",
         )
     _mark_of(place).touch(mode=0o600)
+
+
+def _hand_over(place: Path, user: User) -> None:
+    """From the user of the run before, whose processes have ended. What was not that user's stays whose it is."""
+    old = place.lstat()
+    words = ["chown", "-R", "-h", "-P", f"--from={old.st_uid}:{old.st_gid}", f"{user.uid}:{user.gid}", "--", str(place)]
+    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def _forget_old(root: Path) -> None:

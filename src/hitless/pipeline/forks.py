@@ -82,7 +82,7 @@ async def admit(course: Course) -> StepEnd:
     parts, run = course.parts, course.row.run
     fork = fork_of(course.row)
     assert fork is not None
-    if parts.workshop.fork_user(run) is None:
+    if parts.workshop.user is None:
         raise StepFailed(
             "a fork's code would run as the engine's own user, who can read its secrets: only an engine of root's,"
             " which can run builds as somebody else, tests it"

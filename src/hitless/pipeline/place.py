@@ -36,7 +36,7 @@ async def service_place(course: Course, stage: str) -> Place:
     if await is_kept(course.parts, row.commit):
         checkout = workshop.work_of(row.run) / NAME
         if not checkout.exists():
-            workshop.make(checkout, for_builds=False)
+            workshop.make(checkout)
             await course.parts.repository.extract(row.commit, checkout)
         return Place(checkout / course.path, stage)
     kept = workshop.of_run(row.run) / NAME

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from hitless.errors import ConflictError, MachineError
-from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.children import converse
 
 GIT_TIMEOUT_S = 120.0
@@ -212,9 +212,8 @@ class Repository:
                     capture_output=True,
                     timeout=GIT_TIMEOUT_S,
                     check=False,
-                    user=user.uid if user else None,
-                    group=user.gid if user else None,
-                    extra_groups=[] if user else None,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    **credentials(user),
                 )
             except subprocess.TimeoutExpired as error:
                 archive.kill()

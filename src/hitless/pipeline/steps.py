@@ -67,7 +67,7 @@ async def build(course: Course) -> StepEnd:
         await _fetch(course, origin)
     if origin and not await is_kept(course.parts, course.row.commit):
         return _as_given(course, origin)
-    folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package", for_builds=False)
+    folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package")
     await course.parts.repository.extract(course.row.commit, folder)
     order = PackageOrder(
         folder / course.path, course.path, course.stage, course.row.commit, course.row.message, _artifacts_of(origin)

@@ -1,8 +1,9 @@
 """Where the pipeline keeps its things, and where and as whom builds run.
 
 Kept in the data folder: the repository, the definition, the parameters, each run's log and candidate. Builds work in a
-folder of their own; where the engine is root that is one outside (/var/tmp), since the build's user must be able to
-reach it and nothing of the engine's.
+folder of their own. When the engine is root that folder is outside, in /var/lib, since the builds' users must be able
+to reach it and nothing of the engine's. All folders above what a build owns belong to root, and no other user can write
+to them: tools look for their settings upwards.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
-from collections.abc import Mapping
-from contextlib import suppress
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import MachineError
+from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.removal import remove
 
-OUTSIDE = Path("/var/tmp")
+OUTSIDE = Path("/var/lib")
 PREFIX, OWNER = "hitless-builds-", "owner"
 BUILD_USERS = ("hitless-build", "nobody")
-FORK_UIDS = range(60706, 61184)
+BUILD_UIDS = range(60706, 61184)
 """Numbers that no distribution and no service manager gives to anybody (systemd.io/UIDS-GIDS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """The paths of one pipeline."""
+    """The paths of one pipeline. `user` runs the commands of `notify`; None when the engine is not root, and runs
+    everything as itself.
+    """
 
     data: Path
     work: Path
@@ -73,12 +78,18 @@ class Workshop:
         """Where a run's builds work; gone when it ends."""
         return self.work / f"run-{run}"
 
-    def fork_user(self, run: int) -> User | None:
-        """Who a stranger's build runs as: nobody else, so that it can neither read nor leave anything that another
-        build works with. None where the engine cannot run builds as somebody else.
+    @contextmanager
+    def run_user(self, run: int) -> Iterator[User | None]:
+        """The user of a run's builds, whom no other build on this machine has meanwhile: it can neither read nor change
+        what others work with. None when the engine cannot run builds as somebody else. Blocking; raises MachineError.
         """
-        number = FORK_UIDS[run % len(FORK_UIDS)]
-        return User(number, number, alone=True) if self.user else None
+        if self.user is None:
+            yield None
+            return
+        with socket.socket(socket.AF_UNIX) as held:
+            number = _take_number(held, run)
+            end_user(number)  # what a build left whose supervisor was killed
+            yield User(number, number)
 
     def create(self) -> None:
         """Make the folders. Raises MachineError where another user's folder stands in the way."""
@@ -97,15 +108,11 @@ class Workshop:
         except OSError as error:
             raise MachineError(f"{error.filename}: {error.strerror}", hint="make the folder writable") from error
 
-    def make(self, folder: Path, *, for_builds: bool) -> Path:
-        """A new private folder: the build user's where builds write to it, else ours."""
-        return self.make_for(self.user if for_builds else None, folder)
-
-    def make_for(self, user: User | None, folder: Path) -> Path:
+    def make(self, folder: Path, user: User | None = None) -> Path:
         """A new private folder of that user's; ours for None."""
         folder.mkdir(mode=0o700, parents=False)
         if user:
-            os.chown(folder, user.uid, user.gid)
+            os.chown(folder, user.uid, user.gid, follow_symlinks=False)
         return folder
 
     def clean(self, run: int) -> None:
@@ -142,6 +149,16 @@ def _sweep(place: Path) -> None:
         with suppress(OSError):  # it has none yet, or another engine that starts has just swept it
             if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
                 remove(folder)
+
+
+def _take_number(held: socket.socket, first: int) -> int:
+    """A free number of BUILD_UIDS, from the `first` on, which `held` keeps until it is closed."""
+    for offset in range(len(BUILD_UIDS)):
+        number = BUILD_UIDS[(first + offset) % len(BUILD_UIDS)]
+        with suppress(OSError):
+            held.bind(f"\0hitless-build-user-{number}")
+            return number
+    raise MachineError("every number of a build's user is taken", hint="wait until other builds have ended")
 
 
 def _build_user(name: str | None) -> User:

@@ -83,8 +83,8 @@ def end_user(uid: int) -> None:
         "import os; os.kill(-1, 9)",
     ]  # kill(2): all that it may signal but itself
     subprocess.run(
-        words, user=uid, group=uid, extra_groups=[], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
+        words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )  # without our environment: the user's processes could read it
 
 
 def _parents() -> Iterator[tuple[int, int]]:

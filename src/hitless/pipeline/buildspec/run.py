@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.masking import Mask
@@ -42,11 +42,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who runs the build, where the caller is root; without further groups. `alone`: nobody else runs as it."""
+    """Who runs a build when the caller is root: nobody else runs as it, and it is in no other group."""
 
     uid: int
     gid: int
-    alone: bool = False
+
+
+def credentials(user: User | None) -> dict[str, Any]:
+    """What makes `subprocess` run a command as the user; as the caller for None."""
+    return {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def run(
     finally:
         end_all(shell.pid, root)
         shell.wait()
-        if user and user.alone:
+        if user:
             end_user(user.uid)
         if subreaper:
             _reap()
@@ -120,10 +124,8 @@ def _start(words: list[str], folder: Path, environ: Mapping[str, str], user: Use
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=[] if user else None,
         preexec_fn=_confine,
+        **credentials(user),
     )
 
 

@@ -44,7 +44,7 @@ class Plan:
             "secrets": self.secrets,
             "masked": self.masked,
             "limits": [self.limits.time_s, self.limits.memory_mb, self.limits.output_bytes],
-            "user": [self.user.uid, self.user.gid, self.user.alone] if self.user else None,
+            "user": [self.user.uid, self.user.gid] if self.user else None,
         }
         return json.dumps(document).encode() + b"\n"
 

@@ -1,0 +1,162 @@
+"""Each run's builds have a user of their own where the engine is root, and root follows nothing that they own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.clock import SystemClock
+from hitless.pipeline import cache
+from hitless.pipeline.builds import BuildOrder, Builds
+from hitless.pipeline.buildspec.processes import end_user
+from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.environments import environment
+from hitless.pipeline.repository import Repository
+from hitless.pipeline.workshop import BUILD_UIDS, Workshop
+from tests.component.pipeline_bench import PipelineBench
+from tests.support import eventually
+
+pytestmark = [
+    pytest.mark.component,
+    pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody else only where the engine is root's"),
+]
+OLD, NEW = User(BUILD_UIDS[-1], BUILD_UIDS[-1]), User(BUILD_UIDS[-2], BUILD_UIDS[-2])
+WHO = """version: 0.2
+phases:
+  build:
+    commands:
+      - echo "I am $(id -u)"
+      - 'echo "parents: $(stat -c %u .. ../.. ../../.. | xargs)"'
+      - if mv ../source ../elsewhere || ln -s /etc ../link; then exit 1; fi
+      - mkdir -p kept && touch kept/file
+cache: {paths: [kept]}
+"""
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user can look into."""
+    place = Path(tempfile.mkdtemp(prefix="hitless-users-", dir="/var/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def owned(user: User, folder: Path) -> Path:
+    folder.mkdir()
+    os.chown(folder, user.uid, user.gid)
+    return folder
+
+
+def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_s(open_place: Path) -> None:
+    (open_place / "bench").mkdir()
+    bench = PipelineBench(open_place / "bench")
+    workshop = replace(Workshop.of(open_place / "data", {}), work=open_place / "work", user=User(65534, 65534))
+    workshop.create()
+    (bench.clone / "buildspec-test.yml").write_text(WHO)
+    commit = bench.commit("1")
+    bench.git("push", "-q", str(bench.repository.folder), "dev")
+    builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
+
+    async def build(run: int) -> str:
+        workshop.of_run(run).mkdir()
+        workshop.make(workshop.work_of(run)).chmod(0o711)
+        order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", "", "ada", {})
+        await builds.run(order)
+        workshop.clean(run)
+        return workshop.log(run).read_text()
+
+    async def both() -> list[str]:
+        return list(await asyncio.gather(build(1), build(1 + len(BUILD_UIDS))))  # at once, and of one remainder
+
+    logs = asyncio.run(both())
+    users = {int(line.split()[-1]) for log in logs for line in log.splitlines() if line.startswith("I am")}
+    assert len(users) == 2
+    assert users <= set(BUILD_UIDS)
+    assert all("parents: 0 0 0" in log for log in logs)
+    later = asyncio.run(build(3))
+    assert f"I am {BUILD_UIDS[3]}" in later, "it could work in the environment that another user's build had left"
+    bench.store.close()
+
+
+def test_a_number_that_another_engine_s_build_has_is_not_given_again() -> None:
+    workshop = Workshop(Path("/nonexistent"), Path("/nonexistent"), User(65534, 65534))
+    with workshop.run_user(400) as one, workshop.run_user(400) as other:
+        assert one
+        assert other
+        assert one.uid != other.uid
+    with workshop.run_user(400) as again:
+        assert again == one
+
+
+def test_the_folders_above_a_build_are_nobody_else_s_to_write_to(tmp_path: Path) -> None:
+    """uv, pytest, node and others look for their settings upwards: what a build leaves there is another's order."""
+    above = Workshop.of(tmp_path, {}).work.parents
+    assert not [str(folder) for folder in above if folder.exists() and folder.stat().st_mode & 0o022]
+
+
+def test_a_cache_is_unpacked_and_packed_with_the_rights_of_the_build_s_user(open_place: Path) -> None:
+    """What a link that a build swaps in would lead to is here plainly there: a folder and a file of root's."""
+    caches, folder = open_place / "caches", owned(OLD, open_place / "source")
+    caches.mkdir()
+    for name in ("modules", "own"):
+        owned(OLD, folder / name)
+        (folder / name / "file").write_text("from the cache")
+    (folder / "modules" / "secret").write_text("root's alone")
+    (folder / "modules" / "secret").chmod(0o600)
+    cache.keep(caches / "a", folder, ("own",), OLD)
+    cache.keep(caches / "b", folder, ("modules",), OLD)
+    cache.keep(caches / "c", folder, ("*/file",), OLD)
+    fresh = owned(NEW, open_place / "fresh")
+    (fresh / "modules").mkdir()
+    for kept in ("a", "b", "c"):
+        cache.restore(caches / kept, fresh, NEW)
+    assert (fresh / "own" / "file").read_text() == "from the cache"
+    assert (fresh / "own" / "file").stat().st_uid == NEW.uid
+    assert list((fresh / "modules").iterdir()) == [], "only root could write there"
+    assert (fresh / "modules").stat().st_uid == 0, "it was not given away either"
+    assert not (caches / "b").exists(), "the user could not read all of it"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in caches.iterdir()} == {0o600}
+
+
+def test_a_kept_environment_goes_over_to_the_next_run_s_user_and_what_is_root_s_stays_so(open_place: Path) -> None:
+    with environment(open_place, "dev", None, OLD) as place:
+        (place / "planted").touch()
+    with environment(open_place, "dev", None, NEW) as again:
+        assert again == place
+        owners = {path.lstat().st_uid for path in again.rglob("*") if path.name != "planted"}
+        assert owners == {NEW.uid}
+        assert (again / "planted").stat().st_uid == 0
+
+
+def test_who_ends_a_build_s_processes_shows_them_no_environment(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINES_OWN_SECRET", "hush-hush")
+    found = owned(OLD, open_place / "found")
+    look = (
+        "import glob, os\n"
+        "while True:\n"
+        "    for path in glob.glob('/proc/[0-9]*/environ'):\n"
+        "        try: text = open(path, 'rb').read()\n"
+        "        except OSError: continue\n"
+        "        if b'hush' + b'-hush' in text: open('seen', 'wb').write(text)\n"
+        "        open('looked', 'w')\n"
+    )
+    words = [sys.executable, "-I", "-S", "-c", look]
+    who: dict[str, Any] = {"user": OLD.uid, "group": OLD.gid, "extra_groups": []}
+    with subprocess.Popen(words, cwd=found, env={}, **who):
+        eventually((found / "looked").exists, what="it looks at every process")
+        end_user(OLD.uid)
+    assert not (found / "seen").exists()
