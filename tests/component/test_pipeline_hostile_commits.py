@@ -63,6 +63,23 @@ def test_a_commit_s_attributes_start_no_filter_of_the_operator_s(
     assert (tmp_path / "out" / "code").read_text() == "as it was pushed"
 
 
+def test_attributes_neither_leave_a_file_out_of_a_checkout_nor_rewrite_it(bench: PipelineBench, tmp_path: Path) -> None:
+    """As in a clone. A buildspec that is left out would be a skipped test."""
+    (bench.clone / "sub").mkdir()
+    for name in ("buildspec-test.yml", "sub/kept", "sub/words"):
+        (bench.clone / name).write_text("$Format:%an$")
+    (bench.clone / ".gitattributes").write_text(
+        "[attr]gone export-ignore\nbuildspec-test.yml gone\nsub export-ignore\n"
+    )
+    (bench.clone / "sub" / ".gitattributes").write_text("kept export-ignore\nwords export-subst\n")
+    commit = push(bench, "-m", "with attributes")
+    (tmp_path / "out").mkdir()
+    asyncio.run(bench.repository.extract(commit, tmp_path / "out"))
+    assert (tmp_path / "out" / "buildspec-test.yml").exists()
+    assert (tmp_path / "out" / "sub" / "kept").exists()
+    assert (tmp_path / "out" / "sub" / "words").read_text() == "$Format:%an$"
+
+
 def test_what_is_larger_than_a_push_may_be_is_neither_fetched_nor_taken(
     bench: PipelineBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

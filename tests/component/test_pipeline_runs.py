@@ -387,3 +387,24 @@ def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path)
 def test_a_push_option_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(UsageError):
         read_options([line])
+
+
+def test_a_required_check_is_a_test_that_ran(tmp_path: Path) -> None:
+    def report(tests: int, skipped: int = 0) -> dict[str, object]:
+        return {"report": "unit", "tests": tests, "failed": 0, "skipped": skipped}
+
+    async def story(bench: PipelineBench) -> None:
+        commit = bench.commit("1")
+        run = await bench.push()
+        await bench.end_of(run)
+        assert bench.records.has_passed(commit)
+        ran = ([report(3)], [report(3, skipped=1)], [report(3), {"report": "lines", "coverage_percent": 0.0}])
+        ran_not = ([report(0)], [report(2, skipped=2)], [report(3), report(0)])
+        for reports in (*ran, *ran_not):
+            bench.records.set_step(run, "test", "succeeded", detail={"reports": reports})
+            assert bench.records.has_passed(commit) is (reports in ran), reports
+        for state in ("skipped", "failed"):
+            bench.records.set_step(run, "test", state, detail={"why": "there is no buildspec-test.yml"})
+            assert not bench.records.has_passed(commit)
+
+    tell_story(tmp_path, story)

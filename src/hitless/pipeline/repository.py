@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,6 +197,7 @@ class Repository:
         await asyncio.to_thread(self._extract, commit, folder, user)
 
     def _extract(self, commit: str, folder: Path, user: User | None) -> None:
+        self._overrule_attributes()
         words = [*self._command(), "archive", "--format=tar", commit]
         with (
             subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_own_environ()) as archive,
@@ -228,6 +230,15 @@ class Repository:
         if tar.returncode or archive.returncode:
             why = tar.stderr.decode(errors="replace").strip() or f"git archive ended with {archive.returncode}"
             raise MachineError(f"the files of {commit[:12]} could not be checked out: {why}", hint="is the disk full?")
+
+    def _overrule_attributes(self) -> None:
+        """A commit's own attributes would leave files out of what `git archive` gives, or rewrite them: no clone does."""
+        file = self.folder / "info" / "attributes"
+        if not file.exists():
+            fresh = file.with_name(f"{file.name}.{threading.get_ident()}")  # whole at once: others read it meanwhile
+            fresh.parent.mkdir(exist_ok=True)
+            fresh.write_text("* -export-ignore -export-subst\n")
+            fresh.replace(file)
 
     def _command(self) -> list[str]:
         return ["git", "--git-dir", str(self.folder), "-c", "core.fsmonitor=false", "-c", "core.pager=cat"]

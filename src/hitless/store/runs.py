@@ -109,12 +109,15 @@ class RunRecords:
         return bool(self._store.read(query, (branch, commit, since)))
 
     def has_passed(self, commit: str) -> bool:
-        """Whether the tests of a commit were run, as whatever branch, and passed (or there were none to run)."""
+        """Whether the tests of a commit have run, for whatever branch, and passed. Skipped ones have not, and neither has
+        a build with a test report in which no test ran.
+        """
         query = (
-            "SELECT 1 FROM pipeline_runs JOIN pipeline_steps USING (run) WHERE commit_id = ? AND name = 'test'"
-            " AND pipeline_steps.state IN ('succeeded', 'skipped') LIMIT 1"
+            "SELECT pipeline_steps.detail FROM pipeline_runs JOIN pipeline_steps USING (run)"
+            " WHERE commit_id = ? AND name = 'test' AND pipeline_steps.state = 'succeeded'"
         )
-        return bool(self._store.read(query, (commit,)))
+        details = (_from_json(row["detail"]) or {} for row in self._store.read(query, (commit,)))
+        return any(all(map(_has_run, detail.get("reports", ()))) for detail in details)
 
     def in_state(self, *states: str) -> tuple[RunRow, ...]:
         """Runs in one of these states, oldest first."""
@@ -201,6 +204,11 @@ def _run(row: sqlite3.Row) -> RunRow:
     values["commit"] = values.pop("commit_id")
     values["options"] = json.loads(values["options"])
     return RunRow(**values)
+
+
+def _has_run(report: Mapping[str, Any]) -> bool:
+    """Whether a report of tests has one that was not skipped; a report of coverage counts none."""
+    return bool(report.get("tests", 1) > report.get("skipped", 0))
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
