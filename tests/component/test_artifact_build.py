@@ -387,3 +387,36 @@ def test_unreadable_requirements_are_refused(tmp_path: Path, store: ArtifactStor
     write_files(tmp_path / "s", {"requirements.txt": b"\xff"})
     with pytest.raises(BuildError, match="not UTF-8"):
         built(service, store)
+
+
+@pytest.mark.parametrize("line", ["-r {}", "-c {}", "-r ../shadow", "-r inside.txt", ""])
+def test_requirements_outside_of_the_service_s_folder_are_not_read(
+    tmp_path: Path, store: ArtifactStore, line: str
+) -> None:
+    """A parser's complaint would show them."""
+    (tmp_path / "shadow").write_text("hush @ git+https://example.org\n")
+    service = a_service(tmp_path / "s", requirements=line.format(tmp_path / "shadow"))
+    (tmp_path / "s" / "inside.txt").symlink_to("../shadow")
+    if not line:
+        (tmp_path / "s" / "requirements.txt").unlink()
+        (tmp_path / "s" / "requirements.txt").symlink_to("../shadow")
+    with pytest.raises(BuildError, match="lies outside of the service's folder") as refused:
+        built(service, store)
+    assert "hush" not in str(refused.value.to_json())
+
+
+@pytest.mark.parametrize("name", ["s/uv.toml", "s/pyproject.toml", "uv.toml"])
+def test_settings_of_uv_that_are_a_link_out_of_the_repository_are_refused(
+    tmp_path: Path, store: ArtifactStore, name: str
+) -> None:
+    """uv looks for them from the service's folder upwards, and shows the line that it cannot read."""
+    root = tmp_path / "repository"
+    service = a_service(root / "s", requirements=PINNED, patterns=("!uv.toml", "!pyproject.toml"))
+    (root / ".git").mkdir()
+    (root / "settings").write_text("")
+    (root / name).symlink_to(root / "settings")
+    built(service, store)
+    (root / name).unlink()
+    (root / name).symlink_to(tmp_path / "shadow")
+    with pytest.raises(BuildError, match=f"{Path(name).name} is a link that leads out of"):
+        built(service, store)

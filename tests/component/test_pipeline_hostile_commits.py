@@ -6,14 +6,19 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hitless.errors import MachineError
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
-from tests.component.pipeline_bench import PipelineBench, tell_story
+from hitless.rollout.release import ReleaseDocument
+from hitless.service.files import repository_root
+from tests.component.pipeline_bench import DEFINITION, PipelineBench, tell_story
 
 pytestmark = pytest.mark.component
 
@@ -131,3 +136,37 @@ def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: 
     with pytest.raises(MachineError, match="unfold to more than 1048576 bytes"):
         asyncio.run(bounded.extract(bench.git("rev-parse", "HEAD"), tmp_path / "out"))
     assert sum(1 for _ in (tmp_path / "out").rglob("f*")) <= (1 << 20) // 1000
+
+
+def test_a_service_s_folder_that_is_a_link_out_of_the_commit_is_not_packaged(tmp_path: Path) -> None:
+    def prepare(bench: PipelineBench) -> None:
+        replace(DEFINITION, path="shop").write(bench.pipeline.parts.workshop.definition)
+
+    async def story(bench: PipelineBench) -> None:
+        (elsewhere := tmp_path / "elsewhere").mkdir()
+        (elsewhere / "code").write_text("not the commit's")
+        (bench.clone / "shop").symlink_to(elsewhere)
+        bench.commit("1")
+        run = await bench.end_of(await bench.push())
+        assert (run["state"], run["reason"]) == ("failed", "build: shop leads out of the commit's files")
+
+    tell_story(tmp_path, story, prepare=prepare)
+
+
+def test_a_service_file_reads_nothing_above_its_checkout(tmp_path: Path) -> None:
+    """The engine's data folder lies in a repository, whose root a service file would reach up to."""
+
+    async def story(bench: PipelineBench) -> None:
+        (tmp_path / ".git").mkdir()
+        roots: list[Path] = []
+
+        async def package(order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
+            roots.append(repository_root(order.folder))
+            return await bench.packaging(order, log=log)
+
+        bench.pipeline.parts = replace(bench.pipeline.parts, package=package)
+        bench.commit("1")
+        await bench.end_of(await bench.push())
+        assert roots == [bench.pipeline.parts.workshop.work_of(1) / "package"]
+
+    tell_story(tmp_path, story)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ServiceFileError
+from hitless.service.load import load_service
 from tests.component.service_folder import API, HEAD, fault, folder, load
 
 __all__ = ["folder"]
@@ -224,3 +225,15 @@ def test_hooks_and_routes_that_may_run_twice_must_be_there(folder: Path, hitless
     with pytest.raises(ServiceFileError, match=re.escape(message)) as caught:
         load(folder, HEAD + API + f"custom: {{hitless: {{{hitless}}}}}\n")
     assert hint in caught.value.hint
+
+
+def test_a_service_file_that_is_a_link_out_of_the_repository_is_not_read(folder: Path) -> None:
+    secret = folder.parent / "shadow"
+    secret.write_text("root:hush-hush:19000:0\n")
+    (folder / "serverless.yml").symlink_to(secret)
+    with pytest.raises(ServiceFileError, match=r"^serverless\.yml is a link that leads out of ") as refused:
+        load_service(folder, stage="dev", environ={})
+    assert "hush" not in str(refused.value.to_json())
+    (folder.parent / ".git").mkdir()
+    with pytest.raises(ServiceFileError, match=r"^serverless\.yml:1"):  # within the repository: read, and no service
+        load_service(folder, stage="dev", environ={})

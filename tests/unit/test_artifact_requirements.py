@@ -127,3 +127,11 @@ def test_a_password_written_out_is_found(url: str, found: list[str]) -> None:
 def test_no_text_means_no_requirements() -> None:
     assert parsed("# nothing\n\n").required == ()
     assert Requirements().unpinned([]) == []
+
+
+@pytest.mark.parametrize("name", ['"x"', "'x'", "\\x", "${HOME}/x", "file:/x", "x#y"])
+def test_a_file_s_name_that_uv_would_read_otherwise_is_refused(name: str) -> None:
+    """The file that is checked must be the one that uv opens."""
+    for option in ("-r", "-c", "--requirement"):
+        with pytest.raises(BuildError, match=r"^requirements\.txt:1: "):
+            parsed(f"{option} {name}", {name: "foo==1.0\n"})

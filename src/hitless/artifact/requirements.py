@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hitless.errors import BuildError
+from hitless.service.files import repository_root
 
 REQUIREMENTS_FILE = "requirements.txt"
 
@@ -23,6 +24,8 @@ _OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
 _PASSWORD = re.compile(r"://[^/\s@:]*:(?!\$\{)[^/\s@]+@")
+_READ_OTHERWISE = re.compile(r"[\"'\\$:#]")
+"""In a file's name: uv opens another file than the one that such a name is here."""
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
@@ -64,17 +67,32 @@ def read_requirements(folder: Path) -> Requirements:
     """The requirements of the service in `folder`; empty without a requirements.txt. Raises BuildError."""
     if not os.path.lexists(folder / REQUIREMENTS_FILE):
         return Requirements()
+    real = Path(os.path.realpath(folder))
+    _check_settings(real)
 
     def read(name: str) -> str:
+        path = Path(os.path.realpath(real / name))
+        if not path.is_relative_to(real):
+            raise BuildError(f"{name}: lies outside of the service's folder", hint="keep the list in the folder")
         try:
-            return (folder / name).read_text("utf-8-sig")
+            return path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise BuildError(
-                f"{name}: the requirements cannot be read: {reason}", hint="mend the file, or its name"
+                f"{name}: the requirements cannot be read: {reason}", hint="fix the file, or its name"
             ) from error
 
     return parse_requirements(REQUIREMENTS_FILE, read)
+
+
+def _check_settings(folder: Path) -> None:
+    """uv's settings, which it looks for upwards: it shows the line that it cannot read. Those of the repository alone
+    may come from somebody else than the machine's user.
+    """
+    root = repository_root(folder)
+    for path in (above / name for above in (folder, *folder.parents) for name in ("uv.toml", "pyproject.toml")):
+        if path.is_relative_to(root) and not Path(os.path.realpath(path)).is_relative_to(root):
+            raise BuildError(f"{path.name} is a link that leads out of {root}", hint="put the file itself there")
 
 
 def parse_requirements(name: str, read: Callable[[str], str]) -> Requirements:
@@ -123,6 +141,8 @@ class _Reading:
             case "--requirement" | "--constraint" as kind:
                 if "://" in value:
                     raise _refused(at, "a list of requirements at a URL", "keep the list in the service's folder")
+                if _READ_OTHERWISE.search(value):
+                    raise _refused(at, "a file's name with quotes, variables, : or #", "rename the file")
                 other = str(PurePosixPath(name).parent / value)
                 self.file(other, constraint=constraint or kind == "--constraint")
             case "--find-links":

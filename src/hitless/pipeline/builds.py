@@ -78,9 +78,7 @@ class Builds:
             place.chmod(0o711)
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
-            folder = source / order.path if order.path else source
-            if not folder.resolve().is_relative_to(source.resolve()):
-                raise StepFailed(f"{order.path} leads out of the commit's files")
+            folder = service_folder(source, order.path)
             text = read_buildspec(folder, order.file)
             if text is None:
                 return None
@@ -184,6 +182,14 @@ def limits_of(definition: Definition | None) -> Limits:
     """Of the commit that was built for a stage last: a branch cannot give itself more."""
     allowed = definition.builds if definition else BuildSettings()
     return Limits(allowed.timeout_in_minutes * 60.0, allowed.memory_mb, allowed.output_mb << 20)
+
+
+def service_folder(checkout: Path, path: str) -> Path:
+    """The service's folder in a commit's files. Raises StepFailed when a link leads it out of them."""
+    folder = checkout / path
+    if not folder.resolve().is_relative_to(checkout.resolve()):
+        raise StepFailed(f"{path} leads out of the commit's files")
+    return folder
 
 
 def read_buildspec(folder: Path, name: str) -> str | None:

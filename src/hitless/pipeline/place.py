@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from hitless.errors import UsageError
+from hitless.pipeline.builds import service_folder
 from hitless.pipeline.course import Course
 from hitless.pipeline.errands import Place
 from hitless.pipeline.parts import Parts
@@ -30,16 +31,22 @@ async def is_kept(parts: Parts, commit: str | None) -> bool:
     return bool(commit) and parts.repository.exists() and await parts.repository.has(str(commit))
 
 
+async def checkout(course: Course, name: str) -> Path:
+    """The service's folder in the commit's files, which lie in a private folder of that name. Raises StepFailed."""
+    workshop, row = course.parts.workshop, course.row
+    root = workshop.work_of(row.run) / name
+    if not root.exists():
+        workshop.make(root)
+        await course.parts.repository.extract(row.commit, root)
+        (root / ".git").mkdir(exist_ok=True)  # the repository's root, above which a service file reads nothing
+    return service_folder(root, course.path)
+
+
 async def service_place(course: Course, stage: str) -> Place:
     """Raises StepFailed where nothing tells of the stage."""
-    workshop, row = course.parts.workshop, course.row
-    if await is_kept(course.parts, row.commit):
-        checkout = workshop.work_of(row.run) / NAME
-        if not checkout.exists():
-            workshop.make(checkout)
-            await course.parts.repository.extract(row.commit, checkout)
-        return Place(checkout / course.path, stage)
-    kept = workshop.of_run(row.run) / NAME
+    if await is_kept(course.parts, course.row.commit):
+        return Place(await checkout(course, NAME), stage)
+    kept = course.parts.workshop.of_run(course.row.run) / NAME
     if not kept.exists():
         raise StepFailed("neither the repository nor a folder tells of the stage's configuration: push its commit")
     return Place(kept, stage)

@@ -9,6 +9,7 @@ from hitless.errors import ConflictError
 from hitless.outcome import Outcome
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.place import checkout
 from hitless.pipeline.states import StepEnd, StepFailed, skipped
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.who import Who
@@ -47,9 +48,7 @@ async def _stands(course: Course) -> bool:
 async def _package(course: Course, stage: str) -> ReleaseDocument:
     """Built as the stage would have it. The commit's own list of stages is not kept: only what ships to one counts."""
     parts, row = course.parts, course.row
-    folder = parts.workshop.make(parts.workshop.work_of(row.run) / "package")
-    await parts.repository.extract(row.commit, folder)
-    order = PackageOrder(folder / course.path, course.path, stage, row.commit, row.message, None)
+    order = PackageOrder(await checkout(course, "package"), course.path, stage, row.commit, row.message, None)
     document, _ = await parts.package(order, log=parts.workshop.log(row.run))
     return document
 

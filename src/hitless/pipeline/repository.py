@@ -232,7 +232,7 @@ class Repository:
             raise MachineError(f"the files of {commit[:12]} could not be checked out: {why}", hint="is the disk full?")
 
     def _overrule_attributes(self) -> None:
-        """A commit's own attributes would leave files out of what `git archive` gives, or rewrite them: no clone does."""
+        """A commit's own attributes would have `git archive` leave files out or rewrite them, which no clone does."""
         file = self.folder / "info" / "attributes"
         if not file.exists():
             fresh = file.with_name(f"{file.name}.{threading.get_ident()}")  # whole at once: others read it meanwhile

@@ -18,7 +18,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.place import forget_folder, is_kept, service_place
+from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
 from hitless.pipeline.shipping import home_of
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
@@ -67,11 +67,8 @@ async def build(course: Course) -> StepEnd:
         await _fetch(course, origin)
     if origin and not await is_kept(course.parts, course.row.commit):
         return _as_given(course, origin)
-    folder = course.parts.workshop.make(course.parts.workshop.work_of(course.row.run) / "package")
-    await course.parts.repository.extract(course.row.commit, folder)
-    order = PackageOrder(
-        folder / course.path, course.path, course.stage, course.row.commit, course.row.message, _artifacts_of(origin)
-    )
+    folder, row = await checkout(course, "package"), course.row
+    order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, _artifacts_of(origin))
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
     definition.write(course.parts.workshop.definition)
     if origin and course.row.options.get("from"):

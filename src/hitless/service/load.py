@@ -7,6 +7,7 @@ levels, 100,000 values once aliases are written out. Every error that leaves thi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from hitless.errors import ServiceFileError
-from hitless.service.files import MAX_FILE_BYTES, Files
+from hitless.service.files import MAX_FILE_BYTES, Files, repository_root
 from hitless.service.model import Service
 from hitless.service.notices import Notices
 from hitless.service.resolve import Context, Resolver
@@ -64,6 +65,8 @@ def load_service(
 def _find(folder: Path) -> Path:
     for name in NAMES:
         if (folder / name).is_file():
+            if not Path(os.path.realpath(folder / name)).is_relative_to(root := repository_root(folder)):
+                raise ServiceFileError(f"{name} is a link that leads out of {root}", hint="put the file itself there")
             return folder / name
     for name in OTHER_NAMES:
         if (folder / name).is_file():

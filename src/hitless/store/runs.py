@@ -109,8 +109,8 @@ class RunRecords:
         return bool(self._store.read(query, (branch, commit, since)))
 
     def has_passed(self, commit: str) -> bool:
-        """Whether the tests of a commit have run, for whatever branch, and passed. Skipped ones have not, and neither has
-        a build with a test report in which no test ran.
+        """Whether the tests of a commit have run, for whatever branch, and passed. Skipped ones have not, and neither
+        has a build with a test report in which no test ran.
         """
         query = (
             "SELECT pipeline_steps.detail FROM pipeline_runs JOIN pipeline_steps USING (run)"
