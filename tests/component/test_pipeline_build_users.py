@@ -59,6 +59,10 @@ def owned(user: User, folder: Path) -> Path:
     return folder
 
 
+def as_user(user: User) -> dict[str, Any]:
+    return {"user": user.uid, "group": user.gid, "extra_groups": []}
+
+
 def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_s(open_place: Path) -> None:
     (open_place / "bench").mkdir()
     bench = PipelineBench(open_place / "bench")
@@ -138,6 +142,13 @@ def test_a_kept_environment_goes_over_to_the_next_run_s_user_and_what_is_root_s_
         owners = {path.lstat().st_uid for path in again.rglob("*") if path.name != "planted"}
         assert owners == {NEW.uid}
         assert (again / "planted").stat().st_uid == 0
+        enters = [subprocess.run(["ls", again], check=False, **as_user(who)).returncode for who in (OLD, NEW)]
+    assert enters == [2, 0], "a later run may get the number of the first"
+    assert subprocess.run(["ls", again], check=False, **as_user(NEW)).returncode == 2
+    (caches := open_place / "work" / "environments").mkdir(parents=True)
+    left = owned(OLD, caches / "key-0")
+    Workshop(open_place, open_place / "work", NEW).clean_all()
+    assert left.stat().st_uid == 0, "nor does it find what a killed engine left"
 
 
 def test_who_ends_a_build_s_processes_shows_them_no_environment(
@@ -155,8 +166,7 @@ def test_who_ends_a_build_s_processes_shows_them_no_environment(
         "        open('looked', 'w')\n"
     )
     words = [sys.executable, "-I", "-S", "-c", look]
-    who: dict[str, Any] = {"user": OLD.uid, "group": OLD.gid, "extra_groups": []}
-    with subprocess.Popen(words, cwd=found, env={}, **who):
+    with subprocess.Popen(words, cwd=found, env={}, **as_user(OLD)):
         eventually((found / "looked").exists, what="it looks at every process")
         end_user(OLD.uid)
     assert not (found / "seen").exists()

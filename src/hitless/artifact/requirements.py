@@ -24,8 +24,7 @@ _OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
 _PASSWORD = re.compile(r"://[^/\s@:]*:(?!\$\{)[^/\s@]+@")
-_READ_OTHERWISE = re.compile(r"[\"'\\$:#]")
-"""In a file's name: uv opens another file than the one that such a name is here."""
+_READ_OTHERWISE = re.compile(r"[\"'\\$:#]")  # uv would open another file than the one that is checked here
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
@@ -86,9 +85,7 @@ def read_requirements(folder: Path) -> Requirements:
 
 
 def _check_settings(folder: Path) -> None:
-    """uv's settings, which it looks for upwards: it shows the line that it cannot read. Those of the repository alone
-    may come from somebody else than the machine's user.
-    """
+    """Refuse links out of the repository: uv looks upwards for its settings, and shows a line that it cannot read."""
     root = repository_root(folder)
     for path in (above / name for above in (folder, *folder.parents) for name in ("uv.toml", "pyproject.toml")):
         if path.is_relative_to(root) and not Path(os.path.realpath(path)).is_relative_to(root):

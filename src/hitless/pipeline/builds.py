@@ -17,6 +17,7 @@ from typing import Any
 from hitless.clock import Clock
 from hitless.pipeline import cache, parameters
 from hitless.pipeline.buildspec.files import open_inside
+from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.buildspec.supervisor import Plan
@@ -69,13 +70,14 @@ class Builds:
         Raises StepFailed with the reason where it did not succeed.
         """
         async with self._places, AsyncExitStack() as stack:
-            held = self._workshop.run_user(order.run)
-            user = await asyncio.to_thread(held.__enter__)
-            stack.callback(held.__exit__, None, None, None)
-            if order.fork is not None and user is None:
+            user = stack.enter_context(self._workshop.run_user(order.run))
+            if user:
+                await asyncio.to_thread(end_user, user.uid)  # what a build left whose supervisor was killed
+            elif order.fork is not None:
                 raise StepFailed("a fork's code does not run as the engine's own user")
             place = self._workshop.make(self._workshop.work_of(order.run) / order.step)
             place.chmod(0o711)
+            stack.callback(place.chmod, 0o700)  # another run may get the user's number from then on
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)

@@ -22,9 +22,7 @@ KEPT_S = 14 * 24 * 3600.0
 
 
 def keep(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None) -> None:
-    """Pack what the patterns find below `folder`, in place of what was kept. Keeps the old cache when that would be too
-    much, or more than the user can read.
-    """
+    """Pack what the patterns find, in place of what was kept; nothing if it is too much or unreadable for the user."""
     files = list(find_files(folder, tuple(_whole(pattern) for pattern in patterns), folder, links=True))
     if sum(path.lstat().st_size for path in files) > MAX_CACHE_BYTES:
         return

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hitless.errors import MachineError
@@ -77,6 +77,7 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
             os.utime(_mark_of(place))
             yield place
         finally:
+            shut(place)
             os.close(lock)
         _forget_old(root)
         return
@@ -84,7 +85,7 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
 
 
 def _mark_of(place: Path) -> Path:
-    """Says that it is whole, and when it was used last. Beside it: what lies within is the build's to change."""
+    """Says that it is whole, whose it is, and when it was used last. Beside it: what lies within a build may change."""
     return place.with_name(f"{place.name}.made")
 
 
@@ -138,14 +139,29 @@ def _make(python: str, place: Path, user: User | None) -> None:
             f"{python} could not make a virtual environment: {(done.stderr or done.stdout).strip()[-300:]}",
             hint="install the venv module (Debian package python3-venv)",
         )
-    _mark_of(place).touch(mode=0o600)
+    _give(place, user)
 
 
 def _hand_over(place: Path, user: User) -> None:
     """From the user of the run before, whose processes have ended. What was not that user's stays whose it is."""
-    old = place.lstat()
-    words = ["chown", "-R", "-h", "-P", f"--from={old.st_uid}:{old.st_gid}", f"{user.uid}:{user.gid}", "--", str(place)]
+    old = _mark_of(place).read_text()
+    _mark_of(place).unlink()  # when this is cut off, another is made
+    words = ["chown", "-R", "-h", "-P", f"--from={old}:{old}", f"{user.uid}:{user.gid}", "--", str(place)]
     subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    _give(place, user)
+
+
+def _give(place: Path, user: User | None) -> None:
+    if user:
+        os.chown(place, user.uid, user.gid, follow_symlinks=False)
+    _mark_of(place).touch(mode=0o600)
+    _mark_of(place).write_text(str(user.uid) if user else "")
+
+
+def shut(place: Path) -> None:
+    """Take an environment from its user, whose number another run may get. The next run's user gets it."""
+    with suppress(OSError):
+        os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
 
 
 def _forget_old(root: Path) -> None:

@@ -210,13 +210,9 @@ class Repository:
             try:
                 tar = subprocess.run(
                     ["tar", "-x", "-C", str(folder), "--no-same-owner"],
-                    stdin=bounded.stdout,
-                    capture_output=True,
-                    timeout=GIT_TIMEOUT_S,
-                    check=False,
-                    env={"PATH": os.environ.get("PATH", os.defpath)},
-                    **credentials(user),
-                )
+                    stdin=bounded.stdout, capture_output=True, timeout=GIT_TIMEOUT_S, check=False,
+                    env={"PATH": os.environ.get("PATH", os.defpath)}, **credentials(user),
+                )  # fmt: skip
             except subprocess.TimeoutExpired as error:
                 archive.kill()
                 raise MachineError(

@@ -1,9 +1,8 @@
 """Where the pipeline keeps its things, and where and as whom builds run.
 
 Kept in the data folder: the repository, the definition, the parameters, each run's log and candidate. Builds work in a
-folder of their own. When the engine is root that folder is outside, in /var/lib, since the builds' users must be able
-to reach it and nothing of the engine's. All folders above what a build owns belong to root, and no other user can write
-to them: tools look for their settings upwards.
+folder of their own. When the engine is root that folder is outside, in /var/lib: builds' users reach it and nothing of
+the engine's. Only root can write to the folders above what a build owns: tools look for their settings upwards.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import MachineError
-from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import User
+from hitless.pipeline.environments import shut
 from hitless.pipeline.removal import remove
 
 OUTSIDE = Path("/var/lib")
@@ -31,9 +30,7 @@ BUILD_UIDS = range(60706, 61184)
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """The paths of one pipeline. `user` runs the commands of `notify`; None when the engine is not root, and runs
-    everything as itself.
-    """
+    """The paths of one pipeline. `user` runs the commands of `notify`; None when the engine is not root."""
 
     data: Path
     work: Path
@@ -81,15 +78,10 @@ class Workshop:
     @contextmanager
     def run_user(self, run: int) -> Iterator[User | None]:
         """The user of a run's builds, whom no other build on this machine has meanwhile: it can neither read nor change
-        what others work with. None when the engine cannot run builds as somebody else. Blocking; raises MachineError.
+        what others work with. None when the engine cannot run builds as somebody else. Raises MachineError.
         """
-        if self.user is None:
-            yield None
-            return
         with socket.socket(socket.AF_UNIX) as held:
-            number = _take_number(held, run)
-            end_user(number)  # what a build left whose supervisor was killed
-            yield User(number, number)
+            yield _take_user(held, run) if self.user else None
 
     def create(self) -> None:
         """Make the folders. Raises MachineError where another user's folder stands in the way."""
@@ -127,6 +119,8 @@ class Workshop:
         """Remove what runs of a daemon that died left behind."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
             remove(folder)
+        for place in self.environments.glob("*-?"):
+            shut(place)
 
 
 def vacate(data: Path) -> None:
@@ -151,13 +145,13 @@ def _sweep(place: Path) -> None:
                 remove(folder)
 
 
-def _take_number(held: socket.socket, first: int) -> int:
+def _take_user(held: socket.socket, first: int) -> User:
     """A free number of BUILD_UIDS, from the `first` on, which `held` keeps until it is closed."""
     for offset in range(len(BUILD_UIDS)):
         number = BUILD_UIDS[(first + offset) % len(BUILD_UIDS)]
         with suppress(OSError):
             held.bind(f"\0hitless-build-user-{number}")
-            return number
+            return User(number, number)
     raise MachineError("every number of a build's user is taken", hint="wait until other builds have ended")
 
 

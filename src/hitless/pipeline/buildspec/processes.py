@@ -82,9 +82,9 @@ def end_user(uid: int) -> None:
         "-c",
         "import os; os.kill(-1, 9)",
     ]  # kill(2): all that it may signal but itself
-    subprocess.run(
+    subprocess.run(  # without our environment, which the user's processes could read
         words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )  # without our environment: the user's processes could read it
+    )
 
 
 def _parents() -> Iterator[tuple[int, int]]:
