@@ -13,11 +13,12 @@ import pytest
 
 from hitless.errors import MachineError
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.files import repository_root
+from tests.component.artifact_support import RUNTIME, a_service, make_wheel
 from tests.component.pipeline_bench import DEFINITION, PipelineBench, tell_story
 
 pytestmark = pytest.mark.component
@@ -170,3 +171,21 @@ def test_a_service_file_reads_nothing_above_its_checkout(tmp_path: Path) -> None
         assert roots == [bench.pipeline.parts.workshop.work_of(1) / "package"]
 
     tell_story(tmp_path, story)
+
+
+def test_a_commit_does_not_say_where_root_keeps_uv_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the pusher's, links would lead what root writes elsewhere."""
+    service, theirs = tmp_path / "service", tmp_path / "theirs"
+    make_wheel(service / "wheels", "dep", "1.0", {"dep/__init__.py": ""})
+    a_service(service, requirements="--no-index\n--find-links wheels\ndep==1.0\n")
+    (service / "uv.toml").write_text(f'cache-dir = "{theirs}"\n')
+    what = f"provider: {{name: aws, runtime: {RUNTIME}}}\nfunctions: {{api: {{handler: src/handlers.api}}}}\n"
+    (service / "serverless.yml").write_text(f"service: sample\n{what}")
+    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    order = PackageOrder(service, "", "dev", "0" * 40, None, None)
+    document, _ = asyncio.run(PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log"))
+    assert document.artifacts
+    assert (tmp_path / "cache" / "uv").is_dir()
+    assert not theirs.exists()

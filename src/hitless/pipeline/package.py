@@ -58,6 +58,8 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
     if given is not None:
         artifacts = {name: ArtifactRef(one["digest"], one["local"]) for name, one in given.items()}
     else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "uv")
+        os.environ.setdefault("UV_CACHE_DIR", str(cache))  # uv's own default, whatever the commit's uv.toml says
         built = build(service, ArtifactStore(Path(plan["store"])), say=_say)
         for warning in built.warnings:
             _say(f"warning: {warning}")
