@@ -100,6 +100,38 @@ def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache
     assert not list(yard.workshop.work.glob("run-*"))
 
 
+def test_a_result_is_kept_without_secrets_and_control_characters(yard: Yard) -> None:
+    """It reaches the run's reason, statuses of commits and messages."""
+    long = "x" * 300 + "hush"
+    yard.workshop.parameters.write_text(
+        f"parameter-store: {{/shop/token: abcdef}}\nsecrets-manager: {{shop/database: {{password: {long}}}}}\n"
+    )
+    yard.workshop.parameters.chmod(0o600)
+    spec = (
+        SPEC.split("phases:")[0].replace("variables:", "exported-variables: [OUT]\n  variables:")
+        + """phases:
+  build:
+    commands:
+      - OUT="of $TOKEN $(printf '\\033[31m')"
+      - printf 'FORGED=1\\0' >> ../scratch/exported
+      - touch "made-with-$TOKEN.zip"
+      - printf '<s><testcase classname="%s" name="%s"><failure/></testcase></s>' "$PASSWORD" "[$TOKEN]" > r.xml
+      - FAILS
+artifacts: {files: ['*.zip']}
+reports: {unit: {files: [r.xml]}}
+"""
+    )
+    kept = yard.build(1, yard.commit(spec.replace("FAILS", "'true'")))
+    assert kept
+    assert kept["exported"] == {"OUT": "of *** "}
+    assert kept["reports"][0]["failures"] == ["***.[***]"]
+    assert kept["artifacts"] == ["made-with-***.zip"]
+    assert (yard.workshop.of_run(1) / "test-artifacts" / "made-with-abcdef.zip").is_file()
+    with pytest.raises(StepFailed, match=r"phase build failed.* \(1 failed: \*\*\*\.\[\*\*\*\]\)$") as failed:
+        yard.build(2, yard.commit(spec.replace("FAILS", "'false'")))
+    assert "abcdef" not in str(failed.value.detail)
+
+
 def test_parameters_that_are_missing_or_open_to_others_end_the_build_before_it_begins(yard: Yard) -> None:
     commit = yard.commit(SPEC)
     with pytest.raises(StepFailed, match=r"there is no .*parameters\.yml"):

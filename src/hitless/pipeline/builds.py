@@ -17,6 +17,7 @@ from typing import Any
 from hitless.clock import Clock
 from hitless.pipeline import cache, parameters
 from hitless.pipeline.buildspec.files import open_inside
+from hitless.pipeline.buildspec.masking import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
@@ -97,11 +98,12 @@ class Builds:
                 text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
                 self._limits(), user,
             )  # fmt: skip
-            result = await _supervise(plan)
-            if spec.cached and shares and result["succeeded"]:
+            found = await _supervise(plan)
+            if spec.cached and shares and found["succeeded"]:
                 await asyncio.to_thread(cache.keep, kept, folder, spec.cached, user)
             if shares:
-                await asyncio.to_thread(self._keep_artifacts, order, spec, folder, result)
+                await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
+            result: dict[str, Any] = _presentable(found, Mask([*secrets.values(), *plan.masked]))
         if not result["succeeded"]:
             raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
         return result
@@ -228,8 +230,17 @@ async def _supervise(plan: Plan) -> dict[str, Any]:
     return result
 
 
+def _presentable(value: Any, mask: Mask) -> Any:
+    """A result as it may be stored, and shown to whoever is told of the run."""
+    if isinstance(value, str):
+        return visible(mask.text(value.encode(errors="replace")).decode())
+    if isinstance(value, list):
+        return [_presentable(one, mask) for one in value]
+    return {key: _presentable(one, mask) for key, one in value.items()} if isinstance(value, dict) else value
+
+
 def _why(result: Mapping[str, Any]) -> str:
-    failures = [name for report in result["reports"] for name in report.get("failures", ())]
+    failures = [name[:200] for report in result["reports"] for name in report.get("failures", ())]
     failed = sum(report.get("failed", 0) for report in result["reports"])
     named = f" ({failed} failed: {', '.join(failures[:3])}{', …' if failed > 3 else ''})" if failures else ""
     return f"{result['reason']}{named}"

@@ -1,4 +1,4 @@
-"""Secrets out of a build's output: each value is shown as `***`, line by line, as CodeBuild does."""
+"""What of a build's output may be shown: each secret as `***`, as CodeBuild does, and nothing that a terminal obeys."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from collections.abc import Iterable
 SHORTEST = 3
 """Shorter values would be found everywhere and hide nothing but the log."""
 LONGEST_LINE_BYTES = 64 * 1024
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text without colours, and with a mark for each other control character but tabs and ends of lines."""
+    return _CONTROLS.sub(lambda found: "" if len(found[0]) > 1 else "\ufffd", re.sub(r"\r\n?", "\n", text))
 
 
 class Mask:

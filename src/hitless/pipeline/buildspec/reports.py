@@ -21,7 +21,7 @@ MAX_REPORTS_BYTES = 64 * 1024 * 1024
 """Of one group together."""
 MAX_FILES = 1000
 MAX_FAILURES = 50
-LONGEST_NAME = 200
+LONGEST_NAME = 2000  # it may hold a secret, which is masked only while it is whole
 _LARGEST_NUMBER_DIGITS = 12
 
 

@@ -108,7 +108,7 @@ def run(
     return Build(
         succeeded=not failed and reason is None,
         phases=phases,
-        exported=exported_of(exported),
+        exported={name: value for name, value in exported_of(exported).items() if name in spec.exported},
         artifacts=artifacts_of(spec, source) if not failed and reason is None else (),
         reports=read_reports(spec, source),
         reason=reason or (f"phase {failed[0]} failed{_status(phases.get(failed[0]))}" if failed else None),
