@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hitless.errors import HitlessError, MachineError, UsageError
+from hitless.pipeline.buildspec.masking import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,14 @@ class Context:
 
     def say(self, message: str) -> None:
         """A message for a person, on stderr."""
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(visible(message) + "\n")
         sys.stderr.flush()
 
     def show(self, document: Any, lines: Callable[[], str]) -> None:
         """The result: the JSON document with --json, else what `lines` makes of it for people (no line where that is
         empty).
         """
-        text = (json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n")
+        text = visible(json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n")
         if text:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -131,7 +132,7 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
 
 
 def _complain(message: str, hint: str) -> None:
-    sys.stderr.write(f"error: {message}\nhint: {hint}\n")
+    sys.stderr.write(visible(f"error: {message}\nhint: {hint}\n"))
     sys.stderr.flush()
 
 

@@ -16,6 +16,7 @@ from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.running import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
+from hitless.pipeline.buildspec.masking import visible
 
 MAX_OPTIONS = 20
 
@@ -76,7 +77,7 @@ def _options() -> list[str]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, Ended
 from hitless.errors import UsageError
+from hitless.pipeline.buildspec.masking import visible
 
 
 def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     run: dict[str, Any] = {}
     for line in lines:
         if "text" in line:
-            sys.stderr.write(line["text"])
+            sys.stderr.write(visible(line["text"]))
             sys.stderr.flush()
         run = line.get("run") or run
     return run

@@ -1,0 +1,49 @@
+"""What others wrote (builds, handlers, commits) reaches a person's terminal as text, never as an order to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from hitless.cli import hook
+from hitless.cli.common import Context, fail
+from hitless.cli.running import follow_run
+from hitless.errors import UsageError
+from hitless.pipeline.buildspec.masking import visible
+
+pytestmark = pytest.mark.unit
+
+EVIL = "a\tb\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u202ec\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (EVIL, "a\tb�]0;title��31m��c\n"),
+        ("10 %\r20 %\r\ndone\r\n", "10 %\n20 %\ndone\n"),
+        ("\x1b[1;31mFAILED\x1b[0m tests", "FAILED tests"),
+        ("\x1b\x1b[31m[2J", "�[2J"),
+        ("Zürich 東京 שלום", "Zürich 東京 שלום"),
+    ],
+)
+def test_tabs_ends_of_lines_and_words_of_any_language_stay(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_every_way_to_the_terminal_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    people, programs = (Context(one, "dev", Path(), Path(), yes=False, debug=False) for one in (False, True))
+    people.say(EVIL)
+    people.show({}, lambda: EVIL)
+    programs.show({"said": EVIL}, lambda: "")
+    follow_run(people, iter([{"text": EVIL}]))
+    hook._say(EVIL)
+    with pytest.raises(typer.Exit):
+        fail(UsageError(EVIL, hint=EVIL), as_json=False)
+    out, err = capsys.readouterr()
+    assert out.count("title") == 3
+    assert err.count("title") == 4
+    assert not [one for one in out + err if one not in "\n\t" and not one.isprintable()]
+    assert json.loads(out.splitlines()[1])["said"].startswith("a\tb\x1b[2J"), "JSON escapes them itself"
