@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.component,
     pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody else only where the engine is root's"),
 ]
-OLD, NEW = User(BUILD_UIDS[-1], BUILD_UIDS[-1]), User(BUILD_UIDS[-2], BUILD_UIDS[-2])
+OLD, NEW = User(BUILD_UIDS[-3], BUILD_UIDS[-3]), User(BUILD_UIDS[-2], BUILD_UIDS[-2])
 WHO = """version: 0.2
 phases:
   build:
@@ -39,6 +40,7 @@ phases:
       - echo "I am $(id -u)"
       - 'echo "parents: $(stat -c %u .. ../.. ../../.. | xargs)"'
       - if mv ../source ../elsewhere || ln -s /etc ../link; then exit 1; fi
+      - if pgrep -r S -u "$(id -u)" -x sleep; then exit 1; fi
       - mkdir -p kept && touch kept/file
 cache: {paths: [kept]}
 """
@@ -78,6 +80,9 @@ def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_
         workshop.make(workshop.work_of(run)).chmod(0o711)
         order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", "", "ada", {})
         await builds.run(order)
+        assert stat.S_IMODE((workshop.work_of(run) / "test").stat().st_mode) == 0o700, (
+            "closed to the number's next user"
+        )
         workshop.clean(run)
         return workshop.log(run).read_text()
 
@@ -89,8 +94,11 @@ def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_
     assert len(users) == 2
     assert users <= set(BUILD_UIDS)
     assert all("parents: 0 0 0" in log for log in logs)
-    later = asyncio.run(build(3))
-    assert f"I am {BUILD_UIDS[3]}" in later, "it could work in the environment that another user's build had left"
+    uid = BUILD_UIDS[301]
+    with subprocess.Popen(["sleep", "100"], **as_user(User(uid, uid))) as left:
+        later = asyncio.run(build(301))
+        assert left.wait() == -signal.SIGKILL, "what an earlier build left ends before the next one begins"
+    assert f"I am {uid}" in later, "it could work in the environment that another user's build had left"
     bench.store.close()
 
 
