@@ -128,7 +128,7 @@ def test_a_form_that_never_ends_is_not_waited_for(site: Site) -> None:
             return (await client.post("/approve/7", content=endless())).status_code
 
     assert asyncio.run(asked()) == 403
-    assert site.receiver.held_bytes == 0
+    assert site.receiver.bodies == {}
 
 
 def test_who_asks_for_the_key_at_once_gets_the_same(tmp_path: Path) -> None:

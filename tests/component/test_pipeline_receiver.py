@@ -221,7 +221,7 @@ def test_bodies_of_senders_that_nobody_knows_yet_share_one_bound(site: Site) -> 
         return statuses
 
     assert sorted(asyncio.run(story())) == [403, 403, 403, 413]
-    assert site.receiver.held_bytes == 0
+    assert site.receiver.bodies == {}
 
 
 def test_what_a_fork_calls_its_branch_names_nothing_here(site: Site) -> None:

@@ -62,7 +62,8 @@ class Receiver:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     watchers: set[asyncio.Task[None]] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    held_bytes: int = 0
+    bodies: dict[asyncio.Timeout, bytearray] = field(default_factory=dict)
+    """What is being read, by its deadline."""
     body_s: float = 30.0
     """How long a body may take."""
 
@@ -265,21 +266,26 @@ class Receiver:
             return
 
     async def _body(self, request: Request, limit: int) -> bytes | None:
-        """What was sent, before anybody knows by whom; None beyond the limits of size, time and memory."""
-        chunks, size = [], 0
+        """What was sent, before anybody knows by whom; None beyond the limits of size and time, and for the largest of
+        all that are read at once where they are too much for memory.
+        """
+        deadline, body = asyncio.timeout(self.body_s), bytearray()
         try:
-            async with asyncio.timeout(self.body_s):
+            async with deadline:
                 async for chunk in request.stream():
-                    size += len(chunk)
-                    self.held_bytes += len(chunk)
-                    if size > limit or self.held_bytes > MOST_HELD_BYTES:
+                    self.bodies[deadline] = body
+                    body += chunk
+                    if len(body) > limit:
                         return None
-                    chunks.append(chunk)
-            return b"".join(chunks)
+                    while sum(map(len, self.bodies.values())) > MOST_HELD_BYTES:
+                        largest = max(self.bodies, key=lambda one: len(self.bodies[one]))
+                        self.bodies.pop(largest).clear()
+                        largest.reschedule(asyncio.get_running_loop().time())
+            return bytes(body)
         except TimeoutError:
             return None
         finally:
-            self.held_bytes -= size
+            self.bodies.pop(deadline, None)
 
     async def _waiting(self, run: int, token: str) -> dict[str, Any] | None:
         """The run, if it waits for the answer to just this question."""

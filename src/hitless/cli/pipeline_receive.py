@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 
 from hitless.api.receiver import Receiver
+from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import client_of, folders_of
 from hitless.errors import UsageError
@@ -54,8 +54,7 @@ def register(app: typer.Typer) -> None:
         )
         with port_of(host, port, purpose="the receiver") as listener:
             ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
-            config = uvicorn.Config(receiver.application(), log_config=None, access_log=False, lifespan="on")
-            uvicorn.Server(config).run(sockets=[listener])
+            server_of(receiver.application()).run(sockets=[listener])
 
 
 def address_of(text: str) -> tuple[str, int]:
