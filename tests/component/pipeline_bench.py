@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
 from hitless.pipeline.builds import BuildOrder
-from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
@@ -32,18 +32,15 @@ from hitless.pipeline.workshop import Workshop
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.who import Who
-from hitless.service.model import AlarmSettings, Approval, RehearsalSettings, StageSettings
+from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
 from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords, RunRow
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
 
 STAGES = ("dev", "staging", "prod")
-DEFINITION = Definition(
-    "shop",
-    "",
-    (StageEntry("dev", "dev", False), StageEntry("staging", "staging", False), StageEntry("prod", "prod", True)),
-)
+DEFINITION = Definition("shop", "", tuple(StageSettings(name, name) for name in STAGES))
+"""As `hitless pipeline url` found it."""
 
 
 class ShiftedClock(SystemClock):
@@ -82,6 +79,8 @@ class FakePackaging:
     settings: dict[str, StageSettings]
     hold: asyncio.Event | None = None
     instead: dict[str, ArtifactRef] | None = None
+    stages: tuple[StageSettings, ...] | None = None
+    """The commit's list of stages, where it is not the usual one."""
 
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
         self.diary.append(f"{'reuse' if order.artifacts else 'build'} for {order.stage}")
@@ -97,8 +96,7 @@ class FakePackaging:
             commit=order.commit,
             message=order.message,
         )
-        stages = tuple(replace(one, tested=self.settings[one.stage].test) for one in DEFINITION.stages)
-        return document, replace(DEFINITION, stages=stages)
+        return document, replace(DEFINITION, stages=self.stages or tuple(self.settings.values()))
 
 
 @dataclass
@@ -109,9 +107,12 @@ class FakeRehearsal:
     objections: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     hold: asyncio.Event | None = None
+    paces: list[RehearsalSettings | None] = field(default_factory=list)
+    """How long and how hard each was asked to be."""
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
         self.diary.append("rehearse")
+        self.paces.append(candidate.settings.rehearsal)
         if self.hold is not None:
             await self.hold.wait()
         may_ship = not self.objections and not self.doubts
@@ -194,6 +195,8 @@ class PipelineBench:
         self.packaging = FakePackaging(self.diary, settings)
         self.on_aws = FakeErrands(self.diary)
         self.told: list[tuple[str, int]] = []
+        self.heard: list[tuple[tuple[Notify, ...], Mapping[str, Any]]] = []
+        """Who was told, and the run as they were told of it."""
         artifacts = FakeArtifacts()
         pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
         self.engine = Engine(
@@ -221,7 +224,7 @@ class PipelineBench:
                 clock=self.clock,
                 urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),
                 rehearse=self.rehearsal,
-                tell=lambda who, state, run: self.told.append((state, run["run"])),
+                tell=self._tell,
                 on_aws=self.on_aws,
             )
         )
@@ -232,6 +235,15 @@ class PipelineBench:
                 hook.unlink()
             DEFINITION.write(workshop.definition)
             subprocess.run(["git", "init", "-q", "-b", "dev", str(self.clone)], check=True)
+
+    def pipeline_url(self) -> None:
+        """`hitless pipeline url` in a folder with the present settings."""
+        stages = tuple(self.packaging.settings.values())
+        replace(DEFINITION, stages=stages).write(self.pipeline.parts.workshop.definition)
+
+    def _tell(self, who: tuple[Notify, ...], state: str, run: Mapping[str, Any]) -> None:
+        self.told.append((state, run["run"]))
+        self.heard.append((who, run))
 
     def again(self) -> PipelineBench:
         """A daemon after the first was killed, over the same world."""

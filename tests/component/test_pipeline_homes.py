@@ -38,9 +38,10 @@ HERE = f"python3.{sys.version_info.minor}"
 
 
 def on_aws(bench: PipelineBench, stage: str, approval: Approval = Approval.NONE) -> dict[str, object]:
-    """The stage lives on AWS; its configuration as the command line sends it."""
+    """The operator has moved the stage to AWS; its configuration as the command line sends it."""
     settings = stage_settings(stage, home=Home.AWS, approval=approval)
     bench.packaging.settings[stage] = settings
+    bench.pipeline_url()
     return replace(release_document("api", service="shop"), settings=settings, artifacts={}).to_json()
 
 

@@ -12,9 +12,9 @@ import pytest
 from hitless.engine.previews import Previews
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.pipeline.pushes import NOTHING, RefUpdate
-from hitless.service.model import PreviewSettings
+from hitless.service.model import Approval, PreviewSettings
 from hitless.store.previews import PreviewRecords
-from tests.component.pipeline_bench import STAGES, PipelineBench, tell_story, until
+from tests.component.pipeline_bench import STAGES, PipelineBench, stage_settings, tell_story, until
 
 pytestmark = pytest.mark.component
 
@@ -114,6 +114,21 @@ def test_a_push_may_ask_for_a_preview_or_against_it(tmp_path: Path) -> None:
         assert bench.workers.running == {}
 
     tell_story(tmp_path, story, prepare=on_request)
+
+
+def test_a_stage_that_a_person_approves_by_now_lends_no_branch_its_configuration(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        bench.packaging.settings["dev"] = stage_settings("dev", approval=Approval.MANUAL)
+        bench.commit("1")
+        run = await bench.end_of(await bench.push())
+        bench.pipeline.approve(run["run"], by="bo", why=None)
+        assert (await bench.end_of(run["run"]))["state"] == "succeeded"
+        await on_a_branch(bench, "feature", "2")
+        run = await bench.end_of(await bench.push("feature"))
+        assert (run["states"]["preview"], run["state"]) == ("skipped", "succeeded")
+        assert "skipped: a person approves what ships to dev" in bench.log(run["run"])
+
+    tell_story(tmp_path, story, prepare=with_previews)
 
 
 def test_an_engine_without_previews_says_so_to_who_asks_for_one(tmp_path: Path) -> None:

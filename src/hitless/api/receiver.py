@@ -314,9 +314,10 @@ def _question(run: dict[str, Any], token: str) -> str:
 
 def _of_stage(run: dict[str, Any], asked: dict[str, Any]) -> str:
     changed = "".join(f"<li>{html.escape(line)}" for line in asked.get("configuration", ()))
+    weaker = f"<p><strong>{html.escape(asked['protection'])}</strong></p>" if asked.get("protection") else ""
     rehearsed = html.escape((asked.get("rehearsal") or {}).get("sentence", "not rehearsed"))
     return (
-        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1>"
+        f"<h1>Run {run['run']}: ship to {html.escape(str(run['stage']))}?</h1>{weaker}"
         f"<h2>Configuration</h2><ul>{changed or '<li>unchanged'}</ul><h2>Rehearsal</h2><p>{rehearsed}</p>"
     )
 

@@ -62,4 +62,6 @@ def _question(asked: dict[str, Any]) -> list[str]:
         commits += [f"  file {name}" for name in asked.get("files") or ()]
     changed = [f"  configuration: {line}" for line in asked.get("configuration", ())]
     rehearsed = (asked.get("rehearsal") or {}).get("sentence")
+    if asked.get("protection"):
+        changed.insert(0, f"  protection: {asked['protection']}")
     return [*commits, *changed, *([f"  rehearsal: {rehearsed}"] if rehearsed else [])]

@@ -28,12 +28,12 @@ def register(app: typer.Typer) -> None:
         folders.create()
         workshop = Workshop.of(folders.data, os.environ)
         workshop.create()
-        definition = Definition.of(service, path_in_repository(ctx.service_dir))
+        definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
         repository = Repository(workshop.repository)
         hook = [sys.executable, "-m", "hitless.cli.hook", str(folders.data)]
         repository.create(hook, head=definition.stages[0].branch)
         definition.write(workshop.definition)
-        branches = {entry.stage: entry.branch for entry in definition.stages}
+        branches = {stage.name: stage.branch for stage in definition.stages}
         ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
 
 

@@ -90,7 +90,8 @@ def _document(run: dict[str, Any]) -> dict[str, Any]:
     step = next((step for step in run["steps"] if step["name"] == "deploy"), None)
     detail = (step or {}).get("detail") or {}
     if "outcome" in detail:
-        return {**{key: value for key, value in detail.items() if key != "exit_code"}, "run": run["run"]}
+        kept = {key: value for key, value in detail.items() if key not in ("exit_code", "verify")}
+        return {**kept, "run": run["run"]}
     nothing: dict[str, Any] = {"strategy": None, "duration_s": 0.0, "steps": [], "candidate": None, "live": None}
     return {
         "stage": run["stage"],

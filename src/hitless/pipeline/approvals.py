@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,8 @@ from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.states import RunState, StepName
 from hitless.rollout.release import ReleaseDocument
+from hitless.service.document import stage_to_json
+from hitless.service.model import PROTECTION, StageSettings
 from hitless.store.runs import RunRow
 
 EXPIRES_DAYS = 7
@@ -39,7 +41,7 @@ async def question(
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`functions.api.memory_mb: 512 → 1024`, one a change; values of the environment are not shown. Pure."""
+    """`functions.api.memory_mb: 512 → 1024`, one a change; the values of secrets are not shown. Pure."""
     if path in ("commit", "message", "artifacts", "promoted_from"):
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -49,9 +51,20 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return differences({one["name"]: one for one in old}, {one["name"]: one for one in new}, path)
     if old == new:
         return []
+    if path.endswith("notify"):
+        return [f"{path}: changed"]
     if path.endswith(".environment"):
         return [f"{path}.{name}: {what}" for name, what in _variables(dict(old or ()), dict(new or ()))]
     return [f"{path}: {_shown(old)} → {_shown(new)}"]
+
+
+def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None:
+    """A sentence on what `new` changes in the protection of a stage that has the settings `known`; None where nothing.
+    Whom `notify` names is not shown. Pure.
+    """
+    pairs = [({key: stage_to_json(one)[key] for key in PROTECTION} for one in (old, new)) for old in known]
+    lines = dict.fromkeys(line.replace(": ", " ", 1) for old, now in pairs for line in differences(old, now))
+    return f"this commit changes the protection of stage {new.name}: {', '.join(lines)}" if lines else None
 
 
 def check_open(row: RunRow | None, run: int, expires_at: str | None, now: datetime) -> None:

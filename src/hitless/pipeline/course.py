@@ -15,7 +15,6 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.errors import HitlessError
-from hitless.pipeline.definition import Definition
 from hitless.pipeline.links import link_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
@@ -40,6 +39,8 @@ class Course:
         """`path` is the service's folder in the repository."""
         self.parts, self.row, self.path = parts, row, path
         self.commit: CommitInfo | None = None
+        self.copied: ReleaseDocument | str | None = None  # of what is live on AWS, once it was asked
+        self.changed: str | None = None  # in the protection of its stage, in words
         self._candidate: ReleaseDocument | None = None
 
     async def run(self, steps: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]]) -> None:
@@ -76,7 +77,7 @@ class Course:
         what = f"{row.branch} at {row.commit[:12]}"
         if row.stage:
             return f"{what} to {row.stage}"
-        definition = Definition.read(self.parts.workshop.definition)
+        definition = self.parts.definition()
         feeding = ", ".join(dict.fromkeys(entry.branch for entry in definition.stages)) if definition else "none"
         return f"{what}, which feeds no stage: those are fed by {feeding}"
 
@@ -200,11 +201,12 @@ class Course:
             asked = self.parts.records.approval(row.run)
             if row.state == RunState.WAITING and asked:
                 document["link"] = link_of(self.parts.workshop.data, row.run, asked.asked_at)
+                document["protection"] = self.changed
             self.parts.tell(self._who_is_told(), row.state, document)
 
     def _who_is_told(self) -> tuple[Notify, ...]:
-        """As the candidate has it, else what is live; a branch without a stage tells whom the first stage tells."""
-        if (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
-            return self.candidate.settings.notify
-        release = self.parts.engine.live_release(self.row.stage or self.parts.engine.stages[0])
-        return release.document.settings.notify if release else ()
+        """As is in force: a message may carry an approval's link. A branch tells whom the first stage tells."""
+        settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
+        if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
+            settings = self.candidate.settings  # promoted from a folder: the configuration is whose who promotes
+        return settings.notify if settings else ()

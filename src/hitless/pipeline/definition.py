@@ -1,71 +1,38 @@
-"""Which branch feeds which stage, in the order of promotion, and what a build may take: what the pipeline must know
-before a commit is read.
+"""Which branch feeds which stage, what protects it, and what a build may take: what the pipeline must know before a
+commit is read.
 
-Kept in the data folder; written by `hitless pipeline url`, and again from each commit that is pushed to a stage.
+Kept in the data folder; written by `hitless pipeline url`. A run only ever adds to it, until it has shipped: its commit
+then speaks for the stage that it is live in, and for no other.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hitless.errors import EngineError
-from hitless.service.model import Approval, BuildSettings, Service
-
-
-@dataclass(frozen=True, slots=True)
-class StageEntry:
-    """One stage. A `guarded` one takes only what was live in the stage before it; what goes to a `tested` one is tested
-    first; the branch of a `checked` one takes only what has passed its tests as another branch.
-    """
-
-    stage: str
-    branch: str
-    guarded: bool
-    tested: bool = True
-    checked: bool = False
-
-    @property
-    def asks(self) -> bool:
-        """Whether there is anything to override."""
-        return self.guarded or self.checked
+from hitless.service.document import stage_from_json, stage_to_json
+from hitless.service.model import Approval, BuildSettings, RehearsalSettings, StageSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """`path` is the service's folder in the repository, "" for its root."""
+    """`path` is the service's folder in the repository, "" for its root; `stages` are in the order of promotion."""
 
     service: str
     path: str
-    stages: tuple[StageEntry, ...]
+    stages: tuple[StageSettings, ...]
     builds: BuildSettings = field(default_factory=BuildSettings)
-
-    @classmethod
-    def of(cls, service: Service, path: str) -> Definition:
-        """A stage that asks for approval, and one named prod, is guarded, unless it is the first."""
-        entries = tuple(
-            StageEntry(
-                stage.name,
-                stage.branch,
-                bool(index) and (stage.approval is Approval.MANUAL or stage.name == "prod"),
-                stage.test,
-                stage.required_checks,
-            )
-            for index, stage in enumerate(service.stages)
-        )
-        return cls(service.name, path, entries, service.builds)
 
     @classmethod
     def read(cls, file: Path) -> Definition | None:
         """None where there is none yet. Raises EngineError where it is damaged."""
         try:
-            document = json.loads(file.read_text())
-            stages = tuple(StageEntry(**entry) for entry in document["stages"])
-            builds = BuildSettings(**document.get("builds", {}))
-            return cls(str(document["service"]), str(document["path"]), stages, builds)
+            return cls.from_json(json.loads(file.read_text()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -73,22 +40,66 @@ class Definition:
                 f"{file} cannot be read: {error!r}", hint="`hitless pipeline url` writes it anew"
             ) from error
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Definition:
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for what is no definition."""
+        stages = tuple(stage_from_json(one if "name" in one else _of_old(one)) for one in document["stages"])
+        return cls(str(document["service"]), str(document["path"]), stages, BuildSettings(**document.get("builds", {})))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON's own types only. It may hold secrets: whom `notify` names."""
+        stages = list(map(stage_to_json, self.stages))
+        return {"service": self.service, "path": self.path, "stages": stages, "builds": asdict(self.builds)}
+
     def write(self, file: Path) -> None:
-        stages: list[dict[str, Any]] = [asdict(entry) for entry in self.stages]
         fresh = file.with_suffix(f".{os.getpid()}")
-        document = {"service": self.service, "path": self.path, "stages": stages, "builds": asdict(self.builds)}
-        fresh.write_text(json.dumps(document))
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(self.to_json()))
         fresh.replace(file)
 
-    def fed_by(self, branch: str) -> tuple[StageEntry, ...]:
-        """The stages that a branch feeds."""
-        return tuple(entry for entry in self.stages if entry.branch == branch)
+    def joined_by(self, commits: Definition) -> Definition:
+        """With a commit's limits of builds and the stages that only it has. Ours stay, at least as strict as there."""
+        stages = {stage.name: stage for stage in self.stages}
+        for stage in commits.stages:
+            stages[stage.name] = stricter(stages.get(stage.name, stage), stage)
+        return replace(self, stages=tuple(stages.values()), builds=commits.builds)
 
-    def entry(self, stage: str) -> StageEntry | None:
-        return next((entry for entry in self.stages if entry.stage == stage), None)
+    def with_live(self, settings: StageSettings) -> Definition:
+        """A release with these settings is live in their stage."""
+        return replace(self, stages=tuple(settings if one.name == settings.name else one for one in self.stages))
+
+    def fed_by(self, branch: str) -> tuple[StageSettings, ...]:
+        """The stages that a branch feeds."""
+        return tuple(stage for stage in self.stages if stage.branch == branch)
+
+    def stage(self, name: str) -> StageSettings | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
 
     def before(self, stage: str) -> str | None:
         """The stage that promotes into this one."""
-        names = [entry.stage for entry in self.stages]
+        names = [one.name for one in self.stages]
         index = names.index(stage) if stage in names else 0
         return names[index - 1] if index > 0 else None
+
+    def guarded(self, stage: StageSettings) -> bool:
+        """Whether it takes only what was live in the stage before it: it asks for approval, or is named prod."""
+        return self.before(stage.name) is not None and (stage.approval is Approval.MANUAL or stage.name == "prod")
+
+
+def stricter(one: StageSettings, other: StageSettings) -> StageSettings:
+    """`one`, and every step and check that `other` asks for besides. Pure."""
+    rehearsals = [astuple(each.rehearsal) for each in (one, other) if each.rehearsal]
+    return replace(
+        one,
+        approval=other.approval if one.approval is Approval.NONE else one.approval,
+        rehearsal=RehearsalSettings(*map(max, zip(*rehearsals, strict=True))) if rehearsals else None,
+        test=one.test or other.test,
+        verify=one.verify or other.verify,
+        required_checks=one.required_checks or other.required_checks,
+    )
+
+
+def _of_old(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An earlier version's, which did not tell an approval from the guard that prod always has."""
+    kept = {"name": entry["stage"], "branch": entry["branch"], "required_checks": entry.get("checked", False)}
+    return {**kept, "approval": Approval.MANUAL if entry["guarded"] else Approval.NONE}

@@ -100,7 +100,8 @@ def sentence(run: Mapping[str, Any]) -> str:
             what = f"succeeded: release {run['release']} is live" if run["release"] else "succeeded"
         case "waiting_for_approval":
             by_link = f", or {run['link']}" if run.get("link") else ""
-            what = f"waits for approval: hitless approve {run['run']}{by_link}"
+            weaker = f"; {run['protection']}" if run.get("protection") else ""
+            what = f"waits for approval: hitless approve {run['run']}{by_link}{weaker}"
         case state:
             what = f"{state}: {run['reason']}" if run["reason"] else str(state)
     about = ", ".join(filter(None, (run["message"], (run["commit"] or "")[:8])))

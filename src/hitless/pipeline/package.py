@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def configuration(service: Service) -> ReleaseDocument:
 def _package(plan: dict[str, Any]) -> dict[str, Any]:
     folder, stage = Path(plan["folder"]), plan["stage"]
     service = load_service(folder, stage=stage, options={"stage": stage}, environ=os.environ)
-    definition = Definition.of(service, plan["path"])
+    definition = Definition(service.name, plan["path"], service.stages, service.builds)
     given = plan["artifacts"]
     if given is not None:
         artifacts = {name: ArtifactRef(one["digest"], one["local"]) for name, one in given.items()}
@@ -72,8 +72,7 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
                 hint="the build's warnings above say why",
             )
     document = candidate(service, artifacts, commit=plan["commit"], message=plan["message"])
-    stages = [[entry.stage, entry.branch, entry.guarded, entry.tested, entry.checked] for entry in definition.stages]
-    return {"document": document.to_json(), "stages": stages, "builds": asdict(definition.builds)}
+    return {"document": document.to_json(), "definition": definition.to_json()}
 
 
 def _say(sentence: str) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hitless.pipeline.children import converse, hang_up
-from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.service.model import BuildSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,7 @@ class PackagingProcess:
         answer = await _ask(plan, log)
         if "error" in answer:
             raise StepFailed(str(answer["error"]["message"]), exit_code=int(answer["error"].get("exit_code", 1)))
-        document = ReleaseDocument.from_json(answer["document"])
-        stages = tuple(StageEntry(*entry) for entry in answer["stages"])
-        builds = BuildSettings(**answer["builds"])
-        return document, Definition(document.service, order.path, stages, builds)
+        return ReleaseDocument.from_json(answer["document"]), Definition.from_json(answer["definition"])
 
 
 async def _ask(plan: dict[str, Any], log: Path) -> dict[str, Any]:

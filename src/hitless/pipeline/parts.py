@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.who import Who
-from hitless.service.model import Notify
+from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords
 
@@ -75,3 +75,15 @@ class Parts:
     on_aws: OnAws
     previews: Previews | None = None
     """None where the engine has none."""
+
+    def definition(self) -> Definition | None:
+        """The stages, as each is protected now; None where `hitless pipeline url` never ran."""
+        found = Definition.read(self.workshop.definition)
+        return found and replace(found, stages=tuple(self.in_force(one.name) or one for one in found.stages))
+
+    def in_force(self, stage: str) -> StageSettings | None:
+        """What protects a stage: its live release's settings; without one here (as on AWS) those read last."""
+        found = Definition.read(self.workshop.definition)
+        known = found.stage(stage) if found else None
+        live = self.engine.live_release(stage) if known is None or known.home is Home.ENGINE else None
+        return live.document.settings if live else known

@@ -13,6 +13,7 @@ from hitless.pipeline.place import checkout
 from hitless.pipeline.states import StepEnd, StepFailed, skipped
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.who import Who
+from hitless.service.model import Approval
 
 GONE = "the branch is gone, or has moved on"
 
@@ -24,6 +25,8 @@ async def preview(course: Course) -> StepEnd:
         return skipped("the engine has no previews")
     if not await _stands(course):
         return skipped(GONE)
+    if (known := course.parts.in_force(previews.settings.from_stage)) and known.approval is Approval.MANUAL:
+        return skipped(f"a person approves what ships to {known.name}: name another from_stage for previews")
     if why := previews.refusal(branch, 0):  # before a build that would be for nothing
         return skipped(why)
     document = await _package(course, previews.settings.from_stage)

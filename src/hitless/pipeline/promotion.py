@@ -52,7 +52,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
     options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}
     if order.skip_rehearsal:
         options["skip_rehearsal"] = True
-    entry = definition.entry(order.target) if definition else None
+    entry = definition.stage(order.target) if definition else None
     row = parts.records.add(
         stage=order.target,
         branch=entry.branch if entry else order.target,

@@ -16,9 +16,10 @@ from typing import Any
 
 from hitless.errors import UsageError
 from hitless.pipeline.checks import Lineage, missing
-from hitless.pipeline.definition import Definition, StageEntry
+from hitless.pipeline.definition import Definition
 from hitless.pipeline.origin import was_live
 from hitless.pipeline.parts import Parts
+from hitless.service.model import StageSettings
 
 NOTHING = "0" * 40
 MAX_UPDATES = 1000
@@ -112,27 +113,27 @@ def judge(
 def _refusal(
     parts: Parts,
     definition: Definition,
-    entry: StageEntry,
+    entry: StageSettings,
     update: RefUpdate,
     options: Mapping[str, str],
     lineage: Lineage,
 ) -> str | None:
     if update.deletes:
-        return f"{update.branch} feeds the stage {entry.stage} and cannot be deleted"
+        return f"{update.branch} feeds the stage {entry.name} and cannot be deleted"
     if "override" in options:
         return None
-    before = definition.before(entry.stage)
-    if entry.checked and not update.creates:
+    before = definition.before(entry.name)
+    if entry.required_checks and not update.creates:
         untested = missing(update.old, update.new, lineage, parts.records.has_passed)
         if untested:
             return (
-                f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.stage} requires: push a"
+                f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.name} requires: push a"
                 " branch of its own first and merge it once its run succeeded, or push with -o override='why'"
             )
-    if entry.guarded and before and not was_live(parts.engine, parts.records, before, update.new):
+    if definition.guarded(entry) and before and not was_live(parts.engine, parts.records, before, update.new):
         return (
-            f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.stage}: promote it"
-            f" (`hitless promote {before} {entry.stage}`), or push with -o override='why'"
+            f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.name}: promote it"
+            f" (`hitless promote {before} {entry.name}`), or push with -o override='why'"
         )
     return None
 
@@ -187,15 +188,19 @@ async def _runs_of(
     if not update.creates and not await parts.repository.is_ancestor(update.old, update.new):
         asked["forced"] = True
     preview = {"preview": True} if _wants_preview(parts, options) else {}
-    entries: tuple[StageEntry | None, ...] = definition.fed_by(update.branch) if definition else ()
-    override = options.get("override")
+    entries: tuple[StageSettings | None, ...] = definition.fed_by(update.branch) if definition else ()
+
+    def override(entry: StageSettings | None) -> str | None:
+        overrides = definition and entry and (definition.guarded(entry) or entry.required_checks)
+        return options.get("override") if overrides else None
+
     return [
         {
-            "stage": entry.stage if entry else None,
+            "stage": entry.name if entry else None,
             "branch": update.branch,
             "commit": info.commit,
-            "message": info.subject + (f" (override: {override})" if override and entry and entry.asks else ""),
-            "overridden": override if entry and entry.asks else None,
+            "message": info.subject + (f" (override: {override(entry)})" if override(entry) else ""),
+            "overridden": override(entry),
             "options": asked if entry else asked | preview,
         }
         for entry in entries or (None,)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 from hitless.errors import HitlessError
 from hitless.outcome import Outcome
+from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
+from hitless.pipeline.definition import stricter
 from hitless.pipeline.place import service_place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
-from hitless.service.model import Home
+from hitless.service.model import Home, StageSettings
 
 
 class StageHome(Protocol):
@@ -48,6 +51,16 @@ class StageHome(Protocol):
 def home_of(course: Course) -> StageHome:
     """The one place that picks, by what the candidate says of its stage."""
     return HOMES[course.candidate.settings.home]
+
+
+async def protection(course: Course) -> StageSettings:
+    """What the run obeys: what is known to protect its stage, here or on AWS, and what its commit asks for besides."""
+    wanted = course.candidate.settings
+    there = await HOMES[Home.AWS].live(course) if wanted.home is Home.AWS else None
+    found = (course.parts.in_force(course.stage), there.settings if isinstance(there, ReleaseDocument) else None)
+    known = [one for one in found if one]
+    course.changed = changes_of(known, wanted)
+    return reduce(stricter, [*known, wanted])
 
 
 class EngineHome:
@@ -101,7 +114,10 @@ class AwsHome:
     carries_on = True
 
     async def live(self, course: Course) -> ReleaseDocument | str:
-        return await course.parts.on_aws.copy(await service_place(course, course.stage), log=_log(course))
+        if course.copied is None:
+            place = await service_place(course, course.stage)
+            course.copied = await course.parts.on_aws.copy(place, log=_log(course))
+        return course.copied
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):

@@ -14,12 +14,11 @@ from hitless.outcome import Outcome
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
-from hitless.pipeline.definition import Definition
 from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
-from hitless.pipeline.shipping import home_of
+from hitless.pipeline.shipping import home_of, protection
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.service.model import Approval, Home
@@ -46,9 +45,8 @@ async def test(course: Course) -> StepEnd:
     """buildspec-test.yml in a clean checkout."""
     if origin := course.row.options.get("from"):
         return skipped(f"the same bytes were tested on their way to {origin}")
-    definition = Definition.read(course.parts.workshop.definition)
-    entry = definition.entry(course.row.stage) if definition and course.row.stage else None
-    if entry and not entry.tested:
+    known = course.parts.in_force(course.row.stage) if course.row.stage else None
+    if known and not known.test:
         return skipped(LEFT_OUT)
     return await _tested(course)
 
@@ -62,7 +60,7 @@ async def _tested(course: Course) -> StepEnd:
 
 async def build(course: Course) -> StepEnd:
     """The candidate: artifacts built from the commit, or those of the release that it was promoted from."""
-    origin = origin_of(course.parts.engine, course.row, Definition.read(course.parts.workshop.definition))
+    origin = origin_of(course.parts.engine, course.row, course.parts.definition())
     if origin and origin.home is Home.AWS:
         await _fetch(course, origin)
     if origin and not await is_kept(course.parts, course.row.commit):
@@ -70,7 +68,8 @@ async def build(course: Course) -> StepEnd:
     folder, row = await checkout(course, "package"), course.row
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, _artifacts_of(origin))
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
-    definition.write(course.parts.workshop.definition)
+    if known := course.parts.definition():
+        known.joined_by(definition).write(course.parts.workshop.definition)
     if origin and course.row.options.get("from"):
         document = replace(document, promoted_from=origin.told)
     course.set_candidate(document)
@@ -80,10 +79,10 @@ async def build(course: Course) -> StepEnd:
 
 
 async def _catch_up(course: Course) -> None:
-    """The tests that the commit before left out, where this one asks for them."""
+    """The tests that the step left out, where the commit itself asks for them."""
     steps = {step.name: step for step in course.parts.records.steps(course.row.run)}
     taken = steps.get(StepName.TEST)
-    if taken is not None and (taken.detail or {}).get("why") == LEFT_OUT and course.candidate.settings.test:
+    if taken is not None and (taken.detail or {}).get("why") == LEFT_OUT and (await protection(course)).test:
         course.say("this commit's steps have test again:")
         end = await _tested(course)
         course.parts.records.set_step(course.row.run, StepName.TEST, end.state, detail=end.detail)
@@ -91,17 +90,19 @@ async def _catch_up(course: Course) -> None:
 
 async def rehearse(course: Course) -> StepEnd:
     """The candidate over a copy of what is live, elsewhere, under load."""
-    if not course.candidate.settings.rehearsal:
-        return skipped("the stage has rehearsal: false")
     if course.row.options.get("skip_rehearsal"):
         return skipped(f"asked for by {course.row.actor}")
+    asked = (await protection(course)).rehearsal
+    if not asked:
+        return skipped("the stage has rehearsal: false")
     live = await home_of(course).live(course)
     if isinstance(live, str):
         return skipped(live)
     if live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     parts = course.parts
-    findings = await parts.rehearse(live, course.candidate, log=parts.workshop.log(course.row.run))
+    candidate = replace(course.candidate, settings=replace(course.candidate.settings, rehearsal=asked))
+    findings = await parts.rehearse(live, candidate, log=parts.workshop.log(course.row.run))
     if findings["objections"]:
         raise StepFailed("; ".join(findings["objections"]), exit_code=3, detail=findings)
     if not findings["may_ship"]:
@@ -112,7 +113,10 @@ async def rehearse(course: Course) -> StepEnd:
 
 async def approve(course: Course) -> StepEnd:
     """Ask a person; the run goes on when they have answered."""
-    if course.candidate.settings.approval is not Approval.MANUAL:
+    obeyed = await protection(course)
+    if course.changed:
+        course.say(course.changed)
+    if obeyed.approval is not Approval.MANUAL:
         return skipped("the stage has approval: none")
     parts, run, home = course.parts, course.row.run, home_of(course)
     found = await home.live(course)
@@ -120,7 +124,7 @@ async def approve(course: Course) -> StepEnd:
     if live is not None and home.tells_all and live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     supersede_waiting(course)
-    asked = await question(parts, course.row, live, course.candidate)
+    asked = {**await question(parts, course.row, live, course.candidate), "protection": course.changed}
     (parts.workshop.of_run(run) / "question.json").write_text(json.dumps(asked))
     now = parts.clock.now()
     expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
@@ -132,6 +136,7 @@ async def approve(course: Course) -> StepEnd:
 async def deploy(course: Course) -> StepEnd:
     """The candidate goes live by the stage's strategy, at the stage's home."""
     supersede_waiting(course)
+    asked = await protection(course)  # what is live afterwards is the candidate's
     result = await home_of(course).ship(course)
     course.parts.records.set_release(course.row.run, result["release"])
     outcome = Outcome(result["outcome"])
@@ -141,7 +146,9 @@ async def deploy(course: Course) -> StepEnd:
     sentence = f"release {result['release']} is live in {course.stage}"
     if outcome is Outcome.UNCHANGED:
         sentence = f"nothing has changed: {sentence} already"
-    return StepEnd(detail=result, sentence=sentence)
+    if known := course.parts.definition():
+        known.with_live(course.candidate.settings).write(course.parts.workshop.definition)
+    return StepEnd(detail={**result, "verify": asked.verify}, sentence=sentence)
 
 
 async def verify(course: Course) -> StepEnd:
@@ -149,7 +156,8 @@ async def verify(course: Course) -> StepEnd:
     row = course.parts.records.run(course.row.run)
     assert row is not None
     home = home_of(course)
-    if not course.candidate.settings.verify:
+    shipped = next(one.detail or {} for one in course.parts.records.steps(row.run) if one.name == StepName.DEPLOY)
+    if not shipped.get("verify", True):
         await _fast_forward(course)
         await forget_folder(course)
         return skipped(LEFT_OUT)

@@ -16,7 +16,7 @@ from hitless.errors import UsageError
 from hitless.gateway.state import release_key
 from hitless.scaling.bounds import bounds_of
 from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
-from hitless.service.model import Function, StageSettings
+from hitless.service.model import PROTECTION, Function, StageSettings
 from hitless.service.routes import compile_route
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import PoolSpec, RouteSpec
@@ -47,10 +47,10 @@ class ReleaseDocument:
     """`home`, `stage` and `release` whose bytes these are; None where the release was built for its stage."""
 
     def fingerprint(self) -> str:
-        """Equal for two documents that would serve the same."""
+        """Equal for two documents that would serve the same, and protect their stage alike."""
         what = self.to_json()
         settings = what.pop("settings")
-        kept = {key: settings.get(key) for key in ("release_header", "shield")}
+        kept = {key: settings.get(key) for key in ("release_header", "shield", *PROTECTION)}
         del what["commit"], what["message"]
         what.pop("promoted_from", None)
         return hashlib.sha256(json.dumps([what, kept], sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,9 @@ DEFAULT_GUARD_S = 30
 
 DEFAULT_PREVIEW_PORT = 8090
 
+PROTECTION = ("branch", "home", "approval", "rehearsal", "test", "verify", "required_checks", "notify")
+"""What a stage's settings say of how the pipeline may ship to it, and of who hears of it."""
+
 
 class Home(StrEnum):
     """Where a stage runs."""
