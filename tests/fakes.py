@@ -164,6 +164,9 @@ class FakeGateway:
     on_apply: Callable[[GatewayState], None] | None = None
     draining: asyncio.Event | None = None
     load: dict[str, BackendLoad] = field(default_factory=dict)
+    reading: dict[str, int] = field(default_factory=dict)
+    read: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once clients have read what a release that goes had sent them."""
     addresses: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
@@ -181,8 +184,10 @@ class FakeGateway:
         if self.on_apply:
             self.on_apply(new)
 
-    async def drained(self, pool: str, *, deadline_s: float) -> bool:
-        self.diary.append(f"drain {pool}")
+    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
+        self.diary.append(f"{'wait for readers of' if readers else 'drain'} {pool}")
+        if readers:
+            await self.read.wait()
         return True
 
     async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:

@@ -235,7 +235,7 @@ def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothi
 
 
 def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(tmp_path: Path) -> None:
-    async def never(pool: str, *, deadline_s: float) -> bool:
+    async def never(pool: str, *, deadline_s: float, readers: bool) -> bool:
         return await asyncio.Event().wait()
 
     async def story(bench: Bench) -> None:

@@ -40,6 +40,55 @@ def test_a_release_goes_live_in_the_order_that_loses_nothing(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
+def test_clients_that_still_read_keep_a_release_without_making_the_deploy_wait(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.reading["p00"] = 1
+        bench.diary.clear()
+        assert (await bench.deploy(digest="sha256:2"))["outcome"] == "live"
+        await until(lambda: "wait for readers of p00" in bench.diary)
+        assert "stop dev-r1-api-1" not in bench.diary
+        bench.gateway.reading.clear()
+        bench.gateway.read.set()
+        await until(lambda: "stop dev-r1-api-1" in bench.diary)
+        await until(lambda: bench.gateway.state.release_keys() == {"dev.2"})
+        assert [row.release for row in bench.store.pools("dev")] == [2]
+
+    run(tmp_path, story)
+
+
+def test_a_release_that_waits_for_readers_stays_when_it_is_shipped_again(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.reading["p00"] = 1
+        await bench.deploy(digest="sha256:2")
+        bench.gateway.reading.clear()
+        assert (await bench.end(await bench.engine.rollback("dev", 1)))["outcome"] == "live"
+        bench.gateway.read.set()
+        await bench.engine.settle()
+        assert [row.release for row in bench.store.pools("dev")] == [1]
+        assert "start api r1" not in bench.diary[bench.diary.index("start api r2") :]
+        assert "stop dev-r1-api-1" not in bench.diary
+
+    run(tmp_path, story)
+
+
+def test_readers_of_an_old_release_are_cut_off_when_its_pools_are_needed_and_when_the_engine_stops(
+    tmp_path: Path,
+) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.reading = {"p00": 1, "p01": 1}
+        await bench.deploy(digest="sha256:2")
+        assert [row.release for row in bench.store.pools("dev")] == [1, 2]
+        assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live", "there are two pools: release 1 goes"
+        assert [row.release for row in bench.store.pools("dev")] == [2, 3]
+        await bench.engine.settle()
+        assert [row.release for row in bench.store.pools("dev")] == [3]
+
+    run(tmp_path, story, pools=2)
+
+
 @pytest.mark.parametrize(("live", "candidate"), [(1, 1), (2, 2), (16, 4)])
 def test_a_candidate_begins_as_deep_as_the_live_pool_but_not_so_deep_that_a_slow_one_would_hurt(
     tmp_path: Path, live: int, candidate: int

@@ -13,7 +13,7 @@ import pytest
 
 from hitless.worker.answer import http_answer
 from hitless.worker.request import Request
-from hitless.worker.server import Server
+from hitless.worker.server import Server, Spooler
 from tests.support import eventually
 
 pytestmark = pytest.mark.component
@@ -39,13 +39,17 @@ class FakeAnswerer:
 class Running:
     """A server in a thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spooled: bool) -> None:
         self.path = path
         self.answerer = FakeAnswerer()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(600)
-        self.server = Server(self.listener, self.answerer)
+        self.spooler = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        if spooled:
+            self.spooler.bind(f"{path}.spooler")
+        self.spooler.settimeout(10)
+        self.server = Server(self.listener, self.answerer, Spooler(f"{path}.spooler", str(path.parent)))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         self.clients: list[socket.socket] = []
@@ -67,12 +71,13 @@ class Running:
         assert not self.thread.is_alive()
         self.server.close()
         self.listener.close()
+        self.spooler.close()
 
 
 @contextmanager
-def running() -> Iterator[Running]:
+def running(*, spooled: bool = False) -> Iterator[Running]:
     with tempfile.TemporaryDirectory(prefix="hlw-", dir="/tmp") as folder:
-        server = Running(Path(folder) / "s")
+        server = Running(Path(folder) / "s", spooled)
         try:
             yield server
         finally:
@@ -111,16 +116,47 @@ def test_requests_sent_at_once_are_answered_in_order_one_at_a_time() -> None:
         assert server.answerer.seen == [f"/{number}" for number in range(20)]
 
 
+def test_a_response_that_its_client_does_not_read_goes_to_the_spooler_with_its_connection() -> None:
+    with running(spooled=True) as server:
+        large = server.answerer.bodies["/large"] = bytes(range(256)) * 20_000
+        slow = server.connect()
+        slow.sendall(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\n")
+        _, descriptors, _, _ = socket.recv_fds(server.spooler, 64, 2)
+        eventually(lambda: not server.server._connections, what="the worker has let go of the connection")
+        with socket.socket(fileno=descriptors[0]) as connection, open(descriptors[1], "rb") as rest:
+            rest.seek(0)
+            left = rest.read()
+            head, body = b"", b""
+            while len(head + body) < len(large) - len(left):
+                head += slow.recv(65536)
+            sent = head.partition(b"\r\n\r\n")[2]
+            assert sent + left == large
+            connection.sendall(b"more")
+            while not head.endswith(b"more"):
+                head += slow.recv(65536)
+
+
+def test_a_crowd_of_connections_is_closed_one_by_one_with_their_responses() -> None:
+    with running() as server:
+        closed = []
+        for client in [server.connect() for _ in range(103)]:
+            client.sendall(b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n")
+            closed.append(b"connection: close" in read_answer(client)[0])
+            assert not closed[-1] or client.recv(1) == b""
+        assert closed == [True] * 3 + [False] * 100
+
+
 def test_an_answer_larger_than_the_sockets_buffer_arrives_whole_while_others_are_served() -> None:
     with running() as server:
         server.answerer.bodies["/large"] = bytes(range(256)) * 20_000
         slow, quick = server.connect(), server.connect()
-        slow.sendall(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\nGET /next HTTP/1.1\r\nhost: h\r\n\r\n")
+        slow.sendall(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\n")
         quick.sendall(b"GET /quick HTTP/1.1\r\nhost: h\r\n\r\n")
         assert read_answer(quick)[1] == b"/quick 0"
-        assert "/next" not in server.answerer.seen  # its connection is not ready for it yet
-        assert read_answer(slow)[1] == server.answerer.bodies["/large"]
-        assert read_answer(slow)[1] == b"/next 0"
+        head, body = read_answer(slow)
+        assert body == server.answerer.bodies["/large"]
+        assert b"\r\nconnection: close\r\n" in head
+        assert slow.recv(1) == b""
 
 
 def test_a_client_that_waits_for_an_invitation_gets_it() -> None:

@@ -22,7 +22,7 @@ async def swap(gateway: Gateway, workers: Workers, release: int) -> None:
     servers = await asyncio.to_thread(workers.start, release)
     before = gateway.state.pool(old).servers
     await gateway.apply(shipped(gateway.state, new, release, servers))
-    assert await gateway.drained(old, deadline_s=10)
+    assert await gateway.drained(old, deadline_s=10, readers=True)
     key = f"dev.{release - 1}"
     state = gateway.state.without_servers(old)
     await gateway.apply(state.without_routes(key) if key in state.release_keys() else state)
@@ -118,7 +118,7 @@ def test_a_request_that_outlives_its_drain_is_cut_off_at_the_deadline() -> None:
                 slow = asyncio.create_task(asyncio.to_thread(ask, gateway.addresses["dev"], "/slow/20000"))
                 await busy(gateway, "p00")
                 state = gateway.state.with_stage("dev", live=None)
-                assert not await gateway.drained("p00", deadline_s=0.2)
+                assert not await gateway.drained("p00", deadline_s=0.2, readers=True)
                 await gateway.apply(state.without_routes("dev.1").without_servers("p00"), drain_s=0.2)
                 assert (await slow).status in (502, 503)
                 assert gateway.state.free_pools()[0] == "p00"

@@ -238,8 +238,10 @@ def test_a_release_is_not_drained_while_a_shield_may_still_hand_it_a_request() -
             slow = asyncio.create_task(asked(gateway, "/broken/2/slow"))
             await busy(gateway, shield_of("p01"))
             await gateway.apply(gateway.state.with_stage("dev", live=2))
-            assert not await gateway.drained("p00", deadline_s=0.3), "it may be asked once the candidate has failed"
-            assert await gateway.drained("p00", deadline_s=10)
+            assert not await gateway.drained("p00", deadline_s=0.3, readers=True), (
+                "it may be asked once the candidate has failed"
+            )
+            assert await gateway.drained("p00", deadline_s=10, readers=True)
             assert slow.done() or (await slow).json["release"] == "1"
             assert (await slow).json["release"] == "1"
 

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "outcome": set(),
     "service": {"service", *BASE},
     "worker": {"worker"},
-    "gateway": {"gateway", *MODEL},
+    "gateway": {"gateway", "worker", *MODEL},
     "store": {"store", *MODEL},
     "artifact": {"artifact", *MODEL},
     "receipts": {"receipts", *MODEL},

@@ -32,7 +32,7 @@ MOST_EVENTS = 10_000
 class Machine(Protocol):
     """What the API needs of the running engine besides its verbs."""
 
-    def status(self) -> dict[str, Any]: ...
+    async def status(self) -> dict[str, Any]: ...
     async def metrics(self) -> bytes: ...
     async def shut_down(self, *, force: bool) -> None: ...
 
@@ -51,7 +51,7 @@ class Api:
     """Ends what would begin rollouts while the engine stops."""
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(self.machine.status())
+        return JSONResponse(await self.machine.status())
 
     async def metrics(self, request: Request) -> Response:
         return Response(await self.machine.metrics(), media_type=CONTENT_TYPE)

@@ -80,8 +80,14 @@ def _function(function: dict[str, Any]) -> str:
     return (
         f"  {function['name']:<16} {len(function['workers'])}{limits} workers ({busy} busy{why}), "
         f"{function['restarts']} restarts, "
-        f"{function['requests']} requests, {function['failed']} failed, {timing}"
+        f"{function['requests']} requests, {function['failed']} failed, {timing}{_at_gateway(function.get('gateway'))}"
     )
+
+
+def _at_gateway(seen: dict[str, int] | None) -> str:
+    """What no worker can tell, if there is anything."""
+    words = {"failed": "failed at the gateway", "queued": "waiting for a worker", "reading": "slow readers"}
+    return "".join(f", {seen[name]} {text}" for name, text in words.items() if seen[name]) if seen else ""
 
 
 def _of_preview(preview: dict[str, Any] | None) -> str:

@@ -58,6 +58,7 @@ def build_machine(
         pools=settings.pools,
         shared=settings.previews is not None,
         logs=folders.logs,
+        bodies=folders.data / "bodies",
     )
     fleet = Fleet(folders.run, clock=clock, python=sys.executable)
     artifacts = ArtifactStore(folders.artifacts)

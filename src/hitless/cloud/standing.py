@@ -55,7 +55,7 @@ def _candidate(seen: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _function(name: str, release: int | None, seen: dict[str, Any]) -> dict[str, Any]:
-    unknown = dict.fromkeys(("zygote_pid", "restarts", "requests", "failed", "latency_ms", "scaling"))
+    unknown = dict.fromkeys(("zygote_pid", "restarts", "requests", "failed", "gateway", "latency_ms", "scaling"))
     return {
         "name": name,
         "release": release,

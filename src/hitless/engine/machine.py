@@ -12,15 +12,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from hitless.clock import Clock, timestamp
-from hitless.engine import scaling
+from hitless.engine import readers, scaling
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
 from hitless.engine.healing import heal_workers, tell_gateway
 from hitless.engine.metrics import exposition
 from hitless.engine.previews import Previews
+from hitless.engine.readers import watch_readers
 from hitless.engine.recovery import conclude_what_was_left, recover
 from hitless.engine.scaling import Scaler
-from hitless.engine.status import status
+from hitless.engine.status import read_gateway, status
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.gateway import GatewayEvent
 from hitless.gateway.state import SHARED, GatewayState
@@ -46,7 +47,7 @@ class Fleet(Protocol):
     async def stop(self, *, force: bool = False) -> None: ...
 
 
-class Gateway(scaling.Gateway, Protocol):
+class Gateway(scaling.Gateway, readers.Gateway, Protocol):
     """The gateway as the machine drives it."""
 
     @property
@@ -57,6 +58,8 @@ class Gateway(scaling.Gateway, Protocol):
     def haproxy_pid(self) -> int | None: ...
     @property
     def guardian_pid(self) -> int | None: ...
+    @property
+    def reading(self) -> Mapping[str, int]: ...
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]: ...
     async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
@@ -111,6 +114,7 @@ class Machine:
             asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
             asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
             asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
+            asyncio.create_task(self._keep_going(lambda: watch_readers(self._engine, self._gateway, self._clock))),
             asyncio.create_task(self._keep_going(self._scaler.run)),
             asyncio.create_task(self._keep_going(lambda: conclude_what_was_left(self._engine, self._clock))),
         ]
@@ -126,7 +130,7 @@ class Machine:
                 self._engine.say(f"a healer stumbled and goes on: {type(error).__name__}: {error}")
                 await self._clock.sleep(HEALER_PAUSE_S)
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The contract's `status` document."""
         return status(
             self._engine,
@@ -139,6 +143,7 @@ class Machine:
             },
             started_at=self._started_at,
             reason_of=self._scaler.reason_of,
+            at_gateway=await read_gateway(self._engine, self._gateway),
         )
 
     async def metrics(self) -> bytes:

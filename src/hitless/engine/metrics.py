@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import hitless
 from hitless.engine.engine import Engine
+from hitless.engine.status import counted_pools
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
 from hitless.rollout.counted import NOTHING, Counted
@@ -40,7 +41,9 @@ async def exposition(engine: Engine, gateway: Gateway) -> bytes:
     families += [*_of_the_listeners(await gateway.stage_counts())]
     rows = engine.store.pools()
     families += [
-        *_of_the_gateway(rows, await _counted(engine, rows), await gateway.loads([row.gateway_pool for row in rows]))
+        *_of_the_gateway(
+            rows, await counted_pools(engine, rows), await gateway.loads([row.gateway_pool for row in rows])
+        )
     ]
     families += [*_of_the_workers([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
     registry = CollectorRegistry(auto_describe=False)
@@ -56,15 +59,6 @@ class _Collected:
 
     def collect(self) -> list[Metric]:
         return self._families
-
-
-async def _counted(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Counted]:
-    """By key of the pool."""
-    found: dict[str, Counted] = {}
-    for stage, release in dict.fromkeys((row.stage, row.release) for row in rows):
-        counted = await engine.pools.count(stage, release)
-        found |= {pool.key: part for pool, part in counted.pools.items()}
-    return found
 
 
 def _of_the_engine(engine: Engine) -> Iterator[Metric]:

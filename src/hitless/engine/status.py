@@ -3,20 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import hitless
 from hitless.engine.engine import Engine
+from hitless.gateway.observe import BackendLoad
+from hitless.rollout.counted import Counted
 from hitless.rollout.receipt import Side
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State
 from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.previews import PreviewRow
-from hitless.store.store import whole
+from hitless.store.store import PoolRow, whole
 from hitless.workers.pool import Pool
 from hitless.workers.stats import WorkerStats
+
+
+class Gateway(Protocol):
+    """What is asked of the gateway."""
+
+    @property
+    def reading(self) -> Mapping[str, int]: ...
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AtGateway:
+    """A pool as the gateway sees it: requests that failed for clients, requests with a worker and waiting for one, and
+    responses that clients are still reading.
+    """
+
+    failed: int
+    in_hand: int
+    queued: int
+    reading: int
+
+
+async def read_gateway(engine: Engine, gateway: Gateway) -> dict[str, AtGateway]:
+    """Every pool at the gateway, by the pool's key; those that HAProxy cannot be asked for are missing."""
+    rows = engine.store.pools()
+    loads = await gateway.loads([row.gateway_pool for row in rows])
+    counted = await counted_pools(engine, rows)
+    return {
+        row.key: AtGateway(counted[row.key].failed, load.scur, load.qcur, gateway.reading.get(row.gateway_pool, 0))
+        for row in rows
+        if (load := loads.get(row.gateway_pool)) and row.key in counted
+    }
+
+
+async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Counted]:
+    """Each pool's requests as the gateway counted them, by the pool's key."""
+    found: dict[str, Counted] = {}
+    for stage, release in dict.fromkeys((row.stage, row.release) for row in rows):
+        counted = await engine.pools.count(stage, release)
+        found |= {pool.key: part for pool, part in counted.pools.items()}
+    return found
+
 
 Reason = Callable[[str], str | None]
 """Why the pool of that key is as large as it is; None for one of a fixed size."""
@@ -30,6 +76,7 @@ def status(
     processes: Mapping[str, int | None],
     started_at: str,
     reason_of: Reason,
+    at_gateway: Mapping[str, AtGateway] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
     return {
@@ -40,8 +87,10 @@ def status(
             "started_at": started_at,
             **processes,
         },
-        "stages": [_stage(engine, stage, urls.get(stage), reason_of) for stage in engine.stages],
-        "previews": [{**_stage(engine, row.stage, url, reason_of), "preview": _preview(row)} for row, url in previews],
+        "stages": [_stage(engine, stage, urls.get(stage), reason_of, at_gateway) for stage in engine.stages],
+        "previews": [
+            {**_stage(engine, row.stage, url, reason_of, at_gateway), "preview": _preview(row)} for row, url in previews
+        ],
     }
 
 
@@ -50,7 +99,9 @@ def _preview(row: PreviewRow) -> dict[str, Any]:
     return {**known, "created_at": row.created_at, "expires_at": row.expires_at, "ending": row.ending}
 
 
-def _stage(engine: Engine, stage: str, url: str | None, reason_of: Reason) -> dict[str, Any]:
+def _stage(
+    engine: Engine, stage: str, url: str | None, reason_of: Reason, at_gateway: Mapping[str, AtGateway]
+) -> dict[str, Any]:
     live, rollout = engine.store.live(stage), engine.rollout_of(stage)
     row = engine.store.release(stage, live[0]) if live else None
     guard = engine.guard_of(stage)
@@ -68,7 +119,7 @@ def _stage(engine: Engine, stage: str, url: str | None, reason_of: Reason) -> di
         else None,
         "candidate": _candidate(rollout, live[0] if live else None),
         "guard": {"previous": guard.previous.number, "left_s": round(guard.left_s, 1)} if guard else None,
-        "functions": _functions(engine, stage, live[0], reason_of) if live else [],
+        "functions": _functions(engine, stage, live[0], reason_of, at_gateway) if live else [],
     }
 
 
@@ -83,12 +134,14 @@ def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | No
     }
 
 
-def _functions(engine: Engine, stage: str, live: int, reason_of: Reason) -> list[dict[str, Any]]:
+def _functions(
+    engine: Engine, stage: str, live: int, reason_of: Reason, at_gateway: Mapping[str, AtGateway]
+) -> list[dict[str, Any]]:
     release = engine.release(stage, live)
     keys = {row.function: row.key for row in engine.store.pools(stage, live)}
     return [
         {
-            **_function(engine, function, live, key := keys.get(function.name)),
+            **_function(engine, function, live, key := keys.get(function.name), at_gateway.get(key or "")),
             "scaling": _scaling(function, engine.pools.living.get(key or ""), reason_of(key or "")),
         }
         for function in release.served
@@ -113,10 +166,12 @@ def running(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
     return [{"pid": worker.pid, "busy": worker.busy} for worker in workers if worker.pid > 0]
 
 
-def _function(engine: Engine, function: Function, release: int, key: str | None) -> dict[str, Any]:
+def _function(
+    engine: Engine, function: Function, release: int, key: str | None, seen: AtGateway | None
+) -> dict[str, Any]:
     pool = engine.pools.living.get(key) if key else None
     if pool is None:
-        nothing = {"restarts": 0, "requests": 0, "failed": 0, "latency_ms": None}
+        nothing = {"restarts": 0, "requests": 0, "failed": 0, "gateway": None, "latency_ms": None}
         return {"name": function.name, "release": release, "zygote_pid": None, "workers": [], **nothing}
     stats = pool.stats()
     latency = stats.latency
@@ -129,6 +184,7 @@ def _function(engine: Engine, function: Function, release: int, key: str | None)
         "restarts": stats.restarts,
         "requests": stats.requests,
         "failed": stats.failed,
+        "gateway": {**asdict(seen), "failed": max(0, seen.failed - stats.failed)} if seen else None,
         "latency_ms": None
         if p50_us is None or p99_us is None
         else {"p50": round(p50_us / 1000, 3), "p99": round(p99_us / 1000, 3)},

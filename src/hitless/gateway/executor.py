@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from hitless.clock import Clock
 from hitless.errors import EngineError
 from hitless.gateway.observe import (
     BackendLoad,
+    ServerLoad,
     by_release,
     load_of,
     parse_info,
@@ -23,7 +25,7 @@ from hitless.gateway.routes import Entry
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
 from hitless.gateway.sticky import sticky_map
-from hitless.gateway.view import Care, Command, MapName, View, difference, view_of
+from hitless.gateway.view import Care, Command, MapName, ServerKey, View, difference, view_of
 
 APART_S = 0.05
 """Between two readings that must both say idle: a request may be between the queue and a worker in one of them."""
@@ -116,7 +118,9 @@ class Executor:
             if not commands:
                 return attempt > 0
             await self.run(commands, drain_s)
-        if left := difference(await self.observe(view.sticky), view, self._maps):
+        left = difference(await self.observe(view.sticky), view, self._maps)
+        # `maxconn` may stand higher by now, see `hitless.engine.readers`.
+        if left := tuple(command for command in left if not command.line.startswith("set maxconn ")):
             raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
         return True
 
@@ -127,15 +131,22 @@ class Executor:
         except KeyError as error:
             raise EngineError(f"HAProxy knows no pool {pool}") from error
 
-    async def drained(self, pool: str, deadline_s: float, shields: Iterable[str] = ()) -> bool:
+    async def drained(
+        self,
+        pool: str,
+        deadline_s: float,
+        shields: Iterable[str] = (),
+        reading: Callable[[str], int] = lambda backend: 0,
+    ) -> bool:
         """Wait until the pool has no request and none waits, nor any in those shields, in two readings; False at the
-        deadline.
+        deadline. `reading`: by backend, responses that clients are still reading, which are not waited for.
         """
         backends = (pool, *shields)
 
         async def read() -> BackendLoad:
-            loads = (await self.loads(backends)).values()
-            return BackendLoad(sum(load.scur for load in loads), sum(load.qcur for load in loads))
+            loads = await self.loads(backends)
+            present = sum(max(0, load.scur - reading(name)) for name, load in loads.items())
+            return BackendLoad(present, sum(load.qcur for load in loads.values()))
 
         return await self._idle(read, deadline_s)
 
@@ -147,6 +158,24 @@ class Executor:
             return BackendLoad(sum(int(row["scur"] or 0) for row in rows if row["svname"] in keys), 0)
 
         return await self._idle(read, deadline_s)
+
+    async def server_loads(self, pools: Iterable[str]) -> dict[ServerKey, ServerLoad]:
+        """What each server of these pools has now. UnreachableError."""
+        asked = ";".join(f"show stat {pool} {_SERVERS} -1" for pool in pools)
+        return {
+            (row["pxname"], row["svname"]): ServerLoad(int(row["scur"] or 0), int(row["slim"] or 0))
+            for row in parse_stats(await self._runtime.ask(asked))
+        }
+
+    async def widen(self, maxconns: Mapping[ServerKey, int], throttles: Mapping[str, int]) -> None:
+        """Set `maxconn` of these servers and the throttle of these pools at HAProxy, not on disk. A server that has
+        just left is passed over. UnreachableError.
+        """
+        lines = [f"set maxconn server {pool}/{key} {number}" for (pool, key), number in maxconns.items()]
+        lines += [f"set map {self._maps}/{MapName.THROTTLES} {pool} {number}" for pool, number in throttles.items()]
+        for line in lines:
+            with suppress(RejectedError):
+                await self._runtime.tell(line)
 
     async def loads(self, pools: Iterable[str]) -> dict[str, BackendLoad]:
         """What each of these pools has now, by one command for all. UnreachableError."""

@@ -28,16 +28,21 @@ from hitless.gateway.counts import STAGE_PREFIX, PoolCounts, Tally, sample_of
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import Keeper
 from hitless.gateway.listen import address_of
-from hitless.gateway.observe import BackendLoad
+from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.render import Layout, tuning_for
 from hitless.gateway.runtime import RuntimeSocket, UnreachableError
-from hitless.gateway.state import GatewayState
+from hitless.gateway.spooler import BUDGET_BYTES
+from hitless.gateway.spooling import Spooling
+from hitless.gateway.state import GatewayState, shield_of
+from hitless.gateway.view import ServerKey
 
 UP_WITHIN_S = 10.0
 """HAProxy answers some 30 ms after its start; beyond this it is not coming."""
 
 DRAIN_S = 30.0
 """Bound on waiting for a pool's requests when its servers leave: API Gateway's 29 s, and a little."""
+
+SPOOLER_LOOK_S = 0.5
 
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
@@ -49,6 +54,7 @@ class GatewayEventKind(StrEnum):
     HAPROXY_BACKING_OFF = "haproxy_backing_off"
     GUARDIAN_DIED = "guardian_died"
     GUARDIAN_REPLACED = "guardian_replaced"
+    SPOOLER_RESTARTED = "spooler_restarted"
     REPAIRED = "repaired"
     FAILED = "failed"
 
@@ -76,18 +82,24 @@ class Gateway:
         shared: bool = False,
         drain_s: float = DRAIN_S,
         logs: Path | None = None,
+        bodies: Path | None = None,
+        bodies_bytes: int = BUDGET_BYTES,
     ) -> None:
+        """`bodies`: where the spooler keeps what does not fit memory, `bodies_bytes` at most."""
         self._layout = Layout(run_dir / "gw", logs)
         self._clock = clock
         self._haproxy = haproxy
         self._boot = BootFolder(self._layout, tuning_for(_cores(), _descriptors()))
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
         self._keeper = Keeper(self._layout, haproxy, clock)
+        folder, inner = self._layout.folder, self._layout.hop_socket
+        self._spooling = Spooling(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
         self._state = GatewayState.initial(stages, pools, shared=shared)
         self._drain_s = drain_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reading: Mapping[str, int] = {}
         self._tally = Tally()
         self._tally_saved_at = float("-inf")
         self._pid: int | None = None
@@ -97,6 +109,11 @@ class Gateway:
     def state(self) -> GatewayState:
         """The last state that was applied."""
         return self._state
+
+    @property
+    def reading(self) -> Mapping[str, int]:
+        """Pool → responses that clients are still reading (see `widen`); pools without any may be missing."""
+        return self._reading
 
     @property
     def addresses(self) -> Mapping[str, tuple[str, int]]:
@@ -129,6 +146,7 @@ class Gateway:
         try:
             await asyncio.to_thread(self._boot.write, wanted)
             await asyncio.to_thread(self._check)
+            await self._spooling.ensure()
             await self._keeper.start()
             await self._come_true(wanted, self._drain_s)
         except BaseException:
@@ -148,6 +166,7 @@ class Gateway:
         self._state = state
         with contextlib.suppress(OSError):
             self._tally = Tally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
+        await self._spooling.ensure()
         await self._come_true(state, self._drain_s)
         self._begin()
         return True
@@ -179,22 +198,61 @@ class Gateway:
         """What the pool has now. EngineError."""
         return await self._executor.load(pool)
 
-    async def drained(self, pool: str, *, deadline_s: float) -> bool:
+    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until no request is with the pool, queued for it or behind a shield that may still hand one to it, in
-        two readings 50 ms apart; False at the deadline.
+        two readings 50 ms apart; False at the deadline. With `readers` also until clients have read their responses.
         """
-        return await self._executor.drained(pool, deadline_s, shields=self._state.shields_before(pool))
+
+        def reading(backend: str) -> int:
+            # Those that came by a shield count there as well: they are some of its pool's.
+            return 0 if readers else self._reading.get(backend.removeprefix(shield_of("")), 0)
+
+        return await self._executor.drained(pool, deadline_s, self._state.shields_before(pool), reading)
 
     async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
         """Wait until none of these servers (`ServerState.key`) of the pool has a request; False at the deadline."""
         return await self._executor.servers_drained(pool, keys, deadline_s)
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
-        """What each of these pools has now, by one command for all; nothing while HAProxy is away."""
+        """What each of these pools has now, by one command for all; nothing while HAProxy is away. Responses that
+        clients are still reading (see `widen`) are not counted.
+        """
         try:
-            return await self._executor.loads(pools)
+            loads = await self._executor.loads(pools)
         except UnreachableError:
             return {}
+        return {
+            pool: BackendLoad(max(0, load.scur - self._reading.get(pool, 0)), load.qcur) for pool, load in loads.items()
+        }
+
+    async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]:
+        """What each worker of these pools has now; nothing while HAProxy is away."""
+        try:
+            return await self._executor.server_loads(pools)
+        except UnreachableError:
+            return {}
+
+    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
+        """Give each of these servers that many requests beyond its depth: responses that clients are still reading, of
+        which the worker is free. `loads`: what they had a moment ago, so that only what differs is said.
+        """
+        depths = {(pool.name, server.key): server.maxconn for pool in self._state.pools for server in pool.servers}
+        wanted = {key: depths[key] + number for key, number in reading.items() if key in depths}
+        before = self._reading
+        self._reading = {
+            pool: sum(number for (name, _), number in reading.items() if name == pool)
+            for pool in {name for name, _ in reading}
+        }
+        throttles = {
+            pool.name: pool.throttle + self._reading.get(pool.name, 0)
+            for pool in self._state.pools
+            if pool.throttle and (self._reading.get(pool.name) or before.get(pool.name))
+        }
+        with contextlib.suppress(UnreachableError):
+            await self._executor.widen(
+                {key: number for key, number in wanted.items() if key in loads and loads[key].maxconn != number},
+                throttles,
+            )
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
@@ -218,6 +276,7 @@ class Gateway:
         """End HAProxy (after its requests, `grace_s` at most) and guardian, close the listeners, remove the folder."""
         await self._end_tasks()
         await self._keeper.stop(grace_s)
+        await self._spooling.stop()
         await asyncio.to_thread(shutil.rmtree, self._layout.folder, ignore_errors=True)
 
     async def _shift(self, old: GatewayState, new: GatewayState, drain_s: float) -> None:
@@ -258,13 +317,23 @@ class Gateway:
             raise EngineError(f"HAProxy refuses its configuration: {_alerts(result.stderr)}", hint="hitless doctor")
 
     def _begin(self) -> None:
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._mend())]
+        self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._mend(), self._keep_spooler())]
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_spooler(self) -> None:
+        while True:
+            await self._clock.sleep(SPOOLER_LOOK_S)
+            try:
+                if await self._spooling.ensure():
+                    self._tell(GatewayEventKind.SPOOLER_RESTARTED, "the spooler died and was started again")
+            except (EngineError, OSError, subprocess.SubprocessError) as error:
+                self._tell(GatewayEventKind.FAILED, f"no spooler can be started: {error}")
+                await self._clock.sleep(UP_WITHIN_S)
 
     async def _watch(self) -> None:
         async for event in self._keeper.events():

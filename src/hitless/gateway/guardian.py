@@ -24,7 +24,7 @@ import sys
 import time
 
 from hitless.gateway.control import CONTROL_SOCKET, Clients
-from hitless.gateway.life import LIFE, is_alive, pid_behind
+from hitless.gateway.life import LIFE, is_alive, leave_parent, pid_behind
 from hitless.gateway.logfiles import PipedLog, open_log
 
 LOCK = "guardian.lock"
@@ -276,21 +276,6 @@ def _set_title(folder: str, site: str) -> None:
         sys.path.remove(site)
 
 
-def _leave_parent(folder: str) -> None:
-    """The parent exits with 0; go on as nobody's child, in a session of our own, deaf to terminals."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    log = open_log(os.path.join(folder, GUARDIAN_LOG))
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.dup2(log, 2)
-    os.close(null)
-    os.close(log)
-
-
 def main(argument: str) -> int:
     """`argument`: JSON with folder, haproxy, sockets ([[stage, descriptor], …]) and site. Returns in the parent once
     the control socket accepts; EXIT_LOCKED where a guardian lives already.
@@ -310,7 +295,7 @@ def main(argument: str) -> int:
     control.bind(path)
     control.listen(16)
     control.setblocking(False)
-    _leave_parent(folder)
+    leave_parent(os.path.join(folder, GUARDIAN_LOG))
     _set_title(folder, settings["site"])
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,5 @@
-"""Whether a HAProxy lives, and which process it is. Standard library only: the guardian uses it.
+"""Whether a HAProxy lives, and which process it is; how the gateway's own processes leave the daemon. Standard library
+only: the guardian uses it.
 
 HAProxy inherits the writing end of a FIFO and never uses it, so that the reading end reports its end of file exactly
 when HAProxy is gone, whoever started it: a dead one is told from a living one without a pid.
@@ -9,7 +10,24 @@ from __future__ import annotations
 import os
 import socket
 
+from hitless.gateway.logfiles import open_log
+
 LIFE = "life"
+
+
+def leave_parent(log_path: str) -> None:
+    """Exit with 0 in the parent; go on in a child with a session of its own, without a terminal, that logs there."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    log = open_log(log_path)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log, 2)
+    os.close(null)
+    os.close(log)
 
 
 def is_alive(folder: str) -> bool:

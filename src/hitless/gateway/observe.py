@@ -13,8 +13,8 @@ from hitless.gateway.view import ServerKey, ServerView
 FORCED_MAINT, FORCED_DRAIN = 0x01, 0x08
 """Bits of srv_admin_state (HAProxy's management guide, "show servers state")."""
 
-HOP = "hop"
-"""The backend of the configuration's own; each pool has one more, see `hitless.gateway.state.shield_of`."""
+INNER = ("hop", "spool")
+"""The configuration's own backends; each pool has one more, see `hitless.gateway.state.shield_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,19 @@ class BackendLoad:
         return self.scur + self.qcur == 0
 
 
+@dataclass(frozen=True, slots=True)
+class ServerLoad:
+    """A worker as HAProxy counts it: requests in hand, those included whose response a client is still reading, and how
+    many it may have.
+    """
+
+    scur: int
+    maxconn: int
+
+
 def is_pool(backend: str) -> bool:
     """Whether a backend is a pool of workers, not one that leads to pools."""
-    return backend != HOP and not backend.startswith(shield_of(""))
+    return backend not in INNER and not backend.startswith(shield_of(""))
 
 
 def parse_map(text: str) -> list[Entry]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hitless.gateway.spooler import UPLOADS
 from hitless.gateway.state import (
     EVERY,
     LIVE_SERVER,
@@ -67,6 +68,10 @@ class Layout:
     def hop_socket(self) -> Path:
         return self.folder / "hop.sock"
 
+    @property
+    def spool_socket(self) -> Path:
+        return self.folder / UPLOADS
+
     def try_socket(self, pool: str) -> Path:
         """Where a pool gets the requests that it is shielded for."""
         return self.folder / f"{pool}.sock"
@@ -79,7 +84,7 @@ class Layout:
     @property
     def sockets(self) -> tuple[Path, ...]:
         """What HAProxy binds by its path; pools have names of up to four characters."""
-        return self.runtime_socket, self.hop_socket, self.live_socket, self.try_socket("p000")
+        return self.runtime_socket, self.hop_socket, self.spool_socket, self.live_socket, self.try_socket("p000")
 
     def map(self, name: str) -> str:
         """The map's name in HAProxy: its path by way of the link, the same in every generation."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from hitless.errors import ConflictError
+from hitless.errors import ConflictError, HitlessError
 from hitless.gateway.counts import PoolCounts, flat, of_flat
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
@@ -39,6 +39,10 @@ from hitless.workers.stats import EMPTY, Histogram
 RETIRE_GRACE_S = 2.0
 SLOW_CLIENT_S = 30.0
 """Beyond the function's time-out, for a body that is still on its way when its release retires."""
+READERS_S = 300.0
+"""For clients that still read responses of a release that is out of service, in the background: no slow reader makes a
+deploy wait. As long as `hitless.gateway.spooler.Pace` lets them.
+"""
 FIRST_DEPTH = 4
 """At most, of a pool that takes over from one that is asked much (measured: four fifths of what 16 brings)."""
 
@@ -54,7 +58,9 @@ class Gateway(standing.Gateway, Protocol):
     """What a rollout needs of the gateway."""
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
-    async def drained(self, pool: str, *, deadline_s: float) -> bool: ...
+    @property
+    def reading(self) -> Mapping[str, int]: ...
+    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool: ...
     async def counts(self) -> Mapping[str, PoolCounts]: ...
 
 
@@ -77,6 +83,8 @@ class ReleasePools:
         )
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
+        self._lingering: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        """Releases (by key) that only wait for clients that read; the event ends the wait, and is set after it."""
         self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
         """How many of the workers that a new pool wants may start, where that many others start with it."""
         self.standing = standing.Standing(workers, gateway, self.change_gateway, self.living)
@@ -102,8 +110,10 @@ class ReleasePools:
         did start.
         """
         behind = behind or {}
-        taken = {row.gateway_pool for row in self._store.pools()} | set(behind.values())
-        free = [name for name in self._gateway.state.free_pools() if name not in taken]
+        free = self._free_pools(behind)
+        if len(free) < len(functions) - len(behind):
+            await self.cut_readers()
+            free = self._free_pools(behind)
         if len(free) < len(functions) - len(behind):
             raise ConflictError(
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
@@ -128,6 +138,10 @@ class ReleasePools:
             beside += size
             starts.append(self._start_one(release, function, key, size, ready_timeout_s))
         await _all(starts)
+
+    def _free_pools(self, behind: Mapping[str, str]) -> list[str]:
+        taken = {row.gateway_pool for row in self._store.pools()} | set(behind.values())
+        return [name for name in self._gateway.state.free_pools() if name not in taken]
 
     async def _start_one(
         self, release: Release, function: Function, key: str, size: int, ready_timeout_s: float
@@ -273,11 +287,53 @@ class ReleasePools:
     async def retire(self, release: Release, *, drain: bool) -> Counted:
         """Take a release that gets no new requests out of service, without failing those that it still has.
 
-        Returns its requests as the gateway counted them to the last. Idempotent.
+        Returns its requests as the gateway counted them to the last. Idempotent. If clients are still reading responses
+        then, the release is removed later, in the background.
         """
         rows = self._store.pools(release.stage, release.number)
+        if release.key in self._lingering:
+            return await self.count(release.stage, release.number)
         if drain:
             await asyncio.gather(*(self._drain(release, row) for row in rows))
+            if any(self._gateway.reading.get(row.gateway_pool) for row in rows):
+                enough = asyncio.Event()
+                self._lingering[release.key] = asyncio.create_task(self._linger(release, rows, enough)), enough
+                return await self.count(release.stage, release.number)
+        return await self._remove(release, rows, drain)
+
+    async def cut_readers(self, *releases: str) -> None:
+        """Remove those of these releases (by key; none named: all) that only wait for clients that read."""
+        tasks = [each for key, each in self._lingering.items() if key in releases or not releases]
+        for _, enough in tasks:
+            enough.set()
+        await asyncio.gather(*(task for task, _ in tasks))
+
+    async def keep(self, release: Release) -> None:
+        """Before it is shipped again: a release that only waits for clients that read stays. One that is being removed
+        already is gone when this returns.
+        """
+        if release.key in self._lingering:
+            task, enough = self._lingering[release.key]
+            if not enough.is_set():
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _linger(self, release: Release, rows: Sequence[PoolRow], enough: asyncio.Event) -> None:
+        async def read() -> bool:
+            pools = [row.gateway_pool for row in rows]
+            waits = (self._gateway.drained(pool, deadline_s=READERS_S, readers=True) for pool in pools)
+            return all(await asyncio.gather(*waits))
+
+        try:
+            await standing.first(read(), enough)
+            enough.set()
+            await self._remove(release, rows, drain=True)
+        except HitlessError:
+            pass  # the gateway is away: the stage's next turn, or the next start, does it
+        finally:
+            del self._lingering[release.key]
+
+    async def _remove(self, release: Release, rows: Sequence[PoolRow], drain: bool) -> Counted:
         await asyncio.gather(*(self._disconnect(row) for row in rows))
         counted = await self.count(release.stage, release.number)
         await asyncio.gather(*(self._stop(release, row, drain) for row in rows))
@@ -286,7 +342,7 @@ class ReleasePools:
 
     async def _drain(self, release: Release, row: PoolRow) -> None:
         timeout_s = min(release.function(row.function).timeout_s, API_GATEWAY_LIMIT_MS / 1000)
-        await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S)
+        await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S, readers=False)
 
     async def _disconnect(self, row: PoolRow) -> None:
         self.living.pop(row.key, None)  # first: a zygote that is being replaced brings no new servers from here on

@@ -125,7 +125,7 @@ class Standing:
         drained = self._gateway.servers_drained(name, leaving, deadline_s=timeout_s + 1.0)
         self._parting[row.key] = asyncio.Event()
         try:
-            if not await _first(drained, self._parting[row.key]):
+            if not await first(drained, self._parting[row.key]):
                 return False
         finally:
             del self._parting[row.key]
@@ -139,7 +139,7 @@ class Standing:
         return row.key in self._living
 
 
-async def _first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
+async def first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
     """True once `waiting` has ended, False if the event came before."""
     both = asyncio.ensure_future(waiting), asyncio.ensure_future(unless.wait())
     try:

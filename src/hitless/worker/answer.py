@@ -19,6 +19,10 @@ from typing import Any, Final
 
 LARGEST_RESPONSE_BYTES: Final = 6 * 1024 * 1024
 """Lambda's limit on a response's payload, as JSON."""
+CLOSES_ABOVE_BYTES: Final = 100_000
+"""A larger body ends its connection: the kernel may not take it at once, and whoever sends the rest must be able to
+close the connection without meeting the gateway's next request. Unix sockets buffer some 200 kB.
+"""
 _SURELY_SMALL_CHARS: Final = LARGEST_RESPONSE_BYTES // 12
 _KEYS: Final = frozenset({"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"})
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -31,6 +35,7 @@ _MOST_NAMES: Final = 1000
 _KNOWN_NAMES: Final[set[str]] = set()
 """Names that have been found fit for an answer: most handlers send the same few."""
 
+CLOSE: Final = "connection: close\r\n"
 INTERNAL_ERROR: Final = '{"message": "Internal server error"}'
 
 
@@ -59,6 +64,8 @@ def http_answer(status: int, body: bytes, lines: str, *, head_only: bool = False
     first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
     if status == 204 or status == 304:
         return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
+    if len(body) > CLOSES_ABOVE_BYTES and not head_only and CLOSE not in lines:
+        lines += CLOSE
     head = f"{first}{lines}date: {_date()}\r\ncontent-length: {len(body)}\r\n\r\n".encode("utf-8", "replace")
     return head if head_only else head + body
 

@@ -15,14 +15,14 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from hitless.worker.answer import INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
+from hitless.worker.answer import CLOSE, INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
 from hitless.worker.context import ContextFactory
 from hitless.worker.event import Event, EventBuilder
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
-from hitless.worker.layout import BUCKETS_AT, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
+from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
-from hitless.worker.request import Request
+from hitless.worker.request import REFUSALS, Request
 from hitless.worker.spec import PoolSpec
 from hitless.worker.trace import TraceVariable
 
@@ -32,10 +32,10 @@ _CLASS_0XX: Final = int(Field.CLASS_1XX) - 1
 _LATENCY_SUM_US: Final = int(Field.LATENCY_SUM_US)
 _START_LOGGED: Final = int(Field.START_LOGGED)
 _BUSY_SINCE: Final = int(Field.BUSY_SINCE)
+_LARGE: Final = int(Field.LARGE)
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 _JSON: Final = "content-type: application/json\r\n"
-_REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request Header Fields Too Large"}
 
 
 class Invoker:
@@ -70,9 +70,9 @@ class Invoker:
     def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
         """Answer one request, whatever happens. With `last` the answer tells the client that the connection ends."""
         began_ns = time.monotonic_ns()
-        end = "connection: close\r\n" if last else ""
+        end = CLOSE if last else ""
         if request.refusal:
-            send(gateway_error(request.refusal, _REFUSALS[request.refusal], self._release + end))
+            send(gateway_error(request.refusal, REFUSALS[request.refusal], self._release + end))
         elif b"x-hl-probe" in request.internal:
             send(http_answer(204, b"", end))
         else:
@@ -101,6 +101,8 @@ class Invoker:
             status, answer = self._run(event, request_id, began_ns, head, extra)
             took_ns = self._count(status, began_ns)
             send(answer)
+            if len(answer) > HELD_ABOVE_BYTES:
+                fields[_LARGE] += 1
             fields[_BUSY_SINCE] = 0
             self._report(request_id, took_ns)
 

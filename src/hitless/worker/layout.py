@@ -35,6 +35,9 @@ LOST: Final = 1
 FATAL: Final = STRIKES_OUT
 """Strikes for a request that ended its worker (time-out, exit, crash): the next worker would fare no better."""
 
+HELD_ABOVE_BYTES: Final = 12_000
+"""A larger response may not fit the gateway's buffers; it then counts as in hand there until its client has read it."""
+
 _WORKERS_AT: Final = 1  # u64 indices in the header
 _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
 _SIZE_AT: Final = 4  # and 5: one more than the size of the generation in that half; 0 where it was never said
@@ -60,6 +63,7 @@ class Field(IntEnum):
     TIMEOUTS = 14
     LATENCY_SUM_US = 15
     GENERATION = 16
+    LARGE = 17  # responses of more than HELD_ABOVE_BYTES
 
 
 class State(IntEnum):

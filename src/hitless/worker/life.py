@@ -27,7 +27,7 @@ from hitless.worker.layout import Field, State, StatsPage
 from hitless.worker.log import LogFile, LogStream
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import start_time
-from hitless.worker.server import Server
+from hitless.worker.server import Server, Spooler
 from hitless.worker.spec import PoolSpec
 
 IMPORT_FAILED = 0x46
@@ -68,7 +68,7 @@ def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoRet
     for stream in shop.streams:
         stream.on_start_written = invoker.start_was_logged
     assert member.listener is not None
-    server = Server(member.listener, invoker)
+    server = Server(member.listener, invoker, Spooler(str(shop.paths.spooler), spec.log_dir))
     server.install_signals()
     fields[Field.STATE] = State.READY
     say_ready()

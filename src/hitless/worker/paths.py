@@ -46,6 +46,11 @@ class GenerationPaths:
         return self.pool / "page"
 
     @property
+    def spooler(self) -> Path:
+        """RUN/gw/handed.sock: where the gateway's spooler takes connections over (`hitless.gateway.spooler`)."""
+        return self.pool.parents[1] / "gw" / "handed.sock"
+
+    @property
     def alive_lock(self) -> Path:
         """Held by the zygote and, inherited, by each of its workers: free means that all are dead."""
         return self.folder / "alive.lock"

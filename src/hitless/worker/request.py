@@ -14,6 +14,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 LARGEST_BODY_BYTES: Final = 10 * 1024 * 1024
 """API Gateway's limit for a request's payload."""
 LARGEST_HEADER_BYTES: Final = 64 * 1024
+REFUSALS: Final = {400: "Bad Request", 413: "Request Too Long", 431: "Request Header Fields Too Large"}
+"""The statuses of `Request.refusal`, with their messages."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hitless.worker.layout import StatsPage
+from hitless.worker.layout import Field, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.workers.stats import PoolStats, Pulse, read_pulse, read_stats
@@ -50,6 +50,16 @@ class Pool:
     def pulse(self) -> Pulse:
         """What its workers are at, over all generations."""
         return read_pulse(self.page, time.monotonic_ns())
+
+    @property
+    def large_responses(self) -> int:
+        """How many responses its workers have sent that clients may read slowly."""
+        return sum(self.page.column(Field.LARGE))
+
+    def at_rest(self, worker: WorkerAddress) -> int | None:
+        """How many requests that worker has ended, if it has none in hand."""
+        fields = self.page.slot(self.page.slot_index(self.generation, worker.index))
+        return None if fields[Field.BUSY_SINCE] else fields[Field.REQUESTS]
 
     def stats(self) -> PoolStats:
         """Counts over all generations, workers of this one."""

@@ -33,6 +33,8 @@ def api(event: dict[str, Any], context: Any) -> dict[str, Any]:
         case "/echo":
             note_run(event)
             time.sleep(float(query.get("s", "0")))
+            if "bytes" in query:
+                return answer("x" * int(query["bytes"]))
             return answer({"method": event["httpMethod"], "length": len(event["body"] or ""), "release": RELEASE})
         case _:
             return answer({"release": RELEASE, "function_version": context.function_version})

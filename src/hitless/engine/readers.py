@@ -1,0 +1,120 @@
+"""Clients that read slowly take no worker's place at the gateway.
+
+HAProxy counts a request as in hand until the client has read the response, though the worker is long done with it: a
+few slow readers of large responses would leave a function without a free place. If a worker is at rest, the requests
+that HAProxy counts for it are such responses. The worker's `maxconn` is raised by their number.
+
+A measure holds if the worker was at rest before and after HAProxy was asked, and ended no request in between; it takes
+two, because a request may be on its way. A worker that is always busy keeps what it was given. An error is harmless:
+a worker gets one request more for an instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from hitless.clock import Clock
+from hitless.engine.engine import Engine
+from hitless.gateway.observe import ServerLoad
+from hitless.gateway.view import ServerKey
+from hitless.rollout.standing import servers_of
+from hitless.store.store import PoolRow
+from hitless.workers.pool import Pool, WorkerAddress
+
+ACTIVE_PERIOD_S: Final = 0.025
+"""While a pool has slow readers, or may have."""
+PERIOD_S: Final = 0.1
+LOOKS: Final = 80
+"""After a large response, before its pool is left alone."""
+
+
+class Gateway(Protocol):
+    """What this needs of the gateway."""
+
+    async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
+    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
+
+
+@dataclass(slots=True)
+class Watched:
+    """A pool and how often it is still looked at."""
+
+    row: PoolRow
+    large: int = 0
+    looks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A worker at rest: how many requests it had ended, and how many HAProxy counted as in hand."""
+
+    ended: int
+    scur: int
+
+
+@dataclass(slots=True)
+class Readers:
+    """What is known of each server: responses that clients are reading, and the last measure (None: it was busy)."""
+
+    reading: dict[ServerKey, int] = field(default_factory=dict)
+    measured: dict[ServerKey, Measure | None] = field(default_factory=dict)
+
+    def take(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
+        """One look at one server. `ended`: the requests that its worker had ended; None if it was busy.
+
+        A worker that did nothing between two looks because all its places are taken gets twice as many: a crowd of
+        slow readers that waits in the queue is let through in a few looks.
+        """
+        now, before = (None if ended is None else Measure(ended, load.scur)), self.measured.get(key)
+        self.measured[key] = now
+        if now is None or before is None:
+            self.reading[key] = min(self.reading.get(key, 0), load.scur)
+            return
+        held = min(now.scur, before.scur)
+        starved = now.ended == before.ended and held >= load.maxconn
+        self.reading[key] = 2 * held if starved else held
+
+
+async def watch_readers(engine: Engine, gateway: Gateway, clock: Clock) -> None:
+    """For ever."""
+    watched: dict[str, Watched] = {}
+    readers = Readers()
+    while True:
+        living = engine.pools.living
+        if watched.keys() != living.keys():
+            rows = {row.key: row for row in engine.store.pools()}
+            watched = {key: watched.get(key, Watched(rows[key])) for key in living if key in rows}
+        active = [(one, pool) for key, one in watched.items() if (pool := living.get(key)) and _may_be_read(one, pool)]
+        if active or readers.reading:
+            await _look(active, readers, gateway)
+        await clock.sleep(ACTIVE_PERIOD_S if active else PERIOD_S)
+
+
+def _may_be_read(one: Watched, pool: Pool) -> bool:
+    large = pool.large_responses
+    if large != one.large:
+        one.large, one.looks = large, LOOKS
+    return one.looks > 0
+
+
+async def _look(active: list[tuple[Watched, Pool]], readers: Readers, gateway: Gateway) -> None:
+    workers: dict[ServerKey, tuple[Watched, Pool, WorkerAddress]] = {
+        (one.row.gateway_pool, server.key): (one, pool, worker)
+        for one, pool in active
+        for server, worker in zip(servers_of(pool), pool.workers, strict=False)
+    }
+    before = {key: pool.at_rest(worker) for key, (_, pool, worker) in workers.items()}
+    loads = await gateway.server_loads([one.row.gateway_pool for one, _ in active]) if active else {}
+    for key in readers.reading.keys() - loads.keys():
+        readers.reading.pop(key)
+        readers.measured.pop(key, None)
+    for one, _ in active:
+        one.looks -= 1
+    for key, (one, pool, worker) in workers.items():
+        if key in loads:
+            readers.take(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
+            if readers.reading[key] or readers.measured[key] is None:
+                one.looks = LOOKS
+    await gateway.widen(readers.reading, loads)

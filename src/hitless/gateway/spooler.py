@@ -1,0 +1,349 @@
+"""The spooler: a process that waits for slow clients, so that no worker has to.
+
+HAProxy sends it each request that does not fit HAProxy's buffer. The spooler reads the whole request, passes it to
+HAProxy's inner frontend, takes the whole response, and sends that as fast as the client reads. A worker hands over a
+connection whose large response the kernel did not take at once, with the rest of the response in a file.
+
+Invariants: a request is passed on once, and only when it is complete; bodies are kept in memory up to `IN_MEMORY_BYTES`
+in total, and otherwise in files without a name; together they stay within a budget; a transfer that is slower than
+`Pace` allows is cut off. It outlives the daemon. If it dies, HAProxy sends requests past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import math
+import os
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from typing import Final
+
+from hitless.gateway.life import leave_parent
+from hitless.worker.answer import CLOSE, gateway_error
+from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
+
+UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "spool.log"
+"""Files in the gateway's folder: the sockets for requests and for workers' connections; the lock holds the pid."""
+
+IN_MEMORY_BYTES: Final = 64 << 20
+BUDGET_BYTES: Final = 2 << 30
+"""All bodies together. Beyond it an upload gets 503, and the oldest response that is being read is cut off."""
+
+LINGER_S: Final = 1.0
+"""After a response that came before the end of the upload: HAProxy must not meet a closed socket while it writes."""
+_CHUNK_BYTES: Final = 64 * 1024
+_PASSED_ON_BYTES: Final = 1024 * 1024
+_BACKLOG: Final = 4096
+_DROPPED: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"expect"})
+_REASONS: Final = {**REFUSALS, 408: "Request Timeout", 502: "Internal server error", 503: "Service Unavailable"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slow a transfer may be."""
+
+    grace_s: float = 30.0
+    least_bytes_per_s: float = 2_000
+    longest_s: float = 300.0
+
+    def allowed_s(self, done_bytes: int) -> float:
+        """Seconds that a transfer may have taken when that many bytes are through."""
+        return min(self.longest_s, self.grace_s + done_bytes / self.least_bytes_per_s)
+
+
+class Refused(Exception):
+    """The request is answered with this status instead of being passed on."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Budget:
+    """Bytes that all bodies together may still take, and those of them that may be in memory."""
+
+    def __init__(self, left_bytes: int, memory_bytes: int = IN_MEMORY_BYTES) -> None:
+        self.left_bytes = left_bytes
+        self.memory_bytes = memory_bytes
+
+
+class Body:
+    """One request's or response's bytes, counted against the budget until it is closed."""
+
+    def __init__(self, budget: Budget, folder: str) -> None:
+        self._budget = budget
+        self._file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(dir=folder)  # noqa: SIM115
+        self._in_memory = True
+        self.size = 0
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.left_bytes += self.size
+        self._budget.memory_bytes += self.size * self._in_memory
+        self._file.close()
+
+    def put(self, data: bytes) -> None:
+        """Append. OSError if the disk is full."""
+        if self._in_memory and len(data) > self._budget.memory_bytes:
+            self._file.rollover()
+            self._budget.memory_bytes += self.size
+            self._in_memory = False
+        self._file.write(data)
+        self.size += len(data)
+        self._budget.left_bytes -= len(data)
+        self._budget.memory_bytes -= len(data) * self._in_memory
+
+    def chunks(self, size_bytes: int) -> Iterator[bytes]:
+        """All bytes from the start, in pieces of that size."""
+        self._file.seek(0)
+        return iter(lambda: self._file.read(size_bytes), b"")
+
+
+class UploadReader(RequestReader):
+    """Reads a request like a worker does, but puts its body into `body`."""
+
+    __slots__ = ("_budget", "_into", "over")
+
+    def __init__(self, into: Body, budget: Budget) -> None:
+        super().__init__()
+        self._into, self._budget = into, budget
+        self.over = 0
+        """The status to refuse with before the request is complete; 0 for none."""
+
+    def on_body(self, chunk: bytes) -> None:
+        """The parser's call."""
+        if self.over:
+            return
+        if self._into.size + len(chunk) > LARGEST_BODY_BYTES:
+            self.over = 413
+        elif len(chunk) > self._budget.left_bytes:
+            self.over = 503
+        else:
+            try:
+                self._into.put(chunk)
+            except OSError:
+                self.over = 503
+
+
+class Spooler:
+    """Serves both sockets for ever."""
+
+    def __init__(self, inner: str, folder: str, budget: Budget, pace: Pace) -> None:
+        """`inner`: the socket for complete requests; `folder`: where files for bodies are made."""
+        self._inner, self._folder, self._budget, self._pace = inner, folder, budget, pace
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._readers: dict[asyncio.Task[None], int] = {}
+        """Handed-over responses in the order in which they came, with their bytes."""
+
+    async def accept(self, uploads: socket.socket) -> None:
+        """Take requests for ever."""
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(uploads)
+            except OSError:  # out of descriptors: those in hand will free some
+                await asyncio.sleep(0.05)
+                continue
+            client.setblocking(False)
+            self._begin(self._upload(client))
+
+    def take_over(self, handed: socket.socket) -> None:
+        """Take the connections that workers have sent: each message has a connection and a file."""
+        with suppress(BlockingIOError):
+            while True:
+                _, descriptors, _, _ = socket.recv_fds(handed, 64, 2)
+                if len(descriptors) != 2:
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    continue
+                client = socket.socket(fileno=descriptors[0])
+                client.setblocking(False)
+                size = os.fstat(descriptors[1]).st_size
+                task = self._begin(self._send_rest(client, descriptors[1], size))
+                task.add_done_callback(partial(self._reader_ended, client, descriptors[1]))
+                self._readers[task] = size
+                self._budget.left_bytes -= size
+                while self._budget.left_bytes < 0 and self._readers:
+                    oldest = next(iter(self._readers))
+                    oldest.cancel()
+                    self._budget.left_bytes += self._readers.pop(oldest)
+
+    def _reader_ended(self, client: socket.socket, file: int, task: asyncio.Task[None]) -> None:
+        """Not in the task itself, which may be cancelled before it has begun."""
+        client.close()
+        os.close(file)
+        self._budget.left_bytes += self._readers.pop(task, 0)
+
+    def _begin(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        assert isinstance(task, asyncio.Task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _upload(self, client: socket.socket) -> None:
+        body, response = Body(self._budget, self._folder), Body(self._budget, self._folder)
+        with client, body, response, suppress(OSError):
+            try:
+                request = await self._take(client, body)
+                await self._ask(request, body, response)
+                await self._give(client, response)
+            except Refused as refused:
+                response.put(gateway_error(refused.status, _REASONS[refused.status], CLOSE))
+                await self._give(client, response)
+                await self._linger(client)
+
+    async def _take(self, client: socket.socket, body: Body) -> Request:
+        """The complete request; ConnectionError if the client leaves before."""
+        reader = UploadReader(body, self._budget)
+
+        def take(data: bytes) -> bool:
+            reader.feed(data)
+            if reader.interim:
+                client.send(reader.interim)
+                reader.interim = b""
+            return not reader.ready and not reader.over
+
+        began = self._loop.time()
+        try:
+            await self._receive(client, take, lambda: began + self._pace.allowed_s(body.size))
+        except TimeoutError:
+            raise Refused(408) from None
+        if not reader.ready and not reader.over:
+            raise ConnectionError
+        if reader.over or reader.ready[0].refusal:
+            raise Refused(reader.over or reader.ready[0].refusal)
+        return reader.ready[0]
+
+    async def _ask(self, request: Request, body: Body, response: Body) -> None:
+        head = f"{request.method} {request.target} HTTP/1.1\r\n".encode("latin-1")
+        kept = (pair for pair in request.headers if pair[0].lower() not in _DROPPED)
+        head += b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *request.internal.items()))
+        head += b"content-length: %d\r\nconnection: close\r\n\r\n" % body.size
+        with socket.socket(socket.AF_UNIX) as inner:
+            inner.setblocking(False)
+            try:
+                await self._loop.sock_connect(inner, self._inner)
+            except OSError:
+                raise Refused(503) from None
+            with suppress(OSError):  # it has responded before it read everything: the response is there to be read
+                await self._loop.sock_sendall(inner, head)
+                for chunk in body.chunks(_PASSED_ON_BYTES):
+                    await self._loop.sock_sendall(inner, chunk)
+
+            def take(data: bytes) -> bool:
+                response.put(data)
+                return True
+
+            with suppress(OSError):
+                await self._receive(inner, take, lambda: math.inf)
+        if not response.size:
+            raise Refused(502)
+
+    async def _receive(self, source: socket.socket, take: Callable[[bytes], bool], until: Callable[[], float]) -> None:
+        """Give `take` what comes, until it returns False or the other side closes.
+
+        `until`: the loop's time for that, which may grow with what was taken; then TimeoutError. OSError.
+        """
+        ended: asyncio.Future[None] = self._loop.create_future()
+        descriptor = source.fileno()
+
+        def readable() -> None:
+            try:
+                data = source.recv(_CHUNK_BYTES)
+                if data and take(data):
+                    return
+                ended.set_result(None)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                ended.set_exception(error)
+            self._loop.remove_reader(descriptor)
+
+        self._loop.add_reader(descriptor, readable)
+        try:
+            while not ended.done():
+                left_s = until() - self._loop.time()
+                if left_s <= 0:
+                    raise TimeoutError
+                await asyncio.wait([ended], timeout=min(left_s, self._pace.longest_s))
+        finally:
+            self._loop.remove_reader(descriptor)
+        ended.result()
+
+    async def _give(self, client: socket.socket, response: Body) -> None:
+        began, sent_bytes = self._loop.time(), 0
+        for chunk in response.chunks(_CHUNK_BYTES):
+            sent_bytes += await self._send(client, chunk, began, sent_bytes)
+
+    async def _send(self, client: socket.socket, data: bytes, began: float, sent_bytes: int) -> int:
+        """Send all; TimeoutError (an OSError) if the client reads too slowly."""
+        async with asyncio.timeout_at(began + self._pace.allowed_s(sent_bytes)):
+            await self._loop.sock_sendall(client, data)
+        return len(data)
+
+    async def _linger(self, client: socket.socket) -> None:
+        client.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_S):
+            while await self._loop.sock_recv(client, _CHUNK_BYTES):
+                pass
+
+    async def _send_rest(self, client: socket.socket, file: int, size: int) -> None:
+        began, sent_bytes = self._loop.time(), 0
+        with suppress(OSError):
+            while sent_bytes < size:
+                data = os.pread(file, _CHUNK_BYTES, sent_bytes)
+                sent_bytes += await self._send(client, data, began, sent_bytes)
+
+
+def _bind(path: str, kind: socket.SocketKind) -> socket.socket:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, kind)
+    listener.bind(path)
+    listener.setblocking(False)
+    return listener
+
+
+async def _serve(uploads: socket.socket, handed: socket.socket, settings: dict[str, str]) -> None:
+    spooler = Spooler(settings["inner"], settings["bodies"], Budget(int(settings["budget_bytes"])), Pace())
+    asyncio.get_running_loop().add_reader(handed, spooler.take_over, handed)
+    await spooler.accept(uploads)
+
+
+def main(argument: str) -> None:
+    """`argument`: JSON with `folder` (of the sockets), `bodies` (for files), `inner` (HAProxy's frontend) and
+    `budget_bytes`. The parent exits with 0 once both sockets are bound, also if another spooler has them.
+    """
+    settings = json.loads(argument)
+    folder: str = settings["folder"]
+    os.umask(0o177)
+    lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    uploads = _bind(os.path.join(folder, UPLOADS), socket.SOCK_STREAM)
+    uploads.listen(_BACKLOG)
+    handed = _bind(os.path.join(folder, HANDED_OVER), socket.SOCK_DGRAM)
+    os.ftruncate(lock, 0)  # an earlier spooler's pid may be anybody's by now
+    leave_parent(os.path.join(folder, LOG))
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(_serve(uploads, handed, settings))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,66 @@
+"""Starts the spooler, finds a living one, ends it. For the daemon. The spooler's lock tells whether it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from hitless.clock import Clock
+from hitless.errors import EngineError
+from hitless.gateway import spooler
+from hitless.worker.process import is_locked
+
+_ENDS_WITHIN_S = 2.0
+
+
+class Spooling:
+    """One gateway's spooler. `folder` has its sockets, `bodies` what does not fit memory, `inner` is HAProxy's socket
+    for complete requests.
+    """
+
+    def __init__(self, folder: Path, bodies: Path, inner: Path, budget_bytes: int, clock: Clock) -> None:
+        self._folder, self._bodies, self._clock = folder, bodies, clock
+        self._settings = {
+            "folder": str(folder),
+            "bodies": str(bodies),
+            "inner": str(inner),
+            "budget_bytes": budget_bytes,
+        }
+
+    async def ensure(self) -> bool:
+        """Start a spooler unless one lives; whether one was started. EngineError if it does not start."""
+        if is_locked(self._folder / spooler.LOCK):
+            return False
+        self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [sys.executable, "-I", "-m", spooler.__name__, json.dumps(self._settings)]
+        result = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={},
+            timeout=30,
+        )
+        if result.returncode:
+            lines = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+            raise EngineError(f"the spooler does not start: {lines[-1]}", hint="hitless doctor")
+        return True
+
+    async def stop(self) -> None:
+        """End it; what it has in hand is cut off."""
+        lock = self._folder / spooler.LOCK
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not is_locked(lock):
+                return
+            with suppress(OSError, ValueError):
+                os.kill(int(lock.read_text()), number)
+            end = self._clock.monotonic() + _ENDS_WITHIN_S
+            while is_locked(lock) and self._clock.monotonic() < end:
+                await self._clock.sleep(0.01)

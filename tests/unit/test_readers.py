@@ -1,0 +1,46 @@
+"""How many responses a worker's clients are still reading, told from what HAProxy and the worker say."""
+
+from __future__ import annotations
+
+import pytest
+
+from hitless.engine.readers import Readers
+from hitless.gateway.observe import ServerLoad
+
+pytestmark = pytest.mark.unit
+
+KEY = ("p00", "w0.1")
+
+
+def after(*looks: tuple[int, int, int | None]) -> int:
+    """The count after looks of (requests in hand at HAProxy, maxconn, requests that the worker ended or None: busy)."""
+    readers = Readers()
+    for scur, maxconn, ended in looks:
+        readers.take(KEY, ServerLoad(scur, maxconn), ended)
+    return readers.reading[KEY]
+
+
+def test_requests_of_a_worker_at_rest_are_responses_that_clients_are_reading() -> None:
+    assert after((3, 16, 10), (3, 16, 12)) == 3
+
+
+def test_one_look_is_not_enough_because_a_request_may_be_on_its_way() -> None:
+    assert after((1, 16, 10)) == 0
+    assert after((0, 16, 10), (1, 16, 10)) == 0
+    assert after((2, 16, 10), (1, 16, 11)) == 1
+
+
+def test_a_busy_worker_keeps_what_it_was_given_but_never_more_than_it_has() -> None:
+    assert after((3, 16, 10), (3, 16, 11), (5, 19, None)) == 3
+    assert after((3, 16, 10), (3, 16, 11), (2, 19, None)) == 2
+    assert after((3, 16, 10), (3, 16, 11), (5, 19, None), (5, 19, 12)) == 3, "one measure after it was busy is none"
+
+
+def test_a_worker_whose_places_are_all_taken_gets_twice_as_many() -> None:
+    assert after((1, 1, 10), (1, 1, 10)) == 2
+    assert after((1, 1, 10), (1, 1, 10), (3, 3, 12), (3, 3, 12)) == 6
+    assert after((1, 1, 10), (1, 1, 11)) == 1, "it served somebody in between: it is not starved"
+
+
+def test_readers_that_have_gone_are_forgotten() -> None:
+    assert after((3, 16, 10), (3, 16, 11), (0, 19, 12), (0, 19, 12)) == 0
