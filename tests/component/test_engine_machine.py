@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.component
 class FakeFleet:
     """Finds these pools running, and tells in the diary that it was stopped."""
 
-    def __init__(self, diary: list[str], found: dict[str, Any]) -> None:
-        self.diary, self.found = diary, found
+    def __init__(self, diary: list[str], found: dict[str, Any], *, survives: bool = False) -> None:
+        self.diary, self.found, self.survives = diary, found, survives
 
     async def start(self) -> None:
         self.diary.append("fleet starts")
@@ -30,6 +30,27 @@ class FakeFleet:
 
     async def stop(self, *, force: bool = False) -> None:
         self.diary.append("fleet stops")
+        if self.survives:
+            raise EngineError("processes survive SIGKILL")
+
+
+class FakeListeners:
+    """A gateway that is not there yet; tells what it is started with."""
+
+    addresses: ClassVar[dict[str, tuple[str, int]]] = {}
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    async def adopt(self) -> bool:
+        return False
+
+    async def start(self, sockets: Any) -> None:
+        live = self.bench.gateway.state.stage("dev").live
+        self.bench.diary.append(f"gateway starts with release {live} live")
+
+    async def stop(self, *, grace_s: float) -> None:
+        self.bench.diary.append("gateway stops")
 
 
 class UnreachableGateway:
@@ -68,3 +89,22 @@ def test_a_start_that_fails_where_nothing_ran_leaves_nothing(tmp_path: Path) -> 
     bench = Bench(tmp_path)
     start_over(bench, {})
     assert bench.diary == ["fleet starts", "fleet stops"]
+
+
+def machine_of(bench: Bench, *, survives: bool = False) -> Machine:
+    return Machine(
+        bench.engine,
+        cast(Any, FakeFleet(bench.diary, {}, survives=survives)),
+        cast(Any, FakeListeners(bench)),
+        clock=bench.clock,
+        listen=dict,
+        leave=lambda: bench.diary.append("the daemon leaves"),
+        pace=Pace(),
+    )
+
+
+def test_a_daemon_whose_workers_do_not_end_says_so_and_leaves_all_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(EngineError, match="survive SIGKILL"):
+        asyncio.run(machine_of(bench, survives=True).shut_down(force=True))
+    assert bench.diary == ["gateway stops", "fleet stops", "the daemon leaves"]

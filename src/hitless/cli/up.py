@@ -171,7 +171,7 @@ def _await_answer(client: EngineClient, stage: str) -> None:
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while True:
         found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
-        if found is None:
+        if found is None or found["url"] is None:
             raise EngineError(
                 f"the running engine has no listener for stage {stage}", hint="`hitless down`, then `hitless up` again"
             )

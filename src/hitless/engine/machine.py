@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from hitless.clock import Clock, timestamp
@@ -155,24 +156,27 @@ class Machine:
         return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED}
 
     async def shut_down(self, *, force: bool) -> None:
-        """Stop all that belongs to the engine; with `force` requests in hand are not awaited."""
+        """Stop all that belongs to the engine; with `force` requests in hand are not awaited.
+
+        The daemon leaves even if a step fails. Raises what that step raised.
+        """
         self._engine.say("the engine stops" + (" at once" if force else ": requests in hand are finished first"))
         for healer in self._healers:
             healer.cancel()
         await asyncio.gather(*self._healers, return_exceptions=True)
         if self._previews is not None:
             await self._previews.stop()
-        steps: list[Callable[[], Awaitable[None]]] = [
-            lambda: self._engine.settle(force=force),
-            lambda: self._gateway.stop(grace_s=0.0 if force else SHUTDOWN_DRAIN_S),
-            lambda: self._fleet.stop(force=force),
-        ]
-        for step in steps:
-            await step()
+        async with AsyncExitStack() as last_first:
+            last_first.callback(self._leave)
+            last_first.callback(self._forget_pools)
+            last_first.push_async_callback(self._fleet.stop, force=force)
+            last_first.push_async_callback(self._gateway.stop, grace_s=0.0 if force else SHUTDOWN_DRAIN_S)
+            last_first.push_async_callback(self._engine.settle, force=force)
+
+    def _forget_pools(self) -> None:
         for row in self._engine.store.pools():
             self._engine.store.remove_pool(row.key)
         self._engine.say("the engine has stopped")
-        self._leave()
 
 
 def url_of(host: str, port: int) -> str:

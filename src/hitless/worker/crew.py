@@ -26,6 +26,7 @@ from hitless.worker import crash
 from hitless.worker.backoff import History, after_death
 from hitless.worker.layout import FATAL, LOST, Field, State, StatsPage, id_of
 from hitless.worker.paths import GenerationPaths
+from hitless.worker.process import fork
 from hitless.worker.spec import PoolSpec
 
 Tell = Callable[[str, int, int, str], None]
@@ -198,13 +199,11 @@ class Crew:
     def reap(self) -> list[tuple[Member, int]]:
         """Collect the dead, account for them and replace them. Returns them with their wait status."""
         dead: list[tuple[Member, int]] = []
-        for member in self.members:
-            if not member.pid:
-                continue
-            with suppress(ChildProcessError):
-                pid, status = os.waitpid(member.pid, os.WNOHANG)
-                if pid:
-                    dead.append((member, status))
+        by_pid = {member.pid: member for member in self.members}
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if member := by_pid.get(ended[0]):  # else an orphan that a handler had left behind
+                    dead.append((member, ended[1]))
         for member, status in dead:
             self._bury(member, status)
         self._forget_places()
@@ -254,7 +253,7 @@ class Crew:
         member.fields[Field.STATE] = State.STARTING
         member.retry_ns, member.leave_by_ns, member.timed_out, member.too_slow = 0, 0, False, False
         member.forked_ns = time.monotonic_ns()
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             try:
                 self._run_worker(member)

@@ -52,7 +52,9 @@ class GenerationPaths:
 
     @property
     def alive_lock(self) -> Path:
-        """Held by the zygote and, inherited, by each of its workers: free means that all are dead."""
+        """Held by the zygote and, inherited, by each of its workers: free means that all are dead. What a handler
+        forked by other means than `os.fork` may hold it, too.
+        """
         return self.folder / "alive.lock"
 
     @property

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -12,8 +13,16 @@ import socket
 import stat
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
+PRIVATE: Final[set[int]] = set()
+"""Descriptors that only `fork` hands on. What a handler forks by `os.fork` closes them at once: a daemon of its own
+would otherwise keep a lock or a connection for as long as it lives.
+"""
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_FDS = Path("/proc/self/fd")
 _PROC_TASKS = Path("/proc/self/task")
 
@@ -51,15 +60,64 @@ def signal_verified(pid: int, started: int, number: signal.Signals, *, group: bo
     return True
 
 
+def fork() -> int:
+    """As `os.fork`, for a child of ours: it inherits what is PRIVATE."""
+    kept = frozenset(PRIVATE)
+    PRIVATE.clear()
+    try:
+        return os.fork()
+    finally:  # in both processes
+        PRIVATE.update(kept)
+
+
+def _close_private() -> None:
+    for fd in PRIVATE:
+        with suppress(OSError):
+            os.close(fd)
+    PRIVATE.clear()
+
+
+os.register_at_fork(after_in_child=_close_private)
+
+
+def adopt_orphans() -> None:
+    """What descendants leave behind becomes a child of this process from now on, for `end_children`. Linux only."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """SIGKILL every child of this process, then what it adopts by that, until none is left that it may kill."""
+    with suppress(OSError):  # elsewhere than on Linux nobody lists them
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        while killed := [pid for pid in map(int, children.read_text().split()) if _kill(pid)]:
+            for pid in killed:
+                os.waitpid(pid, 0)
+
+
+def _kill(pid: int) -> bool:
+    with suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
+
+
 def take_lock(path: Path) -> int:
-    """Flock a file while this process, or a fork that keeps the descriptor, lives. Raises OSError if it is held."""
+    """Flock a file while this process, or a child by `fork`, lives. Raises OSError if it is held."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         raise
+    PRIVATE.add(fd)
     return fd
+
+
+def release_lock(fd: int) -> None:
+    """Let go of a lock that another process keeps."""
+    PRIVATE.discard(fd)
+    os.close(fd)
 
 
 def is_locked(path: Path) -> bool:

@@ -24,7 +24,7 @@ from setproctitle import setproctitle
 from hitless.worker import zygote
 from hitless.worker.layout import MAGIC
 from hitless.worker.paths import GenerationPaths
-from hitless.worker.process import take_lock
+from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
 
 VERSION: Final = f"{MAGIC.decode()}-2"
 """A root zygote of another version cannot serve this one's pools; a new one is started beside them."""
@@ -37,13 +37,14 @@ def main(argument: str, own_paths: list[str]) -> NoReturn:
     os.umask(0o077)
     with suppress(OSError, ValueError):  # a handler that aborts must not fill its folder with core files
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    lock = take_lock(folder / "root.lock")
+    take_lock(folder / "root.lock")
     listener = _listen(folder / "root.sock")
-    if os.fork():
+    if fork():
         os._exit(0)
     os.setpgid(0, 0)
+    adopt_orphans()
     setproctitle(f"hitless: root zygote {folder}")
-    Root(folder, settings["libraries"], own_paths, listener, lock).serve()
+    Root(folder, settings["libraries"], own_paths, listener).serve()
     os._exit(0)
 
 
@@ -59,22 +60,21 @@ def _listen(path: Path) -> socket.socket:
 class Root:
     """Forks zygotes on request and reaps them."""
 
-    def __init__(
-        self, folder: Path, libraries: dict[str, str], own_paths: list[str], listener: socket.socket, lock: int
-    ) -> None:
+    def __init__(self, folder: Path, libraries: dict[str, str], own_paths: list[str], listener: socket.socket) -> None:
         self._folder = folder
         self._libraries = libraries
         self._own_paths = own_paths
         self._listener = listener
-        self._lock = lock
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
         self._children: dict[int, int] = {}  # pid → descriptor of who asked for it
         self._poll = select.poll()
         self._wake_out, self._wake_in = socket.socketpair()
-        self._stopping = False
+        self._stopping = self._ends_all = False
 
     def serve(self) -> None:
-        """Until somebody says `stop`, or SIGTERM. Zygotes live on."""
+        """Until somebody says `stop`, or SIGTERM. Zygotes live on, unless `all` is to end: then also what handlers had
+        left behind when their zygote died.
+        """
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._listener.setblocking(False)
@@ -94,6 +94,8 @@ class Root:
                     self._hear(fd)
             self._reap()
         (self._folder / "root.sock").unlink(missing_ok=True)
+        if self._ends_all:
+            end_children()
 
     def _on_term(self, number: int, frame: object) -> None:
         self._stopping = True
@@ -137,7 +139,7 @@ class Root:
             case "spawn":
                 self._spawn(fd, message)
             case "stop":
-                self._stopping = True
+                self._stopping, self._ends_all = True, message.get("all", False)
 
     def _spawn(self, fd: int, message: dict[str, Any]) -> None:
         """Fork a pool's zygote. Its control socket listens before the answer goes out."""
@@ -170,7 +172,6 @@ class Root:
                 caller.close()
             for private in (self._listener, self._wake_in, self._wake_out):
                 private.close()
-            os.close(self._lock)
             zygote.run(boot, control)
         except BaseException:  # noqa: BLE001 - nothing may return into the root's loop
             sys.excepthook(*sys.exc_info())

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from hitless.worker.answer import CLOSE
+from hitless.worker.process import PRIVATE
 from hitless.worker.request import Request, RequestReader
 
 _READ_BYTES: Final = 256 * 1024
@@ -143,6 +144,7 @@ class Server:
         signal.signal(signal.SIGTERM, self._on_term)
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        PRIVATE.update(sock.fileno() for sock in (self._listener, self._wake_in, self._wake_out))
 
     def stop(self) -> None:
         """Answer what has been received, then return from `run`. May be called from a signal handler or a thread."""
@@ -174,6 +176,7 @@ class Server:
         """Close every connection and what the loop itself holds."""
         for connection in self._connections.values():
             connection.sock.close()
+        PRIVATE.difference_update(self._connections)
         self._connections.clear()
         self._wake_in.close()
         self._wake_out.close()
@@ -202,6 +205,7 @@ class Server:
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 self._connections[sock.fileno()] = _Connection(sock, self._spooler)
+                PRIVATE.add(sock.fileno())
                 self._poll.register(sock, _IN)
                 if len(self._connections) >= _MOST_CONNECTIONS:
                     return self._listen(False)
@@ -261,6 +265,7 @@ class Server:
     def _close(self, fd: int, connection: _Connection) -> None:
         self._poll.unregister(fd)
         del self._connections[fd]
+        PRIVATE.discard(fd)
         connection.sock.close()
         if not self._listening and not self._stopping:
             self._listen(True)

@@ -33,7 +33,15 @@ from hitless.worker.layout import StatsPage
 from hitless.worker.life import Workshop, import_or_exit, streams_of, work, write_outcome
 from hitless.worker.log import LambdaLogHandler, LogFile
 from hitless.worker.paths import GenerationPaths
-from hitless.worker.process import open_sockets, start_time, take_lock, why_forking_is_unsafe
+from hitless.worker.process import (
+    adopt_orphans,
+    end_children,
+    open_sockets,
+    release_lock,
+    start_time,
+    take_lock,
+    why_forking_is_unsafe,
+)
 from hitless.worker.spec import PoolSpec
 
 DUMP_SIGNAL: Final = signal.SIGUSR1
@@ -60,6 +68,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     spec = PoolSpec.from_json(paths.spec.read_text())
     setproctitle(f"hitless: zygote {spec.title}")
     locks = take_lock(paths.alive_lock), take_lock(paths.zygote_lock)
+    adopt_orphans()
     identity = {"pid": os.getpid(), "started": start_time(os.getpid()), "fresh": boot.fresh}
     paths.zygote.write_text(json.dumps(identity))
     log = LogFile()
@@ -80,6 +89,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     gc.freeze()
     zygote.crew.fork_all()
     zygote.loop()
+    end_children()
     os._exit(0)
 
 
@@ -272,7 +282,7 @@ class Zygote:
             caller.close()
         for private in (self._control, self._wake_in, self._wake_out):
             private.close()
-        os.close(self._zygote_lock)
+        release_lock(self._zygote_lock)
         os.close(self._ready_out)
 
         def say_ready() -> None:

@@ -23,7 +23,7 @@ from hitless.worker.process import is_locked
 from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel
 from hitless.workers.events import PoolEvent, PoolEventKind
-from hitless.workers.generation import end_generation, generations_of, zygote_identity
+from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, addresses, door_of
@@ -69,7 +69,7 @@ class Fleet:
         async with self._locks[spec.key]:
             folder = self._folder / folder_name(spec.key)
             paths = GenerationPaths(folder, 1)
-            if spec.key in self.pools or any(is_locked(found.alive_lock) for found in generations_of(folder)):
+            if spec.key in self.pools or any(map(is_alive, generations_of(folder))):
                 raise ConflictError(f"the pool {spec.key} runs already")
             _check_length(paths, spec)
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,13 +181,15 @@ class Fleet:
         if self._healing is not None:
             self._healing.cancel()
         keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
-        await asyncio.gather(
-            *(self.stop_pool(s.key, grace_s=0.0 if force else s.timeout_s + 1.0) for s in keys.values() if s)
-        )
-        for folder in (folder for folder, spec in keys.items() if spec is None):
-            await self._remove(folder)
+        endings = [
+            self.stop_pool(spec.key, grace_s=0.0 if force else spec.timeout_s + 1.0) if spec else self._remove(folder)
+            for folder, spec in keys.items()
+        ]
+        failures = await asyncio.gather(*endings, return_exceptions=True)
         await self._root.stop()
         await self._forget(list(self._watchers))
+        if failure := next(filter(None, failures), None):
+            raise failure
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def detach(self) -> None:
@@ -273,7 +275,7 @@ class Fleet:
         async with self._locks[spec.key]:
             living = []
             for paths in generations_of(folder):
-                if paths.accepted.exists() and is_locked(paths.alive_lock):
+                if paths.accepted.exists() and is_alive(paths):
                     living.append(paths)
                 else:
                     await end_generation(paths, grace_s=0, clock=self._clock)

@@ -1,7 +1,7 @@
 """One generation of a pool as found on disk and among the processes: who lives, and how it is ended.
 
-Truth comes from locks that the processes hold, never from a file alone; a pid is signalled only after its start time
-was compared.
+Truth comes from locks that the processes hold and from their recorded pids with start times, never from a file alone. A
+lock says for sure that all are dead. One that is held says only that somebody lives: it may be what a handler started.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from hitless.workers.channel import Channel
 
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0
+_UNRECORDED_S = 0.5
+"""So long after its fork, at most, a worker has written down its pid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class ProcessId:
     def of(cls, pid: int) -> ProcessId:
         """The process that has this pid now."""
         return cls(pid, start_time(pid))
+
+    @property
+    def lives(self) -> bool:
+        """Whether it runs still."""
+        return self.started != 0 and start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> bool:
         """False if that process is gone."""
@@ -67,6 +74,16 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
     page.close()
     ours = [fields for fields in slots if fields[Field.GENERATION] == paths.generation and fields[Field.PID]]
     return [ProcessId(fields[Field.PID], fields[Field.STARTED]) for fields in ours]
+
+
+def is_alive(paths: GenerationPaths) -> bool:
+    """Whether its zygote or a worker of it lives."""
+    return is_locked(paths.alive_lock) and _recorded_is_alive(paths)
+
+
+def _recorded_is_alive(paths: GenerationPaths) -> bool:
+    identity = zygote_identity(paths)
+    return bool(identity and identity[0].lives) or any(worker.lives for worker in worker_processes(paths))
 
 
 async def end_generation(
@@ -111,7 +128,7 @@ async def _kill(paths: GenerationPaths, clock: Clock) -> None:
             identity[0].signal(signal.SIGKILL)  # first, or it would replace the workers
         for worker in worker_processes(paths):
             worker.signal(signal.SIGKILL, group=True)
-        if await _all_dead(paths, 0.2, clock):
+        if await _all_dead(paths, 2 * _UNRECORDED_S, clock):
             return
     raise EngineError(
         f"processes of {paths.folder} survive SIGKILL", hint="look for processes in state D: a disk or network stands"
@@ -119,10 +136,16 @@ async def _kill(paths: GenerationPaths, clock: Clock) -> None:
 
 
 async def _all_dead(paths: GenerationPaths, within_s: float, clock: Clock) -> bool:
-    end = clock.monotonic() + within_s
+    seen = clock.monotonic()
+    end = seen + within_s
     pause_s = 0.002
     while is_locked(paths.alive_lock):
-        if clock.monotonic() >= end:
+        now = clock.monotonic()
+        if _recorded_is_alive(paths):
+            seen = now
+        if now - seen > _UNRECORDED_S:
+            return True
+        if now >= end:
             return False
         await clock.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 0.05)

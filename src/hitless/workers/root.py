@@ -58,10 +58,10 @@ class RootZygote:
         return self._deaths.pop(pid, None)
 
     async def stop(self) -> None:
-        """End the process; the pools' zygotes live on."""
+        """End the process and all that descends from it."""
         self._on_death = _ignore
         if self._channel is not None and self.alive:
-            self._channel.send({"op": "stop"})
+            self._channel.send({"op": "stop", "all": True})
             if self._listening is not None:
                 await asyncio.wait([self._listening], timeout=5)
         await self.disconnect()

@@ -1,0 +1,77 @@
+"""What a handler starts and leaves behind: it keeps no lock of ours, and ends with its pool."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hitless.worker.paths import GenerationPaths, folder_name
+from hitless.worker.process import is_locked
+from hitless.workers.pool import Pool
+from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill
+from tests.support import eventually, gone, have_ended
+
+pytestmark = pytest.mark.process
+
+DAEMONIZES = """
+import ctypes, json, os, time
+def main(event, context):
+    fork = ctypes.CDLL(None).fork if event["path"] == "/raw" else os.fork
+    reading, writing = os.pipe()
+    if not fork():
+        os.setsid()
+        if not fork():
+            os.write(writing, str(os.getpid()).encode())
+            while True:
+                time.sleep(60)
+        os._exit(0)
+    return {"statusCode": 200, "body": json.dumps({"daemon": int(os.read(reading, 20))})}
+"""
+
+
+def locks_of(nest: Nest, pool: Pool) -> GenerationPaths:
+    return GenerationPaths(nest.run / "w" / folder_name(pool.key), pool.generation)
+
+
+def files_of(pid: int) -> list[Path]:
+    return [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+async def daemon_of(pool: Pool, target: str) -> int:
+    answer = await asyncio.to_thread(ask, pool.workers[0].socket, target)
+    return int(answer.json["daemon"])
+
+
+def test_a_daemon_that_a_handler_starts_keeps_no_lock_and_ends_with_its_pool() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(DAEMONIZES)
+        daemon, lock = await daemon_of(pool, "/x"), locks_of(nest, pool).alive_lock
+        inherited = files_of(daemon)
+        assert lock not in inherited
+        assert not any("socket:" in str(target) for target in inherited), "connections end with their worker"
+        await nest.fleet.stop_pool(pool.key, grace_s=0)
+        assert not lock.exists()
+        assert gone(daemon)
+
+    in_a_nest(scenario)
+
+
+def test_a_lock_that_only_a_leftover_process_keeps_neither_revives_a_pool_nor_holds_up_the_end() -> None:
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(DAEMONIZES)
+        daemon, lock = await daemon_of(pool, "/raw"), locks_of(nest, pool).alive_lock
+        pids = [worker.pid for worker in pool.stats().workers]
+        await nest.fleet.detach()
+        for pid in (pool.zygote_pid, *pids):
+            kill(pid)
+        have_ended(pids)
+        assert alive(daemon)
+        assert is_locked(lock)
+        assert await nest.restart_daemon() == {}
+        await nest.fleet.stop()
+        eventually(lambda: gone(daemon), what="the end of what was left behind")
+        await nest.fleet.start()  # for the nest's own end
+
+    in_a_nest(scenario)
