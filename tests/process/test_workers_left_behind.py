@@ -1,14 +1,19 @@
-"""What a handler starts and leaves behind: it keeps no lock of ours, and ends with its pool."""
+"""What a handler does to its surroundings: processes that it leaves behind, and a zygote that it stops."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from hitless.clock import SystemClock
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.process import is_locked
+from hitless.workers.events import PoolEventKind
+from hitless.workers.fleet import Fleet
 from hitless.workers.pool import Pool
 from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill
 from tests.support import eventually, gone, have_ended
@@ -73,5 +78,21 @@ def test_a_lock_that_only_a_leftover_process_keeps_neither_revives_a_pool_nor_ho
         await nest.fleet.stop()
         eventually(lambda: gone(daemon), what="the end of what was left behind")
         await nest.fleet.start()  # for the nest's own end
+
+    in_a_nest(scenario)
+
+
+def test_a_zygote_that_was_stopped_is_killed_which_is_told_and_healed_as_a_death() -> None:
+    async def scenario(nest: Nest) -> None:
+        await nest.fleet.detach()
+        nest.fleet = Fleet(nest.run, clock=SystemClock(), ping_every_s=0.2)
+        await nest.fleet.start()
+        pool = await nest.pool(DAEMONIZES)
+        os.kill(pool.zygote_pid, signal.SIGSTOP)
+        stuck = await nest.event(PoolEventKind.ZYGOTE_STUCK)
+        assert "does not respond" in stuck.sentence
+        assert (await nest.event(PoolEventKind.ZYGOTE_DIED)).pid == stuck.pid == pool.zygote_pid
+        renewed = await nest.fleet.replace_zygote(pool.key)
+        assert (await asyncio.to_thread(ask, renewed.workers[0].socket)).status == 200
 
     in_a_nest(scenario)

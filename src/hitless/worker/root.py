@@ -178,7 +178,7 @@ class Root:
         os._exit(1)
 
     def _reap(self) -> None:
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,16 @@ class Channel:
             await self._writer.wait_closed()
         except OSError:
             pass
+
+
+async def responds(path: Path, within_s: float) -> bool:
+    """Whether the process behind that socket, a zygote or the root zygote, answers a greeting in time."""
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(within_s):
+            channel = await Channel.connect(path)
+            try:
+                channel.send({"op": "hello"})
+                return await channel.receive() is not None
+            finally:
+                await channel.close()
+    return False

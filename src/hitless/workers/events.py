@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class PoolEventKind(StrEnum):
-    """The kinds; all but the last three come from a zygote."""
+    """The kinds; all but the last four come from a zygote."""
 
     WORKER_DIED = "worker_died"
     WORKER_RESTARTED = "worker_restarted"
@@ -16,6 +16,7 @@ class PoolEventKind(StrEnum):
     TIMED_OUT = "timed_out"
     WOKEN = "woken"
     NO_MORE = "no_more"
+    ZYGOTE_STUCK = "zygote_stuck"
     ZYGOTE_DIED = "zygote_died"
     ROOT_RESTARTED = "root_restarted"
 

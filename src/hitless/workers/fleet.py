@@ -1,13 +1,15 @@
 """All worker processes of one engine, as the daemon drives them.
 
 Nothing here is needed by what runs: the daemon may die at any instant, and a new Fleet finds everything again by locks
-and probes. Event-driven: at rest it only waits on connections to the zygotes, whose end is their death.
+and probes. Event-driven: at rest it waits on connections to the zygotes, whose end is their death, and greets each of
+them now and then: one that is stopped (SIGSTOP) or hangs does not end by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,7 +23,7 @@ from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.process import is_locked
 from hitless.worker.spec import PoolSpec
-from hitless.workers.channel import Channel
+from hitless.workers.channel import Channel, responds
 from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity
 from hitless.workers.launch import Launched, bring_up
@@ -31,18 +33,23 @@ from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""
+PING_EVERY_S = 5.0
+"""A zygote may be as late with its answer; two late ones in a row, and it is replaced."""
 _HEAL_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 
 
 class Fleet:
     """Starts, finds, reads and stops pools. One per engine daemon; its methods may run concurrently."""
 
-    def __init__(self, run_dir: Path, *, clock: Clock, python: str | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, *, clock: Clock, python: str | None = None, ping_every_s: float = PING_EVERY_S
+    ) -> None:
         self._folder = run_dir / "w"
         self._clock = clock
         self._python = python or base_python()
         self._root = RootZygote(self._folder, self._python, self._root_died)
-        self._healing: asyncio.Task[None] | None = None
+        self._ping_every_s = ping_every_s
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
         self._asked = 0
         self._answers: dict[int, asyncio.Future[str | None]] = {}
@@ -55,6 +62,7 @@ class Fleet:
         """Find a living root zygote or start one. Raises EngineError."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._root.start()
+        self._tasks["pings"] = asyncio.create_task(self._ping_all())
 
     @property
     def root_pid(self) -> int:
@@ -178,8 +186,7 @@ class Fleet:
 
     async def stop(self, *, force: bool = False) -> None:
         """End all pools at once, without grace beyond the requests in hand (none with `force`), and the root zygote."""
-        if self._healing is not None:
-            self._healing.cancel()
+        self._cancel_tasks()
         keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
         endings = [
             self.stop_pool(spec.key, grace_s=0.0 if force else spec.timeout_s + 1.0) if spec else self._remove(folder)
@@ -194,11 +201,33 @@ class Fleet:
 
     async def detach(self) -> None:
         """Let go of everything without ending any of it."""
-        if self._healing is not None:
-            self._healing.cancel()
+        self._cancel_tasks()
         await self._forget(list(self._watchers))
         await self._root.disconnect()
         self.pools.clear()
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _ping_all(self) -> None:
+        while True:
+            await self._clock.sleep(self._ping_every_s)
+            await asyncio.gather(*map(self._ping, list(self.pools.values())), return_exceptions=True)
+
+    async def _ping(self, pool: Pool) -> None:
+        """Kill a zygote that does not respond: what is done about a dead one follows by itself."""
+        paths = GenerationPaths(self._folder / folder_name(pool.key), pool.generation)
+        for _ in range(2):
+            if await responds(paths.control, self._ping_every_s):
+                return
+        identity = zygote_identity(paths)
+        if identity is not None and identity[0].signal(signal.SIGKILL):
+            sentence = (
+                f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) does not respond (stopped?); it was killed"
+            )
+            event = PoolEvent(pool.key, PoolEventKind.ZYGOTE_STUCK, None, pool.zygote_pid, sentence, pool.generation)
+            self.events.put_nowait(event)
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
@@ -303,7 +332,7 @@ class Fleet:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _root_died(self) -> None:
-        self._healing = asyncio.create_task(self._heal_and_tell())
+        self._tasks["healing"] = asyncio.create_task(self._heal_and_tell())
 
     async def _heal_and_tell(self) -> None:
         with suppress(HitlessError):  # the next pool to start tries again, and says why it cannot
