@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hitless.engine.folders import EngineLock, Folders, is_locked
+from hitless.engine.folders import EngineLock, Folders
 from hitless.errors import ConflictError, MachineError
+from hitless.worker.process import is_locked
 from tests.support import over_and_over
 
 pytestmark = pytest.mark.component

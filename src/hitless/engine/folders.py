@@ -23,6 +23,7 @@ from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
 from hitless.gateway.life import is_alive as haproxy_is_alive
+from hitless.worker.process import is_locked
 
 RUN_LINK = "run"
 GLANCE_S = 0.3
@@ -174,21 +175,6 @@ def _is_ours(folder: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds an exclusive lock on the file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are not each other's engine
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @contextmanager

@@ -58,11 +58,6 @@ class GenerationPaths:
         return self.folder / "alive.lock"
 
     @property
-    def zygote_lock(self) -> Path:
-        """Held by the zygote alone: free while `alive_lock` is held means a dead zygote with living workers."""
-        return self.folder / "zygote.lock"
-
-    @property
     def control(self) -> Path:
         """The zygote's control socket."""
         return self.folder / "ctl.sock"

@@ -96,10 +96,11 @@ def end_children() -> None:
 
 
 def _kill(pid: int) -> bool:
-    with suppress(OSError):
+    try:
         os.kill(pid, signal.SIGKILL)
-        return True
-    return False
+    except OSError:
+        return False
+    return True
 
 
 def take_lock(path: Path) -> int:
@@ -114,21 +115,15 @@ def take_lock(path: Path) -> int:
     return fd
 
 
-def release_lock(fd: int) -> None:
-    """Let go of a lock that another process keeps."""
-    PRIVATE.discard(fd)
-    os.close(fd)
-
-
 def is_locked(path: Path) -> bool:
     """Whether some living process holds the lock. A missing file is held by nobody."""
     try:
         fd = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+    except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are not each other's engine
+    except OSError:
         return True
     finally:
         os.close(fd)

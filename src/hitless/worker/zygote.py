@@ -37,7 +37,6 @@ from hitless.worker.process import (
     adopt_orphans,
     end_children,
     open_sockets,
-    release_lock,
     start_time,
     take_lock,
     why_forking_is_unsafe,
@@ -67,7 +66,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     paths = GenerationPaths(boot.pool, boot.generation)
     spec = PoolSpec.from_json(paths.spec.read_text())
     setproctitle(f"hitless: zygote {spec.title}")
-    locks = take_lock(paths.alive_lock), take_lock(paths.zygote_lock)
+    take_lock(paths.alive_lock)
     adopt_orphans()
     identity = {"pid": os.getpid(), "started": start_time(os.getpid()), "fresh": boot.fresh}
     paths.zygote.write_text(json.dumps(identity))
@@ -80,7 +79,7 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     enter(spec, boot.libraries, boot.own_paths)
     page = StatsPage(paths.page, writable=True)
     shop = Workshop(spec, paths, page, log, streams, None, 0.0)
-    zygote = Zygote(shop, boot.size, control, locks[1])
+    zygote = Zygote(shop, boot.size, control)
     zygote.crew.bind_all()
     if not boot.fresh:
         shop.handler, shop.init_ms = _import(shop)
@@ -107,10 +106,9 @@ def _import(shop: Workshop) -> tuple[Handler, float]:
 class Zygote:
     """The loop over control connections, the dead, and time."""
 
-    def __init__(self, shop: Workshop, size: int, control: socket.socket, zygote_lock: int) -> None:
+    def __init__(self, shop: Workshop, size: int, control: socket.socket) -> None:
         self._shop = shop
         self._control = control
-        self._zygote_lock = zygote_lock
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
         self._ready_out, self._ready_in = os.pipe()
         os.set_blocking(self._ready_out, False)
@@ -282,7 +280,6 @@ class Zygote:
             caller.close()
         for private in (self._control, self._wake_in, self._wake_out):
             private.close()
-        release_lock(self._zygote_lock)
         os.close(self._ready_out)
 
         def say_ready() -> None:

@@ -21,11 +21,10 @@ from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
-from hitless.worker.process import is_locked
 from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, responds
 from hitless.workers.events import PoolEvent, PoolEventKind
-from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity
+from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity, zygote_is_alive
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, addresses, door_of
@@ -223,11 +222,7 @@ class Fleet:
                 return
         identity = zygote_identity(paths)
         if identity is not None and identity[0].signal(signal.SIGKILL):
-            sentence = (
-                f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) does not respond (stopped?); it was killed"
-            )
-            event = PoolEvent(pool.key, PoolEventKind.ZYGOTE_STUCK, None, pool.zygote_pid, sentence, pool.generation)
-            self.events.put_nowait(event)
+            self._tell_of_zygote(pool, PoolEventKind.ZYGOTE_STUCK, "does not respond and was killed")
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
@@ -281,9 +276,11 @@ class Fleet:
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
-        sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) died; its workers serve on"
-        event = PoolEvent(pool.key, PoolEventKind.ZYGOTE_DIED, None, pool.zygote_pid, sentence, pool.generation)
-        self.events.put_nowait(event)
+        self._tell_of_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers serve on")
+
+    def _tell_of_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
+        sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) {what}"
+        self.events.put_nowait(PoolEvent(pool.key, kind, None, pool.zygote_pid, sentence, pool.generation))
 
     async def _end(self, generations: Iterable[GenerationPaths], key: str, grace_s: float) -> None:
         found = list(generations)
@@ -321,7 +318,7 @@ class Fleet:
     async def _adopt_generation(self, spec: PoolSpec, paths: GenerationPaths) -> None:
         identity = zygote_identity(paths)
         channel = None
-        if is_locked(paths.zygote_lock):
+        if zygote_is_alive(paths):
             with suppress(OSError):
                 channel = await Channel.connect(paths.control)
         self._register(spec, paths, channel, identity[0].pid if identity else 0, bool(identity and identity[1]))

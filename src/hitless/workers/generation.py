@@ -64,6 +64,12 @@ def zygote_identity(paths: GenerationPaths) -> tuple[ProcessId, bool] | None:
         return None
 
 
+def zygote_is_alive(paths: GenerationPaths) -> bool:
+    """Whether the zygote runs, stopped or not."""
+    identity = zygote_identity(paths)
+    return identity is not None and identity[0].lives
+
+
 def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
     """The workers that the stats page names; their pids may have passed to others since."""
     try:
@@ -82,8 +88,7 @@ def is_alive(paths: GenerationPaths) -> bool:
 
 
 def _recorded_is_alive(paths: GenerationPaths) -> bool:
-    identity = zygote_identity(paths)
-    return bool(identity and identity[0].lives) or any(worker.lives for worker in worker_processes(paths))
+    return zygote_is_alive(paths) or any(worker.lives for worker in worker_processes(paths))
 
 
 async def end_generation(
@@ -98,14 +103,14 @@ async def end_generation(
         zygote.signal(signal.SIGKILL, group=True)
     if is_locked(paths.alive_lock):
         await _ask_to_stop(paths, grace_s)
-        margin_s = _ZYGOTE_MARGIN_S if is_locked(paths.zygote_lock) else 0.0
+        margin_s = _ZYGOTE_MARGIN_S if zygote_is_alive(paths) else 0.0
         if not await _all_dead(paths, grace_s + margin_s, clock):
             await _kill(paths, clock)
     shutil.rmtree(paths.folder, ignore_errors=True)
 
 
 async def _ask_to_stop(paths: GenerationPaths, grace_s: float) -> None:
-    if is_locked(paths.zygote_lock):
+    if zygote_is_alive(paths):
         with suppress(OSError):
             channel = await Channel.connect(paths.control)
             channel.send({"op": "stop", "grace_s": grace_s})

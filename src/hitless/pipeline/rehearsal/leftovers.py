@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from hitless.artifact.trees import remove
-from hitless.engine.folders import is_locked
 from hitless.errors import HitlessError
+from hitless.worker.process import is_locked
 
 PREFIX = "hitless-sandbox-"
 REHEARSAL_LOCK, WARDEN_LOCK = "rehearsal.lock", "warden.lock"
