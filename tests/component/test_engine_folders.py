@@ -142,3 +142,8 @@ def test_who_looks_for_remains_is_not_stopped_by_folders_that_go_meanwhile(tmp_p
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert folders.remains()
     assert not folders.remains()
+
+
+@pytest.mark.skipif(not os.access("/run", os.W_OK), reason="only who may write to /run has its folder there")
+def test_the_runtime_folder_is_where_no_cleaner_of_temporary_files_comes(tmp_path: Path) -> None:
+    assert folders_in(tmp_path, None).run.parent == Path("/run")

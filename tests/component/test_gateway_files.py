@@ -77,6 +77,17 @@ def test_a_disk_that_takes_no_files_leaves_the_earlier_generation(layout: Layout
     assert folder.load() == STATE
 
 
+def test_a_generation_of_which_a_file_is_missing_is_not_whole(layout: Layout) -> None:
+    boot(layout).write(STATE)
+    adopted = boot(layout)
+    adopted.load()
+    assert adopted.is_whole()
+    (layout.boot / "stages.map").unlink()
+    assert not adopted.is_whole()
+    adopted.write(STATE)
+    assert adopted.is_whole()
+
+
 def test_a_torn_state_counts_as_none(layout: Layout) -> None:
     folder = boot(layout)
     folder.write(STATE)

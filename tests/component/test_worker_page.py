@@ -53,6 +53,12 @@ def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> N
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
 
 
+def test_the_page_takes_all_its_room_when_it_is_made(tmp_path: Path) -> None:
+    """In a folder that is full later the first write to a page without its room would end the process by SIGBUS."""
+    StatsPage.create(tmp_path / "page", 32)
+    assert (tmp_path / "page").stat().st_blocks * 512 >= page_bytes(32)
+
+
 def test_generations_that_live_together_use_different_slots(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     used = [page.slot_index(generation, worker) for generation in (4, 5) for worker in range(3)]

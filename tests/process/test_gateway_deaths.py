@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -338,3 +340,30 @@ def test_listeners_of_a_running_gateway_are_shared_with_nobody() -> None:
                         other.bind(gateway.addresses["dev"])
 
     asyncio.run(scenario())
+
+
+def test_a_runtime_folder_is_held_against_cleaners_and_boot_files_that_vanish_are_written_again() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder) as gateway:
+                await with_release(gateway, workers)
+                assert is_locked_for_cleaners(folder)
+                shutil.rmtree((folder / "gw" / "boot").resolve())
+                await asyncio.to_thread(kill, gateway.haproxy_pid)
+                await until(lambda: (folder / "gw" / "boot" / "haproxy.cfg").exists(), "the boot files")
+                answer = await asyncio.to_thread(ask, gateway.addresses["dev"], "/zones")
+                assert answer.status == 200
+
+    asyncio.run(scenario())
+
+
+def is_locked_for_cleaners(folder: Path) -> bool:
+    """systemd-tmpfiles leaves a folder alone whose lock it cannot have."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,7 +1,8 @@
 """Where an engine keeps its things: the data folder, and a short runtime folder for its sockets.
 
-Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live under `$XDG_RUNTIME_DIR` or
-the temporary folder in a folder named by a hash of the data folder's real path. Both folders are ours, and 0700 where
+Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live in a folder named by a hash of
+the data folder's real path, under `$XDG_RUNTIME_DIR`, `/run` if that is writable, or else the temporary folder, where
+cleaners look for what is old (the guardian holds the lock that they honour). Both folders are ours, and 0700 where
 we made them: a data folder that was there before keeps its mode, and what we put into it is private. A runtime folder
 that another user made first is refused. Which one it is stands in the data folder while it exists, so
 that a shell without the `$XDG_RUNTIME_DIR` of the one that started the engine (cron, ssh, a unit) finds it too.
@@ -49,8 +50,8 @@ class Folders:
             raise _closed(real) from error
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
         # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
-        base = environ.get("XDG_RUNTIME_DIR") or ("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir())
-        return cls(real, Path(base) / name)
+        writable = (base for base in ("/run", "/tmp") if os.access(base, os.W_OK))
+        return cls(real, Path(environ.get("XDG_RUNTIME_DIR") or next(writable, tempfile.gettempdir())) / name)
 
     @property
     def state_file(self) -> Path:

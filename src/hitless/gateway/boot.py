@@ -27,6 +27,8 @@ class BootFolder:
     def __init__(self, layout: Layout, tuning: Tuning) -> None:
         self._layout = layout
         self._tuning = tuning
+        self._names: frozenset[str] = frozenset()
+        """The files of the present generation."""
 
     def prepare(self) -> None:
         """Make the folder, mode 0700. MachineError where it is another user's or its path is too long for sockets."""
@@ -50,9 +52,9 @@ class BootFolder:
         try:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(mode=0o700)
-            for name, text in render(state, self._layout, self._tuning).items():
+            files = {**render(state, self._layout, self._tuning), STATE: state_to_json(state)}
+            for name, text in files.items():
                 (target / name).write_text(text, encoding="utf-8")
-            (target / STATE).write_text(state_to_json(state), encoding="utf-8")
             link = self._layout.folder / "boot.new"
             link.unlink(missing_ok=True)
             link.symlink_to(target.name)
@@ -62,14 +64,20 @@ class BootFolder:
             raise MachineError(
                 f"cannot write the gateway's boot files in {self._layout.folder}: {error.strerror}"
             ) from error
+        self._names = frozenset(files)
         self._prune(keep={number, current})
 
     def load(self) -> GatewayState | None:
         """The state of the present generation; None where there is none that can be read."""
         try:
+            self._names = frozenset(os.listdir(self._layout.boot))
             return state_from_json((self._layout.boot / STATE).read_text(encoding="utf-8"))
         except (OSError, EngineError):
             return None
+
+    def is_whole(self) -> bool:
+        """Whether no file of the present generation has gone: a cleaner of temporary files may have been here."""
+        return all((self._layout.boot / name).exists() for name in self._names)
 
     def _current(self) -> int:
         try:

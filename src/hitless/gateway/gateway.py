@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
-from hitless.errors import EngineError
+from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.counts import STAGE_PREFIX, PoolCounts, Tally, sample_of
@@ -46,6 +46,7 @@ SPOOLER_LOOK_S = 0.5
 
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
+_LOOK_EVERY_S = 5.0
 
 
 class GatewayEventKind(StrEnum):
@@ -361,11 +362,16 @@ class Gateway:
 
     async def _mend(self) -> None:
         """After anything that leaves doubt (a restart, a new guardian, a change that failed): look, repair what
-        differs.
+        differs. Boot files that have gone are written again in any case.
         """
         while True:
-            await self._uncertain.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._uncertain.wait(), _LOOK_EVERY_S)
             async with self._lock:
+                if not self._boot.is_whole():
+                    with contextlib.suppress(MachineError):
+                        await asyncio.to_thread(self._boot.write, self._state)
+                        self._tell(GatewayEventKind.REPAIRED, "boot files had vanished and were written again")
                 if not self._uncertain.is_set():
                     continue
                 try:

@@ -287,6 +287,8 @@ def main(argument: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return EXIT_LOCKED
+    # systemd-tmpfiles leaves a folder alone of which somebody holds the lock, however old the files in it are.
+    fcntl.flock(os.open(os.path.dirname(folder), os.O_RDONLY), fcntl.LOCK_SH)
     os.umask(0o177)  # sockets 0600, from their first instant
     path = os.path.join(folder, CONTROL_SOCKET)
     with contextlib.suppress(FileNotFoundError):

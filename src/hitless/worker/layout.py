@@ -124,10 +124,14 @@ class StatsPage:
 
     @staticmethod
     def create(path: Path, workers: int) -> None:
-        """Write an empty page (0600) for a pool of at most that many workers."""
+        """Write an empty page (0600) for a pool of at most that many workers. Raises OSError if there is no room: without
+        it, reserved here, the first write to the mapped page would end the process by SIGBUS.
+        """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(fd, page_bytes(workers))
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(fd, 0, page_bytes(workers))
             os.pwrite(fd, MAGIC + workers.to_bytes(8, "little"), 0)
         finally:
             os.close(fd)

@@ -87,7 +87,8 @@ class Fleet:
                 size = spec.workers if size is None else min(size, spec.workers)
                 return await self._bring_up(spec, paths, size=size, fresh=False, timeout_s=ready_timeout_s)
             except OSError as error:
-                raise EngineError(f"the pool {spec.key} cannot be prepared: {error}") from error
+                hint = f"the runtime folder {self._folder.parent} has to be writable and to have free space"
+                raise EngineError(f"the pool {spec.key} cannot be prepared: {error}", hint=hint) from error
             finally:
                 if spec.key not in self.pools:
                     shutil.rmtree(folder, ignore_errors=True)
