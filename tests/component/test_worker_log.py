@@ -88,3 +88,24 @@ def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
         "os.dup2(file, 1)\nout.write('there is room again\\n')\n",
     )
     assert messages(text) == ["there is room again"]
+
+
+def test_what_a_request_writes_beyond_its_bound_is_cut_with_a_line_that_says_so(tmp_path: Path) -> None:
+    text = write(
+        tmp_path,
+        "log = LogFile(request_characters=10_000)\nout = LogStream(log, 1)\n"
+        "log.start('START 1', '1')\nfor _ in range(300):\n    out.write('x' * 99 + '\\n')\nlog.lines('of ours')\n"
+        "log.end(log.stamp() + 'END 1\\n')\nlog.start('START 2', '2')\n"
+        "out.write('again\\n')\nlog.end(log.stamp() + 'END 2\\n')\n",
+    )
+    said = messages(text)
+    assert 70 < said.count("x" * 99) < 100
+    assert [line for line in said if line and not line.startswith("x")] == [
+        "START 1",
+        "hitless: the log of this request is cut off here, it is too long",
+        "of ours",
+        "END 1",
+        "START 2",
+        "again",
+        "END 2",
+    ]

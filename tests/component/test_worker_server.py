@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import tempfile
 import threading
@@ -59,6 +61,20 @@ class Running:
         client.settimeout(10)
         client.connect(str(self.path))
         self.clients.append(client)
+        return client
+
+    def connect_without_a_descriptor_for_the_other_side(self) -> socket.socket:
+        """Connect with a socket that was there before the process's limit is taken down to what it has open."""
+        client = socket.socket(socket.AF_UNIX)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(client.fileno())
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            client.connect(str(self.path))
+            eventually(lambda: not self.thread.is_alive(), deadline_s=5.0, what="the end of the server")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         return client
 
     def end(self) -> None:
@@ -238,3 +254,15 @@ def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_
         assert read_answer(half)[1] == b"/half 4"
         server.thread.join(10)
         assert not server.thread.is_alive()
+
+
+def test_a_server_without_a_descriptor_left_answers_what_it_has_and_ends() -> None:
+    with running() as server:
+        first = server.connect()
+        first.sendall(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"/a 0" in first.recv(4096)
+        second = server.connect_without_a_descriptor_for_the_other_side()
+        server.thread.join(10)
+        assert not server.thread.is_alive()
+        assert server.server.exhausted
+        second.close()

@@ -284,5 +284,5 @@ def clients(gateway: Gateway) -> Iterator[Load]:
 async def busy(gateway: Gateway, pool: str) -> None:
     """Until a request is with that pool."""
     end = time.monotonic() + 10
-    while not (await gateway.load(pool)).scur:
+    while not (await gateway.loads([pool]))[pool].scur:
         assert time.monotonic() < end

@@ -224,7 +224,7 @@ def test_a_function_that_takes_longer_than_its_pool_may_is_answered_504() -> Non
 
 
 async def until_queued(gateway: Gateway) -> None:
-    while not (await gateway.load("p00")).qcur:
+    while not (await gateway.loads(["p00"]))["p00"].qcur:
         pass
 
 

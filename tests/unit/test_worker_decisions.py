@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.worker.backoff import DEATHS_IN_WINDOW, FIRST_DELAY_S, LONGEST_DELAY_S, History, after_death
-from hitless.worker.crash import CLEAN_END, Death, by_itself, log_lines, runtime_error
+from hitless.worker.crash import CLEAN_END, EXHAUSTED, Death, by_itself, log_lines, runtime_error
 from hitless.worker.environment import lambda_environment
 from hitless.worker.layout import BUCKETS, bucket_bounds, bucket_of
 from hitless.worker.paths import folder_name
@@ -91,6 +91,7 @@ def exited(code: int) -> int:
 def test_sigkill_and_sigterm_come_from_outside_all_else_is_the_handlers_doing() -> None:
     assert not by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=False)
     assert not by_itself(exited(CLEAN_END), timed_out=False, too_slow=False)
+    assert not by_itself(exited(EXHAUSTED), timed_out=False, too_slow=False)
     assert not by_itself(killed(signal.SIGKILL), timed_out=True, too_slow=False)
     assert by_itself(killed(signal.SIGSEGV), timed_out=False, too_slow=False)
     assert by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=True)

@@ -124,13 +124,6 @@ class Executor:
             raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
         return True
 
-    async def load(self, pool: str) -> BackendLoad:
-        """What the pool has now. UnreachableError, EngineError for a pool that HAProxy does not know."""
-        try:
-            return (await self.loads([pool]))[pool]
-        except KeyError as error:
-            raise EngineError(f"HAProxy knows no pool {pool}") from error
-
     async def drained(
         self,
         pool: str,

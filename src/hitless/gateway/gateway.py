@@ -195,10 +195,6 @@ class Gateway:
                 raise
             self._state = new
 
-    async def load(self, pool: str) -> BackendLoad:
-        """What the pool has now. EngineError."""
-        return await self._executor.load(pool)
-
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until no request is with the pool, queued for it or behind a shield that may still hand one to it, in
         two readings 50 ms apart; False at the deadline. With `readers` also until clients have read their responses.

@@ -20,11 +20,14 @@ def by_itself(status: int, *, timed_out: bool, too_slow: bool) -> bool:
         return False
     if os.WIFSIGNALED(status):
         return too_slow or os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGTERM)
-    return True if too_slow else os.WEXITSTATUS(status) != CLEAN_END
+    return True if too_slow else os.WEXITSTATUS(status) not in _CLEAN
 
 
 CLEAN_END = 0x54
 """The exit status of a worker that ended because of SIGTERM; a handler's own `os._exit(0)` is told from it."""
+EXHAUSTED = 0x55
+"""Of one that ended, between two requests, because the handler had used up its descriptors."""
+_CLEAN = {CLEAN_END: "ended on SIGTERM", EXHAUSTED: "ended because its handler keeps all descriptors open (ulimit -n)"}
 
 
 def cause(status: int, too_slow: bool = False) -> str:
@@ -34,7 +37,7 @@ def cause(status: int, too_slow: bool = False) -> str:
     if os.WIFSIGNALED(status):
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
     code = os.WEXITSTATUS(status)
-    return "ended on SIGTERM" if code == CLEAN_END else f"exited with status {code}"
+    return _CLEAN.get(code) or f"exited with status {code}"
 
 
 def runtime_error(status: int) -> str:

@@ -124,8 +124,8 @@ class StatsPage:
 
     @staticmethod
     def create(path: Path, workers: int) -> None:
-        """Write an empty page (0600) for a pool of at most that many workers. Raises OSError if there is no room: without
-        it, reserved here, the first write to the mapped page would end the process by SIGBUS.
+        """Write an empty page (0600) for a pool of at most that many workers. Raises OSError if there is no room for
+        it: a write to a mapped page without its room would end the process by SIGBUS.
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from hitless.worker.crash import CLEAN_END, log_path
+from hitless.worker.crash import CLEAN_END, EXHAUSTED, log_path
 from hitless.worker.crew import Member
 from hitless.worker.environment import log_stream_name
 from hitless.worker.handler import Failure, Handler, HandlerImportError, load_handler
@@ -73,7 +73,7 @@ def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoRet
     fields[Field.STATE] = State.READY
     say_ready()
     server.run()
-    os._exit(CLEAN_END)
+    os._exit(EXHAUSTED if server.exhausted else CLEAN_END)
 
 
 def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tuple[Handler, float]:

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Final
 
 ROTATE_AT_BYTES: Final = 16 * 1024 * 1024
+REQUEST_CHARACTERS: Final = 8 * 1024 * 1024
+"""A handler's lines in one request beyond these are left out: one that prints in a loop must not fill the disk."""
+_CUT: Final = "hitless: the log of this request is cut off here, it is too long"
 _LOOK_AGAIN_BYTES: Final = 256 * 1024
 """After so many bytes of its own a log asks the system for the file's size, which others add to as well."""
 
@@ -24,10 +27,11 @@ _LOOK_AGAIN_BYTES: Final = 256 * 1024
 class LogFile:
     """The file behind descriptors 1 and 2 of this process. It never raises: a full disk must not fail a request."""
 
-    def __init__(self, *, rotate_at_bytes: int = ROTATE_AT_BYTES) -> None:
+    def __init__(self, *, rotate_at_bytes: int = ROTATE_AT_BYTES, request_characters: int = REQUEST_CHARACTERS) -> None:
         self.path: Path | None = None
         self.request_id = ""
         self._rotate_at_bytes = rotate_at_bytes
+        self._request_characters = self._left = request_characters
         self._pending = ""
         self._unchecked_bytes = 0
         self._second = -1
@@ -68,14 +72,20 @@ class LogFile:
 
     def start(self, line: str, request_id: str) -> None:
         """Begin a request: the line is written together with the next one."""
-        self.request_id = request_id
+        self.request_id, self._left = request_id, self._request_characters
         self._pending = f"{self.stamp()}{line}\n"
 
-    def lines(self, text: str) -> bool:
+    def lines(self, text: str, *, of_handler: bool = False) -> bool:
         """Write text, each of its lines with a timestamp. True if this also wrote a START line that had waited."""
-        stamp = self.stamp()
+        stamp, left = self.stamp(), self._left
+        if of_handler:
+            text = text[: max(left, 0)]
+        added = "".join(f"{stamp}{line}\n" for line in text.splitlines())
+        if of_handler and left > 0:
+            self._left = left - len(added)
+            added = added if self._left > 0 else f"{added[:left]}\n{stamp}{_CUT}\n"
         started, self._pending = self._pending, ""
-        self._write(started + "".join(f"{stamp}{line}\n" for line in text.splitlines()))
+        self._write(started + added)
         return bool(started)
 
     def end(self, lines: str) -> None:
@@ -140,7 +150,7 @@ class LogStream(io.TextIOBase):
         whole, newline, rest = text.rpartition("\n")
         if newline:
             whole, self.partial = self.partial + whole, rest
-            if self._log.lines(whole or " "):
+            if self._log.lines(whole or " ", of_handler=True):
                 self.on_start_written()
         else:
             self.partial += text

@@ -87,20 +87,12 @@ def adopt_orphans() -> None:
 
 
 def end_children() -> None:
-    """SIGKILL every child of this process, then what it adopts by that, until none is left that it may kill."""
-    with suppress(OSError):  # elsewhere than on Linux nobody lists them
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        while killed := [pid for pid in map(int, children.read_text().split()) if _kill(pid)]:
-            for pid in killed:
+    """SIGKILL every child of this process, then what it adopts by that, until none is left."""
+    with suppress(OSError):  # no Linux, which lists them, or a child that it may not kill
+        while pids := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            for pid in map(int, pids):
+                os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-
-
-def _kill(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
 
 
 def take_lock(path: Path) -> int:

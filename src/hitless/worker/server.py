@@ -7,6 +7,7 @@ be about to use it); after SIGTERM what has been received is answered before the
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -133,6 +134,8 @@ class Server:
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._stopping = False
+        self.exhausted = False
+        """No descriptor was left for another connection: that ended the loop."""
         self._listening = False
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -156,7 +159,7 @@ class Server:
         self.stop()
 
     def run(self) -> None:
-        """The loop. Returns after SIGTERM."""
+        """The loop. Returns after SIGTERM, or when it is `exhausted`."""
         self._listen(True)
         self._poll.register(self._wake_out, _IN)
         listening, waking = self._listener.fileno(), self._wake_out.fileno()
@@ -209,7 +212,9 @@ class Server:
                 self._poll.register(sock, _IN)
                 if len(self._connections) >= _MOST_CONNECTIONS:
                     return self._listen(False)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # the handler keeps them; the next worker begins with none
+                self.exhausted = self._stopping = True
             return None
 
     def _listen(self, wanted: bool) -> None:
