@@ -10,6 +10,7 @@ import pytest
 
 from hitless.engine.machine import Machine
 from hitless.errors import EngineError
+from hitless.gateway.state import GatewayState
 from hitless.scaling.decide import Pace
 from tests.component.engine_bench import Bench, run
 
@@ -108,3 +109,19 @@ def test_a_daemon_whose_workers_do_not_end_says_so_and_leaves_all_the_same(tmp_p
     with pytest.raises(EngineError, match="survive SIGKILL"):
         asyncio.run(machine_of(bench, survives=True).shut_down(force=True))
     assert bench.diary == ["gateway stops", "fleet stops", "the daemon leaves"]
+
+
+def test_after_a_restart_the_gateway_answers_first_when_the_live_release_is_behind_it(tmp_path: Path) -> None:
+    bench = run(tmp_path, _deployed).again()
+    bench.engine.pools.living.clear()
+    bench.gateway.state = GatewayState.initial(["dev", "prod"], 6)
+
+    async def start() -> None:
+        machine = machine_of(bench)
+        await machine.start()
+        for healer in machine._healers:
+            healer.cancel()
+        await asyncio.gather(*machine._healers, return_exceptions=True)
+
+    asyncio.run(start())
+    assert bench.diary[-1] == "gateway starts with release 1 live"

@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.process.conftest import Site, kill
 from tests.process.load import Seen, Wrk
-from tests.support import eventually, gone
+from tests.support import eventually, gone, over_and_over
 
 pytestmark = pytest.mark.process
 
@@ -146,16 +147,24 @@ def test_daemon_guardian_and_zygote_killed_together_are_all_replaced_by_up(runni
     assert running.hitless("deploy").document["outcome"] == "live"
 
 
-def test_everything_killed_at_once_is_brought_back_by_up(running: Site) -> None:
+def test_everything_killed_at_once_is_brought_back_by_up_and_answers_nothing_before_it_can(running: Site) -> None:
+    address, answered = running.url.removeprefix("http://"), set[int]()
     engine = running.status()["engine"]
     functions = running.stage()["functions"]
-    victims = [engine["pid"], engine["guardian_pid"], engine["gateway_pid"]]
+    victims = [engine[name] for name in ("pid", "guardian_pid", "gateway_pid", "root_zygote_pid")]
     victims += [f["zygote_pid"] for f in functions] + [w["pid"] for f in functions for w in f["workers"]]
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: all(map(gone, victims)))
-    running.up()
+
+    def call() -> None:
+        with suppress(OSError):  # nobody listens yet
+            answered.add(running.get("/fast")[0])
+
+    with over_and_over(call):
+        running.up("--listen", address)
     assert running.get("/fast")[2]["release"] == "1"
+    assert answered == {200}
 
 
 def test_a_first_release_that_fails_ends_nothing_of_what_was_adopted(running: Site) -> None:

@@ -1,7 +1,8 @@
 """The running whole on one machine: starts or adopts the parts in order, keeps the healers going, stops everything.
 
-Order of a start: workers' root zygote → pools that still run are adopted → gateway with its listeners → recovery →
-healers. A stop goes the other way round: no new connections, requests in hand end, workers end, the daemon last.
+Order of a start: workers' root zygote → pools that still run are adopted → the gateway is adopted, or its listeners
+bound → recovery → a new gateway, which begins with what was recovered → healers. A stop goes the other way round: no
+new connections, requests in hand end, workers end, the daemon last.
 """
 
 from __future__ import annotations
@@ -98,19 +99,20 @@ class Machine:
         """Start or adopt every part. Raises MachineError or EngineError; what was started here is stopped again."""
         await self._fleet.start()
         self._engine.pools.living.update(await self._fleet.adopt())
+        found = len(self._engine.pools.living)
         try:
-            adopted = await self._gateway.adopt()
-            if not adopted:
-                await self._gateway.start(self._listen())
+            sockets = None if await self._gateway.adopt() else self._listen()
+            adopted = f" and adopted {found} pools that were running" if found else ""
+            self._engine.say(f"the engine has started{adopted}")
+            if self._previews is not None:
+                await self._previews.restore()
+            await recover(self._engine)
+            if sockets is not None:
+                await self._gateway.start(sockets)
         except BaseException:
-            if not self._engine.pools.living:  # else a gateway that cannot be taken over may still hand them requests
+            if not found:  # else a gateway that cannot be taken over may still hand them requests
                 await self._fleet.stop()
             raise
-        found = len(self._engine.pools.living)
-        self._engine.say("the engine has started" + (f" and adopted {found} pools that were running" if found else ""))
-        if self._previews is not None:
-            await self._previews.restore()
-        await recover(self._engine)
         self._healers = [
             asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
             asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),

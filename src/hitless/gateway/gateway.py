@@ -138,30 +138,34 @@ class Gateway:
         ConflictError where a gateway lives in this folder; EngineError with HAProxy's own message where it does not
         start, and nothing is left running then.
         """
-        wanted = state or self._state
-        await asyncio.to_thread(self._boot.prepare)
-        await self._keeper.refuse_company()
-        (self._layout.folder / _COUNTS).unlink(missing_ok=True)
-        self._state = wanted
-        self._keeper.sockets = {name: sockets[name] for name in wanted.listeners}
-        try:
-            await asyncio.to_thread(self._boot.write, wanted)
-            await asyncio.to_thread(self._check)
-            await self._spooling.ensure()
-            await self._keeper.start()
-            await self._come_true(wanted, self._drain_s)
-        except BaseException:
-            await self.stop(grace_s=0)
-            raise
-        self._begin()
+        async with self._lock:
+            wanted = state or self._state
+            await asyncio.to_thread(self._boot.prepare)
+            await self._keeper.refuse_company()
+            (self._layout.folder / _COUNTS).unlink(missing_ok=True)
+            self._state = wanted
+            self._keeper.sockets = {name: sockets[name] for name in wanted.listeners}
+            try:
+                await asyncio.to_thread(self._boot.write, wanted)
+                await asyncio.to_thread(self._check)
+                await self._spooling.ensure()
+                await self._keeper.start()
+                await self._come_true(wanted, self._drain_s)
+            except BaseException:
+                await self.stop(grace_s=0)
+                raise
+            self._begin()
 
     async def adopt(self) -> bool:
         """Take over what runs in this folder: then True, `state` is the one on disk, and HAProxy is brought to it.
 
-        False where neither a guardian nor a HAProxy lives, or none of ours; then `start`. EngineError where one lives
-        and cannot be taken over. The stages are those that run, whatever the constructor was told.
+        False where neither a guardian nor a HAProxy lives; then `start`. EngineError if one lives and cannot be taken
+        over, ConflictError if its boot files have gone. The stages are those that run, whatever the constructor was
+        told.
         """
         state = await asyncio.to_thread(self._boot.load)
+        if state is None:
+            await self._keeper.refuse_company()
         if state is None or not await self._keeper.adopt():
             return False
         self._state = state
@@ -177,9 +181,12 @@ class Gateway:
 
         Servers that leave are waited for, `drain_s` at most; then their requests are cut off. EngineError where HAProxy
         refuses or is gone for good, MachineError where the disk takes no files: disk and HAProxy are back at the old
-        state (or will be, as soon as HAProxy answers).
+        state (or will be, as soon as HAProxy answers). Before `start` it is what that begins with.
         """
         async with self._lock:
+            if not self._tasks:
+                self._state = new
+                return
             old, drain_s = self._state, self._drain_s if drain_s is None else drain_s
             if new.listeners != old.listeners or len(new.pools) != len(old.pools):
                 raise ValueError("listeners and pools are fixed while the gateway runs")
@@ -198,13 +205,15 @@ class Gateway:
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
         """Wait until no request is with the pool, queued for it or behind a shield that may still hand one to it, in
         two readings 50 ms apart; False at the deadline. With `readers` also until clients have read their responses.
+        Before `start` nothing has a request.
         """
 
         def reading(backend: str) -> int:
             # Those that came by a shield count there as well: they are some of its pool's.
             return 0 if readers else self._reading.get(backend.removeprefix(shield_of("")), 0)
 
-        return await self._executor.drained(pool, deadline_s, self._state.shields_before(pool), reading)
+        shields = self._state.shields_before(pool)
+        return not self._tasks or await self._executor.drained(pool, deadline_s, shields, reading)
 
     async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
         """Wait until none of these servers (`ServerState.key`) of the pool has a request; False at the deadline."""
