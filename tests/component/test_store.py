@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "state.sqlite").write_text("not a database, and long enough to be read as one " * 20)
-    with pytest.raises(MachineError, match=r"state\.sqlite: the state file cannot be opened"):
+    with pytest.raises(MachineError, match=r"state\.sqlite: the state file is damaged"):
         Store(tmp_path / "state.sqlite")
 
 
@@ -158,3 +159,39 @@ def test_artifacts_of_a_run_that_waits_are_in_use_until_it_ends(tmp_path: Path) 
     runs.set_state(promoted, "succeeded", None, AT)
     assert store.artifacts_in_use() == set()
     store.close()
+
+
+def test_a_damaged_state_file_is_told_with_the_backup_to_go_back_to(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    store = Store(path)
+    store.set_live("dev", 3, "2026-11-24T06:00:00Z")
+    store.back_up()
+    store.set_live("dev", 4, "2026-11-24T07:00:00Z")
+    store.back_up()
+    store.close()
+    backup = tmp_path / "state.sqlite.backup"
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8192)
+    for read_only in (False, True):
+        with pytest.raises(MachineError, match=r"state\.sqlite: the state file is damaged") as told:
+            Store(path, read_only=read_only)
+        assert f"cp {backup} {path}" in told.value.hint
+    backup.replace(path)
+    store = Store(path)
+    assert store.live("dev") == (4, "2026-11-24T07:00:00Z")
+    store.close()
+    assert {found.name for found in tmp_path.iterdir()} <= {"state.sqlite", "state.sqlite-wal", "state.sqlite-shm"}
+
+
+def test_a_state_file_that_another_program_has_locked_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    Store(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        for read_only in (False, True):
+            with pytest.raises(MachineError, match="locked") as told:
+                Store(path, read_only=read_only, patience_s=0.01)
+            assert "fuser" in told.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,13 @@ class Parts:
         for row in self.store.rollouts(back.previous.stage, release=back.previous.number, limit=1):
             self.store.revise_outcome(row.rollout, Outcome.ROLLED_BACK, why)
 
+    async def back_up(self) -> None:
+        """Keep a copy of the state file as it is now; the work goes on where that cannot be."""
+        try:
+            await asyncio.to_thread(self.store.back_up)
+        except (OSError, sqlite3.Error) as error:
+            self.say(f"the state file could not be backed up: {error}", None)
+
     def live_release(self, stage: str) -> Release | None:
         """The release that should serve the stage."""
         live = self.store.live(stage)
@@ -145,6 +153,7 @@ class Turn:
                 await self.tidy()
             if gone := await self.parts.retention.apply(self.stage):
                 self.parts.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
+            await self.parts.back_up()
 
     async def resume_guard(self, rollout: Rollout, left_s: float, stopping: Callable[[], bool]) -> None:
         """Watch on after a daemon's death what the last one guarded."""

@@ -9,9 +9,10 @@ never stored.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,18 @@ class EventRow:
 class Store:
     """The state file, opened for writing (the daemon) or for reading only (the command line)."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open, create and migrate. Raises MachineError where the file cannot be written, EngineError where a newer
-        hitless wrote it.
+    def __init__(self, path: Path, *, read_only: bool = False, patience_s: float = 5.0) -> None:
+        """Open, create and migrate. Raises MachineError if the file cannot be written, is damaged, or is locked by
+        another for longer than `patience_s`; EngineError if a newer hitless wrote it.
         """
         self._path = path
         try:
             self._connection = sqlite3.connect(
-                f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, isolation_level=None
+                f"file:{path}?mode={'ro' if read_only else 'rwc'}", uri=True, isolation_level=None, timeout=patience_s
             )
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA busy_timeout = 5000")
+            if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(verdict)
             if not read_only:
                 path.chmod(0o600)
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -99,13 +101,21 @@ class Store:
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 self._migrate()
         except (sqlite3.Error, OSError) as error:
-            raise MachineError(
-                f"{path}: the state file cannot be opened: {error}",
-                hint="check that the folder exists, is yours and has free space",
-            ) from error
+            raise _trouble(path, error) from error
 
     def close(self) -> None:
         self._connection.close()
+
+    def back_up(self) -> None:
+        """Keep a copy beside the file (0600), for when that is damaged. Any thread may call this. Raises OSError and
+        sqlite3.Error.
+        """
+        new = self._path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(new),))
+        new.replace(_backup_of(self._path))
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
         """Rows of a query, for this package's other records."""
@@ -322,6 +332,20 @@ class Store:
             (after, limit, stage),
         )
         return tuple(EventRow(**dict(row)) for row in rows)
+
+
+def _backup_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.backup")
+
+
+def _trouble(path: Path, error: Exception) -> MachineError:
+    what, hint = "cannot be opened", "check that the folder exists, is yours and has free space"
+    if "locked" in str(error):
+        hint = f"another program holds it: `fuser {path}` names that; end it and try again"
+    elif type(error) is sqlite3.DatabaseError:  # not one of its subclasses: what was read makes no sense
+        what, back = "is damaged", _backup_of(path)
+        hint = f"go back to the last release's: `rm -f {path}-wal {path}-shm; cp {back} {path}`, then `hitless up`"
+    return MachineError(f"{path}: the state file {what}: {error}", hint=hint)
 
 
 def whole(number: float) -> float | int:
