@@ -155,9 +155,23 @@ def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
 
 
 def test_doctor_finds_nothing_amiss_here_and_names_what_is(site: Site) -> None:
-    assert site.hitless("doctor").document["well"]
+    looked = site.hitless("doctor").document
+    assert looked["well"]
+    assert "nobody listens until `hitless up` runs" in next(
+        c["found"] for c in looked["checks"] if c["check"] == "restart"
+    )
     site.environ["HITLESS_HAPROXY"] = "/nowhere/haproxy"
     ran = site.hitless("doctor", exit_code=1)
     amiss = [check for check in ran.document["checks"] if not check["well"]]
     assert [check["check"] for check in amiss] == ["HAProxy"]
     assert amiss[0]["mend"]
+
+
+def test_up_says_that_few_descriptors_may_be_open(site: Site) -> None:
+    words = [sys.executable, "-m", "hitless", "up", "--service-dir", str(site.folder)]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *words],
+        capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "HITLESS_HAPROXY": "/not/there"},
+    )  # fmt: skip
+    assert "warning: descriptor limit 1000, may be raised to 1000" in done.stderr
+    assert "LimitNOFILE" in done.stderr

@@ -45,7 +45,8 @@ def register(app: typer.Typer) -> None:
             _python(),
             _check("uv", uv.find_uv_bin),
             _git(),
-            _descriptors(),
+            descriptors(),
+            _supervisor(),
             *_places(ctx),
         ]
         document = {
@@ -93,10 +94,20 @@ def _places(ctx: Context) -> list[Finding]:
     return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders)]
 
 
-def _descriptors() -> Finding:
+def _supervisor() -> Finding:
+    """Not looked for, and nothing is amiss without one: it is said because nobody expects it."""
+    found = (
+        "yours to set up: if daemon, guardian and HAProxy all die (a reboot), nobody listens until `hitless up` runs"
+    )
+    return Finding("restart", True, found)
+
+
+def descriptors() -> Finding:
+    """Whether the limit is enough for a busy engine."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     well = hard == resource.RLIM_INFINITY or hard >= ENOUGH_DESCRIPTORS
-    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", f"ulimit -Hn {ENOUGH_DESCRIPTORS}")
+    mend = f"raise the hard limit to {ENOUGH_DESCRIPTORS}: `ulimit -n` as root, LimitNOFILE= in a systemd unit"
+    return Finding("descriptor limit", well, f"{soft}, may be raised to {hard}", mend)
 
 
 def _socket_paths(folders: Folders) -> Finding:

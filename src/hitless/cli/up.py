@@ -18,6 +18,7 @@ import typer
 from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.daemon_log import put_aside_if_large
+from hitless.cli.doctor import descriptors
 from hitless.cli.homes import refuse_aws
 from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
@@ -41,7 +42,10 @@ def register(app: typer.Typer) -> None:
             typer.Option("--listen", metavar="HOST:PORT", help="Address of this stage; port 0 takes a free one."),
         ] = None,
         detach: Annotated[
-            bool, typer.Option("--detach", "-d", help="Return when the URL answers; the engine stays.")
+            bool,
+            typer.Option(
+                "--detach", "-d", help="Return when the URL answers; the engine stays until `down` or a reboot."
+            ),
         ] = False,
     ) -> None:
         """Start the engine, or adopt the one that runs. Ships the first release where the stage has none."""
@@ -67,6 +71,8 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     folders.create()
     if folders.is_open_to_others:
         ctx.say(f"warning: other users may look into {folders.data}: `chmod 700` it if nothing else needs that")
+    if not (limit := descriptors()).well:
+        ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.mend}")
     with exclusive(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
         return _bring_up(ctx, service, settings, folders)
 
