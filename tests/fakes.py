@@ -20,6 +20,7 @@ from hitless.service.model import AlarmSettings, Function, Hooks, Route, SmokeRe
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec
 from hitless.workers.stats import EMPTY, Histogram, Pulse, WorkerStats
+from tests.support import release_keys
 
 UNGUARDED = AlarmSettings(1, 20, guard_s=0)
 
@@ -179,7 +180,7 @@ class FakeGateway:
             if pool.servers != self.state.pool(pool.name).servers:
                 self.diary.append(f"{pool.name} has {len(pool.servers)} servers")
         if new.routes != self.state.routes:
-            self.diary.append(f"routes of {', '.join(sorted(new.release_keys())) or 'nothing'}")
+            self.diary.append(f"routes of {', '.join(sorted(release_keys(new))) or 'nothing'}")
         self.state = new
         if self.on_apply:
             self.on_apply(new)

@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
+from hitless.gateway.state import GatewayState, ServerMode
 from hitless.worker.process import start_time
 
 T = TypeVar("T")
@@ -42,6 +44,17 @@ def free_port() -> int:
     port = int(held.getsockname()[1])
     held.detach()
     return port
+
+
+def release_keys(state: GatewayState) -> set[str]:
+    """Releases that have routes."""
+    return {route.release_key for route in state.routes}
+
+
+def with_mode(state: GatewayState, pool: str, mode: ServerMode, name: str | None = None) -> GatewayState:
+    """That mode for the pool's server of that name, or for all of them."""
+    servers = state.pool(pool).servers
+    return state.with_servers(pool, [replace(s, mode=mode) if name in (None, s.name) else s for s in servers])
 
 
 def gone(pid: int) -> bool:

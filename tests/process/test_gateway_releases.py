@@ -11,7 +11,7 @@ from hitless.errors import EngineError
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import GatewayState, ServerMode, ServerState
 from tests.process.gateway_support import Load, Workers, ask, busy, routes_to, run_dir, running_gateway, shipped, until
-from tests.support import eventually
+from tests.support import eventually, release_keys, with_mode
 
 pytestmark = pytest.mark.process
 
@@ -25,7 +25,7 @@ async def swap(gateway: Gateway, workers: Workers, release: int) -> None:
     assert await gateway.drained(old, deadline_s=10, readers=True)
     key = f"dev.{release - 1}"
     state = gateway.state.without_servers(old)
-    await gateway.apply(state.without_routes(key) if key in state.release_keys() else state)
+    await gateway.apply(state.without_routes(key) if key in release_keys(state) else state)
     for server in before:
         workers.end(server.socket)
 
@@ -201,11 +201,11 @@ def test_depth_and_mode_reach_haproxy() -> None:
                 await gateway.apply(shipped(gateway.state, "p00", 1, servers))
                 out = workers.running[servers[0].socket].pid
                 state: GatewayState = gateway.state.with_maxconn("p00", 1)
-                await gateway.apply(state.with_server_mode("p00", ServerMode.DRAIN, name="w0"))
+                await gateway.apply(with_mode(state, "p00", ServerMode.DRAIN, "w0"))
                 assert not await gateway._executor.reconcile(gateway.state, 1)
                 assert out not in {ask(gateway.addresses["dev"], "/zones").json["pid"] for _ in range(30)}
-                await gateway.apply(gateway.state.with_server_mode("p00", ServerMode.MAINT, name="w0"))
-                await gateway.apply(gateway.state.with_server_mode("p00", ServerMode.READY))
+                await gateway.apply(with_mode(gateway.state, "p00", ServerMode.MAINT, "w0"))
+                await gateway.apply(with_mode(gateway.state, "p00", ServerMode.READY))
                 assert not await gateway._executor.reconcile(gateway.state, 1)
                 assert out in {ask(gateway.addresses["dev"], "/zones").json["pid"] for _ in range(30)}
 

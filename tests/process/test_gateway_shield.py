@@ -33,6 +33,7 @@ from tests.process.gateway_support import (
     running_gateway,
     until,
 )
+from tests.support import release_keys
 
 pytestmark = pytest.mark.process
 
@@ -286,7 +287,7 @@ def test_without_header_or_cookie_the_address_tells_clients_apart() -> None:
             for sticky in (Sticky(StickyBy.ADDRESS), Sticky(StickyBy.HEADER, "x-user"), Sticky(StickyBy.COOKIE, "sid")):
                 for candidate in (2, 3, 4):
                     state = gateway.state
-                    if candidate > 2 and f"dev.{candidate}" not in state.release_keys():
+                    if candidate > 2 and f"dev.{candidate}" not in release_keys(state):
                         state = state.with_routes(
                             f"dev.{candidate}", [RouteState(f"dev.{candidate}", "GET", "/zones", "p01")]
                         )

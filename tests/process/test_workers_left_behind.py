@@ -85,7 +85,7 @@ def test_a_lock_that_only_a_leftover_process_keeps_neither_revives_a_pool_nor_ho
 def test_a_zygote_that_was_stopped_is_killed_which_is_told_and_healed_as_a_death() -> None:
     async def scenario(nest: Nest) -> None:
         await nest.fleet.detach()
-        nest.fleet = Fleet(nest.run, clock=SystemClock(), ping_every_s=0.2)
+        nest.fleet = Fleet(nest.run, clock=SystemClock(), ping_s=0.2)
         await nest.fleet.start()
         pool = await nest.pool(DAEMONIZES)
         os.kill(pool.zygote_pid, signal.SIGSTOP)

@@ -14,6 +14,7 @@ from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, 
 from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
 from hitless.service.model import Sticky, StickyBy
+from tests.support import with_mode
 
 pytestmark = pytest.mark.unit
 
@@ -309,7 +310,7 @@ def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drain
 def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     both = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
-    draining = both.with_server_mode("p00", ServerMode.DRAIN, name="w1")
+    draining = with_mode(both, "p00", ServerMode.DRAIN, "w1")
     alone = both.with_servers("p00", both.pool("p00").servers[:1])
     assert {command.care for command in between(draining, alone)} == {Care.NONE, Care.CLOSED}
     assert Care.SERVER_IDLE in {command.care for command in between(both, alone)}
@@ -329,6 +330,6 @@ def test_depth_and_mode_change_without_leaving_the_pool() -> None:
     old = GatewayState.initial(["dev"], pools=1).with_servers("p00", [ServerState("w0", "/r/w0", 8)])
     at = f"p00/{old.pool('p00').servers[0].key}"
     assert lines(between(old, old.with_maxconn("p00", 1))) == [f"set maxconn server {at} 1"]
-    drained = old.with_server_mode("p00", ServerMode.DRAIN)
+    drained = with_mode(old, "p00", ServerMode.DRAIN)
     assert lines(between(old, drained)) == [f"set server {at} state drain"]
     assert lines(between(drained, old)) == [f"enable health {at}", f"set server {at} state ready"]

@@ -17,6 +17,7 @@ from hitless.gateway.state import (
     server_timeout_ms,
 )
 from hitless.service.model import Sticky, StickyBy
+from tests.support import release_keys, with_mode
 
 pytestmark = pytest.mark.unit
 
@@ -75,15 +76,6 @@ def test_routes_must_point_to_pools_that_exist_and_belong_to_the_release() -> No
         state.with_routes("dev.1", [RouteState("dev.1", "GET", "/x", "p00"), RouteState("dev.1", "GET", "/x", "p01")])
 
 
-def test_a_mode_is_set_for_one_server_or_for_all() -> None:
-    one = shipped().with_server_mode("p01", ServerMode.DRAIN, name="w1").pool("p01")
-    assert [server.mode for server in one.servers] == [ServerMode.READY, ServerMode.DRAIN]
-    everyone = shipped().with_server_mode("p01", ServerMode.MAINT).pool("p01")
-    assert {server.mode for server in everyone.servers} == {ServerMode.MAINT}
-    with pytest.raises(KeyError):
-        shipped().with_server_mode("p01", ServerMode.MAINT, name="w9")
-
-
 def test_depth_changes_for_all_servers_and_keeps_the_time_out_unless_told() -> None:
     pool = shipped().with_maxconn("p01", 1).pool("p01")
     assert {server.maxconn for server in pool.servers} == {1}
@@ -129,7 +121,7 @@ def test_the_gateway_waits_longer_than_the_function_may_take_and_never_longer_th
 
 
 def test_a_state_survives_json_exactly() -> None:
-    state = shipped().with_stage("prod", live=3, candidate=4, weight=2500).with_server_mode("p01", ServerMode.DRAIN)
+    state = with_mode(shipped().with_stage("prod", live=3, candidate=4, weight=2500), "p01", ServerMode.DRAIN)
     assert state_from_json(state_to_json(state)) == state
 
 
@@ -177,4 +169,4 @@ def test_a_stage_with_a_host_has_no_clients_that_stay() -> None:
 
 def test_release_keys_name_stage_and_number() -> None:
     assert release_key("dev", 12) == "dev.12"
-    assert shipped().release_keys() == {"dev.1"}
+    assert release_keys(shipped()) == {"dev.1"}

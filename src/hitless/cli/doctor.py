@@ -24,6 +24,7 @@ from hitless.service.load import load_service
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
+_RESTART = "yours to set up: if daemon, guardian and HAProxy all die (a reboot), nobody listens until `hitless up` runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
             _check("uv", uv.find_uv_bin),
             _git(),
             descriptors(),
-            _supervisor(),
+            Finding("restart", True, _RESTART),
             *_places(ctx),
         ]
         document = {
@@ -92,14 +93,6 @@ def _places(ctx: Context) -> list[Finding]:
         return [Finding("data folder", False, error.message, error.hint)]
     folder = _check("data folder", lambda: _folder(folders))
     return [_socket_paths(folders), folder, _disk(folders), *_service(ctx, folders)]
-
-
-def _supervisor() -> Finding:
-    """Not looked for, and nothing is amiss without one: it is said because nobody expects it."""
-    found = (
-        "yours to set up: if daemon, guardian and HAProxy all die (a reboot), nobody listens until `hitless up` runs"
-    )
-    return Finding("restart", True, found)
 
 
 def descriptors() -> Finding:

@@ -158,9 +158,8 @@ class Machine:
         return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED}
 
     async def shut_down(self, *, force: bool) -> None:
-        """Stop all that belongs to the engine; with `force` requests in hand are not awaited.
-
-        The daemon leaves even if a step fails. Raises what that step raised.
+        """Stop all that belongs to the engine; with `force` requests in hand are not awaited. Raises what a step
+        raised, after the others were taken.
         """
         self._engine.say("the engine stops" + (" at once" if force else ": requests in hand are finished first"))
         for healer in self._healers:

@@ -27,8 +27,7 @@ class BootFolder:
     def __init__(self, layout: Layout, tuning: Tuning) -> None:
         self._layout = layout
         self._tuning = tuning
-        self._names: frozenset[str] = frozenset()
-        """The files of the present generation."""
+        self._names: frozenset[str] = frozenset()  # of the present generation's files
 
     def prepare(self) -> None:
         """Make the folder, mode 0700. MachineError where it is another user's or its path is too long for sockets."""

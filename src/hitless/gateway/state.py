@@ -248,10 +248,6 @@ class GatewayState:
         pools = {route.pool for route in self.routes if _stage_of(route.release_key) in stages}
         return tuple(shield_of(name) for name in sorted(pools))
 
-    def release_keys(self) -> frozenset[str]:
-        """Releases that have routes."""
-        return frozenset(route.release_key for route in self.routes)
-
     def with_stage(
         self,
         name: str,
@@ -328,14 +324,6 @@ class GatewayState:
     def with_throttle(self, pool: str, throttle: int) -> GatewayState:
         """That limit of requests in hand (0: none), until the pool has no servers any more."""
         return self._with_pool(replace(self.pool(pool), throttle=throttle))
-
-    def with_server_mode(self, pool: str, mode: ServerMode, *, name: str | None = None) -> GatewayState:
-        """That mode for the pool's server of that name, or for all of them."""
-        present = self.pool(pool)
-        if name is not None and name not in {server.name for server in present.servers}:
-            raise KeyError(name)
-        servers = tuple(replace(s, mode=mode) if name in (None, s.name) else s for s in present.servers)
-        return self._with_pool(replace(present, servers=servers))
 
     def with_maxconn(self, pool: str, maxconn: int, *, timeout_ms: int | None = None) -> GatewayState:
         """That depth for all servers of the pool."""

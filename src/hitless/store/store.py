@@ -21,6 +21,7 @@ from hitless.errors import EngineError, MachineError
 from hitless.store.migrations import MIGRATIONS
 
 EVENTS_KEPT = 20_000
+BACKUP = ".backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +108,13 @@ class Store:
         self._connection.close()
 
     def back_up(self) -> None:
-        """Keep a copy beside the file (0600), for when that is damaged. Any thread may call this. Raises OSError and
-        sqlite3.Error.
-        """
+        """Keep a copy beside the file (0600). Any thread may call this. Raises OSError and sqlite3.Error."""
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(sqlite3.connect(self._path)) as connection:
             connection.execute("VACUUM INTO ?", (str(new),))
-        new.replace(_backup_of(self._path))
+        new.replace(f"{self._path}{BACKUP}")
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
         """Rows of a query, for this package's other records."""
@@ -334,17 +333,13 @@ class Store:
         return tuple(EventRow(**dict(row)) for row in rows)
 
 
-def _backup_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.backup")
-
-
 def _trouble(path: Path, error: Exception) -> MachineError:
     what, hint = "cannot be opened", "check that the folder exists, is yours and has free space"
     if "locked" in str(error):
         hint = f"another program holds it: `fuser {path}` names that; end it and try again"
     elif type(error) is sqlite3.DatabaseError:  # not one of its subclasses: what was read makes no sense
-        what, back = "is damaged", _backup_of(path)
-        hint = f"go back to the last release's: `rm -f {path}-wal {path}-shm; cp {back} {path}`, then `hitless up`"
+        what = "is damaged"
+        hint = f"go back to the last rollout's: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
     return MachineError(f"{path}: the state file {what}: {error}", hint=hint)
 
 

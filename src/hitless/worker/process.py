@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Final
 
 PRIVATE: Final[set[int]] = set()
-"""Descriptors that only `fork` hands on. What a handler forks by `os.fork` closes them at once: a daemon of its own
-would otherwise keep a lock or a connection for as long as it lives.
-"""
+"""Descriptors that only `fork` hands on: a daemon that a handler starts by `os.fork` would keep them for ever."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_FDS = Path("/proc/self/fd")

@@ -133,10 +133,8 @@ class Server:
         self._answerer = answerer
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
-        self._stopping = False
-        self.exhausted = False
-        """No descriptor was left for another connection: that ended the loop."""
-        self._listening = False
+        self._stopping = self._listening = False
+        self.exhausted = False  # no descriptor was left for another connection, which ended the loop
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)

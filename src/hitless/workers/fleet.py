@@ -32,22 +32,20 @@ from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""
-PING_EVERY_S = 5.0
-"""A zygote may be as late with its answer; two late ones in a row, and it is replaced."""
+PING_S = 5.0
+"""Between two greetings. An answer may take as long; after two late ones in a row the zygote is replaced."""
 _HEAL_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 
 
 class Fleet:
     """Starts, finds, reads and stops pools. One per engine daemon; its methods may run concurrently."""
 
-    def __init__(
-        self, run_dir: Path, *, clock: Clock, python: str | None = None, ping_every_s: float = PING_EVERY_S
-    ) -> None:
+    def __init__(self, run_dir: Path, *, clock: Clock, python: str | None = None, ping_s: float = PING_S) -> None:
         self._folder = run_dir / "w"
         self._clock = clock
         self._python = python or base_python()
         self._root = RootZygote(self._folder, self._python, self._root_died)
-        self._ping_every_s = ping_every_s
+        self._ping_s = ping_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watchers: dict[tuple[str, int], tuple[asyncio.Task[None], Channel]] = {}
         self._asked = 0
@@ -212,14 +210,14 @@ class Fleet:
 
     async def _ping_all(self) -> None:
         while True:
-            await self._clock.sleep(self._ping_every_s)
+            await self._clock.sleep(self._ping_s)
             await asyncio.gather(*map(self._ping, list(self.pools.values())), return_exceptions=True)
 
     async def _ping(self, pool: Pool) -> None:
         """Kill a zygote that does not respond: what is done about a dead one follows by itself."""
         paths = GenerationPaths(self._folder / folder_name(pool.key), pool.generation)
         for _ in range(2):
-            if await responds(paths.control, self._ping_every_s):
+            if await responds(paths.control, self._ping_s):
                 return
         identity = zygote_identity(paths)
         if identity is not None and identity[0].signal(signal.SIGKILL):

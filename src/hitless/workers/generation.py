@@ -83,11 +83,7 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
 
 
 def is_alive(paths: GenerationPaths) -> bool:
-    """Whether its zygote or a worker of it lives."""
-    return is_locked(paths.alive_lock) and _recorded_is_alive(paths)
-
-
-def _recorded_is_alive(paths: GenerationPaths) -> bool:
+    """Whether its zygote or a worker of it lives, by what these have recorded."""
     return zygote_is_alive(paths) or any(worker.lives for worker in worker_processes(paths))
 
 
@@ -146,7 +142,7 @@ async def _all_dead(paths: GenerationPaths, within_s: float, clock: Clock) -> bo
     pause_s = 0.002
     while is_locked(paths.alive_lock):
         now = clock.monotonic()
-        if _recorded_is_alive(paths):
+        if is_alive(paths):
             seen = now
         if now - seen > _UNRECORDED_S:
             return True
