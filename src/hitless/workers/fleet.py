@@ -205,8 +205,8 @@ class Fleet:
         self.pools.clear()
 
     def _cancel_tasks(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
+        while self._tasks:
+            self._tasks.popitem()[1].cancel()
 
     async def _ping_all(self) -> None:
         while True:
