@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from hitless.api.app import Api
+from hitless.api.app import Api, application
 from hitless.api.client import EngineClient, RemoteError
 from hitless.errors import EngineError
 from tests.component.engine_bench import Bench, run
@@ -82,3 +83,22 @@ def test_an_event_that_happens_while_another_is_being_sent_is_not_missed(tmp_pat
         assert seen == ["first", "second", "third", "fourth"]
 
     run(tmp_path, story)
+
+
+def test_a_state_file_that_cannot_be_used_is_told_in_the_form_of_every_error(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.store.close()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "query_string": b"", "headers": []}
+    asyncio.run(application(Api(bench.engine, cast(Any, None)))(scope, receive, send))
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["code"], error["exit_code"]) == ("machine", 1)
+    assert "the state file cannot be used: Cannot operate on a closed database" in error["message"]
+    assert error["hint"]

@@ -6,6 +6,7 @@ shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounde
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.who import Who
 from hitless.service.strategy import EXAMPLES, Strategy, parse
+from hitless.store.store import trouble
 
 MOST_EVENTS = 10_000
 
@@ -142,13 +144,13 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             route("/stages/{stage}/abort", api.abort, "POST"),
             *more,
         ],
-        exception_handlers={HitlessError: _refused},
+        exception_handlers={HitlessError: _refused, sqlite3.Error: _refused},
     )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HitlessError)
-    return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)
+    told = error if isinstance(error, HitlessError) else trouble(error)
+    return JSONResponse({"error": {**told.to_json(), "exit_code": told.exit_code}}, status_code=409)
 
 
 def _who(request: Request, body: dict[str, Any]) -> Who:

@@ -102,8 +102,7 @@ class Machine:
         found = len(self._engine.pools.living)
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
-            adopted = f" and adopted {found} pools that were running" if found else ""
-            self._engine.say(f"the engine has started{adopted}")
+            self._engine.say("the engine has started" + (f" and adopted {found} running pools" if found else ""))
             if self._previews is not None:
                 await self._previews.restore()
             await recover(self._engine)

@@ -102,7 +102,7 @@ class Store:
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 self._migrate()
         except (sqlite3.Error, OSError) as error:
-            raise _trouble(path, error) from error
+            raise trouble(error, path) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -333,14 +333,15 @@ class Store:
         return tuple(EventRow(**dict(row)) for row in rows)
 
 
-def _trouble(path: Path, error: Exception) -> MachineError:
-    what, hint = "cannot be opened", "check that the folder exists, is yours and has free space"
+def trouble(error: Exception, path: Path = Path("state.sqlite")) -> MachineError:
+    """What an error of SQLite's means to whoever looks after the machine."""
+    what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
     if "locked" in str(error):
         hint = f"another program holds it: `fuser {path}` names that; end it and try again"
     elif type(error) is sqlite3.DatabaseError:  # not one of its subclasses: what was read makes no sense
         what = "is damaged"
         hint = f"go back to the last rollout's: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
-    return MachineError(f"{path}: the state file {what}: {error}", hint=hint)
+    return MachineError(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
 
 
 def whole(number: float) -> float | int:

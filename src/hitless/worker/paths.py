@@ -52,9 +52,7 @@ class GenerationPaths:
 
     @property
     def alive_lock(self) -> Path:
-        """Held by the zygote and, inherited, by each of its workers: free means that all are dead. What a handler
-        forked by other means than `os.fork` may hold it, too.
-        """
+        """Held by the zygote and, inherited, by each of its workers: free means that all are dead."""
         return self.folder / "alive.lock"
 
     @property
