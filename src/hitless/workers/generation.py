@@ -1,7 +1,7 @@
 """One generation of a pool as found on disk and among the processes: who lives, and how it is ended.
 
 Truth comes from locks that the processes hold and from their recorded pids with start times, never from a file alone. A
-lock says for sure that all are dead. One that is held says only that somebody lives: it may be what a handler started.
+free lock means that all are dead. A held lock may be kept by a process that a handler started.
 """
 
 from __future__ import annotations
