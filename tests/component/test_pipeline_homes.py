@@ -273,7 +273,7 @@ def test_a_stage_on_aws_gets_what_was_built_for_the_declared_platform_and_an_eng
     document = {
         "service": "clock",
         "provider": {"name": "aws", "runtime": other},
-        "functions": {"api": {"handler": "app.handler"}},
+        "functions": {"api": {"handler": "app.handler", "events": [{"http": "GET /"}]}},
         "custom": {"hitless": {"stages": {"dev": {}, "prod": {"home": "aws"}}}},
     }
     (folder / "serverless.yml").write_text(json.dumps(document))
@@ -347,7 +347,7 @@ def clock_on_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = {
         "service": "clock",
         "provider": {"name": "aws", "runtime": "python3.11"},
-        "functions": {"api": {"handler": "app.handler"}},
+        "functions": {"api": {"handler": "app.handler", "events": [{"http": "GET /"}]}},
         "custom": {"hitless": {"stages": {"prod": {"home": "aws"}}}},
     }
     (tmp_path / "serverless.yml").write_text(json.dumps(document))

@@ -17,6 +17,7 @@ from hitless.errors import HitlessError, UsageError
 from hitless.outcome import Outcome
 from hitless.pipeline.package import candidate, configuration
 from hitless.rollout.release import ArtifactRef
+from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from hitless.service.model import Home
 
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
         if _is_between_stages_on_aws_alone(ctx, homes, source, target):
             importlib.import_module("hitless.cli.aws_promote").promote_on_aws(ctx, source, target)
             return
+        check_served(service)
         client = client_of(ctx)
         body = {
             "from": source,

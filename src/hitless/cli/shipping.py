@@ -19,6 +19,7 @@ from hitless.errors import EngineNotRunningError
 from hitless.outcome import Outcome
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.who import Who
+from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from hitless.service.model import Service
 
@@ -68,7 +69,10 @@ def tell_notices(ctx: Context, service: Service) -> None:
 
 
 def build_document(ctx: Context, service: Service, *, message: str | None = None) -> ReleaseDocument:
-    """Build the artifacts and describe the release. Raises BuildError or MachineError; leaves nothing half-done."""
+    """Build the artifacts and describe the release. Raises ServiceFileError if the engine does not serve the service,
+    BuildError or MachineError; leaves nothing half-done.
+    """
+    check_served(service)
     folders = folders_of(ctx)
     folders.create()
     built = build(service, ArtifactStore(folders.artifacts), say=ctx.say)

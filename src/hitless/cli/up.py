@@ -27,6 +27,7 @@ from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listen import listen as listen_on
 from hitless.rollout.release import ReleaseDocument
+from hitless.service.closed import check_served
 from hitless.service.model import Service
 from hitless.store.store import Store
 
@@ -66,6 +67,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     """A running engine whose stage answers. Whatever this call started is stopped again where it fails."""
     service = load(ctx)
     refuse_aws(service, "deploy")
+    check_served(service)
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()

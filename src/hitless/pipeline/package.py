@@ -21,6 +21,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.errors import BuildError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
@@ -53,6 +54,7 @@ def configuration(service: Service) -> ReleaseDocument:
 def _package(plan: dict[str, Any]) -> dict[str, Any]:
     folder, stage = Path(plan["folder"]), plan["stage"]
     service = load_service(folder, stage=stage, options={"stage": stage}, environ=os.environ)
+    check_served(service)  # before a build that would be for nothing
     definition = Definition(service.name, plan["path"], service.stages, service.builds)
     given = plan["artifacts"]
     if given is not None:
@@ -93,6 +95,7 @@ def main() -> None:
         threading.Thread(target=_end_with_input, daemon=True).start()
         answer = _package(json.loads(line))
     except HitlessError as error:
+        _say(f"hint: {error.hint}")
         answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
     sys.stdout.write(json.dumps(answer) + "\n")
 

@@ -53,6 +53,8 @@ class FunctionReader:
     prefix: str
     notices: Notices
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
+    routes: list[tuple[Value, Route]] = field(default_factory=list)
+    """Every route that was read, with its http event."""
 
     def read(self, functions: Value) -> tuple[Function, ...]:
         """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
@@ -61,15 +63,14 @@ class FunctionReader:
             raise functions.fault(
                 "names no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
-        routes: list[tuple[Value, Route]] = []
-        read = tuple(self._function(name, entry, routes) for name, entry in entries.items())
-        _check_conflicts(routes)
+        read = tuple(self._function(name, entry) for name, entry in entries.items())
+        _check_conflicts(self.routes)
         for name, one in self.provisioned.items():
             if name not in entries:
                 raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")
         return read
 
-    def _function(self, name: str, entry: Value, all_routes: list[tuple[Value, Route]]) -> Function:
+    def _function(self, name: str, entry: Value) -> Function:
         if not _NAME.fullmatch(name):
             raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
         if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
@@ -78,7 +79,7 @@ class FunctionReader:
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
         routes = [(event, self._route(event)) for event in _http_events(entry)]
-        all_routes += routes
+        self.routes.extend(routes)
         description = entry.get("description")
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
         scaled = self._scaled(name, ready)

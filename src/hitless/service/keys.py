@@ -51,7 +51,7 @@ _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
 _API_KEYS = "API keys and usage plans are not enforced here"
-_POLICY = "the policy is not enforced here: whoever reaches the listener is served"
+_POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
 
 KEYS: tuple[Key, ...] = (
@@ -167,8 +167,8 @@ KEYS: tuple[Key, ...] = (
         "functions.*.events.*.http.",
         {
             "cors": "no preflight answer is made here; route OPTIONS to the handler to answer browsers",
-            "authorizer": "the route is open here: authorizers are not asked",
-            "private": "the route is open here: no API key is asked for",
+            "authorizer": "authorizers are not asked here: the route is served only if custom.hitless.open names it",
+            "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
             "request": "parameters, models and templates are not checked here; the handler gets each request",
             "response": "answers go out as the handler gives them",
             "async": "the answer is awaited here",

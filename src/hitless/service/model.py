@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hitless.errors import ServiceFileError
 from hitless.service.strategy import AllAtOnce, Strategy
 
 DEFAULT_TIMEOUT_S = 6
@@ -272,6 +273,8 @@ class Service:
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
     notices: tuple[str, ...] = ()
+    refusal: ServiceFileError | None = field(default=None, compare=False)
+    """Why the engine does not serve it; a stage on AWS is not concerned."""
 
     @property
     def settings(self) -> StageSettings:

@@ -111,8 +111,8 @@ def read_notify(value: Value | None) -> tuple[Notify, ...]:
     return tuple(found)
 
 
-def read_idempotent(value: Value | None) -> tuple[Route, ...]:
-    """`idempotent` of the service: routes as `PUT /items/{id}`, which `check_references` looks up."""
+def read_routes(value: Value | None) -> tuple[Route, ...]:
+    """`idempotent` or `open` of the service: routes as `PUT /items/{id}`, which `check_references` looks up."""
     routes = []
     for item in value.items() if value is not None else ():
         method, _, path = item.text().strip().partition(" ")
@@ -126,7 +126,7 @@ def check_references(hitless: Value | None, functions: Iterable[Function]) -> No
     """ServiceFileError on a hook that is no function, or one that serves requests; on a route that nobody serves."""
     known = {function.name: function for function in functions}
     routes = {route for function in known.values() for route in function.routes}
-    for item, route in _idempotent(hitless):
+    for item, route in (*named_routes(hitless, "idempotent"), *named_routes(hitless, "open")):
         if route not in routes:
             hint = did_you_mean(str(route), [str(r) for r in routes]) or "write it as in the function's events"
             raise item.fault(f"no function has the route {route}", hint)
@@ -141,6 +141,7 @@ def check_references(hitless: Value | None, functions: Iterable[Function]) -> No
                 raise name.fault(f"{function.name} serves http routes", "a hook is a function without http events")
 
 
-def _idempotent(hitless: Value | None) -> Iterable[tuple[Value, Route]]:
-    value = hitless.get("idempotent") if hitless is not None else None
-    return zip(value.items(), read_idempotent(value), strict=True) if value is not None else ()
+def named_routes(hitless: Value | None, key: str) -> Iterable[tuple[Value, Route]]:
+    """The routes of `custom.hitless.KEY`, each with the item that names it."""
+    value = hitless.get(key) if hitless is not None else None
+    return zip(value.items(), read_routes(value), strict=True) if value is not None else ()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hitless.service.closed import why_refused
 from hitless.service.functions import FunctionReader, read_package
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
@@ -50,6 +51,7 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
         memory_mb=settings.memory_mb,
         previews=settings.previews,
         builds=settings.builds,
+        refusal=why_refused(root, reader.routes, notices),  # may add a notice
         notices=notices.sentences(),
     )
 

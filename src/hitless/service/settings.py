@@ -21,7 +21,7 @@ from hitless.service.model import (
     Route,
     StageSettings,
 )
-from hitless.service.rollouts import read_alarms, read_hooks, read_idempotent, read_notify, read_sticky
+from hitless.service.rollouts import read_alarms, read_hooks, read_notify, read_routes, read_sticky
 from hitless.service.smoke import read_smoke
 from hitless.service.steps import read_steps
 from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
@@ -35,7 +35,7 @@ MAX_PREVIEWS = 50
 MAX_PREVIEW_DOMAIN = 180
 MAX_PREVIEW_HOURS = 24 * 365
 
-KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "stages", "previews", "builds")
+KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
 BUILD_KEYS = ("timeout_in_minutes", "memory_mb", "output_mb")
 LONGEST_BUILD_MINUTES = 2160
 """As CodeBuild's."""
@@ -94,7 +94,7 @@ def read_settings(root: Value, stage: str) -> Settings:
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
     check_stage(stages_at or hitless, tuple(named) or ("dev",), stage)
-    idempotent = read_idempotent(hitless.get("idempotent"))
+    idempotent = read_routes(hitless.get("idempotent"))
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
     stages = stages or (StageSettings("dev", "dev", idempotent=idempotent),)
     _check_listeners(stages, named)

@@ -1,0 +1,58 @@
+"""What the engine refuses to serve: routes that only API Gateway protects, and services without routes.
+
+The engine asks no authorizer, API key or resource policy, so it serves a route that has one only when
+`custom.hitless.open` names it. A stage on AWS is never refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hitless.errors import ServiceFileError
+from hitless.service.model import Home, Route, Service
+from hitless.service.notices import Notices
+from hitless.service.rollouts import named_routes
+from hitless.service.settings import section
+from hitless.service.value import Value
+
+_NEEDS = {
+    "functions.*.events.*.http.authorizer": "needs an authorizer",
+    "functions.*.events.*.http.private": "needs an API key",
+    "provider.apiGateway.resourcePolicy": "is under a resource policy",
+    "provider.resourcePolicy": "is under a resource policy",
+}
+_UNSERVED = re.compile(r"functions\.\*\.(events\.\*\.\w+|url)")
+
+
+def check_served(service: Service | None) -> None:
+    """ServiceFileError if the stage's home is the engine and the engine refuses the service."""
+    if service is not None and service.refusal is not None and service.settings.home is Home.ENGINE:
+        raise service.refusal
+
+
+def why_refused(root: Value, routes: Sequence[tuple[Value, Route]], notices: Notices) -> ServiceFileError | None:
+    """The error with which the engine refuses the service, or None. `routes`: each http event with its route.
+    `notices`: those of the file's keys; an entry of `custom.hitless.open` that changes nothing becomes one more.
+    """
+    if not routes:
+        have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "no event"
+        return (root.get("functions") or root).fault(
+            f"the engine would serve nothing: it serves http events only, and the functions have {have}",
+            "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
+        )
+    asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]
+    guards = {r: one for event, r in routes for one in asked if one[0].path.startswith(("provider.", f"{event.path}."))}
+    opened = {route: item for item, route in named_routes(section(root), "open")}
+    for route, item in opened.items():
+        if route not in guards:
+            notices.add(f"open {route}", item, f"{route} needs no authorizer, API key or resource policy: it is open")
+    closed = [route for route in guards if route not in opened]
+    if not closed:
+        return None
+    (at, need), more = guards[closed[0]], f" (and {len(closed) - 1} more)" if closed[1:] else ""
+    lines = ["custom:", "  hitless:", "    open:", *(f"      - '{route}'" for route in (*opened, *closed))]
+    return at.fault(
+        f"{closed[0]}{more} {need}, which the engine does not enforce: anybody could call it",
+        "set `home: aws` for the stage, or say in serverless.yml that anybody may call it:\n" + "\n".join(lines),
+    )

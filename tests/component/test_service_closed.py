@@ -1,0 +1,168 @@
+"""What the engine refuses to serve: routes that API Gateway would protect, and services without a route."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from hitless.cli.main import main
+from hitless.errors import ServiceFileError
+from hitless.pipeline.packaging import PackageOrder, PackagingProcess
+from hitless.pipeline.states import StepFailed
+from hitless.service.closed import check_served
+from hitless.service.load import load_service
+from tests.component.service_folder import HEAD, folder, load
+
+__all__ = ["folder"]
+
+pytestmark = pytest.mark.component
+
+GUARDED = """
+functions:
+  api:
+    handler: handlers.api
+    events:
+      - http: GET /free
+      - http: {{method: get, path: admin, {guard}}}
+      - http: {{method: any, path: 'users/{{id}}', {guard}}}
+custom:
+  hitless:
+    stages: {{dev: {{}}, prod: {{home: aws}}}}
+    open: [{opened}]
+"""
+
+
+def written(guard: str, opened: str = "") -> str:
+    return HEAD + GUARDED.format(guard=guard, opened=opened)
+
+
+def refusal(folder: Path, text: str) -> ServiceFileError:
+    service = load(folder, text)
+    with pytest.raises(ServiceFileError) as caught:
+        check_served(service)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "authorizer: asks",
+        "authorizer: aws_iam",
+        "authorizer: 'arn:aws:lambda:eu-central-1:123456789012:function:asks'",
+        "authorizer: {name: asks, type: request}",
+        "authorizer: {arn: 'arn:aws:cognito-idp:eu-central-1:123456789012:userpool/x', scopes: [a]}",
+        "authorizer: {type: COGNITO_USER_POOLS, authorizerId: !Ref Pool}",
+        "authorizer: '${ssm:/authorizer}'",
+        "private: true",
+        "private: 'true'",
+        "private: '${ssm:/closed}'",
+    ],
+)
+def test_a_protected_route_is_refused_by_place_with_the_lines_that_open_it(folder: Path, guard: str) -> None:
+    error = refusal(folder, written(guard))
+    key = guard.partition(":")[0]
+    need = {"authorizer": "an authorizer", "private": "an API key"}[key]
+    where = f"serverless.yml:9: functions.api.events[1].http.{key}: "
+    assert error.message.startswith(f"{where}GET /admin (and 1 more) needs {need}, which the engine does not enforce")
+    assert error.hint.endswith("custom:\n  hitless:\n    open:\n      - 'GET /admin'\n      - 'ANY /users/{id}'")
+    assert (error.exit_code, error.details["line"]) == (2, 9)
+
+
+@pytest.mark.parametrize("guard", ["private: false", "authorizer: ''", "authorizer: null"])
+def test_a_guard_that_is_off_protects_nothing(folder: Path, guard: str) -> None:
+    check_served(load(folder, written(guard)))
+
+
+def test_what_the_file_opens_is_served_and_the_rest_is_still_refused(folder: Path) -> None:
+    error = refusal(folder, written("private: true", "get /admin/"))
+    assert error.message.startswith("serverless.yml:10: functions.api.events[2].http.private: ANY /users/{id} needs")
+    assert error.hint.endswith("    open:\n      - 'GET /admin'\n      - 'ANY /users/{id}'")
+    service = load(folder, written("private: true", "GET /admin, 'ANY /users/{id}'"))
+    check_served(service)
+    assert any("http.private: " in notice and "custom.hitless.open" in notice for notice in service.notices)
+
+
+def test_an_entry_that_names_no_route_is_an_error_and_one_that_opens_nothing_a_notice(folder: Path) -> None:
+    with pytest.raises(ServiceFileError, match=r"yml:14: custom.hitless.open\[0\]: no function has") as caught:
+        load(folder, written("private: true", "'GET /users/{id}'"))
+    assert caught.value.hint == "did you mean ANY /users/{id}?"
+    notices = load(folder, written("private: true", "GET /free")).notices
+    assert any(
+        notice.startswith("serverless.yml:14: custom.hitless.open[0]: GET /free needs no authorizer")
+        for notice in notices
+    )
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "provider: {name: aws, runtime: python3.11, apiGateway: {resourcePolicy: [{Effect: Deny}]}}\n",
+        "provider: {name: aws, runtime: python3.11, resourcePolicy: [{Effect: Deny}]}\n",
+    ],
+)
+def test_a_resource_policy_protects_every_route(folder: Path, policy: str) -> None:
+    text = written("private: false").replace(HEAD, "service: demo\n" + policy)
+    error = refusal(folder, text)
+    assert "GET /free (and 2 more) is under a resource policy" in error.message
+    opened = text.replace("open: []", "open: [GET /free, GET /admin, 'ANY /users/{id}']")
+    check_served(load(folder, opened))
+
+
+def test_an_empty_policy_protects_nothing(folder: Path) -> None:
+    policy = "provider: {name: aws, runtime: python3.11, apiGateway: {resourcePolicy: []}}\n"
+    check_served(load(folder, written("private: false").replace(HEAD, "service: demo\n" + policy)))
+
+
+@pytest.mark.parametrize(
+    ("function", "have"),
+    [
+        ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs, schedule"),
+        ("events: [httpApi: GET /x, alexaSkill]", "have httpApi, alexaSkill"),
+        ("url: true", "have url"),
+        ("timeout: 3", "have no event"),
+    ],
+)
+def test_a_service_without_a_route_is_refused_by_what_it_has(folder: Path, function: str, have: str) -> None:
+    error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
+    assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
+    assert error.message.endswith(f"it serves http events only, and the functions {have}")
+
+
+def test_a_stage_on_aws_is_not_refused(folder: Path) -> None:
+    (folder / "serverless.yml").write_text(written("private: true"))
+    check_served(load_service(folder, stage="prod", environ={}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up", "--detach"),
+        ("deploy", "--dry-run"),
+        ("promote", "prod", "dev"),
+        ("rehearse", "--against", "."),
+    ],
+)
+def test_the_verbs_of_the_engine_refuse_it_before_they_begin(
+    folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "serverless.yml").write_text(written("private: true"))
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    told = "".join(capsys.readouterr())
+    assert end.value.code == 2
+    assert "serverless.yml:9: functions.api.events[1].http.private: GET /admin" in told
+    assert "      - 'GET /admin'" in told
+    assert not (folder / ".hitless" / "artifacts").exists()
+
+
+def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it(folder: Path, tmp_path: Path) -> None:
+    (folder / "serverless.yml").write_text(written("private: true"))
+    order = PackageOrder(folder, "", "dev", "c0ffee", None, None)
+    with pytest.raises(StepFailed, match=r"http.private: GET /admin \(and 1 more\)") as failed:
+        asyncio.run(PackagingProcess(tmp_path / "artifacts")(order, log=tmp_path / "log"))
+    assert failed.value.exit_code == 2
+    assert "      - 'GET /admin'" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "artifacts").exists()
