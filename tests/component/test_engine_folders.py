@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -60,6 +61,30 @@ def test_a_data_folder_of_hitless_s_own_is_private(tmp_path: Path) -> None:
     folders.create()
     assert stat.S_IMODE(folders.data.stat().st_mode) == 0o700
     assert not folders.is_open_to_others
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_git_takes_nothing_of_a_data_folder(tmp_path: Path, found: bool) -> None:
+    folders = folders_in(tmp_path)
+    if found:
+        folders.data.mkdir(mode=0o700)
+    folders.create()
+    folders.state_file.write_text("a secret")
+    (tmp_path / "handlers.py").write_text("")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "add", "-A"], check=True)
+    staged = subprocess.run(["git", "-C", tmp_path, "diff", "--cached", "--name-only"], capture_output=True, check=True)
+    assert staged.stdout == b"handlers.py\n"
+
+
+@pytest.mark.parametrize("own", [".gitignore", ".git", "serverless.yml"])
+def test_a_data_folder_that_holds_the_user_s_own_files_keeps_what_git_takes_of_it(tmp_path: Path, own: str) -> None:
+    folders = folders_in(tmp_path)
+    folders.data.mkdir(mode=0o700)
+    (folders.data / own).write_text("theirs")
+    folders.create()
+    assert [path.name for path in folders.data.glob(".gitignore")] == [".gitignore"] * (own == ".gitignore")
+    assert (folders.data / own).read_text() == "theirs"
 
 
 def test_a_data_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:

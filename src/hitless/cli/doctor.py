@@ -117,6 +117,7 @@ def _folder(folders: Folders) -> str:
     existed = folders.data.exists()
     folders.create()
     if not existed:
+        (folders.data / ".gitignore").unlink()
         for made in (folders.artifacts, folders.logs, folders.data):
             made.rmdir()
     return f"{folders.data} is writable"

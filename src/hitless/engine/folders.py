@@ -93,6 +93,9 @@ class Folders:
                 else:
                     self.artifacts.mkdir(mode=0o700, exist_ok=True)
                     self.logs.mkdir(mode=0o700, exist_ok=True)
+                    # the state file holds secrets; a folder with the user's own files in it stays as it is
+                    if not any((self.data / name).exists() for name in (".gitignore", ".git", "serverless.yml")):
+                        (self.data / ".gitignore").write_text("*\n")
                 probe = folder / f".write-{os.getpid()}"
                 probe.touch()
                 probe.unlink()
