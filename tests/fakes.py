@@ -227,13 +227,13 @@ def release_document(
     alarms: AlarmSettings = UNGUARDED,
     hooks: Hooks = Hooks(),  # noqa: B008 - frozen
 ) -> ReleaseDocument:
-    """A release of a service with one route a function."""
+    """A release of a service with one route a function, which takes no GET: a deploy has nothing to ask it."""
     names = functions or ("api",)
     kind: Strategy = parse(strategy)
     return ReleaseDocument(
         service=service,
         region="eu-central-1",
-        functions=tuple(Function(name, f"handlers.{name}", routes=(Route("GET", f"/{name}"),)) for name in names),
+        functions=tuple(Function(name, f"handlers.{name}", routes=(Route("POST", f"/{name}"),)) for name in names),
         artifacts={name: ArtifactRef(digest, False) for name in names},
         settings=StageSettings("dev", "dev", strategy=kind, smoke=smoke, alarms=alarms, hooks=hooks),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
+from hitless.rollout.smoke import first_request
+from hitless.service.model import Function, Route, SmokeRequest
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document
 from tests.support import release_keys
@@ -52,7 +55,7 @@ def test_clients_that_still_read_keep_a_release_without_making_the_deploy_wait(t
         bench.gateway.reading.clear()
         bench.gateway.read.set()
         await until(lambda: "stop dev-r1-api-1" in bench.diary)
-        await until(lambda: bench.gateway.state.release_keys() == {"dev.2"})
+        await until(lambda: release_keys(bench.gateway.state) == {"dev.2"})
         assert [row.release for row in bench.store.pools("dev")] == [2]
 
     run(tmp_path, story)
@@ -88,6 +91,43 @@ def test_readers_of_an_old_release_are_cut_off_when_its_pools_are_needed_and_whe
         assert [row.release for row in bench.store.pools("dev")] == [3]
 
     run(tmp_path, story, pools=2)
+
+
+def test_the_first_request_is_a_get_to_a_route_without_parameters() -> None:
+    def asked(*routes: str) -> list[str]:
+        named = [Route(*route.split(" ")) for route in routes]
+        return [f"{one.method} {one.path}" for one in first_request([Function("a", "h.a", routes=tuple(named))])]
+
+    assert asked("ANY /any", "POST /x", "GET /{id}", "GET /zones", "GET /") == ["GET /zones"]
+    assert asked("POST /x", "GET /{id}", "ANY /any", "ANY /{proxy+}") == ["GET /any"]
+    assert asked("POST /x", "ANY /{proxy+}") == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "smoke", "told"),
+    [
+        ("deploy", (), ["release 1: GET /api: no response"]),
+        ("promote", (), []),
+        (
+            "deploy",
+            (SmokeRequest("GET", "/api"),),
+            ["deploy of release 1 ended: rolled_back (smoke request GET /api: no response"],
+        ),
+    ],
+)
+def test_only_a_deploy_without_smoke_requests_asks_for_a_first_response_and_none_stops_it(
+    tmp_path: Path, verb: str, smoke: tuple[SmokeRequest, ...], told: list[str]
+) -> None:
+    """The workers here are fakes without a socket: nobody responds."""
+    document = release_document(smoke=smoke)
+    asked = replace(document, functions=(replace(document.functions[0], routes=(Route("GET", "/api"),)),))
+
+    async def story(bench: Bench) -> None:
+        await bench.end(await bench.engine.deploy("dev", asked, strategy=None, force=False, verb=verb))
+        sentences = [event.sentence for event in bench.store.events(after=0, limit=9, stage="dev")]
+        assert [one.partition(" (FileNotFoundError")[0] for one in sentences if "GET /api" in one] == told
+
+    run(tmp_path, story)
 
 
 @pytest.mark.parametrize(("live", "candidate"), [(1, 1), (2, 2), (16, 4)])

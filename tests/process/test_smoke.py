@@ -110,6 +110,25 @@ def test_a_release_whose_smoke_request_fails_is_rolled_back(running: Site) -> No
     assert running.get("/fast")[0] == 200
 
 
+def test_a_first_up_asks_for_one_response_and_only_a_handler_that_gives_none_fails_it(site: Site) -> None:
+    site.edit("smoke: [GET /fast]", "smoke: []", "serverless.yml")
+    site.edit("case _:", 'case "/fast":\n            return {"message": "hello"}\n        case _:')
+    ran = site.hitless("up", "--detach", exit_code=3)
+    assert "error: release 1 was rolled back: handlers.py: api (function api) returned no statusCode to" in ran.stderr
+    assert "GET /fast: keys that API Gateway does not take: 'message'" in ran.document["reason"]
+    assert not site.folders.remains()
+    site.edit('return {"message": "hello"}', 'raise ValueError("no database yet")')
+    site.up()
+    assert "GET /fast: 502, see `hitless logs api`" in str(site.hitless("events").document)
+    assert site.stage()["live"]["release"] == 2
+    assert site.get("/release")[0] == 200
+    receipt = site.hitless("releases", "2").document["rollouts"][0]
+    assert (receipt["candidate"]["requests"], [step.get("note") for step in receipt["steps"]].count(None)) == (
+        0,
+        len(receipt["steps"]) - 1,
+    )
+
+
 def test_a_release_that_is_never_ready_is_rolled_back(running: Site) -> None:
     running.edit("import time\n", "import time\ntime.sleep(30)\n")
     ran = running.hitless("deploy", exit_code=3)

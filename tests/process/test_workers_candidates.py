@@ -9,6 +9,8 @@ import pytest
 
 from hitless.clock import SystemClock
 from hitless.errors import CandidateFailedError, ConflictError, EngineError
+from hitless.rollout.smoke import ANY_STATUS, send_smoke_requests
+from hitless.service.model import Function, Route, SmokeRequest
 from hitless.workers.fleet import Fleet
 from hitless.workers.invoke import invoke_once
 from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill, processes_below
@@ -259,5 +261,63 @@ def test_one_invocation_out_of_time_is_ended_with_all_that_it_started() -> None:
         assert result.error.endswith("Task timed out after 1.50 seconds")
         child = int(nest.read(f"{spec.task_root}/child"))
         await asyncio.to_thread(eventually, lambda: not alive(child))
+
+    in_a_nest(scenario)
+
+
+KINDS = """
+import os, time
+def main(event, context):
+    return {
+        "none": lambda: None,
+        "text": lambda: "hello",
+        "object": lambda: {"message": "hello", "input": {}},
+        "bare": lambda: {"body": {"message": "hello"}},
+        "well": lambda: {"statusCode": 200, "body": "{}"},
+        "default": lambda: {"body": "API Gateway takes it for 200"},
+        "missing": lambda: {"statusCode": 404},
+        "number": lambda: {"statusCode": 200, "body": 5},
+        "raises": lambda: {}["x"],
+        "exits": lambda: os._exit(3),
+        "hangs": lambda: time.sleep(60),
+    }[event["queryStringParameters"]["kind"]]()
+"""
+
+
+def test_the_first_request_fails_a_candidate_only_by_a_handler_that_returns_no_status_code() -> None:
+    functions = (Function("hello", "src/app.main", timeout_s=1, routes=(Route("ANY", "/x"),)),)
+
+    async def scenario(nest: Nest) -> None:
+        pool = await nest.pool(KINDS, timeout_s=1)
+
+        async def sent(kind: str, status: int = ANY_STATUS) -> str | None:
+            request = SmokeRequest("GET", f"/x?kind={kind}", status=status)
+            return await send_smoke_requests([request], functions, {"hello": pool.workers[0].socket})
+
+        for kind, returned in (
+            ("none", "NoneType"),
+            ("text", "str"),
+            ("object", "'message'"),
+            ("bare", "body is dict"),
+        ):
+            for status in (ANY_STATUS, 200):
+                with pytest.raises(CandidateFailedError) as caught:
+                    await sent(kind, status)
+                assert caught.value.message.startswith(
+                    "src/app.py: main (function hello) returned no statusCode to GET /x"
+                )
+                assert returned in caught.value.message
+        assert [await sent(kind) for kind in ("well", "default")] == [None, None]
+        for kind, told in (
+            ("missing", "404"),
+            ("number", "502"),
+            ("raises", "502"),
+            ("exits", "no "),
+            ("hangs", "no "),
+        ):
+            assert str(await sent(kind)).startswith(f"GET /x?kind={kind}: {told}")
+        assert (await asyncio.to_thread(ask, pool.workers[0].socket, "/x?kind=object")).json == {
+            "message": "Internal server error"
+        }
 
     in_a_nest(scenario)

@@ -28,8 +28,8 @@ class Progress:
         note = f" ({step['note']})" if step.get("note") else ""
         text = f"{step['state']:<12} {step['weight_percent']:>3} %{note}"
         if self._live:
-            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
             sys.stderr.flush()
-            self._written = True
+            self._written = not note
         else:
             self._say(f"{step['at']}  {text}")

@@ -18,9 +18,10 @@ from hitless.outcome import Outcome
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
 from hitless.rollout.record import Recorded
-from hitless.rollout.smoke import send_smoke_requests
+from hitless.rollout.smoke import first_request, send_smoke_requests
 from hitless.rollout.states import State, Verb
 from hitless.rollout.watch import ALARM_PERIOD_S, Watch
+from hitless.service.model import SmokeRequest
 from hitless.service.strategy import AllAtOnce, weights
 
 
@@ -139,17 +140,20 @@ class Rollout(Recorded):
     async def _prove(self) -> None:
         """Smoke requests and the first hook, while nobody can reach the candidate."""
         settings = self.candidate.document.settings
-        if settings.smoke or settings.hooks.pre_traffic:
+        requests = settings.smoke or (first_request(self.candidate.served) if self.verb == Verb.DEPLOY else ())
+        if requests or settings.hooks.pre_traffic:
             await self.take(State.TESTING)
-        if settings.smoke:
-            await self._unless_stopped(self._smoke())
+        if requests:
+            await self._unless_stopped(self._smoke(requests))
         if settings.hooks.pre_traffic:
             await self._unless_stopped(self._ask(Hook.PRE_TRAFFIC, settings.hooks.pre_traffic))
 
-    async def _smoke(self) -> None:
+    async def _smoke(self, requests: tuple[SmokeRequest, ...]) -> None:
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
-        await send_smoke_requests(self.candidate.document.settings.smoke, self.candidate.document.functions, sockets)
+        if note := await send_smoke_requests(requests, self.candidate.document.functions, sockets):
+            self.say(f"release {self.candidate.number}: {note}", self.candidate.stage)
+            await self.take(State.TESTING, note=note)
 
     async def _shift(self) -> None:
         """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""

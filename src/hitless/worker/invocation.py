@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import sys
@@ -98,7 +99,7 @@ class Invoker:
             self._page.write_id(self._slot, entry)
             fields[_START_LOGGED] = 0
             fields[_BUSY_SINCE] = began_ns
-            status, answer = self._run(event, request_id, began_ns, head, extra)
+            status, answer = self._run(event, request, request_id, began_ns, extra)
             took_ns = self._count(status, began_ns)
             send(answer)
             if len(answer) > HELD_ABOVE_BYTES:
@@ -106,8 +107,8 @@ class Invoker:
             fields[_BUSY_SINCE] = 0
             self._report(request_id, took_ns)
 
-    def _run(self, event: Event, request_id: str, began_ns: int, head: bool, extra: str) -> tuple[int, bytes]:
-        log = self._log
+    def _run(self, event: Event, request: Request, request_id: str, began_ns: int, extra: str) -> tuple[int, bytes]:
+        log, head, result, error_body = self._log, request.method == "HEAD", None, INTERNAL_ERROR
         log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
         try:
             self._trace.set(event["headers"]["X-Amzn-Trace-Id"])
@@ -115,10 +116,12 @@ class Invoker:
             return render(result, head_only=head, extra=extra)
         except MalformedAnswer as error:
             self.log_lines(f"[ERROR] Malformed Lambda proxy response: {error}")
+            if b"x-hl-smoke" in request.internal and not (isinstance(result, dict) and "statusCode" in result):
+                error_body = json.dumps({"no_response": str(error)})  # for the engine; no client can send the header
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its answer and the worker lives on
             self.log_lines(failure_of(error).log_text())
         self._fields[Field.ERRORS] += 1
-        return 502, http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head)
+        return 502, http_answer(502, error_body.encode(), _JSON + extra, head_only=head)
 
     def log_lines(self, text: str) -> None:
         """Write lines of the request in hand."""
