@@ -59,6 +59,14 @@ class CandidateFailedError(HitlessError):
     default_hint = "`hitless logs` shows what the handlers wrote"
 
 
+class InterruptedByHand(HitlessError):
+    """Ctrl-C. The message says what goes on."""
+
+    code = "interrupted"
+    exit_code = 130
+    default_hint = "what the engine or AWS has begun goes on: `hitless status` shows it"
+
+
 class EngineNotRunningError(HitlessError):
     """No engine runs on this data folder."""
 

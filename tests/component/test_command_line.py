@@ -3,13 +3,20 @@
 """
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from hitless.api.client import RemoteError
+from hitless.cli.common import Context, command
 from hitless.cli.hook import after_the_push
 from hitless.cli.main import main
+from hitless.cli.running import follow_run
+from hitless.cli.shipping import follow
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
 
 pytestmark = pytest.mark.component
@@ -150,3 +157,63 @@ def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, capsys:
     file.touch()
     assert run("invoke", "api", "--service-dir", str(tmp_path / "hello"), "--data-dir", str(file)) == 1
     assert capsys.readouterr().err == f"error: {file}: a file is in the way\nhint: name a folder by --data-dir\n"
+
+
+STEP = {"at": "…", "state": "baking", "weight_percent": 10}
+
+
+def interrupted(*lines: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the engine streams, and Ctrl-C while the next line is waited for."""
+    yield from lines
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("follows", "lines", "error", "hint"),
+    [
+        (
+            follow,
+            [{"step": STEP, "release": 7}],
+            "interrupted: the rollout of release 7 goes on in the engine",
+            "`hitless abort --stage dev` stops it; `hitless status` shows it",
+        ),
+        (
+            follow_run,
+            [{"text": "step test\n", "of": 12}],
+            "interrupted: run 12 goes on in the engine",
+            "`hitless pipeline stop 12` stops it; `hitless pipeline show 12` shows it",
+        ),
+        (follow, [], "interrupted", "what the engine or AWS has begun goes on: `hitless status` shows it"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
+    follows: Any, lines: list[dict[str, Any]], error: str, hint: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+
+    @command(app, "ship", example="hitless ship")
+    def ship(ctx: Context) -> None:
+        follows(ctx, interrupted(*lines))
+
+    with pytest.raises(SystemExit) as end:
+        app(args=["ship", *["--json"] * as_json])
+    out, err = capsys.readouterr()
+    assert end.value.code == 130
+    assert err.endswith(f"\nerror: {error}\nhint: {hint}\n")
+    assert not as_json or json.loads(out)["error"] == {
+        "code": "interrupted",
+        "message": error,
+        "hint": hint,
+        "details": {},
+    }
+
+
+def test_ctrl_c_reaches_a_command_that_a_shell_started_in_the_background() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run("nosuch") == 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

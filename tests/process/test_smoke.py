@@ -90,6 +90,36 @@ def test_in_the_foreground_only_what_happens_from_now_on_is_told(site: Site) -> 
     assert not site.folders.remains()
 
 
+def interrupted(site: Site, *words: str, when: str) -> str:
+    """Its stderr after Ctrl-C, sent once it has written `when`. It begins with SIGINT ignored, as a background job."""
+    command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "hitless", *words]
+    with subprocess.Popen([*command, "--service-dir", str(site.folder)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            assert any(when in line for line in running.stderr)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(timeout=20) == 130
+            return running.stderr.read()
+        finally:
+            running.kill()
+
+
+def test_ctrl_c_leaves_to_the_engine_what_it_has_begun_and_in_the_foreground_stops_the_engine(site: Site) -> None:
+    site.edit("import time\n", "import time\ntime.sleep(1.5)\n")
+    told = interrupted(site, "up", "--detach", when="preparing")
+    assert told.endswith(
+        "error: interrupted: the rollout of release 1 goes on in the engine\n"
+        "hint: `hitless abort --stage dev` stops it; `hitless status` shows it\n"
+    )
+    eventually(lambda: site.stage()["live"], what="the first release is live")
+    told = interrupted(site, "deploy", "--force", "--strategy", "Canary10Percent30Seconds", when="baking")
+    assert "error: interrupted: the rollout of release 2 goes on in the engine\n" in told
+    assert site.hitless("abort").document["outcome"] == "aborted"
+    told = interrupted(site, "up", when="Ctrl-C stops the engine")
+    assert told.endswith("error: interrupted: the engine was stopped\nhint: `hitless up` starts it again\n")
+    assert not site.folders.remains()
+
+
 def test_a_release_that_cannot_be_imported_is_rolled_back_and_never_seen(running: Site) -> None:
     running.edit("import json", "import json\nimport not_there")
     ran = running.hitless("deploy", exit_code=3)

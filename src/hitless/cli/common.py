@@ -12,14 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hitless.errors import HitlessError, MachineError, UsageError
+from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
 from hitless.pipeline.buildspec.masking import visible
 
 
@@ -33,6 +33,7 @@ class Context:
     data_dir: Path
     yes: bool
     debug: bool
+    goes_on: list[str] = field(default_factory=list)  # after Ctrl-C: a message that says it, a hint how to stop it
 
     def say(self, message: str) -> None:
         """A message for a person, on stderr."""
@@ -100,7 +101,8 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
                 fail(error, as_json=ctx.json, debug=ctx.debug)
             except KeyboardInterrupt:
                 sys.stderr.write("\n")
-                raise typer.Exit(130) from None
+                message, hint = ctx.goes_on or ("interrupted", "")
+                fail(InterruptedByHand(message, hint=hint), as_json=ctx.json)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 raise typer.Exit(141) from None

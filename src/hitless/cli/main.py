@@ -7,6 +7,7 @@ that a deploy does not.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Final, NoReturn
@@ -46,6 +47,7 @@ def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script; `words` are the command line's (default: this process's)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     given = list(sys.argv[1:] if words is None else words)
     asked = next((word for word in given if not word.startswith("-")), None)
     app = build((asked,) if asked in VERBS else VERBS)

@@ -19,6 +19,9 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """Show a run's log as it is written; its document once it has ended or waits for a person."""
     run: dict[str, Any] = {}
     for line in lines:
+        if number := line.get("of"):
+            stop = f"`hitless pipeline stop {number}` stops it; `hitless pipeline show {number}` shows it"
+            ctx.goes_on[:] = f"interrupted: run {number} goes on in the engine", stop
         if "text" in line:
             sys.stderr.write(visible(line["text"]))
             sys.stderr.flush()

@@ -63,16 +63,14 @@ def load(ctx: Context) -> Service:
 
 
 def tell_notices(ctx: Context, service: Service) -> None:
-    """Say what the file asks for and the engine does not do."""
+    """Say what the file asks for and the engine does not do. ServiceFileError if that is why it refuses the service."""
     for notice in service.notices:
         ctx.say(f"note: {notice}")
+    check_served(service)
 
 
 def build_document(ctx: Context, service: Service, *, message: str | None = None) -> ReleaseDocument:
-    """Build the artifacts and describe the release. Raises ServiceFileError if the engine does not serve the service,
-    BuildError or MachineError; leaves nothing half-done.
-    """
-    check_served(service)
+    """Build the artifacts and describe the release. Raises BuildError or MachineError; leaves nothing half-done."""
     folders = folders_of(ctx)
     folders.create()
     built = build(service, ArtifactStore(folders.artifacts), say=ctx.say)
@@ -105,6 +103,11 @@ def follow(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any] | No
     with Progress(live=sys.stderr.isatty(), say=ctx.say) as progress:
         for line in lines:
             if "step" in line:
+                stop = f"`hitless abort --stage {ctx.stage}` stops it; `hitless status` shows it"
+                ctx.goes_on[:] = (
+                    f"interrupted: the rollout of release {line.get('release', '?')} goes on in the engine",
+                    stop,
+                )
                 progress.step(line["step"])
             elif "started" in line:
                 release = line["started"]["release"]

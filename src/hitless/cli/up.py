@@ -27,7 +27,6 @@ from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listen import listen as listen_on
 from hitless.rollout.release import ReleaseDocument
-from hitless.service.closed import check_served
 from hitless.service.model import Service
 from hitless.store.store import Store
 
@@ -59,15 +58,13 @@ def register(app: typer.Typer) -> None:
         if detach:
             ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
             return
-        ctx.say(f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
-        _attend(ctx)
+        _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
 
 
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
     """A running engine whose stage answers. Whatever this call started is stopped again where it fails."""
     service = load(ctx)
     refuse_aws(service, "deploy")
-    check_served(service)
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()
@@ -89,6 +86,7 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
         if not served:
             settings.write(folders)
         start_daemon(folders)
+        ctx.goes_on[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
     if first is not None:
         try:
             _ship_first(ctx, client, first)
@@ -200,18 +198,19 @@ def _await_answer(client: EngineClient, stage: str) -> None:
         time.sleep(0.05)
 
 
-def _attend(ctx: Context) -> None:
-    """Foreground: show events; start the daemon again when it dies; stop everything on Ctrl-C or SIGTERM."""
+def _attend(ctx: Context, greeting: str) -> None:
+    """Foreground: greet, show events; start the daemon again when it dies; stop everything on Ctrl-C or SIGTERM."""
     folders = folders_of(ctx)
     client = EngineClient(folders.api_socket)
 
     def leave(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     signal.signal(signal.SIGTERM, leave)
-    past = client.call("GET", "/events", limit=1)
-    after = past[-1]["event"] if past else 0
     try:
+        past = client.call("GET", "/events", limit=1)
+        after = past[-1]["event"] if past else 0
+        ctx.say(greeting)
         while True:
             try:
                 for event in client.stream("GET", "/events", follow=1, after=after):
@@ -224,10 +223,13 @@ def _attend(ctx: Context) -> None:
             if not folders.engine_is_alive():
                 ctx.say("the engine's daemon has died; starting it again, what serves goes on")
                 start_daemon(folders)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         ctx.say("stopping")
         client.call("POST", "/shutdown", {})
         _await_end(folders)
+        if not asked.args:  # by Ctrl-C, not by SIGTERM
+            ctx.goes_on[:] = "interrupted: the engine was stopped", "`hitless up` starts it again"
+            raise
 
 
 def _await_end(folders: Folders) -> None:

@@ -162,7 +162,7 @@ class Engine:
                 steps, result = rollout.steps[seen:], rollout.result
                 seen += len(steps)
             for step in steps:
-                yield {"step": step.to_json()}
+                yield {"step": step.to_json(), "release": rollout.candidate.number}
             if result is not None:
                 yield {"result": result}
                 return

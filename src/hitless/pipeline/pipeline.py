@@ -248,7 +248,7 @@ class Pipeline:
             state = RunState(self.row(run).state)  # before the log is read: what was written until then is shown
             while log.exists() and (data := _read(log, offset)):
                 offset += len(data)
-                yield {"text": data.decode(errors="replace")}
+                yield {"text": data.decode(errors="replace"), "of": run}
             if state.has_ended or state is RunState.WAITING:
                 yield {"run": self.document(run)}
                 return
