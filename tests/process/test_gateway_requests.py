@@ -17,7 +17,18 @@ import pytest
 
 from hitless.gateway.gateway import Gateway
 from hitless.gateway.state import QUEUE_TIMEOUT_S, RouteState
-from tests.process.gateway_support import Answer, Workers, ask, busy, raw, run_dir, running_gateway, shipped, until
+from tests.process.gateway_support import (
+    Answer,
+    Workers,
+    ask,
+    busy,
+    raw,
+    run_dir,
+    running_gateway,
+    shipped,
+    until,
+    with_release,
+)
 
 pytestmark = pytest.mark.process
 
@@ -195,6 +206,19 @@ def test_a_request_too_large_to_be_sent_again_gets_a_502_when_its_worker_dies_an
             response = connection.getresponse()
             assert (response.status, json.loads(response.read())) == (502, {"message": "Internal server error"})
             connection.close()
+
+    asyncio.run(scenario())
+
+
+def test_uploads_alone_are_refused_when_the_budget_for_bodies_is_used_up() -> None:
+    async def scenario() -> None:
+        with run_dir() as folder, Workers(folder) as workers:
+            async with running_gateway(folder, bodies_bytes=50_000) as gateway:
+                await with_release(gateway, workers)
+                address = gateway.addresses["dev"]
+                is_json(ask(address, "/items", "POST", b"x" * 60_000), 503, "Service Unavailable")
+                assert ask(address, "/items", "POST", b"x" * 10_000).status == 200
+                assert ask(address, "/items", "POST", b"x" * 40_000).json["body_bytes"] == 40_000
 
     asyncio.run(scenario())
 
