@@ -88,7 +88,7 @@ async def watch_readers(engine: Engine, gateway: Gateway, clock: Clock) -> None:
             watched = {key: watched.get(key, Watched(rows[key])) for key in living if key in rows}
         active = [(one, pool) for key, one in watched.items() if (pool := living.get(key)) and _may_be_read(one, pool)]
         if active or readers.reading:
-            await _look(active, readers, gateway)
+            await _look(active, readers, gateway, living)
         await clock.sleep(ACTIVE_PERIOD_S if active else PERIOD_S)
 
 
@@ -99,7 +99,9 @@ def _may_be_read(one: Watched, pool: Pool) -> bool:
     return one.looks > 0
 
 
-async def _look(active: list[tuple[Watched, Pool]], readers: Readers, gateway: Gateway) -> None:
+async def _look(
+    active: list[tuple[Watched, Pool]], readers: Readers, gateway: Gateway, living: Mapping[str, Pool]
+) -> None:
     workers: dict[ServerKey, tuple[Watched, Pool, WorkerAddress]] = {
         (one.row.gateway_pool, server.key): (one, pool, worker)
         for one, pool in active
@@ -113,7 +115,7 @@ async def _look(active: list[tuple[Watched, Pool]], readers: Readers, gateway: G
     for one, _ in active:
         one.looks -= 1
     for key, (one, pool, worker) in workers.items():
-        if key in loads:
+        if key in loads and living.get(one.row.key) is pool:  # its page may be closed by now
             readers.take(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
             if readers.reading[key] or readers.measured[key] is None:
                 one.looks = LOOKS
