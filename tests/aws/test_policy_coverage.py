@@ -40,6 +40,38 @@ def test_the_deploy_role_reads_its_own_handlers_logs_and_nobody_elses() -> None:
     assert [found[one] for one in asked] == ["Allowed", "ImplicitlyDenied", "ImplicitlyDenied"]
 
 
+BUILDS = {"TestRole": "test", "DeployBuildRole": "deploy", "PullRequestRole": "pull-request"}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_build_writes_its_own_log_and_no_other(name: str) -> None:
+    """CodeBuild names a stream `StreamName/BUILD_ID`. Denied this, no build starts."""
+    group = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:clock-pipeline-dev-buildlogs-1"
+    actions = ("logs:CreateLogStream", "logs:PutLogEvents")
+    asked = {
+        (stream, action): Question(action, f"{group}:log-stream:{stream}/1a2b")
+        for stream in BUILDS.values()
+        for action in actions
+    }
+    found = verdicts(role_of("pipeline", name, **FULLEST), list(asked.values()))
+    assert {one for one, question in asked.items() if found[question] == "Allowed"} == {
+        (BUILDS[name], action) for action in actions
+    }
+
+
+def test_the_pipeline_may_do_to_its_bucket_what_aws_documents_as_the_least() -> None:
+    """CodePipeline user guide, "CodePipeline service role policy"."""
+    bucket = "arn:aws:s3:::clock-pipeline-dev-pipelinebucket-1"
+    on_bucket = ("s3:GetBucketAcl", "s3:GetBucketLocation", "s3:GetBucketVersioning")
+    on_objects = ("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:PutObjectAcl")
+    asked = [
+        *(Question(action, bucket) for action in on_bucket),
+        *(Question(action, f"{bucket}/clock/Sources/1a2b") for action in on_objects),
+    ]
+    found = verdicts(role_of("pipeline", "PipelineRole", **FULLEST), asked)
+    assert [one.action for one in asked if found[one] != "Allowed"] == []
+
+
 def test_a_reason_says_something() -> None:
     reasons = itertools.chain(BEYOND_THE_SCHEMAS.values(), *(one.values() for one in REASONS.values()))
     assert all(len(reason) > 15 for reason in reasons)

@@ -14,6 +14,7 @@ _LOG = "CodeBuild writes the build's log by the project's role"
 _REPORT = "CodeBuild puts the results that buildspec-test.yml names as reports there"
 _REHEARSAL = "`hitless rehearse --against aws` looks for what is live"
 _CONNECTION = "CodeBuild clones the pull request and reports its status through the connection"
+_LEAST = "the least that CodePipeline's user guide lists for its service role"
 _FORMER = "the connection's service under its former name, which AWS still asks for in places"
 
 REASONS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -28,12 +29,14 @@ REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "codebuild:StopBuild": "CodePipeline ends the build of an execution that is stopped",
         "codeconnections:UseConnection": "CodePipeline fetches the commit",
         "codestar-connections:UseConnection": _FORMER,
+        "s3:GetBucketAcl": _LEAST,
         "s3:GetBucketLocation": "CodePipeline looks where its artifact store is",
         "s3:GetBucketVersioning": "CodePipeline looks whether its artifact store keeps versions",
         "s3:GetObject": "CodePipeline hands sources from step to step",
         "s3:GetObjectVersion": "CodePipeline names an object's version from step to step",
         "s3:ListBucket": "without it a missing object is told as a denied one",
         "s3:PutObject": "the source step puts the sources there",
+        "s3:PutObjectAcl": _LEAST,
         "sns:Publish": "the approval step tells whoever is to answer",
     },
     "TestRole": {

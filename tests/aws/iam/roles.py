@@ -48,10 +48,22 @@ def _resolver(whole: Mapping[str, Any], template: str, parameters: Mapping[str, 
         given.setdefault(name, str(one.get("Default", one.get("AllowedValues", ["-"])[0])))
     names = {name: f"{SERVICE}-{template}-{STAGE}-{name.lower()}-1" for name in whole["Resources"]}
     names["ServiceBoundary"] = SERVICE_BOUNDARY
-    attributes = {
-        (name, "Arn"): {"AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{names[name]}"}.get(
-            one["Type"], f"arn:aws:{one['Type'].split('::')[1].lower()}:::{names[name]}"
-        )
-        for name, one in whole["Resources"].items()
-    }
+    attributes = {(name, "Arn"): _arn(one["Type"], names[name]) for name, one in whole["Resources"].items()}
     return Resolver(whole, given, names, attributes, region=REGION, stack=f"{SERVICE}-{template}-{STAGE}")
+
+
+def _arn(kind: str, name: str) -> str:
+    """What CloudFormation's GetAtt gives, as each type's page says under "Return values".
+
+    A log group's ends in `:*` (aws-cloudformation/cloudformation-coverage-roadmap#206), so that nothing can be
+    appended to it in a policy.
+    """
+    here = f"{REGION}:{ACCOUNT}"
+    forms = {
+        "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{name}",
+        "AWS::Logs::LogGroup": f"arn:aws:logs:{here}:log-group:{name}:*",
+        "AWS::CodeBuild::Project": f"arn:aws:codebuild:{here}:project/{name}",
+        "AWS::S3::Bucket": f"arn:aws:s3:::{name}",
+        "AWS::SNS::Topic": f"arn:aws:sns:{here}:{name}",
+    }
+    return forms.get(kind, f"arn:aws:{kind.split('::')[1].lower()}:{here}:{name}")
