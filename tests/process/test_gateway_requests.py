@@ -136,6 +136,46 @@ def test_large_and_chunked_bodies_arrive_whole_and_keep_their_id() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("length", "end"),
+    [
+        (b"content-length: 5000\r\n\r\n", b"x"),
+        (b"transfer-encoding: chunked\r\n\r\n1388\r\n", b"x\r\n0\r\n\r\n"),
+    ],
+)
+def test_no_worker_gets_an_incomplete_request_however_large_its_headers_are(length: bytes, end: bytes) -> None:
+    async def scenario() -> None:
+        async with serving() as (gateway, _, address):
+            head = b"POST /items HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            head += b"".join(b"x-%d: %s\r\n" % (number, b"y" * 900) for number in range(16))
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(head + length + b"x" * 4999)
+            await busy(gateway, "spool")
+            assert (await gateway.load("p00")).scur == 0
+            writer.write(end)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_that_is_complete_only_after_its_release_went_is_served_by_the_one_that_is_live() -> None:
+    async def scenario() -> None:
+        async with serving() as (gateway, workers, address):
+            reader, writer = await asyncio.open_connection(*address)
+            head = b"POST /items HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000\r\n\r\n"
+            writer.write(head + b"x" * 19_999)
+            await busy(gateway, "spool")
+            second = await asyncio.to_thread(workers.start, 2, 1)
+            state = shipped(gateway.state, "p01", 2, second)
+            await gateway.apply(state.without_routes("dev.1").without_servers("p00"))
+            writer.write(b"x")
+            assert b"x-release: 2" in await reader.read()
+            writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_bodies_beyond_api_gateways_limit_are_refused_by_their_length() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
