@@ -42,5 +42,11 @@ def test_a_worker_whose_places_are_all_taken_gets_twice_as_many() -> None:
     assert after((1, 1, 10), (1, 1, 11)) == 1, "it served somebody in between: it is not starved"
 
 
+def test_a_worker_that_hangs_between_requests_is_not_given_more_and_more() -> None:
+    assert after((0, 1, 10), (0, 1, 10), (1, 1, 10), (1, 1, 10)) == 0
+    hangs = [(0, 1, 10), (0, 1, 10), (1, 1, 10), (1, 1, 12), (1, 1, 12), *[(3, 3, 12), (6, 6, 12), (12, 12, 12)] * 2]
+    assert after(*hangs) <= 2, "what it has ended bounds the responses that anybody reads"
+
+
 def test_readers_that_have_gone_are_forgotten() -> None:
     assert after((3, 16, 10), (3, 16, 11), (0, 19, 12), (0, 19, 12)) == 0

@@ -5,8 +5,9 @@ few slow readers of large responses would leave a function without a free place.
 that HAProxy counts for it are such responses. The worker's `maxconn` is raised by their number.
 
 A measure holds if the worker was at rest before and after HAProxy was asked, and ended no request in between; it takes
-two, because a request may be on its way. A worker that is always busy keeps what it was given. An error is harmless:
-a worker gets one request more for an instant.
+two, because a request may be on its way. The number never rises by more than the requests that the worker has ended:
+one that hangs while it is at rest is not given more and more. A worker that is always busy keeps what it was given. An
+error is harmless: a worker gets one request more for an instant.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Readers:
 
     reading: dict[ServerKey, int] = field(default_factory=dict)
     measured: dict[ServerKey, Measure | None] = field(default_factory=dict)
+    known: dict[ServerKey, Measure] = field(default_factory=dict)
+    """So many responses were being read when the worker had ended so many requests."""
 
     def take(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
         """One look at one server. `ended`: the requests that its worker had ended; None if it was busy.
@@ -72,7 +75,9 @@ class Readers:
         if now is None or before is None:
             self.reading[key] = min(self.reading.get(key, 0), load.scur)
             return
-        held = min(now.scur, before.scur)
+        known = self.known.get(key, before)
+        held = min(now.scur, before.scur, known.scur + max(0, now.ended - known.ended))
+        self.known[key] = Measure(before.ended, held)
         starved = now.ended == before.ended and held >= load.maxconn
         self.reading[key] = 2 * held if starved else held
 
@@ -110,8 +115,8 @@ async def _look(
     before = {key: pool.at_rest(worker) for key, (_, pool, worker) in workers.items()}
     loads = await gateway.server_loads([one.row.gateway_pool for one, _ in active]) if active else {}
     for key in readers.reading.keys() - loads.keys():
-        readers.reading.pop(key)
-        readers.measured.pop(key, None)
+        for each in (readers.reading, readers.measured, readers.known):
+            each.pop(key, None)
     for one, _ in active:
         one.looks -= 1
     for key, (one, pool, worker) in workers.items():
