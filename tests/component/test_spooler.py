@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import struct
 import tempfile
@@ -186,6 +187,27 @@ def test_an_upload_beyond_the_budget_gets_503_and_the_next_passes_once_there_is_
         assert await world.send(post(b"x" * MIB)) == OK
 
     play(story, left_bytes=MIB + 1000)
+
+
+def test_a_response_that_does_not_fit_the_budget_is_a_502_and_not_half_a_response() -> None:
+    async def story(world: World) -> None:
+        assert (await world.send(post(b"x" * 1000))).startswith(b"HTTP/1.1 502 ")
+        await until(lambda: world.budget.left_bytes == MIB)
+
+    play(story, inner=Inner(OK + b"x" * 2 * MIB), left_bytes=MIB)
+
+
+def test_an_upload_whose_last_bytes_the_disk_does_not_take_gets_503() -> None:
+    async def story(world: World) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (69_000, hard))
+        try:
+            assert (await world.send(post(b"x" * 70_000))).startswith(b"HTTP/1.1 503 ")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not world.inner.seen
+
+    play(story, memory_bytes=0)
 
 
 def test_an_upload_that_is_too_slow_gets_408() -> None:

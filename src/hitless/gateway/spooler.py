@@ -82,6 +82,7 @@ class Body:
         self._budget = budget
         self._file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(dir=folder)  # noqa: SIM115
         self._in_memory = True
+        self.full = False
         self.size = 0
 
     def __enter__(self) -> Body:
@@ -92,19 +93,27 @@ class Body:
         self._budget.memory_bytes += self.size * self._in_memory
         self._file.close()
 
-    def put(self, data: bytes) -> None:
-        """Append. OSError if the disk is full."""
-        if self._in_memory and len(data) > self._budget.memory_bytes:
-            self._file.rollover()
-            self._budget.memory_bytes += self.size
-            self._in_memory = False
-        self._file.write(data)
+    def put(self, data: bytes) -> bool:
+        """Append; False, and `full` from then on, if the budget or the disk does not take it."""
+        self.full = self.full or len(data) > self._budget.left_bytes
+        if self.full:
+            return False
+        try:
+            if self._in_memory and len(data) > self._budget.memory_bytes:
+                self._file.rollover()
+                self._budget.memory_bytes += self.size
+                self._in_memory = False
+            self._file.write(data)
+        except OSError:
+            self.full = True
+            return False
         self.size += len(data)
         self._budget.left_bytes -= len(data)
         self._budget.memory_bytes -= len(data) * self._in_memory
+        return True
 
     def chunks(self, size_bytes: int) -> Iterator[bytes]:
-        """All bytes from the start, in pieces of that size."""
+        """All bytes from the start, in pieces of that size. OSError if the disk does not take the last ones."""
         self._file.seek(0)
         return iter(lambda: self._file.read(size_bytes), b"")
 
@@ -112,11 +121,11 @@ class Body:
 class UploadReader(RequestReader):
     """Reads a request like a worker does, but puts its body into `body`."""
 
-    __slots__ = ("_budget", "_into", "over")
+    __slots__ = ("_into", "over")
 
-    def __init__(self, into: Body, budget: Budget) -> None:
+    def __init__(self, into: Body) -> None:
         super().__init__()
-        self._into, self._budget = into, budget
+        self._into = into
         self.over = 0
         """The status to refuse with before the request is complete; 0 for none."""
 
@@ -126,13 +135,8 @@ class UploadReader(RequestReader):
             return
         if self._into.size + len(chunk) > LARGEST_BODY_BYTES:
             self.over = 413
-        elif len(chunk) > self._budget.left_bytes:
+        elif not self._into.put(chunk):
             self.over = 503
-        else:
-            try:
-                self._into.put(chunk)
-            except OSError:
-                self.over = 503
 
 
 class Spooler:
@@ -193,19 +197,20 @@ class Spooler:
 
     async def _upload(self, client: socket.socket) -> None:
         body, response = Body(self._budget, self._folder), Body(self._budget, self._folder)
-        with client, body, response, suppress(OSError):
+        with suppress(OSError), client, body, response:
             try:
                 request = await self._take(client, body)
-                await self._ask(request, body, response)
-                await self._give(client, response)
-            except Refused as refused:
-                response.put(gateway_error(refused.status, _REASONS[refused.status], CLOSE))
-                await self._give(client, response)
+                chunks = await self._ask(request, body, response)
+            except (Refused, OSError) as error:
+                status = error.status if isinstance(error, Refused) else 503
+                await self._send(client, gateway_error(status, _REASONS[status], CLOSE), self._loop.time(), 0)
                 await self._linger(client)
+            else:
+                await self._give(client, chunks)
 
     async def _take(self, client: socket.socket, body: Body) -> Request:
         """The complete request; ConnectionError if the client leaves before."""
-        reader = UploadReader(body, self._budget)
+        reader = UploadReader(body)
 
         def take(data: bytes) -> bool:
             reader.feed(data)
@@ -225,30 +230,26 @@ class Spooler:
             raise Refused(reader.over or reader.ready[0].refusal)
         return reader.ready[0]
 
-    async def _ask(self, request: Request, body: Body, response: Body) -> None:
+    async def _ask(self, request: Request, body: Body, response: Body) -> Iterator[bytes]:
+        """Pass the request on; the bytes of its response. OSError if it was not passed on, Refused if it got none."""
+        chunks = body.chunks(_PASSED_ON_BYTES)
         head = f"{request.method} {request.target} HTTP/1.1\r\n".encode("latin-1")
         kept = (pair for pair in request.headers if pair[0].lower() not in _DROPPED)
         head += b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *request.internal.items()))
         head += b"content-length: %d\r\nconnection: close\r\n\r\n" % body.size
         with socket.socket(socket.AF_UNIX) as inner:
             inner.setblocking(False)
-            try:
-                await self._loop.sock_connect(inner, self._inner)
-            except OSError:
-                raise Refused(503) from None
+            await self._loop.sock_connect(inner, self._inner)
             with suppress(OSError):  # it has responded before it read everything: the response is there to be read
                 await self._loop.sock_sendall(inner, head)
-                for chunk in body.chunks(_PASSED_ON_BYTES):
+                for chunk in chunks:
                     await self._loop.sock_sendall(inner, chunk)
-
-            def take(data: bytes) -> bool:
-                response.put(data)
-                return True
-
             with suppress(OSError):
-                await self._receive(inner, take, lambda: math.inf)
-        if not response.size:
-            raise Refused(502)
+                await self._receive(inner, response.put, lambda: math.inf)
+        with suppress(OSError):
+            if response.size and not response.full:
+                return response.chunks(_CHUNK_BYTES)
+        raise Refused(502)
 
     async def _receive(self, source: socket.socket, take: Callable[[bytes], bool], until: Callable[[], float]) -> None:
         """Give `take` what comes, until it returns False or the other side closes.
@@ -281,9 +282,9 @@ class Spooler:
             self._loop.remove_reader(descriptor)
         ended.result()
 
-    async def _give(self, client: socket.socket, response: Body) -> None:
+    async def _give(self, client: socket.socket, chunks: Iterator[bytes]) -> None:
         began, sent_bytes = self._loop.time(), 0
-        for chunk in response.chunks(_CHUNK_BYTES):
+        for chunk in chunks:
             sent_bytes += await self._send(client, chunk, began, sent_bytes)
 
     async def _send(self, client: socket.socket, data: bytes, began: float, sent_bytes: int) -> int:
