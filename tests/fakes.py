@@ -69,6 +69,11 @@ class FakePool:
     """What its zygote made of it meanwhile."""
     zygote_pid: int | None = None
 
+    large_responses: int = 1
+
+    def at_rest(self, worker: FakeWorker) -> int | None:
+        return 1
+
     def pulse(self) -> Pulse:
         return self.pulses.get(self.key, STILL)
 

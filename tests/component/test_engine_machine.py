@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -10,9 +11,12 @@ import pytest
 
 from hitless.engine.machine import Machine
 from hitless.errors import EngineError
+from hitless.gateway.observe import ServerLoad
 from hitless.gateway.state import GatewayState
+from hitless.gateway.view import ServerKey
 from hitless.scaling.decide import Pace
 from tests.component.engine_bench import Bench, run
+from tests.fakes import FakeGateway
 
 pytestmark = pytest.mark.component
 
@@ -61,16 +65,39 @@ class UnreachableGateway:
         raise EngineError("HAProxy does not answer")
 
 
-def start_over(bench: Bench, found: dict[str, Any]) -> None:
-    machine = Machine(
+class ReadingGateway(FakeGateway):
+    """Lives. Each worker has a request in hand whose response a client is still reading."""
+
+    async def adopt(self) -> bool:
+        self.seen = asyncio.Event()
+        return True
+
+    async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]:
+        return {(name, one.key): ServerLoad(1, 1) for name in pools for one in self.state.pool(name).servers}
+
+    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
+        if any(reading.values()):
+            self.seen.set()
+
+    async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
+        await self.seen.wait()
+        return True
+
+
+def machine_over(bench: Bench, found: dict[str, Any], gateway: object) -> Machine:
+    return Machine(
         bench.engine,
         cast(Any, FakeFleet(bench.diary, found)),
-        cast(Any, UnreachableGateway()),
+        cast(Any, gateway),
         clock=bench.clock,
         listen=dict,
         leave=lambda: None,
         pace=Pace(),
     )
+
+
+def start_over(bench: Bench, found: dict[str, Any]) -> None:
+    machine = machine_over(bench, found, UnreachableGateway())
     with pytest.raises(EngineError, match="does not answer"):
         asyncio.run(machine.start())
 
@@ -125,3 +152,22 @@ def test_after_a_restart_the_gateway_answers_first_when_the_live_release_is_behi
 
     asyncio.run(start())
     assert bench.diary[-1] == "gateway starts with release 1 live"
+
+
+def test_a_start_does_not_wait_for_clients_that_read_responses_of_an_old_release(tmp_path: Path) -> None:
+    async def shipped_twice(bench: Bench) -> None:
+        await bench.deploy()
+        bench.gateway.reading["p00"] = 1
+        await bench.deploy(digest="sha256:2")
+
+    bench = run(tmp_path, shipped_twice)
+    bench.gateway = ReadingGateway(bench.diary, bench.gateway.state)
+    bench = bench.again()
+    assert [row.release for row in bench.store.pools("dev")] == [1, 2]
+
+    async def start() -> None:
+        async with asyncio.timeout(5):
+            await machine_over(bench, cast(Any, bench.workers.running), bench.gateway).start()
+
+    asyncio.run(start())
+    assert [row.release for row in bench.store.pools("dev")] == [2]

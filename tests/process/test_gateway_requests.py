@@ -151,7 +151,7 @@ def test_no_worker_gets_an_incomplete_request_however_large_its_headers_are(leng
             reader, writer = await asyncio.open_connection(*address)
             writer.write(head + length + b"x" * 4999)
             await busy(gateway, "spool")
-            assert (await gateway.load("p00")).scur == 0
+            assert (await gateway.loads(["p00"]))["p00"].scur == 0
             writer.write(end)
             assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
             writer.close()

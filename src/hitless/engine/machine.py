@@ -100,6 +100,10 @@ class Machine:
         await self._fleet.start()
         self._engine.pools.living.update(await self._fleet.adopt())
         found = len(self._engine.pools.living)
+        # First: a release that is removed meanwhile waits for requests, but not for clients that read.
+        watching = asyncio.create_task(
+            self._keep_going(lambda: watch_readers(self._engine, self._gateway, self._clock))
+        )
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
             self._engine.say("the engine has started" + (f" and adopted {found} running pools" if found else ""))
@@ -109,14 +113,15 @@ class Machine:
             if sockets is not None:
                 await self._gateway.start(sockets)
         except BaseException:
+            watching.cancel()
             if not found:  # else a gateway that cannot be taken over may still hand them requests
                 await self._fleet.stop()
             raise
         self._healers = [
+            watching,
             asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
             asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
             asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
-            asyncio.create_task(self._keep_going(lambda: watch_readers(self._engine, self._gateway, self._clock))),
             asyncio.create_task(self._keep_going(self._scaler.run)),
             asyncio.create_task(self._keep_going(lambda: conclude_what_was_left(self._engine, self._clock))),
         ]
