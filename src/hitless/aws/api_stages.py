@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,9 @@ class ApiStages:
 
     def deployment(self, stage: ApiStage) -> str | None:
         """The id of the Deployment that the stage serves; None where there is no such stage."""
-        try:
+        with Ignoring("NotFoundException"):
             return str(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)["deploymentId"])
-        except ClientError as error:
-            if error_code(error) == "NotFoundException":
-                return None
-            raise
+        return None
 
     def serve(self, stage: ApiStage, deployment: str) -> None:
         """Have the stage serve that Deployment, at once."""

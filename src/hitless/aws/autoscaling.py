@@ -9,11 +9,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import error_code, is_denied
+from hitless.aws.session import Ignoring, is_denied
 from hitless.errors import CloudError
 
 POLICY = "hitless"
-_ABSENT = "ObjectNotFoundException"
 _WHAT = {"ServiceNamespace": "lambda", "ScalableDimension": "lambda:function:ProvisionedConcurrency"}
 
 
@@ -49,11 +48,8 @@ class Autoscaling:
 
     def scale_no_more(self, function: str, version: str) -> None:
         """Leave its number as it is; nothing where it is not scaled. Its policies and their alarms go with it."""
-        try:
+        with Ignoring("ObjectNotFoundException"):
             self._scaling.deregister_scalable_target(**_WHAT, ResourceId=f"function:{function}:{version}")
-        except ClientError as error:
-            if error_code(error) != _ABSENT:
-                raise
 
     def scaled(self, prefix: str) -> list[tuple[str, str]]:
         """(function, version) of all that are scaled whose function's name begins so."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring, error_code
 from hitless.errors import CloudError, ConflictError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
@@ -68,14 +68,10 @@ class Bucket:
 
     def get_json(self, key: str) -> tuple[Any, str] | None:
         """The document and its ETag, or None where there is none."""
-        try:
+        with Ignoring(*_ABSENT):
             found = self._s3.get_object(Bucket=self.name, Key=key)
-            body = found["Body"].read()
-        except ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
-        return json.loads(body), str(found["ETag"])
+            return json.loads(found["Body"].read()), str(found["ETag"])
+        return None
 
     def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
         """Write the document and return its ETag. ConflictError where another process was faster: with `new` where one
@@ -97,13 +93,10 @@ class Bucket:
 
     def holds(self, sha256: str) -> bool:
         """Whether an object lies where the artifact of that digest (hex) belongs."""
-        try:
+        with Ignoring(*_ABSENT):
             self._s3.head_object(Bucket=self.name, Key=artifact_key(sha256))
-        except ClientError as error:
-            if error_code(error) in _ABSENT:
-                return False
-            raise
-        return True
+            return True
+        return False
 
     def url_of(self, key: str) -> str:
         """The object's address, as CloudFormation takes it for a template."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring, error_code
 from hitless.errors import ConflictError
 
 AT_ONCE = "CodeDeployDefault.LambdaAllAtOnce"
@@ -25,7 +25,6 @@ UNDER_WAY = ["Created", "Queued", "InProgress"]
 """What a deployment of a Lambda alias is before its end."""
 
 _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
-_NOTHING_THERE = frozenset({"ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +142,14 @@ class CodeDeploy:
 
     def stop(self, deployment: str) -> None:
         """End the deployment and let it move the alias back; nothing where it has ended already."""
-        try:
+        with Ignoring("DeploymentAlreadyCompletedException", "DeploymentDoesNotExistException"):
             self._codedeploy.stop_deployment(deploymentId=deployment, autoRollbackEnabled=True)
-        except ClientError as error:
-            if error_code(error) not in ("DeploymentAlreadyCompletedException", "DeploymentDoesNotExistException"):
-                raise
 
     def under_way(self, group: str) -> list[str]:
         """The ids of the group's deployments that have not ended; none where there is no such group yet."""
-        try:
+        with Ignoring("ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"):
             pages = self._codedeploy.get_paginator("list_deployments").paginate(
                 applicationName=self.application, deploymentGroupName=group, includeOnlyStatuses=UNDER_WAY
             )
             return [str(each) for page in pages for each in page["deployments"]]
-        except ClientError as error:
-            if error_code(error) in _NOTHING_THERE:
-                return []
-            raise
+        return []

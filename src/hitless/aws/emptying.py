@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring
 from hitless.errors import CloudError
+
+_ABSENT = ("NoSuchBucket", "404")
 
 
 def empty_bucket(s3: Any, bucket: str) -> int:
@@ -15,7 +15,7 @@ def empty_bucket(s3: Any, bucket: str) -> int:
     where S3 refuses to delete one, for a lock on it, say, or a policy's denial: it answers 200 to that.
     """
     count = 0
-    try:
+    with Ignoring(*_ABSENT):
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             held = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in held]
@@ -27,17 +27,11 @@ def empty_bucket(s3: Any, bucket: str) -> int:
                         hint="see the bucket's policy and its object lock, then repeat the command",
                     )
                 count += len(objects)
-    except ClientError as error:
-        if error_code(error) not in ("NoSuchBucket", "404"):
-            raise
     return count
 
 
 def delete_bucket(s3: Any, bucket: str) -> None:
     """Empty and delete the bucket, if it is there."""
     empty_bucket(s3, bucket)
-    try:
+    with Ignoring(*_ABSENT):
         s3.delete_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error_code(error) not in ("NoSuchBucket", "404"):
-            raise

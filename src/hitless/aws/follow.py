@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring, error_code
 from hitless.aws.states import WELL, resting
 from hitless.errors import CloudError
 
@@ -80,13 +80,10 @@ class Follower:
 
     def last_event(self, name: str) -> str | None:
         """The id of the newest event: what `follow(since=…)` starts after. None where there is no stack."""
-        try:
+        with Ignoring("ValidationError"):
             events = self._cf.describe_stack_events(StackName=name)["StackEvents"]
-        except ClientError as error:
-            if error_code(error) == "ValidationError":
-                return None
-            raise
-        return str(events[0]["EventId"]) if events else None
+            return str(events[0]["EventId"]) if events else None
+        return None
 
     def follow(self, name: str, *, since: str | None) -> Stack:
         """Tell the events after the event id `since` until the stack rests. CloudError where it did not succeed."""

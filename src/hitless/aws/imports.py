@@ -51,13 +51,7 @@ class Imports:
             ],
             TemplateURL=url,
         )["Id"]
-
-        def ready() -> tuple[str, str] | None:
-            answer = self._cf.describe_change_set(ChangeSetName=made, StackName=stack)
-            status = str(answer["Status"])
-            return (status, str(answer.get("StatusReason", ""))) if status in ("CREATE_COMPLETE", "FAILED") else None
-
-        status, reason = self._stacks.wait(ready, f"{stack}: CloudFormation still computes the change set")
+        status, reason = self._stacks.computed(stack, made)
         if status == "FAILED":
             self._cf.delete_change_set(ChangeSetName=made, StackName=stack)
             raise CloudError(f"{stack}: CloudFormation does not import {resource}: {reason}", hint=REPEAT)

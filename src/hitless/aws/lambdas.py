@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.follow import Time
 from hitless.aws.layer.hitless_wrapper import WARM
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring, error_code
 from hitless.errors import CloudError
 
 READY_TIMEOUT_S, PROVISION_TIMEOUT_S = 180.0, 1800.0
@@ -22,6 +22,8 @@ WARM_S = 0.3
 """How long an environment that is warmed stays busy, where several are wanted."""
 
 POLL_S = 1.0
+
+_NOT_PROVISIONED = ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,12 @@ class Lambdas:
 
     def alias(self, function: str, name: str) -> AliasState | None:
         """The alias, or None where it or the function is not there."""
-        try:
+        with Ignoring("ResourceNotFoundException"):
             found = self._lambda.get_alias(FunctionName=function, Name=name)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                return None
-            raise
-        routing = found.get("RoutingConfig") or {}
-        others = {str(version): float(share) for version, share in routing.get("AdditionalVersionWeights", {}).items()}
-        return AliasState(str(found["FunctionVersion"]), others)
+            weights = (found.get("RoutingConfig") or {}).get("AdditionalVersionWeights", {})
+            others = {str(version): float(share) for version, share in weights.items()}
+            return AliasState(str(found["FunctionVersion"]), others)
+        return None
 
     def point(self, function: str, name: str, version: str) -> None:
         """All of the alias's traffic to that version, at once."""
@@ -102,21 +101,18 @@ class Lambdas:
 
     def may_be_invoked_by(self, service: str, function: str, qualifier: str) -> bool:
         """Whether the policy of that version or alias names the service (`apigateway.amazonaws.com`)."""
-        try:
+        with Ignoring("ResourceNotFoundException"):
             found = self._lambda.get_policy(FunctionName=function, Qualifier=qualifier)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                return False
-            raise
-        principals = [one.get("Principal") for one in json.loads(found["Policy"]).get("Statement", ())]
-        return any(isinstance(one, dict) and one.get("Service") == service for one in principals)
+            principals = [one.get("Principal") for one in json.loads(found["Policy"]).get("Statement", ())]
+            return any(isinstance(one, dict) and one.get("Service") == service for one in principals)
+        return False
 
     def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
         """Let the role of the function's version `role_of` invoke its `version`, and nothing else."""
         found = self._configuration(function, role_of)
         if found is None:
             raise CloudError(f"{function}: there is no version {role_of}", hint="repeat the command")
-        try:
+        with Ignoring("ResourceConflictException"):
             self._lambda.add_permission(
                 FunctionName=function,
                 Qualifier=version,
@@ -124,19 +120,13 @@ class Lambdas:
                 Action="lambda:InvokeFunction",
                 Principal=found["Role"],
             )
-        except ClientError as error:
-            if error_code(error) != "ResourceConflictException":
-                raise
 
     def let_invoke_no_more(self, function: str, version: str) -> None:
         """Take that permission away; nothing where it is not there."""
-        try:
+        with Ignoring("ResourceNotFoundException"):
             self._lambda.remove_permission(
                 FunctionName=function, Qualifier=version, StatementId=_shield_statement(version)
             )
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
-                raise
 
     def warm(self, function: str, version: str, environments: int) -> Invocation:
         """Invoke the wrapper of that version so often at once that so many environments hold its handler; the first
@@ -177,13 +167,10 @@ class Lambdas:
 
     def provisioned(self, function: str, version: str) -> int:
         """How many environments of that version are asked to be kept ready."""
-        try:
+        with Ignoring(*_NOT_PROVISIONED):
             found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
-        except ClientError as error:
-            if error_code(error) in ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException"):
-                return 0
-            raise
-        return int(found["RequestedProvisionedConcurrentExecutions"])
+            return int(found["RequestedProvisionedConcurrentExecutions"])
+        return 0
 
     def concurrency(self) -> tuple[int, int]:
         """How much the account has, and how much of it is neither reserved nor provisioned."""
@@ -192,11 +179,8 @@ class Lambdas:
 
     def provision_no_more(self, function: str, version: str) -> None:
         """Keep no environments of that version ready; nothing where none are, or the version is gone."""
-        try:
+        with Ignoring(*_NOT_PROVISIONED):
             self._lambda.delete_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
-        except ClientError as error:
-            if error_code(error) not in ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNotFoundException"):
-                raise
 
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
         """One invocation of that version, whatever the alias says."""
@@ -205,20 +189,14 @@ class Lambdas:
         return Invocation(json.loads(body) if body else None, str(answer.get("FunctionError", "")))
 
     def _wake_by_invoking(self, function: str, version: str) -> None:
-        try:
+        with Ignoring("ResourceNotReadyException", "ResourceConflictException"):
             self._lambda.invoke(FunctionName=function, Qualifier=version, InvocationType="DryRun")
             self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=b"{}")
-        except ClientError as error:
-            if error_code(error) not in ("ResourceNotReadyException", "ResourceConflictException"):
-                raise
 
     def _configuration(self, function: str, version: str) -> dict[str, Any] | None:
-        try:
+        with Ignoring("ResourceNotFoundException"):
             return dict(self._lambda.get_function_configuration(FunctionName=function, Qualifier=version))
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                return None
-            raise
+        return None
 
 
 def _terms(version: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -232,21 +210,17 @@ def _shield_statement(version: str) -> str:
 class Logs:
     """CloudWatch's log lines of functions."""
 
-    def __init__(self, client: Any, *, clock: Time = time) -> None:
+    def __init__(self, client: Any) -> None:
         self._logs = client
-        self._time = clock
 
     def lines(self, group: str, *, since_ms: int, stream_part: str = "") -> Iterator[tuple[int, str, str]]:
         """(milliseconds, id, line) of the group's events from `since_ms` on, of streams whose name has that part."""
-        try:
+        with Ignoring("ResourceNotFoundException"):
             pages = self._logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since_ms)
             for page in pages:
                 for event in page["events"]:
                     if stream_part in event.get("logStreamName", ""):
                         yield int(event["timestamp"]), str(event.get("eventId", "")), str(event["message"]).rstrip("\n")
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
-                raise
 
 
 def _whole(value: float) -> float:

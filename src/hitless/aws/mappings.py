@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hitless.aws.api_stages import ApiStage
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring
 
 NO_PATH = "(none)"
 """API Gateway's word for a mapping of the whole domain."""
@@ -21,13 +19,10 @@ class Mappings:
 
     def get(self, domain: str, path: str) -> ApiStage | None:
         """Where it leads; None where there is no such mapping, or no such domain."""
-        try:
+        with Ignoring("NotFoundException"):
             found = self._apigateway.get_base_path_mapping(domainName=domain, basePath=path)
-        except ClientError as error:
-            if error_code(error) == "NotFoundException":
-                return None
-            raise
-        return ApiStage(str(found["restApiId"]), str(found.get("stage", "")))
+            return ApiStage(str(found["restApiId"]), str(found.get("stage", "")))
+        return None
 
     def put(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
         """Have it lead to that stage. One that is `there` is changed in place: deleting it first would answer 403."""

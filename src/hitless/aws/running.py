@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from hitless.aws.session import error_code
+from hitless.aws.session import Ignoring
 from hitless.errors import CloudError
 
 LATEST = "$LATEST"
@@ -48,12 +46,11 @@ class RunningCode:
 
     def running(self, function: str, *, alias: str) -> Running | None:
         """What the function runs; None where there is no such function."""
-        try:
+        latest = None
+        with Ignoring("ResourceNotFoundException"):
             latest = self._lambda.get_function_configuration(FunctionName=function)
-        except ClientError as error:
-            if error_code(error) == "ResourceNotFoundException":
-                return None
-            raise
+        if latest is None:
+            return None
         aliases = self._lambda.get_paginator("list_aliases").paginate(FunctionName=function)
         return Running(
             name=function,
@@ -98,14 +95,11 @@ class ServedApi:
 
     def stage(self, api: str, name: str) -> dict[str, Any] | None:
         """The stage as GetStage shows it, or None."""
-        try:
+        with Ignoring("NotFoundException"):
             found = dict(self._apigateway.get_stage(restApiId=api, stageName=name))
-        except ClientError as error:
-            if error_code(error) == "NotFoundException":
-                return None
-            raise
-        found.pop("ResponseMetadata", None)
-        return found
+            found.pop("ResponseMetadata", None)
+            return found
+        return None
 
     def mappings(self, api: str, stage: str) -> list[tuple[str, str]]:
         """(domain, base path) of the custom domains that lead to the stage; the root's path is `(none)`."""

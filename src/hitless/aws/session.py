@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,16 @@ def aws_errors() -> Iterator[None]:
 def error_code(error: BaseException) -> str:
     """AWS's own code of a ClientError (`ValidationError`, `AccessDenied`, …); empty for any other error."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+class Ignoring(AbstractContextManager[object, bool]):
+    """Swallows a ClientError with one of AWS's codes: what was asked for is not there, or done already."""
+
+    def __init__(self, *codes: str) -> None:
+        self._codes = codes
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        return error is not None and error_code(error) in self._codes
 
 
 def is_denied(error: BaseException) -> bool:

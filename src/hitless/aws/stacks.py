@@ -227,13 +227,18 @@ class Stacks(Follower):
                     found.setdefault(logical_id, str(event.get("ResourceStatusReason", "")))
         return found
 
-    def _read(self, stack: str, change_set: str, *, creates: bool) -> ChangeSet:
+    def computed(self, stack: str, change_set: str) -> tuple[str, str]:
+        """Wait until CloudFormation has computed a change set: CREATE_COMPLETE or FAILED, and its reason."""
+
         def made() -> tuple[str, str] | None:
             answer = self._cf.describe_change_set(ChangeSetName=change_set, StackName=stack)
             status = str(answer["Status"])
             return (status, str(answer.get("StatusReason", ""))) if status in ("CREATE_COMPLETE", "FAILED") else None
 
-        status, reason = self.wait(made, f"{stack}: CloudFormation still computes the change set")
+        return self.wait(made, f"{stack}: CloudFormation still computes the change set")
+
+    def _read(self, stack: str, change_set: str, *, creates: bool) -> ChangeSet:
+        status, reason = self.computed(stack, change_set)
         if status == "FAILED":
             self.drop(ChangeSet(stack, change_set, creates, ()))
             if any(words in reason for words in _EMPTY):
