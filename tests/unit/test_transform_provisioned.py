@@ -6,7 +6,7 @@ import pytest
 
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import FunctionIds, of_type
-from hitless.cloud.transform.provisioned import concurrency_needed, provisioned
+from hitless.cloud.transform.provisioned import Ready, concurrency_needed, kept_ready
 from hitless.errors import ServiceFileError
 from tests.unit.release_support import packaged, release, with_provisioned
 
@@ -21,8 +21,8 @@ def test_what_osls_makes_of_provisioned_concurrency_becomes_a_number_and_everyth
     compiled = with_provisioned(COMPILED, "Zones", 4)
     assert "provisioned" in str(of_type(compiled["Resources"], "AWS::ApiGateway::Method"))
     made = desired(compiled, release(1))
-    assert provisioned(made) == {ZONES: 4}
-    assert provisioned(plain) == {}
+    assert kept_ready(made) == {ZONES: Ready(4)}
+    assert kept_ready(plain) == {}
     del made["Resources"]["ZonesLambdaFunction"]["Metadata"]["hitless:provisioned"]
     assert made["Resources"] == plain["Resources"]
 

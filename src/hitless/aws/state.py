@@ -32,7 +32,6 @@ class Packaged:
     template: dict[str, Any]
     function_names: Mapping[str, str]
     """Lambda's name of a function → its name in serverless.yml."""
-    layers: tuple[str, ...] = ()
 
 
 def decode(text: str) -> Any:
@@ -76,7 +75,6 @@ def read(text: str) -> Packaged:
             stack_name=str(provider.get("stackName") or f"{name}-{stage}"),
             template=json.loads(json.dumps(provider["compiledCloudFormationTemplate"])),
             function_names={str(function["name"]): key for key, function in service["functions"].items()},
-            layers=tuple(service.get("layers") or ()),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CloudError(

@@ -14,6 +14,7 @@ from hitless.aws.session import Aws, aws_errors, connect
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.template import Template, dump_template, parse_template
 from hitless.cli.common import Context
+from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.errors import MachineError, UsageError
 from hitless.service.load import load_service
 from hitless.service.model import Service
@@ -47,6 +48,16 @@ def connected(
     aws = connect(service.region, environ, profile=profile)
     with aws_errors():
         yield Connected(aws, Stacks(aws.client("cloudformation"), say=ctx.say, poll_s=poll_s), poll_s)
+
+
+def core_of(stacks: Stacks, service: str, stage: str, region: str) -> CoreOutputs:
+    """The outputs of a stage's core stack. Raises UsageError where there is none."""
+    name = f"{service}-core-{stage}"
+    if (found := stacks.find(name)) is None:
+        raise UsageError(
+            f"there is no stack {name} in {region}", hint=f"make it by `hitless aws bootstrap --stage {stage}`"
+        )
+    return CoreOutputs.of(found.outputs, name)
 
 
 def poll_seconds(environ: Mapping[str, str]) -> float:

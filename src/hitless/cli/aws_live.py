@@ -7,14 +7,13 @@ import os
 from hitless.artifact.store import ArtifactStore
 from hitless.artifact.target import Host, Target
 from hitless.aws.buckets import Bucket
-from hitless.aws.session import Aws, aws_errors, connect
+from hitless.aws.session import aws_errors, connect
 from hitless.aws.stacks import Stacks
+from hitless.cli.aws_common import core_of
 from hitless.cli.common import Context
 from hitless.cli.shipping import folders_of
 from hitless.cloud.records.kept import fetch_artifacts, live_release
 from hitless.cloud.records.records import Records
-from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.errors import UsageError
 from hitless.rollout.release import ReleaseDocument
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
@@ -30,7 +29,10 @@ def fetch_live(ctx: Context, service: str, region: str) -> ReleaseDocument | Non
     folders.create()
     aws = connect(region)
     with aws_errors():
-        bucket = Bucket(aws.client("s3"), os.environ.get(BUCKET_VARIABLE) or _bucket_of(ctx, aws, service))
+        name = os.environ.get(BUCKET_VARIABLE)
+        if not name:
+            name = core_of(Stacks(aws.client("cloudformation"), say=ctx.say), service, ctx.stage, region).bucket
+        bucket = Bucket(aws.client("s3"), name)
         found = live_release(Records(bucket, ctx.stage))
         if found is None:
             return None
@@ -43,13 +45,3 @@ def fetch_live(ctx: Context, service: str, region: str) -> ReleaseDocument | Non
     for declared in sorted(str(target) for target in targets if Host.here().differences(target)):
         ctx.say(f"note: what is live is made for {declared}, and this machine is another: it may not come up here")
     return live
-
-
-def _bucket_of(ctx: Context, aws: Aws, service: str) -> str:
-    core = f"{service}-core-{ctx.stage}"
-    stack = Stacks(aws.client("cloudformation"), say=ctx.say).find(core)
-    if stack is None:
-        raise UsageError(
-            f"there is no stack {core} in {aws.region}", hint=f"make it by `hitless aws bootstrap --stage {ctx.stage}`"
-        )
-    return CoreOutputs.of(stack.outputs, core).bucket

@@ -20,7 +20,7 @@ from hitless.aws.mappings import Mappings
 from hitless.aws.osls import find_osls
 from hitless.aws.session import Aws
 from hitless.aws.traffic import Traffic
-from hitless.cli.aws_common import clock_factor, connected
+from hitless.cli.aws_common import clock_factor, connected, core_of
 from hitless.cli.common import Context, Ended
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
@@ -31,7 +31,6 @@ from hitless.cloud.stage.service_stack import ServiceStack
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
-from hitless.errors import UsageError
 from hitless.outcome import Outcome
 from hitless.rollout.who import Who
 from hitless.service.model import Service
@@ -77,14 +76,7 @@ def connected_stage(
     with connected(ctx, service, environ=environ, profile=profile) as found_aws:
         aws, stacks, poll_s = found_aws.aws, found_aws.stacks, found_aws.poll_s
         cloudformation, lambdas = aws.client("cloudformation"), Lambdas(aws.client("lambda"))
-        core_name = f"{service.name}-core-{service.stage}"
-        found = stacks.find(core_name)
-        if found is None:
-            raise UsageError(
-                f"there is no stack {core_name} in {service.region}",
-                hint=f"make it by `hitless aws bootstrap --stage {service.stage}`",
-            )
-        core = CoreOutputs.of(found.outputs, core_name)
+        core = core_of(stacks, service.name, service.stage, service.region)
         core = core if service_role else replace(core, cloudformation_role_arn="")
         bucket = Bucket(aws.client("s3"), core.bucket)
         name = f"{service.name}-{service.stage}"

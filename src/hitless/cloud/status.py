@@ -56,20 +56,13 @@ def _without_receipt(record: Record) -> list[dict[str, Any]]:
     """The rollout of a release that was shipped by an earlier version of hitless, or recorded by the next command."""
     if record.outcome is None:
         return []
-    given: dict[str, Any] = {
-        "rollout": 1,
-        "verb": "deploy",
-        "state": "ended",
-        "taken_back": None,
-        "previous_release": None,
-        "duration_s": None,
-        "candidate": None,
-        "live": None,
-        "receipt": None,
-    }
     return [
         {
-            **given,
+            "rollout": 1,
+            "verb": "deploy",
+            "state": "ended",
+            "taken_back": None,
+            **dict.fromkeys(("previous_release", "duration_s", "candidate", "live", "receipt")),
             "strategy": record.strategy,
             "outcome": record.outcome,
             "reason": record.reason,

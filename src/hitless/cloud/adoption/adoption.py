@@ -33,13 +33,13 @@ from hitless.cloud.adoption.templates import (
     phase,
     with_stage,
 )
-from hitless.cloud.records.records import Record, ended
+from hitless.cloud.records.records import Record
 from hitless.cloud.records.result import Result, Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.smoke import send_smoke_requests
-from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.cloud.stage.settling import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
-from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, URL_OUTPUT, Code, LiveState, Template
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
 from hitless.cloud.transform.orders import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.outcome import Outcome
@@ -158,7 +158,7 @@ class Adoption:
         stage = self._service.stage
         if plan.phase is Phase.ADOPTED:
             live = live_number(self._cloud.stack.observe()) or 0
-            return Result(stage, live, Outcome.UNCHANGED, STRATEGY, url=self._url())
+            return Result(stage, live, Outcome.UNCHANGED, STRATEGY, url=url_of(self._cloud))
         record = self._begin(seen, plan)
         if plan.phase is not Phase.EXPANDED:
             self._copy_code(seen)
@@ -173,19 +173,17 @@ class Adoption:
         self._steps.add("ended", 100)
         now = timestamp(self._cloud.clock.now())
         steps = tuple(self._steps.steps)
-        self._cloud.records.save(ended(record, outcome=str(Outcome.LIVE), reason=None, at=now, steps=steps))
+        self._cloud.records.save(replace(record, outcome=str(Outcome.LIVE), reason=None, ended_at=now, steps=steps))
         return Result(
             stage, record.release, Outcome.LIVE, STRATEGY, duration_s=self._steps.duration_s, steps=steps,
-            url=self._url(),
+            url=url_of(self._cloud),
         )  # fmt: skip
 
     def _number(self) -> int:
         cut_off = self._cloud.records.unfinished()
-        return (
-            cut_off.release
-            if cut_off is not None and cut_off.strategy == STRATEGY
-            else self._cloud.records.next_number()
-        )
+        if cut_off is not None and cut_off.strategy == STRATEGY:
+            return cut_off.release
+        return self._cloud.records.next_number()
 
     def _artifacts(self, seen: Seen, names: Mapping[str, str]) -> dict[str, Artifact]:
         """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has.
@@ -285,10 +283,6 @@ class Adoption:
         except CandidateFailedError as error:
             return error
         return None
-
-    def _url(self) -> str | None:
-        stack = self._cloud.stack.find()
-        return stack.outputs.get(URL_OUTPUT) if stack is not None else None
 
 
 def steps_of(plan: Plan) -> list[dict[str, Any]]:

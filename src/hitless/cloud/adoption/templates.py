@@ -9,7 +9,6 @@ outlive it (its Deployment, its bucket), which leaves the stack and stays. docs/
 
 from __future__ import annotations
 
-import base64
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,15 +18,12 @@ from typing import Any
 from hitless.aws.follow import Stack
 from hitless.aws.running import Running
 from hitless.cloud.transform import api
-from hitless.cloud.transform.desired import call_aliases, fingerprint
+from hitless.cloud.transform.desired import add_version, call_aliases, outputs_of
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
-    ALIAS,
     API_ID,
-    FINGERPRINT_OUTPUT,
     RELEASE_OUTPUT,
     STAGE_ID,
-    URL_OUTPUT,
     Code,
     FunctionIds,
     LiveState,
@@ -179,7 +175,8 @@ def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
         del resources[name]  # osls' own: the stack keeps them as long as any other
     call_aliases(resources, functions)
     for ids in functions:
-        _add_alias(resources, ids, seen.running[ids].sha256)
+        sha256 = seen.running[ids].sha256
+        add_version(resources, ids, short_hash(["adopted", sha256]), sha256)
         _stay_with_code(resources[ids.function], seen.physical.get(BUCKET_ID, ""))
     api.name_permissions(resources)
     old = of_type(resources, api.DEPLOYMENT)
@@ -190,29 +187,9 @@ def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
         properties["DeploymentId"] = {"Ref": api.add_deployment(resources)}
         resources[STAGE_ID]["DependsOn"] = sorted(of_type(resources, "AWS::Lambda::Permission"))
         api.stand_on_stage(resources, old)
-    made["Outputs"] = _outputs(made, number)
+    made.get("Outputs", {}).pop(ADOPTION_OUTPUT, None)
+    made["Outputs"] = outputs_of(made, number=number)
     return made
-
-
-def _add_alias(resources: dict[str, Resource], ids: FunctionIds, sha256: str) -> None:
-    version = ids.version(short_hash(["adopted", sha256]))
-    resources[version] = {
-        "Type": VERSION,
-        "DeletionPolicy": "RetainExceptOnCreate",
-        "UpdateReplacePolicy": "Retain",
-        "Properties": {
-            "FunctionName": {"Ref": ids.function},
-            "CodeSha256": base64.b64encode(bytes.fromhex(sha256)).decode(),
-        },
-    }
-    resources[ids.alias] = {
-        "Type": ALIAS_TYPE,
-        "Properties": {
-            "Name": ALIAS,
-            "FunctionName": {"Ref": ids.function},
-            "FunctionVersion": {"Fn::GetAtt": [version, "Version"]},
-        },
-    }
 
 
 def _stay_with_code(function: Resource, bucket: str) -> None:
@@ -220,22 +197,6 @@ def _stay_with_code(function: Resource, bucket: str) -> None:
     code = function["Properties"].get("Code", {})
     if code.get("S3Bucket") == {"Ref": BUCKET_ID}:
         code["S3Bucket"] = bucket
-
-
-def _outputs(made: Template, number: int) -> dict[str, Any]:
-    outputs = {
-        name: one
-        for name, one in made.get("Outputs", {}).items()
-        if not name.endswith("QualifiedArn") and not name.startswith(BUCKET_ID) and name != ADOPTION_OUTPUT
-    }
-    if STAGE_ID in made["Resources"]:
-        stage = made["Resources"][STAGE_ID]["Properties"]["StageName"]
-        url = f"https://${{{API_ID}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}"
-        outputs[URL_OUTPUT] = {"Description": "Where clients reach the API", "Value": {"Fn::Sub": url}}
-    outputs[RELEASE_OUTPUT] = {"Description": "The release that is live", "Value": str(number)}
-    value = fingerprint({**made, "Outputs": dict(outputs)})
-    outputs[FINGERPRINT_OUTPUT] = {"Description": "The live release's content", "Value": value}
-    return outputs
 
 
 def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from hitless.cloud.transform.model import Template
@@ -150,8 +150,3 @@ class Records:
         newest = next(iter(self.numbers()), None)
         record = self.get(newest) if newest is not None else None
         return record if record is not None and record.outcome is None else None
-
-
-def ended(record: Record, *, outcome: str, reason: str | None, at: str, steps: tuple[Mapping[str, Any], ...]) -> Record:
-    """The record with how it ended."""
-    return replace(record, outcome=outcome, reason=reason, ended_at=at, steps=steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -47,9 +47,6 @@ class Counts:
     failed: int
     shielded: int = 0
 
-    def to_json(self) -> dict[str, int]:
-        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -67,15 +64,4 @@ class Result:
     url: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "release": self.release,
-            "outcome": str(self.outcome),
-            "strategy": self.strategy,
-            "reason": self.reason,
-            "duration_s": self.duration_s,
-            "steps": [dict(step) for step in self.steps],
-            "candidate": self.candidate.to_json() if self.candidate else None,
-            "live": self.live.to_json() if self.live else None,
-            "url": self.url,
-        }
+        return {**asdict(self), "outcome": str(self.outcome), "steps": [dict(step) for step in self.steps]}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.records.records import ended
 from hitless.cloud.records.result import Counts, Result, Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.proving import prove
@@ -24,13 +23,13 @@ from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.release.tenure import Superseded, Tenure, home_of
 from hitless.cloud.release.wrapper_layer import layer_code, write_layer
 from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
-from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle
+from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle, url_of
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.holding import held, hold
-from hitless.cloud.transform.model import PREVIOUS_OUTPUT, URL_OUTPUT, Template
+from hitless.cloud.transform.model import PREVIOUS_OUTPUT, Template
 from hitless.cloud.transform.orders import check_transition, notes
-from hitless.cloud.transform.provisioned import provisioned
+from hitless.cloud.transform.provisioned import kept_ready
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.outcome import Outcome
@@ -58,7 +57,7 @@ class Deploy:
         wanted = package.wanted(number=0, previous=live, commit=commit, strategy=shipped)
         if not force and is_live(before, wanted):
             self._finish(before, wanted, live)
-            return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=self._url())
+            return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=url_of(self._cloud))
         check_transition(before.live, wanted)
         for note in notes(before.live, wanted):
             self._cloud.say(f"note: {note}")
@@ -90,7 +89,7 @@ class Deploy:
         except (CandidateFailedError, CloudError, ConflictError) as error:
             return self._go_back(run, error)
         # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
-        kept = {ids: version for ids, version in run.targets.items() if ids in provisioned(run.wanted)}
+        kept = {ids: version for ids, version in run.targets.items() if ids in kept_ready(run.wanted)}
         bound(self._cloud, run.wanted, kept, before.live.template)
         withdraw(self._cloud, run.wanted, live, keep=kept)
         return self._end(run, Outcome.LIVE, None)
@@ -100,7 +99,7 @@ class Deploy:
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
-        kept = {ids: state.version for ids, state in before.aliases.items() if ids in provisioned(wanted)}
+        kept = {ids: state.version for ids, state in before.aliases.items() if ids in kept_ready(wanted)}
         bound(self._cloud, wanted, kept, before.live.template)
         previous = before.live.output(PREVIOUS_OUTPUT)
         withdraw(self._cloud, wanted, int(previous) if previous is not None else None, keep=kept)
@@ -166,9 +165,8 @@ class Deploy:
     def _end(self, run: Run, outcome: Outcome, reason: str | None) -> Result:
         now = self._cloud.clock.now()
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
-        record = ended(
-            run.record, outcome=str(outcome), reason=reason, at=timestamp(now), steps=tuple(self._steps.steps)
-        )
+        steps = tuple(self._steps.steps)
+        record = replace(run.record, outcome=str(outcome), reason=reason, ended_at=timestamp(now), steps=steps)
         told = tell(
             self._cloud, record, run.wanted,
             Told("promote" if record.promoted_from else "deploy", outcome, reason, record.strategy, run.previous,
@@ -182,12 +180,8 @@ class Deploy:
             strategy=run.record.strategy,
             reason=reason,
             duration_s=self._steps.duration_s,
-            steps=tuple(self._steps.steps),
+            steps=steps,
             candidate=Counts(**told["candidate"]),
             live=Counts(**told["live"]) if told["live"] else None,
-            url=self._url(),
+            url=url_of(self._cloud),
         )
-
-    def _url(self) -> str | None:
-        stack = self._cloud.stack.find()
-        return stack.outputs.get(URL_OUTPUT) if stack is not None else None

@@ -18,19 +18,19 @@ from hitless.cloud.records.result import Counts, Result, Steps
 from hitless.cloud.release.provisioning import bound, provision, withdraw
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number, settle
+from hitless.cloud.stage.settling import Cloud, live_number, settle, url_of
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.model import (
     PREVIOUS_OUTPUT,
     RELEASE_OUTPUT,
-    URL_OUTPUT,
     LiveState,
     Template,
     of_type,
     references,
+    rewritten,
 )
 from hitless.cloud.transform.orders import check_transition, notes
-from hitless.cloud.transform.provisioned import provisioned
+from hitless.cloud.transform.provisioned import kept_ready
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import ConflictError
 from hitless.outcome import Outcome
@@ -83,11 +83,11 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     previous = live if live != target.release else None
     told = Told("rollback", Outcome.LIVE, None, STRATEGY, previous, began, steps, home, why=why)
     counted = tell(cloud, target, template, told)
-    stack, before_it = cloud.stack.find(), counted["live"]
+    before_it = counted["live"]
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
         duration_s=steps.duration_s, steps=tuple(steps.steps), candidate=Counts(**counted["candidate"]),
-        live=Counts(**before_it) if before_it else None, url=stack.outputs.get(URL_OUTPUT) if stack else None,
+        live=Counts(**before_it) if before_it else None, url=url_of(cloud),
     )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
 def _keep_ready(cloud: Cloud, template: Template, target: Record, before: Observed, previous: int | None) -> None:
     """What is kept ready belongs to the target's versions, with its bounds, and to no others."""
     versions = {target.functions[name]: version for name, version in target.versions.items()}
-    names, wanting = functions_of(template), provisioned(template)
+    names, wanting = functions_of(template), kept_ready(template)
     kept = {ids: versions[name] for ids, name in names.items() if name in versions and ids in wanting}
     bound(cloud, template, kept, before.live.template)
     withdraw(cloud, template, previous, keep=kept)
@@ -182,20 +182,16 @@ def without_publishing(template: Template, live: LiveState, versions: Mapping[st
     numbers = {
         version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
     }
+
+    def literal(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
+                return numbers[name]
+            case _:
+                return node
+
     for version in numbers:
         del made["Resources"][version]
     for resource in of_type(made["Resources"], "AWS::CloudWatch::Alarm").values():
-        resource["Properties"] = _literal(resource["Properties"], numbers)
+        resource["Properties"] = rewritten(resource["Properties"], literal)
     return made
-
-
-def _literal(node: Any, numbers: Mapping[str, str]) -> Any:
-    match node:
-        case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
-            return numbers[name]
-        case dict():
-            return {key: _literal(value, numbers) for key, value in node.items()}
-        case list():
-            return [_literal(value, numbers) for value in node]
-        case _:
-            return node

@@ -7,7 +7,7 @@ takes minutes and knows no weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -105,10 +105,9 @@ def look(cloud: Cloud) -> Facts:
     serving = left_for or live
     before = _before(cloud, observed, live)
     served, shielding = _served(cloud, observed)
-    return Facts(
-        facts.now, facts.stack, status, observed,
+    return replace(
+        facts, before=before,
         failures=cloud.stack.failures() if status in ("UPDATE_ROLLBACK_FAILED", "DELETE_FAILED") else {},
-        live=live, unfinished=unfinished, left_for=left_for, before=before,
         wanted=_wanted(cloud, serving), ready=_ready(cloud, observed, before, unfinished),
         deployments={
             each: (ids, seen) for ids in observed.functions for each, seen in cloud.shift.under_way(ids.base).items()

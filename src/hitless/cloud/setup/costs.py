@@ -38,11 +38,8 @@ class Costs:
     source: str
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "fixed_usd_a_month": self.fixed_usd_a_month,
-            "lines": [asdict(line) for line in self.lines],
-            "source": self.source,
-        }
+        lines = [asdict(line) for line in self.lines]
+        return {"fixed_usd_a_month": self.fixed_usd_a_month, "lines": lines, "source": self.source}
 
 
 def load_prices() -> Mapping[str, Any]:
@@ -75,7 +72,8 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
         Line(
             "Lambda",
             None,
-            f"${items['lambda_million']:g} a million requests, {_gb_seconds(items)}",
+            f"${items['lambda_million']:g} a million requests, "
+            f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds",
             _unconfirmed(prices, "lambda_million", "lambda_gb_second"),
         ),
         Line(
@@ -124,10 +122,6 @@ def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsu
             unsure,
         )
     ]
-
-
-def _gb_seconds(items: Mapping[str, float]) -> str:
-    return f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds"
 
 
 def _unconfirmed(prices: Mapping[str, Any], *names: str) -> str:

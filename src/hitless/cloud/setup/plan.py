@@ -7,7 +7,7 @@ simulate, no quota service) is left open and said so; nothing here fails a plan 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,13 +63,7 @@ class Quota:
         return f"{self.name}: {self.used} of {bound} used, {self.needed} needed{verdict}"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "used": self.used,
-            "needed": self.needed,
-            "limit": self.limit,
-            "enough": self.enough,
-        }
+        return {**asdict(self), "enough": self.enough}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from hitless.cloud.stage.service_stack import Observed, ServiceStack
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
-from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
 from hitless.outcome import Outcome
 
 
@@ -86,6 +86,12 @@ def live_number(observed: Observed) -> int | None:
     """The release that the stack records as live."""
     number = observed.live.output(RELEASE_OUTPUT)
     return int(number) if number is not None and number.isdecimal() else None
+
+
+def url_of(cloud: Cloud) -> str | None:
+    """Where clients reach the stage, as the stack says; None where it does not."""
+    stack = cloud.stack.find()
+    return stack.outputs.get(URL_OUTPUT) if stack is not None else None
 
 
 def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str) -> dict[str, str]:

@@ -210,12 +210,12 @@ def _stage(deployment: str, name: str, group: str, permissions: list[str]) -> Re
     }
 
 
-def url_output(resources: dict[str, Resource], release: ReleaseInput) -> dict[str, Any]:
-    """Where clients reach the stage."""
+def url_output(resources: dict[str, Resource], domain: str) -> dict[str, Any]:
+    """Where clients reach the stage: at the domain, if there is one."""
     if STAGE_ID not in resources:
         return {}
-    if release.domain:
-        value: Any = f"https://{release.domain}"
+    if domain:
+        value: Any = f"https://{domain}"
     else:
         name = resources[STAGE_ID]["Properties"]["StageName"]
         host = f"${{{API_ID}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"

@@ -24,6 +24,7 @@ from hitless.cloud.transform.model import (
     Resource,
     Template,
     of_type,
+    rewritten,
     short_hash,
 )
 from hitless.cloud.transform.provisioned import drop_versions
@@ -64,7 +65,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
         for role in of_type(resources, "AWS::IAM::Role").values():
             role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)
     answer_scanner(resources)
-    template["Outputs"] = _outputs(template, release)
+    template["Outputs"] = outputs_of(template, number=release.number, previous=release.previous, domain=release.domain)
     check_resources(resources)
     return template
 
@@ -134,7 +135,12 @@ def _add_version(resources: dict[str, Resource], ids: FunctionIds, release: Rele
     properties = copy.deepcopy(resources[ids.function]["Properties"])
     properties["Environment"]["Variables"].pop(COMMIT_VARIABLE, None)
     digest = short_hash({key: value for key, value in properties.items() if key not in _NOT_IN_A_VERSION})
-    sha256 = release.code[release.function_names[properties["FunctionName"]]].sha256
+    add_version(resources, ids, digest, release.code[release.function_names[properties["FunctionName"]]].sha256)
+    return digest
+
+
+def add_version(resources: dict[str, Resource], ids: FunctionIds, digest: str, sha256: str) -> None:
+    """A Version of the function, named by `digest`, of the code with that SHA-256 (hex); the alias follows it."""
     version = ids.version(digest)
     resources[version] = {
         "Type": "AWS::Lambda::Version",
@@ -153,33 +159,25 @@ def _add_version(resources: dict[str, Resource], ids: FunctionIds, release: Rele
             "FunctionVersion": {"Fn::GetAtt": [version, "Version"]},
         },
     }
-    return digest
 
 
 def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
     """Point whatever calls a function at its alias. Its own resources, and roles, go on naming the function."""
     targets = {ids.function: ids.alias for ids in functions}
+
+    def alias_of(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": [str(name), "Arn"], **rest} | {"Ref": str(name), **rest} if not rest:
+                return {"Ref": targets[name]} if name in targets else node
+            case _:
+                return node
+
     for resource in resources.values():
-        if resource["Type"] in ("AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy"):
-            continue
-        resource["Properties"] = _called(resource.get("Properties", {}), targets)
+        if resource["Type"] not in ("AWS::Lambda::Function", "AWS::IAM::Role", "AWS::IAM::Policy"):
+            resource["Properties"] = rewritten(resource.get("Properties", {}), alias_of)
 
 
-def _called(node: Any, targets: dict[str, str]) -> Any:
-    match node:
-        case {"Fn::GetAtt": [str(name), "Arn"], **rest} if not rest and name in targets:
-            return {"Ref": targets[name]}
-        case {"Ref": str(name), **rest} if not rest and name in targets:
-            return {"Ref": targets[name]}
-        case dict():
-            return {key: _called(value, targets) for key, value in node.items()}
-        case list():
-            return [_called(value, targets) for value in node]
-        case _:
-            return node
-
-
-def _outputs(template: Template, release: ReleaseInput) -> dict[str, Any]:
+def outputs_of(template: Template, *, number: int, previous: int | None = None, domain: str = "") -> dict[str, Any]:
     """osls' outputs but those of versions and of its bucket; and what the tool reads back."""
     resources = template["Resources"]
     kept = {
@@ -187,10 +185,10 @@ def _outputs(template: Template, release: ReleaseInput) -> dict[str, Any]:
         for name, output in template.get("Outputs", {}).items()
         if not name.endswith("QualifiedArn") and not name.startswith("ServerlessDeploymentBucket")
     }
-    kept |= api.url_output(resources, release)
-    kept[RELEASE_OUTPUT] = {"Description": "The release that is live", "Value": str(release.number)}
-    if release.previous is not None:
-        kept[PREVIOUS_OUTPUT] = {"Description": "The release that was live before", "Value": str(release.previous)}
+    kept |= api.url_output(resources, domain)
+    kept[RELEASE_OUTPUT] = {"Description": "The release that is live", "Value": str(number)}
+    if previous is not None:
+        kept[PREVIOUS_OUTPUT] = {"Description": "The release that was live before", "Value": str(previous)}
     value = fingerprint({**template, "Outputs": dict(kept)})
     kept[FINGERPRINT_OUTPUT] = {"Description": "The live release's content", "Value": value}
     return kept

@@ -16,7 +16,7 @@ from typing import Any
 
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import functions_of, version_ids
-from hitless.cloud.transform.model import STAGE_ID, FunctionIds, LiveState, Resource, Template, of_type
+from hitless.cloud.transform.model import STAGE_ID, FunctionIds, LiveState, Resource, Template, of_type, rewritten
 from hitless.cloud.transform.steps import ALIAS_TYPE, RETIRED, clean_template, pinned
 
 HELD = "held"
@@ -101,13 +101,5 @@ def _wanted_by_live(now: Mapping[str, Resource]) -> dict[str, Resource]:
     return {name: one for name, one in now.items() if RETIRED not in one.get("Metadata", {})}
 
 
-def _at(node: Any, alias: str, held: str) -> Any:
-    match node:
-        case {"Ref": str(name), **rest} if not rest and name == alias:
-            return {"Ref": held}
-        case dict():
-            return {key: _at(value, alias, held) for key, value in node.items()}
-        case list():
-            return [_at(value, alias, held) for value in node]
-        case _:
-            return node
+def _at(properties: Any, alias: str, held: str) -> Any:
+    return rewritten(properties, lambda node: {"Ref": held} if node == {"Ref": alias} else node)

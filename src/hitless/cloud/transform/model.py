@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,6 +150,21 @@ def short_hash(what: object) -> str:
 def of_type(resources: Mapping[str, Resource], kind: str) -> dict[str, Resource]:
     """The resources of that type."""
     return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A piece of a template with whatever `change` replaces: it returns each other node as it is. The outermost first,
+    and what was replaced is not looked into.
+    """
+    if (changed := change(node)) is not node:
+        return changed
+    match node:
+        case dict():
+            return {key: rewritten(value, change) for key, value in node.items()}
+        case list():
+            return [rewritten(value, change) for value in node]
+        case _:
+            return node
 
 
 def references(node: object) -> Iterator[str]:

@@ -60,21 +60,15 @@ def drop_versions(
             _check_reserved(resources[function], ours[function], most)
 
 
-def provisioned(template: Template) -> dict[FunctionIds, int]:
-    """Function → how many environments its version is to have ready, where it says so."""
-    return {
-        FunctionIds(name.removesuffix("LambdaFunction")): int(resource["Metadata"][PROVISIONED])
-        for name, resource in of_type(template.get("Resources", {}), "AWS::Lambda::Function").items()
-        if PROVISIONED in resource.get("Metadata", {})
-    }
-
-
 def kept_ready(template: Template) -> dict[FunctionIds, Ready]:
-    """The same, with how it is scaled."""
+    """Function → how many environments its version is to have ready, where it says so."""
     found: dict[FunctionIds, Ready] = {}
-    for ids, number in provisioned(template).items():
-        scaled = template["Resources"][ids.function]["Metadata"].get(SCALED)
-        found[ids] = Ready(number, scaled["Max"], scaled["TargetPercent"]) if scaled else Ready(number)
+    for name, resource in of_type(template.get("Resources", {}), "AWS::Lambda::Function").items():
+        metadata = resource.get("Metadata", {})
+        if PROVISIONED in metadata:
+            number, scaled = int(metadata[PROVISIONED]), metadata.get(SCALED)
+            ready = Ready(number, scaled["Max"], scaled["TargetPercent"]) if scaled else Ready(number)
+            found[FunctionIds(name.removesuffix("LambdaFunction"))] = ready
     return found
 
 
