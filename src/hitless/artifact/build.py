@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from hitless.artifact import archive, dependencies
 from hitless.artifact.archive import Member
 from hitless.artifact.dependencies import Dependencies, Installer
-from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult, FunctionSource, ServiceSource
+from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult
 from hitless.artifact.names import case_collisions, flaw, folders_of, shown
 from hitless.artifact.patterns import PackagePatterns
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
@@ -25,6 +25,7 @@ from hitless.artifact.store import ArtifactStore, Workspace
 from hitless.artifact.target import Host, Target
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
+from hitless.service.model import Function, Service
 
 _OTHER_LOCKS = ("uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock")
 _SHOWN_AT_MOST = 5
@@ -32,7 +33,7 @@ NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 def build(
-    service: ServiceSource,
+    service: Service,
     store: ArtifactStore,
     *,
     say: Callable[[str], None],
@@ -60,7 +61,7 @@ def build(
 
 @dataclass(slots=True)
 class _Build:
-    service: ServiceSource
+    service: Service
     store: ArtifactStore
     say: Callable[[str], None]
     extra_files: Mapping[str, bytes]
@@ -95,7 +96,7 @@ class _Build:
         self._warn_of_requirements()
         return BuildResult(by_function, portable, tuple(self.warnings))
 
-    def _patterns_of(self, function: FunctionSource) -> tuple[str, ...]:
+    def _patterns_of(self, function: Function) -> tuple[str, ...]:
         own = function.package_patterns if self.service.individually else ()
         if function.package_patterns and not self.service.individually:
             self._warn("package.patterns of a function count only with package.individually: true, as in Serverless")
@@ -117,14 +118,7 @@ class _Build:
         known = self.made.get((patterns, target))
         if known is None:
             known = self.made[patterns, target] = self._pack(self._code(patterns), self._dependencies(target), target)
-        return Artifact(
-            known.digest,
-            known.zip_bytes,
-            known.unpacked_bytes,
-            bool(target.host),
-            declared.runtime,
-            declared.architecture,
-        )
+        return replace(known, runtime=declared.runtime, architecture=declared.architecture)
 
     def _code(self, patterns: tuple[str, ...]) -> dict[str, Member]:
         """The code of a package by name, sorted, generated files included."""
@@ -206,7 +200,7 @@ class _Build:
             self._warn(f"{name} of the service replaces the file of that name of a dependency")
         return shadowed
 
-    def _check_handler(self, function: FunctionSource, patterns: tuple[str, ...]) -> None:
+    def _check_handler(self, function: Function, patterns: tuple[str, ...]) -> None:
         module, _, attribute = function.handler.rpartition(".")
         path = module.replace(".", "/")
         names = set(self._code(patterns)).union(*(used.names for used in self.installed.values()))

@@ -227,16 +227,12 @@ def _links_state(folder: Path, link: str) -> object:
 def _configuration(folder: Path) -> list[str]:
     """uv's settings that stand in files of the service's folder."""
     texts: list[str] = []
-    for name, pick in (("uv.toml", _whole), ("pyproject.toml", _uv_table)):
+    for name, pick in (("uv.toml", str), ("pyproject.toml", _uv_table)):
         try:
             texts.append(pick((folder / name).read_text("utf-8")))
         except (OSError, ValueError):
             continue
     return texts
-
-
-def _whole(text: str) -> str:
-    return text
 
 
 def _uv_table(text: str) -> str:

@@ -68,20 +68,15 @@ class ArtifactStore:
     @contextmanager
     def working(self) -> Iterator[Workspace]:
         """Hold the store for building or unpacking. Raises MachineError where its disk or permissions are at fault."""
-        with _disk_errors(self.root):
-            self._make_folders()
-            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with self._lock() as lock:
+            if _locked_alone(lock):
+                self._sweep()
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            folder = Path(tempfile.mkdtemp(dir=self._tmp))
             try:
-                if _locked_alone(lock):
-                    self._sweep()
-                fcntl.flock(lock, fcntl.LOCK_SH)
-                folder = Path(tempfile.mkdtemp(dir=self._tmp))
-                try:
-                    yield Workspace(folder, lock)
-                finally:
-                    trees.remove(folder)
+                yield Workspace(folder, lock)
             finally:
-                os.close(lock)
+                trees.remove(folder)
 
     def add(self, zipped: Path, used: Dependencies | None, linked: int) -> str:
         """Take a finished zip out of a workspace into the store and return its digest.
@@ -129,11 +124,7 @@ class ArtifactStore:
         """Take a finished entry out of a workspace; where another build was faster, its entry counts."""
         place = self._dependencies / key
         for _ in range(3):
-            try:
-                fresh.rename(place)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+            _rename(fresh, place)
             entry = dependencies.load(place)
             if entry is not None:
                 return entry
@@ -149,16 +140,11 @@ class ArtifactStore:
         removed while a build or an unpacking is on: the next call does it. Returns the digests removed.
         """
         kept = {_hex(digest) for digest in keep}
-        with _disk_errors(self.root):
-            self._make_folders()
-            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                if not _locked_alone(lock):
-                    return []
-                self._sweep()
-                return self._remove_unneeded(kept, time.time() - min_age_s)
-            finally:
-                os.close(lock)
+        with self._lock() as lock:
+            if not _locked_alone(lock):
+                return []
+            self._sweep()
+            return self._remove_unneeded(kept, time.time() - min_age_s)
 
     def _remove_unneeded(self, kept: set[str], before: float) -> list[str]:
         removed: list[str] = []
@@ -187,14 +173,8 @@ class ArtifactStore:
 
     def _settle(self, fresh: Path, tree: Path, workspace: Workspace, entries: list[zipfile.ZipInfo]) -> None:
         for _ in range(3):
-            try:
-                fresh.rename(tree)
+            if _rename(fresh, tree) or trees.is_whole(tree, entries):  # another process unpacked it meanwhile
                 return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            if trees.is_whole(tree, entries):
-                return  # another process unpacked it meanwhile
             tree.chmod(0o755)
             _move_away(tree, workspace)
         raise EngineError(f"{tree} cannot be kept whole", hint="see whether its disk is sound")
@@ -214,10 +194,18 @@ class ArtifactStore:
         with packed:
             yield packed
 
-    def _make_folders(self) -> None:
-        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):
-            folder.mkdir(mode=0o700, exist_ok=True)
+    @contextmanager
+    def _lock(self) -> Iterator[int]:
+        """The lock's descriptor, open and not held yet; the store's folders are there then."""
+        with _disk_errors(self.root):
+            self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                yield lock
+            finally:
+                os.close(lock)
 
     def _sweep(self) -> None:
         for left in self._tmp.iterdir():
@@ -254,6 +242,17 @@ def _last_used(entry: Path) -> float:
         return (entry / "manifest.json").stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _rename(fresh: Path, place: Path) -> bool:
+    """Put the folder in its place; False if another is there."""
+    try:
+        fresh.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _move_away(place: Path, workspace: Workspace) -> None:
