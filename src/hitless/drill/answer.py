@@ -8,6 +8,7 @@ bytes after the answer, a length that was announced and not kept, an end in the 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 MAX_HEAD_BYTES = 65_536
 MAX_KEPT_BODY_BYTES = 1_048_576
@@ -32,41 +33,44 @@ def names_release(body: bytes, release: bytes) -> bool:
     return str(said).encode() == release
 
 
-class Answer:
+@dataclass(slots=True, eq=False)
+class Judged:
+    """What a drill looks at in an answer of any protocol. Its body is kept up to a bound."""
+
+    started: bool = field(default=False, init=False)
+    status: int = field(default=0, init=False)
+    release: bytes = field(default=b"", init=False)
+    shielded: bool = field(default=False, init=False)
+    _body: list[bytes] = field(default_factory=list, init=False)
+    _kept: int = field(default=0, init=False)
+
+    def keep(self, data: bytes) -> None:
+        """Take a part of the body."""
+        if data and self._kept < MAX_KEPT_BODY_BYTES:
+            self._body.append(data)
+            self._kept += len(data)
+
+    def kept_bytes(self) -> int:
+        """How much of the body is held in memory."""
+        return self._kept
+
+    def agrees_with_itself(self) -> bool:
+        """False if the header and the JSON body name two different releases."""
+        return names_release(b"".join(self._body), self.release)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Answer(Judged):
     """One answer in the making: `feed` it bytes until it says that it is complete; `end` it with the connection."""
 
-    __slots__ = (
-        "_bodiless",
-        "_body",
-        "_framing",
-        "_in_body",
-        "_kept",
-        "_left",
-        "_pending",
-        "complete",
-        "keep_alive",
-        "release",
-        "shielded",
-        "started",
-        "status",
-        "surplus",
-    )
-
-    def __init__(self, *, bodiless: bool = False) -> None:
-        self._bodiless = bodiless
-        self._pending = b""
-        self._in_body = False
-        self._framing = _UNTIL_CLOSE
-        self._left = 0
-        self._body: list[bytes] = []
-        self._kept = 0
-        self.started = False
-        self.complete = False
-        self.keep_alive = True
-        self.status = 0
-        self.release = b""
-        self.shielded = False
-        self.surplus = b""
+    bodiless: bool = False
+    complete: bool = field(default=False, init=False)
+    keep_alive: bool = field(default=True, init=False)
+    surplus: bytes = field(default=b"", init=False)
+    _pending: bytes = field(default=b"", init=False)
+    _in_body: bool = field(default=False, init=False)
+    _framing: int = field(default=_UNTIL_CLOSE, init=False)
+    _left: int = field(default=0, init=False)
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; True once the answer is whole (bytes beyond it are in `surplus`). Raises BadAnswer."""
@@ -82,21 +86,13 @@ class Answer:
             return self._read_length(data)
         if self._framing == _CHUNKED:
             return self._read_chunks(data)
-        self._keep(data)
+        self.keep(data)
         return False
 
     def end(self) -> bool:
         """The connection ended; True if that completes the answer (its body runs until the close)."""
         self.complete = self.complete or (self._in_body and self._framing == _UNTIL_CLOSE)
         return self.complete
-
-    def kept_bytes(self) -> int:
-        """How much of the body is held in memory."""
-        return self._kept
-
-    def agrees_with_itself(self) -> bool:
-        """False if the header and the JSON body name two different releases."""
-        return names_release(b"".join(self._body), self.release)
 
     def _read_head(self, data: bytes) -> bytes | None:
         """Parse the head; the bytes after it, or None while it is incomplete."""
@@ -147,7 +143,7 @@ class Answer:
                 chunked = value.strip().lower().endswith(b"chunked")
             elif name == b"x-hitless-shielded":
                 self.shielded = value.strip() == b"1"
-        if self._bodiless or self.status in (204, 304):
+        if self.bodiless or self.status in (204, 304):
             self._framing, self._left = _LENGTH, 0
         elif chunked:
             self._framing, self._left = _CHUNKED, 0
@@ -170,13 +166,13 @@ class Answer:
     def _read_length(self, data: bytes) -> bool:
         size = len(data)
         if size < self._left:
-            self._keep(data)
+            self.keep(data)
             self._left -= size
             return False
         if size > self._left:
             self.surplus = data[self._left :]
             data = data[: self._left]
-        self._keep(data)
+        self.keep(data)
         self._left = 0
         self.complete = True
         return True
@@ -208,7 +204,7 @@ class Answer:
         """Take what belongs to the chunk at hand (`_left` counts its closing CRLF in); the bytes after it."""
         if self._left > 2:
             taken = data[: self._left - 2]
-            self._keep(taken)
+            self.keep(taken)
         else:
             taken = data[: self._left]
             if not b"\r\n"[2 - self._left :].startswith(taken):
@@ -222,8 +218,3 @@ class Answer:
         if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
             raise BadAnswer(f"a chunk's length is {line[:40]!r}")
         return int(digits, 16)
-
-    def _keep(self, data: bytes) -> None:
-        if data and self._kept < MAX_KEPT_BODY_BYTES:
-            self._body.append(data)
-            self._kept += len(data)

@@ -13,41 +13,31 @@ import selectors
 import socket
 import ssl
 import time
-from collections import Counter, deque
+from collections import deque
 
 from hitless.drill.answer import Answer, BadAnswer
-from hitless.drill.connection import Connection, State, failure_of
+from hitless.drill.connection import MAX_IDLE_NS, READ, WOULD_BLOCK, WRITE, Connection, Connections, State, failure_of
 from hitless.drill.pace import opens_connection
-from hitless.drill.recorder import Keys, Recorder, Records, Sent
+from hitless.drill.recorder import Records, Sent
 from hitless.drill.wire import Failure, Flag, SenderPlan
 
 LINGER_NS = 1_000_000_000
-MAX_IDLE_NS = 4_000_000_000  # below the 5 s after which common servers close an idle connection
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NO_ANSWER = Answer()
 
 
-class Client:
-    """The connections of one sender. `start_ns` (monotonic) is the origin of the instants in its records."""
+class Client(Connections):
+    """The connections of one sender."""
 
     def __init__(self, plan: SenderPlan, selector: selectors.BaseSelector, output: Records, start_ns: int) -> None:
-        self._plan = plan
-        self._selector = selector
-        self._recorder = Recorder(output, start_ns)
-        self._deadline_ns = int(plan.deadline_s * 1e9)
+        super().__init__(plan, selector, output, start_ns)
         self._payloads = [
             (one.head + b"\r\n" + one.body, one.head + b"Connection: close\r\n\r\n" + one.body) for one in plan.requests
         ]
-        self._keys = Keys()
         self._tls = ssl.create_default_context() if plan.tls else None
         self._idle: deque[Connection] = deque()
         self._deadlines: deque[tuple[int, int, Connection]] = deque()
         self._lingering: deque[tuple[int, int, Connection]] = deque()
         self._kept = 0  # open connections that are meant to be used again
-        self._dialled = 0
-        self.under_way = 0
-        self.counts: Counter[str] = Counter()
 
     def next_deadline_ns(self) -> int | None:
         """The instant at which `expire` has something to do, if nothing happens before."""
@@ -109,21 +99,12 @@ class Client:
         return None
 
     def _dial(self, connection: Connection) -> None:
-        address = self._plan.addresses[self._dialled % len(self._plan.addresses)]
-        self._dialled += 1
-        self.counts["opened"] += 1
         try:
-            sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
-            connection.sock = sock
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
-            if code not in (0, errno.EINPROGRESS):
-                raise OSError(code, os.strerror(code))
+            connection.sock = self._connect()
         except OSError as error:
             self._fail(connection, failure_of(error), str(error))
             return
-        self._selector.register(sock, WRITE, connection)
+        self._selector.register(connection.sock, WRITE, connection)
         connection.watches_write = True
         if self._tls is None:
             self._write(connection)  # on one machine the connection stands already
@@ -143,7 +124,6 @@ class Client:
             except OSError as gone:
                 self._fail(connection, failure_of(gone), str(gone))
                 return
-            connection.tls = True
             connection.state = State.SHAKING_HANDS
             self._selector.register(connection.sock, READ | WRITE, connection)
             self._shake_hands(connection)
@@ -163,17 +143,11 @@ class Client:
         else:
             self._write(connection)
 
-    def _watch(self, connection: Connection, *, write: bool) -> None:
-        if connection.watches_write != write:
-            assert connection.sock is not None
-            connection.watches_write = write
-            self._selector.modify(connection.sock, READ | WRITE if write else READ, connection)
-
     def _write(self, connection: Connection) -> None:
         assert connection.sock is not None
         try:
             sent = connection.sock.send(connection.unsent)
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             return self._watch(connection, write=True)
         except OSError as error:
             return self._write_failed(connection, error)
@@ -196,7 +170,7 @@ class Client:
         while connection.sock is not None:
             try:
                 data = connection.sock.recv(65_536)
-            except _WOULD_BLOCK:
+            except WOULD_BLOCK:
                 return
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 data = b""
@@ -313,13 +287,7 @@ class Client:
         connection.state = State.CLOSED
         connection.unsent = b""
         connection.answer = _NO_ANSWER
-        if connection.sock is not None:
-            try:
-                self._selector.unregister(connection.sock)
-            except KeyError:
-                pass
-            connection.sock.close()
-            connection.sock = None
+        self._hang_up(connection)
 
     def _record(self, connection: Connection, failure: Failure | None, *, amended: bool = False) -> None:
         answer = connection.answer

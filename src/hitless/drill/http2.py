@@ -13,42 +13,32 @@ import socket
 import ssl
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 
 from h2 import events
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
-from hitless.drill.connection import failure_of
+from hitless.drill.connection import MAX_IDLE_NS, READ, WOULD_BLOCK, WRITE, Connections, failure_of
 from hitless.drill.pace import opens_connection
-from hitless.drill.recorder import Keys, Recorder, Records, Sent
+from hitless.drill.recorder import Records, Sent
 from hitless.drill.sender import main
-from hitless.drill.stream import Link, LinkState, Stream, dial, headers_of
+from hitless.drill.stream import Link, LinkState, Stream, headers_of
 from hitless.drill.wire import Failure, Flag, SenderPlan
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-MAX_IDLE_NS = 4_000_000_000  # as `client` has it
 WINDOW_BYTES = 1 << 24
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Http2Client:
-    """The connections of one sender. `start_ns` (monotonic) is the origin of the instants in its records."""
+class Http2Client(Connections):
+    """The connections of one sender."""
 
     def __init__(self, plan: SenderPlan, selector: selectors.BaseSelector, output: Records, start_ns: int) -> None:
-        self._plan = plan
-        self._selector = selector
-        self._recorder = Recorder(output, start_ns)
-        self._keys = Keys()
-        self._deadline_ns = int(plan.deadline_s * 1e9)
+        super().__init__(plan, selector, output, start_ns)
         self._headers = [headers_of(one, tls=plan.tls) for one in plan.requests]
         self._tls = _tls_context() if plan.tls else None
         self._links: deque[Link] = deque()
         self._waiting: dict[int, list[Stream]] = {}  # by the id of a link that is not connected yet
         self._deadlines: deque[tuple[int, Link, Stream]] = deque()
-        self._dialled = 0
-        self.under_way = 0
-        self.counts: Counter[str] = Counter()
 
     def next_deadline_ns(self) -> int | None:
         """The instant at which `expire` has something to do, if nothing happens before."""
@@ -113,11 +103,8 @@ class Http2Client:
         return link
 
     def _dial(self, link: Link) -> None:
-        address = self._plan.addresses[self._dialled % len(self._plan.addresses)]
-        self._dialled += 1
-        self.counts["opened"] += 1
         try:
-            link.sock = dial(address)
+            link.sock = self._connect()
         except OSError as error:
             self._break(link, failure_of(error), str(error))
             return
@@ -166,23 +153,12 @@ class Http2Client:
         if link.own and not link.streams and link.state is LinkState.OPEN:
             self._close(link)  # its request was given up meanwhile
 
-    def _watch(self, link: Link, *, write: bool) -> None:
-        if link.watches_write != write and link.sock is not None:
-            link.watches_write = write
-            self._selector.modify(link.sock, READ | WRITE if write else READ, link)
-
     def _close(self, link: Link) -> None:
         link.state = LinkState.CLOSED
         link.retired = True
         if link in self._links:
             self._links.remove(link)
-        if link.sock is not None:
-            try:
-                self._selector.unregister(link.sock)
-            except KeyError:
-                pass
-            link.sock.close()
-            link.sock = None
+        self._hang_up(link)
 
     def _break(self, link: Link, failure: Failure, detail: str) -> None:
         """The connection is lost, and with it every request that it carries."""
@@ -228,7 +204,7 @@ class Http2Client:
         try:
             while link.unsent:
                 del link.unsent[: link.sock.send(link.unsent)]
-        except _WOULD_BLOCK:
+        except WOULD_BLOCK:
             self._watch(link, write=True)
             return
         except OSError as error:
@@ -242,7 +218,7 @@ class Http2Client:
         while link.sock is not None:
             try:
                 data = link.sock.recv(65_536)
-            except _WOULD_BLOCK:
+            except WOULD_BLOCK:
                 return
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 data = b""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hitless.drill.columns import columns
@@ -14,34 +13,23 @@ from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, r
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure
-from hitless.errors import MachineError
-from hitless.receipts.page import summary, write_whole
+from hitless.receipts.page import environment_of, summary, write_whole
 
 
 def write_report(result: DrillResult, path: Path) -> None:
     """Write the page, whole or not at all. Raises MachineError if the place cannot be written to."""
-    try:
-        write_whole(path, render(result))
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --report") from error
+    write_whole(path, render(result), option="--report")
 
 
 def render(result: DrillResult) -> str:
     """The page's text."""
-    environment = Environment(
-        loader=PackageLoader("hitless.drill", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of("hitless.drill")
     environment.filters["ms"] = _ms
-    environment.filters["thousands"] = _thousands
     axis = columns(result.tally.slots, result.tally.slot_us, result.duration_s)
     bands = _bands(result)
     document = result.to_json()
     return environment.get_template("report.html").render(
-        headline=result.headline_of(_thousands),
+        headline=result.headline_of("{:,}".format),
         ok=result.exit_code == 0,
         surprises=result.surprises,
         document=document,
@@ -79,11 +67,6 @@ def _band(one: ShippedRelease) -> Band:
         tone, label = "good", str(one.release)
     title = f"{one.scenario}: {one.outcome} in {one.duration_s:.2f} s" + (f" ({one.reason})" if one.reason else "")
     return Band(start_s, start_s + one.duration_s, label, title, tone)
-
-
-def _thousands(number: int) -> str:
-    """`240,000`."""
-    return f"{number:,}"
 
 
 def _ms(value: Any) -> str:

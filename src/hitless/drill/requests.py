@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.drill.recording import SUFFIX, BadRecording, requests_of
 from hitless.drill.wire import WireRequest
 from hitless.errors import UsageError
+from hitless.service.model import Route, SmokeRequest
 
 MAX_BODY_BYTES = 1_048_576
 MAX_REQUESTS = 1_000
@@ -29,30 +30,6 @@ _KEYS = frozenset({"method", "path", "headers", "body", "weight", "status", "che
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 KEY = "idempotency-key"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-
-
-class RouteLike(Protocol):
-    """The part of the service model's route that matters here."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-
-
-class SmokeLike(Protocol):
-    """The part of the service model's smoke request that matters here."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def headers(self) -> Any: ...
-    @property
-    def body(self) -> str | None: ...
-    @property
-    def status(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +87,17 @@ def read_requests(file: Path) -> tuple[DrillRequest, ...]:
     return tuple(requests)
 
 
-def from_smoke(smoke: Iterable[SmokeLike]) -> tuple[DrillRequest, ...]:
+def from_smoke(smoke: Iterable[SmokeRequest]) -> tuple[DrillRequest, ...]:
     """The stage's smoke requests as load."""
     return tuple(
         DrillRequest(
-            one.method,
-            one.path,
-            tuple(dict(one.headers or {}).items()),
-            (one.body or "").encode(),
-            status=one.status,
+            one.method, one.path, tuple(dict(one.headers).items()), (one.body or "").encode(), status=one.status
         )
         for one in smoke
     )
 
 
-def from_routes(routes: Iterable[RouteLike]) -> tuple[DrillRequest, ...]:
+def from_routes(routes: Iterable[Route]) -> tuple[DrillRequest, ...]:
     """One request a route: each `{param}` is `1`, the body `{}`, ANY is GET."""
     requests: dict[str, DrillRequest] = {}
     for route in routes:

@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from hitless.drill.client import READ, Client
+from hitless.drill.client import Client
+from hitless.drill.connection import READ
 from hitless.drill.pace import Pace
 from hitless.drill.recorder import Records
 from hitless.drill.wire import NOTE, RECORDS, SenderPlan, frame

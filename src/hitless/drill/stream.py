@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import ssl
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from hitless.drill.answer import MAX_KEPT_BODY_BYTES, names_release
+from hitless.drill.answer import Judged
+from hitless.drill.connection import Held
 from hitless.drill.recorder import Sent
 from hitless.drill.wire import WireRequest
 
@@ -30,22 +28,14 @@ def headers_of(request: WireRequest, *, tls: bool) -> Headers:
     return pseudo + [(name, value) for name, value in fields if name != b"host" and name not in HOP_BY_HOP]
 
 
-class Stream:
+@dataclass(slots=True, eq=False)
+class Stream(Judged):
     """A request under way. `unsent` is what flow control has held back of its body."""
 
-    __slots__ = ("body", "kept", "number", "release", "reused", "sent", "shielded", "started", "status", "unsent")
-
-    def __init__(self, sent: Sent, body: bytes) -> None:
-        self.sent = sent
-        self.number = 0
-        self.unsent: bytes | memoryview = body
-        self.reused = False  # its connection had carried another before
-        self.started = False
-        self.status = 0
-        self.release = b""
-        self.shielded = False
-        self.body: list[bytes] = []
-        self.kept = 0
+    sent: Sent
+    unsent: bytes | memoryview
+    number: int = 0
+    reused: bool = False  # its connection had carried another before
 
     def read_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """The answer's head."""
@@ -58,16 +48,6 @@ class Stream:
             elif name == b"x-hitless-shielded":
                 self.shielded = value == b"1"
 
-    def keep(self, data: bytes) -> None:
-        """A part of the answer's body, kept up to a bound."""
-        if self.kept < MAX_KEPT_BODY_BYTES:
-            self.body.append(data)
-            self.kept += len(data)
-
-    def agrees_with_itself(self) -> bool:
-        """False if the header and the JSON body name two different releases."""
-        return names_release(b"".join(self.body), self.release)
-
 
 class LinkState(IntEnum):
     """What a connection waits for."""
@@ -78,49 +58,23 @@ class LinkState(IntEnum):
     CLOSED = 3
 
 
-class Link:
+def _protocol() -> H2Connection:
+    return H2Connection(H2Configuration(client_side=True, header_encoding=None))
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Link(Held):
     """An HTTP/2 connection: the socket, the protocol's state and the streams that are open on it."""
 
-    __slots__ = (
-        "carried",
-        "idle_since_ns",
-        "own",
-        "protocol",
-        "retired",
-        "sock",
-        "state",
-        "streams",
-        "unsent",
-        "watches_write",
-    )
-
-    def __init__(self, *, own: bool) -> None:
-        self.sock: socket.socket | ssl.SSLSocket | None = None
-        self.state = LinkState.CONNECTING
-        self.protocol = H2Connection(H2Configuration(client_side=True, header_encoding=None))
-        self.streams: dict[int, Stream] = {}
-        self.unsent = bytearray()
-        self.watches_write = False
-        self.own = own  # for one request alone
-        self.retired = False  # takes no more requests: the server said so, or it was idle for too long
-        self.carried = 0
-        self.idle_since_ns = 0
+    own: bool  # for one request alone
+    state: LinkState = LinkState.CONNECTING
+    protocol: H2Connection = field(default_factory=_protocol)
+    streams: dict[int, Stream] = field(default_factory=dict)
+    unsent: bytearray = field(default_factory=bytearray)
+    retired: bool = False  # takes no more requests: the server said so, or it was idle for too long
+    carried: int = 0
+    idle_since_ns: int = 0
 
     def has_room(self) -> bool:
         """Whether the server takes one more request on it now."""
         return not self.retired and len(self.streams) < min(self.protocol.remote_settings.max_concurrent_streams, 1000)
-
-
-def dial(address: tuple[str, int]) -> socket.socket:
-    """A socket that is being connected. Raises OSError."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address)
-        if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, os.strerror(code))
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -19,30 +19,33 @@ from hitless.receipts.plot import plot
 
 def write_page(release: words.Document, path: Path) -> None:
     """Write the page of a release (`hitless releases N --json`), whole or not at all. Raises MachineError."""
-    try:
-        write_whole(path, render(release))
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be written: {error.strerror}", hint="name another with --html") from error
+    write_whole(path, render(release))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, *, option: str = "--html") -> None:
     """Write a file, whole or not at all. What is there and no file, `/dev/null` for one, is written to, never replaced.
-    Raises OSError.
+    Raises MachineError if the place, which `option` names, cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        path.write_text(text, "utf-8")
-        return
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_text(text, "utf-8")
+            return
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written: {error.strerror}", hint=f"name another with {option}"
+        ) from error
 
 
 def render(release: words.Document) -> str:
     """The page's text; its first line is the newest rollout's answer."""
     rollouts = [_section(release["release"], rollout) for rollout in release["rollouts"]]
     headline = rollouts[0]["headline"] if rollouts else f"release {release['release']} was never shipped"
-    return _environment().get_template("page.html").render(release=release, rollouts=rollouts, headline=headline)
+    page = environment_of("hitless.receipts").get_template("page.html")
+    return page.render(release=release, rollouts=rollouts, headline=headline)
 
 
 def summary(release: int, rollout: words.Document) -> Markup:
@@ -53,7 +56,7 @@ def summary(release: int, rollout: words.Document) -> Markup:
     classes `n` (numbers), `note`, `good` and `bad`, are those of the drill's report.
     """
     section = _section(release, rollout)
-    return Markup(_environment().get_template("summary.html").render(each=section))
+    return Markup(environment_of("hitless.receipts").get_template("summary.html").render(each=section))
 
 
 def _section(release: int, rollout: words.Document) -> dict[str, Any]:
@@ -78,9 +81,10 @@ def _sides(release: int, rollout: words.Document) -> list[dict[str, Any]]:
     return sides
 
 
-def _environment() -> Environment:
+def environment_of(package: str) -> Environment:
+    """The package's own templates, with a receipt's words. Everything is escaped, and no name may be missing."""
     environment = Environment(
-        loader=PackageLoader("hitless.receipts", "."),
+        loader=PackageLoader(package, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
