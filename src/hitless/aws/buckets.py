@@ -35,7 +35,8 @@ class Bucket:
         key = artifact_key(sha256)
         if self._digest_of(key) is None:
             with zipped.open("rb") as body:
-                self._s3.put_object(Bucket=self.name, Key=key, Body=body, ChecksumSHA256=_base64(sha256))
+                checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+                self._s3.put_object(Bucket=self.name, Key=key, Body=body, ChecksumSHA256=checksum)
         found = self._digest_of(key)
         if found != sha256:
             raise CloudError(
@@ -126,7 +127,3 @@ class Bucket:
 def artifact_key(sha256: str) -> str:
     """Where the artifact of that digest (hex) lies."""
     return f"artifacts/{sha256}.zip"
-
-
-def _base64(sha256: str) -> str:
-    return base64.b64encode(bytes.fromhex(sha256)).decode()

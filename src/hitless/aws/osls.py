@@ -163,7 +163,8 @@ def overlay_text(original: str, artifact: str) -> str:
     if not isinstance(root, yaml.MappingNode):
         raise ServiceFileError("serverless.yml is not a mapping", hint="see `hitless init`")
     _remove(root, "package")
-    root.value.append((_scalar("package"), _mapping("artifact", artifact)))
+    package = yaml.MappingNode("tag:yaml.org,2002:map", [(_scalar("artifact"), _scalar(artifact))])
+    root.value.append((_scalar("package"), package))
     functions = _get(root, "functions")
     for group in functions.value if isinstance(functions, yaml.SequenceNode) else [functions]:
         for _, function in group.value if isinstance(group, yaml.MappingNode) else ():
@@ -185,10 +186,6 @@ def _remove(node: yaml.MappingNode, name: str) -> None:
 
 def _scalar(text: str) -> yaml.ScalarNode:
     return yaml.ScalarNode("tag:yaml.org,2002:str", text)
-
-
-def _mapping(key: str, value: str) -> yaml.MappingNode:
-    return yaml.MappingNode("tag:yaml.org,2002:map", [(_scalar(key), _scalar(value))])
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:

@@ -43,7 +43,6 @@ class StackSpec:
     parameters: Mapping[str, str | None] = field(default_factory=dict)
     protected: bool = False
     policy: Mapping[str, Any] | None = None
-    role_arn: str | None = None
     template_url: str | None = None
 
 
@@ -89,7 +88,6 @@ class Stacks(Follower):
             Capabilities=["CAPABILITY_NAMED_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in sorted(spec.tags.items())],
             **({"TemplateURL": spec.template_url} if spec.template_url else {"TemplateBody": spec.template}),
-            **({"RoleARN": spec.role_arn} if spec.role_arn else {}),
         )
         return self._read(spec.name, made["Id"], creates=creates)
 
@@ -132,7 +130,7 @@ class Stacks(Follower):
             self.set_policy(spec.name, spec.policy)
         return stack
 
-    def delete(self, name: str, *, tags: Mapping[str, str], role_arn: str | None = None) -> bool:
+    def delete(self, name: str, *, tags: Mapping[str, str]) -> bool:
         """Delete the stack and wait until it is gone; False where there was none.
 
         Lifts termination protection: the caller has asked the person. CloudError names what could not be deleted.
@@ -145,7 +143,7 @@ class Stacks(Follower):
         if stack.protected:
             self._cf.update_termination_protection(StackName=name, EnableTerminationProtection=False)
         seen = self.last_event(stack.id)
-        self._cf.delete_stack(StackName=stack.id, **({"RoleARN": role_arn} if role_arn else {}))
+        self._cf.delete_stack(StackName=stack.id)
         left, causes = self.rest(stack.id, since=seen)
         if left is not None:
             because = "; ".join(causes) or left.reason or "CloudFormation gives no reason"

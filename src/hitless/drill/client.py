@@ -84,7 +84,7 @@ class Client(Connections):
         payload = self._payloads[index][closing]
         if not request.fresh_key:
             return payload
-        return b"%sIdempotency-Key: %s\r\n%s" % (request.head, self._keys.next(), payload[len(request.head) :])
+        return b"%sIdempotency-Key: %s\r\n%s" % (request.head, next(self._keys), payload[len(request.head) :])
 
     def _take_idle(self, now: int) -> Connection | None:
         """The connection that was idle longest: all are used in turn, none is kept until the server may close it."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from hitless.drill.answer import Answer
-from hitless.drill.recorder import Keys, Recorder, Records, Sent
+from hitless.drill.recorder import Recorder, Records, Sent, keys
 from hitless.drill.wire import Failure, SenderPlan
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -68,7 +68,7 @@ class Connections:
         self._plan = plan
         self._selector = selector
         self._recorder = Recorder(output, start_ns)
-        self._keys = Keys()
+        self._keys = keys()
         self._deadline_ns = int(plan.deadline_s * 1e9)
         self._dialled = 0
         self.under_way = 0

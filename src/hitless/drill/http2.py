@@ -175,7 +175,7 @@ class Http2Client(Connections):
         request = self._plan.requests[stream.sent.index]
         headers = self._headers[stream.sent.index]
         if request.fresh_key:
-            headers = [*headers, (b"idempotency-key", self._keys.next())]
+            headers = [*headers, (b"idempotency-key", next(self._keys))]
         try:
             stream.number = link.protocol.get_next_available_stream_id()
             link.protocol.send_headers(stream.number, headers, end_stream=not stream.unsent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -193,8 +192,3 @@ def payload_amends(payload: bytes) -> int:
     """How many records of a run take an earlier one back (they are no requests of their own)."""
     flags = payload[RECORD.size - 1 :: RECORD.size]
     return sum(1 for flag in flags if flag & 16) if max(flags, default=0) >= 16 else 0
-
-
-def cpu_count() -> int:
-    """Processors of this machine."""
-    return os.cpu_count() or 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,14 +72,7 @@ class Recorder:
             )
 
 
-class Keys:
+def keys() -> Iterator[bytes]:
     """Idempotency keys, each a new one: 16 random hexadecimal digits for the process, and a number."""
-
-    def __init__(self) -> None:
-        self._prefix = os.urandom(8).hex().encode()
-        self._number = 0
-
-    def next(self) -> bytes:
-        """A key that no other request has."""
-        self._number += 1
-        return b"drill-%s-%d" % (self._prefix, self._number)
+    prefix = os.urandom(8).hex().encode()
+    return (b"drill-%s-%d" % (prefix, number) for number in itertools.count(1))

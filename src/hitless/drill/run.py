@@ -16,7 +16,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.drill.acts import Acts, Progress, Snapshot
-from hitless.drill.load import Load, LoadPlan, cpu_count, senders_for
+from hitless.drill.load import Load, LoadPlan, senders_for
 from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
 from hitless.drill.probe import probe
@@ -30,6 +30,7 @@ from hitless.drill.watch import Watch
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
 
+CPUS = os.cpu_count() or 1
 TICK_S = 0.25
 BUSY_LOAD_PER_CPU = 2.0
 TAIL_S = 1.0  # load that is still sent after a last rollout that outlasted the planned duration
@@ -91,7 +92,7 @@ async def run_drill(
         samples=tuple(load.samples),
         connections=load.counts,
         workers=tuple(watch.samples) if watch is not None else (),
-        notices=(*acts.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], cpu_count())),
+        notices=(*acts.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], CPUS)),
         interrupted=stop.is_set(),
     )
 
@@ -142,7 +143,7 @@ def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int]
         ),
         order=interleave([one.weight for one in plan.requests]),
         pace=plan.pace,
-        senders=senders_for(most_per_s(plan.pace.pieces), cpu_count(), http2=plan.http2),
+        senders=senders_for(most_per_s(plan.pace.pieces), CPUS, http2=plan.http2),
         new_connections_percent=plan.new_connections_percent,
         connections=plan.connections,
         deadline_s=plan.deadline_s,

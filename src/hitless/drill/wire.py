@@ -97,13 +97,7 @@ class SenderPlan:
         """The inverse of `to_line`."""
         document: dict[str, Any] = json.loads(line)
         requests = tuple(
-            WireRequest(
-                base64.b64decode(one["head"]),
-                base64.b64decode(one["body"]),
-                one["bodiless_answer"],
-                one["check_release"],
-                one["fresh_key"],
-            )
+            WireRequest(**{**one, "head": base64.b64decode(one["head"]), "body": base64.b64decode(one["body"])})
             for one in document["requests"]
         )
         addresses = tuple((str(ip), int(port)) for ip, port in document["addresses"])

@@ -40,17 +40,10 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What was counted of one side's requests. `failed` are those that a client saw fail."""
-
-    requests: int
-    failed: int
-    shielded: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
-    """A release's end. `candidate` and `live` are None where nothing was counted."""
+    """A release's end. `candidate` and `live` count each side's requests: `requests`, `failed` (those that a client saw
+    fail), `shielded`; None where nothing was counted.
+    """
 
     stage: str
     release: int
@@ -59,8 +52,8 @@ class Result:
     reason: str | None = None
     duration_s: float = 0
     steps: tuple[Mapping[str, Any], ...] = ()
-    candidate: Counts | None = None
-    live: Counts | None = None
+    candidate: Mapping[str, int] | None = None
+    live: Mapping[str, int] | None = None
     url: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -110,16 +110,10 @@ class Rollouts:
 
 
 def _to_json(rollout: Rollout) -> dict[str, Any]:
-    return {
-        "names": dict(rollout.names),
-        "candidate": dict(rollout.candidate),
-        "live": dict(rollout.live),
-        "weights": [[timestamp(at), percent] for at, percent in rollout.weights],
-        "alarms": asdict(rollout.alarms),
-        "hooks": [dict(hook) for hook in rollout.hooks],
-        "facts": dict(rollout.facts),
-        "unwrapped": list(rollout.unwrapped),
-    }
+    """All but its beginning and end, which the entry has."""
+    made = asdict(rollout)
+    del made["began"], made["ended"]
+    return {**made, "weights": [[timestamp(at), percent] for at, percent in rollout.weights]}
 
 
 def _from_json(entry: Mapping[str, Any]) -> Rollout:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.records.result import Counts, Result, Steps
+from hitless.cloud.records.result import Result, Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.provisioning import bound, check_headroom, provision, withdraw
@@ -181,7 +181,7 @@ class Deploy:
             reason=reason,
             duration_s=self._steps.duration_s,
             steps=steps,
-            candidate=Counts(**told["candidate"]),
-            live=Counts(**told["live"]) if told["live"] else None,
+            candidate=told["candidate"],
+            live=told["live"],
             url=url_of(self._cloud),
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Counts, Result, Steps
+from hitless.cloud.records.result import Result, Steps
 from hitless.cloud.release.provisioning import bound, provision, withdraw
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.stage.service_stack import Observed
@@ -83,11 +83,10 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     previous = live if live != target.release else None
     told = Told("rollback", Outcome.LIVE, None, STRATEGY, previous, began, steps, home, why=why)
     counted = tell(cloud, target, template, told)
-    before_it = counted["live"]
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
-        duration_s=steps.duration_s, steps=tuple(steps.steps), candidate=Counts(**counted["candidate"]),
-        live=Counts(**before_it) if before_it else None, url=url_of(cloud),
+        duration_s=steps.duration_s, steps=tuple(steps.steps),
+        candidate=counted["candidate"], live=counted["live"], url=url_of(cloud),
     )  # fmt: skip
 
 

@@ -147,7 +147,8 @@ class Repair:
             case steps.DropShield():
                 take_shield_down(cloud, facts.observed)
             case steps.SettleStack(continues=True):
-                self._continue_rollback()
+                if causes := cloud.stack.continue_rollback(self._skip):
+                    raise CloudError(causes[0], hint="mend that, and repeat")
             case steps.SettleStack():
                 cloud.stack.settle()
             case steps.Upload(function, version, sha256):
@@ -162,10 +163,6 @@ class Repair:
             if not is_denied(error):  # an older core stack: then nothing is scaled
                 raise
         self._cloud.lambdas.provision_no_more(function, version)
-
-    def _continue_rollback(self) -> None:
-        if causes := self._cloud.stack.continue_rollback(self._skip):
-            raise CloudError(causes[0], hint="mend that, and repeat")
 
     def _upload(self, function: str, version: str, sha256: str) -> None:
         with tempfile.TemporaryDirectory(prefix="hitless-artifact-") as place:

@@ -109,23 +109,18 @@ def _add_configuration(resources: dict[str, Resource], release: ReleaseInput) ->
         return
     match strategy:
         case Canary(percent, seconds):
-            routing: dict[str, Any] = {
-                "Type": "TimeBasedCanary",
-                "TimeBasedCanary": {"CanaryPercentage": percent, "CanaryInterval": seconds // 60},
-            }
+            kind = "Canary"
         case Linear(percent, seconds):
-            routing = {
-                "Type": "TimeBasedLinear",
-                "TimeBasedLinear": {"LinearPercentage": percent, "LinearInterval": seconds // 60},
-            }
+            kind = "Linear"
         case _:
             raise ServiceFileError(f"{strategy} is no strategy of CodeDeploy's", hint="see docs/aws-releases.md")
+    steps = {f"{kind}Percentage": percent, f"{kind}Interval": seconds // 60}
     resources[f"CodeDeployConfig{strategy}"] = {
         "Type": "AWS::CodeDeploy::DeploymentConfig",
         "Properties": {
             "DeploymentConfigName": configuration_name(strategy, release),
             "ComputePlatform": "Lambda",
-            "TrafficRoutingConfig": routing,
+            "TrafficRoutingConfig": {"Type": f"TimeBased{kind}", f"TimeBased{kind}": steps},
         },
     }
 

@@ -42,7 +42,8 @@ def function_role(
         for statement in policy["PolicyDocument"]["Statement"]
         if not _is_osls_own(statement)
     ]
-    properties["Policies"] = [_policy(POLICY, statements)]
+    document = {"Version": "2012-10-17", "Statement": statements}
+    properties["Policies"] = [{"PolicyName": POLICY, "PolicyDocument": document}]
     return {"Type": "AWS::IAM::Role", "Properties": properties}
 
 
@@ -80,10 +81,6 @@ def _network() -> list[dict[str, Any]]:
 
 def _allow(actions: list[str], resource: Any) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": actions, "Resource": resource}
-
-
-def _policy(name: str, statements: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"PolicyName": name, "PolicyDocument": {"Version": "2012-10-17", "Statement": statements}}
 
 
 def _is_osls_own(statement: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ resource's metadata (`hitless:beside`), so that the release after can tell them.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,10 +46,6 @@ def _lowers_concurrency(live: Any, wanted: Any) -> bool:
     return wanted is not None and (live is None or int(live) > int(wanted))
 
 
-def _is_other(live: Any, wanted: Any) -> bool:
-    return bool(live != wanted)
-
-
 def _is_bound(live: Any, wanted: Any) -> bool:
     return wanted is not None and bool(live != wanted)
 
@@ -66,7 +63,7 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
     ROLE: {"PermissionsBoundary": _is_bound},
     "AWS::KMS::Key": {"Enabled": _disables},
     "AWS::DynamoDB::Table": {"StreamSpecification": _is_gone},
-    "AWS::ApiGateway::RestApi": {"EndpointConfiguration": _is_other, "DisableExecuteApiEndpoint": _is_other},
+    "AWS::ApiGateway::RestApi": {"EndpointConfiguration": operator.ne, "DisableExecuteApiEndpoint": operator.ne},
 }
 """Type → property → whether the change takes something from the live version: then it waits for contract."""
 
