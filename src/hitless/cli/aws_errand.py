@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.cli.aws_common import load_for_aws
-from hitless.cli.aws_given import Given, ship_given
+from hitless.cli.aws_given import ship_given
 from hitless.cli.aws_wire import connected_stage, store_of
 from hitless.cli.common import Context
 from hitless.cli.rehearsed import AWS, live_of
@@ -55,10 +55,9 @@ def copy(ctx: Context, order: Order) -> dict[str, Any]:
 def ship(ctx: Context, order: Order) -> dict[str, Any]:
     """A release of `artifacts`; its document."""
     service = load_for_aws(ctx)
-    given = Given(
-        order["artifacts"], order["commit"], order["message"], order["promoted_from"], Who.from_json(order["who"])
-    )
-    return ship_given(ctx, service, given, service.settings.strategy).to_json()
+    told = {name: order[name] for name in ("commit", "message", "promoted_from")}
+    who = Who.from_json(order["who"])
+    return ship_given(ctx, service, order["artifacts"], service.settings.strategy, **told, who=who).to_json()
 
 
 def verify(ctx: Context, order: Order) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hitless.aws.osls import find_osls
@@ -19,32 +19,24 @@ from hitless.service.model import Service
 from hitless.service.strategy import Strategy
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What is shipped. `artifacts`: function → digest, all in the store. `promoted_from`: for the receipt."""
+def ship_given(
+    ctx: Context, service: Service, digests: Mapping[str, str], strategy: Strategy, *, commit: str | None,
+    message: str | None, promoted_from: Mapping[str, Any] | None, who: Who | None = None,
+) -> Result:  # fmt: skip
+    """Ship these bytes (function → digest, all in the store) with the configuration of `service`, which is read for the
+    stage that they go to. `promoted_from` is for the receipt; `who` asked, if that is not whoever runs the command.
 
-    artifacts: Mapping[str, str]
-    commit: str | None
-    message: str | None
-    promoted_from: Mapping[str, Any] | None = None
-    who: Who | None = None
-    """Who asked, where that is not whoever runs the command."""
-
-
-def ship_given(ctx: Context, service: Service, given: Given, strategy: Strategy) -> Result:
-    """Ship these bytes with the configuration of `service`, which is read for the stage that they go to.
-
-    UsageError or EngineError where an artifact lacks, before AWS is asked for anything.
+    UsageError or EngineError if an artifact is missing, before AWS is asked for anything.
     """
     store = store_of(ctx)
-    artifacts = given_artifacts(service, given.artifacts, store)
+    artifacts = given_artifacts(service, digests, store)
     osls = find_osls(service.folder, os.environ)
     with connected_stage(ctx, service) as stage:
         stage.cloud.stack.refuse_plain()
         made = package(service, artifacts, stage.core, osls)
         cloud = stage.cloud
-        if given.who is not None:
-            cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name).to_json())
+        if who is not None:
+            cloud = replace(cloud, who=who.called_by(stage.aws.identity().name).to_json())
         return Deploy(cloud, store.zip_path).run(
-            made, strategy=strategy, commit=given.commit, message=given.message, promoted_from=given.promoted_from
+            made, strategy=strategy, commit=commit, message=message, promoted_from=promoted_from
         )

@@ -9,7 +9,7 @@ import typer
 
 from hitless.cli.aws_common import load_for_aws
 from hitless.cli.aws_deploy import strategy_of
-from hitless.cli.aws_given import Given, ship_given
+from hitless.cli.aws_given import ship_given
 from hitless.cli.aws_wire import conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
 from hitless.cloud.records.kept import fetch_artifacts
@@ -48,5 +48,8 @@ def promote_on_aws(
         fetched = fetch_artifacts(stage.cloud.bucket, store_of(ctx), found.artifacts.values())
     count = len(set(found.artifacts.values()))
     ctx.say(f"release {found.release} of {source}: {count} artifacts, {fetched} fetched, every digest checked")
-    given = Given(found.artifacts, found.commit, found.message, found.origin)
-    conclude(there, ship_given(there, service, given, chosen))
+    result = ship_given(
+        there, service, found.artifacts, chosen,
+        commit=found.commit, message=found.message, promoted_from=found.origin,
+    )  # fmt: skip
+    conclude(there, result)

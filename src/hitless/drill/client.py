@@ -19,7 +19,7 @@ from hitless.drill.answer import Answer, BadAnswer
 from hitless.drill.connection import MAX_IDLE_NS, READ, WOULD_BLOCK, WRITE, Connection, Connections, State, failure_of
 from hitless.drill.pace import opens_connection
 from hitless.drill.recorder import Records, Sent
-from hitless.drill.wire import Failure, Flag, SenderPlan
+from hitless.drill.wire import Failure, SenderPlan
 
 LINGER_NS = 1_000_000_000
 _NO_ANSWER = Answer()
@@ -290,17 +290,11 @@ class Client(Connections):
         self._hang_up(connection)
 
     def _record(self, connection: Connection, failure: Failure | None, *, amended: bool = False) -> None:
-        answer = connection.answer
-        flags = (
-            connection.closing * Flag.NEW_CONNECTION.value
-            | (connection.requests > 1) * Flag.REUSED.value
-            | answer.shielded * Flag.SHIELDED.value
-            | answer.complete * Flag.COMPLETE.value
-            | amended * Flag.AMENDED.value
-        )
+        answer, reused = connection.answer, connection.requests > 1
         self._recorder.record(
-            connection.sent, release=answer.release, status=answer.status, failure=failure, flags=flags
-        )
+            connection.sent, answer, failure,
+            own=connection.closing, reused=reused, complete=answer.complete, amended=amended,
+        )  # fmt: skip
 
     def _sample(self, connection: Connection, failure: Failure, detail: str) -> None:
         self._recorder.sample(connection.sent, failure, detail, reused=connection.requests > 1)

@@ -24,7 +24,7 @@ from hitless.drill.pace import opens_connection
 from hitless.drill.recorder import Records, Sent
 from hitless.drill.sender import main
 from hitless.drill.stream import Link, LinkState, Stream, headers_of
-from hitless.drill.wire import Failure, Flag, SenderPlan
+from hitless.drill.wire import Failure, SenderPlan
 
 WINDOW_BYTES = 1 << 24
 
@@ -293,13 +293,7 @@ class Http2Client(Connections):
         link.streams.pop(stream.number, None)
         if not link.streams:
             link.idle_since_ns = stream.sent.done_ns
-        flags = (
-            link.own * Flag.NEW_CONNECTION.value
-            | stream.reused * Flag.REUSED.value
-            | stream.shielded * Flag.SHIELDED.value
-            | complete * Flag.COMPLETE.value
-        )
-        self._recorder.record(stream.sent, release=stream.release, status=stream.status, failure=failure, flags=flags)
+        self._recorder.record(stream.sent, stream, failure, own=link.own, reused=stream.reused, complete=complete)
         if (link.own or link.retired) and not link.streams and link.state is LinkState.OPEN:
             self._close(link)
 

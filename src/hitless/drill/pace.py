@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any, Protocol
+from typing import Any
 
 NANOSECONDS = 1_000_000_000
 MAX_RATE_PER_S = 100_000
@@ -50,15 +50,9 @@ def most_per_s(pieces: Pieces) -> float:
     return max(max(piece.from_per_s, piece.to_per_s) for piece in pieces)
 
 
-class Arrivals(Protocol):
-    """Where on the axis of summed-up rate request n falls: n itself, or about n."""
-
-    def at(self, n: int) -> float: ...
-    def before(self, place: float) -> int: ...
-
-
 class _Poisson:
-    """Arrivals as by chance: `BLOCK` of them at random places within each stretch of that length.
+    """Arrivals as by chance: `BLOCK` of them at random places within each stretch of that length, on the axis of
+    summed-up rate.
 
     That is a Poisson process but for one thing: over a whole block the number is exact, so that a drill of a given
     length sends the number of requests that was asked for. The last block's places are kept.
@@ -91,7 +85,7 @@ class Pace:
     def __init__(self, pieces: Pieces, seed: int | None = None) -> None:
         self.pieces = pieces
         self.seed = seed
-        self._arrivals: Arrivals | None = None if seed is None else _Poisson(seed)
+        self._arrivals = None if seed is None else _Poisson(seed)
         self._stretches = _stretches(pieces)
         self._firsts = [float(stretch.first) for stretch in self._stretches]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, Failure
+from hitless.drill.answer import Judged
+from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, Failure, Flag
 
 MAX_SAMPLES = 5  # per kind of failure
 
@@ -40,8 +41,19 @@ class Recorder:
         self._start_ns = start_ns
         self._samples: Counter[str] = Counter()
 
-    def record(self, sent: Sent, *, release: bytes, status: int, failure: Failure | None, flags: int) -> None:
-        """The one record of a request (or, with the flag AMENDED, what takes it back)."""
+    def record(
+        self, sent: Sent, answer: Judged, failure: Failure | None, *, own: bool, reused: bool, complete: bool,
+        amended: bool = False,
+    ) -> None:  # fmt: skip
+        """The one record of a request (or, if `amended`, what takes it back). `own`: on a connection of its own."""
+        release = answer.release
+        flags = (
+            own * Flag.NEW_CONNECTION.value
+            | reused * Flag.REUSED.value
+            | answer.shielded * Flag.SHIELDED.value
+            | complete * Flag.COMPLETE.value
+            | amended * Flag.AMENDED.value
+        )
         self._output.record(
             RECORD.pack(
                 (sent.due_ns - self._start_ns) // 1000,
@@ -49,7 +61,7 @@ class Recorder:
                 min(MAX_U32, (sent.sent_ns - sent.due_ns) // 1000),
                 int(release) if release.isdigit() and len(release) < 10 else 0,
                 sent.index,
-                status,
+                answer.status,
                 FAILURE_CODE[failure] if failure else 0,
                 flags,
             )

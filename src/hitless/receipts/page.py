@@ -67,18 +67,9 @@ def _section(release: int, rollout: words.Document) -> dict[str, Any]:
         "headline": words.headline(release, rollout),
         "ok": bool(receipt) and not words.total(rollout)["failed"],
         "how": words.how(rollout),
-        "sides": _sides(release, rollout) if receipt else [],
+        "sides": words.sides(release, rollout) if receipt else [],
         "plot": plot(rollout),
     }
-
-
-def _sides(release: int, rollout: words.Document) -> list[dict[str, Any]]:
-    receipt = rollout["receipt"]
-    previous = rollout["previous_release"]
-    sides = [{"name": f"candidate {release}", "counted": receipt["candidate"]}]
-    if receipt["live"]:
-        sides.append({"name": f"live {previous}", "counted": receipt["live"]})
-    return sides
 
 
 def environment_of(package: str) -> Environment:

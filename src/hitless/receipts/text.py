@@ -95,10 +95,7 @@ def _receipt(release: Document, rollout: Document) -> list[RenderableType]:
 
 
 def _sums(number: int, rollout: Document) -> Table:
-    receipt = rollout["receipt"]
-    sides = [(f"candidate {number}", receipt["candidate"])]
-    if receipt["live"]:
-        sides.append((f"live {rollout['previous_release']}", receipt["live"]))
+    sides = [(side["name"], side["counted"]) for side in words.sides(number, rollout)]
     classes = [name for name in CLASSES if any(side["by_class"].get(name) for _, side in sides)]
     rows = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("", "requests", "failed", "shielded", *classes):

@@ -38,6 +38,15 @@ def total(rollout: Document) -> Document:
     return {**sums, "complete": own["complete"] and after["complete"]}
 
 
+def sides(release: int, rollout: Document) -> list[dict[str, Any]]:
+    """What was counted of the candidate, and of the release that was live: `name`, `counted`. Needs a receipt."""
+    receipt = rollout["receipt"]
+    found = [{"name": f"candidate {release}", "counted": receipt["candidate"]}]
+    if receipt["live"]:
+        found.append({"name": f"live {rollout['previous_release']}", "counted": receipt["live"]})
+    return found
+
+
 def taken_back(rollout: Document) -> str | None:
     """What of it fell into the return, where a guard took the release back."""
     back = rollout.get("taken_back")

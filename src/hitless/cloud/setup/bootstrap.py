@@ -18,7 +18,7 @@ from hitless.aws.network import close_default_group, find_zone
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
-from hitless.cloud.setup.identity import GitHub, IdentityOptions, account_of, check_kept
+from hitless.cloud.setup.identity import GitHub, account_of, check_kept
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
 from hitless.cloud.setup.stacks import (
     DEFAULT_CIDR,
@@ -71,10 +71,6 @@ class _ReleasesAs:
         outputs = core.outputs
         return cls(outputs["DeployRoleArn"], outputs["ArtifactBucketName"], core.parameters.get("Boundary", ""), "")
 
-    @classmethod
-    def another(cls, role_arn: str, told: IdentityOptions) -> _ReleasesAs:
-        return cls(role_arn, "", told.boundary, told.external_id)
-
 
 class Bootstrap:
     """One stage of one service on AWS. `say` gets one sentence a line."""
@@ -107,7 +103,9 @@ class Bootstrap:
         core = None if elsewhere else self._make_core(options)
         if options.pipeline is None:
             return Bootstrapped(core, None, None)
-        releases_as = _ReleasesAs.another(elsewhere, options.identity) if elsewhere else _ReleasesAs.of(core)
+        told = options.identity
+        another = _ReleasesAs(elsewhere, "", told.boundary, told.external_id) if elsewhere else None
+        releases_as = another or _ReleasesAs.of(core)
         pipeline, connection, connected = self._connect(releases_as, options)
         if not connection.available:
             connection = self._await(connection, options.connection_wait_s)

@@ -66,38 +66,22 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
         ),
     ]
     fixed += _kept_ready(service, items, hours, _unconfirmed(prices, "provisioned_gb_second"))
+
+    def used(what: str, unit: str, *names: str) -> Line:
+        return Line(what, None, unit, _unconfirmed(prices, *names))
+
+    calls = f"${items['lambda_million']:g} a million requests, "
+    calls += f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds"
     by_use = [
-        Line("traffic through NAT", None, f"${items['nat_gateway_gb']:g} a GB (S3 and DynamoDB go past it, free)"),
-        Line("API Gateway", None, f"${items['rest_api_million']:g} a million requests"),
-        Line(
-            "Lambda",
-            None,
-            f"${items['lambda_million']:g} a million requests, "
-            f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds",
-            _unconfirmed(prices, "lambda_million", "lambda_gb_second"),
-        ),
-        Line(
-            "logs",
-            None,
-            f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)",
-            _unconfirmed(prices, "logs_gb"),
-        ),
-        Line(
-            "artifacts",
-            None,
-            f"${items['storage_gb_month']:g} a GB and month",
-            _unconfirmed(prices, "storage_gb_month"),
-        ),
+        used("traffic through NAT", f"${items['nat_gateway_gb']:g} a GB (S3 and DynamoDB go past it, free)"),
+        used("API Gateway", f"${items['rest_api_million']:g} a million requests"),
+        used("Lambda", calls, "lambda_million", "lambda_gb_second"),
+        used("logs", f"${items['logs_gb']:g} a GB written (functions, access, network flows, builds)", "logs_gb"),
+        used("artifacts", f"${items['storage_gb_month']:g} a GB and month", "storage_gb_month"),
     ]
     if pipeline:
-        by_use.append(
-            Line(
-                "pipeline",
-                None,
-                f"${items['pipeline_minute']:g} a minute of its steps, ${items['build_minute']:g} a minute of building",
-                _unconfirmed(prices, "pipeline_minute", "build_minute"),
-            )
-        )
+        steps = f"${items['pipeline_minute']:g} a minute of its steps, ${items['build_minute']:g} a minute of building"
+        by_use.append(used("pipeline", steps, "pipeline_minute", "build_minute"))
     unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
     source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
     total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
