@@ -10,9 +10,10 @@ from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
 from hitless.drill.run import machine_notices
-from hitless.drill.scenarios import SCENARIOS, Expected, choose
+from hitless.drill.scenarios import SCENARIOS, choose
 from hitless.drill.target import parse_target
 from hitless.errors import UsageError
+from hitless.outcome import Outcome
 from hitless.service.model import Route, SmokeRequest
 
 pytestmark = pytest.mark.unit
@@ -27,16 +28,16 @@ def test_scenarios_take_turns() -> None:
 
 def test_each_scenario_says_how_its_rollout_must_end() -> None:
     assert {name: scenario.expected for name, scenario in SCENARIOS.items()} == {
-        "good": Expected.LIVE,
-        "canary": Expected.LIVE,
-        "linear": Expected.LIVE,
-        "import-crash": Expected.ROLLED_BACK,
-        "never-ready": Expected.ROLLED_BACK,
-        "rollback": Expected.LIVE,
-        "raises-on-route": Expected.ROLLED_BACK,
-        "slow": Expected.ROLLED_BACK,
-        "leaks": Expected.ROLLED_BACK,
-        "exits": Expected.ROLLED_BACK,
+        "good": Outcome.LIVE,
+        "canary": Outcome.LIVE,
+        "linear": Outcome.LIVE,
+        "import-crash": Outcome.ROLLED_BACK,
+        "never-ready": Outcome.ROLLED_BACK,
+        "rollback": Outcome.LIVE,
+        "raises-on-route": Outcome.ROLLED_BACK,
+        "slow": Outcome.ROLLED_BACK,
+        "leaks": Outcome.ROLLED_BACK,
+        "exits": Outcome.ROLLED_BACK,
     }
 
 

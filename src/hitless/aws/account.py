@@ -10,8 +10,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hitless.errors import MachineError
 
 ROLE_NAME = "hitless-api-gateway-logs"
@@ -59,15 +57,12 @@ def ensure_log_role(
             apigateway.update_account(patchOperations=operations)
         except apigateway.exceptions.BadRequestException as error:
             if attempt == PROPAGATION_TRIES - 1:
+                said = error.response.get("Error", {}).get("Message", error)
                 raise MachineError(
-                    f"API Gateway does not take {arn} for its logs: {_text(error)}",
+                    f"API Gateway does not take {arn} for its logs: {said}",
                     hint="repeat `hitless aws bootstrap` in a minute: it continues from here",
                 ) from error
             sleep(PROPAGATION_PAUSE_S)
         else:
             break
     return arn
-
-
-def _text(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Message", error))

@@ -17,22 +17,10 @@ from typing import Any
 
 import boto3
 import botocore.session
+from botocore import exceptions
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    InvalidRegionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOTokenLoadError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from hitless.errors import CloudError, HitlessError, MachineError, UsageError
 
@@ -201,15 +189,15 @@ def explain(error: BotoCoreError | ClientError) -> HitlessError:
     if isinstance(error, ClientError):
         return _explain_answer(error)
     match error:
-        case NoCredentialsError() | PartialCredentialsError():
+        case NoCredentialsError() | exceptions.PartialCredentialsError():
             return MachineError("no AWS credentials were found", hint=CREDENTIALS_HINT)
-        case SSOTokenLoadError() | UnauthorizedSSOTokenError() | TokenRetrievalError():
+        case exceptions.SSOTokenLoadError() | exceptions.UnauthorizedSSOTokenError() | exceptions.TokenRetrievalError():
             return MachineError("the AWS sign-in has expired", hint="sign in again with `aws sso login`")
-        case ProfileNotFound():
+        case exceptions.ProfileNotFound():
             return UsageError(str(error), hint="set AWS_PROFILE to a profile of ~/.aws/config, or unset it")
-        case NoRegionError() | InvalidRegionError():
+        case exceptions.NoRegionError() | exceptions.InvalidRegionError():
             return UsageError("no valid AWS region is set", hint="set provider.region in serverless.yml")
-        case ConnectionError() | HTTPClientError():
+        case exceptions.ConnectionError() | exceptions.HTTPClientError():
             return MachineError(
                 f"AWS cannot be reached: {error}",
                 hint="check the network, provider.region and AWS_ENDPOINT_URL; then repeat the command: it continues",

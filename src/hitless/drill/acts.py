@@ -17,11 +17,12 @@ from hitless.clock import Clock
 from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
 from hitless.drill.result import InjectedFault, ShippedRelease
-from hitless.drill.scenarios import Expected, Scenario, Verb
+from hitless.drill.scenarios import Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
 from hitless.drill.timeline import MICROSECONDS, Phase, Timeline, Window
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
+from hitless.outcome import Outcome
 
 RECOVERY_DEADLINE_S = 30.0
 RECOVERY_POLL_S = 0.02
@@ -145,7 +146,7 @@ class Acts:
         shipped = await _attempt(self._return_to_start())
         window.end_us = self.elapsed_us()
         self._note_phases(window, shipped)
-        self.restored = _record("return", Expected.LIVE, shipped, window, new=False)
+        self.restored = _record("return", Outcome.LIVE, shipped, window, new=False)
         self.progress.say(f"return to release {self.live_at_start['release']}: {shipped.outcome}")
 
     async def _return_to_start(self) -> Shipped:
@@ -153,9 +154,9 @@ class Acts:
         first = int(self.live_at_start["release"])
         live = stage_of(await self.shipper.status(), self.plan.stage).get("live") or {}
         if live.get("release") == first:
-            return Shipped(first, Expected.LIVE)
+            return Shipped(first, Outcome.LIVE)
         shipped = await self.shipper.rollback(first)
-        if shipped.outcome == Expected.LIVE or self.workspace is None:
+        if shipped.outcome == Outcome.LIVE or self.workspace is None:
             return shipped
         # A drill of many releases may outlast what the engine keeps. The same bytes go out again, if they are the same.
         self.workspace.reset()

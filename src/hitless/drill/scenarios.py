@@ -9,18 +9,12 @@ from enum import StrEnum
 from hitless.drill import breaking
 from hitless.drill.breaking import Alteration
 from hitless.errors import UsageError
+from hitless.outcome import Outcome
 
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"
 LONG_CANARY = "Canary10Percent30Seconds"
 """For what is broken: as long as a verdict may take where requests are few. The alarm ends it earlier."""
-
-
-class Expected(StrEnum):
-    """How a rollout may end, in the words of the command line's contract."""
-
-    LIVE = "live"
-    ROLLED_BACK = "rolled_back"
 
 
 class Verb(StrEnum):
@@ -38,7 +32,7 @@ class Scenario:
 
     name: str
     summary: str
-    expected: Expected = Expected.LIVE
+    expected: Outcome = Outcome.LIVE
     verb: Verb = Verb.DEPLOY
     alter: Alteration | None = None
     strategy: str | None = None
@@ -46,11 +40,11 @@ class Scenario:
     @property
     def broken(self) -> bool:
         """Whether the release is meant to fail: a stage named prod takes one only with --yes."""
-        return self.expected is not Expected.LIVE
+        return self.expected is not Outcome.LIVE
 
 
 def _broken(name: str, summary: str, alter: Alteration, strategy: str | None = None) -> Scenario:
-    return Scenario(name, summary, Expected.ROLLED_BACK, alter=alter, strategy=strategy)
+    return Scenario(name, summary, Outcome.ROLLED_BACK, alter=alter, strategy=strategy)
 
 
 SCENARIOS = {

@@ -138,13 +138,10 @@ class Planner:
                 service = "vpc" if code == "L-F678F1CE" else "ec2"
                 limit = self._ask(f"the quota of {name}", partial(self._limit, service, code))
                 found.append(Quota(name, used, needed if new_network else 0, limit))
+        open_to_all = [{"Name": "opt-in-status", "Values": ["opt-in-not-required"]}]
         zones = self._ask(
             "the availability zones",
-            lambda: len(
-                ec2.describe_availability_zones(Filters=[{"Name": "opt-in-status", "Values": ["opt-in-not-required"]}])[
-                    "AvailabilityZones"
-                ]
-            ),
+            lambda: len(ec2.describe_availability_zones(Filters=open_to_all)["AvailabilityZones"]),
         )
         if zones is not None:
             found.append(Quota("availability zones", 0, 3, zones))
