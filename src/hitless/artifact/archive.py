@@ -28,7 +28,9 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file to be put into a zip: `source` is its bytes, or where they are."""
+    """One file to be put into a zip: its name there; `source` is its bytes, or where they are; `executable` if its
+    owner may execute it.
+    """
 
     name: str
     source: Path | bytes
@@ -64,17 +66,12 @@ def entries_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return [info for info in archive.infolist() if not info.is_dir()]
 
 
-def is_executable(info: zipfile.ZipInfo) -> bool:
-    """Whether the entry is stored with mode 0755."""
-    return bool((info.external_attr >> 16) & stat.S_IXUSR)
-
-
 def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
     """Write one entry to `target`, a new file, read-only. Its CRC is checked; raises EngineError where it is wrong."""
     try:
         with archive.open(info) as source, target.open("xb") as out:
             shutil.copyfileobj(source, out, _CHUNK_BYTES)
-            os.fchmod(out.fileno(), 0o555 if is_executable(info) else 0o444)
+            os.fchmod(out.fileno(), 0o555 if (info.external_attr >> 16) & stat.S_IXUSR else 0o444)
     except (zipfile.BadZipFile, EOFError) as error:
         raise EngineError(
             f"the artifact is damaged at {shown(info.filename)}: {error}", hint="deploy it anew"

@@ -129,7 +129,7 @@ class _Build:
         if data == os.path.realpath(folder):
             raise BuildError("the data folder is the service's own folder", hint="choose another by --data-dir")
         walk = Walk(folder, PackagePatterns((f"!{self.service.file.name}", *patterns)), frozenset({data}))
-        code = {file.name: Member(file.name, file.path, file.executable) for file in walk.files()}
+        code = {file.name: file for file in walk.files()}
         for notice in walk.notices:
             self._warn(notice)
         for name, content in self.extra_files.items():

@@ -59,7 +59,6 @@ class Dependencies:
     key: str
     folder: Path
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
     distributions: tuple[str, ...]
 
     @property
@@ -96,7 +95,7 @@ def load(folder: Path) -> Dependencies | None:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Dependencies(folder.name, folder, tuple(names), tuple(sizes), tuple(listed["distributions"]))
+    return Dependencies(folder.name, folder, tuple(names), tuple(listed["distributions"]))
 
 
 def key_of(folder: Path, requirements: Requirements, target: Target, settings: dict[str, str]) -> str:

@@ -13,20 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.artifact.archive import Member
 from hitless.artifact.names import flaw, shown
 from hitless.artifact.patterns import PackagePatterns
 from hitless.errors import BuildError
 
 _LEAVE_OUT = "mend it, or leave it out: package.patterns: ['!{}']"
-
-
-@dataclass(frozen=True, slots=True)
-class CodeFile:
-    """One file for an artifact: its name there, where it is, and whether its owner may execute it."""
-
-    name: str
-    path: Path
-    executable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +41,10 @@ class Walk:
     left_out: frozenset[str] = frozenset()
     notices: list[str] = field(default_factory=list)
 
-    def files(self) -> list[CodeFile]:
+    def files(self) -> list[Member]:
         """The selected files, sorted by name. Raises BuildError that names the file at fault."""
         real = os.path.realpath(self.root)
-        found: list[CodeFile] = []
+        found: list[Member] = []
         pending = [_Folder("", str(self.root), real)]
         while pending:
             folder = pending.pop()
@@ -97,7 +89,7 @@ class Walk:
         outside = parent.outside or not _within(real, root)
         yield _Folder(f"{name}/", entry.path, real, outside, above)
 
-    def _checked(self, folder: _Folder, entry: os.DirEntry[str], name: str, root: str) -> CodeFile:
+    def _checked(self, folder: _Folder, entry: os.DirEntry[str], name: str, root: str) -> Member:
         hint = _LEAVE_OUT.format(shown(name))
         if why := flaw(name):
             raise BuildError(f"{shown(name)}: the name {why}", hint="rename the file")
@@ -109,7 +101,7 @@ class Walk:
             raise BuildError(f"{name}: the file or link leads nowhere: {error.strerror}", hint=hint) from error
         if not stat.S_ISREG(status.st_mode):
             raise BuildError(f"{name}: is a {_kind(status.st_mode)}, not a file", hint=hint)
-        return CodeFile(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))
+        return Member(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
