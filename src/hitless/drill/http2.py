@@ -87,8 +87,6 @@ class Http2Client(Connections):
             if mask & READ:
                 self._read(connection)
 
-    # -- connections --------------------------------------------------------------------------------------------------
-
     def _link(self, now: int) -> Link:
         """The next connection with room, all in turn; a new one while there are fewer than asked for, or none has."""
         for link in list(self._links):
@@ -167,8 +165,6 @@ class Http2Client(Connections):
                 ended = failure is Failure.CLOSED_EARLY and stream.started
                 self._fail(link, stream, Failure.TRUNCATED if ended else failure, detail)
         self._close(link)
-
-    # -- bytes --------------------------------------------------------------------------------------------------------
 
     def _open(self, link: Link, stream: Stream) -> None:
         """Begin the stream: head, and as much of the body as flow control lets through."""
@@ -268,8 +264,6 @@ class Http2Client(Connections):
         for number, stream in list(link.streams.items()):
             if number > last:
                 self._fail(link, stream, Failure.CLOSED_EARLY, "the server went away before it took the request")
-
-    # -- the end of a request -----------------------------------------------------------------------------------------
 
     def _complete(self, link: Link, stream: Stream) -> None:
         stream.sent.done_ns = time.monotonic_ns()
