@@ -79,6 +79,7 @@ class FakePackaging:
     settings: dict[str, StageSettings]
     hold: asyncio.Event | None = None
     instead: dict[str, ArtifactRef] | None = None
+    service: str = "shop"
     stages: tuple[StageSettings, ...] | None = None
     """The commit's list of stages, where it is not the usual one."""
 
@@ -87,7 +88,7 @@ class FakePackaging:
         if self.hold is not None:
             await self.hold.wait()
         tree = (order.folder / "code").read_text()
-        made = release_document("api", digest=f"sha256:{tree.strip()}", service="shop")
+        made = release_document("api", digest=f"sha256:{tree.strip()}", service=self.service)
         artifacts = self.instead or (order.artifacts if order.artifacts is not None else made.artifacts)
         document = replace(
             made,

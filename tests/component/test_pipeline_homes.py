@@ -82,6 +82,20 @@ def test_a_push_to_a_stage_on_aws_ships_what_the_build_made(tmp_path: Path) -> N
     tell_story(tmp_path, story)
 
 
+def test_a_commit_of_another_service_does_not_reach_that_service_on_aws(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        on_aws(bench, "staging")
+        bench.packaging.service = "billing"
+        bench.git("switch", "-q", "-c", "staging")
+        bench.commit("5")
+        run = await bench.end_of(await bench.push("staging"))
+        assert (run["state"], run["states"]["build"]) == ("failed", "failed")
+        assert "this commit is of service billing, not shop" in run["reason"]
+        assert not bench.on_aws.shipped
+
+    tell_story(tmp_path, story)
+
+
 def test_prod_takes_what_a_run_has_shipped_to_the_stage_before_it_on_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         on_aws(bench, "staging")

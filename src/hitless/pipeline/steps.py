@@ -68,6 +68,8 @@ async def build(course: Course) -> StepEnd:
     folder, row = await checkout(course, "package"), course.row
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, _artifacts_of(origin))
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
+    if document.service != course.parts.engine.service:  # its stacks on AWS would be another service's
+        raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():
         known.joined_by(definition).write(course.parts.workshop.definition)
     if origin and course.row.options.get("from"):
