@@ -81,14 +81,15 @@ class FunctionReader:
         routes = [(event, self._route(event)) for event in _http_events(entry)]
         self.routes.extend(routes)
         description = entry.get("description")
+        architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
         scaled = self._scaled(name, ready)
         return Function(
             name=name,
             handler=check_handler(handler, self.folder),
             runtime=self._runtime(entry),
-            architecture=self._choice(entry, "architecture", ARCHITECTURES),
-            memory_mb=self._integer(entry, "memorySize", DEFAULT_MEMORY_MB, 128, 10240),
+            architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
+            memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,
             timeout_s=self._timeout(entry, served=bool(routes)),
             environment=self._environment(entry),
             routes=tuple(route for _, route in routes),
@@ -122,14 +123,6 @@ class FunctionReader:
 
     def _setting(self, entry: Value, key: str) -> Value | None:
         return entry.get(key) or self.provider.get(key)
-
-    def _integer(self, entry: Value, key: str, default: int, low: int, high: int) -> int:
-        value = self._setting(entry, key)
-        return default if value is None else value.integer(low, high)
-
-    def _choice(self, entry: Value, key: str, choices: tuple[str, ...]) -> str:
-        value = self._setting(entry, key)
-        return choices[0] if value is None else value.choice(choices)
 
     def _runtime(self, entry: Value) -> str:
         value = self._setting(entry, "runtime")

@@ -104,7 +104,7 @@ class Resolver:
     def _enter(self, value: Value) -> None:
         if any(value is other for other in self._underway):
             start = next(index for index, other in enumerate(self._underway) if other is value)
-            cycle = " → ".join(_name(step) for step in [*self._underway[start:], value])
+            cycle = " → ".join(step.path or str(step.place) for step in [*self._underway[start:], value])
             raise value.fault(f"refers to itself: {cycle}", "break the circle: one of these needs a value of its own")
         if len(self._underway) >= MAX_DEPTH:
             raise value.fault(f"is at the end of more than {MAX_DEPTH} references, one in the other")
@@ -154,9 +154,10 @@ class Resolver:
                 elsewhere = elsewhere or found
             elif found is not None:
                 if elsewhere is not None:
-                    reference = _reference(elsewhere)
-                    sentence = f"{reference.reference} is not within reach here, so its default is taken"
-                    self._notices.add(f"default for {reference.reference}", at, sentence)
+                    assert isinstance(elsewhere.data, Unresolved)
+                    reference = elsewhere.data.reference
+                    sentence = f"{reference} is not within reach here, so its default is taken"
+                    self._notices.add(f"default for {reference}", at, sentence)
                 return found
         return elsewhere
 
@@ -227,8 +228,7 @@ class Resolver:
         return None
 
     def _sls(self, source: Source, at: Value) -> Value | None:
-        known = {"stage": self._context.stage, "instanceId": INSTANCE_ID}
-        return self._constant(known, source, at)
+        return self._constant({"stage": self._context.stage, "instanceId": INSTANCE_ID}, source, at)
 
     def _aws(self, source: Source, at: Value) -> Value | None:
         address = self._address(source, at)
@@ -249,8 +249,7 @@ class Resolver:
         return replace(at, data=text in {"true", "1"}, raw="")
 
     def _constant(self, known: Mapping[str, str], source: Source, at: Value) -> Value:
-        address = self._address(source, at)
-        if address not in known:
+        if (address := self._address(source, at)) not in known:
             hint = did_you_mean(address, known) or f"{source.kind} knows {', '.join(known)}"
             raise at.fault(f"${{{source.kind}:{address}}} does not exist", hint)
         return self._outside(known[address], at)
@@ -304,17 +303,8 @@ def _for_stage(root: Value, stage: str) -> Value:
 def _count(value: Value) -> int:
     match value.data:
         case Mapping() as entries:
-            return 1 + sum(_count(entry) for entry in entries.values())
+            return 1 + sum(map(_count, entries.values()))
         case tuple() as items:
-            return 1 + sum(_count(item) for item in items)
+            return 1 + sum(map(_count, items))
         case _:
             return 1
-
-
-def _reference(value: Value) -> Unresolved:
-    assert isinstance(value.data, Unresolved)
-    return value.data
-
-
-def _name(value: Value) -> str:
-    return value.path or str(value.place)

@@ -40,7 +40,7 @@ def normal_path(path: str) -> str:
 def path_fault(path: str) -> str | None:
     """Why API Gateway refuses this (normal) path, as a sentence's end, or None."""
     parts = segments(path)
-    names = [name for name, _ in _parameters(parts)]
+    names = parameters(path)
     for part in parts:
         if not part:
             return "has an empty segment"
@@ -60,7 +60,7 @@ def segments(path: str) -> tuple[str, ...]:
 
 def parameters(path: str) -> tuple[str, ...]:
     """The parameters' names in order: what the groups of `compile_route` stand for."""
-    return tuple(name for name, _ in _parameters(segments(path)))
+    return tuple(found[1] for part in segments(path) if (found := _PARAMETER.fullmatch(part)))
 
 
 def is_literal(path: str) -> bool:
@@ -79,7 +79,7 @@ def compile_route(path: str) -> str:
 
 def order_routes(routes: Iterable[Route]) -> list[Route]:
     """Most specific first: the first whose method and path match a request is the one that API Gateway takes."""
-    return sorted(routes, key=lambda route: (*_specificity(route), route.path, route.method))
+    return sorted(routes, key=_order)
 
 
 def find_conflict(routes: Sequence[Route]) -> Conflict | None:
@@ -102,17 +102,13 @@ def find_conflict(routes: Sequence[Route]) -> Conflict | None:
     return None
 
 
-def _parameters(parts: Sequence[str]) -> list[tuple[str, str]]:
-    return [(found[1], found[2]) for part in parts if (found := _PARAMETER.fullmatch(part))]
-
-
 def _rank(part: str) -> int:
     found = _PARAMETER.fullmatch(part)
     return 0 if found is None else 2 if found[2] else 1
 
 
-def _specificity(route: Route) -> tuple[tuple[int, ...], bool]:
-    return tuple(_rank(part) for part in segments(route.path)), route.method == ANY
+def _order(route: Route) -> tuple[tuple[int, ...], bool, str, str]:
+    return tuple(map(_rank, segments(route.path))), route.method == ANY, route.path, route.method
 
 
 def _pattern(part: str) -> str:

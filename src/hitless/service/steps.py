@@ -13,7 +13,6 @@ from hitless.service.rollouts import read_rehearsal
 from hitless.service.value import Value
 
 ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
-ALWAYS = ("source", "build", "deploy")
 
 
 @dataclass(frozen=True, slots=True)
