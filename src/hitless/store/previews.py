@@ -36,15 +36,12 @@ class PreviewRecords:
         return PreviewRow(**dict(rows[0])) if rows else None
 
     def add(self, row: PreviewRow) -> None:
-        with self._store.transaction() as db:
-            db.execute("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
+        self._store.write("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
 
     def renew(self, stage: str, *, from_stage: str, expires_at: str) -> None:
         """It has that stage's configuration, and stays until then, unless it goes already."""
-        with self._store.transaction() as db:
-            db.execute(
-                "UPDATE previews SET from_stage = ?, expires_at = ? WHERE stage = ?", (from_stage, expires_at, stage)
-            )
+        query = "UPDATE previews SET from_stage = ?, expires_at = ? WHERE stage = ?"
+        self._store.write(query, (from_stage, expires_at, stage))
 
     def mark_ending(self, stage: str, why: str) -> None:
         """It goes, whatever happens from here on: nothing is live in it any more."""

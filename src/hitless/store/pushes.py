@@ -32,11 +32,10 @@ class PushRecords:
         self._store = store
 
     def add(self, push: PushRow) -> None:
-        with self._store.transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)",
-                (push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
-            )
+        self._store.write(
+            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)",
+            (push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
+        )
 
     def all(self) -> tuple[PushRow, ...]:
         """Oldest first."""
@@ -47,5 +46,4 @@ class PushRecords:
         )
 
     def forget(self, ref: str, new: str) -> None:
-        with self._store.transaction() as db:
-            db.execute("DELETE FROM pipeline_pushes WHERE ref = ? AND new_id = ?", (ref, new))
+        self._store.write("DELETE FROM pipeline_pushes WHERE ref = ? AND new_id = ?", (ref, new))

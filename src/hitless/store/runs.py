@@ -81,14 +81,12 @@ class RunRecords:
         at: str,
     ) -> RunRow:
         """A new run with the next number."""
-        with self._store.transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
-                " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (stage, branch, commit, verb, actor, message, overridden, json.dumps(options), state, at),
-            )
-            number = int(cursor.lastrowid or 0)
-        found = self.run(number)
+        cursor = self._store.write(
+            "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
+            " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (stage, branch, commit, verb, actor, message, overridden, json.dumps(options), state, at),
+        )
+        found = self.run(int(cursor.lastrowid or 0))
         assert found is not None
         return found
 
@@ -124,19 +122,14 @@ class RunRecords:
         return tuple(map(_run, rows))
 
     def set_state(self, number: int, state: str, reason: str | None, ended_at: str | None) -> None:
-        with self._store.transaction() as db:
-            db.execute(
-                "UPDATE pipeline_runs SET state = ?, reason = ?, ended_at = ? WHERE run = ?",
-                (state, reason, ended_at, number),
-            )
+        query = "UPDATE pipeline_runs SET state = ?, reason = ?, ended_at = ? WHERE run = ?"
+        self._store.write(query, (state, reason, ended_at, number))
 
     def set_release(self, number: int, release: int) -> None:
-        with self._store.transaction() as db:
-            db.execute("UPDATE pipeline_runs SET release = ? WHERE run = ?", (release, number))
+        self._store.write("UPDATE pipeline_runs SET release = ? WHERE run = ?", (release, number))
 
     def count_restart(self, number: int) -> None:
-        with self._store.transaction() as db:
-            db.execute("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
+        self._store.write("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
 
     def forget_old(self) -> list[int]:
         """Forget all but the newest runs that have ended; their numbers."""
@@ -147,8 +140,6 @@ class RunRecords:
         with self._store.transaction() as db:
             db.executemany("DELETE FROM pipeline_runs WHERE run = ?", [(number,) for number in gone])
         return gone
-
-    # -- steps ------------------------------------------------------------------------------------------------------
 
     def set_step(
         self,
@@ -161,36 +152,28 @@ class RunRecords:
         duration_s: float | None = None,
     ) -> None:
         """Record a step's present state."""
-        with self._store.transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO pipeline_steps VALUES (?, ?, ?, ?, ?, ?)",
-                (run, name, state, _json(detail), started_at, duration_s),
-            )
+        text = json.dumps(detail) if detail is not None else None
+        query = "INSERT OR REPLACE INTO pipeline_steps VALUES (?, ?, ?, ?, ?, ?)"
+        self._store.write(query, (run, name, state, text, started_at, duration_s))
 
     def steps(self, run: int) -> tuple[StepRow, ...]:
         """In no order of meaning."""
         rows = self._store.read("SELECT * FROM pipeline_steps WHERE run = ? ORDER BY rowid", (run,))
-        return tuple(StepRow(**{**dict(row), "detail": _from_json(row["detail"])}) for row in rows)
-
-    # -- approvals --------------------------------------------------------------------------------------------------
+        return tuple(StepRow(**{**dict(row), "detail": json.loads(row["detail"] or "null")}) for row in rows)
 
     def ask(self, run: int, *, asked_at: str, expires_at: str) -> None:
         """Record that a person is asked; a new question replaces an old one of the same run."""
-        with self._store.transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO pipeline_approvals (run, asked_at, expires_at) VALUES (?, ?, ?)",
-                (run, asked_at, expires_at),
-            )
+        query = "INSERT OR REPLACE INTO pipeline_approvals (run, asked_at, expires_at) VALUES (?, ?, ?)"
+        self._store.write(query, (run, asked_at, expires_at))
 
     def decide(self, run: int, *, decision: str, by: str, at: str, why: str | None) -> bool:
         """Record the answer; False where one was given already."""
-        with self._store.transaction() as db:
-            cursor = db.execute(
-                "UPDATE pipeline_approvals SET decision = ?, decided_by = ?, decided_at = ?, why = ?"
-                " WHERE run = ? AND decision IS NULL",
-                (decision, by, at, why, run),
-            )
-            return cursor.rowcount == 1
+        cursor = self._store.write(
+            "UPDATE pipeline_approvals SET decision = ?, decided_by = ?, decided_at = ?, why = ?"
+            " WHERE run = ? AND decision IS NULL",
+            (decision, by, at, why, run),
+        )
+        return cursor.rowcount == 1
 
     def approval(self, run: int) -> ApprovalRow | None:
         rows = self._store.read("SELECT * FROM pipeline_approvals WHERE run = ?", (run,))
@@ -202,11 +185,3 @@ def _run(row: sqlite3.Row) -> RunRow:
     values["commit"] = values.pop("commit_id")
     values["options"] = json.loads(values["options"])
     return RunRow(**values)
-
-
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return json.dumps(value) if value is not None else None
-
-
-def _from_json(text: str | None) -> Any:
-    return json.loads(text) if text else None

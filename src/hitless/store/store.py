@@ -120,6 +120,11 @@ class Store:
         """Rows of a query, for this package's other records."""
         return self._connection.execute(query, values).fetchall()
 
+    def write(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """One statement as a transaction, for this package's other records too."""
+        with self.transaction() as db:
+            return db.execute(query, values)
+
     def _migrate(self) -> None:
         have = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if have > len(MIGRATIONS):
@@ -141,8 +146,6 @@ class Store:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
-
-    # -- releases ---------------------------------------------------------------------------------------------------
 
     def add_release(
         self,
@@ -166,10 +169,8 @@ class Store:
         return number
 
     def release(self, stage: str, number: int) -> ReleaseRow | None:
-        row = self._connection.execute(
-            "SELECT * FROM releases WHERE stage = ? AND release = ?", (stage, number)
-        ).fetchone()
-        return _release(row) if row else None
+        rows = self.read("SELECT * FROM releases WHERE stage = ? AND release = ?", (stage, number))
+        return _release(rows[0]) if rows else None
 
     def releases(self, stage: str) -> tuple[ReleaseRow, ...]:
         """All of a stage that are still kept, oldest first."""
@@ -177,8 +178,7 @@ class Store:
         return tuple(map(_release, rows))
 
     def forget_release(self, stage: str, number: int) -> None:
-        with self.transaction() as db:
-            db.execute("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
+        self.write("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
 
     def artifacts_in_use(self) -> set[str]:
         """Digests that any kept release of any stage names, or a run of the pipeline that has not ended: its candidate
@@ -195,33 +195,26 @@ class Store:
         candidates = [one.get("origin") or one for one in told]
         return released | {digest for one in candidates for digest in one.get("artifacts", {}).values()}
 
-    # -- what is live -----------------------------------------------------------------------------------------------
-
     def live(self, stage: str) -> tuple[int, str] | None:
         """The release that should serve the stage and since when, or None."""
         row = self._connection.execute("SELECT * FROM stages WHERE stage = ?", (stage,)).fetchone()
         return (row["live_release"], row["live_since"]) if row and row["live_release"] is not None else None
 
     def set_live(self, stage: str, number: int, at: str) -> None:
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
-
-    # -- rollouts ---------------------------------------------------------------------------------------------------
+        self.write("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
 
     def begin_rollout(
         self, stage: str, release: int, *, verb: str, strategy: str, state: str, previous: int | None, at: str
     ) -> int:
-        with self.transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO rollouts (stage, release, verb, strategy, state, previous_release, started_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (stage, release, verb, strategy, state, previous, at),
-            )
+        cursor = self.write(
+            "INSERT INTO rollouts (stage, release, verb, strategy, state, previous_release, started_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (stage, release, verb, strategy, state, previous, at),
+        )
         return int(cursor.lastrowid or 0)
 
     def set_previous(self, rollout: int, previous: int | None) -> None:
-        with self.transaction() as db:
-            db.execute("UPDATE rollouts SET previous_release = ? WHERE rollout = ?", (previous, rollout))
+        self.write("UPDATE rollouts SET previous_release = ? WHERE rollout = ?", (previous, rollout))
 
     def record_step(self, rollout: int, state: str, weight_percent: float, note: str | None, at: str) -> None:
         with self.transaction() as db:
@@ -231,18 +224,15 @@ class Store:
     def end_rollout(
         self, rollout: int, outcome: str, reason: str | None, receipt: Mapping[str, Any] | None, at: str
     ) -> None:
-        with self.transaction() as db:
-            db.execute(
-                "UPDATE rollouts SET state = 'ended', outcome = ?, reason = ?, receipt = ?, ended_at = ?"
-                " WHERE rollout = ?",
-                (outcome, reason, json.dumps(receipt) if receipt is not None else None, at, rollout),
-            )
+        self.write(
+            "UPDATE rollouts SET state = 'ended', outcome = ?, reason = ?, receipt = ?, ended_at = ? WHERE rollout = ?",
+            (outcome, reason, json.dumps(receipt) if receipt is not None else None, at, rollout),
+        )
 
     def save_receipt(self, rollout: int, receipt: Mapping[str, Any]) -> None:
         """What the rollout cost so far; replaces what was known before."""
-        with self.transaction() as db:
-            text = json.dumps(receipt, separators=(",", ":"))
-            db.execute("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, text))
+        text = json.dumps(receipt, separators=(",", ":"))
+        self.write("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, text))
 
     def receipt(self, rollout: int) -> dict[str, Any] | None:
         """None for rollouts of earlier versions, and for those beyond retention."""
@@ -251,18 +241,16 @@ class Store:
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
         """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""
-        with self.transaction() as db:
-            gone = db.execute(
-                "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
-                "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
-                (stage, kept),
-            )
+        gone = self.write(
+            "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
+            "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
+            (stage, kept),
+        )
         return gone.rowcount
 
     def revise_outcome(self, rollout: int, outcome: str, reason: str) -> None:
         """A rollout that had ended turned out otherwise: the release that it shipped was taken back."""
-        with self.transaction() as db:
-            db.execute("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
+        self.write("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
 
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
         rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
@@ -287,18 +275,11 @@ class Store:
             for r in rows
         )
 
-    # -- pools ------------------------------------------------------------------------------------------------------
-
     def add_pool(self, row: PoolRow) -> None:
-        with self.transaction() as db:
-            db.execute(
-                "INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                astuple(row),
-            )
+        self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
 
     def remove_pool(self, key: str) -> None:
-        with self.transaction() as db:
-            db.execute("DELETE FROM pools WHERE key = ?", (key,))
+        self.write("DELETE FROM pools WHERE key = ?", (key,))
 
     def pools(self, stage: str | None = None, release: int | None = None) -> tuple[PoolRow, ...]:
         rows = self._connection.execute(
@@ -312,8 +293,6 @@ class Store:
         with self.transaction() as db:
             db.execute("INSERT INTO counters VALUES ('serial', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
-
-    # -- events -----------------------------------------------------------------------------------------------------
 
     def add_event(self, sentence: str, stage: str | None, at: str) -> int:
         with self.transaction() as db:
@@ -350,15 +329,10 @@ def whole(number: float) -> float | int:
 
 
 def _release(row: sqlite3.Row) -> ReleaseRow:
-    return ReleaseRow(
-        row["stage"],
-        row["release"],
-        json.loads(row["document"]),
-        row["fingerprint"],
-        row["commit_id"],
-        row["message"],
-        row["created_at"],
-    )
+    values = dict(row)
+    values["document"] = json.loads(values["document"])
+    values["commit"] = values.pop("commit_id")
+    return ReleaseRow(**values)
 
 
 def _rollout(row: sqlite3.Row) -> RolloutRow:
