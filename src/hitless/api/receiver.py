@@ -77,8 +77,6 @@ class Receiver:
             ],
         )
 
-    # -- webhooks -----------------------------------------------------------------------------------------------------
-
     async def github(self, request: Request) -> Response:
         """Answers at once, as GitHub waits 10 s at most; the run goes on behind it."""
         body = await self._body(request, MAX_BODY_BYTES)
@@ -233,8 +231,6 @@ class Receiver:
             self.say(f"run {run['run']}: the commit's status could not be set: {error}")
             return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
         return True
-
-    # -- approval links -----------------------------------------------------------------------------------------------
 
     async def ask(self, request: Request) -> Response:
         """What is to be approved, and two buttons."""

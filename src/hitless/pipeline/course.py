@@ -116,8 +116,6 @@ class Course:
         lasted = round(duration_s, 3) if duration_s is not None else None
         self.parts.records.set_step(self.row.run, name, state, detail=detail, started_at=started_at, duration_s=lasted)
 
-    # -- what steps ask and say ---------------------------------------------------------------------------------------
-
     @property
     def stage(self) -> str:
         """The stage of a run that has one."""

@@ -73,8 +73,6 @@ class Pipeline:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._close()
 
-    # -- verbs --------------------------------------------------------------------------------------------------------
-
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
     ) -> list[str]:
@@ -219,8 +217,6 @@ class Pipeline:
                 self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
                 self._course(row).end(RunState.FAILED, reason)
 
-    # -- what is known ------------------------------------------------------------------------------------------------
-
     def row(self, run: int) -> RunRow:
         """Raises UsageError where there is no such run."""
         found = self.parts.records.run(run)
@@ -253,8 +249,6 @@ class Pipeline:
                 yield {"run": self.document(run)}
                 return
             await self.parts.clock.sleep(FOLLOW_S)
-
-    # -- its parts ----------------------------------------------------------------------------------------------------
 
     def _definition(self) -> Definition | None:
         return Definition.read(self.parts.workshop.definition)
