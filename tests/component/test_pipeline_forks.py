@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hitless.clock import SystemClock
 from hitless.errors import ConflictError, UsageError
 from hitless.pipeline.builds import BuildOrder, Builds
 from hitless.pipeline.buildspec.run import Limits, User
-from hitless.pipeline.forks import Fork
+from hitless.pipeline.github import Fork
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import BUILD_UIDS, Workshop
@@ -83,7 +83,7 @@ def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never
 
 def test_the_receiver_is_told_a_fork_s_run_before_it_has_come_anywhere(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
-        body = {"fork": FORK.to_json(), "commit": fetched(bench, "1"), "actor": "github webhook"}
+        body = {"fork": asdict(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
         transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             lines = [json.loads(line) for line in (await client.post("/pipeline/forks", json=body)).text.splitlines()]

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from hitless.errors import EngineNotRunningError, UsageError
-from hitless.pipeline.github import MAX_BODY_BYTES, Stranger, Wanted, is_genuine, read_event
+from hitless.pipeline.github import MAX_BODY_BYTES, Fork, Wanted, is_genuine, read_event
 from hitless.pipeline.repository import Repository
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
 
@@ -113,10 +113,10 @@ def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_fork_s_is_a_stranger
     assert read_pull(ref="feature") == replace(wanted, head="feature")
     assert read_pull("closed") == replace(wanted, closed=True)
     assert read_pull("labeled") is None
-    stranger = replace(wanted, stranger=Stranger(5, "stranger/shop", "dev"))
+    stranger = replace(wanted, stranger=Fork(5, "stranger/shop", "dev"))
     assert read_pull(owner="stranger/shop", ref="dev") == stranger
     assert read_pull("closed", owner="stranger/shop") == replace(stranger, closed=True)
-    assert read_pull(owner=None) == replace(wanted, stranger=Stranger(5, None, "dev"))
+    assert read_pull(owner=None) == replace(wanted, stranger=Fork(5, None, "dev"))
     for alike in ("Team/shop", "team/Shop", "team/shop.git"):
         found = read_pull(owner=alike)
         assert found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.pipeline.checks import missing
+from hitless.pipeline.pushes import missing
 
 pytestmark = pytest.mark.unit
 

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.errors import UsageError
-from hitless.pipeline.checks import Lineage
-from hitless.pipeline.forks import Fork, commit_of
+from hitless.pipeline.forks import commit_of
+from hitless.pipeline.github import Fork
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
+from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, read_options
 from hitless.pipeline.view import run_document
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Home

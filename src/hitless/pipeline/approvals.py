@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hitless.errors import ConflictError, UsageError
+from hitless.errors import ConflictError
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.place import is_kept
 from hitless.pipeline.states import RunState, StepName
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.document import stage_to_json
 from hitless.service.model import PROTECTION, StageSettings
+from hitless.service.value import child_path
 from hitless.store.runs import RunRow
 
 EXPIRES_DAYS = 7
@@ -24,7 +26,7 @@ async def question(
 ) -> dict[str, Any]:
     """What is to be approved: commits, differences of configuration, the rehearsal's findings."""
     old = live.commit if live else None
-    known = parts.repository.exists() and await parts.repository.has(row.commit)
+    known = await is_kept(parts, row.commit)
     commits = await parts.repository.commits_between(old, row.commit) if known else ()
     rehearsed = [step.detail for step in parts.records.steps(row.run) if step.name == StepName.REHEARSE]
     return {
@@ -46,7 +48,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
-        return [line for key in keys for line in differences(old.get(key), new.get(key), _child(path, str(key)))]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), child_path(path, str(key)))]
     if isinstance(old, list) and isinstance(new, list) and all(_named(one) for one in (*old, *new)):
         return differences({one["name"]: one for one in old}, {one["name"]: one for one in new}, path)
     if old == new:
@@ -67,10 +69,9 @@ def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None
     return f"this commit changes the protection of stage {new.name}: {', '.join(lines)}" if lines else None
 
 
-def check_open(row: RunRow | None, run: int, expires_at: str | None, now: datetime) -> None:
-    """Raises UsageError or ConflictError where nobody is asked, or not any more."""
-    if row is None:
-        raise UsageError(f"there is no run {run}", hint="`hitless pipeline runs` lists them")
+def check_open(row: RunRow, expires_at: str | None, now: datetime) -> None:
+    """Raises ConflictError where nobody is asked, or not any more."""
+    run = row.run
     if row.state != RunState.WAITING or expires_at is None:
         raise ConflictError(
             f"run {run} does not wait for approval: it is {row.state}", hint=f"`hitless pipeline show {run}`"
@@ -79,10 +80,6 @@ def check_open(row: RunRow | None, run: int, expires_at: str | None, now: dateti
         raise ConflictError(
             f"run {run} waited for approval until {expires_at}", hint=f"`hitless pipeline retry {run}` asks again"
         )
-
-
-def _child(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
 
 
 def _named(one: object) -> bool:

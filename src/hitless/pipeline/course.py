@@ -25,6 +25,7 @@ from hitless.service.model import Notify
 from hitless.store.runs import ApprovalRow, RunRow
 
 APPROVED, REJECTED = "approved", "rejected"
+Step = Callable[["Course"], Awaitable[StepEnd]]
 DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
 
 
@@ -43,7 +44,7 @@ class Course:
         self.changed: str | None = None  # in the protection of its stage, in words
         self._candidate: ReleaseDocument | None = None
 
-    async def run(self, steps: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]]) -> None:
+    async def run(self, steps: Mapping[StepName, Step]) -> None:
         """Take the steps that are left. Ends the run, or leaves it waiting for a person."""
         row = self.row
         self.parts.workshop.of_run(row.run).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ class Course:
         feeding = ", ".join(dict.fromkeys(entry.branch for entry in definition.stages)) if definition else "none"
         return f"{what}, which feeds no stage: those are fed by {feeding}"
 
-    async def _take(self, name: StepName, step: Callable[[Course], Awaitable[StepEnd]]) -> None:
+    async def _take(self, name: StepName, step: Step) -> None:
         started, clock = timestamp(self.parts.clock.now()), self.parts.clock
         since_s = clock.monotonic()
         self._record(name, StepState.RUNNING, started_at=started)

@@ -19,21 +19,42 @@ from hitless.errors import UsageError
 MAX_BODY_BYTES = 25 * 1024 * 1024
 """GitHub's own bound on a payload."""
 _BRANCH = re.compile(r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[^\x00-\x20~^:?*\[\\\x7f]{1,200}")
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 REPOSITORY = re.compile(r"(?!\.{1,2}/)[A-Za-z0-9._-]{1,100}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 _PULL_ACTIONS = ("opened", "synchronize", "reopened")
-
-
 MAX_NUMBER = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
-    """Whose pull request it is where it is a fork's: its number, repository (None: gone) and the branch it is for."""
+class Fork:
+    """A pull request of the repository `origin` (owner/name; None where it is gone) into the branch `base`."""
 
     number: int
     origin: str | None
     base: str | None
+
+    @property
+    def branch(self) -> str:
+        """What people know it by."""
+        return f"pull/{self.number}"
+
+    @property
+    def sentence(self) -> str:
+        return f"pull request {self.number} of {self.origin or 'a repository that is gone'}"
+
+    @classmethod
+    def from_json(cls, document: Any) -> Fork:
+        """Raises UsageError where it is none."""
+        if not isinstance(document, Mapping):
+            raise UsageError("not a fork's pull request", hint="see the receiver's log")
+        number, origin, base = document.get("number"), document.get("origin"), document.get("base")
+        if (
+            type(number) is not int  # True is one, too
+            or not 1 <= number <= MAX_NUMBER
+            or not (origin is None or (isinstance(origin, str) and REPOSITORY.fullmatch(origin)))
+            or not (base is None or isinstance(base, str))
+        ):
+            raise UsageError("not a fork's pull request: its number or repository", hint="see the receiver's log")
+        return cls(number, origin, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +68,7 @@ class Wanted:
     branch: str
     closed: bool = False
     head: str | None = None
-    stranger: Stranger | None = None
+    stranger: Fork | None = None
 
 
 def is_genuine(secret: bytes, body: bytes, signature: str | None) -> bool:
@@ -91,7 +112,7 @@ def _pull(document: Mapping[str, Any], repository: str) -> Wanted | None:
     if origin == repository:
         return Wanted(repository, ref, branch, closed, head=_branch_of(pull["head"]))
     named = _matched(REPOSITORY, origin) if origin is not None else None
-    stranger = Stranger(number, named, _branch_of(pull.get("base") or {}))
+    stranger = Fork(number, named, _branch_of(pull.get("base") or {}))
     return Wanted(repository, ref, branch, closed, stranger=stranger)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -18,16 +19,16 @@ import structlog
 from hitless.clock import timestamp
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.approvals import MAX_WHY, check_open
-from hitless.pipeline.checks import Lineage
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.forks import Fork, fork_of
-from hitless.pipeline.lanes import FORK
+from hitless.pipeline.forks import fork_of
+from hitless.pipeline.github import Fork
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.place import is_kept
 from hitless.pipeline.promotion import Promotion, begin_promotion
-from hitless.pipeline.pushes import RefUpdate, StartedRun, judge, plan_runs
+from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
-from hitless.pipeline.states import RETRIABLE, RunState, StepName, StepState
+from hitless.pipeline.states import FORK, RETRIABLE, RunState, StepName, StepState
 from hitless.pipeline.turns import Turns
 from hitless.pipeline.view import exit_code, run_document
 from hitless.store.pushes import PushRow
@@ -127,7 +128,7 @@ class Pipeline:
 
     async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
         """A run that tests a stranger's commit, once it is approved. UsageError where the repository lacks it."""
-        if not self.parts.repository.exists() or not await self.parts.repository.has(commit):
+        if not await is_kept(self.parts, commit):
             raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
         row = self.parts.records.add(
             stage=None,
@@ -135,7 +136,7 @@ class Pipeline:
             commit=commit,
             message=fork.sentence,
             overridden=None,
-            options={FORK: fork.to_json()},
+            options={FORK: asdict(fork)},
             verb="fork",
             actor=actor,
             state=RunState.QUEUED,
@@ -263,12 +264,11 @@ class Pipeline:
     def _decide(self, run: int, decision: str, by: str, why: str | None) -> RunRow:
         if why and len(why) > MAX_WHY:
             raise UsageError(f"the reason is longer than {MAX_WHY} characters", hint="say it shorter")
-        row, asked, now = self.parts.records.run(run), self.parts.records.approval(run), self.parts.clock.now()
-        check_open(row, run, asked.expires_at if asked else None, now)
+        row, asked, now = self.row(run), self.parts.records.approval(run), self.parts.clock.now()
+        check_open(row, asked.expires_at if asked else None, now)
         if not self.parts.records.decide(run, decision=decision, by=by, at=timestamp(now), why=why):
             raise ConflictError(f"run {run} has its answer already", hint=f"`hitless pipeline show {run}`")
         answer = self.parts.records.approval(run)
-        assert row is not None
         assert answer is not None
         self._course(row).take_answer(answer)
         return row

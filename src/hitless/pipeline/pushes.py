@@ -9,16 +9,15 @@ stage is tested, and previewed where the service has previews; its preview goes 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import UsageError
-from hitless.pipeline.checks import Lineage, missing
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.origin import was_live
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.repository import COMMIT
 from hitless.service.model import StageSettings
 
 NOTHING = "0" * 40
@@ -26,8 +25,10 @@ MAX_UPDATES = 1000
 MAX_RUNS_A_PUSH = 10
 MAX_OPTION = 500
 OPTIONS = ("override", "skip-rehearsal", "preview", "no-preview")
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEADS = "refs/heads/"
+
+Lineage = Mapping[str, Sequence[str]]
+"""Commit → its parents, the one that was merged into first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RefUpdate:
             not isinstance(document, list)
             or len(document) != 3
             or not all(isinstance(one, str) for one in document)
-            or not all(_COMMIT.fullmatch(one) for one in document[:2])
+            or not all(COMMIT.fullmatch(one) for one in document[:2])
             or len(document[2]) > 1000
         ):
             raise UsageError("not a line that git gives to a hook", hint="push with git")
@@ -136,6 +137,20 @@ def _refusal(
             f" (`hitless promote {before} {entry.name}`), or push with -o override='why'"
         )
     return None
+
+
+def missing(old: str, new: str, lineage: Lineage, has_passed: Callable[[str], bool]) -> tuple[str, ...]:
+    """The commits whose tests must pass before a branch with required checks moves from `old` to `new`. Pure.
+
+    As with GitHub's required status checks: the pushed commit has passed, or it is a merge of nothing but the branch as
+    it stood and commits that have. A merge is tested itself once it is there.
+    """
+    if has_passed(new):
+        return ()
+    parents = tuple(lineage.get(new, ()))
+    if len(parents) < 2:
+        return (new,)
+    return tuple(one for one in parents if one != old and not has_passed(one))
 
 
 async def plan_runs(

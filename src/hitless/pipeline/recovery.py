@@ -10,10 +10,9 @@ rollout that was withdrawn is marked interrupted: whether to try again is a pers
 from __future__ import annotations
 
 from hitless.pipeline.course import Course
-from hitless.pipeline.lanes import lane_of
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.shipping import home_of
-from hitless.pipeline.states import RunState, StepFailed, StepName, StepState
+from hitless.pipeline.states import RunState, StepFailed, StepName, StepState, lane_of
 from hitless.store.runs import RUNS_KEPT, RunRow
 
 MOST_RESTARTS = 2

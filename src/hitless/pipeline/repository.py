@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.children import converse
 
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
 MAX_FILES_BYTES = 4 << 30

@@ -1,4 +1,4 @@
-"""The states of a run and of its steps, and how a step says how it ended."""
+"""The states of a run and of its steps, how a step says how it ended, and whose turn a run waits for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from hitless.store.runs import RunRow
+
+FORK = "fork"
+"""The key of a run's options that says whose code it tests: see `hitless.pipeline.forks`."""
 
 
 class RunState(StrEnum):
@@ -71,3 +76,12 @@ class StepFailed(Exception):
     def __init__(self, reason: str, *, exit_code: int = 1, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.reason, self.exit_code, self.detail = reason, exit_code, dict(detail or {})
+
+
+def lane_of(row: RunRow) -> str:
+    """Runs of one lane come one after the other, and the newest supersedes those that wait: a stage, a branch, a fork's
+    pull request. The last is no branch, whatever it is called.
+    """
+    if row.stage is not None:
+        return f"stage {row.stage}"
+    return f"fork's {row.branch}" if FORK in row.options else f"branch {row.branch}"

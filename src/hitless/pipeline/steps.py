@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,14 +13,13 @@ from hitless.clock import timestamp
 from hitless.outcome import Outcome
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
-from hitless.pipeline.course import Course, Waits
-from hitless.pipeline.lanes import lane_of
+from hitless.pipeline.course import Course, Step, Waits
 from hitless.pipeline.origin import Origin, origin_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
 from hitless.pipeline.shipping import home_of, protection
-from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, skipped
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
+from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Approval, Home
 
 TEST_FILE = "buildspec-test.yml"
@@ -52,7 +51,18 @@ async def test(course: Course) -> StepEnd:
 
 
 async def _tested(course: Course) -> StepEnd:
-    result = await course.parts.builds.run(_order(course, StepName.TEST, TEST_FILE))
+    row = course.row
+    order = BuildOrder(
+        run=row.run,
+        step=StepName.TEST,
+        file=TEST_FILE,
+        commit=row.commit,
+        branch=row.branch,
+        path=course.path,
+        actor=row.actor or "hitless",
+        variables={"STAGE": row.stage} if row.stage else {},
+    )
+    result = await course.parts.builds.run(order)
     if result is None:
         return skipped(f"there is no {TEST_FILE}")
     return StepEnd(detail=result, sentence=_reported(result))
@@ -66,7 +76,8 @@ async def build(course: Course) -> StepEnd:
     if origin and not await is_kept(course.parts, course.row.commit):
         return _as_given(course, origin)
     folder, row = await checkout(course, "package"), course.row
-    order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, _artifacts_of(origin))
+    artifacts = origin.artifacts if origin else None
+    order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
     if document.service != course.parts.engine.service:  # its stacks on AWS would be another service's
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
@@ -127,10 +138,7 @@ async def approve(course: Course) -> StepEnd:
         return skipped("nothing has changed")
     supersede_waiting(course)
     asked = {**await question(parts, course.row, live, course.candidate), "protection": course.changed}
-    (parts.workshop.of_run(run) / "question.json").write_text(json.dumps(asked))
-    now = parts.clock.now()
-    expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
-    parts.records.ask(run, asked_at=timestamp(now), expires_at=expires)
+    expires = ask_a_person(course, asked)
     course.say(f"run {run} waits for approval until {expires}: hitless approve {run}, or hitless reject {run}")
     raise Waits
 
@@ -177,7 +185,7 @@ async def verify(course: Course) -> StepEnd:
     raise StepFailed(f"{why}: {await home.take_back(course, why)}", exit_code=3, detail={"faults": faults})
 
 
-STEPS: Mapping[StepName, Callable[[Course], Awaitable[StepEnd]]] = {
+STEPS: Mapping[StepName, Step] = {
     StepName.SOURCE: source,
     StepName.TEST: test,
     StepName.BUILD: build,
@@ -194,6 +202,15 @@ def supersede_waiting(course: Course) -> None:
     for row in parts.records.in_state(RunState.WAITING):
         if lane_of(row) == lane_of(course.row) and row.run < run:
             Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
+
+
+def ask_a_person(course: Course, question: Mapping[str, Any]) -> str:
+    """Keep the question and record that it is asked; until when somebody may answer."""
+    parts, run, now = course.parts, course.row.run, course.parts.clock.now()
+    (parts.workshop.of_run(run) / "question.json").write_text(json.dumps(question))
+    expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
+    parts.records.ask(run, asked_at=timestamp(now), expires_at=expires)
+    return expires
 
 
 async def _fetch(course: Course, origin: Origin) -> None:
@@ -229,10 +246,6 @@ def _check_runs_here(document: ReleaseDocument) -> None:
             )
 
 
-def _artifacts_of(origin: Origin | None) -> Mapping[str, ArtifactRef] | None:
-    return origin.artifacts if origin else None
-
-
 def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
     if (origin.home, document.settings.home) == (Home.AWS, Home.ENGINE):
         _check_runs_here(document)
@@ -241,20 +254,6 @@ def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
         raise StepFailed(f"the artifacts are not those of {origin}")
     detail = {"artifacts": digests, "from": origin.stage, "home": str(origin.home), "release": origin.release}
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
-
-
-def _order(course: Course, name: StepName, file: str) -> BuildOrder:
-    row = course.row
-    return BuildOrder(
-        run=row.run,
-        step=name,
-        file=file,
-        commit=row.commit,
-        branch=row.branch,
-        path=course.path,
-        actor=row.actor or "hitless",
-        variables={"STAGE": row.stage} if row.stage else {},
-    )
 
 
 async def _fast_forward(course: Course) -> None:

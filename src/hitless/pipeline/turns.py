@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from hitless.errors import HitlessError
-from hitless.pipeline.course import Course
-from hitless.pipeline.lanes import lane_of
+from hitless.pipeline import forks
+from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.plans import steps_of
-from hitless.pipeline.states import RunState
+from hitless.pipeline.previewing import preview
+from hitless.pipeline.states import FORK, RunState, StepName, lane_of
+from hitless.pipeline.steps import STEPS, source, test
 from hitless.store.runs import RunRow
 
 TRY_AGAIN_S = 1.0
+BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
+FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.admit, StepName.TEST: forks.test}
+PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
 
 log = structlog.get_logger()
 
@@ -87,7 +91,8 @@ class Turns:
                 try:
                     self._parts.workshop.create()
                     await self._run(lane, row)
-                    self._forget_old()
+                    for gone in self._parts.records.forget_old():
+                        self._parts.workshop.forget(gone)
                 except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
                     self._broken_off[row.run] = f"{type(error).__name__}: {error}"
                     if self._ends_later is None:
@@ -97,7 +102,7 @@ class Turns:
 
     async def _run(self, lane: Lane, row: RunRow) -> None:
         """One run in a task of its own, so that it can be stopped without its lane."""
-        task = asyncio.create_task(self._course(row).run(steps_of(row)))
+        task = asyncio.create_task(self._course(row).run(_steps_of(row)))
         lane.running = row.run, task
         try:
             await asyncio.wait([task])
@@ -118,10 +123,6 @@ class Turns:
         await asyncio.wait([lane.running[1]])
         return True
 
-    def _forget_old(self) -> None:
-        for gone in self._parts.records.forget_old():
-            self._parts.workshop.forget(gone)
-
     async def _end_broken_off(self) -> None:
         """Give runs their end that could not even be recorded as failed, as soon as the disk takes it."""
         try:
@@ -140,3 +141,14 @@ class Turns:
                 del self._broken_off[run]
             except (sqlite3.Error, OSError, HitlessError) as error:
                 log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
+
+
+def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
+    """In their order: all of them for a stage; for a branch its tests, and its preview where one was asked for; for a
+    fork's pull request its tests, once somebody has approved of them.
+    """
+    if FORK in row.options:
+        return FORKED
+    if row.stage is not None:
+        return STEPS
+    return PREVIEWED if row.options.get("preview") else BRANCH

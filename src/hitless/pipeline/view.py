@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hitless.pipeline.lanes import FORK
-from hitless.pipeline.states import RunState, StepName
+from hitless.pipeline.states import FORK, RunState, StepName
 from hitless.store.runs import RunRecords, RunRow, StepRow
 
 _ORDER = {str(name): index for index, name in enumerate(StepName)}
