@@ -127,21 +127,17 @@ class Api:
 
 def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
     """The ASGI application; `more` are the routes of other parts."""
-
-    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> Route:
-        return Route(path, endpoint, methods=[method])
-
     return Starlette(
         routes=[
-            route("/status", api.status, "GET"),
-            route("/metrics", api.metrics, "GET"),
-            route("/events", api.events, "GET"),
-            route("/shutdown", api.shut_down, "POST"),
-            route("/stages/{stage}/releases", api.releases, "GET"),
-            route("/stages/{stage}/releases/{release:int}", api.release, "GET"),
-            route("/stages/{stage}/deploy", api.deploy, "POST"),
-            route("/stages/{stage}/rollback", api.rollback, "POST"),
-            route("/stages/{stage}/abort", api.abort, "POST"),
+            Route("/status", api.status, methods=["GET"]),
+            Route("/metrics", api.metrics, methods=["GET"]),
+            Route("/events", api.events, methods=["GET"]),
+            Route("/shutdown", api.shut_down, methods=["POST"]),
+            Route("/stages/{stage}/releases", api.releases, methods=["GET"]),
+            Route("/stages/{stage}/releases/{release:int}", api.release, methods=["GET"]),
+            Route("/stages/{stage}/deploy", api.deploy, methods=["POST"]),
+            Route("/stages/{stage}/rollback", api.rollback, methods=["POST"]),
+            Route("/stages/{stage}/abort", api.abort, methods=["POST"]),
             *more,
         ],
         exception_handlers={HitlessError: _refused, sqlite3.Error: _refused},

@@ -30,9 +30,6 @@ class RemoteError(HitlessError):
         self.code = str(document.get("code", "failed"))  # type: ignore[misc]
         self.exit_code = int(document.get("exit_code", 1))  # type: ignore[misc]
 
-    def to_json(self) -> dict[str, Any]:
-        return HitlessError.to_json(self)
-
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float | None) -> None:

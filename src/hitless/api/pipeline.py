@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,23 +33,20 @@ class PipelineApi:
     pipeline: Pipeline
 
     def routes(self) -> list[Route]:
-        def route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> Route:
-            return Route(path, endpoint, methods=[method])
-
         return [
-            route("/pipeline/check", self.check, "POST"),
-            route("/pipeline/push", self.push, "POST"),
-            route("/pipeline/forks", self.fork, "POST"),
-            route("/pipeline/forks/{number:int}/close", self.close_fork, "POST"),
-            route("/pipeline/previews/close", self.close_preview, "POST"),
-            route("/pipeline/runs", self.runs, "GET"),
-            route("/pipeline/runs/{run:int}", self.run, "GET"),
-            route("/pipeline/runs/{run:int}/log", self.log, "GET"),
-            route("/pipeline/runs/{run:int}/retry", self.retry, "POST"),
-            route("/pipeline/runs/{run:int}/stop", self.stop, "POST"),
-            route("/pipeline/runs/{run:int}/approve", self.approve, "POST"),
-            route("/pipeline/runs/{run:int}/reject", self.reject, "POST"),
-            route("/stages/{stage}/promote", self.promote, "POST"),
+            Route("/pipeline/check", self.check, methods=["POST"]),
+            Route("/pipeline/push", self.push, methods=["POST"]),
+            Route("/pipeline/forks", self.fork, methods=["POST"]),
+            Route("/pipeline/forks/{number:int}/close", self.close_fork, methods=["POST"]),
+            Route("/pipeline/previews/close", self.close_preview, methods=["POST"]),
+            Route("/pipeline/runs", self.runs, methods=["GET"]),
+            Route("/pipeline/runs/{run:int}", self.run, methods=["GET"]),
+            Route("/pipeline/runs/{run:int}/log", self.log, methods=["GET"]),
+            Route("/pipeline/runs/{run:int}/retry", self.retry, methods=["POST"]),
+            Route("/pipeline/runs/{run:int}/stop", self.stop, methods=["POST"]),
+            Route("/pipeline/runs/{run:int}/approve", self.approve, methods=["POST"]),
+            Route("/pipeline/runs/{run:int}/reject", self.reject, methods=["POST"]),
+            Route("/stages/{stage}/promote", self.promote, methods=["POST"]),
         ]
 
     async def check(self, request: Request) -> Response:
