@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.errors import HitlessError
 from hitless.outcome import Outcome
@@ -23,32 +23,7 @@ from hitless.rollout.who import Who
 from hitless.service.model import Home, StageSettings
 
 
-class StageHome(Protocol):
-    """Where a run's candidate goes. `tells_all`: whether a release there is nothing but what its document says.
-    `carries_on`: whether a release that was cut off stays where it is, and is carried on by whoever ships it again.
-    """
-
-    tells_all: bool
-    carries_on: bool
-
-    async def live(self, course: Course) -> ReleaseDocument | str:
-        """What is live in the stage, its artifacts at hand; or a sentence on why nothing can be compared with it."""
-        ...
-
-    async def ship(self, course: Course) -> Mapping[str, Any]:
-        """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
-        ...
-
-    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
-        """What is wrong with it, now that it is live; None where another release is live by now."""
-        ...
-
-    async def take_back(self, course: Course, why: str) -> str:
-        """Ship the release before again; what came of it, in words for the run's reason."""
-        ...
-
-
-def home_of(course: Course) -> StageHome:
+def home_of(course: Course) -> EngineHome | AwsHome:
     """The one place that picks, by what the candidate says of its stage."""
     return HOMES[course.candidate.settings.home]
 
@@ -67,12 +42,16 @@ class EngineHome:
     """This engine."""
 
     tells_all = True
+    """Whether a release there is nothing but what its document says."""
     carries_on = False
+    """Whether a release that was cut off stays where it is, and is carried on by whoever ships it again."""
 
     async def live(self, course: Course) -> ReleaseDocument | str:
+        """What is live in the stage, its artifacts at hand; or a sentence on why nothing can be compared with it."""
         return course.live() or "nothing is live in the stage"
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
+        """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.row.options.get("from") else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
@@ -84,6 +63,7 @@ class EngineHome:
         return await _followed(course, started)
 
     async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
+        """What is wrong with it, now that it is live; None where another release is live by now."""
         live = course.parts.engine.store.live(course.stage)
         if live is None or live[0] != release:
             return None
@@ -93,6 +73,7 @@ class EngineHome:
         return faults if live is not None and live[0] == release else None
 
     async def take_back(self, course: Course, why: str) -> str:
+        """Ship the release before again; what came of it, in words for the run's reason."""
         why = f"run {course.row.run}: {why}"
         try:
             started = await course.parts.engine.rollback(course.stage, None, who=_who(course), why=why)
@@ -105,7 +86,7 @@ class EngineHome:
 
 
 class AwsHome:
-    """The stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them.
+    """As `EngineHome`: the stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them.
 
     A release there has more than a document tells: whatever serverless.yml asks of CloudFormation.
     """
@@ -153,7 +134,7 @@ class AwsHome:
         return await asyncio.to_thread(verify_live, url, course.candidate.settings, None)
 
 
-HOMES: Mapping[Home, StageHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
+HOMES: Mapping[Home, EngineHome | AwsHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
 
 
 def _has_no_commit(release: ReleaseDocument | None) -> bool:
@@ -168,7 +149,8 @@ async def _followed(course: Course, started: Rollout | Mapping[str, Any]) -> Map
     result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
         if step := line.get("step"):
-            course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{_note(step)}")
+            note = f" ({step['note']})" if step.get("note") else ""
+            course.say(f"{step['state']:<12} {step['weight_percent']:>3} %{note}")
         result = line.get("result") or result
     return result
 
@@ -179,7 +161,3 @@ def _who(course: Course) -> Who:
 
 def _log(course: Course) -> Path:
     return course.parts.workshop.log(course.row.run)
-
-
-def _note(step: Mapping[str, Any]) -> str:
-    return f" ({step['note']})" if step.get("note") else ""
