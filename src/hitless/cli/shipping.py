@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hitless.cli.progress import Progress
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
 from hitless.outcome import Outcome
+from hitless.pipeline.package import configuration
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.who import Who
 from hitless.service.closed import check_served
@@ -76,16 +78,8 @@ def build_document(ctx: Context, service: Service, *, message: str | None = None
     built = build(service, ArtifactStore(folders.artifacts), say=ctx.say)
     for warning in built.warnings:
         ctx.say(f"warning: {warning}")
-    return ReleaseDocument(
-        service=service.name,
-        region=service.region,
-        functions=service.functions,
-        artifacts={name: ArtifactRef(artifact.digest, artifact.local) for name, artifact in built.by_function.items()},
-        settings=service.settings,
-        commit=commit_of(service.folder),
-        message=message,
-        memory_mb=service.memory_mb,
-    )
+    artifacts = {name: ArtifactRef(artifact.digest, artifact.local) for name, artifact in built.by_function.items()}
+    return replace(configuration(service), artifacts=artifacts, commit=commit_of(service.folder), message=message)
 
 
 def commit_of(folder: Path) -> str | None:

@@ -9,14 +9,16 @@ own: asyncio's few are for rollouts and healing, which must not wait until a bui
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import selectors
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hitless.pipeline.buildspec.run import User, credentials
 
@@ -61,6 +63,17 @@ async def converse(
         end(process)
         await asyncio.wait([talk])
         raise
+
+
+async def answer_of(module: str, *words: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    """What a module of ours, run as a process that ends with whoever waits for it, answers to a plan: one JSON document
+    each way; nothing in it where the process said nothing. Its progress goes to `log`.
+    """
+    line = json.dumps(plan, default=str).encode() + b"\n"
+    command = [sys.executable, "-m", module, *words]
+    _, out, _ = await converse(command, line=line, hold_input=True, errors=log, end=hang_up)
+    answer: dict[str, Any] = json.loads(out) if out.strip() else {}
+    return answer
 
 
 def _start(

@@ -6,15 +6,14 @@ of the profile in its owner's ~/.aws.
 
 from __future__ import annotations
 
-import json
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
-from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.children import answer_of
 from hitless.pipeline.origin import Origin
 from hitless.rollout.release import ReleaseDocument
 from hitless.rollout.who import Who
@@ -82,11 +81,8 @@ class AwsErrands:
         return await self._run("rollback", place, {"why": why}, log)
 
     async def _run(self, act: str, place: Place, order: Mapping[str, Any], log: Path | None) -> dict[str, Any]:
-        plan = {**order, "act": act, "folder": str(place.folder), "stage": place.stage, "data": str(self.data)}
-        words = [sys.executable, "-m", "hitless.cli.aws_errand"]
-        line = json.dumps(plan).encode() + b"\n"
-        _, out, _ = await converse(words, line=line, hold_input=True, errors=log or Path("/dev/null"), end=hang_up)
-        answer: dict[str, Any] = json.loads(out) if out.strip() else {}
+        plan = {**order, "act": act, "folder": place.folder, "stage": place.stage, "data": self.data}
+        answer = await answer_of("hitless.cli.aws_errand", plan=plan, log=log or Path(os.devnull))
         if not answer:
             raise CloudError(f"the errand to AWS ({act}) ended without a word", hint="the run's log tells more")
         if error := answer.get("error"):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.children import answer_of
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
@@ -35,27 +32,9 @@ class PackagingProcess:
 
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
         """The candidate, and the stages as its commit has them. Raises StepFailed where it cannot be built."""
-        artifacts = order.artifacts
-        plan = {
-            "folder": str(order.folder),
-            "path": order.path,
-            "stage": order.stage,
-            "store": str(self.store),
-            "commit": order.commit,
-            "message": order.message,
-            "artifacts": {name: {"digest": a.digest, "local": a.local} for name, a in artifacts.items()}
-            if artifacts is not None
-            else None,
-        }
-        answer = await _ask(plan, log)
-        if "error" in answer:
-            raise StepFailed(str(answer["error"]["message"]), exit_code=int(answer["error"].get("exit_code", 1)))
+        plan = {**asdict(order), "store": self.store}
+        answer = await answer_of("hitless.pipeline.package", plan=plan, log=log)
+        error = answer.get("error") if answer else {"message": "the build's process failed"}
+        if error:
+            raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))
         return ReleaseDocument.from_json(answer["document"]), Definition.from_json(answer["definition"])
-
-
-async def _ask(plan: dict[str, Any], log: Path) -> dict[str, Any]:
-    words = [sys.executable, "-m", "hitless.pipeline.package"]
-    line = json.dumps(plan).encode() + b"\n"
-    _, out, _ = await converse(words, line=line, hold_input=True, errors=log, end=hang_up)
-    answer: dict[str, Any] = json.loads(out) if out.strip() else {"error": {"message": "the build's process failed"}}
-    return answer

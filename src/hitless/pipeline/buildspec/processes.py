@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -31,6 +32,11 @@ def die_with_parent() -> None:
     """In a child before exec: the kernel ends it when the thread that started it ends."""
     if _PROC.is_dir():
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def input_ended(wait_s: float = 0.0) -> bool:
+    """Whether standard input ends within so many seconds: nobody waits for this process any more."""
+    return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
 
 
 def descendants(pid: int) -> list[int]:
@@ -75,13 +81,7 @@ def end_user(uid: int) -> None:
     """
     if uid == 0:
         raise ValueError("root's processes are everybody's")
-    words = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        "import os; os.kill(-1, 9)",
-    ]  # kill(2): all that it may signal but itself
+    words = [sys.executable, "-I", "-S", "-c", "import os; os.kill(-1, 9)"]  # kill(2): all it may signal but itself
     subprocess.run(  # without our environment, which the user's processes could read
         words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

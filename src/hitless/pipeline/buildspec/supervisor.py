@@ -8,14 +8,11 @@ JSON to standard output.
 from __future__ import annotations
 
 import json
-import os
-import select
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from hitless.pipeline.buildspec.processes import become_subreaper
+from hitless.pipeline.buildspec.processes import become_subreaper, input_ended
 from hitless.pipeline.buildspec.run import Limits, User, run
 from hitless.pipeline.buildspec.spec import Buildspec
 
@@ -35,32 +32,14 @@ class Plan:
     user: User | None
 
     def to_line(self) -> bytes:
-        document: dict[str, Any] = {
-            "buildspec": self.buildspec,
-            "source": str(self.source),
-            "scratch": str(self.scratch),
-            "log": str(self.log),
-            "environ": self.environ,
-            "secrets": self.secrets,
-            "masked": self.masked,
-            "limits": [self.limits.time_s, self.limits.memory_mb, self.limits.output_bytes],
-            "user": [self.user.uid, self.user.gid] if self.user else None,
-        }
-        return json.dumps(document).encode() + b"\n"
+        return json.dumps(asdict(self), default=str).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Plan:
         document = json.loads(line)
-        paths = {name: Path(document[name]) for name in ("source", "scratch", "log")}
-        return cls(
-            document["buildspec"],
-            **paths,
-            environ=document["environ"],
-            secrets=document["secrets"],
-            masked=document["masked"],
-            limits=Limits(*document["limits"]),
-            user=User(*document["user"]) if document["user"] else None,
-        )
+        document |= {name: Path(document[name]) for name in ("source", "scratch", "log")}
+        document |= {"limits": Limits(**document["limits"]), "user": document["user"] and User(**document["user"])}
+        return cls(**document)
 
 
 def main() -> None:
@@ -78,7 +57,7 @@ def main() -> None:
             secrets=plan.secrets,
             masked=plan.masked,
             user=plan.user,
-            stop=_input_ended,
+            stop=input_ended,
             subreaper=True,
         )
     document = {
@@ -90,10 +69,6 @@ def main() -> None:
         "reason": build.reason,
     }
     sys.stdout.write(json.dumps(document) + "\n")
-
-
-def _input_ended() -> bool:
-    return bool(select.select([0], [], [], 0)[0]) and not os.read(0, 1)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ What it rehearses comes on its standard input: the releases' environment may hol
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.children import answer_of
 from hitless.pipeline.states import StepFailed
 from hitless.rollout.release import ReleaseDocument
 
@@ -24,11 +22,9 @@ class RehearsalCommand:
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
         """Raises StepFailed where nothing could be found out."""
-        line = json.dumps({"live": live.to_json(), "candidate": candidate.to_json()}).encode() + b"\n"
-        words = [sys.executable, "-m", "hitless", "rehearse", "--json", "--plan"]
-        place = ["--stage", candidate.settings.name, "--data-dir", str(self.data)]
-        _, out, _ = await converse([*words, *place], line=line, hold_input=True, errors=log, end=hang_up)
-        document: dict[str, Any] = json.loads(out) if out.strip() else {}
+        plan = {"live": live.to_json(), "candidate": candidate.to_json()}
+        place = ("--stage", candidate.settings.name, "--data-dir", str(self.data))
+        document = await answer_of("hitless", "rehearse", "--json", "--plan", *place, plan=plan, log=log)
         if "may_ship" not in document:
             raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
         return document

@@ -8,14 +8,13 @@ when the daemon has ended, the warden kills whatever came of the daemon and remo
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from hitless.artifact.trees import remove
-from hitless.pipeline.buildspec.processes import become_subreaper, end_all
+from hitless.pipeline.buildspec.processes import become_subreaper, end_all, input_ended
 from hitless.pipeline.rehearsal.leftovers import WARDEN_LOCK, hold
 
 LOOK_S = 0.05
@@ -30,17 +29,13 @@ def main() -> None:
     os.closerange(3, _MOST_DESCRIPTORS)  # the daemon's ready pipe: it ends with the daemon, not with us
     with suppress(OSError):  # the rehearsal may have gone already, and its folder with it
         hold(Path(folders[0]) / WARDEN_LOCK)
-    while not _input_ended():
+    while not input_ended(LOOK_S):
         if daemon.pid in _reap():
             break
     end_all(daemon.pid, os.getpid())
     for folder in folders:
         with suppress(OSError):  # the rehearsal removes them at its end, too
             remove(Path(folder))
-
-
-def _input_ended() -> bool:
-    return bool(select.select([0], [], [], LOOK_S)[0]) and not os.read(0, 1)
 
 
 def _reap() -> set[int]:
