@@ -10,8 +10,6 @@ from hitless.cli.homes import home_of
 
 def register(app: typer.Typer) -> None:
     @command(app, "abort", example="hitless abort --stage prod")
-    def abort(
-        ctx: Context,
-    ) -> None:
+    def abort(ctx: Context) -> None:
         """Stop the rollout under way. The live release keeps all the traffic."""
         home_of(ctx).abort(ctx)

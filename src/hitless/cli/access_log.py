@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from hitless.cli.common import Context
-from hitless.cli.shipping import folders_of
+from hitless.cli.shipping import folders_of, recorded
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, files_of, followed, newest
 from hitless.gateway.render import ACCESS_LOG
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
 from hitless.rollout.release import ReleaseDocument
-from hitless.store.store import Store
 
 FOLLOW_EVERY_S = 0.2
 
@@ -65,7 +64,7 @@ class _Releases:
     """The routes of the stage's releases, each read once."""
 
     def __init__(self, ctx: Context) -> None:
-        self._stage, self._file = ctx.stage, folders_of(ctx).state_file
+        self._ctx = ctx
         self._known: dict[int, Routes | None] = {}
 
     def document(self, line: AccessLine) -> dict[str, Any]:
@@ -75,27 +74,16 @@ class _Releases:
 
     def live(self) -> ReleaseDocument:
         """Raises UsageError where nothing is live."""
-        found = self._read(None)
-        if found is None:
-            raise UsageError(f"{self._stage} has no live release", hint="`hitless up` ships the first")
-        return found
+        row = recorded(self._ctx)
+        if row is None:
+            raise UsageError(f"{self._ctx.stage} has no live release", hint="`hitless up` ships the first")
+        return ReleaseDocument.from_json(row.document)
 
     def _of(self, release: int) -> Routes | None:
         if release not in self._known:
-            document = self._read(release)
-            self._known[release] = Routes(document) if document is not None else None
+            row = recorded(self._ctx, release)
+            self._known[release] = Routes(ReleaseDocument.from_json(row.document)) if row is not None else None
         return self._known[release]
-
-    def _read(self, release: int | None) -> ReleaseDocument | None:
-        if not self._file.exists():
-            return None
-        store = Store(self._file, read_only=True)
-        try:
-            number = release if release is not None else next(iter(store.live(self._stage) or ()), None)
-            row = store.release(self._stage, int(number)) if number is not None else None
-        finally:
-            store.close()
-        return ReleaseDocument.from_json(row.document) if row is not None else None
 
 
 def _line(document: dict[str, Any]) -> str:

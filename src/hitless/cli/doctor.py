@@ -6,21 +6,20 @@ import os
 import platform
 import resource
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import typer
 import uv
 
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.homes import read
 from hitless.cli.shipping import folders_of, has_service_file
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
 from hitless.gateway.binary import find_haproxy, version_text
 from hitless.gateway.listen import listen
-from hitless.service.load import load_service
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
@@ -52,7 +51,7 @@ def register(app: typer.Typer) -> None:
         ]
         document = {
             "well": all(finding.well for finding in findings),
-            "checks": [{"check": f.check, "well": f.well, "found": f.found, "mend": f.mend} for f in findings],
+            "checks": [asdict(finding) for finding in findings],
         }
         ctx.show(document, lambda: _in_words(findings))
         if bad := [finding for finding in findings if not finding.well]:
@@ -138,7 +137,7 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
     if not has_service_file(ctx):
         return [Finding("service", True, f"no serverless.yml in {ctx.service_dir}: service and ports not checked")]
     try:
-        service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+        service = read(ctx)
     except HitlessError as error:
         return [Finding("service", False, error.message, error.hint)]
     counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"
@@ -158,8 +157,7 @@ def _count(things: Sized, word: str) -> str:
 
 
 def _port(host: str, port: int) -> str:
-    listener: socket.socket = listen(host, port)
-    listener.close()
+    listen(host, port).close()
     return f"{host}:{port} is free"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import folders_of
-from hitless.cli.up import start_daemon
+from hitless.cli.up import await_end, start_daemon
 from hitless.errors import EngineError, EngineNotRunningError
 from hitless.pipeline.workshop import vacate
 
@@ -32,10 +31,7 @@ def register(app: typer.Typer) -> None:
         if not folders.engine_is_alive():
             start_daemon(folders)  # it adopts what its predecessor left, which is then stopped in good order
         EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": force})
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        while folders.remains():
-            if time.monotonic() > deadline:
-                raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
-            time.sleep(0.02)
+        if not await_end(folders, STOP_DEADLINE_S):
+            raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
         vacate(folders.data)
         ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")

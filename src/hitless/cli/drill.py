@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shlex
 import signal
@@ -17,7 +16,7 @@ import typer
 from hitless.cli import drill_options as options
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
-from hitless.cli.homes import Drilled, home_at
+from hitless.cli.homes import Drilled, home_at, read
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import profile as drill_profile
@@ -33,7 +32,6 @@ from hitless.drill.shipper import CommandShipper, Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
 from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageError
-from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
 EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
@@ -195,7 +193,7 @@ def _conclude(result: DrillResult) -> None:
 def _service(ctx: Context, *, needed: bool) -> Service | None:
     """The service of the folder; None where there is none and none is needed."""
     try:
-        return load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+        return read(ctx)
     except ServiceFileError:
         if needed:
             raise

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from hitless.cli.common import Context
 from hitless.cli.homes import LogQuery, read
-from hitless.cli.shipping import folders_of
+from hitless.cli.shipping import folders_of, recorded
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import lines_since, size_of
-from hitless.store.store import Store
 
 FOLLOW_EVERY_S = 0.2
 
@@ -58,15 +57,9 @@ def _releases(folder: Path) -> list[int]:
 
 
 def _live(ctx: Context) -> int:
-    folders = folders_of(ctx)
-    if folders.state_file.exists():
-        store = Store(folders.state_file, read_only=True)
-        try:
-            if live := store.live(ctx.stage):
-                return live[0]
-        finally:
-            store.close()
-    kept = ", ".join(map(str, _releases(folders.logs / ctx.stage)))
+    if row := recorded(ctx):
+        return row.release
+    kept = ", ".join(map(str, _releases(folders_of(ctx).logs / ctx.stage)))
     if kept:
         raise UsageError(f"{ctx.stage} has no live release", hint=f"name one by --release; with logs: {kept}")
     read(ctx)  # a stage that the file does not name is the nearer answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from hitless.cli.common import Context
@@ -90,7 +90,7 @@ def read(ctx: Context) -> Service:
 def try_load(ctx: Context, stage: str) -> Service | None:
     """The service of the folder, read for the stage; None where it is missing or cannot be read."""
     try:
-        return load_service(ctx.service_dir, stage=stage, options={"stage": stage}, environ=os.environ)
+        return read(replace(ctx, stage=stage))
     except HitlessError:
         return None
 

@@ -11,9 +11,7 @@ from hitless.cli.shipping import client_of
 
 def register(app: typer.Typer) -> None:
     @command(app, "metrics", example="hitless metrics > /var/lib/node_exporter/hitless.prom")
-    def metrics(
-        ctx: Context,
-    ) -> None:
+    def metrics(ctx: Context) -> None:
         """Print the engine's figures as Prometheus reads them. The engine opens no port for them."""
         text = client_of(ctx).text("/metrics")
         samples = [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.homes import try_load
+from hitless.cli.homes import read, try_load
 from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
 from hitless.cli.shipping import client_of, conclude, folders_of
 from hitless.errors import HitlessError, UsageError
@@ -18,7 +18,6 @@ from hitless.outcome import Outcome
 from hitless.pipeline.package import candidate, configuration
 from hitless.rollout.release import ArtifactRef
 from hitless.service.closed import check_served
-from hitless.service.load import load_service
 from hitless.service.model import Home
 
 
@@ -74,7 +73,7 @@ def _configuration(ctx: Context, status: dict[str, Any], source: str, target: st
     """
     found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
     try:
-        service = load_service(ctx.service_dir, stage=target, options={"stage": target}, environ=os.environ)
+        service = read(replace(ctx, stage=target))
         live = found["live"] if found else None
         if live is None:
             return configuration(service).to_json()

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.cli.common import Context
-from hitless.cli.shipping import build_document, folders_of, load
+from hitless.cli.shipping import build_document, folders_of, load, recorded
 from hitless.errors import ConflictError
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Home, Service
-from hitless.store.store import Store
 
 AWS = "aws"
 _HINT = "ship a first release, or name a folder that holds the live code: --against DIR"
@@ -41,13 +40,7 @@ def _here(ctx: Context) -> ReleaseDocument:
     folders = folders_of(ctx)
     if not folders.state_file.exists():
         raise NothingLive(f"there is no release to rehearse against: no engine ever ran on {folders.data}", hint=_HINT)
-    store = Store(folders.state_file, read_only=True)
-    try:
-        live = store.live(ctx.stage)
-        row = store.release(ctx.stage, live[0]) if live else None
-    finally:
-        store.close()
-    if row is None:
+    if (row := recorded(ctx)) is None:
         raise NothingLive(f"{ctx.stage} has no live release to rehearse against", hint=_HINT)
     return ReleaseDocument.from_json(row.document)
 

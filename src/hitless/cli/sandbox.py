@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from hitless.api.client import EngineClient
 from hitless.artifact.trees import remove
 from hitless.cli.settings import Address, Settings
-from hitless.cli.up import start_daemon
+from hitless.cli.up import await_end, start_daemon
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError, HitlessError
 from hitless.pipeline.rehearsal.leftovers import PREFIX, REHEARSAL_LOCK, hold, sweep
@@ -88,11 +87,8 @@ def _end(root: Path) -> None:
         if not folders.engine_is_alive():
             start_daemon(folders)  # it adopts what its predecessor left
         EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": True})
-        deadline_s = time.monotonic() + END_DEADLINE_S
-        while folders.remains():
-            if time.monotonic() > deadline_s:
-                raise EngineError(f"what runs in {root} does not end", hint="the next rehearsal tries again")
-            time.sleep(0.05)
+        if not await_end(folders, END_DEADLINE_S):
+            raise EngineError(f"what runs in {root} does not end", hint="the next rehearsal tries again")
     remove(folders.run)
 
 

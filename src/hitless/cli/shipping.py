@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from hitless.api.client import EngineClient
 from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.common import Context, Ended
-from hitless.cli.progress import Progress
+from hitless.cli.homes import read
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
 from hitless.outcome import Outcome
@@ -22,8 +24,8 @@ from hitless.pipeline.package import configuration
 from hitless.rollout.release import ArtifactRef, ReleaseDocument
 from hitless.rollout.who import Who
 from hitless.service.closed import check_served
-from hitless.service.load import load_service
 from hitless.service.model import Service
+from hitless.store.store import ReleaseRow, Store
 
 
 def folders_of(ctx: Context) -> Folders:
@@ -59,7 +61,7 @@ def caller() -> dict[str, Any]:
 
 def load(ctx: Context) -> Service:
     """The service of the folder, with its notices shown once. Raises ServiceFileError."""
-    service = load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    service = read(ctx)
     tell_notices(ctx, service)
     return service
 
@@ -90,6 +92,45 @@ def commit_of(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def recorded(ctx: Context, release: int | None = None) -> ReleaseRow | None:
+    """A release of the stage, the live one by default, as the state file has it; None where it has none. The engine
+    need not run.
+    """
+    file = folders_of(ctx).state_file
+    if not file.exists():
+        return None
+    with closing(Store(file, read_only=True)) as store:
+        number = release if release is not None else next(iter(store.live(ctx.stage) or ()), None)
+        return store.release(ctx.stage, int(number)) if number is not None else None
+
+
+class Progress:
+    """Shows steps of a rollout. On a terminal the current step stands on one line that is rewritten."""
+
+    def __init__(self, *, live: bool, say: Callable[[str], None]) -> None:
+        self._live, self._say, self._written = live, say, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._written:
+            sys.stderr.write("\n")
+
+    def step(self, step: dict[str, Any]) -> None:
+        """One step as the API gives it."""
+        note = f" ({step['note']})" if step.get("note") else ""
+        text = f"{step['state']:<12} {step['weight_percent']:>3} %{note}"
+        if self._live:
+            sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
+            sys.stderr.flush()
+            self._written = not note
+        else:
+            self._say(f"{step['at']}  {text}")
 
 
 def follow(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any] | None:

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import typer
 
 from hitless.cli.common import Context, command
-from hitless.cli.elsewhere import stages_elsewhere
+from hitless.cli.homes import MODULES, try_load
 from hitless.cli.shipping import client_of
 from hitless.errors import EngineNotRunningError
+from hitless.service.model import Home, Service
 
 
 def register(app: typer.Typer) -> None:
     @command(app, "status", example="hitless status --json")
-    def status(
-        ctx: Context,
-    ) -> None:
+    def status(ctx: Context) -> None:
         """Show what runs. The engine, each stage's live release and candidate, workers and counts; stages on AWS."""
-        elsewhere = stages_elsewhere(ctx)
+        service = try_load(ctx, ctx.stage)
+        elsewhere = _on_aws(ctx, service) if service is not None else []
         try:
             document = client_of(ctx).call("GET", "/status")
         except EngineNotRunningError as error:
-            if elsewhere is None:
+            if service is None or not elsewhere:
                 raise
             ctx.say(f"note: {error.message}")
-            document = {"service": elsewhere.service, "engine": None, "stages": []}
-        entries, order = (elsewhere.entries(), elsewhere.order) if elsewhere is not None else ([], ())
-        document = _with(ctx, document, entries, order)
+            document = {"service": service.name, "engine": None, "stages": []}
+        order = [stage.name for stage in service.stages] if service is not None and elsewhere else []
+        document = _with(ctx, document, _entries(ctx, elsewhere), order)
         ctx.show(document, lambda: in_words(document))
 
 
+def _on_aws(ctx: Context, service: Service) -> list[Service]:
+    """The service, read for each of its stages on AWS: the engine does not serve those."""
+    names = [stage.name for stage in service.stages if stage.home is Home.AWS]
+    found = {name: service if name == service.stage else try_load(ctx, name) for name in names}
+    for name in (name for name, one in found.items() if one is None):
+        ctx.say(f"warning: {name} on AWS is not shown: {service.file.name} cannot be read for it")
+    return [one for one in found.values() if one is not None]
+
+
+def _entries(ctx: Context, services: Sequence[Service]) -> list[dict[str, Any]]:
+    """Each stage on AWS as `status` shows it; all are asked at once."""
+    if not services:
+        return []
+    aws = importlib.import_module(MODULES[Home.AWS])
+    with ThreadPoolExecutor(max_workers=len(services)) as pool:
+        return list(pool.map(lambda service: aws.entry_or_error(ctx, service), services))
+
+
 def _with(
-    ctx: Context, document: dict[str, Any], entries: list[dict[str, Any]], order: tuple[str, ...]
+    ctx: Context, document: dict[str, Any], entries: list[dict[str, Any]], order: Sequence[str]
 ) -> dict[str, Any]:
     """The engine's document with the stages that live elsewhere, in the file's order."""
     there = {entry["stage"]: entry for entry in entries}

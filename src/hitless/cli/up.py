@@ -21,14 +21,13 @@ from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.homes import refuse_aws
 from hitless.cli.settings import Address, Settings
-from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load
+from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load, recorded
 from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listen import listen as listen_on
 from hitless.rollout.release import ReleaseDocument
 from hitless.service.model import Service
-from hitless.store.store import Store
 
 ANSWER_DEADLINE_S = 10.0
 
@@ -81,7 +80,7 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
     alive, served = folders.engine_is_alive(), folders.remains()
     if not served:
         _look_before(settings)
-    first = None if _has_live(folders, ctx.stage) else build_document(ctx, service, message="first release")
+    first = build_document(ctx, service, message="first release") if recorded(ctx) is None else None
     if not alive:
         if not served:
             settings.write(folders)
@@ -93,7 +92,7 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
         except (Ended, HitlessError):
             if not served:
                 client.call("POST", "/shutdown", {"force": True})
-                _await_end(folders)
+                await_end(folders)
             raise
     _await_answer(client, ctx.stage)
     return client
@@ -162,16 +161,6 @@ def _settings(service: Service, listen: str | None) -> Settings:
     return replace(settings, addresses=tuple(address if a.stage == service.stage else a for a in settings.addresses))
 
 
-def _has_live(folders: Folders, stage: str) -> bool:
-    if not folders.state_file.exists():
-        return False
-    store = Store(folders.state_file, read_only=True)
-    try:
-        return store.live(stage) is not None
-    finally:
-        store.close()
-
-
 def _await_answer(client: EngineClient, stage: str) -> None:
     """Return only when the stage's URL takes connections and its live release runs."""
     deadline = time.monotonic() + ANSWER_DEADLINE_S
@@ -226,13 +215,17 @@ def _attend(ctx: Context, greeting: str) -> None:
     except KeyboardInterrupt as asked:
         ctx.say("stopping")
         client.call("POST", "/shutdown", {})
-        _await_end(folders)
+        await_end(folders)
         if not asked.args:  # by Ctrl-C, not by SIGTERM
             ctx.goes_on[:] = "interrupted: the engine was stopped", "`hitless up` starts it again"
             raise
 
 
-def _await_end(folders: Folders) -> None:
-    deadline = time.monotonic() + ANSWER_DEADLINE_S
-    while folders.remains() and time.monotonic() < deadline:
+def await_end(folders: Folders, deadline_s: float = ANSWER_DEADLINE_S) -> bool:
+    """Wait until nothing of the engine remains; False after so many seconds."""
+    end_s = time.monotonic() + deadline_s
+    while folders.remains():
+        if time.monotonic() > end_s:
+            return False
         time.sleep(0.02)
+    return True

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.settings import Address, Settings
@@ -33,7 +34,7 @@ from hitless.pipeline.workshop import Workshop
 from hitless.rollout.lifecycle import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import Pace
-from hitless.service.model import DEFAULT_PREVIEW_PORT, PreviewSettings
+from hitless.service.model import DEFAULT_PREVIEW_PORT
 from hitless.store.previews import PreviewRecords
 from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords
@@ -75,16 +76,12 @@ def build_machine(
     )
 
     def bind() -> Mapping[str, socket.socket]:
-        sockets: dict[str, socket.socket] = {}
-        try:
-            for address in settings.addresses:
-                sockets[address.stage] = _listen(address)
-            if settings.previews is not None:
-                sockets[SHARED] = _listen_for(settings.previews)
-        except BaseException:
-            for bound in sockets.values():
-                bound.close()
-            raise
+        with ExitStack() as bound:
+            sockets = {one.stage: bound.enter_context(_listen(one)) for one in settings.addresses}
+            if (shared := settings.previews) is not None:
+                movable = shared.port == DEFAULT_PREVIEW_PORT
+                sockets[SHARED] = bound.enter_context(_listen(Address("previews", shared.host, shared.port, movable)))
+            bound.pop_all()  # all could be bound: they stay open
         return sockets
 
     previews = None
@@ -133,11 +130,6 @@ def build_pipeline(
         on_aws=AwsErrands(folders.data),
     )
     return Pipeline(parts, close=notifier.close)
-
-
-def _listen_for(previews: PreviewSettings) -> socket.socket:
-    named = previews.port != DEFAULT_PREVIEW_PORT
-    return _listen(Address("previews", previews.host, previews.port, movable=not named))
 
 
 def _listen(address: Address) -> socket.socket:
