@@ -142,7 +142,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(tmp_path: Path) -> None:
         await until(lambda: "start api r1" in bench.diary)
         bench.commit("2")
         second = await bench.push()
-        await bench.pipeline.parts.repository.branches()
+        await bench.pipeline.parts.repository.head_of("dev")
         assert [row.state for row in bench.records.runs()] == ["queued", "running"]
         bench.workers.hold.set()
         ended = [await bench.end_of(run) for run in (first, second)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from hitless.api.peer import user_of
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine
+from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
 from hitless.errors import HitlessError, UsageError
 from hitless.rollout.release import ReleaseDocument
@@ -29,14 +30,6 @@ from hitless.service.strategy import EXAMPLES, Strategy, parse
 from hitless.store.store import trouble
 
 MOST_EVENTS = 10_000
-
-
-class Machine(Protocol):
-    """What the API needs of the running engine besides its verbs."""
-
-    async def status(self) -> dict[str, Any]: ...
-    async def metrics(self) -> bytes: ...
-    async def shut_down(self, *, force: bool) -> None: ...
 
 
 async def _nothing() -> None:

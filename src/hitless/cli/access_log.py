@@ -44,9 +44,12 @@ def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None
             ctx.show(document, lambda: _line(document))  # noqa: B023 - called at once
 
 
-def show_as_requests(ctx: Context, *, limit: int) -> None:
+def show_as_requests(ctx: Context) -> None:
     """The requests that may be repeated, in the form that `hitless drill --requests` takes, weighed by how often."""
-    found = weighed(newest(access_log_of(ctx), limit), _Releases(ctx).live())
+    live = recorded(ctx)
+    if live is None:
+        raise UsageError(f"{ctx.stage} has no live release", hint="`hitless up` ships the first")
+    found = recorded_load(ctx, ReleaseDocument.from_json(live.document))
     rows = [{"method": one.request.method, "path": one.request.path, "weight": one.request.weight} for one in found]
     if not rows:
         raise UsageError(
@@ -71,13 +74,6 @@ class _Releases:
         routes = self._of(line.release) if line.release is not None else None
         function, route = routes.of(line.method, line.path) if routes is not None else (None, None)
         return {**line.to_json(), "function": function, "route": route}
-
-    def live(self) -> ReleaseDocument:
-        """Raises UsageError where nothing is live."""
-        row = recorded(self._ctx)
-        if row is None:
-            raise UsageError(f"{self._ctx.stage} has no live release", hint="`hitless up` ships the first")
-        return ReleaseDocument.from_json(row.document)
 
     def _of(self, release: int) -> Routes | None:
         if release not in self._known:

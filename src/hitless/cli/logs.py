@@ -49,6 +49,6 @@ def _access(ctx: Context, query: LogQuery, as_requests: bool) -> None:
             hint="`hitless aws logs` shows handlers' lines; the access log is in the stage's log group",
         )
     if as_requests:
-        show_as_requests(ctx, limit=LINES_AT_MOST)
+        show_as_requests(ctx)
     else:
         show(ctx, limit=query.limit or LINES_AT_MOST, follow=query.follow, release=query.release)

@@ -26,12 +26,10 @@ def live_of(ctx: Context, service: Service, against: str | None) -> ReleaseDocum
     `against` is `aws`, a folder, or None for the stage's home. Raises NothingLive where there is none.
     """
     if against == AWS or (against is None and service.settings.home is Home.AWS):
-        return live_on_aws(ctx, service.name, service.region)
-    return _here(ctx) if against is None else _built(ctx, Path(against))
-
-
-def _built(ctx: Context, folder: Path) -> ReleaseDocument:
-    there = replace(ctx, service_dir=folder.expanduser().resolve())
+        return _on_aws(ctx, service)
+    if against is None:
+        return _here(ctx)
+    there = replace(ctx, service_dir=Path(against).expanduser().resolve())
     return build_document(there, load(there))
 
 
@@ -45,9 +43,9 @@ def _here(ctx: Context) -> ReleaseDocument:
     return ReleaseDocument.from_json(row.document)
 
 
-def live_on_aws(ctx: Context, service: str, region: str) -> ReleaseDocument:
-    """What is live on AWS in the context's stage. Raises NothingLive; imported only where it is asked for."""
-    found: ReleaseDocument | None = importlib.import_module("hitless.cli.aws_live").fetch_live(ctx, service, region)
+def _on_aws(ctx: Context, service: Service) -> ReleaseDocument:
+    aws = importlib.import_module("hitless.cli.aws_live")  # only where it is asked for
+    found: ReleaseDocument | None = aws.fetch_live(ctx, service.name, service.region)
     if found is None:
         raise NothingLive(
             f"{ctx.stage} has no live release on AWS to rehearse against", hint="`hitless deploy` ships a first one"

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hitless.api.client import EngineClient
 from hitless.artifact.trees import remove
@@ -55,7 +55,7 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
     Every process and file of it ends with the block, and with this process: `warden` sees to that.
     """
     sweep_left()
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root, holding(root):
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as root, _held(root):
         folders = Folders.of(Path(root) / "data", os.environ)
         folders.create()
         stages = (live.settings.name, CANDIDATE_STAGE)
@@ -66,14 +66,9 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
             yield SandboxedEngine(client)
 
 
-@contextmanager
-def holding(root: str) -> Iterator[None]:
+def _held(root: str) -> IO[bytes]:
     """The lock that says that a rehearsal looks after this sandbox."""
-    lock = hold(Path(root) / REHEARSAL_LOCK)
-    try:
-        yield
-    finally:
-        os.close(lock)
+    return os.fdopen(hold(Path(root) / REHEARSAL_LOCK), "rb")
 
 
 def sweep_left() -> int:

@@ -83,32 +83,20 @@ class Repository:
 
     async def head_of(self, branch: str) -> str | None:
         """The commit that a branch stands at."""
-        code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}")
-        return out.decode().strip() or None if code == 0 else None
-
-    async def branches(self) -> dict[str, str]:
-        """Every branch and its commit."""
-        lines = (
-            await self._git("for-each-ref", "--format=%(objectname) %(refname:strip=2)", "refs/heads")
-        ).splitlines()
-        return {name: commit for commit, _, name in (line.partition(" ") for line in lines)}
+        return await self._commit_at(f"refs/heads/{branch}")
 
     async def has(self, commit: str) -> bool:
         code, _, _ = await self._ask("cat-file", "-e", f"{commit}^{{commit}}")
         return code == 0
 
     async def describe(self, commit: str) -> CommitInfo:
-        out = await self._git("log", "-1", "--format=%H%x00%s%x00%an%x00%cI", commit, "--")
-        full, subject, author, at = out.rstrip("\n").split("\0")
-        return CommitInfo(full, _shown(subject, 200), _shown(author, 100), at)
+        (found,) = await self._log(commit, 1)
+        return found
 
     async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
         """What `new` has and `old` has not, newest first; only `new` itself where `old` is not there."""
         what = f"{old}..{new}" if old and await self.has(old) else f"{new}"
-        count = limit if old else 1
-        out = await self._git("log", f"-{count}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
-        rows = (line.split("\0") for line in out.split("\n") if line)
-        return tuple(CommitInfo(full, _shown(what, 200), _shown(author, 100), at) for full, what, author, at in rows)
+        return await self._log(what, limit if old else 1)
 
     async def changed_files(self, old: str, new: str, *, limit: int) -> list[str]:
         """Paths that differ since `new` left `old`, sorted; git's quoting for unusual names."""
@@ -181,8 +169,7 @@ class Repository:
 
     async def fork_head(self, number: int) -> str | None:
         """The commit of a fork's pull request that was last fetched."""
-        code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"refs/forks/{number}^{{commit}}")
-        return out.decode().strip() or None if code == 0 else None
+        return await self._commit_at(f"refs/forks/{number}")
 
     async def keep_fork(self, number: int, commit: str | None) -> None:
         """Keep a fork's commit beside the branches, or forget it (None). No branch is moved, whatever its name."""
@@ -249,6 +236,15 @@ class Repository:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         if done.returncode:
             raise MachineError(f"git {words[0]}: {done.stderr.decode(errors='replace').strip()}", hint="see the folder")
+
+    async def _log(self, what: str, most: int) -> tuple[CommitInfo, ...]:
+        out = await self._git("log", f"-{most}", "--format=%H%x00%s%x00%an%x00%cI", what, "--")
+        rows = (line.split("\0") for line in out.split("\n") if line)
+        return tuple(CommitInfo(full, _shown(what, 200), _shown(author, 100), at) for full, what, author, at in rows)
+
+    async def _commit_at(self, ref: str) -> str | None:
+        code, out, _ = await self._ask("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+        return out.decode().strip() or None if code == 0 else None
 
     async def _git(self, *words: str) -> str:
         return await self._checked(words[0], [*self._command(), *words])

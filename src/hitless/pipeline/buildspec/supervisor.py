@@ -60,15 +60,8 @@ def main() -> None:
             stop=input_ended,
             subreaper=True,
         )
-    document = {
-        "succeeded": build.succeeded,
-        "phases": dict(build.phases),
-        "exported": dict(build.exported),
-        "artifacts": [str(path) for path in build.artifacts],
-        "reports": [report.to_json() for report in build.reports],
-        "reason": build.reason,
-    }
-    sys.stdout.write(json.dumps(document) + "\n")
+    document = {**asdict(build), "reports": [report.to_json() for report in build.reports]}
+    sys.stdout.write(json.dumps(document, default=str) + "\n")
 
 
 if __name__ == "__main__":
