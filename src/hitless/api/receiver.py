@@ -251,15 +251,11 @@ class Receiver:
             return _page("Say who you are.", 400)
         body_out = {"by": f"{name} (by link)", "why": form.get("why", "")[:500] or None}
         try:
-            await asyncio.to_thread(self._decide, run, verb, body_out)
+            answer = self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", body_out)
+            await asyncio.to_thread(next, answer, None)  # only until the engine has taken it: the run itself may last
         except HitlessError as error:
             return _page(html.escape(error.message), 409)
         return _page(f"Run {run}: {verb}d. Thank you.")
-
-    def _decide(self, run: int, verb: str, body: dict[str, Any]) -> None:
-        """Only until the engine has taken it: the run itself may last."""
-        for _ in self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", body):
-            return
 
     async def _body(self, request: Request, limit: int) -> bytes | None:
         """What was sent, before anybody knows by whom; None beyond the limits of size and time, and for the largest of

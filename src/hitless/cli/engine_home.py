@@ -23,7 +23,7 @@ class EngineHome:
         if order.dry_run:
             document = build_document(ctx, service, message=order.message)
             plan = _plan(document, _live_artifacts(ctx))
-            ctx.show(plan, lambda: _plan_in_words(plan))
+            ctx.show(plan, lambda: "\n".join(f"{one['action']:<7} {one['name']}" for one in plan["functions"]))
             return
         client = client_of(ctx)
         document = build_document(ctx, service, message=order.message)
@@ -111,7 +111,3 @@ def _plan(document: ReleaseDocument, live: dict[str, str]) -> dict[str, Any]:
         "artifacts": new,
         "functions": [{"name": name, "action": action} for name, action in actions.items()],
     }
-
-
-def _plan_in_words(plan: dict[str, Any]) -> str:
-    return "\n".join(f"{function['action']:<7} {function['name']}" for function in plan["functions"])

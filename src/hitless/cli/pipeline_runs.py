@@ -33,9 +33,9 @@ def _table(runs: list[dict[str, Any]]) -> str:
 
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     """A branch that feeds no stage stands in brackets. What it is about, or what became of it, comes last."""
-    took = ""
+    took, started = "", datetime.fromisoformat(run["started_at"])
     if run["ended_at"]:
-        took = f"{(_instant(run['ended_at']) - _instant(run['started_at'])).total_seconds():.0f} s"
+        took = f"{(datetime.fromisoformat(run['ended_at']) - started).total_seconds():.0f} s"
     under_way = next((step["name"] for step in run["steps"] if step["state"] == "running"), None)
     said = str(run["reason"] or (f"in {under_way}" if under_way else run["message"]) or "")
     return (
@@ -44,11 +44,7 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         (run["commit"] or "-")[:8],
         run["state"].replace("_", " "),
         "-" if run["release"] is None else str(run["release"]),
-        f"{_instant(run['started_at']):%Y-%m-%d %H:%M:%S}",
+        f"{started:%Y-%m-%d %H:%M:%S}",
         took,
         said if len(said) <= MOST_SAID else f"{said[: MOST_SAID - 1]}…",
     )
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)

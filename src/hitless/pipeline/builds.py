@@ -16,7 +16,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.pipeline import cache, parameters
-from hitless.pipeline.buildspec.files import open_inside
+from hitless.pipeline.buildspec.files import open_inside, remove
 from hitless.pipeline.buildspec.masking import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import Limits, User
@@ -25,7 +25,6 @@ from hitless.pipeline.buildspec.supervisor import Plan
 from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, key_of
-from hitless.pipeline.removal import remove
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hitless.pipeline.buildspec.files import find_files
+from hitless.pipeline.buildspec.files import find_files, remove
 from hitless.pipeline.buildspec.run import User, credentials
-from hitless.pipeline.removal import remove
 
 MAX_CACHE_BYTES = 2 << 30
 KEPT = 16

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hitless.errors import MachineError
+from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.buildspec.spec import Buildspec
-from hitless.pipeline.removal import remove
 
 KEPT = 8
 SLOTS = 8

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hitless.errors import UsageError
 from hitless.pipeline.builds import service_folder
+from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course
 from hitless.pipeline.errands import Place
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.removal import remove
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
 

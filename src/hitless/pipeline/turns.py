@@ -14,6 +14,7 @@ import structlog
 
 from hitless.errors import HitlessError
 from hitless.pipeline import forks
+from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.previewing import preview
@@ -92,7 +93,7 @@ class Turns:
                     self._parts.workshop.create()
                     await self._run(lane, row)
                     for gone in self._parts.records.forget_old():
-                        self._parts.workshop.forget(gone)
+                        remove(self._parts.workshop.of_run(gone))
                 except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
                     self._broken_off[row.run] = f"{type(error).__name__}: {error}"
                     if self._ends_later is None:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import MachineError
+from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.environments import shut
-from hitless.pipeline.removal import remove
 
 OUTSIDE = Path("/var/lib")
 PREFIX, OWNER = "hitless-builds-", "owner"
@@ -110,10 +110,6 @@ class Workshop:
     def clean(self, run: int) -> None:
         """Remove a run's working folder. Blocking."""
         remove(self.work_of(run))
-
-    def forget(self, run: int) -> None:
-        """Remove what was kept of a run."""
-        remove(self.of_run(run))
 
     def clean_all(self) -> None:
         """Remove what runs of a daemon that died left behind."""

@@ -1,4 +1,4 @@
-"""Files that a build has left, found and read as what they are: things that a stranger made.
+"""Files that a build or a push has left, found, read and removed as what they are: things that a stranger made.
 
 No link to a folder is entered, so that none leads out or in circles; a file is opened step by step from the build's own
 folder, and never waited for. So it matters not what becomes of the names meanwhile, nor that the reader may be root.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,6 +70,25 @@ def read_inside(root: Path, path: Path, most_bytes: int) -> bytes:
         return b""
     with file:
         return file.read(most_bytes)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder; nothing there is fine, links are not followed. What cannot be removed is left. Blocking.
+
+    By rm, which goes down as deep as the names reach: Python's rmtree calls itself for each level, and a commit of some
+    thousand nested folders ended it, and the daemon's next start with it.
+    """
+    if not _rm(folder):
+        words = ["chmod", "-R", "u+rwX", "--", str(folder)]  # folders that a build forbade itself to enter
+        subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        _rm(folder)
+
+
+def _rm(folder: Path) -> bool:
+    if not os.path.lexists(folder):
+        return True
+    words = ["rm", "-rf", "--", str(folder)]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:

@@ -74,15 +74,16 @@ def differences(live: Iterable[Sample], candidate: Iterable[Sample]) -> list[Dif
     before, now = _shape(old), _shape(new)
     gone = _topmost(path for path in before.always or () if path not in (now.always or ()) and _parent(path, now))
     changed = [
-        Difference(_name(path), f"was {_words(kinds)}, is {_words(now.types[path])}", kinds != {"null"})
+        Difference(path or ROOT, f"was {_words(kinds)}, is {_words(now.types[path])}", kinds != {"null"})
         for path, kinds in before.types.items()
         if path in now.types and not now.types[path] <= kinds
     ]
+    changed_at = [one.where for one in changed]
     added = _topmost(path for path in now.types if path not in before.types)
     return [
-        *(Difference(_name(path), "is gone", True) for path in gone),
+        *(Difference(path or ROOT, "is gone", True) for path in gone),
         *changed,
-        *(Difference(_name(path), "is new", False) for path in added if not _of_changed(path, changed)),
+        *(Difference(path or ROOT, "is new", False) for path in added if not _is_below(path, changed_at)),
     ]
 
 
@@ -134,17 +135,13 @@ def _topmost(paths: Iterable[str]) -> list[str]:
     """Without what lies below another of them."""
     kept: list[str] = []
     for path in sorted(paths, key=lambda one: (len(one), one)):
-        if not any(path.startswith((f"{other}.", f"{other}[]")) for other in kept):
+        if not _is_below(path, kept):
             kept.append(path)
     return kept
 
 
-def _of_changed(path: str, changed: list[Difference]) -> bool:
-    return any(path.startswith((f"{one.where}.", f"{one.where}[]")) for one in changed)
-
-
-def _name(path: str) -> str:
-    return path or ROOT
+def _is_below(path: str, others: Iterable[str]) -> bool:
+    return any(path.startswith((f"{other}.", f"{other}[]")) for other in others)
 
 
 def _words(values: Iterable[object]) -> str:
