@@ -132,10 +132,9 @@ class Builds:
 
     def _environ(self, order: BuildOrder, python: Path, scratch: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
-        if order.fork is not None:
-            inherited = {name: value for name, value in inherited.items() if not _may_be_secret(name, value)}
         head, trigger = f"refs/heads/{order.branch}", f"branch/{order.branch}"
         if order.fork is not None:
+            inherited = {name: value for name, value in inherited.items() if not _may_be_secret(name, value)}
             head, trigger = f"refs/pull/{order.fork}/head", f"pr/{order.fork}"
         path = f"{python / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         build = f"hitless-{order.step}:{order.run}"

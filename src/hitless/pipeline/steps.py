@@ -168,15 +168,13 @@ async def verify(course: Course) -> StepEnd:
     home = home_of(course)
     shipped = next(one.detail or {} for one in course.parts.records.steps(row.run) if one.name == StepName.DEPLOY)
     if not shipped.get("verify", True):
-        await _fast_forward(course)
-        await forget_folder(course)
+        await _arrive(course)
         return skipped(LEFT_OUT)
     faults = await home.faults(course, row.release) if row.release is not None else None
     if faults is None:
         return skipped("another release is live by now")
     if not faults:
-        await _fast_forward(course)
-        await forget_folder(course)
+        await _arrive(course)
         url = course.parts.urls().get(course.stage) if course.candidate.settings.home is Home.ENGINE else None
         return StepEnd(sentence=f"{course.stage} answers as it should" + (f" at {url}" if url else ""))
     why = "; ".join(faults)
@@ -256,13 +254,13 @@ def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
 
 
-async def _fast_forward(course: Course) -> None:
-    """A promotion moves the stage's branch to what is live and verified."""
-    options, repository = course.row.options, course.parts.repository
-    if "from" not in options or not await is_kept(course.parts, course.row.commit):
-        return
-    if not await repository.fast_forward(course.row.branch, course.row.commit):
-        course.say(f"the branch {course.row.branch} has commits of its own and was left where it is")
+async def _arrive(course: Course) -> None:
+    """A promotion moves the stage's branch to what is live; nothing will ask for the run's folder again."""
+    branch, commit, repository = course.row.branch, course.row.commit, course.parts.repository
+    moves = "from" in course.row.options and await is_kept(course.parts, commit)
+    if moves and not await repository.fast_forward(branch, commit):
+        course.say(f"the branch {branch} has commits of its own and was left where it is")
+    await forget_folder(course)
 
 
 def _reported(result: Mapping[str, Any]) -> str:

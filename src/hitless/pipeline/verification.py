@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-import ssl
 from urllib.parse import urlsplit
 
 from hitless.service.model import SmokeRequest, StageSettings
@@ -31,12 +30,8 @@ def reachable(url: str) -> bool:
 def _ask(url: str, request: SmokeRequest, release: int | None) -> str | None:
     where = urlsplit(url)
     host, name = where.hostname or "127.0.0.1", f"{request.method} {request.path}"
-    connection: http.client.HTTPConnection
-    if where.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(host, where.port, timeout=DEADLINE_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, where.port, timeout=DEADLINE_S)
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, where.port, timeout=DEADLINE_S)
     try:
         path = where.path.rstrip("/") + request.path
         connection.request(request.method, path, request.body, dict(request.headers))
