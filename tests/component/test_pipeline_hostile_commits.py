@@ -179,7 +179,8 @@ def test_a_commit_does_not_say_where_root_keeps_uv_s_cache(tmp_path: Path, monke
     make_wheel(service / "wheels", "dep", "1.0", {"dep/__init__.py": ""})
     a_service(service, requirements="--no-index\n--find-links wheels\ndep==1.0\n")
     (service / "uv.toml").write_text(f'cache-dir = "{theirs}"\n')
-    what = f"provider: {{name: aws, runtime: {RUNTIME}}}\nfunctions: {{api: {{handler: src/handlers.api}}}}\n"
+    what = f"provider: {{name: aws, runtime: {RUNTIME}}}\n"
+    what += "functions: {api: {handler: src/handlers.api, events: [{http: GET /}]}}\n"
     (service / "serverless.yml").write_text(f"service: sample\n{what}")
     for name in [name for name in os.environ if name.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(name)
