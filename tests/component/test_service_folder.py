@@ -149,11 +149,12 @@ def test_files_that_cannot_be_read_are_refused_in_place(folder: Path, written: s
     (folder / "bad.json").write_text("{x}")
     (folder / "latin.txt").write_bytes(b"\xe4")
     (folder / "bad.yml").write_text("x: 1\n\ty: 2\n")
-    error = fault(folder, HEAD + API + f"custom:\n  x: ${{file({written}):x}}\n")
+    assert load(folder, HEAD + API + f"resources:\n  x: ${{file({written}):x}}\n").notices[-1].endswith("reads it")
+    error = fault(folder, HEAD + API.replace("handler:", f"environment: {{x: '${{file({written}):x}}'}}, handler:"))
     assert message in error.message
     assert "s3cret" not in error.message
     if message != "bad.yml:2: is not YAML":
-        assert error.message.startswith("serverless.yml:5: custom.x: ")
+        assert error.message.startswith("serverless.yml:3: functions.api.environment.x: ")
 
 
 def test_javascript_files_are_not_run_and_only_matter_where_they_are_needed(folder: Path) -> None:
@@ -197,8 +198,9 @@ def test_more_files_than_the_bound_are_refused(folder: Path) -> None:
     names = [f"f{index}.txt" for index in range(101)]
     for name in names:
         (folder / name).write_text("x")
-    error = fault(folder, HEAD + API + "custom:\n" + "".join(f"  k{name[:-4]}: ${{file({name})}}\n" for name in names))
-    assert "custom.kf100: names file number 101" in error.message
+    listed = "".join(f"  k{name[:-4]}: ${{file({name})}}\n" for name in names)
+    text = HEAD + API.replace("handler:", "environment: '${self:custom}', handler:") + "custom:\n" + listed
+    assert "custom.kf100: names file number 101" in fault(folder, text).message
 
 
 def test_a_module_beyond_the_bound_is_refused(folder: Path) -> None:

@@ -241,6 +241,20 @@ def test_what_only_aws_knows_is_an_error_where_it_is_needed(folder: Path) -> Non
     assert "${env:NAME, …}" in error.hint
 
 
+@pytest.mark.parametrize(
+    "unread",
+    [
+        "resources: {Resources: {Q: {Name: !Sub '${self:service}-${env:NONE}'}}}",
+        "custom: {customDomain: {domainName: '${file(none.yml):domain}'}, loop: '${self:custom.loop}'}",
+        "outputs: {x: '${self:custom.none}'}",
+    ],
+)
+def test_a_variable_that_nothing_here_reads_needs_no_value(folder: Path, unread: str) -> None:
+    head = HEAD.replace("name: aws", "name: aws, iam: {role: {x: 'arn:${opt:region, self:provider.region}'}}")
+    (notice, *_) = (line for line in load(folder, head + API + unread).notices if "has no value" in line)
+    assert notice.startswith("serverless.yml:2: provider.iam.role.x: a variable has no value; nothing here reads it")
+
+
 def test_secrets_are_neither_in_the_repr_nor_in_notices(folder: Path) -> None:
     head = HEAD.replace("name: aws", "name: aws, environment: {KEY: '${env:KEY}'}, vpc: {x: '${env:KEY}'}")
     service = load(folder, head + API, environ={"KEY": "s3cret"})

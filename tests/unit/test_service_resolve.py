@@ -35,9 +35,10 @@ def resolve(
     options: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     files: Mapping[str, str] | None = None,
+    params: Mapping[str, str] | None = None,
     notices: Notices | None = None,
 ) -> Value:
-    context = Context(stage, options or {}, environ or {}, FakeFiles(files or {}))
+    context = Context(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {})
     return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
 
 
@@ -50,7 +51,7 @@ def one(expression: str, **more: Any) -> object:
 
 def fault(text: str, **more: Any) -> ServiceFileError:
     with pytest.raises(ServiceFileError) as caught:
-        resolve(text, **more)
+        resolve(text, **more).plain()
     return caught.value
 
 
@@ -149,7 +150,7 @@ def test_a_variable_without_a_value_is_an_error_in_place_with_a_default_as_hint(
         ("a: ${self:a}", "a → a"),
         ("a: ${self:b}\nb: ${self:c}\nc: x${self:a}", "a → b → c → a"),
         ("custom: {m: {x: '${self:custom.m}'}}", "custom.m.x → custom.m.x"),
-        ("a: {k: '${self:b}'}\nb: {k: '${self:a.k}'}", "a.k → b.k → a.k"),
+        ("a: {k: '${self:b}'}\nb: {k: '${self:a.k}'}", "b.k → b.k"),
     ],
 )
 def test_a_cycle_is_an_error_that_names_it(text: str, cycle: str) -> None:
@@ -159,6 +160,41 @@ def test_a_cycle_is_an_error_that_names_it(text: str, cycle: str) -> None:
 def test_a_cycle_through_files_is_an_error() -> None:
     files = {"a.yml": "x: ${file(b.yml):x}", "b.yml": "x: ${file(a.yml):x}"}
     assert "refers to itself: x → x → x" in fault("v: ${file(a.yml):x}", files=files).message
+
+
+def test_a_file_that_is_a_whole_section_may_refer_to_the_section() -> None:
+    files = {"c.yml": "x: 1\ny: ${self:custom.x}\nz: {k: '${self:custom.y}-z'}"}
+    tree = resolve("custom: ${file(c.yml)}\nv: ${self:custom.z}", files=files)
+    assert tree.plain() == {"custom": {"x": 1, "y": 1, "z": {"k": "1-z"}}, "v": {"k": "1-z"}}
+
+
+def test_variables_inside_of_a_cloudformation_function_are_resolved_and_it_stays_one() -> None:
+    text = "service: s\nv: !Sub '${self:service}-${AWS::Region}-${Foo}'\nw: !Sub '${self:service}'\nx: {y: !Ref z}"
+    tree = resolve(text + "\nu: ${self:x}").mapping()
+    assert (tree["v"].data, tree["v"].intrinsic()) == ("s-${AWS::Region}-${Foo}", "!Sub")
+    assert (tree["w"].data, tree["w"].intrinsic()) == ("s", "!Sub")
+    assert tree["u"].mapping()["y"].intrinsic() == "!Ref"
+
+
+def test_what_has_no_value_is_an_error_only_if_it_is_read() -> None:
+    tree = resolve("custom: {a: '${env:KEY}', b: '${self:custom.a, ''x''}', c: 1}\nv: ${self:custom}").mapping()
+    assert tree["v"].mapping()["c"].plain() == 1
+    for name in ("a", "b"):
+        with pytest.raises(ServiceFileError, match=r"f.yml:1: custom.a: \$\{env:KEY\} has no value"):
+            tree["v"].mapping()[name].text()
+
+
+def test_a_parameters_name_is_one_key_whatever_dots_it_has_and_the_command_line_comes_first() -> None:
+    text = "params: {default: {a.b: dotted, m: {n: nested}}}\nv: ['${param:a.b}', '${param:m.n, ''none''}']"
+    assert resolve(text).mapping()["v"].plain() == ["dotted", "none"]
+    assert resolve(text, params={"a.b": "given"}).mapping()["v"].plain() == ["given", "none"]
+    assert "--param KEY=VALUE" in fault("v: ${param:KEY}").hint
+
+
+def test_the_option_stage_is_the_files_default_unless_it_is_given() -> None:
+    assert one("${opt:stage, 'x'}") == "x"
+    assert one("${opt:stage, self:provider.stage}") == "dev"
+    assert one("${opt:stage, 'x'}", options={"stage": "prod"}, stage="prod") == "prod"
 
 
 def test_two_references_to_one_value_are_no_cycle() -> None:
@@ -298,6 +334,6 @@ def test_references_resolve_as_a_naive_substitution_does(configuration: list[lis
         expected = {f"k{i}": evaluate(configuration, i) for i in range(6)}
     except LookupError:
         with pytest.raises(ServiceFileError, match="refers to itself"):
-            resolver.resolve()
+            resolver.resolve().plain()
         return
     assert resolver.resolve().plain() == expected

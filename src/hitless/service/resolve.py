@@ -1,14 +1,15 @@
 """Serverless Framework's variables, resolved before anything else looks at the file.
 
-Every string of the tree is resolved, each once; a reference to a map brings the map, resolved. What only AWS or a
-plugin knows becomes `Unresolved`: an error where this home reads it, a notice elsewhere. Text from the environment and
-from options is never itself read as a variable. Bounded: depth of references, characters and values made.
+Every string of the tree is resolved, each once; a reference to a map brings the map, resolved. What has no value, or
+only AWS or a plugin knows, becomes `Unresolved`: an error if this home reads it, else a notice. Text from the
+environment and from options is never itself read as a variable. Depth of references, characters and values made are
+bounded: beyond that is always an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hitless.errors import ServiceFileError
@@ -47,12 +48,13 @@ class FileReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What variables may ask for: the stage, the command's options, the environment, files."""
+    """What variables may ask for: the stage, the command's options and `--param`s, the environment, files."""
 
     stage: str
     options: Mapping[str, str]
     environ: Mapping[str, str]
     files: FileReader
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 class Resolver:
@@ -62,8 +64,11 @@ class Resolver:
         self._root = _for_stage(root, context.stage)
         self._context = context
         self._notices = notices
-        self._done: dict[int, tuple[Value, Value]] = {}
-        self._underway: list[Value] = []
+        self._heads: dict[int, tuple[Value, Value]] = {}
+        self._whole: dict[int, tuple[Value, Value]] = {}
+        self._looked_up: list[Value] = []
+        self._brought: list[Value] = []
+        self._out_of_bounds = False
         self._characters = 0
         self._values = 0
         self._sources: dict[str, Callable[[Source, Value], Value | None]] = {
@@ -77,38 +82,69 @@ class Resolver:
             "strToBool": self._str_to_bool,
         }
 
-    def resolve(self) -> Value:
-        """The whole tree without variables; ServiceFileError on a cycle, a bad reference or one without a value."""
-        return self._deep(self._root)
+    def resolve(self, address: str = "") -> Value:
+        """The tree, or what stands at `address`, without variables. ServiceFileError if it exceeds the bounds."""
+        value = self._root if not address else self._at_address(self._root, address, self._root)
+        return self._deep(value) if value is not None else replace(self._root, data=None)
 
     def _deep(self, value: Value) -> Value:
+        """The value with all that is in it resolved, as the value of `value` if it came by a reference."""
+        head = self._head(value)
+        if head is value or not isinstance(head.data, Mapping | tuple):
+            return self._inside(head)
+        if id(value) not in self._whole:
+            self._enter(self._brought, value)
+            try:
+                found = self._inside(head)
+                self._spend(value, values=_count(found))
+                found = found.moved(value)
+            except ServiceFileError as error:
+                found = self._failed(value, error)
+            finally:
+                self._brought.pop()
+            self._whole[id(value)] = (value, found)
+        return self._whole[id(value)][1]
+
+    def _inside(self, value: Value) -> Value:
         match value.data:
             case Mapping() as entries:
                 return replace(value, data={key: self._deep(entry) for key, entry in entries.items()})
             case tuple() as items:
                 return replace(value, data=tuple(self._deep(item) for item in items))
             case _:
-                return self._leaf(value)
+                return value
 
-    def _leaf(self, value: Value) -> Value:
+    def _head(self, value: Value) -> Value:
+        """What the value's own variables give: a final scalar, or a map or list as the file has it, unresolved."""
         if not isinstance(value.data, str) or "${" not in value.data:
             return value
-        if id(value) not in self._done:
-            self._enter(value)
+        if id(value) not in self._heads:
+            self._enter(self._looked_up, value)
             try:
-                self._done[id(value)] = (value, self._resolved(value, value.data))
+                found = self._resolved(replace(value, tag=""), value.data)
+            except ServiceFileError as error:
+                found = self._failed(value, error)
             finally:
-                self._underway.pop()
-        return self._done[id(value)][1]
+                self._looked_up.pop()
+            if value.tag and not isinstance(found.data, Unresolved):
+                found = replace(found, tag=value.tag)
+            self._heads[id(value)] = (value, found)
+        return self._heads[id(value)][1]
 
-    def _enter(self, value: Value) -> None:
-        if any(value is other for other in self._underway):
-            start = next(index for index, other in enumerate(self._underway) if other is value)
-            cycle = " → ".join(step.path or str(step.place) for step in [*self._underway[start:], value])
+    def _failed(self, value: Value, error: ServiceFileError) -> Value:
+        if self._out_of_bounds:
+            raise error
+        return replace(value, data=Unresolved("a variable", "", error), raw="", tag="")
+
+    def _enter(self, underway: list[Value], value: Value) -> None:
+        if any(value is other for other in underway):
+            start = next(index for index, other in enumerate(underway) if other is value)
+            cycle = " → ".join(step.path or str(step.place) for step in [*underway[start:], value])
             raise value.fault(f"refers to itself: {cycle}", "break the circle: one of these needs a value of its own")
-        if len(self._underway) >= MAX_DEPTH:
+        if len(underway) >= MAX_DEPTH:
+            self._out_of_bounds = True
             raise value.fault(f"is at the end of more than {MAX_DEPTH} references, one in the other")
-        self._underway.append(value)
+        underway.append(value)
 
     def _resolved(self, value: Value, text: str) -> Value:
         try:
@@ -146,11 +182,16 @@ class Resolver:
         return found
 
     def _first(self, variable: Variable, at: Value) -> Value | None:
-        """The value of the first source that has one; else `Unresolved` if one is elsewhere; else None."""
+        """The value of the first source that has one; else `Unresolved` if one is elsewhere; else None.
+
+        A source that refers to what has no value gives no way to the next one, as in Serverless Framework.
+        """
         elsewhere: Value | None = None
         for source in variable.sources:
             found = self._source(source, at)
             if found is not None and isinstance(found.data, Unresolved):
+                if found.data.error is not None:
+                    return found
                 elsewhere = elsewhere or found
             elif found is not None:
                 if elsewhere is not None:
@@ -159,7 +200,8 @@ class Resolver:
                     sentence = f"{reference} is not within reach here, so its default is taken"
                     self._notices.add(f"default for {reference}", at, sentence)
                 return found
-        return elsewhere
+        stage = any(isinstance(one, Source) and one.text.replace(" ", "") == "opt:stage" for one in variable.sources)
+        return self._outside(self._context.stage, at) if stage and elsewhere is None else elsewhere
 
     def _source(self, source: Source | Template | Literal, at: Value) -> Value | None:
         match source:
@@ -185,10 +227,15 @@ class Resolver:
             hint = f"set {self._address(last, at)} in the environment, or {hint}"
         elif isinstance(last, Source) and last.kind == "file":
             hint = f"look whether the file and the key are there, or {hint}"
+        elif isinstance(last, Source) and last.kind == "param":
+            hint = f"give it by --param {self._address(last, at)}=VALUE, or {hint}"
         return at.fault(f"{variable.text} has no value", hint)
 
     def _address(self, source: Source, at: Value) -> str:
-        return "" if source.address is None else self._filled(source.address, at).text()
+        return "" if source.address is None else self._text(source.address, at)
+
+    def _text(self, template: Template, at: Value) -> str:
+        return replace(self._filled(template, at), place=at.place, path=at.path).text()
 
     # -- the sources, each: the value, or None where there is none
 
@@ -200,7 +247,7 @@ class Resolver:
 
     def _opt(self, source: Source, at: Value) -> Value | None:
         address = self._address(source, at)
-        text = self._context.options.get(address, self._context.stage if address == "stage" else None)
+        text = self._context.options.get(address)
         return None if text is None else self._outside(text, at)
 
     def _env(self, source: Source, at: Value) -> Value | None:
@@ -213,18 +260,25 @@ class Resolver:
     def _file(self, source: Source, at: Value) -> Value | None:
         if len(source.params) != 1:
             raise at.fault(f"${{{source.text}}} names no file", "write ${file(path.yml):key}")
-        content = self._context.files.read(self._filled(source.params[0], at).text(), at)
+        content = self._context.files.read(self._text(source.params[0], at), at)
         if content is None:
             return None
         address = self._address(source, at)
-        return self._at_address(content, address, at) if address else self._brought(self._deep(content), at)
+        return self._at_address(content, address, at) if address else self._placed(self._head(content), at)
 
     def _param(self, source: Source, at: Value) -> Value | None:
-        name = self._address(source, at)
-        stage = self._context.stage
+        """Names of parameters may have dots in them: they are keys, not addresses."""
+        name, stage = self._address(source, at), self._context.stage
+        if name in self._context.params:
+            return self._outside(self._context.params[name], at)
         for address in (f"params.{stage}", f"stages.{stage}.params", "params.default", "stages.default.params"):
-            if (found := self._at_address(self._root, f"{address}.{name}", at)) is not None and found.data is not None:
-                return found
+            given = self._at_address(self._root, address, at)
+            if given is not None and isinstance(given.data, Unresolved):
+                return given
+            if given is not None and isinstance(given.data, Mapping) and name in given.data:
+                found = self._head(given.data[name])
+                if found.data is not None:
+                    return self._placed(found, at)
         return None
 
     def _sls(self, source: Source, at: Value) -> Value | None:
@@ -243,7 +297,7 @@ class Resolver:
         return self._constant(known, source, at)
 
     def _str_to_bool(self, source: Source, at: Value) -> Value | None:
-        text = self._filled(source.params[0], at).text().strip().lower() if source.params else ""
+        text = self._text(source.params[0], at).strip().lower() if source.params else ""
         if text not in {"true", "1", "false", "0"}:
             raise at.fault("${strToBool()} takes true, false, 1 or 0")
         return replace(at, data=text in {"true", "1"}, raw="")
@@ -257,23 +311,27 @@ class Resolver:
     # -- how a value comes to the place of its reference
 
     def _at_address(self, start: Value, address: str, at: Value) -> Value | None:
-        current, resolved = start, False
+        current = start
         for key in address.split("."):
-            leaf = current if resolved else self._leaf(current)
-            current, resolved = leaf, resolved or leaf is not current
+            current = self._head(current)
             match current.data:
                 case Unresolved():
-                    return replace(current, place=at.place, path=at.path)
+                    return self._placed(current, at)
                 case Mapping() as entries if key in entries:
                     current = entries[key]
                 case tuple() as items if key.isdecimal() and int(key) < len(items):
                     current = items[int(key)]
                 case _:
                     return None
-        return self._brought(current if resolved else self._deep(current), at)
+        return self._placed(self._head(current), at)
 
-    def _brought(self, value: Value, at: Value) -> Value:
-        self._spend(at, values=_count(value))
+    def _placed(self, value: Value, at: Value) -> Value:
+        """A scalar stands at its reference from now on; a map or list does so once all of it is resolved."""
+        if isinstance(value.data, Mapping | tuple):
+            return value
+        if isinstance(value.data, Unresolved):
+            return replace(value, place=at.place, path=at.path)
+        self._spend(at, values=1)
         return value.moved(at)
 
     def _outside(self, text: str, at: Value) -> Value:
@@ -283,6 +341,7 @@ class Resolver:
         self._characters += characters
         self._values += values
         if self._characters > MAX_CHARACTERS or self._values > MAX_VALUES:
+            self._out_of_bounds = True
             raise at.fault(
                 "the variables of this file multiply beyond all bounds", "look for maps that bring each other"
             )

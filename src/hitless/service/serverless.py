@@ -37,7 +37,8 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
     check_references(section(root), read)
     for value in _unresolved(root):
         assert isinstance(value.data, Unresolved)
-        notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} is not within this home's reach")
+        why = "is not within this home's reach" if value.data.error is None else "has no value; nothing here reads it"
+        notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} {why}")
     return Service(
         name=name,
         folder=file.parent,

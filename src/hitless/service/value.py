@@ -33,10 +33,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Stands for a value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind."""
+    """Stands for a value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind.
+
+    Or for one that cannot be had at all: `error` says why, and is raised when the value is read.
+    """
 
     reference: str
     kind: str
+    error: ServiceFileError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,8 @@ class Value:
 
     def _known(self) -> Scalar | tuple[Value, ...] | Mapping[str, Value]:
         if isinstance(self.data, Unresolved):
+            if self.data.error is not None:
+                raise self.data.error
             raise self.fault(
                 f"{self.data.reference} cannot be resolved here: {self.data.kind} is not within this home's reach",
                 "put a source before it that is: ${env:NAME, …}, or give it a default: ${…, 'value'}",
