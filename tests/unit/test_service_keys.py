@@ -1,4 +1,4 @@
-"""The table of keys: each noticed one is noticed, each other one is quiet, what nobody knows is refused."""
+"""The table of keys: each noticed one is noticed, each other one is quiet, what nobody knows is noticed or refused."""
 
 from __future__ import annotations
 
@@ -83,21 +83,44 @@ def test_one_cause_in_many_places_is_one_sentence() -> None:
         ("zzzz: 1", "zzzz", "known here: "),
     ],
 )
-def test_a_key_that_serverless_framework_does_not_know_is_refused_with_what_was_meant(
+def test_an_unknown_key_is_noticed_with_what_was_meant_and_refused_if_the_file_asks_for_that(
     text: str, path: str, hint: str
 ) -> None:
+    (sentence,) = notices_of(parse_yaml(text, "f.yml"))
+    assert sentence.startswith(f"f.yml:1: {path}: is not a key of Serverless Framework and does nothing here")
+    assert hint in f"{sentence} known here: "
     with pytest.raises(ServiceFileError) as caught:
-        notices_of(parse_yaml(text, "f.yml"))
+        notices_of(parse_yaml(f"{text}\nconfigValidationMode: error", "f.yml"))
     assert caught.value.message == f"f.yml:1: {path}: is not a key of Serverless Framework"
     assert hint in caught.value.hint
 
 
-def test_with_plugins_an_unknown_key_may_be_a_plugins_but_a_near_miss_is_not() -> None:
-    plugins = "plugins: [serverless-step-functions]\n"
-    lines = notices_of(parse_yaml(plugins + "stepFunctions: {}\nfunctions: {a: {warmup: true}}", "f.yml"))
-    assert [line.split()[1] for line in lines] == ["plugins[0]:", "stepFunctions:", "functions.a.warmup:"]
-    with pytest.raises(ServiceFileError, match=r"functions\.a\.handlr"):
-        notices_of(parse_yaml(plugins + "functions: {a: {handlr: x}}", "f.yml"))
+def test_with_plugins_an_unknown_key_may_be_a_plugins_and_is_never_refused() -> None:
+    text = "plugins: [serverless-step-functions]\nconfigValidationMode: error\nstepFunctions: {}\n"
+    lines = notices_of(parse_yaml(text + "functions: {a: {warmup: true, handlr: x}}", "f.yml"))
+    names = [line.split()[1] for line in lines]
+    assert names == ["plugins[0]:", "stepFunctions:", "functions.a.warmup:", "functions.a.handlr:"]
+    assert lines[3].endswith("did you mean handler?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "functions: {a: {events: [{http: {authoriser: aws_iam}}]}}",
+        "functions: {a: {events: [{http: {privat: true}}]}}",
+        "provider: {apiGateway: {resourcePolicies: []}}",
+    ],
+)
+def test_a_misspelt_key_that_protects_routes_is_always_refused(text: str) -> None:
+    with pytest.raises(ServiceFileError, match="is not a key of Serverless Framework"):
+        notices_of(parse_yaml(f"{text}\nplugins: [x]", "f.yml"))
+
+
+def test_keys_of_custom_are_anybodys_and_only_a_near_miss_of_hitless_is_noticed() -> None:
+    names = ("tables", "files", "items", "tests", "sites", "titles", "hitlist", "hits")
+    assert notices_of(from_plain({"custom": dict.fromkeys(names, 1)}, Place("f.yml", 1))) == ()
+    (sentence,) = notices_of(parse_yaml("custom: {hitles: {workers: 3}}", "f.yml"))
+    assert sentence == "f.yml:1: custom.hitles: is not read by anything here: did you mean custom.hitless?"
 
 
 def test_plugins_are_named_unless_hitless_does_their_work() -> None:

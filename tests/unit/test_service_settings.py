@@ -261,12 +261,6 @@ def test_a_stage_that_is_not_there_is_an_error_that_lists_those_that_are() -> No
         read_settings(parse_yaml("a: 1", "f.yml"), "prod")
 
 
-def test_a_misspelt_section_is_an_error() -> None:
-    with pytest.raises(ServiceFileError) as caught:
-        read_settings(parse_yaml("custom:\n  hitles: {workers: 9}", "f.yml"), "dev")
-    assert caught.value.hint == "did you mean custom.hitless?"
-
-
 def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
     found = stage("{notify: [{slack: 'https://hooks.example.org/x'}, {command: mail -s run ops}]}")
     assert [(str(one.by), one.target) for one in found.notify] == [

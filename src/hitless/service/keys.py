@@ -2,8 +2,9 @@
 
 One table. USED keys do here what they do on AWS. NOTICED keys change behaviour on AWS and not here: each is named to
 the user with the sentence that stands here. AWS keys concern the deployment to AWS alone. REFUSED keys leave nothing to
-run. Any other key is an error, for it is most likely misspelt. docs/serverless-yml.md shows this table, and a test
-holds the two together.
+run. Any other key is noticed with the nearest known one, as it may be a plugin's. It is an error if the file asks for
+errors (`configValidationMode: error`) or if it resembles a key that protects a route. docs/serverless-yml.md shows this
+table, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -191,14 +192,21 @@ QUIET_VALUES: dict[str, frozenset[str]] = {
 }
 """Values of a noticed key with which it changes nothing."""
 
+_GUARDS = ("authorizer", "private", "resourcePolicy")
+
 _BY_PATH = {key.path: key for key in KEYS}
 _PARENTS = {key.path[:at] for key in KEYS for at, letter in enumerate(key.path) if letter == "."}
 
 
 def check_keys(root: Value, notices: Notices) -> None:
-    """Notices for all that is not done here; ServiceFileError on a key that nobody knows."""
-    plugins = _plugins(root, notices)
-    _walk(root, "", notices, loud=not plugins)
+    """Notices for all that is not done here. With `configValidationMode: error` and no plugin that may know it,
+    ServiceFileError on a key that nobody knows.
+    """
+    plugins, mode, custom = _plugins(root, notices), root.get("configValidationMode"), root.get("custom")
+    _walk(root, "", notices, strict=not plugins and mode is not None and mode.data == "error")
+    for name, entry in custom.data.items() if custom is not None and isinstance(custom.data, Mapping) else ():
+        if name != "hitless" and did_you_mean(name, ["hitless"], likeness=0.8):
+            notices.add(f"custom.{name}", entry, "is not read by anything here: did you mean custom.hitless?")
 
 
 def _plugins(root: Value, notices: Notices) -> list[str]:
@@ -214,39 +222,39 @@ def _plugins(root: Value, notices: Notices) -> list[str]:
     return loud
 
 
-def _walk(value: Value, pattern: str, notices: Notices, *, loud: bool) -> None:
+def _walk(value: Value, pattern: str, notices: Notices, *, strict: bool) -> None:
     match value.data:
         case tuple() as items:
             for item in items:
-                _item(item, pattern, notices, loud=loud)
+                _item(item, pattern, notices, strict=strict)
         case Mapping() as entries if not pattern.endswith(".events"):
             for name, child in entries.items():
                 if pattern == "functions":
-                    _walk(child, "functions.*", notices, loud=loud)
+                    _walk(child, "functions.*", notices, strict=strict)
                 else:
-                    _entry(child, pattern, name, notices, loud=loud)
+                    _entry(child, pattern, name, notices, strict=strict)
 
 
-def _item(item: Value, pattern: str, notices: Notices, *, loud: bool) -> None:
+def _item(item: Value, pattern: str, notices: Notices, *, strict: bool) -> None:
     if not pattern.endswith(".events"):
-        _walk(item, pattern, notices, loud=loud)
+        _walk(item, pattern, notices, strict=strict)
     elif isinstance(item.data, str):
-        _entry(item, f"{pattern}.*", item.data, notices, loud=loud)
+        _entry(item, f"{pattern}.*", item.data, notices, strict=strict)
     else:
-        _walk(item, f"{pattern}.*", notices, loud=loud)
+        _walk(item, f"{pattern}.*", notices, strict=strict)
 
 
-def _entry(value: Value, pattern: str, name: str, notices: Notices, *, loud: bool) -> None:
+def _entry(value: Value, pattern: str, name: str, notices: Notices, *, strict: bool) -> None:
     path = f"{pattern}.{name}" if pattern else name
     key = _BY_PATH.get(path)
     if key is None:
-        _unknown(value, name, pattern, notices, loud=loud)
+        _unknown(value, name, pattern, notices, strict=strict)
     elif key.here is Here.REFUSED:
         raise value.fault(key.effect)
     elif key.here is Here.NOTICED and path != "plugins" and _changes(value, path):
         notices.add(path, value, key.effect)
     if path in _PARENTS:
-        _walk(value, path, notices, loud=loud)
+        _walk(value, path, notices, strict=strict)
 
 
 def _changes(value: Value, path: str) -> bool:
@@ -255,11 +263,10 @@ def _changes(value: Value, path: str) -> bool:
     return bool(value.data)
 
 
-def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, loud: bool) -> None:
+def _unknown(child: Value, name: str, pattern: str, notices: Notices, *, strict: bool) -> None:
     known = [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == pattern]
-    hint = did_you_mean(name, known, likeness=0.6 if loud else 0.8)
-    if loud or hint:
+    hint = did_you_mean(name, known)
+    if strict or any(f" {guard}?" in hint for guard in _GUARDS):
         raise child.fault("is not a key of Serverless Framework", hint or f"known here: {', '.join(sorted(known))}")
-    notices.add(
-        f"unknown {pattern}.{name}", child, "is not a key of Serverless Framework; a plugin's keys do nothing here"
-    )
+    sentence = "is not a key of Serverless Framework and does nothing here"
+    notices.add(f"unknown {pattern}.{name}", child, f"{sentence}: {hint}" if hint else sentence)

@@ -131,12 +131,7 @@ def check_stage_early(root: Value, stage: str) -> None:
 def section(root: Value) -> Value | None:
     """`custom.hitless`, or None."""
     custom = root.get("custom")
-    if custom is None:
-        return None
-    for name, entry in custom.mapping().items():
-        if name.lower().replace("-", "") != "hitless" and did_you_mean(name, ["hitless"]):
-            raise entry.fault("is not read by anything", "did you mean custom.hitless?")
-    return custom.get("hitless")
+    return custom.get("hitless") if custom is not None else None
 
 
 def _workers(value: Value | None) -> Workers:
