@@ -420,3 +420,15 @@ def test_settings_of_uv_that_are_a_link_out_of_the_repository_are_refused(
     (root / name).symlink_to(tmp_path / "shadow")
     with pytest.raises(BuildError, match=f"{Path(name).name} is a link that leads out of"):
         built(service, store)
+
+
+@pytest.mark.parametrize("runtime", ["python2.7", "python3.8"])
+def test_a_runtime_that_lambda_no_longer_takes_gets_an_artifact_for_this_machine_alone(
+    tmp_path: Path, runtime: str
+) -> None:
+    service = a_service(tmp_path / "s", functions=[a_function(runtime=runtime)], requirements=PINNED)
+    installer = FakeInstaller()
+    result = built(service, ArtifactStore(tmp_path / "data" / "artifacts"), installer)
+    assert (only(result).local, result.portable) == (True, {})
+    assert [target.runtime for target in installer.targets] == [RUNTIME]
+    assert result.warnings[1].endswith(f"cannot be promoted: Lambda no longer takes {runtime}")

@@ -157,6 +157,14 @@ def test_files_that_cannot_be_read_are_refused_in_place(folder: Path, written: s
         assert error.message.startswith("serverless.yml:3: functions.api.environment.x: ")
 
 
+def test_a_handler_may_be_a_dependencys_and_is_then_looked_for_by_the_build(folder: Path) -> None:
+    text = HEAD + API.replace("handlers.api", "datadog_lambda.handler.handler")
+    assert "there is no datadog_lambda/handler.py" in fault(folder, text).message
+    (folder / "requirements.txt").write_text("datadog_lambda==6.0\n")
+    assert load(folder, text).functions[0].handler == "datadog_lambda.handler.handler"
+    assert "there is no handler.py" in fault(folder, HEAD + API.replace("handlers.api", "handler.api")).message
+
+
 def test_javascript_files_are_not_run_and_only_matter_where_they_are_needed(folder: Path) -> None:
     (folder / "x.js").write_text("module.exports = {}")
     assert load(folder, HEAD + API + "custom: {x: '${file(x.js):y}'}\n").functions

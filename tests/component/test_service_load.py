@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,17 @@ def test_what_only_aws_knows_is_an_error_where_it_is_needed(folder: Path) -> Non
     error = fault(folder, HEAD + API.replace("handler:", "environment: {KEY: '${ssm:/k}'}, handler:"))
     assert "functions.api.environment.KEY: ${ssm:/k} cannot be resolved here: AWS Systems Manager" in error.message
     assert "${env:NAME, …}" in error.hint
+
+
+@pytest.mark.parametrize("runtime", ["python2.7", "python3.6", "python3.7", "python3.8"])
+def test_a_runtime_that_lambda_no_longer_takes_runs_on_the_python_at_hand(folder: Path, runtime: str) -> None:
+    service = load(folder, HEAD.replace("python3.11", runtime) + API)
+    assert service.functions[0].runtime == runtime
+    (notice,) = service.notices
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert (
+        notice == f"serverless.yml:2: provider.runtime: Lambda no longer takes {runtime}; it runs here on Python {here}"
+    )
 
 
 @pytest.mark.parametrize(

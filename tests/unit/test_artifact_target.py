@@ -50,7 +50,7 @@ def test_uv_reads_this_machine_by_itself() -> None:
     assert HOST.target.host.startswith("cpython-")
 
 
-@pytest.mark.parametrize("runtime", ["nodejs20.x", "python3.x", "python2.7", ""])
+@pytest.mark.parametrize("runtime", ["nodejs20.x", "python3.x", ""])
 def test_a_runtime_that_is_no_python_is_refused_by_name(runtime: str) -> None:
     with pytest.raises(BuildError, match="runtime"):
         HOST.differences(Target(runtime, "x86_64"))

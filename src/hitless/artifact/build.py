@@ -25,7 +25,7 @@ from hitless.artifact.store import ArtifactStore, Workspace
 from hitless.artifact.target import Host, Target
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
-from hitless.service.model import Function, Service
+from hitless.service.model import ENDED_RUNTIMES, Function, Service
 
 _OTHER_LOCKS = ("uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock")
 _SHOWN_AT_MOST = 5
@@ -106,6 +106,8 @@ class _Build:
         """The artifact for a declared platform that is not this machine's: its lack stops promotion, not work here."""
         if declared not in self.unportable:
             try:
+                if declared.runtime in ENDED_RUNTIMES:
+                    raise BuildError(f"Lambda no longer takes {declared.runtime}")
                 return self._artifact(patterns, declared, declared)
             except BuildError as error:
                 self.unportable[declared] = error

@@ -27,8 +27,8 @@ class Target:
     @property
     def minor(self) -> int:
         """The runtime's minor version: 11 for python3.11."""
-        head, _, minor = self.runtime.partition("python3.")
-        if head or not minor.isdecimal():
+        head, _, minor = self.runtime.partition(".")
+        if head not in ("python2", "python3") or not minor.isdecimal():
             raise BuildError(
                 f"runtime {self.runtime!r} is not a Python of Lambda", hint="use python3.11 or a newer one"
             )

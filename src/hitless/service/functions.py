@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hitless.service.handlers import check_handler
-from hitless.service.model import DEFAULT_MEMORY_MB, DEFAULT_TARGET_PERCENT, DEFAULT_TIMEOUT_S, Function, Route
+from hitless.service.model import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TARGET_PERCENT,
+    DEFAULT_TIMEOUT_S,
+    ENDED_RUNTIMES,
+    Function,
+    Route,
+)
 from hitless.service.notices import Notices
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
 from hitless.service.settings import Provisioned, Workers
@@ -129,7 +137,10 @@ class FunctionReader:
         if value is None:
             raise entry.fault("has no runtime", "add provider.runtime: python3.11")
         runtime = value.text()
-        if runtime not in RUNTIMES:
+        if runtime in ENDED_RUNTIMES:
+            here = ".".join(platform.python_version_tuple()[:2])
+            self.notices.add("runtime", value, f"Lambda no longer takes {runtime}; it runs here on Python {here}")
+        elif runtime not in RUNTIMES:
             hint = did_you_mean(runtime, RUNTIMES) or "hitless runs Python"
             raise value.fault(f"{value.shown()} is an unknown runtime; known are {', '.join(RUNTIMES)}", hint)
         return runtime

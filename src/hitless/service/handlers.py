@@ -1,7 +1,8 @@
 """Does the handler exist? Looked up in the source, without running it, so that a typo costs no rollout.
 
 Only what is certain is refused: a file that is not there, or has no such name at its top level, or a coroutine. A
-module that makes names as it runs (`import *`, `globals()`, `__getattr__`) is believed.
+module that makes names as it runs (`import *`, `globals()`, `__getattr__`) is believed. So is one that a
+dependency may bring: the build looks for it once requirements.txt is installed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def check_handler(handler: Value, folder: Path) -> str:
             f"{handler.shown()} is not a handler", "write path/to/module.function, relative to the service's folder"
         )
     path = _module_file(handler, folder, module)
+    if path is None:
+        return text
     name = path.relative_to(folder).as_posix()
     tree = _parsed(handler, path, name)
     names = set(_bound(tree.body))
@@ -43,7 +46,8 @@ def check_handler(handler: Value, folder: Path) -> str:
     return text
 
 
-def _module_file(handler: Value, folder: Path, module: str) -> Path:
+def _module_file(handler: Value, folder: Path, module: str) -> Path | None:
+    """The module's file; None if it may be a dependency's."""
     base = folder / module.replace(".", "/")
     for path in (base / "__init__.py", base.with_name(base.name + ".py")):
         if not path.is_file():
@@ -53,6 +57,8 @@ def _module_file(handler: Value, folder: Path, module: str) -> Path:
         return path
     wanted = f"{module.replace('.', '/')}.py"
     near = did_you_mean(wanted, _modules_beside(base, folder))
+    if not near and (folder / "requirements.txt").exists() and not (folder / wanted.partition("/")[0]).exists():
+        return None
     raise handler.fault(f"there is no {wanted} in the service's folder", near or "a handler is path/to/module.function")
 
 

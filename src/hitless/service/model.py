@@ -16,6 +16,9 @@ from hitless.service.strategy import AllAtOnce, Strategy
 DEFAULT_TIMEOUT_S = 6
 """Serverless Framework's default, not Lambda's (3 s)."""
 
+ENDED_RUNTIMES = ("python2.7", "python3.6", "python3.7", "python3.8")
+"""Lambda takes no new function that has one of these."""
+
 DEFAULT_MEMORY_MB = 1024
 DEFAULT_WORKERS = 2
 DEFAULT_TARGET_PERCENT = 70
