@@ -39,6 +39,7 @@ def run(*words: str) -> int:
         (("releases", "abc"), "invalid value for 'release': 'abc' is not a whole number", "`hitless releases --help`"),
         (("drill", "--rate", "abc"), "invalid value for '--rate': 'abc' is not a number", "`hitless drill --help`"),
         (("invoke",), "missing argument", "`hitless invoke --help`"),
+        (("status", "--param", "x"), "invalid value for '--param': write NAME=VALUE", "`hitless status --help`"),
         (("aws", "nosuch"), "no such command 'nosuch'", "`hitless aws --help`"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hitless.errors import ServiceFileError
+from hitless.service.load import default_stage
 from hitless.service.model import Function, Route
 from tests.component.service_folder import API, HEAD, SCALED, fault, folder, load
 
@@ -275,9 +276,88 @@ def test_secrets_are_neither_in_the_repr_nor_in_notices(folder: Path) -> None:
     assert service.notices
 
 
-def test_a_stage_that_is_not_there_is_named_before_what_it_lacks(folder: Path) -> None:
-    text = HEAD + API + "params: {dev: {x: 1}}\ncustom: {v: '${param:x}', hitless: {stages: {dev: {}, staging: {}}}}\n"
+def test_a_misspelt_stage_is_named_before_what_it_lacks(folder: Path) -> None:
+    head = HEAD.replace("name: aws", "name: aws, environment: {X: '${param:x}'}")
+    text = head + API + "params: {dev: {x: 1}}\ncustom: {hitless: {stages: {dev: {}, staging: {}}}}\n"
     with pytest.raises(
-        ServiceFileError, match=r"custom\.hitless\.stages: there is no stage prod; stages are dev, staging"
+        ServiceFileError, match=r"custom\.hitless\.stages: there is no stage stagin; stages are dev, staging"
     ):
-        load(folder, text, stage="prod")
+        load(folder, text, stage="stagin")
+
+
+def test_a_stage_that_the_file_does_not_list_is_noticed(folder: Path) -> None:
+    text = HEAD + API + "custom: {hitless: {stages: {dev: {}}}}\n"
+    service = load(folder, text, stage="feature")
+    assert service.settings.name == "feature"
+    assert service.notices == (
+        "serverless.yml:4: custom.hitless.stages: feature is not listed, so it takes the defaults",
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "stage"),
+    [
+        ("stage: prod", "prod"),
+        ("stage: '${opt:stage, self:custom.stage}'", "test"),
+        ("stage: '${opt:stage}'", "dev"),
+        ("stage: '${env:STAGE, ''x''}'", "mine"),
+        ("stage: '${ssm:/stage}'", "dev"),
+        ("region: eu-west-1", "dev"),
+    ],
+)
+def test_the_stage_without_the_option_is_what_the_provider_says_else_dev(
+    folder: Path, declared: str, stage: str
+) -> None:
+    text = HEAD.replace("name: aws", f"name: aws, {declared}") + API + "custom: {stage: test}"
+    (folder / "serverless.yml").write_text(text)
+    assert default_stage(folder, {"STAGE": "mine"}) == stage
+    assert default_stage(folder / "none", {}) == "dev"
+
+
+DOTENV = r"""
+# comment
+A=1
+export B = two words # tail
+C="quoted # not comment\nnew"
+D='single $A \n'
+F=
+G=$A-${B}-${NONE:-dflt}-${A:+alt}-${NONE:+alt}
+H=\$A
+I: yaml style
+J="multi
+line"
+SET=file
+EMPTY=filled
+M=$SET $LATER
+LATER=l8r$A
+N=${N:-self}
+U==eq
+"""
+
+
+def test_the_dotenv_file_is_read_as_serverless_framework_reads_it(folder: Path) -> None:
+    (folder / ".env").write_text(DOTENV)
+    names = ["A", "B", "C", "D", "F", "G", "H", "I", "J", "SET", "EMPTY", "M", "N", "U"]
+    listed = ", ".join(f"{name}: '${{env:{name}}}'" for name in names)
+    text = HEAD.replace("name: aws", f"name: aws, environment: {{{listed}}}") + API
+    assert "has no value" in fault(folder, text).message
+    service = load(folder, text + "useDotenv: true\n", environ={"SET": "outer", "EMPTY": ""})
+    assert dict(service.functions[0].environment) == {
+        "A": "1", "B": "two words", "C": "quoted # not comment\nnew", "D": "single 1 \\n", "F": "",
+        "G": "1-two words-dflt-alt-", "H": "$A", "I": "yaml style", "J": "multi\nline", "SET": "outer",
+        "EMPTY": "filled", "M": "outer l8r1", "N": "self", "U": "=eq",
+    }  # fmt: skip
+
+
+def test_the_stages_own_dotenv_file_takes_the_place_of_the_common_one(folder: Path) -> None:
+    (folder / ".env").write_text("A=common\nB=common")
+    (folder / ".env.prod").write_text("A=prod")
+    text = HEAD.replace("name: aws", "name: aws, environment: {A: '${env:A}', B: '${env:B, ''none''}'}") + API
+    text += "useDotenv: true\n"
+    assert dict(load(folder, text).functions[0].environment) == {"A": "common", "B": "common"}
+    assert dict(load(folder, text, stage="prod").functions[0].environment) == {"A": "prod", "B": "none"}
+    (folder / ".env").write_text("A=1$C\nC=c$D$D\nD=d$C$C")
+    assert "beyond all bounds" in fault(folder, text).message
+    (folder / ".env").unlink()
+    (folder / ".env").symlink_to("/etc/hostname")
+    assert "lies outside of" in fault(folder, text).message

@@ -253,12 +253,19 @@ def test_two_stages_may_both_take_any_free_port() -> None:
     assert [s.port for s in settings("{stages: {dev: {listen: ':0'}, b: {listen: ':0'}}}").stages] == [0, 0]
 
 
-def test_a_stage_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
+def test_a_misspelt_stage_is_an_error_that_lists_those_that_are() -> None:
     error = fault("{stages: {dev: {}, staging: {}}}", "stagin")
     assert "there is no stage stagin; stages are dev, staging" in error.message
     assert error.hint == "did you mean staging?"
-    with pytest.raises(ServiceFileError, match="there is no stage prod; stages are dev"):
-        read_settings(parse_yaml("a: 1", "f.yml"), "prod")
+
+
+def test_a_stage_that_is_not_listed_takes_the_defaults_at_a_free_port() -> None:
+    assert read_settings(parse_yaml("a: 1", "f.yml"), "me").stages == (StageSettings("me", "me"),)
+    found = settings("{idempotent: [PUT /a], stages: {dev: {listen: ':8082'}, test: {}}}", stage="prod").stages
+    idempotent = (Route("PUT", "/a"),)
+    assert found[2] == StageSettings("prod", "prod", port=8083, nat=Nat.PER_AZ, idempotent=idempotent)
+    assert [one.name for one in settings("{stages: {dev: {}}}").stages] == ["dev"]
+    assert "is not a stage's name" in fault("{}", "a/b").message
 
 
 def test_who_is_told_is_read_and_kept_out_of_sight() -> None:

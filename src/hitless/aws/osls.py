@@ -21,7 +21,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ class Osls:
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The user's own `--param`s."""
 
     def package(self, overlay: Path, *, stage: str, region: str, params: Mapping[str, str]) -> Packaged:
         """Compile the overlay's serverless.yml. Raises ServiceFileError with osls' own words where it refuses it."""
         out = overlay.parent / "packaged"
         arguments = ["package", "--stage", stage, "--region", region, "--package", str(out)]
-        for name, value in sorted(params.items()):
+        for name, value in sorted({**self.params, **params}.items()):
             arguments += ["--param", f"{name}={value}"]
         done = self._run(arguments, overlay, PACKAGE_TIMEOUT_S)
         if done.returncode:

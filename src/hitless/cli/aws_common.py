@@ -13,10 +13,9 @@ from typing import Any
 from hitless.aws.session import Aws, aws_errors, connect
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.template import Template, dump_template, parse_template
-from hitless.cli.common import Context
+from hitless.cli.common import Context, read_service
 from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.errors import MachineError, UsageError
-from hitless.service.load import load_service
 from hitless.service.model import Service
 
 POLL_VARIABLE = "HITLESS_AWS_POLL_SECONDS"
@@ -35,7 +34,7 @@ class Connected:
 def load_for_aws(ctx: Context, region: str | None = None) -> Service:
     """The service of the folder. What differs on the engine is no concern here, so notices stay unsaid."""
     options = {"stage": ctx.stage} | ({"region": region} if region else {})
-    service = load_service(ctx.service_dir, stage=ctx.stage, options=options, environ=os.environ)
+    service = read_service(replace(ctx, options=options))
     return replace(service, region=region) if region else service
 
 

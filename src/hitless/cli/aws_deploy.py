@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ def deploy_on_aws(
     chosen = strategy_of(service, order.strategy)
     for note in _not_on_aws(service):
         ctx.say(f"note: {note}")
-    osls = find_osls(service.folder, os.environ)
+    osls = replace(find_osls(service.folder, os.environ), params=ctx.params)
     commit = os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # the pipeline has no .git
     if order.dry_run and not compare:
         core = read_core_outputs(service.folder, core_outputs)

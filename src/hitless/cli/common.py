@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -21,6 +21,8 @@ import typer
 
 from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
 from hitless.pipeline.buildspec.masking import visible
+from hitless.service.load import default_stage, load_service
+from hitless.service.model import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Context:
     data_dir: Path
     yes: bool
     debug: bool
+    options: Mapping[str, str] = field(default_factory=dict)  # those that `${opt:}` knows, as given
+    params: Mapping[str, str] = field(default_factory=dict, repr=False)  # `${param:}`'s, as given
     goes_on: list[str] = field(default_factory=list)  # after Ctrl-C: a message that says it, a hint how to stop it
 
     def say(self, message: str) -> None:
@@ -52,7 +56,10 @@ class Context:
 
 def _common_options(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
-    stage: Annotated[str, typer.Option("--stage", "-s", help="The stage, as serverless.yml names it.")] = "dev",
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", "-s", help="The stage; default: provider.stage of serverless.yml, else dev."),
+    ] = None,
     service_dir: Annotated[Path, typer.Option("--service-dir", help="The folder that holds serverless.yml.")] = Path(),
     data_dir: Annotated[
         Path | None,
@@ -60,13 +67,27 @@ def _common_options(
             "--data-dir", help="The engine's folder; default $HITLESS_DATA_DIR, else .hitless beside serverless.yml."
         ),
     ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="What ${param:NAME} is in serverless.yml; may be repeated."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every prompt with yes.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> Context:
     """The options that every verb takes; paths become absolute."""
     folder = service_dir.expanduser().resolve()
     named = data_dir or (Path(os.environ["HITLESS_DATA_DIR"]) if os.environ.get("HITLESS_DATA_DIR") else None)
-    return Context(as_json, stage, folder, (named or folder / ".hitless").expanduser().resolve(), yes, debug)
+    data = (named or folder / ".hitless").expanduser().resolve()
+    options = {"stage": stage} if stage is not None else {}
+    stage = default_stage(folder, os.environ) if stage is None else stage
+    return Context(as_json, stage, folder, data, yes, debug, options, dict(map(_param, param or ())))
+
+
+def _param(given: str) -> tuple[str, str]:
+    name, _, value = given.partition("=")
+    if not name or not value:
+        raise typer.BadParameter("write NAME=VALUE", param_hint="'--param'")
+    return name, value.rstrip()
 
 
 class Ended(Exception):
@@ -136,6 +157,11 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
 def _complain(message: str, hint: str) -> None:
     sys.stderr.write(visible(f"error: {message}\nhint: {hint}\n"))
     sys.stderr.flush()
+
+
+def read_service(ctx: Context) -> Service:
+    """The service of the folder, read for the context's stage. ServiceFileError if it cannot be accepted."""
+    return load_service(ctx.service_dir, stage=ctx.stage, options=ctx.options, environ=os.environ, params=ctx.params)
 
 
 def positive(value: float, option: str) -> float:

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 import typer
 import uv
 
-from hitless.cli.common import Context, Ended, command
-from hitless.cli.homes import read
+from hitless.cli.common import Context, Ended, command, read_service
 from hitless.cli.shipping import folders_of, has_service_file
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
@@ -137,7 +136,7 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
     if not has_service_file(ctx):
         return [Finding("service", True, f"no serverless.yml in {ctx.service_dir}: service and ports not checked")]
     try:
-        service = read(ctx)
+        service = read_service(ctx)
     except HitlessError as error:
         return [Finding("service", False, error.message, error.hint)]
     counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"

@@ -14,9 +14,9 @@ from typing import Any
 import typer
 
 from hitless.cli import drill_options as options
-from hitless.cli.common import Context, Ended, command
+from hitless.cli.common import Context, Ended, command, read_service
 from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
-from hitless.cli.homes import Drilled, home_at, read
+from hitless.cli.homes import Drilled, home_at
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import profile as drill_profile
@@ -193,7 +193,7 @@ def _conclude(result: DrillResult) -> None:
 def _service(ctx: Context, *, needed: bool) -> Service | None:
     """The service of the folder; None where there is none and none is needed."""
     try:
-        return read(ctx)
+        return read_service(ctx)
     except ServiceFileError:
         if needed:
             raise

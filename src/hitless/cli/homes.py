@@ -6,14 +6,12 @@ Each home is a module that is imported only where a stage lives there: a deploy 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
-from hitless.cli.common import Context
+from hitless.cli.common import Context, read_service
 from hitless.errors import HitlessError, UsageError
-from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
 MODULES = {Home.ENGINE: "hitless.cli.engine_home", Home.AWS: "hitless.cli.aws_home"}
@@ -84,13 +82,16 @@ def home_at(home: Home) -> StageHome:
 
 def read(ctx: Context) -> Service:
     """The service of the folder, read for the context's stage. ServiceFileError where it cannot be read."""
-    return load_service(ctx.service_dir, stage=ctx.stage, options={"stage": ctx.stage}, environ=os.environ)
+    service = read_service(ctx)
+    if service.settings.home is Home.AWS:  # where osls is always given the stage
+        return read_service(replace(ctx, options={"stage": ctx.stage}))
+    return service
 
 
 def try_load(ctx: Context, stage: str) -> Service | None:
     """The service of the folder, read for the stage; None where it is missing or cannot be read."""
     try:
-        return read(replace(ctx, stage=stage))
+        return read_service(replace(ctx, stage=stage, options={"stage": stage}))
     except HitlessError:
         return None
 

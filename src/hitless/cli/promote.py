@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hitless.cli.common import Context, command
-from hitless.cli.homes import read, try_load
+from hitless.cli.common import Context, command, read_service
+from hitless.cli.homes import try_load
 from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
 from hitless.cli.shipping import client_of, conclude, folders_of
 from hitless.errors import HitlessError, UsageError
@@ -73,7 +73,7 @@ def _configuration(ctx: Context, status: dict[str, Any], source: str, target: st
     """
     found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
     try:
-        service = read(replace(ctx, stage=target))
+        service = read_service(replace(ctx, stage=target, options={"stage": target}))
         live = found["live"] if found else None
         if live is None:
             return configuration(service).to_json()

@@ -15,8 +15,7 @@ from typing import Any, Self
 from hitless.api.client import EngineClient
 from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
-from hitless.cli.common import Context, Ended
-from hitless.cli.homes import read
+from hitless.cli.common import Context, Ended, read_service
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
 from hitless.outcome import Outcome
@@ -61,7 +60,7 @@ def caller() -> dict[str, Any]:
 
 def load(ctx: Context) -> Service:
     """The service of the folder, with its notices shown once. Raises ServiceFileError."""
-    service = read(ctx)
+    service = read_service(ctx)
     tell_notices(ctx, service)
     return service
 

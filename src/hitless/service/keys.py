@@ -56,14 +56,13 @@ _POLICY = "the policy is not enforced here: a route is served only if custom.hit
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
 
 KEYS: tuple[Key, ...] = (
-    *_used("", "service provider functions package custom params stages"),
+    *_used("", "service provider functions package custom params stages useDotenv"),
     *_noticed(
         "",
         {
             "plugins": "plugins do not run here",
             "resources": "no CloudFormation resource is made here; functions reach what exists by its name",
             "layers": _LAYERS,
-            "useDotenv": ".env files are not read here; export what they set",
         },
     ),
     *_aws(

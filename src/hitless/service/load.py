@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from hitless.errors import ServiceFileError
+from hitless.errors import HitlessError, ServiceFileError
+from hitless.service.dotenv import with_dotenv
 from hitless.service.files import MAX_FILE_BYTES, Files, repository_root
-from hitless.service.model import Service
+from hitless.service.model import DEFAULT_STAGE, Service
 from hitless.service.notices import Notices
 from hitless.service.resolve import Context, Resolver
 from hitless.service.serverless import make_service
-from hitless.service.settings import check_stage_early
 from hitless.service.value import Place, Scalar, Value, child_path
 
 NAMES = ("serverless.yml", "serverless.yaml")
@@ -41,9 +42,15 @@ _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)
 
 
 def load_service(
-    folder: Path, *, stage: str, options: Mapping[str, str] | None = None, environ: Mapping[str, str]
+    folder: Path,
+    *,
+    stage: str,
+    options: Mapping[str, str] | None = None,
+    environ: Mapping[str, str],
+    params: Mapping[str, str] | None = None,
 ) -> Service:
-    """The service of `folder`, read for `stage`. `options` are `${opt:}`'s, `environ` is `${env:}`'s.
+    """The service of `folder`, read for `stage`. `options` are `${opt:}`'s, `environ` is `${env:}`'s (with `useDotenv`
+    those of the .env file besides), `params` are `${param:}`'s from the command line.
 
     ServiceFileError, `serverless.yml:12: key.path: …` with a hint, on whatever cannot be accepted.
     """
@@ -52,14 +59,27 @@ def load_service(
     notices = Notices()
     try:
         raw = read_yaml(file, file.name)
-        check_stage_early(raw, stage)
-        context = Context(stage, options or {}, environ, Files(folder, read_yaml))
+        context = Context(stage, options or {}, environ, Files(folder, read_yaml), params or {})
+        asked = Resolver(raw, context, Notices()).resolve("useDotenv")
+        if asked.data is not None and asked.flag():
+            context = replace(context, environ=with_dotenv(stage, environ, context.files, asked))
         root = Resolver(raw, context, notices).resolve()
         return make_service(root, file, context, notices)
     except RecursionError as error:
         raise ServiceFileError(
             f"{file.name}: values or variables are nested too deep", hint="flatten the file"
         ) from error
+
+
+def default_stage(folder: Path, environ: Mapping[str, str]) -> str:
+    """The stage when no `--stage` is given: what `provider.stage` says, else `dev`, also if no file can be read."""
+    try:
+        raw = read_yaml(_find(folder := folder.absolute()), NAMES[0])
+        files = Files(folder, read_yaml)
+        found = Resolver(raw, Context(DEFAULT_STAGE, {}, environ, files), Notices()).resolve("provider.stage")
+        return DEFAULT_STAGE if found.data is None else found.text()
+    except (HitlessError, RecursionError):
+        return DEFAULT_STAGE
 
 
 def _find(folder: Path) -> Path:

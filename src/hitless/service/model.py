@@ -25,6 +25,7 @@ DEFAULT_TARGET_PERCENT = 70
 """Share of a function's workers that may be at work before more are started."""
 
 DEFAULT_REGION = "us-east-1"
+DEFAULT_STAGE = "dev"
 
 DEFAULT_READY_TIMEOUT_S = 10
 """Lambda gives the init phase 10 s."""

@@ -26,6 +26,9 @@ def make_service(root: Value, file: Path, context: Context, notices: Notices) ->
     name = _name(root)
     provider = _provider(root, context.stage, notices)
     settings = read_settings(root, context.stage)
+    stages = hitless.get("stages") if (hitless := section(root)) is not None else None
+    if stages is not None and context.stage not in stages.mapping():
+        notices.add("stage", stages, f"{context.stage} is not listed, so it takes the defaults")
     package = read_package(root)
     reader = FunctionReader(
         file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices, settings.provisioned

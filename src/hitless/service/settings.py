@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
@@ -85,19 +86,19 @@ class Settings:
 
 
 def read_settings(root: Value, stage: str) -> Settings:
-    """The settings, if `stage` is one of the stages; ServiceFileError otherwise."""
+    """The settings. A `stage` that they do not list is a stage with the defaults. ServiceFileError on a mistake."""
     hitless = section(root)
     if hitless is None:
-        check_stage(root, ("dev",), stage)
-        return Settings(Workers(), (StageSettings("dev", "dev"),))
+        return Settings(Workers(), (_unlisted(stage, (), (), root),))
     check_known(hitless, KEYS)
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
-    check_stage(stages_at or hitless, tuple(named) or ("dev",), stage)
+    check_stage(stages_at or hitless, named, stage)
     idempotent = read_routes(hitless.get("idempotent"))
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
-    stages = stages or (StageSettings("dev", "dev", idempotent=idempotent),)
     _check_listeners(stages, named)
+    if stage not in named:
+        stages += (_unlisted(stage, stages, idempotent, stages_at or hitless),)
     memory, previews = hitless.get("memory_mb"), hitless.get("previews")
     return Settings(
         _workers(hitless.get("workers")),
@@ -110,22 +111,10 @@ def read_settings(root: Value, stage: str) -> Settings:
 
 
 def check_stage(at: Value, names: Iterable[str], stage: str) -> None:
-    """ServiceFileError that lists the stages, if `stage` is none of them."""
+    """ServiceFileError that lists the stages, if `stage` is none of them and looks like a misspelt one."""
     known = list(names)
-    if stage not in known:
-        hint = did_you_mean(stage, known) or f"use --stage with one of them, or add {stage} to custom.hitless.stages"
+    if stage not in known and (hint := did_you_mean(stage, known, likeness=0.75)):
         raise at.fault(f"there is no stage {stage}; stages are {', '.join(known)}", hint)
-
-
-def check_stage_early(root: Value, stage: str) -> None:
-    """`check_stage` before variables are resolved, else a stage that is not there shows as one without parameters."""
-    at = root
-    for key in ("custom", "hitless", "stages"):
-        if not isinstance(at.data, Mapping) or (child := at.get(key)) is None:
-            return
-        at = child
-    if isinstance(at.data, Mapping):
-        check_stage(at, tuple(at.data) or ("dev",), stage)
 
 
 def section(root: Value) -> Value | None:
@@ -194,6 +183,16 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
         required_checks=_flag(entry.get("required_checks"), default.required_checks),
     )
+
+
+def _unlisted(name: str, listed: tuple[StageSettings, ...], idempotent: tuple[Route, ...], at: Value) -> StageSettings:
+    """A stage with the defaults, at the first port that no listed stage has."""
+    if not _STAGE_NAME.fullmatch(name):
+        raise at.fault(f"{name!r} is not a stage's name: letters, digits and -, at most 32 of them")
+    taken = {stage.port for stage in listed}
+    port = next(port for port in count(FIRST_PORT + len(listed)) if port not in taken)
+    nat = Nat.PER_AZ if name == "prod" else Nat.SINGLE
+    return StageSettings(name, name, port=port, nat=nat, idempotent=idempotent)
 
 
 def _builds(value: Value | None) -> BuildSettings:
