@@ -114,12 +114,13 @@ class FakeInstaller:
 
     def install(
         self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
-    ) -> None:
+    ) -> Sequence[str]:
         self.targets.append(target)
         if self.error is not None and self.refused in str(target):
             raise self.error
         write_files(into, self.files)
         write_files(into, {"dep-1.0.dist-info/METADATA": "Name: dep\nVersion: 1.0\n"})
+        return ()
 
 
 def zip_names(path: Path) -> list[str]:

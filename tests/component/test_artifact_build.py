@@ -369,9 +369,10 @@ def test_requirements_that_change_during_the_installation_are_not_cached(tmp_pat
     class Meddling(FakeInstaller):
         def install(
             self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
-        ) -> None:
-            super().install(folder, requirements, target, into, held=held)
+        ) -> Sequence[str]:
+            built = super().install(folder, requirements, target, into, held=held)
             write_files(folder, {"requirements.txt": "dep==2.0\n"})
+            return built
 
     with pytest.raises(BuildError, match="changed during the build"):
         built(a_service(tmp_path / "s", requirements=PINNED), store, Meddling())

@@ -37,9 +37,10 @@ from tests.component.artifact_support import HERE, FakeInstaller, a_service
 
 class Waiting(FakeInstaller):
     def install(self, folder, requirements, target, into, *, held=()):
-        super().install(folder, requirements, target, into, held=held)
+        built = super().install(folder, requirements, target, into, held=held)
         print("installing", flush=True)
         sys.stdin.readline()
+        return built
 
 service = a_service(Path(sys.argv[1]), dict(json.loads(sys.argv[3])), requirements="dep==1.0\\n")
 result = build(service, ArtifactStore(Path(sys.argv[2])), say=lambda _: None, installer=Waiting(), host=HERE)

@@ -108,19 +108,57 @@ def test_what_cannot_be_resolved_is_named_with_uvs_reason(tmp_path: Path, store:
     assert refused.value.hint
 
 
-def test_nothing_is_built_from_source(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
-    folder = tmp_path / "s"
+BACKEND = """
+import os, zipfile
+def build_wheel(folder, settings=None, metadata=None):
+    assert os.environ["CC"] == "false", "there is a compiler"
+    name = "dep-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        info = "dep-1.0.dist-info"
+        wheel.writestr('%s', "VALUE = 1\\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: dep\\nVersion: 1.0\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", f"%s,,\\n{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n")
+    return name
+"""
+BUILD_SYSTEM = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+
+
+def source_package(folder: Path, module: str) -> None:
+    """dep 1.0 without a wheel, whose backend needs nothing and puts one file into the wheel."""
     with tarfile.open(folder_made(folder / "wheels") / "dep-1.0.tar.gz", "w:gz") as source:
         for name, text in (
             ("PKG-INFO", "Metadata-Version: 2.1\nName: dep\nVersion: 1.0\n"),
-            ("setup.py", "raise SystemExit"),
+            ("pyproject.toml", BUILD_SYSTEM + "[project]\nname = 'dep'\nversion = '1.0'\n"),
+            ("backend.py", BACKEND % (module, module)),
         ):
             (folder / name).write_text(text)
             source.add(folder / name, f"dep-1.0/{name}")
             (folder / name).unlink()
-    with pytest.raises(BuildError, match=r"\(dep\)") as refused:
+
+
+def test_a_package_without_a_wheel_is_built_from_its_pure_python_source(
+    tmp_path: Path, store: ArtifactStore, uv: Uv
+) -> None:
+    folder = tmp_path / "s"
+    source_package(folder, "dep.py")
+    make_wheel(folder / "wheels", "other", "1.0", {"other.py": ""})
+    for _ in range(2):  # the second time from the cache
+        result = built(a_service(folder, requirements=f"{OFFLINE}other==1.0\ndep==1.0\n"), store, uv)
+        assert {"dep.py", "other.py"} <= set(zip_names(store.zip_path(result.by_function["api"].digest)))
+        (warning,) = result.warnings
+        assert warning.startswith("dep: there is no wheel, so it is built from source")
+
+
+@pytest.mark.parametrize(("module", "message"), [("dep/x.so", "dep/x.so is native code"), ("' + 1/0 + '", r"\(dep\)")])
+def test_native_code_and_what_does_not_build_are_refused(
+    tmp_path: Path, store: ArtifactStore, uv: Uv, module: str, message: str
+) -> None:
+    folder = tmp_path / "s"
+    source_package(folder, module)
+    with pytest.raises(BuildError, match=message) as refused:
         built(a_service(folder, requirements=f"{OFFLINE}dep==1.0\n"), store, uv)
-    assert "only wheels are installed" in refused.value.hint
+    assert "pin a version with a wheel" in refused.value.hint
 
 
 def folder_made(folder: Path) -> Path:

@@ -49,7 +49,7 @@ DISK = """error: Failed to install: other-1.0-py3-none-any.whl
     [
         (NOT_FOUND, "spelled right"),
         (NO_VERSION, "a version that exists"),
-        (NO_WHEEL, "a version with one for python3.13 on arm64"),
+        (NO_WHEEL, "a version with a wheel for python3.13 on arm64"),
         (HASH, "not what was locked"),
     ],
 )

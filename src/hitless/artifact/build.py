@@ -223,6 +223,11 @@ class _Build:
                 " build other bytes; list what you want in requirements.in and run:"
                 f" uv pip compile requirements.in -o {REQUIREMENTS_FILE}"
             )
+        if built := sorted({name for used in self.installed.values() for name in used.built}):
+            self._warn(
+                f"{', '.join(built)}: there is no wheel, so it is built from source, and another day's tools may build"
+                " other bytes"
+            )
         for name in self.requirements.with_passwords():
             if any(name in code for code in self.code.values()):
                 self._warn(f"{name} holds a password in a URL and goes into the artifact; set UV_INDEX_URL instead")

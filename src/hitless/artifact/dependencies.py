@@ -47,8 +47,8 @@ class Installer(Protocol):
 
     def install(
         self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
-    ) -> None:
-        """Install below `into`; `held` are descriptors to keep open meanwhile."""
+    ) -> Sequence[str]:
+        """Install below `into`; the names of those built from source. `held` are descriptors to keep open meanwhile."""
         ...
 
 
@@ -60,6 +60,8 @@ class Dependencies:
     folder: Path
     names: tuple[str, ...]
     distributions: tuple[str, ...]
+    built: tuple[str, ...] = ()
+    """Those that were built from source."""
 
     @property
     def files(self) -> Path:
@@ -95,7 +97,8 @@ def load(folder: Path) -> Dependencies | None:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Dependencies(folder.name, folder, tuple(names), tuple(listed["distributions"]))
+    distributions, built = tuple(listed["distributions"]), tuple(listed.get("built", ()))
+    return Dependencies(folder.name, folder, tuple(names), distributions, built)
 
 
 def key_of(folder: Path, requirements: Requirements, target: Target, settings: dict[str, str]) -> str:
@@ -114,13 +117,14 @@ def install(
     """Make an entry in the new folder `into`; it is not yet in its place."""
     files = into / "files"
     files.mkdir(parents=True)
-    installer.install(service, requirements, target, files, held=held)
+    built = installer.install(service, requirements, target, files, held=held)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = {
         "names": names,
         "sizes": [(files / name).stat().st_size for name in names],
         "distributions": sorted(n.split("-")[0] for n in {n.split("/")[0] for n in names} if n.endswith(".dist-info")),
+        "built": list(built),
         "archive_bytes": (into / "archive.zip").stat().st_size,
     }
     (into / "manifest.json").write_text(json.dumps(manifest), "utf-8")

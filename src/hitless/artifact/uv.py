@@ -1,4 +1,4 @@
-"""uv as the installer of pinned requirements: one call, and what its refusals mean.
+"""uv as the installer of pinned requirements: its call, and what its refusals mean.
 
 uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) hold, and pip's
 where uv has none of its own. Its words go into messages without passwords. The texts that `_hint` looks for are uv's;
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements
+from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, normalised
 from hitless.artifact.target import Target
 from hitless.errors import BuildError, HitlessError, MachineError
 
@@ -47,7 +47,13 @@ _NETWORK = (
     "network was disabled",
     "timed out",
 )
-_NO_WHEEL = ("no usable wheels", "building from source is disabled", "no wheels with a matching")
+_WITHOUT_WHEEL = re.compile(r"Wheels are required for `([^`]+)` because building from source is disabled")
+_NATIVE = (".so", ".pyd", ".dylib")
+_WHEELS = (
+    "only wheels and pure Python sources are installed: pin a version with a wheel for {}, or build one and add"
+    " --find-links FOLDER"
+)
+_NO_WHEEL = ("Failed to build", "no usable wheels", "building from source is disabled", "no wheels with a matching")
 _REASON_CHARACTERS = 700
 
 
@@ -64,9 +70,10 @@ class Uv:
 
     def install(
         self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
-    ) -> None:
-        """Install the requirements of the service in `folder` below `into`.
+    ) -> Sequence[str]:
+        """Install the requirements of the service in `folder` below `into`; the names of those built from source.
 
+        Only what has no wheel is built, and without a compiler: native code would fit this machine alone.
         `held` are descriptors that uv keeps open while it runs (the store's lock). Raises BuildError that names the
         requirements at fault, MachineError where the disk is full.
         """
@@ -74,10 +81,22 @@ class Uv:
         command += ["--python", sys.executable, *target.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
+        built: list[str] = []
+        while said := self._run([*command, *(f"--no-binary={name}" for name in built)], folder, held):
+            fresh = set(_WITHOUT_WHEEL.findall(said)) - set(built)
+            if not fresh:
+                raise refusal(said, requirements, target, self.environ)
+            built += sorted(fresh)
+        if native := _native(into, built):
+            raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(target))
+        return built
+
+    def _run(self, command: Sequence[str], folder: Path, held: Sequence[int]) -> str:
+        """What uv said on stderr when it failed, else nothing."""
         try:
             done = subprocess.run(
-                [find_uv_bin(), *command], cwd=folder, env=self._environment(), stdin=subprocess.DEVNULL,
-                capture_output=True, pass_fds=held, check=False,
+                [find_uv_bin(), *command], cwd=folder, env={**self._environment(), "CC": "false", "CXX": "false"},
+                stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held, check=False,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(
@@ -87,8 +106,7 @@ class Uv:
             raise MachineError(
                 f"uv was ended by {signal.Signals(-done.returncode).name}", hint="see whether memory or disk ran out"
             )
-        if done.returncode != 0:
-            raise refusal(done.stderr.decode("utf-8", "replace"), requirements, target, self.environ)
+        return done.stderr.decode("utf-8", "replace") or "error: uv gave no reason" if done.returncode else ""
 
     def _environment(self) -> dict[str, str]:
         environ = {name: value for name, value in self.environ.items() if name not in _OVERRULED}
@@ -96,6 +114,16 @@ class Uv:
             if (value := environ.get(pip_name)) and not any(name in environ for name in uv_names):
                 environ[uv_name] = value.replace(" ", ",") if uv_name == "UV_FIND_LINKS" else value
         return environ
+
+
+def _native(into: Path, built: Sequence[str]) -> str | None:
+    """The first library of native code that one of these packages installed."""
+    for record in into.glob("*.dist-info/RECORD"):
+        if normalised(record.parent.name.split("-")[0]) in built:
+            names = (line.partition(",")[0] for line in record.read_text("utf-8").splitlines())
+            if found := next((name for name in names if name.endswith(_NATIVE)), None):
+                return found
+    return None
 
 
 def refusal(stderr: str, requirements: Requirements, target: Target, environ: Mapping[str, str]) -> HitlessError:
@@ -138,9 +166,7 @@ def _mentions(reason: str, name: str) -> bool:
 
 def _hint(text: str, target: Target) -> str:
     if any(sign in text for sign in _NO_WHEEL):
-        return (
-            f"only wheels are installed: pin a version with one for {target}, or build it and add --find-links FOLDER"
-        )
+        return _WHEELS.format(target)
     if "was not found in the package registry" in text:
         return "see whether the name is spelled right, and whether the index is the right one"
     if "there is no version of" in text:
