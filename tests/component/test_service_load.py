@@ -187,6 +187,13 @@ def test_a_function_that_aws_would_refuse_is_refused(folder: Path, settings: str
     assert error.message.startswith("serverless.yml:6: functions.api")
 
 
+def test_a_path_that_api_gateway_may_refuse_is_served_with_a_notice(folder: Path) -> None:
+    service = load(folder, HEAD + API.replace("GET /", "'GET /a+b/(z)/{x}', http: 'GET /{y+}'").replace("{x}", "c"))
+    assert [route.path for route in service.functions[0].routes] == ["/a+b/(z)/c", "/{y+}"]
+    (notice,) = service.notices
+    assert notice.endswith("functions.api.events[0].http: API Gateway may refuse the path /a+b/(z)/c")
+
+
 def test_the_same_route_in_two_functions_names_both(folder: Path) -> None:
     text = HEAD + "functions:\n  a: {handler: handlers.api, events: [http: GET /x]}\n"
     error = fault(folder, text + "  b: {handler: handlers.other, events: [http: {method: GET, path: x}]}\n")

@@ -66,6 +66,8 @@ def fault(text: str, **more: Any) -> ServiceFileError:
         ("${self:custom.none, 'd'}", "d"),
         ("${self:custom.none, 7}", 7),
         ("${self:custom.none, true}", True),
+        ("${self:custom.none, 1.5e3}", 1500),
+        ("${self:custom.none, 0x10}", 16),
         ("${self:custom.none, null}", None),
         ("${self:custom.t.deeper, 'd'}", "d"),
         ("${self:custom.m.a.9, 'd'}", "d"),
@@ -113,6 +115,8 @@ def test_files_are_read_whole_or_by_key_and_resolved_in_the_files_context() -> N
     assert one("${file(a.yml):x.z.0}", files=files) == 1
     assert one("${file(${opt:f}.yml):q}", files=files, options={"f": "b"}) == [1]
     assert one("${file(none.yml):q, 'd'}", files=files) == "d"
+    assert one("${file(b,c.yml):q, 'd'}", files=files) == "d"
+    assert one("${file('b,c.yml'):q}", files={"b,c.yml": "q: 1"}) == 1
     assert one("${file(b.yml):none, 'd'}", files=files) == "d"
 
 

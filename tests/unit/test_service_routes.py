@@ -170,9 +170,17 @@ def test_paths_that_api_gateway_refuses_are_named(path: str, fault: str) -> None
     assert fault in (path_fault(path) or "")
 
 
-@pytest.mark.parametrize("path", ["/", "/a", "/a.b/c_d-e:f", "/{x}/a", "/a/{x}/{proxy+}", "/{zone-id}"])
+@pytest.mark.parametrize(
+    "path", ["/", "/a", "/a.b/c_d-e:f", "/a+b/~me/x,y/(z)", "/{x}/a", "/a/{x}/{proxy+}", "/{zone-id}"]
+)
 def test_paths_that_api_gateway_takes_have_no_fault(path: str) -> None:
     assert path_fault(path) is None
+
+
+def test_a_plus_or_a_parenthesis_stands_for_itself() -> None:
+    pattern = compile_route("/a+b/(z)/{id}")
+    assert re.fullmatch(pattern, "/a+b/(z)/5")
+    assert not re.fullmatch(pattern, "/aab/z/5")
 
 
 def test_one_method_and_path_twice_is_a_conflict() -> None:

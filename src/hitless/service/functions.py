@@ -32,6 +32,7 @@ LAMBDA_NAME_LENGTH = 64
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNUSUAL = re.compile(r"[,~()]|\+(?!})")
 _SHORT_FORM = re.compile(r"(\S+)\s+(\S+)")
 
 _RESERVED = re.compile(
@@ -73,6 +74,9 @@ class FunctionReader:
             )
         read = tuple(self._function(name, entry) for name, entry in entries.items())
         _check_conflicts(self.routes)
+        for event, route in self.routes:
+            if _UNUSUAL.search(route.path):
+                self.notices.add("path", event, f"API Gateway may refuse the path {route.path}")
         for name, one in self.provisioned.items():
             if name not in entries:
                 raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 _KIND = re.compile(r"[a-z][A-Za-z0-9.\-]*(?=[:(])")
 _FOREIGN_ADDRESS = re.compile(r": *:")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE]-?\d+)?", re.ASCII)
+_BASED = re.compile(r"0([xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 _WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -171,7 +172,9 @@ class _Parser:
         if word in _WORDS:
             return Literal(_WORDS[word])
         if _NUMBER.fullmatch(word):
-            return Literal(float(word) if "." in word else int(word))
+            return Literal(float(word) if set(word) & set(".eE") else int(word))
+        if _BASED.fullmatch(word):
+            return Literal(int(word, 0))
         raise VariableSyntaxError(f"{word or 'nothing'!r} is no default; a string needs quotes")
 
     def _next(self) -> str:

@@ -258,7 +258,7 @@ class Resolver:
         return None if text is None else self._outside(text, at)
 
     def _file(self, source: Source, at: Value) -> Value | None:
-        if len(source.params) != 1:
+        if not source.params:
             raise at.fault(f"${{{source.text}}} names no file", "write ${file(path.yml):key}")
         content = self._context.files.read(self._text(source.params[0], at), at)
         if content is None:

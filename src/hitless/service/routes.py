@@ -19,7 +19,7 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 ANY = "ANY"
 
-_LITERAL = re.compile(r"[A-Za-z0-9._:-]+")
+_LITERAL = re.compile(r"[A-Za-z0-9._:,+~()-]+")
 _PARAMETER = re.compile(r"\{([A-Za-z0-9._:-]+)(\+?)\}")
 
 
@@ -45,7 +45,7 @@ def path_fault(path: str) -> str | None:
         if not part:
             return "has an empty segment"
         if not (_LITERAL.fullmatch(part) or _PARAMETER.fullmatch(part)):
-            return f"has the segment {part!r}; a segment is letters, digits and . _ : - or one whole {{parameter}}"
+            return f"has the segment {part!r}; a segment is letters, digits and ._:,+~()- or one whole {{parameter}}"
     if any(_rank(part) == 2 for part in parts[:-1]):
         return "has a greedy parameter {…+} that is not the last segment"
     if len(set(names)) < len(names):
