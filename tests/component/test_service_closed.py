@@ -13,7 +13,7 @@ from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.states import StepFailed
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
-from tests.component.service_folder import HEAD, folder, load
+from tests.component.service_folder import API, HEAD, fault, folder, load
 
 __all__ = ["folder"]
 
@@ -166,3 +166,19 @@ def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it
     assert failed.value.exit_code == 2
     assert "      - 'GET /admin'" in (tmp_path / "log").read_text()
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("key", ["authorizer", "private"])
+def test_a_protection_whose_value_is_unknown_here_protects(folder: Path, key: str) -> None:
+    event = f"{{path: /, method: get, {key}: '${{env:NONE}}'}}"
+    service = load(folder, HEAD + API.replace("GET /", event))
+    with pytest.raises(ServiceFileError, match="which the engine does not enforce"):
+        check_served(service)
+
+
+@pytest.mark.parametrize("reference", ["${file(none.yml)}", "${ssm:/api}"])
+def test_settings_that_may_hold_a_policy_must_be_known(folder: Path, reference: str) -> None:
+    head = HEAD.replace("name: aws", f"name: aws, apiGateway: '{reference}'")
+    assert fault(folder, head + API).message.startswith("serverless.yml:2: provider.apiGateway: ")
+    api = API.replace("http: GET /", f"'{reference}'")
+    assert fault(folder, HEAD + api).message.startswith("serverless.yml:3: functions.api.events[0]: ")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hitless.service.notices import Notices
-from hitless.service.value import Value, did_you_mean
+from hitless.service.value import Unresolved, Value, did_you_mean
 
 
 class Here(StrEnum):
@@ -223,6 +223,8 @@ def _plugins(root: Value, notices: Notices) -> list[str]:
 
 def _walk(value: Value, pattern: str, notices: Notices, *, strict: bool) -> None:
     match value.data:
+        case Unresolved():
+            value.mapping()  # an error: keys that protect routes may be in it
         case tuple() as items:
             for item in items:
                 _item(item, pattern, notices, strict=strict)
