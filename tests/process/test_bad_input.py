@@ -33,7 +33,7 @@ def refused(ran: Ran, code: str, *words: str) -> None:
     ("old", "new", "words"),
     [
         ("service: plain", "service: [plain", ("serverless.yml",)),
-        ("runtime: python3.11", "runtime: python2.7", ("serverless.yml:", "provider.runtime", "python2.7")),
+        ("runtime: python3.11", "runtime: ruby3.3", ("serverless.yml:", "provider.runtime", "ruby3.3")),
         ("handler: handlers.api", "handler: handlers.nothing", ("serverless.yml:", "functions.api.handler", "nothing")),
         ("handler: handlers.api", "handler: elsewhere.api", ("serverless.yml:", "functions.api.handler", "elsewhere")),
         ("timeout: 1", "timeout: 0", ("serverless.yml:", "functions.misbehave.timeout")),
@@ -151,7 +151,7 @@ def test_of_two_deploys_at_once_the_newest_wins(running: Site) -> None:
 def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
     refused(running.hitless("deploy", "--strategy", "Sometimes", exit_code=2), "usage", "Sometimes", "AllAtOnce")
     assert running.hitless("rollback", "99", exit_code=2).document["error"]["message"] == "dev has no release 99"
-    refused(running.hitless("deploy", "--stage", "qa", exit_code=2), "invalid_service", "qa", "dev")
+    refused(running.hitless("deploy", "--stage", "qa", exit_code=2), "usage", "qa", "dev")
 
 
 def test_doctor_finds_nothing_amiss_here_and_names_what_is(site: Site) -> None:
