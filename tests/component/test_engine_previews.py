@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from hitless.engine.machine import Machine
 from hitless.engine.previews import Previews, of_preview
 from hitless.engine.recovery import recover
 from hitless.errors import ConflictError, EngineError
+from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.rollout.who import NOBODY
+from hitless.scaling.decide import Pace
 from hitless.service.model import (
     AlarmSettings,
     Approval,
@@ -346,6 +350,30 @@ def test_the_record_of_a_preview_goes_last_so_that_no_death_leaves_files_behind(
 
     later = tell(tmp_path, story).again()
     asyncio.run(later_story())
+
+
+def test_the_status_is_told_while_a_preview_goes(tmp_path: Path) -> None:
+    async def story(bench: PreviewBench) -> None:
+        async def loads(pools: Collection[str]) -> dict[str, BackendLoad]:
+            bench.previews.close("fix", "its branch is gone")
+            await bench.gone()
+            return {}
+
+        await bench.ship()
+        gateway = SimpleNamespace(addresses={}, haproxy_pid=1, guardian_pid=2, counts=bench.gateway.counts, loads=loads)
+        machine = Machine(
+            bench.engine,
+            cast(Any, SimpleNamespace(root_pid=3)),
+            cast(Any, gateway),
+            clock=bench.clock,
+            listen=dict,
+            leave=lambda: None,
+            pace=Pace(),
+            previews=bench.previews,
+        )
+        assert (await machine.status())["previews"] == []
+
+    tell(tmp_path, story)
 
 
 def test_an_engine_without_the_listener_any_more_lets_its_previews_go(tmp_path: Path) -> None:

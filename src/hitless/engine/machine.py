@@ -139,6 +139,7 @@ class Machine:
 
     async def status(self) -> dict[str, Any]:
         """The contract's `status` document."""
+        at_gateway = await read_gateway(self._engine, self._gateway)  # first: a preview may go meanwhile
         return status(
             self._engine,
             urls=self.urls(),
@@ -150,7 +151,7 @@ class Machine:
             },
             started_at=self._started_at,
             reason_of=self._scaler.reason_of,
-            at_gateway=await read_gateway(self._engine, self._gateway),
+            at_gateway=at_gateway,
         )
 
     async def metrics(self) -> bytes:
