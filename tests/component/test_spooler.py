@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import socket
 import struct
 import tempfile
@@ -15,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from hitless.gateway.spooler import Budget, Pace, Spooler
+from hitless.clock import SystemClock
+from hitless.gateway.spooler import LOCK, Budget, Pace, Spooler
+from hitless.gateway.spooling import Spooling
+from tests.support import gone
 
 pytestmark = pytest.mark.component
 
@@ -304,3 +308,23 @@ def test_beyond_the_budget_the_oldest_reader_is_cut_off() -> None:
         assert lengths[2] < 2 * MIB
 
     play(story, left_bytes=5 * MIB)
+
+
+def test_a_spooler_that_is_stopped_is_replaced() -> None:
+    async def story() -> None:
+        with tempfile.TemporaryDirectory(prefix="hls-", dir="/tmp") as name:
+            folder = Path(name)
+            spooling = Spooling(folder, folder / "bodies", folder / "in", MIB, SystemClock(), responds_within_s=0.5)
+            assert await spooling.ensure()
+            try:
+                assert not await spooling.ensure(), "it lives and responds"
+                pid = int((folder / LOCK).read_text())
+                os.kill(pid, signal.SIGSTOP)
+                assert await spooling.ensure()
+                assert gone(pid)
+                await until(lambda: (folder / LOCK).read_text() not in ("", str(pid)))
+                assert not await spooling.ensure()
+            finally:
+                await spooling.stop()
+
+    asyncio.run(story())

@@ -27,7 +27,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Final
 
 from hitless.gateway.life import leave_parent
-from hitless.worker.answer import CLOSE, gateway_error
+from hitless.worker.answer import CLOSE, gateway_error, http_answer
 from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
 
 UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "spool.log"
@@ -39,6 +39,8 @@ BUDGET_BYTES: Final = 2 << 30
 
 LINGER_S: Final = 1.0
 """After a response that came before the end of the upload: HAProxy must not meet a closed socket while it writes."""
+PROBE: Final = b"x-hl-probe"
+"""A request with this header asks whether the spooler responds. HAProxy removes it from what clients send."""
 _CHUNK_BYTES: Final = 64 * 1024
 _PASSED_ON_BYTES: Final = 1024 * 1024
 _BACKLOG: Final = 4096
@@ -200,6 +202,9 @@ class Spooler:
         with suppress(OSError), client, body, response:
             try:
                 request = await self._take(client, body)
+                if PROBE in request.internal:
+                    client.send(http_answer(204, b"", CLOSE))
+                    return
                 chunks = await self._ask(request, body, response)
             except (Refused, OSError) as error:
                 status = error.status if isinstance(error, Refused) else 503

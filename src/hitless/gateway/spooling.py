@@ -16,6 +16,8 @@ from hitless.errors import EngineError
 from hitless.gateway import spooler
 from hitless.worker.process import is_locked
 
+RESPONDS_WITHIN_S = 3.0
+"""Twice: one that is only starved of processor time is not ended."""
 _ENDS_WITHIN_S = 2.0
 
 
@@ -24,8 +26,18 @@ class Spooling:
     for complete requests.
     """
 
-    def __init__(self, folder: Path, bodies: Path, inner: Path, budget_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bodies: Path,
+        inner: Path,
+        budget_bytes: int,
+        clock: Clock,
+        *,
+        responds_within_s: float = RESPONDS_WITHIN_S,
+    ) -> None:
         self._folder, self._bodies, self._clock = folder, bodies, clock
+        self._responds_within_s = responds_within_s
         self._settings = {
             "folder": str(folder),
             "bodies": str(bodies),
@@ -34,9 +46,11 @@ class Spooling:
         }
 
     async def ensure(self) -> bool:
-        """Start a spooler unless one lives; whether one was started. EngineError if it does not start."""
+        """Start a spooler unless one lives and responds; whether one was started. EngineError if it does not start."""
         if is_locked(self._folder / spooler.LOCK):
-            return False
+            if await self._responds() or await self._responds():
+                return False
+            await self.stop()
         self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-m", spooler.__name__, json.dumps(self._settings)]
         result = await asyncio.to_thread(
@@ -52,6 +66,18 @@ class Spooling:
             lines = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
             raise EngineError(f"the spooler does not start: {lines[-1]}", hint="hitless doctor")
         return True
+
+    async def _responds(self) -> bool:
+        try:
+            async with asyncio.timeout(self._responds_within_s):
+                reader, writer = await asyncio.open_unix_connection(str(self._folder / spooler.UPLOADS))
+                try:
+                    writer.write(b"GET / HTTP/1.1\r\n%s: 1\r\n\r\n" % spooler.PROBE)
+                    return bool(await reader.read(1))
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
 
     async def stop(self) -> None:
         """End it; what it has in hand is cut off."""

@@ -32,6 +32,8 @@ loses nothing that was sent: so the bound above is never reached by them.
 """
 _PUSHED_FOR_S: Final = 0.01
 _HAND_OVER_WITHIN_S: Final = 0.1
+_UNNAMED: Final = getattr(os, "O_TMPFILE", 0)
+"""Linux. Elsewhere the folder cannot be opened, and the worker sends the rest itself."""
 _CLOSE_LINE: Final = b"\r\n" + CLOSE.encode()
 _IN: Final = select.POLLIN
 _OUT: Final = select.POLLOUT
@@ -65,7 +67,7 @@ class Spooler:
             message.settimeout(_HAND_OVER_WITHIN_S)
             message.connect(self.path)
             try:
-                file = os.open(self.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+                file = os.open(self.folder, _UNNAMED | os.O_RDWR, 0o600)
                 while rest:
                     rest = rest[os.write(file, rest) :]
                 descriptors = struct.pack("2i", connection.fileno(), file)
