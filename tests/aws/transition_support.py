@@ -187,7 +187,7 @@ class Demo:
         clock, client = SystemClock(), self._client
         cloudformation, lambdas = client("cloudformation"), Lambdas(client("lambda"))
         bucket, traffic = Bucket(client("s3"), BUCKET), Traffic(client("cloudwatch"))
-        osls = DirectOsls((), {}, cloudformation, client("s3"))
+        osls = DirectOsls((), {}, cloudformation=cloudformation, s3=client("s3"))
         stack = ServiceStack(
             STACK, service=SERVICE, stage=STAGE, region=REGION, core=CoreOutputs("", (), "", BUCKET),
             stacks=Stacks(cloudformation, say=self.say, poll_s=POLL_S), cloudformation=cloudformation, lambdas=lambdas,
