@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,13 @@ def keep(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None)
     files = list(find_files(folder, tuple(_whole(pattern) for pattern in patterns), folder, links=True))
     if sum(path.lstat().st_size for path in files) > MAX_CACHE_BYTES:
         return
-    fresh = kept.with_name(f"{kept.name}.new")
-    remove(fresh)
-    fresh.touch(mode=0o600)
     names = b"\0".join(b"./" + os.fsencode(path.relative_to(folder)) for path in files)
-    with fresh.open("wb") as archive:
+    # A name of its own: another build of the branch may be at it.
+    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as archive:
         words = ["tar", "-c", "--null", "--no-recursion", "-T", "-"]
         if _tar(words, folder, user, input=names, stdout=archive):
-            fresh.replace(kept)
-    remove(fresh)
+            Path(archive.name).replace(kept)
+    remove(Path(archive.name))
     _forget_old(kept.parent)
 
 
@@ -56,9 +56,12 @@ def _tar(words: list[str], folder: Path, user: User | None, **streams: Any) -> b
 
 def _forget_old(caches: Path) -> None:
     """All but those that were used last."""
-    found = sorted(caches.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
-    for index, one in enumerate(found):
-        if index >= KEPT or time.time() - one.stat().st_mtime > KEPT_S:
+    used = []
+    for one in caches.iterdir():
+        with suppress(FileNotFoundError):  # another build has just put it in its place
+            used.append((one.stat().st_mtime, one))
+    for index, (at, one) in enumerate(sorted(used, reverse=True)):
+        if index >= KEPT or time.time() - at > KEPT_S:
             remove(one)
 
 
