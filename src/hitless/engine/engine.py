@@ -185,7 +185,7 @@ class Engine:
                 except ConflictError:
                     continue
         await self.idle()
-        await self.pools.cut_readers()
+        await self.pools.lingering.cut()
 
     async def idle(self) -> None:
         """Wait until every rollout has ended, its cleaning up included."""

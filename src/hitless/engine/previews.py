@@ -190,7 +190,7 @@ class Previews:
                 await engine.pools.change_gateway(_without(stage))
                 for number in sorted({pool.release for pool in engine.store.pools(stage)}):
                     await engine.pools.retire(engine.release(stage, number), drain=True)
-                    await engine.pools.cut_readers(engine.release(stage, number).key)
+                    await engine.pools.lingering.cut(engine.release(stage, number).key)
                 await engine.parts.retention.remove_logs(stage)
             self._records.forget(stage)  # at last: whoever dies before it leaves a record of what is still to do
             engine.drop_stage(stage)

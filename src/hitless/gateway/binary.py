@@ -1,4 +1,4 @@
-"""Finding HAProxy on this machine, new enough."""
+"""Finds a HAProxy on this machine that is new enough, and has it check a configuration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from hitless.errors import MachineError
+from hitless.errors import EngineError, MachineError
 
 OLDEST = (2, 6)
 """Servers added at run time with checks, and rules in named `defaults`, need 2.6."""
@@ -62,3 +63,24 @@ def require_version(text: str, path: str) -> tuple[int, int, int]:
             hint=INSTALL_HINT,
         )
     return version
+
+
+def check_configuration(haproxy: str, configuration: Path, descriptors: Sequence[int]) -> None:
+    """Have HAProxy read the configuration of listeners on these descriptors. EngineError with its own words."""
+    names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
+    names |= {f"HITLESS_ACCESS_{index}": "1" for index in range(len(descriptors))}
+    command = [haproxy, "-c", "-f", str(configuration)]
+    try:
+        result = subprocess.run(
+            command, env={**os.environ, **names}, pass_fds=descriptors, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError(f"{haproxy} does not run: {error}", hint="hitless doctor") from error
+    if result.returncode:
+        raise EngineError(f"HAProxy refuses its configuration: {alerts_in(result.stderr)}", hint="hitless doctor")
+
+
+def alerts_in(text: str) -> str:
+    """The last alerts of HAProxy's output in one line; the last lines if there is none."""
+    lines = [line for line in text.splitlines() if "[ALERT]" in line] or text.splitlines()
+    return "; ".join(" ".join(line.split()) for line in lines[-3:])

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -23,13 +21,15 @@ from typing import Any
 from hitless.clock import Clock
 from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
+from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.counts import STAGE_PREFIX, PoolCounts, Tally, sample_of
 from hitless.gateway.executor import Executor
 from hitless.gateway.keeper import Keeper
 from hitless.gateway.listen import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
-from hitless.gateway.render import Layout, tuning_for
+from hitless.gateway.reading import widening
+from hitless.gateway.render import Layout, tuning_here
 from hitless.gateway.runtime import RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES
 from hitless.gateway.spooling import Spooling
@@ -90,7 +90,7 @@ class Gateway:
         self._layout = Layout(run_dir / "gw", logs)
         self._clock = clock
         self._haproxy = haproxy
-        self._boot = BootFolder(self._layout, tuning_for(_cores(), _descriptors()))
+        self._boot = BootFolder(self._layout, tuning_here())
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
         self._keeper = Keeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
@@ -242,23 +242,10 @@ class Gateway:
         """Give each of these servers that many requests beyond its depth: responses that clients are still reading, of
         which the worker is free. `loads`: what they had a moment ago, so that only what differs is said.
         """
-        depths = {(pool.name, server.key): server.maxconn for pool in self._state.pools for server in pool.servers}
-        wanted = {key: depths[key] + number for key, number in reading.items() if key in depths}
-        before = self._reading
-        self._reading = {
-            pool: sum(number for (name, _), number in reading.items() if name == pool)
-            for pool in {name for name, _ in reading}
-        }
-        throttles = {
-            pool.name: pool.throttle + self._reading.get(pool.name, 0)
-            for pool in self._state.pools
-            if pool.throttle and (self._reading.get(pool.name) or before.get(pool.name))
-        }
+        found = widening(self._state, reading, loads, self._reading)
+        self._reading = found.pools
         with contextlib.suppress(UnreachableError):
-            await self._executor.widen(
-                {key: number for key, number in wanted.items() if key in loads and loads[key].maxconn != number},
-                throttles,
-            )
+            await self._executor.widen(found.maxconns, found.throttles)
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
@@ -310,17 +297,7 @@ class Gateway:
 
     def _check(self) -> None:
         descriptors = [listener.fileno() for listener in self._keeper.sockets.values()]
-        names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
-        names |= {f"HITLESS_ACCESS_{index}": "1" for index in range(len(descriptors))}
-        command = [self._haproxy, "-c", "-f", str(self._layout.configuration)]
-        try:
-            result = subprocess.run(
-                command, env={**os.environ, **names}, pass_fds=descriptors, capture_output=True, text=True, timeout=30
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise EngineError(f"{self._haproxy} does not run: {error}", hint="hitless doctor") from error
-        if result.returncode:
-            raise EngineError(f"HAProxy refuses its configuration: {_alerts(result.stderr)}", hint="hitless doctor")
+        check_configuration(self._haproxy, self._layout.configuration, descriptors)
 
     def _begin(self) -> None:
         self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._mend(), self._keep_spooler())]
@@ -410,18 +387,4 @@ class Gateway:
             log = (self._layout.folder / guardian.HAPROXY_LOG).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return "none"
-        return _alerts(log[-8000:])
-
-
-def _alerts(text: str) -> str:
-    lines = [line for line in text.splitlines() if "[ALERT]" in line] or text.splitlines()
-    return "; ".join(" ".join(line.split()) for line in lines[-3:])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _descriptors() -> int:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return 1 << 30 if hard == resource.RLIM_INFINITY else hard
+        return alerts_in(log[-8000:])

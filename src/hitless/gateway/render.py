@@ -1,9 +1,11 @@
 """The boot folder's files as text: HAProxy's configuration by its template, and the maps. Pure but for reading the
-template.
+template and the limits of this machine.
 """
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,13 @@ def tuning_for(cores: int, descriptors: int) -> Tuning:
     """
     usable = min(descriptors, _MOST_DESCRIPTORS) - _DESCRIPTORS_APART
     return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(64, usable // 2))
+
+
+def tuning_here() -> Tuning:
+    """For this machine's cores and this process's limit of descriptors."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return tuning_for(cores, 1 << 30 if hard == resource.RLIM_INFINITY else hard)
 
 
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from hitless.errors import ConflictError, HitlessError
+from hitless.errors import ConflictError
 from hitless.gateway.counts import PoolCounts, flat, of_flat
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
@@ -28,6 +28,7 @@ from hitless.gateway.state import (
 )
 from hitless.rollout import standing
 from hitless.rollout.counted import Counted, PoolId
+from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, pool_spec, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
 from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, StageSettings
@@ -83,8 +84,7 @@ class ReleasePools:
         )
         self._changing = asyncio.Lock()
         self.living: dict[str, Pool] = {}
-        self._lingering: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
-        """Releases (by key) that only wait for clients that read; the event ends the wait, and is set after it."""
+        self.lingering = Lingering()
         self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
         """How many of the workers that a new pool wants may start, where that many others start with it."""
         self.standing = standing.Standing(workers, gateway, self.change_gateway, self.living)
@@ -112,7 +112,7 @@ class ReleasePools:
         behind = behind or {}
         free = self._free_pools(behind)
         if len(free) < len(functions) - len(behind):
-            await self.cut_readers()
+            await self.lingering.cut()
             free = self._free_pools(behind)
         if len(free) < len(functions) - len(behind):
             raise ConflictError(
@@ -291,47 +291,18 @@ class ReleasePools:
         then, the release is removed later, in the background.
         """
         rows = self._store.pools(release.stage, release.number)
-        if release.key in self._lingering:
+        if release.key in self.lingering:
             return await self.count(release.stage, release.number)
         if drain:
             await asyncio.gather(*(self._drain(release, row) for row in rows))
             if any(self._gateway.reading.get(row.gateway_pool) for row in rows):
-                enough = asyncio.Event()
-                self._lingering[release.key] = asyncio.create_task(self._linger(release, rows, enough)), enough
+                self.lingering.begin(release.key, self._all_read(rows), lambda: self._remove(release, rows, drain=True))
                 return await self.count(release.stage, release.number)
         return await self._remove(release, rows, drain)
 
-    async def cut_readers(self, *releases: str) -> None:
-        """Remove those of these releases (by key; none named: all) that only wait for clients that read."""
-        tasks = [each for key, each in self._lingering.items() if key in releases or not releases]
-        for _, enough in tasks:
-            enough.set()
-        await asyncio.gather(*(task for task, _ in tasks))
-
-    async def keep(self, release: Release) -> None:
-        """Before it is shipped again: a release that only waits for clients that read stays. One that is being removed
-        already is gone when this returns.
-        """
-        if release.key in self._lingering:
-            task, enough = self._lingering[release.key]
-            if not enough.is_set():
-                task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _linger(self, release: Release, rows: Sequence[PoolRow], enough: asyncio.Event) -> None:
-        async def read() -> bool:
-            pools = [row.gateway_pool for row in rows]
-            waits = (self._gateway.drained(pool, deadline_s=READERS_S, readers=True) for pool in pools)
-            return all(await asyncio.gather(*waits))
-
-        try:
-            await standing.first(read(), enough)
-            enough.set()
-            await self._remove(release, rows, drain=True)
-        except HitlessError:
-            pass  # the gateway is away: the stage's next turn, or the next start, does it
-        finally:
-            del self._lingering[release.key]
+    async def _all_read(self, rows: Sequence[PoolRow]) -> bool:
+        waits = (self._gateway.drained(row.gateway_pool, deadline_s=READERS_S, readers=True) for row in rows)
+        return all(await asyncio.gather(*waits))
 
     async def _remove(self, release: Release, rows: Sequence[PoolRow], drain: bool) -> Counted:
         await asyncio.gather(*(self._disconnect(row) for row in rows))

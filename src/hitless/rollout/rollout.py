@@ -56,7 +56,7 @@ class Rollout(Recorded):
         try:
             await self.begin_to_count()
             await self.take(State.PREPARING, note=self.cause)
-            await self.pools.keep(self.candidate)
+            await self.pools.lingering.keep(self.candidate.key)
             if not self.pools.runs(self.candidate):  # else it was live a moment ago, and still stands there
                 await self._start()
                 await self._prove()
