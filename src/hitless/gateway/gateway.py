@@ -348,7 +348,9 @@ class Gateway:
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._uncertain.wait(), _LOOK_EVERY_S)
+                # Not `wait_for`, which loses a cancellation that comes together with the event (bpo-37658).
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._uncertain.wait()
             async with self._lock:
                 if not self._boot.is_whole():
                     with contextlib.suppress(MachineError):
