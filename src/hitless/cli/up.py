@@ -77,7 +77,8 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
 
 def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folders) -> EngineClient:
     client = EngineClient(folders.api_socket)
-    alive, served = folders.engine_is_alive(), folders.remains()
+    alive = folders.engine_is_alive()
+    served = alive or folders.listens()
     if not served:
         _look_before(settings)
     first = build_document(ctx, service, message="first release") if recorded(ctx) is None else None

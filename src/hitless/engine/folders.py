@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
+from hitless.gateway.guardian import LOCK
 from hitless.gateway.life import is_alive as haproxy_is_alive
 from hitless.worker.process import is_locked
 
@@ -126,6 +127,11 @@ class Folders:
     def engine_is_alive(self) -> bool:
         """Whether a daemon holds the data folder's lock (the kernel frees it with the process, however it ends)."""
         return is_locked(self.lock_file)
+
+    def listens(self) -> bool:
+        """Whether a guardian or a HAProxy lives, and so the addresses that an engine was started with."""
+        gateway = self.run / "gw"
+        return is_locked(gateway / LOCK) or haproxy_is_alive(str(gateway))
 
     def remains(self) -> bool:
         """Whether anything of an engine still runs here, its daemon or only the parts that outlive it."""
