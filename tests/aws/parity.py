@@ -91,7 +91,9 @@ def observe(base: str, asked: Asked) -> dict[str, str]:
         found.pop("answer.headers.content-length")  # of an event: its fields are compared
     text = _text(body)
     if asked.target.startswith("/zones/"):  # what time it is there: the two are not asked within one second
-        text = re.sub(r'"(at|local)":"[^"]+"', r'"\1":"<now>"', text)
+        instant = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"  # in another form it stays, and is a difference
+        text = re.sub(rf'"at":"{instant}Z"', '"at":"<at>"', text)
+        text = re.sub(rf'"local":"{instant}([+-]\d\d:\d\d)"', r'"local":"<local>\1"', text)
     found |= _event(json.loads(body), str(url.port)) if asked.echoes and body else {"answer.body": text}
     return {field: _kind(field, value.replace(url.netloc, "HOST:PORT")) for field, value in found.items()}
 
