@@ -15,13 +15,14 @@ SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
-BASE = {"errors", "clock", "outcome", "hitless"}
+BASE = {"errors", "clock", "outcome", "documents", "hitless"}
 MODEL = {"service", *BASE}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "outcome": set(),
+    "documents": {"errors"},
     "service": {"service", *BASE},
     "worker": {"worker"},
     "gateway": {"gateway", "worker", *MODEL},

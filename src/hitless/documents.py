@@ -1,0 +1,45 @@
+"""Documents: what is stored, sent or shown. Each is a frozen `msgspec.Struct` (or a frozen dataclass) whose fields are
+its JSON keys, and it is checked once, where it enters the program.
+
+A key that the type does not know is ignored, so that a document of a later version can be read. A field that was added
+later has a default, so that a document of an earlier version can be read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from hitless.errors import EngineError, HitlessError
+
+T = TypeVar("T")
+
+
+def decode(raw: bytes | str, kind: type[T], source: str, *, error: type[HitlessError] = EngineError) -> T:
+    """The document in a JSON text. `source` names the file, row or sender for the message of the error.
+
+    Raises `error` if the text is not JSON, or not of that type; the message has the path of the wrong field.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as problem:
+        raise error(f"{source}: {problem}") from problem
+
+
+def convert(value: object, kind: type[T], source: str, *, error: type[HitlessError] = EngineError) -> T:
+    """The document in what a JSON or YAML parser returned. Raises `error` as `decode` does."""
+    try:
+        return msgspec.convert(value, type=kind)
+    except msgspec.ValidationError as problem:
+        raise error(f"{source}: {problem}") from problem
+
+
+def to_plain(document: object) -> Any:
+    """The document as dictionaries, lists and scalars, keys in the order of the fields."""
+    return msgspec.to_builtins(document)
+
+
+def to_text(document: object) -> str:
+    """The document as one line of JSON."""
+    return msgspec.json.encode(document).decode()
