@@ -14,8 +14,9 @@ from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import GatewayState
+from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.rollout.hooks import Hook, HookResult
-from hitless.rollout.release import ArtifactRef, Release, ReleaseDocument
+from hitless.rollout.release import Release
 from hitless.service.model import AlarmSettings, Function, Hooks, Route, SmokeRequest, StageSettings
 from hitless.service.strategy import Strategy, parse
 from hitless.worker.spec import PoolSpec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.load import Ask, Load

@@ -16,7 +16,7 @@ import pytest
 
 from hitless.cloud.release.smoke import find_route
 from hitless.errors import ServiceFileError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service import model
 from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.load import Ask, Load, Right

@@ -29,9 +29,9 @@ from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
+from hitless.release.document import ArtifactRef, ReleaseDocument
+from hitless.release.who import Who
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
 from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords, RunRow

@@ -15,7 +15,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.cloud.records.kept import fetch_artifacts, live_release
 from hitless.cloud.records.records import Record, Records
 from hitless.errors import CloudError, ConflictError
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import package
 

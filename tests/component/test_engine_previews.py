@@ -17,7 +17,7 @@ from hitless.engine.recovery import recover
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import SHARED, GatewayState
-from hitless.rollout.who import NOBODY
+from hitless.release.who import NOBODY
 from hitless.scaling.decide import Pace
 from hitless.service.model import (
     AlarmSettings,

@@ -14,7 +14,7 @@ from hitless.engine.scaling import Scaler
 from hitless.errors import EngineError
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import ServerMode
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.scaling.decide import Pace
 from hitless.store.store import PoolRow
 from hitless.workers.stats import Pulse

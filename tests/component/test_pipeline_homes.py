@@ -25,7 +25,7 @@ from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
-from hitless.rollout.release import ArtifactRef
+from hitless.release.document import ArtifactRef
 from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document

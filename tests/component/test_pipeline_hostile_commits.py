@@ -16,7 +16,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.pushes import MAX_UPDATES, NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import MAX_PUSH_BYTES, Repository
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.files import repository_root
 from tests.component.artifact_support import RUNTIME, a_service, make_wheel
 from tests.component.pipeline_bench import DEFINITION, PipelineBench, tell_story

@@ -32,8 +32,8 @@ from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.receipts.page import write_whole
 from hitless.receipts.words import headline
+from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.who import Who
 from hitless.service.model import AlarmSettings
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.store import Store

@@ -20,7 +20,7 @@ from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import Hooks, Route, SmokeRequest
 from tests.unit.cloud_fakes import World, package, small
 from tests.unit.cloud_services import FakeLambdas

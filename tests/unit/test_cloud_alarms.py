@@ -9,7 +9,7 @@ import pytest
 from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.watching import guard_seconds
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import NAMES, World
 

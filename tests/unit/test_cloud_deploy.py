@@ -16,7 +16,7 @@ from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.rollback import rollback
 from hitless.errors import ConflictError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import World
 

@@ -20,7 +20,7 @@ from hitless.cloud.repair.repair import Repair, Repaired
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.status import status
 from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from tests.unit.cloud_fakes import World
 from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
 

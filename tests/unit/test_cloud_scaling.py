@@ -11,7 +11,7 @@ from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.codedeploy import Deployment
 from hitless.cloud.release.rollback import rollback
 from hitless.errors import CloudError, ServiceFileError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from tests.unit.cloud_fakes import World
 
 pytestmark = pytest.mark.unit

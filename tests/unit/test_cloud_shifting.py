@@ -17,7 +17,7 @@ from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import notes
 from hitless.errors import CloudError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import World
 

@@ -13,7 +13,7 @@ from hitless.drill.run import machine_notices
 from hitless.drill.scenarios import SCENARIOS, choose
 from hitless.drill.target import parse_target
 from hitless.errors import UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import Route, SmokeRequest
 
 pytestmark = pytest.mark.unit

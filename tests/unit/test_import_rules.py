@@ -15,15 +15,15 @@ SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
-BASE = {"errors", "clock", "outcome", "documents", "hitless"}
-MODEL = {"service", *BASE}
+BASE = {"errors", "clock", "documents", "hitless"}
+MODEL = {"release", "service", *BASE}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
-    "outcome": set(),
     "documents": {"errors"},
     "service": {"service", *BASE},
+    "release": MODEL,
     "worker": {"worker"},
     "gateway": {"gateway", "worker", *MODEL},
     "store": {"store", *MODEL},

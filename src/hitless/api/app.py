@@ -23,9 +23,9 @@ from hitless.engine.engine import Engine
 from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
 from hitless.errors import HitlessError, UsageError
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
+from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.who import Who
 from hitless.service.strategy import EXAMPLES, Strategy, parse
 from hitless.store.store import trouble
 

@@ -19,7 +19,7 @@ from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, read_options
 from hitless.pipeline.view import run_document
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home
 
 MOST_RUNS = 500

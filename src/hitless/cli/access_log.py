@@ -16,7 +16,7 @@ from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, files_of, followed, newest
 from hitless.gateway.render import ACCESS_LOG
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 
 FOLLOW_EVERY_S = 0.2
 

@@ -27,7 +27,7 @@ from hitless.cloud.release.promotion import promotable
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.verifying import faults_of
 from hitless.errors import ConflictError, HitlessError
-from hitless.rollout.who import Who
+from hitless.release.who import Who
 
 Order = Mapping[str, Any]
 

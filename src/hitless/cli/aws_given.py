@@ -14,7 +14,7 @@ from hitless.cloud.records.result import Result
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import package
 from hitless.cloud.release.promotion import given_artifacts
-from hitless.rollout.who import Who
+from hitless.release.who import Who
 from hitless.service.model import Service
 from hitless.service.strategy import Strategy
 

@@ -14,7 +14,7 @@ from hitless.cli.common import Context
 from hitless.cli.shipping import folders_of
 from hitless.cloud.records.kept import fetch_artifacts, live_release
 from hitless.cloud.records.records import Records
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
 """The stage's artifact bucket, where it is told: a build's role may read that and no stack."""

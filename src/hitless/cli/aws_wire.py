@@ -31,8 +31,8 @@ from hitless.cloud.stage.service_stack import ServiceStack
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
-from hitless.outcome import Outcome
-from hitless.rollout.who import Who
+from hitless.release.result import Outcome
+from hitless.release.who import Who
 from hitless.service.model import Service
 
 

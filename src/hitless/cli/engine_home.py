@@ -9,8 +9,8 @@ from hitless.cli.engine_logs import show_logs
 from hitless.cli.homes import DeployOrder, Drilled, LogQuery, StageHome
 from hitless.cli.shipping import build_document, caller, client_of, conclude, follow, tell_notices
 from hitless.errors import HitlessError
-from hitless.outcome import Outcome
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
 from hitless.service.model import Service
 
 

@@ -14,9 +14,9 @@ from hitless.cli.homes import try_load
 from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
 from hitless.cli.shipping import client_of, conclude, folders_of
 from hitless.errors import HitlessError, UsageError
-from hitless.outcome import Outcome
 from hitless.pipeline.package import candidate, configuration
-from hitless.rollout.release import ArtifactRef
+from hitless.release.document import ArtifactRef
+from hitless.release.result import Outcome
 from hitless.service.closed import check_served
 from hitless.service.model import Home
 

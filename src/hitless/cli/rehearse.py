@@ -23,7 +23,7 @@ from hitless.drill.requests import read_requests
 from hitless.errors import UsageError
 from hitless.pipeline.rehearsal.plan import Sent, sent_of
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import RehearsalSettings
 
 COMMIT_VARIABLES = ("HITLESS_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")

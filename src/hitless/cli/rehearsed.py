@@ -9,7 +9,7 @@ from pathlib import Path
 from hitless.cli.common import Context
 from hitless.cli.shipping import build_document, folders_of, load, recorded
 from hitless.errors import ConflictError
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, Service
 
 AWS = "aws"

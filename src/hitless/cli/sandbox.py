@@ -23,7 +23,7 @@ from hitless.errors import EngineError, HitlessError
 from hitless.pipeline.rehearsal.leftovers import PREFIX, REHEARSAL_LOCK, hold, sweep
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE
 from hitless.pipeline.rehearsal.sandbox import stock
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 
 END_DEADLINE_S = 30.0
 

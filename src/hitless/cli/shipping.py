@@ -18,10 +18,10 @@ from hitless.artifact.store import ArtifactStore
 from hitless.cli.common import Context, Ended, read_service
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError
-from hitless.outcome import Outcome
 from hitless.pipeline.package import configuration
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
-from hitless.rollout.who import Who
+from hitless.release.document import ArtifactRef, ReleaseDocument
+from hitless.release.result import Outcome
+from hitless.release.who import Who
 from hitless.service.closed import check_served
 from hitless.service.model import Service
 from hitless.store.store import ReleaseRow, Store

@@ -26,7 +26,7 @@ from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listen import listen as listen_on
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Service
 
 ANSWER_DEADLINE_S = 10.0

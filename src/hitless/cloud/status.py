@@ -9,7 +9,7 @@ from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 
 def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:

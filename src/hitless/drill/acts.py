@@ -22,7 +22,7 @@ from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
 from hitless.drill.timeline import MICROSECONDS, Phase, Timeline, Window
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 RECOVERY_DEADLINE_S = 30.0
 RECOVERY_POLL_S = 0.02

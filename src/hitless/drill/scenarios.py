@@ -9,7 +9,7 @@ from enum import StrEnum
 from hitless.drill import breaking
 from hitless.drill.breaking import Alteration
 from hitless.errors import UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"

@@ -18,13 +18,14 @@ from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.engine.turn import Parts, Turn
 from hitless.errors import ConflictError, UsageError
-from hitless.outcome import Outcome
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
+from hitless.release.who import NOBODY, Who
 from hitless.rollout.hooks import Hooks
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.release import Release, ReleaseDocument, release_of
+from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Verb
-from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean
 from hitless.store.store import Store

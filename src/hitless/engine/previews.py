@@ -21,9 +21,9 @@ from hitless.engine.engine import Engine
 from hitless.engine.hosts import label_of, stage_of
 from hitless.errors import HitlessError
 from hitless.gateway.state import SHARED, GatewayState
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
+from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.who import Who
 from hitless.service.model import Approval, Function, Home, Hooks, PreviewSettings
 from hitless.service.strategy import AllAtOnce
 from hitless.store.previews import PreviewRecords, PreviewRow

@@ -14,7 +14,7 @@ from datetime import datetime
 from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.rollout.receipt import VERSION, Receipt
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout

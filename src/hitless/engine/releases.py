@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from hitless.engine.engine import Engine
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.rollout.states import Verb
 from hitless.store.store import RolloutRow
 

@@ -13,7 +13,8 @@ from hitless.clock import Clock, timestamp
 from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, HitlessError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
+from hitless.release.who import NOBODY, Who
 from hitless.rollout.alarms import Reading
 from hitless.rollout.hooks import Hooks
 from hitless.rollout.pools import ReleasePools
@@ -22,7 +23,6 @@ from hitless.rollout.record import Say
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State, Verb
-from hitless.rollout.who import NOBODY, Who
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import Store
 

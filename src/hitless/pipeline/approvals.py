@@ -10,7 +10,7 @@ from hitless.errors import ConflictError
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.place import is_kept
 from hitless.pipeline.states import RunState, StepName
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.document import stage_to_json
 from hitless.service.model import PROTECTION, StageSettings
 from hitless.service.value import child_path

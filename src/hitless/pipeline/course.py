@@ -20,7 +20,7 @@ from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState
 from hitless.pipeline.view import run_document
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Notify
 from hitless.store.runs import ApprovalRow, RunRow
 

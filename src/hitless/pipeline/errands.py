@@ -15,8 +15,8 @@ from typing import Any
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
 from hitless.pipeline.children import answer_of
 from hitless.pipeline.origin import Origin
-from hitless.rollout.release import ReleaseDocument
-from hitless.rollout.who import Who
+from hitless.release.document import ReleaseDocument
+from hitless.release.who import Who
 
 _KINDS: Mapping[str, type[HitlessError]] = {
     kind.code: kind for kind in (UsageError, ServiceFileError, ConflictError, MachineError)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hitless.engine.engine import Engine
-from hitless.outcome import Outcome
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.states import RunState
-from hitless.rollout.release import ArtifactRef, Release
+from hitless.release.document import ArtifactRef
+from hitless.release.result import Outcome
+from hitless.rollout.release import Release
 from hitless.service.model import Home
 from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow
 

@@ -20,7 +20,7 @@ from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
 from hitless.errors import BuildError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service

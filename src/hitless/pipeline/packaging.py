@@ -9,7 +9,7 @@ from pathlib import Path
 from hitless.pipeline.children import answer_of
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.states import StepFailed
-from hitless.rollout.release import ArtifactRef, ReleaseDocument
+from hitless.release.document import ArtifactRef, ReleaseDocument
 
 
 @dataclass(frozen=True, slots=True)

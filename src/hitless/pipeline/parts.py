@@ -17,8 +17,8 @@ from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
-from hitless.rollout.release import ReleaseDocument
-from hitless.rollout.who import Who
+from hitless.release.document import ReleaseDocument
+from hitless.release.who import Who
 from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords

@@ -6,13 +6,13 @@ from typing import Any
 
 from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
-from hitless.outcome import Outcome
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.place import checkout
 from hitless.pipeline.states import StepEnd, StepFailed, skipped
-from hitless.rollout.release import ReleaseDocument
-from hitless.rollout.who import Who
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
+from hitless.release.who import Who
 from hitless.service.model import Approval
 
 GONE = "the branch is gone, or has moved on"

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hitless.errors import HitlessError
-from hitless.outcome import Outcome
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
 from hitless.pipeline.place import service_place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
+from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.who import Who
 from hitless.service.model import Home, StageSettings
 
 

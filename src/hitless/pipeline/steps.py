@@ -10,7 +10,6 @@ from typing import Any
 
 from hitless.artifact.target import Host, Target
 from hitless.clock import timestamp
-from hitless.outcome import Outcome
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Step, Waits
@@ -19,7 +18,8 @@ from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
 from hitless.pipeline.shipping import home_of, protection
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
 
 TEST_FILE = "buildspec-test.yml"

@@ -14,7 +14,7 @@ from typing import Any
 
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.rollout.alarms import Reading
 from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import ConflictError, EngineError, HitlessError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
 from hitless.rollout.record import Recorded

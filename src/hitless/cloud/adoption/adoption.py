@@ -42,7 +42,7 @@ from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
 from hitless.cloud.transform.orders import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import Function, Service, SmokeRequest
 
 STRATEGY = "Adopted"

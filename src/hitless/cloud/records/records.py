@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from hitless.cloud.transform.model import Template
 from hitless.errors import UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 LOOKED_AT = 200
 """Of so many of the newest releases one is live."""

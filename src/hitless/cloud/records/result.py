@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hitless.clock import Clock, timestamp
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 
 class Steps:

@@ -9,7 +9,7 @@ from hitless.aws.states import resting
 from hitless.clock import timestamp
 from hitless.cloud.stage.settling import Cloud, live_number, take_shield_down
 from hitless.errors import ConflictError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import kept_ready
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.strategy import Strategy
 
 

@@ -23,7 +23,7 @@ from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
 from hitless.cloud.transform.wrapper import is_shielded
 from hitless.errors import CandidateFailedError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from hitless.service.strategy import AllAtOnce, Strategy, weights
 

@@ -14,7 +14,7 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import API_ID, STAGE_ID, Template, of_type, references
 from hitless.cloud.transform.wrapper import is_wrapped
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 
 

@@ -18,7 +18,7 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import fingerprint, functions_of
 from hitless.cloud.transform.model import Template
 from hitless.errors import ConflictError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 from hitless.service.strategy import Strategy
 
 

@@ -31,7 +31,7 @@ from hitless.cloud.transform.model import (
     references,
 )
 from hitless.cloud.transform.provisioned import Ready, kept_ready
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 LAYER = "the wrapper's layer"
 """Stands for a function's name where an artifact is none's."""

@@ -25,7 +25,7 @@ from hitless.cloud.repair.facts import Facts, look, works
 from hitless.cloud.repair.troubles import Trouble, troubles
 from hitless.cloud.stage.settling import Cloud, take_shield_down
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 PASSES = 6
 """Looks at the stage at most: what one step mends may show another trouble behind it."""

@@ -23,7 +23,7 @@ from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
-from hitless.outcome import Outcome
+from hitless.release.result import Outcome
 
 
 @dataclass(frozen=True, slots=True)

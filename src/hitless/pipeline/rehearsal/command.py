@@ -11,7 +11,7 @@ from typing import Any
 
 from hitless.pipeline.children import answer_of
 from hitless.pipeline.states import StepFailed
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 
 
 @dataclass(frozen=True, slots=True)

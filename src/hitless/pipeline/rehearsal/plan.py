@@ -9,7 +9,7 @@ from typing import Any
 
 from hitless.drill.requests import DrillRequest, from_routes, from_smoke
 from hitless.pipeline.rehearsal.recorded import SAFE, Weighed, to_compare
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Route
 from hitless.service.routes import ANY, compile_route, order_routes
 from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy, weights

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hitless.drill.requests import MAX_WEIGHT, DrillRequest
 from hitless.gateway.accesslog import MASK, AccessLine
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.routes import ANY, compile_route, order_routes
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

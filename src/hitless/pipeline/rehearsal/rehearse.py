@@ -21,7 +21,7 @@ from hitless.pipeline.rehearsal.compare import Sample, differences
 from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.rehearsal.load import Driven
 from hitless.pipeline.rehearsal.sandbox import SandboxEngine, ask
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 from hitless.service.model import Approval, Hooks, RehearsalSettings
 
 SAMPLES = 4

@@ -13,7 +13,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.drill.requests import DrillRequest
 from hitless.errors import EngineError
 from hitless.pipeline.rehearsal.compare import Sample
-from hitless.rollout.release import ReleaseDocument
+from hitless.release.document import ReleaseDocument
 
 DEADLINE_S = 15.0
 
