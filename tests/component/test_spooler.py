@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from hitless.clock import SystemClock
-from hitless.gateway.spooler import LOCK, Budget, Pace, Spooler
-from hitless.gateway.spooling import Spooling
+from hitless.gateway.spooler import LOCK, Budget, Spooler, TransferPace
+from hitless.gateway.spooling import SpoolerKeeper
 from tests.support import gone
 
 pytestmark = pytest.mark.component
@@ -78,7 +78,7 @@ class World:
 
 
 @asynccontextmanager
-async def running(inner: Inner, pace: Pace = Pace(), **budget: int) -> AsyncIterator[World]:  # noqa: B008 - frozen
+async def running(inner: Inner, pace: TransferPace = TransferPace(), **budget: int) -> AsyncIterator[World]:  # noqa: B008 - frozen
     with tempfile.TemporaryDirectory(prefix="hls-", dir="/tmp") as name:
         folder = Path(name)
         server = await asyncio.start_unix_server(inner.serve, str(folder / "in"))
@@ -106,7 +106,7 @@ async def running(inner: Inner, pace: Pace = Pace(), **budget: int) -> AsyncIter
 def play(
     story: Callable[[World], Awaitable[None]],
     inner: Inner | None = None,
-    pace: Pace = Pace(),  # noqa: B008 - frozen
+    pace: TransferPace = TransferPace(),  # noqa: B008 - frozen
     **budget: int,
 ) -> None:
     async def told() -> None:
@@ -222,7 +222,7 @@ def test_an_upload_that_is_too_slow_gets_408() -> None:
         assert not world.inner.seen
         writer.close()
 
-    play(story, pace=Pace(grace_s=0.05, least_bytes_per_s=1e6))
+    play(story, pace=TransferPace(grace_s=0.05, least_bytes_per_s=1e6))
 
 
 def test_an_upload_that_keeps_up_the_pace_may_take_longer_than_the_grace() -> None:
@@ -236,7 +236,7 @@ def test_an_upload_that_keeps_up_the_pace_may_take_longer_than_the_grace() -> No
         assert await reader.read() == OK
         writer.close()
 
-    play(story, pace=Pace(grace_s=0.2, least_bytes_per_s=40))
+    play(story, pace=TransferPace(grace_s=0.2, least_bytes_per_s=40))
 
 
 @pytest.mark.parametrize(("response", "status"), [(b"", b"502"), (b"HTTP/1.1 503 Full\r\n\r\n", b"503")])
@@ -291,7 +291,7 @@ def test_a_reader_that_is_too_slow_is_cut_off() -> None:
         assert len(await reader.read()) < 5 * MIB
         writer.close()
 
-    play(story, pace=Pace(grace_s=0.05, least_bytes_per_s=1e8))
+    play(story, pace=TransferPace(grace_s=0.05, least_bytes_per_s=1e8))
 
 
 def test_beyond_the_budget_the_oldest_reader_is_cut_off() -> None:
@@ -314,7 +314,9 @@ def test_a_spooler_that_is_stopped_is_replaced() -> None:
     async def story() -> None:
         with tempfile.TemporaryDirectory(prefix="hls-", dir="/tmp") as name:
             folder = Path(name)
-            spooling = Spooling(folder, folder / "bodies", folder / "in", MIB, SystemClock(), responds_within_s=0.5)
+            spooling = SpoolerKeeper(
+                folder, folder / "bodies", folder / "in", MIB, SystemClock(), responds_within_s=0.5
+            )
             assert await spooling.ensure()
             try:
                 assert not await spooling.ensure(), "it lives and responds"

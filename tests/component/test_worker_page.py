@@ -12,9 +12,9 @@ from hitless.worker.layout import (
     FATAL,
     LOST,
     RING_ENTRIES,
-    Field,
-    State,
+    SlotField,
     StatsPage,
+    WorkerState,
     bucket_of,
     entry_of,
     id_of,
@@ -156,15 +156,19 @@ def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path
     for generation in (1, 2):
         for worker in range(2):
             fields = page.slot(page.slot_index(generation, worker))
-            fields[Field.PID], fields[Field.GENERATION], fields[Field.STATE] = 100 * generation + worker, generation, 2
-            fields[Field.REQUESTS], fields[Field.CLASS_2XX], fields[Field.CLASS_5XX] = 10, 9, 1
-            fields[Field.LATENCY_SUM_US] = 1000
+            fields[SlotField.PID], fields[SlotField.GENERATION], fields[SlotField.STATE] = (
+                100 * generation + worker,
+                generation,
+                2,
+            )
+            fields[SlotField.REQUESTS], fields[SlotField.CLASS_2XX], fields[SlotField.CLASS_5XX] = 10, 9, 1
+            fields[SlotField.LATENCY_SUM_US] = 1000
             fields[BUCKETS_AT + bucket_of(100)] = 10
-    page.slot(page.slot_index(2, 1))[Field.BUSY_SINCE] = 5_000_000_000
+    page.slot(page.slot_index(2, 1))[SlotField.BUSY_SINCE] = 5_000_000_000
     stats = read_stats(page, 2, now_ns=6_500_000_000)
     assert [(worker.pid, worker.state, worker.busy_s) for worker in stats.workers] == [
-        (200, State.READY, None),
-        (201, State.READY, 1.5),
+        (200, WorkerState.READY, None),
+        (201, WorkerState.READY, 1.5),
     ]
     assert (stats.requests, stats.by_class, stats.failed) == (40, {1: 0, 2: 36, 3: 0, 4: 0, 5: 4}, 4)
     assert stats.latency.mean_us == 100
@@ -184,11 +188,11 @@ def test_a_page_says_how_many_workers_each_half_is_to_have_and_all_where_nobody_
 def test_work_grows_by_the_time_that_workers_spend_whether_a_request_has_ended_or_not(tmp_path: Path) -> None:
     page = page_in(tmp_path, 2)
     first, other = page.slot(page.slot_index(1, 0)), page.slot(page.slot_index(2, 1))
-    first[Field.BUSY_SINCE] = 1_000_000_000
+    first[SlotField.BUSY_SINCE] = 1_000_000_000
     before = read_pulse(page, now_ns=1_500_000_000)
     assert (before.work_ns, before.busy, before.ended) == (500_000_000, 1, 0)
-    first[Field.BUSY_SINCE], first[Field.LATENCY_SUM_US], first[Field.REQUESTS] = 0, 800_000, 1
-    other[Field.BUSY_SINCE] = 1_900_000_000
+    first[SlotField.BUSY_SINCE], first[SlotField.LATENCY_SUM_US], first[SlotField.REQUESTS] = 0, 800_000, 1
+    other[SlotField.BUSY_SINCE] = 1_900_000_000
     after = read_pulse(page, now_ns=2_500_000_000)
     assert (after.busy, after.ended, after.ended_us) == (1, 1, 800_000)
     assert after.work_ns - before.work_ns == 300_000_000 + 600_000_000

@@ -15,7 +15,7 @@ import pytest
 
 from hitless.worker.answer import http_answer
 from hitless.worker.request import Request
-from hitless.worker.server import Server, Spooler
+from hitless.worker.server import Server, SpoolerClient
 from tests.support import eventually
 
 pytestmark = pytest.mark.component
@@ -51,7 +51,7 @@ class Running:
         if spooled:
             self.spooler.bind(f"{path}.spooler")
         self.spooler.settimeout(10)
-        self.server = Server(self.listener, self.answerer, Spooler(f"{path}.spooler", str(path.parent)))
+        self.server = Server(self.listener, self.answerer, SpoolerClient(f"{path}.spooler", str(path.parent)))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         self.clients: list[socket.socket] = []

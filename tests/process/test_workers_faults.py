@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.worker.layout import State
+from hitless.worker.layout import WorkerState
 from hitless.workers.events import PoolEventKind
 from hitless.workers.pool import Pool
 from tests.process.workers_support import Answer, Nest, UnixConnection, alive, ask, in_a_nest, kill
@@ -203,12 +203,12 @@ def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile
         await quietly(path, f"/{way}")
         assert (await nest.event(PoolEventKind.WORKER_RESTARTED)).worker == 0  # once is no loop
         for delay in ("0.1", "0.2", "0.4", "0.8"):  # the last is long enough to look at it
-            await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].state is State.READY)
+            await asyncio.to_thread(eventually, lambda: pool.stats().workers[0].state is WorkerState.READY)
             await quietly(path, f"/{way}")
             backing = await nest.event(PoolEventKind.BACKING_OFF)
             assert backing.sentence == f"worldclock/dev r3 api: worker 0 backs off for {delay} s"
         assert refused(path)
-        assert pool.stats().workers[0].state is State.BACKING_OFF
+        assert pool.stats().workers[0].state is WorkerState.BACKING_OFF
         assert (await asyncio.to_thread(ask, pool.workers[1].socket)).status == 200
         assert (await nest.event(PoolEventKind.BACKED_ON)).worker == 0
         assert (await asyncio.to_thread(ask, path)).status == 200

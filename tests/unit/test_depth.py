@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hitless.engine.depth import DEEP, SHALLOW, Look, decide_depth, look_at
+from hitless.engine.depth import DEEP, SHALLOW, DepthSample, decide_depth, next_depth
 from hitless.worker.layout import BUCKETS, bucket_of
 from hitless.workers.stats import Histogram, PoolStats, Pulse
-from hitless.workers.waits import Waits, read_waits
+from hitless.workers.waits import ProcessorWaits, read_waits
 
 pytestmark = pytest.mark.unit
 
@@ -64,30 +64,30 @@ class FakePool:
 
 def test_a_pool_that_nobody_asks_anything_keeps_its_depth_and_what_is_known_of_it() -> None:
     pool = FakePool(histogram())
-    assert look_at(pool, Look(), 4) == (Look(), 4)
+    assert next_depth(pool, DepthSample(), 4) == (DepthSample(), 4)
     pool.done = histogram((300, 50))
-    seen, _ = look_at(pool, Look(), 4)
-    assert look_at(pool, seen, DEEP) == (seen, DEEP)
+    seen, _ = next_depth(pool, DepthSample(), 4)
+    assert next_depth(pool, seen, DEEP) == (seen, DEEP)
 
 
 def test_the_first_busy_second_of_a_new_pool_decides() -> None:
-    assert look_at(FakePool(histogram((300, 50))), Look(), 1)[1] == DEEP
-    assert look_at(FakePool(histogram((300, 5_000))), Look(), 4)[1] == SHALLOW
+    assert next_depth(FakePool(histogram((300, 50))), DepthSample(), 1)[1] == DEEP
+    assert next_depth(FakePool(histogram((300, 5_000))), DepthSample(), 4)[1] == SHALLOW
 
 
 def test_few_requests_or_one_that_lasts_make_it_shallow_without_reading_histograms() -> None:
     few, stuck = FakePool(histogram((20, 50))), FakePool(histogram(), busy=1)
-    assert (look_at(few, Look(), DEEP)[1], look_at(stuck, Look(), DEEP)[1]) == (SHALLOW, SHALLOW)
+    assert (next_depth(few, DepthSample(), DEEP)[1], next_depth(stuck, DepthSample(), DEEP)[1]) == (SHALLOW, SHALLOW)
     assert (few.asked, stuck.asked) == (0, 0)
 
 
 def test_only_the_last_second_counts_and_after_a_gap_nothing_is_decided() -> None:
     pool = FakePool(histogram((300, 90_000)))
-    seen, depth = look_at(pool, Look(), 1)
+    seen, depth = next_depth(pool, DepthSample(), 1)
     pool.done = histogram((300, 90_000), (1_000, 50))
-    assert (depth, look_at(pool, seen, depth)[1]) == (SHALLOW, DEEP)
-    unread = Look(300, None)
-    seen, depth = look_at(pool, unread, SHALLOW)
+    assert (depth, next_depth(pool, seen, depth)[1]) == (SHALLOW, DEEP)
+    unread = DepthSample(300, None)
+    seen, depth = next_depth(pool, unread, SHALLOW)
     assert (depth, seen.latency) == (SHALLOW, pool.done)
 
 
@@ -96,7 +96,7 @@ def test_waits_are_added_up_over_the_processes_that_still_run(tmp_path: Path) ->
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "schedstat").write_text(text)
     waits = read_waits([7, 8, 9, 10], tmp_path)
-    assert waits == Waits(6_000_000, 30)
-    assert waits.mean_us(Waits(3_000_000, 20)) == 300.0
+    assert waits == ProcessorWaits(6_000_000, 30)
+    assert waits.mean_us(ProcessorWaits(3_000_000, 20)) == 300.0
     assert waits.mean_us(waits) == 0.0
-    assert Waits(1, 1).mean_us(waits) == 0.0  # other processes than before
+    assert ProcessorWaits(1, 1).mean_us(waits) == 0.0  # other processes than before

@@ -5,16 +5,20 @@ from __future__ import annotations
 import pytest
 
 from hitless.engine.status import running
-from hitless.worker.layout import State
+from hitless.worker.layout import WorkerState
 from hitless.workers.stats import WorkerStats
 
 pytestmark = pytest.mark.unit
 
 
-def worker(pid: int, state: State, busy_s: float | None = None) -> WorkerStats:
+def worker(pid: int, state: WorkerState, busy_s: float | None = None) -> WorkerStats:
     return WorkerStats(index=0, generation=1, pid=pid, started=1, state=state, busy_s=busy_s, restarts=0)
 
 
 def test_a_worker_that_ended_is_not_shown_until_its_successor_is_there() -> None:
-    workers = [worker(0, State.BACKING_OFF), worker(4720, State.READY, busy_s=0.1), worker(4721, State.READY)]
+    workers = [
+        worker(0, WorkerState.BACKING_OFF),
+        worker(4720, WorkerState.READY, busy_s=0.1),
+        worker(4721, WorkerState.READY),
+    ]
     assert running(workers) == [{"pid": 4720, "busy": True}, {"pid": 4721, "busy": False}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.gateway.counts import Sample, Tally, sample_of
+from hitless.gateway.counts import CountSample, GatewayTally, sample_of
 
 pytestmark = pytest.mark.unit
 
@@ -24,12 +24,12 @@ p00,BACKEND,10,1,2,3,4,0,0,9,0,0,1,0,,5,6,
 """
 
 
-def sample(pid: int, requests: int, failed: int = 0) -> Sample:
-    return Sample(pid, {"p00": {"requests": requests, "2xx": requests - failed, "5xx": failed}})
+def sample(pid: int, requests: int, failed: int = 0) -> CountSample:
+    return CountSample(pid, {"p00": {"requests": requests, "2xx": requests - failed, "5xx": failed}})
 
 
 def test_an_answer_gives_pools_by_their_sessions_and_stages_by_their_requests() -> None:
-    totals = Tally().after(sample_of(ANSWER)).totals()
+    totals = GatewayTally().after(sample_of(ANSWER)).totals()
     assert set(totals) == {"p00", "stage_dev"}
     pool = totals["p00"]
     assert (pool.requests, pool.by_class["2xx"], pool.by_class["5xx"]) == (10, 9, 1)
@@ -57,32 +57,38 @@ def test_what_a_client_saw_fail_and_what_the_live_release_answered_are_told_apar
     """Of 100: 33 went to the live release, which failed 3; of 31 that the shield was answered with 5xx two had nobody
     else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
     """
-    tally = Tally().after(sample_of(SHIELDED))
-    counts = Tally.from_json(tally.to_json()).totals()["p00"]
+    tally = GatewayTally().after(sample_of(SHIELDED))
+    counts = GatewayTally.from_json(tally.to_json()).totals()["p00"]
     assert (counts.requests, counts.shielded, counts.failed) == (100, 30, 4 + 3 + 2)
     assert counts.handed_over["4xx"] == 2
     assert counts.minus(counts).failed == counts.minus(counts).shielded == 0
 
 
 def test_readings_of_one_process_replace_each_other() -> None:
-    tally = Tally().after(sample(1, 10)).after(sample(1, 25))
+    tally = GatewayTally().after(sample(1, 10)).after(sample(1, 25))
     assert tally.totals()["p00"].requests == 25
 
 
 def test_a_restart_adds_what_the_earlier_process_had() -> None:
-    tally = Tally().after(sample(1, 10, failed=1)).after(sample(2, 3)).after(sample(2, 5, failed=2)).after(sample(3, 1))
+    tally = (
+        GatewayTally()
+        .after(sample(1, 10, failed=1))
+        .after(sample(2, 3))
+        .after(sample(2, 5, failed=2))
+        .after(sample(3, 1))
+    )
     counts = tally.totals()["p00"]
     assert counts.requests == 16
     assert counts.by_class["5xx"] == 3
 
 
 def test_numbers_that_went_back_mean_a_restart_even_under_the_same_pid() -> None:
-    assert Tally().after(sample(1, 10)).after(sample(1, 4)).totals()["p00"].requests == 14
+    assert GatewayTally().after(sample(1, 10)).after(sample(1, 4)).totals()["p00"].requests == 14
 
 
 def test_a_tally_goes_on_after_json() -> None:
-    tally = Tally().after(sample(1, 10)).after(sample(2, 5))
-    again = Tally.from_json(tally.to_json())
+    tally = GatewayTally().after(sample(1, 10)).after(sample(2, 5))
+    again = GatewayTally.from_json(tally.to_json())
     assert again == tally
     assert again.after(sample(2, 6)).totals()["p00"].requests == 16
     assert again.after(sample(3, 6)).totals()["p00"].requests == 21
@@ -90,19 +96,19 @@ def test_a_tally_goes_on_after_json() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"gone": 1}'])
 def test_a_broken_tally_starts_from_nothing(text: str) -> None:
-    assert Tally.from_json(text).totals() == {}
+    assert GatewayTally.from_json(text).totals() == {}
 
 
 def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
-    first = Tally().after(sample(1, 10, failed=1))
+    first = GatewayTally().after(sample(1, 10, failed=1))
     second = first.after(sample(1, 30, failed=4))
     between = second.totals()["p00"].minus(first.totals()["p00"])
     assert (between.requests, between.by_class["5xx"], between.by_class["2xx"]) == (20, 3, 17)
 
 
 def test_restarts_are_counted_and_the_first_reading_is_none() -> None:
-    tally = Tally().after(sample(7, 10)).after(sample(7, 20))
+    tally = GatewayTally().after(sample(7, 10)).after(sample(7, 20))
     assert tally.totals()["p00"].restarts == 0
-    again = Tally.from_json(tally.after(sample(8, 1)).to_json()).after(sample(8, 2))
+    again = GatewayTally.from_json(tally.after(sample(8, 1)).to_json()).after(sample(8, 2))
     assert again.totals()["p00"].restarts == 1
     assert again.totals()["p00"].minus(tally.totals()["p00"]).restarts == 1

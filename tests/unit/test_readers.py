@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.engine.readers import Readers
+from hitless.engine.readers import SlowReaders
 from hitless.gateway.observe import ServerLoad
 
 pytestmark = pytest.mark.unit
@@ -14,7 +14,7 @@ KEY = ("p00", "w0.1")
 
 def after(*looks: tuple[int, int, int | None]) -> int:
     """The count after looks of (requests in hand at HAProxy, maxconn, requests that the worker ended or None: busy)."""
-    readers = Readers()
+    readers = SlowReaders()
     for scur, maxconn, ended in looks:
         readers.take(KEY, ServerLoad(scur, maxconn), ended)
     return readers.reading[KEY]

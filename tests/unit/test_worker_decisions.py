@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.worker.backoff import DEATHS_IN_WINDOW, FIRST_DELAY_S, LONGEST_DELAY_S, History, after_death
+from hitless.worker.backoff import DEATHS_IN_WINDOW, FIRST_DELAY_S, LONGEST_DELAY_S, DeathHistory, after_death
 from hitless.worker.crash import CLEAN_END, EXHAUSTED, Death, by_itself, log_lines, runtime_error
 from hitless.worker.environment import lambda_environment
 from hitless.worker.layout import BUCKETS, bucket_bounds, bucket_of
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.unit
 
 
 def test_killed_from_outside_a_worker_is_replaced_at_once() -> None:
-    assert after_death(History(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
+    assert after_death(DeathHistory(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
 
 
 def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -> None:
-    history, delays = History(), []
+    history, delays = DeathHistory(), []
     for step in range(12):
         history, delay = after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True, alone=False)
         delays.append(delay)
@@ -33,18 +33,18 @@ def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -
 
 
 def test_a_long_life_earns_a_clean_slate() -> None:
-    history = History(failures=6)
+    history = DeathHistory(failures=6)
     assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
     assert after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
 
 
 def test_the_last_one_that_serves_waits_only_for_a_moment() -> None:
-    history = History(failures=6)
+    history = DeathHistory(failures=6)
     assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
 
 
 def test_many_deaths_in_a_short_window_back_off_whoever_caused_them() -> None:
-    history, delays = History(), []
+    history, delays = DeathHistory(), []
     for step in range(DEATHS_IN_WINDOW):
         history, delay = after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)
         delays.append(delay)

@@ -17,7 +17,7 @@ from typing import Protocol
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.workers.stats import EMPTY, Histogram, PoolStats, Pulse
-from hitless.workers.waits import NO_WAITS, Waits, read_waits
+from hitless.workers.waits import NO_WAITS, ProcessorWaits, read_waits
 
 PERIOD_S = 1.0
 SHALLOW, DEEP = 1, 16
@@ -31,7 +31,7 @@ MINIMUM_REQUESTS = 200
 """Fewer in a second: depth brings nothing, and the figures are noise."""
 
 
-class Watched(Protocol):
+class MeasuredPool(Protocol):
     """What this needs of a pool."""
 
     def pulse(self) -> Pulse: ...
@@ -39,12 +39,12 @@ class Watched(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DepthSample:
     """What a pool had done when it was last looked at; `latency` is None where that was not read."""
 
     ended: int = 0
     latency: Histogram | None = EMPTY
-    waits: Waits = NO_WAITS
+    waits: ProcessorWaits = NO_WAITS
 
 
 def decide_depth(last_second: Histogram, wait_us: float = 0.0) -> int:
@@ -57,7 +57,7 @@ def decide_depth(last_second: Histogram, wait_us: float = 0.0) -> int:
     return DEEP if p999_us is not None and p999_us <= QUICK_P999_US + WAITS * wait_us else SHALLOW
 
 
-def look_at(pool: Watched, before: Look, depth: int) -> tuple[Look, int]:
+def next_depth(pool: MeasuredPool, before: DepthSample, depth: int) -> tuple[DepthSample, int]:
     """What the pool has done by now, and the depth that it should have instead of `depth`.
 
     Nothing is decided for a pool that nobody asked anything, and at the first look that finds it busy again.
@@ -67,9 +67,9 @@ def look_at(pool: Watched, before: Look, depth: int) -> tuple[Look, int]:
     if ended == 0 and not pulse.busy:
         return before, depth
     if ended < MINIMUM_REQUESTS:  # without reading every worker's histogram
-        return Look(pulse.ended, None), SHALLOW
+        return DepthSample(pulse.ended, None), SHALLOW
     stats = pool.stats()
-    present = Look(pulse.ended, stats.latency, read_waits(worker.pid for worker in stats.workers if worker.pid))
+    present = DepthSample(pulse.ended, stats.latency, read_waits(worker.pid for worker in stats.workers if worker.pid))
     if before.latency is None:
         return present, depth
     return present, decide_depth(stats.latency - before.latency, present.waits.mean_us(before.waits))
@@ -77,7 +77,7 @@ def look_at(pool: Watched, before: Look, depth: int) -> tuple[Look, int]:
 
 async def adapt_depth(engine: Engine, clock: Clock) -> None:
     """Watch every pool for ever."""
-    looks: dict[str, Look] = {}
+    looks: dict[str, DepthSample] = {}
     while True:
         await clock.sleep(PERIOD_S)
         for row in engine.store.pools():
@@ -85,7 +85,7 @@ async def adapt_depth(engine: Engine, clock: Clock) -> None:
             if pool is None:
                 continue
             present = engine.pools.depth_of(row)
-            looks[row.key], wanted = look_at(pool, looks.get(row.key, Look()), present)
+            looks[row.key], wanted = next_depth(pool, looks.get(row.key, DepthSample()), present)
             if wanted != present:
                 await engine.pools.set_depth(row, wanted)
         for gone in looks.keys() - engine.pools.living.keys():

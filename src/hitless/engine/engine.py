@@ -16,7 +16,7 @@ import structlog
 from hitless.clock import Clock, timestamp
 from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
-from hitless.engine.turn import Parts, Turn
+from hitless.engine.turn import EngineParts, Turn
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome
@@ -49,7 +49,7 @@ class Engine:
     ) -> None:
         self.service, self.stages = service, stages
         self.store, self.pools, self.clock = store, pools, clock
-        self.parts = Parts(store, pools, retention, hooks, clock, self.say)
+        self.parts = EngineParts(store, pools, retention, hooks, clock, self.say)
         self._turns = {stage: Turn(stage, self.parts) for stage in stages}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False

@@ -21,7 +21,7 @@ from hitless.workers.pool import Pool
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
-class Fleet(Protocol):
+class HealingFleet(Protocol):
     """What healing needs of the workers' side."""
 
     @property
@@ -37,7 +37,7 @@ class GatewayEvents(Protocol):
     def events(self) -> asyncio.Queue[GatewayEvent]: ...
 
 
-async def heal_workers(engine: Engine, fleet: Fleet) -> None:
+async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
     """Listen to the workers' side for ever; each pool that lost its zygote is renewed beside the others."""
     async with asyncio.TaskGroup() as renewals:
         while True:
@@ -48,7 +48,7 @@ async def heal_workers(engine: Engine, fleet: Fleet) -> None:
                 renewals.create_task(_renew(engine, fleet, event.key))
 
 
-async def _renew(engine: Engine, fleet: Fleet, key: str) -> None:
+async def _renew(engine: Engine, fleet: HealingFleet, key: str) -> None:
     """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None

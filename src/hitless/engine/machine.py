@@ -35,7 +35,7 @@ SHUTDOWN_DRAIN_S = 30.0
 HEALER_PAUSE_S = 1.0
 
 
-class Fleet(Protocol):
+class MachineFleet(Protocol):
     """The workers' side as the machine drives it."""
 
     @property
@@ -49,7 +49,7 @@ class Fleet(Protocol):
     async def stop(self, *, force: bool = False) -> None: ...
 
 
-class Gateway(scaling.Gateway, readers.Gateway, Protocol):
+class MachineGateway(scaling.ScalingGateway, readers.ReadersGateway, Protocol):
     """The gateway as the machine drives it."""
 
     @property
@@ -77,8 +77,8 @@ class Machine:
     def __init__(
         self,
         engine: Engine,
-        fleet: Fleet,
-        gateway: Gateway,
+        fleet: MachineFleet,
+        gateway: MachineGateway,
         *,
         clock: Clock,
         listen: Callable[[], Mapping[str, socket.socket]],

@@ -28,14 +28,14 @@ BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
 """0.26 ms to 34 s, twice as long each: where the workers' own buckets end, so that nothing is guessed."""
 
 
-class Gateway(Protocol):
+class MetricsGateway(Protocol):
     """What is asked of the gateway besides its counts."""
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
     async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
 
 
-async def exposition(engine: Engine, gateway: Gateway) -> bytes:
+async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
     """All figures as text. What HAProxy cannot be asked for is left out while it is away."""
     families = [*_of_the_engine(engine)]
     families += [*_of_the_listeners(await gateway.stage_counts())]
@@ -47,11 +47,11 @@ async def exposition(engine: Engine, gateway: Gateway) -> bytes:
     ]
     families += [*_of_the_workers([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(families))
+    registry.register(_FixedCollector(families))
     return generate_latest(registry)
 
 
-class _Collected:
+class _FixedCollector:
     """What `generate_latest` wants to be given."""
 
     def __init__(self, families: Iterable[Metric]) -> None:

@@ -32,7 +32,7 @@ LOOK_S = 10.0
 BRANCH_VARIABLE = "HITLESS_PREVIEW"
 
 
-class Gateway(Protocol):
+class PreviewGateway(Protocol):
     """What previews need of the gateway besides what rollouts do with it."""
 
     @property
@@ -48,7 +48,7 @@ class Previews:
         self,
         engine: Engine,
         records: PreviewRecords,
-        gateway: Gateway,
+        gateway: PreviewGateway,
         settings: PreviewSettings,
         *,
         pools_kept: int,

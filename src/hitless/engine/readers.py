@@ -31,7 +31,7 @@ LOOKS: Final = 80
 """After a large response, before its pool is left alone."""
 
 
-class Gateway(Protocol):
+class ReadersGateway(Protocol):
     """What this needs of the gateway."""
 
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
@@ -39,7 +39,7 @@ class Gateway(Protocol):
 
 
 @dataclass(slots=True)
-class Watched:
+class ReadersPool:
     """A pool and how often it is still looked at."""
 
     row: PoolRow
@@ -48,7 +48,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class IdleWorker:
     """A worker at rest: how many requests it had ended, and how many HAProxy counted as in hand."""
 
     ended: int
@@ -56,12 +56,12 @@ class Measure:
 
 
 @dataclass(slots=True)
-class Readers:
+class SlowReaders:
     """What is known of each server: responses that clients are reading, and the last measure (None: it was busy)."""
 
     reading: dict[ServerKey, int] = field(default_factory=dict)
-    measured: dict[ServerKey, Measure | None] = field(default_factory=dict)
-    known: dict[ServerKey, Measure] = field(default_factory=dict)
+    measured: dict[ServerKey, IdleWorker | None] = field(default_factory=dict)
+    known: dict[ServerKey, IdleWorker] = field(default_factory=dict)
     """So many responses were being read when the worker had ended so many requests."""
 
     def take(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
@@ -70,34 +70,34 @@ class Readers:
         A worker that did nothing between two looks because all its places are taken gets twice as many: a crowd of
         slow readers that waits in the queue is let through in a few looks.
         """
-        now, before = (None if ended is None else Measure(ended, load.scur)), self.measured.get(key)
+        now, before = (None if ended is None else IdleWorker(ended, load.scur)), self.measured.get(key)
         self.measured[key] = now
         if now is None or before is None:
             self.reading[key] = min(self.reading.get(key, 0), load.scur)
             return
         known = self.known.get(key, before)
         held = min(now.scur, before.scur, known.scur + max(0, now.ended - known.ended))
-        self.known[key] = Measure(before.ended, held)
+        self.known[key] = IdleWorker(before.ended, held)
         starved = now.ended == before.ended and held >= load.maxconn
         self.reading[key] = 2 * held if starved else held
 
 
-async def watch_readers(engine: Engine, gateway: Gateway, clock: Clock) -> None:
+async def watch_readers(engine: Engine, gateway: ReadersGateway, clock: Clock) -> None:
     """For ever."""
-    watched: dict[str, Watched] = {}
-    readers = Readers()
+    watched: dict[str, ReadersPool] = {}
+    readers = SlowReaders()
     while True:
         living = engine.pools.living
         if watched.keys() != living.keys():
             rows = {row.key: row for row in engine.store.pools()}
-            watched = {key: watched.get(key, Watched(rows[key])) for key in living if key in rows}
+            watched = {key: watched.get(key, ReadersPool(rows[key])) for key in living if key in rows}
         active = [(one, pool) for key, one in watched.items() if (pool := living.get(key)) and _may_be_read(one, pool)]
         if active or readers.reading:
             await _look(active, readers, gateway, living)
         await clock.sleep(ACTIVE_PERIOD_S if active else PERIOD_S)
 
 
-def _may_be_read(one: Watched, pool: Pool) -> bool:
+def _may_be_read(one: ReadersPool, pool: Pool) -> bool:
     large = pool.large_responses
     if large != one.large:
         one.large, one.looks = large, LOOKS
@@ -105,9 +105,9 @@ def _may_be_read(one: Watched, pool: Pool) -> bool:
 
 
 async def _look(
-    active: list[tuple[Watched, Pool]], readers: Readers, gateway: Gateway, living: Mapping[str, Pool]
+    active: list[tuple[ReadersPool, Pool]], readers: SlowReaders, gateway: ReadersGateway, living: Mapping[str, Pool]
 ) -> None:
-    workers: dict[ServerKey, tuple[Watched, Pool, WorkerAddress]] = {
+    workers: dict[ServerKey, tuple[ReadersPool, Pool, WorkerAddress]] = {
         (one.row.gateway_pool, server.key): (one, pool, worker)
         for one, pool in active
         for server, worker in zip(servers_of(pool), pool.workers, strict=False)

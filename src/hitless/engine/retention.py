@@ -23,7 +23,7 @@ RECENT = timedelta(hours=1)
 """Whatever a rollout of the last hour shipped or replaced is kept: somebody may be about to roll back to it."""
 
 
-class Artifacts(Protocol):
+class PrunableArtifacts(Protocol):
     """Where artifacts are kept."""
 
     def prune(self, keep: set[str]) -> list[str]: ...
@@ -38,7 +38,7 @@ def surplus(releases: Iterable[ReleaseRow], needed: set[int], *, kept: int = REL
 class Retention:
     """Forgets old releases of a stage, then the artifacts and logs that nothing names any more."""
 
-    def __init__(self, store: Store, artifacts: Artifacts, logs: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, artifacts: PrunableArtifacts, logs: Path, clock: Clock) -> None:
         self._store, self._artifacts, self._logs, self._clock = store, artifacts, logs, clock
 
     async def apply(self, stage: str) -> list[int]:

@@ -35,14 +35,14 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 
 
-class Gateway(Protocol):
+class ScalingGateway(Protocol):
     """What scaling needs of the gateway."""
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
 
 
 @dataclass(slots=True)
-class Watched:
+class ScaledPool:
     """A pool under watch: its last pulse, what the decisions remember, the move under way."""
 
     row: PoolRow
@@ -80,13 +80,13 @@ class Watched:
 class Scaler:
     """Watches every living pool of an engine."""
 
-    def __init__(self, engine: Engine, gateway: Gateway, clock: Clock, pace: Pace) -> None:
+    def __init__(self, engine: Engine, gateway: ScalingGateway, clock: Clock, pace: Pace) -> None:
         self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
         self._memory = EngineMemory(engine)
         self._measuring: asyncio.Task[None] | None = None
         self._measured_at_s = float("-inf")
         engine.pools.allowed = self._memory.allowed
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, ScaledPool] = {}
         self._known: set[str] = set()
         self._moves: set[asyncio.Task[None]] = set()
 
@@ -137,7 +137,7 @@ class Scaler:
                 most = min(bounds.most, living[row.key].spec.workers)
                 bounds = replace(bounds, least=min(bounds.least, most), most=most)
                 if not bounds.fixed:
-                    self._watched[row.key] = Watched(
+                    self._watched[row.key] = ScaledPool(
                         row, bounds, living[row.key].pulse(), told_size=living[row.key].size
                     )
         for key in self._watched.keys() - living.keys():
@@ -160,7 +160,7 @@ class Scaler:
         self._moves.add(self._measuring)
         self._measuring.add_done_callback(self._moves.discard)
 
-    def _decide(self, watched: Watched, pool: Pool, load: Load, now_s: float) -> None:
+    def _decide(self, watched: ScaledPool, pool: Pool, load: Load, now_s: float) -> None:
         size = pool.size
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
@@ -183,7 +183,7 @@ class Scaler:
             watched.moved_because = decision.reason
             self._begin(watched, self._scale(watched, decision))
 
-    def _bounds(self, watched: Watched, size: int) -> Bounds:
+    def _bounds(self, watched: ScaledPool, size: int) -> Bounds:
         """Those of the function; a pool that does not serve keeps its size, a candidate that of the live release."""
         row, bounds = watched.row, watched.bounds
         entry = self._engine.pools.gateway_stage(row.stage)
@@ -193,12 +193,12 @@ class Scaler:
         least = max(size, self._engine.pools.living[live.key].size if live else 0)
         return replace(bounds, least=max(bounds.least, min(least, bounds.most)))
 
-    def _begin(self, watched: Watched, move: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, watched: ScaledPool, move: Coroutine[Any, Any, None]) -> None:
         watched.move = asyncio.create_task(move)
         self._moves.add(watched.move)
         watched.move.add_done_callback(self._moves.discard)
 
-    async def _scale(self, watched: Watched, decision: Decision) -> None:
+    async def _scale(self, watched: ScaledPool, decision: Decision) -> None:
         try:
             await self._engine.pools.standing.scale(watched.row, decision.workers)
         except HitlessError as error:
@@ -208,30 +208,30 @@ class Scaler:
             return
         watched.pause_s = 0.0
 
-    async def _agree(self, watched: Watched) -> None:
+    async def _agree(self, watched: ScaledPool) -> None:
         try:
             await self._engine.pools.standing.agree(watched.row)
         except HitlessError as error:
             self._pause(watched, f"{_name(watched)} could not be brought to the gateway: {error.message}")
 
-    def _pause(self, watched: Watched, sentence: str) -> None:
+    def _pause(self, watched: ScaledPool, sentence: str) -> None:
         watched.pause_s = min(max(2 * watched.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         watched.paused_until_s = self._clock.monotonic() + watched.pause_s
         self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
 
-    def _tell(self, watched: Watched, pool: Pool, now_s: float) -> None:
+    def _tell(self, watched: ScaledPool, pool: Pool, now_s: float) -> None:
         before, watched.told_size, watched.told_at_s = watched.told_size, pool.size, now_s
         sentence = f"{_name(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
         self._engine.say(sentence, watched.row.stage)
 
 
-def _may_queue(watched: Watched, pool: Pool, pulse: Pulse) -> bool:
+def _may_queue(watched: ScaledPool, pool: Pool, pulse: Pulse) -> bool:
     """Half of the workers are at work, or were on average since the last look."""
     took_ns = max(pulse.at_ns - watched.pulse.at_ns, 1)
     return 2 * max(pulse.busy, (pulse.work_ns - watched.pulse.work_ns) / took_ns) >= max(pool.size, 1)
 
 
-def _load(watched: Watched, earlier: Pulse, at_gateway: BackendLoad | None, now_s: float) -> Load:
+def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, now_s: float) -> Load:
     pulse = watched.pulse
     took_ns = max(pulse.at_ns - earlier.at_ns, 1)
     ended = max(pulse.ended - earlier.ended, 0)
@@ -243,5 +243,5 @@ def _load(watched: Watched, earlier: Pulse, at_gateway: BackendLoad | None, now_
     return Load(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
 
 
-def _name(watched: Watched) -> str:
+def _name(watched: ScaledPool) -> str:
     return f"{watched.row.function} of release {watched.row.release}"

@@ -23,7 +23,7 @@ from hitless.workers.pool import Pool
 from hitless.workers.stats import WorkerStats
 
 
-class Gateway(Protocol):
+class StatusGateway(Protocol):
     """What is asked of the gateway."""
 
     @property
@@ -32,7 +32,7 @@ class Gateway(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class AtGateway:
+class GatewayFigures:
     """A pool as the gateway sees it: requests that failed for clients, requests with a worker and waiting for one, and
     responses that clients are still reading.
     """
@@ -43,13 +43,13 @@ class AtGateway:
     reading: int
 
 
-async def read_gateway(engine: Engine, gateway: Gateway) -> dict[str, AtGateway]:
+async def read_gateway(engine: Engine, gateway: StatusGateway) -> dict[str, GatewayFigures]:
     """Every pool at the gateway, by the pool's key; those that HAProxy cannot be asked for are missing."""
     rows = engine.store.pools()
     loads = await gateway.loads([row.gateway_pool for row in rows])
     counted = await counted_pools(engine, rows)
     return {
-        row.key: AtGateway(counted[row.key].failed, load.scur, load.qcur, gateway.reading.get(row.gateway_pool, 0))
+        row.key: GatewayFigures(counted[row.key].failed, load.scur, load.qcur, gateway.reading.get(row.gateway_pool, 0))
         for row in rows
         if (load := loads.get(row.gateway_pool)) and row.key in counted
     }
@@ -76,7 +76,7 @@ def status(
     processes: Mapping[str, int | None],
     started_at: str,
     reason_of: Reason,
-    at_gateway: Mapping[str, AtGateway] = MappingProxyType({}),
+    at_gateway: Mapping[str, GatewayFigures] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
     return {
@@ -100,7 +100,7 @@ def _preview(row: PreviewRow) -> dict[str, Any]:
 
 
 def _stage(
-    engine: Engine, stage: str, url: str | None, reason_of: Reason, at_gateway: Mapping[str, AtGateway]
+    engine: Engine, stage: str, url: str | None, reason_of: Reason, at_gateway: Mapping[str, GatewayFigures]
 ) -> dict[str, Any]:
     live, rollout = engine.store.live(stage), engine.rollout_of(stage)
     row = engine.store.release(stage, live[0]) if live else None
@@ -135,7 +135,7 @@ def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | No
 
 
 def _functions(
-    engine: Engine, stage: str, live: int, reason_of: Reason, at_gateway: Mapping[str, AtGateway]
+    engine: Engine, stage: str, live: int, reason_of: Reason, at_gateway: Mapping[str, GatewayFigures]
 ) -> list[dict[str, Any]]:
     release = engine.release(stage, live)
     keys = {row.function: row.key for row in engine.store.pools(stage, live)}
@@ -167,7 +167,7 @@ def running(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
 
 
 def _function(
-    engine: Engine, function: Function, release: int, key: str | None, seen: AtGateway | None
+    engine: Engine, function: Function, release: int, key: str | None, seen: GatewayFigures | None
 ) -> dict[str, Any]:
     pool = engine.pools.living.get(key) if key else None
     if pool is None:

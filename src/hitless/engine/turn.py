@@ -28,7 +28,7 @@ from hitless.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class EngineParts:
     """What every rollout of an engine works with."""
 
     store: Store
@@ -104,7 +104,7 @@ class Turn:
     """A stage's right to roll out: who rolls out now, who is guarded, and how many asked so far."""
 
     stage: str
-    parts: Parts
+    parts: EngineParts
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked: int = 0
     wanted: int | None = None

@@ -17,7 +17,7 @@ CONTROL_SOCKET = "guardian.sock"
 LONGEST_REQUEST_BYTES = 65536
 
 
-class Clients:
+class GuardianClients:
     """Who is connected. `greet` gives the hello and the descriptors that go with it, `stop` takes the grace time."""
 
     def __init__(

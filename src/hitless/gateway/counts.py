@@ -1,8 +1,8 @@
-"""The gateway's own counts, cumulative over HAProxy's restarts. Pure.
+"""The gateway's own counts, summed over restarts of HAProxy. Pure.
 
-HAProxy counts from its own start. `Tally` keeps what earlier processes had counted when they were last asked, and
-adds what the present one says; what a killed HAProxy counted after it was last asked is lost, so ask often (each
-tick). A pool is reused by later releases and its counts go on: take the difference between two readings.
+HAProxy counts from its own start. `GatewayTally` keeps the last reading of each earlier process and adds the present
+one. Whatever a killed HAProxy counted after its last reading is lost, so read often. A pool's backend is reused by
+later releases and its counts go on: take the difference between two readings.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ Numbers = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CountSample:
     """One reading of one HAProxy process."""
 
     pid: int
@@ -95,14 +95,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class GatewayTally:
     """Sum of processes that are gone, and the last reading of the present one."""
 
     gone: Numbers = field(default_factory=dict)
-    last: Sample = field(default_factory=lambda: Sample(0, {}))
+    last: CountSample = field(default_factory=lambda: CountSample(0, {}))
     restarts: int = 0
 
-    def after(self, sample: Sample) -> Tally:
+    def after(self, sample: CountSample) -> GatewayTally:
         """With one more reading; another process, or numbers that went back, mean a restart in between."""
         restarted = sample.pid != self.last.pid or any(
             value < self.last.numbers.get(proxy, {}).get("requests", 0)
@@ -110,9 +110,9 @@ class Tally:
             for value in (numbers["requests"],)
         )
         if not restarted:
-            return Tally(self.gone, sample, self.restarts)
+            return GatewayTally(self.gone, sample, self.restarts)
         again = 1 if self.last.pid else 0  # the first reading of all is no restart
-        return Tally(_added(self.gone, self.last.numbers), sample, self.restarts + again)
+        return GatewayTally(_added(self.gone, self.last.numbers), sample, self.restarts + again)
 
     def totals(self) -> dict[str, PoolCounts]:
         """Proxy → counts since the gateway's first start."""
@@ -124,17 +124,17 @@ class Tally:
         return json.dumps(document, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Tally:
+    def from_json(cls, text: str) -> GatewayTally:
         """An empty tally where the text is none: counts are no reason to fail."""
         try:
             document = json.loads(text)
-            sample = Sample(int(document["pid"]), document["last"])
+            sample = CountSample(int(document["pid"]), document["last"])
             return cls(document["gone"], sample, int(document.get("restarts", 0)))
         except (ValueError, KeyError, TypeError):
             return cls()
 
 
-def sample_of(info_and_stat: str) -> Sample:
+def sample_of(info_and_stat: str) -> CountSample:
     """Read the answer to `show info;show stat`. KeyError where it has no pid."""
     info, _, _ = info_and_stat.partition("# pxname")
     numbers: dict[str, dict[str, int]] = {}
@@ -146,7 +146,7 @@ def sample_of(info_and_stat: str) -> Sample:
             numbers.setdefault(name.partition("_")[2], {}).update(_read_shield(row))
         elif kind == "FRONTEND" and name.startswith(STAGE_PREFIX):
             numbers[name] = _read(row, requests="req_tot")
-    return Sample(int(parse_info(info)["Pid"]), numbers)
+    return CountSample(int(parse_info(info)["Pid"]), numbers)
 
 
 def _read(row: Mapping[str, str], requests: str) -> dict[str, int]:

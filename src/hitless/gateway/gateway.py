@@ -23,16 +23,16 @@ from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
-from hitless.gateway.counts import STAGE_PREFIX, PoolCounts, Tally, sample_of
+from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, sample_of
 from hitless.gateway.executor import Executor
-from hitless.gateway.keeper import Keeper
+from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.listen import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.reading import widening
 from hitless.gateway.render import Layout, tuning_here
 from hitless.gateway.runtime import RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES
-from hitless.gateway.spooling import Spooling
+from hitless.gateway.spooling import SpoolerKeeper
 from hitless.gateway.state import GatewayState, shield_of
 from hitless.gateway.view import ServerKey
 
@@ -92,16 +92,16 @@ class Gateway:
         self._haproxy = haproxy
         self._boot = BootFolder(self._layout, tuning_here())
         self._executor = Executor(RuntimeSocket(self._layout.runtime_socket), clock, str(self._layout.boot))
-        self._keeper = Keeper(self._layout, haproxy, clock)
+        self._keeper = GuardianKeeper(self._layout, haproxy, clock)
         folder, inner = self._layout.folder, self._layout.hop_socket
-        self._spooling = Spooling(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
+        self._spooling = SpoolerKeeper(folder, bodies or folder / "bodies", inner, bodies_bytes, clock)
         self._state = GatewayState.initial(stages, pools, shared=shared)
         self._drain_s = drain_s
         self._lock = asyncio.Lock()
         self._uncertain = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: Mapping[str, int] = {}
-        self._tally = Tally()
+        self._tally = GatewayTally()
         self._tally_saved_at = float("-inf")
         self._pid: int | None = None
         self.events: asyncio.Queue[GatewayEvent] = asyncio.Queue()
@@ -170,7 +170,7 @@ class Gateway:
             return False
         self._state = state
         with contextlib.suppress(OSError):
-            self._tally = Tally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
+            self._tally = GatewayTally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
         await self._spooling.ensure()
         await self._come_true(state, self._drain_s)
         self._begin()

@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 
-from hitless.gateway.control import CONTROL_SOCKET, Clients
+from hitless.gateway.control import CONTROL_SOCKET, GuardianClients
 from hitless.gateway.life import LIFE, is_alive, leave_parent, pid_behind
 from hitless.gateway.logfiles import PipedLog, open_log
 
@@ -73,7 +73,7 @@ class Guardian:
         shielded = self._path(SHIELDED_LOG)
         self._shielded = PipedLog(f"{shielded}.fifo", shielded, _LARGEST_SHIELDED_BYTES, kept=1)
         self._selector = selectors.DefaultSelector()
-        self._clients = Clients(control, self._selector, self._greeting, self._stop)
+        self._clients = GuardianClients(control, self._selector, self._greeting, self._stop)
         self._life: int | None = None
         self._pid: int | None = None
         self._own_child = False

@@ -23,15 +23,15 @@ from hitless.gateway import life
 from hitless.gateway.link import GuardianLink, spawn_guardian
 from hitless.gateway.listen import listen
 from hitless.gateway.render import Layout
-from hitless.gateway.rescue import Inherited, inherited_by, take_listeners
+from hitless.gateway.rescue import InheritedSocket, inherited_by, take_listeners
 
-TakeListeners = Callable[[int, tuple[Inherited, ...]], dict[str, socket.socket] | None]
+TakeListeners = Callable[[int, tuple[InheritedSocket, ...]], dict[str, socket.socket] | None]
 
 _RELEASED_WITHIN_S = 5.0
 _AGAIN_AFTER_S = (0.0, 0.05, 0.2, 1.0)
 
 
-class Keeper:
+class GuardianKeeper:
     """Owner of the listening sockets and of the link to the guardian of one folder."""
 
     def __init__(
@@ -154,7 +154,7 @@ class Keeper:
             sockets[item.stage] = await self._listen_again(item)
         return sockets
 
-    async def _listen_again(self, item: Inherited) -> socket.socket:
+    async def _listen_again(self, item: InheritedSocket) -> socket.socket:
         end = self._clock.monotonic() + _RELEASED_WITHIN_S
         while True:
             try:

@@ -24,7 +24,7 @@ _PIDFD_GETFD = 438
 
 
 @dataclass(frozen=True, slots=True)
-class Inherited:
+class InheritedSocket:
     """A listening socket of HAProxy's: its descriptor there, and where it listens."""
 
     stage: str
@@ -33,7 +33,7 @@ class Inherited:
     port: int
 
 
-def inherited_by(folder: Path, pid: int) -> tuple[Inherited, ...]:
+def inherited_by(folder: Path, pid: int) -> tuple[InheritedSocket, ...]:
     """What that HAProxy inherited, by the record of the guardian that started it; nothing where the record is
     another's.
     """
@@ -41,12 +41,14 @@ def inherited_by(folder: Path, pid: int) -> tuple[Inherited, ...]:
         document = json.loads((folder / guardian.RECORD).read_text(encoding="utf-8"))
         if document["pid"] != pid:
             return ()
-        return tuple(Inherited(str(s), int(d), str(host), int(port)) for s, d, host, port in document["listeners"])
+        return tuple(
+            InheritedSocket(str(s), int(d), str(host), int(port)) for s, d, host, port in document["listeners"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
 
-def take_listeners(pid: int, inherited: Iterable[Inherited]) -> dict[str, socket.socket] | None:
+def take_listeners(pid: int, inherited: Iterable[InheritedSocket]) -> dict[str, socket.socket] | None:
     """Duplicates of that HAProxy's listening sockets by stage, or None where they cannot be had. The caller owns
     them.
     """
@@ -78,7 +80,7 @@ def _duplicate(process: int, descriptor: int) -> int:
     return int(duplicate)
 
 
-def _listens(candidate: socket.socket, item: Inherited) -> bool:
+def _listens(candidate: socket.socket, item: InheritedSocket) -> bool:
     return (
         candidate.family in (socket.AF_INET, socket.AF_INET6)
         and bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

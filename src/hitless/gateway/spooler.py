@@ -6,7 +6,7 @@ connection whose large response the kernel did not take at once, with the rest o
 
 Invariants: a request is passed on once, and only when it is complete; bodies are kept in memory up to `IN_MEMORY_BYTES`
 in total, and otherwise in files without a name; together they stay within a budget; a transfer that is slower than
-`Pace` allows is cut off. It outlives the daemon. If it dies, HAProxy sends requests past it.
+`TransferPace` allows is cut off. It outlives the daemon. If it dies, HAProxy sends requests past it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REASONS: Final = {**REFUSALS, 408: "Request Timeout", 502: "Internal server err
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TransferPace:
     """How slow a transfer may be."""
 
     grace_s: float = 30.0
@@ -61,7 +61,7 @@ class Pace:
         return min(self.longest_s, self.grace_s + done_bytes / self.least_bytes_per_s)
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """The request is answered with this status instead of being passed on."""
 
     def __init__(self, status: int) -> None:
@@ -144,7 +144,7 @@ class UploadReader(RequestReader):
 class Spooler:
     """Serves both sockets for ever."""
 
-    def __init__(self, inner: str, folder: str, budget: Budget, pace: Pace) -> None:
+    def __init__(self, inner: str, folder: str, budget: Budget, pace: TransferPace) -> None:
         """`inner`: the socket for complete requests; `folder`: where files for bodies are made."""
         self._inner, self._folder, self._budget, self._pace = inner, folder, budget, pace
         self._loop = asyncio.get_running_loop()
@@ -206,8 +206,8 @@ class Spooler:
                     client.send(http_answer(204, b"", CLOSE))
                     return
                 chunks = await self._ask(request, body, response)
-            except (Refused, OSError) as error:
-                status = error.status if isinstance(error, Refused) else 503
+            except (RefusedRequest, OSError) as error:
+                status = error.status if isinstance(error, RefusedRequest) else 503
                 await self._send(client, gateway_error(status, _REASONS[status], CLOSE), self._loop.time(), 0)
                 await self._linger(client)
             else:
@@ -228,15 +228,18 @@ class Spooler:
         try:
             await self._receive(client, take, lambda: began + self._pace.allowed_s(body.size))
         except TimeoutError:
-            raise Refused(408) from None
+            raise RefusedRequest(408) from None
         if not reader.ready and not reader.over:
             raise ConnectionError
         if reader.over or reader.ready[0].refusal:
-            raise Refused(reader.over or reader.ready[0].refusal)
+            raise RefusedRequest(reader.over or reader.ready[0].refusal)
         return reader.ready[0]
 
     async def _ask(self, request: Request, body: Body, response: Body) -> Iterator[bytes]:
-        """Pass the request on; the bytes of its response. OSError if it was not passed on, Refused if it got none."""
+        """Pass the request on and return the chunks of its response.
+
+        Raises OSError if it was not passed on, RefusedRequest if there was no response.
+        """
         chunks = body.chunks(_PASSED_ON_BYTES)
         head = f"{request.method} {request.target} HTTP/1.1\r\n".encode("latin-1")
         kept = (pair for pair in request.headers if pair[0].lower() not in _DROPPED)
@@ -254,7 +257,7 @@ class Spooler:
         with suppress(OSError):
             if response.size and not response.full:
                 return response.chunks(_CHUNK_BYTES)
-        raise Refused(502)
+        raise RefusedRequest(502)
 
     async def _receive(self, source: socket.socket, take: Callable[[bytes], bool], until: Callable[[], float]) -> None:
         """Give `take` what comes, until it returns False or the other side closes.
@@ -322,7 +325,7 @@ def _bind(path: str, kind: socket.SocketKind) -> socket.socket:
 
 
 async def _serve(uploads: socket.socket, handed: socket.socket, settings: dict[str, str]) -> None:
-    spooler = Spooler(settings["inner"], settings["bodies"], Budget(int(settings["budget_bytes"])), Pace())
+    spooler = Spooler(settings["inner"], settings["bodies"], Budget(int(settings["budget_bytes"])), TransferPace())
     asyncio.get_running_loop().add_reader(handed, spooler.take_over, handed)
     await spooler.accept(uploads)
 

@@ -21,7 +21,7 @@ RESPONDS_WITHIN_S = 3.0
 _ENDS_WITHIN_S = 2.0
 
 
-class Spooling:
+class SpoolerKeeper:
     """One gateway's spooler. `folder` has its sockets, `bodies` what does not fit memory, `inner` is HAProxy's socket
     for complete requests.
     """

@@ -22,7 +22,7 @@ HEALTHY_AFTER_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class DeathHistory:
     """A worker's past deaths: how many in a row count against it, and when the latest were (monotonic seconds)."""
 
     failures: int = 0
@@ -30,8 +30,8 @@ class History:
 
 
 def after_death(
-    history: History, *, now_s: float, lived_s: float, by_itself: bool, alone: bool
-) -> tuple[History, float]:
+    history: DeathHistory, *, now_s: float, lived_s: float, by_itself: bool, alone: bool
+) -> tuple[DeathHistory, float]:
     """The history with this death in it, and the delay in seconds before the next fork (0: at once).
 
     `alone`: no other worker of the pool runs.
@@ -40,8 +40,8 @@ def after_death(
     failures = 0 if lived_s >= HEALTHY_AFTER_S else history.failures
     too_many = len(recent) >= DEATHS_IN_WINDOW
     if not by_itself and not too_many:
-        return History(failures, recent), 0.0
+        return DeathHistory(failures, recent), 0.0
     if not failures and not too_many:
-        return History(1, recent), 0.0
+        return DeathHistory(1, recent), 0.0
     delay = min(FIRST_DELAY_S * 2 ** min(max(failures - 1, 0), 16), LONGEST_DELAY_S)
-    return History(failures + 1, recent), min(delay, FIRST_DELAY_S) if alone else delay
+    return DeathHistory(failures + 1, recent), min(delay, FIRST_DELAY_S) if alone else delay

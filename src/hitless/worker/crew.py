@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from hitless.worker import crash
-from hitless.worker.backoff import History, after_death
-from hitless.worker.layout import FATAL, LOST, Field, State, StatsPage, id_of
+from hitless.worker.backoff import DeathHistory, after_death
+from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import fork
 from hitless.worker.spec import PoolSpec
@@ -41,7 +41,7 @@ LEAVING_GRACE_S: Final = 2.0
 
 
 @dataclass(slots=True)
-class Member:
+class WorkerPlace:
     """One worker's place in the pool, whoever the process is."""
 
     index: int
@@ -56,12 +56,12 @@ class Member:
     too_slow: bool = False
     leave_by_ns: int = 0
     """Told to end, and killed at this instant; 0 for one that stays."""
-    history: History = field(default_factory=History)
+    history: DeathHistory = field(default_factory=DeathHistory)
 
     @property
     def state(self) -> int:
-        """layout.State of the process."""
-        return self.fields[Field.STATE]
+        """layout.WorkerState of the process."""
+        return self.fields[SlotField.STATE]
 
 
 class Crew:
@@ -73,7 +73,7 @@ class Crew:
         paths: GenerationPaths,
         page: StatsPage,
         size: int,
-        run_worker: Callable[[Member], None],
+        run_worker: Callable[[WorkerPlace], None],
         tell: Tell,
     ) -> None:
         self._spec = spec
@@ -88,9 +88,9 @@ class Crew:
         self.members = [self._member(index) for index in range(self.size)]
         page.set_size(paths.generation, self.size)
 
-    def _member(self, index: int) -> Member:
+    def _member(self, index: int) -> WorkerPlace:
         slot = self._page.slot_index(self._paths.generation, index)
-        return Member(index, slot, self._paths.socket(index), self._page.slot(slot))
+        return WorkerPlace(index, slot, self._paths.socket(index), self._page.slot(slot))
 
     def bind_all(self) -> None:
         """Bind every socket, before the handler is imported. Raises OSError."""
@@ -105,7 +105,7 @@ class Crew:
     def all_ready(self) -> bool:
         """Every worker that is to be has said that it is ready."""
         return all(
-            member.pid and not member.leave_by_ns and member.state == State.READY
+            member.pid and not member.leave_by_ns and member.state == WorkerState.READY
             for member in self.members[: self.size]
         )
 
@@ -134,24 +134,24 @@ class Crew:
         self._forget_places()
         return trouble
 
-    def _place(self, index: int) -> Member:
+    def _place(self, index: int) -> WorkerPlace:
         while len(self.members) <= index:
             self.members.append(self._member(len(self.members)))
         return self.members[index]
 
-    def _hire(self, member: Member) -> None:
+    def _hire(self, member: WorkerPlace) -> None:
         if member.pid:  # it is about to end; `_bury` forks the next one
             return
         if member.listener is None:
             self._bind(member)
         self._fork(member)
 
-    def _dismiss(self, member: Member) -> None:
+    def _dismiss(self, member: WorkerPlace) -> None:
         if member.index or self.size:
             self._unbind(member)
-        member.retry_ns, member.history = 0, History()
+        member.retry_ns, member.history = 0, DeathHistory()
         if not member.pid:
-            member.fields[Field.STATE] = State.EMPTY
+            member.fields[SlotField.STATE] = WorkerState.EMPTY
         elif not member.leave_by_ns:
             member.leave_by_ns = time.monotonic_ns() + int((self._spec.timeout_s + LEAVING_GRACE_S) * _NS)
             with suppress(ProcessLookupError):
@@ -167,14 +167,14 @@ class Crew:
         timeout_ns = self._spec.timeout_s * _NS
         due = now + timeout_ns
         for member in self.members:
-            busy = member.fields[Field.BUSY_SINCE]
+            busy = member.fields[SlotField.BUSY_SINCE]
             if member.leave_by_ns:
                 due = min(due, member.leave_by_ns)
             if member.retry_ns:
                 due = min(due, member.retry_ns)
             elif member.pid and busy and not member.timed_out:
                 due = min(due, busy + timeout_ns)
-            elif member.pid and member.state == State.STARTING:
+            elif member.pid and member.state == WorkerState.STARTING:
                 due = min(due, member.forked_ns + int(START_LIMIT_S * _NS))
         return max(due - now, 0) / _NS
 
@@ -182,7 +182,7 @@ class Crew:
         """Do what is due: end requests that are out of time, fork again what has backed off for long enough."""
         now = time.monotonic_ns()
         for member in self.members:
-            busy = member.fields[Field.BUSY_SINCE]
+            busy = member.fields[SlotField.BUSY_SINCE]
             if member.retry_ns and now >= member.retry_ns:
                 if self._return(member):
                     text = f"worker {member.index} runs again after its back-off"
@@ -192,13 +192,13 @@ class Crew:
             elif member.leave_by_ns and now >= member.leave_by_ns:
                 member.leave_by_ns = now + _NS  # once more a second, should the kernel take its time
                 _kill(member.pid)
-            elif member.pid and member.state == State.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
+            elif member.pid and member.state == WorkerState.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
                 member.too_slow = True
                 _kill(member.pid)
 
-    def reap(self) -> list[tuple[Member, int]]:
+    def reap(self) -> list[tuple[WorkerPlace, int]]:
         """Collect the dead, account for them and replace them. Returns them with their wait status."""
-        dead: list[tuple[Member, int]] = []
+        dead: list[tuple[WorkerPlace, int]] = []
         by_pid = {member.pid: member for member in self.members}
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -229,7 +229,7 @@ class Crew:
         """How many workers have not been reaped."""
         return sum(1 for member in self.members if member.pid)
 
-    def _bind(self, member: Member) -> None:
+    def _bind(self, member: WorkerPlace) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
@@ -240,17 +240,17 @@ class Crew:
         member.listener = listener
 
     @staticmethod
-    def _unbind(member: Member) -> None:
+    def _unbind(member: WorkerPlace) -> None:
         if member.listener is not None:
             with suppress(FileNotFoundError):
                 member.path.unlink()
             member.listener.close()
             member.listener = None
 
-    def _fork(self, member: Member) -> None:
-        member.fields[Field.BUSY_SINCE] = 0
-        member.fields[Field.GENERATION] = self._paths.generation
-        member.fields[Field.STATE] = State.STARTING
+    def _fork(self, member: WorkerPlace) -> None:
+        member.fields[SlotField.BUSY_SINCE] = 0
+        member.fields[SlotField.GENERATION] = self._paths.generation
+        member.fields[SlotField.STATE] = WorkerState.STARTING
         member.retry_ns, member.leave_by_ns, member.timed_out, member.too_slow = 0, 0, False, False
         member.forked_ns = time.monotonic_ns()
         pid = fork()
@@ -261,59 +261,59 @@ class Crew:
                 os._exit(1)
         member.pid = pid
 
-    def _return(self, member: Member) -> bool:
+    def _return(self, member: WorkerPlace) -> bool:
         """Whether it runs again; where the system allows no process now, it is tried again in a second."""
         try:
             self._hire(member)
         except OSError as error:
             member.retry_ns = time.monotonic_ns() + _NS
-            member.fields[Field.STATE] = State.BACKING_OFF
+            member.fields[SlotField.STATE] = WorkerState.BACKING_OFF
             why = error.strerror or str(error)
             self._tell("backing_off", member.index, 0, f"worker {member.index} cannot be forked: {why}")
             return False
         return True
 
-    def _time_out(self, member: Member, busy: int) -> None:
+    def _time_out(self, member: WorkerPlace, busy: int) -> None:
         """Answered for first: the gateway's retry finds the id in the ring, whichever worker it reaches."""
         entry = self._page.read_id(member.slot)
-        if member.fields[Field.BUSY_SINCE] != busy:
+        if member.fields[SlotField.BUSY_SINCE] != busy:
             return
         self._page.ring_add(self._paths.generation, entry, FATAL)
         member.timed_out = True
         _kill(member.pid)
 
-    def _bury(self, member: Member, status: int) -> None:
+    def _bury(self, member: WorkerPlace, status: int) -> None:
         pid, member.pid = member.pid, 0
         _kill_group(pid)
         request_id = ""
-        if member.fields[Field.BUSY_SINCE]:
+        if member.fields[SlotField.BUSY_SINCE]:
             entry = self._page.read_id(member.slot)
             request_id = id_of(entry)
             if not member.timed_out:
                 own_doing = crash.by_itself(status, timed_out=False, too_slow=member.too_slow)
                 self._page.ring_add(self._paths.generation, entry, FATAL if own_doing else LOST)
-            took_ms = (time.monotonic_ns() - member.fields[Field.BUSY_SINCE]) / 1e6
-            logged = bool(member.fields[Field.START_LOGGED])
+            took_ms = (time.monotonic_ns() - member.fields[SlotField.BUSY_SINCE]) / 1e6
+            logged = bool(member.fields[SlotField.START_LOGGED])
             death = crash.Death(status, request_id, took_ms, member.timed_out, logged)
             crash.append(crash.log_path(self._spec, member.index), crash.log_lines(self._spec, death))
-        member.fields[Field.BUSY_SINCE] = 0
-        member.fields[Field.STATE] = State.GONE
-        member.fields[Field.PID] = 0
+        member.fields[SlotField.BUSY_SINCE] = 0
+        member.fields[SlotField.STATE] = WorkerState.GONE
+        member.fields[SlotField.PID] = 0
         leaving, member.leave_by_ns = member.leave_by_ns, 0
         if not self.replacing:
             return
         if member.index >= self.size:
-            member.fields[Field.STATE] = State.EMPTY
+            member.fields[SlotField.STATE] = WorkerState.EMPTY
         elif leaving:
             self._return(member)
         else:
             self._replace(member, pid, status, request_id)
 
-    def _replace(self, member: Member, pid: int, status: int, request_id: str) -> None:
+    def _replace(self, member: WorkerPlace, pid: int, status: int, request_id: str) -> None:
         name = f"worker {member.index}"
         cost = f" in request {request_id}" if request_id else ""
         if member.timed_out:
-            member.fields[Field.TIMEOUTS] += 1
+            member.fields[SlotField.TIMEOUTS] += 1
             text = f"{name} timed out after {self._spec.timeout_s} s{cost} and was replaced"
             self._tell("timed_out", member.index, pid, text)
         else:
@@ -325,7 +325,7 @@ class Crew:
         member.history, delay_s = after_death(
             member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself, alone=alone
         )
-        member.fields[Field.RESTARTS] += 1
+        member.fields[SlotField.RESTARTS] += 1
         if not delay_s:
             if not self._return(member):
                 return
@@ -334,7 +334,7 @@ class Crew:
         if not alone:
             self._unbind(member)
         member.retry_ns = now + int(delay_s * _NS)
-        member.fields[Field.STATE] = State.BACKING_OFF
+        member.fields[SlotField.STATE] = WorkerState.BACKING_OFF
         self._tell("backing_off", member.index, pid, f"{name} backs off for {delay_s:g} s")
 
 

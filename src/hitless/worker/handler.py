@@ -15,7 +15,7 @@ Handler = Callable[[Any, LambdaContext], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class HandlerFailure:
     """A handler's failure: Lambda's error type, its message, the traceback's lines (the handler's own frames only)."""
 
     error_type: str
@@ -37,7 +37,7 @@ class Failure:
 class HandlerImportError(Exception):
     """The handler cannot be had; `failure` says why."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: HandlerFailure) -> None:
         super().__init__(failure.message)
         self.failure = failure
 
@@ -46,29 +46,33 @@ def load_handler(handler: str) -> Handler:
     """Import `src/handlers.zones` (or `src.handlers.zones`) and return the function. Raises HandlerImportError."""
     module_name, _, attribute = handler.rpartition(".")
     if not module_name or not attribute:
-        raise HandlerImportError(Failure("Runtime.MalformedHandlerName", f"Bad handler '{handler}': no dot in it"))
+        raise HandlerImportError(
+            HandlerFailure("Runtime.MalformedHandlerName", f"Bad handler '{handler}': no dot in it")
+        )
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except SyntaxError as error:
         where = f'  File "{error.filename}" Line {error.lineno}\n    {(error.text or "").strip()}'
-        failure = Failure("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}", (where,))
+        failure = HandlerFailure(
+            "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}", (where,)
+        )
         raise HandlerImportError(failure) from error
     except ImportError as error:
         message = f"Unable to import module '{module_name}': {error}"
-        raise HandlerImportError(Failure("Runtime.ImportModuleError", message, _own_frames(error))) from error
+        raise HandlerImportError(HandlerFailure("Runtime.ImportModuleError", message, _own_frames(error))) from error
     except BaseException as error:  # a handler's module may raise anything, SystemExit too
         raise HandlerImportError(failure_of(error, _own_frames(error))) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         message = f"Handler '{attribute}' missing on module '{module_name}'"
-        raise HandlerImportError(Failure("Runtime.HandlerNotFound", message))
+        raise HandlerImportError(HandlerFailure("Runtime.HandlerNotFound", message))
     return function  # type: ignore[no-any-return]
 
 
-def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> Failure:
+def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
     """An exception that came out of the handler. The frame that called it, ours, is left out."""
     lines = _format(error.__traceback__.tb_next if error.__traceback__ else None) if trace is None else trace
-    return Failure(type(error).__name__, str(error), lines)
+    return HandlerFailure(type(error).__name__, str(error), lines)
 
 
 def _own_frames(error: BaseException) -> tuple[str, ...]:

@@ -21,25 +21,25 @@ from hitless.worker.context import ContextFactory
 from hitless.worker.event import Event, EventBuilder
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
-from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, Field, StatsPage, bucket_of, entry_of
+from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
 from hitless.worker.request import REFUSALS, Request
 from hitless.worker.spec import PoolSpec
 from hitless.worker.trace import TraceVariable
 
 # Plain numbers: looking up a member of an enumeration takes as long as the page itself, eight times a request.
-_REQUESTS: Final = int(Field.REQUESTS)
-_CLASS_0XX: Final = int(Field.CLASS_1XX) - 1
-_LATENCY_SUM_US: Final = int(Field.LATENCY_SUM_US)
-_START_LOGGED: Final = int(Field.START_LOGGED)
-_BUSY_SINCE: Final = int(Field.BUSY_SINCE)
-_LARGE: Final = int(Field.LARGE)
+_REQUESTS: Final = int(SlotField.REQUESTS)
+_CLASS_0XX: Final = int(SlotField.CLASS_1XX) - 1
+_LATENCY_SUM_US: Final = int(SlotField.LATENCY_SUM_US)
+_START_LOGGED: Final = int(SlotField.START_LOGGED)
+_BUSY_SINCE: Final = int(SlotField.BUSY_SINCE)
+_LARGE: Final = int(SlotField.LARGE)
 _MEMORY_EVERY: Final = 64
 RSS_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 _JSON: Final = "content-type: application/json\r\n"
 
 
-class Invoker:
+class RequestRunner:
     """Answers one request after the other. `send` returns when the kernel has the first part of the answer."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Invoker:
         if event is None:
             send(gateway_error(403, "Missing Authentication Token", extra, head_only=head))
         elif self._guard.refuses(entry, request):
-            fields[Field.REFUSED] += 1
+            fields[SlotField.REFUSED] += 1
             self._count(502, began_ns)
             send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
         else:
@@ -120,7 +120,7 @@ class Invoker:
                 error_body = json.dumps({"no_response": str(error)})  # for the engine; no client can send the header
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its answer and the worker lives on
             self.log_lines(failure_of(error).log_text())
-        self._fields[Field.ERRORS] += 1
+        self._fields[SlotField.ERRORS] += 1
         return 502, http_answer(502, error_body.encode(), _JSON + extra, head_only=head)
 
     def log_lines(self, text: str) -> None:
@@ -130,7 +130,7 @@ class Invoker:
 
     def start_was_logged(self) -> None:
         """The START line is in the file: should this process die, its zygote need not write it."""
-        self._fields[Field.START_LOGGED] = 1
+        self._fields[SlotField.START_LOGGED] = 1
 
     def _count(self, status: int, began_ns: int) -> int:
         took_ns = time.monotonic_ns() - began_ns

@@ -43,7 +43,7 @@ _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
 _SIZE_AT: Final = 4  # and 5: one more than the size of the generation in that half; 0 where it was never said
 
 
-class Field(IntEnum):
+class SlotField(IntEnum):
     """u64 fields of a slot. RESTARTS and TIMEOUTS are the zygote's, and all of them while no process has the slot."""
 
     STATE = 0
@@ -66,7 +66,7 @@ class Field(IntEnum):
     LARGE = 17  # responses of more than HELD_ABOVE_BYTES
 
 
-class State(IntEnum):
+class WorkerState(IntEnum):
     """What the process of a slot is doing. EMPTY: there is none, and none is wanted."""
 
     EMPTY = 0
@@ -150,7 +150,7 @@ class StatsPage:
         """Say how many workers the generation is to have. For its zygote."""
         self._header[_SIZE_AT + generation % 2] = size + 1
 
-    def column(self, field: Field) -> list[int]:
+    def column(self, field: SlotField) -> list[int]:
         """One field of every slot, of both halves: cheap enough to look many times a second."""
         return self._slots[int(field) :: SLOT_BYTES // 8].tolist()
 
@@ -159,7 +159,7 @@ class StatsPage:
         return generation % 2 * self.workers + worker
 
     def slot(self, index: int) -> memoryview[int]:
-        """The u64 fields of a slot, see Field; the latency buckets begin at BUCKETS_AT."""
+        """The u64 fields of a slot, see SlotField; the latency buckets begin at BUCKETS_AT."""
         start = self._slots_at + index * SLOT_BYTES
         with memoryview(self.map) as whole, whole[start : start + SLOT_BYTES] as part:
             return part.cast("Q")

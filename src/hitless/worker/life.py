@@ -19,15 +19,15 @@ from typing import NoReturn
 from setproctitle import setproctitle
 
 from hitless.worker.crash import CLEAN_END, EXHAUSTED, log_path
-from hitless.worker.crew import Member
+from hitless.worker.crew import WorkerPlace
 from hitless.worker.environment import log_stream_name
-from hitless.worker.handler import Failure, Handler, HandlerImportError, load_handler
-from hitless.worker.invocation import Invoker
-from hitless.worker.layout import Field, State, StatsPage
+from hitless.worker.handler import Handler, HandlerFailure, HandlerImportError, load_handler
+from hitless.worker.invocation import RequestRunner
+from hitless.worker.layout import SlotField, StatsPage, WorkerState
 from hitless.worker.log import LogFile, LogStream
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import start_time
-from hitless.worker.server import Server, Spooler
+from hitless.worker.server import Server, SpoolerClient
 from hitless.worker.spec import PoolSpec
 
 IMPORT_FAILED = 0x46
@@ -35,7 +35,7 @@ IMPORT_FAILED = 0x46
 
 
 @dataclass(slots=True)
-class Workshop:
+class WorkerSetup:
     """What a worker inherits from its zygote. `handler` is None where each worker imports for itself."""
 
     spec: PoolSpec
@@ -47,30 +47,30 @@ class Workshop:
     init_ms: float
 
 
-def work(shop: Workshop, member: Member, say_ready: Callable[[], None]) -> NoReturn:
+def work(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None]) -> NoReturn:
     """Serve until SIGTERM, then end the process. The caller has closed what is the zygote's alone."""
-    spec, fields = shop.spec, member.fields
+    spec, fields = setup.spec, member.fields
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     setproctitle(f"hitless: worker {spec.title} #{member.index}")
-    shop.log.open(log_path(spec, member.index))
+    setup.log.open(log_path(spec, member.index))
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log_stream_name(spec)
-    fields[Field.PID], fields[Field.STARTED] = os.getpid(), start_time(os.getpid())
-    handler, init_ms = shop.handler, shop.init_ms
+    fields[SlotField.PID], fields[SlotField.STARTED] = os.getpid(), start_time(os.getpid())
+    handler, init_ms = setup.handler, setup.init_ms
     if handler is None:
-        handler, init_ms = import_or_exit(spec, shop.paths, shop.log)
+        handler, init_ms = import_or_exit(spec, setup.paths, setup.log)
 
     def end_partial_lines() -> None:
-        for stream in shop.streams:
+        for stream in setup.streams:
             if stream.partial:
                 stream.end_line()
 
-    invoker = Invoker(spec, handler, shop.page, member.slot, shop.log, end_partial_lines, init_ms)
-    for stream in shop.streams:
+    invoker = RequestRunner(spec, handler, setup.page, member.slot, setup.log, end_partial_lines, init_ms)
+    for stream in setup.streams:
         stream.on_start_written = invoker.start_was_logged
     assert member.listener is not None
-    server = Server(member.listener, invoker, Spooler(str(shop.paths.spooler), spec.log_dir))
+    server = Server(member.listener, invoker, SpoolerClient(str(setup.paths.spooler), spec.log_dir))
     server.install_signals()
-    fields[Field.STATE] = State.READY
+    fields[SlotField.STATE] = WorkerState.READY
     say_ready()
     server.run()
     os._exit(EXHAUSTED if server.exhausted else CLEAN_END)
@@ -88,7 +88,7 @@ def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tupl
     return handler, (time.monotonic() - began) * 1000
 
 
-def write_outcome(paths: GenerationPaths, failure: Failure | None, *, unsafe: str | None = None) -> None:
+def write_outcome(paths: GenerationPaths, failure: HandlerFailure | None, *, unsafe: str | None = None) -> None:
     """Leave for the daemon why this generation cannot start, whole or not at all; the first reason stands."""
     if paths.outcome.exists():
         return

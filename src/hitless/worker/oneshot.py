@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import enter
-from hitless.worker.handler import Failure, HandlerImportError, failure_of, load_handler
+from hitless.worker.handler import HandlerFailure, HandlerImportError, failure_of, load_handler
 from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
 from hitless.worker.life import streams_of
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
@@ -91,7 +91,7 @@ def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStrea
 
 
 class _NotJson(Exception):
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: HandlerFailure) -> None:
         super().__init__(failure.message)
         self.failure = failure
 
@@ -101,4 +101,4 @@ def _marshalled(result: Any) -> str:
         return json.dumps(result)
     except (TypeError, ValueError) as error:
         message = f"Unable to marshal response: {error}"
-        raise _NotJson(Failure("Runtime.MarshalError", message)) from error
+        raise _NotJson(HandlerFailure("Runtime.MarshalError", message)) from error

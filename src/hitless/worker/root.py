@@ -143,7 +143,7 @@ class Root:
 
     def _spawn(self, fd: int, message: dict[str, Any]) -> None:
         """Fork a pool's zygote. Its control socket listens before the answer goes out."""
-        boot = zygote.Boot(
+        boot = zygote.ZygoteStart(
             Path(message["pool"]),
             message["generation"],
             message["size"],
@@ -162,7 +162,7 @@ class Root:
         self._children[pid] = fd
         return self._say(fd, {"pid": pid})
 
-    def _become_zygote(self, boot: zygote.Boot, control: socket.socket) -> NoReturn:
+    def _become_zygote(self, boot: zygote.ZygoteStart, control: socket.socket) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):

@@ -49,7 +49,7 @@ class Answerer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Spooler:
+class SpoolerClient:
     """Sends what the kernel does not take at once (`hitless.gateway.spooler`). `folder` is where files for it are
     made.
     """
@@ -82,7 +82,7 @@ class Spooler:
 class _Connection:
     __slots__ = ("_spooler", "closing", "out", "reader", "sock")
 
-    def __init__(self, sock: socket.socket, spooler: Spooler | None) -> None:
+    def __init__(self, sock: socket.socket, spooler: SpoolerClient | None) -> None:
         self.sock = sock
         self._spooler = spooler
         self.reader = RequestReader()
@@ -128,7 +128,7 @@ class _Connection:
 class Server:
     """Serves until SIGTERM, then until everything received is answered."""
 
-    def __init__(self, listener: socket.socket, answerer: Answerer, spooler: Spooler | None = None) -> None:
+    def __init__(self, listener: socket.socket, answerer: Answerer, spooler: SpoolerClient | None = None) -> None:
         listener.setblocking(False)
         self._spooler = spooler
         self._listener = listener

@@ -25,12 +25,12 @@ from typing import Any, Final, NoReturn
 from setproctitle import setproctitle
 
 from hitless.worker.crash import cause
-from hitless.worker.crew import Crew, Member
+from hitless.worker.crew import Crew, WorkerPlace
 from hitless.worker.environment import enter
 from hitless.worker.event import EventBuilder
-from hitless.worker.handler import Failure, Handler
+from hitless.worker.handler import Handler, HandlerFailure
 from hitless.worker.layout import StatsPage
-from hitless.worker.life import Workshop, import_or_exit, streams_of, work, write_outcome
+from hitless.worker.life import WorkerSetup, import_or_exit, streams_of, work, write_outcome
 from hitless.worker.log import LambdaLogHandler, LogFile
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import (
@@ -50,7 +50,7 @@ _NO_PROCESS_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Boot:
+class ZygoteStart:
     """What the root zygote passes on. With `fresh` the zygote does not import the handler: each worker does."""
 
     pool: Path
@@ -61,7 +61,7 @@ class Boot:
     own_paths: Sequence[str]
 
 
-def run(boot: Boot, control: socket.socket) -> NoReturn:
+def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     """Become the pool's zygote; `control` is its listening control socket. Ends the process."""
     paths = GenerationPaths(boot.pool, boot.generation)
     spec = PoolSpec.from_json(paths.spec.read_text())
@@ -78,11 +78,11 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
     enter(spec, boot.libraries, boot.own_paths)
     page = StatsPage(paths.page, writable=True)
-    shop = Workshop(spec, paths, page, log, streams, None, 0.0)
-    zygote = Zygote(shop, boot.size, control)
+    setup = WorkerSetup(spec, paths, page, log, streams, None, 0.0)
+    zygote = Zygote(setup, boot.size, control)
     zygote.crew.bind_all()
     if not boot.fresh:
-        shop.handler, shop.init_ms = _import(shop)
+        setup.handler, setup.init_ms = _import(setup)
     EventBuilder(spec)  # its compiled patterns stay in the cache of `re`: no fork compiles them again
     gc.collect()
     gc.freeze()
@@ -92,13 +92,13 @@ def run(boot: Boot, control: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _import(shop: Workshop) -> tuple[Handler, float]:
+def _import(setup: WorkerSetup) -> tuple[Handler, float]:
     sockets = open_sockets()
-    imported = import_or_exit(shop.spec, shop.paths, shop.log)
+    imported = import_or_exit(setup.spec, setup.paths, setup.log)
     reason = why_forking_is_unsafe(sockets)
     if reason is not None:
-        shop.log.lines(f"{reason}: the workers of this pool are fresh processes, each imports the handler for itself")
-        write_outcome(shop.paths, None, unsafe=reason)
+        setup.log.lines(f"{reason}: the workers of this pool are fresh processes, each imports the handler for itself")
+        write_outcome(setup.paths, None, unsafe=reason)
         os._exit(0)
     return imported
 
@@ -106,8 +106,8 @@ def _import(shop: Workshop) -> tuple[Handler, float]:
 class Zygote:
     """The loop over control connections, the dead, and time."""
 
-    def __init__(self, shop: Workshop, size: int, control: socket.socket) -> None:
-        self._shop = shop
+    def __init__(self, setup: WorkerSetup, size: int, control: socket.socket) -> None:
+        self._setup = setup
         self._control = control
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
         self._ready_out, self._ready_in = os.pipe()
@@ -119,7 +119,7 @@ class Zygote:
         self._deadline_s: float | None = None
         self._asked: dict[int, tuple[int, str | None]] = {}  # who asked for a size → its number, what stood in the way
         self._door: int | None = None
-        self.crew = Crew(shop.spec, shop.paths, shop.page, size, self._become_worker, self._tell)
+        self.crew = Crew(setup.spec, setup.paths, setup.page, size, self._become_worker, self._tell)
 
     def loop(self) -> None:
         """Until the pool was stopped and the last worker has gone."""
@@ -135,7 +135,7 @@ class Zygote:
             for fd, mask in self._poll.poll(self._wait_ms()):
                 self._serve(fd, mask)
             if self._terminated and self._deadline_s is None:
-                self._stop(self._shop.spec.timeout_s + 1.0)
+                self._stop(self._setup.spec.timeout_s + 1.0)
             if self._deadline_s is not None:
                 if time.monotonic() >= self._deadline_s:
                     self.crew.kill_all()
@@ -193,7 +193,7 @@ class Zygote:
             return
         if trouble := self.crew.resize(1):
             time.sleep(_NO_PROCESS_PAUSE_S)
-            self._shop.log.lines(f"hitless: no worker can be forked for the request that waits: {trouble}")
+            self._setup.log.lines(f"hitless: no worker can be forked for the request that waits: {trouble}")
         else:
             self._tell("woken", 0, self.crew.members[0].pid, "woken by a request, worker 0 runs")
 
@@ -238,8 +238,8 @@ class Zygote:
             self._drop(fd)
 
     def _tell(self, kind: str, worker: int, pid: int, sentence: str) -> None:
-        sentence = f"{self._shop.spec.title}: {sentence}"
-        self._shop.log.lines(f"hitless: {sentence}")
+        sentence = f"{self._setup.spec.title}: {sentence}"
+        self._setup.log.lines(f"hitless: {sentence}")
         for fd in list(self._callers):
             self._send(fd, {"kind": kind, "worker": worker, "pid": pid, "sentence": sentence})
 
@@ -265,12 +265,12 @@ class Zygote:
         if dead and not self._ready and self._deadline_s is None:
             member, status = dead[0]
             message = f"worker {member.index} {cause(status, member.too_slow)} before it was ready"
-            self._shop.log.lines(f"hitless: {message}")
-            write_outcome(self._shop.paths, Failure("Runtime.ExitError", message))
+            self._setup.log.lines(f"hitless: {message}")
+            write_outcome(self._setup.paths, HandlerFailure("Runtime.ExitError", message))
             self.crew.kill_all()
             os._exit(1)
 
-    def _become_worker(self, member: Member) -> NoReturn:
+    def _become_worker(self, member: WorkerPlace) -> NoReturn:
         signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
         for sibling in self.crew.members:
@@ -287,7 +287,7 @@ class Zygote:
             os.close(self._ready_in)
 
         try:
-            work(self._shop, member, say_ready)
+            work(self._setup, member, say_ready)
         except BaseException:  # noqa: BLE001 - nothing may return into the zygote's frames below this one
             sys.excepthook(*sys.exc_info())
             os._exit(1)

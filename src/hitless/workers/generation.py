@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hitless.clock import Clock
 from hitless.errors import EngineError
-from hitless.worker.layout import Field, StatsPage
+from hitless.worker.layout import SlotField, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked, signal_verified, start_time
 from hitless.workers.channel import Channel
@@ -78,8 +78,8 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
         return []
     slots = [page.slot(page.slot_index(paths.generation, index)).tolist() for index in range(page.workers)]
     page.close()
-    ours = [fields for fields in slots if fields[Field.GENERATION] == paths.generation and fields[Field.PID]]
-    return [ProcessId(fields[Field.PID], fields[Field.STARTED]) for fields in ours]
+    ours = [fields for fields in slots if fields[SlotField.GENERATION] == paths.generation and fields[SlotField.PID]]
+    return [ProcessId(fields[SlotField.PID], fields[SlotField.STARTED]) for fields in ours]
 
 
 def is_alive(paths: GenerationPaths) -> bool:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hitless.worker.layout import Field, StatsPage
+from hitless.worker.layout import SlotField, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.workers.stats import PoolStats, Pulse, read_pulse, read_stats
@@ -54,12 +54,12 @@ class Pool:
     @property
     def large_responses(self) -> int:
         """How many responses its workers have sent that clients may read slowly."""
-        return sum(self.page.column(Field.LARGE))
+        return sum(self.page.column(SlotField.LARGE))
 
     def at_rest(self, worker: WorkerAddress) -> int | None:
         """How many requests that worker has ended, if it has none in hand."""
         fields = self.page.slot(self.page.slot_index(self.generation, worker.index))
-        return None if fields[Field.BUSY_SINCE] else fields[Field.REQUESTS]
+        return None if fields[SlotField.BUSY_SINCE] else fields[SlotField.REQUESTS]
 
     def stats(self) -> PoolStats:
         """Counts over all generations, workers of this one."""

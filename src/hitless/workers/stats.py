@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hitless.worker.layout import BUCKETS, BUCKETS_AT, SLOT_BYTES, Field, State, StatsPage, bucket_bounds
+from hitless.worker.layout import BUCKETS, BUCKETS_AT, SLOT_BYTES, SlotField, StatsPage, WorkerState, bucket_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class WorkerStats:
     generation: int
     pid: int
     started: int
-    state: State
+    state: WorkerState
     busy_s: float | None
     restarts: int
 
@@ -120,39 +120,39 @@ class Pulse:
 
 def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
     """The page as it stands. `now_ns`: CLOCK_MONOTONIC."""
-    begun = [since for since in page.column(Field.BUSY_SINCE) if since]
-    ended_us = sum(page.column(Field.LATENCY_SUM_US))
+    begun = [since for since in page.column(SlotField.BUSY_SINCE) if since]
+    ended_us = sum(page.column(SlotField.LATENCY_SUM_US))
     work_ns = ended_us * 1000 + sum(max(now_ns - since, 0) for since in begun)
-    return Pulse(now_ns, work_ns, sum(page.column(Field.REQUESTS)), ended_us, len(begun))
+    return Pulse(now_ns, work_ns, sum(page.column(SlotField.REQUESTS)), ended_us, len(begun))
 
 
 def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
     """The page as it stands; `workers` are those that `generation` is to have. `now_ns`: CLOCK_MONOTONIC."""
-    used = [index for index, number in enumerate(page.column(Field.GENERATION)) if number]
+    used = [index for index, number in enumerate(page.column(SlotField.GENERATION)) if number]
     slots = [page.slot(index).tolist() for index in used]
     total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)
     workers = []
     for index in range(page.size(generation)):
         fields = page.slot(page.slot_index(generation, index))
-        busy = fields[Field.BUSY_SINCE]
+        busy = fields[SlotField.BUSY_SINCE]
         workers.append(
             WorkerStats(
                 index=index,
-                generation=fields[Field.GENERATION],
-                pid=fields[Field.PID],
-                started=fields[Field.STARTED],
-                state=State(fields[Field.STATE]),
+                generation=fields[SlotField.GENERATION],
+                pid=fields[SlotField.PID],
+                started=fields[SlotField.STARTED],
+                state=WorkerState(fields[SlotField.STATE]),
                 busy_s=max(now_ns - busy, 0) / 1e9 if busy else None,
-                restarts=fields[Field.RESTARTS],
+                restarts=fields[SlotField.RESTARTS],
             )
         )
     return PoolStats(
         workers=tuple(workers),
-        requests=total[Field.REQUESTS],
-        by_class={number: total[Field.CLASS_1XX - 1 + number] for number in range(1, 6)},
-        errors=total[Field.ERRORS],
-        refused=total[Field.REFUSED],
-        restarts=total[Field.RESTARTS],
-        timeouts=total[Field.TIMEOUTS],
-        latency=Histogram(tuple(total[BUCKETS_AT : BUCKETS_AT + BUCKETS]), total[Field.LATENCY_SUM_US]),
+        requests=total[SlotField.REQUESTS],
+        by_class={number: total[SlotField.CLASS_1XX - 1 + number] for number in range(1, 6)},
+        errors=total[SlotField.ERRORS],
+        refused=total[SlotField.REFUSED],
+        restarts=total[SlotField.RESTARTS],
+        timeouts=total[SlotField.TIMEOUTS],
+        latency=Histogram(tuple(total[BUCKETS_AT : BUCKETS_AT + BUCKETS]), total[SlotField.LATENCY_SUM_US]),
     )
