@@ -12,7 +12,7 @@ import pytest
 from hitless.engine.healing import heal_workers
 from hitless.errors import CandidateFailedError, EngineError
 from hitless.gateway.state import GatewayState
-from hitless.workers.events import PoolEvent, PoolEventKind
+from hitless.workers.pool import PoolEvent, PoolEventKind
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import FakePool, FakeWorker
 

@@ -17,9 +17,8 @@ from hitless.gateway.binary import find_haproxy
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.guardian import RECORD
 from hitless.gateway.life import LIFE, is_alive
-from hitless.gateway.listen import address_of, listen
+from hitless.gateway.listeners import address_of, inherited_by, listen, take_listeners
 from hitless.gateway.render import Layout, Tuning
-from hitless.gateway.rescue import inherited_by, take_listeners
 from hitless.gateway.state import GatewayState, ServerState
 
 pytestmark = pytest.mark.component

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from hitless.api.senders import SenderProtocol, server_of
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import listen
 from tests.component.pipeline_bench import until
 from tests.component.receiver_site import FakeEngine, Site, signed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.workers.memory import machine_mb, mean_share_mb, share_mb
+from hitless.workers.usage import machine_mb, mean_share_mb, share_mb
 
 pytestmark = [pytest.mark.component, pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux")]
 

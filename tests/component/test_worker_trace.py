@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.worker.trace import LONGEST, NAME, TraceVariable
+from hitless.worker.environment import LONGEST_TRACE_BYTES, TRACE_VARIABLE, TraceVariable
 
 pytestmark = pytest.mark.component
 
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.component
 def variable() -> Iterator[TraceVariable]:
     """Removed again, so that no buffer outlives the object in the environment."""
     yield TraceVariable()
-    os.environ.pop(NAME, None)
-    os.unsetenv(NAME)
+    os.environ.pop(TRACE_VARIABLE, None)
+    os.unsetenv(TRACE_VARIABLE)
 
 
 def seen() -> tuple[str | None, str, str]:
     """By Python, by a child process, and by C code in this process."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    child = subprocess.run(["printenv", NAME], capture_output=True, text=True, check=False).stdout
-    return os.environ.get(NAME), child.rstrip("\n"), (getenv(NAME.encode()) or b"").decode()
+    child = subprocess.run(["printenv", TRACE_VARIABLE], capture_output=True, text=True, check=False).stdout
+    return os.environ.get(TRACE_VARIABLE), child.rstrip("\n"), (getenv(TRACE_VARIABLE.encode()) or b"").decode()
 
 
 def test_each_value_is_seen_by_everyone(variable: TraceVariable) -> None:
@@ -41,10 +41,10 @@ def test_a_handler_that_sets_removes_or_restores_the_environment_changes_no_late
     variable: TraceVariable,
 ) -> None:
     variable.set("first")
-    os.environ[NAME] = "the handler's own"
+    os.environ[TRACE_VARIABLE] = "the handler's own"
     variable.set("second")
     assert seen() == ("second",) * 3
-    del os.environ[NAME]
+    del os.environ[TRACE_VARIABLE]
     variable.set("third")
     assert seen() == ("third",) * 3
     saved = dict(os.environ)
@@ -56,7 +56,7 @@ def test_a_handler_that_sets_removes_or_restores_the_environment_changes_no_late
 
 def test_a_value_too_long_for_the_buffer_is_seen_as_well_and_so_is_the_next(variable: TraceVariable) -> None:
     variable.set("short")
-    for value in ("x" * (LONGEST + 1), "y" * LONGEST, "short again"):
+    for value in ("x" * (LONGEST_TRACE_BYTES + 1), "y" * LONGEST_TRACE_BYTES, "short again"):
         variable.set(value)
         assert seen() == (value, value, value)
 

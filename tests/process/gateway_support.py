@@ -27,7 +27,7 @@ from hitless.clock import SystemClock
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway, GatewayEvent, GatewayEventKind
 from hitless.gateway.life import is_alive
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import listen
 from hitless.gateway.state import GatewayState, RouteState, ServerState, release_key
 from tests.support import eventually
 

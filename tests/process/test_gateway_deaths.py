@@ -20,7 +20,7 @@ from hitless.errors import ConflictError, EngineError
 from hitless.gateway.gateway import Gateway, GatewayEventKind
 from hitless.gateway.guardian import GUARDIAN_LOG
 from hitless.gateway.life import is_alive
-from hitless.gateway.listen import address_of, listen
+from hitless.gateway.listeners import address_of, listen
 from hitless.gateway.runtime import RuntimeSocket
 from hitless.gateway.state import GatewayState, ServerState
 from tests.process.gateway_support import (

@@ -17,7 +17,7 @@ import pytest
 
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.gateway import Gateway, GatewayEventKind
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import listen
 from hitless.gateway.state import FULL_WEIGHT, GatewayState, RouteState, ServerState, release_key, shield_of
 from hitless.service.model import Sticky, StickyBy
 from tests.process.gateway_support import (

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from hitless.worker.layout import WorkerState
-from hitless.workers.events import PoolEventKind
-from hitless.workers.pool import Pool
+from hitless.workers.pool import Pool, PoolEventKind
 from tests.process.workers_support import Answer, Nest, UnixConnection, alive, ask, in_a_nest, kill
 from tests.support import eventually, have_ended
 

@@ -12,9 +12,8 @@ import pytest
 from hitless.clock import SystemClock
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.process import is_locked
-from hitless.workers.events import PoolEventKind
 from hitless.workers.fleet import Fleet
-from hitless.workers.pool import Pool
+from hitless.workers.pool import Pool, PoolEventKind
 from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill
 from tests.support import eventually, gone, have_ended
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hitless.errors import EngineError
-from hitless.workers.events import PoolEventKind
-from hitless.workers.pool import Pool
+from hitless.workers.pool import Pool, PoolEventKind
 from tests.process.workers_support import Nest, alive, ask, in_a_nest, kill
 from tests.support import eventually
 

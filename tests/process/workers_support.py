@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import SystemClock
-from hitless.workers.events import PoolEvent, PoolEventKind
+from hitless.worker.spec import PoolSpec, RouteSpec
 from hitless.workers.fleet import Fleet
-from hitless.workers.pool import Pool
-from hitless.workers.spec import PoolSpec, RouteSpec
+from hitless.workers.pool import Pool, PoolEvent, PoolEventKind
 from tests.support import eventually, gone
 
 

@@ -10,7 +10,7 @@ import pytest
 from hitless.engine.depth import DEEP, SHALLOW, DepthSample, decide_depth, next_depth
 from hitless.worker.layout import BUCKETS, bucket_of
 from hitless.workers.stats import Histogram, PoolStats, Pulse
-from hitless.workers.waits import ProcessorWaits, read_waits
+from hitless.workers.usage import ProcessorWaits, read_waits
 
 pytestmark = pytest.mark.unit
 

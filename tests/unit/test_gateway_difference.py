@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.gateway.observe import by_release, unique
-from hitless.gateway.routes import Entry
+from hitless.gateway.routes import Entry, sticky_map
 from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, ServerState, release_key
-from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
 from hitless.service.model import Sticky, StickyBy
 from tests.support import with_mode

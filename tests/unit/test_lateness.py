@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.workers.lateness import LONGEST_LINE, busy, last_seen, not_ready
+from hitless.workers.launch import LONGEST_LINE, busy, last_seen, not_ready
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.engine.hosts import LONGEST_LABEL, label_of, stage_of
+from hitless.engine.previews import LONGEST_LABEL, label_of, stage_of
 from hitless.gateway.state import StageState
 
 pytestmark = pytest.mark.unit

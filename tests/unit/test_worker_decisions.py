@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.worker.backoff import DEATHS_IN_WINDOW, FIRST_DELAY_S, LONGEST_DELAY_S, DeathHistory, after_death
-from hitless.worker.crash import CLEAN_END, EXHAUSTED, Death, by_itself, log_lines, runtime_error
+from hitless.worker.crash import (
+    CLEAN_END,
+    DEATHS_IN_WINDOW,
+    EXHAUSTED,
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    Death,
+    DeathHistory,
+    after_death,
+    by_itself,
+    log_lines,
+    runtime_error,
+)
 from hitless.worker.environment import lambda_environment
 from hitless.worker.layout import BUCKETS, bucket_bounds, bucket_of
 from hitless.worker.paths import folder_name

@@ -18,7 +18,7 @@ from hitless.cli.shipping import folders_of, has_service_file
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
 from hitless.gateway.binary import find_haproxy, version_text
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import listen
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3

@@ -13,7 +13,7 @@ from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import client_of, folders_of
 from hitless.errors import UsageError
-from hitless.gateway.listen import listen as port_of
+from hitless.gateway.listeners import listen as port_of
 from hitless.pipeline.links import publish
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop

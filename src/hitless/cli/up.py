@@ -25,7 +25,7 @@ from hitless.cli.shipping import build_document, caller, conclude, folders_of, f
 from hitless.engine.folders import Folders, exclusive
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
-from hitless.gateway.listen import listen as listen_on
+from hitless.gateway.listeners import listen as listen_on
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Service
 

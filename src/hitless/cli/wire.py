@@ -19,7 +19,7 @@ from hitless.engine.retention import Retention
 from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import listen
 from hitless.gateway.state import SHARED
 from hitless.pipeline.builds import Builds, limits_of
 from hitless.pipeline.definition import Definition

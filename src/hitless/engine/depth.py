@@ -17,7 +17,7 @@ from typing import Protocol
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.workers.stats import EMPTY, Histogram, PoolStats, Pulse
-from hitless.workers.waits import NO_WAITS, ProcessorWaits, read_waits
+from hitless.workers.usage import NO_WAITS, ProcessorWaits, read_waits
 
 PERIOD_S = 1.0
 SHALLOW, DEEP = 1, 16

@@ -15,8 +15,7 @@ from hitless.errors import HitlessError
 from hitless.gateway.gateway import GatewayEvent
 from hitless.rollout.pools import RETIRE_GRACE_S
 from hitless.store.store import PoolRow
-from hitless.workers.events import PoolEvent, PoolEventKind
-from hitless.workers.pool import Pool
+from hitless.workers.pool import Pool, PoolEvent, PoolEventKind
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 

@@ -28,8 +28,7 @@ from hitless.gateway.counts import PoolCounts
 from hitless.gateway.gateway import GatewayEvent
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.scaling.decide import Pace
-from hitless.workers.events import PoolEvent
-from hitless.workers.pool import Pool
+from hitless.workers.pool import Pool, PoolEvent
 
 SHUTDOWN_DRAIN_S = 30.0
 HEALER_PAUSE_S = 1.0

@@ -7,8 +7,8 @@ from typing import Final
 
 from hitless.engine.engine import Engine
 from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
-from hitless.workers.memory import machine_mb, mean_share_mb
 from hitless.workers.pool import Pool
+from hitless.workers.usage import machine_mb, mean_share_mb
 
 MEASURED_EACH: Final = 8
 """So many workers of a pool stand for all of it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from hitless.clock import Clock
@@ -21,10 +23,9 @@ from hitless.gateway.observe import (
     parse_stats,
     unique,
 )
-from hitless.gateway.routes import Entry
+from hitless.gateway.routes import Entry, sticky_map
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
-from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import Care, Command, MapName, ServerKey, View, difference, view_of
 
 APART_S = 0.05
@@ -221,3 +222,38 @@ class Executor:
                 await self._clock.sleep(_POLL_S)
             else:
                 return True
+
+
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """`pools`: pool → responses being read. `maxconns` and `throttles` are what HAProxy must be told."""
+
+    pools: Mapping[str, int] = field(default_factory=dict)
+    maxconns: Mapping[ServerKey, int] = field(default_factory=dict)
+    throttles: Mapping[str, int] = field(default_factory=dict)
+
+
+def widening(
+    state: GatewayState,
+    reading: Mapping[ServerKey, int],
+    loads: Mapping[ServerKey, ServerLoad],
+    before: Mapping[str, int],
+) -> Widening:
+    """Each server gets its depth and the responses being read; a throttled pool as many more requests.
+
+    `loads` is what HAProxy has now, so that only what differs is told; `before` are the pools of the last widening.
+    """
+    pools: Counter[str] = Counter()
+    for (pool, _), number in reading.items():
+        pools[pool] += number
+    depths = {(pool.name, server.key): server.maxconn for pool in state.pools for server in pool.servers}
+    wanted = {key: depths[key] + number for key, number in reading.items() if key in depths and key in loads}
+    return Widening(
+        dict(pools),
+        {key: number for key, number in wanted.items() if loads[key].maxconn != number},
+        {
+            pool.name: pool.throttle + pools[pool.name]
+            for pool in state.pools
+            if pool.throttle and (pools[pool.name] or before.get(pool.name))
+        },
+    )

@@ -24,11 +24,10 @@ from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, sample_of
-from hitless.gateway.executor import Executor
+from hitless.gateway.executor import Executor, widening
 from hitless.gateway.keeper import GuardianKeeper
-from hitless.gateway.listen import address_of
+from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
-from hitless.gateway.reading import widening
 from hitless.gateway.render import Layout, tuning_here
 from hitless.gateway.runtime import RuntimeSocket, UnreachableError
 from hitless.gateway.spooler import BUDGET_BYTES

@@ -21,9 +21,8 @@ from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, MachineError
 from hitless.gateway import life
 from hitless.gateway.link import GuardianLink, spawn_guardian
-from hitless.gateway.listen import listen
+from hitless.gateway.listeners import InheritedSocket, inherited_by, listen, take_listeners
 from hitless.gateway.render import Layout
-from hitless.gateway.rescue import InheritedSocket, inherited_by, take_listeners
 
 TakeListeners = Callable[[int, tuple[InheritedSocket, ...]], dict[str, socket.socket] | None]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hitless.gateway.routes import sticky_map
 from hitless.gateway.spooler import UPLOADS
 from hitless.gateway.state import (
     EVERY,
@@ -24,7 +25,6 @@ from hitless.gateway.state import (
     shield_of,
     trial_of,
 )
-from hitless.gateway.sticky import sticky_map
 from hitless.gateway.view import MapName, ServerView, server_line, view_of
 
 CONFIGURATION = "haproxy.cfg"

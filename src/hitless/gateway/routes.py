@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hitless.gateway.state import RouteState
+from hitless.service.model import Sticky, StickyBy
 from hitless.service.routes import ANY, is_literal, segments
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -132,3 +133,25 @@ def _factored(rows: Sequence[tuple[str, ...]]) -> str:
             heads.setdefault(row[0], []).append(row[1:])
     branches = [head + _factored(tails) for head, tails in heads.items()]
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})" if branches else ""
+
+
+_LINE_BEGINS = "(?:^|[[:cntrl:]])"
+_COOKIES_BEFORE = "(?:[^[:cntrl:]]*[^!-:<-~])?"
+"""None, or others up to what separates cookies: anything that no name and no value may hold, such as `; `."""
+
+
+def sticky_map(stage: str) -> str:
+    """The file name of a stage's map."""
+    return f"sticky_{stage}.map"
+
+
+def sticky_entries(sticky: Sticky | None) -> tuple[Entry, ...]:
+    """The map's one entry. Header names are lower case in HAProxy whatever the client sent; names of cookies are as
+    they are. No blank, semicolon or backslash stands in the expression: they mean something to files or commands.
+    """
+    if sticky is None or sticky.by is StickyBy.ADDRESS:
+        return ()
+    name = quoted(sticky.name)
+    if sticky.by is StickyBy.HEADER:
+        return ((f"{_LINE_BEGINS}{name}:[[:blank:]]*([^[:cntrl:]]+)", "\\1"),)
+    return ((f"{_LINE_BEGINS}cookie:{_COOKIES_BEFORE}{name}=([!-:<-~]+)", "\\1"),)

@@ -12,9 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hitless.gateway.routes import Entry, idempotent_entries, literal_entries, pattern_entries
+from hitless.gateway.routes import (
+    Entry,
+    idempotent_entries,
+    literal_entries,
+    pattern_entries,
+    sticky_entries,
+    sticky_map,
+)
 from hitless.gateway.state import Access, GatewayState, ServerMode, StageState, release_key
-from hitless.gateway.sticky import sticky_entries, sticky_map
 
 NOBODY = "-"
 """In a stage's entry: no release."""

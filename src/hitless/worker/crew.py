@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from hitless.worker import crash
-from hitless.worker.backoff import DeathHistory, after_death
+from hitless.worker.crash import DeathHistory, after_death
 from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import fork

@@ -7,6 +7,7 @@ gets the one of its artifact, or the ImportError that it would get on Lambda.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from types import ModuleType
+from typing import Any, Final
 
 from hitless.worker.spec import PoolSpec
 
@@ -105,3 +107,40 @@ class LibraryFinder(DistributionFinder):
         for name, folder in self._libraries.items():
             if context.name in (None, name):
                 yield from MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[folder]))
+
+
+TRACE_VARIABLE: Final = "_X_AMZN_TRACE_ID"
+LONGEST_TRACE_BYTES: Final = 1024
+"""Bytes of a value that fit the buffer. A longer one, which only a client can send, goes the leaking way."""
+
+_TRACE_KEY: Final = TRACE_VARIABLE.encode()
+_TRACE_START: Final = _TRACE_KEY + b"="
+
+
+class TraceVariable:
+    """Sets the variable for Python code, C code and child processes alike."""
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(len(_TRACE_START) + LONGEST_TRACE_BYTES + 1)
+        self._putenv = ctypes.CDLL(None).putenv
+        self._putenv.argtypes = [ctypes.c_void_p]
+        self._python: dict[bytes, bytes] = _table_of_environ()
+        self._last: bytes | None = None
+
+    def set(self, value: str) -> None:
+        """The environment has this value from now on, whatever the handler did to it."""
+        encoded = value.encode("utf-8", "surrogateescape")
+        if len(encoded) > LONGEST_TRACE_BYTES:
+            os.environ[TRACE_VARIABLE] = value
+            return
+        self._buffer.value = _TRACE_START + encoded
+        if self._last is None or self._python.get(_TRACE_KEY) is not self._last:  # somebody else has set or removed it
+            self._putenv(ctypes.addressof(self._buffer))
+        self._python[_TRACE_KEY] = self._last = encoded
+
+
+def _table_of_environ() -> dict[bytes, bytes]:
+    """What `os.environ` shows: setting an item of it is what leaks."""
+    environ: Any = os.environ
+    table: dict[bytes, bytes] = environ._data
+    return table

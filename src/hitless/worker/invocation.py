@@ -18,6 +18,7 @@ from typing import Final
 
 from hitless.worker.answer import CLOSE, INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
 from hitless.worker.context import ContextFactory
+from hitless.worker.environment import TraceVariable
 from hitless.worker.event import Event, EventBuilder
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
@@ -25,7 +26,6 @@ from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, Slot
 from hitless.worker.log import LogFile
 from hitless.worker.request import REFUSALS, Request
 from hitless.worker.spec import PoolSpec
-from hitless.worker.trace import TraceVariable
 
 # Plain numbers: looking up a member of an enumeration takes as long as the page itself, eight times a request.
 _REQUESTS: Final = int(SlotField.REQUESTS)

@@ -23,11 +23,10 @@ from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, responds
-from hitless.workers.events import PoolEvent, PoolEventKind
 from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity, zygote_is_alive
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
-from hitless.workers.pool import Pool, addresses, door_of
+from hitless.workers.pool import Pool, PoolEvent, PoolEventKind, addresses, door_of
 from hitless.workers.root import RootZygote
 
 LONGEST_SOCKET_PATH = 97

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from hitless.worker.layout import SlotField, StatsPage
@@ -78,3 +79,30 @@ def door_of(paths: GenerationPaths) -> WorkerAddress:
 
 def _suffix(paths: GenerationPaths) -> str:
     return "" if paths.generation == 1 else f"g{paths.generation}"
+
+
+class PoolEventKind(StrEnum):
+    """The kinds; all but the last four come from a zygote."""
+
+    WORKER_DIED = "worker_died"
+    WORKER_RESTARTED = "worker_restarted"
+    BACKING_OFF = "backing_off"
+    BACKED_ON = "backed_on"
+    TIMED_OUT = "timed_out"
+    WOKEN = "woken"
+    NO_MORE = "no_more"
+    ZYGOTE_STUCK = "zygote_stuck"
+    ZYGOTE_DIED = "zygote_died"
+    ROOT_RESTARTED = "root_restarted"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """One event. `sentence` is what the operator reads; `key` is empty for the root zygote."""
+
+    key: str
+    kind: PoolEventKind
+    worker: int | None
+    pid: int | None
+    sentence: str
+    generation: int = 0

@@ -1,12 +1,9 @@
-"""What worker processes take of the machine's memory, and how much there is.
-
-A worker's share is its PSS: pages that it has to itself, and its part of those that forks share. Linux tells both;
-where nothing tells, the answers are None.
-"""
+"""What worker processes use of the machine: memory, and waits for a processor. Read from `/proc`, so Linux only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -48,3 +45,31 @@ def _limit_mb(path: str) -> int | None:
         return int(Path(path).read_text()) >> 20  # "max" is no number, and no limit
     except (OSError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorWaits:
+    """Of some processes since they began: nanoseconds ready to run without a processor, and how often they got one."""
+
+    ns: int = 0
+    times: int = 0
+
+    def mean_us(self, since: ProcessorWaits) -> float:
+        """How long a process waited each time since that earlier reading; 0 where there is nothing to tell."""
+        times, ns = self.times - since.times, self.ns - since.ns
+        return ns / times / 1000 if times > 0 and ns > 0 else 0.0
+
+
+NO_WAITS: Final = ProcessorWaits()
+
+
+def read_waits(pids: Iterable[int], proc: Path = _PROC) -> ProcessorWaits:
+    """Their sum out of /proc/PID/schedstat (second and third field); 0 where the system keeps no such count."""
+    ns = times = 0
+    for pid in pids:
+        try:
+            _, waited, got = (proc / str(pid) / "schedstat").read_text().split()
+        except (OSError, ValueError):  # it has ended, or this is no Linux
+            continue
+        ns, times = ns + int(waited), times + int(got)
+    return ProcessorWaits(ns, times)
