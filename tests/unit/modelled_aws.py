@@ -46,6 +46,8 @@ class ModelledAws:
     aliases: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Deployment → what it shows."""
+    log: list[Template] = field(default_factory=list)
+    """The template of each update."""
     _last: int = 0
 
     @property
@@ -61,6 +63,7 @@ class ModelledAws:
 
     def update(self, template: Template) -> None:
         template = copy.deepcopy(template)
+        self.log.append(copy.deepcopy(template))
         old, new = self.resources, template["Resources"]
         _check_whole(template)
         for name, one in new.items():
