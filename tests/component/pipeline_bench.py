@@ -20,7 +20,6 @@ from hitless.gateway.state import GatewayState
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
-from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -29,7 +28,7 @@ from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import Workshop
-from hitless.release.document import ArtifactRef, ReleaseDocument
+from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
 from hitless.release.who import Who
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings

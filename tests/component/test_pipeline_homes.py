@@ -22,10 +22,9 @@ from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.pipeline.errands import AwsErrands, Place
-from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
-from hitless.release.document import ArtifactRef
+from hitless.release.document import ArtifactRef, Origin, PromotedFrom
 from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document
@@ -46,7 +45,7 @@ def on_aws(bench: PipelineBench, stage: str, approval: Approval = Approval.NONE)
 
 
 def there(stage: str, digest: str = "sha256:afar", commit: str = "") -> Origin:
-    return Origin(Home.AWS, stage, 7, {"api": ArtifactRef(digest, False)}, commit, "from afar")
+    return Origin(Home.AWS, stage, 7, {"api": digest}, commit, "from afar")
 
 
 def test_a_promotion_to_aws_ships_the_bytes_that_are_live_at_the_engine(tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_a_promotion_to_aws_ships_the_bytes_that_are_live_at_the_engine(tmp_path
         assert run["states"]["verify"] == "succeeded"
         ((place, document, who),) = bench.on_aws.shipped
         assert {name: one.digest for name, one in document.artifacts.items()} == {"api": "sha256:1"}
-        assert document.promoted_from == {"home": "engine", "stage": "dev", "release": 1}
+        assert document.promoted_from == PromotedFrom(Home.ENGINE, "dev", 1)
         assert (document.commit, place.stage, who.actor, who.run) == (commit, "prod", "ada", "2")
         assert bench.engine.store.releases("prod") == (), "the engine serves nothing of it"
         assert bench.diary[-2:] == ["ship prod on AWS", "verify prod on AWS"]

@@ -22,7 +22,8 @@ from hitless.cloud.standing import blank, standing
 from hitless.cloud.status import release, releases
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.receipts.text import table
-from hitless.service.model import Hooks
+from hitless.release.document import PromotedFrom
+from hitless.service.model import Home, Hooks
 from hitless.service.strategy import AllAtOnce
 from tests.unit.cloud_fakes import NAMES, World, package
 from tests.unit.release_support import sha256
@@ -58,7 +59,7 @@ def test_what_is_live_on_aws_is_told_with_the_digests_that_lambda_serves() -> No
     found = promotable(world.cloud(), "prod")
     assert (found.release, found.commit) == (2, "commit-b")
     assert found.artifacts == dict.fromkeys(NAMES, f"sha256:{sha256('b')}")
-    assert found.origin == {"home": "aws", "stage": "prod", "release": 2}
+    assert found.promoted_from == PromotedFrom(Home.AWS, "prod", 2)
 
 
 def test_a_version_of_other_bytes_than_its_release_is_not_promoted() -> None:

@@ -26,6 +26,7 @@ from hitless.cloud.records.kept import fetch_artifacts
 from hitless.cloud.release.promotion import promotable
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.verifying import faults_of
+from hitless.documents import to_plain
 from hitless.errors import ConflictError, HitlessError
 from hitless.release.who import Who
 
@@ -35,7 +36,7 @@ Order = Mapping[str, Any]
 def live(ctx: Context, order: Order) -> dict[str, Any]:
     """What is live in the stage, proved."""
     with connected_stage(ctx, load_for_aws(ctx)) as stage:
-        return promotable(stage.cloud, ctx.stage).to_json()
+        return dict(to_plain(promotable(stage.cloud, ctx.stage)))
 
 
 def bring(ctx: Context, order: Order) -> dict[str, Any]:

@@ -36,10 +36,8 @@ def fetch_live(ctx: Context, service: str, region: str) -> ReleaseDocument | Non
         found = live_release(Records(bucket, ctx.stage))
         if found is None:
             return None
-        number, kept = found
-        live = ReleaseDocument.from_json(kept)
-        digests = {one.digest for one in live.artifacts.values()}
-        fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), digests)
+        number, live = found
+        fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), live.digests.values())
     ctx.say(f"rehearsing against release {number} of {ctx.stage} on AWS; artifacts fetched: {fetched}")
     targets = {Target(function.runtime, function.architecture) for function in live.functions}
     for declared in sorted(str(target) for target in targets if Host.here().differences(target)):

@@ -14,6 +14,7 @@ from hitless.cli.aws_wire import conclude, connected_stage, store_of
 from hitless.cli.common import Context, command
 from hitless.cloud.records.kept import fetch_artifacts
 from hitless.cloud.release.promotion import promotable
+from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.service.strategy import EXAMPLES
 
@@ -50,6 +51,6 @@ def promote_on_aws(
     ctx.say(f"release {found.release} of {source}: {count} artifacts, {fetched} fetched, every digest checked")
     result = ship_given(
         there, service, found.artifacts, chosen,
-        commit=found.commit, message=found.message, promoted_from=found.origin,
+        commit=found.commit, message=found.message, promoted_from=to_plain(found.promoted_from),
     )  # fmt: skip
     conclude(there, result)

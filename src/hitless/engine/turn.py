@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.clock import Clock, timestamp
+from hitless.documents import to_plain
 from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, HitlessError
@@ -246,6 +247,6 @@ def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
         "who": who.to_json(),
         "why": None if why is None else str(why)[:LONGEST_WHY],
         "commit": document.commit,
-        "artifacts": {name: artifact.digest for name, artifact in document.artifacts.items()},
-        "promoted_from": dict(document.promoted_from) if document.promoted_from else None,
+        "artifacts": document.digests,
+        "promoted_from": to_plain(document.promoted_from),
     }

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hitless.documents import convert, to_plain
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
 from hitless.pipeline.children import answer_of
-from hitless.pipeline.origin import Origin
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
 
 _KINDS: Mapping[str, type[HitlessError]] = {
@@ -47,12 +47,11 @@ class AwsErrands:
 
     async def live(self, place: Place, *, log: Path | None = None) -> Origin:
         """What is live in a stage on AWS, with the digests that Lambda says it serves."""
-        return Origin.from_json(await self._run("live", place, {}, log))
+        return convert(await self._run("live", place, {}, log), Origin, "the errand to AWS")
 
     async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
         """Have the release's zips in the engine's store, digests checked; how many had to be fetched."""
-        digests = {name: one.digest for name, one in origin.artifacts.items()}
-        return int((await self._run("fetch", place, {"artifacts": digests}, log))["fetched"])
+        return int((await self._run("fetch", place, {"artifacts": origin.artifacts}, log))["fetched"])
 
     async def copy(self, place: Place, *, log: Path) -> ReleaseDocument | str:
         """What the live release is made of, its zips in the engine's store; or why nothing can be compared with it."""
@@ -62,10 +61,10 @@ class AwsErrands:
     async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
         """A release of the document's artifacts; its document when it has ended."""
         order = {
-            "artifacts": {name: one.digest for name, one in document.artifacts.items()},
+            "artifacts": document.digests,
             "commit": document.commit,
             "message": document.message,
-            "promoted_from": document.promoted_from,
+            "promoted_from": to_plain(document.promoted_from),
             "who": who.to_json(),
         }
         return await self._run("ship", place, order, log)

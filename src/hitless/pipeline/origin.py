@@ -1,65 +1,14 @@
-"""Whose bytes a run ships: a release of another stage, at whichever home that is."""
+"""Which release's artifacts a run ships, if it does not build them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
+from hitless.documents import convert
 from hitless.engine.engine import Engine
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.states import RunState
-from hitless.release.document import ArtifactRef
+from hitless.release.document import Origin
 from hitless.release.result import Outcome
-from hitless.rollout.release import Release
-from hitless.service.model import Home
 from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A release that is promoted. `artifacts`: by function."""
-
-    home: Home
-    stage: str
-    release: int
-    artifacts: Mapping[str, ArtifactRef]
-    commit: str | None = None
-    message: str | None = None
-
-    def __str__(self) -> str:
-        return f"release {self.release} of {self.stage}" + (" on AWS" if self.home is Home.AWS else "")
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What the receipts say of it."""
-        return {"home": str(self.home), "stage": self.stage, "release": self.release}
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.told,
-            "artifacts": {name: one.digest for name, one in self.artifacts.items()},
-            "commit": self.commit,
-            "message": self.message,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """As a run's record keeps it, or as an errand tells of AWS. Only portable artifacts are promoted."""
-        return cls(
-            home=Home(document.get("home", Home.AWS)),
-            stage=str(document["stage"]),
-            release=int(document["release"]),
-            artifacts={name: ArtifactRef(str(digest), False) for name, digest in document["artifacts"].items()},
-            commit=document.get("commit"),
-            message=document.get("message"),
-        )
-
-    @classmethod
-    def of(cls, release: Release) -> Self:
-        """A release of the engine."""
-        document = release.document
-        return cls(Home.ENGINE, release.stage, release.number, document.artifacts, document.commit, document.message)
 
 
 def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
@@ -68,13 +17,15 @@ def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Ori
     None where the commit is built here for the first time.
     """
     if row.options.get("origin"):
-        return Origin.from_json(row.options["origin"])
+        return convert(row.options["origin"], Origin, f"run {row.run}: origin")
     if "from" in row.options:  # recorded by an earlier version
-        return Origin.of(engine.release(str(row.options["from"]), int(row.options["release"])))
+        release = engine.release(str(row.options["from"]), int(row.options["release"]))
+        return Origin.of(release.stage, release.number, release.document)
     before = definition.before(row.stage) if definition and row.stage else None
     for kept in reversed(engine.store.releases(before)) if before else ():
         if kept.commit == row.commit:
-            return Origin.of(engine.release(before or "", kept.release))
+            release = engine.release(kept.stage, kept.release)
+            return Origin.of(release.stage, release.number, release.document)
     return None
 
 

@@ -13,11 +13,10 @@ from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
-from hitless.pipeline.origin import Origin
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
 from hitless.service.model import Home, Notify, StageSettings
 from hitless.store.pushes import PushRecords

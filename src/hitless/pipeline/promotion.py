@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
+from hitless.documents import to_plain
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place
-from hitless.pipeline.origin import Origin
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.place import is_kept, keep_folder
 from hitless.pipeline.states import RunState
+from hitless.release.document import Origin
 from hitless.service.model import Home
 from hitless.store.runs import RunRow
 
@@ -43,12 +44,12 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
     one where the folder cannot be kept.
     """
     origin = await _origin(parts, order)
-    if local := [name for name, one in origin.artifacts.items() if one.local]:
+    if origin.local:
         raise ConflictError(
-            f"the artifacts of {', '.join(sorted(local))} were built for this machine alone",
+            f"the artifacts of {', '.join(sorted(origin.local))} were built for this machine alone",
             hint="their runtime or architecture is not this machine's: build where they agree",
         )
-    options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": origin.to_json()}
+    options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": to_plain(origin)}
     options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}
     if order.skip_rehearsal:
         options["skip_rehearsal"] = True
@@ -89,4 +90,4 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
     live = parts.engine.live_release(order.source)
     if live is None:
         raise ConflictError(f"{order.source} has no live release to promote", hint="deploy or push to it first")
-    return Origin.of(live)
+    return Origin.of(live.stage, live.number, live.document)

@@ -13,12 +13,12 @@ from hitless.clock import timestamp
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Step, Waits
-from hitless.pipeline.origin import Origin, origin_of
+from hitless.pipeline.origin import origin_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
 from hitless.pipeline.shipping import home_of, protection
 from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
 
@@ -76,7 +76,7 @@ async def build(course: Course) -> StepEnd:
     if origin and not await is_kept(course.parts, course.row.commit):
         return _as_given(course, origin)
     folder, row = await checkout(course, "package"), course.row
-    artifacts = origin.artifacts if origin else None
+    artifacts = origin.refs if origin else None
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
     if document.service != course.parts.engine.service:  # its stacks on AWS would be another service's
@@ -84,11 +84,10 @@ async def build(course: Course) -> StepEnd:
     if known := course.parts.definition():
         known.joined_by(definition).write(course.parts.workshop.definition)
     if origin and course.row.options.get("from"):
-        document = replace(document, promoted_from=origin.told)
+        document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
     await _catch_up(course)
-    digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
-    return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": digests})
+    return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": document.digests})
 
 
 async def _catch_up(course: Course) -> None:
@@ -225,10 +224,10 @@ def _as_given(course: Course, origin: Origin) -> StepEnd:
         raise StepFailed(f"{origin} has no artifact for {', '.join(missing)}: deploy or push instead", exit_code=2)
     document = replace(
         given,
-        artifacts={function.name: origin.artifacts[function.name] for function in given.functions},
+        artifacts={function.name: origin.refs[function.name] for function in given.functions},
         commit=origin.commit,
         message=origin.message,
-        promoted_from=origin.told,
+        promoted_from=origin.promoted_from,
     )
     course.set_candidate(document)
     return _same_bytes(document, origin)
@@ -247,8 +246,8 @@ def _check_runs_here(document: ReleaseDocument) -> None:
 def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
     if (origin.home, document.settings.home) == (Home.AWS, Home.ENGINE):
         _check_runs_here(document)
-    digests = {name: artifact.digest for name, artifact in document.artifacts.items()}
-    if digests != {name: artifact.digest for name, artifact in origin.artifacts.items()}:
+    digests = document.digests
+    if digests != origin.artifacts:
         raise StepFailed(f"the artifacts are not those of {origin}")
     detail = {"artifacts": digests, "from": origin.stage, "home": str(origin.home), "release": origin.release}
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")

@@ -1,6 +1,7 @@
-"""The document of a release: what the command line sends, the engine's state file keeps and the AWS home keeps beside
-the release's record. The fingerprint decides whether a release is "unchanged": code and configuration count, the commit
-and the message do not.
+"""The document of a release, and of a release to promote.
+
+The command line sends it, the engine's state file keeps it, and on AWS it lies beside the release's record. The
+fingerprint decides whether a release is "unchanged": code and configuration count, the commit and the message do not.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import msgspec
+
+from hitless.documents import convert, to_plain
 from hitless.errors import UsageError
 from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
-from hitless.service.model import PROTECTION, Function, StageSettings
+from hitless.service.model import PROTECTION, Function, Home, StageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,14 @@ class ArtifactRef:
 
     digest: str
     local: bool
+
+
+class PromotedFrom(msgspec.Struct, frozen=True):
+    """The release whose artifacts another release ships."""
+
+    home: Home
+    stage: str
+    release: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +49,13 @@ class ReleaseDocument:
     message: str | None = None
     memory_mb: int | None = None
     """What all workers of the engine may take together; None leaves it to the engine."""
-    promoted_from: Mapping[str, Any] | None = None
-    """`home`, `stage` and `release` whose bytes these are; None where the release was built for its stage."""
+    promoted_from: PromotedFrom | None = None
+    """None if the release was built for its stage."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Function → digest of its artifact."""
+        return {name: artifact.digest for name, artifact in self.artifacts.items()}
 
     def fingerprint(self) -> str:
         """Equal for two documents that would serve the same, and protect their stage alike."""
@@ -59,12 +76,13 @@ class ReleaseDocument:
             "commit": self.commit,
             "message": self.message,
             **({} if self.memory_mb is None else {"memory_mb": self.memory_mb}),
-            **({} if self.promoted_from is None else {"promoted_from": dict(self.promoted_from)}),
+            **({} if self.promoted_from is None else {"promoted_from": to_plain(self.promoted_from)}),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ReleaseDocument:
         """Raises UsageError where the document is not of this shape."""
+        origin = document.get("promoted_from")
         try:
             return cls(
                 service=str(document["service"]),
@@ -77,10 +95,42 @@ class ReleaseDocument:
                 commit=document.get("commit"),
                 message=document.get("message"),
                 memory_mb=document.get("memory_mb"),
-                promoted_from=document.get("promoted_from"),
+                promoted_from=convert(origin, PromotedFrom, "promoted_from", error=UsageError) if origin else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
                 f"the release is not of the form that this engine knows: {error!r}",
                 hint="use the same version of hitless for the engine and the command",
             ) from error
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A release to promote, at either home. `artifacts`: function → digest."""
+
+    home: Home
+    stage: str
+    release: int
+    artifacts: Mapping[str, str]
+    commit: str | None
+    message: str | None
+    local: tuple[str, ...] = ()
+    """Functions whose artifacts run on this machine only; such a release cannot be promoted."""
+
+    def __str__(self) -> str:
+        return f"release {self.release} of {self.stage}" + (" on AWS" if self.home is Home.AWS else "")
+
+    @property
+    def promoted_from(self) -> PromotedFrom:
+        """As the document of the release that ships its artifacts records it."""
+        return PromotedFrom(self.home, self.stage, self.release)
+
+    @property
+    def refs(self) -> dict[str, ArtifactRef]:
+        """Function → artifact, for the document of a release."""
+        return {name: ArtifactRef(digest, name in self.local) for name, digest in self.artifacts.items()}
+
+    @classmethod
+    def of(cls, stage: str, release: int, document: ReleaseDocument) -> Self:
+        """A release of the engine."""
+        local = tuple(name for name, artifact in document.artifacts.items() if artifact.local)
+        return cls(Home.ENGINE, stage, release, document.digests, document.commit, document.message, local)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cloud.records.records import Records
 from hitless.errors import ConflictError
+from hitless.release.document import ReleaseDocument
 
 
 class Artifacts(Protocol):
@@ -17,7 +18,7 @@ class Artifacts(Protocol):
     def get_artifact(self, sha256: str, target: Path) -> None: ...
 
 
-def live_release(records: Records) -> tuple[int, Mapping[str, Any]] | None:
+def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
     """Number and document of the live release; None where the stage has none. ConflictError where none was kept."""
     record = records.live()
     if record is None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from hitless.cloud.transform.model import Template
 from hitless.errors import UsageError
+from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome
 
 LOOKED_AT = 200
@@ -108,18 +109,18 @@ class Records:
         found = self._documents.get_json(f"{self._prefix}{number}.template.json")
         return dict(found[0]) if found is not None else None
 
-    def keep_document(self, number: int, document: Mapping[str, Any]) -> None:
+    def keep_document(self, number: int, document: ReleaseDocument) -> None:
         """Keep what the release is made of beside its record: from it the release comes up elsewhere, too."""
-        self._documents.put_json(f"{self._prefix}{number}.release.json", document)
+        self._documents.put_json(f"{self._prefix}{number}.release.json", document.to_json())
 
-    def document(self, number: int) -> Mapping[str, Any] | None:
+    def document(self, number: int) -> ReleaseDocument | None:
         """What `keep_document` kept; None of a release that an older version shipped.
 
         Looked for by a list: who may list less than the bucket is denied a key that is not there.
         """
         key = f"{self._prefix}{number}.release.json"
         found = self._documents.get_json(key) if key in self._documents.keys(key) else None
-        return dict(found[0]) if found is not None else None
+        return ReleaseDocument.from_json(found[0]) if found is not None else None
 
     def live(self) -> Record | None:
         """The release that went live last, by the records alone: who may read no more than the bucket needs no more.

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
@@ -19,7 +18,7 @@ from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError
-from hitless.service.document import function_to_json, stage_to_json
+from hitless.release.document import ArtifactRef, ReleaseDocument
 from hitless.service.model import Service
 from hitless.service.strategy import Strategy
 
@@ -66,18 +65,18 @@ class Package:
         )
         return desired(self.packaged.template, release)
 
-    def document(self, *, commit: str | None, message: str | None) -> dict[str, Any]:
-        """What the release is made of, in the form of an engine's releases: from it an engine can bring it up."""
+    def document(self, *, commit: str | None, message: str | None) -> ReleaseDocument:
+        """The release's document, from which an engine can start the same release."""
         service = self.service
-        return {
-            "service": service.name,
-            "region": service.region,
-            "functions": [function_to_json(function) for function in service.functions],
-            "artifacts": {name: {"digest": one.digest, "local": False} for name, one in self.artifacts.items()},
-            "settings": stage_to_json(service.settings),
-            "commit": commit,
-            "message": message,
-        }
+        return ReleaseDocument(
+            service=service.name,
+            region=service.region,
+            functions=service.functions,
+            artifacts={name: ArtifactRef(one.digest, local=False) for name, one in self.artifacts.items()},
+            settings=service.settings,
+            commit=commit,
+            message=message,
+        )
 
     @property
     def hooks(self) -> dict[str, str]:

@@ -8,41 +8,16 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from hitless.artifact.model import Artifact
 from hitless.artifact.store import ArtifactStore
 from hitless.cloud.stage.settling import Cloud, live_number
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
+from hitless.release.document import Origin
 from hitless.service.model import Home, Service
 
 
-@dataclass(frozen=True, slots=True)
-class Promotable:
-    """A release that is live on AWS. `artifacts`: function → digest."""
-
-    stage: str
-    release: int
-    artifacts: Mapping[str, str]
-    commit: str | None
-    message: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What the receipts of the promoted release say of it."""
-        return origin(Home.AWS, self.stage, self.release)
-
-
-def origin(home: Home, stage: str, release: int) -> dict[str, Any]:
-    """Whose bytes a promoted release has."""
-    return {"home": str(home), "stage": stage, "release": release}
-
-
-def promotable(cloud: Cloud, stage: str) -> Promotable:
+def promotable(cloud: Cloud, stage: str) -> Origin:
     """The stage's live release. ConflictError where none is, CloudError where Lambda serves other bytes than its."""
     observed = cloud.stack.observe()
     number = live_number(observed)
@@ -58,7 +33,7 @@ def promotable(cloud: Cloud, stage: str) -> Promotable:
                 f"{lambda_name} does not serve the bytes of release {number} of {stage}",
                 hint=f"`hitless aws status --stage {stage}` shows what serves; roll back or deploy, then promote",
             )
-    return Promotable(stage, number, dict(record.artifacts), record.commit, record.message)
+    return Origin(Home.AWS, stage, number, dict(record.artifacts), record.commit, record.message)
 
 
 def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:

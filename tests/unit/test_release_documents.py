@@ -1,0 +1,131 @@
+"""The documents of the release model: the JSON of each stays what earlier versions wrote, showed and sent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hitless.documents import convert, to_plain
+from hitless.errors import UsageError
+from hitless.release.document import ArtifactRef, Origin, PromotedFrom, ReleaseDocument
+from hitless.release.who import Who
+from hitless.service.model import (
+    AlarmSettings,
+    Approval,
+    Function,
+    Home,
+    Hooks,
+    Notify,
+    NotifyBy,
+    RehearsalSettings,
+    Route,
+    SmokeRequest,
+    StageSettings,
+    Sticky,
+    StickyBy,
+)
+from hitless.service.strategy import Canary
+
+pytestmark = pytest.mark.unit
+
+FIXTURES = Path(__file__).parent / "fixtures" / "release"
+API = Function(
+    name="api",
+    handler="src/handlers.api",
+    environment=(("TABLE", "zones"),),
+    routes=(Route("GET", "/zones/{area}"),),
+    package_patterns=("!tests/**",),
+    workers=1,
+    max_workers=4,
+    reserved_concurrency=8,
+)
+PROD = StageSettings(
+    name="prod",
+    branch="main",
+    home=Home.AWS,
+    strategy=Canary(10, 30),
+    approval=Approval.MANUAL,
+    rehearsal=RehearsalSettings(),
+    domain="api.example.org",
+    smoke=(SmokeRequest("GET", "/zones/eu", (("accept", "*/*"),)),),
+    alarms=AlarmSettings(p99_ms=50, also=("db-cpu",)),
+    hooks=Hooks("before", None),
+    sticky=Sticky(StickyBy.HEADER, "x-user"),
+    idempotent=(Route("PUT", "/zones/{area}"),),
+    notify=(Notify(NotifyBy.COMMAND, "say"),),
+)
+DIGEST = f"sha256:{'a' * 64}"
+FULL = ReleaseDocument(
+    service="worldclock",
+    region="eu-central-1",
+    functions=(API, Function(name="before", handler="src/hooks.before")),
+    artifacts={"api": ArtifactRef(DIGEST, False), "before": ArtifactRef(f"sha256:{'b' * 64}", True)},
+    settings=PROD,
+    commit="1a2b3c",
+    message="faster",
+    memory_mb=512,
+    promoted_from=PromotedFrom(Home.AWS, "staging", 7),
+)
+LEAST = ReleaseDocument(
+    service="worldclock",
+    region="us-east-1",
+    functions=(API,),
+    artifacts={"api": ArtifactRef(f"sha256:{'c' * 64}", False)},
+    settings=StageSettings(name="dev", branch="dev"),
+)
+ORIGIN = Origin(Home.AWS, "staging", 7, {"api": DIGEST}, "1a2b3c", None)
+
+
+def recorded(name: str) -> Any:
+    """A document as an earlier version wrote it."""
+    return json.loads((FIXTURES / f"{name}.json").read_text())
+
+
+def same(document: Any, name: str) -> None:
+    """Equal, keys in the same order."""
+    assert json.dumps(document) == json.dumps(recorded(name))
+
+
+@pytest.mark.parametrize(("release", "name"), [(FULL, "full"), (LEAST, "least")])
+def test_a_release_document_is_written_and_read_as_before(release: ReleaseDocument, name: str) -> None:
+    same(release.to_json(), f"release_{name}")
+    assert ReleaseDocument.from_json(recorded(f"release_{name}")) == release
+    assert release.fingerprint() == recorded("fingerprints")[name]
+
+
+def test_a_release_document_of_another_form_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not of the form"):
+        ReleaseDocument.from_json({"service": "worldclock"})
+    with pytest.raises(UsageError, match=r"promoted_from: .*stage"):
+        ReleaseDocument.from_json({**recorded("release_full"), "promoted_from": {"home": "aws"}})
+
+
+def test_the_fingerprint_ignores_what_does_not_change_how_a_release_serves() -> None:
+    other = replace(FULL, commit="9", message="other", promoted_from=None)
+    assert other.fingerprint() == FULL.fingerprint()
+    assert replace(FULL, region="us-east-1").fingerprint() != FULL.fingerprint()
+    settings = replace(PROD, port=9000, alarms=AlarmSettings())
+    assert replace(FULL, settings=settings).fingerprint() == FULL.fingerprint()
+    assert replace(FULL, settings=replace(PROD, shield=False)).fingerprint() != FULL.fingerprint()
+
+
+def test_an_origin_is_written_and_read_as_before() -> None:
+    same(to_plain(ORIGIN), "origin")
+    assert convert(recorded("origin"), Origin, "origin") == ORIGIN
+    same(to_plain(ORIGIN.promoted_from), "promoted_from")
+
+
+def test_an_origin_of_the_engine_names_the_artifacts_that_cannot_be_promoted() -> None:
+    origin = Origin.of("prod", 2, FULL)
+    assert (origin.local, origin.artifacts) == (("before",), FULL.digests)
+    assert origin.refs == FULL.artifacts
+
+
+def test_who_asked_is_written_and_read_as_before() -> None:
+    who = Who("ada", "grace", "GitHub Actions", "alan", "17")
+    same(who.to_json(), "who")
+    assert Who.from_json(recorded("who")) == who
