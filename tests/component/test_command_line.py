@@ -13,11 +13,11 @@ import typer
 
 from hitless.api.client import RemoteError
 from hitless.cli.common import Context, command
-from hitless.cli.hook import after_the_push
 from hitless.cli.main import main
 from hitless.cli.running import follow_run
 from hitless.cli.shipping import follow
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
+from hitless.processes.git_hook import after_the_push
 
 pytestmark = pytest.mark.component
 

@@ -14,9 +14,8 @@ import pytest
 
 from hitless.pipeline.buildspec.masking import LONGEST_LINE_BYTES, Mask
 from hitless.pipeline.buildspec.processes import descendants
-from hitless.pipeline.buildspec.run import Build, Limits, run
+from hitless.pipeline.buildspec.run import Build, BuildPlan, Limits, run
 from hitless.pipeline.buildspec.spec import Buildspec
-from hitless.pipeline.buildspec.supervisor import Plan
 from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.component
@@ -171,14 +170,14 @@ def test_output_beyond_its_limit_is_dropped_and_said_so(tmp_path: Path) -> None:
     assert "reached its limit" in done.log
 
 
-def supervise(tmp_path: Path, command: str) -> tuple[subprocess.Popen[bytes], Plan]:
+def supervise(tmp_path: Path, command: str) -> tuple[subprocess.Popen[bytes], BuildPlan]:
     source, scratch = tmp_path / "source", tmp_path / "scratch"
     source.mkdir()
     scratch.mkdir()
     spec = f"version: 0.2\nphases: {{build: {{commands: ['{command}']}}}}"
     environ = {"PATH": os.environ["PATH"]}
-    plan = Plan(spec, source, scratch, tmp_path / "log", environ, {}, [], Limits(time_s=60), None)
-    words = [sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"]
+    plan = BuildPlan(spec, source, scratch, tmp_path / "log", environ, {}, [], Limits(time_s=60), None)
+    words = [sys.executable, "-m", "hitless.processes.build"]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
     assert process.stdin is not None
     process.stdin.write(plan.to_line())

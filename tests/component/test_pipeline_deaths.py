@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -280,5 +283,20 @@ def test_a_run_that_ships_or_asks_is_not_stopped(tmp_path: Path) -> None:
             await bench.pipeline.stop_run(run, by="bo", why=None)
         bench.workers.hold.set()
         assert (await bench.end_of(run))["state"] == "succeeded"
+
+    tell_story(tmp_path, story)
+
+
+def test_a_starting_engine_renews_the_hooks_that_an_earlier_version_wrote(tmp_path: Path) -> None:
+    async def story(bench: PipelineBench) -> None:
+        hooks = bench.repository.folder / "hooks"
+        (hooks / "pre-receive").write_text("#!/bin/sh\nexec python -m hitless.moved /data pre-receive\n")
+        await bench.pipeline.stop()
+        await bench.pipeline.start()
+        renewed = (hooks / "pre-receive").read_text()
+        assert shlex.join([sys.executable, "-m", "hitless.processes.git_hook", str(tmp_path)]) in renewed
+        assert renewed.endswith(" pre-receive\n")
+        assert os.access(hooks / "pre-receive", os.X_OK)
+        assert not (hooks / "post-receive").exists(), "a hook that the repository does not have is not added"
 
     tell_story(tmp_path, story)

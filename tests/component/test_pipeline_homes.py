@@ -477,7 +477,9 @@ def test_a_release_on_aws_is_asked_at_its_own_address_too(
 
 
 def test_neither_the_daemon_nor_a_deploy_at_the_engine_loads_anything_of_aws() -> None:
-    names = "hitless.cli.daemon, hitless.cli.deploy, hitless.cli.engine_home, hitless.cli.status, hitless.cli.promote"
+    names = (
+        "hitless.processes.engine, hitless.cli.deploy, hitless.cli.engine_home, hitless.cli.status, hitless.cli.promote"
+    )
     shown = "sorted(name for name in sys.modules if name.startswith(('boto', 'hitless.aws', 'hitless.cloud')))"
     command = [sys.executable, "-c", f"import sys, {names}; print({shown})"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -108,7 +108,7 @@ def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
     command = [
         sys.executable,
         "-m",
-        "hitless.cli.daemon",
+        "hitless.processes.engine",
         "--data-dir",
         str(running.folders.data),
         "--ready-fd",

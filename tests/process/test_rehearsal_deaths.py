@@ -54,13 +54,13 @@ def test_what_a_killed_rehearsal_and_its_killed_warden_left_is_ended_by_the_next
         (data,) = temporary.glob("hitless-sandbox-*/data")
         run = Folders.of(data, os.environ).run
         assert leftovers(temporary) == [], "somebody looks after it"
-        warden = next(pid for pid in of_sandbox if b"rehearsal.warden" in command_of(pid))
+        warden = next(pid for pid in of_sandbox if b"rehearsal_warden" in command_of(pid))
         for pid in (process.pid, warden):
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: leftovers(temporary), what="nobody looks after it any more")
         assert not all(map(gone, of_sandbox)), "it serves on"
         process.wait()
-    command = [sys.executable, "-m", "hitless.cli.sandbox"]
+    command = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
     subprocess.run(command, env={**os.environ, "TMPDIR": str(temporary)}, check=True, timeout=60)
     all_gone(of_sandbox, run, temporary)
 

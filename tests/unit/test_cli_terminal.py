@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from hitless.cli import hook
 from hitless.cli.common import Context, fail
 from hitless.cli.running import follow_run
 from hitless.errors import UsageError
 from hitless.pipeline.buildspec.masking import visible
+from hitless.processes import git_hook
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +39,7 @@ def test_every_way_to_the_terminal_shows_no_control_characters(capsys: pytest.Ca
     people.show({}, lambda: EVIL)
     programs.show({"said": EVIL}, lambda: "")
     follow_run(people, iter([{"text": EVIL}]))
-    hook._say(EVIL)
+    git_hook._say(EVIL)
     with pytest.raises(typer.Exit):
         fail(UsageError(EVIL, hint=EVIL), as_json=False)
     out, err = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "cloud": {"cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
     "cli": {"cli", "api", "templates", *SERVICES, *ADAPTERS, *MODEL},
+    "processes": {"processes", "cli", "api", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }
 
@@ -135,6 +137,23 @@ def test_modules_import_each_other_in_no_cycle() -> None:
 
     for module in graph:
         walk(module, ())
+
+
+def test_every_program_outside_the_worker_is_a_module_of_processes() -> None:
+    programs = {name for name, tree in modules() if any(map(_runs_as_program, tree.body))}
+    elsewhere = {name for name in programs if area(name) not in ("processes", "worker")}
+    assert elsewhere == {"hitless.scaling.simulate"}
+
+
+def test_every_process_is_started_by_its_module_name() -> None:
+    processes = {name for name, _ in modules() if name.startswith("hitless.processes.")}
+    named = re.findall(r'"(hitless\.processes\.\w+)(\{[^"]*\})?"', "\n".join(map(Path.read_text, SOURCE.rglob("*.py"))))
+    started = {name + end for name, varies in named for end in (("1", "2") if varies else ("",))}
+    assert started == processes
+
+
+def _runs_as_program(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
 
 
 def test_only_the_wiring_builds_the_gateway_and_the_fleet() -> None:

@@ -1,18 +1,12 @@
-"""What the engine's pipeline has done on AWS: `python -m hitless.cli.aws_errand`, a process of its own for each errand,
-so that the engine's daemon neither loads boto3 nor waits for AWS.
+"""What the engine's pipeline asks of AWS, each errand in a process of its own (`hitless.processes.aws_errand`), because
+the engine's daemon neither loads boto3 nor waits for AWS.
 
-One line of JSON on standard input, `{"act", "folder", "stage", "data", …}`; one document on standard output,
-`{"error"}` where it failed; progress on standard error. It ends with its input: a release that is cut off so is
-continued by the next one (docs/aws-releases.md), and traffic stays under CodeDeploy's alarms meanwhile.
+An order is `{"act", "folder", "stage", "data", …}`. A release that is cut off with its process is continued by the next
+one (docs/aws-releases.md), and traffic stays under CodeDeploy's alarms meanwhile.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +21,7 @@ from hitless.cloud.release.promotion import promotable
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.verifying import faults_of
 from hitless.documents import to_plain
-from hitless.errors import ConflictError, HitlessError
+from hitless.errors import ConflictError
 from hitless.release.who import Who
 
 Order = Mapping[str, Any]
@@ -85,10 +79,8 @@ ACTS: Mapping[str, Callable[[Context, Order], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Do the errand, answer; exit 0 whatever came of it."""
-    order = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_input, daemon=True).start()
+def run_errand(order: Order) -> dict[str, Any]:
+    """Do what the order's `act` names; its document. Raises HitlessError."""
     ctx = Context(
         json=True,
         stage=order["stage"],
@@ -97,22 +89,4 @@ def main() -> None:
         yes=False,
         debug=False,
     )
-    try:
-        answer = ACTS[order["act"]](ctx, order)
-    except HitlessError as error:
-        answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-    os._exit(0)  # the thread that reads the input may hold its lock
-
-
-def _leave_with_input() -> None:
-    """Nobody waits any more: this process and the osls that it may have started end."""
-    os.read(0, 1)
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return ACTS[order["act"]](ctx, order)

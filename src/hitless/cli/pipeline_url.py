@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import folders_of, load
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.repository import Repository
+from hitless.pipeline.repository import Repository, hook_command
 from hitless.pipeline.workshop import Workshop
 
 
@@ -30,8 +29,7 @@ def register(app: typer.Typer) -> None:
         workshop.create()
         definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
         repository = Repository(workshop.repository)
-        hook = [sys.executable, "-m", "hitless.cli.hook", str(folders.data)]
-        repository.create(hook, head=definition.stages[0].branch)
+        repository.create(hook_command(folders.data), head=definition.stages[0].branch)
         definition.write(workshop.definition)
         branches = {stage.name: stage.branch for stage in definition.stages}
         ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))

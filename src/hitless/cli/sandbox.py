@@ -1,7 +1,4 @@
-"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it.
-
-As a program it removes the sandboxes that nobody looks after any more: a daemon starts it where there are some.
-"""
+"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it."""
 
 from __future__ import annotations
 
@@ -93,7 +90,7 @@ def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
     client = EngineClient(folders.api_socket)
     ended, hold = os.pipe()  # neither is inherited by anything but the warden
     try:
-        under = [sys.executable, "-m", "hitless.pipeline.rehearsal.warden", root, str(folders.run), "--"]
+        under = [sys.executable, "-m", "hitless.processes.rehearsal_warden", root, str(folders.run), "--"]
         warden = start_daemon(folders, under=under, stdin=ended)
         try:
             yield client
@@ -106,7 +103,3 @@ def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
         os.close(ended)
         os.close(hold)
     warden.wait()
-
-
-if __name__ == "__main__":
-    sweep_left()

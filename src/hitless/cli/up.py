@@ -107,7 +107,7 @@ def start_daemon(
     `under` is a command that runs it, and ends with it; `stdin` is that command's input.
     """
     ready, told = os.pipe()
-    words = [sys.executable, "-m", "hitless.cli.daemon", "--data-dir", str(folders.data), "--ready-fd", str(told)]
+    words = [sys.executable, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
     put_aside_if_large(folders.daemon_log)
     try:
         with folders.daemon_log.open("ab") as log:

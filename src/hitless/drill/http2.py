@@ -1,4 +1,4 @@
-"""The sender's client for HTTP/2: many requests at once on a few connections; `python -m hitless.drill.http2`.
+"""The sender's client for HTTP/2: many requests at once on a few connections.
 
 Cleartext connections begin with HTTP/2 (prior knowledge); with TLS it is negotiated, and a server that does not take it
 fails the request. Same invariants as `client`: `send` leads to exactly one record, no call blocks, `under_way` is the
@@ -11,7 +11,6 @@ import os
 import selectors
 import socket
 import ssl
-import sys
 import time
 from collections import deque
 
@@ -22,7 +21,6 @@ from h2.exceptions import ProtocolError
 from hitless.drill.connection import MAX_IDLE_NS, READ, WOULD_BLOCK, WRITE, Connections, failure_of
 from hitless.drill.pace import opens_connection
 from hitless.drill.recorder import Records, Sent
-from hitless.drill.sender import main
 from hitless.drill.stream import Link, LinkState, Stream, headers_of
 from hitless.drill.wire import Failure, SenderPlan
 
@@ -296,7 +294,3 @@ def _tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["h2"])
     return context
-
-
-if __name__ == "__main__":
-    sys.exit(main(Http2Client))

@@ -84,7 +84,7 @@ class Load:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "hitless.drill.http2" if self._plan.http2 else "hitless.drill.sender",
+                f"hitless.processes.sender_http{2 if self._plan.http2 else 1}",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,

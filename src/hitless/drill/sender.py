@@ -1,4 +1,4 @@
-"""The process that sends: `python -m hitless.drill.sender`, driven over its standard input and output (see `wire`).
+"""A sending process of a drill, driven over its standard input and output (see `wire`).
 
 Standard library only, so that it starts at once and costs little. Invariants: requests leave by the schedule, whatever
 became of the earlier ones; nothing waits for the coordinator; when the coordinator goes, so does this process.
@@ -15,13 +15,11 @@ import os
 import resource
 import select
 import selectors
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from hitless.drill.client import Client
 from hitless.drill.connection import READ
 from hitless.drill.pace import Pace
 from hitless.drill.recorder import Records
@@ -228,7 +226,3 @@ def main(client_of: ClientOf) -> int:
     except BrokenPipeError:
         os._exit(0)  # nobody is left to read what would be flushed
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Client))

@@ -18,7 +18,6 @@ import math
 import os
 import resource
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -352,7 +351,3 @@ def main(argument: str) -> None:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     asyncio.run(_serve(uploads, handed, settings))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -52,7 +52,7 @@ class SpoolerKeeper:
                 return False
             await self.stop()
         self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
-        command = [sys.executable, "-I", "-m", spooler.__name__, json.dumps(self._settings)]
+        command = [sys.executable, "-I", "-m", "hitless.processes.spooler", json.dumps(self._settings)]
         result = await asyncio.to_thread(
             subprocess.run,
             command,

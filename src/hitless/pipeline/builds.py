@@ -19,9 +19,8 @@ from hitless.pipeline import cache, parameters
 from hitless.pipeline.buildspec.files import open_inside, remove
 from hitless.pipeline.buildspec.masking import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
-from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.buildspec.run import BuildPlan, Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
-from hitless.pipeline.buildspec.supervisor import Plan
 from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, key_of
@@ -93,7 +92,7 @@ class Builds:
             shares = order.fork is None
             if spec.cached and shares:
                 await asyncio.to_thread(cache.restore, kept, folder, user)
-            plan = Plan(
+            plan = BuildPlan(
                 text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
                 self._limits(), user,
             )  # fmt: skip
@@ -217,9 +216,9 @@ def parse_buildspec(text: str, name: str) -> Buildspec:
         raise StepFailed(f"{name}: {error}") from error
 
 
-async def _supervise(plan: Plan) -> dict[str, Any]:
+async def _supervise(plan: BuildPlan) -> dict[str, Any]:
     """A build that is not waited for any more ends with its process' input, as it would with the daemon."""
-    words = [sys.executable, "-m", "hitless.pipeline.buildspec.supervisor"]
+    words = [sys.executable, "-m", "hitless.processes.build"]
     code, out, _ = await converse(words, line=plan.to_line(), hold_input=True, errors=plan.log, end=hang_up)
     try:
         result: dict[str, Any] = json.loads(out)

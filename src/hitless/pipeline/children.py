@@ -12,14 +12,17 @@ import asyncio
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from hitless.errors import HitlessError
 from hitless.pipeline.buildspec.run import User, credentials
 
 MOST_BYTES = 64 << 20
@@ -74,6 +77,28 @@ async def answer_of(module: str, *words: str, plan: Mapping[str, Any], log: Path
     _, out, _ = await converse(command, line=line, hold_input=True, errors=log, end=hang_up)
     answer: dict[str, Any] = json.loads(out) if out.strip() else {}
     return answer
+
+
+def answer(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The child's side of `answer_of`: read the plan, print what `act` returns or `{"error"}`, exit with 0."""
+    plan = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    try:
+        document = act(plan)
+    except HitlessError as error:
+        document = {"error": {**error.to_json(), "exit_code": error.exit_code}}
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # without waiting for threads that may still wait for a network
+
+
+def _end_with_input() -> None:
+    """Nobody waits any more: this process and all that it may have started (an installer, osls) end."""
+    while os.read(0, 65536):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def _start(

@@ -1,17 +1,11 @@
-"""The process that turns a checkout into a candidate: `python -m hitless.pipeline.package`.
-
-A process of its own, for a build takes processor time that the engine's daemon needs for others, and may be ended.
-Plan as a line on standard input, `{"document": …}` or `{"error": …}` on standard output, progress on standard error. At
-the input's end nobody waits any more: it ends, with its whole process group (an installer may be at work).
+"""Turns a checkout into a candidate, in a process of its own (`hitless.processes.packaging`): a build takes processor
+time that the engine's daemon needs for others, and may be ended. Progress goes to standard error.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +45,15 @@ def configuration(service: Service) -> ReleaseDocument:
     )
 
 
+def package(plan: dict[str, Any]) -> dict[str, Any]:
+    """The candidate of the plan's folder, and its definition. Raises HitlessError."""
+    try:
+        return _package(plan)
+    except HitlessError as error:
+        _say(f"hint: {error.hint}")
+        raise
+
+
 def _package(plan: dict[str, Any]) -> dict[str, Any]:
     folder, stage = Path(plan["folder"]), plan["stage"]
     service = load_service(folder, stage=stage, options={"stage": stage}, environ=os.environ)
@@ -80,25 +83,3 @@ def _package(plan: dict[str, Any]) -> dict[str, Any]:
 def _say(sentence: str) -> None:
     sys.stderr.write(sentence + "\n")
     sys.stderr.flush()
-
-
-def _end_with_input() -> None:
-    while os.read(0, 65536):
-        pass
-    os.killpg(0, signal.SIGKILL)
-
-
-def main() -> None:
-    """Read the plan, answer; exit 0 whatever came of it."""
-    try:
-        line = sys.stdin.buffer.readline()
-        threading.Thread(target=_end_with_input, daemon=True).start()
-        answer = _package(json.loads(line))
-    except HitlessError as error:
-        _say(f"hint: {error.hint}")
-        answer = {"error": {**error.to_json(), "exit_code": error.exit_code}}
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -33,7 +33,7 @@ class PackagingProcess:
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
         """The candidate, and the stages as its commit has them. Raises StepFailed where it cannot be built."""
         plan = {**asdict(order), "store": self.store}
-        answer = await answer_of("hitless.pipeline.package", plan=plan, log=log)
+        answer = await answer_of("hitless.processes.packaging", plan=plan, log=log)
         error = answer.get("error") if answer else {"message": "the build's process failed"}
         if error:
             raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))

@@ -28,6 +28,7 @@ from hitless.pipeline.place import is_kept
 from hitless.pipeline.promotion import Promotion, begin_promotion
 from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, judge, plan_runs
 from hitless.pipeline.recovery import recover
+from hitless.pipeline.repository import hook_command
 from hitless.pipeline.states import FORK, RETRIABLE, RunState, StepName, StepState
 from hitless.pipeline.turns import Turns
 from hitless.pipeline.view import exit_code, run_document
@@ -57,6 +58,7 @@ class Pipeline:
     async def start(self) -> None:
         """Let every run that a daemon's end cut off go on or have its true end; queue again what had only waited."""
         await asyncio.to_thread(self.parts.workshop.clean_all)
+        await asyncio.to_thread(self._renew_hooks)
         going_on = recover(self.parts, self._path())
         for row in going_on:
             self._turns.resume(row)
@@ -65,6 +67,12 @@ class Pipeline:
             if row.run not in resumed:
                 self._turns.enqueue(row)
         self._watch = asyncio.create_task(self._watch_on())
+
+    def _renew_hooks(self) -> None:
+        try:
+            self.parts.repository.renew_hooks(hook_command(self.parts.workshop.data.parent))
+        except OSError as error:
+            log.error("the repository's hooks could not be renewed", error=str(error))
 
     async def stop(self) -> None:
         """End what runs; the next start says of each run that it was interrupted."""

@@ -13,6 +13,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,11 @@ class CommitInfo:
     committed_at: str
 
 
+def hook_command(data: Path) -> list[str]:
+    """The command that an engine's repository calls as its hooks, with the hook's name appended."""
+    return [sys.executable, "-m", "hitless.processes.git_hook", str(data)]
+
+
 class Repository:
     """A bare repository in the data folder. Raises MachineError where git is missing or fails."""
 
@@ -72,11 +78,22 @@ class Repository:
             self._run("config", key, value)
         (self.folder / "hooks").mkdir(exist_ok=True)
         for name in HOOKS:
-            path = self.folder / "hooks" / name
-            fresh = path.with_suffix(".new")
-            fresh.write_text(f"#!/bin/sh\nexec {shlex.join([*hook, name])}\n")
-            fresh.chmod(0o700)
-            fresh.replace(path)
+            self._write_hook(name, hook)
+
+    def renew_hooks(self, hook: Sequence[str]) -> None:
+        """Let the hooks that are there call `hook`: an earlier version's may call a module that has moved."""
+        for name in HOOKS:
+            if (self.folder / "hooks" / name).is_file():
+                self._write_hook(name, hook)
+
+    def _write_hook(self, name: str, hook: Sequence[str]) -> None:
+        path, text = self.folder / "hooks" / name, f"#!/bin/sh\nexec {shlex.join([*hook, name])}\n"
+        if path.is_file() and path.read_text() == text:
+            return
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.chmod(0o700)
+        fresh.replace(path)  # git may be about to run it
 
     def exists(self) -> bool:
         return (self.folder / "HEAD").is_file()

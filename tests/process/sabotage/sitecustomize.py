@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-if any("hitless.cli.daemon" in word for word in sys.orig_argv):
+if any("hitless.processes.engine" in word for word in sys.orig_argv):
     from hitless.gateway import executor
     from hitless.gateway.gateway import Gateway
     from hitless.gateway.state import GatewayState

@@ -1,6 +1,6 @@
 """Runs a buildspec in a folder: one shell, limits of time, memory and output, secrets masked, nothing left behind.
 
-It blocks: the engine runs it in a process of its own (`hitless.pipeline.buildspec.supervisor`). What the build's code
+It blocks: the engine runs it in a process of its own (`hitless.processes.build`). What the build's code
 can write to (sources, status files) is not trusted: its result is read with bounds, and only the exit of its shell and
 its phases decide.
 """
@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.masking import Mask
@@ -51,6 +53,28 @@ class User:
 def credentials(user: User | None) -> dict[str, Any]:
     """What makes `subprocess` run a command as the user; as the caller for None."""
     return {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What the build process runs: the buildspec's text, in `source`, with `scratch` beside it."""
+
+    buildspec: str
+    source: Path
+    scratch: Path
+    log: Path
+    environ: dict[str, str]
+    secrets: dict[str, str]
+    masked: list[str]
+    limits: Limits
+    user: User | None
+
+    def to_line(self) -> bytes:
+        return msgspec.json.encode(self, enc_hook=str) + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> BuildPlan:
+        return msgspec.json.decode(line, type=cls, dec_hook=lambda kind, value: kind(value))
 
 
 @dataclass(frozen=True, slots=True)

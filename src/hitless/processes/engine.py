@@ -1,8 +1,8 @@
-"""The engine's daemon: `python -m hitless.cli.daemon --data-dir DIR --ready-fd N`, started by `hitless up`.
+"""The engine's daemon: rollouts, scaling, healing, the pipeline and the API. Started by `hitless up`.
 
-It says once on the ready descriptor whether it came up (`{"ready": true}` or `{"error": …}`) and logs to its
-standard error, which `up` points at the data folder's engine.log. SIGTERM ends the daemon only: what serves goes on,
-and the next `up` adopts it.
+It reports once on the ready descriptor whether it came up (`{"ready": true}` or `{"error": …}`) and logs to its
+standard error, which `up` points at the data folder's engine.log. SIGTERM ends the daemon only: the gateway and the
+workers go on serving, and the next `up` adopts them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import structlog
-import uvicorn
 from setproctitle import setproctitle
 
 from hitless.api.app import Api, application
-from hitless.api.peer import PeerProtocol
 from hitless.api.pipeline import PipelineApi
+from hitless.api.server import ApiServer, listen_for_owner
 from hitless.cli.daemon_log import keep_small
 from hitless.cli.settings import Settings
 from hitless.cli.wire import build_machine, build_pipeline
@@ -57,29 +55,29 @@ def main() -> None:
         asyncio.run(serve(Folders.of(options.data_dir, os.environ), options.ready_fd))
     except HitlessError as error:
         log.error("daemon ended", error=error.message, hint=error.hint)
-        _tell(options.ready_fd, {"error": {**error.to_json(), "exit_code": error.exit_code}})
+        _report(options.ready_fd, {"error": {**error.to_json(), "exit_code": error.exit_code}})
         sys.exit(1)
 
 
 async def serve(folders: Folders, ready_fd: int) -> None:
-    """Start or adopt all, answer the API, until shut down or told by a signal to leave."""
+    """Start or adopt all, serve the API, until shut down or told by a signal to leave."""
     folders.create()
     lock = EngineLock(folders.lock_file)
     folders.record_run()
     settings = Settings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
     store = Store(folders.state_file)
-    server = _Server()
+    server = ApiServer()
     engine, machine, previews = build_machine(folders, settings, store, leave=server.leave)
     pipeline = build_pipeline(folders, engine, store, machine.urls, previews)
     await machine.start()
     await pipeline.start()
-    listener = _api_socket(folders.api_socket)
+    listener = listen_for_owner(folders.api_socket)
     server.serve_app(application(Api(engine, machine, before_stop=pipeline.stop), PipelineApi(pipeline).routes()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.leave)
-    _tell(ready_fd, {"ready": True})
+    _report(ready_fd, {"ready": True})
     log.info("ready", urls=machine.urls())
     sweeping = asyncio.create_task(asyncio.to_thread(_sweep_sandboxes, folders))
     logging = asyncio.create_task(keep_small(folders.daemon_log))
@@ -93,57 +91,15 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     lock.release()
 
 
-class _Server:
-    """uvicorn on a socket of ours, left by a call instead of its own signal handlers."""
-
-    def __init__(self) -> None:
-        self._uvicorn: uvicorn.Server | None = None
-
-    def serve_app(self, app: object) -> None:
-        config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            http=PeerProtocol,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-        )
-        config.load()
-        self._uvicorn = uvicorn.Server(config)
-        self._uvicorn.lifespan = config.lifespan_class(config)
-
-    async def run(self, listener: socket.socket) -> None:
-        assert self._uvicorn is not None
-        await self._uvicorn.startup(sockets=[listener])
-        await self._uvicorn.main_loop()
-        await self._uvicorn.shutdown(sockets=[listener])
-
-    def leave(self) -> None:
-        if self._uvicorn is not None:
-            self._uvicorn.should_exit = True
-
-
 def _sweep_sandboxes(folders: Folders) -> None:
-    """End what a killed rehearsal left, by a process of its own; a sandbox's daemon looks after nobody else's."""
+    """End what a killed rehearsal left, by a process of its own; a sandbox's own daemon does not sweep."""
     if not folders.data.parent.name.startswith(PREFIX) and leftovers(Path(tempfile.gettempdir())):
-        words = [sys.executable, "-m", "hitless.cli.sandbox"]
+        words = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
         log.info("sandboxes of killed rehearsals were ended", exit_status=done.returncode)
 
 
-def _api_socket(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    listener.listen(64)
-    return listener
-
-
-def _tell(ready_fd: int, document: object) -> None:
+def _report(ready_fd: int, document: object) -> None:
     try:
         os.write(ready_fd, json.dumps(document).encode())
         os.close(ready_fd)

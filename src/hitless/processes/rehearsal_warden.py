@@ -1,4 +1,4 @@
-"""The parent of a sandbox's daemon: `python -m hitless.pipeline.rehearsal.warden FOLDER RUN -- COMMAND…`.
+"""A rehearsal's warden, the parent of its sandbox's daemon. Started by `hitless rehearse`: `FOLDER RUN -- COMMAND…`.
 
 An engine's parts outlive its daemon, and a daemon outlives who started it; those of a sandbox must not. The warden's
 standard input is a pipe that the rehearsal alone holds open. When it ends (the rehearsal has gone, however it went), or

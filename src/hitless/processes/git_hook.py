@@ -1,4 +1,4 @@
-"""What git runs on a push: `python -m hitless.cli.hook DATA_DIR pre-receive|post-receive`.
+"""The git hook of the engine's repository: `DATA_DIR pre-receive|post-receive`. Started by git on a push.
 
 The first asks the engine whether the push is refused; the second starts its runs and shows their logs, which git passes
 on to the pusher's terminal. A pusher who goes away stops nothing.

@@ -1,0 +1,9 @@
+"""An AWS errand of a pipeline's run, as the daemon loads no boto3. Started by `hitless.pipeline.errands`."""
+
+from __future__ import annotations
+
+from hitless.cli.aws_errand import run_errand
+from hitless.pipeline.children import answer
+
+if __name__ == "__main__":
+    answer(run_errand)

@@ -1,0 +1,11 @@
+"""A drill's sender over HTTP/2, one of several that share the schedule. Started by `hitless.drill.load`."""
+
+from __future__ import annotations
+
+import sys
+
+from hitless.drill.http2 import Http2Client
+from hitless.drill.sender import main
+
+if __name__ == "__main__":
+    sys.exit(main(Http2Client))
