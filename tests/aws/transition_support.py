@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from hitless.artifact.archive import Member, digest_of, write
+from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStages
 from hitless.aws.autoscaling import Autoscaling
@@ -176,7 +176,7 @@ class Demo:
         routes = sorted(map(str, function.routes))
         path = self.place / f"{short_hash([letter, routes])}.zip"
         if not path.exists():
-            write(path, [Member("app.py", APP.replace("LETTER", letter).replace("ROUTES", str(routes)).encode())])
+            write(path, [ZipMember("app.py", APP.replace("LETTER", letter).replace("ROUTES", str(routes)).encode())])
         digest = digest_of(path)
         self._zips[digest] = path
         size = path.stat().st_size

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.artifact.model import Host, Platform
 from hitless.artifact.requirements import Requirements
-from hitless.artifact.target import Host, Target
 from hitless.service.model import Function, Service
 
 RUNTIME = f"python3.{sys.version_info.minor}"
@@ -107,13 +107,13 @@ class FakeInstaller:
     variables: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     refused: str = ""
-    targets: list[Target] = field(default_factory=list)
+    targets: list[Platform] = field(default_factory=list)
 
     def settings(self) -> dict[str, str]:
         return self.variables
 
     def install(
-        self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, held: Sequence[int] = ()
     ) -> Sequence[str]:
         self.targets.append(target)
         if self.error is not None and self.refused in str(target):

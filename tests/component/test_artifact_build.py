@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from hitless.artifact import Artifact, ArtifactStore, BuildResult, archive, build
-from hitless.artifact.archive import Member
+from hitless.artifact.archive import ZipMember
 from hitless.artifact.build import NO_FILES
+from hitless.artifact.model import Host, Platform
 from hitless.artifact.requirements import Requirements
-from hitless.artifact.target import Host, Target
 from hitless.errors import BuildError
 from hitless.service.model import Service
 from tests.component.artifact_support import (
@@ -107,8 +107,8 @@ def test_entries_carry_one_date_one_origin_and_normal_modes(tmp_path: Path, stor
 
 
 def test_the_cached_beginning_gives_the_bytes_of_a_zip_written_at_once(tmp_path: Path) -> None:
-    first = [Member(f"dep/{n}é.py", b"x" * n) for n in range(50)]
-    then = [Member("src/a.py", b"a", executable=True), Member("src/ü.py", b"")]
+    first = [ZipMember(f"dep/{n}é.py", b"x" * n) for n in range(50)]
+    then = [ZipMember("src/a.py", b"a", executable=True), ZipMember("src/ü.py", b"")]
     archive.write(tmp_path / "dep.zip", first)
     archive.write(tmp_path / "joined.zip", then, prefix=tmp_path / "dep.zip")
     archive.write(tmp_path / "whole.zip", [*first, *then])
@@ -116,7 +116,9 @@ def test_the_cached_beginning_gives_the_bytes_of_a_zip_written_at_once(tmp_path:
 
 
 def test_the_bytes_of_a_known_package_never_change(tmp_path: Path) -> None:
-    archive.write(tmp_path / "known.zip", [Member("src/é.py", b"print()\n"), Member("tool", b"", executable=True)])
+    archive.write(
+        tmp_path / "known.zip", [ZipMember("src/é.py", b"print()\n"), ZipMember("tool", b"", executable=True)]
+    )
     known = "sha256:72955a20391e97e87375b24e03937a78af09282a42f4ebf1348c3bf9fdc625ec"
     assert archive.digest_of(tmp_path / "known.zip") == known
 
@@ -368,7 +370,7 @@ def test_another_tools_lock_without_requirements_is_noticed(tmp_path: Path, stor
 def test_requirements_that_change_during_the_installation_are_not_cached(tmp_path: Path, store: ArtifactStore) -> None:
     class Meddling(FakeInstaller):
         def install(
-            self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+            self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, held: Sequence[int] = ()
         ) -> Sequence[str]:
             built = super().install(folder, requirements, target, into, held=held)
             write_files(folder, {"requirements.txt": "dep==2.0\n"})

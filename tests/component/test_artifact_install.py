@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hitless.artifact import ArtifactStore, BuildResult, build
-from hitless.artifact.target import Host
+from hitless.artifact.model import Host
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
 from hitless.service.model import Service
@@ -191,7 +191,7 @@ def test_both_artifacts_are_built_where_both_platforms_have_wheels(
     folder = tmp_path / "s"
     declared_minor = sys.version_info.minor + 1
     for minor in (sys.version_info.minor, declared_minor):
-        tag = f"cp3{minor}-cp3{minor}-manylinux_2_17_{Host.here().target.architecture.replace('arm64', 'aarch64')}"
+        tag = f"cp3{minor}-cp3{minor}-manylinux_2_17_{Host.here().platform.architecture.replace('arm64', 'aarch64')}"
         make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": f"FOR = {minor}\n"}, tag=tag)
     if Host.here().glibc is None:
         pytest.skip("the wheels are made for Linux with glibc")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact.patterns import PackagePatterns
-from hitless.artifact.selection import Walk
+from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.errors import BuildError
 from tests.component.artifact_support import NOBODY, open_to_all, without_privileges, write_files
 

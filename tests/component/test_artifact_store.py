@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hitless.artifact import Artifact, ArtifactStore, archive, build, trees
-from hitless.artifact.archive import Member
+from hitless.artifact.archive import ZipMember
 from hitless.errors import EngineError, HitlessError, UsageError
 from tests.component.artifact_support import HERE, FakeInstaller, a_service, files_below, write_files, zip_names
 
@@ -35,7 +35,7 @@ def an_artifact(store: ArtifactStore, text: str = "1", *, requirements: str | No
     return result.by_function["api"]
 
 
-def put(store: ArtifactStore, *members: Member) -> str:
+def put(store: ArtifactStore, *members: ZipMember) -> str:
     """A zip of any content in the store."""
     with store.working() as workspace:
         archive.write(workspace.folder / "a.zip", members)
@@ -43,7 +43,7 @@ def put(store: ArtifactStore, *members: Member) -> str:
 
 
 def test_a_tree_has_the_zips_files_read_only_and_ours(store: ArtifactStore) -> None:
-    digest = put(store, Member("src/a.txt", b"a"), Member("tool", b"#!", executable=True))
+    digest = put(store, ZipMember("src/a.txt", b"a"), ZipMember("tool", b"#!", executable=True))
     tree = store.unpack(digest)
     assert files_below(tree) == ["src/a.txt", "tool"]
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [tree, *tree.rglob("*")]}
@@ -92,7 +92,9 @@ def test_bytecode_is_used_whatever_the_dates_of_the_sources(store: ArtifactStore
 
 
 def test_a_module_that_does_not_compile_is_unpacked_all_the_same(store: ArtifactStore) -> None:
-    tree = store.unpack(put(store, Member("bad.py", b"def ("), Member("nul.py", b"\0"), Member("latin.py", b"\xff")))
+    tree = store.unpack(
+        put(store, ZipMember("bad.py", b"def ("), ZipMember("nul.py", b"\0"), ZipMember("latin.py", b"\xff"))
+    )
     assert files_below(tree) == ["bad.py", "latin.py", "nul.py"]
 
 
@@ -132,7 +134,7 @@ def test_a_half_unpacked_tree_of_a_killed_process_is_cleaned_away(store: Artifac
 
 
 def test_a_zip_with_changed_bytes_is_neither_verified_nor_unpacked(store: ArtifactStore) -> None:
-    digest = put(store, Member("a.txt", b"good"))
+    digest = put(store, ZipMember("a.txt", b"good"))
     assert store.verify(digest)
     zipped = store.zip_path(digest)
     zipped.chmod(0o644)
@@ -140,7 +142,7 @@ def test_a_zip_with_changed_bytes_is_neither_verified_nor_unpacked(store: Artifa
     assert not store.verify(digest)
     with pytest.raises(EngineError, match="damaged"):
         store.unpack(digest)
-    archive.write(store.root / "other.zip", [Member("a.txt", b"evil")])
+    archive.write(store.root / "other.zip", [ZipMember("a.txt", b"evil")])
     (store.root / "other.zip").replace(zipped)
     with pytest.raises(EngineError, match="damaged"):
         store.unpack(digest)
@@ -175,7 +177,7 @@ def test_what_is_no_digest_reaches_no_path(store: ArtifactStore, digest: str) ->
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
 def test_a_zip_whose_names_lead_out_is_not_unpacked(store: ArtifactStore, name: str) -> None:
-    digest = put(store, Member(name, b"x"))
+    digest = put(store, ZipMember(name, b"x"))
     with pytest.raises(EngineError, match="whose name"):
         store.unpack(digest)
     assert not (store.root / "evil").exists()
@@ -257,7 +259,7 @@ def test_no_descriptor_stays_open(store: ArtifactStore) -> None:
 
 
 def test_large_sources_are_left_to_the_importing_process(store: ArtifactStore) -> None:
-    tree = store.unpack(put(store, Member("large.py", b"#" * 300_000)))
+    tree = store.unpack(put(store, ZipMember("large.py", b"#" * 300_000)))
     assert files_below(tree) == ["large.py"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.artifact.names import case_collisions, flaw, folders_of, shown
+from hitless.artifact.archive import case_collisions, flaw, folders_of, shown
 
 pytestmark = pytest.mark.unit
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hitless.artifact.model import Platform
 from hitless.artifact.requirements import parse_requirements
-from hitless.artifact.target import Target
 from hitless.artifact.uv import Uv, refusal
 from hitless.errors import BuildError, MachineError
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 REQUIREMENTS = parse_requirements(
     "requirements.txt", {"requirements.txt": "other==1.0\nmissing-name==1.0\n"}.__getitem__
 )
-TARGET = Target("python3.13", "arm64")
+PLATFORM = Platform("python3.13", "arm64")
 
 NOT_FOUND = """Using CPython 3.11.7 interpreter at: /usr/bin/python
 error: No solution found when resolving dependencies
@@ -54,7 +54,7 @@ DISK = """error: Failed to install: other-1.0-py3-none-any.whl
     ],
 )
 def test_a_refusal_names_the_requirement_uvs_reason_and_what_mends_it(said: str, hint: str) -> None:
-    error = refusal(said, REQUIREMENTS, TARGET, {})
+    error = refusal(said, REQUIREMENTS, PLATFORM, {})
     assert isinstance(error, BuildError)
     assert error.message.startswith("requirements.txt:2 (missing-name): cannot be installed for python3.13 on arm64: ")
     assert "Using CPython" not in error.message
@@ -62,7 +62,7 @@ def test_a_refusal_names_the_requirement_uvs_reason_and_what_mends_it(said: str,
 
 
 def test_an_index_out_of_reach_is_told_apart_and_passwords_stay_out() -> None:
-    error = refusal(NO_NETWORK, REQUIREMENTS, TARGET, {})
+    error = refusal(NO_NETWORK, REQUIREMENTS, PLATFORM, {})
     assert "the package index cannot be reached" in error.message
     assert "missing-name" in error.message
     assert "secret" not in str(error.to_json())
@@ -70,16 +70,16 @@ def test_an_index_out_of_reach_is_told_apart_and_passwords_stay_out() -> None:
 
 
 def test_passwords_from_uvs_own_variables_stay_out() -> None:
-    error = refusal("error: bad answer to hunter2", REQUIREMENTS, TARGET, {"UV_INDEX_MINE_PASSWORD": "hunter2"})
+    error = refusal("error: bad answer to hunter2", REQUIREMENTS, PLATFORM, {"UV_INDEX_MINE_PASSWORD": "hunter2"})
     assert "hunter2" not in str(error.to_json())
 
 
 def test_a_full_disk_is_the_machines_fault() -> None:
-    assert isinstance(refusal(DISK, REQUIREMENTS, TARGET, {}), MachineError)
+    assert isinstance(refusal(DISK, REQUIREMENTS, PLATFORM, {}), MachineError)
 
 
 def test_silence_is_told_as_such() -> None:
-    assert "uv gave no reason" in refusal("", REQUIREMENTS, TARGET, {}).message
+    assert "uv gave no reason" in refusal("", REQUIREMENTS, PLATFORM, {}).message
 
 
 def test_settings_of_pip_hold_where_uv_has_none() -> None:

@@ -1,8 +1,11 @@
-"""Zips whose bytes depend on nothing but names, contents and the executable bit.
+"""Zips whose bytes depend on nothing but names, contents and the executable bit; and the names that they may contain.
 
 Every entry has one date (the format's first), one origin (Unix), mode 0644 or 0755 and is stored, not deflated: Python
 uses whichever zlib it was built with, and zlib and zlib-ng give different bytes for the same file at the same level
-(docs/decisions/artifacts.md). The order is the caller's.
+(docs/decisions/artifacts.md). The caller decides the order.
+
+A name is relative, with `/` between its parts, and unpacks below its folder on every system. This is checked when a
+name comes in (a walk, a generated file) and again when a zip is unpacked.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from hitless.artifact.model import UNPACKED_LIMIT_BYTES
-from hitless.artifact.names import shown
 from hitless.errors import BuildError, EngineError
 
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -27,7 +29,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ZipMember:
     """One file to be put into a zip: its name there; `source` is its bytes, or where they are; `executable` if its
     owner may execute it.
     """
@@ -37,7 +39,7 @@ class Member:
     executable: bool = False
 
 
-def write(target: Path, members: Iterable[Member], *, prefix: Path | None = None) -> int:
+def write(target: Path, members: Iterable[ZipMember], *, prefix: Path | None = None) -> int:
     """Write `members` in their order into a new zip, after those of the zip `prefix`, and put it on disk.
 
     Returns the bytes of all files, unpacked. Raises BuildError for a file that cannot be read or goes over Lambda's
@@ -78,7 +80,7 @@ def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> No
         ) from error
 
 
-def _add(archive: zipfile.ZipFile, member: Member) -> int:
+def _add(archive: zipfile.ZipFile, member: ZipMember) -> int:
     info = zipfile.ZipInfo(member.name, _DATE)
     info.create_system = _UNIX
     info.external_attr = (stat.S_IFREG | (0o755 if member.executable else 0o644)) << 16
@@ -125,3 +127,51 @@ def _check_limit(total: int, archive: zipfile.ZipFile) -> None:
         f"the package unpacks to more than Lambda's limit of {UNPACKED_LIMIT_BYTES:,} bytes",
         hint=f"leave out by package.patterns what the functions do not need; the largest so far: {names}",
     )
+
+
+LONGEST_PART_BYTES = 255
+
+
+def flaw(name: str) -> str | None:
+    """Why this name cannot stand in an artifact, in words; None for a good name."""
+    try:
+        encoded = name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if not name or name.startswith("/"):
+        return "is not a relative path"
+    if any(byte < 0x20 or byte == 0x7F for byte in encoded) or "\\" in name:
+        return "holds a control character or a backslash"
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "leads out of its folder, or holds an empty part"
+    if any(len(part.encode("utf-8")) > LONGEST_PART_BYTES for part in parts):
+        return f"has a part longer than {LONGEST_PART_BYTES} bytes"
+    return None
+
+
+def shown(name: str) -> str:
+    """The name for a message: what cannot be printed is escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8") if name.isprintable() else ascii(name)
+
+
+def case_collisions(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ by case only: they are one file on a file system that ignores case."""
+    seen: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
+    for name in sorted(names):
+        first = seen.setdefault(name.casefold(), name)
+        if first != name:
+            pairs.append((first, name))
+    return pairs
+
+
+def folders_of(names: Iterable[str]) -> list[str]:
+    """Every folder that the names need, parents first."""
+    folders: set[str] = set()
+    for name in names:
+        parent = name.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    return sorted(folders)

@@ -14,15 +14,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from hitless.artifact import archive, dependencies
-from hitless.artifact.archive import Member
+from hitless.artifact.archive import ZipMember, case_collisions, flaw, folders_of, shown
 from hitless.artifact.dependencies import Dependencies, Installer
-from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult
-from hitless.artifact.names import case_collisions, flaw, folders_of, shown
-from hitless.artifact.patterns import PackagePatterns
+from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult, Host, Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
-from hitless.artifact.selection import Walk
-from hitless.artifact.store import ArtifactStore, Workspace
-from hitless.artifact.target import Host, Target
+from hitless.artifact.selection import PackagePatterns, Walk
+from hitless.artifact.store import ArtifactStore, WorkFolder
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, Function, Service
@@ -67,20 +64,20 @@ class _Build:
     extra_files: Mapping[str, bytes]
     installer: Installer
     host: Host
-    workspace: Workspace
+    workspace: WorkFolder
     requirements: Requirements
     warnings: list[str] = field(default_factory=list)
-    code: dict[tuple[str, ...], dict[str, Member]] = field(default_factory=dict)
-    installed: dict[Target, Dependencies] = field(default_factory=dict)
-    made: dict[tuple[tuple[str, ...], Target], Artifact] = field(default_factory=dict)
-    unportable: dict[Target, BuildError] = field(default_factory=dict)
+    code: dict[tuple[str, ...], dict[str, ZipMember]] = field(default_factory=dict)
+    installed: dict[Platform, Dependencies] = field(default_factory=dict)
+    made: dict[tuple[tuple[str, ...], Platform], Artifact] = field(default_factory=dict)
+    unportable: dict[Platform, BuildError] = field(default_factory=dict)
 
     def run(self) -> BuildResult:
         """All functions in the file's order; equal packages are built once."""
         by_function: dict[str, Artifact] = {}
         portable: dict[str, Artifact] = {}
         for function in self.service.functions:
-            declared = Target(function.runtime, function.architecture)
+            declared = Platform(function.runtime, function.architecture)
             patterns = self._patterns_of(function)
             if different := self.host.differences(declared):
                 self._warn(
@@ -89,7 +86,7 @@ class _Build:
                 )
                 if (made := self._portable(patterns, declared)) is not None:
                     portable[function.name] = made
-                by_function[function.name] = self._artifact(patterns, self.host.target, declared)
+                by_function[function.name] = self._artifact(patterns, self.host.platform, declared)
             else:
                 by_function[function.name] = portable[function.name] = self._artifact(patterns, declared, declared)
             self._check_handler(function, patterns)
@@ -102,7 +99,7 @@ class _Build:
             self._warn("package.patterns of a function count only with package.individually: true, as in Serverless")
         return (*self.service.package_patterns, *own)
 
-    def _portable(self, patterns: tuple[str, ...], declared: Target) -> Artifact | None:
+    def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
         """The artifact for a declared platform that is not this machine's: its lack stops promotion, not work here."""
         if declared not in self.unportable:
             try:
@@ -116,13 +113,15 @@ class _Build:
         )
         return None
 
-    def _artifact(self, patterns: tuple[str, ...], target: Target, declared: Target) -> Artifact:
-        known = self.made.get((patterns, target))
+    def _artifact(self, patterns: tuple[str, ...], platform: Platform, declared: Platform) -> Artifact:
+        known = self.made.get((patterns, platform))
         if known is None:
-            known = self.made[patterns, target] = self._pack(self._code(patterns), self._dependencies(target), target)
+            known = self.made[patterns, platform] = self._pack(
+                self._code(patterns), self._dependencies(platform), platform
+            )
         return replace(known, runtime=declared.runtime, architecture=declared.architecture)
 
-    def _code(self, patterns: tuple[str, ...]) -> dict[str, Member]:
+    def _code(self, patterns: tuple[str, ...]) -> dict[str, ZipMember]:
         """The code of a package by name, sorted, generated files included."""
         if patterns in self.code:
             return self.code[patterns]
@@ -137,7 +136,7 @@ class _Build:
         for name, content in self.extra_files.items():
             if why := flaw(name):
                 raise BuildError(f"generated file {shown(name)}: the name {why}", hint="use a relative name")
-            code[name] = Member(name, content)
+            code[name] = ZipMember(name, content)
         if not code:
             raise BuildError(
                 "the package is empty: no file of the service's folder is left by package.patterns",
@@ -146,30 +145,30 @@ class _Build:
         self.code[patterns] = dict(sorted(code.items()))
         return self.code[patterns]
 
-    def _dependencies(self, target: Target) -> Dependencies | None:
+    def _dependencies(self, platform: Platform) -> Dependencies | None:
         if not self.requirements.required:
             return None
-        if target not in self.installed:
-            self.installed[target] = self._cached_or_installed(target)
-        return self.installed[target]
+        if platform not in self.installed:
+            self.installed[platform] = self._cached_or_installed(platform)
+        return self.installed[platform]
 
-    def _cached_or_installed(self, target: Target) -> Dependencies:
+    def _cached_or_installed(self, platform: Platform) -> Dependencies:
         folder, held = self.service.folder, (self.workspace.lock_fd,)
-        key = dependencies.key_of(folder, self.requirements, target, self.installer.settings())
+        key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
         entry = self.store.cached(key)
         if entry is None:
             count = len(self.requirements.required)
-            self.say(f"installing {count} requirement{'s' if count != 1 else ''} for {target}")
+            self.say(f"installing {count} requirement{'s' if count != 1 else ''} for {platform}")
             fresh = self.workspace.folder / f"dependencies-{key}"
-            dependencies.install(folder, self.requirements, target, self.installer, fresh, held=held)
+            dependencies.install(folder, self.requirements, platform, self.installer, fresh, held=held)
             if read_requirements(folder) != self.requirements:
                 raise BuildError(f"{REQUIREMENTS_FILE} changed during the build", hint="run it again")
             entry = self.store.cache(fresh, key, self.workspace)
-        if target.host or not self.host.differences(target):
+        if platform.host or not self.host.differences(platform):
             dependencies.compile_bytecode(entry, held=held)
         return entry
 
-    def _pack(self, code: dict[str, Member], used: Dependencies | None, target: Target) -> Artifact:
+    def _pack(self, code: dict[str, ZipMember], used: Dependencies | None, platform: Platform) -> Artifact:
         names = used.names if used is not None else ()
         shadowed = self._shadowed(code, names)
         zipped = self.workspace.folder / f"artifact-{len(self.made)}.zip"
@@ -186,9 +185,9 @@ class _Build:
             )
         for first, second in case_collisions([*names, *code]):
             self._warn(f"{first} and {second} differ by case only: one file where case does not count, as on macOS")
-        return Artifact(digest, size, unpacked, bool(target.host), target.runtime, target.architecture)
+        return Artifact(digest, size, unpacked, bool(platform.host), platform.runtime, platform.architecture)
 
-    def _shadowed(self, code: dict[str, Member], names: Iterable[str]) -> set[str]:
+    def _shadowed(self, code: dict[str, ZipMember], names: Iterable[str]) -> set[str]:
         """The dependencies' files that code replaces. Raises BuildError where one's file is the other's folder."""
         theirs = set(names)
         every = theirs | code.keys()

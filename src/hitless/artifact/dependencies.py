@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Protocol
 
 from hitless.artifact import archive
-from hitless.artifact.archive import Member
-from hitless.artifact.names import flaw, shown
+from hitless.artifact.archive import ZipMember, flaw, shown
+from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
-from hitless.artifact.target import Target
 from hitless.errors import BuildError
 
 FORMAT = 1
@@ -46,7 +45,7 @@ class Installer(Protocol):
         ...
 
     def install(
-        self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, held: Sequence[int] = ()
     ) -> Sequence[str]:
         """Install below `into`; the names of those built from source. `held` are descriptors to keep open meanwhile."""
         ...
@@ -73,7 +72,7 @@ class Dependencies:
         """The zip of the files."""
         return self.folder / "archive.zip"
 
-    def members(self) -> list[Member]:
+    def members(self) -> list[ZipMember]:
         """The files as members of a zip, in its order."""
         return _members(self.files, self.names)
 
@@ -101,23 +100,29 @@ def load(folder: Path) -> Dependencies | None:
     return Dependencies(folder.name, folder, tuple(names), distributions, built)
 
 
-def key_of(folder: Path, requirements: Requirements, target: Target, settings: dict[str, str]) -> str:
+def key_of(folder: Path, requirements: Requirements, platform: Platform, settings: dict[str, str]) -> str:
     """The key of what these requirements install on that platform."""
-    parts: list[object] = [FORMAT, str(target), target.uv_options(), requirements.texts, sorted(settings.items())]
+    parts: list[object] = [FORMAT, str(platform), platform.uv_options(), requirements.texts, sorted(settings.items())]
     parts.append([_links_state(folder, link) for link in requirements.links])
     parts.append(_configuration(folder))
-    if target.host:
+    if platform.host:
         parts.append(sys.implementation.cache_tag)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 
 def install(
-    service: Path, requirements: Requirements, target: Target, installer: Installer, into: Path, *, held: Sequence[int]
+    service: Path,
+    requirements: Requirements,
+    platform: Platform,
+    installer: Installer,
+    into: Path,
+    *,
+    held: Sequence[int],
 ) -> None:
     """Make an entry in the new folder `into`; it is not yet in its place."""
     files = into / "files"
     files.mkdir(parents=True)
-    built = installer.install(service, requirements, target, files, held=held)
+    built = installer.install(service, requirements, platform, files, held=held)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = {
@@ -166,8 +171,8 @@ def _bytecode_list(folder: Path) -> Path:
     return folder / f"bytecode-{sys.implementation.cache_tag}-{sys.hexversion:x}.json"
 
 
-def _members(files: Path, names: Iterable[str]) -> list[Member]:
-    return [Member(name, files / name, _is_executable(files / name)) for name in names]
+def _members(files: Path, names: Iterable[str]) -> list[ZipMember]:
+    return [ZipMember(name, files / name, _is_executable(files / name)) for name in names]
 
 
 def _normalise(files: Path) -> list[str]:

@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Specification
+from packaging.specifiers import Specifier
+from packaging.utils import canonicalize_name
+
 from hitless.errors import BuildError
 from hitless.service.files import repository_root
 
 REQUIREMENTS_FILE = "requirements.txt"
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_NAMED = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?P<rest>.*)", re.DOTALL)
 _OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>.*)", re.DOTALL)
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
@@ -50,16 +54,11 @@ class Requirements:
         """Names that another day may install otherwise: asked for without `==`, or brought in without being listed."""
         pinned = {one.name for one in self.required if one.pinned} | self.constrained
         loose = {one.name for one in self.required if not one.pinned} - self.constrained
-        return sorted(loose | ({normalised(name) for name in installed} - pinned))
+        return sorted(loose | ({canonicalize_name(name) for name in installed} - pinned))
 
     def with_passwords(self) -> list[str]:
         """Names of the files in which a URL holds a password as it is, not as ${VARIABLE}."""
         return [name for name, text in self.texts if _PASSWORD.search(text)]
-
-
-def normalised(name: str) -> str:
-    """A package's name as the registry compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_requirements(folder: Path) -> Requirements:
@@ -173,25 +172,24 @@ def _requirement(at: str, line: str) -> Requirement:
         raise _refused(at, "a local path", "list it as NAME==VERSION, with --find-links FOLDER for its wheel")
     if re.match(r"https?://", line):
         raise _refused(at, "a URL without a name", "write NAME @ URL --hash=sha256:…")
-    match = _NAMED.fullmatch(line)
-    if match is None:
-        raise BuildError(f"{at}: is not a requirement", hint="write NAME==VERSION")
-    name, rest = normalised(match["name"]), match["rest"]
-    if not rest.startswith("@"):
-        return Requirement(name, at, _is_pin(rest))
-    url = rest[1:].strip()
-    if _REPOSITORY.match(url):
+    try:
+        read = Specification(line.partition(" --")[0])
+    except InvalidRequirement as error:
+        raise BuildError(f"{at}: is not a requirement", hint="write NAME==VERSION") from error
+    name = canonicalize_name(read.name)
+    if read.url is None:
+        return Requirement(name, at, any(_allows_one_version(one) for one in read.specifier))
+    if _REPOSITORY.match(read.url):
         raise _refused(at, f"{name} from a repository", f"build a wheel and list it as {name}==VERSION")
-    if not re.match(r"https?://", url):
+    if not re.match(r"https?://", read.url):
         raise _refused(
             at, f"{name} from a local path", f"list it as {name}==VERSION, with --find-links FOLDER for its wheel"
         )
-    return Requirement(name, at, bool(_HASH.search(url)))
+    return Requirement(name, at, bool(_HASH.search(line)))
 
 
-def _is_pin(rest: str) -> bool:
-    clauses = rest.split(";")[0].split("--")[0].strip().strip("()").split(",")
-    return any(re.fullmatch(r"===?\s*[^\s*]+", clause.strip()) for clause in clauses)
+def _allows_one_version(one: Specifier) -> bool:
+    return one.operator == "===" or (one.operator == "==" and not one.version.endswith(".*"))
 
 
 def _refused(at: str, what: str, hint: str) -> BuildError:

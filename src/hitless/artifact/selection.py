@@ -1,22 +1,106 @@
-"""The walk of a service's folder: which of its files go into a package.
+"""Which files of a service's folder go into a package: the walk of the folder, and Serverless's `package.patterns`.
+
+Everything is included by default. The last pattern that matches a file decides, and `!` excludes. The globs are those
+of micromatch with `dot: true`, which osls uses: `**` as a whole part spans folders, `*` and `?` stay within one part,
+`[a-z]`, `{a,b}`, `{1..3}` and the groups `@(a|b)`, `?(…)`, `*(…)`, `+(…)` work. Two differences from Serverless keep an
+artifact the same when somebody works in the folder, for example runs its tests: folders that tools create are skipped
+unless a pattern names them, and `.env` files stay out by default.
 
 Links that stay inside the folder are followed and stored as the files they lead to, so that the bytes do not depend on
-how a file came there. A selected file that lies outside, leads nowhere, is no regular file, cannot be read or has a
-name that does not travel is refused by name; what the patterns leave out is never complained of.
+how a file came there. A selected file is refused by name if it lies outside, does not exist, is not a regular file,
+cannot be read or has a name that does not work everywhere. Files that the patterns leave out cause no error.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from hitless.artifact.archive import Member
-from hitless.artifact.names import flaw, shown
-from hitless.artifact.patterns import PackagePatterns
+from wcmatch import glob
+
+from hitless.artifact.archive import ZipMember, flaw, shown
 from hitless.errors import BuildError
+
+NEVER_FOLDERS = frozenset({".git", ".hg", ".svn", ".hitless"})
+TOOL_FOLDERS = frozenset(
+    {".venv", "node_modules", "__pycache__", ".serverless", ".serverless_plugins", ".pytest_cache", ".mypy_cache"}
+    | {".ruff_cache", ".hypothesis", ".tox", ".nox"}
+)
+DEFAULT_EXCLUDES = (
+    *("!.gitignore", "!**/.DS_Store", "!npm-debug.log", "!yarn-*.log"),
+    *("!**/*.pyc", "!**/.env*", "!.coverage"),
+)
+_FLAGS = glob.GLOBSTAR | glob.EXTGLOB | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX
+_GROUP, _BRACKETS, _RANGE = re.compile(r"[@?*+]\("), re.compile(r"\[[^\]]+\]"), re.compile(r"(\w)-(\w)")
+_PLAIN_GROUP = re.compile(r"(?<![@?*+!\\])\(")
+_ANY_WITH_SUFFIX = re.compile(r"\*\*(\.\w+)")
+
+
+class _Matcher(Protocol):
+    def match(self, name: str) -> bool: ...
+
+
+class PackagePatterns:
+    """The patterns of one package, compiled. Raises BuildError for one that cannot be used."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        given = tuple(patterns)
+        self.given = given
+        self._rules = [(not p.startswith("!"), _compiled(p)) for p in (*DEFAULT_EXCLUDES, *given)]
+        self._rules.reverse()
+        named = {part for p in given if not p.startswith("!") for part in p.split("/")}
+        self._skipped = NEVER_FOLDERS | (TOOL_FOLDERS - named)
+
+    def selects(self, name: str) -> bool:
+        """Whether the file of that name (relative to the service's folder) goes into the package."""
+        return next((include for include, rule in self._rules if rule.match(name)), True)
+
+    def looks_into(self, folder: str) -> bool:
+        """Whether a folder of that last name is walked at all."""
+        return folder not in self._skipped
+
+    def names_folder(self, folder: str) -> str | None:
+        """The exclusion that names this folder but, as Serverless reads it, none of the files in it."""
+        return next(
+            (p for p in self.given if p.startswith("!") and p[1:].rstrip("/").removeprefix("./") == folder), None
+        )
+
+
+def _compiled(pattern: str) -> _Matcher:
+    written = pattern.removeprefix("!").removeprefix("./")
+    if not written or written.startswith("/") or ".." in written.split("/"):
+        raise BuildError(
+            f"package.patterns: {pattern!r} leads out of the service's folder",
+            hint="a package contains files of the service's folder only; copy shared files into it",
+        )
+    if "!(" in written:
+        raise BuildError(
+            f"package.patterns: {pattern!r}: the group !(…) is not supported",
+            hint="write one pattern that includes and one with ! that excludes",
+        )
+    # micromatch and wcmatch take both as globs that match nothing
+    if len(_GROUP.findall(written)) > written.count(")"):
+        raise BuildError(f"package.patterns: {pattern!r}: a group is not closed")
+    if any(first > last for brackets in _BRACKETS.findall(written) for first, last in _RANGE.findall(brackets)):
+        raise BuildError(f"package.patterns: {pattern!r}: a range in [] runs backwards")
+    return glob.compile(_as_micromatch(written), flags=_FLAGS)
+
+
+def _as_micromatch(written: str) -> list[str]:
+    """Globs for wcmatch that together match what micromatch (4.0.8) matches."""
+    read = _PLAIN_GROUP.sub("@(", written).replace("[!", r"[\!")
+    if suffixed := _ANY_WITH_SUFFIX.fullmatch(read):
+        read = f"**/*{suffixed[1]}"
+    globs = [read, glob.escape(written, unix=True)]  # a name that is equal to the pattern always matches
+    if read.endswith("/**") and not read.endswith("*/**"):
+        globs.append(read.removesuffix("/**"))  # `src/**` matches a file named src
+    return globs
+
 
 _LEAVE_OUT = "mend it, or leave it out: package.patterns: ['!{}']"
 
@@ -41,10 +125,10 @@ class Walk:
     left_out: frozenset[str] = frozenset()
     notices: list[str] = field(default_factory=list)
 
-    def files(self) -> list[Member]:
+    def files(self) -> list[ZipMember]:
         """The selected files, sorted by name. Raises BuildError that names the file at fault."""
         real = os.path.realpath(self.root)
-        found: list[Member] = []
+        found: list[ZipMember] = []
         pending = [_Folder("", str(self.root), real)]
         while pending:
             folder = pending.pop()
@@ -89,7 +173,7 @@ class Walk:
         outside = parent.outside or not _within(real, root)
         yield _Folder(f"{name}/", entry.path, real, outside, above)
 
-    def _checked(self, folder: _Folder, entry: os.DirEntry[str], name: str, root: str) -> Member:
+    def _checked(self, folder: _Folder, entry: os.DirEntry[str], name: str, root: str) -> ZipMember:
         hint = _LEAVE_OUT.format(shown(name))
         if why := flaw(name):
             raise BuildError(f"{shown(name)}: the name {why}", hint="rename the file")
@@ -101,7 +185,7 @@ class Walk:
             raise BuildError(f"{name}: the file or link leads nowhere: {error.strerror}", hint=hint) from error
         if not stat.S_ISREG(status.st_mode):
             raise BuildError(f"{name}: is a {_kind(status.st_mode)}, not a file", hint=hint)
-        return Member(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))
+        return ZipMember(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

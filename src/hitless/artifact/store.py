@@ -37,7 +37,7 @@ MIN_AGE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Workspace:
+class WorkFolder:
     """A private folder for one build or unpacking, gone afterwards; `lock_fd` is for child processes to inherit."""
 
     folder: Path
@@ -66,7 +66,7 @@ class ArtifactStore:
         return path.is_file() and archive.digest_of(path) == digest
 
     @contextmanager
-    def working(self) -> Iterator[Workspace]:
+    def working(self) -> Iterator[WorkFolder]:
         """Hold the store for building or unpacking. Raises MachineError where its disk or permissions are at fault."""
         with self._lock() as lock:
             if _locked_alone(lock):
@@ -74,7 +74,7 @@ class ArtifactStore:
             fcntl.flock(lock, fcntl.LOCK_SH)
             folder = Path(tempfile.mkdtemp(dir=self._tmp))
             try:
-                yield Workspace(folder, lock)
+                yield WorkFolder(folder, lock)
             finally:
                 trees.remove(folder)
 
@@ -120,7 +120,7 @@ class ArtifactStore:
             os.utime(entry.folder / "manifest.json")
         return entry
 
-    def cache(self, fresh: Path, key: str, workspace: Workspace) -> Dependencies:
+    def cache(self, fresh: Path, key: str, workspace: WorkFolder) -> Dependencies:
         """Take a finished entry out of a workspace; where another build was faster, its entry counts."""
         place = self._dependencies / key
         for _ in range(3):
@@ -171,7 +171,7 @@ class ArtifactStore:
         key, linked = _read_note(zipped.with_suffix(".json"))
         return (dependencies.load(self._dependencies / key), linked) if key else (None, 0)
 
-    def _settle(self, fresh: Path, tree: Path, workspace: Workspace, entries: list[zipfile.ZipInfo]) -> None:
+    def _settle(self, fresh: Path, tree: Path, workspace: WorkFolder, entries: list[zipfile.ZipInfo]) -> None:
         for _ in range(3):
             if _rename(fresh, tree) or trees.is_whole(tree, entries):  # another process unpacked it meanwhile
                 return
@@ -255,7 +255,7 @@ def _rename(fresh: Path, place: Path) -> bool:
     return True
 
 
-def _move_away(place: Path, workspace: Workspace) -> None:
+def _move_away(place: Path, workspace: WorkFolder) -> None:
     """Take what is not whole out of its place; it goes with the workspace."""
     try:
         place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")

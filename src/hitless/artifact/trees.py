@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hitless.artifact import archive
+from hitless.artifact.archive import flaw, folders_of, shown
 from hitless.artifact.dependencies import Dependencies, bytecode_name
-from hitless.artifact.names import flaw, folders_of, shown
 from hitless.errors import EngineError
 
 _COMPILED_AT_MOST_BYTES = 262_144

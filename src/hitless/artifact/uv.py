@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
-from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, normalised
-from hitless.artifact.target import Target
+from hitless.artifact.model import Platform
+from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements
 from hitless.errors import BuildError, HitlessError, MachineError
 
 RESOLUTION_VARIABLES = (
@@ -69,7 +70,7 @@ class Uv:
         return {name: environ[name] for name in RESOLUTION_VARIABLES if name in environ}
 
     def install(
-        self, folder: Path, requirements: Requirements, target: Target, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, held: Sequence[int] = ()
     ) -> Sequence[str]:
         """Install the requirements of the service in `folder` below `into`; the names of those built from source.
 
@@ -78,17 +79,17 @@ class Uv:
         requirements at fault, MachineError where the disk is full.
         """
         command = ["pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
-        command += ["--python", sys.executable, *target.uv_options()]
+        command += ["--python", sys.executable, *platform.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
         built: list[str] = []
         while said := self._run([*command, *(f"--no-binary={name}" for name in built)], folder, held):
             fresh = set(_WITHOUT_WHEEL.findall(said)) - set(built)
             if not fresh:
-                raise refusal(said, requirements, target, self.environ)
+                raise refusal(said, requirements, platform, self.environ)
             built += sorted(fresh)
         if native := _native(into, built):
-            raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(target))
+            raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(platform))
         return built
 
     def _run(self, command: Sequence[str], folder: Path, held: Sequence[int]) -> str:
@@ -119,14 +120,14 @@ class Uv:
 def _native(into: Path, built: Sequence[str]) -> str | None:
     """The first library of native code that one of these packages installed."""
     for record in into.glob("*.dist-info/RECORD"):
-        if normalised(record.parent.name.split("-")[0]) in built:
+        if canonicalize_name(record.parent.name.split("-")[0]) in built:
             names = (line.partition(",")[0] for line in record.read_text("utf-8").splitlines())
             if found := next((name for name in names if name.endswith(_NATIVE)), None):
                 return found
     return None
 
 
-def refusal(stderr: str, requirements: Requirements, target: Target, environ: Mapping[str, str]) -> HitlessError:
+def refusal(stderr: str, requirements: Requirements, platform: Platform, environ: Mapping[str, str]) -> HitlessError:
     """The error for what uv said on stderr: the requirements that it names, its reason, and what mends it."""
     text = without_secrets(stderr, environ)
     said = [line.strip() for line in text.splitlines() if line.strip()]
@@ -148,7 +149,9 @@ def refusal(stderr: str, requirements: Requirements, target: Target, environ: Ma
             hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX",
             details=details,
         )
-    return BuildError(f"{where}: cannot be installed for {target}: {reason}", hint=_hint(text, target), details=details)
+    return BuildError(
+        f"{where}: cannot be installed for {platform}: {reason}", hint=_hint(text, platform), details=details
+    )
 
 
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
@@ -164,9 +167,9 @@ def _mentions(reason: str, name: str) -> bool:
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", reason) is not None
 
 
-def _hint(text: str, target: Target) -> str:
+def _hint(text: str, platform: Platform) -> str:
     if any(sign in text for sign in _NO_WHEEL):
-        return _WHEELS.format(target)
+        return _WHEELS.format(platform)
     if "was not found in the package registry" in text:
         return "see whether the name is spelled right, and whether the index is the right one"
     if "there is no version of" in text:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hitless.artifact.model import Host, Platform
 from hitless.artifact.store import ArtifactStore
-from hitless.artifact.target import Host, Target
 from hitless.aws.buckets import Bucket
 from hitless.aws.session import aws_errors, connect
 from hitless.aws.stacks import Stacks
@@ -39,7 +39,7 @@ def fetch_live(ctx: Context, service: str, region: str) -> ReleaseDocument | Non
         number, live = found
         fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), live.digests.values())
     ctx.say(f"rehearsing against release {number} of {ctx.stage} on AWS; artifacts fetched: {fetched}")
-    targets = {Target(function.runtime, function.architecture) for function in live.functions}
+    targets = {Platform(function.runtime, function.architecture) for function in live.functions}
     for declared in sorted(str(target) for target in targets if Host.here().differences(target)):
         ctx.say(f"note: what is live is made for {declared}, and this machine is another: it may not come up here")
     return live

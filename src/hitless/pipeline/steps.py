@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from hitless.artifact.target import Host, Target
+from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
@@ -237,7 +237,7 @@ def _check_runs_here(document: ReleaseDocument) -> None:
     """What was built for Lambda runs here only where this machine is what the functions declare."""
     host = Host.here()
     for function in document.functions:
-        if different := host.differences(Target(function.runtime, function.architecture)):
+        if different := host.differences(Platform(function.runtime, function.architecture)):
             raise StepFailed(
                 f"the artifact of {function.name} does not run on this machine: {'; '.join(different)}", exit_code=2
             )

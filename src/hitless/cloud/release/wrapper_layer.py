@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from hitless.artifact.archive import Member, digest_of, write
+from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.aws.buckets import artifact_key
 from hitless.aws.layer import hitless_wrapper
 from hitless.cloud.transform.model import Code
@@ -16,7 +16,7 @@ WRAPPER = Path(hitless_wrapper.__file__)
 
 def write_layer(path: Path) -> None:
     """Write the zip to a path that is not there yet."""
-    write(path, [Member("python/hitless_wrapper.py", WRAPPER.read_bytes())])
+    write(path, [ZipMember("python/hitless_wrapper.py", WRAPPER.read_bytes())])
 
 
 @cache

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from hitless.artifact.target import Host, Target
+from hitless.artifact.model import Host, Platform
 from hitless.errors import BuildError
 
 pytestmark = pytest.mark.unit
 
 HOST = Host("cpython", 11, "Linux", "x86_64", (2, 36))
-DECLARED = Target("python3.11", "x86_64")
+DECLARED = Platform("python3.11", "x86_64")
 
 
 def test_the_same_platform_has_no_differences() -> None:
@@ -22,35 +22,35 @@ def test_the_same_platform_has_no_differences() -> None:
 @pytest.mark.parametrize(
     ("host", "declared", "named"),
     [
-        (HOST, Target("python3.12", "x86_64"), ["Python is cpython 3.11, declared is python3.12"]),
-        (HOST, Target("python3.11", "arm64"), ["the architecture is x86_64, declared is arm64"]),
+        (HOST, Platform("python3.12", "x86_64"), ["Python is cpython 3.11, declared is python3.12"]),
+        (HOST, Platform("python3.11", "arm64"), ["the architecture is x86_64, declared is arm64"]),
         (replace(HOST, implementation="pypy"), DECLARED, ["Python is pypy 3.11, declared is python3.11"]),
         (replace(HOST, system="Darwin", glibc=None), DECLARED, ["the system is Darwin, Lambda's is Linux"]),
         (replace(HOST, glibc=None), DECLARED, ["the C library is not glibc, Lambda's is"]),
-        (replace(HOST, minor=12, glibc=(2, 31)), Target("python3.12", "x86_64"), ["glibc is 2.31, Lambda's is 2.34"]),
+        (replace(HOST, minor=12, glibc=(2, 31)), Platform("python3.12", "x86_64"), ["glibc is 2.31, Lambda's is 2.34"]),
         (
             HOST,
-            Target("python3.13", "arm64"),
+            Platform("python3.13", "arm64"),
             ["Python is cpython 3.11, declared is python3.13", "the architecture is x86_64, declared is arm64"],
         ),
     ],
 )
-def test_each_difference_is_named(host: Host, declared: Target, named: list[str]) -> None:
+def test_each_difference_is_named(host: Host, declared: Platform, named: list[str]) -> None:
     assert host.differences(declared) == named
 
 
 def test_uv_is_told_the_wheels_that_lambdas_image_can_load() -> None:
     assert DECLARED.uv_options() == ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_17"]
-    newer = Target("python3.12", "arm64")
+    newer = Platform("python3.12", "arm64")
     assert newer.uv_options() == ["--python-version", "3.12", "--python-platform", "aarch64-manylinux_2_34"]
 
 
 def test_uv_reads_this_machine_by_itself() -> None:
-    assert HOST.target.uv_options() == []
-    assert HOST.target.host.startswith("cpython-")
+    assert HOST.platform.uv_options() == []
+    assert HOST.platform.host.startswith("cpython-")
 
 
 @pytest.mark.parametrize("runtime", ["nodejs20.x", "python3.x", ""])
 def test_a_runtime_that_is_no_python_is_refused_by_name(runtime: str) -> None:
     with pytest.raises(BuildError, match="runtime"):
-        HOST.differences(Target(runtime, "x86_64"))
+        HOST.differences(Platform(runtime, "x86_64"))
