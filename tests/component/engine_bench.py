@@ -56,7 +56,7 @@ class Bench:
             return started
         async for line in self.engine.follow(started):
             if "result" in line:
-                await self.engine.idle()
+                await self.engine.wait_until_idle()
                 return cast(dict[str, Any], line["result"])
         raise AssertionError("a rollout without a result")
 

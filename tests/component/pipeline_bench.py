@@ -312,7 +312,7 @@ def tell_story(
                 await story(bench)
             finally:
                 await bench.pipeline.stop()
-                await bench.engine.idle()
+                await bench.engine.wait_until_idle()
 
     asyncio.run(told())
 

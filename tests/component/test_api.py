@@ -77,7 +77,7 @@ def test_an_event_that_happens_while_another_is_being_sent_is_not_missed(tmp_pat
         assert (await anext(followed))["sentence"] == "past"
         for sentence in ("second", "third", "fourth"):
             bench.engine.say(sentence)
-        await bench.engine.idle()  # everybody who waited has been told
+        await bench.engine.wait_until_idle()  # everybody who waited has been told
         async with asyncio.timeout(2):
             seen = [(await anext(followed))["sentence"] for _ in range(4)]
         assert seen == ["first", "second", "third", "fourth"]

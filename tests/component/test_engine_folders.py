@@ -29,7 +29,7 @@ def folders_in(tmp_path: Path, runtime: str | None = "runtime") -> Folders:
 def test_an_engine_is_found_from_a_shell_with_another_runtime_folder(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
-    started.record_run()
+    started.record_run_folder()
     assert folders_in(tmp_path, "another").run == started.run
     assert folders_in(tmp_path, None).run == started.run
 
@@ -37,8 +37,8 @@ def test_an_engine_is_found_from_a_shell_with_another_runtime_folder(tmp_path: P
 def test_a_runtime_folder_that_is_gone_or_another_thing_now_is_not_gone_back_to(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
-    started.record_run()
-    started.remove_run()
+    started.record_run_folder()
+    started.remove_run_folder()
     elsewhere = folders_in(tmp_path, "another")
     assert elsewhere.run != started.run
     (tmp_path / "trap").mkdir()
@@ -100,7 +100,7 @@ def test_a_runtime_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
     (started.run / "gw").mkdir()
-    started.remove_run()
+    started.remove_run_folder()
     assert (started.run / "gw").is_dir()
 
 

@@ -63,7 +63,7 @@ def test_the_document_is_given_at_the_swap_and_the_release_before_goes_once_the_
         assert guard
         assert (guard.previous.number, guard.left_s) == (1, 30)
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert bench.clock.monotonic() == pytest.approx(30, abs=0.5)
         assert releases_that_run(bench) == {2}
         assert bench.diary[-4:] == ["drain p00", "p00 has 0 servers", "stop dev-r1-api-1", "routes of dev.2"]
@@ -78,7 +78,7 @@ def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_a
         fails(bench)
         bench.diary.clear()
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert bench.diary[0] == "dev → 1:None:0", "one entry of one map, before anything else"
         assert not any(line.startswith("start") for line in bench.diary)
         assert bench.diary.index("drain p01") < bench.diary.index("p01 has 0 servers")
@@ -122,7 +122,7 @@ def test_a_release_that_takes_over_again_is_first_made_as_large_as_the_one_it_re
         bench.workers.refuses_to_scale = refused
         fails(bench)
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert bench.diary.index("scale dev-r1-api-1 to 5") < bench.diary.index("dev → 1:None:0")
         assert releases_that_run(bench) == {1}, "also where no workers were to be had"
 
@@ -145,7 +145,7 @@ def test_nobody_stops_a_release_from_taking_over_again(tmp_path: Path) -> None:
 
         bench.gateway.counts = abort_meanwhile  # type: ignore[method-assign]
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert refused
         assert bench.gateway.state.stage("dev").live == 1
 
@@ -157,7 +157,7 @@ def test_requests_that_came_before_the_release_do_not_ring_its_alarms(tmp_path: 
         fails(bench, "p01")
         await ship_guarded(bench)
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert bench.store.live("dev") is not None
         assert [row.outcome for row in bench.store.rollouts("dev")] == ["live", "live"]
 
@@ -176,7 +176,7 @@ def test_the_next_deploy_ends_the_guard_at_once_and_drains_what_was_kept(tmp_pat
         )
         assert releases_that_run(bench) == {2, 3}
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert releases_that_run(bench) == {3}
 
     run(tmp_path, story)
@@ -217,7 +217,7 @@ def test_abort_ends_the_guard_and_the_release_stays(tmp_path: Path) -> None:
 def test_down_ends_the_guard(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
         assert "drain p00" in bench.diary
         assert releases_that_run(bench) == {2}
 
@@ -275,7 +275,7 @@ def test_a_guard_that_was_cut_off_goes_on_for_what_is_left_of_it(tmp_path: Path)
         assert guard.left_s == pytest.approx(20, abs=0.1)
         assert releases_that_run(bench) == {1, 2}
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert releases_that_run(bench) == {2}
 
     asyncio.run(restart())
@@ -290,7 +290,7 @@ def test_a_resumed_guard_brings_the_release_before_back(tmp_path: Path) -> None:
         await until(lambda: bench.engine.guard_of("dev") is not None)
         fails(bench)
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert bench.gateway.state.stage("dev").live == 1
         assert releases_that_run(bench) == {1}
         assert [(row.verb, row.outcome) for row in bench.store.rollouts("dev")][:2] == [
@@ -307,7 +307,7 @@ def test_a_guard_whose_time_is_over_is_not_resumed(tmp_path: Path) -> None:
     async def restart() -> None:
         await recover(bench.engine)
         assert bench.engine.guard_of("dev") is None
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert releases_that_run(bench) == {2}
 
     asyncio.run(restart())
@@ -340,7 +340,7 @@ def test_a_shift_back_that_was_cut_off_is_finished(tmp_path: Path, instant: str)
         if instant == "before the swap":
             bench.gateway.apply = die_before  # type: ignore[method-assign]
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
 
     try:
         asyncio.run(story())
@@ -354,7 +354,7 @@ def test_a_shift_back_that_was_cut_off_is_finished(tmp_path: Path, instant: str)
 
     async def restart() -> None:
         await recover(successor.engine)
-        await successor.engine.settle()
+        await successor.engine.end_rollouts()
 
     asyncio.run(restart())
     assert successor.gateway.state.stage("dev").live == 1
@@ -375,7 +375,7 @@ def test_a_release_that_cannot_be_retired_after_its_guard_goes_with_the_next_rol
 
         bench.gateway.on_apply = away
         bench.clock.runs.set()
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert any("release 1 could not be retired yet" in event.sentence for event in bench.store.events())
         bench.gateway.on_apply = None
         assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live"

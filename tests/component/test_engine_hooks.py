@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hitless.engine.recovery import conclude_what_was_left, recover
+from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.errors import EngineError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
@@ -133,7 +133,7 @@ def test_whoever_stops_a_rollout_in_a_hook_cuts_the_hook_off(tmp_path: Path, hoo
         elif by == "abort":
             bench.engine.abort("dev")
         else:
-            await bench.engine.settle()
+            await bench.engine.end_rollouts()
         result = await bench.end(started)
         assert result["outcome"] == ("superseded" if by == "supersede" else "aborted")
         assert f"{hook} r2 is cut off" in bench.diary
@@ -221,7 +221,7 @@ def test_a_withdrawal_that_the_gateway_did_not_take_is_done_as_soon_as_it_is_bac
         assert "HAProxy is away" in result["reason"]
         assert bench.gateway.state.stage("dev").weight == 1000
         assert {pool.spec.release for pool in bench.workers.running.values()} == {1, 2}, "it still has requests"
-        healer = asyncio.create_task(conclude_what_was_left(bench.engine, bench.clock))
+        healer = asyncio.create_task(finish_leftover_rollouts(bench.engine, bench.clock))
         await until(lambda: any("cannot be ended yet" in event.sentence for event in bench.store.events()))
         assert bench.gateway.state.stage("dev").weight == 1000
         away[0] = False

@@ -75,7 +75,7 @@ class ReadingGateway(FakeGateway):
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]:
         return {(name, one.key): ServerLoad(1, 1) for name in pools for one in self.state.pool(name).servers}
 
-    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
+    async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
         if any(reading.values()):
             self.seen.set()
 
@@ -146,9 +146,9 @@ def test_after_a_restart_the_gateway_answers_first_when_the_live_release_is_behi
     async def start() -> None:
         machine = machine_of(bench)
         await machine.start()
-        for healer in machine._healers:
+        for healer in machine._background_tasks:
             healer.cancel()
-        await asyncio.gather(*machine._healers, return_exceptions=True)
+        await asyncio.gather(*machine._background_tasks, return_exceptions=True)
 
     asyncio.run(start())
     assert bench.diary[-1] == "gateway starts with release 1 live"

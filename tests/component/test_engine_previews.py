@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from hitless.engine.machine import Machine
-from hitless.engine.previews import Previews, of_preview
+from hitless.engine.previews import Previews, preview_document
 from hitless.engine.recovery import recover
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.observe import BackendLoad
@@ -407,7 +407,7 @@ def test_a_preview_runs_few_workers_at_once_and_touches_nothing_that_its_stage_a
     )
     (function,) = document.functions
     many = replace(function, workers=4, max_workers=9, provisioned_concurrency=4, environment=(("LEVEL", "info"),))
-    made = of_preview(
+    made = preview_document(
         replace(document, settings=settings, functions=(many,), memory_mb=100_000), replace(SETTINGS, workers=3), "Fix"
     )
     (function,) = made.functions

@@ -62,7 +62,7 @@ def test_a_rollout_cut_off_at_any_instant_is_finished_or_rolled_back(
 
     async def restart() -> None:
         await recover(bench.engine)
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
 
     asyncio.run(restart())
     assert bench.gateway.state.stage("dev").live == live
@@ -83,7 +83,7 @@ def test_after_a_reboot_the_live_release_is_started_again(tmp_path: Path) -> Non
 
     async def restart() -> None:
         await recover(bench.engine)
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
 
     asyncio.run(restart())
     assert bench.gateway.state.stage("dev").live == 2
@@ -142,7 +142,7 @@ def test_a_state_file_that_takes_nothing_ends_the_rollout_and_fails_no_event(tmp
         assert isinstance(started, Rollout)
         result = [line async for line in bench.engine.follow(started)][-1]["result"]
         assert "could not be ended" in result["reason"]
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
 
     bench = run(tmp_path, story).again()
     bench.gateway.on_apply = None
@@ -173,7 +173,7 @@ def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_p
         running = await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
         await until(lambda: "start api r2" in bench.diary)
         waiting = await bench.engine.deploy("dev", release_document(digest="sha256:3"), strategy=None, force=False)
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
         assert isinstance(running, Rollout)
         assert isinstance(waiting, Rollout)
         assert running.result
@@ -198,7 +198,7 @@ def test_after_a_reboot_in_mid_drain_the_rollout_is_known_to_have_gone_live(tmp_
     async def restart() -> None:
         await recover(bench.engine)
         assert (await bench.engine.rollback("dev", None)).candidate.number == 1  # type: ignore[union-attr]
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
 
     asyncio.run(restart())
     assert [rollout.outcome for rollout in bench.store.rollouts("dev")] == ["live"] * 3
@@ -245,7 +245,7 @@ def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(
         await bench.engine.deploy("dev", release_document(digest="sha256:2"), strategy=None, force=False)
         await until(lambda: "dev → 2:None:0" in bench.diary)
         async with asyncio.timeout(3):
-            await bench.engine.settle(force=True)
+            await bench.engine.end_rollouts(force=True)
         bench.gateway.drained = drained  # type: ignore[method-assign]
 
     bench = run(tmp_path, story).again()

@@ -69,7 +69,7 @@ def test_a_release_that_waits_for_readers_stays_when_it_is_shipped_again(tmp_pat
         bench.gateway.reading.clear()
         assert (await bench.end(await bench.engine.rollback("dev", 1)))["outcome"] == "live"
         bench.gateway.read.set()
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
         assert [row.release for row in bench.store.pools("dev")] == [1]
         assert "start api r1" not in bench.diary[bench.diary.index("start api r2") :]
         assert "stop dev-r1-api-1" not in bench.diary
@@ -87,7 +87,7 @@ def test_readers_of_an_old_release_are_cut_off_when_its_pools_are_needed_and_whe
         assert [row.release for row in bench.store.pools("dev")] == [1, 2]
         assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live", "there are two pools: release 1 goes"
         assert [row.release for row in bench.store.pools("dev")] == [2, 3]
-        await bench.engine.settle()
+        await bench.engine.end_rollouts()
         assert [row.release for row in bench.store.pools("dev")] == [3]
 
     run(tmp_path, story, pools=2)

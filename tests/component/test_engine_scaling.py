@@ -196,7 +196,7 @@ class Watch:
                 last.at_ns + 50 * MS, last.work_ns + busy * 50 * MS, last.ended + ended, last.ended_us, busy
             )
             self.bench.gateway.load[row.gateway_pool] = BackendLoad(busy + waiting, waiting)
-            await self.scaler.look()
+            await self.scaler.scale_once()
             for _ in range(20):
                 await asyncio.sleep(0)
 

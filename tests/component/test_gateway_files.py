@@ -16,8 +16,8 @@ from hitless.errors import MachineError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.boot import BootFolder
 from hitless.gateway.guardian import RECORD
-from hitless.gateway.life import LIFE, is_alive
-from hitless.gateway.listeners import address_of, inherited_by, listen, take_listeners
+from hitless.gateway.life import LIFE, haproxy_is_alive
+from hitless.gateway.listeners import address_of, listen, recorded_listeners, take_listeners
 from hitless.gateway.render import Layout, Tuning
 from hitless.gateway.state import GatewayState, ServerState
 
@@ -80,11 +80,11 @@ def test_a_generation_of_which_a_file_is_missing_is_not_whole(layout: Layout) ->
     boot(layout).write(STATE)
     adopted = boot(layout)
     adopted.load()
-    assert adopted.is_whole()
+    assert adopted.is_complete()
     (layout.boot / "stages.map").unlink()
-    assert not adopted.is_whole()
+    assert not adopted.is_complete()
     adopted.write(STATE)
-    assert adopted.is_whole()
+    assert adopted.is_complete()
 
 
 def test_a_torn_state_counts_as_none(layout: Layout) -> None:
@@ -166,14 +166,14 @@ def test_a_chosen_haproxy_that_is_missing_old_or_broken_is_an_error_and_no_other
 
 
 def test_a_fifo_without_a_writer_is_a_dead_haproxy(tmp_path: Path) -> None:
-    assert not is_alive(str(tmp_path))
+    assert not haproxy_is_alive(str(tmp_path))
     os.mkfifo(tmp_path / LIFE)
-    assert not is_alive(str(tmp_path))
+    assert not haproxy_is_alive(str(tmp_path))
     reader = os.open(tmp_path / LIFE, os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(tmp_path / LIFE, os.O_WRONLY)
-    assert is_alive(str(tmp_path))
+    assert haproxy_is_alive(str(tmp_path))
     os.close(writer)
-    assert not is_alive(str(tmp_path))
+    assert not haproxy_is_alive(str(tmp_path))
     os.close(reader)
 
 
@@ -187,7 +187,7 @@ def record(folder: Path, listener: socket.socket, pid: int, port: int | None = N
 def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         record(tmp_path, listener, os.getpid())
-        taken = take_listeners(os.getpid(), inherited_by(tmp_path, os.getpid()))
+        taken = take_listeners(os.getpid(), recorded_listeners(tmp_path, os.getpid()))
         assert taken is not None
         with taken["dev"] as again:
             assert again.fileno() != listener.fileno()
@@ -197,8 +197,8 @@ def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> Non
 def test_a_record_of_another_process_or_of_another_socket_gives_nothing(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         record(tmp_path, listener, os.getpid() + 1)
-        assert inherited_by(tmp_path, os.getpid()) == ()
+        assert recorded_listeners(tmp_path, os.getpid()) == ()
         record(tmp_path, listener, os.getpid(), port=1)
-        assert take_listeners(os.getpid(), inherited_by(tmp_path, os.getpid())) is None
+        assert take_listeners(os.getpid(), recorded_listeners(tmp_path, os.getpid())) is None
         (tmp_path / RECORD).write_text("{")
-        assert inherited_by(tmp_path, os.getpid()) == ()
+        assert recorded_listeners(tmp_path, os.getpid()) == ()

@@ -15,7 +15,7 @@ import pytest
 from hitless.clock import SystemClock
 from hitless.gateway.executor import Executor
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
-from hitless.gateway.view import Care, Command
+from hitless.gateway.view import Command, WaitFor
 
 pytestmark = pytest.mark.component
 
@@ -122,13 +122,13 @@ def test_a_missing_socket_is_unreachable(tmp_path: Path) -> None:
 def test_a_server_is_deleted_again_until_its_connections_have_closed() -> None:
     refusals = iter([b"Server still has connections attached to it, cannot remove it.\n\n"] * 3)
     with executor(lambda command: next(refusals, b"Server deleted.\n\n")) as (subject, fake):
-        asyncio.run(subject.run([Command("del server p00/w0", Care.CLOSED, "p00/w0")], drain_s=1))
+        asyncio.run(subject.run([Command("del server p00/w0", WaitFor.CLOSED, "p00/w0")], drain_s=1))
         assert fake.heard == ["del server p00/w0"] * 4
 
 
 def test_a_server_that_is_gone_already_is_deleted() -> None:
     with executor(lambda command: b"No such server.\n\n") as (subject, fake):
-        asyncio.run(subject.run([Command("del server p00/w0", Care.CLOSED, "p00/w0")], drain_s=1))
+        asyncio.run(subject.run([Command("del server p00/w0", WaitFor.CLOSED, "p00/w0")], drain_s=1))
         assert fake.heard == ["del server p00/w0"]
 
 
@@ -141,7 +141,7 @@ def test_sessions_are_cut_off_only_when_waiting_did_not_help() -> None:
         return (b"Server deleted.\n\n" if cut else b"Server still has connections\n\n") if "del" in command else b"\n"
 
     with executor(answer) as (subject, fake):
-        asyncio.run(subject.run([Command("del server p00/w0", Care.CLOSED, "p00/w0")], drain_s=1))
+        asyncio.run(subject.run([Command("del server p00/w0", WaitFor.CLOSED, "p00/w0")], drain_s=1))
         assert fake.heard[-2:] == ["shutdown sessions server p00/w0", "del server p00/w0"]
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_said_to_a_server_before_its_requests_ended() -> None:
         return next(busy, stat(0, 0, "w0")) if command.startswith("show stat") else b"\n"
 
     with executor(answer) as (subject, fake):
-        command = Command("set server p00/w0 state maint", Care.SERVER_IDLE, "p00/w0")
+        command = Command("set server p00/w0 state maint", WaitFor.SERVER_IDLE, "p00/w0")
         asyncio.run(subject.run([command], drain_s=5))
         assert fake.heard == ["show stat p00 4 -1"] * 4 + ["set server p00/w0 state maint"]
 

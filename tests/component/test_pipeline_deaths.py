@@ -81,7 +81,7 @@ def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
                 later.pipeline.retry(2)
                 assert (await later.end_of(2))["state"] == "succeeded"
         await later.pipeline.stop()
-        await later.engine.idle()
+        await later.engine.wait_until_idle()
 
     asyncio.run(afterwards())
 
@@ -112,7 +112,7 @@ def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_w
             assert (run["state"], run["states"]["deploy"]) == ("succeeded", "succeeded")
             assert (await later.end_of(2))["state"] == "succeeded", "what had only waited runs now"
         await later.pipeline.stop()
-        await later.engine.idle()
+        await later.engine.wait_until_idle()
 
     asyncio.run(afterwards())
 
@@ -153,7 +153,7 @@ def test_a_run_that_is_cut_off_again_and_again_waits_for_a_person(tmp_path: Path
         taken = [line for line in last.diary if line in order]
         assert taken == order[["test", "build", "rehearse"].index(step) :], "from the step that was cut off on"
         await last.pipeline.stop()
-        await last.engine.idle()
+        await last.engine.wait_until_idle()
 
     asyncio.run(afterwards())
 
@@ -186,7 +186,7 @@ def test_a_push_that_git_took_as_the_daemon_died_is_run_by_the_next_one_once(tmp
             (row,) = later.records.runs()
             assert (row.branch, row.actor, row.options) == ("dev", "ada", {"skip_rehearsal": True})
             await later.pipeline.stop()
-            await later.engine.idle()
+            await later.engine.wait_until_idle()
 
     asyncio.run(afterwards())
 
@@ -211,7 +211,7 @@ def test_an_answer_that_was_recorded_as_the_daemon_died_counts(tmp_path: Path) -
             assert (await later.end_of(3))["state"] == "succeeded"
         assert "approved by bo: seen" in later.log(3)
         await later.pipeline.stop()
-        await later.engine.idle()
+        await later.engine.wait_until_idle()
 
     asyncio.run(afterwards())
 

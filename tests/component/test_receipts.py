@@ -146,7 +146,7 @@ def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(t
         started = await bench.engine.deploy(
             "dev", release_document(digest="sha256:2", alarms=alarms), strategy=None, force=False
         )
-        await bench.engine.idle()
+        await bench.engine.wait_until_idle()
         assert isinstance(started, Rollout)
         back, taken = bench.store.rollouts("dev")[:2]
         assert (taken.outcome, back.verb) == ("rolled_back", "guard")

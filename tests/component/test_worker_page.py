@@ -46,7 +46,7 @@ def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> N
         fields = page.slot(index)
         for place in range(len(fields)):
             fields[place] = index + 1
-    assert len(page.lost()) == 2 * RING_ENTRIES
+    assert len(page.lost_requests()) == 2 * RING_ENTRIES
     assert [id_of(page.read_id(index)) for index in range(2 * workers)] == [f"id-{i}" for i in range(2 * workers)]
     assert all(set(page.slot(index).tolist()) == {index + 1} for index in range(2 * workers))
     assert (tmp_path / "page").stat().st_size == page_bytes(workers)
@@ -80,7 +80,7 @@ def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     for number in range(RING_ENTRIES + 5):
         page.ring_add(1, entry_of(str(number).encode()), LOST)
-    lost = page.lost()
+    lost = page.lost_requests()
     assert entry_of(b"4") not in lost
     assert entry_of(b"5") in lost
     assert lost[entry_of(str(RING_ENTRIES + 4).encode())] == LOST

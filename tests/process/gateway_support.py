@@ -26,7 +26,7 @@ from typing import Any
 from hitless.clock import SystemClock
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.gateway import Gateway, GatewayEvent, GatewayEventKind
-from hitless.gateway.life import is_alive
+from hitless.gateway.life import haproxy_is_alive
 from hitless.gateway.listeners import listen
 from hitless.gateway.state import GatewayState, RouteState, ServerState, release_key
 from tests.support import eventually
@@ -98,7 +98,7 @@ async def finish(gateway: Gateway) -> None:
     await gateway.stop(grace_s=0.2)
     for pid in pids:
         await asyncio.to_thread(eventually, lambda pid=pid: gone(pid), what=f"end of {pid}")
-    assert not is_alive(folder)
+    assert not haproxy_is_alive(folder)
 
 
 class Workers:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from hitless.gateway.gateway import GatewayEventKind
-from hitless.gateway.life import is_alive
+from hitless.gateway.life import haproxy_is_alive
 from tests.process.gateway_support import (
     Workers,
     ask,
@@ -137,7 +137,7 @@ def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_fini
             old = await with_release(first, workers)
             new = shipped(old, "p01", 2, await asyncio.to_thread(workers.start, 2))
             first._boot.write(new)
-            await first._executor.run(first._executor.between(old, new)[:done], 1)
+            await first._executor.run(first._executor.commands_between(old, new)[:done], 1)
             await first.close()
             second = new_gateway(folder)
             assert await second.adopt()
@@ -183,12 +183,12 @@ def test_haproxy_lives_as_long_as_its_fifo_says() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
-                assert is_alive(str(folder / "gw"))
+                assert haproxy_is_alive(str(folder / "gw"))
                 guardian, haproxy = gateway.guardian_pid, gateway.haproxy_pid
                 await gateway.close()
                 await asyncio.to_thread(kill, guardian)
-                assert is_alive(str(folder / "gw"))
+                assert haproxy_is_alive(str(folder / "gw"))
                 await asyncio.to_thread(kill, haproxy)
-                assert not is_alive(str(folder / "gw"))
+                assert not haproxy_is_alive(str(folder / "gw"))
 
     asyncio.run(scenario())

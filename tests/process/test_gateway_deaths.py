@@ -19,7 +19,7 @@ import pytest
 from hitless.errors import ConflictError, EngineError
 from hitless.gateway.gateway import Gateway, GatewayEventKind
 from hitless.gateway.guardian import GUARDIAN_LOG
-from hitless.gateway.life import is_alive
+from hitless.gateway.life import haproxy_is_alive
 from hitless.gateway.listeners import address_of, listen
 from hitless.gateway.runtime import RuntimeSocket
 from hitless.gateway.state import GatewayState, ServerState
@@ -125,11 +125,11 @@ def test_a_guardian_that_learns_of_haproxy_s_and_the_daemon_s_death_at_once_goes
             os.kill(guardian, signal.SIGSTOP)  # so that it finds both in one look
             try:
                 os.kill(haproxy, signal.SIGKILL)
-                await until(lambda: not is_alive(str(folder / "gw")), "HAProxy's end")
+                await until(lambda: not haproxy_is_alive(str(folder / "gw")), "HAProxy's end")
             finally:
                 await first.close()
                 os.kill(guardian, signal.SIGCONT)
-            await until(lambda: is_alive(str(folder / "gw")), "another HAProxy")
+            await until(lambda: haproxy_is_alive(str(folder / "gw")), "another HAProxy")
             second = new_gateway(folder)
             assert await second.adopt()
             assert second.guardian_pid == guardian
@@ -183,7 +183,7 @@ class KillingRuntime(RuntimeSocket):
             self._before = None
             await asyncio.to_thread(kill, self._gateway.haproxy_pid)
             if self._patient:
-                await self._gateway._executor.answering(10)
+                await self._gateway._executor.wait_until_responding(10)
         elif self._before is not None:
             self._before -= 1
         await super().tell(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.gateway.counts import CountSample, GatewayTally, sample_of
+from hitless.gateway.counts import CountSample, GatewayTally, parse_counts
 
 pytestmark = pytest.mark.unit
 
@@ -29,7 +29,7 @@ def sample(pid: int, requests: int, failed: int = 0) -> CountSample:
 
 
 def test_an_answer_gives_pools_by_their_sessions_and_stages_by_their_requests() -> None:
-    totals = GatewayTally().after(sample_of(ANSWER)).totals()
+    totals = GatewayTally().after(parse_counts(ANSWER)).totals()
     assert set(totals) == {"p00", "stage_dev"}
     pool = totals["p00"]
     assert (pool.requests, pool.by_class["2xx"], pool.by_class["5xx"]) == (10, 9, 1)
@@ -57,7 +57,7 @@ def test_what_a_client_saw_fail_and_what_the_live_release_answered_are_told_apar
     """Of 100: 33 went to the live release, which failed 3; of 31 that the shield was answered with 5xx two had nobody
     else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
     """
-    tally = GatewayTally().after(sample_of(SHIELDED))
+    tally = GatewayTally().after(parse_counts(SHIELDED))
     counts = GatewayTally.from_json(tally.to_json()).totals()["p00"]
     assert (counts.requests, counts.shielded, counts.failed) == (100, 30, 4 + 3 + 2)
     assert counts.handed_over["4xx"] == 2

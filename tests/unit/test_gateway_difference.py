@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.gateway.observe import by_release, unique
+from hitless.gateway.observe import by_key, by_release
 from hitless.gateway.routes import Entry, sticky_map
 from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, ServerState, release_key
-from hitless.gateway.view import Care, Command, MapName, ServerView, View, difference, view_of
+from hitless.gateway.view import Command, MapName, ServerView, View, WaitFor, difference, view_of
 from hitless.service.model import Sticky, StickyBy
 from tests.support import with_mode
 
@@ -74,12 +74,12 @@ class ModelOfHaproxy:
 
     def view(self) -> View:
         return View(
-            hosts=unique(self.maps[MapName.HOSTS]),
-            stages=unique(self.maps[MapName.STAGES]),
-            timeouts=unique(self.maps[MapName.TIMEOUTS]),
-            throttles=unique(self.maps[MapName.THROTTLES]),
-            access=unique(self.maps[MapName.ACCESS]),
-            literals=unique(self.maps[MapName.LITERALS]),
+            hosts=by_key(self.maps[MapName.HOSTS]),
+            stages=by_key(self.maps[MapName.STAGES]),
+            timeouts=by_key(self.maps[MapName.TIMEOUTS]),
+            throttles=by_key(self.maps[MapName.THROTTLES]),
+            access=by_key(self.maps[MapName.ACCESS]),
+            literals=by_key(self.maps[MapName.LITERALS]),
             patterns=by_release(self.maps[MapName.PATTERNS]),
             idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
             sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in LISTENING},
@@ -284,7 +284,7 @@ def test_servers_of_a_pool_that_ends_wait_until_the_pool_is_idle_and_are_never_d
     state = GatewayState.initial(["dev"], pools=1)
     old = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
     commands = between(old, state)
-    assert [command.care for command in commands] == [Care.POOL_IDLE] * 2 + [Care.CLOSED] * 2
+    assert [command.wait_for for command in commands] == [WaitFor.POOL_IDLE] * 2 + [WaitFor.CLOSED] * 2
     assert {command.target for command in commands[:2]} == {"p00"}
     assert not any("drain" in command.line for command in commands)
 
@@ -303,7 +303,7 @@ def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drain
         f"set server p00/{before} state maint",
         f"del server p00/{before}",
     ]
-    assert commands[4].care is Care.SERVER_IDLE
+    assert commands[4].wait_for is WaitFor.SERVER_IDLE
 
 
 def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
@@ -311,8 +311,8 @@ def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
     both = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
     draining = with_mode(both, "p00", ServerMode.DRAIN, "w1")
     alone = both.with_servers("p00", both.pool("p00").servers[:1])
-    assert {command.care for command in between(draining, alone)} == {Care.NONE, Care.CLOSED}
-    assert Care.SERVER_IDLE in {command.care for command in between(both, alone)}
+    assert {command.wait_for for command in between(draining, alone)} == {WaitFor.NONE, WaitFor.CLOSED}
+    assert WaitFor.SERVER_IDLE in {command.wait_for for command in between(both, alone)}
 
 
 def test_a_door_joins_without_a_check_which_would_wake_the_worker_behind_it() -> None:

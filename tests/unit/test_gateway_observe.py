@@ -6,12 +6,12 @@ import pytest
 
 from hitless.gateway.observe import (
     BackendLoad,
+    by_key,
     by_release,
     load_of,
     parse_info,
     parse_map,
     parse_servers,
-    unique,
 )
 from hitless.gateway.state import ServerMode
 from hitless.gateway.view import ServerView
@@ -49,7 +49,7 @@ def test_a_map_is_read_in_its_order() -> None:
 
 
 def test_a_key_that_stands_twice_equals_no_value_that_anyone_wants() -> None:
-    assert unique([("a", "p00"), ("a", "p00"), ("b", "p01")]) == {"a": "p00 p00", "b": "p01"}
+    assert by_key([("a", "p00"), ("a", "p00"), ("b", "p01")]) == {"a": "p00 p00", "b": "p01"}
 
 
 def test_patterns_are_sorted_under_their_releases_and_foreign_ones_under_none() -> None:

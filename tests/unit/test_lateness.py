@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.workers.launch import LONGEST_LINE, busy, last_seen, not_ready
+from hitless.workers.launch import LONGEST_LINE, last_seen, late_message, machine_is_busy
 
 pytestmark = pytest.mark.unit
 
@@ -34,9 +34,11 @@ def test_what_it_wrote_last_and_where_it_was_are_told(lines: list[str], said: st
 
 
 def test_a_machine_that_has_more_to_do_than_it_can_is_named_beside_what_was_seen() -> None:
-    assert busy(3.9, 2) == ""
-    assert not_ready("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
+    assert machine_is_busy(3.9, 2) == ""
+    assert late_message("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
         "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine has more to do than it can"
         " (load 25.0 on 2 processors); the stage's ready_timeout_s gives it longer"
     )
-    assert not_ready("a", 10, [], 0.1, 2) == "a was not ready within 10 s; the stage's ready_timeout_s gives it longer"
+    assert (
+        late_message("a", 10, [], 0.1, 2) == "a was not ready within 10 s; the stage's ready_timeout_s gives it longer"
+    )

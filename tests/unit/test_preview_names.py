@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.engine.previews import LONGEST_LABEL, label_of, stage_of
+from hitless.engine.previews import LONGEST_LABEL, preview_label, preview_stage
 from hitless.gateway.state import StageState
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
     ],
 )
 def test_a_label_is_the_branch_s_name_as_far_as_a_host_can_say_it(branch: str, label: str) -> None:
-    assert label_of(branch, ()) == label
+    assert preview_label(branch, ()) == label
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_label_is_the_branch_s_name_as_far_as_a_host_can_say_it(branch: str, l
 def test_a_name_that_is_another_s_or_was_cut_has_six_digits_of_its_own(
     branch: str, taken: set[str], begins: str
 ) -> None:
-    label = label_of(branch, taken)
+    label = preview_label(branch, taken)
     assert re.fullmatch(re.escape(begins) + "[0-9a-f]{6}", label)
-    assert label_of(branch, taken) == label
+    assert preview_label(branch, taken) == label
 
 
 @given(st.lists(st.text(min_size=1, max_size=90), max_size=12, unique=True))
@@ -58,16 +58,16 @@ def test_whatever_branches_are_called_no_two_share_a_label_and_each_makes_a_stag
 ) -> None:
     taken: set[str] = set()
     for branch in branches:
-        label = label_of(branch, taken)
+        label = preview_label(branch, taken)
         assert label not in taken
         assert LABEL.fullmatch(label)
         assert len(label) <= LONGEST_LABEL
-        StageState(stage_of(label), host=f"{label}.preview.localhost")
+        StageState(preview_stage(label), host=f"{label}.preview.localhost")
         taken.add(label)
 
 
 def test_a_branch_called_like_another_s_label_gets_one_of_its_own() -> None:
-    first = label_of("Fix", {"fix"})
-    second = label_of(first, {"fix", first})
+    first = preview_label("Fix", {"fix"})
+    second = preview_label(first, {"fix", first})
     assert second not in ("fix", first)
-    assert label_of("Fix", {"fix", first}) not in ("fix", first)
+    assert preview_label("Fix", {"fix", first}) not in ("fix", first)

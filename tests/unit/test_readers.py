@@ -16,7 +16,7 @@ def after(*looks: tuple[int, int, int | None]) -> int:
     """The count after looks of (requests in hand at HAProxy, maxconn, requests that the worker ended or None: busy)."""
     readers = SlowReaders()
     for scur, maxconn, ended in looks:
-        readers.take(KEY, ServerLoad(scur, maxconn), ended)
+        readers.observe(KEY, ServerLoad(scur, maxconn), ended)
     return readers.reading[KEY]
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.worker.crash import (
-    CLEAN_END,
     DEATHS_IN_WINDOW,
-    EXHAUSTED,
+    EXIT_ON_SIGTERM,
+    EXIT_OUT_OF_DESCRIPTORS,
     FIRST_DELAY_S,
     LONGEST_DELAY_S,
     Death,
     DeathHistory,
-    after_death,
-    by_itself,
+    backoff_after_death,
     log_lines,
+    own_fault,
     runtime_error,
 )
 from hitless.worker.environment import lambda_environment
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.unit
 
 
 def test_killed_from_outside_a_worker_is_replaced_at_once() -> None:
-    assert after_death(DeathHistory(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
+    assert backoff_after_death(DeathHistory(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
 
 
 def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -> None:
     history, delays = DeathHistory(), []
     for step in range(12):
-        history, delay = after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True, alone=False)
+        history, delay = backoff_after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True, alone=False)
         delays.append(delay)
     assert delays[:4] == [0, FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
     assert delays[-1] == LONGEST_DELAY_S
@@ -45,19 +45,19 @@ def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -
 
 def test_a_long_life_earns_a_clean_slate() -> None:
     history = DeathHistory(failures=6)
-    assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
-    assert after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
+    assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
+    assert backoff_after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
 
 
 def test_the_last_one_that_serves_waits_only_for_a_moment() -> None:
     history = DeathHistory(failures=6)
-    assert after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
+    assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
 
 
 def test_many_deaths_in_a_short_window_back_off_whoever_caused_them() -> None:
     history, delays = DeathHistory(), []
     for step in range(DEATHS_IN_WINDOW):
-        history, delay = after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)
+        history, delay = backoff_after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)
         delays.append(delay)
     assert not any(delays[:-1])
     assert delays[-1] > 0
@@ -100,14 +100,14 @@ def exited(code: int) -> int:
 
 
 def test_sigkill_and_sigterm_come_from_outside_all_else_is_the_handlers_doing() -> None:
-    assert not by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=False)
-    assert not by_itself(exited(CLEAN_END), timed_out=False, too_slow=False)
-    assert not by_itself(exited(EXHAUSTED), timed_out=False, too_slow=False)
-    assert not by_itself(killed(signal.SIGKILL), timed_out=True, too_slow=False)
-    assert by_itself(killed(signal.SIGSEGV), timed_out=False, too_slow=False)
-    assert by_itself(killed(signal.SIGKILL), timed_out=False, too_slow=True)
-    assert by_itself(exited(0), timed_out=False, too_slow=False)
-    assert by_itself(exited(1), timed_out=False, too_slow=False)
+    assert not own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=False)
+    assert not own_fault(exited(EXIT_ON_SIGTERM), timed_out=False, too_slow=False)
+    assert not own_fault(exited(EXIT_OUT_OF_DESCRIPTORS), timed_out=False, too_slow=False)
+    assert not own_fault(killed(signal.SIGKILL), timed_out=True, too_slow=False)
+    assert own_fault(killed(signal.SIGSEGV), timed_out=False, too_slow=False)
+    assert own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=True)
+    assert own_fault(exited(0), timed_out=False, too_slow=False)
+    assert own_fault(exited(1), timed_out=False, too_slow=False)
 
 
 def test_a_crash_is_worded_as_lambda_words_it() -> None:

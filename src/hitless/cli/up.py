@@ -22,7 +22,7 @@ from hitless.cli.doctor import descriptors
 from hitless.cli.homes import refuse_aws
 from hitless.cli.settings import Address, Settings
 from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load, recorded
-from hitless.engine.folders import Folders, exclusive
+from hitless.engine.folders import Folders, exclusive_lock
 from hitless.errors import EngineError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
@@ -71,7 +71,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
         ctx.say(f"warning: other users may look into {folders.data}: `chmod 700` it if nothing else needs that")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.mend}")
-    with exclusive(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
+    with exclusive_lock(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
         return _bring_up(ctx, service, settings, folders)
 
 

@@ -81,7 +81,7 @@ class Engine:
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
             if row and row.fingerprint == fingerprint and self.pools.runs(Release(stage, live[0], document)):
-                return _unchanged(stage, live[0], strategy or document.settings.strategy)
+                return _unchanged_document(stage, live[0], strategy or document.settings.strategy)
         number = self.store.add_release(
             stage,
             document.to_json(),
@@ -91,7 +91,7 @@ class Engine:
             at=timestamp(self.clock.now()),
         )
         release = Release(stage, number, document)
-        return self._ship(release, verb, strategy or document.settings.strategy, who=who, why=document.message)
+        return self._start_rollout(release, verb, strategy or document.settings.strategy, who=who, why=document.message)
 
     async def rollback(
         self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
@@ -99,16 +99,16 @@ class Engine:
         """Ship an earlier release again, all at once: the one named, else the one live before this one."""
         turn = self._open_turn(stage)
         live = self.store.live(stage)
-        target = number if number is not None else self._live_before(stage)
+        target = number if number is not None else self._previous_live(stage)
         if live and live[0] == target and turn.current is None:
-            return _unchanged(stage, target, AllAtOnce())
-        return self._ship(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
+            return _unchanged_document(stage, target, AllAtOnce())
+        return self._start_rollout(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
         """Stop the rollout under way: weight back to 0 at once. Where all traffic has moved and the release is only
         guarded, the guard ends and the release stays.
         """
-        turn = self._turn(stage)
+        turn = self.turn_of(stage)
         if turn.current is not None:
             turn.current.stop(Outcome.ABORTED, "aborted by hand")
             return turn.current
@@ -120,16 +120,16 @@ class Engine:
 
     def rollout_of(self, stage: str) -> Rollout | None:
         """The stage's rollout under way."""
-        return self._turn(stage).current
+        return self.turn_of(stage).current
 
     def guard_of(self, stage: str) -> Guard | None:
         """Who watches the stage's live release, with the one before it still warm."""
-        return self._turn(stage).guard
+        return self.turn_of(stage).guard
 
     def resume_guard(self, rollout: Rollout, left_s: float) -> None:
         """Watch on after a daemon's death what the last one guarded."""
-        turn = self._turn(rollout.candidate.stage)
-        self._background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
+        turn = self.turn_of(rollout.candidate.stage)
+        self._run_in_background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
 
     @property
     def all_stages(self) -> tuple[str, ...]:
@@ -145,13 +145,9 @@ class Engine:
         """One more stage, if it is not there: the gateway's side of it is the caller's business."""
         self._turns.setdefault(stage, Turn(stage, self.parts))
 
-    def drop_stage(self, stage: str) -> None:
+    def remove_stage(self, stage: str) -> None:
         """A stage that came goes: nothing of it stands any more."""
         del self._turns[stage]
-
-    def turn_of(self, stage: str) -> Turn:
-        """The stage's turn. UsageError where the engine has no such stage."""
-        return self._turn(stage)
 
     async def follow(self, rollout: Rollout) -> AsyncIterator[dict[str, Any]]:
         """The rollout's steps as they are taken, then `{"result": …}`."""
@@ -168,7 +164,7 @@ class Engine:
                 yield {"result": result}
                 return
 
-    async def settle(self, *, force: bool = False) -> None:
+    async def end_rollouts(self, *, force: bool = False) -> None:
         """Stop the rollouts that can still be stopped and wait until all have ended; none begins from here on.
 
         With `force` they are left where they stand, without waiting for requests in hand: the next start ends them.
@@ -185,10 +181,10 @@ class Engine:
                     self.abort(stage)
                 except ConflictError:
                     continue
-        await self.idle()
+        await self.wait_until_idle()
         await self.pools.lingering.cut()
 
-    async def idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until every rollout has ended, its cleaning up included."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -216,15 +212,15 @@ class Engine:
         except sqlite3.Error as error:
             log.error("an event could not be recorded", event_sentence=sentence, stage=stage, error=str(error))
             return
-        self._background(self._tell())
+        self._run_in_background(self._notify_followers())
 
-    async def _tell(self) -> None:
+    async def _notify_followers(self) -> None:
         async with self.event_happened:
             self.event_happened.notify_all()
 
     # -- its parts ----------------------------------------------------------------------------------------------------
 
-    def require(self, stage: str) -> None:
+    def require_stage(self, stage: str) -> None:
         """UsageError where the engine has no such stage."""
         if stage not in self._turns:
             raise UsageError(
@@ -233,18 +229,19 @@ class Engine:
                 or "name it in serverless.yml, then `hitless down` and `hitless up`: listeners are made at start",
             )
 
-    def _turn(self, stage: str) -> Turn:
-        self.require(stage)
+    def turn_of(self, stage: str) -> Turn:
+        """The stage's turn. UsageError if the engine has no such stage."""
+        self.require_stage(stage)
         return self._turns[stage]
 
     def _open_turn(self, stage: str) -> Turn:
         if self._stopping:
             raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
-        if self._turn(stage).closed:
+        if self.turn_of(stage).closed:
             raise ConflictError(f"the stage {stage} is going", hint="push to its branch again once it has gone")
-        return self._turn(stage)
+        return self.turn_of(stage)
 
-    def _live_before(self, stage: str) -> int:
+    def _previous_live(self, stage: str) -> int:
         live = self.store.live(stage)
         for rollout in self.store.rollouts(stage):
             if (
@@ -259,20 +256,21 @@ class Engine:
             f"{stage} has no release that was live before this one", hint="`hitless releases` lists what can be shipped"
         )
 
-    def _ship(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
+    def _start_rollout(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
         """Make the rollout known and let it run when the stage's present one has ended or given way."""
-        turn = self._turn(release.stage)
+        turn = self.turn_of(release.stage)
         rollout = self.parts.begin(release, verb, strategy, who=who, why=why)
-        self._background(turn.take(turn.ask(release), rollout, lambda: self._stopping))
+        ticket = turn.request(release)
+        self._run_in_background(turn.run_turn(ticket, rollout, lambda: self._stopping))
         return rollout
 
-    def _background(self, work: Any) -> None:
+    def _run_in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def _unchanged(stage: str, release: int, strategy: Strategy) -> dict[str, Any]:
+def _unchanged_document(stage: str, release: int, strategy: Strategy) -> dict[str, Any]:
     nothing: Mapping[str, None] = {"reason": None, "candidate": None, "live": None}
     return {
         "stage": stage,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from hitless.errors import ConflictError, MachineError
 from hitless.gateway.guardian import LOCK
-from hitless.gateway.life import is_alive as haproxy_is_alive
+from hitless.gateway.life import haproxy_is_alive as haproxy_is_alive
 from hitless.worker.process import is_locked
 
 RUN_LINK = "run"
@@ -48,7 +48,7 @@ class Folders:
             if link.is_symlink() and _is_ours(recorded := Path(os.readlink(link))):
                 return cls(real, recorded)
         except PermissionError as error:
-            raise _closed(real) from error
+            raise _inaccessible(real) from error
         name = f"hitless-{os.getuid()}-{hashlib.sha256(str(real).encode()).hexdigest()[:12]}"
         # macOS's $TMPDIR is too long for sockets; /tmp is there on every system that HAProxy runs on
         writable = (base for base in ("/run", "/tmp") if os.access(base, os.W_OK))
@@ -112,14 +112,14 @@ class Folders:
         """Whether others than the owner may look into the data folder, which hitless did not make then."""
         return self.data.exists() and bool(self.data.stat().st_mode & 0o066)
 
-    def record_run(self) -> None:
+    def record_run_folder(self) -> None:
         """Leave word in the data folder of where the runtime folder is. For the one who holds the engine's lock."""
         new = self.data / f".{RUN_LINK}-new"
         new.unlink(missing_ok=True)
         new.symlink_to(self.run)
         new.replace(self.data / RUN_LINK)
 
-    def remove_run(self) -> None:
+    def remove_run_folder(self) -> None:
         """Remove the runtime folder once nothing is left in it."""
         with suppress(OSError):
             self.run.rmdir()
@@ -157,9 +157,9 @@ def _make_private(folder: Path) -> None:
         raise MachineError(f"anybody may write to {folder}", hint=f"`chmod 700 {folder}`, or name another folder")
 
 
-def _closed(folder: Path) -> MachineError:
+def _inaccessible(folder: Path) -> MachineError:
     """Whose the innermost folder on the way is that can be seen at all."""
-    path = next(path for path in (folder, *folder.parents) if _can_be_seen(path))
+    path = next(path for path in (folder, *folder.parents) if _is_visible(path))
     uid = path.stat().st_uid
     try:
         owner = pwd.getpwuid(uid).pw_name
@@ -171,7 +171,7 @@ def _closed(folder: Path) -> MachineError:
     )
 
 
-def _can_be_seen(path: Path) -> bool:
+def _is_visible(path: Path) -> bool:
     try:
         path.stat()
     except PermissionError:
@@ -188,7 +188,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Wait until no other process is inside a block with this file."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -33,7 +33,7 @@ class Guard:
         """Watch no longer: the release stays live."""
         self._ended.set()
 
-    async def alarm(self) -> Reading | None:
+    async def wait_for_alarm(self) -> Reading | None:
         """Watch; the reading that is an alarm, or None once the time is over or somebody ended the guard."""
         while not self._ended.is_set() and self.left_s > 0:
             await self._pause(min(ALARM_PERIOD_S, self.left_s))

@@ -44,10 +44,10 @@ async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
             row = _row(engine, event.key)
             engine.say(event.sentence, row.stage if row else None)
             if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
-                renewals.create_task(_renew(engine, fleet, event.key))
+                renewals.create_task(_replace_zygote(engine, fleet, event.key))
 
 
-async def _renew(engine: Engine, fleet: HealingFleet, key: str) -> None:
+async def _replace_zygote(engine: Engine, fleet: HealingFleet, key: str) -> None:
     """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None
@@ -77,7 +77,7 @@ def _row(engine: Engine, key: str) -> PoolRow | None:
     return next((row for row in engine.store.pools() if row.key == key), None)
 
 
-async def tell_gateway(engine: Engine, gateway: GatewayEvents) -> None:
+async def report_gateway_events(engine: Engine, gateway: GatewayEvents) -> None:
     """Pass on what the gateway's side did."""
     while True:
         engine.say((await gateway.events.get()).sentence)

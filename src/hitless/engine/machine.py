@@ -17,11 +17,11 @@ from hitless.clock import Clock, timestamp
 from hitless.engine import readers, scaling
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
-from hitless.engine.healing import heal_workers, tell_gateway
+from hitless.engine.healing import heal_workers, report_gateway_events
 from hitless.engine.metrics import exposition
 from hitless.engine.previews import Previews
 from hitless.engine.readers import watch_readers
-from hitless.engine.recovery import conclude_what_was_left, recover
+from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.status import read_gateway, status
 from hitless.gateway.counts import PoolCounts
@@ -92,7 +92,7 @@ class Machine:
         self._listen, self._leave, self._previews = listen, leave, previews
         self._scaler = Scaler(engine, gateway, clock, pace)
         self._started_at = timestamp(clock.now())
-        self._healers: list[asyncio.Task[None]] = []
+        self._background_tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start or adopt every part. Raises MachineError or EngineError; what was started here is stopped again."""
@@ -101,7 +101,7 @@ class Machine:
         found = len(self._engine.pools.living)
         # First: a release that is removed meanwhile waits for requests, but not for clients that read.
         watching = asyncio.create_task(
-            self._keep_going(lambda: watch_readers(self._engine, self._gateway, self._clock))
+            self._run_forever(lambda: watch_readers(self._engine, self._gateway, self._clock))
         )
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
@@ -116,18 +116,18 @@ class Machine:
             if not found:  # else a gateway that cannot be taken over may still hand them requests
                 await self._fleet.stop()
             raise
-        self._healers = [
+        self._background_tasks = [
             watching,
-            asyncio.create_task(self._keep_going(lambda: heal_workers(self._engine, self._fleet))),
-            asyncio.create_task(self._keep_going(lambda: tell_gateway(self._engine, self._gateway))),
-            asyncio.create_task(self._keep_going(lambda: adapt_depth(self._engine, self._clock))),
-            asyncio.create_task(self._keep_going(self._scaler.run)),
-            asyncio.create_task(self._keep_going(lambda: conclude_what_was_left(self._engine, self._clock))),
+            asyncio.create_task(self._run_forever(lambda: heal_workers(self._engine, self._fleet))),
+            asyncio.create_task(self._run_forever(lambda: report_gateway_events(self._engine, self._gateway))),
+            asyncio.create_task(self._run_forever(lambda: adapt_depth(self._engine, self._clock))),
+            asyncio.create_task(self._run_forever(self._scaler.run)),
+            asyncio.create_task(self._run_forever(lambda: finish_leftover_rollouts(self._engine, self._clock))),
         ]
         if self._previews is not None:
-            self._healers.append(asyncio.create_task(self._keep_going(self._previews.watch)))
+            self._background_tasks.append(asyncio.create_task(self._run_forever(self._previews.watch)))
 
-    async def _keep_going(self, healer: Callable[[], Awaitable[None]]) -> None:
+    async def _run_forever(self, healer: Callable[[], Awaitable[None]]) -> None:
         """A healer that stumbles says so and begins again: nothing else would look after its part."""
         while True:
             try:
@@ -159,16 +159,18 @@ class Machine:
 
     def urls(self) -> dict[str, str]:
         """Each stage's address for clients."""
-        return {stage: url_of(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED}
+        return {
+            stage: client_url(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED
+        }
 
     async def shut_down(self, *, force: bool) -> None:
         """Stop all that belongs to the engine; with `force` requests in hand are not awaited. Raises what a step
         raised, after the others were taken.
         """
         self._engine.say("the engine stops" + (" at once" if force else ": requests in hand are finished first"))
-        for healer in self._healers:
+        for healer in self._background_tasks:
             healer.cancel()
-        await asyncio.gather(*self._healers, return_exceptions=True)
+        await asyncio.gather(*self._background_tasks, return_exceptions=True)
         if self._previews is not None:
             await self._previews.stop()
         async with AsyncExitStack() as last_first:
@@ -176,7 +178,7 @@ class Machine:
             last_first.callback(self._forget_pools)
             last_first.push_async_callback(self._fleet.stop, force=force)
             last_first.push_async_callback(self._gateway.stop, grace_s=0.0 if force else SHUTDOWN_DRAIN_S)
-            last_first.push_async_callback(self._engine.settle, force=force)
+            last_first.push_async_callback(self._engine.end_rollouts, force=force)
 
     def _forget_pools(self) -> None:
         for row in self._engine.store.pools():
@@ -184,7 +186,7 @@ class Machine:
         self._engine.say("the engine has stopped")
 
 
-def url_of(host: str, port: int) -> str:
+def client_url(host: str, port: int) -> str:
     """A URL that a client on this machine can use."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -22,29 +22,29 @@ class EngineMemory:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._machine_mb = machine_mb()
-        self._each_mb: dict[str, float] = {}
+        self._mean_mb: dict[str, float] = {}
         self._live: tuple[int | None, ...] = ()
         self._setting_mb: int | None = None
 
     async def measure(self) -> None:
         """Look at every living pool: some milliseconds in a thread."""
         living = dict(self._engine.pools.living)
-        found = await asyncio.to_thread(lambda: {key: _each_mb(pool) for key, pool in living.items()})
-        known = {key: each for key, each in self._each_mb.items() if key in living}
-        self._each_mb = known | {key: each for key, each in found.items() if each is not None}
+        found = await asyncio.to_thread(lambda: {key: _mean_mb(pool) for key, pool in living.items()})
+        known = {key: each for key, each in self._mean_mb.items() if key in living}
+        self._mean_mb = known | {key: each for key, each in found.items() if each is not None}
 
-    def knows(self, key: str) -> bool:
+    def has_measured(self, key: str) -> bool:
         """Whether that pool was ever measured."""
-        return key in self._each_mb
+        return key in self._mean_mb
 
     def room(self, key: str | None, stage: str, function: str) -> int | None:
         """How many more workers of that pool, or of one like the function's live one, there is room for."""
-        each_mb = self._known(key or "")
+        each_mb = self._measured_mb(key or "")
         if each_mb is None:
             live = self._engine.pools.live_row(stage, function)
-            each_mb = self._known(live.key if live else "") or FIRST_GUESS_MB
+            each_mb = self._measured_mb(live.key if live else "") or FIRST_GUESS_MB
         living = self._engine.pools.living.items()
-        taken = (Taken(pool.size, self._known(each) or FIRST_GUESS_MB) for each, pool in living)
+        taken = (Taken(pool.size, self._measured_mb(each) or FIRST_GUESS_MB) for each, pool in living)
         return room_for(each_mb, self._budget(), taken)
 
     def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
@@ -59,8 +59,8 @@ class EngineMemory:
             )
         return fewer
 
-    def _known(self, key: str) -> float | None:
-        return self._each_mb.get(key)
+    def _measured_mb(self, key: str) -> float | None:
+        return self._mean_mb.get(key)
 
     def _budget(self) -> float | None:
         """As the newest of the live releases says, else a share of the machine's memory."""
@@ -79,6 +79,6 @@ def _setting(engine: Engine) -> int | None:
     return engine.release(stage, since[stage][0]).document.memory_mb
 
 
-def _each_mb(pool: Pool) -> float | None:
+def _mean_mb(pool: Pool) -> float | None:
     stats = pool.stats()
     return mean_share_mb(worker.pid for worker in stats.workers[:MEASURED_EACH] if worker.pid)

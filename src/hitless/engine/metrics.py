@@ -37,15 +37,15 @@ class MetricsGateway(Protocol):
 
 async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
     """All figures as text. What HAProxy cannot be asked for is left out while it is away."""
-    families = [*_of_the_engine(engine)]
-    families += [*_of_the_listeners(await gateway.stage_counts())]
+    families = [*_engine_metrics(engine)]
+    families += [*_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()
     families += [
-        *_of_the_gateway(
+        *_gateway_metrics(
             rows, await counted_pools(engine, rows), await gateway.loads([row.gateway_pool for row in rows])
         )
     ]
-    families += [*_of_the_workers([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
+    families += [*_worker_metrics([(row, pool) for row in rows if (pool := engine.pools.living.get(row.key))])]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_FixedCollector(families))
     return generate_latest(registry)
@@ -61,7 +61,7 @@ class _FixedCollector:
         return self._families
 
 
-def _of_the_engine(engine: Engine) -> Iterator[Metric]:
+def _engine_metrics(engine: Engine) -> Iterator[Metric]:
     info = GaugeMetricFamily("hitless_info", "Version and service of the engine.", labels=("version", "service"))
     info.add_metric((hitless.__version__, engine.service), 1)
     live = GaugeMetricFamily("hitless_live_release", "Number of the release that serves the stage.", labels=("stage",))
@@ -77,7 +77,7 @@ def _of_the_engine(engine: Engine) -> Iterator[Metric]:
     yield from (info, live, weight)
 
 
-def _of_the_listeners(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
+def _listener_metrics(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
     answers = CounterMetricFamily(
         "hitless_stage_answers",
         "Answers of a stage's listener by status class, those without a pool included (403, 413, 503).",
@@ -91,7 +91,7 @@ def _of_the_listeners(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
     yield from (answers, restarts)
 
 
-def _of_the_gateway(
+def _gateway_metrics(
     rows: Iterable[PoolRow], counted: Mapping[str, Counted], loads: Mapping[str, BackendLoad]
 ) -> Iterator[Metric]:
     requests = CounterMetricFamily("hitless_requests", "Requests, counted at the gateway.", labels=POOL)
@@ -117,7 +117,7 @@ def _of_the_gateway(
     yield from (requests, answers, failed, shielded, queued, present)
 
 
-def _of_the_workers(pools: Iterable[tuple[PoolRow, Pool]]) -> Iterator[Metric]:
+def _worker_metrics(pools: Iterable[tuple[PoolRow, Pool]]) -> Iterator[Metric]:
     workers = GaugeMetricFamily("hitless_workers", "Worker processes.", labels=POOL)
     busy = GaugeMetricFamily("hitless_workers_busy", "Workers with a request in hand.", labels=POOL)
     restarts = CounterMetricFamily("hitless_worker_restarts", "Workers that ended and were replaced.", labels=POOL)

@@ -87,14 +87,14 @@ class Previews:
         """
         row = self._records.of_branch(branch)
         if row is not None and row.ending is not None:
-            self._end(row)
+            self._begin_removal(row)
             await asyncio.wait([self._ending[row.stage]])
             row = self._records.of_branch(branch)
         if row is None:
             row = await self._begin(branch)
         self._records.renew(row.stage, from_stage=self.settings.from_stage, expires_at=self._expiry())
         return await self._engine.deploy(
-            row.stage, of_preview(document, self.settings, branch), strategy=AllAtOnce(), force=False, who=who
+            row.stage, preview_document(document, self.settings, branch), strategy=AllAtOnce(), force=False, who=who
         )
 
     def close(self, branch: str, why: str) -> bool:
@@ -105,7 +105,7 @@ class Previews:
         if row.ending is None:
             self._records.mark_ending(row.stage, why)
             self._engine.say(f"the preview of {branch} ends: {why}", row.stage)
-        self._end(row)
+        self._begin_removal(row)
         return True
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Previews:
                 self._records.mark_ending(row.stage, "the engine has no listener for previews any more")
         rows = self._records.all()
         if self._gateway.state.shared:
-            await self._engine.pools.change_gateway(lambda state: _with_just(state, rows))
+            await self._engine.pools.change_gateway(lambda state: _with_only(state, rows))
 
     async def watch(self) -> None:
         """For ever: previews that nobody pushed to go; what could not go yet is tried again."""
@@ -146,7 +146,7 @@ class Previews:
             now = timestamp(self._engine.clock.now())
             for row in self._records.all():
                 if row.ending is not None:
-                    self._end(row)
+                    self._begin_removal(row)
                 elif row.expires_at <= now:
                     self.close(row.branch, f"nobody pushed to it for {self.settings.expires_h} h")
             await self._engine.clock.sleep(LOOK_S)
@@ -162,39 +162,39 @@ class Previews:
 
     async def _begin(self, branch: str) -> PreviewRow:
         taken = {row.host.removesuffix(f".{self.settings.domain}") for row in self._records.all()}
-        taken |= {row.stage.removeprefix(stage_of("")) for row in self._records.all()}
-        label = label_of(branch, taken)
+        taken |= {row.stage.removeprefix(preview_stage("")) for row in self._records.all()}
+        label = preview_label(branch, taken)
         now = timestamp(self._engine.clock.now())
         host = f"{label}.{self.settings.domain}"
-        row = PreviewRow(stage_of(label), branch, host, self.settings.from_stage, now, self._expiry())
+        row = PreviewRow(preview_stage(label), branch, host, self.settings.from_stage, now, self._expiry())
         self._records.add(row)
         self._engine.add_stage(row.stage)
         try:
             await self._engine.pools.change_gateway(lambda state: state.with_new_stage(row.stage, row.host))
         except BaseException:
             self._records.forget(row.stage)
-            self._engine.drop_stage(row.stage)
+            self._engine.remove_stage(row.stage)
             raise
         self._engine.say(f"a preview of {branch} begins under {row.host}", row.stage)
         return row
 
-    def _end(self, row: PreviewRow) -> None:
+    def _begin_removal(self, row: PreviewRow) -> None:
         if row.stage not in self._ending:
             self._engine.turn_of(row.stage).close()
-            task = self._ending[row.stage] = asyncio.create_task(self._go(row))
+            task = self._ending[row.stage] = asyncio.create_task(self._remove(row))
             task.add_done_callback(lambda _: self._ending.pop(row.stage, None))
 
-    async def _go(self, row: PreviewRow) -> None:
+    async def _remove(self, row: PreviewRow) -> None:
         engine, stage = self._engine, row.stage
         try:
             async with engine.turn_of(stage).lock:
-                await engine.pools.change_gateway(_without(stage))
+                await engine.pools.change_gateway(_without_stage(stage))
                 for number in sorted({pool.release for pool in engine.store.pools(stage)}):
                     await engine.pools.retire(engine.release(stage, number), drain=True)
                     await engine.pools.lingering.cut(engine.release(stage, number).key)
                 await engine.parts.retention.remove_logs(stage)
             self._records.forget(stage)  # at last: whoever dies before it leaves a record of what is still to do
-            engine.drop_stage(stage)
+            engine.remove_stage(stage)
             await engine.parts.retention.prune()
         except (HitlessError, sqlite3.Error) as error:  # the gateway is away, the disk full: the next look tries again
             engine.say(f"the preview of {row.branch} could not go yet: {error}", stage)
@@ -213,14 +213,14 @@ class Previews:
         return timestamp(self._engine.clock.now() + timedelta(hours=self.settings.expires_h))
 
 
-def of_preview(document: ReleaseDocument, settings: PreviewSettings, branch: str) -> ReleaseDocument:
+def preview_document(document: ReleaseDocument, settings: PreviewSettings, branch: str) -> ReleaseDocument:
     """The release as a preview runs it: few workers, all at once, nobody told, no hook that might touch what the stage
     uses. `HITLESS_PREVIEW` has the branch. Pure.
     """
     alarms = replace(document.settings.alarms, guard_s=0)
     return replace(
         document,
-        functions=tuple(_of_preview(function, settings, branch) for function in document.functions),
+        functions=tuple(_preview_function(function, settings, branch) for function in document.functions),
         settings=replace(
             document.settings,
             home=Home.ENGINE,
@@ -236,7 +236,7 @@ def of_preview(document: ReleaseDocument, settings: PreviewSettings, branch: str
     )
 
 
-def _of_preview(function: Function, settings: PreviewSettings, branch: str) -> Function:
+def _preview_function(function: Function, settings: PreviewSettings, branch: str) -> Function:
     return replace(
         function,
         workers=settings.workers,
@@ -247,7 +247,7 @@ def _of_preview(function: Function, settings: PreviewSettings, branch: str) -> F
     )
 
 
-def _with_just(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayState:
+def _with_only(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayState:
     """Stages with a host are those of the rows; one that goes has no release there any more."""
     staying = {(row.stage, row.host) for row in rows if row.ending is None}
     for stage in state.stages:
@@ -260,7 +260,7 @@ def _with_just(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayStat
     return state
 
 
-def _without(stage: str) -> Callable[[GatewayState], GatewayState]:
+def _without_stage(stage: str) -> Callable[[GatewayState], GatewayState]:
     def edit(state: GatewayState) -> GatewayState:
         with contextlib.suppress(KeyError):
             state = state.without_stage(stage)
@@ -275,7 +275,7 @@ PREFIX = "preview_"
 """Of its stage. No name in serverless.yml holds an underscore: no stage of a service is ever mistaken for one."""
 
 
-def label_of(branch: str, taken: Container[str]) -> str:
+def preview_label(branch: str, taken: Container[str]) -> str:
     """`feature/Login` → `feature-login`: lower case, letters and digits of ASCII, single hyphens between.
 
     Where that is another branch's (`taken`), was cut to 63 characters or has nothing left of the name, six digits of
@@ -293,6 +293,6 @@ def label_of(branch: str, taken: Container[str]) -> str:
     return label
 
 
-def stage_of(label: str) -> str:
+def preview_stage(label: str) -> str:
     """The preview's stage."""
     return f"{PREFIX}{label}"

@@ -35,7 +35,7 @@ class ReadersGateway(Protocol):
     """What this needs of the gateway."""
 
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
-    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
+    async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class SlowReaders:
     known: dict[ServerKey, IdleWorker] = field(default_factory=dict)
     """So many responses were being read when the worker had ended so many requests."""
 
-    def take(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
+    def observe(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
         """One look at one server. `ended`: the requests that its worker had ended; None if it was busy.
 
         A worker that did nothing between two looks because all its places are taken gets twice as many: a crowd of
@@ -91,20 +91,24 @@ async def watch_readers(engine: Engine, gateway: ReadersGateway, clock: Clock) -
         if watched.keys() != living.keys():
             rows = {row.key: row for row in engine.store.pools()}
             watched = {key: watched.get(key, ReadersPool(rows[key])) for key in living if key in rows}
-        active = [(one, pool) for key, one in watched.items() if (pool := living.get(key)) and _may_be_read(one, pool)]
+        active = [
+            (one, pool)
+            for key, one in watched.items()
+            if (pool := living.get(key)) and _may_have_slow_readers(one, pool)
+        ]
         if active or readers.reading:
-            await _look(active, readers, gateway, living)
+            await _observe_servers(active, readers, gateway, living)
         await clock.sleep(ACTIVE_PERIOD_S if active else PERIOD_S)
 
 
-def _may_be_read(one: ReadersPool, pool: Pool) -> bool:
+def _may_have_slow_readers(one: ReadersPool, pool: Pool) -> bool:
     large = pool.large_responses
     if large != one.large:
         one.large, one.looks = large, LOOKS
     return one.looks > 0
 
 
-async def _look(
+async def _observe_servers(
     active: list[tuple[ReadersPool, Pool]], readers: SlowReaders, gateway: ReadersGateway, living: Mapping[str, Pool]
 ) -> None:
     workers: dict[ServerKey, tuple[ReadersPool, Pool, WorkerAddress]] = {
@@ -121,7 +125,7 @@ async def _look(
         one.looks -= 1
     for key, (one, pool, worker) in workers.items():
         if key in loads and living.get(one.row.key) is pool:  # its page may be closed by now
-            readers.take(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
+            readers.observe(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
             if readers.reading[key] or readers.measured[key] is None:
                 one.looks = LOOKS
-    await gateway.widen(readers.reading, loads)
+    await gateway.raise_limits(readers.reading, loads)

@@ -31,16 +31,16 @@ async def recover(engine: Engine) -> None:
     """Finish or roll back what was cut off, remove what belongs to nothing, and see that each live release serves."""
     engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
-        await conclude(engine, row)
+        await finish_or_withdraw(engine, row)
     for stage in engine.all_stages:
         guarded = guarded_rollout(engine, stage)
-        await _remove_strays(engine, stage, keep=guarded.row.previous_release if guarded else None)
+        await _retire_others(engine, stage, keep=guarded.row.previous_release if guarded else None)
         await _serve_live(engine, stage)
         if guarded:
             _resume_guard(engine, guarded)
 
 
-async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
+async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
     """For ever: rollouts whose end failed (HAProxy was away, the disk full) are brought to it as soon as can be."""
     pause_s = FIRST_PAUSE_S
     while True:
@@ -51,7 +51,7 @@ async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
                     async with turn.lock:
                         for row in engine.store.unfinished_rollouts():
                             if row.rollout == number:
-                                await conclude(engine, row)
+                                await finish_or_withdraw(engine, row)
                     turn.unfinished.discard(number)
                 pause_s = FIRST_PAUSE_S
             except (HitlessError, sqlite3.Error) as error:
@@ -59,7 +59,7 @@ async def conclude_what_was_left(engine: Engine, clock: Clock) -> None:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-async def conclude(engine: Engine, row: RolloutRow) -> None:
+async def finish_or_withdraw(engine: Engine, row: RolloutRow) -> None:
     """Bring a rollout that nobody drives any more to its end."""
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
@@ -74,20 +74,20 @@ async def conclude(engine: Engine, row: RolloutRow) -> None:
         engine.say(f"release {row.release} had become live: its rollout is finished", row.stage)
         rollout = _rollout(engine, row, release, previous, receipt)
         await rollout.finish()
-        _mark_taken_back(engine, rollout)
+        _mark_rolled_back(engine, rollout)
     elif row.verb == Verb.GUARD and live is not None and engine.pools.runs(release):
         engine.say(f"release {row.release} was to take over again after an alarm: it does now", row.stage)
         rollout = _rollout(engine, row, release, live, receipt)
         rollout.state, rollout.weight_percent = State.PREPARING, 0
         await rollout.run()
-        _mark_taken_back(engine, rollout)
+        _mark_rolled_back(engine, rollout)
     else:
         await _withdraw(engine, row, release, live, receipt)
 
 
-def _mark_taken_back(engine: Engine, rollout: Rollout) -> None:
+def _mark_rolled_back(engine: Engine, rollout: Rollout) -> None:
     if rollout.verb == Verb.GUARD:
-        engine.parts.mark_taken_back(rollout, rollout.cause or "an alarm after all traffic had moved")
+        engine.parts.mark_rolled_back(rollout, rollout.cause or "an alarm after all traffic had moved")
 
 
 async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Release | None, receipt: Receipt) -> None:
@@ -136,7 +136,7 @@ def _resume_guard(engine: Engine, guarded: Guarded) -> None:
     engine.resume_guard(rollout, guarded.left_s)
 
 
-async def _remove_strays(engine: Engine, stage: str, *, keep: int | None) -> None:
+async def _retire_others(engine: Engine, stage: str, *, keep: int | None) -> None:
     live = engine.live_release(stage)
     for number in {row.release for row in engine.store.pools(stage)} - {keep}:
         if live is None or number != live.number:

@@ -23,7 +23,7 @@ def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
     """Each kept release of a stage, newest first, with how its last rollout ended. UsageError for an unknown stage."""
     rows = engine.store.releases(stage)
     if not rows:
-        engine.require(stage)
+        engine.require_stage(stage)
     return [
         _release(engine, stage, row.release, engine.store.rollouts(stage, release=row.release))
         for row in reversed(rows)
@@ -68,14 +68,14 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "artifacts": artifacts,
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
-        "duration_s": (last.receipt or _pieced_together(last, receipt)).get("duration_s") if last else None,
-        "cost": _whole_cost(engine, shipped) if shipped else None,
+        "duration_s": (last.receipt or _figures_from_receipt(last, receipt)).get("duration_s") if last else None,
+        "cost": _total_cost(engine, shipped) if shipped else None,
     }
 
 
-def _whole_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
+def _total_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
     """What it cost to ship a release: its rollout, and the return to the one before where a guard took it back."""
-    own, back = cost(engine.store.receipt(rollout.rollout)), _taken_back(engine, rollout)
+    own, back = cost(engine.store.receipt(rollout.rollout)), _guard_rollout_of(engine, rollout)
     after = cost(engine.store.receipt(back.rollout)) if back else None
     if own is None or after is None:
         return own
@@ -83,7 +83,7 @@ def _whole_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
     return {**sums, "complete": own["complete"] and after["complete"]}
 
 
-def _taken_back(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
+def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     """The guard's return, of a rollout that had ended live and turned out otherwise."""
     turned = rollout.outcome == Outcome.ROLLED_BACK and (rollout.receipt or {}).get("outcome") == Outcome.LIVE
     if not turned or rollout.previous_release is None:
@@ -109,14 +109,14 @@ def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {**sums, "complete": receipt["complete"]}
 
 
-def _return(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
-    back = _taken_back(engine, rollout)
+def _return_document(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
+    back = _guard_rollout_of(engine, rollout)
     if back is None:
         return None
     return {"rollout": back.rollout, "release": back.release, "cost": cost(engine.store.receipt(back.rollout))}
 
 
-def _pieced_together(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+def _figures_from_receipt(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
     """The deploy document's figures, where nobody was there to write it at the end: the daemon had died."""
     if receipt is None or rollout.ended_at is None:
         return {}
@@ -131,7 +131,7 @@ def _pieced_together(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> 
 
 def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
     receipt = engine.store.receipt(rollout.rollout)
-    given = rollout.receipt or _pieced_together(rollout, receipt)
+    given = rollout.receipt or _figures_from_receipt(rollout, receipt)
     told = {key: value for key, value in (receipt or {}).items() if key not in _FOR_THE_ENGINE_ALONE}
     return {
         "rollout": rollout.rollout,
@@ -148,6 +148,6 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
         "candidate": given.get("candidate"),
         "live": given.get("live"),
         "was_live": rollout.outcome == Outcome.LIVE,
-        "taken_back": _return(engine, rollout),
+        "taken_back": _return_document(engine, rollout),
         "receipt": {**told, "cost": cost(receipt)} if receipt else None,
     }

@@ -66,7 +66,7 @@ class ScaledPool:
         """A move is under way."""
         return self.move is not None and not self.move.done()
 
-    def stirs(self, earlier: Pulse, pool: Pool, now_s: float) -> bool:
+    def needs_decision(self, earlier: Pulse, pool: Pool, now_s: float) -> bool:
         """Whether there may be something to decide; once a second there always may."""
         return (
             self.pulse.busy > 0
@@ -87,22 +87,22 @@ class Scaler:
         self._measured_at_s = float("-inf")
         engine.pools.allowed = self._memory.allowed
         self._watched: dict[str, ScaledPool] = {}
-        self._known: set[str] = set()
+        self._measured_mb: set[str] = set()
         self._moves: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """For ever; moves under way end with it."""
         try:
             while True:
-                await self._clock.sleep(TICK_S if await self.look() else IDLE_TICK_S)
+                await self._clock.sleep(TICK_S if await self.scale_once() else IDLE_TICK_S)
         finally:
             for move in self._moves:
                 move.cancel()
             await asyncio.gather(*self._moves, return_exceptions=True)
 
-    async def look(self) -> bool:
+    async def scale_once(self) -> bool:
         """One look at all pools, and the moves that it asks for; whether any of them had something to do."""
-        self._meet()
+        self._update_watched()
         self._measure()
         living, now_s = self._engine.pools.living, self._clock.monotonic()
         seen = [(watched, living[key], living[key].pulse()) for key, watched in self._watched.items()]
@@ -112,11 +112,11 @@ class Scaler:
             earlier, watched.pulse = watched.pulse, pulse
             if (pool := living.get(watched.row.key)) is None:
                 continue
-            if watched.stirs(earlier, pool, now_s):
+            if watched.needs_decision(earlier, pool, now_s):
                 load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
                 self._decide(watched, pool, load, now_s)
             if pool.size != watched.told_size and now_s - watched.told_at_s >= TELL_EVERY_S:
-                self._tell(watched, pool, now_s)
+                self._report(watched, pool, now_s)
         return any(pulse.busy or watched.memory.mean > NOTHING for watched, _, pulse in seen)
 
     def reason_of(self, key: str) -> str | None:
@@ -124,12 +124,12 @@ class Scaler:
         watched = self._watched.get(key)
         return watched.reason or None if watched else None
 
-    def _meet(self) -> None:
+    def _update_watched(self) -> None:
         """Watch the pools that live and whose number may change; forget the others."""
         living = self._engine.pools.living
-        if self._known == living.keys():
+        if self._measured_mb == living.keys():
             return
-        self._known = set(living)
+        self._measured_mb = set(living)
         for row in self._engine.store.pools():
             if row.key in living and row.key not in self._watched:
                 function = self._engine.release(row.stage, row.release).function(row.function)
@@ -150,7 +150,7 @@ class Scaler:
             return
         living = self._engine.pools.living
         at_rest = (
-            key in living and living[key].size <= each.bounds.least and self._memory.knows(key)
+            key in living and living[key].size <= each.bounds.least and self._memory.has_measured(key)
             for key, each in self._watched.items()
         )
         if all(at_rest):
@@ -171,17 +171,17 @@ class Scaler:
         if size != len(pool.workers):
             if not watched.moving:
                 watched.told_size = size  # its zygote tells of itself that it was woken
-                self._begin(watched, self._agree(watched))
+                self._start_move(watched, self._reconcile(watched))
             return
         if decision.refused and now_s - watched.refused_at_s >= TELL_REFUSAL_EVERY_S:
             watched.refused_at_s = now_s
-            self._engine.say(f"{_name(watched)}: {decision.reason}", watched.row.stage)
+            self._engine.say(f"{_title(watched)}: {decision.reason}", watched.row.stage)
         if decision.workers == size or now_s < watched.paused_until_s:
             return
         only_drains = self._engine.pools.standing.is_parting(watched.row.key)
         if not watched.moving or (decision.workers > size and only_drains):
             watched.moved_because = decision.reason
-            self._begin(watched, self._scale(watched, decision))
+            self._start_move(watched, self._scale(watched, decision))
 
     def _bounds(self, watched: ScaledPool, size: int) -> Bounds:
         """Those of the function; a pool that does not serve keeps its size, a candidate that of the live release."""
@@ -193,7 +193,7 @@ class Scaler:
         least = max(size, self._engine.pools.living[live.key].size if live else 0)
         return replace(bounds, least=max(bounds.least, min(least, bounds.most)))
 
-    def _begin(self, watched: ScaledPool, move: Coroutine[Any, Any, None]) -> None:
+    def _start_move(self, watched: ScaledPool, move: Coroutine[Any, Any, None]) -> None:
         watched.move = asyncio.create_task(move)
         self._moves.add(watched.move)
         watched.move.add_done_callback(self._moves.discard)
@@ -203,25 +203,25 @@ class Scaler:
             await self._engine.pools.standing.scale(watched.row, decision.workers)
         except HitlessError as error:
             self._pause(
-                watched, f"{_name(watched)} could not be brought to {decision.workers} workers: {error.message}"
+                watched, f"{_title(watched)} could not be brought to {decision.workers} workers: {error.message}"
             )
             return
         watched.pause_s = 0.0
 
-    async def _agree(self, watched: ScaledPool) -> None:
+    async def _reconcile(self, watched: ScaledPool) -> None:
         try:
             await self._engine.pools.standing.agree(watched.row)
         except HitlessError as error:
-            self._pause(watched, f"{_name(watched)} could not be brought to the gateway: {error.message}")
+            self._pause(watched, f"{_title(watched)} could not be brought to the gateway: {error.message}")
 
     def _pause(self, watched: ScaledPool, sentence: str) -> None:
         watched.pause_s = min(max(2 * watched.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         watched.paused_until_s = self._clock.monotonic() + watched.pause_s
         self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
 
-    def _tell(self, watched: ScaledPool, pool: Pool, now_s: float) -> None:
+    def _report(self, watched: ScaledPool, pool: Pool, now_s: float) -> None:
         before, watched.told_size, watched.told_at_s = watched.told_size, pool.size, now_s
-        sentence = f"{_name(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
+        sentence = f"{_title(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
         self._engine.say(sentence, watched.row.stage)
 
 
@@ -243,5 +243,5 @@ def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, n
     return Load(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
 
 
-def _name(watched: ScaledPool) -> str:
+def _title(watched: ScaledPool) -> str:
     return f"{watched.row.function} of release {watched.row.release}"

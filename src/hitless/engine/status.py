@@ -159,7 +159,7 @@ def _scaling(function: Function, pool: Pool | None, reason: str | None) -> dict[
     }
 
 
-def running(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
+def running_workers(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
     """Those that have a process. One that ended and whose successor is not there yet has none: its 0 given to kill(2)
     would end whoever asked, with all of his process group.
     """
@@ -180,7 +180,7 @@ def _function(
         "name": function.name,
         "release": release,
         "zygote_pid": pool.zygote_pid,
-        "workers": running(stats.workers),
+        "workers": running_workers(stats.workers),
         "restarts": stats.restarts,
         "requests": stats.requests,
         "failed": stats.failed,

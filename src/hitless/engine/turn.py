@@ -53,7 +53,7 @@ class EngineParts:
             previous=live[0] if live else None,
             at=timestamp(self.clock.now()),
         )
-        return self.rollout(number, verb, release, None, strategy, Receipt(facts_of(release, who, why)))
+        return self.rollout(number, verb, release, None, strategy, Receipt(rollout_facts(release, who, why)))
 
     def rollout(
         self,
@@ -79,7 +79,7 @@ class EngineParts:
             receipt=receipt,
         )
 
-    def mark_taken_back(self, back: Rollout, why: str) -> None:
+    def mark_rolled_back(self, back: Rollout, why: str) -> None:
         """Once the guard's rollout is live, the one that it took back counts as rolled back."""
         if back.previous is None or back.result is None or back.result["outcome"] != Outcome.LIVE:
             return
@@ -117,7 +117,7 @@ class Turn:
     unfinished: set[int] = field(default_factory=set)
     """Rollouts that could not be brought to their end: the gateway was away, or the disk full."""
 
-    def ask(self, release: Release) -> int:
+    def request(self, release: Release) -> int:
         """Somebody wants to ship that release: the present rollout gives way where it can, the guard ends. Returns the
         ticket for `take`.
         """
@@ -143,15 +143,15 @@ class Turn:
         if self.guard is not None:
             self.guard.end()
 
-    async def take(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
+    async def run_turn(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
         """Run the rollout when its turn has come, unless a newer one asked meanwhile; then guard what it shipped."""
         async with self.lock:
-            if not await self._given_up(ticket, rollout, stopping):
+            if not await self._ended_unstarted(ticket, rollout, stopping):
                 await self._run(rollout)
                 if rollout.result is not None and rollout.result["outcome"] == Outcome.LIVE:
                     await self._guard(rollout, rollout.guard_s, lambda: ticket != self.asked or stopping())
             if ticket == self.asked:
-                await self.tidy()
+                await self.retire_unused()
             if gone := await self.parts.retention.apply(self.stage):
                 self.parts.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
             await self.parts.back_up()
@@ -163,24 +163,24 @@ class Turn:
             await rollout.begin_to_watch()
             await self._guard(rollout, left_s, lambda: asked != self.asked or stopping())
             if asked == self.asked:
-                await self.tidy()
+                await self.retire_unused()
 
-    async def tidy(self) -> None:
+    async def retire_unused(self) -> None:
         """Retire, properly drained, what stands in the stage, is not live and gets no requests."""
         live, entry = self.parts.store.live(self.stage), self.parts.pools.gateway_stage(self.stage)
         wanted = {live[0] if live else None, entry.live, entry.candidate}
         for number in sorted({row.release for row in self.parts.store.pools(self.stage)} - wanted):
             row = self.parts.store.release(self.stage, number)
             if row is not None:
-                await self._retiring(number, self.parts.pools.retire(release_of(row), drain=True))
+                await self._retire(number, self.parts.pools.retire(release_of(row), drain=True))
 
-    async def _retiring(self, number: int, work: Coroutine[Any, Any, object]) -> None:
+    async def _retire(self, number: int, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
         except HitlessError as error:  # the gateway is away: the next turn, or the next start, does it
             self.parts.say(f"release {number} could not be retired yet: {error.message}", self.stage)
 
-    async def _given_up(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> bool:
+    async def _ended_unstarted(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> bool:
         if ticket != self.asked:
             await rollout.end_unstarted(Outcome.SUPERSEDED, "a newer release came before it could start")
         elif stopping():
@@ -210,18 +210,18 @@ class Turn:
         if wanted_elsewhere():
             self.guard.end()
         try:
-            reading = await self.guard.alarm()
+            reading = await self.guard.wait_for_alarm()
         finally:
             self.guard = None
         if reading is not None:
-            await self._shift_back(rollout, rollout.previous, reading)
+            await self._return_to_previous(rollout, rollout.previous, reading)
         elif self.wanted != rollout.previous.number:  # else it is to be live again, and serves as it stands
-            await self._retiring(rollout.previous.number, rollout.retire_previous())
+            await self._retire(rollout.previous.number, rollout.retire_previous())
         else:
             await rollout.count()
             rollout.save()
 
-    async def _shift_back(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
+    async def _return_to_previous(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
         """The release before takes over again; the one that was guarded counts as rolled back."""
         number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
         self.parts.say(f"release {number} is taken back: {why}", self.stage)
@@ -231,14 +231,14 @@ class Turn:
         rollout.save()
         back.receipt.begin_where_ended(rollout.receipt)
         await self._run(back)
-        self.parts.mark_taken_back(back, why)
+        self.parts.mark_rolled_back(back, why)
 
 
 LONGEST_WHY = 2000
 """Characters of a message that a receipt keeps."""
 
 
-def facts_of(release: Release, who: Who, why: str | None) -> dict[str, Any]:
+def rollout_facts(release: Release, who: Who, why: str | None) -> dict[str, Any]:
     """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
     before.
     """

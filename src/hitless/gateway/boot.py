@@ -74,7 +74,7 @@ class BootFolder:
         except (OSError, EngineError):
             return None
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether no file of the present generation has gone: a cleaner of temporary files may have been here."""
         return all((self._layout.boot / name).exists() for name in self._names)
 

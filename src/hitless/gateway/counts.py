@@ -78,8 +78,8 @@ class PoolCounts:
 
     def minus(self, earlier: PoolCounts) -> PoolCounts:
         """What came between two readings."""
-        mine, before = flat(self), flat(earlier)
-        return of_flat({name: value - before.get(name, 0) for name, value in mine.items()})
+        mine, before = flat_counts(self), flat_counts(earlier)
+        return counts_from_flat({name: value - before.get(name, 0) for name, value in mine.items()})
 
 
 Numbers = Mapping[str, Mapping[str, int]]
@@ -117,7 +117,7 @@ class GatewayTally:
     def totals(self) -> dict[str, PoolCounts]:
         """Proxy → counts since the gateway's first start."""
         total = _added(self.gone, self.last.numbers)
-        return {proxy: of_flat({**numbers, "restarts": self.restarts}) for proxy, numbers in total.items()}
+        return {proxy: counts_from_flat({**numbers, "restarts": self.restarts}) for proxy, numbers in total.items()}
 
     def to_json(self) -> str:
         document = {"gone": self.gone, "pid": self.last.pid, "last": self.last.numbers, "restarts": self.restarts}
@@ -134,7 +134,7 @@ class GatewayTally:
             return cls()
 
 
-def sample_of(info_and_stat: str) -> CountSample:
+def parse_counts(info_and_stat: str) -> CountSample:
     """Read the answer to `show info;show stat`. KeyError where it has no pid."""
     info, _, _ = info_and_stat.partition("# pxname")
     numbers: dict[str, dict[str, int]] = {}
@@ -176,14 +176,14 @@ def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
     return result
 
 
-def of_flat(numbers: Mapping[str, int]) -> PoolCounts:
+def counts_from_flat(numbers: Mapping[str, int]) -> PoolCounts:
     """Counts from numbers by their names; what is missing is 0."""
     plain = {name: value for name, value in numbers.items() if name in _PLAIN}
     handed = {n.removeprefix(_HANDED_OVER): v for n, v in numbers.items() if n.startswith(_HANDED_OVER)}
     return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, handed_over=handed, **plain)
 
 
-def flat(counts: PoolCounts) -> dict[str, int]:
+def flat_counts(counts: PoolCounts) -> dict[str, int]:
     """Every number by its name, for a file; `of_flat` reads it."""
     plain = {name: int(getattr(counts, name)) for name in _PLAIN}
     handed = {_HANDED_OVER + name: value for name, value in counts.handed_over.items()}

@@ -14,6 +14,7 @@ from hitless.errors import EngineError
 from hitless.gateway.observe import (
     BackendLoad,
     ServerLoad,
+    by_key,
     by_release,
     load_of,
     parse_info,
@@ -21,12 +22,11 @@ from hitless.gateway.observe import (
     parse_servers,
     parse_stat,
     parse_stats,
-    unique,
 )
 from hitless.gateway.routes import Entry, sticky_map
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
-from hitless.gateway.view import Care, Command, MapName, ServerKey, View, difference, view_of
+from hitless.gateway.view import Command, MapName, ServerKey, View, WaitFor, difference, view_of
 
 APART_S = 0.05
 """Between two readings that must both say idle: a request may be between the queue and a worker in one of them."""
@@ -51,7 +51,7 @@ class Executor:
         """An answer as it came. UnreachableError."""
         return await self._runtime.ask(command)
 
-    async def answering(self, deadline_s: float) -> int:
+    async def wait_until_responding(self, deadline_s: float) -> int:
         """Wait until HAProxy answers; its pid. UnreachableError at the deadline."""
         end = self._clock.monotonic() + deadline_s
         while True:
@@ -66,12 +66,12 @@ class Executor:
         """What HAProxy holds; `stages` are those that have a listener. UnreachableError."""
         maps = {name: await self._map(name) for name in MapName}
         return View(
-            hosts=unique(maps[MapName.HOSTS]),
-            stages=unique(maps[MapName.STAGES]),
-            timeouts=unique(maps[MapName.TIMEOUTS]),
-            throttles=unique(maps[MapName.THROTTLES]),
-            access=unique(maps[MapName.ACCESS]),
-            literals=unique(maps[MapName.LITERALS]),
+            hosts=by_key(maps[MapName.HOSTS]),
+            stages=by_key(maps[MapName.STAGES]),
+            timeouts=by_key(maps[MapName.TIMEOUTS]),
+            throttles=by_key(maps[MapName.THROTTLES]),
+            access=by_key(maps[MapName.ACCESS]),
+            literals=by_key(maps[MapName.LITERALS]),
             patterns=by_release(maps[MapName.PATTERNS]),
             idempotent=by_release(maps[MapName.IDEMPOTENT]),
             sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in stages},
@@ -83,7 +83,7 @@ class Executor:
     async def _map(self, name: str) -> list[Entry]:
         return parse_map(await self._runtime.ask(f"show map {self._maps}/{name}"))
 
-    def between(self, old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
+    def commands_between(self, old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
         """The commands that lead from one state to another."""
         return difference(view_of(old), view_of(new), self._maps)
 
@@ -95,14 +95,14 @@ class Executor:
         todo = tuple(commands)
         drained = False
         for command in todo:
-            match command.care:
-                case Care.POOL_IDLE if not drained:
-                    pools = {each.target for each in todo if each.care is Care.POOL_IDLE}
+            match command.wait_for:
+                case WaitFor.POOL_IDLE if not drained:
+                    pools = {each.target for each in todo if each.wait_for is WaitFor.POOL_IDLE}
                     await asyncio.gather(*(self.drained(pool, drain_s) for pool in pools))
                     drained = True
-                case Care.SERVER_IDLE:
+                case WaitFor.SERVER_IDLE:
                     await self._idle(partial(self._server_load, command.target), drain_s)
-                case Care.CLOSED:
+                case WaitFor.CLOSED:
                     await self._delete(command)
                     continue
                 case _:
@@ -161,7 +161,7 @@ class Executor:
             for row in parse_stats(await self._runtime.ask(asked))
         }
 
-    async def widen(self, maxconns: Mapping[ServerKey, int], throttles: Mapping[str, int]) -> None:
+    async def raise_limits(self, maxconns: Mapping[ServerKey, int], throttles: Mapping[str, int]) -> None:
         """Set `maxconn` of these servers and the throttle of these pools at HAProxy, not on disk. A server that has
         just left is passed over. UnreachableError.
         """
@@ -225,7 +225,7 @@ class Executor:
 
 
 @dataclass(frozen=True, slots=True)
-class Widening:
+class RaisedLimits:
     """`pools`: pool → responses being read. `maxconns` and `throttles` are what HAProxy must be told."""
 
     pools: Mapping[str, int] = field(default_factory=dict)
@@ -233,22 +233,22 @@ class Widening:
     throttles: Mapping[str, int] = field(default_factory=dict)
 
 
-def widening(
+def raised_limits(
     state: GatewayState,
     reading: Mapping[ServerKey, int],
     loads: Mapping[ServerKey, ServerLoad],
     before: Mapping[str, int],
-) -> Widening:
+) -> RaisedLimits:
     """Each server gets its depth and the responses being read; a throttled pool as many more requests.
 
-    `loads` is what HAProxy has now, so that only what differs is told; `before` are the pools of the last widening.
+    `loads` is what HAProxy has now, so that only what differs is told; `before` are the pools of the last call.
     """
     pools: Counter[str] = Counter()
     for (pool, _), number in reading.items():
         pools[pool] += number
     depths = {(pool.name, server.key): server.maxconn for pool in state.pools for server in pool.servers}
     wanted = {key: depths[key] + number for key, number in reading.items() if key in depths and key in loads}
-    return Widening(
+    return RaisedLimits(
         dict(pools),
         {key: number for key, number in wanted.items() if loads[key].maxconn != number},
         {

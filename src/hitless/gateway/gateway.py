@@ -23,8 +23,8 @@ from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
-from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, sample_of
-from hitless.gateway.executor import Executor, widening
+from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, parse_counts
+from hitless.gateway.executor import Executor, raised_limits
 from hitless.gateway.keeper import GuardianKeeper
 from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
@@ -140,20 +140,20 @@ class Gateway:
         async with self._lock:
             wanted = state or self._state
             await asyncio.to_thread(self._boot.prepare)
-            await self._keeper.refuse_company()
+            await self._keeper.ensure_not_running()
             (self._layout.folder / _COUNTS).unlink(missing_ok=True)
             self._state = wanted
             self._keeper.sockets = {name: sockets[name] for name in wanted.listeners}
             try:
                 await asyncio.to_thread(self._boot.write, wanted)
-                await asyncio.to_thread(self._check)
+                await asyncio.to_thread(self._check_configuration)
                 await self._spooling.ensure()
                 await self._keeper.start()
-                await self._come_true(wanted, self._drain_s)
+                await self._converge(wanted, self._drain_s)
             except BaseException:
                 await self.stop(grace_s=0)
                 raise
-            self._begin()
+            self._start_tasks()
 
     async def adopt(self) -> bool:
         """Take over what runs in this folder: then True, `state` is the one on disk, and HAProxy is brought to it.
@@ -164,15 +164,15 @@ class Gateway:
         """
         state = await asyncio.to_thread(self._boot.load)
         if state is None:
-            await self._keeper.refuse_company()
+            await self._keeper.ensure_not_running()
         if state is None or not await self._keeper.adopt():
             return False
         self._state = state
         with contextlib.suppress(OSError):
             self._tally = GatewayTally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
         await self._spooling.ensure()
-        await self._come_true(state, self._drain_s)
-        self._begin()
+        await self._converge(state, self._drain_s)
+        self._start_tasks()
         return True
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
@@ -191,13 +191,13 @@ class Gateway:
                 raise ValueError("listeners and pools are fixed while the gateway runs")
             await asyncio.to_thread(self._boot.write, new)
             try:
-                await self._shift(old, new, drain_s)
+                await self._change(old, new, drain_s)
             except BaseException as error:
                 self._boot.write(old)
                 self._uncertain.set()
                 if isinstance(error, EngineError):
                     with contextlib.suppress(EngineError):
-                        await self._come_true(old, drain_s)
+                        await self._converge(old, drain_s)
                 raise
             self._state = new
 
@@ -237,23 +237,23 @@ class Gateway:
         except UnreachableError:
             return {}
 
-    async def widen(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
+    async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
         """Give each of these servers that many requests beyond its depth: responses that clients are still reading, of
         which the worker is free. `loads`: what they had a moment ago, so that only what differs is said.
         """
-        found = widening(self._state, reading, loads, self._reading)
+        found = raised_limits(self._state, reading, loads, self._reading)
         self._reading = found.pools
         with contextlib.suppress(UnreachableError):
-            await self._executor.widen(found.maxconns, found.throttles)
+            await self._executor.raise_limits(found.maxconns, found.throttles)
 
     async def counts(self) -> Mapping[str, PoolCounts]:
         """Pool → counts since the gateway's first start, over restarts of HAProxy. The last ones while it is away."""
-        counted = await self._counted()
+        counted = await self._read_counts()
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
     async def stage_counts(self) -> Mapping[str, PoolCounts]:
         """Stage → counts of its listener: what clients were answered, 403 and 503 without a pool included."""
-        counted = await self._counted()
+        counted = await self._read_counts()
         return {
             name.removeprefix(STAGE_PREFIX): each for name, each in counted.items() if name.startswith(STAGE_PREFIX)
         }
@@ -271,21 +271,21 @@ class Gateway:
         await self._spooling.stop()
         await asyncio.to_thread(shutil.rmtree, self._layout.folder, ignore_errors=True)
 
-    async def _shift(self, old: GatewayState, new: GatewayState, drain_s: float) -> None:
+    async def _change(self, old: GatewayState, new: GatewayState, drain_s: float) -> None:
         if not self._uncertain.is_set():
             try:
-                await self._executor.run(self._executor.between(old, new), drain_s)
+                await self._executor.run(self._executor.commands_between(old, new), drain_s)
                 return
             except EngineError:
                 # Dead, or started again in between with the new files: then it has what it was to be told. Look.
                 pass
-        await self._come_true(new, drain_s)
+        await self._converge(new, drain_s)
 
-    async def _come_true(self, state: GatewayState, drain_s: float) -> bool:
+    async def _converge(self, state: GatewayState, drain_s: float) -> bool:
         end = self._clock.monotonic() + UP_WITHIN_S
         while True:
             try:
-                self._pid = await self._executor.answering(UP_WITHIN_S)
+                self._pid = await self._executor.wait_until_responding(UP_WITHIN_S)
                 changed = await self._executor.reconcile(state, drain_s)
             except UnreachableError as error:
                 if self._clock.monotonic() >= end:
@@ -294,12 +294,12 @@ class Gateway:
                 self._uncertain.clear()
                 return changed
 
-    def _check(self) -> None:
+    def _check_configuration(self) -> None:
         descriptors = [listener.fileno() for listener in self._keeper.sockets.values()]
         check_configuration(self._haproxy, self._layout.configuration, descriptors)
 
-    def _begin(self) -> None:
-        self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._mend(), self._keep_spooler())]
+    def _start_tasks(self) -> None:
+        self._tasks = [asyncio.create_task(work) for work in (self._watch(), self._repair(), self._keep_spooler())]
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -319,9 +319,9 @@ class Gateway:
 
     async def _watch(self) -> None:
         async for event in self._keeper.events():
-            self._heard(event)
+            self._on_guardian_event(event)
 
-    def _heard(self, event: Mapping[str, Any]) -> None:
+    def _on_guardian_event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "started":
                 self._pid = int(event["pid"])
@@ -341,7 +341,7 @@ class Gateway:
             case "guardian_failed":
                 self._tell(GatewayEventKind.FAILED, f"no guardian can be started: {event['reason']}")
 
-    async def _mend(self) -> None:
+    async def _repair(self) -> None:
         """After anything that leaves doubt (a restart, a new guardian, a change that failed): look, repair what
         differs. Boot files that have gone are written again in any case.
         """
@@ -351,14 +351,14 @@ class Gateway:
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._uncertain.wait()
             async with self._lock:
-                if not self._boot.is_whole():
+                if not self._boot.is_complete():
                     with contextlib.suppress(MachineError):
                         await asyncio.to_thread(self._boot.write, self._state)
                         self._tell(GatewayEventKind.REPAIRED, "boot files had vanished and were written again")
                 if not self._uncertain.is_set():
                     continue
                 try:
-                    if await self._come_true(self._state, self._drain_s):
+                    if await self._converge(self._state, self._drain_s):
                         self._tell(GatewayEventKind.REPAIRED, "HAProxy was brought back to its state", self._pid)
                 except EngineError as error:
                     self._tell(GatewayEventKind.FAILED, error.message)
@@ -368,9 +368,9 @@ class Gateway:
     def _tell(self, kind: GatewayEventKind, sentence: str, pid: int | None = None) -> None:
         self.events.put_nowait(GatewayEvent(kind, sentence, pid))
 
-    async def _counted(self) -> dict[str, PoolCounts]:
+    async def _read_counts(self) -> dict[str, PoolCounts]:
         with contextlib.suppress(UnreachableError, KeyError, ValueError):
-            self._tally = self._tally.after(sample_of(await self._executor.ask("show info;show stat")))
+            self._tally = self._tally.after(parse_counts(await self._executor.ask("show info;show stat")))
         if self._clock.monotonic() - self._tally_saved_at >= _COUNTS_EVERY_S:
             self._save_tally()
         return self._tally.totals()

@@ -24,7 +24,7 @@ import sys
 import time
 
 from hitless.gateway.control import CONTROL_SOCKET, GuardianClients
-from hitless.gateway.life import LIFE, is_alive, leave_parent, pid_behind
+from hitless.gateway.life import LIFE, daemonize, haproxy_is_alive, haproxy_pid
 from hitless.gateway.logfiles import PipedLog, open_log
 
 LOCK = "guardian.lock"
@@ -88,7 +88,7 @@ class Guardian:
         """Until a client says stop and HAProxy has gone."""
         for log in filter(None, (self._shielded, *self._access_logs)):
             self._selector.register(log.reader, selectors.EVENT_READ, lambda _, log=log: log.take())
-        if is_alive(self._folder):
+        if haproxy_is_alive(self._folder):
             self._take_over()
         else:
             self._start()
@@ -117,7 +117,7 @@ class Guardian:
         self._restart_at = None
         self._started_at = time.monotonic()
         try:
-            reader, self._pid = self._begin()
+            reader, self._pid = self._spawn_with_fifo()
         except OSError as error:
             self._died(f"{self._haproxy} cannot be started: {error.strerror}")
             return
@@ -125,7 +125,7 @@ class Guardian:
         self._watch(reader)
         self._tell({"event": "started", "pid": self._pid})
 
-    def _begin(self) -> tuple[int, int]:
+    def _spawn_with_fifo(self) -> tuple[int, int]:
         """A HAProxy with a FIFO of its own: the reading end, and its pid."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(LIFE))
@@ -181,9 +181,9 @@ class Guardian:
 
     def _watch(self, reader: int) -> None:
         self._life = reader
-        self._selector.register(reader, selectors.EVENT_READ, self._life_ended)
+        self._selector.register(reader, selectors.EVENT_READ, self._haproxy_ended)
 
-    def _life_ended(self, _: object) -> None:
+    def _haproxy_ended(self, _: object) -> None:
         assert self._life is not None
         try:
             if os.read(self._life, 1):
@@ -193,9 +193,9 @@ class Guardian:
         self._selector.unregister(self._life)
         os.close(self._life)
         self._life = None
-        self._died(self._last_words())
+        self._died(self._exit_reason())
 
-    def _last_words(self) -> str:
+    def _exit_reason(self) -> str:
         if not (self._own_child and self._pid):
             return "it ended"
         with contextlib.suppress(ChildProcessError):
@@ -236,7 +236,7 @@ class Guardian:
         if self._life is None:
             return
         if self._pid is None:
-            self._pid = pid_behind(self._path("adm.sock"))
+            self._pid = haproxy_pid(self._path("adm.sock"))
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
@@ -297,7 +297,7 @@ def main(argument: str) -> int:
     control.bind(path)
     control.listen(16)
     control.setblocking(False)
-    leave_parent(os.path.join(folder, GUARDIAN_LOG))
+    daemonize(os.path.join(folder, GUARDIAN_LOG))
     _set_title(folder, settings["site"])
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):

@@ -21,7 +21,7 @@ from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, MachineError
 from hitless.gateway import life
 from hitless.gateway.link import GuardianLink, spawn_guardian
-from hitless.gateway.listeners import InheritedSocket, inherited_by, listen, take_listeners
+from hitless.gateway.listeners import InheritedSocket, listen, recorded_listeners, take_listeners
 from hitless.gateway.render import Layout
 
 TakeListeners = Callable[[int, tuple[InheritedSocket, ...]], dict[str, socket.socket] | None]
@@ -54,13 +54,13 @@ class GuardianKeeper:
         """The guardian that is linked."""
         return self._link.pid if self._link else None
 
-    async def refuse_company(self) -> None:
+    async def ensure_not_running(self) -> None:
         """ConflictError where a guardian or a HAProxy lives in the folder."""
         link = await GuardianLink.open(self._folder)
         if link:
             link.close_listeners()
             link.close()
-        if link or life.is_alive(str(self._folder)):
+        if link or life.haproxy_is_alive(str(self._folder)):
             raise ConflictError("a gateway runs in this folder already", hint="adopt it, or stop it first")
 
     async def start(self) -> None:
@@ -81,7 +81,7 @@ class GuardianKeeper:
         if link:
             self._link, self.sockets = link, link.listeners
             return True
-        if not life.is_alive(str(self._folder)):
+        if not life.haproxy_is_alive(str(self._folder)):
             return False
         self.sockets = await self._sockets_of_orphan()
         await self.start()
@@ -134,11 +134,11 @@ class GuardianKeeper:
         self.sockets = {}
 
     async def _haproxy_pid(self) -> int | None:
-        return await asyncio.to_thread(life.pid_behind, str(self._runtime_socket))
+        return await asyncio.to_thread(life.haproxy_pid, str(self._runtime_socket))
 
     async def _sockets_of_orphan(self) -> dict[str, socket.socket]:
         pid = await self._haproxy_pid()
-        inherited = inherited_by(self._folder, pid) if pid is not None else ()
+        inherited = recorded_listeners(self._folder, pid) if pid is not None else ()
         if pid is None or not inherited:
             raise EngineError(
                 "a HAProxy without a guardian holds the listeners and does not say which", hint="hitless down --force"
@@ -167,11 +167,11 @@ class GuardianKeeper:
         """Where no guardian was there to end HAProxy."""
         folder = str(self._folder)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            pid = await self._haproxy_pid() if life.is_alive(folder) else None
+            pid = await self._haproxy_pid() if life.haproxy_is_alive(folder) else None
             if pid is None:
                 return
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             end = self._clock.monotonic() + 2.0
-            while life.is_alive(folder) and self._clock.monotonic() < end:
+            while life.haproxy_is_alive(folder) and self._clock.monotonic() < end:
                 await self._clock.sleep(0.02)

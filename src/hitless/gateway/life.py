@@ -15,7 +15,7 @@ from hitless.gateway.logfiles import open_log
 LIFE = "life"
 
 
-def leave_parent(log_path: str) -> None:
+def daemonize(log_path: str) -> None:
     """Exit with 0 in the parent; go on in a child with a session of its own, without a terminal, that logs there."""
     if os.fork():
         os._exit(0)
@@ -30,7 +30,7 @@ def leave_parent(log_path: str) -> None:
     os.close(log)
 
 
-def is_alive(folder: str) -> bool:
+def haproxy_is_alive(folder: str) -> bool:
     """Whether some process holds the writing end of the folder's FIFO: a HAProxy lives."""
     try:
         reader = os.open(os.path.join(folder, LIFE), os.O_RDONLY | os.O_NONBLOCK)
@@ -44,7 +44,7 @@ def is_alive(folder: str) -> bool:
         os.close(reader)
 
 
-def pid_behind(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
+def haproxy_pid(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
     """HAProxy's pid in its own words; None where it does not answer (yet)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)

@@ -89,7 +89,7 @@ class InheritedSocket:
     port: int
 
 
-def inherited_by(folder: Path, pid: int) -> tuple[InheritedSocket, ...]:
+def recorded_listeners(folder: Path, pid: int) -> tuple[InheritedSocket, ...]:
     """What that HAProxy inherited, by the record of the guardian that started it; nothing where the record is
     another's.
     """

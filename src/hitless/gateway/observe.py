@@ -50,7 +50,7 @@ def parse_map(text: str) -> list[Entry]:
     return [(row[1], row[2] if len(row) > 2 else "") for row in rows]
 
 
-def unique(entries: list[Entry]) -> dict[str, str]:
+def by_key(entries: list[Entry]) -> dict[str, str]:
     """Key → value; a key that stands twice gets all its values, which equals no value that is wanted."""
     result: dict[str, str] = {}
     for key, value in entries:

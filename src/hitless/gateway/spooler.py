@@ -25,7 +25,7 @@ from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import Final
 
-from hitless.gateway.life import leave_parent
+from hitless.gateway.life import daemonize
 from hitless.worker.answer import CLOSE, gateway_error, http_answer
 from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
 
@@ -200,19 +200,19 @@ class Spooler:
         body, response = Body(self._budget, self._folder), Body(self._budget, self._folder)
         with suppress(OSError), client, body, response:
             try:
-                request = await self._take(client, body)
+                request = await self._read_request(client, body)
                 if PROBE in request.internal:
                     client.send(http_answer(204, b"", CLOSE))
                     return
-                chunks = await self._ask(request, body, response)
+                chunks = await self._forward(request, body, response)
             except (RefusedRequest, OSError) as error:
                 status = error.status if isinstance(error, RefusedRequest) else 503
                 await self._send(client, gateway_error(status, _REASONS[status], CLOSE), self._loop.time(), 0)
                 await self._linger(client)
             else:
-                await self._give(client, chunks)
+                await self._send_chunks(client, chunks)
 
-    async def _take(self, client: socket.socket, body: Body) -> Request:
+    async def _read_request(self, client: socket.socket, body: Body) -> Request:
         """The complete request; ConnectionError if the client leaves before."""
         reader = UploadReader(body)
 
@@ -234,7 +234,7 @@ class Spooler:
             raise RefusedRequest(reader.over or reader.ready[0].refusal)
         return reader.ready[0]
 
-    async def _ask(self, request: Request, body: Body, response: Body) -> Iterator[bytes]:
+    async def _forward(self, request: Request, body: Body, response: Body) -> Iterator[bytes]:
         """Pass the request on and return the chunks of its response.
 
         Raises OSError if it was not passed on, RefusedRequest if there was no response.
@@ -289,7 +289,7 @@ class Spooler:
             self._loop.remove_reader(descriptor)
         ended.result()
 
-    async def _give(self, client: socket.socket, chunks: Iterator[bytes]) -> None:
+    async def _send_chunks(self, client: socket.socket, chunks: Iterator[bytes]) -> None:
         began, sent_bytes = self._loop.time(), 0
         for chunk in chunks:
             sent_bytes += await self._send(client, chunk, began, sent_bytes)
@@ -345,7 +345,7 @@ def main(argument: str) -> None:
     uploads.listen(_BACKLOG)
     handed = _bind(os.path.join(folder, HANDED_OVER), socket.SOCK_DGRAM)
     os.ftruncate(lock, 0)  # an earlier spooler's pid may be anybody's by now
-    leave_parent(os.path.join(folder, LOG))
+    daemonize(os.path.join(folder, LOG))
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with suppress(OSError, ValueError):

@@ -22,7 +22,7 @@ from hitless.gateway.routes import (
 )
 from hitless.gateway.state import Access, GatewayState, ServerMode, StageState, release_key
 
-NOBODY = "-"
+NO_RELEASE = "-"
 """In a stage's entry: no release."""
 
 CHECK_KEYWORDS = (
@@ -54,7 +54,7 @@ class MapName(StrEnum):
     IDEMPOTENT = "idempotent.map"
 
 
-class Care(StrEnum):
+class WaitFor(StrEnum):
     """What a command must wait for."""
 
     NONE = "none"
@@ -68,7 +68,7 @@ class Command:
     """One line for the runtime socket; `target` (pool or pool/server) is what `care` is about."""
 
     line: str
-    care: Care = Care.NONE
+    wait_for: WaitFor = WaitFor.NONE
     target: str = ""
 
 
@@ -128,11 +128,11 @@ def stage_value(stage: StageState) -> str:
     """`dev.12`, or with a candidate `dev.12:dev.13:1000:sh`: live, candidate, its weight, and letters for what holds
     meanwhile (`s` shielded, `h` said so in a header, `k` clients keep their release).
     """
-    live = NOBODY if stage.live is None else release_key(stage.stage, stage.live)
+    live = NO_RELEASE if stage.live is None else release_key(stage.stage, stage.live)
     if stage.candidate is None:
         return live
     letters = "s" * stage.shield + "h" * stage.announced + "k" * (stage.sticky is not None)
-    return f"{live}:{release_key(stage.stage, stage.candidate)}:{stage.weight}:{letters or NOBODY}"
+    return f"{live}:{release_key(stage.stage, stage.candidate)}:{stage.weight}:{letters or NO_RELEASE}"
 
 
 def access_value(access: Access) -> str:
@@ -155,19 +155,19 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
         *_set(MapName.THROTTLES, old.throttles, new.throttles, maps),
         *_unset(MapName.ACCESS, old.access, new.access, maps),
         *_set(MapName.ACCESS, old.access, new.access, maps),
-        *_servers_join(old, new),
-        *_literals_join(old, new, maps),
-        *_ordered_join(MapName.PATTERNS, old.patterns, new.patterns, maps),
-        *_ordered_join(MapName.IDEMPOTENT, old.idempotent, new.idempotent, maps),
-        *_sticky_join(old, new, maps),
+        *_add_servers(old, new),
+        *_add_literals(old, new, maps),
+        *_rewrite_ordered(MapName.PATTERNS, old.patterns, new.patterns, maps),
+        *_rewrite_ordered(MapName.IDEMPOTENT, old.idempotent, new.idempotent, maps),
+        *_set_sticky(old, new, maps),
         *_set(MapName.STAGES, old.stages, new.stages, maps),
         *_unset(MapName.HOSTS, old.hosts, new.hosts, maps),
         *_set(MapName.HOSTS, old.hosts, new.hosts, maps),
         *_unset(MapName.STAGES, old.stages, new.stages, maps),
-        *_sticky_leave(old, new, maps),
-        *_servers_step_back(old, new),
-        *_routes_leave(old, new, maps),
-        *_servers_leave(old, new),
+        *_remove_sticky(old, new, maps),
+        *_take_servers_out(old, new),
+        *_remove_routes(old, new, maps),
+        *_remove_servers(old, new),
     )
 
 
@@ -184,7 +184,7 @@ def _unset(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: 
         yield Command(f"del map {maps}/{name} {key}")
 
 
-def _servers_join(old: View, new: View) -> Iterator[Command]:
+def _add_servers(old: View, new: View) -> Iterator[Command]:
     for (pool, key), server in new.servers.items():
         present, at = old.servers.get((pool, key)), f"{pool}/{key}"
         if present is None:
@@ -199,7 +199,7 @@ def _servers_join(old: View, new: View) -> Iterator[Command]:
             yield Command(f"set server {at} state ready")
 
 
-def _literals_join(old: View, new: View, maps: str) -> Iterator[Command]:
+def _add_literals(old: View, new: View, maps: str) -> Iterator[Command]:
     for key, pool in new.literals.items():
         if key in old.literals and old.literals[key] != pool:
             yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
@@ -207,7 +207,7 @@ def _literals_join(old: View, new: View, maps: str) -> Iterator[Command]:
             yield Command(f"add map {maps}/{MapName.LITERALS} {key} {pool}")
 
 
-def _ordered_join(
+def _rewrite_ordered(
     name: str, old: Mapping[str, tuple[Entry, ...]], new: Mapping[str, tuple[Entry, ...]], maps: str
 ) -> Iterator[Command]:
     for release, entries in new.items():
@@ -221,13 +221,13 @@ def _ordered_join(
             yield Command(f"add map {maps}/{name} {_escaped(key)} {_escaped(value)}")
 
 
-def _sticky_join(old: View, new: View, maps: str) -> Iterator[Command]:
+def _set_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
     for stage, entries in new.sticky.items():
         if entries:
-            yield from _ordered_join(sticky_map(stage), {stage: old.sticky.get(stage, ())}, {stage: entries}, maps)
+            yield from _rewrite_ordered(sticky_map(stage), {stage: old.sticky.get(stage, ())}, {stage: entries}, maps)
 
 
-def _sticky_leave(old: View, new: View, maps: str) -> Iterator[Command]:
+def _remove_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
     """Only when the stage's entry does not ask for it any more: until then clients must be told apart as before."""
     for stage, entries in new.sticky.items():
         for key, _ in () if entries else old.sticky.get(stage, ()):
@@ -239,14 +239,14 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\")
 
 
-def _servers_step_back(old: View, new: View) -> Iterator[Command]:
+def _take_servers_out(old: View, new: View) -> Iterator[Command]:
     for (pool, key), server in new.servers.items():
         present = old.servers.get((pool, key), ServerView(server.maxconn, ServerMode.MAINT))
         if server.mode is not ServerMode.READY and present.mode is not server.mode:
             yield Command(f"set server {pool}/{key} state {server.mode}")
 
 
-def _routes_leave(old: View, new: View, maps: str) -> Iterator[Command]:
+def _remove_routes(old: View, new: View, maps: str) -> Iterator[Command]:
     for key in sorted(old.literals.keys() - new.literals.keys()):
         yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
     for name, before, after in (
@@ -258,7 +258,7 @@ def _routes_leave(old: View, new: View, maps: str) -> Iterator[Command]:
                 yield Command(f"del map {maps}/{name} {key}")
 
 
-def _servers_leave(old: View, new: View) -> Iterator[Command]:
+def _remove_servers(old: View, new: View) -> Iterator[Command]:
     leaving = old.servers.keys() - new.servers.keys()
     staying = {pool for pool, _ in new.servers}
     for pool, key in sorted(leaving):
@@ -269,8 +269,8 @@ def _servers_leave(old: View, new: View) -> Iterator[Command]:
         elif pool in staying:
             # Others take its place: let it finish. In a pool that ends, `drain` would hang what is queued.
             yield Command(f"set server {at} state drain")
-            yield Command(f"set server {at} state maint", Care.SERVER_IDLE, at)
+            yield Command(f"set server {at} state maint", WaitFor.SERVER_IDLE, at)
         else:
-            yield Command(f"set server {at} state maint", Care.POOL_IDLE, pool)
+            yield Command(f"set server {at} state maint", WaitFor.POOL_IDLE, pool)
     for pool, key in sorted(leaving):
-        yield Command(f"del server {pool}/{key}", Care.CLOSED, f"{pool}/{key}")
+        yield Command(f"del server {pool}/{key}", WaitFor.CLOSED, f"{pool}/{key}")

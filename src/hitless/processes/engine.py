@@ -63,7 +63,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     """Start or adopt all, serve the API, until shut down or told by a signal to leave."""
     folders.create()
     lock = EngineLock(folders.lock_file)
-    folders.record_run()
+    folders.record_run_folder()
     settings = Settings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
     store = Store(folders.state_file)
@@ -86,7 +86,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     await sweeping
     await pipeline.stop()
     folders.api_socket.unlink(missing_ok=True)
-    folders.remove_run()
+    folders.remove_run_folder()
     store.close()
     lock.release()
 

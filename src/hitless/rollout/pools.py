@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hitless.errors import ConflictError
-from hitless.gateway.counts import PoolCounts, flat, of_flat
+from hitless.gateway.counts import PoolCounts, counts_from_flat, flat_counts
 from hitless.gateway.state import (
     API_GATEWAY_LIMIT_MS,
     EVERY,
@@ -130,7 +130,7 @@ class ReleasePools:
                     *(key, release.stage, release.number, function.name, gateway_pool),
                     requests_before=before.requests,
                     failed_before=before.by_class.get("5xx", 0),
-                    counts_before=json.dumps(flat(before)),
+                    counts_before=json.dumps(flat_counts(before)),
                 )
             )
             size = self._wanted_size(release.stage, function)
@@ -345,7 +345,7 @@ def _since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
     """What the pool's backend has counted since the pool stands behind it."""
     now = counts.get(row.gateway_pool, PoolCounts())
     if row.counts_before is not None:
-        return Counted.of_counts(now.minus(of_flat(json.loads(row.counts_before))))
+        return Counted.of_counts(now.minus(counts_from_flat(json.loads(row.counts_before))))
     early = PoolCounts(requests=row.requests_before, by_class={"5xx": row.failed_before}, restarts=now.restarts)
     return replace(Counted.of_counts(now.minus(early)), by_class={})
 

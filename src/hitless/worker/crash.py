@@ -15,7 +15,7 @@ from hitless.worker.spec import PoolSpec
 _NAMES = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT": "aborted", "SIGTERM": "terminated"}
 
 
-def by_itself(status: int, *, timed_out: bool, too_slow: bool) -> bool:
+def own_fault(status: int, *, timed_out: bool, too_slow: bool) -> bool:
     """Whether a death is the handler's own doing. SIGKILL and a clean end after SIGTERM come from outside."""
     if timed_out:
         return False
@@ -24,14 +24,17 @@ def by_itself(status: int, *, timed_out: bool, too_slow: bool) -> bool:
     return True if too_slow else os.WEXITSTATUS(status) not in _CLEAN
 
 
-CLEAN_END = 0x54
+EXIT_ON_SIGTERM = 0x54
 """The exit status of a worker that ended because of SIGTERM; a handler's own `os._exit(0)` is told from it."""
-EXHAUSTED = 0x55
+EXIT_OUT_OF_DESCRIPTORS = 0x55
 """Of one that ended, between two requests, because the handler had used up its descriptors."""
-_CLEAN = {CLEAN_END: "ended on SIGTERM", EXHAUSTED: "ended because its handler keeps all descriptors open (ulimit -n)"}
+_CLEAN = {
+    EXIT_ON_SIGTERM: "ended on SIGTERM",
+    EXIT_OUT_OF_DESCRIPTORS: "ended because its handler keeps all descriptors open (ulimit -n)",
+}
 
 
-def cause(status: int, too_slow: bool = False) -> str:
+def death_cause(status: int, too_slow: bool = False) -> str:
     """`was killed by SIGKILL`, `exited with status 3`."""
     if too_slow:
         return "was not ready in time and was killed"
@@ -116,7 +119,7 @@ class DeathHistory:
     deaths_s: tuple[float, ...] = field(default=())
 
 
-def after_death(
+def backoff_after_death(
     history: DeathHistory, *, now_s: float, lived_s: float, by_itself: bool, alone: bool
 ) -> tuple[DeathHistory, float]:
     """The history with this death in it, and the delay in seconds before the next fork (0: at once).

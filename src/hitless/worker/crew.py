@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from hitless.worker import crash
-from hitless.worker.crash import DeathHistory, after_death
+from hitless.worker.crash import DeathHistory, backoff_after_death
 from hitless.worker.layout import FATAL, LOST, SlotField, StatsPage, WorkerState, id_of
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import fork
@@ -122,7 +122,7 @@ class Crew:
         size, trouble = min(size, self._spec.workers), None
         for index in range(self.size, size):
             try:
-                self._hire(self._place(index))
+                self._start_worker(self._place(index))
             except OSError as error:
                 size, trouble = index, error.strerror or str(error)
                 self._unbind(self.members[index])
@@ -130,8 +130,8 @@ class Crew:
         self.size = size
         self._page.set_size(self._paths.generation, size)
         for member in self.members[size:]:
-            self._dismiss(member)
-        self._forget_places()
+            self._retire(member)
+        self._drop_empty_places()
         return trouble
 
     def _place(self, index: int) -> WorkerPlace:
@@ -139,14 +139,14 @@ class Crew:
             self.members.append(self._member(len(self.members)))
         return self.members[index]
 
-    def _hire(self, member: WorkerPlace) -> None:
-        if member.pid:  # it is about to end; `_bury` forks the next one
+    def _start_worker(self, member: WorkerPlace) -> None:
+        if member.pid:  # it is about to end; `_account_for` forks the next one
             return
         if member.listener is None:
             self._bind(member)
         self._fork(member)
 
-    def _dismiss(self, member: WorkerPlace) -> None:
+    def _retire(self, member: WorkerPlace) -> None:
         if member.index or self.size:
             self._unbind(member)
         member.retry_ns, member.history = 0, DeathHistory()
@@ -157,7 +157,7 @@ class Crew:
             with suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGTERM)
 
-    def _forget_places(self) -> None:
+    def _drop_empty_places(self) -> None:
         while len(self.members) > max(self.size, 1) and not self.members[-1].pid:
             self.members.pop()
 
@@ -184,7 +184,7 @@ class Crew:
         for member in self.members:
             busy = member.fields[SlotField.BUSY_SINCE]
             if member.retry_ns and now >= member.retry_ns:
-                if self._return(member):
+                if self._restart(member):
                     text = f"worker {member.index} runs again after its back-off"
                     self._tell("backed_on", member.index, member.pid, text)
             elif member.pid and busy and now - busy >= self._spec.timeout_s * _NS and not member.timed_out:
@@ -205,8 +205,8 @@ class Crew:
                 if member := by_pid.get(ended[0]):  # else an orphan that a handler had left behind
                     dead.append((member, ended[1]))
         for member, status in dead:
-            self._bury(member, status)
-        self._forget_places()
+            self._account_for(member, status)
+        self._drop_empty_places()
         return dead
 
     def begin_stop(self) -> None:
@@ -261,10 +261,10 @@ class Crew:
                 os._exit(1)
         member.pid = pid
 
-    def _return(self, member: WorkerPlace) -> bool:
+    def _restart(self, member: WorkerPlace) -> bool:
         """Whether it runs again; where the system allows no process now, it is tried again in a second."""
         try:
-            self._hire(member)
+            self._start_worker(member)
         except OSError as error:
             member.retry_ns = time.monotonic_ns() + _NS
             member.fields[SlotField.STATE] = WorkerState.BACKING_OFF
@@ -282,7 +282,7 @@ class Crew:
         member.timed_out = True
         _kill(member.pid)
 
-    def _bury(self, member: WorkerPlace, status: int) -> None:
+    def _account_for(self, member: WorkerPlace, status: int) -> None:
         pid, member.pid = member.pid, 0
         _kill_group(pid)
         request_id = ""
@@ -290,7 +290,7 @@ class Crew:
             entry = self._page.read_id(member.slot)
             request_id = id_of(entry)
             if not member.timed_out:
-                own_doing = crash.by_itself(status, timed_out=False, too_slow=member.too_slow)
+                own_doing = crash.own_fault(status, timed_out=False, too_slow=member.too_slow)
                 self._page.ring_add(self._paths.generation, entry, FATAL if own_doing else LOST)
             took_ms = (time.monotonic_ns() - member.fields[SlotField.BUSY_SINCE]) / 1e6
             logged = bool(member.fields[SlotField.START_LOGGED])
@@ -305,7 +305,7 @@ class Crew:
         if member.index >= self.size:
             member.fields[SlotField.STATE] = WorkerState.EMPTY
         elif leaving:
-            self._return(member)
+            self._restart(member)
         else:
             self._replace(member, pid, status, request_id)
 
@@ -317,17 +317,17 @@ class Crew:
             text = f"{name} timed out after {self._spec.timeout_s} s{cost} and was replaced"
             self._tell("timed_out", member.index, pid, text)
         else:
-            self._tell("worker_died", member.index, pid, f"{name} {crash.cause(status, member.too_slow)}{cost}")
+            self._tell("worker_died", member.index, pid, f"{name} {crash.death_cause(status, member.too_slow)}{cost}")
         now = time.monotonic_ns()
         lived_s = (now - member.forked_ns) / _NS
-        by_itself = crash.by_itself(status, timed_out=member.timed_out, too_slow=member.too_slow)
+        by_itself = crash.own_fault(status, timed_out=member.timed_out, too_slow=member.too_slow)
         alone = not any(other.pid for other in self.members)
-        member.history, delay_s = after_death(
+        member.history, delay_s = backoff_after_death(
             member.history, now_s=now / _NS, lived_s=lived_s, by_itself=by_itself, alone=alone
         )
         member.fields[SlotField.RESTARTS] += 1
         if not delay_s:
-            if not self._return(member):
+            if not self._restart(member):
                 return
             self._tell("worker_restarted", member.index, member.pid, f"{name} was replaced at once")
             return

@@ -56,7 +56,7 @@ def log_stream_name(spec: PoolSpec) -> str:
     return f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{spec.release}]{secrets.token_hex(16)}"
 
 
-def enter(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Sequence[str]) -> None:
+def enter_environment(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Sequence[str]) -> None:
     """Make this process the function's: environment, time zone, working folder, import path.
 
     `libraries` maps the top-level names that Lambda's runtime ships (boto3 …) to the folders they are found in;

@@ -43,7 +43,7 @@ class RetryGuard:
     def _strikes(self, entry: bytes) -> int:
         counts = self._page.ring_counts()
         if counts != self._counts:
-            self._counts, self._lost = counts, self._page.lost()
+            self._counts, self._lost = counts, self._page.lost_requests()
         return self._lost.get(entry, 0) if self._lost else 0
 
 

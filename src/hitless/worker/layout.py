@@ -193,7 +193,7 @@ class StatsPage:
         self.map[start : start + ID_BYTES] = entry[:STRIKES_AT] + bytes([strikes])
         self._header[_RING_COUNT_AT + ring] = count + 1
 
-    def lost(self) -> dict[bytes, int]:
+    def lost_requests(self) -> dict[bytes, int]:
         """Every id in the rings, as `entry_of` writes it, with the sum of its strikes."""
         found: dict[bytes, int] = {}
         for ring, count in enumerate(self.ring_counts()):

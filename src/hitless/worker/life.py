@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from setproctitle import setproctitle
 
-from hitless.worker.crash import CLEAN_END, EXHAUSTED, log_path
+from hitless.worker.crash import EXIT_ON_SIGTERM, EXIT_OUT_OF_DESCRIPTORS, log_path
 from hitless.worker.crew import WorkerPlace
 from hitless.worker.environment import log_stream_name
 from hitless.worker.handler import Handler, HandlerFailure, HandlerImportError, load_handler
@@ -47,7 +47,7 @@ class WorkerSetup:
     init_ms: float
 
 
-def work(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None]) -> NoReturn:
+def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None]) -> NoReturn:
     """Serve until SIGTERM, then end the process. The caller has closed what is the zygote's alone."""
     spec, fields = setup.spec, member.fields
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -73,7 +73,7 @@ def work(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None])
     fields[SlotField.STATE] = WorkerState.READY
     say_ready()
     server.run()
-    os._exit(EXHAUSTED if server.exhausted else CLEAN_END)
+    os._exit(EXIT_OUT_OF_DESCRIPTORS if server.exhausted else EXIT_ON_SIGTERM)
 
 
 def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tuple[Handler, float]:
@@ -98,7 +98,7 @@ def write_outcome(paths: GenerationPaths, failure: HandlerFailure | None, *, uns
     temporary.replace(paths.outcome)
 
 
-def streams_of(log: LogFile) -> tuple[LogStream, LogStream]:
+def redirect_streams(log: LogFile) -> tuple[LogStream, LogStream]:
     """Make `sys.stdout` and `sys.stderr` write to the log."""
     out, err = LogStream(log, 1), LogStream(log, 2)
     sys.stdout, sys.stderr = out, err

@@ -17,17 +17,17 @@ from typing import Any, NoReturn
 from setproctitle import setproctitle
 
 from hitless.worker.context import ContextFactory
-from hitless.worker.environment import enter
+from hitless.worker.environment import enter_environment
 from hitless.worker.handler import HandlerFailure, HandlerImportError, failure_of, load_handler
 from hitless.worker.invocation import RSS_UNIT_BYTES, report_line
-from hitless.worker.life import streams_of
+from hitless.worker.life import redirect_streams
 from hitless.worker.log import LambdaLogHandler, LogFile, LogStream
 from hitless.worker.spec import PoolSpec
 
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     """`argument` is JSON: spec, event, libraries, and the folder that `log` and `result` are written to."""
-    _end_with_the_caller()
+    _end_with_caller()
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
     os.unlink(argument)  # it holds the function's environment, and the caller may die before it can clean up
     folder = Path(settings["folder"])
@@ -35,9 +35,9 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     setproctitle(f"hitless: invoke {spec.title}")
     log = LogFile()
     log.open(folder / "log")
-    streams = streams_of(log)
+    streams = redirect_streams(log)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
-    enter(spec, settings["libraries"], own_paths)
+    enter_environment(spec, settings["libraries"], own_paths)
     outcome = _invoke(spec, settings["event"], log, streams)
     temporary = folder / "result.part"
     temporary.write_text(json.dumps(outcome))
@@ -45,7 +45,7 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
     os._exit(0)
 
 
-def _end_with_the_caller() -> None:
+def _end_with_caller() -> None:
     """Standard input is a pipe that nobody writes to: its end is the death of whoever asked for this invocation. Then
     it ends too, with all that the handler has started.
     """

@@ -91,7 +91,7 @@ class Root:
                     with suppress(BlockingIOError):
                         self._wake_out.recv(4096)
                 elif fd in self._callers:
-                    self._hear(fd)
+                    self._read_caller(fd)
             self._reap()
         (self._folder / "root.sock").unlink(missing_ok=True)
         if self._ends_all:
@@ -106,7 +106,7 @@ class Root:
             self._callers[caller.fileno()] = caller, bytearray()
             self._poll.register(caller, select.POLLIN)
 
-    def _hear(self, fd: int) -> None:
+    def _read_caller(self, fd: int) -> None:
         caller, buffer = self._callers[fd]
         try:
             data = caller.recv(65536)
@@ -118,7 +118,7 @@ class Root:
         while (end := buffer.find(b"\n")) >= 0:
             message = json.loads(bytes(buffer[:end]))
             del buffer[: end + 1]
-            self._act(fd, message)
+            self._handle(fd, message)
         return None
 
     def _drop(self, fd: int) -> None:
@@ -126,16 +126,16 @@ class Root:
             self._poll.unregister(fd)
             self._callers.pop(fd)[0].close()
 
-    def _say(self, fd: int, message: dict[str, Any]) -> None:
+    def _send(self, fd: int, message: dict[str, Any]) -> None:
         try:
             self._callers[fd][0].sendall(json.dumps(message).encode() + b"\n")
         except (KeyError, OSError):
             self._drop(fd)
 
-    def _act(self, fd: int, message: dict[str, Any]) -> None:
+    def _handle(self, fd: int, message: dict[str, Any]) -> None:
         match message["op"]:
             case "hello":
-                self._say(fd, {"version": VERSION, "pid": os.getpid()})
+                self._send(fd, {"version": VERSION, "pid": os.getpid()})
             case "spawn":
                 self._spawn(fd, message)
             case "stop":
@@ -155,12 +155,12 @@ class Root:
             control = _listen(GenerationPaths(boot.pool, boot.generation).control)
             pid = os.fork()
         except OSError as error:
-            return self._say(fd, {"error": str(error)})
+            return self._send(fd, {"error": str(error)})
         if pid == 0:
             self._become_zygote(boot, control)
         control.close()
         self._children[pid] = fd
-        return self._say(fd, {"pid": pid})
+        return self._send(fd, {"pid": pid})
 
     def _become_zygote(self, boot: zygote.ZygoteStart, control: socket.socket) -> NoReturn:
         try:
@@ -187,4 +187,4 @@ class Root:
                 return
             caller = self._children.pop(pid, None)
             if caller is not None:
-                self._say(caller, {"died": pid, "status": status})
+                self._send(caller, {"died": pid, "status": status})

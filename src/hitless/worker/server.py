@@ -57,7 +57,7 @@ class SpoolerClient:
     path: str
     folder: str
 
-    def take(self, connection: socket.socket, rest: memoryview) -> bool:
+    def hand_over(self, connection: socket.socket, rest: memoryview) -> bool:
         """Give it the connection and a file of what is still to be sent there; whoever calls must then close his own.
 
         False if there is no spooler or no room for the file.
@@ -99,11 +99,11 @@ class _Connection:
         self.push(data)
         if self.out and data.find(_CLOSE_LINE, 0, data.find(b"\r\n\r\n") + 2) > 0:
             self.closing = True
-            self._push_on()
-            if self.out and self._spooler and self._spooler.take(self.sock, memoryview(self.out)):
+            self._push_rest()
+            if self.out and self._spooler and self._spooler.hand_over(self.sock, memoryview(self.out)):
                 self.out = b""
 
-    def _push_on(self) -> None:
+    def _push_rest(self) -> None:
         """A client that reads quickly gets it all from here: files cost it a third of the rate (measured at 1 MB)."""
         end = time.monotonic() + _PUSHED_FOR_S
         writable = select.poll()
@@ -173,7 +173,7 @@ class Server:
                     self._accept()
                 elif fd == waking:
                     self._drain_wakeups()
-        self._finish()
+        self._drain()
 
     def close(self) -> None:
         """Close every connection and what the loop itself holds."""
@@ -184,7 +184,7 @@ class Server:
         self._wake_in.close()
         self._wake_out.close()
 
-    def _finish(self) -> None:
+    def _drain(self) -> None:
         self._accept()
         self._listen(False)
         while True:

@@ -24,13 +24,13 @@ from typing import Any, Final, NoReturn
 
 from setproctitle import setproctitle
 
-from hitless.worker.crash import cause
+from hitless.worker.crash import death_cause
 from hitless.worker.crew import Crew, WorkerPlace
-from hitless.worker.environment import enter
+from hitless.worker.environment import enter_environment
 from hitless.worker.event import EventBuilder
 from hitless.worker.handler import Handler, HandlerFailure
 from hitless.worker.layout import StatsPage
-from hitless.worker.life import WorkerSetup, import_or_exit, streams_of, work, write_outcome
+from hitless.worker.life import WorkerSetup, import_or_exit, redirect_streams, run_worker, write_outcome
 from hitless.worker.log import LambdaLogHandler, LogFile
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import (
@@ -72,11 +72,11 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     paths.zygote.write_text(json.dumps(identity))
     log = LogFile()
     log.open(Path(spec.log_dir) / "zygote.log")
-    streams = streams_of(log)
+    streams = redirect_streams(log)
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2)
     logging.getLogger().addHandler(LambdaLogHandler(log, streams[1]))
-    enter(spec, boot.libraries, boot.own_paths)
+    enter_environment(spec, boot.libraries, boot.own_paths)
     page = StatsPage(paths.page, writable=True)
     setup = WorkerSetup(spec, paths, page, log, streams, None, 0.0)
     zygote = Zygote(setup, boot.size, control)
@@ -119,7 +119,7 @@ class Zygote:
         self._deadline_s: float | None = None
         self._asked: dict[int, tuple[int, str | None]] = {}  # who asked for a size → its number, what stood in the way
         self._door: int | None = None
-        self.crew = Crew(setup.spec, setup.paths, setup.page, size, self._become_worker, self._tell)
+        self.crew = Crew(setup.spec, setup.paths, setup.page, size, self._become_worker, self._report)
 
     def loop(self) -> None:
         """Until the pool was stopped and the last worker has gone."""
@@ -171,7 +171,7 @@ class Zygote:
             with suppress(BlockingIOError):
                 os.read(self._ready_out, 4096)
         elif fd in self._callers:
-            self._hear(fd)
+            self._read_caller(fd)
         elif fd == self._door:
             self._wake()
 
@@ -195,7 +195,7 @@ class Zygote:
             time.sleep(_NO_PROCESS_PAUSE_S)
             self._setup.log.lines(f"hitless: no worker can be forked for the request that waits: {trouble}")
         else:
-            self._tell("woken", 0, self.crew.members[0].pid, "woken by a request, worker 0 runs")
+            self._report("woken", 0, self.crew.members[0].pid, "woken by a request, worker 0 runs")
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -205,7 +205,7 @@ class Zygote:
             self._poll.register(caller, select.POLLIN)
             self._send(caller.fileno(), {"kind": "hello", "ready": self._ready})
 
-    def _hear(self, fd: int) -> None:
+    def _read_caller(self, fd: int) -> None:
         caller, buffer = self._callers[fd]
         try:
             data = caller.recv(4096)
@@ -237,7 +237,7 @@ class Zygote:
         except OSError:  # a caller that does not read, or is gone, is no reason to wait
             self._drop(fd)
 
-    def _tell(self, kind: str, worker: int, pid: int, sentence: str) -> None:
+    def _report(self, kind: str, worker: int, pid: int, sentence: str) -> None:
         sentence = f"{self._setup.spec.title}: {sentence}"
         self._setup.log.lines(f"hitless: {sentence}")
         for fd in list(self._callers):
@@ -264,7 +264,7 @@ class Zygote:
         dead = self.crew.reap()
         if dead and not self._ready and self._deadline_s is None:
             member, status = dead[0]
-            message = f"worker {member.index} {cause(status, member.too_slow)} before it was ready"
+            message = f"worker {member.index} {death_cause(status, member.too_slow)} before it was ready"
             self._setup.log.lines(f"hitless: {message}")
             write_outcome(self._setup.paths, HandlerFailure("Runtime.ExitError", message))
             self.crew.kill_all()
@@ -287,7 +287,7 @@ class Zygote:
             os.close(self._ready_in)
 
         try:
-            work(self._setup, member, say_ready)
+            run_worker(self._setup, member, say_ready)
         except BaseException:  # noqa: BLE001 - nothing may return into the zygote's frames below this one
             sys.excepthook(*sys.exc_info())
             os._exit(1)

@@ -23,7 +23,13 @@ from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.spec import PoolSpec
 from hitless.workers.channel import Channel, responds
-from hitless.workers.generation import end_generation, generations_of, is_alive, zygote_identity, zygote_is_alive
+from hitless.workers.generation import (
+    end_generation,
+    generation_is_alive,
+    generations_of,
+    zygote_identity,
+    zygote_is_alive,
+)
 from hitless.workers.launch import Launched, bring_up
 from hitless.workers.libraries import base_python
 from hitless.workers.pool import Pool, PoolEvent, PoolEventKind, addresses, door_of
@@ -73,7 +79,7 @@ class Fleet:
         async with self._locks[spec.key]:
             folder = self._folder / folder_name(spec.key)
             paths = GenerationPaths(folder, 1)
-            if spec.key in self.pools or any(map(is_alive, generations_of(folder))):
+            if spec.key in self.pools or any(map(generation_is_alive, generations_of(folder))):
                 raise ConflictError(f"the pool {spec.key} runs already")
             _check_length(paths, spec)
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +106,7 @@ class Fleet:
             pool = self._pool(key)
             before = pool.size
             try:
-                trouble = await self._ask_for_size(pool, size, ready_timeout_s)
+                trouble = await self._request_size(pool, size, ready_timeout_s)
             except TimeoutError:
                 self._send_size(pool, before)
                 raise EngineError(
@@ -119,7 +125,7 @@ class Fleet:
             pool = self.pools[key] = replace(pool, workers=addresses(paths, pool.size))
         return pool
 
-    async def _ask_for_size(self, pool: Pool, size: int, ready_timeout_s: float) -> str | None:
+    async def _request_size(self, pool: Pool, size: int, ready_timeout_s: float) -> str | None:
         task, _ = self._watchers.get((pool.key, pool.generation), (None, None))
         if task is None or task.done():
             raise EngineError(f"{pool.spec.title} has no zygote that could change its size")
@@ -191,7 +197,7 @@ class Fleet:
         ]
         failures = await asyncio.gather(*endings, return_exceptions=True)
         await self._root.stop()
-        await self._forget(list(self._watchers))
+        await self._stop_watching(list(self._watchers))
         if failure := next(filter(None, failures), None):
             raise failure
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -199,7 +205,7 @@ class Fleet:
     async def detach(self) -> None:
         """Let go of everything without ending any of it."""
         self._cancel_tasks()
-        await self._forget(list(self._watchers))
+        await self._stop_watching(list(self._watchers))
         await self._root.disconnect()
         self.pools.clear()
 
@@ -220,7 +226,7 @@ class Fleet:
                 return
         identity = zygote_identity(paths)
         if identity is not None and identity[0].signal(signal.SIGKILL):
-            self._tell_of_zygote(pool, PoolEventKind.ZYGOTE_STUCK, "does not respond and was killed")
+            self._report_zygote(pool, PoolEventKind.ZYGOTE_STUCK, "does not respond and was killed")
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
@@ -236,13 +242,13 @@ class Fleet:
             )
 
         if not self._root.alive:
-            await self._heal()
+            await self._restart_root()
         try:
             launched = await launch()
         except EngineError:
             if self._root.alive:
                 raise
-            await self._heal()  # it died while it was asked
+            await self._restart_root()  # it died while it was asked
             launched = await launch()
         return self._register(spec, paths, launched.channel, launched.zygote.pid, launched.fresh)
 
@@ -274,18 +280,18 @@ class Fleet:
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
-        self._tell_of_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers serve on")
+        self._report_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers serve on")
 
-    def _tell_of_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
+    def _report_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
         sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) {what}"
         self.events.put_nowait(PoolEvent(pool.key, kind, None, pool.zygote_pid, sentence, pool.generation))
 
     async def _end(self, generations: Iterable[GenerationPaths], key: str, grace_s: float) -> None:
         found = list(generations)
-        await self._forget([(key, paths.generation) for paths in found])
+        await self._stop_watching([(key, paths.generation) for paths in found])
         await asyncio.gather(*(end_generation(paths, grace_s=grace_s, clock=self._clock) for paths in found))
 
-    async def _forget(self, watched: list[tuple[str, int]]) -> None:
+    async def _stop_watching(self, watched: list[tuple[str, int]]) -> None:
         found = [self._watchers.pop(name) for name in watched if name in self._watchers]
         for task, _ in found:
             task.cancel()
@@ -299,7 +305,7 @@ class Fleet:
         async with self._locks[spec.key]:
             living = []
             for paths in generations_of(folder):
-                if paths.accepted.exists() and is_alive(paths):
+                if paths.accepted.exists() and generation_is_alive(paths):
                     living.append(paths)
                 else:
                     await end_generation(paths, grace_s=0, clock=self._clock)
@@ -327,17 +333,17 @@ class Fleet:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _root_died(self) -> None:
-        self._tasks["healing"] = asyncio.create_task(self._heal_and_tell())
+        self._tasks["healing"] = asyncio.create_task(self._restart_root_and_report())
 
-    async def _heal_and_tell(self) -> None:
+    async def _restart_root_and_report(self) -> None:
         with suppress(HitlessError):  # the next pool to start tries again, and says why it cannot
-            await self._heal()
+            await self._restart_root()
         if not self._root.alive:
             return
         sentence = f"the root zygote died and was started again (pid {self._root.pid}); no pool depends on it"
         self.events.put_nowait(PoolEvent("", PoolEventKind.ROOT_RESTARTED, None, self._root.pid, sentence))
 
-    async def _heal(self) -> None:
+    async def _restart_root(self) -> None:
         async with self._locks[""]:
             for pause_s in _HEAL_PAUSES_S:
                 if self._root.alive:

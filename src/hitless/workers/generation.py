@@ -82,7 +82,7 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
     return [ProcessId(fields[SlotField.PID], fields[SlotField.STARTED]) for fields in ours]
 
 
-def is_alive(paths: GenerationPaths) -> bool:
+def generation_is_alive(paths: GenerationPaths) -> bool:
     """Whether its zygote or a worker of it lives, by what these have recorded."""
     return zygote_is_alive(paths) or any(worker.lives for worker in worker_processes(paths))
 
@@ -142,7 +142,7 @@ async def _all_dead(paths: GenerationPaths, within_s: float, clock: Clock) -> bo
     pause_s = 0.002
     while is_locked(paths.alive_lock):
         now = clock.monotonic()
-        if is_alive(paths):
+        if generation_is_alive(paths):
             seen = now
         if now - seen > _UNRECORDED_S:
             return True

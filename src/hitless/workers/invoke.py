@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hitless.worker.crash import cause, runtime_error
+from hitless.worker.crash import death_cause, runtime_error
 from hitless.worker.event import EventBuilder
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
-from hitless.workers.libraries import base_python, inherited_environment, isolated, runtime_libraries
+from hitless.workers.libraries import base_python, inherited_environment, isolated_command, runtime_libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ async def invoke_once(
 
 async def _run(settings: Path, python: str, limit_s: float) -> int | None:
     process = await asyncio.create_subprocess_exec(
-        *isolated(python, "oneshot", str(settings)),
+        *isolated_command(python, "oneshot", str(settings)),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True, env=inherited_environment(), cwd="/",
     )  # fmt: skip
@@ -101,7 +101,7 @@ def _result(spec: PoolSpec, folder: Path, status: int | None, limit_s: float, to
     if not (folder / "result").exists():
         wait_status = -status if status < 0 else status << 8
         error = {"errorType": "Runtime.ExitError", "errorMessage": f"Error: {runtime_error(wait_status)}"}
-        return InvokeResult(error, True, f"{log}{spec.title} {cause(wait_status)}\n", took_ms)
+        return InvokeResult(error, True, f"{log}{spec.title} {death_cause(wait_status)}\n", took_ms)
     outcome = json.loads((folder / "result").read_text())
     failed = "failure" in outcome
     return InvokeResult(outcome["failure" if failed else "payload"], failed, log, outcome.get("duration_ms", took_ms))

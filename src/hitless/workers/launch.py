@@ -17,7 +17,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.errors import CandidateFailedError
-from hitless.worker.crash import cause, log_path
+from hitless.worker.crash import death_cause, log_path
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.worker.zygote import DUMP_SIGNAL
@@ -79,15 +79,15 @@ async def _attempt(
             async with asyncio.timeout_at(end):
                 channel = await _connect(paths)
                 if channel is None or not await _until_ready(channel):
-                    raise await _why_it_ended(root, spec, paths, zygote, log, log_start)
+                    raise await _failure_reason(root, spec, paths, zygote, log, log_start)
                 left_s = end - asyncio.get_running_loop().time()
                 await _probe_all(
                     spec, paths, size, left_s * 0.9
                 )  # so that a probe's own word comes before the deadline
         except TimeoutError:
             if fresh:
-                raise _late(spec, timeout_s, own_log, _output(own_log, own_start)) from None
-            raise _late(spec, timeout_s, log, await _where_it_hangs(zygote, log, log_start)) from None
+                raise _late_error(spec, timeout_s, own_log, _output(own_log, own_start)) from None
+            raise _late_error(spec, timeout_s, log, await _dump_stack(zygote, log, log_start)) from None
         paths.accepted.touch(mode=0o600)
         return Launched(zygote, channel, fresh)
     except BaseException:
@@ -121,7 +121,7 @@ async def _probe_all(spec: PoolSpec, paths: GenerationPaths, size: int, timeout_
             raise CandidateFailedError(f"worker {index} of {spec.title} said it was ready, but a probe says: {problem}")
 
 
-async def _why_it_ended(
+async def _failure_reason(
     root: RootZygote, spec: PoolSpec, paths: GenerationPaths, zygote: ProcessId, log: Path, log_start: int
 ) -> Exception:
     try:
@@ -144,7 +144,7 @@ async def _why_it_ended(
         if status is not None or not root.alive:
             break
         await asyncio.sleep(_LAST_WORD_S / 50)
-    how = cause(status) if status is not None else "ended"
+    how = death_cause(status) if status is not None else "ended"
     return CandidateFailedError(
         f"{spec.title} cannot start: its process {how} while the handler was imported",
         hint=hint,
@@ -152,7 +152,7 @@ async def _why_it_ended(
     )
 
 
-async def _where_it_hangs(zygote: ProcessId, log: Path, log_start: int) -> list[str]:
+async def _dump_stack(zygote: ProcessId, log: Path, log_start: int) -> list[str]:
     """What it wrote, and then where it is by its own word."""
     before = _size(log)
     if zygote.signal(DUMP_SIGNAL):
@@ -163,9 +163,9 @@ async def _where_it_hangs(zygote: ProcessId, log: Path, log_start: int) -> list[
     return _output(log, log_start)
 
 
-def _late(spec: PoolSpec, timeout_s: float, log: Path, lines: list[str]) -> CandidateFailedError:
+def _late_error(spec: PoolSpec, timeout_s: float, log: Path, lines: list[str]) -> CandidateFailedError:
     return CandidateFailedError(
-        not_ready(spec.title, timeout_s, lines, os.getloadavg()[0], os.cpu_count() or 1),
+        late_message(spec.title, timeout_s, lines, os.getloadavg()[0], os.cpu_count() or 1),
         hint=f"details show where it was; the whole output is in {log}",
         details={"lines": lines[-_MOST_LINES:]},
     )
@@ -223,14 +223,14 @@ def last_seen(lines: Sequence[str]) -> str:
     return ", after ".join(filter(None, (at, after)))
 
 
-def busy(load_average: float, cpus: int) -> str:
+def machine_is_busy(load_average: float, cpus: int) -> str:
     """The sentence where the machine is to blame as well; else nothing."""
     if load_average < BUSY_LOAD_PER_CPU * cpus:
         return ""
     return f"the machine has more to do than it can (load {load_average:.1f} on {cpus} processors)"
 
 
-def not_ready(title: str, timeout_s: float, lines: Sequence[str], load_average: float, cpus: int) -> str:
+def late_message(title: str, timeout_s: float, lines: Sequence[str], load_average: float, cpus: int) -> str:
     """The whole in a line."""
-    parts = (f"{title} was not ready within {timeout_s:g} s", last_seen(lines), busy(load_average, cpus))
+    parts = (f"{title} was not ready within {timeout_s:g} s", last_seen(lines), machine_is_busy(load_average, cpus))
     return "; ".join((*filter(None, parts), "the stage's ready_timeout_s gives it longer"))

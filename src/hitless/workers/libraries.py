@@ -31,7 +31,7 @@ def inherited_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
-def isolated(python: str, module: str, argument: str) -> list[str]:
+def isolated_command(python: str, module: str, argument: str) -> list[str]:
     """The command that calls `hitless.worker.<module>.main(argument, own paths)` with nothing else to be imported."""
     boot = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
     boot += f"from hitless.worker.{module} import main; main(sys.argv[1], paths)"

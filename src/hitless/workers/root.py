@@ -12,7 +12,7 @@ from hitless.errors import EngineError
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
 from hitless.workers.channel import Channel
-from hitless.workers.libraries import inherited_environment, isolated, runtime_libraries
+from hitless.workers.libraries import inherited_environment, isolated_command, runtime_libraries
 
 _START_TIMEOUT_S = 20.0
 
@@ -117,7 +117,7 @@ class RootZygote:
         settings = json.dumps({"folder": str(self._folder), "libraries": runtime_libraries()})
         with (self._folder / "root.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *isolated(self._python, "root", settings),
+                *isolated_command(self._python, "root", settings),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, env=inherited_environment(), cwd="/",
             )  # fmt: skip
