@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from hitless.cloud.release.smoke import find_route
 from hitless.errors import ServiceFileError
 from hitless.release.result import Outcome
+from hitless.release.smoke import find_route
 from hitless.service import model
 from tests.aws.emulated import EmulatedAws, emulated_aws
 from tests.aws.load import Ask, Load, Right

@@ -109,7 +109,7 @@ def test_smoke_requests_come_before_the_hook(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         started = await begin(bench, smoke=(SmokeRequest("GET", "/nowhere"),))
         result = await bench.end(started)
-        assert "no route of the candidate answers it" in result["reason"]
+        assert "no route of the candidate matches it" in result["reason"]
         assert "pre_traffic r2" not in bench.diary
 
     run(tmp_path, story)

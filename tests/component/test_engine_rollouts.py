@@ -11,7 +11,7 @@ import pytest
 from hitless.errors import ConflictError, UsageError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
-from hitless.rollout.smoke import first_request
+from hitless.release.smoke import first_request
 from hitless.service.model import Function, Route, SmokeRequest
 from tests.component.engine_bench import Bench, run, until
 from tests.fakes import release_document

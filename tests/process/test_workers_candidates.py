@@ -9,7 +9,8 @@ import pytest
 
 from hitless.clock import SystemClock
 from hitless.errors import CandidateFailedError, ConflictError, EngineError
-from hitless.rollout.smoke import ANY_STATUS, send_smoke_requests
+from hitless.release.smoke import ANY_STATUS
+from hitless.rollout.smoke import smoke_workers
 from hitless.service.model import Function, Route, SmokeRequest
 from hitless.workers.fleet import Fleet
 from hitless.workers.invoke import invoke_once
@@ -292,7 +293,7 @@ def test_the_first_request_fails_a_candidate_only_by_a_handler_that_returns_no_s
 
         async def sent(kind: str, status: int = ANY_STATUS) -> str | None:
             request = SmokeRequest("GET", f"/x?kind={kind}", status=status)
-            return await send_smoke_requests([request], functions, {"hello": pool.workers[0].socket})
+            return await smoke_workers([request], functions, {"hello": pool.workers[0].socket})
 
         for kind, returned in (
             ("none", "NoneType"),

@@ -15,10 +15,11 @@ from typing import Any
 
 from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.release.result import Outcome
+from hitless.release.smoke import first_request
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
 from hitless.rollout.record import Recorded
-from hitless.rollout.smoke import first_request, send_smoke_requests
+from hitless.rollout.smoke import smoke_workers
 from hitless.rollout.states import State, Verb
 from hitless.rollout.watch import ALARM_PERIOD_S, Watch
 from hitless.service.model import SmokeRequest
@@ -151,7 +152,7 @@ class Rollout(Recorded):
     async def _smoke(self, requests: tuple[SmokeRequest, ...]) -> None:
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
-        if note := await send_smoke_requests(requests, self.candidate.document.functions, sockets):
+        if note := await smoke_workers(requests, self.candidate.document.functions, sockets):
             self.say(f"release {self.candidate.number}: {note}", self.candidate.stage)
             await self.take(State.TESTING, note=note)
 

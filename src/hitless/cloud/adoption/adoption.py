@@ -36,7 +36,7 @@ from hitless.cloud.adoption.templates import (
 from hitless.cloud.records.records import Record
 from hitless.cloud.records.result import Result, Steps
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.release.smoke import send_smoke_requests
+from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
@@ -279,7 +279,7 @@ class Adoption:
         self, request: SmokeRequest, functions: Sequence[Function], at: Mapping[str, tuple[str, str]]
     ) -> CandidateFailedError | None:
         try:
-            send_smoke_requests([request], functions, at, self._cloud.lambdas, stage=self._service.stage)
+            smoke_versions([request], functions, at, self._cloud.lambdas, stage=self._service.stage)
         except CandidateFailedError as error:
             return error
         return None

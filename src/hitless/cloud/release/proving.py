@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.session import is_denied
 from hitless.cloud.records.records import Record
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.release.smoke import send_smoke_requests
+from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template
@@ -33,7 +33,7 @@ def prove(cloud: Cloud, package: Package, wanted: Template, record: Record, targ
         versions[name] = (lambda_name, version)
     _warm(cloud, wanted, targets)
     requests = package.service.settings.smoke
-    send_smoke_requests(requests, package.service.functions, versions, cloud.lambdas, stage=package.service.stage)
+    smoke_versions(requests, package.service.functions, versions, cloud.lambdas, stage=package.service.stage)
 
 
 def environments(cloud: Cloud, function: Resource, at_once: int) -> int:

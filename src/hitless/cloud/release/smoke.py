@@ -1,4 +1,4 @@
-"""Smoke requests on a version by itself, before any client reaches it: API Gateway's event, straight to Lambda."""
+"""Sends smoke requests to versions of Lambda functions, as API Gateway's events, before any client reaches them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hitless.aws.lambdas import Invocation
 from hitless.aws.layer.hitless_wrapper import QUIET
-from hitless.errors import CandidateFailedError
+from hitless.release.smoke import SmokeResponse, send_smoke_requests
 from hitless.service.model import Function, Route, SmokeRequest
-from hitless.service.routes import compile_route, order_routes, parameters
-
-SHOWN_BODY_LETTERS = 300
+from hitless.service.routes import compile_route, parameters
 
 
 class Invoker(Protocol):
@@ -24,40 +22,18 @@ class Invoker(Protocol):
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation: ...
 
 
-def send_smoke_requests(
+def smoke_versions(
     requests: Sequence[SmokeRequest], functions: Sequence[Function], versions: Mapping[str, tuple[str, str]],
     invoker: Invoker, *, stage: str,
 ) -> None:  # fmt: skip
-    """Send each to the version of the function that its route names; `versions`: function → (Lambda's name, version).
-
-    CandidateFailedError at the first answer that is not the expected one.
+    """Send the requests to versions (`versions`: function → Lambda's name, version). Raises CandidateFailedError at the
+    first unexpected response.
     """
-    for request in requests:
-        parts = urlsplit(request.path)
-        found = find_route(functions, request.method, parts.path)
-        if found is None:
-            raise CandidateFailedError(
-                f"smoke request {request.method} {request.path}: no route of the release answers it",
-                hint="mend the route, or the smoke request under custom.hitless",
-            )
-        function, route = found
-        name, version = versions[function.name]
-        invocation = invoker.invoke(name, version, make_event(request, route, stage))
-        status, shown = _status(invocation)
-        if status != request.status:
-            raise CandidateFailedError(
-                f"smoke request {request.method} {request.path}: {status} instead of {request.status}: {shown}",
-                hint=f"see `hitless aws logs {function.name}`",
-            )
 
+    def send(request: SmokeRequest, function: Function, route: Route) -> SmokeResponse:
+        return _response(invoker.invoke(*versions[function.name], make_event(request, route, stage)))
 
-def find_route(functions: Sequence[Function], method: str, path: str) -> tuple[Function, Route] | None:
-    """The function and its route that answer the request, by API Gateway's precedence."""
-    owner = {route: function for function in functions for route in function.routes}
-    for route in order_routes(owner):
-        if route.method in (method, "ANY") and re.fullmatch(compile_route(route.path), path):
-            return owner[route], route
-    return None
+    send_smoke_requests(requests, functions, send, logs="hitless aws logs")
 
 
 def make_event(request: SmokeRequest, route: Route, stage: str) -> dict[str, Any]:
@@ -97,12 +73,12 @@ def make_event(request: SmokeRequest, route: Route, stage: str) -> dict[str, Any
     }
 
 
-def _status(invocation: Invocation) -> tuple[int | str, str]:
+def _response(invocation: Invocation) -> SmokeResponse:
     answer = invocation.payload
     if invocation.error or not isinstance(answer, dict) or not isinstance(answer.get("statusCode"), int | str):
-        return "no answer", str(answer)[:SHOWN_BODY_LETTERS]
+        return SmokeResponse("no response", str(answer))
     body = str(answer.get("body") or "")
     if answer.get("isBase64Encoded"):
         body = base64.b64decode(body).decode("utf-8", "replace")
     status = answer["statusCode"]
-    return int(status) if str(status).isdecimal() else str(status), body[:SHOWN_BODY_LETTERS]
+    return SmokeResponse(int(status) if str(status).isdecimal() else str(status), body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hitless.cloud.release.smoke import send_smoke_requests
+from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.model import ALIAS
 from hitless.errors import CandidateFailedError
@@ -43,7 +43,7 @@ def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[s
         return Found(tuple(faults))
     for request in service.settings.smoke:
         try:
-            send_smoke_requests([request], service.functions, served, cloud.lambdas, stage=service.stage)
+            smoke_versions([request], service.functions, served, cloud.lambdas, stage=service.stage)
         except CandidateFailedError as error:
             faults.append(error.message)
     return Found(tuple(faults))
