@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from benchmarks.figures import Figure
+from hitless.charts import element
 
 STYLE = """
 :root { --ink: #16202c; --soft: #5a6878; --rule: #dde3ea; --bar: #9fb4cc; --ours: #12805c; --page: #ffffff; }
@@ -38,17 +39,14 @@ def bars(title: str, figures: Sequence[Figure]) -> str:
             return room * math.log1p(value / least) / math.log1p(most / least)
         return room * value / most
 
-    heading = escape(title) + (" (logarithmic)" if logarithmic else "")
-    marks = [f'<text class="title" x="0" y="20">{heading}</text>']
+    heading = title + (" (logarithmic)" if logarithmic else "")
+    marks = [element("text", heading, class_="title", x=0, y=20)]
     for row, figure in enumerate(figures):
         marks += _row(figure, TOP + row * ROW, length, ours=figure.label == figures[0].label)
     height = TOP + len(figures) * ROW + 4
-    marks.append(f'<line class="floor" x1="{LEFT}" x2="{LEFT}" y1="{TOP - 4}" y2="{height - 4}"/>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{heading}">\n'
-        + "\n".join(marks)
-        + "\n</svg>"
-    )
+    marks.append(element("line", class_="floor", x1=LEFT, x2=LEFT, y1=TOP - 4, y2=height - 4))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
+    return "\n".join([f'{head} aria-label="{escape(heading)}">', *marks, "</svg>"])
 
 
 def stacked(plots: Sequence[str]) -> str:
@@ -69,14 +67,13 @@ def _row(figure: Figure, y: int, length: Callable[[float], float], *, ours: bool
     wide = max(1.0, length(spread.median))
     shape = "bar ours" if ours else "bar"
     marks = [
-        f'<text class="label" x="{LEFT - 10}" y="{middle + 5:.1f}" text-anchor="end">{escape(figure.label)}</text>',
-        f'<rect class="{shape}" x="{LEFT}" y="{y}" width="{wide:.1f}" height="{ROW - 8}" rx="2">'
-        f"<title>{escape(figure.line())}</title></rect>",
+        element("text", figure.label, class_="label", x=LEFT - 10, y=middle + 5, text_anchor="end"),
+        element("rect", title=figure.line(), class_=shape, x=LEFT, y=y, width=wide, height=ROW - 8, rx=2),
     ]
     reach = wide
     if spread.greatest > spread.least:
         low, high = LEFT + length(spread.least), LEFT + length(spread.greatest)
-        marks.append(f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
+        marks.append(element("line", class_="whisker", x1=low, x2=high, y1=middle, y2=middle))
         reach = high - LEFT
     value = f"{spread.median:,.{figure.digits}f}"
     marks.append(

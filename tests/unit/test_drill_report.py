@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hitless.drill.columns import MAX_COLUMNS, columns, log_ticks, nice_ticks, time_step_s
 from hitless.drill.plan import DrillPlan
+from hitless.drill.plots import MAX_COLUMNS, columns
 from hitless.drill.report import render
 from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
@@ -221,24 +221,3 @@ def test_the_last_column_s_rate_is_that_of_its_own_time() -> None:
     slot.by_release[1] = 50
     (only,) = columns([slot], S, 0.5)
     assert only.by_release == {1: 100}
-
-
-@pytest.mark.parametrize(
-    ("most", "ticks"),
-    [(0, (0, 1)), (1, (0, 0.2, 0.4, 0.6, 0.8, 1.0)), (400, (0, 100, 200, 300, 400)), (7, (0, 2, 4, 6, 8))],
-)
-def test_ticks_are_round_numbers_that_reach_the_greatest_value(most: float, ticks: tuple[float, ...]) -> None:
-    assert nice_ticks(most) == ticks
-
-
-@pytest.mark.parametrize("span_s", [1, 30, 60, 3_600, 86_400])
-def test_the_time_axis_has_a_handful_of_ticks(span_s: float) -> None:
-    assert 2 <= span_s / time_step_s(span_s) <= 14
-
-
-@pytest.mark.parametrize(("least", "most"), [(0.2, 300), (1, 1), (5, 20_000), (0.0001, 0.0002)])
-def test_the_logarithmic_axis_holds_all_values(least: float, most: float) -> None:
-    ticks = log_ticks(least, most)
-    assert len(ticks) >= 2
-    assert ticks[0] <= max(least, 0.001)
-    assert ticks[-1] >= most

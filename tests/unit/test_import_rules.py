@@ -16,12 +16,13 @@ SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
 ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
-BASE = {"errors", "clock", "documents", "hitless"}
+BASE = {"errors", "clock", "documents", "charts", "hitless"}
 MODEL = {"release", "service", *BASE}
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
+    "charts": set(),
     "documents": {"errors"},
     "service": {"service", *BASE},
     "release": MODEL,

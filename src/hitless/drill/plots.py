@@ -1,23 +1,42 @@
-"""The report's plots as SVG, drawn here so that the page needs no script and nothing from elsewhere.
-
-Colours are CSS classes, so that light and dark follow the reader's setting. Every mark has a title, which browsers show
-under the pointer.
-"""
+"""The charts of a drill's report, and its time axis: the tally's slots joined to as many columns as fit. Pure."""
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from hitless.drill.columns import Column, log_ticks, nice_ticks, time_step_s
-from hitless.drill.tally import FAILED
+from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, points
+from hitless.drill.tally import FAILED, Slot
+from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.watch import WorkerSample
 from hitless.drill.wire import Failure
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1120, 64, 20, 28, 28
-COLOURS = 8  # classes c0 … c7 of the page's style, and k0 … k11 for the kinds of failure
+MAX_COLUMNS = 320
+COLOURS = 8  # classes c0 … c7 of the page's style, and k0 … k12 for the kinds of failure
+_UNNAMED = {0: "no release named", FAILED: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A stretch of time. Counts are per second; latencies the worst of the slots (p50: their mean), in milliseconds."""
+
+    at_s: float
+    width_s: float
+    by_release: dict[int, float]
+    failures: dict[Failure, int]
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+    @property
+    def end_s(self) -> float:
+        return self.at_s + self.width_s
+
+    @property
+    def per_s(self) -> float:
+        """Requests a second."""
+        return sum(self.by_release.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,120 +50,111 @@ class Band:
     tone: str
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The axes of one plot: seconds to the right, `y_of` upwards."""
-
-    span_s: float
-    height: int
-    y_of: Callable[[float], float]
-
-    def x(self, at_s: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * min(max(at_s / self.span_s, 0.0), 1.0)
-
-    @property
-    def floor(self) -> float:
-        return self.height - BOTTOM
+def columns(slots: Sequence[Slot], slot_us: int, end_s: float) -> tuple[Column, ...]:
+    """At most MAX_COLUMNS columns of equal width but for the last, which ends where the load ended."""
+    each = -(-len(slots) // MAX_COLUMNS) or 1
+    width_s = each * slot_us / MICROSECONDS
+    starts = [(first, first * slot_us / MICROSECONDS) for first in range(0, len(slots), each)]
+    return tuple(
+        _column(slots[first : first + each], at_s, min(width_s, max(end_s - at_s, width_s / 20)))
+        for first, at_s in starts
+    )
 
 
-def linear(height: int, most: float) -> Callable[[float], float]:
-    """Values from 0 to `most` as heights."""
-    return lambda value: height - BOTTOM - (height - TOP - BOTTOM) * value / most
-
-
-def logarithmic(height: int, least: float, most: float) -> Callable[[float], float]:
-    """Values from `least` to `most` as heights, each power of ten as high as the next."""
-    span = math.log10(most / least)
-
-    def y_of(value: float) -> float:
-        return height - BOTTOM - (height - TOP - BOTTOM) * math.log10(max(value, least) / least) / span
-
-    return y_of
+def _column(slots: Sequence[Slot], at_s: float, width_s: float) -> Column:
+    by_release: Counter[int] = Counter()
+    failures: Counter[Failure] = Counter()
+    for slot in slots:
+        by_release += slot.by_release
+        failures += slot.failures
+    halves = [slot.p50_ms for slot in slots if slot.p50_ms is not None]
+    return Column(
+        at_s,
+        width_s,
+        {release: count / width_s for release, count in by_release.items()},
+        dict(failures),
+        sum(halves) / len(halves) if halves else None,
+        max((slot.p99_ms for slot in slots if slot.p99_ms is not None), default=None),
+        max((slot.max_ms for slot in slots if slot.max_ms is not None), default=None),
+    )
 
 
 def requests_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
-    """Requests a second, stacked by the release that answered."""
-    height = 280
-    most = max((sum(column.by_release.values()) for column in columns), default=1.0)
-    ticks = nice_ticks(most)
-    frame = Frame(_span_s(columns), height, linear(height, ticks[-1]))
-    releases = sorted({release for column in columns for release in column.by_release})
+    """Requests a second, stacked by the release that responded."""
+    ticks = nice_ticks(max((column.per_s for column in columns), default=1.0))
+    axes = Axes(_span_s(columns), ticks[-1])
     classes = release_classes(columns)
     floor = [0.0] * len(columns)
-    marks: list[str] = []
-    for release in releases:
+    marks = _plain_grid(axes, ticks)
+    for release in sorted({release for column in columns for release in column.by_release}):
         roof = [base + column.by_release.get(release, 0.0) for base, column in zip(floor, columns, strict=True)]
         for first, last in _runs([release in column.by_release for column in columns]):
-            marks.append(_area(frame, columns, floor, roof, first, last, release, classes[release]))
+            part = slice(first, last + 1)
+            marks += _area(axes, columns[part], floor[part], roof[part], release, classes[release])
         floor = roof
-    grid = _grid(frame, ticks, "{:g}".format)
-    return _plot(frame, grid, [], marks, _bands(frame, bands, strip=True), "Requests a second by release")
+    return axes.svg("Requests a second by release", [*marks, *_strip(axes, bands)])
 
 
 def latency_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     """p50, p99 and maximum on a logarithmic axis, in milliseconds."""
-    height = 280
     values = [v for c in columns for v in (c.p50_ms, c.p99_ms, c.max_ms) if v is not None and v > 0] or [1.0]
     ticks = log_ticks(min(values), max(values))
-    frame = Frame(_span_s(columns), height, logarithmic(height, ticks[0], ticks[-1]))
+    axes = Axes(_span_s(columns), ticks[-1], ticks[0])
     series: tuple[tuple[str, Callable[[Column], float | None]], ...] = (
         ("max", lambda column: column.max_ms),
         ("p99", lambda column: column.p99_ms),
         ("p50", lambda column: column.p50_ms),
     )
-    marks = [_line(frame, columns, name, of) for name, of in series]
-    marks += [_hover(frame, column) for column in columns if column.p50_ms is not None]
-    return _plot(frame, _grid(frame, ticks, duration), _bands(frame, bands), marks, [], "Latency over time")
+    marks = [*axes.grid(ticks, [duration(tick) for tick in ticks]), *axes.times(), *_bands(axes, bands)]
+    for name, of in series:
+        known = [(axes.x(column.at_s + column.width_s / 2), of(column)) for column in columns]
+        line = points((x, axes.y(value)) for x, value in known if value is not None)
+        marks.append(element("polyline", class_=f"line {name}", points=line))
+    for column in columns:
+        if column.p50_ms is not None:
+            title = (
+                f"{clock(column.at_s)}: p50 {column.p50_ms:.2f}, p99 {column.p99_ms:.2f}, max {column.max_ms:.2f} ms"
+            )
+            marks.append(axes.column("hover", column.at_s, column.end_s, axes.least, axes.most, title))
+    return axes.svg("Latency over time", marks)
 
 
 def failures_plot(columns: Sequence[Column], bands: Sequence[Band]) -> str:
     """Failed requests by kind and moment."""
-    height = 200
     ticks = nice_ticks(float(max((sum(column.failures.values()) for column in columns), default=1)), 4)
-    frame = Frame(_span_s(columns), height, linear(height, ticks[-1]))
-    marks: list[str] = []
+    axes = Axes(_span_s(columns), ticks[-1], height=200)
+    marks = [*_plain_grid(axes, ticks), *_bands(axes, bands)]
     for column in columns:
         base = 0
         for kind, count in sorted(column.failures.items()):
-            top, bottom = frame.y_of(base + count), frame.y_of(base)
-            left, right = frame.x(column.at_s), frame.x(column.at_s + column.width_s)
-            marks.append(
-                f'<rect class="{kind_class(kind)}" x="{left:.1f}" y="{top:.1f}" width="{max(2.0, right - left):.1f}"'
-                f' height="{bottom - top:.1f}"><title>{_clock(column.at_s)}: {count} {kind}</title></rect>'
-            )
+            title = f"{clock(column.at_s)}: {count} {kind}"
+            marks.append(axes.column(kind_class(kind), column.at_s, column.end_s, base, base + count, title))
             base += count
-    return _plot(frame, _grid(frame, ticks, "{:g}".format), _bands(frame, bands), marks, [], "Failed requests by kind")
+    return axes.svg("Failed requests by kind", marks)
 
 
 def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], bands: Sequence[Band]) -> str:
-    """Workers of the live release as a line of steps, before the load as an area with an axis of its own (right)."""
-    height = 220
-    loads = [sum(column.by_release.values()) for column in columns]
-    ticks, load_ticks = (
-        nice_ticks(float(max(values, default=1)), 4) for values in ([one.workers for one in samples], loads)
-    )
-    frame = Frame(_span_s(columns), height, linear(height, ticks[-1]))
-    load_y = linear(height, load_ticks[-1])
-    stairs = " ".join(
-        f"{frame.x(column.at_s):.1f},{load_y(load):.1f} {frame.x(column.at_s + column.width_s):.1f},{load_y(load):.1f}"
-        for column, load in zip(columns, loads, strict=True)
-    )
-    marks = [
-        f'<polygon class="load" points="{LEFT},{frame.floor} {stairs} {frame.x(frame.span_s):.1f},{frame.floor}"/>'
-    ]
+    """Workers of the live release as a step line, in front of the load as an area with an axis of its own (right)."""
+    ticks = nice_ticks(float(max((one.workers for one in samples), default=1)), 4)
+    load_ticks = nice_ticks(float(max((column.per_s for column in columns), default=1)), 4)
+    axes = Axes(_span_s(columns), ticks[-1], height=220)
+    load = axes.upto(load_ticks[-1])
+    outline = load.steps((column.at_s, column.end_s, column.per_s) for column in columns)
+    around: list[Point] = [(axes.left, axes.floor), *outline, (axes.x(axes.span), axes.floor)]
+    marks = [*_plain_grid(axes, ticks), element("polygon", class_="load", points=points(around))]
     marks += [
-        f'<text class="axis" x="{WIDTH - RIGHT - 4}" y="{load_y(tick) - 4:.1f}" text-anchor="end">{tick:g}/s</text>'
+        element("text", f"{tick:g}/s", class_="axis", x=axes.end - 4, y=load.y(tick) - 4, text_anchor="end")
         for tick in load_ticks[1:]
     ]
-    points: list[str] = []
+    line: list[Point] = []
     for before, one in zip((None, *samples), samples, strict=False):
-        if before is not None and before.workers != one.workers:
-            points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(before.workers):.1f}")
-        if before is None or before.workers != one.workers or one is samples[-1]:
-            points.append(f"{frame.x(one.at_s):.1f},{frame.y_of(one.workers):.1f}")
-    marks.append(f'<polyline class="line workers" points="{" ".join(points)}"/>')
-    over = _bands(frame, bands, strip=True)
-    return _plot(frame, _grid(frame, ticks, "{:g}".format), [], marks, over, "Workers against the load")
+        changed = before is not None and before.workers != one.workers
+        if before is not None and changed:
+            line.append((axes.x(one.at_s), axes.y(before.workers)))
+        if before is None or changed or one is samples[-1]:
+            line.append((axes.x(one.at_s), axes.y(one.workers)))
+    marks.append(element("polyline", class_="line workers", points=points(line)))
+    return axes.svg("Workers against the load", [*marks, *_strip(axes, bands)])
 
 
 def kind_class(kind: Failure) -> str:
@@ -153,13 +163,22 @@ def kind_class(kind: Failure) -> str:
 
 
 def release_classes(columns: Sequence[Column]) -> dict[int, str]:
-    """The colour of each release, by the order in which they came; grey where none is named, red where it failed so."""
+    """The colour of each release, by the order in which they came; grey if none is named, red if that failed."""
     seen = dict.fromkeys(release for column in columns for release in sorted(column.by_release) if release > 0)
     return {0: "none", FAILED: "lost", **{release: f"c{place % COLOURS}" for place, release in enumerate(seen)}}
 
 
+def duration(ms: float) -> str:
+    """A tick of the latency axis: `10 ms`, `100 s`."""
+    return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
+
+
 def _span_s(columns: Sequence[Column]) -> float:
-    return columns[-1].at_s + columns[-1].width_s if columns else 1.0
+    return columns[-1].end_s if columns else 1.0
+
+
+def _plain_grid(axes: Axes, ticks: Sequence[float]) -> list[str]:
+    return [*axes.grid(ticks, [f"{tick:g}" for tick in ticks]), *axes.times()]
 
 
 def _runs(flags: Sequence[bool]) -> Iterable[tuple[int, int]]:
@@ -174,108 +193,53 @@ def _runs(flags: Sequence[bool]) -> Iterable[tuple[int, int]]:
 
 
 def _area(
-    frame: Frame,
-    columns: Sequence[Column],
-    floor: Sequence[float],
-    roof: Sequence[float],
-    first: int,
-    last: int,
-    release: int,
-    colour: str,
-) -> str:
-    """One release's share as stairs: a column is as wide as its time."""
-    upper: list[str] = []
-    lower: list[str] = []
-    for index in range(first, last + 1):
-        left, right = frame.x(columns[index].at_s), frame.x(columns[index].at_s + columns[index].width_s)
-        upper += [f"{left:.1f},{frame.y_of(roof[index]):.1f}", f"{right:.1f},{frame.y_of(roof[index]):.1f}"]
-        lower += [f"{left:.1f},{frame.y_of(floor[index]):.1f}", f"{right:.1f},{frame.y_of(floor[index]):.1f}"]
-    name = {0: "no release named", FAILED: "failed"}.get(release, f"release {release}")
-    area = f'<polygon class="{colour}" points="{" ".join(upper + lower[::-1])}"><title>{name}</title></polygon>'
-    left, right = frame.x(columns[first].at_s), frame.x(columns[last].at_s + columns[last].width_s)
-    middle = (first + last) // 2
-    tall = frame.y_of(floor[middle]) - frame.y_of(roof[middle])
-    if release > 0 and right - left > 9 * len(str(release)) + 4 and tall > 16:
-        y = (frame.y_of(floor[middle]) + frame.y_of(roof[middle])) / 2 + 4
-        area += f'<text class="inside" x="{(left + right) / 2:.1f}" y="{y:.1f}">{release}</text>'
-    return area
-
-
-def _line(frame: Frame, columns: Sequence[Column], name: str, of: Callable[[Column], float | None]) -> str:
-    known = [(frame.x(column.at_s + column.width_s / 2), of(column)) for column in columns]
-    points = " ".join(f"{x:.1f},{frame.y_of(value):.1f}" for x, value in known if value is not None)
-    return f'<polyline class="line {name}" points="{points}"/>'
-
-
-def _hover(frame: Frame, column: Column) -> str:
-    left, right = frame.x(column.at_s), frame.x(column.at_s + column.width_s)
-    title = f"{_clock(column.at_s)}: p50 {column.p50_ms:.2f}, p99 {column.p99_ms:.2f}, max {column.max_ms:.2f} ms"
-    return (
-        f'<rect class="hover" x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{frame.floor - TOP}">'
-        f"<title>{title}</title></rect>"
+    axes: Axes, columns: Sequence[Column], floor: Sequence[float], roof: Sequence[float], release: int, colour: str
+) -> list[str]:
+    """One release's share as steps: a column is as wide as its time. Its number stands inside if there is room."""
+    upper, lower = (
+        axes.steps((column.at_s, column.end_s, value) for column, value in zip(columns, values, strict=True))
+        for values in (roof, floor)
     )
-
-
-def duration(ms: float) -> str:
-    """A tick of the latency axis, short enough to stand beside it: `10 ms`, `100 s`."""
-    return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
-
-
-def _grid(frame: Frame, ticks: Sequence[float], form: Callable[[float], str]) -> list[str]:
-    marks = []
-    for tick in ticks:
-        y = frame.y_of(tick)
-        marks.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(f'<text class="axis" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form(tick)}</text>')
-    step = time_step_s(frame.span_s)
-    for number in range(int(frame.span_s / step + 1e-9) + 1):
-        x = frame.x(number * step)
-        marks.append(
-            f'<text class="axis" x="{x:.1f}" y="{frame.height - 8}" text-anchor="middle">{_clock(number * step)}</text>'
-        )
-        marks.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.floor}" y2="{frame.floor + 4}"/>')
+    name = _UNNAMED.get(release, f"release {release}")
+    marks = [element("polygon", title=name, class_=colour, points=points([*upper, *reversed(lower)]))]
+    left, right, middle = axes.x(columns[0].at_s), axes.x(columns[-1].end_s), (len(columns) - 1) // 2
+    top, bottom = axes.y(roof[middle]), axes.y(floor[middle])
+    if release > 0 and right - left > 9 * len(str(release)) + 4 and bottom - top > 16:
+        marks.append(element("text", str(release), class_="inside", x=(left + right) / 2, y=(top + bottom) / 2 + 4))
     return marks
 
 
-def _bands(frame: Frame, bands: Sequence[Band], *, strip: bool = False) -> list[str]:
-    """Rollouts as shades over the whole height, or as a strip above it where colours below must stay true."""
+def _bands(axes: Axes, bands: Sequence[Band]) -> list[str]:
+    """Rollouts and faults as shades over the whole height."""
+    marks = [_span(axes, band, "band", axes.top, axes.floor) for band in bands]
+    return [*marks, *_labels(axes, bands)]
+
+
+def _strip(axes: Axes, bands: Sequence[Band]) -> list[str]:
+    """Rollouts and faults as a strip above the chart, because a shade would change the colours of its areas."""
     marks = []
-    free_from = 0.0
     for band in bands:
-        left, right = frame.x(band.start_s), frame.x(band.end_s)
-        top, bottom = (TOP - 6, TOP - 1) if strip else (TOP, frame.floor)
-        shape = "strip" if strip else "band"
-        marks.append(
-            f'<rect class="{shape} {band.tone}" x="{left:.1f}" y="{top}" width="{max(1.5, right - left):.1f}"'
-            f' height="{bottom - top}"><title>{escape(band.title)}</title></rect>'
-        )
-        if strip:
-            marks.append(
-                f'<line class="edge" x1="{left:.1f}" x2="{left:.1f}" y1="{TOP}" y2="{frame.floor}"/>'
-                f'<line class="edge" x1="{right:.1f}" x2="{right:.1f}" y1="{TOP}" y2="{frame.floor}"/>'
-            )
+        marks.append(_span(axes, band, "strip", axes.top - 6, axes.top - 1))
+        for x in (axes.x(band.start_s), axes.x(band.end_s)):
+            marks.append(element("line", class_="edge", x1=x, x2=x, y1=axes.top, y2=axes.floor))
+    return [*marks, *_labels(axes, bands)]
+
+
+def _span(axes: Axes, band: Band, shape: str, top: int, bottom: int) -> str:
+    left = axes.x(band.start_s)
+    width = max(1.5, axes.x(band.end_s) - left)
+    return element(
+        "rect", title=band.title, class_=f"{shape} {band.tone}", x=left, y=top, width=width, height=bottom - top
+    )
+
+
+def _labels(axes: Axes, bands: Sequence[Band]) -> list[str]:
+    """The labels above the chart, without those that would overlap the one before."""
+    marks, free_from = [], 0.0
+    for band in bands:
         half = 3.4 * len(band.label) + 2
-        middle = max((left + right) / 2, LEFT + half)
+        middle = max((axes.x(band.start_s) + axes.x(band.end_s)) / 2, axes.left + half)
         if middle - half >= free_from:
-            marks.append(f'<text class="mark {band.tone}" x="{middle:.1f}" y="{TOP - 10}">{escape(band.label)}</text>')
+            marks.append(element("text", band.label, class_=f"mark {band.tone}", x=middle, y=axes.top - 10))
             free_from = middle + half + 4
     return marks
-
-
-def _plot(
-    frame: Frame, grid: Iterable[str], under: Iterable[str], marks: Iterable[str], over: Iterable[str], label: str
-) -> str:
-    inside = "\n".join([*grid, *under, *marks, *over])
-    return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {frame.height}" role="img" aria-label="{escape(label)}"'
-        f' preserveAspectRatio="xMidYMid meet">\n{inside}\n</svg>'
-    )
-
-
-def _clock(at_s: float) -> str:
-    """`12 s`, `2:05`, `1:02:05`."""
-    if at_s < 120:
-        return f"{at_s:g} s"
-    minutes, seconds = divmod(int(at_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

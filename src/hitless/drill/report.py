@@ -8,8 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hitless.drill.columns import columns
-from hitless.drill.plots import Band, failures_plot, kind_class, latency_plot, requests_plot, workers_plot
+from hitless.drill.plots import Band, columns, failures_plot, kind_class, latency_plot, requests_plot, workers_plot
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.wire import Failure

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from hitless.charts import round_step
 from hitless.receipts.words import seconds_between
 
 FEWEST_REQUESTS = 20
@@ -139,8 +139,6 @@ def _x(at_s: float, end_s: float) -> float:
 def _ticks(end_s: float) -> tuple[tuple[float, str], ...]:
     """Two to six instants at round seconds or minutes."""
     unit, name = (60, "min") if end_s >= 240 else (1, "s")
-    least = end_s / unit / 5
-    scale = 10 ** math.floor(math.log10(least))
-    step = next(step for step in (1, 2, 5, 10) if step * scale >= least) * scale
+    step = round_step(end_s / unit / 5)
     numbers = range(int(end_s / (step * unit) + 1e-9) + 1)
     return tuple((round(_x(number * step * unit, end_s), 2), f"{number * step:g} {name}") for number in numbers)
