@@ -12,8 +12,11 @@ from typing import Any
 
 import httpx
 
+from hitless.api.deliveries import Deliveries
 from hitless.api.receiver import Receiver
 from hitless.errors import EngineError
+from hitless.forge.github import GitHub
+from hitless.forge.statuses import OwedStatuses
 from hitless.pipeline import links
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
@@ -69,15 +72,19 @@ class Site:
         self.repository = Repository(folder / "own.git")
         self.repository.create(["false"], head="dev")
         self.said: list[str] = []
-        self.receiver = Receiver(
+        self.deliveries = Deliveries(
             client=self.engine,  # type: ignore[arg-type]
             repository=self.repository,
-            folder=folder,
+            forge=GitHub(SECRET),
             remote=str(self.remote.clone),
-            secret=SECRET,
-            token=None,
+            owed=OwedStatuses(folder),
             say=self.said.append,
         )
+        self.receiver = Receiver(self.deliveries.client, folder, self.deliveries.forge, self.deliveries)
+
+    def connect(self, engine: FakeEngine) -> None:
+        """Let the receiver ask another engine."""
+        self.receiver.client = self.deliveries.client = engine  # type: ignore[assignment]
 
     def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
         """A webhook, and the end of what it began."""
@@ -94,9 +101,9 @@ class Site:
         async def asked() -> httpx.Response:
             async with self.client() as client:
                 answer = await client.request(method, path, **options)
-            for task in list(self.receiver.tasks):
+            for task in list(self.deliveries.tasks):
                 await task
-            for task in list(self.receiver.watchers) if watched else ():
+            for task in list(self.deliveries.watchers) if watched else ():
                 await task
             return answer
 

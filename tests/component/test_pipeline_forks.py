@@ -8,20 +8,22 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from starlette.applications import Starlette
 
 from hitless.api.pipeline import PipelineApi
 from hitless.clock import SystemClock
+from hitless.documents import to_plain
 from hitless.errors import ConflictError, UsageError
+from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder, Builds
 from hitless.pipeline.buildspec.run import Limits, User
-from hitless.pipeline.github import Fork
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.workshop import BUILD_UIDS, Workshop
@@ -83,7 +85,7 @@ def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never
 
 def test_the_receiver_is_told_a_fork_s_run_before_it_has_come_anywhere(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
-        body = {"fork": asdict(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
+        body = {"fork": to_plain(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
         transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             lines = [json.loads(line) for line in (await client.post("/pipeline/forks", json=body)).text.splitlines()]
@@ -115,7 +117,7 @@ def test_an_approval_is_for_one_commit_and_the_next_is_asked_about_anew(tmp_path
 def test_another_s_question_stays_open(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
-        row = await bench.pipeline.fork(replace(FORK, number=8), fetched(bench, "2"), "github webhook")
+        row = await bench.pipeline.fork(msgspec.structs.replace(FORK, number=8), fetched(bench, "2"), "github webhook")
         await bench.end_of(row.run)
         assert bench.pipeline.document(first["run"])["state"] == "waiting_for_approval"
         bench.git("switch", "-q", "-C", "pull/7")

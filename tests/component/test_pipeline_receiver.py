@@ -16,13 +16,15 @@ import httpx
 import pytest
 
 from hitless.errors import EngineNotRunningError, UsageError
-from hitless.pipeline.github import MAX_BODY_BYTES, Fork, Wanted, is_genuine, read_event
+from hitless.forge.forge import BranchUpdate, Fork
+from hitless.forge.github import GitHub
 from hitless.pipeline.repository import Repository
 from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, signed, theirs
 
 pytestmark = pytest.mark.component
 
 MIB = 1 << 20
+GITHUB = GitHub(SECRET)
 
 
 @pytest.fixture
@@ -48,17 +50,21 @@ class Watched(Repository):
         self.diary.append(f"moved {branch}")
 
 
+def read_event(event: str, body: bytes) -> BranchUpdate | None:
+    return GITHUB.read({"x-github-event": event}, body)
+
+
 def test_of_two_deliveries_at_once_one_is_fetched_judged_and_moved_before_the_other(site: Site) -> None:
     """Both are fetched to the same place, where the one could find what the other has brought."""
     dev = site.remote.commit("1")
     site.remote.git("switch", "-q", "-c", "feature")
     feature = site.remote.commit("2")
-    watched = site.receiver.repository = Watched(site.repository.folder)
+    watched = site.deliveries.repository = Watched(site.repository.folder)
 
     async def story() -> None:
         async with site.client() as client:
             await asyncio.gather(*(client.post("/github", **signed("push", pushed(one))) for one in ("dev", "feature")))
-        await asyncio.gather(*site.receiver.tasks)
+        await asyncio.gather(*site.deliveries.tasks)
 
     asyncio.run(story())
     assert (site.head("dev"), site.head("feature")) == (dev, feature)
@@ -70,12 +76,12 @@ def test_a_delivery_beyond_githubs_bound_is_refused_before_it_is_read_to_its_end
     sent: list[int] = []
 
     async def endless() -> AsyncIterator[bytes]:
-        while len(sent) < 2 * MAX_BODY_BYTES // MIB:
+        while len(sent) < 2 * GITHUB.max_body_bytes // MIB:
             sent.append(MIB)
             yield b"x" * MIB
 
     assert site.ask("POST", "/github", content=endless()).status_code == 413
-    assert sum(sent) <= MAX_BODY_BYTES + 2 * MIB
+    assert sum(sent) <= GITHUB.max_body_bytes + 2 * MIB
 
 
 def test_what_is_not_signed_by_the_secret_is_refused_and_looks_at_nothing(site: Site) -> None:
@@ -103,30 +109,30 @@ def test_a_deleted_branch_goes_here_too(site: Site) -> None:
     assert site.head("feature") is None
 
 
-def read_pull(*words: Any, **options: Any) -> Wanted | None:
+def read_pull(*words: Any, **options: Any) -> BranchUpdate | None:
     return read_event("pull_request", json.dumps(pull(*words, **options)).encode())
 
 
 def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_fork_s_is_a_stranger_s() -> None:
-    wanted = Wanted("team/shop", "refs/pull/5/head", "pull/5")
-    assert read_pull() == wanted
-    assert read_pull(ref="feature") == replace(wanted, head="feature")
-    assert read_pull("closed") == replace(wanted, closed=True)
+    update = BranchUpdate("team/shop", "refs/pull/5/head", "pull/5")
+    assert read_pull() == update
+    assert read_pull(ref="feature") == replace(update, head="feature")
+    assert read_pull("closed") == replace(update, closed=True)
     assert read_pull("labeled") is None
-    stranger = replace(wanted, stranger=Fork(5, "stranger/shop", "dev"))
-    assert read_pull(owner="stranger/shop", ref="dev") == stranger
-    assert read_pull("closed", owner="stranger/shop") == replace(stranger, closed=True)
-    assert read_pull(owner=None) == replace(wanted, stranger=Fork(5, None, "dev"))
+    fork = replace(update, fork=Fork(5, "stranger/shop", "dev"))
+    assert read_pull(owner="stranger/shop", ref="dev") == fork
+    assert read_pull("closed", owner="stranger/shop") == replace(fork, closed=True)
+    assert read_pull(owner=None) == replace(update, fork=Fork(5, None, "dev"))
     for alike in ("Team/shop", "team/Shop", "team/shop.git"):
         found = read_pull(owner=alike)
         assert found
-        assert found.stranger, alike
+        assert found.fork, alike
     assert read_event("ping", b"{}") is None
 
 
 @pytest.mark.parametrize("number", ["5", "../x", "7/head:refs/heads/prod", 0, -1, True, 5.0, None, 10**10])
 def test_a_pull_request_whose_number_is_none_is_refused(number: Any) -> None:
-    with pytest.raises(UsageError, match="is no pull_request of GitHub's"):
+    with pytest.raises(UsageError, match="is not a pull_request of GitHub"):
         read_pull(owner="stranger/shop", number=number)
 
 
@@ -157,9 +163,9 @@ def test_a_fork_s_commit_that_no_engine_was_there_for_is_asked_about_by_the_deli
             raise EngineNotRunningError("no engine runs here")
 
     theirs(site)
-    engine, site.receiver.client = site.engine, Away()  # type: ignore[assignment]
+    site.connect(Away())
     site.deliver("pull_request", pull(owner="stranger/shop", ref="dev"))
-    site.receiver.client = engine  # type: ignore[assignment]
+    site.connect(site.engine)
     site.deliver("pull_request", pull(owner="stranger/shop", ref="dev"))
     assert len(site.engine.asked("/pipeline/forks")) == 1
 
@@ -172,11 +178,11 @@ def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
             ends.wait(120)
             yield from ()
 
-    site.receiver.client = Busy()  # type: ignore[assignment]
+    site.connect(Busy())
 
     async def story() -> int:
-        wanted = Wanted("team/shop", "refs/heads/dev", "dev")
-        followed = [asyncio.create_task(site.receiver._run(wanted, "/pipeline/push", {})) for _ in range(40)]
+        update = BranchUpdate("team/shop", "refs/heads/dev", "dev")
+        followed = [asyncio.create_task(site.deliveries._run(update, "/pipeline/push", {})) for _ in range(40)]
         await asyncio.sleep(0)
         transport = httpx.ASGITransport(site.receiver.application())
         try:
@@ -273,11 +279,18 @@ def test_a_pull_request_of_a_branch_that_is_here_shows_no_second_preview_and_its
     ],
 )
 def test_a_malformed_delivery_is_refused(document: Any) -> None:
-    with pytest.raises(UsageError, match="is no push of GitHub's"):
+    with pytest.raises(UsageError, match="is not a push of GitHub"):
         read_event("push", json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"ref": "\xff"}', b'{"commits": ' + b"[" * 100_000])
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(UsageError, match="is not a push of GitHub"):
+        read_event("push", body)
 
 
 def test_an_empty_secret_signs_nothing() -> None:
     body = b"x"
-    assert not is_genuine(b"", body, "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest())
-    assert not is_genuine(SECRET, body, None)
+    forged = "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest()
+    assert not GitHub(b"").verify({"x-hub-signature-256": forged}, body)
+    assert not GITHUB.verify({}, body)

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from hitless.api.owed import Owed
+from hitless.documents import to_plain
 from hitless.errors import EngineNotRunningError
-from hitless.pipeline.github import Wanted, status_of
-from tests.component.receiver_site import FakeEngine, Site, pull, pushed, theirs
+from hitless.forge.forge import BranchUpdate
+from hitless.forge.github import GitHub
+from hitless.forge.statuses import CommitStatus
+from tests.component.receiver_site import SECRET, FakeEngine, Site, pull, pushed, theirs
 
 pytestmark = pytest.mark.component
 
@@ -56,11 +58,11 @@ class ForgeServer(HTTPServer):
 @contextmanager
 def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterator[ForgeServer]:
     """A forge that takes the receiver's statuses."""
-    site.receiver.look_s, site.receiver.token = 0.01, "a token"
+    site.deliveries.look_s = 0.01
     with ForgeServer(answered) as forge:
         thread = threading.Thread(target=forge.serve_forever)
         thread.start()
-        site.receiver.github_api = f"http://127.0.0.1:{forge.server_port}"
+        site.deliveries.forge = GitHub(SECRET, "a token", f"http://127.0.0.1:{forge.server_port}")
         yield forge
         forge.shutdown()
         thread.join()
@@ -80,14 +82,14 @@ def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is
                 self.run = {**self.run, "state": "interrupted", "reason": "the engine stopped during test"}
             return super().call(method, path, body)
 
-    site.receiver.client = engine = Mended()  # type: ignore[assignment]
+    site.connect(engine := Mended())
     engine.dies = True
     site.remote.commit("1")
     with forge_of(site) as forge:
         site.deliver("push", pushed(), watched=True)
     (status,) = forge.statuses
     assert status[2:] == ("failure", "run 7: interrupted: the engine stopped during test")
-    assert Owed(site.receiver.folder).all() == {}
+    assert site.deliveries.owed.all() == {}
 
 
 def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_comes_after(site: Site) -> None:
@@ -99,25 +101,25 @@ def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_c
             going.set()
             ends.wait(120)
 
-    site.receiver.client = Long()  # type: ignore[assignment]
+    site.connect(Long())
     site.engine.run = {**site.engine.run, "state": "succeeded"}
     site.remote.commit("1")
 
     async def killed() -> None:
-        following = asyncio.create_task(site.receiver._follow(Wanted("team/shop", "refs/heads/dev", "dev")))
+        following = asyncio.create_task(site.deliveries._follow(BranchUpdate("team/shop", "refs/heads/dev", "dev")))
         await asyncio.to_thread(going.wait, 60)
         following.cancel()
         await asyncio.wait([following])
 
     async def started_again() -> None:
-        application = later.application()
+        application = replace(site.receiver, deliveries=later).application()
         async with application.router.lifespan_context(application):
             await asyncio.gather(*later.watchers)
 
     try:
         asyncio.run(killed())
         with forge_of(site) as forge:
-            later = replace(site.receiver, client=site.engine, watchers=set())  # type: ignore[arg-type]
+            later = replace(site.deliveries, client=site.engine, watchers=set())  # type: ignore[arg-type]
             asyncio.run(started_again())
     finally:
         ends.set()
@@ -130,7 +132,7 @@ def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
     with forge_of(site) as forge:
         site.deliver("push", pushed())
     assert [status[2] for status in forge.statuses] == ["failure"]
-    assert Owed(site.receiver.folder).all() == {}
+    assert site.deliveries.owed.all() == {}
 
 
 @pytest.mark.parametrize(("refusals", "tries"), [([502, 429], 3), ([403], 1)])
@@ -143,7 +145,7 @@ def test_a_status_that_the_forge_does_not_take_now_is_tried_again_and_one_that_i
         forge.refusals += refusals
         site.deliver("push", pushed(), watched=True)
     assert [status[2] for status in forge.statuses] == ["failure"] * tries
-    assert Owed(site.receiver.folder).all() == {}
+    assert site.deliveries.owed.all() == {}
 
 
 def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
@@ -163,28 +165,34 @@ def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_ans
 
 def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to_tell(site: Site) -> None:
     site.engine.next_state = "waiting_for_approval"
-    site.receiver.look_s = 60.0
+    site.deliveries.look_s = 60.0
     theirs(site)
     site.deliver("pull_request", pull(owner="stranger/shop"))
-    assert Owed(site.receiver.folder).all() == {7: "team/shop"}
+    assert site.deliveries.owed.all() == {7: "team/shop"}
     site.engine.run = {**site.engine.run, "state": "rejected"}
-    later = replace(site.receiver, look_s=0.01, watchers=set())
+    later = replace(site.deliveries, look_s=0.01, watchers=set())
 
     async def live() -> None:
-        application = later.application()
+        application = replace(site.receiver, deliveries=later).application()
         async with application.router.lifespan_context(application):
             for watcher in list(later.watchers):
                 await watcher
 
     asyncio.run(live())
     assert site.said[-1] == "run 7 of prod: rejected"
-    assert Owed(site.receiver.folder).all() == {}
+    assert site.deliveries.owed.all() == {}
 
 
 def test_a_commit_s_status_says_how_the_run_stands() -> None:
     run = {"run": 3, "stage": None, "state": "failed", "reason": "test: no"}
-    assert status_of(run) == {"state": "failure", "description": "run 3: failed: test: no", "context": "hitless/tests"}
-    assert status_of({**run, "state": "running", "reason": None})["state"] == "pending"
-    shown = status_of({**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"})
-    assert shown["target_url"] == "http://fix.preview.localhost:8090/"
-    assert shown["description"] == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"
+    assert to_plain(CommitStatus.of(run)) == {
+        "state": "failure",
+        "context": "hitless/tests",
+        "description": "run 3: failed: test: no",
+    }
+    assert CommitStatus.of({**run, "state": "running", "reason": None}).state == "pending"
+    shown = CommitStatus.of(
+        {**run, "state": "succeeded", "reason": None, "preview": "http://fix.preview.localhost:8090"}
+    )
+    assert shown.target_url == "http://fix.preview.localhost:8090/"
+    assert shown.description == "run 3: succeeded, preview at http://fix.preview.localhost:8090/"

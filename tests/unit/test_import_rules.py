@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 SOURCE = Path(__file__).parents[2] / "src" / "hitless"
 
 SERVICES = {"rollout", "scaling", "drill", "engine", "cloud", "receipts", "pipeline"}
-ADAPTERS = {"gateway", "workers", "store", "artifact", "aws"}
+ADAPTERS = {"forge", "gateway", "workers", "store", "artifact", "aws"}
 BASE = {"errors", "clock", "documents", "charts", "hitless"}
 MODEL = {"release", "service", *BASE}
 
@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "rollout": {"rollout", "scaling", "worker", *ADAPTERS, *MODEL},
     "engine": {"engine", "rollout", "scaling", "worker", *ADAPTERS, *MODEL},
     "drill": {"drill", "receipts", *ADAPTERS, *MODEL},
+    "forge": {"forge", *MODEL},
     "pipeline": {"pipeline", "engine", "rollout", "drill", "receipts", "worker", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from hitless.api.wire import json_body, json_lines, one_line
 from hitless.errors import UsageError
+from hitless.forge.forge import Fork
 from hitless.pipeline.forks import commit_of
-from hitless.pipeline.github import Fork
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, read_options

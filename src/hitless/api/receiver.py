@@ -1,20 +1,16 @@
-"""What may be reached from outside, in a process of its own beside the engine: GitHub's webhooks, and approval links.
+"""The receiver takes a forge's webhooks and approval links, in a process of its own beside the engine.
 
-Plain HTTP for a proxy that ends TLS. It holds no state of the engine's: it asks the engine's API as the command does.
+It alone may be reached from outside: plain HTTP behind a proxy that ends TLS. It holds no state of the engine's; it
+calls the engine's API as the command line does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import html
-import http.client
-import json
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -25,43 +21,24 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.client import EngineClient
-from hitless.api.owed import Owed
+from hitless.api.deliveries import Deliveries
 from hitless.errors import HitlessError, UsageError
+from hitless.forge.forge import Forge
 from hitless.pipeline import links
-from hitless.pipeline.github import MAX_BODY_BYTES, Wanted, is_genuine, read_event, status_of
-from hitless.pipeline.repository import Repository
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
 """Of all bodies that are being read, whose senders are not known yet."""
-NOTHING = "0" * 40
-ACTOR = "github webhook"
-LOOKS_BETWEEN_TRIES = 12
-"""At a forge that does not take a status."""
-UNENDED = ("queued", "running", "waiting_for_approval")
-
-
-Asked = tuple[str, dict[str, Any]]
-"""A path of the engine's API, and what it is sent."""
 
 
 @dataclass(slots=True)
 class Receiver:
-    """`remote` is the git URL to fetch from; `token` lets it set commits' statuses at `github_api`."""
+    """`folder` is the pipeline's, which has the key of approval links."""
 
     client: EngineClient
-    repository: Repository
     folder: Path
-    remote: str
-    secret: bytes
-    token: str | None
-    say: Callable[[str], None]
-    github_api: str = "https://api.github.com"
-    look_s: float = 5.0
-    """How often a run is looked at that waits for a person."""
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    watchers: set[asyncio.Task[None]] = field(default_factory=set)
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    forge: Forge
+    deliveries: Deliveries
     bodies: dict[asyncio.Timeout, bytearray] = field(default_factory=dict)
     """What is being read, by its deadline."""
     body_s: float = 30.0
@@ -71,166 +48,32 @@ class Receiver:
         return Starlette(
             lifespan=self._lifespan,
             routes=[
-                Route("/github", self.github, methods=["POST"]),
+                Route(f"/{self.forge.name}", self.webhook, methods=["POST"]),
                 Route("/approve/{run:int}", self.ask, methods=["GET"]),
                 Route("/approve/{run:int}", self.answer, methods=["POST"]),
             ],
         )
 
-    async def github(self, request: Request) -> Response:
-        """Answers at once, as GitHub waits 10 s at most; the run goes on behind it."""
-        body = await self._body(request, MAX_BODY_BYTES)
-        if body is None:
-            return JSONResponse({"error": "too large, too slow, or too many at once"}, 413)
-        if not is_genuine(self.secret, body, request.headers.get("x-hub-signature-256")):
-            return JSONResponse({"error": "not signed by the secret that both sides know"}, 403)
-        try:
-            wanted = read_event(request.headers.get("x-github-event", ""), body)
-        except UsageError as error:
-            return JSONResponse({"error": error.message}, 400)
-        if wanted is None:
-            return JSONResponse({"ignored": True}, 202)
-        task = asyncio.create_task(self._follow(wanted))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return JSONResponse({"branch": wanted.branch}, 202)
-
-    async def _follow(self, wanted: Wanted) -> None:
-        asked: Asked | None = None
-        try:
-            async with self.turn:  # a branch is fetched, judged and moved without another in between
-                asked = await (self._take_fork(wanted) if wanted.stranger else self._take(wanted))
-            if asked is not None:
-                await self._run(wanted, *asked)
-        except HitlessError as error:
-            self.say(f"{wanted.branch}: {error.message}")
-            if asked is not None and wanted.stranger:  # a delivery that is sent again asks again
-                with suppress(HitlessError):
-                    await self.repository.keep_fork(wanted.stranger.number, None)
-
-    async def _take(self, wanted: Wanted) -> Asked | None:
-        """Move the branch here to what the remote holds now; what to ask of the engine, None where nothing moves."""
-        old = await self.repository.head_of(wanted.branch)
-        ref = f"refs/heads/{wanted.branch}"
-        new = None if wanted.closed else await self.repository.fetch(self.remote, wanted.ref)
-        if wanted.closed and wanted.head:
-            why = f"pull request {wanted.branch.removeprefix('pull/')} was closed"
-            await self._ask("/pipeline/previews/close", {"branch": wanted.head, "why": why})
-        if new == old:
-            return None
-        # A pull request's own branch shows its code already, where it is here.
-        shown = wanted.head is not None and await self.repository.head_of(wanted.head) is not None
-        options = ["no-preview"] if shown else []
-        body = {"updates": [[old or NOTHING, new or NOTHING, ref]], "options": options, "actor": ACTOR}
-        refusals = (await self._ask("/pipeline/check", body))["refusals"]
-        for sentence in refusals:
-            self.say(f"refused: {sentence}")
-        if refusals:
-            return None
-        await self.repository.move(wanted.branch, new, old)
-        return "/pipeline/push", body
-
-    async def _take_fork(self, wanted: Wanted) -> Asked | None:
-        """Keep the stranger's commit beside the branches, and have a maintainer asked about it."""
-        stranger = wanted.stranger
-        assert stranger is not None
-        old = await self.repository.fork_head(stranger.number)
-        if wanted.closed:
-            await self._ask(f"/pipeline/forks/{stranger.number}/close", {})
-            if old is not None:
-                await self.repository.keep_fork(stranger.number, None)
-            return None
-        new = await self.repository.fetch(self.remote, wanted.ref)
-        if new == old:
-            return None
-        await self.repository.keep_fork(stranger.number, new)
-        return "/pipeline/forks", {"fork": asdict(stranger), "commit": new, "actor": ACTOR}
-
-    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body)
-        return answer
-
-    async def _run(self, wanted: Wanted, path: str, body: dict[str, Any]) -> None:
-        loop, owed, left = asyncio.get_running_loop(), Owed(self.folder), set[int]()
-
-        def owe(run: int) -> None:
-            """From its start on: whichever of receiver and engine dies meanwhile, the commit gets its status."""
-            left.add(run)
-            owed.add(run, wanted.repository)
-
-        def follow() -> list[dict[str, Any]]:
-            return self._runs_of(path, body, lambda run: loop.call_soon_threadsafe(owe, run))
-
-        thread = ThreadPoolExecutor(1)  # as long as the run lasts: the few of asyncio are for who asks meanwhile
-        following = loop.run_in_executor(thread, follow)
-        thread.shutdown(wait=False)
-        try:
-            for run in await following:
-                self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
-                told = await asyncio.to_thread(self._set_status, wanted.repository, run)
-                if told and run["state"] not in UNENDED:
-                    left.discard(run["run"])
-                    owed.done(run["run"])
-        except HitlessError as error:
-            if not left:
-                raise
-            self.say(f"{wanted.branch}: {error.message}")  # the engine's next start says what became of them
-        for number in left:
-            self._begin_to_watch(wanted.repository, number)
-
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """What an earlier receiver had still to tell is told by this one."""
-        for run, repository in Owed(self.folder).all().items():
-            self._begin_to_watch(repository, run)
+        self.deliveries.resume()
         yield
 
-    def _begin_to_watch(self, repository: str, run: int) -> None:
-        watcher = asyncio.create_task(self._watch(repository, run))
-        self.watchers.add(watcher)
-        watcher.add_done_callback(self.watchers.discard)
-
-    def _runs_of(self, path: str, body: dict[str, Any], began: Callable[[int], object]) -> list[dict[str, Any]]:
-        """Each run as it ended, or as it waits; `began` is told its number before."""
-        runs = []
-        for line in self.client.stream("POST", path, body):
-            if "started" in line:
-                began(int(line["started"]))
-            if "run" in line:
-                runs.append(line["run"])
-        return runs
-
-    async def _watch(self, repository: str, number: int) -> None:
-        """The commit's status says how it ended, whenever a person has answered or the engine is back."""
-        while True:
-            await asyncio.sleep(self.look_s)
-            try:
-                run = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{number}")
-            except HitlessError as error:
-                if error.code == UsageError.code:
-                    break  # it is so old that the engine has forgotten it
-                continue  # the engine is away for a while
-            if run["state"] not in UNENDED:
-                self.say(f"run {number} of {run['branch']}: {run['state']}")
-                if await asyncio.to_thread(self._set_status, repository, run):
-                    break
-                await asyncio.sleep(self.look_s * LOOKS_BETWEEN_TRIES)
-        Owed(self.folder).done(number)
-
-    def _set_status(self, repository: str, run: dict[str, Any]) -> bool:
-        """False where it is worth another try: nobody answered, or not now."""
-        if self.token is None:
-            return True
-        url = f"{self.github_api}/repos/{repository}/statuses/{run['commit']}"
-        headers = {"authorization": f"Bearer {self.token}", "accept": "application/vnd.github+json"}
-        request = urllib.request.Request(url, json.dumps(status_of(run)).encode(), headers)
+    async def webhook(self, request: Request) -> Response:
+        """Responds at once, because GitHub waits 10 s at most; the run goes on in the background."""
+        body = await self._body(request, self.forge.max_body_bytes)
+        if body is None:
+            return JSONResponse({"error": "too large, too slow, or too many at once"}, 413)
+        if not self.forge.verify(request.headers, body):
+            return JSONResponse({"error": "invalid webhook signature"}, 403)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                answer.read(1024)
-        except (OSError, http.client.HTTPException) as error:
-            self.say(f"run {run['run']}: the commit's status could not be set: {error}")
-            return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
-        return True
+            update = self.forge.read(request.headers, body)
+        except UsageError as error:
+            return JSONResponse({"error": error.message}, 400)
+        if update is None:
+            return JSONResponse({"ignored": True}, 202)
+        self.deliveries.begin(update)
+        return JSONResponse({"branch": update.branch}, 202)
 
     async def ask(self, request: Request) -> Response:
         """What is to be approved, and two buttons."""

@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from hitless.api.deliveries import Deliveries
 from hitless.api.receiver import Receiver
 from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
 from hitless.cli.shipping import client_of, folders_of
 from hitless.errors import UsageError
+from hitless.forge.github import GitHub
+from hitless.forge.statuses import OwedStatuses
 from hitless.gateway.listeners import listen as port_of
 from hitless.pipeline.links import publish
 from hitless.pipeline.repository import Repository
@@ -43,15 +46,10 @@ def register(app: typer.Typer) -> None:
         host, port = address_of(listen)
         if public_url:
             publish(workshop.data, public_url)
-        receiver = Receiver(
-            client=client,
-            repository=Repository(workshop.repository),
-            folder=workshop.data,
-            remote=remote,
-            secret=_read_secret(secret_file).encode(),
-            token=_read_secret(token_file) if token_file else None,
-            say=ctx.say,
-        )
+        forge = GitHub(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
+        repository, owed = Repository(workshop.repository), OwedStatuses(workshop.data)
+        deliveries = Deliveries(client, repository, forge, remote, owed, ctx.say)
+        receiver = Receiver(client, workshop.data, forge, deliveries)
         with port_of(host, port, purpose="the receiver") as listener:
             ctx.say(f"listening on http://{host}:{listener.getsockname()[1]}")
             server_of(receiver.application()).run(sockets=[listener])

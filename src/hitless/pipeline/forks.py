@@ -7,13 +7,13 @@ nothing here: no branch, no file, no message.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+from hitless.documents import to_plain
 from hitless.errors import UsageError
+from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
-from hitless.pipeline.github import Fork
 from hitless.pipeline.repository import COMMIT
 from hitless.pipeline.states import FORK, StepEnd, StepFailed, StepName, skipped
 from hitless.pipeline.steps import TEST_FILE, ask_a_person, supersede_waiting
@@ -76,7 +76,7 @@ async def _question(course: Course, fork: Fork) -> dict[str, Any]:
     return {
         "run": course.row.run,
         "stage": None,
-        "fork": asdict(fork),
+        "fork": to_plain(fork),
         "commit": commit,
         "commits": [{"commit": one.commit, "subject": one.subject, "author": one.author} for one in commits],
         "files": await repository.changed_files(base, commit, limit=MOST_FILES) if base else None,

@@ -10,19 +10,19 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from hitless.clock import timestamp
+from hitless.documents import to_plain
 from hitless.errors import ConflictError, HitlessError, UsageError
+from hitless.forge.forge import Fork
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.forks import fork_of
-from hitless.pipeline.github import Fork
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.place import is_kept
 from hitless.pipeline.promotion import Promotion, begin_promotion
@@ -144,7 +144,7 @@ class Pipeline:
             commit=commit,
             message=fork.sentence,
             overridden=None,
-            options={FORK: asdict(fork)},
+            options={FORK: to_plain(fork)},
             verb="fork",
             actor=actor,
             state=RunState.QUEUED,

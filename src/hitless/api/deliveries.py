@@ -1,0 +1,185 @@
+"""What a webhook starts: its branch is fetched and pushed to the engine, and its runs' commit statuses are delivered.
+
+A status that could not be delivered is owed: the next start of the receiver delivers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from hitless.api.client import EngineClient
+from hitless.documents import to_plain
+from hitless.errors import HitlessError, UsageError
+from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
+from hitless.forge.statuses import CommitStatus, OwedStatuses
+from hitless.pipeline.repository import Repository
+
+NOTHING = "0" * 40
+LOOKS_BETWEEN_TRIES = 12
+"""At a forge that does not take a status."""
+UNENDED = ("queued", "running", "waiting_for_approval")
+
+EngineCall = tuple[str, dict[str, Any]]
+"""A path of the engine's API and the body for it."""
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """The webhooks of one receiver; `remote` is the git URL to fetch from."""
+
+    client: EngineClient
+    repository: Repository
+    forge: Forge
+    remote: str
+    owed: OwedStatuses
+    say: Callable[[str], None]
+    look_s: float = 5.0
+    """How often a run is looked at that waits for a person."""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    watchers: set[asyncio.Task[None]] = field(default_factory=set)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def begin(self, update: BranchUpdate) -> None:
+        """Follow a webhook to the end of its run, in the background."""
+        task = asyncio.create_task(self._follow(update))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def resume(self) -> None:
+        """Deliver the statuses that an earlier receiver still owed."""
+        for run, repository in self.owed.all().items():
+            self._begin_to_watch(repository, run)
+
+    async def _follow(self, update: BranchUpdate) -> None:
+        call: EngineCall | None = None
+        try:
+            async with self.turn:  # a branch is fetched, judged and moved without another in between
+                call = await (self._take_fork(update) if update.fork else self._take(update))
+            if call is not None:
+                await self._run(update, *call)
+        except HitlessError as error:
+            self.say(f"{update.branch}: {error.message}")
+            if call is not None and update.fork:  # a repeated webhook asks again
+                with suppress(HitlessError):
+                    await self.repository.keep_fork(update.fork.number, None)
+
+    async def _take(self, update: BranchUpdate) -> EngineCall | None:
+        """Move the branch here to the remote's commit, unless the engine refuses it; the push to start, if any."""
+        old = await self.repository.head_of(update.branch)
+        ref = f"refs/heads/{update.branch}"
+        new = None if update.closed else await self.repository.fetch(self.remote, update.ref)
+        if update.closed and update.head:
+            why = f"pull request {update.branch.removeprefix('pull/')} was closed"
+            await self._ask("/pipeline/previews/close", {"branch": update.head, "why": why})
+        if new == old:
+            return None
+        # If the pull request's own branch is here, its preview shows the code already.
+        shown = update.head is not None and await self.repository.head_of(update.head) is not None
+        options = ["no-preview"] if shown else []
+        body = {"updates": [[old or NOTHING, new or NOTHING, ref]], "options": options, "actor": self._actor}
+        refusals = (await self._ask("/pipeline/check", body))["refusals"]
+        for sentence in refusals:
+            self.say(f"refused: {sentence}")
+        if refusals:
+            return None
+        await self.repository.move(update.branch, new, old)
+        return "/pipeline/push", body
+
+    async def _take_fork(self, update: BranchUpdate) -> EngineCall | None:
+        """Keep the fork's commit beside the branches, and have a maintainer asked about it."""
+        fork = update.fork
+        assert fork is not None
+        old = await self.repository.fork_head(fork.number)
+        if update.closed:
+            await self._ask(f"/pipeline/forks/{fork.number}/close", {})
+            if old is not None:
+                await self.repository.keep_fork(fork.number, None)
+            return None
+        new = await self.repository.fetch(self.remote, update.ref)
+        if new == old:
+            return None
+        await self.repository.keep_fork(fork.number, new)
+        return "/pipeline/forks", {"fork": to_plain(fork), "commit": new, "actor": self._actor}
+
+    @property
+    def _actor(self) -> str:
+        return f"{self.forge.name} webhook"
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body)
+        return answer
+
+    async def _run(self, update: BranchUpdate, path: str, body: dict[str, Any]) -> None:
+        """Start the runs, follow them, and set their commits' statuses."""
+        loop, left = asyncio.get_running_loop(), set[int]()
+
+        def owe(run: int) -> None:
+            """From the run's start: if the receiver or the engine dies meanwhile, the commit still gets its status."""
+            left.add(run)
+            self.owed.add(run, update.repository)
+
+        def follow() -> list[dict[str, Any]]:
+            return self._runs_of(path, body, lambda run: loop.call_soon_threadsafe(owe, run))
+
+        thread = ThreadPoolExecutor(1)  # as long as the run lasts: asyncio's few threads are for requests meanwhile
+        following = loop.run_in_executor(thread, follow)
+        thread.shutdown(wait=False)
+        try:
+            for run in await following:
+                self.say(f"run {run['run']} of {run['branch']}: {run['state']}")
+                told = await asyncio.to_thread(self._set_status, update.repository, run)
+                if told and run["state"] not in UNENDED:
+                    left.discard(run["run"])
+                    self.owed.done(run["run"])
+        except HitlessError as error:
+            if not left:
+                raise
+            self.say(f"{update.branch}: {error.message}")  # the engine reports their ends when it runs again
+        for number in left:
+            self._begin_to_watch(update.repository, number)
+
+    def _runs_of(self, path: str, body: dict[str, Any], began: Callable[[int], object]) -> list[dict[str, Any]]:
+        """Each run as it ended, or as it waits; `began` is told its number before."""
+        runs = []
+        for line in self.client.stream("POST", path, body):
+            if "started" in line:
+                began(int(line["started"]))
+            if "run" in line:
+                runs.append(line["run"])
+        return runs
+
+    def _begin_to_watch(self, repository: str, run: int) -> None:
+        watcher = asyncio.create_task(self._watch(repository, run))
+        self.watchers.add(watcher)
+        watcher.add_done_callback(self.watchers.discard)
+
+    async def _watch(self, repository: str, number: int) -> None:
+        """Set the commit's status once the run has ended, whenever a person answers or the engine is back."""
+        while True:
+            await asyncio.sleep(self.look_s)
+            try:
+                run = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{number}")
+            except HitlessError as error:
+                if error.code == UsageError.code:
+                    break  # it is so old that the engine has forgotten it
+                continue  # the engine is away for a while
+            if run["state"] not in UNENDED:
+                self.say(f"run {number} of {run['branch']}: {run['state']}")
+                if await asyncio.to_thread(self._set_status, repository, run):
+                    break
+                await asyncio.sleep(self.look_s * LOOKS_BETWEEN_TRIES)
+        self.owed.done(number)
+
+    def _set_status(self, repository: str, run: dict[str, Any]) -> bool:
+        """False if another try is worthwhile."""
+        try:
+            self.forge.set_status(repository, run["commit"], CommitStatus.of(run))
+        except StatusRefused as error:
+            self.say(f"run {run['run']}: the commit status could not be set: {error}")
+            return error.final
+        return True

@@ -1,0 +1,57 @@
+"""Commit statuses: what a forge shows beside a commit, and which of them are not delivered yet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FILE = "owed-statuses.json"
+_STATES = {"succeeded": "success", "queued": "pending", "running": "pending", "waiting_for_approval": "pending"}
+
+
+class CommitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`state` is `pending`, `success` or `failure`; each `context` of a commit has one status."""
+
+    state: str
+    context: str
+    description: str
+    target_url: str | None = None
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> CommitStatus:
+        """The status of a run's commit."""
+        said = f"run {run['run']}: {run['state'].replace('_', ' ')}" + (f": {run['reason']}" if run["reason"] else "")
+        state, context = _STATES.get(run["state"], "failure"), f"hitless/{run['stage'] or 'tests'}"
+        if url := run.get("preview"):
+            return cls(state, context, f"{said}, preview at {url}/", f"{url}/")
+        return cls(state, context, said)
+
+
+class OwedStatuses:
+    """Commit statuses not delivered yet (run → repository at the forge), in a file that outlives the receiver."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / FILE
+
+    def all(self) -> dict[int, str]:
+        """Empty if the file is missing or damaged: a lost status must not stop the receiver."""
+        try:
+            return {int(run): str(repository) for run, repository in json.loads(self._file.read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def add(self, run: int, repository: str) -> None:
+        self._write({**self.all(), run: repository})
+
+    def done(self, run: int) -> None:
+        self._write({number: repository for number, repository in self.all().items() if number != run})
+
+    def _write(self, owed: dict[int, str]) -> None:
+        fresh = self._file.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(owed))
+        fresh.replace(self._file)
