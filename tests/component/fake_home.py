@@ -1,39 +1,57 @@
-"""A home that is only remembered, for tests of the verbs that pick one: `HOME`, as each module of a home has it."""
+"""A home that is only remembered, for tests of the verbs that pick one: `home`, as each module of a home has it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from hitless.cli.common import Context
-from hitless.cli.homes import DeployOrder, Drilled, LogQuery
-from hitless.service.model import Service
+from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutNews, StageHome, Workplace
+from hitless.release.document import ReleaseDocument
+from hitless.service.model import Home, Service
 
 
 class FakeHome:
     """Its stage `prod` answers at `url`, and has never shipped anything."""
 
+    kind = Home.AWS
+
     def __init__(self) -> None:
         self.url: str | None = None
         self.asked = 0
 
-    def deploy(self, ctx: Context, service: Service, order: DeployOrder) -> None: ...
-    def rollback(self, ctx: Context, release: int | None, message: str | None) -> None: ...
-    def abort(self, ctx: Context) -> None: ...
-    def logs(self, ctx: Context, query: LogQuery) -> None: ...
+    def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
+        return {}
 
-    def releases(self, ctx: Context) -> list[dict[str, Any]]:
+    def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
+        return iter(())
+
+    def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
+        return iter(())
+
+    def abort(self) -> Iterator[RolloutNews]:
+        return iter(())
+
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        return iter(())
+
+    def releases(self) -> list[dict[str, Any]]:
         return []
 
-    def release(self, ctx: Context, number: int) -> dict[str, Any]:
+    def release(self, number: int) -> dict[str, Any]:
         return {"release": number, "rollouts": []}
-
-    def drilled(self, ctx: Context) -> Drilled:
-        return Drilled(self.status, lambda number: self.release(ctx, number), on_engine=False)
 
     def status(self) -> dict[str, Any]:
         self.asked += 1
         live = {"release": 5, "artifacts": {}}
         return {"stages": [{"stage": "prod", "url": self.url, "live": live, "functions": []}]}
 
+    def live(self) -> ReleaseDocument:
+        raise NothingLive("prod has no release", hint="ship one")
+
 
 HOME = FakeHome()
+
+
+def home(place: Workplace) -> StageHome:
+    """The same one for every stage."""
+    return HOME

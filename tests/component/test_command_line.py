@@ -13,10 +13,10 @@ import typer
 
 from hitless.api.client import RemoteError
 from hitless.cli.common import Context, command
+from hitless.cli.following import follow, follow_run
 from hitless.cli.main import main
-from hitless.cli.running import follow_run
-from hitless.cli.shipping import follow
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
+from hitless.homes.engine import rollout_news
 from hitless.processes.git_hook import after_the_push
 
 pytestmark = pytest.mark.component
@@ -169,11 +169,15 @@ def interrupted(*lines: dict[str, Any]) -> Iterator[dict[str, Any]]:
     raise KeyboardInterrupt
 
 
+def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
+    follow(ctx, rollout_news(lines))
+
+
 @pytest.mark.parametrize(
     ("follows", "lines", "error", "hint"),
     [
         (
-            follow,
+            follow_engine,
             [{"step": STEP, "release": 7}],
             "interrupted: the rollout of release 7 goes on in the engine",
             "`hitless abort --stage dev` stops it; `hitless status` shows it",
@@ -184,7 +188,7 @@ def interrupted(*lines: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "interrupted: run 12 goes on in the engine",
             "`hitless pipeline stop 12` stops it; `hitless pipeline show 12` shows it",
         ),
-        (follow, [], "interrupted", "what the engine or AWS has begun goes on: `hitless status` shows it"),
+        (follow_engine, [], "interrupted", "what the engine or AWS has begun goes on: `hitless status` shows it"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])

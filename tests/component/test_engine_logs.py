@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.cli.engine_logs import followed
+from hitless.homes.engine_logs import followed
 
 pytestmark = pytest.mark.component
 

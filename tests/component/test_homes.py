@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hitless.cli.homes import MODULES
 from hitless.cli.main import main
 from hitless.cli.settings import Settings
+from hitless.homes.home import MODULES
 from hitless.service.load import load_service
 from hitless.service.model import Home
 from tests.component.drill_faulty_server import FaultyServer
@@ -130,7 +130,7 @@ def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion
     ("words", "said"),
     [
         (("up",), "the home of stage prod is AWS, not this machine's engine"),
-        (("deploy", "--no-wait"), "--no-wait: a release on AWS is brought to its end by this command"),
+        (("deploy", "--no-wait"), "--no-wait: only this command brings a release on AWS to its end"),
         (("drill", "--faults", "kill-worker"), "the home of stage prod is AWS, where no process can be killed"),
         (("aws", "promote", "prod", "prod"), "prod cannot be promoted to itself"),
         (("aws", "promote", "dev", "prod", "--from-profile", "nobody"), "profile (nobody) could not be found"),

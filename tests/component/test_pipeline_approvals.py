@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hitless.cli.pipeline_show import in_full
+from hitless.cli.pipeline import in_full
 from hitless.engine.releases import release
 from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import pytest
 
-from hitless.cli.aws_home import NOT_COUNTED
 from hitless.cloud import status as cloud_releases
 from hitless.cloud.standing import standing
 from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
+from hitless.homes.aws import NOT_COUNTED
 from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
@@ -477,9 +477,10 @@ def test_a_release_on_aws_is_asked_at_its_own_address_too(
 
 
 def test_neither_the_daemon_nor_a_deploy_at_the_engine_loads_anything_of_aws() -> None:
-    names = (
-        "hitless.processes.engine, hitless.cli.deploy, hitless.cli.engine_home, hitless.cli.status, hitless.cli.promote"
-    )
+    commands = ("deploy", "status", "promote", "releases", "logs", "drill", "rehearse", "up", "pipeline")
+    homes = ("home", "engine", "folder", "engine_logs")
+    modules = ["processes.engine", *(f"cli.{one}" for one in commands), *(f"homes.{one}" for one in homes)]
+    names = ", ".join(f"hitless.{one}" for one in modules)
     shown = "sorted(name for name in sys.modules if name.startswith(('boto', 'hitless.aws', 'hitless.cloud')))"
     command = [sys.executable, "-c", f"import sys, {names}; print({shown})"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"

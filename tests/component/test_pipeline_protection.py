@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hitless.cli.pipeline_show import in_full
+from hitless.cli.pipeline import in_full
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.definition import Definition, stricter
 from hitless.pipeline.notify import sentence

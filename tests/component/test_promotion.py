@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hitless.artifact.store import ArtifactStore
-from hitless.cli.aws_home import NOT_COUNTED
 from hitless.cli.status import in_words
 from hitless.cloud.records.kept import fetch_artifacts
 from hitless.cloud.release.deploy import Deploy
@@ -21,6 +20,7 @@ from hitless.cloud.release.verifying import faults_of
 from hitless.cloud.standing import blank, standing
 from hitless.cloud.status import release, releases
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
+from hitless.homes.aws import NOT_COUNTED
 from hitless.receipts.text import table
 from hitless.release.document import PromotedFrom
 from hitless.service.model import Home, Hooks

@@ -9,7 +9,7 @@ import pytest
 
 from hitless.aws.session import Identity
 from hitless.aws.stacks import Stacks
-from hitless.cli.aws_plan import refuse_what_lacks
+from hitless.cli.aws_setup import refuse_if_missing
 from hitless.cli.common import Ended
 from hitless.cloud.setup.costs import costs, load_prices
 from hitless.cloud.setup.identity import IdentityOptions
@@ -56,9 +56,9 @@ def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() 
 
 def test_a_plan_that_found_something_short_fails_and_names_it() -> None:
     with pytest.raises(Ended, match=r"for want of: addresses, ec2:CreateVpc$") as ended:
-        refuse_what_lacks(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
+        refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
     assert ended.value.exit_code == 1
-    refuse_what_lacks(Findings((), (), None))
+    refuse_if_missing(Findings((), (), None))
 
 
 def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> None:

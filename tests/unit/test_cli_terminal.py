@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from hitless.cli.common import Context, fail
-from hitless.cli.running import follow_run
+from hitless.cli.common import Context, fail, say_on_stderr
+from hitless.cli.following import follow_run
 from hitless.errors import UsageError
 from hitless.pipeline.buildspec.masking import visible
 from hitless.processes import git_hook
@@ -34,7 +34,10 @@ def test_tabs_ends_of_lines_and_words_of_any_language_stay(text: str, shown: str
 
 
 def test_every_way_to_the_terminal_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    people, programs = (Context(one, "dev", Path(), Path(), yes=False, debug=False) for one in (False, True))
+    people, programs = (
+        Context(json=one, stage="dev", service_dir=Path(), data_dir=Path(), say=say_on_stderr, yes=False, debug=False)
+        for one in (False, True)
+    )
     people.say(EVIL)
     people.show({}, lambda: EVIL)
     programs.show({"said": EVIL}, lambda: "")

@@ -37,12 +37,13 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"engine", "rollout", "scaling", "worker", *ADAPTERS, *MODEL},
     "drill": {"drill", "receipts", *ADAPTERS, *MODEL},
     "forge": {"forge", *MODEL},
-    "pipeline": {"pipeline", "engine", "rollout", "drill", "receipts", "worker", *ADAPTERS, *MODEL},
+    "pipeline": {"pipeline", "homes", "forge", "engine", "rollout", "drill", "receipts", "worker", *ADAPTERS, *MODEL},
     "aws": {"aws", *MODEL},
     "cloud": {"cloud", *ADAPTERS, *MODEL},
+    "homes": {"homes", "api", "engine", "cloud", *ADAPTERS, *MODEL},
     "api": {"api", *SERVICES, *ADAPTERS, *MODEL},
-    "cli": {"cli", "api", "templates", *SERVICES, *ADAPTERS, *MODEL},
-    "processes": {"processes", "cli", "api", *SERVICES, *ADAPTERS, *MODEL},
+    "cli": {"cli", "api", "homes", "templates", *SERVICES, *ADAPTERS, *MODEL},
+    "processes": {"processes", "cli", "api", "homes", *SERVICES, *ADAPTERS, *MODEL},
     "templates": BASE,
 }
 
@@ -109,6 +110,13 @@ def test_the_packages_on_aws_stand_on_each_other_one_way() -> None:
         if area(target) == "cloud" and (of := part(target)) != part(name) and of not in WITHIN_CLOUD[part(name)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_home_uses_of_the_api_its_client_alone() -> None:
+    found = {name: tree for name, tree in modules() if area(name) == "homes"}
+    known = dict(modules())
+    targets = {target for tree in found.values() for target, _ in own_imports(tree, set(known))}
+    assert {target for target in targets if area(target) == "api"} == {"hitless.api.client"}
 
 
 def test_no_module_imports_our_own_inside_a_function() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hitless.cli.pipeline_show import in_full
+from hitless.cli.pipeline import in_full
 from hitless.cli.status import in_words
 
 pytestmark = pytest.mark.unit

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hitless.cli.common import Context
-from hitless.cli.shipping import folders_of, recorded
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import AccessLine, files_of, followed, newest
 from hitless.gateway.render import ACCESS_LOG
+from hitless.homes.folder import folders_of, recorded
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST, Routes, Weighed, weighed
 from hitless.release.document import ReleaseDocument
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -20,34 +20,34 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
+from hitless.homes.home import Workplace
 from hitless.pipeline.buildspec.masking import visible
-from hitless.service.load import default_stage, load_service
-from hitless.service.model import Service
+from hitless.service.load import default_stage
+from hitless.service.model import Home
+
+HomeOption = Annotated[
+    Home | None, typer.Option("--home", help="Work at this home; default: the one of the stage in serverless.yml.")
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The common options of one call, resolved."""
+def say_on_stderr(message: str) -> None:
+    """Show a message to a person, on stderr."""
+    sys.stderr.write(visible(message) + "\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(Workplace):
+    """The common options of one command, resolved."""
 
     json: bool
-    stage: str
-    service_dir: Path
-    data_dir: Path
     yes: bool
     debug: bool
-    options: Mapping[str, str] = field(default_factory=dict)  # those that `${opt:}` knows, as given
-    params: Mapping[str, str] = field(default_factory=dict, repr=False)  # `${param:}`'s, as given
-    goes_on: list[str] = field(default_factory=list)  # after Ctrl-C: a message that says it, a hint how to stop it
-
-    def say(self, message: str) -> None:
-        """A message for a person, on stderr."""
-        sys.stderr.write(visible(message) + "\n")
-        sys.stderr.flush()
+    goes_on: list[str] = field(default_factory=list)
+    """What Ctrl-C leaves running: a message that says it, and a hint how to stop it."""
 
     def show(self, document: Any, lines: Callable[[], str]) -> None:
-        """The result: the JSON document with --json, else what `lines` makes of it for people (no line where that is
-        empty).
-        """
+        """Print the result: the JSON document with --json, else the lines for people (nothing if they are empty)."""
         text = visible(json.dumps(document, ensure_ascii=False) if self.json else lines()).rstrip("\n")
         if text:
             sys.stdout.write(text + "\n")
@@ -79,8 +79,17 @@ def _common_options(
     named = data_dir or (Path(os.environ["HITLESS_DATA_DIR"]) if os.environ.get("HITLESS_DATA_DIR") else None)
     data = (named or folder / ".hitless").expanduser().resolve()
     options = {"stage": stage} if stage is not None else {}
-    stage = default_stage(folder, os.environ) if stage is None else stage
-    return Context(as_json, stage, folder, data, yes, debug, options, dict(map(_param, param or ())))
+    return Context(
+        json=as_json,
+        stage=default_stage(folder, os.environ) if stage is None else stage,
+        service_dir=folder,
+        data_dir=data,
+        say=say_on_stderr,
+        options=options,
+        params=dict(map(_param, param or ())),
+        yes=yes,
+        debug=debug,
+    )
 
 
 def _param(given: str) -> tuple[str, str]:
@@ -100,7 +109,9 @@ class Ended(Exception):
         self.exit_code, self.message, self.hint = exit_code, message, hint
 
 
-def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str, *, example: str, hidden: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a verb: `function(ctx, …)` gets the resolved common options first, its own options by name.
 
     Errors become `error:` and `hint:` lines (with --json one document) and the contract's exit codes.
@@ -138,7 +149,7 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in everything]
         )
         guarded.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
-        app.command(name, epilog=f"Example: {example}")(guarded)
+        app.command(name, epilog=f"Example: {example}", hidden=hidden)(guarded)
         return guarded
 
     return register
@@ -157,11 +168,6 @@ def fail(error: HitlessError, *, as_json: bool, debug: bool = False) -> NoReturn
 def _complain(message: str, hint: str) -> None:
     sys.stderr.write(visible(f"error: {message}\nhint: {hint}\n"))
     sys.stderr.flush()
-
-
-def read_service(ctx: Context) -> Service:
-    """The service of the folder, read for the context's stage. ServiceFileError if it cannot be accepted."""
-    return load_service(ctx.service_dir, stage=ctx.stage, options=ctx.options, environ=os.environ, params=ctx.params)
 
 
 def positive(value: float, option: str) -> float:

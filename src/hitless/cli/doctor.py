@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 import typer
 import uv
 
-from hitless.cli.common import Context, Ended, command, read_service
-from hitless.cli.shipping import folders_of, has_service_file
+from hitless.cli.common import Context, Ended, command
 from hitless.engine.folders import Folders
 from hitless.errors import HitlessError
 from hitless.gateway.binary import find_haproxy, version_text
 from hitless.gateway.listeners import listen
+from hitless.homes.engine import has_service_file
+from hitless.homes.folder import folders_of
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
@@ -136,7 +137,7 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
     if not has_service_file(ctx):
         return [Finding("service", True, f"no serverless.yml in {ctx.service_dir}: service and ports not checked")]
     try:
-        service = read_service(ctx)
+        service = ctx.load()
     except HitlessError as error:
         return [Finding("service", False, error.message, error.hint)]
     counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"

@@ -14,9 +14,8 @@ from typing import Any
 import typer
 
 from hitless.cli import drill_options as options
-from hitless.cli.common import Context, Ended, command, read_service
+from hitless.cli.common import Context, Ended, HomeOption, command
 from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
-from hitless.cli.homes import Drilled, home_at
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
 from hitless.drill import profile as drill_profile
@@ -32,6 +31,7 @@ from hitless.drill.shipper import CommandShipper, Shipper, stage_of
 from hitless.drill.target import parse_target
 from hitless.drill.workspace import Source
 from hitless.errors import ConflictError, HitlessError, ServiceFileError, UsageError
+from hitless.homes.home import StageHome, home_at
 from hitless.service.model import Home, Service
 
 EXAMPLE = "hitless drill --rate 1500 --duration 60 --releases 30"
@@ -58,14 +58,16 @@ def register(app: typer.Typer) -> None:
         new_connections: options.NewConnectionsOption = 20,
         connections: options.ConnectionsOption = 50,
         idempotency_key: options.IdempotencyKeyOption = False,
+        home: HomeOption = None,
     ) -> None:
         """Load while releases ship; every request is accounted for."""
         names, broken = _list(scenarios), _list(faults)
         count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
         by_engine = target is None or count > 0 or bool(broken)
         service = _service(ctx, needed=by_engine)
-        home = home_at(service.settings.home if service else Home.ENGINE).drilled(ctx) if by_engine else None
-        shipper = _shipper(ctx, strategy, home) if home else None
+        kind = home or (service.settings.home if service else Home.ENGINE)
+        shipped = home_at(kind, ctx) if by_engine else None
+        shipper = _shipper(ctx, strategy, shipped, home) if shipped else None
         wanted = _requests(requests, service)
         plan = DrillPlan(
             stage=ctx.stage,
@@ -84,39 +86,40 @@ def register(app: typer.Typer) -> None:
             connections=connections,
         )
         plan.check(yes=ctx.yes)
-        _check_home(ctx, plan, home)
+        _check_home(ctx, plan, shipped)
         try:
-            result = asyncio.run(_run(ctx, plan, target, shipper, service, home))
+            result = asyncio.run(_run(ctx, plan, target, shipper, service, shipped))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-        if home is not None:
-            result = replace(result, receipts=_receipts(home, result))
+        if shipped is not None:
+            result = replace(result, receipts=_receipts(shipped, result))
         write_report(result, plan.report)
         ctx.show(result.to_json(), lambda: f"{result.headline}; report {plan.report}")
         _conclude(result)
 
 
-def _check_home(ctx: Context, plan: DrillPlan, home: Drilled | None) -> None:
+def _check_home(ctx: Context, plan: DrillPlan, home: StageHome | None) -> None:
     """Raises UsageError where what shall break is not there."""
-    if plan.faults and home is not None and not home.on_engine:
+    if plan.faults and home is not None and home.kind is Home.AWS:
         raise UsageError(
             f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
             hint="faults are for an engine's stage: releases and load work on either home",
         )
 
 
-def _shipper(ctx: Context, strategy: str | None, home: Drilled) -> CommandShipper:
-    """The plain verbs find the stage's home by themselves."""
+def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | None) -> CommandShipper:
+    """Ships by the plain verbs, which find the stage's home by themselves unless it is named."""
     return CommandShipper(
         service_dir=ctx.service_dir,
         data_dir=ctx.data_dir,
         stage=ctx.stage,
         strategy=strategy,
+        home=named,
         read_status=home.status,
     )
 
 
-def _receipts(home: Drilled, result: DrillResult) -> tuple[dict[str, Any], ...]:
+def _receipts(home: StageHome, result: DrillResult) -> tuple[dict[str, Any], ...]:
     """The receipts of the rollouts since the drill began, oldest first; none where the home does not answer."""
     numbers = dict.fromkeys(one.release for one in (*result.releases, result.restored) if one and one.release)
     began = timestamp(result.started_at)
@@ -139,7 +142,7 @@ async def _run(
     target: str | None,
     shipper: Shipper | None,
     service: Service | None,
-    home: Drilled | None,
+    home: StageHome | None,
 ) -> DrillResult:
     stop = _stop_on_signal(ctx)
     if target is None:
@@ -162,7 +165,7 @@ async def _run(
             progress=progress,
             clock=SystemClock(),
             stop=stop,
-            watched=home is not None and home.on_engine,
+            watched=home is not None and home.kind is Home.ENGINE,
         )
 
 
@@ -193,7 +196,7 @@ def _conclude(result: DrillResult) -> None:
 def _service(ctx: Context, *, needed: bool) -> Service | None:
     """The service of the folder; None where there is none and none is needed."""
     try:
-        return read_service(ctx)
+        return ctx.load()
     except ServiceFileError:
         if needed:
             raise

@@ -11,8 +11,8 @@ import typer
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.common import Context, Ended, command
-from hitless.cli.shipping import build_document, folders_of, load
 from hitless.errors import UsageError
+from hitless.homes.folder import build_document, folders_of, load
 from hitless.rollout.release import Release, pool_spec
 from hitless.service.model import Function
 from hitless.workers.invoke import invoke_once, rest_event

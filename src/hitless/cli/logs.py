@@ -1,54 +1,93 @@
-"""`hitless logs`: what the handlers wrote, at the stage's home."""
+"""`hitless logs` and `hitless events`: what the handlers wrote, what the gateway logged, and what the engine did."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hitless.cli.access_log import show, show_as_requests
-from hitless.cli.common import Context, command
-from hitless.cli.homes import LogQuery, home_of, try_load
+from hitless.cli.common import Context, HomeOption, command, positive
 from hitless.errors import UsageError
+from hitless.homes.engine import client_of
+from hitless.homes.home import LogQuery, home_of
 from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST
 from hitless.service.model import Home
+
+FunctionArgument = Annotated[str | None, typer.Argument(help="One function; default: all.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
+ReleaseOption = Annotated[int | None, typer.Option("--release", help="Default: the live one; on AWS all.")]
 
 
 def register(app: typer.Typer) -> None:
     @command(app, "logs", example="hitless logs zones -f")
     def logs(
         ctx: Context,
-        function: Annotated[str | None, typer.Argument(help="One function; default: all.")] = None,
-        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
-        release: Annotated[int | None, typer.Option("--release", help="Default: the live one.")] = None,
+        function: FunctionArgument = None,
+        follow: FollowOption = False,
+        release: ReleaseOption = None,
         access: Annotated[bool, typer.Option("--access", help="The access log instead: one line a request.")] = False,
         as_requests: Annotated[
-            bool, typer.Option("--as-requests", help="The access log as what `hitless drill --requests` takes.")
+            bool,
+            typer.Option("--as-requests", help="The access log as `hitless drill --requests` takes it."),
         ] = False,
         limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines of the past.")] = 1000,
+        minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: how far back; default 15.")] = None,
+        home: HomeOption = None,
     ) -> None:
         """Show what the handlers wrote. START, their own lines, END and REPORT, as CloudWatch shows them.
 
         With --access, the requests as the gateway logged them.
         """
+        if minutes is not None:
+            positive(minutes, "--minutes")
+        query = LogQuery(function=function, follow=follow, release=release, limit=limit, minutes=minutes)
         if access or as_requests:
-            _access(ctx, LogQuery(function, follow, release, limit), as_requests)
+            _access(ctx, query, as_requests, home)
             return
-        home_of(ctx).logs(ctx, LogQuery(function, follow, release, limit))
+        lines = home_of(ctx, home).logs(query)
+        if not follow:
+            shown = list(lines)
+            ctx.show(shown, lambda: "\n".join(shown))
+            return
+        for line in lines:
+            ctx.show(line, line.__str__)
+
+    @command(app, "events", example="hitless events -f")
+    def events(
+        ctx: Context,
+        follow: FollowOption = False,
+        limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many of the past.")] = 100,
+    ) -> None:
+        """Show what the engine did, and why. With --json and -f one document a line."""
+        client = client_of(ctx)
+        past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
+        if not follow:
+            ctx.show(past, lambda: "\n".join(map(_event, past)))
+            return
+        after = past[-1]["event"] if past else 0
+        for event in past:
+            ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
+        for event in client.stream("GET", "/events", follow=1, after=after, stage=ctx.stage):
+            ctx.show(event, lambda: _event(event))  # noqa: B023 - called at once
 
 
-def _access(ctx: Context, query: LogQuery, as_requests: bool) -> None:
+def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None) -> None:
     if query.function is not None:
         raise UsageError("the access log is not kept by function", hint="leave the function out")
     if as_requests and query.follow:
-        raise UsageError("--as-requests takes what there is", hint="leave --follow out")
-    service = try_load(ctx, ctx.stage)
-    if service is not None and service.settings.home is Home.AWS:
+        raise UsageError("--as-requests cannot follow the log", hint="leave --follow out")
+    service = ctx.try_load()
+    if (named or (service.settings.home if service else Home.ENGINE)) is Home.AWS:
         raise UsageError(
-            f"{ctx.stage} is at home on AWS: API Gateway writes its access log to CloudWatch",
-            hint="`hitless aws logs` shows handlers' lines; the access log is in the stage's log group",
+            f"the home of {ctx.stage} is AWS: API Gateway writes its access log to CloudWatch",
+            hint="`hitless logs` shows the handlers' lines; the access log is in the stage's log group",
         )
     if as_requests:
         show_as_requests(ctx)
     else:
         show(ctx, limit=query.limit or LINES_AT_MOST, follow=query.follow, release=query.release)
+
+
+def _event(event: dict[str, Any]) -> str:
+    return f"{event['at']}  {event['stage'] or '-':<8} {event['sentence']}"

@@ -1,7 +1,7 @@
-"""The `hitless` command: finds the verb, loads its file alone, lets typer do the rest.
+"""The `hitless` command: finds the verb, loads its module, and lets typer do the rest.
 
-Only the verb that is asked for is imported: a deploy's time counts from the command, and help or a drill need much
-that a deploy does not.
+Only that module is imported: a deploy's time counts from the command, and help or a drill need much that a deploy does
+not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -18,18 +18,30 @@ import hitless
 from hitless.cli.common import fail
 from hitless.errors import HitlessError, UsageError
 
-VERBS = (
-    *("init", "up", "down", "deploy", "rollback", "abort"),
-    *("pipeline", "promote", "approve", "reject", "rehearse"),
-    *("status", "releases", "events", "logs", "metrics", "drill", "invoke", "doctor", "aws"),
-)
+MODULES = {
+    "init": ("init",),
+    "up": ("up", "down"),
+    "deploy": ("deploy", "rollback", "abort"),
+    "promote": ("promote",),
+    "pipeline": ("pipeline", "approve", "reject"),
+    "rehearse": ("rehearse",),
+    "status": ("status",),
+    "releases": ("releases",),
+    "logs": ("logs", "events"),
+    "metrics": ("metrics",),
+    "drill": ("drill",),
+    "invoke": ("invoke",),
+    "doctor": ("doctor",),
+    "aws": ("aws",),
+}
+"""Module of this package → the verbs that it registers."""
 
 _REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 """What typer raises for words that it does not understand: UsageError of the click that it brings along."""
 
 
-def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
-    """The typer application with these verbs."""
+def build(modules: Iterable[str] = MODULES) -> typer.Typer:
+    """The typer application with the verbs of these modules."""
     app = typer.Typer(
         name="hitless",
         help="Ships a JSON REST API many times a day without failing a single request.",
@@ -40,8 +52,8 @@ def build(verbs: tuple[str, ...] = VERBS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for verb in verbs:
-        importlib.import_module(f"hitless.cli.{verb}").register(app)
+    for module in modules:
+        importlib.import_module(f"hitless.cli.{module}").register(app)
     return app
 
 
@@ -50,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     given = list(sys.argv[1:] if words is None else words)
     asked = next((word for word in given if not word.startswith("-")), None)
-    app = build((asked,) if asked in VERBS else VERBS)
+    app = build([module for module, verbs in MODULES.items() if asked in verbs] or MODULES)
     try:
         try:
             code = app(args=given, prog_name="hitless", standalone_mode=False)

@@ -6,7 +6,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from hitless.cli.common import Context, command
-from hitless.cli.shipping import client_of
+from hitless.homes.engine import client_of
 
 
 def register(app: typer.Typer) -> None:

@@ -1,13 +1,32 @@
-"""`hitless pipeline …`: the engine's own git repository and its runs. Only the verb that is asked for is imported."""
+"""`hitless pipeline …`, `approve` and `reject`: the engine's own git repository, its runs and their approvals."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-VERBS = ("url", "runs", "show", "retry", "stop", "receive")
+from hitless.cli.common import Context, command
+from hitless.cli.following import conclude_run, follow_run, in_a_line, waiting_run, who
+from hitless.homes.engine import client_of
+from hitless.homes.folder import folders_of, load
+from hitless.pipeline.definition import Definition
+from hitless.pipeline.repository import Repository, hook_command
+from hitless.pipeline.workshop import Workshop
+
+LIGHT = ("url", "runs", "show", "retry", "stop", "approve", "reject")
+HEAD = ("run", "stage", "commit", "state", "release", "started", "took", "")
+MOST_SAID = 80
+WhyOption = Annotated[str | None, typer.Option("--why", help="Kept with the answer.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="The person who answers; default: the one logged in.")]
+RunArgument = Annotated[int, typer.Argument(help="The run's number.")]
+WaitingRun = Annotated[int | None, typer.Argument(help="The run; without it the waiting runs are listed.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +37,175 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    asked = words[1] if len(words) > 1 and words[0] == "pipeline" else None
-    for verb in (asked,) if asked in VERBS else VERBS:
-        importlib.import_module(f"hitless.cli.pipeline_{verb}").register(verbs)
+    _register_repository(verbs)
+    _register_runs(verbs)
+    if "receive" in sys.argv or not any(one in sys.argv for one in LIGHT):  # it loads an HTTP server
+        importlib.import_module("hitless.cli.pipeline_receive").register(verbs)
     app.add_typer(verbs)
+    _register_approvals(app)
+
+
+def _register_repository(app: typer.Typer) -> None:
+    @command(app, "url", example='git push "$(hitless pipeline url)" dev')
+    def url(ctx: Context) -> None:
+        """Print the git URL that takes pushes. Of the engine's own repository, which is made where there is none.
+
+        Over SSH it is the same path on this machine, for whoever may log in as the engine's owner.
+        """
+        service = load(ctx)
+        folders = folders_of(ctx)
+        folders.create()
+        workshop = Workshop.of(folders.data, os.environ)
+        workshop.create()
+        definition = Definition(service.name, path_in_repository(ctx.service_dir), service.stages, service.builds)
+        repository = Repository(workshop.repository)
+        repository.create(hook_command(folders.data), head=definition.stages[0].branch)
+        definition.write(workshop.definition)
+        branches = {stage.name: stage.branch for stage in definition.stages}
+        ctx.show({"url": str(workshop.repository), "branches": branches}, lambda: str(workshop.repository))
+
+
+def _register_runs(app: typer.Typer) -> None:
+    @command(app, "runs", example="hitless pipeline runs --limit 5")
+    def runs(
+        ctx: Context,
+        limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many, from the newest on.")] = 20,
+    ) -> None:
+        """List the runs of all stages and branches, newest first."""
+        found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit)
+        ctx.show(found, lambda: _table(found) if found else "no run yet: push a branch to `hitless pipeline url`")
+
+    @command(app, "show", example="hitless pipeline show 7 --log")
+    def show(
+        ctx: Context,
+        run: RunArgument,
+        log: Annotated[bool, typer.Option("--log", help="With everything that its steps wrote.")] = False,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="And what they write, until it ends.")] = False,
+    ) -> None:
+        """Show one run. Its steps, what they found, its approval."""
+        client = client_of(ctx)
+        client.call("GET", f"/pipeline/runs/{run}")
+        if follow:
+            follow_run(ctx, client.stream("GET", f"/pipeline/runs/{run}/log", follow=1))
+        document = client.call("GET", f"/pipeline/runs/{run}")
+        if log and not follow:
+            document["log"] = client.call("GET", f"/pipeline/runs/{run}/log")["log"]
+        ctx.show(document, lambda: in_full(document))
+
+    @command(app, "retry", example="hitless pipeline retry 7")
+    def retry(ctx: Context, run: RunArgument) -> None:
+        """Take a run up again. At the step that failed or was cut off; follows it."""
+        client = client_of(ctx)
+        conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))
+
+    @command(app, "stop", example="hitless pipeline stop 7 --why 'it hangs'")
+    def stop(
+        ctx: Context,
+        run: RunArgument,
+        why: Annotated[str | None, typer.Option("--why", help="Kept with the run.")] = None,
+    ) -> None:
+        """End a run before it ships. One that waits for its turn or is under way; its builds end with it.
+
+        One that ships is taken back by `hitless abort`, one that waits for approval by `hitless reject`.
+        """
+        document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", {"by": who(), "why": why})
+        ctx.show(document, lambda: in_a_line(document))
+
+
+def _register_approvals(app: typer.Typer) -> None:
+    @command(app, "approve", example="hitless approve 7 --why 'seen in staging'")
+    def approve(
+        ctx: Context,
+        run: WaitingRun = None,
+        why: WhyOption = None,
+        by: ByOption = None,
+    ) -> None:
+        """Let a waiting run ship, and follow it to its end."""
+        client = client_of(ctx)
+        body = {"by": by or who(), "why": why}
+        lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
+        conclude_run(ctx, client, follow_run(ctx, lines))
+
+    @command(app, "reject", example="hitless reject 7 --why 'not on a Friday'")
+    def reject(
+        ctx: Context,
+        run: WaitingRun = None,
+        why: WhyOption = None,
+        by: ByOption = None,
+    ) -> None:
+        """End a waiting run; its stage is not touched."""
+        client = client_of(ctx)
+        body = {"by": by or who(), "why": why}
+        lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
+        document = follow_run(ctx, lines)
+        ctx.show(document, lambda: in_a_line(document))
+
+
+def path_in_repository(folder: Path) -> str:
+    """Where a service's folder lies in its git repository: "" for the root, and outside of git."""
+    done = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "--show-prefix"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip().rstrip("/") if done.returncode == 0 else ""
+
+
+def _table(runs: list[dict[str, Any]]) -> str:
+    rows = [HEAD, *map(_row, runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    """A branch that feeds no stage stands in brackets. What it is about, or what became of it, comes last."""
+    took, started = "", datetime.fromisoformat(run["started_at"])
+    if run["ended_at"]:
+        took = f"{(datetime.fromisoformat(run['ended_at']) - started).total_seconds():.0f} s"
+    under_way = next((step["name"] for step in run["steps"] if step["state"] == "running"), None)
+    said = str(run["reason"] or (f"in {under_way}" if under_way else run["message"]) or "")
+    return (
+        str(run["run"]),
+        run["stage"] or f"({run['branch']})",
+        (run["commit"] or "-")[:8],
+        run["state"].replace("_", " "),
+        "-" if run["release"] is None else str(run["release"]),
+        f"{started:%Y-%m-%d %H:%M:%S}",
+        took,
+        said if len(said) <= MOST_SAID else f"{said[: MOST_SAID - 1]}…",
+    )
+
+
+def in_full(run: dict[str, Any]) -> str:
+    """The run for a person, with its log where the document has one."""
+    lines = [f"run {run['run']}: {run['branch']} at {(run['commit'] or '-')[:12]}  {run['message'] or ''}".rstrip()]
+    if run["overridden"]:
+        lines.append(f"  overridden: {run['overridden']}")
+    for step in run["steps"]:
+        took = f"{step['duration_s']:8.2f} s" if step["duration_s"] is not None else " " * 10
+        detail = step["detail"] or {}
+        why = detail.get("reason") or detail.get("why") or ""
+        lines.append(f"  {step['name']:<9} {step['state']:<12} {took}  {why}".rstrip())
+        if step["name"] == "rehearse":
+            lines += [f"            {note}" for note in detail.get("notes", ())]
+    if approval := run["approval"]:
+        said = f"{approval['decision']} by {approval['by']}" if approval["decision"] else "nobody has answered yet"
+        lines += _question(run.get("question") or {})
+        lines.append(f"  approval: {said}; asked {approval['asked_at']}, expires {approval['expires_at']}")
+    lines.append(f"{run['state'].replace('_', ' ')}{': ' + run['reason'] if run['reason'] else ''}")
+    if run["state"] == "waiting_for_approval":
+        lines.append(f"hitless approve {run['run']}, or hitless reject {run['run']}")
+    if run["state"] == "failed" and "log" not in run:
+        lines.append(f"`hitless pipeline show {run['run']} --log` has what its steps wrote")
+    return "\n".join(lines) + (f"\n\n{run['log']}" if "log" in run else "")
+
+
+def _question(asked: dict[str, Any]) -> list[str]:
+    """What is to be approved."""
+    commits = [f"  commit {one['commit'][:8]} {one['subject']} ({one['author']})" for one in asked.get("commits", ())]
+    if fork := asked.get("fork"):
+        commits.insert(0, f"  pull request {fork['number']} of {fork['origin']}: read it before its tests run here")
+        commits += [f"  file {name}" for name in asked.get("files") or ()]
+    changed = [f"  configuration: {line}" for line in asked.get("configuration", ())]
+    rehearsed = (asked.get("rehearsal") or {}).get("sentence")
+    if asked.get("protection"):
+        changed.insert(0, f"  protection: {asked['protection']}")
+    return [*commits, *changed, *([f"  rehearsal: {rehearsed}"] if rehearsed else [])]

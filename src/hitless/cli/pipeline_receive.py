@@ -12,11 +12,12 @@ from hitless.api.deliveries import Deliveries
 from hitless.api.receiver import Receiver
 from hitless.api.senders import server_of
 from hitless.cli.common import Context, command
-from hitless.cli.shipping import client_of, folders_of
 from hitless.errors import UsageError
 from hitless.forge.github import GitHub
 from hitless.forge.statuses import OwedStatuses
 from hitless.gateway.listeners import listen as port_of
+from hitless.homes.engine import client_of
+from hitless.homes.folder import folders_of
 from hitless.pipeline.links import publish
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop

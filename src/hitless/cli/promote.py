@@ -1,79 +1,126 @@
-"""`hitless promote FROM TO`: what is live in one stage ships to the next, the same bytes, as a run of the pipeline."""
+"""`hitless promote FROM TO`: ship the artifacts that are live in one stage to another, as a run of the pipeline.
+
+Between two stages on AWS no engine is needed: then the command itself ships them.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from hitless.cli.common import Context, command, read_service
-from hitless.cli.homes import try_load
-from hitless.cli.running import follow_run, in_a_line, raise_unless_well, who
-from hitless.cli.shipping import client_of, conclude, folders_of
+from hitless.cli.common import Context, HomeOption, command
+from hitless.cli.following import conclude, follow_run, in_a_line, raise_unless_well, who
 from hitless.errors import HitlessError, UsageError
-from hitless.pipeline.package import candidate, configuration
+from hitless.homes.engine import client_of
+from hitless.homes.folder import candidate, configuration, folders_of
+from hitless.homes.home import MODULES
 from hitless.release.document import ArtifactRef
 from hitless.release.result import Outcome
 from hitless.service.closed import check_served
 from hitless.service.model import Home
+from hitless.service.strategy import EXAMPLES
+
+FromArgument = Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")]
+ToArgument = Annotated[str, typer.Argument(metavar="TO", help="The stage that it ships to.")]
+StrategyOption = Annotated[
+    str | None, typer.Option("--strategy", help=f"From AWS to AWS: for this release, {EXAMPLES}.")
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--from-profile", help="From AWS to AWS: the profile of FROM's account, if it differs."),
+]
 
 
 def register(app: typer.Typer) -> None:
     @command(app, "promote", example="hitless promote dev staging")
     def promote(
         ctx: Context,
-        source: Annotated[str, typer.Argument(metavar="FROM", help="The stage whose live release ships.")],
-        target: Annotated[str, typer.Argument(metavar="TO", help="The stage that it ships to.")],
+        source: FromArgument,
+        target: ToArgument,
         skip_rehearsal: Annotated[
-            bool, typer.Option("--skip-rehearsal", help="Without the stage's rehearsal; the run records it.")
+            bool, typer.Option("--skip-rehearsal", help="Skip the stage's rehearsal; the run records it.")
         ] = False,
+        strategy: StrategyOption = None,
+        from_profile: ProfileOption = None,
+        home: HomeOption = None,
     ) -> None:
         """Ship FROM's live artifacts, the same bytes, to TO. By TO's strategy, rehearsal and approval.
 
-        Follows the run to its end, or until it waits for approval. Either stage may be on AWS.
+        Follows the run to its end, or until it waits for approval. Either stage may be on AWS. With --home aws both
+        are, and the command itself ships, without the engine's pipeline.
         """
-        service = try_load(ctx, target)
+        service = replace(ctx, stage=target).try_load()
         homes = {stage.name: stage.home for stage in service.stages} if service else {}
-        if _is_between_stages_on_aws_alone(ctx, homes, source, target):
-            importlib.import_module("hitless.cli.aws_promote").promote_on_aws(ctx, source, target)
+        ends = [homes.get(stage, Home.ENGINE) for stage in (source, target)]
+        alone = ends == [Home.AWS, Home.AWS] and not folders_of(ctx).engine_is_alive()
+        if home is Home.AWS or (home is None and alone):
+            promote_on_aws(ctx, source, target, strategy=strategy, from_profile=from_profile)
             return
+        for given, option in ((strategy, "--strategy"), (from_profile, "--from-profile")):
+            if given is not None:
+                raise UsageError(
+                    f"{option} is for a promotion from AWS to AWS", hint="give --home aws, or leave it out"
+                )
+        if home is Home.ENGINE and ends[1] is Home.AWS:
+            raise UsageError(
+                f"the home of stage {target} is AWS: a run of the pipeline ships to it there",
+                hint="leave --home out; or set `home: engine` for the stage",
+            )
         check_served(service)
-        client = client_of(ctx)
-        body = {
-            "from": source,
-            "from_home": homes.get(source, Home.ENGINE),
-            "actor": who(),
-            "skip_rehearsal": skip_rehearsal,
-            "document": _configuration(ctx, client.call("GET", "/status"), source, target),
-            "folder": str(ctx.service_dir) if Home.AWS in (homes.get(source), homes.get(target)) else None,
-        }
-        run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
-        document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
-        if document["outcome"] in set(Outcome):
-            conclude(ctx, document)
-            return
-        ctx.show(document, lambda: in_a_line(run))
-        raise_unless_well(run)
+        _by_a_run(ctx, source, target, ends if home is None else [home, home], skip_rehearsal)
 
 
-def _is_between_stages_on_aws_alone(ctx: Context, homes: Mapping[str, Home], source: str, target: str) -> bool:
-    """Whether no engine is needed for it, and none runs whose pipeline would have it as a run."""
-    if homes.get(source) is not Home.AWS or homes.get(target) is not Home.AWS:
-        return False
-    return not folders_of(ctx).engine_is_alive()
+def promote_on_aws(ctx: Context, source: str, target: str, *, strategy: str | None, from_profile: str | None) -> None:
+    """Fetch FROM's zips, their digests checked, and ship them to TO with the folder's configuration of TO."""
+    if source == target:
+        raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote staging prod`")
+    aws = importlib.import_module(MODULES[Home.AWS])
+    there = replace(ctx, stage=target)
+    service = there.load_for_aws()
+    aws.strategy_of(service, strategy)  # refused before anything is fetched
+    begin = aws.AwsHome(replace(ctx, stage=source), from_profile)
+    found = begin.promotable()
+    ctx.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fetched = begin.fetch(found.artifacts.values())
+    count = len(set(found.artifacts.values()))
+    ctx.say(f"release {found.release} of {source}: {count} artifacts, {fetched} fetched, every digest checked")
+    given = aws.GivenArtifacts(
+        digests=found.artifacts, commit=found.commit, message=found.message, promoted_from=found.promoted_from
+    )
+    conclude(there, aws.AwsHome(there).ship(service, given, strategy).to_json())
+
+
+def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:
+    """Promote by a run of the engine's pipeline, and follow it."""
+    client = client_of(ctx)
+    body = {
+        "from": source,
+        "from_home": homes[0],
+        "actor": who(),
+        "skip_rehearsal": skip_rehearsal,
+        "document": _configuration(ctx, client.call("GET", "/status"), source, target),
+        "folder": str(ctx.service_dir) if Home.AWS in homes else None,
+    }
+    run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
+    document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
+    if document["outcome"] in set(Outcome):
+        conclude(ctx, document)
+        return
+    ctx.show(document, lambda: in_a_line(run))
+    raise_unless_well(run)
 
 
 def _configuration(ctx: Context, status: dict[str, Any], source: str, target: str) -> dict[str, Any] | None:
-    """The target's configuration as the service's folder has it, for a commit that the repository does not hold.
+    """The target's configuration in the service's folder, for a commit that the repository does not hold.
 
-    Its artifacts are those of the live release, where the engine serves it; AWS is asked by the run itself.
+    Its artifacts are those of the live release if the engine serves it; for AWS the run itself asks.
     """
     found = next((stage for stage in status["stages"] if stage["stage"] == source), None)
     try:
-        service = read_service(replace(ctx, stage=target, options={"stage": target}))
+        service = replace(ctx, stage=target).load(stage=target)
         live = found["live"] if found else None
         if live is None:
             return configuration(service).to_json()
@@ -87,7 +134,7 @@ def _configuration(ctx: Context, status: dict[str, Any], source: str, target: st
 
 
 def _document(run: dict[str, Any]) -> dict[str, Any]:
-    """As `deploy` gives it, with the run's number; `outcome` is the run's state where no rollout came of it."""
+    """The document of a deploy with the run's number; `outcome` is the run's state if no rollout came of it."""
     step = next((step for step in run["steps"] if step["name"] == "deploy"), None)
     detail = (step or {}).get("detail") or {}
     if "outcome" in detail:

@@ -16,15 +16,15 @@ import typer
 
 from hitless.cli.access_log import recorded_load
 from hitless.cli.common import Context, Ended, command, positive
-from hitless.cli.rehearsed import NothingLive, live_of
 from hitless.cli.sandbox import sandbox
-from hitless.cli.shipping import build_document, folders_of, load
 from hitless.drill.requests import read_requests
 from hitless.errors import UsageError
+from hitless.homes.folder import build_document, folders_of, load
+from hitless.homes.home import NothingLive, home_at
 from hitless.pipeline.rehearsal.plan import Sent, sent_of
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import RehearsalSettings
+from hitless.service.model import Home, RehearsalSettings, Service
 
 COMMIT_VARIABLES = ("HITLESS_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")
 """What tells the commit of a folder without git's own, as a build has it. A handler may answer with it."""
@@ -116,7 +116,7 @@ def _documents(ctx: Context, against: str | None, if_due: bool) -> tuple[Release
     if if_due and service.settings.rehearsal is None:
         return "the stage has rehearsal: false"
     try:
-        live = live_of(ctx, service, against)
+        live = _live(ctx, service, against)
     except NothingLive:
         if if_due:
             return "nothing is live in the stage"
@@ -127,6 +127,14 @@ def _documents(ctx: Context, against: str | None, if_due: bool) -> tuple[Release
     if if_due and candidate.fingerprint() == live.fingerprint():
         return "nothing has changed"
     return live, candidate
+
+
+def _live(ctx: Context, service: Service, against: str | None) -> ReleaseDocument:
+    """The release to rehearse against: of the stage's home, on AWS (`aws`), or the code of a folder."""
+    if against is None or against == Home.AWS:
+        return home_at(Home.AWS if against else service.settings.home, ctx).live()
+    there = replace(ctx, service_dir=Path(against).expanduser().resolve())
+    return build_document(there, load(there))
 
 
 def _in_words(findings: dict[str, Any]) -> str:

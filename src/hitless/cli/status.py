@@ -5,39 +5,44 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import typer
 
-from hitless.cli.common import Context, command
-from hitless.cli.homes import MODULES, try_load
-from hitless.cli.shipping import client_of
+from hitless.cli.common import Context, HomeOption, command
 from hitless.errors import EngineNotRunningError
+from hitless.homes.home import MODULES, home_at
 from hitless.service.model import Home, Service
 
 
 def register(app: typer.Typer) -> None:
     @command(app, "status", example="hitless status --json")
-    def status(ctx: Context) -> None:
+    def status(ctx: Context, home: HomeOption = None) -> None:
         """Show what runs. The engine, each stage's live release and candidate, workers and counts; stages on AWS."""
-        service = try_load(ctx, ctx.stage)
-        elsewhere = _on_aws(ctx, service) if service is not None else []
-        try:
-            document = client_of(ctx).call("GET", "/status")
-        except EngineNotRunningError as error:
-            if service is None or not elsewhere:
-                raise
-            ctx.say(f"note: {error.message}")
-            document = {"service": service.name, "engine": None, "stages": []}
-        order = [stage.name for stage in service.stages] if service is not None and elsewhere else []
-        document = _with(ctx, document, _entries(ctx, elsewhere), order)
+        document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
         ctx.show(document, lambda: in_words(document))
+
+
+def _of_every_home(ctx: Context) -> dict[str, Any]:
+    """The engine's document with an entry for each stage on AWS."""
+    service = ctx.try_load()
+    elsewhere = _on_aws(ctx, service) if service is not None else []
+    try:
+        document = home_at(Home.ENGINE, ctx).status()
+    except EngineNotRunningError as error:
+        if service is None or not elsewhere:
+            raise
+        ctx.say(f"note: {error.message}")
+        document = {"service": service.name, "engine": None, "stages": []}
+    order = [stage.name for stage in service.stages] if service is not None and elsewhere else []
+    return _with(ctx, document, _entries(ctx, elsewhere), order)
 
 
 def _on_aws(ctx: Context, service: Service) -> list[Service]:
     """The service, read for each of its stages on AWS: the engine does not serve those."""
     names = [stage.name for stage in service.stages if stage.home is Home.AWS]
-    found = {name: service if name == service.stage else try_load(ctx, name) for name in names}
+    found = {name: service if name == service.stage else replace(ctx, stage=name).try_load() for name in names}
     for name in (name for name, one in found.items() if one is None):
         ctx.say(f"warning: {name} on AWS is not shown: {service.file.name} cannot be read for it")
     return [one for one in found.values() if one is not None]

@@ -1,4 +1,4 @@
-"""`hitless up`: the engine runs, and the stage answers."""
+"""`hitless up` and `hitless down`: start the engine so that the stage answers, and stop all of it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
-from hitless.cli.homes import refuse_aws
+from hitless.cli.following import conclude, follow
 from hitless.cli.settings import Address, Settings
-from hitless.cli.shipping import build_document, caller, conclude, folders_of, follow, load, recorded
 from hitless.engine.folders import Folders, exclusive_lock
-from hitless.errors import EngineError, HitlessError, UsageError
+from hitless.errors import EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
 from hitless.gateway.listeners import listen as listen_on
+from hitless.homes.engine import EngineHome
+from hitless.homes.folder import build_document, folders_of, load, recorded
+from hitless.homes.home import refuse_aws
+from hitless.pipeline.workshop import vacate
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Service
 
 ANSWER_DEADLINE_S = 10.0
+STOP_DEADLINE_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +62,25 @@ def register(app: typer.Typer) -> None:
             ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
             return
         _attend(ctx, f"{ctx.stage} answers at {url}; Ctrl-C stops the engine")
+
+    @command(app, "down", example="hitless down --force")
+    def down(
+        ctx: Context,
+        force: Annotated[bool, typer.Option("--force", help="Do not wait for requests in hand.")] = False,
+    ) -> None:
+        """Finish requests in hand and stop the engine. Every process of it ends; the data stays."""
+        folders = folders_of(ctx)
+        if not folders.remains():
+            raise EngineNotRunningError(
+                f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
+            )
+        if not folders.engine_is_alive():
+            start_daemon(folders)  # it adopts what its predecessor left, which is then stopped in good order
+        EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": force})
+        if not await_end(folders, STOP_DEADLINE_S):
+            raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
+        vacate(folders.data)
+        ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")
 
 
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
@@ -89,7 +112,7 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
         ctx.goes_on[:] = "interrupted: the engine goes on", "`hitless down` stops it; `hitless status` shows it"
     if first is not None:
         try:
-            _ship_first(ctx, client, first)
+            _ship_first(ctx, first)
         except (Ended, HitlessError):
             if not served:
                 client.call("POST", "/shutdown", {"force": True})
@@ -136,9 +159,8 @@ def start_daemon(
     return daemon
 
 
-def _ship_first(ctx: Context, client: EngineClient, document: ReleaseDocument) -> None:
-    body = {"release": document.to_json(), "strategy": "AllAtOnce", "wait": True, "who": caller()}
-    result = follow(ctx, client.stream("POST", f"/stages/{ctx.stage}/deploy", body))
+def _ship_first(ctx: Context, document: ReleaseDocument) -> None:
+    result = follow(ctx, EngineHome(ctx).ship(document, strategy="AllAtOnce"))
     if result and result["outcome"] not in ("live", "unchanged"):
         conclude(ctx, result)
 

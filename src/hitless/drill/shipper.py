@@ -65,6 +65,7 @@ class CommandShipper:
         data_dir: Path,
         stage: str,
         strategy: str | None = None,
+        home: str | None = None,
         read_status: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """`read_status` asks the engine without a new process, so that a recovery is timed finely."""
@@ -72,6 +73,7 @@ class CommandShipper:
         self._service_dir = service_dir
         self._options = ["--data-dir", str(data_dir), "--stage", stage, "--json", "--yes"]
         self._strategy = ["--strategy", strategy] if strategy else []
+        self._home = ["--home", home] if home else []
 
     async def status(self) -> Mapping[str, Any]:
         if self._read_status is not None:
@@ -80,14 +82,14 @@ class CommandShipper:
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         by = ["--strategy", strategy] if strategy else self._strategy
-        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *by))
+        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *by, *self._home))
 
     async def rollback(self, release: int | None) -> Shipped:
         number = [] if release is None else [str(release)]
-        return shipped_of(await self._run("rollback", self._service_dir, *number))
+        return shipped_of(await self._run("rollback", self._service_dir, *number, *self._home))
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
-        return dict(status_of(await self._run("deploy", folder, "--dry-run"))["artifacts"])
+        return dict(status_of(await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
 
     async def up(self) -> None:
         status_of(await self._run("up", self._service_dir, "--detach"))

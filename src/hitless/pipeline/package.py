@@ -6,43 +6,18 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hitless.artifact.build import build
 from hitless.artifact.store import ArtifactStore
-from hitless.errors import BuildError, HitlessError, UsageError
+from hitless.errors import BuildError, HitlessError
+from hitless.homes.folder import candidate
 from hitless.pipeline.definition import Definition
-from hitless.release.document import ArtifactRef, ReleaseDocument
+from hitless.release.document import ArtifactRef
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
-from hitless.service.model import Home, Service
-
-
-def candidate(
-    service: Service, artifacts: dict[str, ArtifactRef], *, commit: str | None, message: str | None
-) -> ReleaseDocument:
-    """A release of the service with these artifacts. Raises UsageError where a function has none."""
-    if missing := [function.name for function in service.functions if function.name not in artifacts]:
-        raise UsageError(
-            f"the release to promote has no artifact for {', '.join(missing)}",
-            hint="its functions are not those of this serverless.yml: deploy or push instead",
-        )
-    chosen = {function.name: artifacts[function.name] for function in service.functions}
-    return replace(configuration(service), artifacts=chosen, commit=commit, message=message)
-
-
-def configuration(service: Service) -> ReleaseDocument:
-    """What a release of the service's stage would be, but for its artifacts."""
-    return ReleaseDocument(
-        service=service.name,
-        region=service.region,
-        functions=service.functions,
-        artifacts={},
-        settings=service.settings,
-        memory_mb=service.memory_mb,
-    )
+from hitless.service.model import Home
 
 
 def package(plan: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hitless.cli.aws_errand import run_errand
+from hitless.homes.errand import run_errand
 from hitless.pipeline.children import answer
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.api.client import EngineClient, RemoteError
-from hitless.cli.running import who
+from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
 from hitless.pipeline.buildspec.masking import visible

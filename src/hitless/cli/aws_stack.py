@@ -1,4 +1,4 @@
-"""`hitless aws adopt`: take over a stack that Serverless Framework has deployed without hitless."""
+"""`hitless aws adopt` and `repair`: take over a stage's stack, or bring it back to its live release."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from hitless.aws.imports import Imports
 from hitless.aws.osls import find_osls
 from hitless.aws.running import RunningCode, ServedApi
 from hitless.aws.stacks import Stacks
-from hitless.cli.aws_common import load_for_aws, poll_seconds, template_folder, write_template
-from hitless.cli.aws_wire import Stage, conclude, connected_stage
 from hitless.cli.common import Context, Ended, command
+from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, Plan, steps_of
 from hitless.cloud.adoption.templates import Phase
 from hitless.cloud.release.packaging import package
+from hitless.cloud.repair.repair import Repair, Repaired, describe
 from hitless.errors import MachineError
+from hitless.homes.aws_stage import AwsStage, connected_stage, poll_seconds, template_folder, write_template
+from hitless.homes.folder import store_of
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +36,7 @@ def register(app: typer.Typer) -> None:
         What runs becomes a release, which the next `hitless aws deploy` goes back to if an alarm rings. Needs the
         stage's core stack.
         """
-        service = load_for_aws(ctx)
+        service = ctx.load_for_aws()
         with connected_stage(ctx, service, service_role=False) as stage:
             adoption = _adoption(ctx, stage)
             seen = adoption.observe()
@@ -49,10 +51,33 @@ def register(app: typer.Typer) -> None:
             if not plan.refused and plan.phase is not Phase.ADOPTED:
                 _ask(ctx, plan, stage.cloud.stack.name)
             result = adoption.run(seen, plan)
-        conclude(ctx, result)
+        conclude(ctx, result.to_json())
+
+    @command(app, "repair", example="hitless aws repair --stage prod --dry-run")
+    def repair(
+        ctx: Context,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the steps; change nothing.")] = False,
+        skip_resource: Annotated[
+            list[str] | None,
+            typer.Option("--skip-resource", help="A logical id that a stuck roll-back leaves as it is; repeatable."),
+        ] = None,
+    ) -> None:
+        """Bring the stage back to its live release. A deploy that is under way is taken over: it ends as superseded."""
+        service = ctx.load_for_aws()
+        with connected_stage(ctx, service) as stage:
+            store = store_of(ctx)
+            code = RunningCode(stage.aws.client("lambda"))
+            runner = Repair(
+                stage.cloud, lambda sha256: store.zip_path(f"sha256:{sha256}"), code, skip=skip_resource or ()
+            )
+            done = runner.plan(service.stage) if dry_run else runner.run(service.stage)
+        ctx.show(done.to_json(), lambda: _repaired_in_words(done))
+        if done.left and not dry_run:
+            first = done.left[0]
+            raise Ended(1, f"{len(done.left)} left amiss: {first.where}: {first.what}", first.mends)
 
 
-def _adoption(ctx: Context, stage: Stage) -> Adoption:
+def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
     cloudformation, osls = stage.aws.client("cloudformation"), find_osls(stage.service.folder, os.environ)
     stacks = Stacks(cloudformation, say=ctx.say, poll_s=poll_seconds(os.environ))
     return Adoption(
@@ -81,7 +106,7 @@ def _ask(ctx: Context, plan: Plan, name: str) -> None:
 
 def _show(ctx: Context, plan: Plan) -> None:
     document = _document(ctx, plan)
-    ctx.show(document, lambda: _in_words(document))
+    ctx.show(document, lambda: _adoption_in_words(document))
     if plan.refused:
         raise Ended(1, f"it cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
 
@@ -99,9 +124,19 @@ def _document(ctx: Context, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _in_words(document: dict[str, Any]) -> str:
+def _adoption_in_words(document: dict[str, Any]) -> str:
     if document["phase"] == Phase.ADOPTED:
         return "the stack is hitless's already"
     rows = [f"cannot be taken over: {one['what']}\n  way: {one['way']}" for one in document["refused"]]
     rows += [f"{one['step']:<8} {one['does']}  {one['template'] or ''}".rstrip() for one in document["steps"]]
     return "\n".join(rows)
+
+
+def _repaired_in_words(done: Repaired) -> str:
+    if not done.mended and not done.left:
+        return f"{done.stage}: nothing is amiss"
+    if done.dry_run:
+        found = [f"amiss: {describe(one.to_json())}" for one in done.left]
+        return "\n".join([*found, *(f"would {step}" for step in done.steps)])
+    lines = [f"mended: {one.where}: {one.what}" for one in done.mended]
+    return "\n".join([*lines, *(f"left: {describe(one.to_json())}" for one in done.left)])

@@ -1,7 +1,7 @@
-"""The engine's side of `hitless logs`: handlers' output as CloudWatch shows it, of all workers in the order of time.
+"""`hitless logs` on the engine: the handlers' output as CloudWatch shows it, of all workers in the order of time.
 
-Reads the files that the workers write, so it works while the engine is down. Following goes on with each release that
-comes: whoever watches a deploy sees the candidate's lines too.
+Reads the files that the workers write, so it works while the engine is down. Following includes each release that
+comes, so that a person who watches a deploy sees the candidate's lines too.
 """
 
 from __future__ import annotations
@@ -10,60 +10,54 @@ import heapq
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
-from hitless.cli.common import Context
-from hitless.cli.homes import LogQuery, read
-from hitless.cli.shipping import folders_of, recorded
 from hitless.errors import UsageError
 from hitless.gateway.accesslog import lines_since, size_of
+from hitless.homes.folder import folders_of, recorded
+from hitless.homes.home import LogQuery, Workplace
 
 FOLLOW_EVERY_S = 0.2
 
 
-def show_logs(ctx: Context, query: LogQuery) -> None:
-    """Show the lines of the live release, or of the one that is named; follow those, or all that come to the stage."""
+def lines_of(place: Workplace, query: LogQuery) -> Iterator[str]:
+    """The lines of the live release, or of the one that is named; if the query follows, then those that come to the
+    stage.
+    """
     release, function = query.release, query.function
-    folder = folders_of(ctx).logs / ctx.stage / f"r{release or _live(ctx)}"
+    folder = folders_of(place).logs / place.stage / f"r{release or _live(place)}"
     if release and not folder.is_dir() and not query.follow:
         kept = ", ".join(map(str, _releases(folder.parent))) or "none"
-        raise UsageError(f"{ctx.stage} has no logs of release {release}", hint=f"releases with logs: {kept}")
+        raise UsageError(f"{place.stage} has no logs of release {release}", hint=f"releases with logs: {kept}")
     folders = [folder / function] if function else sorted(folder.glob("*"))
     if function and not folders[0].is_dir() and not query.follow:
         known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none yet"
         raise UsageError(f"{function} has written nothing in {folder.name}", hint=f"functions with logs: {known}")
-    limit = query.limit or 0
     lines = list(heapq.merge(*(_stamped(path) for each in folders for path in _files(each))))
+    past = [line for _, _, line in lines[-(query.limit or 0) :]]
     if not query.follow:
-        shown = [line for _, _, line in lines[-limit:]]
-        if not shown:
-            ctx.say(f"{ctx.stage} {folder.name}: no request has come yet")
-        ctx.show(shown, lambda: "\n".join(shown))
-        return
+        if not past:
+            place.say(f"{place.stage} {folder.name}: no request has come yet")
+        return iter(past)
     pattern = f"r{release or '*'}/{function or '*'}/*.log"
-    coming = followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S))
-    for _, _, line in lines[-limit:]:
-        _show(ctx, line)
-    for line in coming:
-        _show(ctx, line)
-
-
-def _show(ctx: Context, line: str) -> None:
-    ctx.show(line, lambda: line)
+    return chain(past, followed(folder.parent, pattern, pause=lambda: time.sleep(FOLLOW_EVERY_S)))
 
 
 def _releases(folder: Path) -> list[int]:
     return sorted(int(path.name[1:]) for path in folder.glob("r*") if path.name[1:].isdecimal())
 
 
-def _live(ctx: Context) -> int:
-    if row := recorded(ctx):
+def _live(place: Workplace) -> int:
+    if row := recorded(place):
         return row.release
-    kept = ", ".join(map(str, _releases(folders_of(ctx).logs / ctx.stage)))
+    kept = ", ".join(map(str, _releases(folders_of(place).logs / place.stage)))
     if kept:
-        raise UsageError(f"{ctx.stage} has no live release", hint=f"name one by --release; with logs: {kept}")
-    read(ctx)  # a stage that the file does not name is the nearer answer
-    raise UsageError(f"{ctx.stage} has no live release", hint=f"`hitless deploy --stage {ctx.stage}` ships the first")
+        raise UsageError(f"{place.stage} has no live release", hint=f"name one by --release; with logs: {kept}")
+    place.load()  # an error that the file does not name the stage helps more
+    raise UsageError(
+        f"{place.stage} has no live release", hint=f"`hitless deploy --stage {place.stage}` ships the first"
+    )
 
 
 def _files(folder: Path) -> list[Path]:

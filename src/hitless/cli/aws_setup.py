@@ -1,0 +1,265 @@
+"""`hitless aws plan`, `bootstrap` and `destroy`: the stacks that a stage needs on AWS."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from hitless.aws.stacks import StackSpec
+from hitless.aws.template import parse_template
+from hitless.cli.common import Context, Ended, command
+from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
+from hitless.cloud.setup.costs import Costs, costs, load_prices
+from hitless.cloud.setup.destroy import Destroy, Plan
+from hitless.cloud.setup.identity import IdentityOptions
+from hitless.cloud.setup.options import BootstrapOptions, dry_run
+from hitless.cloud.setup.plan import Findings, Planner
+from hitless.cloud.setup.repository import read_repository
+from hitless.cloud.setup.stacks import PipelineOptions, is_production
+from hitless.errors import ConflictError, MachineError, UsageError
+from hitless.homes.aws_stage import connected, template_folder, write_template
+from hitless.service.model import Service
+
+Boundary = Annotated[
+    str | None,
+    typer.Option("--boundary", help="ARN of the organisation's own permissions boundary, for every role made."),
+]
+Trust = Annotated[
+    str | None,
+    typer.Option("--trust", help="Account ids and ARNs of roles that may release, beside the pipeline."),
+]
+ExternalId = Annotated[
+    str | None, typer.Option("--external-id", help="What they must say; with --deploy-role, what it asks for.")
+]
+DeployRole = Annotated[
+    str | None,
+    typer.Option("--deploy-role", help="ARN of another account's deploy role: only the pipeline is made here."),
+]
+GitHubOidc = Annotated[
+    bool | None,
+    typer.Option("--github-oidc/--no-github-oidc", help="Let GitHub's workflows on the stage's branch release."),
+]
+GitHubEnvironment = Annotated[
+    str | None,
+    typer.Option("--github-environment", help="GitHub's environment that may release, instead of the branch."),
+]
+Region = Annotated[str | None, typer.Option("--region", help="Instead of provider.region.")]
+WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="With a pipeline or without.")]
+
+
+def register(app: typer.Typer) -> None:
+    _register_plan(app)
+    _register_bootstrap(app)
+    _register_destroy(app)
+
+
+def _register_plan(app: typer.Typer) -> None:
+    @command(app, "plan", example="hitless aws plan --stage prod --offline")
+    def plan(
+        ctx: Context,
+        offline: Annotated[bool, typer.Option("--offline", help="Only the costs; ask no AWS.")] = False,
+        region: Region = None,
+        pipeline: WithPipeline = True,
+        boundary: Boundary = None,
+        trust: Trust = None,
+        external_id: ExternalId = None,
+        github: GitHubOidc = None,
+        environment: GitHubEnvironment = None,
+    ) -> None:
+        """State the cost a month, and what would change. And quotas that are short, permissions that lack.
+
+        Options are those that the bootstrap will be given.
+        """
+        service = ctx.load_for_aws(region)
+        priced = costs(service, load_prices(), pipeline=pipeline)
+        found = None
+        if not offline:
+            has_tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+            identity = IdentityOptions(boundary, trust, external_id, github, environment)
+            options = BootstrapOptions(PipelineOptions(tests=has_tests) if pipeline else None, identity=identity)
+            with connected(ctx, service) as on:
+                found = Planner(service, on.aws, on.stacks, say=ctx.say).look(options)
+        ctx.show(_planned(service.stage, service.region, priced, found), lambda: _plan_in_words(priced, found))
+        if found is not None:
+            refuse_if_missing(found)
+
+
+def _register_bootstrap(app: typer.Typer) -> None:
+    @command(app, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
+    def bootstrap(
+        ctx: Context,
+        dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates; ask and touch nothing.")] = False,
+        region: Region = None,
+        repository: Annotated[
+            str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
+        ] = None,
+        package: Annotated[
+            str | None,
+            typer.Option("--package", help="What the deploy step installs as hitless: a wheel, a pinned URL."),
+        ] = None,
+        pipeline: WithPipeline = True,
+        notify: Annotated[
+            str | None, typer.Option("--notify", help="An e-mail address for failures, approvals.")
+        ] = None,
+        cidr: Annotated[
+            str | None, typer.Option("--cidr", help="The network's addresses; default 10.0.0.0/16.")
+        ] = None,
+        zone_id: Annotated[
+            str | None, typer.Option("--zone-id", help="The domain's hosted zone; default: the one that holds it.")
+        ] = None,
+        policies: Annotated[
+            str | None,
+            typer.Option("--policies", help="ARNs of policies for what the service's own `resources` need."),
+        ] = None,
+        boundary: Boundary = None,
+        trust: Trust = None,
+        external_id: ExternalId = None,
+        deploy_role: DeployRole = None,
+        github: GitHubOidc = None,
+        environment: GitHubEnvironment = None,
+        wait_s: Annotated[
+            float, typer.Option("--wait", help="Seconds to wait for GitHub to be authorised; 0 does not wait.")
+        ] = 1800.0,
+        force: Annotated[bool, typer.Option("--force", help="Replace even what serves.")] = False,
+    ) -> None:
+        """Make or update what a stage stands on. Network, artifact bucket, roles, domain and pipeline on AWS.
+
+        Options once given are kept by the stacks.
+        """
+        found = read_repository(ctx.service_dir)
+        repository = repository or found.name
+        tests = (ctx.service_dir / "buildspec-test.yml").is_file()
+        told = PipelineOptions(repository, found.folder, package, notify, tests)
+        identity = IdentityOptions(boundary, trust, external_id, github, environment, deploy_role)
+        options = BootstrapOptions(
+            told if pipeline else None, cidr, zone_id, policies, wait_s, force, identity, repository
+        )
+        service = ctx.load_for_aws(region)
+        if dry:
+            stacks = write_templates(ctx, dry_run(service, options))
+            ctx.show({"stacks": stacks}, lambda: "\n".join(f"{each['name']}  {each['template']}" for each in stacks))
+            return
+        with connected(ctx, service) as on:
+            runner = Bootstrap(service, on.aws, on.stacks, say=ctx.say, clock=time, poll_s=on.poll_s)
+            result = runner.run(options)
+        ctx.show(result.to_json(), lambda: _bootstrapped_in_words(result))
+
+
+def _register_destroy(app: typer.Typer) -> None:
+    @command(app, "destroy", example="hitless aws destroy --stage staging --confirm staging")
+    def destroy(
+        ctx: Context,
+        dry: Annotated[bool, typer.Option("--dry-run", help="Say what would go and what stays.")] = False,
+        region: Region = None,
+        confirm: Annotated[
+            str | None, typer.Option("--confirm", help="The stage's name, instead of typing it.")
+        ] = None,
+        with_data: Annotated[
+            bool, typer.Option("--with-data", help="Artifacts, and tables and buckets of the service, go too.")
+        ] = False,
+        with_domain: Annotated[bool, typer.Option("--with-domain", help="The domain and its records go too.")] = False,
+    ) -> None:
+        """Delete the stage's stacks: service, pipeline, core. Data and the domain stay unless named."""
+        service = ctx.load_for_aws(region)
+        with connected(ctx, service) as on:
+            runner = Destroy(service, on.aws, on.stacks, say=ctx.say)
+            plan = runner.plan(with_data=with_data, with_domain=with_domain)
+            if not dry and (plan.goes or plan.keeps_core):
+                _ask(ctx, service, plan, confirm)
+                runner.run(plan, with_data=with_data)
+        ctx.show({"stage": service.stage, "dry_run": dry, **plan.to_json()}, lambda: _destroyed_in_words(plan, dry=dry))
+
+
+def refuse_if_missing(found: Findings) -> None:
+    """Ended with 1, as a doctor that found something, where a bootstrap would fail for want of something."""
+    if not found.well:
+        short = [quota.name for quota in found.quotas if not quota.enough]
+        raise Ended(
+            1,
+            f"a bootstrap would fail for want of: {', '.join([*short, *(found.missing_permissions or ())])}",
+            "ask for more in Service Quotas, or for the permissions; then plan again",
+        )
+
+
+def _planned(stage: str, region: str, priced: Costs, found: Findings | None) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "region": region,
+        "costs": priced.to_json(),
+        "stacks": [each.to_json() for each in found.stacks] if found else None,
+        "quotas": [each.to_json() for each in found.quotas] if found else None,
+        "missing_permissions": found.missing_permissions if found else None,
+        "well": found.well if found else None,
+    }
+
+
+def _plan_in_words(priced: Costs, found: Findings | None) -> str:
+    lines = [f"${priced.fixed_usd_a_month:.2f} a month before any traffic"]
+    for line in priced.lines:
+        amount = f"${line.usd_a_month:.2f}" if line.usd_a_month is not None else "by use"
+        unsure = f" (UNCONFIRMED: {line.unconfirmed})" if line.unconfirmed else ""
+        lines.append(f"  {amount:>9}  {line.what}: {line.unit}{unsure}")
+    lines.append(f"  prices: {priced.source}")
+    if found is None:
+        return "\n".join(lines)
+    for stack in found.stacks:
+        state = f"{len(stack.changes)} changes" if stack.exists else "new"
+        lines += [f"{stack.name}: {state}", *(f"  {change}" for change in stack.changes)]
+    lines += [str(quota) for quota in found.quotas]
+    if found.missing_permissions is None:
+        lines.append("missing permissions: not known, these credentials may not simulate policies")
+    elif found.missing_permissions:
+        lines.append(f"missing permissions: {', '.join(found.missing_permissions)}")
+    return "\n".join(lines)
+
+
+def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:
+    """The stacks as a dry run shows them: each template in a file of the data folder, by its absolute path."""
+    folder = template_folder(ctx)
+    return [
+        {
+            "name": spec.name,
+            "template": str(write_template(folder / f"{spec.name}.json", parse_template(spec.template))),
+            "parameters": {key: value for key, value in sorted(spec.parameters.items()) if value is not None},
+        }
+        for spec in specs
+    ]
+
+
+def _bootstrapped_in_words(result: Bootstrapped) -> str:
+    stacks = [stack for stack in (result.core, result.pipeline) if stack]
+    lines = [f"{stack.name} {stack.status.lower().replace('_', ' ')}" for stack in stacks]
+    if result.core is not None:
+        lines.append(f"deploy role {result.core.outputs['DeployRoleArn']}")
+    return "\n".join(lines)
+
+
+def _ask(ctx: Context, service: Service, plan: Plan, confirm: str | None) -> None:
+    """Return if a person means this stage. A protected stage's name must be given even with --yes."""
+    if confirm is not None and confirm != service.stage:
+        raise UsageError(f"--confirm: {confirm!r} is not the stage {service.stage}", hint="nothing was touched")
+    if confirm is not None or (ctx.yes and not is_production(service)):
+        return
+    ctx.say(_destroyed_in_words(plan, dry=True))
+    if not _typed(ctx, f"type {service.stage} to delete them:", service.stage):
+        raise ConflictError("not confirmed: nothing was touched", hint=f"type the stage's name, {service.stage}")
+
+
+def _destroyed_in_words(plan: Plan, *, dry: bool) -> str:
+    done = "would be deleted" if dry else "deleted"
+    lines = [f"{done}: {name}" for name in plan.goes] or ["there is nothing to delete"]
+    return "\n".join([*lines, *(f"stays: {what}" for what in plan.stays)])
+
+
+def _typed(ctx: Context, question: str, wanted: str) -> bool:
+    """Whether a person at the terminal types `wanted`. MachineError where nobody can."""
+    if not sys.stdin.isatty():
+        raise MachineError(
+            "this must be confirmed, and there is no terminal to ask at", hint=f"give --confirm {wanted}"
+        )
+    ctx.say(question)
+    return sys.stdin.readline().strip() == wanted

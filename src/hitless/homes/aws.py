@@ -1,0 +1,207 @@
+"""A stage on AWS: the verbs in this process, by boto3 and osls, with documents in the shape that the engine's have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hitless.artifact.model import Host, Platform
+from hitless.artifact.store import ArtifactStore
+from hitless.aws.buckets import Bucket
+from hitless.aws.osls import find_osls
+from hitless.aws.session import ATTEMPTS_VARIABLE, aws_errors, connect
+from hitless.aws.stacks import Stacks
+from hitless.cloud import status as views
+from hitless.cloud.records.kept import fetch_artifacts, live_release
+from hitless.cloud.records.records import Records
+from hitless.cloud.records.result import Result
+from hitless.cloud.release.abort import abort
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.packaging import package
+from hitless.cloud.release.promotion import given_artifacts, promotable
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.release.verifying import Found, faults_of
+from hitless.cloud.standing import blank, standing
+from hitless.errors import HitlessError
+from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
+from hitless.homes.aws_logs import cloudwatch_lines
+from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
+from hitless.homes.folder import folders_of, store_of
+from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutEnded, RolloutNews, Workplace
+from hitless.release.document import Origin, ReleaseDocument
+from hitless.release.who import Who
+from hitless.service.model import Home, Service
+
+BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
+"""The stage's artifact bucket, if it is given: a build's role may read the bucket, but no stack."""
+STATUS_ATTEMPTS = "2"
+"""Attempts for each call of `status`, so that it says soon that AWS cannot be reached."""
+NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
+_NO_ROLLOUT: Mapping[str, Any] = {"strategy": None, "duration_s": None, "steps": [], "candidate": None, "live": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenArtifacts:
+    """Artifacts to ship without a build (function → digest, all in the store), and what the receipt says of them.
+
+    `who` asked for it; None is the person who runs the command.
+    """
+
+    digests: Mapping[str, str]
+    commit: str | None
+    message: str | None
+    promoted_from: Mapping[str, Any] | None
+    who: Who | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AwsHome:
+    """The stacks of a stage, in the account of the environment's credentials."""
+
+    place: Workplace
+    profile: str | None = None
+    kind: Home = Home.AWS
+
+    def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
+        return dry_run_on_aws(self.place, service, order)
+
+    def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
+        yield RolloutEnded(deploy_on_aws(self.place, service, order))
+
+    def ship(self, service: Service, given: GivenArtifacts, strategy: str | None = None) -> Result:
+        """Ship these bytes with the configuration of `service`, by the stage's strategy or the one that is named.
+
+        UsageError or EngineError if an artifact is missing, before AWS is asked for anything.
+        """
+        chosen, store = strategy_of(service, strategy), store_of(self.place)
+        artifacts = given_artifacts(service, given.digests, store)
+        osls = find_osls(service.folder, os.environ)
+        with connected_stage(self.place, service) as stage:
+            stage.cloud.stack.refuse_plain()
+            made = package(service, artifacts, stage.core, osls)
+            cloud = stage.cloud
+            if given.who is not None:
+                cloud = replace(cloud, who=given.who.called_by(stage.aws.identity().name).to_json())
+            return Deploy(cloud, store.zip_path).run(
+                made,
+                strategy=chosen,
+                commit=given.commit,
+                message=given.message,
+                promoted_from=given.promoted_from,
+            )
+
+    def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
+        yield RolloutEnded(self.rolled_back(release, message).to_json())
+
+    def rolled_back(self, release: int | None, message: str | None) -> Result:
+        """The end of a rollback: the earlier release's versions serve at once."""
+        with self._connected() as stage:
+            return rollback(stage.cloud, release, why=message)
+
+    def abort(self) -> Iterator[RolloutNews]:
+        stopped = self.aborted()
+        live = {"live": None, "live_release": stopped["live"], "reason": "aborted by hand"}
+        yield RolloutEnded({**_NO_ROLLOUT, **stopped, **live})
+
+    def aborted(self) -> dict[str, Any]:
+        """Stop the shift under way; the document of `hitless aws abort`."""
+        with self._connected() as stage:
+            return abort(stage.cloud, stage=self.place.stage)
+
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        """From CloudWatch, a line as the engine shows one."""
+        return (f"{line.at}\t{line.text.rstrip()}" for line in cloudwatch_lines(self.place, query))
+
+    def releases(self) -> list[dict[str, Any]]:
+        """Without what each cost: CloudWatch would have to be asked for each."""
+        return [{**NOT_COUNTED, **each} for each in self.recorded_releases()]
+
+    def recorded_releases(self) -> list[dict[str, Any]]:
+        """The records in the stage's bucket; the document of `hitless aws releases`."""
+        with self._connected() as stage:
+            return views.releases(stage.cloud)
+
+    def release(self, number: int) -> dict[str, Any]:
+        return {**NOT_COUNTED, **self.recorded_release(number)}
+
+    def recorded_release(self, number: int) -> dict[str, Any]:
+        """The record of a release; the document of `hitless aws releases N`."""
+        with self._connected() as stage:
+            return views.release(stage.cloud, number)
+
+    def status(self) -> dict[str, Any]:
+        service = self.place.load_for_aws()
+        return {"service": service.name, "engine": None, "stages": [entry(self.place, service)]}
+
+    def stack_status(self) -> dict[str, Any]:
+        """The document of `hitless aws status`: the versions and their weights, and what is wrong."""
+        service = self.place.load_for_aws()
+        with connected_stage(self.place, service) as stage:
+            return views.status(stage.cloud, service=service.name, stage=service.stage)
+
+    def live(self) -> ReleaseDocument:
+        """From the stage's artifact bucket, each artifact checked by its digest."""
+        service, folders, stage = self.place.load_for_aws(), folders_of(self.place), self.place.stage
+        folders.create()
+        aws = connect(service.region)
+        with aws_errors():
+            name = os.environ.get(BUCKET_VARIABLE)
+            if not name:
+                stacks = Stacks(aws.client("cloudformation"), say=self.place.say)
+                name = core_of(stacks, service.name, stage, service.region).bucket
+            bucket = Bucket(aws.client("s3"), name)
+            found = live_release(Records(bucket, stage))
+            if found is None:
+                raise NothingLive(
+                    f"{stage} has no live release on AWS to rehearse against",
+                    hint="`hitless deploy` ships a first one",
+                )
+            number, live = found
+            fetched = fetch_artifacts(bucket, ArtifactStore(folders.artifacts), live.digests.values())
+        self.place.say(f"rehearsing against release {number} of {stage} on AWS; artifacts fetched: {fetched}")
+        targets = {Platform(function.runtime, function.architecture) for function in live.functions}
+        for declared in sorted(str(target) for target in targets if Host.here().differences(target)):
+            self.place.say(f"note: the live release is built for {declared}; it may not start on this machine")
+        return live
+
+    def promotable(self) -> Origin:
+        """The live release, with the digests that Lambda says it serves."""
+        with self._connected() as stage:
+            return promotable(stage.cloud, self.place.stage)
+
+    def fetch(self, digests: Iterable[str]) -> int:
+        """Bring the stage's zips into the store, digests checked; the number of those that were missing there."""
+        with self._connected() as stage:
+            return fetch_artifacts(stage.cloud.bucket, store_of(self.place), digests)
+
+    def verify(self, release: int, digests: Mapping[str, str]) -> Found:
+        """Check a release that has just gone live with these artifacts: its bytes, and its smoke requests."""
+        service = self.place.load_for_aws()
+        with connected_stage(self.place, service) as stage:
+            return faults_of(stage.cloud, service, release, digests)
+
+    def _connected(self) -> AbstractContextManager[AwsStage]:
+        return connected_stage(self.place, self.place.load_for_aws(), profile=self.profile)
+
+
+def home(place: Workplace) -> AwsHome:
+    """The verbs on AWS for the stage."""
+    return AwsHome(place)
+
+
+def entry(place: Workplace, service: Service) -> dict[str, Any]:
+    """The stage of the service in the document of `hitless status`."""
+    with connected_stage(place, service, environ={ATTEMPTS_VARIABLE: STATUS_ATTEMPTS, **os.environ}) as stage:
+        return standing(stage.cloud, service)
+
+
+def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
+    """The same; with `error` if AWS cannot be asked."""
+    try:
+        return entry(place, service)
+    except HitlessError as error:
+        place.say(f"warning: {service.stage} on AWS: {error.message}; {error.hint}")
+        return {**blank(service.settings), "error": error.message}

@@ -1,0 +1,107 @@
+"""A deploy on AWS: build, package and ship; a dry run writes the templates of the first and the last update."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from hitless.aws.osls import find_osls
+from hitless.cloud.release.deploy import Deploy
+from hitless.cloud.release.packaging import Package, package
+from hitless.cloud.stage.core_outputs import CoreOutputs, read_core_outputs
+from hitless.cloud.transform.changes import changes
+from hitless.cloud.transform.guard import whole_minutes
+from hitless.cloud.transform.holding import held, hold
+from hitless.cloud.transform.model import LiveState
+from hitless.cloud.transform.orders import check_transition, notes
+from hitless.cloud.transform.steps import contract, expand
+from hitless.errors import UsageError
+from hitless.homes.aws_stage import connected_stage, template_folder, write_template
+from hitless.homes.folder import build_portable, commit_of, store_of
+from hitless.homes.home import DeployOrder, Workplace
+from hitless.service.model import Nat, Service
+from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
+
+
+def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:
+    """Build the folder and ship it; the document of the release's end."""
+    if order.no_wait:
+        raise UsageError(
+            "--no-wait: only this command brings a release on AWS to its end",
+            hint="leave it out; if the command is cut off, repeat it: it continues the release",
+        )
+    strategy = strategy_of(service, order.strategy)
+    _say_notes(place, service)
+    with connected_stage(place, service) as stage:
+        stage.cloud.stack.refuse_plain()
+        made = _package(place, service, stage.core)
+        result = Deploy(stage.cloud, store_of(place).zip_path).run(
+            made, strategy=strategy, commit=_commit_of(service), message=order.message, force=order.force
+        )
+    return result.to_json()
+
+
+def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:
+    """Build the folder and write the templates. AWS is asked for nothing unless `compare` names the live stack."""
+    strategy = strategy_of(service, order.strategy)
+    _say_notes(place, service)
+    if not order.compare:
+        made = _package(place, service, read_core_outputs(service.folder, order.core_outputs))
+        return _preview(place, made, LiveState(), strategy)
+    with connected_stage(place, service) as stage:
+        stage.cloud.stack.refuse_plain()
+        made = _package(place, service, stage.core)
+        return _preview(place, made, stage.cloud.stack.observe().live, strategy)
+
+
+def strategy_of(service: Service, named: str | None) -> Strategy:
+    """The strategy that `--strategy` names, else the stage's own. UsageError."""
+    if named is None:
+        return service.settings.strategy
+    try:
+        return parse(named)
+    except ValueError as error:
+        raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
+
+
+def _package(place: Workplace, service: Service, core: CoreOutputs) -> Package:
+    osls = replace(find_osls(service.folder, os.environ), params=place.params)
+    return package(service, build_portable(place, service), core, osls)
+
+
+def _commit_of(service: Service) -> str | None:
+    return os.environ.get("HITLESS_COMMIT") or commit_of(service.folder)  # CodePipeline's checkout has no .git
+
+
+def _say_notes(place: Workplace, service: Service) -> None:
+    """Name the settings of the stage that have no effect on AWS."""
+    settings = service.settings
+    if settings.nat is Nat.NONE and settings.shield and not isinstance(settings.strategy, AllAtOnce):
+        place.say(
+            f"note: custom.hitless.stages.{service.stage}.nat is none: "
+            "the shield needs an interface endpoint for Lambda in the private subnets"
+        )
+
+
+def _preview(place: Workplace, made: Package, live: LiveState, strategy: Strategy) -> dict[str, Any]:
+    shipped = whole_minutes(strategy)
+    if shipped != strategy:
+        place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
+    number = int(live.output("HitlessRelease") or 0)
+    wanted = made.wanted(number=number + 1, previous=number or None, commit=_commit_of(made.service), strategy=shipped)
+    check_transition(live, wanted)
+    said, standing, holding = notes(live, wanted), live.template, hold(wanted, live)
+    live = held(live, holding)
+    final = contract(wanted, live, {})
+    folder = template_folder(place)
+    return {
+        "stage": made.service.stage,
+        "dry_run": True,
+        "template": str(write_template(folder / "template.json", final)),
+        "hold_template": str(write_template(folder / "hold.json", holding)) if holding else None,
+        "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
+        "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
+        "changes": changes(standing, final),
+        "notes": said,
+    }

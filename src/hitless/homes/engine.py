@@ -1,0 +1,168 @@
+"""A stage that this machine's engine serves: the verbs over the engine's API. EngineNotRunningError if none runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hitless.api.client import EngineClient
+from hitless.engine.folders import Folders
+from hitless.errors import EngineNotRunningError, HitlessError, UsageError
+from hitless.homes.engine_logs import lines_of
+from hitless.homes.folder import build_document, folders_of, recorded, tell_notices
+from hitless.homes.home import (
+    DeployOrder,
+    LogQuery,
+    NothingLive,
+    RolloutEnded,
+    RolloutNews,
+    RolloutStarted,
+    RolloutStep,
+    Workplace,
+)
+from hitless.release.document import ReleaseDocument
+from hitless.release.who import Who
+from hitless.service.load import NAMES
+from hitless.service.model import Home, Service
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHome:
+    """The engine of the data folder."""
+
+    place: Workplace
+    kind: Home = Home.ENGINE
+
+    def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
+        _refuse_aws_options(order)
+        tell_notices(self.place, service)
+        document = build_document(self.place, service, message=order.message)
+        return _comparison(document, self._live_artifacts())
+
+    def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
+        _refuse_aws_options(order)
+        tell_notices(self.place, service)
+        client_of(self.place)  # no build if no engine runs
+        document = build_document(self.place, service, message=order.message)
+        return self.ship(document, strategy=order.strategy, force=order.force, wait=not order.no_wait)
+
+    def ship(
+        self, document: ReleaseDocument, *, strategy: str | None, force: bool = False, wait: bool = True
+    ) -> Iterator[RolloutNews]:
+        """Ship a release whose artifacts are in the engine's store."""
+        body = {"release": document.to_json(), "strategy": strategy, "force": force, "wait": wait}
+        return self._rollout("deploy", body)
+
+    def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
+        return self._rollout("rollback", {"release": release, "message": message})
+
+    def abort(self) -> Iterator[RolloutNews]:
+        return self._rollout("abort", {})
+
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        """From the workers' files, so that it works while the engine is down."""
+        if query.minutes is not None:
+            raise UsageError("--minutes is for a stage on AWS", hint="--limit says how many lines of the past to show")
+        return lines_of(self.place, query)
+
+    def releases(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases")
+        return listed
+
+    def release(self, number: int) -> dict[str, Any]:
+        one: dict[str, Any] = client_of(self.place).call("GET", f"/stages/{self.place.stage}/releases/{number}")
+        return one
+
+    def status(self) -> dict[str, Any]:
+        return dict(client_of(self.place).call("GET", "/status"))
+
+    def live(self) -> ReleaseDocument:
+        """From the state file: the engine need not run."""
+        hint = "ship a first release, or name a folder that holds the live code: --against DIR"
+        folders = folders_of(self.place)
+        if not folders.state_file.exists():
+            raise NothingLive(
+                f"there is no release to rehearse against: no engine ever ran on {folders.data}", hint=hint
+            )
+        if (row := recorded(self.place)) is None:
+            raise NothingLive(f"{self.place.stage} has no live release to rehearse against", hint=hint)
+        return ReleaseDocument.from_json(row.document)
+
+    def _live_artifacts(self) -> dict[str, str]:
+        try:
+            stages = self.status()["stages"]
+        except HitlessError:
+            return {}
+        found = next((one for one in stages if one["stage"] == self.place.stage), None)
+        return dict(found["live"]["artifacts"]) if found and found["live"] else {}
+
+    def _rollout(self, verb: str, body: dict[str, Any]) -> Iterator[RolloutNews]:
+        who = Who.of_environment(os.environ).to_json()  # the engine adds the user, whom the kernel tells it
+        lines = client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", {**body, "who": who})
+        return rollout_news(lines)
+
+
+def home(place: Workplace) -> EngineHome:
+    """The engine's verbs for the stage."""
+    return EngineHome(place)
+
+
+def rollout_news(lines: Iterator[dict[str, Any]]) -> Iterator[RolloutNews]:
+    """The lines of the engine's API about a rollout."""
+    for line in lines:
+        if "step" in line:
+            yield RolloutStep(line.get("release"), line["step"])
+        elif "started" in line:
+            yield RolloutStarted(line["started"])
+        elif "result" in line:
+            yield RolloutEnded(line["result"])
+
+
+def client_of(place: Workplace) -> EngineClient:
+    """A client of the running engine. EngineNotRunningError if none runs."""
+    folders = folders_of(place)
+    if not folders.engine_is_alive():
+        raise EngineNotRunningError(f"no engine runs on {folders.data}", hint=_how_to_start(place, folders))
+    return EngineClient(folders.api_socket)
+
+
+def has_service_file(place: Workplace) -> bool:
+    """Whether the folder has a serverless.yml."""
+    return any((place.service_dir / name).exists() for name in NAMES)
+
+
+def _how_to_start(place: Workplace, folders: Folders) -> str:
+    if folders.remains():
+        return "start it with `hitless up`: it adopts what still serves"
+    if not folders.data.exists() and not has_service_file(place):
+        return f"{place.service_dir} has no serverless.yml: go to the service's folder, or name it with --service-dir"
+    return "start it with `hitless up`"
+
+
+def _refuse_aws_options(order: DeployOrder) -> None:
+    for given, option in ((order.compare, "--compare"), (order.core_outputs, "--core-outputs")):
+        if given:
+            raise UsageError(f"{option} is for a dry run on AWS", hint="`hitless deploy --home aws --dry-run`")
+
+
+def _comparison(document: ReleaseDocument, live: dict[str, str]) -> dict[str, Any]:
+    """The dry run's document: each function's artifact compared with the live one."""
+    new = {name: artifact.digest for name, artifact in document.artifacts.items()}
+    return {
+        "stage": document.settings.name,
+        "dry_run": True,
+        "artifacts": new,
+        "functions": [
+            {"name": name, "action": _action(live.get(name), new.get(name))} for name in sorted({*live, *new})
+        ],
+    }
+
+
+def _action(live: str | None, new: str | None) -> str:
+    if new is None:
+        return "remove"
+    if live is None:
+        return "add"
+    return "keep" if live == new else "change"

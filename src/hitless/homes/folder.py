@@ -1,0 +1,111 @@
+"""A service's folder as a release: its artifacts built, its configuration described. Shared by commands and builds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from hitless.artifact.build import build
+from hitless.artifact.model import Artifact
+from hitless.artifact.store import ArtifactStore
+from hitless.engine.folders import Folders
+from hitless.errors import UsageError
+from hitless.homes.home import Workplace
+from hitless.release.document import ArtifactRef, ReleaseDocument
+from hitless.service.closed import check_served
+from hitless.service.model import Service
+from hitless.store.store import ReleaseRow, Store
+
+
+def folders_of(place: Workplace) -> Folders:
+    """The folders of the engine that the data folder belongs to."""
+    return Folders.of(place.data_dir, os.environ)
+
+
+def store_of(place: Workplace) -> ArtifactStore:
+    """The artifact store of the data folder."""
+    return ArtifactStore(place.data_dir / "artifacts")
+
+
+def load(place: Workplace) -> Service:
+    """The service of the folder for the engine, with its notices shown. ServiceFileError."""
+    service = place.load()
+    tell_notices(place, service)
+    return service
+
+
+def tell_notices(place: Workplace, service: Service) -> None:
+    """Show the notices of the file. ServiceFileError if the engine cannot serve the service safely."""
+    for notice in service.notices:
+        place.say(f"note: {notice}")
+    check_served(service)
+
+
+def build_document(place: Workplace, service: Service, *, message: str | None = None) -> ReleaseDocument:
+    """Build the artifacts for this machine and describe the release. BuildError or MachineError."""
+    folders = folders_of(place)
+    folders.create()
+    built = build(service, ArtifactStore(folders.artifacts), say=place.say)
+    for warning in built.warnings:
+        place.say(f"warning: {warning}")
+    artifacts = {name: ArtifactRef(artifact.digest, artifact.local) for name, artifact in built.by_function.items()}
+    return replace(configuration(service), artifacts=artifacts, commit=commit_of(service.folder), message=message)
+
+
+def build_portable(place: Workplace, service: Service) -> dict[str, Artifact]:
+    """Build the artifacts for the platform that the functions declare. BuildError or MachineError."""
+    place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    built = build(service, store_of(place), say=place.say)
+    for warning in built.warnings:
+        place.say(f"warning: {warning}")
+    return dict(built.portable)
+
+
+def configuration(service: Service) -> ReleaseDocument:
+    """A release of the service's stage without its artifacts."""
+    return ReleaseDocument(
+        service=service.name,
+        region=service.region,
+        functions=service.functions,
+        artifacts={},
+        settings=service.settings,
+        memory_mb=service.memory_mb,
+    )
+
+
+def candidate(
+    service: Service, artifacts: dict[str, ArtifactRef], *, commit: str | None, message: str | None
+) -> ReleaseDocument:
+    """A release of the service with these artifacts. UsageError if a function has none."""
+    if missing := [function.name for function in service.functions if function.name not in artifacts]:
+        raise UsageError(
+            f"the release to promote has no artifact for {', '.join(missing)}",
+            hint="its functions are not those of this serverless.yml: deploy or push instead",
+        )
+    chosen = {function.name: artifacts[function.name] for function in service.functions}
+    return replace(configuration(service), artifacts=chosen, commit=commit, message=message)
+
+
+def commit_of(folder: Path) -> str | None:
+    """The git commit of the folder, with `-dirty` if files differ from it; None outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def recorded(place: Workplace, release: int | None = None) -> ReleaseRow | None:
+    """A release of the stage, the live one by default, from the state file; None if it has none. The engine need not
+    run.
+    """
+    file = folders_of(place).state_file
+    if not file.exists():
+        return None
+    with closing(Store(file, read_only=True)) as store:
+        number = release if release is not None else next(iter(store.live(place.stage) or ()), None)
+        return store.release(place.stage, int(number)) if number is not None else None

@@ -1,0 +1,192 @@
+"""The interface of a stage's home: everything that the commands, and the pipeline's errands, ask of one.
+
+A home returns documents and shows nothing; the command line prints them. Each home is a module of its own, which is
+imported only if a stage lives there: a deploy on the engine and the daemon load no boto3.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hitless.errors import ConflictError, HitlessError, UsageError
+from hitless.release.document import ReleaseDocument
+from hitless.service.load import load_service
+from hitless.service.model import Home, Service
+
+MODULES = {Home.ENGINE: "hitless.homes.engine", Home.AWS: "hitless.homes.aws"}
+"""Each has `home(place)`, which makes its StageHome."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Where a command works: a stage of the service in a folder, with the data folder of an engine."""
+
+    stage: str
+    service_dir: Path
+    data_dir: Path
+    say: Callable[[str], None]
+    """Shows a message to a person."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Those that `${opt:}` knows, as given."""
+    params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The values of `${param:}`, as given."""
+
+    def load(self, **options: str) -> Service:
+        """The service of the folder, read for the stage; `options` are added to those given. ServiceFileError."""
+        return load_service(
+            self.service_dir,
+            stage=self.stage,
+            options={**self.options, **options},
+            environ=os.environ,
+            params=self.params,
+        )
+
+    def load_for_aws(self, region: str | None = None) -> Service:
+        """The service as osls reads it, which is always given the stage."""
+        return self.load(stage=self.stage, **({"region": region} if region else {}))
+
+    def try_load(self) -> Service | None:
+        """The service, or None if it cannot be read for the stage."""
+        try:
+            return self.load(stage=self.stage)
+        except HitlessError:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOrder:
+    """The options of `hitless deploy`. `strategy` as it was typed; None is the stage's own.
+
+    `compare` and `core_outputs` belong to a dry run on AWS: compare with the live stack; a file of core's outputs.
+    """
+
+    strategy: str | None = None
+    no_wait: bool = False
+    dry_run: bool = False
+    force: bool = False
+    message: str | None = None
+    compare: bool = False
+    core_outputs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which lines of the handlers' output. `limit` is the number of past lines, `minutes` their greatest age; None
+    leaves it to the home.
+    """
+
+    function: str | None = None
+    follow: bool = False
+    release: int | None = None
+    limit: int | None = None
+    minutes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStep:
+    """A step of a rollout that is under way."""
+
+    release: int | None
+    step: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStarted:
+    """The rollout has begun, and nobody waits for its end."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutEnded:
+    """The end of a rollout: its document in the shape of the command line's contract."""
+
+    document: Mapping[str, Any]
+
+
+RolloutNews = RolloutStep | RolloutStarted | RolloutEnded
+
+
+class NothingLive(ConflictError):
+    """The stage has no release yet."""
+
+
+class StageHome(Protocol):
+    """The verbs for one stage. Each returns its document in the contract's shape, or raises HitlessError."""
+
+    kind: Home
+
+    def dry_run(self, service: Service, order: DeployOrder) -> dict[str, Any]:
+        """Build the folder, and compare it with the live release; ships nothing."""
+        ...
+
+    def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
+        """Build the folder and ship it."""
+        ...
+
+    def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
+        """Ship an earlier release again; None is the one live before this one."""
+        ...
+
+    def abort(self) -> Iterator[RolloutNews]:
+        """Stop the rollout under way. ConflictError if there is none."""
+        ...
+
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        """The handlers' lines, oldest first; endless if the query follows."""
+        ...
+
+    def releases(self) -> list[dict[str, Any]]:
+        """All releases, newest first."""
+        ...
+
+    def release(self, number: int) -> dict[str, Any]:
+        """One release with the receipts of its rollouts. UsageError if there is none of that number."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """The document of `hitless status`, as far as this home knows it."""
+        ...
+
+    def live(self) -> ReleaseDocument:
+        """The live release, with its artifacts in the data folder's store. NothingLive, or ConflictError if no
+        description of it was kept.
+        """
+        ...
+
+
+def home_at(kind: Home, place: Workplace) -> StageHome:
+    """The verbs at that home."""
+    made: StageHome = importlib.import_module(MODULES[kind]).home(place)
+    return made
+
+
+def home_of(place: Workplace, named: Home | None = None) -> StageHome:
+    """The home that is named, else that of the stage; the engine if no service file can be read."""
+    if named is None:
+        service = place.try_load()
+        named = service.settings.home if service is not None else Home.ENGINE
+    return home_at(named, place)
+
+
+def read_for(place: Workplace, named: Home | None = None) -> tuple[Service, StageHome]:
+    """The service, read as its stage's home (or the one that is named) wants it, and that home. ServiceFileError."""
+    service = place.load() if named is not Home.AWS else place.load_for_aws()
+    kind = named or service.settings.home
+    if kind is Home.AWS and named is None:
+        service = place.load_for_aws()
+    return service, home_at(kind, place)
+
+
+def refuse_aws(service: Service, verb: str) -> None:
+    """UsageError for a verb that only the engine has, if the stage's home is AWS; the hint names `verb` instead."""
+    if service.settings.home is Home.AWS:
+        raise UsageError(
+            f"{service.file.name}: the home of stage {service.stage} is AWS, not this machine's engine",
+            hint=f"`hitless {verb} --stage {service.stage}`; or set `home: engine` for the stage",
+        )
