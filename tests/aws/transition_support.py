@@ -30,7 +30,6 @@ from hitless.aws.state import Packaged
 from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.result import Result
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import Package
@@ -40,6 +39,7 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.model import short_hash
+from hitless.release.result import Result
 from hitless.service import model
 from hitless.service.strategy import parse
 from tests.aws.emulated import EmulatedAws

@@ -10,6 +10,7 @@ from typing import Any, cast
 from hitless.engine.engine import Engine
 from hitless.engine.retention import Retention
 from hitless.gateway.state import GatewayState
+from hitless.release.result import Result
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.rollout import Rollout
 from hitless.store.store import Store
@@ -51,9 +52,7 @@ class Bench:
         started = await self.engine.deploy(stage, release_document(*functions, **document), strategy=None, force=force)
         return await self.end(started)
 
-    async def end(self, started: Rollout | dict[str, Any]) -> dict[str, Any]:
-        if isinstance(started, dict):
-            return started
+    async def end(self, started: Rollout | Result) -> dict[str, Any]:
         async for line in self.engine.follow(started):
             if "result" in line:
                 await self.engine.wait_until_idle()

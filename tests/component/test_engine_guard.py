@@ -55,8 +55,8 @@ def test_the_document_is_given_at_the_swap_and_the_release_before_goes_once_the_
     async def story(bench: Bench) -> None:
         started = await ship_guarded(bench)
         assert started.result
-        assert started.result["outcome"] == "live"
-        assert [step["state"] for step in started.result["steps"]] == ["preparing", "shifting"]
+        assert started.result.outcome == "live"
+        assert [step.state for step in started.result.steps] == ["preparing", "shifting"]
         assert releases_that_run(bench) == {1, 2}
         assert bench.diary[-1] == "dev → 2:None:0", "nothing of release 1 was touched"
         guard = bench.engine.guard_of("dev")

@@ -177,9 +177,9 @@ def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_p
         assert isinstance(running, Rollout)
         assert isinstance(waiting, Rollout)
         assert running.result
-        assert running.result["outcome"] == "superseded"
+        assert running.result.outcome == "superseded"
         assert waiting.result
-        assert waiting.result["outcome"] == "aborted"
+        assert waiting.result.outcome == "aborted"
         assert "start api r3" not in bench.diary
         with pytest.raises(ConflictError, match="being stopped"):
             await bench.deploy(digest="sha256:4")
@@ -210,9 +210,9 @@ def test_a_rollout_that_recovery_ends_lasted_from_its_start_to_its_end(tmp_path:
     bench.clock.elapsed_s = 90.0
     bench.clock.monotonic = lambda: 5000.0  # type: ignore[method-assign]
     asyncio.run(recover(bench.engine))
-    receipt = bench.store.rollouts("dev")[0].receipt
-    assert receipt
-    assert receipt["duration_s"] == 90.0
+    result = bench.store.rollouts("dev")[0].result
+    assert result
+    assert result.duration_s == 90.0
 
 
 async def _two_functions(bench: Bench) -> None:

@@ -175,7 +175,6 @@ def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(
     async def story(bench: PipelineBench) -> None:
         document = release_document("api", digest="sha256:1", service="shop")
         started = await bench.engine.deploy("dev", document, strategy=None, force=False)
-        assert not isinstance(started, dict)
         async for _ in bench.engine.follow(started):
             pass
         folder = tmp_path / "service"
@@ -203,7 +202,6 @@ def test_a_promotion_that_waits_for_its_turn_ships_the_folder_as_it_was_when_it_
         started = await bench.engine.deploy(
             "dev", release_document("api", digest="sha256:1", service="shop"), strategy=None, force=False
         )
-        assert not isinstance(started, dict)
         async for _ in bench.engine.follow(started):
             pass
         (folder := tmp_path / "service").mkdir()

@@ -179,7 +179,8 @@ def test_a_state_file_of_the_first_schema_is_read_and_its_rollouts_have_no_recei
         )
         old.execute(
             "INSERT INTO rollouts VALUES (1, 'dev', 1, 'deploy', 'AllAtOnce', 'ended', NULL, 'live', NULL,"
-            ' \'{"candidate": {"requests": 3, "failed": 0, "shielded": 0}, "live": null, "duration_s": 1.5}\','
+            ' \'{"stage": "dev", "release": 1, "outcome": "live", "strategy": "AllAtOnce", "reason": null, "steps": [],'
+            ' "candidate": {"requests": 3, "failed": 0, "shielded": 0}, "live": null, "duration_s": 1.5}\','
             " '2026-11-24T06:00:00.000Z', '2026-11-24T06:00:02.000Z')"
         )
         old.execute("INSERT INTO pools VALUES ('dev-r1-api-1', 'dev', 1, 'api', 'p00', 100, 4)")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hitless.errors import EngineError, MachineError
+from hitless.release.result import Outcome, Result, Step
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.runs import RunRecords
 from hitless.store.store import PoolRow, Store
@@ -48,11 +49,12 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     second = Store(tmp_path / "state.sqlite")
     assert second.live("dev") == (1, AT)
     assert [row.rollout for row in second.unfinished_rollouts()] == [rollout]
-    assert second.steps(rollout) == ({"at": AT, "state": "shifting", "weight_percent": 12.5, "note": "why"},)
+    assert second.steps(rollout) == (Step(AT, "shifting", 12.5, "why"),)
     assert second.pools() == (PoolRow("k", "dev", 1, "api", "p00", 7, 1),)
-    second.end_rollout(rollout, "live", None, {"duration_s": 1.5}, AT)
+    result = Result("dev", 1, Outcome.LIVE, "AllAtOnce", duration_s=1.5)
+    second.end_rollout(rollout, "live", None, result, AT)
     assert second.unfinished_rollouts() == ()
-    assert second.rollouts("dev")[0].receipt == {"duration_s": 1.5}
+    assert second.rollouts("dev")[0].result == result
     second.close()
 
 

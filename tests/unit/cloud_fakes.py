@@ -18,7 +18,6 @@ from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState
 from hitless.aws.state import Packaged
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.result import Result
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import Package
@@ -28,6 +27,7 @@ from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import references
+from hitless.release.result import Result
 from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
 from tests.unit.aws_fakes import FakeTime

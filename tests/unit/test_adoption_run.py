@@ -15,12 +15,11 @@ from hitless.aws.lambdas import Invocation
 from hitless.aws.running import Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, Phase, deployment_in, phase
-from hitless.cloud.records.result import Result
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks, Route, SmokeRequest
 from tests.unit.cloud_fakes import World, package, small
 from tests.unit.cloud_services import FakeLambdas
@@ -131,7 +130,7 @@ def test_what_runs_becomes_release_1() -> None:
     result = adopt(world)
     assert (result.outcome, result.release) == (Outcome.LIVE, 1)
     assert world.moments.count("download") == world.moments.count("upload") == 1, "both functions run one artifact"
-    assert [step["state"] for step in result.steps] == [
+    assert [step.state for step in result.steps] == [
         "preparing", "importing", "expanding", "testing", "moving", "ended",
     ]  # fmt: skip
     check_adopted(world)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.watching import guard_seconds
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.model import AlarmSettings
 from tests.unit.cloud_fakes import NAMES, World
 
@@ -66,7 +65,7 @@ def test_an_alarm_of_the_new_version_takes_all_traffic_back_after_it_came_at_onc
     result = shipped(world)
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, f"alarm {alarm} rings")
     assert world.serves() == "a"
-    assert [step["state"] for step in result.steps][-2:] == ["guard", "ended"]
+    assert [step.state for step in result.steps][-2:] == ["guard", "ended"]
 
 
 def test_an_alarm_of_ones_own_takes_it_back_as_well() -> None:
@@ -100,7 +99,7 @@ def test_the_guard_lasts_whole_minutes_and_the_api_follows_after_it() -> None:
 def test_nobody_watches_where_it_is_turned_off_or_where_there_was_a_bake(guard_s: int, strategy: str) -> None:
     world = world_of(guard_s=guard_s)
     result = shipped(world, strategy)
-    assert "guard" not in [step["state"] for step in result.steps]
+    assert "guard" not in [step.state for step in result.steps]
 
 
 def test_a_release_that_is_aborted_while_it_is_watched_goes_back() -> None:

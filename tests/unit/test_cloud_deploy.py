@@ -12,11 +12,10 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from hitless.aws.codedeploy import Deployment
-from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.rollback import rollback
 from hitless.errors import ConflictError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import World
 

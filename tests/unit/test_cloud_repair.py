@@ -13,14 +13,13 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.api_stages import ApiStage
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.records.result import Result
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.repair import Repair, Repaired
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.status import status
 from hitless.errors import CloudError, ConflictError, ServiceFileError, UsageError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from tests.unit.cloud_fakes import World
 from tests.unit.test_cloud_deploy import Killed, check_well, distinct, live_world, meet, moments_of, stop_at
 

@@ -43,7 +43,7 @@ def test_a_function_that_gets_another_role_moves_at_once_after_those_that_the_st
         ("worldclock-prod-convert", False),
         (META, True),
     ]
-    assert [(step["state"], step["weight_percent"]) for step in result.steps] == [
+    assert [(step.state, step.weight_percent) for step in result.steps] == [
         *(("preparing", 0), ("testing", 0), ("shifting", 0), ("baking", 10), ("shifting", 100)),
         *(("guard", 100), ("draining", 100), ("ended", 100)),
     ]

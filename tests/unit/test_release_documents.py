@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from hitless.documents import convert, to_plain
+from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import UsageError
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom, ReleaseDocument
+from hitless.release.result import LastReading, Outcome, Result, SideCounts, Step
 from hitless.release.who import Who
 from hitless.service.model import (
     AlarmSettings,
@@ -129,3 +130,56 @@ def test_who_asked_is_written_and_read_as_before() -> None:
     who = Who("ada", "grace", "GitHub Actions", "alan", "17")
     same(who.to_json(), "who")
     assert Who.from_json(recorded("who")) == who
+
+
+NOON = "2026-11-24T12:00:00.000Z"
+LATER = "2026-11-24T12:00:10.000Z"
+ALARM = "alarm: 3 of 100 requests failed"
+RESULTS = {
+    "engine": Result(
+        "prod",
+        2,
+        Outcome.ROLLED_BACK,
+        "Canary10Percent30Seconds",
+        reason=ALARM,
+        duration_s=31.25,
+        steps=(
+            Step(NOON, "preparing", 0),
+            Step(NOON, "shifting", 10),
+            Step(LATER, "withdrawing", 0, ALARM),
+            Step(LATER, "baking", 2.5),
+        ),
+        alarms=LastReading("alarm", "3 of 100 requests failed"),
+        candidate=SideCounts(100, 1, 2),
+        live=SideCounts(897, 0),
+    ),
+    "first": Result(
+        "prod",
+        2,
+        Outcome.LIVE,
+        "AllAtOnce",
+        duration_s=31.25,
+        steps=(Step(NOON, "preparing", 0),),
+        alarms=None,
+        candidate=SideCounts(100, 1, 2),
+    ),
+    "aws": Result(
+        "prod",
+        12,
+        Outcome.LIVE,
+        "Canary10Percent5Minutes",
+        duration_s=301.5,
+        steps=(Step(NOON, "shifting", 10), Step("2026-11-24T12:05:00.000Z", "ended", 100)),
+        candidate=SideCounts(10, 0, 0),
+        live=SideCounts(90, 0, 0),
+        url="https://api.example.org",
+    ),
+    "aws_unchanged": Result("prod", 12, Outcome.UNCHANGED, "AllAtOnce", url=None),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_is_written_and_read_as_before(name: str) -> None:
+    same(to_plain(RESULTS[name]), f"result_{name}")
+    assert json.loads(to_text(RESULTS[name])) == recorded(f"result_{name}")
+    assert decode(json.dumps(recorded(f"result_{name}")), Result, name) == RESULTS[name]

@@ -24,6 +24,7 @@ from hitless.engine.machine import Machine
 from hitless.engine.metrics import CONTENT_TYPE
 from hitless.errors import HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import EXAMPLES, Strategy, parse
@@ -98,10 +99,8 @@ class Api:
         await self.machine.shut_down(force=bool(body.get("force")))
         return JSONResponse({"stopped": True})
 
-    def _answer(self, started: Rollout | dict[str, Any], *, wait: bool) -> Response:
-        if isinstance(started, dict):
-            return json_lines(one_line({"result": started}))
-        if not wait:
+    def _answer(self, started: Rollout | Result, *, wait: bool) -> Response:
+        if not wait and isinstance(started, Rollout):
             return json_lines(
                 one_line({"started": {"stage": started.candidate.stage, "release": started.candidate.number}})
             )

@@ -18,6 +18,7 @@ from hitless.cloud.adoption.adoption import Adoption, Plan, steps_of
 from hitless.cloud.adoption.templates import Phase
 from hitless.cloud.release.packaging import package
 from hitless.cloud.repair.repair import Repair, Repaired, describe
+from hitless.documents import to_plain
 from hitless.errors import MachineError
 from hitless.homes.aws_stage import AwsStage, connected_stage, poll_seconds, template_folder, write_template
 from hitless.homes.folder import store_of
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
             if not plan.refused and plan.phase is not Phase.ADOPTED:
                 _ask(ctx, plan, stage.cloud.stack.name)
             result = adoption.run(seen, plan)
-        conclude(ctx, result.to_json())
+        conclude(ctx, to_plain(result))
 
     @command(app, "repair", example="hitless aws repair --stage prod --dry-run")
     def repair(

@@ -9,6 +9,7 @@ from hitless.cloud.repair.facts import look
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.model import URL_OUTPUT
+from hitless.documents import to_plain
 from hitless.release.result import Outcome
 
 
@@ -69,6 +70,6 @@ def _without_receipt(record: Record) -> list[dict[str, Any]]:
             "was_live": record.outcome == Outcome.LIVE,
             "started_at": record.created_at,
             "ended_at": record.ended_at,
-            "steps": [dict(step) for step in record.steps],
+            "steps": to_plain(record.steps),
         }
     ]

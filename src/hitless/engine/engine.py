@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
 
 from hitless.clock import Clock, timestamp
+from hitless.documents import to_plain
 from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.engine.turn import EngineParts, Turn
 from hitless.errors import ConflictError, UsageError
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.hooks import Hooks
 from hitless.rollout.pools import ReleasePools
@@ -66,7 +67,7 @@ class Engine:
         force: bool,
         verb: str = "deploy",
         who: Who = NOBODY,
-    ) -> Rollout | dict[str, Any]:
+    ) -> Rollout | Result:
         """Register a release and start its rollout; the document of an `unchanged` deploy where it would serve the
         same.
         """
@@ -81,7 +82,7 @@ class Engine:
         if not force and turn.current is None and live:
             row = self.store.release(stage, live[0])
             if row and row.fingerprint == fingerprint and self.pools.runs(Release(stage, live[0], document)):
-                return _unchanged_document(stage, live[0], strategy or document.settings.strategy)
+                return _unchanged(stage, live[0], strategy or document.settings.strategy)
         number = self.store.add_release(
             stage,
             document.to_json(),
@@ -95,13 +96,13 @@ class Engine:
 
     async def rollback(
         self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
-    ) -> Rollout | dict[str, Any]:
+    ) -> Rollout | Result:
         """Ship an earlier release again, all at once: the one named, else the one live before this one."""
         turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._previous_live(stage)
         if live and live[0] == target and turn.current is None:
-            return _unchanged_document(stage, target, AllAtOnce())
+            return _unchanged(stage, target, AllAtOnce())
         return self._start_rollout(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
@@ -149,8 +150,11 @@ class Engine:
         """A stage that came goes: nothing of it stands any more."""
         del self._turns[stage]
 
-    async def follow(self, rollout: Rollout) -> AsyncIterator[dict[str, Any]]:
-        """The rollout's steps as they are taken, then `{"result": …}`."""
+    async def follow(self, rollout: Rollout | Result) -> AsyncIterator[dict[str, Any]]:
+        """The rollout's steps as they are taken, then `{"result": …}`; only that if nothing was begun."""
+        if isinstance(rollout, Result):
+            yield {"result": to_plain(rollout)}
+            return
         seen = 0
         while True:
             async with rollout.progress:
@@ -159,9 +163,9 @@ class Engine:
                 steps, result = rollout.steps[seen:], rollout.result
                 seen += len(steps)
             for step in steps:
-                yield {"step": step.to_json(), "release": rollout.candidate.number}
+                yield {"step": to_plain(step), "release": rollout.candidate.number}
             if result is not None:
-                yield {"result": result}
+                yield {"result": to_plain(result)}
                 return
 
     async def end_rollouts(self, *, force: bool = False) -> None:
@@ -270,14 +274,5 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
 
-def _unchanged_document(stage: str, release: int, strategy: Strategy) -> dict[str, Any]:
-    nothing: Mapping[str, None] = {"reason": None, "candidate": None, "live": None}
-    return {
-        "stage": stage,
-        "release": release,
-        "outcome": str(Outcome.UNCHANGED),
-        "strategy": str(strategy),
-        "duration_s": 0.0,
-        "steps": [],
-        **nothing,
-    }
+def _unchanged(stage: str, release: int, strategy: Strategy) -> Result:
+    return Result(stage, release, Outcome.UNCHANGED, str(strategy), duration_s=0.0)

@@ -16,13 +16,14 @@ import sqlite3
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from hitless.clock import timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval, Function, Home, Hooks, PreviewSettings
@@ -80,7 +81,7 @@ class Previews:
             )
         return None
 
-    async def ship(self, branch: str, document: ReleaseDocument, *, who: Who) -> Rollout | dict[str, Any]:
+    async def ship(self, branch: str, document: ReleaseDocument, *, who: Who) -> Rollout | Result:
         """The document's code as the branch's preview, which is made where there is none; the rollout under way.
 
         Raises ConflictError where the preview is going.

@@ -99,7 +99,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
         still = await engine.pools.count(row.stage, live.number) if live else None
         receipt.counted(counted, still, timestamp(engine.clock.now()))
         engine.store.save_receipt(row.rollout, receipt.to_json())
-    notes = [step["note"] for step in engine.store.steps(row.rollout) if step["state"] == State.WITHDRAWING]
+    notes = [step.note for step in engine.store.steps(row.rollout) if step.state == State.WITHDRAWING]
     reason = notes[-1] if notes else f"the engine stopped while the rollout was {row.state}"
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
@@ -131,7 +131,7 @@ def _resume_guard(engine: Engine, guarded: Guarded) -> None:
     release, previous = (engine.release(row.stage, n) for n in (row.release, row.previous_release or 0))
     receipt = _receipt(engine, row, gateway_is_new=False)
     rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
-    rollout.state, rollout.result = State.ENDED, dict(row.receipt or {})
+    rollout.state, rollout.result = State.ENDED, row.result
     engine.say(f"release {row.release} is guarded for another {guarded.left_s:.0f} s", row.stage)
     engine.resume_guard(rollout, guarded.left_s)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.release.result import Outcome
 from hitless.rollout.states import Verb
@@ -16,6 +17,7 @@ from hitless.store.store import RolloutRow
 RETURNS = frozenset({Verb.ROLLBACK, Verb.GUARD})
 """Rollouts of a release that was shipped before: what they cost says nothing of it."""
 SUMS = ("requests", "failed", "shielded")
+_STEP = dict.fromkeys(("at", "state", "weight_percent", "note"))
 _FOR_THE_ENGINE_ALONE = frozenset({"resume"})
 
 
@@ -68,7 +70,7 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "artifacts": artifacts,
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
-        "duration_s": (last.receipt or _figures_from_receipt(last, receipt)).get("duration_s") if last else None,
+        "duration_s": _figures(last, receipt)["duration_s"] if last else None,
         "cost": _total_cost(engine, shipped) if shipped else None,
     }
 
@@ -85,7 +87,7 @@ def _total_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
 
 def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     """The guard's return, of a rollout that had ended live and turned out otherwise."""
-    turned = rollout.outcome == Outcome.ROLLED_BACK and (rollout.receipt or {}).get("outcome") == Outcome.LIVE
+    turned = rollout.outcome == Outcome.ROLLED_BACK and rollout.result and rollout.result.outcome == Outcome.LIVE
     if not turned or rollout.previous_release is None:
         return None
     later = engine.store.rollouts(rollout.stage, release=rollout.previous_release)
@@ -116,10 +118,15 @@ def _return_document(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | No
     return {"rollout": back.rollout, "release": back.release, "cost": cost(engine.store.receipt(back.rollout))}
 
 
-def _figures_from_receipt(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The deploy document's figures, where nobody was there to write it at the end: the daemon had died."""
+def _figures(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`duration_s`, `candidate` and `live`: as the result has them, else from the receipt if the daemon died before the
+    rollout's end.
+    """
+    if rollout.result is not None:
+        result = to_plain(rollout.result)
+        return {name: result[name] for name in ("duration_s", "candidate", "live")}
     if receipt is None or rollout.ended_at is None:
-        return {}
+        return dict.fromkeys(("duration_s", "candidate", "live"))
     lasted = datetime.fromisoformat(rollout.ended_at) - datetime.fromisoformat(rollout.started_at)
     candidate, live = receipt["candidate"], receipt["live"]
     return {
@@ -131,7 +138,7 @@ def _figures_from_receipt(rollout: RolloutRow, receipt: Mapping[str, Any] | None
 
 def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
     receipt = engine.store.receipt(rollout.rollout)
-    given = rollout.receipt or _figures_from_receipt(rollout, receipt)
+    figures = _figures(rollout, receipt)
     told = {key: value for key, value in (receipt or {}).items() if key not in _FOR_THE_ENGINE_ALONE}
     return {
         "rollout": rollout.rollout,
@@ -143,10 +150,10 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
         "previous_release": rollout.previous_release,
         "started_at": rollout.started_at,
         "ended_at": rollout.ended_at,
-        "duration_s": given.get("duration_s"),
-        "steps": engine.store.steps(rollout.rollout),
-        "candidate": given.get("candidate"),
-        "live": given.get("live"),
+        "duration_s": figures["duration_s"],
+        "steps": [{**_STEP, **to_plain(step)} for step in engine.store.steps(rollout.rollout)],
+        "candidate": figures["candidate"],
+        "live": figures["live"],
         "was_live": rollout.outcome == Outcome.LIVE,
         "taken_back": _return_document(engine, rollout),
         "receipt": {**told, "cost": cost(receipt)} if receipt else None,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import hitless
 from hitless.engine.engine import Engine
 from hitless.gateway.observe import BackendLoad
+from hitless.release.result import whole
 from hitless.rollout.counted import Counted
 from hitless.rollout.receipt import Side
 from hitless.rollout.rollout import Rollout
@@ -18,7 +19,7 @@ from hitless.rollout.states import State
 from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.previews import PreviewRow
-from hitless.store.store import PoolRow, whole
+from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
 from hitless.workers.stats import WorkerStats
 

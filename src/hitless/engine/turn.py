@@ -81,7 +81,7 @@ class EngineParts:
 
     def mark_rolled_back(self, back: Rollout, why: str) -> None:
         """Once the guard's rollout is live, the one that it took back counts as rolled back."""
-        if back.previous is None or back.result is None or back.result["outcome"] != Outcome.LIVE:
+        if back.previous is None or back.result is None or back.result.outcome != Outcome.LIVE:
             return
         for row in self.store.rollouts(back.previous.stage, release=back.previous.number, limit=1):
             self.store.revise_outcome(row.rollout, Outcome.ROLLED_BACK, why)
@@ -148,7 +148,7 @@ class Turn:
         async with self.lock:
             if not await self._ended_unstarted(ticket, rollout, stopping):
                 await self._run(rollout)
-                if rollout.result is not None and rollout.result["outcome"] == Outcome.LIVE:
+                if rollout.result is not None and rollout.result.outcome == Outcome.LIVE:
                     await self._guard(rollout, rollout.guard_s, lambda: ticket != self.asked or stopping())
             if ticket == self.asked:
                 await self.retire_unused()

@@ -17,7 +17,6 @@ from hitless.aws.stacks import Stacks
 from hitless.cloud import status as views
 from hitless.cloud.records.kept import fetch_artifacts, live_release
 from hitless.cloud.records.records import Records
-from hitless.cloud.records.result import Result
 from hitless.cloud.release.abort import abort
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import package
@@ -25,6 +24,7 @@ from hitless.cloud.release.promotion import given_artifacts, promotable
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.verifying import Found, faults_of
 from hitless.cloud.standing import blank, standing
+from hitless.documents import to_plain
 from hitless.errors import HitlessError
 from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
 from hitless.homes.aws_logs import cloudwatch_lines
@@ -32,6 +32,7 @@ from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
 from hitless.homes.folder import folders_of, store_of
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutEnded, RolloutNews, Workplace
 from hitless.release.document import Origin, ReleaseDocument
+from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.service.model import Home, Service
 
@@ -94,7 +95,7 @@ class AwsHome:
             )
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        yield RolloutEnded(self.rolled_back(release, message).to_json())
+        yield RolloutEnded(to_plain(self.rolled_back(release, message)))
 
     def rolled_back(self, release: int | None, message: str | None) -> Result:
         """The end of a rollback: the earlier release's versions serve at once."""

@@ -16,6 +16,7 @@ from hitless.cloud.transform.holding import held, hold
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.steps import contract, expand
+from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.homes.aws_stage import connected_stage, template_folder, write_template
 from hitless.homes.folder import build_portable, commit_of, store_of
@@ -39,7 +40,7 @@ def deploy_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dic
         result = Deploy(stage.cloud, store_of(place).zip_path).run(
             made, strategy=strategy, commit=_commit_of(service), message=order.message, force=order.force
         )
-    return result.to_json()
+    return dict(to_plain(result))
 
 
 def dry_run_on_aws(place: Workplace, service: Service, order: DeployOrder) -> dict[str, Any]:

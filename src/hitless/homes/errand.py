@@ -40,7 +40,7 @@ def _copy(home: AwsHome, order: Order) -> dict[str, Any]:
 def _ship(home: AwsHome, order: Order) -> dict[str, Any]:
     told = {name: order[name] for name in ("commit", "message", "promoted_from")}
     given = GivenArtifacts(digests=order["artifacts"], **told, who=Who.from_json(order["who"]))
-    return home.ship(home.place.load_for_aws(), given).to_json()
+    return dict(to_plain(home.ship(home.place.load_for_aws(), given)))
 
 
 def _verify(home: AwsHome, order: Order) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _verify(home: AwsHome, order: Order) -> dict[str, Any]:
 
 
 def _rollback(home: AwsHome, order: Order) -> dict[str, Any]:
-    return home.rolled_back(None, order["why"]).to_json()
+    return dict(to_plain(home.rolled_back(None, order["why"])))
 
 
 ACTS: Mapping[str, Callable[[AwsHome, Order], dict[str, Any]]] = {

@@ -13,6 +13,7 @@ from hitless.pipeline.states import StepEnd, StepFailed, skipped
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.release.who import Who
+from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval
 
 GONE = "the branch is gone, or has moved on"
@@ -64,8 +65,6 @@ async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -
         started = await previews.ship(row.branch, document, who=who)
     except ConflictError as error:
         raise StepFailed(error.message) from error
-    if isinstance(started, dict):
-        return started
     result: dict[str, Any] = {}
     async for line in engine.follow(started):
         if step := line.get("step"):
@@ -73,7 +72,7 @@ async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -
         result = line.get("result") or result
     outcome = Outcome(result["outcome"])
     if outcome.exit_code:
-        if engine.store.live(started.candidate.stage) is None:
+        if isinstance(started, Rollout) and engine.store.live(started.candidate.stage) is None:
             previews.close(row.branch, "its first release did not come up")
         what = f"release {result['release']} was {outcome.replace('_', ' ')}: {result['reason']}"
         raise StepFailed(what, exit_code=outcome.exit_code, detail=result)

@@ -17,7 +17,7 @@ from hitless.pipeline.place import service_place
 from hitless.pipeline.states import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Home, StageSettings
@@ -142,10 +142,8 @@ def _has_no_commit(release: ReleaseDocument | None) -> bool:
     return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
-async def _followed(course: Course, started: Rollout | Mapping[str, Any]) -> Mapping[str, Any]:
+async def _followed(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
     """The end of what the engine began, each step on the way said in the run's log."""
-    if not isinstance(started, Rollout):
-        return started
     result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
         if step := line.get("step"):

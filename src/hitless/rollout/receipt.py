@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from hitless.release.result import whole
 from hitless.rollout.alarms import Reading, Verdict
 from hitless.rollout.counted import NOTHING, Counted, PoolId
-from hitless.store.store import whole
 
 VERSION = 1
 POINTS_KEPT = 240

@@ -10,11 +10,10 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
-from hitless.release.result import Outcome
+from hitless.release.result import LastReading, Outcome, Result, SideCounts, Step, whole
 from hitless.rollout.alarms import Reading
 from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
@@ -22,30 +21,12 @@ from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
 from hitless.rollout.states import TRANSITIONS, State
 from hitless.service.strategy import Strategy
-from hitless.store.store import Store, whole
+from hitless.store.store import Store
 
 SAVE_PERIOD_S = 1.0
 """How old the receipt may be that a daemon's death leaves behind."""
 
 Say = Callable[[str, str | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step that the rollout took."""
-
-    at: str
-    state: State
-    weight_percent: float
-    note: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "at": self.at,
-            "state": str(self.state),
-            "weight_percent": whole(self.weight_percent),
-            **({"note": self.note} if self.note else {}),
-        }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +46,7 @@ class Recorded:
     weight_percent: float = 0.0
     steps: list[Step] = field(default_factory=list)
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
-    result: dict[str, Any] | None = None
+    result: Result | None = None
     started_at_s: float = 0.0
     receipt: Receipt = field(default_factory=Receipt)
     reading: Reading | None = None
@@ -83,7 +64,7 @@ class Recorded:
         self.state = state
         if weight_percent is not None:
             self.weight_percent = weight_percent
-        step = Step(self.now, state, self.weight_percent, note)
+        step = Step(self.now, state, whole(self.weight_percent), note)
         self.store.record_step(self.number, state, self.weight_percent, note, step.at)
         self.save()
         async with self.progress:
@@ -127,16 +108,16 @@ class Recorded:
         except sqlite3.Error as error:
             self.receipt.lacks(f"the receipt could not be recorded for a time: {error}")
 
-    async def end(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
-        """Record the end and give the document to whoever follows."""
-        document = self._document(outcome, reason)
+    async def end(self, outcome: Outcome, reason: str | None) -> Result:
+        """Record the end and give the result to whoever follows."""
+        result = self._ended(outcome, reason)
         self.state = State.ENDED
         self.save()
-        self.store.end_rollout(self.number, outcome, reason, document, self.now)
+        self.store.end_rollout(self.number, outcome, reason, result, self.now)
         how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
         self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
-        await self._give(document)
-        return document
+        await self._give(result)
+        return result
 
     async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
         """End a rollout that never took its first step."""
@@ -154,26 +135,24 @@ class Recorded:
         reason = f"it could not be ended while it was {self.state}: {why}"
         self.state = State.ENDED
         self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
-        await self._give(self._document(outcome, reason))
+        await self._give(self._ended(outcome, reason))
 
-    async def _give(self, document: dict[str, Any]) -> None:
+    async def _give(self, result: Result) -> None:
         async with self.progress:
-            self.result = document
+            self.result = result
             self.progress.notify_all()
 
-    def _document(self, outcome: Outcome, reason: str | None) -> dict[str, Any]:
+    def _ended(self, outcome: Outcome, reason: str | None) -> Result:
         candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
-        return {
-            "stage": self.candidate.stage,
-            "release": self.candidate.number,
-            "outcome": str(outcome),
-            "strategy": str(self.strategy),
-            "reason": reason,
-            "duration_s": round(self.clock.monotonic() - self.started_at_s, 3),
-            "steps": [step.to_json() for step in self.steps],
-            "alarms": {"verdict": str(self.reading.verdict), "sentence": self.reading.sentence}
-            if self.reading
-            else None,
-            "candidate": candidate.sums(),
-            "live": {"requests": live.requests, "failed": live.failed} if self.previous else None,
-        }
+        return Result(
+            stage=self.candidate.stage,
+            release=self.candidate.number,
+            outcome=outcome,
+            strategy=str(self.strategy),
+            reason=reason,
+            duration_s=round(self.clock.monotonic() - self.started_at_s, 3),
+            steps=tuple(self.steps),
+            alarms=LastReading(str(self.reading.verdict), self.reading.sentence) if self.reading else None,
+            candidate=SideCounts(candidate.requests, candidate.failed, candidate.shielded),
+            live=SideCounts(live.requests, live.failed) if self.previous else None,
+        )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.errors import ConflictError, EngineError, HitlessError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.release.smoke import first_request
 from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
 from hitless.rollout.hooks import Hook, Hooks
@@ -49,10 +49,8 @@ class Rollout(Recorded):
     _watch: Watch | None = None
     _stop: asyncio.Future[Stopped] | None = None
 
-    async def run(self) -> dict[str, Any]:
-        """Ready → proved → shift by the strategy → confirmed → swap → drain the old → stop it. Returns the deploy
-        document.
-        """
+    async def run(self) -> Result:
+        """Ready → proved → shift by the strategy → confirmed → swap → drain the old → stop it. Returns the result."""
         self.started_at_s = self.clock.monotonic()
         try:
             await self.begin_to_count()
@@ -98,7 +96,7 @@ class Rollout(Recorded):
             return 0
         return self.candidate.document.settings.alarms.guard_s
 
-    async def finish(self) -> dict[str, Any]:
+    async def finish(self) -> Result:
         """After the swap: drain the previous release and stop it, or leave it to the guard; the candidate stays live
         whatever happens here.
         """
@@ -190,7 +188,7 @@ class Rollout(Recorded):
         self.store.set_live(stage, number, self.now)
         self.say(f"release {number} is live", stage)
 
-    async def _withdraw(self, outcome: Outcome, reason: str) -> dict[str, Any]:
+    async def _withdraw(self, outcome: Outcome, reason: str) -> Result:
         """Weight back to 0 at once, then the candidate's pools go, drained if they had requests."""
         stage, served = self.candidate.stage, self.weight_percent > 0
         await self.take(State.WITHDRAWING, weight_percent=0, note=reason)

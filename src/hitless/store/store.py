@@ -17,7 +17,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
+from hitless.release.result import Result, Step, whole
 from hitless.store.migrations import MIGRATIONS
 
 EVENTS_KEPT = 20_000
@@ -39,7 +41,7 @@ class ReleaseRow:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRow:
-    """One rollout: `outcome` is None while it is under way. `receipt` holds its counts as JSON."""
+    """One rollout. `outcome` is None while it is under way, `result` also if the daemon died before the end."""
 
     rollout: int
     stage: str
@@ -50,7 +52,7 @@ class RolloutRow:
     previous_release: int | None
     outcome: str | None
     reason: str | None
-    receipt: Mapping[str, Any] | None
+    result: Result | None
     started_at: str
     ended_at: str | None
 
@@ -221,12 +223,10 @@ class Store:
             db.execute("UPDATE rollouts SET state = ? WHERE rollout = ?", (state, rollout))
             db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?)", (rollout, at, state, weight_percent, note))
 
-    def end_rollout(
-        self, rollout: int, outcome: str, reason: str | None, receipt: Mapping[str, Any] | None, at: str
-    ) -> None:
+    def end_rollout(self, rollout: int, outcome: str, reason: str | None, result: Result | None, at: str) -> None:
         self.write(
             "UPDATE rollouts SET state = 'ended', outcome = ?, reason = ?, receipt = ?, ended_at = ? WHERE rollout = ?",
-            (outcome, reason, json.dumps(receipt) if receipt is not None else None, at, rollout),
+            (outcome, reason, to_text(result) if result is not None else None, at, rollout),
         )
 
     def save_receipt(self, rollout: int, receipt: Mapping[str, Any]) -> None:
@@ -267,13 +267,10 @@ class Store:
         )
         return tuple(map(_rollout, rows))
 
-    def steps(self, rollout: int) -> tuple[dict[str, Any], ...]:
-        """`{at, state, weight_percent, note}` in order; whole percentages are integers."""
+    def steps(self, rollout: int) -> tuple[Step, ...]:
+        """In order."""
         rows = self._connection.execute("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
-        return tuple(
-            {"at": r["at"], "state": r["state"], "weight_percent": whole(r["weight_percent"]), "note": r["note"]}
-            for r in rows
-        )
+        return tuple(Step(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 
     def add_pool(self, row: PoolRow) -> None:
         self.write("INSERT INTO pools VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
@@ -323,11 +320,6 @@ def trouble(error: Exception, path: Path = Path("state.sqlite")) -> MachineError
     return MachineError(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
 
 
-def whole(number: float) -> float | int:
-    """Whole percentages are integers in JSON."""
-    return int(number) if number == int(number) else number
-
-
 def _release(row: sqlite3.Row) -> ReleaseRow:
     values = dict(row)
     values["document"] = json.loads(values["document"])
@@ -337,5 +329,6 @@ def _release(row: sqlite3.Row) -> ReleaseRow:
 
 def _rollout(row: sqlite3.Row) -> RolloutRow:
     values = dict(row)
-    values["receipt"] = json.loads(values["receipt"]) if values["receipt"] else None
+    text = values.pop("receipt")
+    values["result"] = decode(text, Result, f"rollout {values['rollout']}") if text else None
     return RolloutRow(**values)

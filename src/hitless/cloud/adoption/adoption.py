@@ -34,7 +34,7 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Result, Steps
+from hitless.cloud.records.result import Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of
@@ -42,7 +42,7 @@ from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
 from hitless.cloud.transform.orders import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.model import Function, Service, SmokeRequest
 
 STRATEGY = "Adopted"

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from hitless.cloud.transform.model import Template
+from hitless.documents import convert, to_plain
 from hitless.errors import UsageError
 from hitless.release.document import ReleaseDocument
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Step
 
 LOOKED_AT = 200
 """Of so many of the newest releases one is live."""
@@ -52,7 +53,7 @@ class Record:
     outcome: str | None = None
     reason: str | None = None
     ended_at: str | None = None
-    steps: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[Step, ...] = ()
     promoted_from: Mapping[str, Any] | None = None
     """`home`, `stage` and `release` whose bytes these are; None where the release was built."""
     left_for: int | None = None
@@ -61,7 +62,7 @@ class Record:
     """The mark of the process that carries the release on; another's mark means that it does so no more."""
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": [dict(step) for step in self.steps]}
+        return {**asdict(self), "steps": to_plain(self.steps)}
 
 
 class Records:
@@ -86,7 +87,8 @@ class Records:
             return None
         document, self._seen[number] = found
         known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
-        return Record(**{**known, "steps": tuple(known.get("steps", ()))})
+        steps = convert(known.get("steps", ()), tuple[Step, ...], f"release {number}: steps")
+        return Record(**{**known, "steps": steps})
 
     def many(self, numbers: Iterable[int]) -> list[Record]:
         """The releases of those numbers, in their order, without those that are not there."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.records.result import Result, Steps
+from hitless.cloud.records.result import Steps
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.provisioning import bound, check_headroom, provision, withdraw
@@ -32,7 +32,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import kept_ready
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 from hitless.service.strategy import Strategy
 
 
@@ -167,7 +167,7 @@ class Deploy:
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
         steps = tuple(self._steps.steps)
         record = replace(run.record, outcome=str(outcome), reason=reason, ended_at=timestamp(now), steps=steps)
-        told = tell(
+        candidate, counted = tell(
             self._cloud, record, run.wanted,
             Told("promote" if record.promoted_from else "deploy", outcome, reason, record.strategy, run.previous,
                  self._began, self._steps, run.home, run.alarms, self._shifting.asked),
@@ -181,7 +181,7 @@ class Deploy:
             reason=reason,
             duration_s=self._steps.duration_s,
             steps=steps,
-            candidate=told["candidate"],
-            live=told["live"],
+            candidate=candidate,
+            live=counted,
             url=url_of(self._cloud),
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Result, Steps
+from hitless.cloud.records.result import Steps
 from hitless.cloud.release.provisioning import bound, provision, withdraw
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.stage.service_stack import Observed
@@ -33,7 +33,7 @@ from hitless.cloud.transform.orders import check_transition, notes
 from hitless.cloud.transform.provisioned import kept_ready
 from hitless.cloud.transform.steps import clear, contract, expand
 from hitless.errors import ConflictError
-from hitless.release.result import Outcome
+from hitless.release.result import Outcome, Result
 
 STRATEGY = "AllAtOnce"
 
@@ -54,7 +54,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
         if template is not None:  # it may have been cut off behind its last update
             came_from = before.live.output(PREVIOUS_OUTPUT)
             _keep_ready(cloud, template, target, before, int(came_from) if came_from is not None else None)
-        return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY)
+        return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY, url=None)
     if template is None:
         raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
     _check_roles(before.live, template, target.release)
@@ -82,11 +82,11 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
     previous = live if live != target.release else None
     told = Told("rollback", Outcome.LIVE, None, STRATEGY, previous, began, steps, home, why=why)
-    counted = tell(cloud, target, template, told)
+    candidate, counted = tell(cloud, target, template, told)
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
         duration_s=steps.duration_s, steps=tuple(steps.steps),
-        candidate=counted["candidate"], live=counted["live"], url=url_of(cloud),
+        candidate=candidate, live=counted, url=url_of(cloud),
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import API_ID, STAGE_ID, Template, of_type, references
 from hitless.cloud.transform.wrapper import is_wrapped
-from hitless.release.result import Outcome
+from hitless.documents import convert, to_plain
+from hitless.release.result import Outcome, SideCounts
 from hitless.service.model import AlarmSettings
 
 
@@ -36,8 +37,10 @@ class Told:
     """Why it was asked for, where that is not the release's own message."""
 
 
-def tell(cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bool = True) -> dict[str, Any]:
-    """Return it with its receipt, as far as that is known by now, and keep it, where it is this process's to keep.
+def tell(
+    cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bool = True
+) -> tuple[SideCounts, SideCounts | None]:
+    """Keep it with its receipt, if it is this process's to keep; return what is counted of both sides by now.
 
     Counted as the candidate's are the versions that were new to the traffic; a function that did not change is served
     by the live release.
@@ -70,9 +73,11 @@ def tell(cloud: Cloud, record: Record, wanted: Template, told: Told, *, keep: bo
         "reason": told.reason,
         "previous_release": told.previous,
         "duration_s": told.steps.duration_s,
-        "steps": list(told.steps.steps),
+        "steps": to_plain(told.steps.steps),
     }
-    return cloud.rollouts.add(record.release, document, rollout, _api(wanted), keep=keep)
+    entry = cloud.rollouts.add(record.release, document, rollout, _api(wanted), keep=keep)
+    candidate, live = (entry[side] and convert(entry[side], SideCounts, side) for side in ("candidate", "live"))
+    return candidate, live
 
 
 def _unwrapped(wanted: Template, record: Record) -> list[str]:
