@@ -78,6 +78,42 @@ def test_the_verb_goes_where_the_stage_is_at_home(
     assert (code, document["error"]["code"]) == (5, "engine_not_running")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("drill", "--releases", "1")],
+)
+def test_home_names_the_other_home_for_one_command(
+    words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, _ = run(folder, capsys, *words, "--stage", "dev", "--home", "aws")
+    assert (code, document["error"]["message"].startswith(UNREACHABLE)) == (1, True)
+    if words == ("logs",):
+        return
+    code, document, _ = run(folder, capsys, *words, "--stage", "prod", "--home", "engine")
+    assert (code, document["error"]["code"]) == (5, "engine_not_running")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("promote", "dev", "prod")],
+)
+def test_the_older_names_work_on_aws_whatever_the_home_is_and_are_not_listed(
+    words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document, _ = run(folder, capsys, "aws", *words, "--stage", "dev")
+    assert (code, document["error"]["message"].startswith(UNREACHABLE)) == (1, True)
+    with pytest.raises(SystemExit):
+        main(["aws", "--help"])
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {"plan", "bootstrap", "adopt", "repair", "destroy"} <= set(listed)
+    assert words[0] not in listed
+
+
+def test_a_promotion_named_on_aws_needs_no_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document, _ = run(folder, capsys, "promote", "dev", "prod", "--home", "aws")
+    assert (code, document["error"]["message"].startswith(UNREACHABLE)) == (1, True)
+
+
 @pytest.mark.parametrize("why", [UNREACHABLE, "no AWS credentials were found"])
 def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
     why: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -132,6 +168,11 @@ def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion
         (("up",), "the home of stage prod is AWS, not this machine's engine"),
         (("deploy", "--no-wait"), "--no-wait: only this command brings a release on AWS to its end"),
         (("drill", "--faults", "kill-worker"), "the home of stage prod is AWS, where no process can be killed"),
+        (("deploy", "--home", "engine", "--compare"), "--compare is for a dry run on AWS"),
+        (("logs", "--home", "engine", "--minutes", "5"), "--minutes is for a stage on AWS"),
+        (("logs", "--access"), "the home of prod is AWS"),
+        (("promote", "dev", "prod", "--home", "engine"), "the home of stage prod is AWS"),
+        (("promote", "dev", "prod", "--strategy", "AllAtOnce"), "--strategy is for a promotion from AWS to AWS"),
         (("aws", "promote", "prod", "prod"), "prod cannot be promoted to itself"),
         (("aws", "promote", "dev", "prod", "--from-profile", "nobody"), "profile (nobody) could not be found"),
     ],

@@ -125,12 +125,14 @@ def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
     world, service = World(), package("a", Hooks()).service
     world.deploy("a")
     world.deploy("b")
-    entry = {**standing(world.cloud(), service), "url": "https://api.example.org"}
+    trouble = {"what": "no shift is under way", "where": "alias live", "mends": "`hitless aws repair`"}
+    entry = {**standing(world.cloud(), service), "url": "https://api.example.org", "troubles": [trouble]}
     blanked = {**blank(service.settings), "error": "AWS cannot be reached"}
     shown = in_words({"service": "worldclock", "engine": None, "stages": [entry, blanked]}).splitlines()
     assert shown[0] == "worldclock: no engine runs here"
     assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
     assert shown[3].split() == ["convert", "version", "2", "100", "%"]
+    assert "  problem: alias live: no shift is under way; `hitless aws repair`" in shown
     assert shown[-1] == "prod on AWS  no URL  unknown: AWS cannot be reached"
     listed = table([{**NOT_COUNTED, **each} for each in releases(world.cloud())]).splitlines()
     assert [line.split()[:3] for line in listed[1:]] == [["*", "2", "live"], ["1", "live", "-"]]

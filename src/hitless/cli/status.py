@@ -90,6 +90,7 @@ def in_words(document: dict[str, Any]) -> str:
         if guard := stage.get("guard"):
             lines.append(f"  guarded for {guard['left_s']:.0f} s more: release {guard['previous']} is kept ready")
         lines += [_function(function) for function in stage["functions"]]
+        lines += [f"  problem: {one['where']}: {one['what']}; {one['mends']}" for one in stage.get("troubles", ())]
     return "\n".join(lines)
 
 

@@ -31,13 +31,15 @@ def standing(cloud: Cloud, service: Service) -> dict[str, Any]:
         "functions": [_function(name, number, seen) for name in sorted(seen["versions"])],
         "versions": seen["versions"],
         "weights": seen["weights"],
+        "troubles": seen["troubles"],
     }
 
 
 def blank(settings: StageSettings) -> dict[str, Any]:
     """The entry of a stage on AWS of which nothing is known."""
     nothing: dict[str, Any] = dict.fromkeys(("url", "strategy", "live", "candidate", "guard"))
-    return {"stage": settings.name, "home": str(Home.AWS), **nothing, "functions": [], "versions": {}, "weights": {}}
+    empty: dict[str, Any] = {"functions": [], "versions": {}, "weights": {}, "troubles": []}
+    return {"stage": settings.name, "home": str(Home.AWS), **nothing, **empty}
 
 
 def _candidate(seen: dict[str, Any]) -> dict[str, Any] | None:
