@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.gateway.counts import CountSample, GatewayTally, parse_counts
+from hitless.documents import to_text
+from hitless.gateway.counts import CountSample, GatewayTally, parse_counts, read_tally
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +59,7 @@ def test_what_a_client_saw_fail_and_what_the_live_release_answered_are_told_apar
     else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
     """
     tally = GatewayTally().after(parse_counts(SHIELDED))
-    counts = GatewayTally.from_json(tally.to_json()).totals()["p00"]
+    counts = read_tally(to_text(tally)).totals()["p00"]
     assert (counts.requests, counts.shielded, counts.failed) == (100, 30, 4 + 3 + 2)
     assert counts.handed_over["4xx"] == 2
     assert counts.minus(counts).failed == counts.minus(counts).shielded == 0
@@ -88,7 +89,7 @@ def test_numbers_that_went_back_mean_a_restart_even_under_the_same_pid() -> None
 
 def test_a_tally_goes_on_after_json() -> None:
     tally = GatewayTally().after(sample(1, 10)).after(sample(2, 5))
-    again = GatewayTally.from_json(tally.to_json())
+    again = read_tally(to_text(tally))
     assert again == tally
     assert again.after(sample(2, 6)).totals()["p00"].requests == 16
     assert again.after(sample(3, 6)).totals()["p00"].requests == 21
@@ -96,7 +97,7 @@ def test_a_tally_goes_on_after_json() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"gone": 1}'])
 def test_a_broken_tally_starts_from_nothing(text: str) -> None:
-    assert GatewayTally.from_json(text).totals() == {}
+    assert read_tally(text).totals() == {}
 
 
 def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
@@ -109,6 +110,6 @@ def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
 def test_restarts_are_counted_and_the_first_reading_is_none() -> None:
     tally = GatewayTally().after(sample(7, 10)).after(sample(7, 20))
     assert tally.totals()["p00"].restarts == 0
-    again = GatewayTally.from_json(tally.after(sample(8, 1)).to_json()).after(sample(8, 2))
+    again = read_tally(to_text(tally.after(sample(8, 1)))).after(sample(8, 2))
     assert again.totals()["p00"].restarts == 1
     assert again.totals()["p00"].minus(tally.totals()["p00"]).restarts == 1

@@ -13,8 +13,8 @@ import os
 import shutil
 from pathlib import Path
 
+from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
-from hitless.gateway.document import state_from_json, state_to_json
 from hitless.gateway.render import Layout, Tuning, render
 from hitless.gateway.state import LONGEST_SOCKET_BYTES, GatewayState
 
@@ -51,7 +51,7 @@ class BootFolder:
         try:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(mode=0o700)
-            files = {**render(state, self._layout, self._tuning), STATE: state_to_json(state)}
+            files = {**render(state, self._layout, self._tuning), STATE: to_text(state)}
             for name, text in files.items():
                 (target / name).write_text(text, encoding="utf-8")
             link = self._layout.folder / "boot.new"
@@ -70,7 +70,7 @@ class BootFolder:
         """The state of the present generation; None where there is none that can be read."""
         try:
             self._names = frozenset(os.listdir(self._layout.boot))
-            return state_from_json((self._layout.boot / STATE).read_text(encoding="utf-8"))
+            return decode((self._layout.boot / STATE).read_bytes(), GatewayState, str(self._layout.boot / STATE))
         except (OSError, EngineError):
             return None
 

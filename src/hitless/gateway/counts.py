@@ -7,10 +7,13 @@ later releases and its counts go on: take the difference between two readings.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
+from hitless.documents import decode
+from hitless.errors import EngineError
 from hitless.gateway.observe import is_pool, parse_info, parse_stat
 from hitless.gateway.state import LIVE_SERVER, shield_of, trial_of
 
@@ -82,7 +85,7 @@ class PoolCounts:
         return counts_from_flat({name: value - before.get(name, 0) for name, value in mine.items()})
 
 
-Numbers = Mapping[str, Mapping[str, int]]
+Numbers = dict[str, dict[str, int]]
 """Proxy (pool or `stage_…`) → name in _COLUMNS → number."""
 
 
@@ -94,50 +97,43 @@ class CountSample:
     numbers: Numbers
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayTally:
-    """Sum of processes that are gone, and the last reading of the present one."""
+class GatewayTally(msgspec.Struct, frozen=True):
+    """Sum of earlier HAProxy processes (`gone`), and the last reading of the present one. Kept in `counts.json`."""
 
-    gone: Numbers = field(default_factory=dict)
-    last: CountSample = field(default_factory=lambda: CountSample(0, {}))
+    gone: Numbers = {}
+    pid: int = 0
+    last: Numbers = {}
     restarts: int = 0
 
     def after(self, sample: CountSample) -> GatewayTally:
-        """With one more reading; another process, or numbers that went back, mean a restart in between."""
-        restarted = sample.pid != self.last.pid or any(
-            value < self.last.numbers.get(proxy, {}).get("requests", 0)
+        """The tally with one more reading. A new pid, or numbers that went back, mean a restart in between."""
+        restarted = sample.pid != self.pid or any(
+            numbers["requests"] < self.last.get(proxy, {}).get("requests", 0)
             for proxy, numbers in sample.numbers.items()
-            for value in (numbers["requests"],)
         )
         if not restarted:
-            return GatewayTally(self.gone, sample, self.restarts)
-        again = 1 if self.last.pid else 0  # the first reading of all is no restart
-        return GatewayTally(_added(self.gone, self.last.numbers), sample, self.restarts + again)
+            return GatewayTally(self.gone, sample.pid, sample.numbers, self.restarts)
+        again = 1 if self.pid else 0  # the first reading of all is no restart
+        return GatewayTally(_added(self.gone, self.last), sample.pid, sample.numbers, self.restarts + again)
 
     def totals(self) -> dict[str, PoolCounts]:
         """Proxy → counts since the gateway's first start."""
-        total = _added(self.gone, self.last.numbers)
+        total = _added(self.gone, self.last)
         return {proxy: counts_from_flat({**numbers, "restarts": self.restarts}) for proxy, numbers in total.items()}
 
-    def to_json(self) -> str:
-        document = {"gone": self.gone, "pid": self.last.pid, "last": self.last.numbers, "restarts": self.restarts}
-        return json.dumps(document, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str) -> GatewayTally:
-        """An empty tally where the text is none: counts are no reason to fail."""
-        try:
-            document = json.loads(text)
-            sample = CountSample(int(document["pid"]), document["last"])
-            return cls(document["gone"], sample, int(document.get("restarts", 0)))
-        except (ValueError, KeyError, TypeError):
-            return cls()
+def read_tally(text: bytes | str) -> GatewayTally:
+    """The tally in `counts.json`. An unreadable one counts from 0: that is no reason to refuse a start."""
+    try:
+        return decode(text, GatewayTally, "counts.json")
+    except EngineError:
+        return GatewayTally()
 
 
 def parse_counts(info_and_stat: str) -> CountSample:
     """Read the answer to `show info;show stat`. KeyError where it has no pid."""
     info, _, _ = info_and_stat.partition("# pxname")
-    numbers: dict[str, dict[str, int]] = {}
+    numbers: Numbers = {}
     for row in parse_stat(info_and_stat):
         name, kind = row["pxname"], row["svname"]
         if kind == "BACKEND" and is_pool(name):
@@ -167,7 +163,7 @@ def _read_shield(row: Mapping[str, str]) -> dict[str, int]:
     return {}
 
 
-def _added(one: Numbers, other: Numbers) -> dict[str, dict[str, int]]:
+def _added(one: Numbers, other: Numbers) -> Numbers:
     result = {proxy: dict(numbers) for proxy, numbers in one.items()}
     for proxy, numbers in other.items():
         mine = result.setdefault(proxy, {})

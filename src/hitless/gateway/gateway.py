@@ -16,16 +16,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from hitless.clock import Clock
+from hitless.documents import to_text
 from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 from hitless.gateway.binary import alerts_in, check_configuration
 from hitless.gateway.boot import BootFolder
-from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, parse_counts
+from hitless.gateway.counts import STAGE_PREFIX, GatewayTally, PoolCounts, parse_counts, read_tally
 from hitless.gateway.executor import Executor, raised_limits
 from hitless.gateway.keeper import GuardianKeeper
+from hitless.gateway.link import GuardianEvent
 from hitless.gateway.listeners import address_of
 from hitless.gateway.observe import BackendLoad, ServerLoad
 from hitless.gateway.render import Layout, tuning_here
@@ -169,7 +170,7 @@ class Gateway:
             return False
         self._state = state
         with contextlib.suppress(OSError):
-            self._tally = GatewayTally.from_json((self._layout.folder / _COUNTS).read_text(encoding="utf-8"))
+            self._tally = read_tally((self._layout.folder / _COUNTS).read_bytes())
         await self._spooling.ensure()
         await self._converge(state, self._drain_s)
         self._start_tasks()
@@ -321,25 +322,25 @@ class Gateway:
         async for event in self._keeper.events():
             self._on_guardian_event(event)
 
-    def _on_guardian_event(self, event: Mapping[str, Any]) -> None:
-        match event["event"]:
+    def _on_guardian_event(self, event: GuardianEvent) -> None:
+        match event.event:
             case "started":
-                self._pid = int(event["pid"])
+                self._pid = event.pid
                 self._uncertain.set()
-                self._tell(GatewayEventKind.HAPROXY_RESTARTED, f"HAProxy was started again, pid {self._pid}", self._pid)
+                self._tell(GatewayEventKind.HAPROXY_RESTARTED, f"HAProxy was restarted (pid {self._pid})", self._pid)
             case "died":
-                self._tell(GatewayEventKind.HAPROXY_DIED, f"HAProxy {self._pid} died: {event['reason']}", self._pid)
+                self._tell(GatewayEventKind.HAPROXY_DIED, f"HAProxy {self._pid} died: {event.reason}", self._pid)
             case "backing_off":
-                again = f"next start in {event['seconds']:g} s: {self._log_tail()}"
-                sentence = f"HAProxy died {event['deaths']} times in a row; {again}"
+                again = f"next start in {event.seconds:g} s; its log: {self._log_tail()}"
+                sentence = f"HAProxy died {event.deaths} times in a row; {again}"
                 self._tell(GatewayEventKind.HAPROXY_BACKING_OFF, sentence)
             case "guardian_died":
-                self._tell(GatewayEventKind.GUARDIAN_DIED, f"guardian {event['pid']} died", event["pid"])
+                self._tell(GatewayEventKind.GUARDIAN_DIED, f"guardian {event.pid} died", event.pid)
             case "guardian_replaced":
                 self._uncertain.set()
-                self._tell(GatewayEventKind.GUARDIAN_REPLACED, f"guardian {event['pid']} took over", event["pid"])
+                self._tell(GatewayEventKind.GUARDIAN_REPLACED, f"guardian {event.pid} took over", event.pid)
             case "guardian_failed":
-                self._tell(GatewayEventKind.FAILED, f"no guardian can be started: {event['reason']}")
+                self._tell(GatewayEventKind.FAILED, f"cannot start a guardian: {event.reason}")
 
     async def _repair(self) -> None:
         """After anything that leaves doubt (a restart, a new guardian, a change that failed): look, repair what
@@ -380,7 +381,7 @@ class Gateway:
         target = self._layout.folder / _COUNTS
         temporary = target.with_suffix(".new")
         with contextlib.suppress(OSError):
-            temporary.write_text(self._tally.to_json(), encoding="utf-8")
+            temporary.write_text(to_text(self._tally), encoding="utf-8")
             temporary.rename(target)
 
     def _log_tail(self) -> str:

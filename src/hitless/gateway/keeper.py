@@ -14,13 +14,12 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 from hitless.clock import Clock
 from hitless.errors import ConflictError, EngineError, MachineError
 from hitless.gateway import life
-from hitless.gateway.link import GuardianLink, spawn_guardian
+from hitless.gateway.link import GuardianEvent, GuardianLink, spawn_guardian
 from hitless.gateway.listeners import InheritedSocket, listen, recorded_listeners, take_listeners
 from hitless.gateway.render import Layout
 
@@ -87,7 +86,7 @@ class GuardianKeeper:
         await self.start()
         return True
 
-    async def events(self) -> AsyncIterator[Mapping[str, Any]]:
+    async def events(self) -> AsyncIterator[GuardianEvent]:
         """The guardian's events for ever, with the keeper's own: `guardian_died`, `guardian_replaced`,
         `guardian_failed`.
         """
@@ -95,7 +94,7 @@ class GuardianKeeper:
             assert self._link is not None
             async for event in self._link.events():
                 yield event
-            yield {"event": "guardian_died", "pid": self._link.pid}
+            yield GuardianEvent("guardian_died", self._link.pid)
             self._link.close()
             attempt = 0
             while True:
@@ -107,8 +106,8 @@ class GuardianKeeper:
                     attempt += 1
                     # The dying guardian's lock may outlive its connection for a moment: no reason to alarm.
                     if attempt >= len(_AGAIN_AFTER_S):
-                        yield {"event": "guardian_failed", "reason": str(error)}
-            yield {"event": "guardian_replaced", "pid": self._link.pid}
+                        yield GuardianEvent("guardian_failed", reason=str(error))
+            yield GuardianEvent("guardian_replaced", self._link.pid)
 
     async def stop(self, grace_s: float) -> None:
         """End HAProxy, after its requests but within `grace_s`, and the guardian; close the sockets."""

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from hitless.documents import decode
 from hitless.errors import EngineError
 from hitless.gateway import guardian
 from hitless.gateway.control import CONTROL_SOCKET
@@ -25,15 +27,25 @@ _MOST_SOCKETS = 200
 """Linux passes at most 253 descriptors in one message."""
 
 
+class GuardianEvent(msgspec.Struct, frozen=True):
+    """One line of the guardian, or an event of `GuardianKeeper`: `event` says what happened, the rest depends on it."""
+
+    event: str
+    pid: int | None = None
+    guardian: int = 0
+    stages: tuple[str, ...] = ()
+    reason: str = ""
+    seconds: float = 0.0
+    deaths: int = 0
+
+
 class GuardianLink:
     """One connection to a living guardian. Its end is the guardian's end: `events` returns."""
 
-    def __init__(
-        self, connection: socket.socket, hello: Mapping[str, Any], listeners: dict[str, socket.socket], rest: bytes
-    ) -> None:
+    def __init__(self, connection: socket.socket, pid: int, listeners: dict[str, socket.socket], rest: bytes) -> None:
         self._connection = connection
         self._buffer = rest
-        self.pid = int(hello["guardian"])
+        self.pid = pid
         self.listeners = listeners
 
     @classmethod
@@ -59,18 +71,18 @@ class GuardianLink:
             connection.close()
             return None
         line, _, rest = data.partition(b"\n")
-        hello = json.loads(line)
+        hello = decode(line, GuardianEvent, CONTROL_SOCKET)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         connection.setblocking(False)
-        return cls(connection, hello, dict(zip(hello["stages"], sockets, strict=True)), rest)
+        return cls(connection, hello.guardian, dict(zip(hello.stages, sockets, strict=True)), rest)
 
-    async def events(self) -> AsyncIterator[Mapping[str, Any]]:
+    async def events(self) -> AsyncIterator[GuardianEvent]:
         """Each event until the guardian is gone."""
         loop = asyncio.get_running_loop()
         while True:
             *lines, self._buffer = self._buffer.split(b"\n")
             for line in lines:
-                yield json.loads(line)
+                yield decode(line, GuardianEvent, CONTROL_SOCKET)
             try:
                 data = await loop.sock_recv(self._connection, 4096)
             except OSError:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import socket
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from hitless.errors import MachineError
+import msgspec
+
+from hitless.documents import decode
+from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 
 BACKLOG = 4096
@@ -79,8 +80,7 @@ _PIDFD_GETFD = 438
 """The same number on every architecture (Linux 5.6)."""
 
 
-@dataclass(frozen=True, slots=True)
-class InheritedSocket:
+class InheritedSocket(msgspec.Struct, frozen=True, array_like=True):
     """A listening socket of HAProxy's: its descriptor there, and where it listens."""
 
     stage: str
@@ -89,19 +89,20 @@ class InheritedSocket:
     port: int
 
 
+class _HaproxyRecord(msgspec.Struct, frozen=True):
+    """`haproxy.json`, as the guardian writes it when it starts HAProxy."""
+
+    pid: int
+    listeners: tuple[InheritedSocket, ...]
+
+
 def recorded_listeners(folder: Path, pid: int) -> tuple[InheritedSocket, ...]:
-    """What that HAProxy inherited, by the record of the guardian that started it; nothing where the record is
-    another's.
-    """
+    """The listeners that this HAProxy inherited; none if the guardian's record is of another process or unreadable."""
     try:
-        document = json.loads((folder / guardian.RECORD).read_text(encoding="utf-8"))
-        if document["pid"] != pid:
-            return ()
-        return tuple(
-            InheritedSocket(str(s), int(d), str(host), int(port)) for s, d, host, port in document["listeners"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        record = decode((folder / guardian.RECORD).read_bytes(), _HaproxyRecord, guardian.RECORD)
+    except (OSError, EngineError):
         return ()
+    return record.listeners if record.pid == pid else ()
 
 
 def take_listeners(pid: int, inherited: Iterable[InheritedSocket]) -> dict[str, socket.socket] | None:

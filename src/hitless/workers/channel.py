@@ -6,7 +6,35 @@ import asyncio
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+
+from hitless.documents import decode
+
+T = TypeVar("T")
+
+
+class ZygoteMessage(msgspec.Struct, frozen=True):
+    """What a pool's zygote says: its greeting (with `ready`), `ready`, `scaled`, or an event with a sentence."""
+
+    kind: str = ""
+    ready: bool = False
+    worker: int | None = None
+    pid: int | None = None
+    sentence: str | None = None
+    number: int = 0
+    trouble: str | None = None
+
+
+class RootMessage(msgspec.Struct, frozen=True):
+    """What the root zygote says: its greeting (`version`, `pid`), an answer (`pid` or `error`), or a zygote's death."""
+
+    version: str = ""
+    pid: int | None = None
+    error: str | None = None
+    died: int | None = None
+    status: int = 0
 
 
 class Channel:
@@ -25,16 +53,15 @@ class Channel:
         """Queue one message; the other side's death shows in `receive`."""
         self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def receive(self) -> dict[str, Any] | None:
-        """The next message; None once the other side is gone."""
+    async def receive(self, kind: type[T]) -> T | None:
+        """The next message; None once the other side is gone. Raises EngineError if it is not of that type."""
         try:
             line = await self._reader.readline()
         except (OSError, ValueError):
             return None
         if not line.endswith(b"\n"):
             return None
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return decode(line, kind, "a zygote's message")
 
     async def close(self) -> None:
         """Close this side."""
@@ -52,7 +79,7 @@ async def responds(path: Path, within_s: float) -> bool:
             channel = await Channel.connect(path)
             try:
                 channel.send({"op": "hello"})
-                return await channel.receive() is not None
+                return await channel.receive(ZygoteMessage) is not None
             finally:
                 await channel.close()
     return False

@@ -22,7 +22,7 @@ from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.worker.layout import StatsPage
 from hitless.worker.paths import GenerationPaths, folder_name
 from hitless.worker.spec import PoolSpec
-from hitless.workers.channel import Channel, responds
+from hitless.workers.channel import Channel, ZygoteMessage, responds
 from hitless.workers.generation import (
     end_generation,
     generation_is_alive,
@@ -268,15 +268,14 @@ class Fleet:
         return pool
 
     async def _watch(self, pool: Pool, channel: Channel) -> None:
-        while (message := await channel.receive()) is not None:
-            if message["kind"] == "scaled":
-                answer = self._answers.get(message["number"])
+        while (message := await channel.receive(ZygoteMessage)) is not None:
+            if message.kind == "scaled":
+                answer = self._answers.get(message.number)
                 if answer is not None and not answer.done():
-                    answer.set_result(message["trouble"])
-            elif "sentence" in message:
-                kind, worker, pid = PoolEventKind(message["kind"]), message["worker"], message["pid"]
-                event = PoolEvent(pool.key, kind, worker, pid, message["sentence"], pool.generation)
-                self.events.put_nowait(event)
+                    answer.set_result(message.trouble)
+            elif message.sentence is not None:
+                kind, worker, pid = PoolEventKind(message.kind), message.worker, message.pid
+                self.events.put_nowait(PoolEvent(pool.key, kind, worker, pid, message.sentence, pool.generation))
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:

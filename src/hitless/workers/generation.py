@@ -7,19 +7,21 @@ free lock means that all are dead. A held lock may be kept by a process that a h
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from hitless.clock import Clock
+from hitless.documents import decode
 from hitless.errors import EngineError
 from hitless.worker.layout import SlotField, StatsPage
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import is_locked, signal_verified, start_time
-from hitless.workers.channel import Channel
+from hitless.workers.channel import Channel, ZygoteMessage
 
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0
@@ -55,13 +57,21 @@ def generations_of(pool: Path) -> list[GenerationPaths]:
     return [GenerationPaths(pool, number) for number in numbers]
 
 
+class _ZygoteRecord(msgspec.Struct, frozen=True):
+    """`zygote.json`, as the zygote writes it."""
+
+    pid: int
+    started: int
+    fresh: bool
+
+
 def zygote_identity(paths: GenerationPaths) -> tuple[ProcessId, bool] | None:
-    """What the zygote wrote of itself: process, and whether its workers are fresh processes."""
+    """The zygote's process, and whether its workers are fresh processes; None if it has recorded nothing yet."""
     try:
-        written = json.loads(paths.zygote.read_text())
-        return ProcessId(int(written["pid"]), int(written["started"])), bool(written["fresh"])
-    except (OSError, ValueError, KeyError):
+        record = decode(paths.zygote.read_bytes(), _ZygoteRecord, str(paths.zygote))
+    except (OSError, EngineError):
         return None
+    return ProcessId(record.pid, record.started), record.fresh
 
 
 def zygote_is_alive(paths: GenerationPaths) -> bool:
@@ -113,7 +123,7 @@ async def _ask_to_stop(paths: GenerationPaths, grace_s: float) -> None:
             # The greeting shows that the loop runs; what was sent after it is read before anything else is done.
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(grace_s + _ZYGOTE_MARGIN_S, 5.0)):
-                    while await channel.receive() is not None:
+                    while await channel.receive(ZygoteMessage) is not None:
                         pass
             await channel.close()
             return

@@ -21,7 +21,7 @@ from hitless.worker.crash import death_cause, log_path
 from hitless.worker.paths import GenerationPaths
 from hitless.worker.spec import PoolSpec
 from hitless.worker.zygote import DUMP_SIGNAL
-from hitless.workers.channel import Channel
+from hitless.workers.channel import Channel, ZygoteMessage
 from hitless.workers.generation import ProcessId, end_generation
 from hitless.workers.root import RootZygote
 
@@ -108,8 +108,8 @@ async def _connect(paths: GenerationPaths) -> Channel | None:
 
 
 async def _until_ready(channel: Channel) -> bool:
-    while (message := await channel.receive()) is not None:
-        if message["kind"] == "ready" or message.get("ready"):
+    while (message := await channel.receive(ZygoteMessage)) is not None:
+        if message.kind == "ready" or message.ready:
             return True
     return False
 

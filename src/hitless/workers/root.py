@@ -11,7 +11,7 @@ from typing import Any
 from hitless.errors import EngineError
 from hitless.worker.process import is_locked
 from hitless.worker.root import VERSION
-from hitless.workers.channel import Channel
+from hitless.workers.channel import Channel, RootMessage
 from hitless.workers.libraries import inherited_environment, isolated_command, runtime_libraries
 
 _START_TIMEOUT_S = 20.0
@@ -26,7 +26,7 @@ class RootZygote:
         self._on_death = on_death
         self._channel: Channel | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[RootMessage | None] = asyncio.Queue()
         self._asking = asyncio.Lock()
         self._deaths: dict[int, int] = {}
         self.pid = 0
@@ -48,10 +48,10 @@ class RootZygote:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
         message = {"op": "spawn", "pool": str(pool), "generation": generation, "size": size, "fresh": fresh}
         answer = await self._ask(message)
-        if answer is None or "pid" not in answer:
-            reason = (answer or {}).get("error", "it died")
+        if answer is None or answer.pid is None:
+            reason = (answer and answer.error) or "it died"
             raise EngineError(f"the root zygote could not start a zygote: {reason}", hint=self._hint())
-        return int(answer["pid"])
+        return answer.pid
 
     def exit_status(self, pid: int) -> int | None:
         """How a zygote that this connection asked for ended (a wait status), if it was told."""
@@ -76,7 +76,7 @@ class RootZygote:
             await self._channel.close()
             self._channel = None
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any] | None:
+    async def _ask(self, message: dict[str, Any]) -> RootMessage | None:
         async with self._asking:
             if self._channel is None or not self.alive:
                 return None
@@ -91,23 +91,23 @@ class RootZygote:
         channel.send({"op": "hello"})
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                hello = await channel.receive()
+                hello = await channel.receive(RootMessage)
         except TimeoutError:
             hello = None
-        if hello is None or hello.get("version") != VERSION:
+        if hello is None or hello.pid is None or hello.version != VERSION:
             channel.send({"op": "stop"})
-            await channel.receive()
+            await channel.receive(RootMessage)
             await channel.close()
             return False
-        self.pid = int(hello["pid"])
+        self.pid = hello.pid
         self._channel = channel
         self._listening = asyncio.create_task(self._listen(channel))
         return True
 
     async def _listen(self, channel: Channel) -> None:
-        while (message := await channel.receive()) is not None:
-            if "died" in message:
-                self._deaths[message["died"]] = message["status"]
+        while (message := await channel.receive(RootMessage)) is not None:
+            if message.died is not None:
+                self._deaths[message.died] = message.status
             else:
                 self._answers.put_nowait(message)
         self._answers.put_nowait(None)
