@@ -1,4 +1,4 @@
-"""Time as an argument: deadlines are monotonic, wall time is for people only."""
+"""Time as an argument: deadlines use monotonic time, wall time is for people only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the engine knows of time. Tests pass a fake one."""
+    """The engine's source of time. Tests pass a fake one."""
 
     def monotonic(self) -> float:
         """Seconds that never go back; comparable within one process."""
@@ -20,12 +20,12 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Let others run for that long."""
+        """Suspend the calling task for that long."""
         ...
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -38,5 +38,5 @@ class SystemClock:
 
 
 def timestamp(instant: datetime) -> str:
-    """`2026-11-24T06:00:00.123Z`: the one form of an instant in JSON, logs and the state file."""
+    """`2026-11-24T06:00:00.123Z`: the only form of an instant in JSON, logs and the state file."""
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

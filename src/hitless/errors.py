@@ -1,7 +1,7 @@
-"""Every error that a person may see: what happened, where, and what mends it.
+"""Every error that a user may see: what happened, where, and how to fix it.
 
-Subclasses are chosen by *who must act*. Each has a stable `code` for machines and the exit code of the command line's
-contract. Nothing here holds a secret: `details` is printed and sent over the API as it is.
+The subclass says who must act. Each has a stable `code` for machines and an exit code of the command line's contract.
+No error may hold a secret: `details` is printed and sent over the API unchanged.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 
 class HitlessError(Exception):
-    """An error with a message for people (where, what), a hint (what mends it) and a code for machines."""
+    """An error with a message for people (where, what), a hint (how to fix it) and a code for machines."""
 
     code: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
-    default_hint: ClassVar[str] = "`hitless doctor` looks for causes; --debug shows the place in the code"
+    default_hint: ClassVar[str] = "`hitless doctor` checks this machine; --debug shows a traceback"
 
     def __init__(self, message: str, *, hint: str = "", details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class HitlessError(Exception):
 
 
 class UsageError(HitlessError):
-    """The command was called with options or arguments that cannot be accepted."""
+    """The command was called with options or arguments that are not valid."""
 
     code = "usage"
     exit_code = 2
@@ -36,11 +36,11 @@ class UsageError(HitlessError):
 
 
 class ServiceFileError(HitlessError):
-    """serverless.yml, or a file that it names, cannot be accepted; the author of the service acts."""
+    """serverless.yml, or a file that it names, is not valid; the author of the service acts."""
 
     code = "invalid_service"
     exit_code = 2
-    default_hint = "docs/serverless-yml.md lists what the file may say"
+    default_hint = "docs/serverless-yml.md describes the file"
 
 
 class BuildError(HitlessError):
@@ -48,23 +48,23 @@ class BuildError(HitlessError):
 
     code = "build_failed"
     exit_code = 2
-    default_hint = "mend the service's folder and build again"
+    default_hint = "fix the service's folder and build again"
 
 
 class CandidateFailedError(HitlessError):
-    """A candidate release was never ready, or failed its smoke requests; the author of the service acts."""
+    """A candidate release did not become ready or failed its smoke requests; the author of the service acts."""
 
     code = "candidate_failed"
     exit_code = 3
-    default_hint = "`hitless logs` shows what the handlers wrote"
+    default_hint = "`hitless logs` shows the handlers' output"
 
 
 class InterruptedByHand(HitlessError):
-    """Ctrl-C. The message says what goes on."""
+    """The user pressed Ctrl-C. The message says what continues."""
 
     code = "interrupted"
     exit_code = 130
-    default_hint = "what the engine or AWS has begun goes on: `hitless status` shows it"
+    default_hint = "work that the engine or AWS has started continues: `hitless status` shows it"
 
 
 class EngineNotRunningError(HitlessError):
@@ -76,27 +76,27 @@ class EngineNotRunningError(HitlessError):
 
 
 class EngineError(HitlessError):
-    """A part of the engine did not do what it was told; the operator of the machine acts."""
+    """A part of the engine failed; the operator of the machine acts."""
 
     code = "engine_failed"
-    default_hint = "`hitless events` and engine.log in the data folder tell more"
+    default_hint = "see `hitless events` and engine.log in the data folder"
 
 
 class MachineError(HitlessError):
-    """The machine lacks something: HAProxy, a free port, a writable folder, disk space; its operator acts."""
+    """The machine is missing something: HAProxy, a free port, a writable folder, disk space. Its operator acts."""
 
     code = "machine"
-    default_hint = "`hitless doctor` names what mends it"
+    default_hint = "`hitless doctor` says how to fix it"
 
 
 class ConflictError(HitlessError):
-    """What was asked for cannot be done in the present state (another engine, no earlier release, no free pool)."""
+    """The request is not possible in the present state (another engine, no earlier release, no free pool)."""
 
     code = "conflict"
-    default_hint = "`hitless status` shows the present state"
+    default_hint = "`hitless status` shows the current state"
 
 
 class CloudError(HitlessError):
-    """AWS refused or failed what it was asked to do; whoever owns the account or the stack acts."""
+    """AWS refused the request or failed at it; the owner of the account or the stack acts."""
 
     code = "cloud_failed"

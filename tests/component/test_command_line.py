@@ -157,7 +157,7 @@ def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, capsys:
     file = tmp_path / "file"
     file.touch()
     assert run("invoke", "api", "--service-dir", str(tmp_path / "hello"), "--data-dir", str(file)) == 1
-    assert capsys.readouterr().err == f"error: {file}: a file is in the way\nhint: name a folder by --data-dir\n"
+    assert capsys.readouterr().err == f"error: {file} is a file\nhint: choose a folder with --data-dir\n"
 
 
 STEP = {"at": "…", "state": "baking", "weight_percent": 10}
@@ -188,7 +188,12 @@ def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
             "interrupted: run 12 goes on in the engine",
             "`hitless pipeline stop 12` stops it; `hitless pipeline show 12` shows it",
         ),
-        (follow_engine, [], "interrupted", "what the engine or AWS has begun goes on: `hitless status` shows it"),
+        (
+            follow_engine,
+            [],
+            "interrupted",
+            "work that the engine or AWS has started continues: `hitless status` shows it",
+        ),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])

@@ -91,7 +91,7 @@ def test_a_data_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> N
     folders = folders_in(tmp_path)
     folders.data.mkdir()
     folders.data.chmod(0o777)
-    with pytest.raises(MachineError, match="anybody may write") as caught:
+    with pytest.raises(MachineError, match="is writable by everybody") as caught:
         folders.create()
     assert "chmod 700" in caught.value.hint
 
@@ -142,7 +142,7 @@ def test_a_data_folder_that_is_closed_to_this_user_is_told_with_its_owner(tmp_pa
     if os.getuid() == 0:
         os.seteuid(pwd.getpwnam("nobody").pw_uid)
     try:
-        with pytest.raises(MachineError, match=f"is closed to this user: it belongs to {owner}$") as refused:
+        with pytest.raises(MachineError, match=f"is not accessible: it belongs to {owner}$") as refused:
             folders_in(tmp_path)
     finally:
         os.seteuid(os.getuid())

@@ -94,7 +94,7 @@ def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_a
             (2, False, "rolled_back"),
             (1, True, "live"),
         ]
-        assert any("release 2 is taken back" in event.sentence for event in bench.store.events())
+        assert any("rolling back release 2" in event.sentence for event in bench.store.events())
         with pytest.raises(ConflictError, match="no release that was live before"):
             await bench.engine.rollback("dev", None)
 
@@ -208,7 +208,7 @@ def test_abort_ends_the_guard_and_the_release_stays(tmp_path: Path) -> None:
         assert result["outcome"] == "live"
         assert bench.engine.guard_of("dev") is None
         assert releases_that_run(bench) == {2}
-        with pytest.raises(ConflictError, match="no rollout is under way"):
+        with pytest.raises(ConflictError, match="dev has no rollout in progress"):
             bench.engine.abort("dev")
 
     run(tmp_path, story)
@@ -376,7 +376,7 @@ def test_a_release_that_cannot_be_retired_after_its_guard_goes_with_the_next_rol
         bench.gateway.on_apply = away
         bench.clock.runs.set()
         await bench.engine.wait_until_idle()
-        assert any("release 1 could not be retired yet" in event.sentence for event in bench.store.events())
+        assert any("cannot retire release 1 yet" in event.sentence for event in bench.store.events())
         bench.gateway.on_apply = None
         assert (await bench.deploy(digest="sha256:3"))["outcome"] == "live"
         assert releases_that_run(bench) == {3}

@@ -81,7 +81,7 @@ def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
         await bench.deploy()
         await zygote_dies(bench, FakeFleet(bench, failures=3))
         sentences = [event.sentence for event in bench.store.events()]
-        assert sum("could not be replaced: import fails today" in sentence for sentence in sentences) == 3
+        assert sum("cannot replace its zygote: import fails today" in sentence for sentence in sentences) == 3
         assert sentences[-1] == "pool dev-r1-api-1 has a new zygote and new workers"
 
     run(tmp_path, story)

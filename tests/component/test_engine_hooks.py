@@ -222,7 +222,7 @@ def test_a_withdrawal_that_the_gateway_did_not_take_is_done_as_soon_as_it_is_bac
         assert bench.gateway.state.stage("dev").weight == 1000
         assert {pool.spec.release for pool in bench.workers.running.values()} == {1, 2}, "it still has requests"
         healer = asyncio.create_task(finish_leftover_rollouts(bench.engine, bench.clock))
-        await until(lambda: any("cannot be ended yet" in event.sentence for event in bench.store.events()))
+        await until(lambda: any("cannot finish rollout 2 yet" in event.sentence for event in bench.store.events()))
         assert bench.gateway.state.stage("dev").weight == 1000
         away[0] = False
         await until(lambda: bench.store.unfinished_rollouts() == ())

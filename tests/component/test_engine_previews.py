@@ -139,7 +139,7 @@ def test_beyond_the_most_a_branch_is_refused_with_the_one_that_goes_next(tmp_pat
         await bench.ship("two")
         why = bench.previews.refusal("three", 1)
         assert why
-        assert why.startswith("2 previews run already (max: 2); that of one is the next to go, at 2026-11-24T07:00")
+        assert why.startswith("2 previews run already (max: 2); the next to expire is that of one, at 2026-11-24T07:00")
         assert bench.previews.refusal("two", 1) is None
         bench.previews.close("one", "gone")
         assert bench.previews.refusal("three", 1) is None
@@ -152,7 +152,7 @@ def test_the_stages_keep_the_pools_that_they_may_need(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         assert bench.previews.refusal("fix", 2) is None
         assert bench.previews.refusal("fix", 3) == (
-            "the gateway has 6 free pools, of which 4 are kept for the stages, and the preview needs 3: "
+            "the gateway has 6 free pools, 4 of them reserved for other stages, and the preview needs 3: "
             "delete a branch to make room"
         )
         await bench.deploy()
@@ -177,7 +177,7 @@ def test_a_preview_that_nobody_pushed_to_goes_by_itself_and_a_push_gives_it_more
         watch.cancel()
         assert [row.branch for row in bench.records.all()] == ["two"]
         said = [event.sentence for event in bench.store.events()]
-        assert "the preview of one ends: nobody pushed to it for 1 h" in said
+        assert "removing the preview of one: no push for 1 h" in said
 
     tell(tmp_path, story)
 
@@ -188,7 +188,7 @@ def test_a_branch_that_is_deleted_while_its_first_release_comes_up_leaves_nothin
         started = await bench.previews.ship("fix", release_document(), who=NOBODY)
         await until(lambda: "start api r1" in bench.diary)
         bench.previews.close("fix", "its branch is gone")
-        with pytest.raises(ConflictError, match="is going"):
+        with pytest.raises(ConflictError, match="is being removed"):
             await bench.engine.deploy(STAGE, release_document(), strategy=None, force=False)
         assert (await bench.end(started))["outcome"] == "aborted"
         await bench.gone()

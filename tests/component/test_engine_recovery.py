@@ -181,9 +181,9 @@ def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_p
         assert waiting.result
         assert waiting.result.outcome == "aborted"
         assert "start api r3" not in bench.diary
-        with pytest.raises(ConflictError, match="being stopped"):
+        with pytest.raises(ConflictError, match="is stopping"):
             await bench.deploy(digest="sha256:4")
-        with pytest.raises(ConflictError, match="being stopped"):
+        with pytest.raises(ConflictError, match="is stopping"):
             await bench.engine.rollback("dev", 2)
         assert len(bench.store.releases("dev")) == 3
 

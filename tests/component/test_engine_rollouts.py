@@ -226,7 +226,7 @@ def test_abort_stops_a_canary_and_puts_its_weight_to_zero(tmp_path: Path) -> Non
 
 def test_abort_without_a_rollout_is_refused_with_a_hint(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
-        with pytest.raises(ConflictError, match="no rollout is under way") as caught:
+        with pytest.raises(ConflictError, match="dev has no rollout in progress") as caught:
             bench.engine.abort("dev")
         assert caught.value.hint
 
@@ -286,7 +286,7 @@ def test_rollback_without_an_earlier_release_or_to_an_unknown_one_is_refused(tmp
             await bench.engine.rollback("dev", None)
         with pytest.raises(UsageError, match="no release 9") as caught:
             await bench.engine.rollback("dev", 9)
-        assert "kept releases: 1" in caught.value.hint
+        assert "dev has these releases: 1" in caught.value.hint
 
     run(tmp_path, story)
 

@@ -291,9 +291,7 @@ def test_a_pool_that_cannot_be_scaled_is_left_in_peace_for_a_while(tmp_path: Pat
         await watch.see(row, busy=0)
         await watch.see(row, busy=1, waiting=9, seconds=0.9)
         assert bench.diary.count(f"scale {row.key} to 8") == 1
-        assert watch.told() == [
-            "api of release 1 could not be brought to 8 workers: no process to be had; next try in 1 s"
-        ]
+        assert watch.told() == ["api of release 1: cannot scale to 8 workers: no process to be had; next try in 1 s"]
         bench.workers.refuses_to_scale = False
         await watch.see(row, busy=1, waiting=9, seconds=0.3)
         assert watch.size(row) == 8

@@ -93,7 +93,7 @@ def test_a_branch_beyond_the_most_is_tested_and_told_why_it_has_no_preview(tmp_p
             assert run["state"] == "succeeded"
         assert run["states"]["preview"] == "skipped"
         assert run["preview"] is None
-        assert "skipped: 1 previews run already (max: 1); that of one is the next to go" in bench.log(run["run"])
+        assert "skipped: 1 previews run already (max: 1); the next to expire is that of one" in bench.log(run["run"])
         assert bench.diary.count("build for dev") == 1, "nothing was built for naught"
 
     tell_story(tmp_path, story, prepare=with_previews)

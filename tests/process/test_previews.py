@@ -162,7 +162,7 @@ def test_a_branch_too_many_is_tested_and_told_why_it_is_not_shown(place: Preview
     for branch in ("one", "two"):
         place.show(branch, branch)
     said = place.show("three", "three")
-    assert "skipped: 2 previews run already (max: 2); that of one is the next to go" in said
+    assert "skipped: 2 previews run already (max: 2); the next to expire is that of one" in said
     assert place.runs()[0]["state"] == "succeeded"
     assert place.ask("three")[0] == 404
     for branch in ("one", "two"):

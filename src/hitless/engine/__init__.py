@@ -1,1 +1,1 @@
-"""The engine: decides what should run on this machine, and drives the parts that run it."""
+"""The engine: decides what should run on this machine, and drives the gateway and the workers."""

@@ -1,12 +1,9 @@
-"""How many requests the gateway may hand one worker at a time (HAProxy's server maxconn).
+"""Chooses how many requests the gateway may hand to one worker at a time (HAProxy's server maxconn).
 
-A worker runs one request at a time; a second one waits in its socket. For handlers of microseconds that wait hides
-the way back to the gateway and saves wake-ups (measured: 15.9 k requests/s at depth 1, 23.5 k at 8; 16 costs a tenth
-less than 8 of all processor time); for slower ones it puts a request behind a slow neighbour while another worker is
-free. So: 16 while the last second's requests were quick, 1 otherwise; a pure decision, one look a second.
-
-A quick request is slow by the clock where its worker had to wait for a processor. Without counting that in, a busy
-machine would get the depth that costs it most (measured there: 47 instead of 32 µs of worker a request).
+A worker runs one request at a time; a second one waits in its socket. For handlers that take microseconds, the wait
+hides the way back to the gateway and saves wake-ups (measured: 15.9 k requests/s at depth 1, 23.5 k at 8). For slower
+handlers, a request would wait behind a slow one while another worker is free. So the depth is 16 while the last
+second's requests were quick, and 1 otherwise. The decision is pure and is taken once a second.
 """
 
 from __future__ import annotations
@@ -22,17 +19,19 @@ from hitless.workers.usage import NO_WAITS, ProcessorWaits, read_waits
 PERIOD_S = 1.0
 SHALLOW, DEEP = 1, 16
 QUICK_MEAN_US = 500
-"""At that a request waits 8 ms at worst behind the others of its worker."""
+"""At this mean, a request waits at most 8 ms behind the others of its worker."""
 QUICK_P999_US = 5_000
-"""One slow request in a thousand delays fifteen quick ones behind it: then the mean is not to be trusted."""
-WAITS = 8
-"""Of so many mean waits for a processor the slowest in a thousand may consist (three to ten were measured)."""
+"""One slow request in a thousand delays fifteen quick ones behind it, so the mean alone is not enough."""
+WAITS_IN_P999 = 8
+"""A p99.9 may contain this many mean waits for a processor (three to ten were measured). Without this allowance a busy
+machine would get depth 1, which costs it most processor time (measured there: 47 instead of 32 µs a request).
+"""
 MINIMUM_REQUESTS = 200
-"""Fewer in a second: depth brings nothing, and the figures are noise."""
+"""With fewer requests a second, a greater depth gains nothing, and the figures are noise."""
 
 
 class MeasuredPool(Protocol):
-    """What this needs of a pool."""
+    """The figures of a pool that the decision needs."""
 
     def pulse(self) -> Pulse: ...
     def stats(self) -> PoolStats: ...
@@ -40,7 +39,7 @@ class MeasuredPool(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DepthSample:
-    """What a pool had done when it was last looked at; `latency` is None where that was not read."""
+    """One reading of a pool's counters; `latency` is None if it was not read."""
 
     ended: int = 0
     latency: Histogram | None = EMPTY
@@ -48,25 +47,25 @@ class DepthSample:
 
 
 def decide_depth(last_second: Histogram, wait_us: float = 0.0) -> int:
-    """The depth for the next second, from the time that workers spent in each request of the last one, and how long
-    they waited for a processor each time.
+    """The depth for the next second, from the time that workers spent in each request of the last second and their mean
+    wait for a processor.
     """
     if last_second.count < MINIMUM_REQUESTS or last_second.mean_us > QUICK_MEAN_US:
         return SHALLOW
     p999_us = last_second.percentile_us(99.9)
-    return DEEP if p999_us is not None and p999_us <= QUICK_P999_US + WAITS * wait_us else SHALLOW
+    return DEEP if p999_us is not None and p999_us <= QUICK_P999_US + WAITS_IN_P999 * wait_us else SHALLOW
 
 
 def next_depth(pool: MeasuredPool, before: DepthSample, depth: int) -> tuple[DepthSample, int]:
-    """What the pool has done by now, and the depth that it should have instead of `depth`.
+    """The new sample, and the depth that the pool should have instead of `depth`.
 
-    Nothing is decided for a pool that nobody asked anything, and at the first look that finds it busy again.
+    The depth does not change if the pool had no requests, nor at the first sample after it was idle.
     """
     pulse = pool.pulse()
     ended = pulse.ended - before.ended
     if ended == 0 and not pulse.busy:
         return before, depth
-    if ended < MINIMUM_REQUESTS:  # without reading every worker's histogram
+    if ended < MINIMUM_REQUESTS:  # too few to decide by, so no histogram is read
         return DepthSample(pulse.ended, None), SHALLOW
     stats = pool.stats()
     present = DepthSample(pulse.ended, stats.latency, read_waits(worker.pid for worker in stats.workers if worker.pid))
@@ -76,7 +75,7 @@ def next_depth(pool: MeasuredPool, before: DepthSample, depth: int) -> tuple[Dep
 
 
 async def adapt_depth(engine: Engine, clock: Clock) -> None:
-    """Watch every pool for ever."""
+    """Adapt the depth of every pool, forever."""
     looks: dict[str, DepthSample] = {}
     while True:
         await clock.sleep(PERIOD_S)

@@ -1,7 +1,8 @@
-"""The engine's verbs: deploy, rollback, abort, status, stop; one rollout a stage at a time, the newest wins.
+"""The engine's verbs: deploy, rollback, abort, status, stop. Each stage runs one rollout at a time, and the newest
+wins.
 
-The engine's daemon may die at any instant: nothing that serves depends on it. What it must know again stands in the
-state file and in the parts themselves (`hitless.engine.recovery`).
+The daemon may die at any instant without affecting requests. It recovers its state from the state file and from the
+running processes (`hitless.engine.recovery`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Engine:
-    """The verbs over the store, the pools and the gateway. Built by `hitless.cli.wire`."""
+    """The verbs on the store, the pools and the gateway. Built by `hitless.cli.wire`."""
 
     def __init__(
         self,
@@ -68,14 +69,14 @@ class Engine:
         verb: str = "deploy",
         who: Who = NOBODY,
     ) -> Rollout | Result:
-        """Register a release and start its rollout; the document of an `unchanged` deploy where it would serve the
-        same.
+        """Register a release and start its rollout. Returns the document of an `unchanged` deploy if the live release
+        is the same.
         """
         turn = self._open_turn(stage)
         if document.service != self.service:
             raise ConflictError(
                 f"this engine runs the service {self.service}, not {document.service}",
-                hint="name another folder by --data-dir, or start another engine",
+                hint="choose another data folder with --data-dir, or start another engine",
             )
         live = self.store.live(stage)
         fingerprint = document.fingerprint()
@@ -97,7 +98,9 @@ class Engine:
     async def rollback(
         self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
     ) -> Rollout | Result:
-        """Ship an earlier release again, all at once: the one named, else the one live before this one."""
+        """Ship an earlier release all at once: the one with that number, or else the one that was live before the live
+        one.
+        """
         turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._previous_live(stage)
@@ -106,8 +109,8 @@ class Engine:
         return self._start_rollout(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
-        """Stop the rollout under way: weight back to 0 at once. Where all traffic has moved and the release is only
-        guarded, the guard ends and the release stays.
+        """Stop the stage's rollout and set its weight to 0 at once. If the rollout has ended and the release is only
+        guarded, end the guard and keep the release.
         """
         turn = self.turn_of(stage)
         if turn.current is not None:
@@ -117,41 +120,41 @@ class Engine:
             turn.guard.end()
             self.say(f"the guard of release {turn.guard.rollout.candidate.number} was ended by hand", stage)
             return turn.guard.rollout
-        raise ConflictError(f"no rollout is under way in {stage}", hint="`hitless status` shows what runs")
+        raise ConflictError(f"{stage} has no rollout in progress", hint="`hitless status` shows what runs")
 
     def rollout_of(self, stage: str) -> Rollout | None:
-        """The stage's rollout under way."""
+        """The stage's rollout in progress."""
         return self.turn_of(stage).current
 
     def guard_of(self, stage: str) -> Guard | None:
-        """Who watches the stage's live release, with the one before it still warm."""
+        """The guard that watches the stage's live release, if there is one."""
         return self.turn_of(stage).guard
 
     def resume_guard(self, rollout: Rollout, left_s: float) -> None:
-        """Watch on after a daemon's death what the last one guarded."""
+        """Continue a guard that the last daemon's death cut off."""
         turn = self.turn_of(rollout.candidate.stage)
         self._run_in_background(turn.resume_guard(rollout, left_s, lambda: self._stopping))
 
     @property
     def all_stages(self) -> tuple[str, ...]:
-        """`stages`, and those that come and go."""
+        """`stages` and the stages of previews."""
         return tuple(self._turns)
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """Of all stages."""
+        """The turns of all stages."""
         return tuple(self._turns.values())
 
     def add_stage(self, stage: str) -> None:
-        """One more stage, if it is not there: the gateway's side of it is the caller's business."""
+        """Add a stage unless it exists. The caller adds it at the gateway."""
         self._turns.setdefault(stage, Turn(stage, self.parts))
 
     def remove_stage(self, stage: str) -> None:
-        """A stage that came goes: nothing of it stands any more."""
+        """Remove a preview's stage, after all its releases are gone."""
         del self._turns[stage]
 
     async def follow(self, rollout: Rollout | Result) -> AsyncIterator[dict[str, Any]]:
-        """The rollout's steps as they are taken, then `{"result": …}`; only that if nothing was begun."""
+        """Yield each step of the rollout as it is taken, then `{"result": …}`."""
         if isinstance(rollout, Result):
             yield {"result": to_plain(rollout)}
             return
@@ -169,9 +172,9 @@ class Engine:
                 return
 
     async def end_rollouts(self, *, force: bool = False) -> None:
-        """Stop the rollouts that can still be stopped and wait until all have ended; none begins from here on.
+        """Stop the rollouts that can still be stopped and wait for all to end; no rollout starts after this.
 
-        With `force` they are left where they stand, without waiting for requests in hand: the next start ends them.
+        With `force`, rollouts are abandoned without waiting for requests: the next start of the engine ends them.
         """
         self._stopping = True
         if force:
@@ -189,17 +192,17 @@ class Engine:
         await self.pools.lingering.cut()
 
     async def wait_until_idle(self) -> None:
-        """Wait until every rollout has ended, its cleaning up included."""
+        """Wait until every rollout has ended, including its cleanup."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # -- what is known ------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------------
 
     def release(self, stage: str, number: int) -> Release:
-        """A kept release. Raises UsageError where there is none of that number."""
+        """A kept release. Raises UsageError if there is none with that number."""
         row = self.store.release(stage, number)
         if row is None:
             kept = ", ".join(str(r.release) for r in self.store.releases(stage)) or "none"
-            raise UsageError(f"{stage} has no release {number}", hint=f"kept releases: {kept}")
+            raise UsageError(f"{stage} has no release {number}", hint=f"{stage} has these releases: {kept}")
         return release_of(row)
 
     def live_release(self, stage: str) -> Release | None:
@@ -207,14 +210,14 @@ class Engine:
         return self.parts.live_release(stage)
 
     def say(self, sentence: str, stage: str | None = None) -> None:
-        """Record one sentence of what the engine did and why; followers of the events see it at once.
+        """Record an event: one sentence that says what the engine did and why. Followers of the events get it at once.
 
-        Where the state file takes nothing (a full disk) it goes to the daemon's log, and the work goes on.
+        If the state file cannot be written (a full disk), the sentence goes to the daemon's log instead.
         """
         try:
             self.store.add_event(sentence, stage, timestamp(self.clock.now()))
         except sqlite3.Error as error:
-            log.error("an event could not be recorded", event_sentence=sentence, stage=stage, error=str(error))
+            log.error("cannot record an event", event_sentence=sentence, stage=stage, error=str(error))
             return
         self._run_in_background(self._notify_followers())
 
@@ -222,15 +225,15 @@ class Engine:
         async with self.event_happened:
             self.event_happened.notify_all()
 
-    # -- its parts ----------------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------------------
 
     def require_stage(self, stage: str) -> None:
-        """UsageError where the engine has no such stage."""
+        """Raise UsageError if the engine has no such stage."""
         if stage not in self._turns:
             raise UsageError(
                 f"this engine has no stage {stage} (it has {', '.join(self.stages)})",
                 hint=did_you_mean(stage, self.stages)
-                or "name it in serverless.yml, then `hitless down` and `hitless up`: listeners are made at start",
+                or "add it to serverless.yml, then run `hitless down` and `hitless up`: listeners are bound at start",
             )
 
     def turn_of(self, stage: str) -> Turn:
@@ -240,9 +243,9 @@ class Engine:
 
     def _open_turn(self, stage: str) -> Turn:
         if self._stopping:
-            raise ConflictError("the engine is being stopped", hint="`hitless up` once it has ended")
+            raise ConflictError("the engine is stopping", hint="run `hitless up` when it has stopped")
         if self.turn_of(stage).closed:
-            raise ConflictError(f"the stage {stage} is going", hint="push to its branch again once it has gone")
+            raise ConflictError(f"stage {stage} is being removed", hint="push to its branch again when it is gone")
         return self.turn_of(stage)
 
     def _previous_live(self, stage: str) -> int:
@@ -252,16 +255,16 @@ class Engine:
                 live
                 and rollout.outcome == Outcome.LIVE
                 and rollout.release == live[0]
-                and rollout.verb != Verb.GUARD  # nobody goes back to what an alarm took back
+                and rollout.verb != Verb.GUARD  # a guard took the release back: it is no target for a rollback
                 and rollout.previous_release is not None
             ):
                 return rollout.previous_release
         raise ConflictError(
-            f"{stage} has no release that was live before this one", hint="`hitless releases` lists what can be shipped"
+            f"{stage} has no release that was live before this one", hint="`hitless releases` lists all releases"
         )
 
     def _start_rollout(self, release: Release, verb: str, strategy: Strategy, *, who: Who, why: str | None) -> Rollout:
-        """Make the rollout known and let it run when the stage's present one has ended or given way."""
+        """Register the rollout and run it when the stage's current one has ended or given way."""
         turn = self.turn_of(release.stage)
         rollout = self.parts.begin(release, verb, strategy, who=who, why=why)
         ticket = turn.request(release)

@@ -1,11 +1,9 @@
-"""Where an engine keeps its things: the data folder, and a short runtime folder for its sockets.
+"""The folders of an engine: the data folder, and a short runtime folder for its sockets.
 
-Paths of Unix sockets are limited (about 97 bytes as HAProxy binds them), so sockets live in a folder named by a hash of
-the data folder's real path, under `$XDG_RUNTIME_DIR`, `/run` if that is writable, or else the temporary folder, where
-cleaners look for what is old (the guardian holds the lock that they honour). Both folders are ours, and 0700 where
-we made them: a data folder that was there before keeps its mode, and what we put into it is private. A runtime folder
-that another user made first is refused. Which one it is stands in the data folder while it exists, so
-that a shell without the `$XDG_RUNTIME_DIR` of the one that started the engine (cron, ssh, a unit) finds it too.
+The path of a Unix socket is limited (97 bytes with HAProxy). So sockets are in a folder that is named by a hash of the
+data folder's real path, under `$XDG_RUNTIME_DIR`, `/run` if it is writable, or else the temporary folder. The data
+folder records which one, so that a shell with another `$XDG_RUNTIME_DIR` (cron, ssh, a unit) finds it. Both folders
+must be the user's own and are 0700 if hitless made them; a data folder that existed before keeps its mode.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ from hitless.gateway.life import haproxy_is_alive as haproxy_is_alive
 from hitless.worker.process import is_locked
 
 RUN_LINK = "run"
-GLANCE_S = 0.3
-"""Whoever asks whether an engine runs holds its lock for an instant, which is not to be taken for an engine."""
+PROBE_S = 0.3
+"""A command that checks whether an engine runs holds its lock for an instant; that must not look like an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Folders:
 
     @classmethod
     def of(cls, data: Path, environ: Mapping[str, str]) -> Folders:
-        """The folders that belong to a data folder; nothing is created. MachineError where that one is closed."""
+        """The folders of a data folder; creates nothing. Raises MachineError if the data folder cannot be read."""
         real = data.resolve()
         link = real / RUN_LINK
         try:
@@ -83,8 +81,9 @@ class Folders:
         return self.run / "api.sock"
 
     def create(self) -> None:
-        """Make both folders, and private ones in the data folder. Raises MachineError where they cannot be made, belong
-        to another, or anybody may write to them.
+        """Make both folders and the private ones in the data folder.
+
+        Raises MachineError if they cannot be made, belong to another user, or are writable by everybody.
         """
         for folder in (self.data, self.run):
             try:
@@ -94,7 +93,7 @@ class Folders:
                 else:
                     self.artifacts.mkdir(mode=0o700, exist_ok=True)
                     self.logs.mkdir(mode=0o700, exist_ok=True)
-                    # the state file holds secrets; a folder with the user's own files in it stays as it is
+                    # the state file holds secrets, but a folder with the user's own files is left alone
                     if not any((self.data / name).exists() for name in (".gitignore", ".git", "serverless.yml")):
                         (self.data / ".gitignore").write_text("*\n")
                 probe = folder / f".write-{os.getpid()}"
@@ -102,39 +101,39 @@ class Folders:
                 probe.unlink()
             except OSError as error:
                 if isinstance(error, FileExistsError | NotADirectoryError):
-                    raise MachineError(f"{folder}: a file is in the way", hint="name a folder by --data-dir") from error
+                    raise MachineError(f"{folder} is a file", hint="choose a folder with --data-dir") from error
                 raise MachineError(
-                    f"{folder}: {error.strerror}", hint="make the folder writable, or name another one by --data-dir"
+                    f"{folder}: {error.strerror}", hint="make the folder writable, or choose another with --data-dir"
                 ) from error
 
     @property
     def is_open_to_others(self) -> bool:
-        """Whether others than the owner may look into the data folder, which hitless did not make then."""
+        """Whether other users may read the data folder; hitless did not make such a folder."""
         return self.data.exists() and bool(self.data.stat().st_mode & 0o066)
 
     def record_run_folder(self) -> None:
-        """Leave word in the data folder of where the runtime folder is. For the one who holds the engine's lock."""
+        """Record the runtime folder in the data folder. Only the holder of the engine's lock may call this."""
         new = self.data / f".{RUN_LINK}-new"
         new.unlink(missing_ok=True)
         new.symlink_to(self.run)
         new.replace(self.data / RUN_LINK)
 
     def remove_run_folder(self) -> None:
-        """Remove the runtime folder once nothing is left in it."""
+        """Remove the runtime folder if it is empty."""
         with suppress(OSError):
             self.run.rmdir()
 
     def engine_is_alive(self) -> bool:
-        """Whether a daemon holds the data folder's lock (the kernel frees it with the process, however it ends)."""
+        """Whether a daemon holds the data folder's lock. The kernel frees it when the process ends."""
         return is_locked(self.lock_file)
 
     def listens(self) -> bool:
-        """Whether a guardian or a HAProxy lives, and so the addresses that an engine was started with."""
+        """Whether a guardian or HAProxy is alive, and with it the addresses that the engine was started with."""
         gateway = self.run / "gw"
         return is_locked(gateway / LOCK) or haproxy_is_alive(str(gateway))
 
     def remains(self) -> bool:
-        """Whether anything of an engine still runs here, its daemon or only the parts that outlive it."""
+        """Whether any process of an engine is alive: its daemon, or one that outlives it."""
         return (
             self.engine_is_alive()
             or any(is_locked(path) for path in self._locks())
@@ -142,7 +141,7 @@ class Folders:
         )
 
     def _locks(self) -> Iterator[Path]:
-        """Every lock file of the runtime folder, while its folders may go: `rglob` fails on one that just went."""
+        """Every lock file of the runtime folder. Not by `rglob`, which fails if a folder disappears meanwhile."""
         for base, _, names in os.walk(self.run):
             yield from (Path(base, name) for name in names if name.endswith(".lock"))
 
@@ -151,14 +150,14 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(folder):
         raise MachineError(
-            f"{folder} belongs to another user", hint="name another folder by --data-dir or XDG_RUNTIME_DIR"
+            f"{folder} belongs to another user", hint="choose another folder with --data-dir or XDG_RUNTIME_DIR"
         )
     if folder.stat().st_mode & stat.S_IWOTH:
-        raise MachineError(f"anybody may write to {folder}", hint=f"`chmod 700 {folder}`, or name another folder")
+        raise MachineError(f"{folder} is writable by everybody", hint=f"`chmod 700 {folder}`, or choose another folder")
 
 
 def _inaccessible(folder: Path) -> MachineError:
-    """Whose the innermost folder on the way is that can be seen at all."""
+    """The error for a folder that this user cannot read: names the owner of the innermost visible folder."""
     path = next(path for path in (folder, *folder.parents) if _is_visible(path))
     uid = path.stat().st_uid
     try:
@@ -166,8 +165,8 @@ def _inaccessible(folder: Path) -> MachineError:
     except KeyError:
         owner = f"user {uid}"
     return MachineError(
-        f"{path} is closed to this user: it belongs to {owner}",
-        hint=f"call as {owner} (`sudo -u {owner} hitless …`), or name another folder by --data-dir",
+        f"{path} is not accessible: it belongs to {owner}",
+        hint=f"run as {owner} (`sudo -u {owner} hitless …`), or choose another folder with --data-dir",
     )
 
 
@@ -189,7 +188,7 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Wait until no other process is inside a block with this file."""
+    """Hold an exclusive lock on the file; waits until it is free."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -199,12 +198,12 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 class EngineLock:
-    """The exclusive right to be the daemon of a data folder; held until the process ends."""
+    """The lock of a data folder's only daemon; held until the process ends."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConflictError where another daemon holds it."""
+        """Raises ConflictError if another daemon holds it."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        end = time.monotonic() + GLANCE_S
+        end = time.monotonic() + PROBE_S
         while True:
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

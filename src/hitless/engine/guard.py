@@ -1,7 +1,7 @@
-"""The guard of a release that took all traffic at once: the release before it stays warm while the alarms watch.
+"""The guard of a release that took all traffic at once: the previous release stays warm while the alarms watch.
 
-AllAtOnce has no bake, so its alarms can only act after the fact: then the release before takes over again, in one entry
-of one map, for its workers still stand there. Whatever the stage does next ends the guard at once.
+AllAtOnce has no bake, so its alarms can act only afterwards. Then the previous release takes over again by one change
+of one map entry, because its workers still run. The guard ends early when the stage ships again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hitless.rollout.watch import ALARM_PERIOD_S
 
 
 class Guard:
-    """Watches the candidate of a rollout that has ended, for `left_s` at most."""
+    """Watches the candidate of a finished rollout, for `left_s` at most."""
 
     def __init__(self, rollout: Rollout, previous: Release, clock: Clock, *, left_s: float) -> None:
         self.rollout, self.previous = rollout, previous
@@ -26,15 +26,15 @@ class Guard:
 
     @property
     def left_s(self) -> float:
-        """How long it still watches."""
+        """Seconds until the guard ends."""
         return max(0.0, self._ends_at_s - self._clock.monotonic())
 
     def end(self) -> None:
-        """Watch no longer: the release stays live."""
+        """End the guard; the release stays live."""
         self._ended.set()
 
     async def wait_for_alarm(self) -> Reading | None:
-        """Watch; the reading that is an alarm, or None once the time is over or somebody ended the guard."""
+        """Watch until an alarm fires and return its reading; None if the time passed or the guard was ended."""
         while not self._ended.is_set() and self.left_s > 0:
             await self._pause(min(ALARM_PERIOD_S, self.left_s))
             reading = await self.rollout.read_alarms()

@@ -1,8 +1,8 @@
-"""What the engine does when a part of it dies while the daemon lives. Each pass says in one sentence what it did.
+"""Replaces zygotes that die while the daemon runs, and reports what the gateway and the workers repaired themselves.
 
-A worker's death is its zygote's business, HAProxy's death the guardian's: of these the engine only tells. A dead
-zygote leaves workers that serve but that nobody would replace: the engine puts new ones beside them first, then lets
-the old ones go.
+Zygotes replace dead workers, and the guardian restarts HAProxy; the engine only records these events. The workers of a
+dead zygote still serve, but nothing would replace them. So the engine starts new ones beside them first, then stops the
+old ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class HealingFleet(Protocol):
-    """What healing needs of the workers' side."""
+    """The part of the fleet that healing uses."""
 
     @property
     def events(self) -> asyncio.Queue[PoolEvent]: ...
@@ -30,28 +30,28 @@ class HealingFleet(Protocol):
 
 
 class GatewayEvents(Protocol):
-    """What the gateway's side tells of its own healing."""
+    """The gateway's events."""
 
     @property
     def events(self) -> asyncio.Queue[GatewayEvent]: ...
 
 
 async def heal_workers(engine: Engine, fleet: HealingFleet) -> None:
-    """Listen to the workers' side for ever; each pool that lost its zygote is renewed beside the others."""
-    async with asyncio.TaskGroup() as renewals:
+    """Record the workers' events, forever, and replace each zygote that died."""
+    async with asyncio.TaskGroup() as replacements:
         while True:
             event = await fleet.events.get()
             row = _row(engine, event.key)
             engine.say(event.sentence, row.stage if row else None)
             if event.kind is PoolEventKind.ZYGOTE_DIED and row is not None:
-                renewals.create_task(_replace_zygote(engine, fleet, event.key))
+                replacements.create_task(_replace_zygote(engine, fleet, event.key))
 
 
 async def _replace_zygote(engine: Engine, fleet: HealingFleet, key: str) -> None:
-    """Try until it works or the pool is not wanted any more: its workers serve, but nobody would replace them."""
+    """Retry until the pool has a new zygote or is no longer wanted."""
     pause_s = FIRST_PAUSE_S
     old: Pool | None = None
-    replaced = stands = False
+    replaced = reconciled = False
     while (row := _row(engine, key)) is not None:
         try:
             if old is None or not replaced:
@@ -59,16 +59,16 @@ async def _replace_zygote(engine: Engine, fleet: HealingFleet, key: str) -> None
                     return
                 await fleet.replace_zygote(key)
                 replaced = True
-            if not stands:
+            if not reconciled:
                 await engine.pools.standing.agree(row)
-                stands = True
+                reconciled = True
                 if key in engine.pools.living:
                     engine.say(f"pool {key} has a new zygote and new workers", row.stage)
             await fleet.stop_old_generation(key, old.generation, grace_s=old.spec.timeout_s + RETIRE_GRACE_S)
             return
-        except Exception as error:  # noqa: BLE001 - an exception here would end the renewals of other pools too
+        except Exception as error:  # noqa: BLE001 - it would end the replacements of other pools too
             why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
-            engine.say(f"pool {key}: its zygote could not be replaced: {why}", row.stage)
+            engine.say(f"pool {key}: cannot replace its zygote: {why}", row.stage)
             await engine.clock.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -78,6 +78,6 @@ def _row(engine: Engine, key: str) -> PoolRow | None:
 
 
 async def report_gateway_events(engine: Engine, gateway: GatewayEvents) -> None:
-    """Pass on what the gateway's side did."""
+    """Record the gateway's events, forever."""
     while True:
         engine.say((await gateway.events.get()).sentence)

@@ -1,8 +1,9 @@
-"""The running whole on one machine: starts or adopts the parts in order, keeps the healers going, stops everything.
+"""Everything that runs on one machine: starts or adopts the parts in order, runs the background tasks, stops
+everything.
 
-Order of a start: workers' root zygote → pools that still run are adopted → the gateway is adopted, or its listeners
-bound → recovery → a new gateway, which begins with what was recovered → healers. A stop goes the other way round: no
-new connections, requests in hand end, workers end, the daemon last.
+Start order: the workers' root zygote; adopt pools that still run; adopt the gateway, or bind its listeners; recovery;
+start a new gateway with the recovered state; background tasks. A stop goes the other way: close the listeners, wait for
+requests, stop the workers, and at last the daemon.
 """
 
 from __future__ import annotations
@@ -14,56 +15,40 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from hitless.clock import Clock, timestamp
-from hitless.engine import readers, scaling
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
-from hitless.engine.healing import heal_workers, report_gateway_events
-from hitless.engine.metrics import exposition
-from hitless.engine.previews import Previews
-from hitless.engine.readers import watch_readers
+from hitless.engine.healing import GatewayEvents, HealingFleet, heal_workers, report_gateway_events
+from hitless.engine.metrics import MetricsGateway, exposition
+from hitless.engine.previews import PreviewGateway, Previews
+from hitless.engine.readers import ReadersGateway, watch_readers
 from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
-from hitless.engine.status import read_gateway, status
-from hitless.gateway.counts import PoolCounts
-from hitless.gateway.gateway import GatewayEvent
-from hitless.gateway.state import SHARED, GatewayState
+from hitless.engine.status import StatusGateway, read_gateway, status
+from hitless.gateway.state import SHARED
 from hitless.scaling.decide import Pace
-from hitless.workers.pool import Pool, PoolEvent
+from hitless.workers.pool import Pool
 
 SHUTDOWN_DRAIN_S = 30.0
-HEALER_PAUSE_S = 1.0
+RESTART_PAUSE_S = 1.0
 
 
-class MachineFleet(Protocol):
-    """The workers' side as the machine drives it."""
+class MachineFleet(HealingFleet, Protocol):
+    """The fleet as the machine drives it."""
 
     @property
     def root_pid(self) -> int: ...
-    @property
-    def events(self) -> asyncio.Queue[PoolEvent]: ...
     async def start(self) -> None: ...
     async def adopt(self) -> dict[str, Pool]: ...
-    async def replace_zygote(self, key: str) -> Pool: ...
-    async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None: ...
     async def stop(self, *, force: bool = False) -> None: ...
 
 
-class MachineGateway(scaling.ScalingGateway, readers.ReadersGateway, Protocol):
+class MachineGateway(StatusGateway, MetricsGateway, ReadersGateway, GatewayEvents, PreviewGateway, Protocol):
     """The gateway as the machine drives it."""
 
-    @property
-    def state(self) -> GatewayState: ...
-    @property
-    def events(self) -> asyncio.Queue[GatewayEvent]: ...
     @property
     def haproxy_pid(self) -> int | None: ...
     @property
     def guardian_pid(self) -> int | None: ...
-    @property
-    def reading(self) -> Mapping[str, int]: ...
-    @property
-    def addresses(self) -> Mapping[str, tuple[str, int]]: ...
-    async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
     async def adopt(self) -> bool: ...
     async def start(self, sockets: Mapping[str, socket.socket]) -> None: ...
     async def stop(self, *, grace_s: float) -> None: ...
@@ -71,7 +56,7 @@ class MachineGateway(scaling.ScalingGateway, readers.ReadersGateway, Protocol):
 
 
 class Machine:
-    """Everything that runs for one data folder."""
+    """All parts of one data folder's engine."""
 
     def __init__(
         self,
@@ -85,9 +70,7 @@ class Machine:
         pace: Pace,
         previews: Previews | None = None,
     ) -> None:
-        """`listen` binds the stages' addresses (called only where no gateway is found alive); `leave` ends the
-        daemon.
-        """
+        """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""
         self._engine, self._fleet, self._gateway, self._clock = engine, fleet, gateway, clock
         self._listen, self._leave, self._previews = listen, leave, previews
         self._scaler = Scaler(engine, gateway, clock, pace)
@@ -95,17 +78,17 @@ class Machine:
         self._background_tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start or adopt every part. Raises MachineError or EngineError; what was started here is stopped again."""
+        """Start or adopt every part. Raises MachineError or EngineError, after stopping the parts that it started."""
         await self._fleet.start()
         self._engine.pools.living.update(await self._fleet.adopt())
         found = len(self._engine.pools.living)
-        # First: a release that is removed meanwhile waits for requests, but not for clients that read.
+        # First, because recovery may remove a release, and that must not wait for clients that read slowly.
         watching = asyncio.create_task(
             self._run_forever(lambda: watch_readers(self._engine, self._gateway, self._clock))
         )
         try:
             sockets = None if await self._gateway.adopt() else self._listen()
-            self._engine.say("the engine has started" + (f" and adopted {found} running pools" if found else ""))
+            self._engine.say("the engine started" + (f" and adopted {found} running pools" if found else ""))
             if self._previews is not None:
                 await self._previews.restore()
             await recover(self._engine)
@@ -113,7 +96,7 @@ class Machine:
                 await self._gateway.start(sockets)
         except BaseException:
             watching.cancel()
-            if not found:  # else a gateway that cannot be taken over may still hand them requests
+            if not found:  # adopted pools may still get requests from a gateway that could not be adopted
                 await self._fleet.stop()
             raise
         self._background_tasks = [
@@ -127,18 +110,20 @@ class Machine:
         if self._previews is not None:
             self._background_tasks.append(asyncio.create_task(self._run_forever(self._previews.watch)))
 
-    async def _run_forever(self, healer: Callable[[], Awaitable[None]]) -> None:
-        """A healer that stumbles says so and begins again: nothing else would look after its part."""
+    async def _run_forever(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a background task again whenever it fails: nothing else does its work."""
         while True:
             try:
-                await healer()
-            except Exception as error:  # noqa: BLE001 - whatever it was, the next event must still be heard
-                self._engine.say(f"a healer stumbled and goes on: {type(error).__name__}: {error}")
-                await self._clock.sleep(HEALER_PAUSE_S)
+                await task()
+            except Exception as error:  # noqa: BLE001 - the task must go on after any error
+                self._engine.say(f"background task failed; restarting: {type(error).__name__}: {error}")
+                await self._clock.sleep(RESTART_PAUSE_S)
 
     async def status(self) -> dict[str, Any]:
         """The contract's `status` document."""
-        at_gateway = await read_gateway(self._engine, self._gateway)  # first: a preview may go meanwhile
+        at_gateway = await read_gateway(
+            self._engine, self._gateway
+        )  # first, because a preview may be removed meanwhile
         return status(
             self._engine,
             urls=self.urls(),
@@ -154,22 +139,22 @@ class Machine:
         )
 
     async def metrics(self) -> bytes:
-        """The engine's figures in Prometheus' text form."""
+        """The engine's figures in Prometheus' text format."""
         return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
-        """Each stage's address for clients."""
+        """Each stage's URL for clients."""
         return {
             stage: client_url(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED
         }
 
     async def shut_down(self, *, force: bool) -> None:
-        """Stop all that belongs to the engine; with `force` requests in hand are not awaited. Raises what a step
-        raised, after the others were taken.
+        """Stop everything; with `force`, without waiting for requests. Takes every step, then raises the errors of
+        those that failed.
         """
-        self._engine.say("the engine stops" + (" at once" if force else ": requests in hand are finished first"))
-        for healer in self._background_tasks:
-            healer.cancel()
+        self._engine.say("the engine is stopping" + (" at once" if force else " after the requests in progress"))
+        for task in self._background_tasks:
+            task.cancel()
         await asyncio.gather(*self._background_tasks, return_exceptions=True)
         if self._previews is not None:
             await self._previews.stop()
@@ -183,7 +168,7 @@ class Machine:
     def _forget_pools(self) -> None:
         for row in self._engine.store.pools():
             self._engine.store.remove_pool(row.key)
-        self._engine.say("the engine has stopped")
+        self._engine.say("the engine stopped")
 
 
 def client_url(host: str, port: int) -> str:

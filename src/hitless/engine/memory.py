@@ -1,4 +1,4 @@
-"""The engine's memory: what its workers take, measured now and then, and how many more there is room for."""
+"""The engine's memory: measures what its workers use, and computes how many more fit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
 from hitless.workers.pool import Pool
 from hitless.workers.usage import machine_mb, mean_share_mb
 
-MEASURED_EACH: Final = 8
-"""So many workers of a pool stand for all of it."""
+WORKERS_MEASURED: Final = 8
+"""Workers measured in each pool, as a sample of all."""
 
 
 class EngineMemory:
-    """What is known of each living pool's workers. A pool that was never measured is taken to be like the function's
-    live one, else like anybody's.
+    """The mean memory of each living pool's workers. A pool that was never measured counts like the function's live
+    pool, or else like any pool.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -27,7 +27,7 @@ class EngineMemory:
         self._setting_mb: int | None = None
 
     async def measure(self) -> None:
-        """Look at every living pool: some milliseconds in a thread."""
+        """Measure every living pool. Takes some milliseconds in a thread."""
         living = dict(self._engine.pools.living)
         found = await asyncio.to_thread(lambda: {key: _mean_mb(pool) for key, pool in living.items()})
         known = {key: each for key, each in self._mean_mb.items() if key in living}
@@ -38,7 +38,7 @@ class EngineMemory:
         return key in self._mean_mb
 
     def room(self, key: str | None, stage: str, function: str) -> int | None:
-        """How many more workers of that pool, or of one like the function's live one, there is room for."""
+        """How many more workers fit, of that pool or of one like the function's live pool. None without a limit."""
         each_mb = self._measured_mb(key or "")
         if each_mb is None:
             live = self._engine.pools.live_row(stage, function)
@@ -48,14 +48,16 @@ class EngineMemory:
         return room_for(each_mb, self._budget(), taken)
 
     def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
-        """How many of the workers that a new pool wants may start, where `beside` others are about to; at least one."""
+        """How many of the `wanted` workers a new pool may start while `beside` others are about to start; at least
+        one.
+        """
         room = self.room(None, stage, function)
         if room is None or wanted + beside <= room:
             return wanted
         fewer = max(1, room - beside)
         if fewer < wanted:
             self._engine.say(
-                f"{function} starts with {fewer} of {wanted} workers: the engine's memory has no room for more", stage
+                f"{function} starts with {fewer} of {wanted} workers: the memory limit allows no more", stage
             )
         return fewer
 
@@ -63,7 +65,7 @@ class EngineMemory:
         return self._mean_mb.get(key)
 
     def _budget(self) -> float | None:
-        """As the newest of the live releases says, else a share of the machine's memory."""
+        """The limit that the newest live release sets, or else a share of the machine's memory."""
         engine = self._engine
         live = tuple(engine.pools.gateway_stage(stage).live for stage in engine.stages)
         if live != self._live:
@@ -81,4 +83,4 @@ def _setting(engine: Engine) -> int | None:
 
 def _mean_mb(pool: Pool) -> float | None:
     stats = pool.stats()
-    return mean_share_mb(worker.pid for worker in stats.workers[:MEASURED_EACH] if worker.pid)
+    return mean_share_mb(worker.pid for worker in stats.workers[:WORKERS_MEASURED] if worker.pid)

@@ -1,12 +1,12 @@
-"""The engine's figures in Prometheus' text form: those of receipts and `status`, asked for when they are read.
+"""The engine's figures in Prometheus' text format: the same figures as in receipts and `status`.
 
-Counters are of the pools that stand now: a release that goes takes its series along, one that comes starts at 0.
-Whoever wants the past reads the receipts. https://prometheus.io/docs/instrumenting/exposition_formats/
+Counters belong to the pools that run now: when a release is removed, its series end, and a new release starts at 0. For
+the past, read the receipts. https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import hitless
 from hitless.engine.engine import Engine
-from hitless.engine.status import counted_pools
+from hitless.engine.status import GatewayLoads, counted_pools
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.observe import BackendLoad
 from hitless.rollout.counted import NOTHING, Counted
@@ -25,18 +25,17 @@ from hitless.workers.stats import Histogram
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 POOL: Final = ("stage", "release", "function")
 BOUNDS_US: Final = tuple(1 << power for power in range(8, 26))
-"""0.26 ms to 34 s, twice as long each: where the workers' own buckets end, so that nothing is guessed."""
+"""0.26 ms to 34 s, doubling. The workers' own finer buckets end at these bounds, so the counts are exact."""
 
 
-class MetricsGateway(Protocol):
-    """What is asked of the gateway besides its counts."""
+class MetricsGateway(GatewayLoads, Protocol):
+    """The gateway's loads and the counts of its listeners."""
 
-    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
     async def stage_counts(self) -> Mapping[str, PoolCounts]: ...
 
 
 async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
-    """All figures as text. What HAProxy cannot be asked for is left out while it is away."""
+    """All figures as text. While HAProxy is away, its figures are missing."""
     families = [*_engine_metrics(engine)]
     families += [*_listener_metrics(await gateway.stage_counts())]
     rows = engine.store.pools()
@@ -52,7 +51,7 @@ async def exposition(engine: Engine, gateway: MetricsGateway) -> bytes:
 
 
 class _FixedCollector:
-    """What `generate_latest` wants to be given."""
+    """A Prometheus collector of metrics that are already collected."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = list(families)
@@ -80,10 +79,10 @@ def _engine_metrics(engine: Engine) -> Iterator[Metric]:
 def _listener_metrics(stages: Mapping[str, PoolCounts]) -> Iterator[Metric]:
     answers = CounterMetricFamily(
         "hitless_stage_answers",
-        "Answers of a stage's listener by status class, those without a pool included (403, 413, 503).",
+        "Responses of a stage's listener by status class, including those without a pool (403, 413, 503).",
         labels=("stage", "class"),
     )
-    restarts = CounterMetricFamily("hitless_gateway_restarts", "How often HAProxy was started again.")
+    restarts = CounterMetricFamily("hitless_gateway_restarts", "Restarts of HAProxy.")
     for stage, counts in stages.items():
         for name, number in counts.by_class.items():
             answers.add_metric((stage, name), number)
@@ -96,14 +95,14 @@ def _gateway_metrics(
 ) -> Iterator[Metric]:
     requests = CounterMetricFamily("hitless_requests", "Requests, counted at the gateway.", labels=POOL)
     answers = CounterMetricFamily(
-        "hitless_answers", "Answers by status class, counted at the gateway.", labels=(*POOL, "class")
+        "hitless_answers", "Responses by status class, counted at the gateway.", labels=(*POOL, "class")
     )
     failed = CounterMetricFamily("hitless_failed", "Requests that a client saw fail.", labels=POOL)
     shielded = CounterMetricFamily(
-        "hitless_shielded", "Requests that it failed and the live release answered.", labels=POOL
+        "hitless_shielded", "Requests that the pool failed and the live release answered.", labels=POOL
     )
     queued = GaugeMetricFamily("hitless_queued", "Requests that wait at the gateway for a worker.", labels=POOL)
-    present = GaugeMetricFamily("hitless_in_flight", "Requests that a worker has been handed.", labels=POOL)
+    present = GaugeMetricFamily("hitless_in_flight", "Requests that a worker is processing.", labels=POOL)
     for row in rows:
         labels, one = _labels(row), counted.get(row.key, NOTHING)
         requests.add_metric(labels, one.requests)
@@ -119,11 +118,13 @@ def _gateway_metrics(
 
 def _worker_metrics(pools: Iterable[tuple[PoolRow, Pool]]) -> Iterator[Metric]:
     workers = GaugeMetricFamily("hitless_workers", "Worker processes.", labels=POOL)
-    busy = GaugeMetricFamily("hitless_workers_busy", "Workers with a request in hand.", labels=POOL)
+    busy = GaugeMetricFamily("hitless_workers_busy", "Workers that are processing a request.", labels=POOL)
     restarts = CounterMetricFamily("hitless_worker_restarts", "Workers that ended and were replaced.", labels=POOL)
-    timeouts = CounterMetricFamily("hitless_timeouts", "Requests that were ended at the time-out.", labels=POOL)
+    timeouts = CounterMetricFamily(
+        "hitless_timeouts", "Requests that were ended by the function's timeout.", labels=POOL
+    )
     errors = CounterMetricFamily(
-        "hitless_handler_errors", "Answers 502 because a handler raised or answered nonsense.", labels=POOL
+        "hitless_handler_errors", "502 responses because the handler raised or its result was malformed.", labels=POOL
     )
     durations = HistogramMetricFamily(
         "hitless_request_duration_seconds", "Time that workers spent in requests.", labels=POOL
@@ -140,7 +141,7 @@ def _worker_metrics(pools: Iterable[tuple[PoolRow, Pool]]) -> Iterator[Metric]:
 
 
 def buckets_of(latency: Histogram) -> list[tuple[str, float]]:
-    """Cumulative counts up to each bound, in seconds; exact, since the finer buckets end where these do."""
+    """Cumulative counts up to each bound, in seconds."""
     cumulative = [(f"{bound / 1e6}", float(latency.count_below(bound))) for bound in BOUNDS_US]
     return [*cumulative, ("+Inf", float(latency.count))]
 

@@ -1,9 +1,8 @@
-"""Previews: stages that come and go with a branch, at one listener, while everything else serves on.
+"""Previews: stages that are made and removed with a branch, at one shared listener.
 
-A preview is a stage in every way that its releases can tell: pools, rollouts, receipts, recovery. What is its own is
-that its name stands in a map under a host, and that all of it goes: its entry first, so that nobody new comes, then its
-releases, drained, then every trace of it. What must go is marked before anything is done, so that a daemon that dies in
-the midst of it leaves the rest to the next one.
+Releases, rollouts, receipts and recovery treat a preview as any other stage. In addition, its name is in a map under
+its host, and it is removed as a whole: first its map entry, so that no new requests arrive, then its drained releases,
+then its records. The removal is recorded before it begins, so the next daemon can finish it.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from hitless.service.model import Approval, Function, Home, Hooks, PreviewSettin
 from hitless.service.strategy import AllAtOnce
 from hitless.store.previews import PreviewRecords, PreviewRow
 
-LOOK_S = 10.0
+EXPIRY_CHECK_S = 10.0
 BRANCH_VARIABLE = "HITLESS_PREVIEW"
 
 
 class PreviewGateway(Protocol):
-    """What previews need of the gateway besides what rollouts do with it."""
+    """The gateway's state and addresses."""
 
     @property
     def state(self) -> GatewayState: ...
@@ -55,7 +54,7 @@ class Previews:
         *,
         pools_kept: int,
     ) -> None:
-        """`pools_kept`: so many of the gateway's pools are for the stages alone, whoever else wants one."""
+        """`pools_kept`: pools of the gateway that are reserved for the other stages."""
         self.settings, self._records = settings, records
         self._engine, self._gateway, self._pools_kept = engine, gateway, pools_kept
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -63,28 +62,28 @@ class Previews:
     # -- verbs --------------------------------------------------------------------------------------------------------
 
     def refusal(self, branch: str, functions: int) -> str | None:
-        """Why the branch gets no preview with so many functions; None where it may."""
+        """Why the branch cannot have a preview with this many functions; None if it can."""
         if not self._gateway.state.shared:
-            return "the engine was started without a listener for previews: `hitless down`, then `hitless up`"
+            return "the engine was started without a listener for previews: run `hitless down`, then `hitless up`"
         there = [row for row in self._records.all() if row.ending is None]
         if len(there) >= self.settings.most and all(row.branch != branch for row in there):
             first = min(there, key=lambda row: row.expires_at)
             return (
-                f"{len(there)} previews run already (max: {self.settings.most}); that of {first.branch} is the next to"
-                f" go, at {first.expires_at}: delete a branch to make room"
+                f"{len(there)} previews run already (max: {self.settings.most}); the next to expire is that of"
+                f" {first.branch}, at {first.expires_at}: delete a branch to make room"
             )
         free, kept = self._room()
         if free - kept < functions:
             return (
-                f"the gateway has {free} free pools, of which {kept} are kept for the stages, and the preview needs"
+                f"the gateway has {free} free pools, {kept} of them reserved for other stages, and the preview needs"
                 f" {functions}: delete a branch to make room"
             )
         return None
 
     async def ship(self, branch: str, document: ReleaseDocument, *, who: Who) -> Rollout | Result:
-        """The document's code as the branch's preview, which is made where there is none; the rollout under way.
+        """Ship the document's code as the branch's preview, and make the preview if there is none. Returns the rollout.
 
-        Raises ConflictError where the preview is going.
+        Raises ConflictError if the preview is being removed.
         """
         row = self._records.of_branch(branch)
         if row is not None and row.ending is not None:
@@ -99,67 +98,67 @@ class Previews:
         )
 
     def close(self, branch: str, why: str) -> bool:
-        """The branch's preview goes, in the background; whether there was one."""
+        """Remove the branch's preview in the background; False if there is none."""
         row = self._records.of_branch(branch)
         if row is None:
             return False
         if row.ending is None:
             self._records.mark_ending(row.stage, why)
-            self._engine.say(f"the preview of {branch} ends: {why}", row.stage)
+            self._engine.say(f"removing the preview of {branch}: {why}", row.stage)
         self._begin_removal(row)
         return True
 
-    # -- what is known ------------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------------
 
     def rows(self) -> tuple[PreviewRow, ...]:
-        """Oldest first, those that are going included."""
+        """All previews, oldest first, including those being removed."""
         return self._records.all()
 
     def url(self, branch: str) -> str | None:
-        """Where the branch's preview answers; None where it has none."""
+        """The URL of the branch's preview; None if it has none."""
         row = self._records.of_branch(branch)
         return self.url_of(row) if row is not None and row.ending is None else None
 
     def url_of(self, row: PreviewRow) -> str:
-        """A URL for clients."""
+        """The preview's URL for clients."""
         address = self._gateway.addresses.get(SHARED)
         return f"http://{row.host}:{address[1]}" if address else f"http://{row.host}"
 
-    # -- its life -----------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------------
 
     async def restore(self) -> None:
-        """After a start, before recovery: the gateway has the stages of all previews that are recorded, and no other.
+        """Give the gateway exactly the recorded previews, after a start and before recovery.
 
-        Where there is no listener for them any more, all of them go.
+        If the engine has no listener for previews any more, all of them are removed.
         """
         rows = self._records.all()
         for row in rows:
             self._engine.add_stage(row.stage)
             if not self._gateway.state.shared and row.ending is None:
-                self._records.mark_ending(row.stage, "the engine has no listener for previews any more")
+                self._records.mark_ending(row.stage, "the engine no longer has a listener for previews")
         rows = self._records.all()
         if self._gateway.state.shared:
             await self._engine.pools.change_gateway(lambda state: _with_only(state, rows))
 
     async def watch(self) -> None:
-        """For ever: previews that nobody pushed to go; what could not go yet is tried again."""
+        """Remove expired previews, and retry removals that failed. Runs forever."""
         while True:
             now = timestamp(self._engine.clock.now())
             for row in self._records.all():
                 if row.ending is not None:
                     self._begin_removal(row)
                 elif row.expires_at <= now:
-                    self.close(row.branch, f"nobody pushed to it for {self.settings.expires_h} h")
-            await self._engine.clock.sleep(LOOK_S)
+                    self.close(row.branch, f"no push for {self.settings.expires_h} h")
+            await self._engine.clock.sleep(EXPIRY_CHECK_S)
 
     async def stop(self) -> None:
-        """Leave what is going where it stands: the next start goes on with it."""
+        """Abandon removals in progress; the next start continues them."""
         tasks = list(self._ending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- its parts ----------------------------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------------------------------
 
     async def _begin(self, branch: str) -> PreviewRow:
         taken = {row.host.removesuffix(f".{self.settings.domain}") for row in self._records.all()}
@@ -176,7 +175,7 @@ class Previews:
             self._records.forget(row.stage)
             self._engine.remove_stage(row.stage)
             raise
-        self._engine.say(f"a preview of {branch} begins under {row.host}", row.stage)
+        self._engine.say(f"made a preview of {branch} at {row.host}", row.stage)
         return row
 
     def _begin_removal(self, row: PreviewRow) -> None:
@@ -194,16 +193,16 @@ class Previews:
                     await engine.pools.retire(engine.release(stage, number), drain=True)
                     await engine.pools.lingering.cut(engine.release(stage, number).key)
                 await engine.parts.retention.remove_logs(stage)
-            self._records.forget(stage)  # at last: whoever dies before it leaves a record of what is still to do
+            self._records.forget(stage)  # last, so that a daemon that dies before leaves a record
             engine.remove_stage(stage)
             await engine.parts.retention.prune()
-        except (HitlessError, sqlite3.Error) as error:  # the gateway is away, the disk full: the next look tries again
-            engine.say(f"the preview of {row.branch} could not go yet: {error}", stage)
+        except (HitlessError, sqlite3.Error) as error:  # gateway away or disk full: `watch` tries again
+            engine.say(f"cannot remove the preview of {row.branch} yet: {error}", stage)
         else:
-            engine.say(f"the preview of {row.branch} is gone", stage)
+            engine.say(f"removed the preview of {row.branch}", stage)
 
     def _room(self) -> tuple[int, int]:
-        """Free pools, and how many of them the stages may still come to need."""
+        """Free pools, and how many of them are reserved for the other stages."""
         own = {row.stage for row in self._records.all()}
         standing = self._engine.store.pools()
         taken = {pool.gateway_pool for pool in standing}
@@ -215,8 +214,8 @@ class Previews:
 
 
 def preview_document(document: ReleaseDocument, settings: PreviewSettings, branch: str) -> ReleaseDocument:
-    """The release as a preview runs it: few workers, all at once, nobody told, no hook that might touch what the stage
-    uses. `HITLESS_PREVIEW` has the branch. Pure.
+    """The release as a preview runs it: few workers, all at once, without notifications, and without hooks, because
+    they may touch the stage's resources. `HITLESS_PREVIEW` has the branch. Pure.
     """
     alarms = replace(document.settings.alarms, guard_s=0)
     return replace(
@@ -249,7 +248,7 @@ def _preview_function(function: Function, settings: PreviewSettings, branch: str
 
 
 def _with_only(state: GatewayState, rows: tuple[PreviewRow, ...]) -> GatewayState:
-    """Stages with a host are those of the rows; one that goes has no release there any more."""
+    """The state in which the stages with a host are exactly those of the rows; one being removed has no release."""
     staying = {(row.stage, row.host) for row in rows if row.ending is None}
     for stage in state.stages:
         if stage.host is not None and (stage.stage, stage.host) not in staying:
@@ -273,14 +272,14 @@ def _without_stage(stage: str) -> Callable[[GatewayState], GatewayState]:
 LONGEST_LABEL = 63
 _DIGITS = 6
 PREFIX = "preview_"
-"""Of its stage. No name in serverless.yml holds an underscore: no stage of a service is ever mistaken for one."""
+"""Prefix of a preview's stage. No name in serverless.yml may have an underscore, so no other stage looks like one."""
 
 
 def preview_label(branch: str, taken: Container[str]) -> str:
-    """`feature/Login` → `feature-login`: lower case, letters and digits of ASCII, single hyphens between.
+    """A DNS label for a branch: `feature/Login` → `feature-login` (lower case, ASCII letters and digits, single
+    hyphens). Pure.
 
-    Where that is another branch's (`taken`), was cut to 63 characters or has nothing left of the name, six digits of
-    the branch's own digest follow.
+    If the label is taken, too long or empty, six digits of the branch's digest are added.
     """
     plain = re.sub(r"[^a-z0-9]+", "-", branch.lower()).strip("-")
     if plain and len(plain) <= LONGEST_LABEL and plain not in taken:
@@ -288,12 +287,12 @@ def preview_label(branch: str, taken: Container[str]) -> str:
     digest = hashlib.sha256(branch.encode("utf-8", "surrogateescape")).hexdigest()
     cut = plain[: LONGEST_LABEL - _DIGITS - 1].rstrip("-") or "branch"
     label = f"{cut}-{digest[:_DIGITS]}"
-    while label in taken:  # another branch with the same name and the same six digits, or one that is called so
+    while label in taken:  # another branch has the same label and digits
         digest = hashlib.sha256(digest.encode()).hexdigest()
         label = f"{cut}-{digest[:_DIGITS]}"
     return label
 
 
 def preview_stage(label: str) -> str:
-    """The preview's stage."""
+    """The stage of the preview with that label."""
     return f"{PREFIX}{label}"

@@ -1,13 +1,13 @@
-"""Clients that read slowly take no worker's place at the gateway.
+"""Frees the gateway's places that clients who read slowly would take.
 
-HAProxy counts a request as in hand until the client has read the response, though the worker is long done with it: a
-few slow readers of large responses would leave a function without a free place. If a worker is at rest, the requests
-that HAProxy counts for it are such responses. The worker's `maxconn` is raised by their number.
+HAProxy counts a request as in progress until the client has read the response, even when the worker is done with it. A
+few slow readers of large responses would leave a function without a free place. If a worker is idle, the requests that
+HAProxy counts for it are such responses, so the worker's `maxconn` is raised by their number.
 
-A measure holds if the worker was at rest before and after HAProxy was asked, and ended no request in between; it takes
-two, because a request may be on its way. The number never rises by more than the requests that the worker has ended:
-one that hangs while it is at rest is not given more and more. A worker that is always busy keeps what it was given. An
-error is harmless: a worker gets one request more for an instant.
+A sample is valid if the worker was idle before and after HAProxy was asked and ended no request in between. It takes
+two samples, because a request may be on its way. The number never rises by more than the requests that the worker has
+ended, so a worker that hangs while idle gets no more. A worker that is always busy keeps its number. An error costs
+little: a worker gets one request too many for an instant.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hitless.workers.pool import Pool, WorkerAddress
 ACTIVE_PERIOD_S: Final = 0.025
 """While a pool has slow readers, or may have."""
 PERIOD_S: Final = 0.1
-LOOKS: Final = 80
-"""After a large response, before its pool is left alone."""
+SAMPLES: Final = 80
+"""Samples after a large response, before the pool is left alone."""
 
 
 class ReadersGateway(Protocol):
-    """What this needs of the gateway."""
+    """The gateway as this task uses it."""
 
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]: ...
     async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None: ...
@@ -40,16 +40,16 @@ class ReadersGateway(Protocol):
 
 @dataclass(slots=True)
 class ReadersPool:
-    """A pool and how often it is still looked at."""
+    """A pool, its count of large responses, and the samples that remain to be taken."""
 
     row: PoolRow
     large: int = 0
-    looks: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class IdleWorker:
-    """A worker at rest: how many requests it had ended, and how many HAProxy counted as in hand."""
+    """A sample of an idle worker: the requests it had ended, and those that HAProxy counted as in progress."""
 
     ended: int
     scur: int
@@ -57,18 +57,18 @@ class IdleWorker:
 
 @dataclass(slots=True)
 class SlowReaders:
-    """What is known of each server: responses that clients are reading, and the last measure (None: it was busy)."""
+    """For each server, the responses that clients are reading, and the last sample (None if the worker was busy)."""
 
     reading: dict[ServerKey, int] = field(default_factory=dict)
     measured: dict[ServerKey, IdleWorker | None] = field(default_factory=dict)
     known: dict[ServerKey, IdleWorker] = field(default_factory=dict)
-    """So many responses were being read when the worker had ended so many requests."""
+    """The responses being read when the worker had ended that many requests."""
 
     def observe(self, key: ServerKey, load: ServerLoad, ended: int | None) -> None:
-        """One look at one server. `ended`: the requests that its worker had ended; None if it was busy.
+        """Add a sample of one server. `ended`: the requests that its worker had ended; None if it was busy.
 
-        A worker that did nothing between two looks because all its places are taken gets twice as many: a crowd of
-        slow readers that waits in the queue is let through in a few looks.
+        If a worker did nothing between two samples because all its places are taken, its number doubles, so a crowd of
+        slow readers in the queue gets through in a few samples.
         """
         now, before = (None if ended is None else IdleWorker(ended, load.scur)), self.measured.get(key)
         self.measured[key] = now
@@ -83,7 +83,7 @@ class SlowReaders:
 
 
 async def watch_readers(engine: Engine, gateway: ReadersGateway, clock: Clock) -> None:
-    """For ever."""
+    """Watch every pool, forever."""
     watched: dict[str, ReadersPool] = {}
     readers = SlowReaders()
     while True:
@@ -104,8 +104,8 @@ async def watch_readers(engine: Engine, gateway: ReadersGateway, clock: Clock) -
 def _may_have_slow_readers(one: ReadersPool, pool: Pool) -> bool:
     large = pool.large_responses
     if large != one.large:
-        one.large, one.looks = large, LOOKS
-    return one.looks > 0
+        one.large, one.samples = large, SAMPLES
+    return one.samples > 0
 
 
 async def _observe_servers(
@@ -122,10 +122,10 @@ async def _observe_servers(
         for each in (readers.reading, readers.measured, readers.known):
             each.pop(key, None)
     for one, _ in active:
-        one.looks -= 1
+        one.samples -= 1
     for key, (one, pool, worker) in workers.items():
-        if key in loads and living.get(one.row.key) is pool:  # its page may be closed by now
+        if key in loads and living.get(one.row.key) is pool:  # else its page may be closed
             readers.observe(key, loads[key], before[key] if before[key] == pool.at_rest(worker) else None)
             if readers.reading[key] or readers.measured[key] is None:
-                one.looks = LOOKS
+                one.samples = SAMPLES
     await gateway.raise_limits(readers.reading, loads)

@@ -1,8 +1,9 @@
-"""After a start: bring what runs and what should run together, whatever instant the last daemon died at.
+"""Recovery after a start: makes the running processes match the recorded state, at whatever instant the last daemon
+died.
 
-The rule for a rollout that was cut off: if the gateway's one entry for the stage names the candidate as live, the
-swap has happened, and the rollout is finished; in every other case the candidate is withdrawn. What serves is never
-guessed: it is read from the gateway, then from the state file.
+An interrupted rollout is finished if the gateway's entry for the stage names the candidate as live, because then the
+swap has happened. In every other case the candidate is withdrawn. The serving release is read from the gateway, then
+from the state file, and never guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MAY_HAVE_REQUESTS = (State.BAKING, State.SHIFTING, State.CONFIRMING, State.WITHD
 
 
 async def recover(engine: Engine) -> None:
-    """Finish or roll back what was cut off, remove what belongs to nothing, and see that each live release serves."""
+    """Finish or withdraw interrupted rollouts, retire other releases, and make each live release serve."""
     engine.parts.hooks.clear()
     for row in engine.store.unfinished_rollouts():
         await finish_or_withdraw(engine, row)
@@ -41,7 +42,7 @@ async def recover(engine: Engine) -> None:
 
 
 async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
-    """For ever: rollouts whose end failed (HAProxy was away, the disk full) are brought to it as soon as can be."""
+    """Retry rollouts whose end failed (HAProxy away, disk full) until they end. Runs forever."""
     pause_s = FIRST_PAUSE_S
     while True:
         await clock.sleep(pause_s)
@@ -55,28 +56,28 @@ async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
                     turn.unfinished.discard(number)
                 pause_s = FIRST_PAUSE_S
             except (HitlessError, sqlite3.Error) as error:
-                engine.say(f"rollout {number} cannot be ended yet: {error}", turn.stage)
+                engine.say(f"cannot finish rollout {number} yet: {error}", turn.stage)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def finish_or_withdraw(engine: Engine, row: RolloutRow) -> None:
-    """Bring a rollout that nobody drives any more to its end."""
+    """Bring an interrupted rollout to its end."""
     release = engine.release(row.stage, row.release)
     entry = engine.pools.gateway_stage(row.stage)
     live = engine.live_release(row.stage)
     receipt = _receipt(engine, row, gateway_is_new=entry.live is None)
-    # After a reboot the gateway knows nothing: then the state file, which follows the gateway, is the witness.
+    # After a reboot the gateway knows nothing; the state file, which follows the gateway, has the last live release.
     serving = entry.live if entry.live is not None else live.number if live else None
     swapped = serving == row.release and row.previous_release != row.release
     previous = engine.release(row.stage, row.previous_release) if row.previous_release is not None else None
     if swapped:
         engine.store.set_live(row.stage, row.release, timestamp(engine.clock.now()))
-        engine.say(f"release {row.release} had become live: its rollout is finished", row.stage)
+        engine.say(f"release {row.release} had become live: finishing its rollout", row.stage)
         rollout = _rollout(engine, row, release, previous, receipt)
         await rollout.finish()
         _mark_rolled_back(engine, rollout)
     elif row.verb == Verb.GUARD and live is not None and engine.pools.runs(release):
-        engine.say(f"release {row.release} was to take over again after an alarm: it does now", row.stage)
+        engine.say(f"continuing the return to release {row.release} after an alarm", row.stage)
         rollout = _rollout(engine, row, release, live, receipt)
         rollout.state, rollout.weight_percent = State.PREPARING, 0
         await rollout.run()
@@ -91,7 +92,7 @@ def _mark_rolled_back(engine: Engine, rollout: Rollout) -> None:
 
 
 async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Release | None, receipt: Receipt) -> None:
-    engine.say(f"release {row.release} had not become live: it is withdrawn", row.stage)
+    engine.say(f"release {row.release} had not become live: withdrawing it", row.stage)
     if engine.pools.gateway_stage(row.stage).candidate is not None:
         await engine.pools.route_all_to(row.stage, live.number if live else None)
     if live is None or live.number != release.number:
@@ -106,14 +107,14 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """A rollout whose guard was cut off, and how long that had still to watch."""
+    """A rollout whose guard was interrupted, and the rest of its time."""
 
     row: RolloutRow
     left_s: float
 
 
 def guarded_rollout(engine: Engine, stage: str) -> Guarded | None:
-    """The stage's last rollout where a guard of it would still watch, and both releases run."""
+    """The stage's last rollout, if its guard has time left and both releases run."""
     row = next(iter(engine.store.rollouts(stage, limit=1)), None)
     if row is None or row.outcome != Outcome.LIVE or row.ended_at is None or row.previous_release is None:
         return None
@@ -132,7 +133,7 @@ def _resume_guard(engine: Engine, guarded: Guarded) -> None:
     receipt = _receipt(engine, row, gateway_is_new=False)
     rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
     rollout.state, rollout.result = State.ENDED, row.result
-    engine.say(f"release {row.release} is guarded for another {guarded.left_s:.0f} s", row.stage)
+    engine.say(f"guarding release {row.release} for another {guarded.left_s:.0f} s", row.stage)
     engine.resume_guard(rollout, guarded.left_s)
 
 
@@ -144,14 +145,14 @@ async def _retire_others(engine: Engine, stage: str, *, keep: int | None) -> Non
 
 
 async def _serve_live(engine: Engine, stage: str) -> None:
-    """Pools that do not run any more are started anew; the stage's entry names the live release."""
+    """Start the live release's missing pools and route the stage to it."""
     live = engine.live_release(stage)
     if live is None:
         return
     try:
         started = await engine.pools.restore(live, ready_timeout_s=live.document.settings.ready_timeout_s)
     except HitlessError as error:
-        engine.say(f"release {live.number} could not be brought back: {error.message}", stage)
+        engine.say(f"cannot start release {live.number} again: {error.message}", stage)
         return
     await engine.pools.route_all_to(stage, live.number)
     if started:
@@ -159,7 +160,7 @@ async def _serve_live(engine: Engine, stage: str) -> None:
 
 
 def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receipt:
-    """What the last daemon recorded. The gateway went on counting, unless it had to be started anew."""
+    """The receipt that the last daemon recorded. The gateway's counts continue unless it was started anew."""
     recorded = engine.store.receipt(row.rollout)
     receipt = Receipt.from_json(recorded) if recorded and recorded["version"] == VERSION else Receipt()
     if recorded is None:

@@ -1,5 +1,7 @@
-"""What shipped, as the documents of `releases`: each release with what its last rollout cost, one release with the
-receipts of all its rollouts. A release that was forgotten is still told by its receipts.
+"""The documents of `hitless releases`: each release with the cost of its last rollout, or one release with all
+receipts.
+
+A forgotten release is still described by its receipts.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from hitless.rollout.states import Verb
 from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({Verb.ROLLBACK, Verb.GUARD})
-"""Rollouts of a release that was shipped before: what they cost says nothing of it."""
+"""Rollouts that return to an earlier release: their cost says nothing about it."""
 SUMS = ("requests", "failed", "shielded")
 _STEP = dict.fromkeys(("at", "state", "weight_percent", "note"))
 _FOR_THE_ENGINE_ALONE = frozenset({"resume"})
 
 
 def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
-    """Each kept release of a stage, newest first, with how its last rollout ended. UsageError for an unknown stage."""
+    """Each kept release of a stage, newest first, and how its last rollout ended. UsageError for an unknown stage."""
     rows = engine.store.releases(stage)
     if not rows:
         engine.require_stage(stage)
@@ -33,11 +35,11 @@ def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
 
 
 def release(engine: Engine, stage: str, number: int) -> dict[str, Any]:
-    """One release: configuration, and every rollout of it with its receipt. Raises UsageError where there is none."""
+    """One release: its configuration and every rollout with its receipt. Raises UsageError if there is none."""
     rollouts = engine.store.rollouts(stage, release=number)
     row = engine.store.release(stage, number)
     if row is None and not rollouts:
-        engine.release(stage, number)  # says which there are
+        engine.release(stage, number)  # raises the error
     functions = row.document["functions"] if row else []
     return {
         **_release(engine, stage, number, rollouts),
@@ -76,7 +78,7 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
 
 
 def _total_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
-    """What it cost to ship a release: its rollout, and the return to the one before where a guard took it back."""
+    """The cost of shipping a release: its rollout, and the return to the previous release if a guard rolled it back."""
     own, back = cost(engine.store.receipt(rollout.rollout)), _guard_rollout_of(engine, rollout)
     after = cost(engine.store.receipt(back.rollout)) if back else None
     if own is None or after is None:
@@ -86,7 +88,7 @@ def _total_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
 
 
 def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
-    """The guard's return, of a rollout that had ended live and turned out otherwise."""
+    """The guard's rollout that returned from this one, which had ended live."""
     turned = rollout.outcome == Outcome.ROLLED_BACK and rollout.result and rollout.result.outcome == Outcome.LIVE
     if not turned or rollout.previous_release is None:
         return None
@@ -100,9 +102,9 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
 
 
 def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a rollout's receipt comes to: requests of both releases, those that failed, those that were shielded.
+    """The sums of a rollout's receipt: requests of both releases, failed ones, shielded ones.
 
-    Each request of a client counts once: a shielded one is the candidate's.
+    Each client request counts once; a shielded one counts for the candidate.
     """
     if receipt is None:
         return None

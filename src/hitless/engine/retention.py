@@ -1,5 +1,4 @@
-"""What is kept of the past: the newest releases of each stage with artifacts and logs, and far more rollouts with
-their receipts; the rest goes after each rollout.
+"""Removes old releases, artifacts and logs after each rollout. Rollouts and their receipts are kept far longer.
 
 The live release and the one that `rollback` would ship are kept whatever their age.
 """
@@ -18,36 +17,36 @@ from hitless.store.store import ReleaseRow, Store
 
 RELEASES_KEPT = 20
 ROLLOUTS_KEPT = 1000
-"""Of each stage, with their receipts: they outlive the releases that they tell of."""
+"""For each stage, with their receipts: they outlive their releases."""
 RECENT = timedelta(hours=1)
-"""Whatever a rollout of the last hour shipped or replaced is kept: somebody may be about to roll back to it."""
+"""Releases that a rollout of the last hour shipped or replaced are kept for a rollback."""
 
 
 class PrunableArtifacts(Protocol):
-    """Where artifacts are kept."""
+    """The artifact store."""
 
     def prune(self, keep: set[str]) -> list[str]: ...
 
 
 def surplus(releases: Iterable[ReleaseRow], needed: set[int], *, kept: int = RELEASES_KEPT) -> list[int]:
-    """The numbers to forget: all but the newest `kept` and those that are needed. Pure."""
+    """The releases to forget: all but the newest `kept` and the needed ones. Pure."""
     numbers = sorted((row.release for row in releases), reverse=True)
     return [number for number in numbers[kept:] if number not in needed]
 
 
 class Retention:
-    """Forgets old releases of a stage, then the artifacts and logs that nothing names any more."""
+    """Forgets old releases of a stage, and removes the artifacts and logs that no release uses."""
 
     def __init__(self, store: Store, artifacts: PrunableArtifacts, logs: Path, clock: Clock) -> None:
         self._store, self._artifacts, self._logs, self._clock = store, artifacts, logs, clock
 
     async def apply(self, stage: str) -> list[int]:
-        """The numbers of the releases that were forgotten."""
+        """Forget the stage's old releases; returns their numbers."""
         self._store.forget_rollouts(stage, kept=ROLLOUTS_KEPT)
         needed = {row.release for row in self._store.pools(stage)}
         if live := self._store.live(stage):
             needed.add(live[0])
-        for rollout in self._store.unfinished_rollouts():  # the engine's next start reads both
+        for rollout in self._store.unfinished_rollouts():  # recovery needs both
             if rollout.stage == stage:
                 needed |= {rollout.release, rollout.previous_release or rollout.release}
         since = timestamp(self._clock.now() - RECENT)
@@ -63,11 +62,11 @@ class Retention:
         return gone
 
     async def remove_logs(self, stage: str) -> None:
-        """What the handlers of a stage wrote that is going."""
+        """Remove the logs of a stage that is being removed."""
         await asyncio.to_thread(shutil.rmtree, self._logs / stage, ignore_errors=True)
 
     async def prune(self) -> None:
-        """The artifacts that nothing names any more."""
+        """Remove the artifacts that no release uses."""
         await asyncio.to_thread(self._artifacts.prune, self._store.artifacts_in_use())
 
     def _remove_files(self, stage: str, gone: list[int], in_use: set[str]) -> None:

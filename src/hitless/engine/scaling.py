@@ -1,20 +1,22 @@
-"""Keeps each pool as large as its load asks for: looks often, decides by a pure function, one move a pool at a time.
+"""Keeps each pool as large as its load needs: samples it often, decides by a pure function, runs one move a pool at a
+time.
 
-A look costs some microseconds a pool, for the counters are in shared memory; HAProxy is asked, once for all pools, only
-where half of the workers are at work, for without that nothing can wait. A pool that does not serve (a candidate, or
-one that may be shifted back to) is never made smaller, and a candidate is as large as the release that it may replace.
+A sample takes some microseconds a pool, because the counters are in shared memory. HAProxy is asked, once for all
+pools, only if half of a pool's workers are busy: otherwise nothing can be queued. A pool that does not serve (a
+candidate, or a release that may return) never shrinks, and a candidate is as large as the release it may replace.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.engine.memory import EngineMemory
+from hitless.engine.status import GatewayLoads
 from hitless.errors import HitlessError
 from hitless.gateway.observe import BackendLoad
 from hitless.scaling.bounds import Bounds, bounds_of
@@ -25,62 +27,56 @@ from hitless.workers.stats import Pulse
 
 TICK_S: Final = 0.05
 IDLE_TICK_S: Final = 0.1
-"""While nobody has a request: 0.1 % of a core."""
+"""While there are no requests: 0.1 % of a core."""
 QUIET_TICK_S: Final = 1.0
-TELL_EVERY_S: Final = 2.0
-"""Moves of one pool within this time are told in one sentence."""
-TELL_REFUSAL_EVERY_S: Final = 60.0
+REPORT_EVERY_S: Final = 2.0
+"""Moves of one pool within this time become one event."""
+REPORT_REFUSAL_EVERY_S: Final = 60.0
 MEASURE_EVERY_S: Final = 5.0
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 
 
-class ScalingGateway(Protocol):
-    """What scaling needs of the gateway."""
-
-    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
-
-
 @dataclass(slots=True)
 class ScaledPool:
-    """A pool under watch: its last pulse, what the decisions remember, the move under way."""
+    """A pool, its last pulse, the memory of the decisions, and the move in progress."""
 
     row: PoolRow
     bounds: Bounds
     pulse: Pulse
     memory: Memory = field(default_factory=Memory)
-    looked_at_s: float = float("-inf")
+    decided_at_s: float = float("-inf")
     service_s: float | None = None
     move: asyncio.Task[None] | None = None
     reason: str = ""
-    """Why the pool is as large as it is."""
+    """Why the pool has its size."""
     moved_because: str = ""
-    told_size: int = 0
-    told_at_s: float = float("-inf")
+    reported_size: int = 0
+    reported_at_s: float = float("-inf")
     refused_at_s: float = float("-inf")
     pause_s: float = 0.0
     paused_until_s: float = 0.0
 
     @property
     def moving(self) -> bool:
-        """A move is under way."""
+        """Whether a move is in progress."""
         return self.move is not None and not self.move.done()
 
     def needs_decision(self, earlier: Pulse, pool: Pool, now_s: float) -> bool:
-        """Whether there may be something to decide; once a second there always may."""
+        """Whether anything may have changed; true at least once a second."""
         return (
             self.pulse.busy > 0
             or self.pulse.work_ns != earlier.work_ns
             or self.memory.mean > NOTHING
             or pool.size != len(pool.workers)
-            or now_s - self.looked_at_s >= QUIET_TICK_S
+            or now_s - self.decided_at_s >= QUIET_TICK_S
         )
 
 
 class Scaler:
-    """Watches every living pool of an engine."""
+    """Scales every living pool of an engine."""
 
-    def __init__(self, engine: Engine, gateway: ScalingGateway, clock: Clock, pace: Pace) -> None:
+    def __init__(self, engine: Engine, gateway: GatewayLoads, clock: Clock, pace: Pace) -> None:
         self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
         self._memory = EngineMemory(engine)
         self._measuring: asyncio.Task[None] | None = None
@@ -91,7 +87,7 @@ class Scaler:
         self._moves: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """For ever; moves under way end with it."""
+        """Scale forever; cancels the moves in progress at its end."""
         try:
             while True:
                 await self._clock.sleep(TICK_S if await self.scale_once() else IDLE_TICK_S)
@@ -101,7 +97,7 @@ class Scaler:
             await asyncio.gather(*self._moves, return_exceptions=True)
 
     async def scale_once(self) -> bool:
-        """One look at all pools, and the moves that it asks for; whether any of them had something to do."""
+        """Sample all pools once and start the moves they need; returns whether any pool is busy."""
         self._update_watched()
         self._measure()
         living, now_s = self._engine.pools.living, self._clock.monotonic()
@@ -115,17 +111,17 @@ class Scaler:
             if watched.needs_decision(earlier, pool, now_s):
                 load = _load(watched, earlier, loads.get(watched.row.gateway_pool), now_s)
                 self._decide(watched, pool, load, now_s)
-            if pool.size != watched.told_size and now_s - watched.told_at_s >= TELL_EVERY_S:
+            if pool.size != watched.reported_size and now_s - watched.reported_at_s >= REPORT_EVERY_S:
                 self._report(watched, pool, now_s)
         return any(pulse.busy or watched.memory.mean > NOTHING for watched, _, pulse in seen)
 
     def reason_of(self, key: str) -> str | None:
-        """Why the pool is as large as it is; None for one of a fixed number of workers."""
+        """Why the pool has its size; None for a fixed number of workers."""
         watched = self._watched.get(key)
         return watched.reason or None if watched else None
 
     def _update_watched(self) -> None:
-        """Watch the pools that live and whose number may change; forget the others."""
+        """Watch the living pools whose size may change; forget the others."""
         living = self._engine.pools.living
         if self._measured_mb == living.keys():
             return
@@ -138,13 +134,13 @@ class Scaler:
                 bounds = replace(bounds, least=min(bounds.least, most), most=most)
                 if not bounds.fixed:
                     self._watched[row.key] = ScaledPool(
-                        row, bounds, living[row.key].pulse(), told_size=living[row.key].size
+                        row, bounds, living[row.key].pulse(), reported_size=living[row.key].size
                     )
         for key in self._watched.keys() - living.keys():
             del self._watched[key]
 
     def _measure(self) -> None:
-        """Each new pool once; all of them now and then while one is larger than at its least. It costs milliseconds."""
+        """Measure new pools once, and all pools now and then while one is above its minimum. It takes milliseconds."""
         now_s = self._clock.monotonic()
         if (self._measuring and not self._measuring.done()) or now_s - self._measured_at_s < MEASURE_EVERY_S:
             return
@@ -165,15 +161,15 @@ class Scaler:
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
         decision = decide(bounds, size, load, watched.memory, now_s=now_s, room=room, pace=self._pace)
-        watched.memory, watched.looked_at_s = decision.memory, now_s
+        watched.memory, watched.decided_at_s = decision.memory, now_s
         if not watched.moving:
             watched.reason = decision.reason
         if size != len(pool.workers):
             if not watched.moving:
-                watched.told_size = size  # its zygote tells of itself that it was woken
+                watched.reported_size = size  # its zygote reports that it was woken
                 self._start_move(watched, self._reconcile(watched))
             return
-        if decision.refused and now_s - watched.refused_at_s >= TELL_REFUSAL_EVERY_S:
+        if decision.refused and now_s - watched.refused_at_s >= REPORT_REFUSAL_EVERY_S:
             watched.refused_at_s = now_s
             self._engine.say(f"{_title(watched)}: {decision.reason}", watched.row.stage)
         if decision.workers == size or now_s < watched.paused_until_s:
@@ -184,7 +180,9 @@ class Scaler:
             self._start_move(watched, self._scale(watched, decision))
 
     def _bounds(self, watched: ScaledPool, size: int) -> Bounds:
-        """Those of the function; a pool that does not serve keeps its size, a candidate that of the live release."""
+        """The function's bounds; a pool that does not serve keeps its size, and a candidate has that of the live
+        release.
+        """
         row, bounds = watched.row, watched.bounds
         entry = self._engine.pools.gateway_stage(row.stage)
         if entry.live == row.release:
@@ -202,9 +200,7 @@ class Scaler:
         try:
             await self._engine.pools.standing.scale(watched.row, decision.workers)
         except HitlessError as error:
-            self._pause(
-                watched, f"{_title(watched)} could not be brought to {decision.workers} workers: {error.message}"
-            )
+            self._pause(watched, f"{_title(watched)}: cannot scale to {decision.workers} workers: {error.message}")
             return
         watched.pause_s = 0.0
 
@@ -212,7 +208,7 @@ class Scaler:
         try:
             await self._engine.pools.standing.agree(watched.row)
         except HitlessError as error:
-            self._pause(watched, f"{_title(watched)} could not be brought to the gateway: {error.message}")
+            self._pause(watched, f"{_title(watched)}: cannot update the gateway: {error.message}")
 
     def _pause(self, watched: ScaledPool, sentence: str) -> None:
         watched.pause_s = min(max(2 * watched.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
@@ -220,13 +216,13 @@ class Scaler:
         self._engine.say(f"{sentence}; next try in {watched.pause_s:g} s", watched.row.stage)
 
     def _report(self, watched: ScaledPool, pool: Pool, now_s: float) -> None:
-        before, watched.told_size, watched.told_at_s = watched.told_size, pool.size, now_s
+        before, watched.reported_size, watched.reported_at_s = watched.reported_size, pool.size, now_s
         sentence = f"{_title(watched)}: {before} → {pool.size} workers: {watched.moved_because}"
         self._engine.say(sentence, watched.row.stage)
 
 
 def _may_queue(watched: ScaledPool, pool: Pool, pulse: Pulse) -> bool:
-    """Half of the workers are at work, or were on average since the last look."""
+    """Whether half of the workers are busy, or were on average since the last sample."""
     took_ns = max(pulse.at_ns - watched.pulse.at_ns, 1)
     return 2 * max(pulse.busy, (pulse.work_ns - watched.pulse.work_ns) / took_ns) >= max(pool.size, 1)
 
@@ -238,8 +234,8 @@ def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, n
     if ended:
         watched.service_s = max(pulse.ended_us - earlier.ended_us, 0) / ended / 1e6
     waiting = max(at_gateway.scur - pulse.busy, 0) if at_gateway else 0
-    # A look may be the first after a while of nothing: then it stands for all of it.
-    since_s = max(now_s - watched.looked_at_s, took_ns / 1e9)
+    # After an idle time, this sample covers all of it.
+    since_s = max(now_s - watched.decided_at_s, took_ns / 1e9)
     return Load(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
 
 

@@ -1,4 +1,4 @@
-"""What runs, as the contract's `status` document."""
+"""The `status` document: what runs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ from hitless.workers.pool import Pool
 from hitless.workers.stats import WorkerStats
 
 
-class StatusGateway(Protocol):
-    """What is asked of the gateway."""
+class GatewayLoads(Protocol):
+    """The gateway's present load."""
+
+    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
+
+
+class StatusGateway(GatewayLoads, Protocol):
+    """The gateway's loads, and the responses that clients are still reading."""
 
     @property
     def reading(self) -> Mapping[str, int]: ...
-    async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayFigures:
-    """A pool as the gateway sees it: requests that failed for clients, requests with a worker and waiting for one, and
+    """A pool at the gateway: requests that failed for clients, requests at a worker, requests waiting for one, and
     responses that clients are still reading.
     """
 
@@ -45,7 +50,7 @@ class GatewayFigures:
 
 
 async def read_gateway(engine: Engine, gateway: StatusGateway) -> dict[str, GatewayFigures]:
-    """Every pool at the gateway, by the pool's key; those that HAProxy cannot be asked for are missing."""
+    """Every pool's figures at the gateway, by the pool's key; pools that HAProxy does not report are missing."""
     rows = engine.store.pools()
     loads = await gateway.loads([row.gateway_pool for row in rows])
     counted = await counted_pools(engine, rows)
@@ -66,7 +71,7 @@ async def counted_pools(engine: Engine, rows: Iterable[PoolRow]) -> dict[str, Co
 
 
 Reason = Callable[[str], str | None]
-"""Why the pool of that key is as large as it is; None for one of a fixed size."""
+"""Why the pool with that key has its size; None for a fixed size."""
 
 
 def status(
@@ -161,8 +166,8 @@ def _scaling(function: Function, pool: Pool | None, reason: str | None) -> dict[
 
 
 def running_workers(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
-    """Those that have a process. One that ended and whose successor is not there yet has none: its 0 given to kill(2)
-    would end whoever asked, with all of his process group.
+    """The workers that have a process. A worker between two processes has pid 0, and kill(0) would end the caller's
+    process group.
     """
     return [{"pid": worker.pid, "busy": worker.busy} for worker in workers if worker.pid > 0]
 

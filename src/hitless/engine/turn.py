@@ -1,4 +1,4 @@
-"""A stage's turn: one rollout at a time, the newest wins; then the guard; at last nothing stands but what is live."""
+"""A stage's turn: one rollout at a time, the newest wins. Then the guard; at the end only the live release is left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hitless.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """What every rollout of an engine works with."""
+    """The parts that every rollout of an engine uses."""
 
     store: Store
     pools: ReleasePools
@@ -42,7 +42,7 @@ class EngineParts:
     def begin(
         self, release: Release, verb: str, strategy: Strategy, *, who: Who = NOBODY, why: str | None = None
     ) -> Rollout:
-        """A rollout that the state file knows and that has not taken its first step."""
+        """Record a rollout in the state file and return it before its first step."""
         live = self.store.live(release.stage)
         number = self.store.begin_rollout(
             release.stage,
@@ -64,7 +64,7 @@ class EngineParts:
         strategy: Strategy,
         receipt: Receipt,
     ) -> Rollout:
-        """The rollout of that number."""
+        """The rollout with that number."""
         return Rollout(
             number=number,
             verb=verb,
@@ -80,18 +80,18 @@ class EngineParts:
         )
 
     def mark_rolled_back(self, back: Rollout, why: str) -> None:
-        """Once the guard's rollout is live, the one that it took back counts as rolled back."""
+        """Once the guard's rollout is live, record the release that it replaced as rolled back."""
         if back.previous is None or back.result is None or back.result.outcome != Outcome.LIVE:
             return
         for row in self.store.rollouts(back.previous.stage, release=back.previous.number, limit=1):
             self.store.revise_outcome(row.rollout, Outcome.ROLLED_BACK, why)
 
     async def back_up(self) -> None:
-        """Keep a copy of the state file as it is now; the work goes on where that cannot be."""
+        """Copy the state file. A failure is reported and does not stop the work."""
         try:
             await asyncio.to_thread(self.store.back_up)
         except (OSError, sqlite3.Error) as error:
-            self.say(f"the state file could not be backed up: {error}", None)
+            self.say(f"cannot back up the state file: {error}", None)
 
     def live_release(self, stage: str) -> Release | None:
         """The release that should serve the stage."""
@@ -102,71 +102,71 @@ class EngineParts:
 
 @dataclass(slots=True)
 class Turn:
-    """A stage's right to roll out: who rolls out now, who is guarded, and how many asked so far."""
+    """A stage's turns: the current rollout, the current guard, and the number of requests so far."""
 
     stage: str
     parts: EngineParts
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    asked: int = 0
+    requests: int = 0
     wanted: int | None = None
-    """The release that was asked for last."""
+    """The release that was requested last."""
     current: Rollout | None = None
     guard: Guard | None = None
     closed: bool = False
-    """Nothing ships here any more: the stage goes."""
+    """Nothing ships here any more: the stage is being removed."""
     unfinished: set[int] = field(default_factory=set)
-    """Rollouts that could not be brought to their end: the gateway was away, or the disk full."""
+    """Rollouts that could not end because the gateway was away or the disk full."""
 
     def request(self, release: Release) -> int:
-        """Somebody wants to ship that release: the present rollout gives way where it can, the guard ends. Returns the
-        ticket for `take`.
+        """Request a turn for that release: the current rollout stops if it can, and the guard ends. Returns a ticket
+        for `run_turn`.
         """
-        self.asked += 1
+        self.requests += 1
         self.wanted = release.number
         if self.current is not None:
             try:
-                self.current.stop(Outcome.SUPERSEDED, f"release {release.number} came after it")
+                self.current.stop(Outcome.SUPERSEDED, f"superseded by release {release.number}")
             except ConflictError:
-                pass  # it is live already and only drains: wait for its end
+                pass  # it is live already and only drains
         if self.guard is not None:
             self.guard.end()
-        return self.asked
+        return self.requests
 
     def close(self) -> None:
-        """Whatever waits here gives way, what can still be stopped is: the stage goes when its lock is free."""
+        """Stop what can be stopped and supersede what waits. The stage can be removed when the lock is free."""
         self.closed = True
-        self.asked += 1
+        self.requests += 1
         self.wanted = None
         if self.current is not None:
             with contextlib.suppress(ConflictError):
-                self.current.stop(Outcome.ABORTED, "the stage goes")
+                self.current.stop(Outcome.ABORTED, "the stage is being removed")
         if self.guard is not None:
             self.guard.end()
 
     async def run_turn(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> None:
-        """Run the rollout when its turn has come, unless a newer one asked meanwhile; then guard what it shipped."""
+        """Run the rollout when its turn comes, unless a newer one was requested meanwhile; then guard its release."""
         async with self.lock:
             if not await self._ended_unstarted(ticket, rollout, stopping):
                 await self._run(rollout)
                 if rollout.result is not None and rollout.result.outcome == Outcome.LIVE:
-                    await self._guard(rollout, rollout.guard_s, lambda: ticket != self.asked or stopping())
-            if ticket == self.asked:
+                    await self._guard(rollout, rollout.guard_s, lambda: ticket != self.requests or stopping())
+            if ticket == self.requests:
                 await self.retire_unused()
             if gone := await self.parts.retention.apply(self.stage):
-                self.parts.say(f"forgot old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
+                self.parts.say(f"removed old releases: {', '.join(map(str, sorted(gone)))}", self.stage)
             await self.parts.back_up()
 
     async def resume_guard(self, rollout: Rollout, left_s: float, stopping: Callable[[], bool]) -> None:
-        """Watch on after a daemon's death what the last one guarded."""
-        asked = self.asked
+        """Continue a guard that the last daemon's death cut off."""
+        requests = self.requests
         async with self.lock:
             await rollout.begin_to_watch()
-            await self._guard(rollout, left_s, lambda: asked != self.asked or stopping())
-            if asked == self.asked:
+            await self._guard(rollout, left_s, lambda: requests != self.requests or stopping())
+            if requests == self.requests:
                 await self.retire_unused()
 
     async def retire_unused(self) -> None:
-        """Retire, properly drained, what stands in the stage, is not live and gets no requests."""
+        """Drain and retire the stage's releases that are not live and get no requests."""
         live, entry = self.parts.store.live(self.stage), self.parts.pools.gateway_stage(self.stage)
         wanted = {live[0] if live else None, entry.live, entry.candidate}
         for number in sorted({row.release for row in self.parts.store.pools(self.stage)} - wanted):
@@ -177,14 +177,14 @@ class Turn:
     async def _retire(self, number: int, work: Coroutine[Any, Any, object]) -> None:
         try:
             await work
-        except HitlessError as error:  # the gateway is away: the next turn, or the next start, does it
-            self.parts.say(f"release {number} could not be retired yet: {error.message}", self.stage)
+        except HitlessError as error:  # the gateway is away: the next turn or start retries
+            self.parts.say(f"cannot retire release {number} yet: {error.message}", self.stage)
 
     async def _ended_unstarted(self, ticket: int, rollout: Rollout, stopping: Callable[[], bool]) -> bool:
-        if ticket != self.asked:
-            await rollout.end_unstarted(Outcome.SUPERSEDED, "a newer release came before it could start")
+        if ticket != self.requests:
+            await rollout.end_unstarted(Outcome.SUPERSEDED, "superseded by a newer release before it started")
         elif stopping():
-            await rollout.end_unstarted(Outcome.ABORTED, "the engine was stopped before it could start")
+            await rollout.end_unstarted(Outcome.ABORTED, "the engine stopped before it started")
         else:
             rollout.previous = self.parts.live_release(self.stage)
             self.parts.store.set_previous(rollout.number, rollout.previous.number if rollout.previous else None)
@@ -197,7 +197,7 @@ class Turn:
         self.current = rollout
         try:
             await rollout.run()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the stage's next rollout must have its turn
+        except Exception as error:  # noqa: BLE001 - after any error the next rollout must get its turn
             await rollout.break_off(error)
             self.unfinished.add(rollout.number)
         finally:
@@ -215,16 +215,16 @@ class Turn:
             self.guard = None
         if reading is not None:
             await self._return_to_previous(rollout, rollout.previous, reading)
-        elif self.wanted != rollout.previous.number:  # else it is to be live again, and serves as it stands
+        elif self.wanted != rollout.previous.number:  # else it becomes live again as it is
             await self._retire(rollout.previous.number, rollout.retire_previous())
         else:
             await rollout.count()
             rollout.save()
 
     async def _return_to_previous(self, rollout: Rollout, previous: Release, reading: Reading) -> None:
-        """The release before takes over again; the one that was guarded counts as rolled back."""
+        """Make the previous release live again and record the guarded one as rolled back."""
         number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
-        self.parts.say(f"release {number} is taken back: {why}", self.stage)
+        self.parts.say(f"rolling back release {number}: {why}", self.stage)
         back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=why)
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
         await rollout.count()
@@ -234,18 +234,16 @@ class Turn:
         self.parts.mark_rolled_back(back, why)
 
 
-LONGEST_WHY = 2000
+LONGEST_REASON = 2000
 """Characters of a message that a receipt keeps."""
 
 
 def rollout_facts(release: Release, who: Who, why: str | None) -> dict[str, Any]:
-    """What a receipt says of a rollout besides its figures, for as long as it is kept: a release may be forgotten
-    before.
-    """
+    """A rollout's facts in its receipt, which may outlive the release."""
     document = release.document
     return {
         "who": who.to_json(),
-        "why": None if why is None else str(why)[:LONGEST_WHY],
+        "why": None if why is None else str(why)[:LONGEST_REASON],
         "commit": document.commit,
         "artifacts": document.digests,
         "promoted_from": to_plain(document.promoted_from),
