@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from hitless.clock import SystemClock
+from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
@@ -26,7 +27,7 @@ from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import RunDocument, StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
 from hitless.release.who import Who
@@ -195,7 +196,7 @@ class PipelineBench:
         self.packaging = FakePackaging(self.diary, settings)
         self.on_aws = FakeErrands(self.diary)
         self.told: list[tuple[str, int]] = []
-        self.heard: list[tuple[tuple[Notify, ...], Mapping[str, Any]]] = []
+        self.heard: list[tuple[tuple[Notify, ...], RunDocument]] = []
         """Who was told, and the run as they were told of it."""
         artifacts = FakeArtifacts()
         pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
@@ -241,8 +242,8 @@ class PipelineBench:
         stages = tuple(self.packaging.settings.values())
         replace(DEFINITION, stages=stages).write(self.pipeline.parts.workshop.definition)
 
-    def _tell(self, who: tuple[Notify, ...], state: str, run: Mapping[str, Any]) -> None:
-        self.told.append((state, run["run"]))
+    def _tell(self, who: tuple[Notify, ...], run: RunDocument) -> None:
+        self.told.append((run.state, run.run))
         self.heard.append((who, run))
 
     def again(self) -> PipelineBench:
@@ -287,7 +288,7 @@ class PipelineBench:
         """The run's document once it has ended or waits for a person."""
         async for line in self.pipeline.follow(run):
             if "run" in line:
-                found = self.pipeline.document(run, full=True)
+                found = to_plain(self.pipeline.document(run, full=True))
                 return {**found, "states": {step["name"]: step["state"] for step in found["steps"]}}
         raise AssertionError("a run without an end")
 

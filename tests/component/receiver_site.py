@@ -17,7 +17,7 @@ from hitless.api.receiver import Receiver
 from hitless.errors import EngineError
 from hitless.forge.github import GitHub
 from hitless.forge.statuses import OwedStatuses
-from hitless.pipeline import links
+from hitless.pipeline import approvals
 from hitless.pipeline.repository import Repository
 from tests.component.pipeline_bench import PipelineBench
 
@@ -111,7 +111,7 @@ class Site:
 
     def token(self, run: int = 7, asked: str = ASKED) -> str:
         """What an approval's link carries."""
-        return links.token_of(links.key_of(self.receiver.folder), run, asked)
+        return approvals.link_token(approvals.link_key(self.receiver.folder), run, asked)
 
     def branches(self) -> list[str]:
         """Every branch with its commit."""

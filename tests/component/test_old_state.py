@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from hitless.documents import to_plain
 from hitless.engine.releases import release, releases
-from hitless.pipeline.view import exit_code, run_document
+from hitless.pipeline.runs import RunDocument, exit_code
 from hitless.store.runs import RunRecords
 from tests.component.engine_bench import Bench
 
@@ -47,9 +48,9 @@ def test_releases_and_receipts_of_an_old_state_file_are_shown_as_before(bench: B
 
 def test_runs_of_an_old_state_file_are_shown_as_before(bench: Bench) -> None:
     records = RunRecords(bench.store)
-    assert printed([run_document(records, run) for run in records.runs()]) == recorded("runs")
+    assert printed([to_plain(RunDocument.of(records, run)) for run in records.runs()]) == recorded("runs")
     run = next(run for run in records.runs() if run.run == 1)
-    shown = {**printed(run_document(records, run, full=True)), "exit_code": exit_code(records, run)}
+    shown = {**printed(to_plain(RunDocument.of(records, run, full=True))), "exit_code": exit_code(records, run)}
     assert shown == recorded("show1")
 
 

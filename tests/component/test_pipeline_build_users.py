@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 
 from hitless.clock import SystemClock
-from hitless.pipeline import cache
 from hitless.pipeline.builds import BuildOrder, Builds
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import Limits, User
-from hitless.pipeline.environments import environment
+from hitless.pipeline.environments import environment, keep_cache, restore_cache
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import BUILD_UIDS, Workshop
 from tests.component.pipeline_bench import PipelineBench
@@ -127,13 +126,13 @@ def test_a_cache_is_unpacked_and_packed_with_the_rights_of_the_build_s_user(open
         (folder / name / "file").write_text("from the cache")
     (folder / "modules" / "secret").write_text("root's alone")
     (folder / "modules" / "secret").chmod(0o600)
-    cache.keep(caches / "a", folder, ("own",), OLD)
-    cache.keep(caches / "b", folder, ("modules",), OLD)
-    cache.keep(caches / "c", folder, ("*/file",), OLD)
+    keep_cache(caches / "a", folder, ("own",), OLD)
+    keep_cache(caches / "b", folder, ("modules",), OLD)
+    keep_cache(caches / "c", folder, ("*/file",), OLD)
     fresh = owned(NEW, open_place / "fresh")
     (fresh / "modules").mkdir()
     for kept in ("a", "b", "c"):
-        cache.restore(caches / kept, fresh, NEW)
+        restore_cache(caches / kept, fresh, NEW)
     assert (fresh / "own" / "file").read_text() == "from the cache"
     assert (fresh / "own" / "file").stat().st_uid == NEW.uid
     assert list((fresh / "modules").iterdir()) == [], "only root could write there"

@@ -14,12 +14,12 @@ import pytest
 from hitless.clock import SystemClock
 from hitless.pipeline.approvals import differences
 from hitless.pipeline.builds import BuildOrder, Builds, limits_of
+from hitless.pipeline.buildspec.parameters import MAX_FILE_BYTES
 from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.parameters import MAX_FILE_BYTES
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 from tests.component.pipeline_bench import PipelineBench, tell_story

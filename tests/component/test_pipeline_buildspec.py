@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hitless.pipeline.buildspec.masking import LONGEST_LINE_BYTES, Mask
+from hitless.pipeline.buildspec.output import LONGEST_LINE_BYTES, Mask
 from hitless.pipeline.buildspec.processes import descendants
 from hitless.pipeline.buildspec.run import Build, BuildPlan, Limits, run
 from hitless.pipeline.buildspec.spec import Buildspec

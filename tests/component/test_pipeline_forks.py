@@ -25,7 +25,7 @@ from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder, Builds
 from hitless.pipeline.buildspec.run import Limits, User
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.pipeline.workshop import BUILD_UIDS, Workshop
 from tests.component.pipeline_bench import PipelineBench, tell_story, until
 from tests.component.test_pipeline_previews import previews_of, with_previews
@@ -99,7 +99,7 @@ def test_an_approval_is_for_one_commit_and_the_next_is_asked_about_anew(tmp_path
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
         second = await asked(bench, "2")
-        assert bench.pipeline.document(first["run"])["state"] == "superseded"
+        assert bench.pipeline.document(first["run"]).state == "superseded"
         with pytest.raises(ConflictError, match="does not wait for approval"):
             bench.pipeline.approve(first["run"], by="Bo", why=None)
         bench.pipeline.approve(second["run"], by="Bo", why=None)
@@ -119,11 +119,11 @@ def test_another_s_question_stays_open(tmp_path: Path) -> None:
         first = await asked(bench, "1")
         row = await bench.pipeline.fork(msgspec.structs.replace(FORK, number=8), fetched(bench, "2"), "github webhook")
         await bench.end_of(row.run)
-        assert bench.pipeline.document(first["run"])["state"] == "waiting_for_approval"
+        assert bench.pipeline.document(first["run"]).state == "waiting_for_approval"
         bench.git("switch", "-q", "-C", "pull/7")
         bench.commit("3")
         await bench.end_of(await bench.push("pull/7"))
-        assert bench.pipeline.document(first["run"])["state"] == "waiting_for_approval", "a branch of the same name"
+        assert bench.pipeline.document(first["run"]).state == "waiting_for_approval", "a branch of the same name"
 
     tell_story(tmp_path, story, prepare=isolated)
 
@@ -150,9 +150,9 @@ def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
         bench.pipeline.reject(run["run"], by="Bo", why="no")
         run = await asked(bench, "2")
         bench.pipeline.close_fork(8)
-        assert bench.pipeline.document(run["run"])["state"] == "waiting_for_approval"
+        assert bench.pipeline.document(run["run"]).state == "waiting_for_approval"
         bench.pipeline.close_fork(7)
-        assert bench.pipeline.document(run["run"])["state"] == "superseded"
+        assert bench.pipeline.document(run["run"]).state == "superseded"
         with pytest.raises(ConflictError):
             bench.pipeline.approve(run["run"], by="Bo", why=None)
         assert bench.builds.orders == []
@@ -168,11 +168,11 @@ def test_what_waits_for_its_turn_is_not_asked_about_once_it_is_closed(tmp_path: 
         await until(lambda: len(bench.builds.orders) == 1)
         second = await bench.pipeline.fork(FORK, fetched(bench, "2"), "github webhook")
         bench.pipeline.close_fork(7)
-        assert bench.pipeline.document(second.run)["state"] == "superseded"
+        assert bench.pipeline.document(second.run).state == "superseded"
         bench.builds.hold.set()
         await bench.end_of(first["run"])
         await until(lambda: not bench.pipeline._turns.tasks())
-        assert bench.pipeline.document(second.run)["state"] == "superseded"
+        assert bench.pipeline.document(second.run).state == "superseded"
         assert len(bench.builds.orders) == 1
 
     tell_story(tmp_path, story, prepare=isolated)
@@ -199,7 +199,7 @@ def test_a_question_outlives_the_daemon(tmp_path: Path) -> None:
 
     async def second() -> None:
         await later.start()
-        assert later.pipeline.document(1)["state"] == "waiting_for_approval"
+        assert later.pipeline.document(1).state == "waiting_for_approval"
         later.pipeline.approve(1, by="Bo", why=None)
         assert (await later.end_of(1))["state"] == "succeeded"
         await later.pipeline.stop()

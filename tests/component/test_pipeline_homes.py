@@ -219,7 +219,7 @@ def test_a_promotion_that_waits_for_its_turn_ships_the_folder_as_it_was_when_it_
         assert bench.on_aws.seen == [{"serverless.yml": "one"}, {"serverless.yml": "two"}]
         with pytest.raises(UsageError, match="cannot be copied"):
             await bench.pipeline.promote(replace(order, folder=tmp_path / "gone"), actor="ada")
-        assert bench.pipeline.document(3)["state"] == "failed"
+        assert bench.pipeline.document(3).state == "failed"
 
     tell_story(tmp_path, story)
 

@@ -11,12 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from hitless.pipeline import cache
 from hitless.pipeline.buildspec.files import find_files, open_inside
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.reports import LONGEST_NAME, MAX_FAILURES, MAX_FILES, MAX_REPORT_BYTES
 from hitless.pipeline.buildspec.run import MAX_ARTIFACTS, MAX_FILE_BYTES
-from hitless.pipeline.environments import KEPT, KEPT_S, environment
+from hitless.pipeline.environments import (
+    CACHES_KEPT,
+    ENVIRONMENTS_KEPT,
+    KEPT_S,
+    MAX_CACHE_BYTES,
+    environment,
+    keep_cache,
+    restore_cache,
+)
 from hitless.pipeline.workshop import BUILD_UIDS
 from tests.component.test_pipeline_buildspec import Built, build
 from tests.support import eventually
@@ -131,12 +138,12 @@ def test_a_cache_keeps_links_as_links_and_as_many_caches_as_are_used(tmp_path: P
     (folder / "lib64").symlink_to("lib")
     (folder / "out").symlink_to("/etc")
     caches.mkdir()
-    for number in range(cache.KEPT + 3):
-        cache.keep(caches / f"branch-{number}", folder, ("**/*",), None)
-    assert len(list(caches.iterdir())) == cache.KEPT
+    for number in range(CACHES_KEPT + 3):
+        keep_cache(caches / f"branch-{number}", folder, ("**/*",), None)
+    assert len(list(caches.iterdir())) == CACHES_KEPT
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    cache.restore(caches / f"branch-{cache.KEPT + 2}", fresh, None)
+    restore_cache(caches / f"branch-{CACHES_KEPT + 2}", fresh, None)
     assert (fresh / "lib64").readlink() == Path("lib")
     assert os.access(fresh / "lib" / "tool", os.X_OK)
     assert not (fresh / "out").exists()
@@ -150,17 +157,17 @@ def test_a_cache_goes_when_nobody_has_asked_for_it_in_a_fortnight_and_a_larger_o
     caches.mkdir()
     (folder / "file").touch()
     for branch in ("forgotten", "asked-for"):
-        cache.keep(caches / branch, folder, ("**/*",), None)
-        grow_old(caches / branch, cache.KEPT_S)
-    cache.restore(caches / "asked-for", folder, None)
-    cache.keep(caches / "now", folder, ("**/*",), None)
+        keep_cache(caches / branch, folder, ("**/*",), None)
+        grow_old(caches / branch, KEPT_S)
+    restore_cache(caches / "asked-for", folder, None)
+    keep_cache(caches / "now", folder, ("**/*",), None)
     assert sorted(path.name for path in caches.iterdir()) == ["asked-for", "now"]
 
     with (folder / "file").open("wb") as file:
-        file.truncate(cache.MAX_CACHE_BYTES + 1)
-    cache.keep(caches / "now", folder, ("**/*",), None)
-    cache.keep(caches / "large", folder, ("**/*",), None)
-    assert (caches / "now").stat().st_size < cache.MAX_CACHE_BYTES, "the one before stays"
+        file.truncate(MAX_CACHE_BYTES + 1)
+    keep_cache(caches / "now", folder, ("**/*",), None)
+    keep_cache(caches / "large", folder, ("**/*",), None)
+    assert (caches / "now").stat().st_size < MAX_CACHE_BYTES, "the one before stays"
     assert not (caches / "large").exists()
 
 
@@ -183,11 +190,11 @@ def test_an_environment_goes_when_no_build_has_used_it_in_a_fortnight_unless_one
 
 
 def test_environments_that_nobody_uses_any_more_leave_nothing(tmp_path: Path) -> None:
-    for number in range(KEPT + 3):
+    for number in range(ENVIRONMENTS_KEPT + 3):
         with environment(tmp_path, f"key{number}", None, None) as place:
             (place / "made").symlink_to(tmp_path / "elsewhere")
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == KEPT
-    assert len(list(tmp_path.glob("*.lock"))) == KEPT
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == ENVIRONMENTS_KEPT
+    assert len(list(tmp_path.glob("*.lock"))) == ENVIRONMENTS_KEPT
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hitless.api.receiver import MAX_FORM_BYTES
-from hitless.pipeline import links
+from hitless.pipeline import approvals
 from tests.component.receiver_site import ASKED, Site
 
 pytestmark = pytest.mark.component
@@ -60,10 +60,12 @@ def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
 
 
 def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
-    assert links.link_of(tmp_path, 7, ASKED) is None
-    links.publish(tmp_path, "https://ci.example.org/")
-    link = links.link_of(tmp_path, 7, ASKED)
-    assert link == f"https://ci.example.org/approve/7?token={links.token_of(links.key_of(tmp_path), 7, ASKED)}"
+    assert approvals.approval_link(tmp_path, 7, ASKED) is None
+    approvals.publish_receiver(tmp_path, "https://ci.example.org/")
+    link = approvals.approval_link(tmp_path, 7, ASKED)
+    assert (
+        link == f"https://ci.example.org/approve/7?token={approvals.link_token(approvals.link_key(tmp_path), 7, ASKED)}"
+    )
     assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -72,24 +74,24 @@ def test_the_key_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is
 
     def sync(descriptor: int) -> None:
         synced.append((os.path.sameopenfile(descriptor, holder), file.exists()))
-        assert file.exists() or os.fstat(descriptor).st_size == links.KEY_BYTES
+        assert file.exists() or os.fstat(descriptor).st_size == approvals.KEY_BYTES
 
     holder = os.open(tmp_path, os.O_RDONLY)
     try:
-        key = links.key_of(tmp_path, sync=sync)
+        key = approvals.link_key(tmp_path, sync=sync)
     finally:
         os.close(holder)
     assert synced == [(False, False), (True, True)]
-    assert links.key_of(tmp_path) == key
+    assert approvals.link_key(tmp_path) == key
 
 
 @pytest.mark.parametrize("left", [b"", b"half a key"])
 def test_a_key_that_is_not_whole_signs_nothing(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "link.key").write_bytes(left)
-    key = links.key_of(tmp_path)
-    assert len(key) == links.KEY_BYTES
+    key = approvals.link_key(tmp_path)
+    assert len(key) == approvals.KEY_BYTES
     assert [one.name for one in tmp_path.iterdir()] == ["link.key"]
-    assert links.key_of(tmp_path) == key
+    assert approvals.link_key(tmp_path) == key
 
 
 def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:
@@ -137,6 +139,6 @@ def test_who_asks_for_the_key_at_once_gets_the_same(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         with ThreadPoolExecutor(4) as several:
-            keys = set(several.map(lambda _, folder=folder: links.key_of(folder), range(4)))
+            keys = set(several.map(lambda _, folder=folder: approvals.link_key(folder), range(4)))
         assert len(keys) == 1
         assert [path.name for path in folder.iterdir()] == ["link.key"]

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from hitless.documents import to_text
 from hitless.pipeline.notify import Notifier, post, sentence
+from hitless.pipeline.runs import RunDocument, RunState
 from hitless.service.model import Notify, NotifyBy
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.component
 
-RUN: dict[str, Any] = {
-    "run": 7, "stage": "prod", "branch": "prod", "commit": "1a2b3c4d5e6f", "state": "succeeded", "release": 4,
-    "reason": None, "message": "Count zones",
-}  # fmt: skip
+AT = "2026-11-24T06:00:00.000Z"
+RUN = RunDocument(
+    run=7, stage="prod", branch="prod", commit="1a2b3c4d5e6f", state=RunState.SUCCEEDED, release=4, started_at=AT,
+    ended_at=AT, reason=None, verb="push", message="Count zones", actor="ada", overridden=None, preview=None, fork=None,
+    steps=(),
+)  # fmt: skip
 
 
 class Receiver(HTTPServer):
@@ -63,13 +68,13 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
         thread.join()
 
 
-def told(*who: Notify, run: dict[str, Any] | None = None) -> list[str]:
+def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
     """Tell, wait until all is done; the events that were said."""
     said: list[str] = []
 
     async def story() -> None:
         notifier = Notifier(FakeClock(), lambda text, stage: said.append(text), None)
-        notifier.tell(who, str((run or RUN)["state"]), run or RUN)
+        notifier.tell(who, run)
         while notifier._tasks:
             await asyncio.wait(notifier._tasks)
 
@@ -82,7 +87,7 @@ def test_slack_gets_a_sentence_and_a_webhook_the_run(receiver: Receiver) -> None
     slack, webhook = sorted(receiver.bodies, key=len)
     text = "run 7 of prod succeeded: release 4 is live (Count zones, 1a2b3c4d)"
     assert slack == {"text": text}
-    assert (webhook["event"], webhook["text"], webhook["run"]) == ("run.succeeded", text, RUN)
+    assert (webhook["event"], webhook["text"], webhook["run"]) == ("run.succeeded", text, json.loads(to_text(RUN)))
 
 
 @pytest.mark.parametrize("receiver", [(500, 200)], indirect=True)
@@ -104,7 +109,7 @@ def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
     command = f"sh -c 'cat > {out}; echo \"$HITLESS_STATE $HITLESS_STAGE\" >> {out}'"
     assert told(Notify(NotifyBy.COMMAND, command)) == []
     document, _, rest = out.read_text().partition("}")
-    assert json.loads(document + "}") == RUN
+    assert json.loads(document + "}") == json.loads(to_text(RUN))
     assert rest == "succeeded prod\n"
 
 
@@ -115,14 +120,14 @@ def test_a_command_that_fails_is_said(tmp_path: Path) -> None:
 
 
 def test_a_superseded_run_is_no_news(receiver: Receiver) -> None:
-    told(Notify(NotifyBy.SLACK, receiver.url), run={**RUN, "state": "superseded"})
+    told(Notify(NotifyBy.SLACK, receiver.url), run=replace(RUN, state=RunState.SUPERSEDED))
     assert receiver.bodies == []
 
 
 def test_sentences_say_what_to_do() -> None:
-    waiting = {**RUN, "state": "waiting_for_approval"}
+    waiting = replace(RUN, state=RunState.WAITING)
     assert sentence(waiting) == "run 7 of prod waits for approval: hitless approve 7 (Count zones, 1a2b3c4d)"
-    failed = {**RUN, "stage": None, "branch": "feature", "state": "failed", "reason": "test: no", "message": None}
+    failed = replace(RUN, stage=None, branch="feature", state=RunState.FAILED, reason="test: no", message=None)
     assert sentence(failed) == "run 7 of feature failed: test: no (1a2b3c4d)"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hitless.cli.main import main
 from hitless.errors import ServiceFileError
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.service.closed import check_served
 from hitless.service.load import load_service
 from tests.component.service_folder import API, HEAD, fault, folder, load

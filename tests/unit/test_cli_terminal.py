@@ -11,7 +11,7 @@ import typer
 from hitless.cli.common import Context, fail, say_on_stderr
 from hitless.cli.following import follow_run
 from hitless.errors import UsageError
-from hitless.pipeline.buildspec.masking import visible
+from hitless.pipeline.buildspec.output import visible
 from hitless.processes import git_hook
 
 pytestmark = pytest.mark.unit

@@ -12,13 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.wire import json_body, json_lines, one_line
+from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.forge.forge import Fork
 from hitless.pipeline.forks import commit_of
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, read_options
-from hitless.pipeline.view import run_document
+from hitless.pipeline.runs import RunDocument
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home
 
@@ -79,10 +80,10 @@ class PipelineApi:
         stage = request.query_params.get("stage")
         limit = min(int(request.query_params.get("limit", 20)), MOST_RUNS)
         records = self.pipeline.parts.records
-        return JSONResponse([run_document(records, row) for row in records.runs(stage, limit=limit)])
+        return JSONResponse([to_plain(RunDocument.of(records, row)) for row in records.runs(stage, limit=limit)])
 
     async def run(self, request: Request) -> Response:
-        return JSONResponse(self.pipeline.document(request.path_params["run"], full=True))
+        return JSONResponse(to_plain(self.pipeline.document(request.path_params["run"], full=True)))
 
     async def log(self, request: Request) -> Response:
         run = request.path_params["run"]
@@ -99,7 +100,7 @@ class PipelineApi:
     async def stop(self, request: Request) -> Response:
         by, why = _signature(await json_body(request))
         run = (await self.pipeline.stop_run(request.path_params["run"], by=by, why=why)).run
-        return JSONResponse(self.pipeline.document(run))
+        return JSONResponse(to_plain(self.pipeline.document(run)))
 
     async def approve(self, request: Request) -> Response:
         by, why = _signature(await json_body(request))
@@ -108,7 +109,7 @@ class PipelineApi:
     async def reject(self, request: Request) -> Response:
         by, why = _signature(await json_body(request))
         run = self.pipeline.reject(request.path_params["run"], by=by, why=why).run
-        return json_lines(one_line({"run": self.pipeline.document(run)}))
+        return json_lines(one_line({"run": to_plain(self.pipeline.document(run))}))
 
     async def promote(self, request: Request) -> Response:
         body = await json_body(request)

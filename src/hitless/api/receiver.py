@@ -24,7 +24,7 @@ from hitless.api.client import EngineClient
 from hitless.api.deliveries import Deliveries
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import Forge
-from hitless.pipeline import links
+from hitless.pipeline.approvals import is_valid_token, link_key
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
@@ -131,7 +131,7 @@ class Receiver:
         approval = document["approval"]
         if document["state"] != "waiting_for_approval" or approval is None or approval["decision"]:
             return None
-        return document if links.is_valid(links.key_of(self.folder), run, approval["asked_at"], token) else None
+        return document if is_valid_token(link_key(self.folder), run, approval["asked_at"], token) else None
 
 
 def _question(run: dict[str, Any], token: str) -> str:

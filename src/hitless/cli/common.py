@@ -21,7 +21,7 @@ import typer
 
 from hitless.errors import HitlessError, InterruptedByHand, MachineError, UsageError
 from hitless.homes.home import Workplace
-from hitless.pipeline.buildspec.masking import visible
+from hitless.pipeline.buildspec.output import visible
 from hitless.service.load import default_stage
 from hitless.service.model import Home
 

@@ -14,7 +14,7 @@ from hitless.api.client import EngineClient
 from hitless.cli.common import Context, Ended
 from hitless.errors import UsageError
 from hitless.homes.home import RolloutNews, RolloutStarted, RolloutStep
-from hitless.pipeline.buildspec.masking import visible
+from hitless.pipeline.buildspec.output import visible
 from hitless.release.result import Outcome
 
 

@@ -18,7 +18,7 @@ from hitless.forge.statuses import OwedStatuses
 from hitless.gateway.listeners import listen as port_of
 from hitless.homes.engine import client_of
 from hitless.homes.folder import folders_of
-from hitless.pipeline.links import publish
+from hitless.pipeline.approvals import publish_receiver
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.service.listen import parse_listen
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         client, workshop = client_of(ctx), Workshop.of(folders_of(ctx).data, os.environ)
         host, port = address_of(listen)
         if public_url:
-            publish(workshop.data, public_url)
+            publish_receiver(workshop.data, public_url)
         forge = GitHub(_read_secret(secret_file).encode(), _read_secret(token_file) if token_file else None)
         repository, owed = Repository(workshop.repository), OwedStatuses(workshop.data)
         deliveries = Deliveries(client, repository, forge, remote, owed, ctx.say)

@@ -1,15 +1,24 @@
-"""A person's word before a stage is touched: what is asked, who may still answer, and until when."""
+"""Manual approvals: the question, the time to answer it, and links that answer it without a login here.
+
+A link is signed for one question of one run. Its key is in the data folder, private. Whoever has a link may answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from hitless.errors import ConflictError
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.place import is_kept
-from hitless.pipeline.states import RunState, StepName
+from hitless.pipeline.runs import RunState, StepName
 from hitless.release.document import ReleaseDocument
 from hitless.service.document import stage_to_json
 from hitless.service.model import PROTECTION, StageSettings
@@ -19,6 +28,7 @@ from hitless.store.runs import RunRow
 EXPIRES_DAYS = 7
 """As CodePipeline's manual approval."""
 MAX_WHY = 1000
+KEY_BYTES = 32
 
 
 async def question(
@@ -26,7 +36,7 @@ async def question(
 ) -> dict[str, Any]:
     """What is to be approved: commits, differences of configuration, the rehearsal's findings."""
     old = live.commit if live else None
-    known = await is_kept(parts, row.commit)
+    known = await parts.holds(row.commit)
     commits = await parts.repository.commits_between(old, row.commit) if known else ()
     rehearsed = [step.detail for step in parts.records.steps(row.run) if step.name == StepName.REHEARSE]
     return {
@@ -97,3 +107,52 @@ def _variables(old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str
     added = [(name, "added") for name in new if name not in old]
     removed = [(name, "removed") for name in old if name not in new]
     return [*added, *removed, *((name, "changed") for name in old if name in new and old[name] != new[name])]
+
+
+def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
+    """The key of a pipeline's folder, made where there is none, or none that is whole: with an empty one anybody could
+    sign. It is on the disk (`sync`) before it has its name, and its name is before anything is signed with it.
+    """
+    file = folder / "link.key"
+    with suppress(FileNotFoundError):
+        if len(key := file.read_bytes()) == KEY_BYTES:
+            return key
+        file.unlink()
+    fresh = file.with_suffix(f".{secrets.token_hex(8)}")
+    fresh.touch(mode=0o600)
+    with fresh.open("wb") as written:
+        written.write(secrets.token_bytes(KEY_BYTES))
+        written.flush()
+        sync(written.fileno())
+    with suppress(FileExistsError):  # the engine and the receiver may ask at once: the first key stays
+        os.link(fresh, file)
+    fresh.unlink()
+    holder = os.open(folder, os.O_RDONLY)
+    try:
+        sync(holder)
+    finally:
+        os.close(holder)
+    return file.read_bytes()
+
+
+def link_token(key: bytes, run: int, asked_at: str) -> str:
+    """The link's secret part: another question of the same run has another."""
+    return hmac.new(key, f"{run}|{asked_at}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_valid_token(key: bytes, run: int, asked_at: str, token: str) -> bool:
+    return hmac.compare_digest(link_token(key, run, asked_at).encode(), token.encode())
+
+
+def publish_receiver(folder: Path, url: str) -> None:
+    """Say where the receiver can be reached from outside, so that messages carry links."""
+    (folder / "receiver.json").write_text(json.dumps({"url": url.rstrip("/")}))
+
+
+def approval_link(folder: Path, run: int, asked_at: str) -> str | None:
+    """The link of a question, or None where no receiver was ever set up."""
+    file = folder / "receiver.json"
+    if not file.exists():
+        return None
+    url = json.loads(file.read_text())["url"]
+    return f"{url}/approve/{run}?token={link_token(link_key(folder), run, asked_at)}"

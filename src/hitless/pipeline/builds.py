@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
-from hitless.pipeline import cache, parameters
+from hitless.pipeline.buildspec import parameters
 from hitless.pipeline.buildspec.files import open_inside, remove
-from hitless.pipeline.buildspec.masking import Mask, visible
+from hitless.pipeline.buildspec.output import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import BuildPlan, Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.environments import environment, key_of
+from hitless.pipeline.environments import environment, keep_cache, key_of, restore_cache
 from hitless.pipeline.repository import Repository
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.pipeline.workshop import Workshop
 from hitless.service.model import BuildSettings
 
@@ -91,14 +91,14 @@ class Builds:
             kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
             shares = order.fork is None
             if spec.cached and shares:
-                await asyncio.to_thread(cache.restore, kept, folder, user)
+                await asyncio.to_thread(restore_cache, kept, folder, user)
             plan = BuildPlan(
                 text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
                 self._limits(), user,
             )  # fmt: skip
             found = await _supervise(plan)
             if spec.cached and shares and found["succeeded"]:
-                await asyncio.to_thread(cache.keep, kept, folder, spec.cached, user)
+                await asyncio.to_thread(keep_cache, kept, folder, spec.cached, user)
             if shares:
                 await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
             result: dict[str, Any] = _presentable(found, Mask([*secrets.values(), *plan.masked]))

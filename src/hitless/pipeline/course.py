@@ -11,15 +11,19 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from hitless.clock import timestamp
 from hitless.errors import HitlessError
-from hitless.pipeline.links import link_of
+from hitless.pipeline.approvals import approval_link
+from hitless.pipeline.builds import service_folder
+from hitless.pipeline.errands import Place
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
-from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState
-from hitless.pipeline.view import run_document
+from hitless.pipeline.runs import RunDocument, RunState, StepEnd, StepFailed, StepName, StepState, options_of
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Notify
 from hitless.store.runs import ApprovalRow, RunRow
@@ -39,6 +43,7 @@ class Course:
     def __init__(self, parts: Parts, row: RunRow, path: str) -> None:
         """`path` is the service's folder in the repository."""
         self.parts, self.row, self.path = parts, row, path
+        self.options = options_of(row)
         self.commit: CommitInfo | None = None
         self.copied: ReleaseDocument | str | None = None  # of what is live on AWS, once it was asked
         self.changed: str | None = None  # in the protection of its stage, in words
@@ -72,9 +77,9 @@ class Course:
 
     def _what(self) -> str:
         """What the run is about, for whoever follows it."""
-        row, options = self.row, self.row.options
-        if "from" in options:
-            return f"release {options['release']} of {options['from']} to {row.stage}"
+        row, options = self.row, self.options
+        if options.source:
+            return f"release {options.release} of {options.source} to {row.stage}"
         what = f"{row.branch} at {row.commit[:12]}"
         if row.stage:
             return f"{what} to {row.stage}"
@@ -141,6 +146,27 @@ class Course:
         file.write_text(json.dumps(document.to_json()))
         self._candidate = document
 
+    async def checkout(self, name: str) -> Path:
+        """The service's folder in the commit's files, in a private folder of that name. Raises StepFailed."""
+        workshop = self.parts.workshop
+        root = workshop.work_of(self.row.run) / name
+        if not root.exists():
+            workshop.make(root)
+            await self.parts.repository.extract(self.row.commit, root)
+            (root / ".git").mkdir(exist_ok=True)  # the repository's root, above which a service file reads nothing
+        return service_folder(root, self.path)
+
+    async def service_place(self, stage: str) -> Place:
+        """The folder with the serverless.yml of a stage on AWS: the commit's, else the copy that a promotion kept, so
+        that what is approved is what ships. Raises StepFailed if there is neither.
+        """
+        if await self.parts.holds(self.row.commit):
+            return Place(await self.checkout("service"), stage)
+        kept = self.parts.workshop.service_of(self.row.run)
+        if not kept.exists():
+            raise StepFailed("neither the repository nor a folder has the stage's configuration: push its commit")
+        return Place(kept, stage)
+
     def live(self) -> ReleaseDocument | None:
         """What is live in the run's stage now."""
         release = self.parts.engine.live_release(self.stage)
@@ -196,12 +222,12 @@ class Course:
         """Tell whoever wants to know where the run stands now."""
         row = self.parts.records.run(self.row.run)
         if row is not None:
-            document = run_document(self.parts.records, row)
+            document = RunDocument.of(self.parts.records, row)
             asked = self.parts.records.approval(row.run)
             if row.state == RunState.WAITING and asked:
-                document["link"] = link_of(self.parts.workshop.data, row.run, asked.asked_at)
-                document["protection"] = self.changed
-            self.parts.tell(self._who_is_told(), row.state, document)
+                link = approval_link(self.parts.workshop.data, row.run, asked.asked_at)
+                document = replace(document, link=link, protection=self.changed)
+            self.parts.tell(self._who_is_told(), document)
 
     def _who_is_told(self) -> tuple[Notify, ...]:
         """As is in force: a message may carry an approval's link. A branch tells whom the first stage tells."""

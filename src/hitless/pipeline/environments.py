@@ -1,8 +1,11 @@
-"""The Python that a build works with: a virtual environment of its own, kept for the next build of the same kind.
+"""Virtual environments and caches that are kept from one build to the next.
 
 CodeBuild's containers are fresh; here a kept environment saves a team the minute of installing on each push. It is
-kept for exactly one branch, Python version, buildspec and set of requirements files: where any of them changes, another
-is made. Two builds at once never share one.
+kept for one branch, Python version, buildspec and set of requirements files; if any of them changes, another is made.
+Two builds at once never share one.
+
+A buildspec's `cache.paths` are packed and unpacked as the build's user, so a link that a build plants leads no further
+than the build itself can go.
 """
 
 from __future__ import annotations
@@ -14,19 +17,23 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hitless.errors import MachineError
-from hitless.pipeline.buildspec.files import remove
+from hitless.pipeline.buildspec.files import find_files, remove
 from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.buildspec.spec import Buildspec
 
-KEPT = 8
-SLOTS = 8
+ENVIRONMENTS_KEPT, CACHES_KEPT = 8, 16
 KEPT_S = 14 * 24 * 3600.0
+"""The oldest go when there are more, and each one that no build has used for so long."""
+SLOTS = 8
+MAX_CACHE_BYTES = 2 << 30
 _CREATE = """
 import glob, os, subprocess, sys, sysconfig, venv, zipfile
 place = sys.argv[1]
@@ -169,7 +176,7 @@ def _forget_old(root: Path) -> None:
     names = {entry.name.removesuffix(".lock").removesuffix(".made") for entry in root.iterdir()}
     used = {root / name: _last_used(root / name) for name in names}
     for index, place in enumerate(sorted(used, key=lambda one: used[one], reverse=True)):
-        if index < KEPT and time.time() - used[place] < KEPT_S:
+        if index < ENVIRONMENTS_KEPT and time.time() - used[place] < KEPT_S:
             continue
         lock = _hold(_lock_of(place))
         if lock is None:  # a build works in it
@@ -187,3 +194,51 @@ def _last_used(place: Path) -> float:
         return _mark_of(place).stat().st_mtime
     except OSError:
         return 0.0
+
+
+def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None) -> None:
+    """Pack what the patterns find, in place of what was kept; nothing if it is too much or unreadable for the user."""
+    files = list(find_files(folder, tuple(_whole(pattern) for pattern in patterns), folder, links=True))
+    if sum(path.lstat().st_size for path in files) > MAX_CACHE_BYTES:
+        return
+    names = b"\0".join(b"./" + os.fsencode(path.relative_to(folder)) for path in files)
+    # A name of its own: another build of the branch may be at it.
+    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as archive:
+        words = ["tar", "-c", "--null", "--no-recursion", "-T", "-"]
+        if _tar(words, folder, user, input=names, stdout=archive):
+            Path(archive.name).replace(kept)
+    remove(Path(archive.name))
+    _forget_old_caches(kept.parent)
+
+
+def restore_cache(kept: Path, folder: Path, user: User | None) -> None:
+    """Unpack what was kept into a fresh checkout; files of the commit win."""
+    if not kept.is_file():
+        return
+    os.utime(kept)
+    with kept.open("rb") as archive:
+        _tar(["tar", "-x", "-p", "--no-same-owner", "--skip-old-files"], folder, user, stdin=archive)
+
+
+def _tar(words: list[str], folder: Path, user: User | None, **streams: Any) -> bool:
+    environ = {"PATH": os.environ.get("PATH", os.defpath)}
+    done = subprocess.run(
+        words, cwd=folder, env=environ, stderr=subprocess.DEVNULL, check=False, **credentials(user), **streams
+    )
+    return done.returncode == 0
+
+
+def _forget_old_caches(caches: Path) -> None:
+    """All but those that were used last."""
+    used = []
+    for one in caches.iterdir():
+        with suppress(FileNotFoundError):  # another build has just put it in its place
+            used.append((one.stat().st_mtime, one))
+    for index, (at, one) in enumerate(sorted(used, reverse=True)):
+        if index >= CACHES_KEPT or time.time() - at > KEPT_S:
+            remove(one)
+
+
+def _whole(pattern: str) -> str:
+    """CodeBuild takes `node_modules/**/*` and a plain folder's name alike."""
+    return pattern if any(mark in pattern for mark in "*?[") else f"{pattern.rstrip('/')}/**/*"

@@ -15,16 +15,10 @@ from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.course import Course, Waits
 from hitless.pipeline.repository import COMMIT
-from hitless.pipeline.states import FORK, StepEnd, StepFailed, StepName, skipped
+from hitless.pipeline.runs import StepEnd, StepFailed, StepName, skipped
 from hitless.pipeline.steps import TEST_FILE, ask_a_person, supersede_waiting
-from hitless.store.runs import RunRow
 
 MOST_FILES = 200
-
-
-def fork_of(row: RunRow) -> Fork | None:
-    """Whose code the run tests, where it is a stranger's."""
-    return Fork.from_json(row.options[FORK]) if FORK in row.options else None
 
 
 def commit_of(text: object) -> str:
@@ -36,7 +30,7 @@ def commit_of(text: object) -> str:
 
 async def admit(course: Course) -> StepEnd:
     """Ask a maintainer before anything of the stranger's is run."""
-    run, fork = course.row.run, fork_of(course.row)
+    run, fork = course.row.run, course.options.fork
     assert fork is not None
     if course.parts.workshop.user is None:
         raise StepFailed(
@@ -51,7 +45,7 @@ async def admit(course: Course) -> StepEnd:
 
 async def test(course: Course) -> StepEnd:
     """buildspec-test.yml as the fork has it."""
-    row, fork = course.row, fork_of(course.row)
+    row, fork = course.row, course.options.fork
     assert fork is not None
     order = BuildOrder(
         run=row.run,

@@ -8,24 +8,25 @@ build's user where the engine is root.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from hitless.clock import Clock
+from hitless.documents import to_text
 from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.children import converse
+from hitless.pipeline.runs import RunDocument, RunState
 from hitless.service.model import Notify, NotifyBy
 
 TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 PAUSES_S = (1.0, 5.0, None)
-TOLD = ("succeeded", "failed", "rejected", "interrupted", "waiting_for_approval")
+TOLD = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED, RunState.WAITING)
 """What is worth a message: a superseded run is not, the one that superseded it is."""
 
 Send = Callable[[str, bytes], None]
@@ -40,9 +41,9 @@ class Notifier:
         self._clock, self._say, self._user, self._send = clock, say, user, send or post
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, who: tuple[Notify, ...], state: str, run: Mapping[str, Any]) -> None:
+    def tell(self, who: tuple[Notify, ...], run: RunDocument) -> None:
         """Begin to tell everybody; returns at once."""
-        for one in who if state in TOLD else ():
+        for one in who if run.state in TOLD else ():
             task = asyncio.create_task(self._tell(one, run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -53,7 +54,7 @@ class Notifier:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _tell(self, who: Notify, run: Mapping[str, Any]) -> None:
+    async def _tell(self, who: Notify, run: RunDocument) -> None:
         for pause_s in PAUSES_S:
             try:
                 await self._once(who, run)
@@ -62,29 +63,29 @@ class Notifier:
                 if pause_s is None:
                     where = "a command" if who.by is NotifyBy.COMMAND else urlsplit(who.target).hostname
                     why = f"{type(error).__name__}: {getattr(error, 'code', None) or getattr(error, 'reason', error)}"
-                    self._say(f"run {run['run']}: {where} could not be told ({why})", run["stage"])
+                    self._say(f"run {run.run}: {where} could not be told ({why})", run.stage)
                     return
             await self._clock.sleep(pause_s)
 
-    async def _once(self, who: Notify, run: Mapping[str, Any]) -> None:
+    async def _once(self, who: Notify, run: RunDocument) -> None:
         match who.by:
             case NotifyBy.SLACK:
-                await asyncio.to_thread(self._send, who.target, json.dumps({"text": sentence(run)}).encode())
+                await asyncio.to_thread(self._send, who.target, to_text({"text": sentence(run)}).encode())
             case NotifyBy.WEBHOOK:
-                body = {"event": f"run.{run['state']}", "text": sentence(run), "run": dict(run)}
-                await asyncio.to_thread(self._send, who.target, json.dumps(body).encode())
+                body = {"event": f"run.{run.state}", "text": sentence(run), "run": run}
+                await asyncio.to_thread(self._send, who.target, to_text(body).encode())
             case NotifyBy.COMMAND:
                 await self._command(who.target, run)
 
-    async def _command(self, command: str, run: Mapping[str, Any]) -> None:
+    async def _command(self, command: str, run: RunDocument) -> None:
         environ = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HITLESS_RUN": str(run["run"]),
-            "HITLESS_STATE": str(run["state"]),
-            "HITLESS_STAGE": str(run["stage"] or ""),
+            "HITLESS_RUN": str(run.run),
+            "HITLESS_STATE": str(run.state),
+            "HITLESS_STAGE": run.stage or "",
             "HITLESS_TEXT": sentence(run),
         }
-        line = json.dumps(dict(run)).encode()
+        line = to_text(run).encode()
         code, _, _ = await converse(
             shlex.split(command), line=line, environ=environ, user=self._user, timeout_s=COMMAND_TIMEOUT_S
         )
@@ -92,20 +93,19 @@ class Notifier:
             raise OSError(f"it ended with {code}")
 
 
-def sentence(run: Mapping[str, Any]) -> str:
+def sentence(run: RunDocument) -> str:
     """`run 7 of prod waits for approval: hitless approve 7 (Count zones, 1a2b3c4d)`."""
-    where = run["stage"] or run["branch"]
-    match run["state"]:
-        case "succeeded":
-            what = f"succeeded: release {run['release']} is live" if run["release"] else "succeeded"
-        case "waiting_for_approval":
-            by_link = f", or {run['link']}" if run.get("link") else ""
-            weaker = f"; {run['protection']}" if run.get("protection") else ""
-            what = f"waits for approval: hitless approve {run['run']}{by_link}{weaker}"
+    match run.state:
+        case RunState.SUCCEEDED:
+            what = f"succeeded: release {run.release} is live" if run.release else "succeeded"
+        case RunState.WAITING:
+            by_link = f", or {run.link}" if run.link else ""
+            weaker = f"; {run.protection}" if run.protection else ""
+            what = f"waits for approval: hitless approve {run.run}{by_link}{weaker}"
         case state:
-            what = f"{state}: {run['reason']}" if run["reason"] else str(state)
-    about = ", ".join(filter(None, (run["message"], (run["commit"] or "")[:8])))
-    return f"run {run['run']} of {where} {what}" + (f" ({about})" if about else "")
+            what = f"{state}: {run.reason}" if run.reason else str(state)
+    about = ", ".join(filter(None, (run.message, (run.commit or "")[:8])))
+    return f"run {run.run} of {run.where} {what}" + (f" ({about})" if about else "")
 
 
 def post(url: str, body: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hitless.documents import convert
 from hitless.engine.engine import Engine
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.states import RunState
+from hitless.pipeline.runs import RunState
 from hitless.release.document import Origin
 from hitless.release.result import Outcome
 from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow

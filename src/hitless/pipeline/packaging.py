@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hitless.pipeline.children import answer_of
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ArtifactRef, ReleaseDocument
 
 

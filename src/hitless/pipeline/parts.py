@@ -15,6 +15,7 @@ from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.repository import Repository
+from hitless.pipeline.runs import RunDocument
 from hitless.pipeline.workshop import Workshop
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
@@ -52,8 +53,8 @@ class OnAws(Protocol):
     async def rollback(self, place: Place, why: str, *, log: Path) -> dict[str, Any]: ...
 
 
-Tell = Callable[[tuple[Notify, ...], str, Mapping[str, Any]], None]
-"""Tells who wants to know: whom, the run's state, its document. Returns at once."""
+Tell = Callable[[tuple[Notify, ...], RunDocument], None]
+"""Notifies of the state of a run. Returns at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class Parts:
     on_aws: OnAws
     previews: Previews | None = None
     """None where the engine has none."""
+
+    async def holds(self, commit: str | None) -> bool:
+        """Whether the repository has the commit."""
+        return bool(commit) and self.repository.exists() and await self.repository.has(str(commit))
 
     def definition(self) -> Definition | None:
         """The stages, as each is protected now; None where `hitless pipeline url` never ran."""

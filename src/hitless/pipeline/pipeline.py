@@ -14,6 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from hitless.clock import timestamp
 from hitless.documents import to_plain
@@ -22,16 +24,21 @@ from hitless.forge.forge import Fork
 from hitless.pipeline.approvals import MAX_WHY, check_open
 from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.forks import fork_of
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.place import is_kept
 from hitless.pipeline.promotion import Promotion, begin_promotion
 from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, judge, plan_runs
-from hitless.pipeline.recovery import recover
 from hitless.pipeline.repository import hook_command
-from hitless.pipeline.states import FORK, RETRIABLE, RunState, StepName, StepState
-from hitless.pipeline.turns import Turns
-from hitless.pipeline.view import exit_code, run_document
+from hitless.pipeline.runs import (
+    RETRIABLE,
+    RunDocument,
+    RunOptions,
+    RunState,
+    StepName,
+    StepState,
+    exit_code,
+    options_of,
+)
+from hitless.pipeline.turns import Turns, recover
 from hitless.store.pushes import PushRow
 from hitless.store.runs import RunRow
 
@@ -136,7 +143,7 @@ class Pipeline:
 
     async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
         """A run that tests a stranger's commit, once it is approved. UsageError where the repository lacks it."""
-        if not await is_kept(self.parts, commit):
+        if not await self.parts.holds(commit):
             raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
         row = self.parts.records.add(
             stage=None,
@@ -144,7 +151,7 @@ class Pipeline:
             commit=commit,
             message=fork.sentence,
             overridden=None,
-            options={FORK: to_plain(fork)},
+            options=to_plain(RunOptions(fork=fork)),
             verb="fork",
             actor=actor,
             state=RunState.QUEUED,
@@ -156,11 +163,9 @@ class Pipeline:
     def close_fork(self, number: int) -> None:
         """Nobody needs to look at a pull request any more that is closed: what has not begun does not."""
         for row in self.parts.records.in_state(RunState.WAITING, RunState.QUEUED):
-            fork = fork_of(row)
-            if fork is None or fork.number != number:
-                continue
-            self._turns.drop(row)
-            self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
+            if (fork := options_of(row).fork) and fork.number == number:
+                self._turns.drop(row)
+                self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
 
     async def promote(self, order: Promotion, *, actor: str) -> RunRow:
         """A run that ships what is live in one stage to another, the same bytes. Raises HitlessError."""
@@ -233,15 +238,14 @@ class Pipeline:
             raise UsageError(f"there is no run {run}", hint="`hitless pipeline runs` lists them")
         return found
 
-    def document(self, run: int, *, full: bool = False) -> dict[str, Any]:
-        """A run as JSON, with the exit code of a command that waited for it."""
-        row = self.row(run)
-        document = run_document(self.parts.records, row, full=full)
-        document["exit_code"] = exit_code(self.parts.records, row)
-        asked = self.parts.workshop.of_run(run) / "question.json"
-        if full and asked.exists():
-            document["question"] = json.loads(asked.read_text())
-        return document
+    def document(self, run: int, *, full: bool = False) -> RunDocument:
+        """A run, with the exit code of a command that waited for it; `full` with its question, too."""
+        row, asked = self.row(run), self.parts.workshop.of_run(run) / "question.json"
+        return replace(
+            RunDocument.of(self.parts.records, row, full=full),
+            exit_code=exit_code(self.parts.records, row),
+            question=json.loads(asked.read_text()) if full and asked.exists() else UNSET,
+        )
 
     async def follow(self, run: int, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
         """`{"text": …}` of the run's log as it is written, then `{"run": …}` when it has ended or waits for a person.
@@ -255,7 +259,7 @@ class Pipeline:
                 offset += len(data)
                 yield {"text": data.decode(errors="replace"), "of": run}
             if state.has_ended or state is RunState.WAITING:
-                yield {"run": self.document(run)}
+                yield {"run": to_plain(self.document(run))}
                 return
             await self.parts.clock.sleep(FOLLOW_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,7 @@ from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.place import is_kept, keep_folder
-from hitless.pipeline.states import RunState
+from hitless.pipeline.runs import RunState
 from hitless.release.document import Origin
 from hitless.service.model import Home
 from hitless.store.runs import RunRow
@@ -66,10 +66,10 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
         state=RunState.QUEUED,
         at=timestamp(parts.clock.now()),
     )
-    if order.folder is not None and not await is_kept(parts, origin.commit):
+    if order.folder is not None and not await parts.holds(origin.commit):
         try:
             parts.workshop.create()
-            await keep_folder(parts.workshop, row.run, order.folder)
+            await asyncio.to_thread(parts.workshop.keep_service, row.run, order.folder)
         except HitlessError as error:
             parts.records.set_state(row.run, RunState.FAILED, error.message, timestamp(parts.clock.now()))
             raise

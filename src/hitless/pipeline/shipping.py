@@ -13,8 +13,7 @@ from hitless.errors import HitlessError
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
-from hitless.pipeline.place import service_place
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.pipeline.verification import reachable, verify_live
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome, Result
@@ -53,7 +52,7 @@ class EngineHome:
     async def ship(self, course: Course) -> Mapping[str, Any]:
         """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
-        verb = "promote" if course.row.options.get("from") else "deploy"
+        verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
         started = await engine.deploy(
             course.stage, course.candidate, strategy=None, force=force, verb=verb, who=_who(course)
@@ -96,18 +95,18 @@ class AwsHome:
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         if course.copied is None:
-            place = await service_place(course, course.stage)
+            place = await course.service_place(course.stage)
             course.copied = await course.parts.on_aws.copy(place, log=_log(course))
         return course.copied
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
             raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine alone: not for AWS")
-        place = await service_place(course, course.stage)
+        place = await course.service_place(course.stage)
         return await course.parts.on_aws.ship(place, course.candidate, _who(course), log=_log(course))
 
     async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
-        place = await service_place(course, course.stage)
+        place = await course.service_place(course.stage)
         found = await course.parts.on_aws.verify(place, course.candidate, release, log=_log(course))
         if found.superseded:
             return None
@@ -116,7 +115,7 @@ class AwsHome:
     async def take_back(self, course: Course, why: str) -> str:
         course.say(f"taken back: {why}")
         try:
-            place, said = await service_place(course, course.stage), f"run {course.row.run}: {why}"
+            place, said = await course.service_place(course.stage), f"run {course.row.run}: {why}"
             result = await course.parts.on_aws.rollback(place, said, log=_log(course))
         except HitlessError as error:
             return f"it stays live, for nothing can take over: {error.message}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,12 +13,12 @@ from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
 from hitless.pipeline.approvals import EXPIRES_DAYS, question
 from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, Waits
 from hitless.pipeline.origin import origin_of
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.place import checkout, forget_folder, is_kept, service_place
+from hitless.pipeline.runs import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
 from hitless.pipeline.shipping import home_of, protection
-from hitless.pipeline.states import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.service.model import Approval, Home
@@ -29,8 +30,8 @@ LEFT_OUT = "the stage's steps leave it out"
 async def source(course: Course) -> StepEnd:
     """The commit is there; what it says of itself."""
     repository = course.parts.repository
-    if not await is_kept(course.parts, course.row.commit):
-        if course.row.options.get("document"):
+    if not await course.parts.holds(course.row.commit):
+        if course.options.document:
             return skipped("the repository does not hold the commit: the configuration is that of the service's folder")
         raise StepFailed(f"the repository does not hold the commit {course.row.commit[:12]}")
     info = course.commit = await repository.describe(course.row.commit)
@@ -42,7 +43,7 @@ async def source(course: Course) -> StepEnd:
 
 async def test(course: Course) -> StepEnd:
     """buildspec-test.yml in a clean checkout."""
-    if origin := course.row.options.get("from"):
+    if origin := course.options.source:
         return skipped(f"the same bytes were tested on their way to {origin}")
     known = course.parts.in_force(course.row.stage) if course.row.stage else None
     if known and not known.test:
@@ -73,9 +74,9 @@ async def build(course: Course) -> StepEnd:
     origin = origin_of(course.parts.engine, course.row, course.parts.definition())
     if origin and origin.home is Home.AWS:
         await _fetch(course, origin)
-    if origin and not await is_kept(course.parts, course.row.commit):
+    if origin and not await course.parts.holds(course.row.commit):
         return _as_given(course, origin)
-    folder, row = await checkout(course, "package"), course.row
+    folder, row = await course.checkout("package"), course.row
     artifacts = origin.refs if origin else None
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
@@ -83,7 +84,7 @@ async def build(course: Course) -> StepEnd:
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():
         known.joined_by(definition).write(course.parts.workshop.definition)
-    if origin and course.row.options.get("from"):
+    if origin and course.options.source:
         document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
     await _catch_up(course)
@@ -102,7 +103,7 @@ async def _catch_up(course: Course) -> None:
 
 async def rehearse(course: Course) -> StepEnd:
     """The candidate over a copy of what is live, elsewhere, under load."""
-    if course.row.options.get("skip_rehearsal"):
+    if course.options.skip_rehearsal:
         return skipped(f"asked for by {course.row.actor}")
     asked = (await protection(course)).rehearsal
     if not asked:
@@ -212,14 +213,15 @@ def ask_a_person(course: Course, question: Mapping[str, Any]) -> str:
 
 async def _fetch(course: Course, origin: Origin) -> None:
     """The zips from the bucket of the stage on AWS into the engine's store."""
-    place = await service_place(course, origin.stage)
+    place = await course.service_place(origin.stage)
     fetched = await course.parts.on_aws.fetch(place, origin, log=course.parts.workshop.log(course.row.run))
     course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 
 def _as_given(course: Course, origin: Origin) -> StepEnd:
     """A promotion without the commit: the folder's configuration with the release's artifacts."""
-    given = ReleaseDocument.from_json(course.row.options["document"])
+    assert course.options.document is not None
+    given = ReleaseDocument.from_json(course.options.document)
     if missing := [function.name for function in given.functions if function.name not in origin.artifacts]:
         raise StepFailed(f"{origin} has no artifact for {', '.join(missing)}: deploy or push instead", exit_code=2)
     document = replace(
@@ -256,10 +258,10 @@ def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
 async def _arrive(course: Course) -> None:
     """A promotion moves the stage's branch to what is live; nothing will ask for the run's folder again."""
     branch, commit, repository = course.row.branch, course.row.commit, course.parts.repository
-    moves = "from" in course.row.options and await is_kept(course.parts, commit)
+    moves = course.options.source and await course.parts.holds(commit)
     if moves and not await repository.fast_forward(branch, commit):
         course.say(f"the branch {branch} has commits of its own and was left where it is")
-    await forget_folder(course)
+    await asyncio.to_thread(remove, course.parts.workshop.service_of(course.row.run))
 
 
 def _reported(result: Mapping[str, Any]) -> str:

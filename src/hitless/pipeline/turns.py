@@ -17,12 +17,14 @@ from hitless.pipeline import forks
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step
 from hitless.pipeline.parts import Parts
-from hitless.pipeline.previewing import preview
-from hitless.pipeline.states import FORK, RunState, StepName, lane_of
+from hitless.pipeline.previews import preview
+from hitless.pipeline.runs import RunState, StepFailed, StepName, StepState, lane_of, options_of
+from hitless.pipeline.shipping import home_of
 from hitless.pipeline.steps import STEPS, source, test
-from hitless.store.runs import RunRow
+from hitless.store.runs import RUNS_KEPT, RunRow
 
 TRY_AGAIN_S = 1.0
+MOST_RESTARTS = 2
 BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
 FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.admit, StepName.TEST: forks.test}
 PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
@@ -148,8 +150,66 @@ def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
     """In their order: all of them for a stage; for a branch its tests, and its preview where one was asked for; for a
     fork's pull request its tests, once somebody has approved of them.
     """
-    if FORK in row.options:
+    options = options_of(row)
+    if options.fork:
         return FORKED
     if row.stage is not None:
         return STEPS
-    return PREVIEWED if row.options.get("preview") else BRANCH
+    return PREVIEWED if options.preview else BRANCH
+
+
+def recover(parts: Parts, path: str) -> list[RunRow]:
+    """Mark what was interrupted; the runs that go on, oldest first."""
+    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _goes_on(parts, row, path)]
+    for row in parts.records.in_state(RunState.WAITING):
+        answer = parts.records.approval(row.run)
+        if answer is not None and answer.decision is not None:  # as the daemon died: nobody can give it again
+            Course(parts, row, path).take_answer(answer)
+    approved = [row for row in parts.records.in_state(RunState.QUEUED) if _is_approved(parts, row)]
+    return going_on + approved
+
+
+def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
+    """Whether the run is taken up again; where not, it has its end."""
+    course = Course(parts, row, path)
+    step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
+    if step and step.name == StepName.DEPLOY and _went_live(parts, row):
+        detail = {"note": "went live as the engine stopped"}
+        parts.records.set_step(row.run, StepName.DEPLOY, StepState.SUCCEEDED, detail=detail)
+    if course.ended_well(StepName.DEPLOY):
+        return True
+    where = f"the engine stopped during {step.name}" if step else "the engine stopped between two steps"
+    touched = step is not None and step.name == StepName.DEPLOY and not _is_carried_on(course)
+    after = [one.run for one in parts.records.runs(limit=RUNS_KEPT) if lane_of(one) == lane_of(row)]
+    newest = max(after, default=row.run)
+    if newest > row.run and not touched:
+        course.end(RunState.SUPERSEDED, f"{where}, and run {newest} came after it")
+        return False
+    if row.restarts < MOST_RESTARTS and not touched:
+        parts.records.count_restart(row.run)
+        course.say(f"{where}: the run goes on")
+        parts.engine.say(f"run {row.run} of {row.branch} goes on: {where}", row.stage)
+        return True
+    if step:
+        parts.records.set_step(row.run, step.name, StepState.INTERRUPTED, detail={"reason": where})
+    again = " again" if row.restarts and not touched else ""
+    course.end(RunState.INTERRUPTED, f"{where}{again}: `hitless pipeline retry {row.run}`")
+    return False
+
+
+def _is_carried_on(course: Course) -> bool:
+    try:
+        return home_of(course).carries_on
+    except StepFailed:  # the candidate is gone
+        return False
+
+
+def _went_live(parts: Parts, row: RunRow) -> bool:
+    live = parts.engine.store.live(row.stage) if row.stage else None
+    return live is not None and live[0] == row.release
+
+
+def _is_approved(parts: Parts, row: RunRow) -> bool:
+    return any(
+        step.name == StepName.APPROVE and step.state == StepState.SUCCEEDED for step in parts.records.steps(row.run)
+    )

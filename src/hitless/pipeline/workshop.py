@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hitless.errors import MachineError
+from hitless.errors import MachineError, UsageError
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.buildspec.run import User
 from hitless.pipeline.environments import shut
@@ -26,6 +27,11 @@ PREFIX, OWNER = "hitless-builds-", "owner"
 BUILD_USERS = ("hitless-build", "nobody")
 BUILD_UIDS = range(60706, 61184)
 """Numbers that no distribution and no service manager gives to anybody (systemd.io/UIDS-GIDS)."""
+
+_NOT_READ = shutil.ignore_patterns(
+    *(".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache")
+)
+"""What no configuration is read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,27 @@ class Workshop:
     def of_run(self, run: int) -> Path:
         """What is kept of a run: log, candidate, rehearsal, artifacts."""
         return self.data / "runs" / str(run)
+
+    def service_of(self, run: int) -> Path:
+        """The private copy of the service's folder that a promotion named."""
+        return self.of_run(run) / "service"
+
+    def keep_service(self, run: int, named: Path) -> None:
+        """Copy the folder for the run, as it is now. Blocking. Raises UsageError."""
+        kept, data = self.service_of(run), self.data.parent.resolve()
+
+        def ignore(folder: str, names: list[str]) -> set[str]:
+            return _NOT_READ(folder, names) | {name for name in names if (Path(folder) / name).resolve() == data}
+
+        try:
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copytree(named, kept, symlinks=True, ignore=ignore)
+            kept.chmod(0o700)
+            if (modules := named / "node_modules").is_dir():
+                (kept / "node_modules").symlink_to(modules)  # plugins of the service, and its own osls
+        except (OSError, shutil.Error) as error:
+            remove(kept)
+            raise UsageError(f"{named} cannot be copied: {error}", hint="is every file in it readable?") from error
 
     def log(self, run: int) -> Path:
         return self.of_run(run) / "log"

@@ -16,7 +16,7 @@ from hitless.api.client import EngineClient, RemoteError
 from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
-from hitless.pipeline.buildspec.masking import visible
+from hitless.pipeline.buildspec.output import visible
 
 MAX_OPTIONS = 20
 

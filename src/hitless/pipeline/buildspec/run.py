@@ -21,7 +21,7 @@ from typing import IO, Any
 import msgspec
 
 from hitless.pipeline.buildspec.files import find_files
-from hitless.pipeline.buildspec.masking import Mask
+from hitless.pipeline.buildspec.output import Mask, Output
 from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes
 from hitless.pipeline.buildspec.reports import Reported, read_reports
 from hitless.pipeline.buildspec.script import exported_of, phases_of, program
@@ -115,7 +115,7 @@ def run(
     shell = _start([spec.shell, "-c", program(spec, status, exported)], source, everything, user)
     assert shell.stdout is not None
     root = os.getpid() if subreaper else shell.pid
-    out = _Output(Mask([*(secrets or {}).values(), *masked]), output, limits.output_bytes)
+    out = Output(Mask([*(secrets or {}).values(), *masked]), output, limits.output_bytes)
     try:
         reason = _watch(shell, shell.stdout, out, root, limits, stop)
     finally:
@@ -174,33 +174,10 @@ def _confine() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
 
 
-class _Output:
-    """Masked output up to a limit; what comes after it is dropped, and said so once."""
-
-    def __init__(self, mask: Mask, write: Callable[[bytes], object], limit_bytes: int) -> None:
-        self._mask, self._write, self._left = mask, write, limit_bytes
-
-    def feed(self, data: bytes) -> None:
-        self._give(self._mask.feed(data))
-
-    def end(self, reason: str | None) -> None:
-        self._give(self._mask.end())
-        if reason:
-            self._write(f"\n[Container] {reason}\n".encode())
-
-    def _give(self, text: bytes) -> None:
-        if self._left <= 0 or not text:
-            return
-        self._write(text[: self._left])
-        self._left -= len(text)
-        if self._left <= 0:
-            self._write(b"\n[Container] the output reached its limit; the rest is not kept\n")
-
-
 def _watch(
     shell: subprocess.Popen[bytes],
     pipe: IO[bytes],
-    out: _Output,
+    out: Output,
     root: int,
     limits: Limits,
     stop: Callable[[], bool],
@@ -229,7 +206,7 @@ def _watch(
     return None
 
 
-def _drain(pipe: IO[bytes], out: _Output) -> None:
+def _drain(pipe: IO[bytes], out: Output) -> None:
     """What the ended processes had still written; no more than a pipe holds, should one of them write on."""
     left = MOST_PIPED_BYTES
     with pipe:

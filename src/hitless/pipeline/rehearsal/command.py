@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.pipeline.children import answer_of
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ReleaseDocument
 
 

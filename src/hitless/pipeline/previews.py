@@ -8,8 +8,7 @@ from hitless.engine.previews import Previews
 from hitless.errors import ConflictError
 from hitless.pipeline.course import Course
 from hitless.pipeline.packaging import PackageOrder
-from hitless.pipeline.place import checkout
-from hitless.pipeline.states import StepEnd, StepFailed, skipped
+from hitless.pipeline.runs import StepEnd, StepFailed, skipped
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome
 from hitless.release.who import Who
@@ -52,7 +51,7 @@ async def _stands(course: Course) -> bool:
 async def _package(course: Course, stage: str) -> ReleaseDocument:
     """Built as the stage would have it. The commit's own list of stages is not kept: only what ships to one counts."""
     parts, row = course.parts, course.row
-    order = PackageOrder(await checkout(course, "package"), course.path, stage, row.commit, row.message, None)
+    order = PackageOrder(await course.checkout("package"), course.path, stage, row.commit, row.message, None)
     document, _ = await parts.package(order, log=parts.workshop.log(row.run))
     return document
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from hitless.pipeline.buildspec.spec import Buildspec
-from hitless.pipeline.states import StepFailed
+from hitless.pipeline.runs import StepFailed
 
 MAX_FILE_BYTES = 1024 * 1024
 

@@ -1,9 +1,9 @@
-"""What of a build's output may be shown: each secret as `***`, as CodeBuild does, and nothing that a terminal obeys."""
+"""The output of a build: secrets masked as `***`, as CodeBuild does; bounded; without terminal control characters."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 SHORTEST = 3
 """Shorter values would be found everywhere and hide nothing but the log."""
@@ -43,3 +43,26 @@ class Mask:
 
     def text(self, text: bytes) -> bytes:
         return self._pattern.sub(b"***", text) if self._pattern else text
+
+
+class Output:
+    """Masked output up to a limit. What comes after it is dropped, and the output says so once."""
+
+    def __init__(self, mask: Mask, write: Callable[[bytes], object], limit_bytes: int) -> None:
+        self._mask, self._write, self._left = mask, write, limit_bytes
+
+    def feed(self, data: bytes) -> None:
+        self._give(self._mask.feed(data))
+
+    def end(self, reason: str | None) -> None:
+        self._give(self._mask.end())
+        if reason:
+            self._write(f"\n[Container] {reason}\n".encode())
+
+    def _give(self, text: bytes) -> None:
+        if self._left <= 0 or not text:
+            return
+        self._write(text[: self._left])
+        self._left -= len(text)
+        if self._left <= 0:
+            self._write(b"\n[Container] the output reached its limit; the rest is not kept\n")

@@ -1,0 +1,229 @@
+"""Runs and their steps: states, what was asked for, how a step ends, and a run as JSON for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from hitless.documents import convert
+from hitless.forge.forge import Fork
+from hitless.release.document import Origin
+from hitless.store.runs import RunRecords, RunRow, StepRow
+
+
+class RunState(StrEnum):
+    """The state of a run."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting_for_approval"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def has_ended(self) -> bool:
+        return self not in (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
+
+
+RETRIABLE = frozenset({RunState.FAILED, RunState.INTERRUPTED, RunState.REJECTED, RunState.SUPERSEDED})
+
+
+class StepName(StrEnum):
+    """The steps of a run, in their order."""
+
+    SOURCE = "source"
+    TEST = "test"
+    BUILD = "build"
+    REHEARSE = "rehearse"
+    APPROVE = "approve"
+    DEPLOY = "deploy"
+    VERIFY = "verify"
+    PREVIEW = "preview"
+
+
+_ORDER = {str(name): index for index, name in enumerate(StepName)}
+
+
+class StepState(StrEnum):
+    """The state of a step. `skipped`: there was nothing to do, and its detail says why."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """The result of a step that ended well."""
+
+    state: StepState = StepState.SUCCEEDED
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    sentence: str = ""
+
+
+def skipped(why: str) -> StepEnd:
+    return StepEnd(StepState.SKIPPED, {"why": why}, f"skipped: {why}")
+
+
+class StepFailed(Exception):
+    """A step failed: `reason` is a sentence for the run; `exit_code` the one of a command that waits for it."""
+
+    def __init__(self, reason: str, *, exit_code: int = 1, detail: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.exit_code, self.detail = reason, exit_code, dict(detail or {})
+
+
+class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"source": "from"}):
+    """What was asked for with a run, as its record keeps it."""
+
+    skip_rehearsal: bool = False
+    forced: bool = False
+    """The push replaced commits of the branch."""
+    preview: bool = False
+    fork: Fork | None = None
+    """The pull request whose code it tests."""
+    source: str | None = None
+    """The stage that it promotes from, its `release` and the `origin` of the artifacts."""
+    release: int | None = None
+    origin: Origin | None = None
+    document: dict[str, Any] | None = None
+    """The configuration of a promotion from a folder whose commit is not in the repository."""
+    folder: str | None = None
+
+
+def options_of(row: RunRow) -> RunOptions:
+    return convert(row.options, RunOptions, f"run {row.run}: options")
+
+
+def lane_of(row: RunRow) -> str:
+    """The queue of a run: its stage, its branch, or its fork's pull request (which is no branch, whatever its name).
+
+    Runs of one lane run one after another, and a newer one supersedes those that wait.
+    """
+    if row.stage is not None:
+        return f"stage {row.stage}"
+    return f"fork's {row.branch}" if options_of(row).fork else f"branch {row.branch}"
+
+
+class StepDocument(msgspec.Struct, frozen=True):
+    """A step as JSON."""
+
+    name: str
+    state: str
+    duration_s: float | None
+    started_at: str | UnsetType | None = UNSET
+    detail: Mapping[str, Any] | UnsetType | None = UNSET
+
+
+class ApprovalDocument(msgspec.Struct, frozen=True):
+    """The question to a person, and the answer."""
+
+    asked_at: str
+    expires_at: str
+    decision: str | None
+    by: str | None
+    at: str | None
+    why: str | None
+
+
+class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as JSON, for `hitless pipeline runs` and `show`, notifications and commit statuses."""
+
+    run: int
+    stage: str | None
+    branch: str
+    commit: str | None
+    state: RunState
+    release: int | None
+    started_at: str
+    ended_at: str | None
+    reason: str | None
+    verb: str
+    message: str | None
+    actor: str | None
+    overridden: str | None
+    preview: str | None
+    """The URL of the branch's preview, if the run came that far."""
+    fork: Fork | None
+    steps: tuple[StepDocument, ...]
+    approval: ApprovalDocument | UnsetType | None = UNSET
+    exit_code: int | UnsetType = UNSET
+    """The exit code of a command that waited for the run."""
+    question: Mapping[str, Any] | UnsetType = UNSET
+    link: str | UnsetType | None = UNSET
+    """For an approval without a login here."""
+    protection: str | UnsetType | None = UNSET
+    """What the commit changes in the protection of its stage."""
+
+    @classmethod
+    def of(cls, records: RunRecords, row: RunRow, *, full: bool = False) -> RunDocument:
+        """One run; `full` with the details of its steps and its approval."""
+        steps = sorted(records.steps(row.run), key=lambda step: _ORDER[step.name])
+        return cls(
+            run=row.run,
+            stage=row.stage,
+            branch=row.branch,
+            commit=row.commit or None,
+            state=RunState(row.state),
+            release=row.release,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            reason=row.reason,
+            verb=row.verb,
+            message=row.message,
+            actor=row.actor,
+            overridden=row.overridden,
+            preview=_preview(steps),
+            fork=options_of(row).fork,
+            steps=tuple(_step(step, full=full) for step in steps),
+            approval=_approval(records, row.run) if full else UNSET,
+        )
+
+    @property
+    def where(self) -> str:
+        """Its stage, or its branch."""
+        return self.stage or self.branch
+
+
+def exit_code(records: RunRecords, row: RunRow) -> int:
+    """The exit code of a command that waited for the run."""
+    match RunState(row.state):
+        case RunState.FAILED:
+            codes = [(step.detail or {}).get("exit_code") for step in records.steps(row.run)]
+            return next((int(code) for code in codes if code), 1)
+        case RunState.SUPERSEDED | RunState.REJECTED:
+            return 4
+        case RunState.INTERRUPTED:
+            return 1
+        case _:
+            return 0
+
+
+def _preview(steps: Iterable[StepRow]) -> str | None:
+    urls = ((step.detail or {}).get("url") for step in steps if step.name == StepName.PREVIEW)
+    return next((str(url) for url in urls if url), None)
+
+
+def _step(step: StepRow, *, full: bool) -> StepDocument:
+    short = StepDocument(step.name, step.state, step.duration_s)
+    return msgspec.structs.replace(short, started_at=step.started_at, detail=step.detail) if full else short
+
+
+def _approval(records: RunRecords, run: int) -> ApprovalDocument | None:
+    found = records.approval(run)
+    if found is None:
+        return None
+    return ApprovalDocument(
+        found.asked_at, found.expires_at, found.decision, found.decided_by, found.decided_at, found.why
+    )
