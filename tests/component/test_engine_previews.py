@@ -371,7 +371,7 @@ def test_the_status_is_told_while_a_preview_goes(tmp_path: Path) -> None:
             pace=Pace(),
             previews=bench.previews,
         )
-        assert (await machine.status())["previews"] == []
+        assert (await machine.status()).previews == ()
 
     tell(tmp_path, story)
 

@@ -17,6 +17,7 @@ import pytest
 
 from hitless.cloud import status as cloud_releases
 from hitless.cloud.standing import standing
+from hitless.documents import to_plain
 from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
@@ -25,6 +26,7 @@ from hitless.pipeline.errands import AwsErrands, Place
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
+from hitless.release.status import EngineStatus
 from hitless.service.model import Approval, Home, Hooks, RehearsalSettings, SmokeRequest
 from tests.component.pipeline_bench import PipelineBench, stage_settings, tell_story, until
 from tests.fakes import release_document
@@ -408,8 +410,9 @@ def test_what_an_engine_tells_of_a_stage_and_its_releases_aws_tells_by_the_same_
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
-        shown = engine_status(bench.engine, urls={}, processes={}, started_at="", reason_of=lambda _: None)
-        here, afar = shown["stages"][0], standing(world.cloud(), service)
+        processes = EngineStatus(1, "0", "", None, None, None)
+        shown = engine_status(bench.engine, urls={}, processes=processes, reason_of=lambda _: None)
+        here, afar = to_plain(shown)["stages"][0], to_plain(standing(world.cloud(), service))
         assert set(here) <= set(afar)
         assert set(here["live"]) == set(afar["live"])
         assert set(here["functions"][0]) <= set(afar["functions"][0])

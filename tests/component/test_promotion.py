@@ -19,6 +19,7 @@ from hitless.cloud.release.rollback import rollback
 from hitless.cloud.release.verifying import faults_of
 from hitless.cloud.standing import blank, standing
 from hitless.cloud.status import release, releases
+from hitless.documents import to_plain
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
 from hitless.receipts.text import table
@@ -109,9 +110,9 @@ def test_given_digests_become_artifacts_of_the_zips_that_are_here(tmp_path: Path
 def test_a_stage_on_aws_is_shown_as_an_engine_s_is() -> None:
     world = World()
     service = package("a", Hooks()).service
-    assert standing(world.cloud(), service)["live"] is None
+    assert standing(world.cloud(), service).live is None
     world.deploy("a")
-    shown = standing(world.cloud(), service)
+    shown = to_plain(standing(world.cloud(), service))
     assert (shown["stage"], shown["home"], shown["strategy"]) == ("prod", "aws", "Canary10Percent5Minutes")
     assert (shown["live"]["release"], shown["live"]["commit"], shown["candidate"]) == (1, "commit-a", None)
     assert shown["live"]["artifacts"] == dict.fromkeys(NAMES, f"sha256:{sha256('a')}")
@@ -126,8 +127,8 @@ def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
     world.deploy("a")
     world.deploy("b")
     trouble = {"what": "no shift is under way", "where": "alias live", "mends": "`hitless aws repair`"}
-    entry = {**standing(world.cloud(), service), "url": "https://api.example.org", "troubles": [trouble]}
-    blanked = {**blank(service.settings), "error": "AWS cannot be reached"}
+    entry = {**to_plain(standing(world.cloud(), service)), "url": "https://api.example.org", "troubles": [trouble]}
+    blanked = {**to_plain(blank(service.settings)), "error": "AWS cannot be reached"}
     shown = in_words({"service": "worldclock", "engine": None, "stages": [entry, blanked]}).splitlines()
     assert shown[0] == "worldclock: no engine runs here"
     assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
@@ -147,7 +148,7 @@ def test_a_candidate_on_aws_is_shown_with_its_share() -> None:
     def look(number: int, name: str) -> None:
         if name == "look at a deployment" and not seen:
             world.at = None
-            seen.append(standing(world.cloud(), service)["candidate"])
+            seen.append(to_plain(standing(world.cloud(), service))["candidate"])
 
     world.at = look
     world.deploy("b")

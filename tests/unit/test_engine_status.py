@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hitless.engine.status import running_workers
+from hitless.release.status import WorkerStatus
 from hitless.worker.layout import WorkerState
 from hitless.workers.stats import WorkerStats
 
@@ -21,4 +22,4 @@ def test_a_worker_that_ended_is_not_shown_until_its_successor_is_there() -> None
         worker(4720, WorkerState.READY, busy_s=0.1),
         worker(4721, WorkerState.READY),
     ]
-    assert running_workers(workers) == [{"pid": 4720, "busy": True}, {"pid": 4721, "busy": False}]
+    assert running_workers(workers) == (WorkerStatus(4720, True), WorkerStatus(4721, False))

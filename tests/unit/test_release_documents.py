@@ -13,6 +13,7 @@ from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import UsageError
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom, ReleaseDocument
 from hitless.release.result import LastReading, Outcome, Result, SideCounts, Step
+from hitless.release.status import StageStatus, Status
 from hitless.release.who import Who
 from hitless.service.model import (
     AlarmSettings,
@@ -183,3 +184,12 @@ def test_a_result_is_written_and_read_as_before(name: str) -> None:
     same(to_plain(RESULTS[name]), f"result_{name}")
     assert json.loads(to_text(RESULTS[name])) == recorded(f"result_{name}")
     assert decode(json.dumps(recorded(f"result_{name}")), Result, name) == RESULTS[name]
+
+
+def test_the_status_of_an_engine_keeps_its_form() -> None:
+    same(to_plain(convert(recorded("status_engine"), Status, "status")), "status_engine")
+
+
+@pytest.mark.parametrize("name", ["status_aws", "status_aws_blank"])
+def test_the_status_of_a_stage_on_aws_keeps_its_form(name: str) -> None:
+    assert json.loads(to_text(convert(recorded(name), StageStatus, "status"))) == recorded(name)

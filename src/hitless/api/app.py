@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from hitless.api.peer import user_of
 from hitless.api.wire import json_body, json_lines, one_line
+from hitless.documents import to_plain
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine
 from hitless.engine.machine import Machine
@@ -47,7 +48,7 @@ class Api:
     """Ends what would begin rollouts while the engine stops."""
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(await self.machine.status())
+        return JSONResponse(to_plain(await self.machine.status()))
 
     async def metrics(self, request: Request) -> Response:
         return Response(await self.machine.metrics(), media_type=CONTENT_TYPE)

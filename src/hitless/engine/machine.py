@@ -9,11 +9,13 @@ requests, stop the workers, and at last the daemon.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Protocol
 
+import hitless
 from hitless.clock import Clock, timestamp
 from hitless.engine.depth import adapt_depth
 from hitless.engine.engine import Engine
@@ -25,6 +27,7 @@ from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.engine.scaling import Scaler
 from hitless.engine.status import StatusGateway, read_gateway, status
 from hitless.gateway.state import SHARED
+from hitless.release.status import EngineStatus, Status
 from hitless.scaling.decide import Pace
 from hitless.workers.pool import Pool
 
@@ -119,7 +122,7 @@ class Machine:
                 self._engine.say(f"background task failed; restarting: {type(error).__name__}: {error}")
                 await self._clock.sleep(RESTART_PAUSE_S)
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """The contract's `status` document."""
         at_gateway = await read_gateway(
             self._engine, self._gateway
@@ -128,12 +131,14 @@ class Machine:
             self._engine,
             urls=self.urls(),
             previews=[(row, self._previews.url_of(row)) for row in self._previews.rows()] if self._previews else (),
-            processes={
-                "gateway_pid": self._gateway.haproxy_pid,
-                "guardian_pid": self._gateway.guardian_pid,
-                "root_zygote_pid": self._fleet.root_pid,
-            },
-            started_at=self._started_at,
+            processes=EngineStatus(
+                pid=os.getpid(),
+                version=hitless.__version__,
+                started_at=self._started_at,
+                gateway_pid=self._gateway.haproxy_pid,
+                guardian_pid=self._gateway.guardian_pid,
+                root_zygote_pid=self._fleet.root_pid,
+            ),
             reason_of=self._scaler.reason_of,
             at_gateway=at_gateway,
         )

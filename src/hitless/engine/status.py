@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
-import hitless
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from hitless.engine.engine import Engine
 from hitless.gateway.observe import BackendLoad
 from hitless.release.result import whole
+from hitless.release.status import (
+    CandidateStatus,
+    EngineStatus,
+    FunctionStatus,
+    GatewayFigures,
+    GuardStatus,
+    LatencyStatus,
+    LiveRelease,
+    PreviewStatus,
+    ScalingStatus,
+    StageStatus,
+    Status,
+    WorkerStatus,
+)
 from hitless.rollout.counted import Counted
 from hitless.rollout.receipt import Side
+from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State
 from hitless.scaling.bounds import bounds_of
@@ -35,18 +50,6 @@ class StatusGateway(GatewayLoads, Protocol):
 
     @property
     def reading(self) -> Mapping[str, int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayFigures:
-    """A pool at the gateway: requests that failed for clients, requests at a worker, requests waiting for one, and
-    responses that clients are still reading.
-    """
-
-    failed: int
-    in_hand: int
-    queued: int
-    reading: int
 
 
 async def read_gateway(engine: Engine, gateway: StatusGateway) -> dict[str, GatewayFigures]:
@@ -79,119 +82,104 @@ def status(
     *,
     urls: Mapping[str, str],
     previews: Iterable[tuple[PreviewRow, str]] = (),
-    processes: Mapping[str, int | None],
-    started_at: str,
+    processes: EngineStatus,
     reason_of: Reason,
     at_gateway: Mapping[str, GatewayFigures] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> Status:
     """The whole engine: its processes, each stage's live release and candidate, each function's workers and counts."""
-    return {
-        "service": engine.service,
-        "engine": {
-            "pid": os.getpid(),
-            "version": hitless.__version__,
-            "started_at": started_at,
-            **processes,
-        },
-        "stages": [_stage(engine, stage, urls.get(stage), reason_of, at_gateway) for stage in engine.stages],
-        "previews": [
-            {**_stage(engine, row.stage, url, reason_of, at_gateway), "preview": _preview(row)} for row, url in previews
-        ],
-    }
+
+    def shown(stage: str, url: str | None, preview: PreviewStatus | UnsetType = UNSET) -> StageStatus:
+        return _stage(engine, stage, url, reason_of, at_gateway, preview)
+
+    return Status(
+        service=engine.service,
+        engine=processes,
+        stages=tuple(shown(stage, urls.get(stage)) for stage in engine.stages),
+        previews=tuple(shown(row.stage, url, _preview(row)) for row, url in previews),
+    )
 
 
-def _preview(row: PreviewRow) -> dict[str, Any]:
-    known = {"branch": row.branch, "from_stage": row.from_stage}
-    return {**known, "created_at": row.created_at, "expires_at": row.expires_at, "ending": row.ending}
+def _preview(row: PreviewRow) -> PreviewStatus:
+    return PreviewStatus(row.branch, row.from_stage, row.created_at, row.expires_at, row.ending)
 
 
 def _stage(
-    engine: Engine, stage: str, url: str | None, reason_of: Reason, at_gateway: Mapping[str, GatewayFigures]
-) -> dict[str, Any]:
-    live, rollout = engine.store.live(stage), engine.rollout_of(stage)
-    row = engine.store.release(stage, live[0]) if live else None
-    guard = engine.guard_of(stage)
-    return {
-        "stage": stage,
-        "url": url,
-        "strategy": str(row.document["settings"]["strategy"]) if row else None,
-        "live": {
-            "release": live[0],
-            "commit": row.commit,
-            "artifacts": {name: a["digest"] for name, a in row.document["artifacts"].items()},
-            "since": live[1],
-        }
-        if live and row
+    engine: Engine,
+    stage: str,
+    url: str | None,
+    reason_of: Reason,
+    at_gateway: Mapping[str, GatewayFigures],
+    preview: PreviewStatus | UnsetType,
+) -> StageStatus:
+    live, rollout, guard = engine.store.live(stage), engine.rollout_of(stage), engine.guard_of(stage)
+    release = engine.release(stage, live[0]) if live else None
+    return StageStatus(
+        stage=stage,
+        url=url,
+        strategy=str(release.document.settings.strategy) if release else None,
+        live=LiveRelease(release.number, release.document.commit, release.document.digests, live[1])
+        if live and release
         else None,
-        "candidate": _candidate(rollout, live[0] if live else None),
-        "guard": {"previous": guard.previous.number, "left_s": round(guard.left_s, 1)} if guard else None,
-        "functions": _functions(engine, stage, live[0], reason_of, at_gateway) if live else [],
-    }
+        candidate=_candidate(rollout, live[0] if live else None),
+        guard=GuardStatus(guard.previous.number, round(guard.left_s, 1)) if guard else None,
+        functions=_functions(engine, release, reason_of, at_gateway) if release else (),
+        preview=preview,
+    )
 
 
-def _candidate(rollout: Rollout | None, live: int | None) -> dict[str, Any] | None:
+def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
     if rollout is None or rollout.candidate.number == live or rollout.state is State.ENDED:
         return None
-    return {
-        "release": rollout.candidate.number,
-        "state": str(rollout.state),
-        "weight_percent": whole(rollout.weight_percent),
-        **rollout.receipt.of(Side.CANDIDATE).sums(),
-    }
+    counted = rollout.receipt.of(Side.CANDIDATE)
+    return CandidateStatus(
+        rollout.candidate.number,
+        str(rollout.state),
+        whole(rollout.weight_percent),
+        requests=counted.requests,
+        failed=counted.failed,
+        shielded=counted.shielded,
+    )
 
 
 def _functions(
-    engine: Engine, stage: str, live: int, reason_of: Reason, at_gateway: Mapping[str, GatewayFigures]
-) -> list[dict[str, Any]]:
-    release = engine.release(stage, live)
-    keys = {row.function: row.key for row in engine.store.pools(stage, live)}
-    return [
-        {
-            **_function(engine, function, live, key := keys.get(function.name), at_gateway.get(key or "")),
-            "scaling": _scaling(function, engine.pools.living.get(key or ""), reason_of(key or "")),
-        }
-        for function in release.served
-    ]
+    engine: Engine, release: Release, reason_of: Reason, at_gateway: Mapping[str, GatewayFigures]
+) -> tuple[FunctionStatus, ...]:
+    keys = {row.function: row.key for row in engine.store.pools(release.stage, release.number)}
+    found = ((function, keys.get(function.name, "")) for function in release.served)
+    return tuple(
+        _function(function, release.number, engine.pools.living.get(key), at_gateway.get(key), reason_of(key))
+        for function, key in found
+    )
 
 
-def _scaling(function: Function, pool: Pool | None, reason: str | None) -> dict[str, Any]:
-    bounds = bounds_of(function)
-    return {
-        "min": bounds.least,
-        "max": bounds.most,
-        "now": pool.size if pool else 0,
-        "target_percent": bounds.target_percent,
-        "reason": reason,
-    }
-
-
-def running_workers(workers: Iterable[WorkerStats]) -> list[dict[str, Any]]:
+def running_workers(workers: Iterable[WorkerStats]) -> tuple[WorkerStatus, ...]:
     """The workers that have a process. A worker between two processes has pid 0, and kill(0) would end the caller's
     process group.
     """
-    return [{"pid": worker.pid, "busy": worker.busy} for worker in workers if worker.pid > 0]
+    return tuple(WorkerStatus(worker.pid, worker.busy) for worker in workers if worker.pid > 0)
 
 
 def _function(
-    engine: Engine, function: Function, release: int, key: str | None, seen: GatewayFigures | None
-) -> dict[str, Any]:
-    pool = engine.pools.living.get(key) if key else None
+    function: Function, release: int, pool: Pool | None, seen: GatewayFigures | None, reason: str | None
+) -> FunctionStatus:
+    bounds = bounds_of(function)
+    now = pool.size if pool else 0
+    scaling = ScalingStatus(bounds.least, bounds.most, now, bounds.target_percent, reason)
     if pool is None:
-        nothing = {"restarts": 0, "requests": 0, "failed": 0, "gateway": None, "latency_ms": None}
-        return {"name": function.name, "release": release, "zygote_pid": None, "workers": [], **nothing}
+        return FunctionStatus(function.name, release, restarts=0, requests=0, failed=0, scaling=scaling)
     stats = pool.stats()
-    latency = stats.latency
-    p50_us, p99_us = latency.percentile_us(50), latency.percentile_us(99)
-    return {
-        "name": function.name,
-        "release": release,
-        "zygote_pid": pool.zygote_pid,
-        "workers": running_workers(stats.workers),
-        "restarts": stats.restarts,
-        "requests": stats.requests,
-        "failed": stats.failed,
-        "gateway": {**asdict(seen), "failed": max(0, seen.failed - stats.failed)} if seen else None,
-        "latency_ms": None
+    p50_us, p99_us = stats.latency.percentile_us(50), stats.latency.percentile_us(99)
+    return FunctionStatus(
+        name=function.name,
+        release=release,
+        zygote_pid=pool.zygote_pid,
+        workers=running_workers(stats.workers),
+        restarts=stats.restarts,
+        requests=stats.requests,
+        failed=stats.failed,
+        gateway=msgspec.structs.replace(seen, failed=max(0, seen.failed - stats.failed)) if seen else None,
+        latency_ms=None
         if p50_us is None or p99_us is None
-        else {"p50": round(p50_us / 1000, 3), "p99": round(p99_us / 1000, 3)},
-    }
+        else LatencyStatus(round(p50_us / 1000, 3), round(p99_us / 1000, 3)),
+        scaling=scaling,
+    )

@@ -196,7 +196,7 @@ def home(place: Workplace) -> AwsHome:
 def entry(place: Workplace, service: Service) -> dict[str, Any]:
     """The stage of the service in the document of `hitless status`."""
     with connected_stage(place, service, environ={ATTEMPTS_VARIABLE: STATUS_ATTEMPTS, **os.environ}) as stage:
-        return standing(stage.cloud, service)
+        return dict(to_plain(standing(stage.cloud, service)))
 
 
 def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
@@ -205,4 +205,4 @@ def entry_or_error(place: Workplace, service: Service) -> dict[str, Any]:
         return entry(place, service)
     except HitlessError as error:
         place.say(f"warning: {service.stage} on AWS: {error.message}; {error.hint}")
-        return {**blank(service.settings), "error": error.message}
+        return {**to_plain(blank(service.settings)), "error": error.message}
