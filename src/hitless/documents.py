@@ -36,8 +36,8 @@ def convert(value: object, kind: type[T], source: str, *, error: type[HitlessErr
 
 
 def to_plain(document: object) -> Any:
-    """The document as dictionaries, lists and scalars, keys in the order of the fields."""
-    return msgspec.to_builtins(document)
+    """The document as a JSON parser returns it, keys in the order of the fields."""
+    return msgspec.json.decode(msgspec.json.encode(document))  # `to_builtins` would leave tuples as they are
 
 
 def to_text(document: object) -> str:
