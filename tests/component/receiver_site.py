@@ -14,6 +14,7 @@ import httpx
 
 from hitless.api.deliveries import Deliveries
 from hitless.api.receiver import Receiver
+from hitless.documents import to_plain
 from hitless.errors import EngineError
 from hitless.forge.github import GitHub
 from hitless.forge.statuses import OwedStatuses
@@ -41,11 +42,11 @@ class FakeEngine:
         }  # fmt: skip
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        self.calls.append((path, body))
+        self.calls.append((path, to_plain(body)))
         return {"refusals": self.refusals} if path == "/pipeline/check" else self.run
 
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
-        self.calls.append((path, body))
+        self.calls.append((path, to_plain(body)))
         self.run = {**self.run, "state": self.next_state}
         yield {"started": self.run["run"]}
         if self.dies:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hitless.api.requests import PushRequest
 from hitless.errors import EngineNotRunningError, UsageError
 from hitless.forge.forge import BranchUpdate, Fork
 from hitless.forge.github import GitHub
@@ -182,7 +183,9 @@ def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
 
     async def story() -> int:
         update = BranchUpdate("team/shop", "refs/heads/dev", "dev")
-        followed = [asyncio.create_task(site.deliveries._run(update, "/pipeline/push", {})) for _ in range(40)]
+        followed = [
+            asyncio.create_task(site.deliveries._run(update, "/pipeline/push", PushRequest([]))) for _ in range(40)
+        ]
         await asyncio.sleep(0)
         transport = httpx.ASGITransport(site.receiver.application())
         try:

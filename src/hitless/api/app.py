@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hitless.api.peer import user_of
-from hitless.api.wire import json_body, json_lines, one_line
+from hitless.api.requests import DeployRequest, RollbackRequest, ShutdownRequest
+from hitless.api.wire import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.engine import releases as views
 from hitless.engine.engine import Engine
@@ -61,25 +62,22 @@ class Api:
         return JSONResponse(views.release(self.engine, stage, number))
 
     async def deploy(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await read_body(request, DeployRequest)
         started = await self.engine.deploy(
             request.path_params["stage"],
-            ReleaseDocument.from_json(body["release"]),
-            strategy=_strategy(body.get("strategy")),
-            force=bool(body.get("force")),
+            ReleaseDocument.from_json(body.release),
+            strategy=_strategy(body.strategy),
+            force=body.force,
             who=_who(request, body),
         )
-        return self._answer(started, wait=body.get("wait", True))
+        return self._answer(started, wait=body.wait)
 
     async def rollback(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await read_body(request, RollbackRequest)
         started = await self.engine.rollback(
-            request.path_params["stage"],
-            body.get("release"),
-            who=_who(request, body),
-            why=str(body["message"]) if body.get("message") else None,
+            request.path_params["stage"], body.release, who=_who(request, body), why=body.message or None
         )
-        return self._answer(started, wait=body.get("wait", True))
+        return self._answer(started, wait=body.wait)
 
     async def abort(self, request: Request) -> Response:
         return self._answer(self.engine.abort(request.path_params["stage"]), wait=True)
@@ -95,9 +93,9 @@ class Api:
         )
 
     async def shut_down(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await read_body(request, ShutdownRequest)
         await self.before_stop()
-        await self.machine.shut_down(force=bool(body.get("force")))
+        await self.machine.shut_down(force=body.force)
         return JSONResponse({"stopped": True})
 
     def _answer(self, started: Rollout | Result, *, wait: bool) -> Response:
@@ -142,14 +140,14 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": {**told.to_json(), "exit_code": told.exit_code}}, status_code=409)
 
 
-def _who(request: Request, body: dict[str, Any]) -> Who:
-    return Who.from_json(body.get("who")).called_by(user_of(request))
+def _who(request: Request, body: DeployRequest | RollbackRequest) -> Who:
+    return Who.from_json(body.who).called_by(user_of(request))
 
 
-def _strategy(name: object) -> Strategy | None:
+def _strategy(name: str | None) -> Strategy | None:
     if name is None:
         return None
     try:
-        return parse(str(name))
+        return parse(name)
     except ValueError as error:
         raise UsageError(str(error), hint=f"for example {EXAMPLES}") from error

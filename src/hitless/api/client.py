@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from hitless.documents import to_text
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError
 
 CALL_TIMEOUT_S = 60.0
@@ -89,7 +90,7 @@ class EngineClient:
         connection = _UnixConnection(self._socket, timeout_s)
         target = quote(path) + (f"?{urlencode({k: v for k, v in query.items() if v is not None})}" if query else "")
         try:
-            payload = None if body is None else json.dumps(body).encode()
+            payload = None if body is None else to_text(body).encode()
             connection.request(method, target, payload, {"content-type": "application/json"} if payload else {})
             return connection, connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError) as error:

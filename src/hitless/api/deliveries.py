@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.api.client import EngineClient
-from hitless.documents import to_plain
+from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
 from hitless.forge.statuses import CommitStatus, OwedStatuses
@@ -24,7 +24,8 @@ LOOKS_BETWEEN_TRIES = 12
 """At a forge that does not take a status."""
 UNENDED = ("queued", "running", "waiting_for_approval")
 
-EngineCall = tuple[str, dict[str, Any]]
+EngineRequest = PushRequest | ForkRequest
+EngineCall = tuple[str, EngineRequest]
 """A path of the engine's API and the body for it."""
 
 
@@ -75,13 +76,13 @@ class Deliveries:
         new = None if update.closed else await self.repository.fetch(self.remote, update.ref)
         if update.closed and update.head:
             why = f"pull request {update.branch.removeprefix('pull/')} was closed"
-            await self._ask("/pipeline/previews/close", {"branch": update.head, "why": why})
+            await self._ask("/pipeline/previews/close", ClosePreviewRequest(update.head, why))
         if new == old:
             return None
         # If the pull request's own branch is here, its preview shows the code already.
         shown = update.head is not None and await self.repository.head_of(update.head) is not None
         options = ["no-preview"] if shown else []
-        body = {"updates": [[old or NOTHING, new or NOTHING, ref]], "options": options, "actor": self._actor}
+        body = PushRequest([[old or NOTHING, new or NOTHING, ref]], options, self._actor)
         refusals = (await self._ask("/pipeline/check", body))["refusals"]
         for sentence in refusals:
             self.say(f"refused: {sentence}")
@@ -104,17 +105,17 @@ class Deliveries:
         if new == old:
             return None
         await self.repository.keep_fork(fork.number, new)
-        return "/pipeline/forks", {"fork": to_plain(fork), "commit": new, "actor": self._actor}
+        return "/pipeline/forks", ForkRequest(fork, new, self._actor)
 
     @property
     def _actor(self) -> str:
         return f"{self.forge.name} webhook"
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, path: str, body: object) -> dict[str, Any]:
         answer: dict[str, Any] = await asyncio.to_thread(self.client.call, "POST", path, body)
         return answer
 
-    async def _run(self, update: BranchUpdate, path: str, body: dict[str, Any]) -> None:
+    async def _run(self, update: BranchUpdate, path: str, body: EngineRequest) -> None:
         """Start the runs, follow them, and set their commits' statuses."""
         loop, left = asyncio.get_running_loop(), set[int]()
 
@@ -143,7 +144,7 @@ class Deliveries:
         for number in left:
             self._begin_to_watch(update.repository, number)
 
-    def _runs_of(self, path: str, body: dict[str, Any], began: Callable[[int], object]) -> list[dict[str, Any]]:
+    def _runs_of(self, path: str, body: EngineRequest, began: Callable[[int], object]) -> list[dict[str, Any]]:
         """Each run as it ended, or as it waits; `began` is told its number before."""
         runs = []
         for line in self.client.stream("POST", path, body):

@@ -11,17 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hitless.api.wire import json_body, json_lines, one_line
+from hitless.api.requests import ClosePreviewRequest, ForkRequest, PromoteRequest, PushRequest, RunRequest
+from hitless.api.wire import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.errors import UsageError
-from hitless.forge.forge import Fork
 from hitless.pipeline.forks import commit_of
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
-from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, read_options
+from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
 from hitless.pipeline.runs import RunDocument
 from hitless.release.document import ReleaseDocument
-from hitless.service.model import Home
 
 MOST_RUNS = 500
 MAX_NAME = 200
@@ -51,19 +50,17 @@ class PipelineApi:
         ]
 
     async def check(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await read_body(request, PushRequest)
         updates, options, actor = _push_of(body)
-        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor, _lineage_of(body))})
+        return JSONResponse({"refusals": await self.pipeline.check(updates, options, actor, body.lineage)})
 
     async def push(self, request: Request) -> Response:
-        updates, options, actor = _push_of(await json_body(request))
+        updates, options, actor = _push_of(await read_body(request, PushRequest))
         return json_lines(self._follow_all(await self.pipeline.push(updates, options, actor)))
 
     async def fork(self, request: Request) -> Response:
-        body = await json_body(request)
-        row = await self.pipeline.fork(
-            Fork.from_json(body.get("fork")), commit_of(body.get("commit")), _name(body.get("actor"))
-        )
+        body = await read_body(request, ForkRequest)
+        row = await self.pipeline.fork(body.fork, commit_of(body.commit), _name(body.actor))
         return json_lines(self._follow_all([StartedRun(row.run)]))
 
     async def close_fork(self, request: Request) -> Response:
@@ -71,10 +68,8 @@ class PipelineApi:
         return JSONResponse({})
 
     async def close_preview(self, request: Request) -> Response:
-        body, previews = await json_body(request), self.pipeline.parts.previews
-        return JSONResponse(
-            {"goes": previews is not None and previews.close(_name(body.get("branch")), _name(body.get("why")))}
-        )
+        body, previews = await read_body(request, ClosePreviewRequest), self.pipeline.parts.previews
+        return JSONResponse({"goes": previews is not None and previews.close(_name(body.branch), _name(body.why))})
 
     async def runs(self, request: Request) -> Response:
         stage = request.query_params.get("stage")
@@ -98,23 +93,30 @@ class PipelineApi:
         return self._resumed(request, lambda run: self.pipeline.retry(run).run)
 
     async def stop(self, request: Request) -> Response:
-        by, why = _signature(await json_body(request))
+        by, why = await _person(request)
         run = (await self.pipeline.stop_run(request.path_params["run"], by=by, why=why)).run
         return JSONResponse(to_plain(self.pipeline.document(run)))
 
     async def approve(self, request: Request) -> Response:
-        by, why = _signature(await json_body(request))
+        by, why = await _person(request)
         return self._resumed(request, lambda run: self.pipeline.approve(run, by=by, why=why).run)
 
     async def reject(self, request: Request) -> Response:
-        by, why = _signature(await json_body(request))
+        by, why = await _person(request)
         run = self.pipeline.reject(request.path_params["run"], by=by, why=why).run
         return json_lines(one_line({"run": to_plain(self.pipeline.document(run))}))
 
     async def promote(self, request: Request) -> Response:
-        body = await json_body(request)
-        order = _promotion_of(body, request.path_params["stage"])
-        row = await self.pipeline.promote(order, actor=_name(body.get("actor")))
+        body = await read_body(request, PromoteRequest)
+        order = Promotion(
+            source=body.source,
+            target=request.path_params["stage"],
+            source_home=body.from_home,
+            document=ReleaseDocument.from_json(body.document).to_json() if body.document else None,
+            folder=Path(body.folder) if body.folder else None,
+            skip_rehearsal=body.skip_rehearsal,
+        )
+        row = await self.pipeline.promote(order, actor=_name(body.actor))
         return json_lines(self.pipeline.follow(row.run))
 
     def _resumed(self, request: Request, verb: Callable[[int], int]) -> Response:
@@ -135,49 +137,18 @@ class PipelineApi:
                 yield line
 
 
-def _push_of(body: dict[str, Any]) -> tuple[list[RefUpdate], dict[str, str], str]:
-    updates, options = body.get("updates"), body.get("options", [])
-    if not isinstance(updates, list) or not isinstance(options, list):
-        raise UsageError("not what git's hook sends", hint="push with git")
-    return (
-        [RefUpdate.from_json(one) for one in updates],
-        read_options([str(o) for o in options]),
-        _name(body.get("actor")),
-    )
+def _push_of(body: PushRequest) -> tuple[list[RefUpdate], dict[str, str], str]:
+    return [RefUpdate.from_json(one) for one in body.updates], read_options(body.options), _name(body.actor)
 
 
-def _promotion_of(body: dict[str, Any], target: str) -> Promotion:
-    document, folder = body.get("document"), body.get("folder")
-    try:
-        return Promotion(
-            source=str(body.get("from")),
-            target=target,
-            source_home=Home(body.get("from_home") or Home.ENGINE),
-            document=ReleaseDocument.from_json(document).to_json() if document else None,
-            folder=Path(str(folder)) if folder else None,
-            skip_rehearsal=bool(body.get("skip_rehearsal")),
-        )
-    except ValueError as error:
-        raise UsageError(f"not a promotion: {error}", hint="`hitless promote dev staging`") from error
+async def _person(request: Request) -> tuple[str, str | None]:
+    """The person who approves, rejects or stops a run, and the reason."""
+    body = await read_body(request, RunRequest)
+    return _name(body.by), body.why or None
 
 
-def _lineage_of(body: dict[str, Any]) -> Lineage | None:
-    """What git's hook alone can see of a push that is not taken yet; None where nobody said."""
-    found = body.get("lineage")
-    if found is None:
-        return None
-    if not isinstance(found, dict) or not all(isinstance(one, list) for one in found.values()):
-        raise UsageError("not what git's hook sends", hint="push with git")
-    return {str(commit): [str(one) for one in parents] for commit, parents in found.items()}
-
-
-def _signature(body: dict[str, Any]) -> tuple[str, str | None]:
-    why = body.get("why")
-    return _name(body.get("by")), str(why) if why else None
-
-
-def _name(value: object) -> str:
-    text = str(value or "").strip()
+def _name(text: str) -> str:
+    text = text.strip()
     if not text or len(text) > MAX_NAME or not text.isprintable():
-        raise UsageError(f"a name of 1 to {MAX_NAME} printable characters is missing", hint="say who with --by")
+        raise UsageError(f"a name of 1 to {MAX_NAME} printable characters is missing", hint="give your name with --by")
     return text

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from hitless.api.client import EngineClient
 from hitless.api.deliveries import Deliveries
+from hitless.api.requests import RunRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import Forge
 from hitless.pipeline.approvals import is_valid_token, link_key
@@ -92,9 +93,9 @@ class Receiver:
         name = "".join(c for c in form.get("by", "")[:100] if c.isprintable()).strip()
         if not name:
             return _page("Say who you are.", 400)
-        body_out = {"by": f"{name} (by link)", "why": form.get("why", "")[:500] or None}
+        order = RunRequest(f"{name} (by link)", form.get("why", "")[:500] or None)
         try:
-            answer = self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", body_out)
+            answer = self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", order)
             await asyncio.to_thread(next, answer, None)  # only until the engine has taken it: the run itself may last
         except HitlessError as error:
             return _page(html.escape(error.message), 409)

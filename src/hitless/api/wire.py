@@ -1,34 +1,32 @@
-"""Bodies in, bounded; JSON documents out, one a line."""
+"""Reads request bodies, bounded, and streams JSON documents, one a line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from hitless.documents import decode
 from hitless.errors import UsageError
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """The request's JSON object. Raises UsageError where it is none, or too large."""
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The request's body. Raises UsageError if it is not of that type, or too large."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            raise UsageError(f"the request is larger than {MAX_BODY_BYTES} bytes", hint="see what serverless.yml holds")
+            raise UsageError(
+                f"the request is larger than {MAX_BODY_BYTES} bytes", hint="make serverless.yml and its values smaller"
+            )
         chunks.append(chunk)
-    try:
-        document = json.loads(b"".join(chunks) or b"{}")
-    except ValueError as error:
-        raise UsageError(f"the request is not JSON: {error}", hint="use the hitless command") from error
-    if not isinstance(document, dict):
-        raise UsageError("the request is not a JSON object", hint="use the hitless command")
-    return document
+    return decode(b"".join(chunks) or b"{}", kind, "the request", error=UsageError)
 
 
 async def one_line(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -37,7 +35,7 @@ async def one_line(document: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 def json_lines(documents: AsyncIterator[dict[str, Any]]) -> Response:
-    """An answer of one document a line, each sent as it comes."""
+    """A response of one document a line, each sent as it comes."""
 
     async def encoded() -> AsyncIterator[bytes]:
         async for document in documents:

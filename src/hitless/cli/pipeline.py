@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
 from hitless.cli.following import conclude_run, follow_run, in_a_line, waiting_run, who
 from hitless.homes.engine import client_of
@@ -108,7 +109,7 @@ def _register_runs(app: typer.Typer) -> None:
 
         One that ships is taken back by `hitless abort`, one that waits for approval by `hitless reject`.
         """
-        document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", {"by": who(), "why": why})
+        document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", RunRequest(who(), why))
         ctx.show(document, lambda: in_a_line(document))
 
 
@@ -122,7 +123,7 @@ def _register_approvals(app: typer.Typer) -> None:
     ) -> None:
         """Let a waiting run ship, and follow it to its end."""
         client = client_of(ctx)
-        body = {"by": by or who(), "why": why}
+        body = RunRequest(by or who(), why)
         lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
         conclude_run(ctx, client, follow_run(ctx, lines))
 
@@ -135,7 +136,7 @@ def _register_approvals(app: typer.Typer) -> None:
     ) -> None:
         """End a waiting run; its stage is not touched."""
         client = client_of(ctx)
-        body = {"by": by or who(), "why": why}
+        body = RunRequest(by or who(), why)
         lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
         document = follow_run(ctx, lines)
         ctx.show(document, lambda: in_a_line(document))

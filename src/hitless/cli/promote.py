@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hitless.api.requests import PromoteRequest
 from hitless.cli.common import Context, HomeOption, command
 from hitless.cli.following import conclude, follow_run, in_a_line, raise_unless_well, who
 from hitless.errors import HitlessError, UsageError
@@ -96,14 +97,14 @@ def promote_on_aws(ctx: Context, source: str, target: str, *, strategy: str | No
 def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:
     """Promote by a run of the engine's pipeline, and follow it."""
     client = client_of(ctx)
-    body = {
-        "from": source,
-        "from_home": homes[0],
-        "actor": who(),
-        "skip_rehearsal": skip_rehearsal,
-        "document": _configuration(ctx, client.call("GET", "/status"), source, target),
-        "folder": str(ctx.service_dir) if Home.AWS in homes else None,
-    }
+    body = PromoteRequest(
+        source=source,
+        from_home=homes[0],
+        actor=who(),
+        skip_rehearsal=skip_rehearsal,
+        document=_configuration(ctx, client.call("GET", "/status"), source, target),
+        folder=str(ctx.service_dir) if Home.AWS in homes else None,
+    )
     run = follow_run(ctx, client.stream("POST", f"/stages/{target}/promote", body))
     document = _document(client.call("GET", f"/pipeline/runs/{run['run']}"))
     if document["outcome"] in set(Outcome):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hitless.api.client import EngineClient
+from hitless.api.requests import DeployRequest, ShutdownRequest
 from hitless.artifact.trees import remove
 from hitless.cli.settings import Address, Settings
 from hitless.cli.up import await_end, start_daemon
@@ -33,7 +34,7 @@ class SandboxedEngine:
 
     def deploy(self, stage: str, document: ReleaseDocument, strategy: str) -> dict[str, Any]:
         """Ship it and wait for the end; the rollout's document."""
-        body = {"release": document.to_json(), "strategy": strategy, "force": True, "wait": True}
+        body = DeployRequest(document.to_json(), strategy, force=True)
         result: dict[str, Any] = {}
         for line in self._client.stream("POST", f"/stages/{stage}/deploy", body):
             result = line.get("result") or result
@@ -78,7 +79,7 @@ def _end(root: Path) -> None:
     if folders.remains():
         if not folders.engine_is_alive():
             start_daemon(folders)  # it adopts what its predecessor left
-        EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": True})
+        EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force=True))
         if not await_end(folders, END_DEADLINE_S):
             raise EngineError(f"what runs in {root} does not end", hint="the next rehearsal tries again")
     remove(folders.run)
@@ -96,7 +97,7 @@ def _daemon(folders: Folders, root: str) -> Iterator[EngineClient]:
             yield client
         finally:
             with suppress(HitlessError):  # a daemon that died took all of its parts along
-                client.call("POST", "/shutdown", {"force": True})
+                client.call("POST", "/shutdown", ShutdownRequest(force=True))
             with suppress(subprocess.TimeoutExpired):
                 warden.wait(END_DEADLINE_S)
     finally:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hitless.api.client import EngineClient, RemoteError
+from hitless.api.requests import ShutdownRequest
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
@@ -76,7 +77,7 @@ def register(app: typer.Typer) -> None:
             )
         if not folders.engine_is_alive():
             start_daemon(folders)  # it adopts what its predecessor left, which is then stopped in good order
-        EngineClient(folders.api_socket).call("POST", "/shutdown", {"force": force})
+        EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
         if not await_end(folders, STOP_DEADLINE_S):
             raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
         vacate(folders.data)
@@ -115,7 +116,7 @@ def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folde
             _ship_first(ctx, first)
         except (Ended, HitlessError):
             if not served:
-                client.call("POST", "/shutdown", {"force": True})
+                client.call("POST", "/shutdown", ShutdownRequest(force=True))
                 await_end(folders)
             raise
     _await_answer(client, ctx.stage)
@@ -237,7 +238,7 @@ def _attend(ctx: Context, greeting: str) -> None:
                 start_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")
-        client.call("POST", "/shutdown", {})
+        client.call("POST", "/shutdown", ShutdownRequest())
         await_end(folders)
         if not asked.args:  # by Ctrl-C, not by SIGTERM
             ctx.goes_on[:] = "interrupted: the engine was stopped", "`hitless up` starts it again"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.api.client import EngineClient
+from hitless.api.requests import DeployRequest, RollbackRequest
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError, UsageError
 from hitless.homes.engine_logs import lines_of
@@ -52,11 +53,10 @@ class EngineHome:
         self, document: ReleaseDocument, *, strategy: str | None, force: bool = False, wait: bool = True
     ) -> Iterator[RolloutNews]:
         """Ship a release whose artifacts are in the engine's store."""
-        body = {"release": document.to_json(), "strategy": strategy, "force": force, "wait": wait}
-        return self._rollout("deploy", body)
+        return self._rollout("deploy", DeployRequest(document.to_json(), strategy, force, wait, _caller()))
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
-        return self._rollout("rollback", {"release": release, "message": message})
+        return self._rollout("rollback", RollbackRequest(release, message, who=_caller()))
 
     def abort(self) -> Iterator[RolloutNews]:
         return self._rollout("abort", {})
@@ -98,10 +98,8 @@ class EngineHome:
         found = next((one for one in stages if one["stage"] == self.place.stage), None)
         return dict(found["live"]["artifacts"]) if found and found["live"] else {}
 
-    def _rollout(self, verb: str, body: dict[str, Any]) -> Iterator[RolloutNews]:
-        who = Who.of_environment(os.environ).to_json()  # the engine adds the user, whom the kernel tells it
-        lines = client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", {**body, "who": who})
-        return rollout_news(lines)
+    def _rollout(self, verb: str, body: object) -> Iterator[RolloutNews]:
+        return rollout_news(client_of(self.place).stream("POST", f"/stages/{self.place.stage}/{verb}", body))
 
 
 def home(place: Workplace) -> EngineHome:
@@ -131,6 +129,11 @@ def client_of(place: Workplace) -> EngineClient:
 def has_service_file(place: Workplace) -> bool:
     """Whether the folder has a serverless.yml."""
     return any((place.service_dir / name).exists() for name in NAMES)
+
+
+def _caller() -> dict[str, Any]:
+    """What the environment says about the caller; the engine adds the user, whom the kernel tells it."""
+    return Who.of_environment(os.environ).to_json()
 
 
 def _how_to_start(place: Workplace, folders: Folders) -> str:

@@ -10,9 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from hitless.api.client import EngineClient, RemoteError
+from hitless.api.requests import PushRequest
 from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
@@ -25,22 +27,18 @@ def main() -> int:
     """0, or 1 where the push is refused."""
     data, name = sys.argv[1:3]
     started: int | None = None
-    body: dict[str, Any] = {
-        "updates": [line.split(None, 2) for line in sys.stdin.read().splitlines()],
-        "options": _options(),
-        "actor": who(),
-    }
+    push = PushRequest([line.split(None, 2) for line in sys.stdin.read().splitlines()], _options(), who())
     try:
         folders = Folders.of(Path(data), os.environ)
         if not folders.engine_is_alive():
             raise EngineNotRunningError(f"no engine runs on {folders.data}")
         client = EngineClient(folders.api_socket)
         if name == "pre-receive":
-            refusals = client.call("POST", "/pipeline/check", body | {"lineage": _lineage(body["updates"])})["refusals"]
+            refusals = client.call("POST", "/pipeline/check", replace(push, lineage=_lineage(push.updates)))["refusals"]
             for sentence in refusals:
                 _say(f"refused: {sentence}\n")
             return 1 if refusals else 0
-        for line in client.stream("POST", "/pipeline/push", body):
+        for line in client.stream("POST", "/pipeline/push", push):
             started = line.get("started", started)
             _say(line.get("text", ""))
     except HitlessError as error:

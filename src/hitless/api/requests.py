@@ -1,0 +1,82 @@
+"""The bodies of the daemon's API: what the command line, the git hook and the receiver send it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hitless.forge.forge import Fork
+from hitless.service.model import Home
+
+
+class DeployRequest(msgspec.Struct, frozen=True):
+    """Ship a release whose artifacts are in the engine's store. Without `wait` the response ends when it has begun."""
+
+    release: dict[str, Any]
+    """A `ReleaseDocument`."""
+    strategy: str | None = None
+    force: bool = False
+    wait: bool = True
+    who: dict[str, Any] | None = None
+    """A `Who`; the engine adds the user."""
+
+
+class RollbackRequest(msgspec.Struct, frozen=True):
+    """Ship an earlier release again; None is the one live before this one."""
+
+    release: int | None = None
+    message: str | None = None
+    wait: bool = True
+    who: dict[str, Any] | None = None
+
+
+class ShutdownRequest(msgspec.Struct, frozen=True):
+    """Stop the engine; with `force` without waiting for requests in hand."""
+
+    force: bool = False
+
+
+class PushRequest(msgspec.Struct, frozen=True):
+    """A push, as git tells its hook. `lineage` has the parents of each pushed commit, which git shows to its hook alone
+    until the push is taken.
+    """
+
+    updates: list[list[str]]
+    options: list[str] = []
+    actor: str = ""
+    lineage: dict[str, list[str]] | None = None
+
+
+class ForkRequest(msgspec.Struct, frozen=True):
+    """Ask a maintainer about the commit of a fork's pull request."""
+
+    fork: Fork
+    commit: str
+    actor: str = ""
+
+
+class ClosePreviewRequest(msgspec.Struct, frozen=True):
+    """End the preview of a branch."""
+
+    branch: str = ""
+    why: str = ""
+
+
+class RunRequest(msgspec.Struct, frozen=True):
+    """A person approves, rejects or stops a run."""
+
+    by: str = ""
+    why: str | None = None
+
+
+class PromoteRequest(msgspec.Struct, frozen=True):
+    """Ship the live release of another stage. `document` is the configuration of the target in the service's folder."""
+
+    source: str = msgspec.field(name="from")
+    from_home: Home = Home.ENGINE
+    actor: str = ""
+    skip_rehearsal: bool = False
+    document: dict[str, Any] | None = None
+    """A `ReleaseDocument`."""
+    folder: str | None = None
