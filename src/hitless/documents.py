@@ -2,7 +2,8 @@
 its JSON keys, and it is checked once, where it enters the program.
 
 A key that the type does not know is ignored, so that a document of a later version can be read. A field that was added
-later has a default, so that a document of an earlier version can be read.
+later has a default, so that a document of an earlier version can be read. A class of our own that extends `str` is
+written as its text and read by calling it with that text.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def decode(raw: bytes | str, kind: type[T], source: str, *, error: type[HitlessE
     Raises `error` if the text is not JSON, or not of that type; the message has the path of the wrong field.
     """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=kind, dec_hook=_from_text)
     except msgspec.DecodeError as problem:
         raise error(f"{source}: {problem}") from problem
 
@@ -30,16 +31,29 @@ def decode(raw: bytes | str, kind: type[T], source: str, *, error: type[HitlessE
 def convert(value: object, kind: type[T], source: str, *, error: type[HitlessError] = EngineError) -> T:
     """The document in what a JSON or YAML parser returned. Raises `error` as `decode` does."""
     try:
-        return msgspec.convert(value, type=kind)
+        return msgspec.convert(value, type=kind, dec_hook=_from_text)
     except msgspec.ValidationError as problem:
         raise error(f"{source}: {problem}") from problem
 
 
 def to_plain(document: object) -> Any:
     """The document as a JSON parser returns it, keys in the order of the fields."""
-    return msgspec.json.decode(msgspec.json.encode(document))  # `to_builtins` would leave tuples as they are
+    # `to_builtins` would leave tuples as they are
+    return msgspec.json.decode(msgspec.json.encode(document, enc_hook=_text_of))
 
 
 def to_text(document: object) -> str:
     """The document as one line of JSON."""
-    return msgspec.json.encode(document).decode()
+    return msgspec.json.encode(document, enc_hook=_text_of).decode()
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+
+
+def _from_text(kind: type[T], value: object) -> T:
+    if issubclass(kind, str):
+        return kind(value)
+    raise NotImplementedError(f"{kind.__name__} has no form in JSON")

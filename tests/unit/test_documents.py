@@ -42,3 +42,22 @@ def test_a_wrong_document_is_refused_with_its_source(raw: str) -> None:
 def test_the_message_names_the_path_of_the_wrong_field() -> None:
     with pytest.raises(EngineError, match=r"release 3: .*`\$\.steps\[0\]\.weight_percent`"):
         convert({"release": 3, "steps": [{"at": "", "weight_percent": "ten"}]}, Kept, "release 3")
+
+
+class Name(str):
+    """Text with a class of its own."""
+
+
+class Named(msgspec.Struct, frozen=True):
+    name: Name
+
+
+def test_a_class_that_extends_str_is_written_as_text_and_read_back() -> None:
+    assert to_plain(Named(Name("a"))) == {"name": "a"}
+    read = decode(to_text(Named(Name("a"))), Named, "named")
+    assert type(read.name) is Name
+
+
+def test_an_object_without_a_form_in_json_is_not_written() -> None:
+    with pytest.raises(TypeError):
+        to_plain({"of": object()})

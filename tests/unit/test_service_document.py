@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
+from hitless.documents import convert, decode, to_plain, to_text
+from hitless.errors import EngineError
 from hitless.service.model import (
     AlarmSettings,
     Approval,
@@ -20,7 +22,7 @@ from hitless.service.model import (
     SmokeRequest,
     StageSettings,
 )
-from hitless.service.strategy import AllAtOnce, Canary, Linear
+from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy
 
 pytestmark = pytest.mark.unit
 
@@ -61,26 +63,22 @@ STAGES = st.builds(
 
 @given(FUNCTIONS)
 def test_a_function_comes_back_equal(function: Function) -> None:
-    assert function_from_json(json.loads(json.dumps(function_to_json(function)))) == function
+    assert decode(to_text(function), Function, "function") == function
 
 
 @given(STAGES)
 def test_a_stage_comes_back_equal(stage: StageSettings) -> None:
-    assert stage_from_json(json.loads(json.dumps(stage_to_json(stage)))) == stage
+    assert decode(to_text(stage), StageSettings, "stage") == stage
 
 
 def test_a_document_of_an_older_version_takes_the_defaults() -> None:
-    assert function_from_json({"name": "api", "handler": "a.b"}) == Function("api", "a.b")
-    assert stage_from_json({"name": "dev", "branch": "dev"}) == StageSettings("dev", "dev")
-    rehearsed = [
-        stage_from_json({"name": "dev", "branch": "dev", "rehearsal": word}).rehearsal for word in (True, False)
-    ]
-    assert rehearsed == [RehearsalSettings(), None]
+    assert convert({"name": "api", "handler": "a.b"}, Function, "function") == Function("api", "a.b")
+    assert convert({"name": "dev", "branch": "dev"}, StageSettings, "stage") == StageSettings("dev", "dev")
 
 
 def test_every_field_of_the_model_is_in_the_document() -> None:
-    assert set(function_to_json(Function("a", "b.c"))) == set(Function.__dataclass_fields__)
-    assert set(stage_to_json(StageSettings("dev", "dev"))) == set(StageSettings.__dataclass_fields__)
+    assert set(to_plain(Function("a", "b.c"))) == set(Function.__dataclass_fields__)
+    assert set(to_plain(StageSettings("dev", "dev"))) == set(StageSettings.__dataclass_fields__)
 
 
 def test_secrets_are_not_in_the_repr() -> None:
@@ -88,3 +86,16 @@ def test_secrets_are_not_in_the_repr() -> None:
     request = SmokeRequest("GET", "/", headers=(("authorization", "s3cret"),), body="s3cret")
     assert "s3cret" not in repr(function)
     assert "s3cret" not in repr(StageSettings("dev", "dev", smoke=(request,)))
+
+
+def test_a_stage_with_an_unknown_strategy_is_refused_by_the_path_of_the_field() -> None:
+    with pytest.raises(EngineError, match=r"^stage: 'fast' is not a strategy .*\$\.strategy"):
+        convert({"name": "dev", "branch": "dev", "strategy": "fast"}, StageSettings, "stage")
+
+
+def test_a_strategy_is_its_name_and_can_be_copied() -> None:
+    assert Strategy("Canary10Percent60Seconds") == Canary(10, 60) == "Canary10Percent1Minute"
+    again = copy.deepcopy(Linear(10, 90))
+    assert isinstance(again, Linear)
+    assert (again.percent, again.every_s) == (10, 90)
+    assert pickle.loads(pickle.dumps(AllAtOnce())) == AllAtOnce()

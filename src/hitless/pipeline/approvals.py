@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hitless.documents import to_plain
 from hitless.errors import ConflictError
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import RunState, StepName
 from hitless.release.document import ReleaseDocument
-from hitless.service.document import stage_to_json
 from hitless.service.model import PROTECTION, StageSettings
 from hitless.service.value import child_path
 from hitless.store.runs import RunRow
@@ -74,7 +74,7 @@ def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None
     """A sentence on what `new` changes in the protection of a stage that has the settings `known`; None where nothing.
     Whom `notify` names is not shown. Pure.
     """
-    pairs = [({key: stage_to_json(one)[key] for key in PROTECTION} for one in (old, new)) for old in known]
+    pairs = [({key: to_plain(one)[key] for key in PROTECTION} for one in (old, new)) for old in known]
     lines = dict.fromkeys(line.replace(": ", " ", 1) for old, now in pairs for line in differences(old, now))
     return f"this commit changes the protection of stage {new.name}: {', '.join(lines)}" if lines else None
 

@@ -7,15 +7,14 @@ then speaks for the stage that it is live in, and for no other.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import EngineError
-from hitless.service.document import stage_from_json, stage_to_json
 from hitless.service.model import Approval, BuildSettings, RehearsalSettings, StageSettings
 
 
@@ -32,29 +31,27 @@ class Definition:
     def read(cls, file: Path) -> Definition | None:
         """None where there is none yet. Raises EngineError where it is damaged."""
         try:
-            return cls.from_json(json.loads(file.read_text()))
+            return decode(file.read_bytes(), cls, file.name)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EngineError) as error:
             raise EngineError(
-                f"{file} cannot be read: {error!r}", hint="`hitless pipeline url` writes it anew"
+                f"{file} cannot be read: {error}", hint="`hitless pipeline url` writes it anew"
             ) from error
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Definition:
-        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for what is no definition."""
-        stages = tuple(stage_from_json(one if "name" in one else _of_old(one)) for one in document["stages"])
-        return cls(str(document["service"]), str(document["path"]), stages, BuildSettings(**document.get("builds", {})))
+        """The inverse of `to_json`. Raises EngineError for anything else."""
+        return convert(document, cls, "the pipeline's definition")
 
     def to_json(self) -> dict[str, Any]:
         """JSON's own types only. It may hold secrets: whom `notify` names."""
-        stages = list(map(stage_to_json, self.stages))
-        return {"service": self.service, "path": self.path, "stages": stages, "builds": asdict(self.builds)}
+        return dict(to_plain(self))
 
     def write(self, file: Path) -> None:
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(self.to_json()))
+        fresh.write_text(to_text(self))
         fresh.replace(file)
 
     def joined_by(self, commits: Definition) -> Definition:
@@ -97,9 +94,3 @@ def stricter(one: StageSettings, other: StageSettings) -> StageSettings:
         verify=one.verify or other.verify,
         required_checks=one.required_checks or other.required_checks,
     )
-
-
-def _of_old(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An earlier version's, which did not tell an approval from the guard that prod always has."""
-    kept = {"name": entry["stage"], "branch": entry["branch"], "required_checks": entry.get("checked", False)}
-    return {**kept, "approval": Approval.MANUAL if entry["guarded"] else Approval.NONE}

@@ -16,7 +16,6 @@ import msgspec
 
 from hitless.documents import convert, to_plain
 from hitless.errors import UsageError
-from hitless.service.document import function_from_json, function_to_json, stage_from_json, stage_to_json
 from hitless.service.model import PROTECTION, Function, Home, StageSettings
 
 
@@ -70,9 +69,9 @@ class ReleaseDocument:
         return {
             "service": self.service,
             "region": self.region,
-            "functions": [function_to_json(function) for function in self.functions],
+            "functions": to_plain(self.functions),
             "artifacts": {name: {"digest": a.digest, "local": a.local} for name, a in self.artifacts.items()},
-            "settings": stage_to_json(self.settings),
+            "settings": to_plain(self.settings),
             "commit": self.commit,
             "message": self.message,
             **({} if self.memory_mb is None else {"memory_mb": self.memory_mb}),
@@ -87,11 +86,11 @@ class ReleaseDocument:
             return cls(
                 service=str(document["service"]),
                 region=str(document["region"]),
-                functions=tuple(map(function_from_json, document["functions"])),
+                functions=convert(document["functions"], tuple[Function, ...], "functions", error=UsageError),
                 artifacts={
                     name: ArtifactRef(str(a["digest"]), bool(a["local"])) for name, a in document["artifacts"].items()
                 },
-                settings=stage_from_json(document["settings"]),
+                settings=convert(document["settings"], StageSettings, "settings", error=UsageError),
                 commit=document.get("commit"),
                 message=document.get("message"),
                 memory_mb=document.get("memory_mb"),

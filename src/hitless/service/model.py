@@ -1,7 +1,8 @@
 """What a service is: functions, routes, stages, settings. What drives a release reads these and nothing else.
 
 Frozen and comparable, so that "unchanged" is `==`. What may be a secret (environment, headers, bodies) is kept out of
-`repr`, so that it reaches no log and no traceback. Only `load.py` makes them from a file, only `document.py` from JSON.
+`repr`, so that it reaches no log and no traceback. Only `load.py` makes them from a file;
+`hitless.documents` writes and reads them as JSON, with the environment in clear text.
 """
 
 from __future__ import annotations
@@ -130,10 +131,10 @@ class AlarmSettings:
     in CloudWatch, which are watched on AWS besides.
     """
 
-    error_rate_percent: float = 1
+    error_rate_percent: int | float = 1
     minimum_requests: int = 20
-    p99_ms: float | None = None
-    p99_relative_percent: float | None = None
+    p99_ms: int | float | None = None
+    p99_relative_percent: int | float | None = None
     guard_s: int = DEFAULT_GUARD_S
     also: tuple[str, ...] = ()
 
@@ -154,9 +155,9 @@ class RehearsalSettings:
     least.
     """
 
-    beside_s: float = 4.0
-    shift_s: float = 6.0
-    rate_per_s: float = 100.0
+    beside_s: int | float = 4.0
+    shift_s: int | float = 6.0
+    rate_per_s: int | float = 100.0
 
 
 class StickyBy(StrEnum):
@@ -203,7 +204,7 @@ class StageSettings:
     home: Home = Home.ENGINE
     host: str = "127.0.0.1"
     port: int = 8080
-    strategy: Strategy = AllAtOnce()  # noqa: RUF009 - frozen
+    strategy: Strategy = AllAtOnce()  # noqa: RUF009 - immutable
     approval: Approval = Approval.NONE
     rehearsal: RehearsalSettings | None = None
     test: bool = True

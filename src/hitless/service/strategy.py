@@ -7,7 +7,6 @@ that whatever AWS can do is also spelt as AWS spells it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 MAX_SHIFT_S = 48 * 3600
 """CodeDeploy's own bound on one shift."""
@@ -21,37 +20,51 @@ _FORM = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AllAtOnce:
+class Strategy(str):
+    """A strategy is its name: `Strategy("Canary10Percent60Seconds")` is `Canary(10, 60)`. ValueError for other text."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str) -> Strategy:
+        return parse(name)
+
+    def __reduce__(self) -> tuple[type[Strategy], tuple[str]]:
+        return Strategy, (str(self),)
+
+
+class AllAtOnce(Strategy):
     """The whole traffic in one step."""
 
-    def __str__(self) -> str:
-        return "AllAtOnce"
+    __slots__ = ()
+
+    def __new__(cls) -> AllAtOnce:
+        return str.__new__(cls, "AllAtOnce")
 
 
-@dataclass(frozen=True, slots=True)
-class Canary:
+class Canary(Strategy):
     """`percent` of the traffic for `bake_s` seconds, then all of it."""
 
+    __slots__ = __match_args__ = ("percent", "bake_s")
     percent: int
     bake_s: int
 
-    def __str__(self) -> str:
-        return f"Canary{self.percent}Percent{_duration(self.bake_s)}"
+    def __new__(cls, percent: int, bake_s: int) -> Canary:
+        self = str.__new__(cls, f"Canary{percent}Percent{_duration(bake_s)}")
+        self.percent, self.bake_s = percent, bake_s
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(Strategy):
     """`percent` more of the traffic every `every_s` seconds."""
 
+    __slots__ = __match_args__ = ("percent", "every_s")
     percent: int
     every_s: int
 
-    def __str__(self) -> str:
-        return f"Linear{self.percent}PercentEvery{_duration(self.every_s)}"
-
-
-Strategy = AllAtOnce | Canary | Linear
+    def __new__(cls, percent: int, every_s: int) -> Linear:
+        self = str.__new__(cls, f"Linear{percent}PercentEvery{_duration(every_s)}")
+        self.percent, self.every_s = percent, every_s
+        return self
 
 
 def parse(name: str) -> Strategy:
@@ -74,12 +87,12 @@ def parse(name: str) -> Strategy:
 def weights(strategy: Strategy) -> tuple[tuple[int, int], ...]:
     """The steps in order: (weight in percent, seconds to bake at it). The last one is always (100, 0)."""
     match strategy:
-        case AllAtOnce():
-            return ((100, 0),)
         case Canary(percent, bake_s):
             return ((percent, bake_s), (100, 0))
         case Linear(percent, every_s):
             return (*((weight, every_s) for weight in range(percent, 100, percent)), (100, 0))
+        case _:
+            return ((100, 0),)
 
 
 def _duration(seconds: int) -> str:

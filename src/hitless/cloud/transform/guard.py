@@ -17,7 +17,7 @@ from hitless.cloud.transform.roles import named
 from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.errors import ServiceFileError
 from hitless.service.model import Hooks
-from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy
+from hitless.service.strategy import Canary, Linear, Strategy
 
 ROLE_ID = "CodeDeployRole"
 NAMED_AT_MOST = 20
@@ -45,7 +45,7 @@ def whole_minutes(strategy: Strategy) -> Strategy:
             return Canary(percent, -(-bake_s // 60) * 60)
         case Linear(percent, every_s):
             return Linear(percent, -(-every_s // 60) * 60)
-        case AllAtOnce():
+        case _:
             return strategy
 
 

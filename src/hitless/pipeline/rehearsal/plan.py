@@ -12,7 +12,7 @@ from hitless.pipeline.rehearsal.recorded import SAFE, Weighed, to_compare
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Route
 from hitless.service.routes import ANY, compile_route, order_routes
-from hitless.service.strategy import AllAtOnce, Canary, Linear, Strategy, weights
+from hitless.service.strategy import Canary, Linear, Strategy, weights
 
 BUSY = 0.4
 """Share of a function's workers that a rehearsal keeps at work: beyond it queues, and not releases, are measured."""
@@ -29,13 +29,13 @@ def faster(strategy: Strategy, shift_s: float) -> Strategy:
     half of the traffic bakes instead.
     """
     match strategy:
-        case AllAtOnce():
-            return Canary(50, max(1, round(shift_s)))
         case Canary(percent, bake_s):
             return Canary(percent, min(bake_s, max(1, round(shift_s))))
         case Linear(percent, every_s):
             bakes = max(1, sum(1 for weight, _ in weights(strategy) if weight < 100))
             return Linear(percent, min(every_s, max(1, round(shift_s / bakes))))
+        case _:
+            return Canary(50, max(1, round(shift_s)))
 
 
 @dataclass(frozen=True, slots=True)
