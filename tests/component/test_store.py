@@ -14,7 +14,7 @@ from hitless.errors import EngineError, MachineError
 from hitless.release.result import Outcome, Result, Step
 from hitless.store.migrations import MIGRATIONS
 from hitless.store.runs import RunRecords
-from hitless.store.store import PoolRow, Store
+from hitless.store.store import PoolRow, Store, StoreError
 
 pytestmark = pytest.mark.component
 
@@ -64,7 +64,7 @@ def test_a_reader_sees_the_state_while_the_writer_writes_and_can_change_nothing(
     reader = Store(tmp_path / "state.sqlite", read_only=True)
     writer.set_live("dev", 2, AT)
     assert reader.live("dev") == (2, AT)
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(StoreError, match="readonly"):
         reader.set_live("dev", 3, AT)
     reader.close()
     writer.close()

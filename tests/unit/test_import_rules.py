@@ -180,6 +180,16 @@ def test_only_the_wiring_builds_the_gateway_and_the_fleet() -> None:
     assert not builders, "\n".join(builders)
 
 
+def test_only_the_store_uses_sqlite() -> None:
+    users = {
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import) and any(alias.name == "sqlite3" for alias in node.names)
+    }
+    assert users == {"hitless.store.store", *(name for name in users if name.startswith("hitless.store."))}
+
+
 def test_the_worker_side_needs_nothing_but_the_standard_library_httptools_uvloop_and_titles() -> None:
     allowed = {*sys.stdlib_module_names, "httptools", "uvloop", "setproctitle", "hitless"}
     foreign = []

@@ -6,7 +6,6 @@ shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounde
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,7 +29,6 @@ from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.strategy import EXAMPLES, Strategy, parse
-from hitless.store.store import trouble
 
 MOST_EVENTS = 10_000
 
@@ -131,13 +129,13 @@ def application(api: Api, more: Sequence[Route] = ()) -> Starlette:
             Route("/stages/{stage}/abort", api.abort, methods=["POST"]),
             *more,
         ],
-        exception_handlers={HitlessError: _refused, sqlite3.Error: _refused},
+        exception_handlers={HitlessError: _refused},
     )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    told = error if isinstance(error, HitlessError) else trouble(error)
-    return JSONResponse({"error": {**told.to_json(), "exit_code": told.exit_code}}, status_code=409)
+    assert isinstance(error, HitlessError)
+    return JSONResponse({"error": {**error.to_json(), "exit_code": error.exit_code}}, status_code=409)
 
 
 def _who(request: Request, body: DeployRequest | RollbackRequest) -> Who:

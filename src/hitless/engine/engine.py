@@ -8,7 +8,6 @@ running processes (`hitless.engine.recovery`).
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,7 +29,7 @@ from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import Verb
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean
-from hitless.store.store import Store
+from hitless.store.store import Store, StoreError
 
 log = structlog.get_logger()
 
@@ -216,7 +215,7 @@ class Engine:
         """
         try:
             self.store.add_event(sentence, stage, timestamp(self.clock.now()))
-        except sqlite3.Error as error:
+        except StoreError as error:
             log.error("cannot record an event", event_sentence=sentence, stage=stage, error=str(error))
             return
         self._run_in_background(self._notify_followers())

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import re
-import sqlite3
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -196,7 +195,7 @@ class Previews:
             self._records.forget(stage)  # last, so that a daemon that dies before leaves a record
             engine.remove_stage(stage)
             await engine.parts.retention.prune()
-        except (HitlessError, sqlite3.Error) as error:  # gateway away or disk full: `watch` tries again
+        except HitlessError as error:  # gateway away or disk full: `watch` tries again
             engine.say(f"cannot remove the preview of {row.branch} yet: {error}", stage)
         else:
             engine.say(f"removed the preview of {row.branch}", stage)

@@ -8,7 +8,6 @@ from the state file, and never guessed.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,7 +54,7 @@ async def finish_leftover_rollouts(engine: Engine, clock: Clock) -> None:
                                 await finish_or_withdraw(engine, row)
                     turn.unfinished.discard(number)
                 pause_s = FIRST_PAUSE_S
-            except (HitlessError, sqlite3.Error) as error:
+            except HitlessError as error:
                 engine.say(f"cannot finish rollout {number} yet: {error}", turn.stage)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import State, Verb
 from hitless.service.strategy import AllAtOnce, Strategy
-from hitless.store.store import Store
+from hitless.store.store import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class EngineParts:
         """Copy the state file. A failure is reported and does not stop the work."""
         try:
             await asyncio.to_thread(self.store.back_up)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, StoreError) as error:
             self.say(f"cannot back up the state file: {error}", None)
 
     def live_release(self, stage: str) -> Release | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -293,7 +292,7 @@ class Pipeline:
                 self.expire()
                 await self.take_up_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S
-            except (sqlite3.Error, OSError, HitlessError) as error:
+            except (OSError, HitlessError) as error:
                 log.error("the pipeline could not look after its runs", error=str(error))
             await self.parts.clock.sleep(LOOK_S)
 

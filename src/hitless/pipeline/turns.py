@@ -6,7 +6,6 @@ Kept in memory alone: after the daemon's end the runs' records say all of it.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -142,7 +141,7 @@ class Turns:
                 if row is not None and not RunState(row.state).has_ended:
                     self._course(row).break_off(why)
                 del self._broken_off[run]
-            except (sqlite3.Error, OSError, HitlessError) as error:
+            except (OSError, HitlessError) as error:
                 log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
 
 

@@ -7,7 +7,6 @@ Each step stands in the state file before it is taken. Whoever follows the rollo
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,7 +20,7 @@ from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
 from hitless.rollout.states import TRANSITIONS, State
 from hitless.service.strategy import Strategy
-from hitless.store.store import Store
+from hitless.store.store import Store, StoreError
 
 SAVE_PERIOD_S = 1.0
 """How old the receipt may be that a daemon's death leaves behind."""
@@ -105,8 +104,8 @@ class Recorded:
         try:
             self.store.save_receipt(self.number, self.receipt.to_json())
             self._saved_at_s = now_s
-        except sqlite3.Error as error:
-            self.receipt.lacks(f"the receipt could not be recorded for a time: {error}")
+        except StoreError as error:
+            self.receipt.lacks(f"the receipt could not be recorded for a time: {error.__cause__}")
 
     async def end(self, outcome: Outcome, reason: str | None) -> Result:
         """Record the end and give the result to whoever follows."""

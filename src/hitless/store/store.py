@@ -82,11 +82,26 @@ class EventRow:
     sentence: str
 
 
+class StoreError(MachineError):
+    """The state file cannot be read or written."""
+
+    @classmethod
+    def of(cls, error: Exception, path: Path) -> StoreError:
+        """What an error of SQLite's means to whoever looks after the machine."""
+        what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
+        if "locked" in str(error):
+            hint = f"another program holds it: find it with `fuser {path}`, end it and try again"
+        elif type(error) is sqlite3.DatabaseError:  # not a subclass: SQLite cannot make sense of the file's content
+            what = "is damaged"
+            hint = f"restore the last backup: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
+        return cls(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
+
+
 class Store:
     """The state file, opened for writing (the daemon) or for reading only (the command line)."""
 
     def __init__(self, path: Path, *, read_only: bool = False, patience_s: float = 5.0) -> None:
-        """Open, create and migrate. Raises MachineError if the file cannot be written, is damaged, or is locked by
+        """Open, create and migrate. Raises StoreError if the file cannot be written, is damaged, or is locked by
         another for longer than `patience_s`; EngineError if a newer hitless wrote it.
         """
         self._path = path
@@ -104,23 +119,24 @@ class Store:
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 self._migrate()
         except (sqlite3.Error, OSError) as error:
-            raise trouble(error, path) from error
+            raise StoreError.of(error, path) from error
 
     def close(self) -> None:
         self._connection.close()
 
     def back_up(self) -> None:
-        """Keep a copy beside the file (0600). Any thread may call this. Raises OSError and sqlite3.Error."""
+        """Keep a copy beside the file (0600). Any thread may call this. Raises OSError and StoreError."""
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with closing(sqlite3.connect(self._path)) as connection:
+        with self._errors(), closing(sqlite3.connect(self._path)) as connection:
             connection.execute("VACUUM INTO ?", (str(new),))
         new.replace(f"{self._path}{BACKUP}")
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
         """Rows of a query, for this package's other records."""
-        return self._connection.execute(query, values).fetchall()
+        with self._errors():
+            return self._connection.execute(query, values).fetchall()
 
     def write(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """One statement as a transaction, for this package's other records too."""
@@ -141,13 +157,21 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of a block, or nothing of it. For this package's other records as well."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            yield
+        except sqlite3.Error as error:
+            raise StoreError.of(error, self._path) from error
 
     def add_release(
         self,
@@ -176,7 +200,7 @@ class Store:
 
     def releases(self, stage: str) -> tuple[ReleaseRow, ...]:
         """All of a stage that are still kept, oldest first."""
-        rows = self._connection.execute("SELECT * FROM releases WHERE stage = ? ORDER BY release", (stage,))
+        rows = self.read("SELECT * FROM releases WHERE stage = ? ORDER BY release", (stage,))
         return tuple(map(_release, rows))
 
     def forget_release(self, stage: str, number: int) -> None:
@@ -186,9 +210,9 @@ class Store:
         """Digests that any kept release of any stage names, or a run of the pipeline that has not ended: its candidate
         may wait for days until somebody approves of it.
         """
-        rows = self._connection.execute("SELECT document FROM releases")
+        rows = self.read("SELECT document FROM releases")
         released = {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
-        under_way = self._connection.execute(
+        under_way = self.read(
             "SELECT options AS what FROM pipeline_runs WHERE ended_at IS NULL UNION ALL"
             " SELECT detail FROM pipeline_steps JOIN pipeline_runs USING (run)"
             " WHERE name = 'build' AND detail IS NOT NULL AND ended_at IS NULL"
@@ -199,8 +223,8 @@ class Store:
 
     def live(self, stage: str) -> tuple[int, str] | None:
         """The release that should serve the stage and since when, or None."""
-        row = self._connection.execute("SELECT * FROM stages WHERE stage = ?", (stage,)).fetchone()
-        return (row["live_release"], row["live_since"]) if row and row["live_release"] is not None else None
+        rows = self.read("SELECT * FROM stages WHERE stage = ? AND live_release IS NOT NULL", (stage,))
+        return (rows[0]["live_release"], rows[0]["live_since"]) if rows else None
 
     def set_live(self, stage: str, number: int, at: str) -> None:
         self.write("INSERT OR REPLACE INTO stages VALUES (?, ?, ?)", (stage, number, at))
@@ -236,8 +260,8 @@ class Store:
 
     def receipt(self, rollout: int) -> dict[str, Any] | None:
         """None for rollouts of earlier versions, and for those beyond retention."""
-        row = self._connection.execute("SELECT document FROM receipts WHERE rollout = ?", (rollout,)).fetchone()
-        return dict(json.loads(row["document"])) if row else None
+        rows = self.read("SELECT document FROM receipts WHERE rollout = ?", (rollout,))
+        return dict(json.loads(rows[0]["document"])) if rows else None
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
         """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""
@@ -253,14 +277,14 @@ class Store:
         self.write("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
 
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
-        rows = self._connection.execute("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
+        rows = self.read("SELECT * FROM rollouts WHERE outcome IS NULL ORDER BY rollout")
         return tuple(map(_rollout, rows))
 
     def rollouts(
         self, stage: str | None = None, *, release: int | None = None, limit: int = 1000
     ) -> tuple[RolloutRow, ...]:
         """Newest first."""
-        rows = self._connection.execute(
+        rows = self.read(
             "SELECT * FROM rollouts WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2)"
             " ORDER BY rollout DESC LIMIT ?3",
             (stage, release, limit),
@@ -269,7 +293,7 @@ class Store:
 
     def steps(self, rollout: int) -> tuple[Step, ...]:
         """In order."""
-        rows = self._connection.execute("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
+        rows = self.read("SELECT * FROM steps WHERE rollout = ? ORDER BY rowid", (rollout,))
         return tuple(Step(row["at"], row["state"], whole(row["weight_percent"]), row["note"]) for row in rows)
 
     def add_pool(self, row: PoolRow) -> None:
@@ -279,7 +303,7 @@ class Store:
         self.write("DELETE FROM pools WHERE key = ?", (key,))
 
     def pools(self, stage: str | None = None, release: int | None = None) -> tuple[PoolRow, ...]:
-        rows = self._connection.execute(
+        rows = self.read(
             "SELECT * FROM pools WHERE (?1 IS NULL OR stage = ?1) AND (?2 IS NULL OR release = ?2) ORDER BY key",
             (stage, release),
         )
@@ -301,23 +325,12 @@ class Store:
 
     def events(self, *, after: int = 0, limit: int = 1000, stage: str | None = None) -> tuple[EventRow, ...]:
         """The newest `limit` of those after the event number `after`, oldest first."""
-        rows = self._connection.execute(
+        rows = self.read(
             "SELECT * FROM (SELECT * FROM events WHERE event > ?1 AND (?3 IS NULL OR stage = ?3 OR stage IS NULL)"
             " ORDER BY event DESC LIMIT ?2) ORDER BY event",
             (after, limit, stage),
         )
         return tuple(EventRow(**dict(row)) for row in rows)
-
-
-def trouble(error: Exception, path: Path = Path("state.sqlite")) -> MachineError:
-    """What an error of SQLite's means to whoever looks after the machine."""
-    what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
-    if "locked" in str(error):
-        hint = f"another program holds it: `fuser {path}` names that; end it and try again"
-    elif type(error) is sqlite3.DatabaseError:  # not one of its subclasses: what was read makes no sense
-        what = "is damaged"
-        hint = f"go back to the last rollout's: `rm -f {path}-wal {path}-shm; cp {path}{BACKUP} {path}`; `hitless up`"
-    return MachineError(f"{path}: the state file {what}: {' '.join(str(error).split())}", hint=hint)
 
 
 def _release(row: sqlite3.Row) -> ReleaseRow:
