@@ -254,7 +254,7 @@ def test_a_haproxy_that_never_comes_up_fails_the_start_with_its_words_and_leaves
             gateway = new_gateway(folder, stages=("dev",))
             listener = listen("127.0.0.1", 0)
             host, port = address_of(listener)
-            with pytest.raises(EngineError, match=r"refuses its configuration: .*too long \(max 97\)"):
+            with pytest.raises(EngineError, match=r"rejects its configuration: .*too long \(max 97\)"):
                 await gateway.start({"dev": listener}, gateway.state.with_servers("p00", [broken]))
             assert not (folder / "gw").exists()
             listen(host, port).close()

@@ -92,7 +92,7 @@ def test_a_killed_spooler_costs_the_uploads_in_hand_and_no_other(running: Site) 
     assert running.get("/echo", "POST", b"x" * 20_000)[2]["length"] == 20_000
     assert not list(bodies.iterdir())
     events = running.hitless("events").document
-    assert any("the spooler died and was started again" in event["sentence"] for event in events)
+    assert any("the spooler died and was restarted" in event["sentence"] for event in events)
 
 
 def _descriptors(pid: int) -> int:

@@ -25,7 +25,7 @@ def test_versions_are_read_from_what_haproxy_prints(text: str) -> None:
 
 
 def test_an_old_haproxy_is_refused_with_the_way_to_a_newer_one() -> None:
-    with pytest.raises(MachineError, match=r"/x/haproxy is HAProxy 2\.5\.9; at least 2\.6 is needed") as caught:
+    with pytest.raises(MachineError, match=r"/x/haproxy is HAProxy 2\.5\.9; hitless needs 2\.6 or newer") as caught:
         require_version("HAProxy version 2.5.9-1 2023/01/01", "/x/haproxy")
     assert "apt install haproxy" in caught.value.hint
 

@@ -1,7 +1,7 @@
-"""A stage's access log as HAProxy writes it, read back: one line of JSON a request, over the rotated files.
+"""Reads a stage's access log as HAProxy writes it: one JSON line a request, over the rotated files.
 
-Headers and bodies are never in it, and of a query no value whose name tells of a secret. A line that was cut short (a
-full disk, a path of many thousand characters) is left out.
+Headers and bodies are never logged, and query values are masked if their names suggest a secret. An incomplete line (a
+full disk, a path of many thousand characters) is skipped.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from hitless.gateway.state import LIVE_SERVER
 MASK = "***"
 _BLOCK_BYTES = 1 << 16
 _CUT_OFF = ("C", "c", "S", "s")
-"""Who ended a request before its end: client or server, or a time-out of theirs (HAProxy's Configuration Manual,
-"Session state at disconnection").
+"""The first letter of HAProxy's termination state if client or server, or a timeout of theirs, ended the session
+(HAProxy's Configuration Manual, "Session state at disconnection").
 """
 
 
 @dataclass(frozen=True, slots=True)
 class AccessLine:
-    """One request. `release` is the one that it was for: None where the stage had none, or the request was refused
-    before. `shielded`: the live release answered in the candidate's place. `bytes` counts the answer's head, too.
+    """One request. `release` is the release that it was routed to; None if the stage had none or the request was
+    refused before. `shielded`: the live release responded in place of the candidate. `bytes` includes the response's
+    head.
     """
 
     at: str
@@ -42,15 +43,15 @@ class AccessLine:
     shielded: bool
     request: str
     cut_off: bool
-    """The client, the worker or a time-out ended it before its answer was whole."""
+    """The client, the worker or a timeout ended it before its response was complete."""
 
     @property
     def target(self) -> str:
-        """Path and query as they stand in a request."""
+        """Path and query as in a request line."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's document; who knows the release's routes adds function and route."""
+        """The contract's document. The command line adds function and route, which depend on the release."""
         return {
             "at": self.at,
             "method": self.method,
@@ -66,7 +67,7 @@ class AccessLine:
 
 
 def parse(line: str) -> AccessLine | None:
-    """A line of the file; None where it is none of ours, or not whole."""
+    """A line of the log; None if it is incomplete or not hitless's."""
     try:
         found = json.loads(line)
         number = str(found["release"]).rpartition(".")[2]
@@ -89,12 +90,12 @@ def parse(line: str) -> AccessLine | None:
 
 
 def _text(value: object) -> str:
-    """HAProxy writes a dash for what there is not."""
+    """HAProxy writes a dash for a missing value."""
     return "" if value == "-" else str(value)
 
 
 def files_of(log: Path) -> list[Path]:
-    """The log's files that are there, the oldest first."""
+    """The log's existing files, oldest first."""
     return [path for path in _names(log) if path.is_file()]
 
 
@@ -103,7 +104,7 @@ def _names(log: Path) -> list[Path]:
 
 
 def newest(log: Path, count: int) -> list[AccessLine]:
-    """So many of the newest requests, the oldest of them first."""
+    """The newest `count` requests, oldest first."""
     found: list[AccessLine] = []
     for path in reversed(_names(log)):
         for line in _backwards(path):
@@ -115,9 +116,9 @@ def newest(log: Path, count: int) -> list[AccessLine]:
 
 
 def followed(log: Path, count: int, *, pause: Callable[[], None]) -> Iterator[AccessLine]:
-    """So many of the newest requests, then each that is logged from now on, for ever; `pause` waits between two looks.
+    """The newest `count` requests, then each new one, forever; `pause` waits between two reads.
 
-    The file is emptied when it is rotated, and may not be there yet.
+    The file is emptied when it is rotated, and may not exist yet.
     """
     position = size_of(log)
     yield from newest(log, count)
@@ -128,8 +129,9 @@ def followed(log: Path, count: int, *, pause: Callable[[], None]) -> Iterator[Ac
 
 
 def lines_since(log: Path, position: int) -> tuple[list[str], int]:
-    """The whole lines that came after that position, and where they end. A file that is shorter by now was begun anew;
-    one that is not there (its next line makes it again) has none.
+    """The complete lines after that position, and the position after them.
+
+    A file shorter than the position was begun anew. A missing file has no lines: the next request creates it.
     """
     try:
         with log.open("rb") as file:
@@ -143,7 +145,7 @@ def lines_since(log: Path, position: int) -> tuple[list[str], int]:
 
 
 def size_of(log: Path) -> int:
-    """0 of a file that is not there."""
+    """The log's size; 0 if it does not exist."""
     try:
         return log.stat().st_size
     except FileNotFoundError:
@@ -151,7 +153,7 @@ def size_of(log: Path) -> int:
 
 
 def _backwards(path: Path) -> Iterator[str]:
-    """A file's lines from its end on; none of one that is not there, or has just been renamed."""
+    """A file's lines from its end; none if it does not exist or was just renamed."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         position, rest = file.seek(0, 2), b""
         while position > 0:

@@ -1,4 +1,4 @@
-"""Finds a HAProxy on this machine that is new enough, and has it check a configuration."""
+"""Finds a HAProxy on this machine that is new enough, and checks configurations with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from hitless.errors import EngineError, MachineError
 
 OLDEST = (2, 6)
-"""Servers added at run time with checks, and rules in named `defaults`, need 2.6."""
+"""Adding checked servers at run time, and rules in named `defaults`, need 2.6."""
 
 INSTALL_HINT = (
     "install it: `apt install haproxy` (Debian, Ubuntu), `dnf install haproxy` (Fedora), `brew install haproxy` (macOS)"
@@ -22,13 +22,15 @@ _PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"
 
 
 def find_haproxy(environ: Mapping[str, str]) -> str:
-    """The path of a HAProxy that will do: `$HITLESS_HAPROXY`, else on PATH, else where systems put it. MachineError."""
+    """The path of a usable HAProxy: `$HITLESS_HAPROXY`, else on PATH, else in the usual folders. Raises
+    MachineError.
+    """
     chosen = environ.get("HITLESS_HAPROXY")
     if chosen:
         path = shutil.which(chosen)
         if path is None:
             raise MachineError(
-                f"HITLESS_HAPROXY is {chosen}, which is no program", hint=f"correct it, or {INSTALL_HINT}"
+                f"HITLESS_HAPROXY is {chosen}, which is not a program", hint=f"correct it, or {INSTALL_HINT}"
             )
     else:
         path = shutil.which("haproxy", path=os.pathsep.join((environ.get("PATH", ""), *_PLACES)))
@@ -39,34 +41,38 @@ def find_haproxy(environ: Mapping[str, str]) -> str:
 
 
 def version_text(path: str) -> str:
-    """What `haproxy -v` prints. MachineError where it does not run."""
+    """The output of `haproxy -v`. Raises MachineError if it fails."""
     try:
         return subprocess.run([path, "-v"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise MachineError(f"{path} does not run: {error}", hint=INSTALL_HINT) from error
+        raise MachineError(f"cannot run {path}: {error}", hint=INSTALL_HINT) from error
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:
-    """Out of `haproxy -v`: `HAProxy version 2.6.12-1+deb12u4 2026/10/17`, `HA-Proxy version 1.8.8 …`, `… 3.4-dev1`."""
+    """The version in the output of `haproxy -v`: `HAProxy version 2.6.12-1+deb12u4 2026/10/17`, `HA-Proxy version 1.8.8
+    …`, `… 3.4-dev1`.
+    """
     found = re.search(r"^HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 
 def require_version(text: str, path: str) -> tuple[int, int, int]:
-    """The version, where it is new enough; MachineError else."""
+    """The version if it is new enough; else raises MachineError."""
     version = parse_version(text)
     if version is None:
         raise MachineError(f"{path} does not look like HAProxy", hint=INSTALL_HINT)
     if version[:2] < OLDEST:
         raise MachineError(
-            f"{path} is HAProxy {'.'.join(map(str, version))}; at least {'.'.join(map(str, OLDEST))} is needed",
+            f"{path} is HAProxy {'.'.join(map(str, version))}; hitless needs {'.'.join(map(str, OLDEST))} or newer",
             hint=INSTALL_HINT,
         )
     return version
 
 
 def check_configuration(haproxy: str, configuration: Path, descriptors: Sequence[int]) -> None:
-    """Have HAProxy read the configuration of listeners on these descriptors. EngineError with its own words."""
+    """Check the configuration of listeners on these descriptors with HAProxy. Raises EngineError with HAProxy's
+    message.
+    """
     names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
     names |= {f"HITLESS_ACCESS_{index}": "1" for index in range(len(descriptors))}
     command = [haproxy, "-c", "-f", str(configuration)]
@@ -75,12 +81,12 @@ def check_configuration(haproxy: str, configuration: Path, descriptors: Sequence
             command, env={**os.environ, **names}, pass_fds=descriptors, capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f"{haproxy} does not run: {error}", hint="hitless doctor") from error
+        raise EngineError(f"cannot run {haproxy}: {error}", hint="run `hitless doctor`") from error
     if result.returncode:
-        raise EngineError(f"HAProxy refuses its configuration: {alerts_in(result.stderr)}", hint="hitless doctor")
+        raise EngineError(f"HAProxy rejects its configuration: {alerts_in(result.stderr)}", hint="run `hitless doctor`")
 
 
 def alerts_in(text: str) -> str:
-    """The last alerts of HAProxy's output in one line; the last lines if there is none."""
+    """The last alerts in HAProxy's output as one line; its last lines if there are none."""
     lines = [line for line in text.splitlines() if "[ALERT]" in line] or text.splitlines()
     return "; ".join(" ".join(line.split()) for line in lines[-3:])

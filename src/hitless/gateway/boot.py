@@ -1,10 +1,9 @@
-"""The boot folder: what HAProxy reads when the guardian starts it, always whole.
+"""The boot folder: the files that HAProxy reads at its start. It is always complete.
 
-Each change writes a new generation `boot.N` with all its files and then moves the link `boot` by one rename, so that no
-file is ever half written and files of two changes do not lie side by side. (A HAProxy that reads them while the link
-moves may see both generations; the gateway looks at what each new HAProxy holds, and puts it right.) The generation
-before is kept: a change that HAProxy refuses is taken back. No fsync: after a power cut nothing is left that these
-files could describe.
+Each change writes a new generation `boot.N` with all its files and then moves the link `boot` by one rename, so no file
+is half written and no generation mixes two changes. (A HAProxy that starts while the link moves may read both; the
+gateway checks each new HAProxy and corrects it.) The previous generation is kept, because a change that HAProxy rejects
+is undone. No fsync: after a power cut nothing is left that these files could describe.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ STATE = "state.json"
 
 
 class BootFolder:
-    """The generations under one layout. Blocking; a generation of 64 pools takes a few milliseconds."""
+    """The generations of one layout. Blocking; a generation of 64 pools takes a few milliseconds."""
 
     def __init__(self, layout: Layout, tuning: Tuning) -> None:
         self._layout = layout
@@ -30,7 +29,9 @@ class BootFolder:
         self._names: frozenset[str] = frozenset()  # of the present generation's files
 
     def prepare(self) -> None:
-        """Make the folder, mode 0700. MachineError where it is another user's or its path is too long for sockets."""
+        """Make the folder, mode 0700. Raises MachineError if it belongs to another user or its path is too long for
+        sockets.
+        """
         folder = self._layout.folder
         longest = max(self._layout.sockets, key=lambda path: len(os.fsencode(path)))
         if len(os.fsencode(longest)) > LONGEST_SOCKET_BYTES:
@@ -44,7 +45,7 @@ class BootFolder:
         folder.chmod(0o700)
 
     def write(self, state: GatewayState) -> None:
-        """Make that state the one that HAProxy starts with. MachineError where the disk does not take it."""
+        """Make HAProxy start with that state from now on. Raises MachineError if the files cannot be written."""
         current = self._current()
         number = current + 1
         target = self._generation(number)
@@ -67,7 +68,7 @@ class BootFolder:
         self._prune(keep={number, current})
 
     def load(self) -> GatewayState | None:
-        """The state of the present generation; None where there is none that can be read."""
+        """The state of the current generation; None if there is no readable one."""
         try:
             self._names = frozenset(os.listdir(self._layout.boot))
             return decode((self._layout.boot / STATE).read_bytes(), GatewayState, str(self._layout.boot / STATE))
@@ -75,7 +76,7 @@ class BootFolder:
             return None
 
     def is_complete(self) -> bool:
-        """Whether no file of the present generation has gone: a cleaner of temporary files may have been here."""
+        """Whether all files of the current generation exist: a cleaner of temporary files may have removed some."""
         return all((self._layout.boot / name).exists() for name in self._names)
 
     def _current(self) -> int:

@@ -1,7 +1,7 @@
-"""The guardian's control socket: daemons that connect, what they are told and what they ask. Standard library only.
+"""The server side of the guardian's control socket. Standard library only.
 
-A daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line an event; it may
-send `{"do": "stop", "grace_s": 1.0}`.
+A daemon that connects gets one JSON line (`hello`) with the listening sockets attached, then one line for each event.
+It may send `{"do": "stop", "grace_s": 1.0}`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_REQUEST_BYTES = 65536
 
 
 class GuardianClients:
-    """Who is connected. `greet` gives the hello and the descriptors that go with it, `stop` takes the grace time."""
+    """The connected daemons. `greet` returns the hello and its descriptors; `stop` gets the grace time."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class GuardianClients:
         selector.register(control, selectors.EVENT_READ, self._accept)
 
     def tell(self, event: Mapping[str, object]) -> None:
-        """One line to each; who does not take it is dropped."""
+        """Send one line to each client. A client that cannot take it is dropped."""
         for client in list(self._unread):
             try:
                 client.send(_line(event))

@@ -44,13 +44,13 @@ STAGE_PREFIX = "stage_"
 
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
-    """What the gateway saw of one pool (or stage): requests, answers by status class (the gateway's own 502, 503 and
-    504 included), and what no worker lived to count. `retries` and `redispatches` are requests that were sent a
-    second time. `restarts`: how often HAProxy was started again; what it had counted after it was last asked is lost.
+    """The gateway's counts of one pool (or stage): requests, responses by status class (including the gateway's own
+    502, 503 and 504), and errors that no worker counts. `retries` and `redispatches` are requests that were sent a
+    second time. `restarts`: restarts of HAProxy; whatever it counted after its last reading is lost.
 
-    `handed_over`: how many requests went to the live release after this pool had failed them, and its answers by
-    class, as `requests`, `2xx` …; they are in the counts of the live release's pool too. `tried_5xx`: the pool's
-    answers of 5xx that went to its shield and not to a client; `shield_5xx`: the shield's own to clients.
+    `handed_over`: requests that went to the live release after this pool failed them, and its responses by class, as
+    `requests`, `2xx` …; they also count for the live release's pool. `tried_5xx`: the pool's 5xx responses that went to
+    its shield and not to a client; `shield_5xx`: the shield's own 5xx to clients.
     """
 
     requests: int = 0
@@ -69,18 +69,18 @@ class PoolCounts:
 
     @property
     def shielded(self) -> int:
-        """Failed here, and answered by the live release."""
+        """Requests that failed here and that the live release answered."""
         return self.handed_over.get("requests", 0) - self.handed_over.get("5xx", 0)
 
     @property
     def failed(self) -> int:
-        """What clients saw fail: answers of 5xx, the gateway's own included. Not simply those of the pool less
-        `shielded`: a worker that dies on a connection in use gives its shield no answer at all, and none is counted.
+        """Requests that clients saw fail: 5xx responses, including the gateway's own. Not the pool's minus `shielded`:
+        a worker that dies on a connection in use gives its shield no response, and none is counted.
         """
         return self.by_class.get("5xx", 0) - self.tried_5xx + self.shield_5xx
 
     def minus(self, earlier: PoolCounts) -> PoolCounts:
-        """What came between two readings."""
+        """The difference to an earlier reading."""
         mine, before = flat_counts(self), flat_counts(earlier)
         return counts_from_flat({name: value - before.get(name, 0) for name, value in mine.items()})
 
@@ -131,7 +131,7 @@ def read_tally(text: bytes | str) -> GatewayTally:
 
 
 def parse_counts(info_and_stat: str) -> CountSample:
-    """Read the answer to `show info;show stat`. KeyError where it has no pid."""
+    """The counts in the output of `show info;show stat`. KeyError if it has no pid."""
     info, _, _ = info_and_stat.partition("# pxname")
     numbers: Numbers = {}
     for row in parse_stat(info_and_stat):
@@ -151,7 +151,7 @@ def _read(row: Mapping[str, str], requests: str) -> dict[str, int]:
 
 
 def _read_shield(row: Mapping[str, str]) -> dict[str, int]:
-    """A row of a shield's (its backend's answers are those that clients get), or of the frontend before the pool."""
+    """A row of a shield (its backend's responses go to clients) or of the frontend before the pool."""
     match row["svname"]:
         case "FRONTEND":
             return {"tried_5xx": int(row["hrsp_5xx"] or 0)}
@@ -173,14 +173,14 @@ def _added(one: Numbers, other: Numbers) -> Numbers:
 
 
 def counts_from_flat(numbers: Mapping[str, int]) -> PoolCounts:
-    """Counts from numbers by their names; what is missing is 0."""
+    """Counts from numbers by name; missing ones are 0."""
     plain = {name: value for name, value in numbers.items() if name in _PLAIN}
     handed = {n.removeprefix(_HANDED_OVER): v for n, v in numbers.items() if n.startswith(_HANDED_OVER)}
     return PoolCounts(by_class={name: numbers.get(name, 0) for name in _CLASSES}, handed_over=handed, **plain)
 
 
 def flat_counts(counts: PoolCounts) -> dict[str, int]:
-    """Every number by its name, for a file; `of_flat` reads it."""
+    """Every number by its name, for storage; `counts_from_flat` reads it."""
     plain = {name: int(getattr(counts, name)) for name in _PLAIN}
     handed = {_HANDED_OVER + name: value for name, value in counts.handed_over.items()}
     return {**plain, **{name: counts.by_class.get(name, 0) for name in _CLASSES}, **handed}

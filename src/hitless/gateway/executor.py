@@ -1,4 +1,4 @@
-"""Carries out commands at a running HAProxy, reads back what it holds, and waits for requests to end."""
+"""Runs commands at HAProxy, reads back its state, and waits until requests have ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hitless.gateway.state import GatewayState
 from hitless.gateway.view import Command, MapName, ServerKey, View, WaitFor, difference, view_of
 
 APART_S = 0.05
-"""Between two readings that must both say idle: a request may be between the queue and a worker in one of them."""
+"""Between two readings that must both be idle: in one of them, a request may be between the queue and a worker."""
 
 _POLL_S = 0.02
 _CLOSING_S = 5.0
@@ -40,7 +40,7 @@ _BACKENDS, _SERVERS = 2, 4
 
 
 class Executor:
-    """The one that talks to HAProxy. `maps`: the folder in the maps' names."""
+    """The client of a running HAProxy. `maps`: the folder in the maps' names."""
 
     def __init__(self, runtime: RuntimeSocket, clock: Clock, maps: str) -> None:
         self._runtime = runtime
@@ -48,22 +48,22 @@ class Executor:
         self._maps = maps
 
     async def ask(self, command: str) -> str:
-        """An answer as it came. UnreachableError."""
+        """HAProxy's output for a command. Raises UnreachableError."""
         return await self._runtime.ask(command)
 
     async def wait_until_responding(self, deadline_s: float) -> int:
-        """Wait until HAProxy answers; its pid. UnreachableError at the deadline."""
+        """Wait until HAProxy responds; returns its pid. UnreachableError at the deadline."""
         end = self._clock.monotonic() + deadline_s
         while True:
             try:
                 return int(parse_info(await self._runtime.ask("show info"))["Pid"])
             except (UnreachableError, KeyError, ValueError) as error:
                 if self._clock.monotonic() >= end:
-                    raise UnreachableError(f"HAProxy did not answer within {deadline_s:g} s") from error
+                    raise UnreachableError(f"HAProxy did not respond within {deadline_s:g} s") from error
             await self._clock.sleep(_POLL_S)
 
     async def observe(self, stages: Iterable[str]) -> View:
-        """What HAProxy holds; `stages` are those that have a listener. UnreachableError."""
+        """HAProxy's maps and servers; `stages` are those with a listener. Raises UnreachableError."""
         maps = {name: await self._map(name) for name in MapName}
         return View(
             hosts=by_key(maps[MapName.HOSTS]),
@@ -88,9 +88,9 @@ class Executor:
         return difference(view_of(old), view_of(new), self._maps)
 
     async def run(self, commands: Iterable[Command], drain_s: float) -> None:
-        """In order, each answer checked, each only when what it must wait for has come (or `drain_s` passed).
+        """Run the commands in order, each after its condition holds (or `drain_s` passed), and check each result.
 
-        RejectedError and UnreachableError; what came before stands.
+        Raises RejectedError and UnreachableError; the commands before the failed one stay in effect.
         """
         todo = tuple(commands)
         drained = False
@@ -110,8 +110,8 @@ class Executor:
             await self._runtime.tell(command.line)
 
     async def reconcile(self, wanted: GatewayState, drain_s: float) -> bool:
-        """Make HAProxy hold that state, whatever it holds; whether anything had to change. EngineError where it
-        cannot be.
+        """Bring HAProxy to that state from any other; returns whether anything changed. Raises EngineError if it
+        fails.
         """
         view = view_of(wanted)
         for attempt in range(_MOST_PASSES):
@@ -120,9 +120,9 @@ class Executor:
                 return attempt > 0
             await self.run(commands, drain_s)
         left = difference(await self.observe(view.sticky), view, self._maps)
-        # `maxconn` may stand higher by now, see `hitless.engine.readers`.
+        # `maxconn` may be higher meanwhile, see `hitless.engine.readers`.
         if left := tuple(command for command in left if not command.line.startswith("set maxconn ")):
-            raise EngineError(f"HAProxy does not take its state: «{left[0].line}» had no effect")
+            raise EngineError(f"HAProxy did not apply its state: «{left[0].line}» had no effect")
         return True
 
     async def drained(
@@ -132,8 +132,10 @@ class Executor:
         shields: Iterable[str] = (),
         reading: Callable[[str], int] = lambda backend: 0,
     ) -> bool:
-        """Wait until the pool has no request and none waits, nor any in those shields, in two readings; False at the
-        deadline. `reading`: by backend, responses that clients are still reading, which are not waited for.
+        """Wait until the pool and those shields have no running or queued request in two readings; False at the
+        deadline.
+
+        `reading`: for a backend, the responses that clients are still reading, which are not waited for.
         """
         backends = (pool, *shields)
 
@@ -145,7 +147,7 @@ class Executor:
         return await self._idle(read, deadline_s)
 
     async def servers_drained(self, pool: str, keys: Collection[str], deadline_s: float) -> bool:
-        """Wait until none of these servers of the pool has a request, in two readings; False at the deadline."""
+        """Wait until these servers of the pool have no request in two readings; False at the deadline."""
 
         async def read() -> BackendLoad:
             rows = parse_stat(await self._runtime.ask(f"show stat {pool} {_SERVERS} -1"))
@@ -154,7 +156,7 @@ class Executor:
         return await self._idle(read, deadline_s)
 
     async def server_loads(self, pools: Iterable[str]) -> dict[ServerKey, ServerLoad]:
-        """What each server of these pools has now. UnreachableError."""
+        """The present load of each server of these pools. Raises UnreachableError."""
         asked = ";".join(f"show stat {pool} {_SERVERS} -1" for pool in pools)
         return {
             (row["pxname"], row["svname"]): ServerLoad(int(row["scur"] or 0), int(row["slim"] or 0))
@@ -162,8 +164,8 @@ class Executor:
         }
 
     async def raise_limits(self, maxconns: Mapping[ServerKey, int], throttles: Mapping[str, int]) -> None:
-        """Set `maxconn` of these servers and the throttle of these pools at HAProxy, not on disk. A server that has
-        just left is passed over. UnreachableError.
+        """Set `maxconn` of these servers and the throttle of these pools at HAProxy only, not on disk. Ignores a server
+        that was just removed. Raises UnreachableError.
         """
         lines = [f"set maxconn server {pool}/{key} {number}" for (pool, key), number in maxconns.items()]
         lines += [f"set map {self._maps}/{MapName.THROTTLES} {pool} {number}" for pool, number in throttles.items()]
@@ -172,7 +174,7 @@ class Executor:
                 await self._runtime.tell(line)
 
     async def loads(self, pools: Iterable[str]) -> dict[str, BackendLoad]:
-        """What each of these pools has now, by one command for all. UnreachableError."""
+        """The present load of each pool, by one command. Raises UnreachableError."""
         asked = ";".join(f"show stat {pool} {_BACKENDS} -1" for pool in pools)
         rows = parse_stats(await self._runtime.ask(asked)) if asked else ()
         return {row["pxname"]: BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0)) for row in rows}
@@ -200,8 +202,8 @@ class Executor:
             return BackendLoad(0, 0)
 
     async def _delete(self, command: Command) -> None:
-        """`del server` is refused while a connection to it lives. Idle ones close at once in `maint`; a request that
-        has outlived its drain is cut off: that is the hard deadline.
+        """Delete a server. HAProxy refuses that while a connection to it lives. Idle ones close at once in `maint`; a
+        request that outlived its drain is cut off.
         """
         if await self._retried(command.line, _POLL_S * 10):
             return
@@ -239,9 +241,9 @@ def raised_limits(
     loads: Mapping[ServerKey, ServerLoad],
     before: Mapping[str, int],
 ) -> RaisedLimits:
-    """Each server gets its depth and the responses being read; a throttled pool as many more requests.
+    """Each server gets its depth plus the responses being read; a throttled pool gets as many more requests. Pure.
 
-    `loads` is what HAProxy has now, so that only what differs is told; `before` are the pools of the last call.
+    `loads` is HAProxy's present state, so that only differences are sent; `before` are the pools of the last call.
     """
     pools: Counter[str] = Counter()
     for (pool, _), number in reading.items():

@@ -1,8 +1,8 @@
 """The gateway: one HAProxy under one guardian, brought to a `GatewayState` and kept there.
 
-Invariants: what is on disk is written before HAProxy is told, so that a HAProxy that is started again comes up true;
-nothing is reloaded; the deaths of guardian and daemon, in any order, leave clients connected. One daemon a folder uses
-this class (the engine's own lock sees to that).
+Invariants: disk is written before HAProxy is told, so a restarted HAProxy has the right state; nothing is reloaded;
+clients stay connected when guardian and daemon die, in any order. The engine's lock ensures that only one daemon uses a
+folder.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from hitless.gateway.state import GatewayState, shield_of
 from hitless.gateway.view import ServerKey
 
 UP_WITHIN_S = 10.0
-"""HAProxy answers some 30 ms after its start; beyond this it is not coming."""
+"""HAProxy responds some 30 ms after its start; after this time it counts as failed."""
 
 DRAIN_S = 30.0
-"""Bound on waiting for a pool's requests when its servers leave: API Gateway's 29 s, and a little."""
+"""Limit of waiting for a pool's requests when its servers are removed: API Gateway's 29 s, and a little."""
 
-SPOOLER_LOOK_S = 0.5
+SPOOLER_CHECK_S = 0.5
 
 _COUNTS = "counts.json"
 _COUNTS_EVERY_S = 1.0
-_LOOK_EVERY_S = 5.0
+_CHECK_EVERY_S = 5.0
 
 
 class GatewayEventKind(StrEnum):
@@ -62,7 +62,7 @@ class GatewayEventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """Something that happened without being asked for; `sentence` is for people."""
+    """An unrequested event; `sentence` is for people."""
 
     kind: GatewayEventKind
     sentence: str
@@ -86,7 +86,7 @@ class Gateway:
         bodies: Path | None = None,
         bodies_bytes: int = BUDGET_BYTES,
     ) -> None:
-        """`bodies`: where the spooler keeps what does not fit memory, `bodies_bytes` at most."""
+        """`bodies`: the spooler's folder for bodies that do not fit in memory, at most `bodies_bytes`."""
         self._layout = Layout(run_dir / "gw", logs)
         self._clock = clock
         self._haproxy = haproxy
@@ -108,12 +108,12 @@ class Gateway:
 
     @property
     def state(self) -> GatewayState:
-        """The last state that was applied."""
+        """The last applied state."""
         return self._state
 
     @property
     def reading(self) -> Mapping[str, int]:
-        """Pool → responses that clients are still reading (see `widen`); pools without any may be missing."""
+        """Pool → responses that clients are still reading (see `raise_limits`); pools without any may be missing."""
         return self._reading
 
     @property
@@ -123,20 +123,20 @@ class Gateway:
 
     @property
     def haproxy_pid(self) -> int | None:
-        """The HAProxy that was last heard of."""
+        """The pid of the last known HAProxy."""
         return self._pid
 
     @property
     def guardian_pid(self) -> int | None:
-        """The guardian that is linked; None once it is known to be dead."""
+        """The guardian's pid; None when it is known to be dead."""
         return self._keeper.guardian_pid
 
     async def start(self, sockets: Mapping[str, socket.socket], state: GatewayState | None = None) -> None:
         """Start guardian and HAProxy on these listening sockets, with that state from the first request on.
 
-        `sockets`: stage (or `SHARED`) → socket; the gateway owns them from here. Returns when HAProxy answers.
-        ConflictError where a gateway lives in this folder; EngineError with HAProxy's own message where it does not
-        start, and nothing is left running then.
+        `sockets`: stage (or `SHARED`) → socket; the gateway owns them from here. Returns when HAProxy responds. Raises
+        ConflictError if a gateway is alive in this folder, or EngineError with HAProxy's message if it does not start;
+        then nothing is left running.
         """
         async with self._lock:
             wanted = state or self._state
@@ -157,11 +157,11 @@ class Gateway:
             self._start_tasks()
 
     async def adopt(self) -> bool:
-        """Take over what runs in this folder: then True, `state` is the one on disk, and HAProxy is brought to it.
+        """Adopt the gateway that runs in this folder: load `state` from disk and bring HAProxy to it.
 
-        False where neither a guardian nor a HAProxy lives; then `start`. EngineError if one lives and cannot be taken
-        over, ConflictError if its boot files have gone. The stages are those that run, whatever the constructor was
-        told.
+        Returns False if neither a guardian nor HAProxy is alive. Raises EngineError if one is alive and cannot be
+        adopted, or ConflictError if its boot files are missing. The stages are those that run, whatever the constructor
+        got.
         """
         state = await asyncio.to_thread(self._boot.load)
         if state is None:
@@ -177,11 +177,11 @@ class Gateway:
         return True
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None:
-        """Make that state true: on disk first, then at HAProxy, in the safe order; when this returns, it holds.
+        """Apply a state: first on disk, then at HAProxy in the safe order. When this returns, it holds.
 
-        Servers that leave are waited for, `drain_s` at most; then their requests are cut off. EngineError where HAProxy
-        refuses or is gone for good, MachineError where the disk takes no files: disk and HAProxy are back at the old
-        state (or will be, as soon as HAProxy answers). Before `start` it is what that begins with.
+        Servers that are removed are drained for at most `drain_s`; then their requests are cut off. Raises EngineError
+        if HAProxy rejects the change or does not come back, or MachineError if the disk is full; then disk and HAProxy
+        return to the old state, HAProxy as soon as it responds. Before `start` this only sets the initial state.
         """
         async with self._lock:
             if not self._tasks:
@@ -203,25 +203,26 @@ class Gateway:
             self._state = new
 
     async def drained(self, pool: str, *, deadline_s: float, readers: bool) -> bool:
-        """Wait until no request is with the pool, queued for it or behind a shield that may still hand one to it, in
-        two readings 50 ms apart; False at the deadline. With `readers` also until clients have read their responses.
-        Before `start` nothing has a request.
+        """Wait until the pool has no running or queued request, nor a shield that may hand one to it, in two readings
+        50 ms apart; False at the deadline.
+
+        With `readers` it also waits until clients have read their responses. Before `start` nothing has a request.
         """
 
         def reading(backend: str) -> int:
-            # Those that came by a shield count there as well: they are some of its pool's.
+            # Responses of a shield's requests are among those of its pool.
             return 0 if readers else self._reading.get(backend.removeprefix(shield_of("")), 0)
 
         shields = self._state.shields_before(pool)
         return not self._tasks or await self._executor.drained(pool, deadline_s, shields, reading)
 
     async def servers_drained(self, pool: str, keys: Collection[str], *, deadline_s: float) -> bool:
-        """Wait until none of these servers (`ServerState.key`) of the pool has a request; False at the deadline."""
+        """Wait until these servers (`ServerState.key`) of the pool have no request; False at the deadline."""
         return await self._executor.servers_drained(pool, keys, deadline_s)
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
-        """What each of these pools has now, by one command for all; nothing while HAProxy is away. Responses that
-        clients are still reading (see `widen`) are not counted.
+        """The present load of each pool, by one command; empty while HAProxy is away. Responses that clients are still
+        reading (see `raise_limits`) do not count.
         """
         try:
             loads = await self._executor.loads(pools)
@@ -232,15 +233,15 @@ class Gateway:
         }
 
     async def server_loads(self, pools: Collection[str]) -> Mapping[ServerKey, ServerLoad]:
-        """What each worker of these pools has now; nothing while HAProxy is away."""
+        """The present load of each worker of these pools; empty while HAProxy is away."""
         try:
             return await self._executor.server_loads(pools)
         except UnreachableError:
             return {}
 
     async def raise_limits(self, reading: Mapping[ServerKey, int], loads: Mapping[ServerKey, ServerLoad]) -> None:
-        """Give each of these servers that many requests beyond its depth: responses that clients are still reading, of
-        which the worker is free. `loads`: what they had a moment ago, so that only what differs is said.
+        """Allow each server that many requests beyond its depth: responses that clients are still reading while the
+        worker is free. `loads`: their load a moment ago, so that only differences are sent.
         """
         found = raised_limits(self._state, reading, loads, self._reading)
         self._reading = found.pools
@@ -253,20 +254,20 @@ class Gateway:
         return {name: each for name, each in counted.items() if not name.startswith(STAGE_PREFIX)}
 
     async def stage_counts(self) -> Mapping[str, PoolCounts]:
-        """Stage → counts of its listener: what clients were answered, 403 and 503 without a pool included."""
+        """Stage → counts of its listener: responses to clients, including 403 and 503 without a pool."""
         counted = await self._read_counts()
         return {
             name.removeprefix(STAGE_PREFIX): each for name, each in counted.items() if name.startswith(STAGE_PREFIX)
         }
 
     async def close(self) -> None:
-        """Leave it all running and let go: the daemon ends, the gateway stays."""
+        """Disconnect and leave everything running: the daemon ends, the gateway stays."""
         await self._end_tasks()
         self._save_tally()
         self._keeper.close()
 
     async def stop(self, *, grace_s: float = 1.0) -> None:
-        """End HAProxy (after its requests, `grace_s` at most) and guardian, close the listeners, remove the folder."""
+        """Stop HAProxy (after its requests, at most `grace_s`) and guardian, close the listeners, remove the folder."""
         await self._end_tasks()
         await self._keeper.stop(grace_s)
         await self._spooling.stop()
@@ -278,8 +279,7 @@ class Gateway:
                 await self._executor.run(self._executor.commands_between(old, new), drain_s)
                 return
             except EngineError:
-                # Dead, or started again in between with the new files: then it has what it was to be told. Look.
-                pass
+                pass  # HAProxy died, or restarted with the new files and so has the change already: compare
         await self._converge(new, drain_s)
 
     async def _converge(self, state: GatewayState, drain_s: float) -> bool:
@@ -290,7 +290,8 @@ class Gateway:
                 changed = await self._executor.reconcile(state, drain_s)
             except UnreachableError as error:
                 if self._clock.monotonic() >= end:
-                    raise EngineError(f"{error.message}; its log: {self._log_tail()}", hint="hitless doctor") from error
+                    message = f"{error.message}; its log: {self._log_tail()}"
+                    raise EngineError(message, hint="run `hitless doctor`") from error
             else:
                 self._uncertain.clear()
                 return changed
@@ -310,12 +311,12 @@ class Gateway:
 
     async def _keep_spooler(self) -> None:
         while True:
-            await self._clock.sleep(SPOOLER_LOOK_S)
+            await self._clock.sleep(SPOOLER_CHECK_S)
             try:
                 if await self._spooling.ensure():
-                    self._tell(GatewayEventKind.SPOOLER_RESTARTED, "the spooler died and was started again")
+                    self._tell(GatewayEventKind.SPOOLER_RESTARTED, "the spooler died and was restarted")
             except (EngineError, OSError, subprocess.SubprocessError) as error:
-                self._tell(GatewayEventKind.FAILED, f"no spooler can be started: {error}")
+                self._tell(GatewayEventKind.FAILED, f"cannot start a spooler: {error}")
                 await self._clock.sleep(UP_WITHIN_S)
 
     async def _watch(self) -> None:
@@ -343,24 +344,25 @@ class Gateway:
                 self._tell(GatewayEventKind.FAILED, f"cannot start a guardian: {event.reason}")
 
     async def _repair(self) -> None:
-        """After anything that leaves doubt (a restart, a new guardian, a change that failed): look, repair what
-        differs. Boot files that have gone are written again in any case.
+        """After a restart, a new guardian or a failed change, compare HAProxy with the state and correct differences.
+
+        Missing boot files are written again in any case.
         """
         while True:
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`, which loses a cancellation that comes together with the event (bpo-37658).
-                async with asyncio.timeout(_LOOK_EVERY_S):
+                async with asyncio.timeout(_CHECK_EVERY_S):
                     await self._uncertain.wait()
             async with self._lock:
                 if not self._boot.is_complete():
                     with contextlib.suppress(MachineError):
                         await asyncio.to_thread(self._boot.write, self._state)
-                        self._tell(GatewayEventKind.REPAIRED, "boot files had vanished and were written again")
+                        self._tell(GatewayEventKind.REPAIRED, "boot files were missing and were written again")
                 if not self._uncertain.is_set():
                     continue
                 try:
                     if await self._converge(self._state, self._drain_s):
-                        self._tell(GatewayEventKind.REPAIRED, "HAProxy was brought back to its state", self._pid)
+                        self._tell(GatewayEventKind.REPAIRED, "HAProxy's state was corrected", self._pid)
                 except EngineError as error:
                     self._tell(GatewayEventKind.FAILED, error.message)
             if self._uncertain.is_set():

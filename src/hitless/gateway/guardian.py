@@ -1,13 +1,12 @@
-"""The guardian: holds the stages' listening sockets and starts HAProxy again when it dies. Run as a program of its
-own.
+"""The guardian: holds the stages' listening sockets and restarts HAProxy when it dies. A program of its own.
 
-It outlives the daemon (own session, reparented at once), and HAProxy outlives it. It knows HAProxy's life by a FIFO
-(`life`), so that a new guardian can take over a HAProxy that runs. Daemons talk to it by a socket (`control`).
+It outlives the daemon (own session, reparented at once), and HAProxy outlives it. It watches HAProxy by a FIFO
+(`life`), so a new guardian can take over a running HAProxy. Daemons talk to it by a socket (`control`).
 
-Invariants: standard library only, and of hitless `life`, `control` and `logfiles` alone, so that it stays small and a
-release of hitless need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy reads;
-clients' connections wait in the sockets' backlog while HAProxy is being started, however long that takes; a full disk
-ends nothing.
+Invariants: it uses the standard library and of hitless only `life`, `control` and `logfiles`, so that it stays small
+and a new version of hitless need not restart it; one guardian a folder (a lock); it never changes a file that HAProxy
+reads; clients' connections wait in the sockets' backlog while HAProxy starts, however long that takes; a full disk ends
+nothing.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ RECORD = "haproxy.json"
 GUARDIAN_LOG = "guardian.log"
 HAPROXY_LOG = "haproxy.log"
 SHIELDED_LOG = "shielded.log"
-"""HAProxy's standard output: a line of JSON for each request that a live release answered in a candidate's place."""
+"""HAProxy's standard output: a JSON line for each request that the live release answered in place of a candidate."""
 
 _LARGEST_SHIELDED_BYTES = 4 << 20
 
 EXIT_LOCKED = 3
-"""Another guardian lives on this folder."""
+"""Another guardian is alive in this folder."""
 
 STEADY_S = 5.0
-"""A HAProxy that lived so long did not die of its start: the next one starts at once."""
+"""A HAProxy that lived this long did not die of its start, so it is restarted at once."""
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 2.0
 
@@ -48,12 +47,12 @@ _KILL_AFTER_S = 1.0
 
 
 def restart_delay_s(quick_deaths: int) -> float:
-    """Seconds before the next start after so many deaths in a row within STEADY_S: none, 0.05, 0.1, … 2."""
+    """Seconds before the next start after that many deaths in a row within STEADY_S: none, 0.05, 0.1, … 2."""
     return 0.0 if quick_deaths <= 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (quick_deaths - 2))
 
 
 class Guardian:
-    """One loop over: HAProxy's life, the control socket and its clients, and two instants (restart, kill)."""
+    """One loop over HAProxy's life, the control socket and its clients, and two deadlines (restart, kill)."""
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class Guardian:
         self._kill_with = signal.SIGTERM
 
     def run(self) -> None:
-        """Until a client says stop and HAProxy has gone."""
+        """Run until a client asks to stop and HAProxy has ended."""
         for log in filter(None, (self._shielded, *self._access_logs)):
             self._selector.register(log.reader, selectors.EVENT_READ, lambda _, log=log: log.take())
         if haproxy_is_alive(self._folder):
@@ -126,7 +125,7 @@ class Guardian:
         self._tell({"event": "started", "pid": self._pid})
 
     def _spawn_with_fifo(self) -> tuple[int, int]:
-        """A HAProxy with a FIFO of its own: the reading end, and its pid."""
+        """Start a HAProxy with a new FIFO; returns the FIFO's reading end and the pid."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(LIFE))
         os.mkfifo(self._path(LIFE), 0o600)
@@ -171,7 +170,9 @@ class Guardian:
         return pid
 
     def _record(self, pid: int) -> None:
-        """Which descriptors and addresses HAProxy has: a daemon that finds it alone takes the sockets back by them."""
+        """Record HAProxy's descriptors and addresses, so that a daemon can take the sockets back if the guardian
+        dies.
+        """
         listeners = [[stage, item.fileno(), *item.getsockname()[:2]] for stage, item in self._listeners.items()]
         temporary = self._path(RECORD + ".new")
         with contextlib.suppress(OSError):
@@ -264,7 +265,9 @@ class Guardian:
 
 
 def _set_title(folder: str, site: str) -> None:
-    """By setproctitle where it is installed; its folder is given, since this interpreter runs without site packages."""
+    """Set the process's title if setproctitle is installed. `site`: its folder, because this interpreter has no site
+    packages.
+    """
     sys.path.append(site)
     try:
         from setproctitle import setproctitle  # noqa: PLC0415 (only after the path was extended)
@@ -277,8 +280,9 @@ def _set_title(folder: str, site: str) -> None:
 
 
 def main(argument: str) -> int:
-    """`argument`: JSON with folder, haproxy, sockets ([[stage, descriptor], …]) and site. Returns in the parent once
-    the control socket accepts; EXIT_LOCKED where a guardian lives already.
+    """`argument`: JSON with folder, haproxy, sockets ([[stage, descriptor], …]), access_logs and site.
+
+    Returns in the parent when the control socket accepts; EXIT_LOCKED if a guardian is alive already.
     """
     settings = json.loads(argument)
     folder: str = settings["folder"]
@@ -287,7 +291,7 @@ def main(argument: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return EXIT_LOCKED
-    # systemd-tmpfiles leaves a folder alone of which somebody holds the lock, however old the files in it are.
+    # systemd-tmpfiles does not clean a folder that is locked, however old its files are.
     fcntl.flock(os.open(os.path.dirname(folder), os.O_RDONLY), fcntl.LOCK_SH)
     os.umask(0o177)  # sockets 0600, from their first instant
     path = os.path.join(folder, CONTROL_SOCKET)

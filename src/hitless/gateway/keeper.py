@@ -1,9 +1,9 @@
 """Keeps a guardian alive from the daemon's side, whatever died: guardian, daemon, or both.
 
-The daemon has duplicates of the listening sockets. It learns of the guardian's end by the end of its control
-connection and starts another, which takes over the HAProxy that runs. A daemon that starts finds the guardian and
-gets the duplicates from it; where the guardian is dead too, it takes them out of HAProxy itself, or, where the system
-forbids that, has HAProxy leave the addresses and takes them anew.
+The daemon has duplicates of the listening sockets. The end of its control connection shows that the guardian died; it
+then starts another, which takes over the running HAProxy. A new daemon finds the guardian and gets the duplicates from
+it. If the guardian is dead too, it takes them out of HAProxy itself; if the system forbids that, HAProxy closes its
+listeners and they are bound again.
 """
 
 from __future__ import annotations
@@ -50,32 +50,34 @@ class GuardianKeeper:
 
     @property
     def guardian_pid(self) -> int | None:
-        """The guardian that is linked."""
+        """The linked guardian's pid."""
         return self._link.pid if self._link else None
 
     async def ensure_not_running(self) -> None:
-        """ConflictError where a guardian or a HAProxy lives in the folder."""
+        """Raise ConflictError if a guardian or HAProxy is alive in the folder."""
         link = await GuardianLink.open(self._folder)
         if link:
             link.close_listeners()
             link.close()
         if link or life.haproxy_is_alive(str(self._folder)):
-            raise ConflictError("a gateway runs in this folder already", hint="adopt it, or stop it first")
+            raise ConflictError("a gateway already runs in this folder", hint="adopt it, or stop it first")
 
     async def start(self) -> None:
-        """Start a guardian on the sockets. EngineError."""
+        """Start a guardian on the sockets. Raises EngineError."""
         for path in filter(None, map(self._layout.access_log, self.sockets)):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         logs = {name: self._layout.access_log(name) for name in self.sockets}
         await spawn_guardian(self._folder, self._haproxy, self.sockets, logs)
         link = await GuardianLink.open(self._folder)
         if link is None:
-            raise EngineError("the guardian does not answer")
+            raise EngineError("the guardian does not respond")
         link.close_listeners()
         self._link = link
 
     async def adopt(self) -> bool:
-        """Link to what lives in the folder; False where nothing does. EngineError where it cannot be taken over."""
+        """Link to the gateway in the folder; False if nothing is alive. Raises EngineError if it cannot be taken
+        over.
+        """
         link = await GuardianLink.open(self._folder)
         if link:
             self._link, self.sockets = link, link.listeners
@@ -87,7 +89,7 @@ class GuardianKeeper:
         return True
 
     async def events(self) -> AsyncIterator[GuardianEvent]:
-        """The guardian's events for ever, with the keeper's own: `guardian_died`, `guardian_replaced`,
+        """The guardian's events forever, and the keeper's own: `guardian_died`, `guardian_replaced`,
         `guardian_failed`.
         """
         while True:
@@ -104,13 +106,13 @@ class GuardianKeeper:
                     break
                 except (EngineError, OSError, subprocess.SubprocessError) as error:
                     attempt += 1
-                    # The dying guardian's lock may outlive its connection for a moment: no reason to alarm.
+                    # The dying guardian may hold its lock for a moment, so the first failures are normal.
                     if attempt >= len(_AGAIN_AFTER_S):
                         yield GuardianEvent("guardian_failed", reason=str(error))
             yield GuardianEvent("guardian_replaced", self._link.pid)
 
     async def stop(self, grace_s: float) -> None:
-        """End HAProxy, after its requests but within `grace_s`, and the guardian; close the sockets."""
+        """Stop HAProxy (after its requests, at most `grace_s`) and the guardian; close the sockets."""
         link = await GuardianLink.open(self._folder)
         self.close()
         if link:
@@ -124,7 +126,7 @@ class GuardianKeeper:
         await self._end_orphan()
 
     def close(self) -> None:
-        """Let go of everything and leave it running."""
+        """Disconnect and leave everything running."""
         if self._link:
             self._link.close()
             self._link = None
@@ -140,11 +142,11 @@ class GuardianKeeper:
         inherited = recorded_listeners(self._folder, pid) if pid is not None else ()
         if pid is None or not inherited:
             raise EngineError(
-                "a HAProxy without a guardian holds the listeners and does not say which", hint="hitless down --force"
+                "a HAProxy without a guardian runs, and its listeners are unknown", hint="run `hitless down --force`"
             )
         if taken := self._take(pid, inherited):
             return taken
-        # A controlled restart: it closes its listeners and finishes what it has, while another takes the addresses.
+        # A controlled restart: HAProxy closes its listeners and finishes its requests while we bind the addresses.
         (self._folder / life.LIFE).unlink(missing_ok=True)
         os.kill(pid, signal.SIGUSR1)
         sockets: dict[str, socket.socket] = {}
@@ -163,7 +165,7 @@ class GuardianKeeper:
             await self._clock.sleep(0.002)
 
     async def _end_orphan(self) -> None:
-        """Where no guardian was there to end HAProxy."""
+        """Stop HAProxy if no guardian did."""
         folder = str(self._folder)
         for number in (signal.SIGTERM, signal.SIGKILL):
             pid = await self._haproxy_pid() if life.haproxy_is_alive(folder) else None

@@ -1,8 +1,8 @@
-"""Whether a HAProxy lives, and which process it is; how the gateway's own processes leave the daemon. Standard library
-only: the guardian uses it.
+"""Whether HAProxy is alive and its pid; how the gateway's processes leave the daemon. Standard library only, because
+the guardian uses it.
 
-HAProxy inherits the writing end of a FIFO and never uses it, so that the reading end reports its end of file exactly
-when HAProxy is gone, whoever started it: a dead one is told from a living one without a pid.
+HAProxy inherits the writing end of a FIFO and never uses it. The reading end reports end of file exactly when HAProxy
+is gone, whichever process started it, so its death is known without a pid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LIFE = "life"
 
 
 def daemonize(log_path: str) -> None:
-    """Exit with 0 in the parent; go on in a child with a session of its own, without a terminal, that logs there."""
+    """Exit with 0 in the parent; continue in a child with its own session, no terminal, and that log as standard
+    error.
+    """
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -31,7 +33,7 @@ def daemonize(log_path: str) -> None:
 
 
 def haproxy_is_alive(folder: str) -> bool:
-    """Whether some process holds the writing end of the folder's FIFO: a HAProxy lives."""
+    """Whether a process holds the writing end of the folder's FIFO."""
     try:
         reader = os.open(os.path.join(folder, LIFE), os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -45,7 +47,7 @@ def haproxy_is_alive(folder: str) -> bool:
 
 
 def haproxy_pid(runtime_socket: str, timeout_s: float = 1.0) -> int | None:
-    """HAProxy's pid in its own words; None where it does not answer (yet)."""
+    """The pid that HAProxy reports; None if it does not respond (yet)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         answer = b""

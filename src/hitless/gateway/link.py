@@ -1,4 +1,4 @@
-"""The daemon's end of the guardian's control socket, and starting a guardian."""
+"""The daemon's end of the guardian's control socket, and the start of a guardian."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GuardianEvent(msgspec.Struct, frozen=True):
 
 
 class GuardianLink:
-    """One connection to a living guardian. Its end is the guardian's end: `events` returns."""
+    """One connection to a living guardian. When the guardian dies, `events` returns."""
 
     def __init__(self, connection: socket.socket, pid: int, listeners: dict[str, socket.socket], rest: bytes) -> None:
         self._connection = connection
@@ -50,7 +50,7 @@ class GuardianLink:
 
     @classmethod
     async def open(cls, folder: Path) -> GuardianLink | None:
-        """Connect to the folder's guardian; None where none lives. The caller owns `listeners`, duplicates of the
+        """Connect to the folder's guardian; None if none is alive. The caller owns `listeners`, duplicates of the
         sockets.
         """
         return await asyncio.to_thread(cls._open, folder)
@@ -92,7 +92,7 @@ class GuardianLink:
             self._buffer += data
 
     async def stop(self, grace_s: float) -> None:
-        """Ask for the end of HAProxy and of the guardian; `events` ends when it has come."""
+        """Ask the guardian to stop HAProxy and itself; `events` ends when it has."""
         try:
             request = json.dumps({"do": "stop", "grace_s": grace_s}).encode() + b"\n"
             await asyncio.get_running_loop().sock_sendall(self._connection, request)
@@ -100,11 +100,11 @@ class GuardianLink:
             pass
 
     def close(self) -> None:
-        """Leave the guardian alone again."""
+        """Disconnect from the guardian."""
         self._connection.close()
 
     def close_listeners(self) -> None:
-        """For one who has duplicates of its own."""
+        """Close the listeners, if the caller has duplicates."""
         for listener in self.listeners.values():
             listener.close()
         self.listeners = {}
@@ -113,11 +113,9 @@ class GuardianLink:
 async def spawn_guardian(
     folder: Path, haproxy: str, listeners: Mapping[str, socket.socket], access_logs: Mapping[str, Path | None]
 ) -> None:
-    """Start a guardian that holds these sockets, in their order; it takes over the HAProxy that lives in the folder,
-    or starts one.
+    """Start a guardian that holds these sockets, in this order; it takes over the folder's HAProxy or starts one.
 
-    Returns when its control socket accepts, also where another guardian was quicker. EngineError where it does not
-    start.
+    Returns when a control socket accepts, also if another guardian was faster. Raises EngineError if it does not start.
     """
     settings = {
         "folder": str(folder),
@@ -129,7 +127,7 @@ async def spawn_guardian(
     descriptors = [listener.fileno() for listener in listeners.values()]
     result = await asyncio.to_thread(
         subprocess.run,
-        # -I -S: nothing of the environment or of site packages in a process that has to stay small.
+        # -I -S: no environment and no site packages, so that the process stays small.
         [sys.executable, "-I", "-S", "-c", _RUN, str(Path(guardian.__file__).parents[2]), json.dumps(settings)],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,

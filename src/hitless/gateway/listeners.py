@@ -1,8 +1,11 @@
-"""The stages' listening sockets: ours, so that they outlive HAProxy, and bound in a way that finds a port in use.
+"""The stages' listening sockets: binding them, and taking them back from a HAProxy whose guardian died.
 
-HAProxy would bind with SO_REUSEPORT and share a port silently with another program of the same user. We bind without
-it, so the system refuses; HAProxy, given an inherited descriptor (`bind fd@N`), neither binds nor sets the option.
-The backlog is what holds clients while HAProxy is being started again.
+hitless binds them itself, so that they outlive HAProxy. HAProxy would bind with SO_REUSEPORT and silently share a port
+with another program of the same user; without it the system refuses. With an inherited descriptor (`bind fd@N`) HAProxy
+neither binds nor sets the option. The backlog holds clients while HAProxy restarts.
+
+HAProxy does not hand out inherited listeners (`expose-fd listeners` leaves them out). So they are duplicated by
+`pidfd_getfd`, on Linux and where the kernel's ptrace rules allow it between processes of one user.
 """
 
 from __future__ import annotations
@@ -22,25 +25,25 @@ from hitless.errors import EngineError, MachineError
 from hitless.gateway import guardian
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted; Linux caps it at net.core.somaxconn."""
+"""Connections that may wait to be accepted; Linux limits it to net.core.somaxconn."""
 
 
 def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
-    """A TCP socket that is bound and listens; port 0 takes a free one. `purpose` names the stage in errors.
+    """A bound TCP socket that listens; port 0 takes a free one. `purpose` names the stage in errors. Raises
     MachineError.
     """
     where = f"{host}:{port}" + (f" ({purpose})" if purpose else "")
-    if not 0 <= port <= 65_535:  # getaddrinfo would cut it to 16 bits
-        raise MachineError(f"cannot listen on {where}: ports end at 65535")
+    if not 0 <= port <= 65_535:  # getaddrinfo would truncate it to 16 bits
+        raise MachineError(f"cannot listen on {where}: the highest port is 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
         )[0]
     except OSError as error:
-        raise MachineError(f"cannot listen on {where}: the host is not known ({error})") from error
+        raise MachineError(f"cannot listen on {where}: unknown host ({error})") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # Not for sharing: for a port whose connections of an earlier run are still in TIME_WAIT.
+        # For a port with connections of an earlier run in TIME_WAIT; it does not share the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -53,7 +56,7 @@ def listen(host: str, port: int, *, purpose: str = "") -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Host and port as they are, after port 0 too."""
+    """The socket's host and port, also if port 0 was asked for."""
     name = listener.getsockname()
     return str(name[0]), int(name[1])
 
@@ -66,11 +69,11 @@ def _hint(error: OSError, port: int) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return (
-                f"end it (`ss -ltnp 'sport = :{port}'` names it), or choose another port: "
-                "`hitless up --listen 127.0.0.1:0` takes a free one, `listen` in serverless.yml names it for good"
+                f"stop it (`ss -ltnp 'sport = :{port}'` shows it), or choose another port: "
+                "`hitless up --listen 127.0.0.1:0` takes a free one, `listen` in serverless.yml sets a fixed one"
             )
         case errno.EACCES:
-            return "ports below 1024 need root, or choose a higher one with `listen`"
+            return "ports below 1024 need root; choose a higher one with `listen`"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address; choose another with `listen`"
     return ""
@@ -81,7 +84,7 @@ _PIDFD_GETFD = 438
 
 
 class InheritedSocket(msgspec.Struct, frozen=True, array_like=True):
-    """A listening socket of HAProxy's: its descriptor there, and where it listens."""
+    """A listening socket of HAProxy: its descriptor there, and its address."""
 
     stage: str
     descriptor: int
@@ -106,9 +109,7 @@ def recorded_listeners(folder: Path, pid: int) -> tuple[InheritedSocket, ...]:
 
 
 def take_listeners(pid: int, inherited: Iterable[InheritedSocket]) -> dict[str, socket.socket] | None:
-    """Duplicates of that HAProxy's listening sockets by stage, or None where they cannot be had. The caller owns
-    them.
-    """
+    """Duplicates of HAProxy's listening sockets by stage, which the caller owns; None if they cannot be taken."""
     if not hasattr(os, "pidfd_open"):
         return None
     taken: dict[str, socket.socket] = {}
@@ -118,7 +119,7 @@ def take_listeners(pid: int, inherited: Iterable[InheritedSocket]) -> dict[str, 
             for item in inherited:
                 taken[item.stage] = socket.socket(fileno=_duplicate(process, item.descriptor))
                 if not _listens(taken[item.stage], item):
-                    raise OSError(f"descriptor {item.descriptor} is not what it was")
+                    raise OSError(f"descriptor {item.descriptor} has changed")
         finally:
             os.close(process)
     except OSError:

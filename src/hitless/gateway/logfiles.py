@@ -9,11 +9,11 @@ LARGEST_LOG_BYTES = 1 << 20
 LARGEST_ACCESS_LOG_BYTES = 16 << 20
 _MOST_AT_ONCE = 1 << 20
 ACCESS_LOGS_KEPT = 3
-"""Beside the present one, by the names PATH.1 (the newest) to PATH.3."""
+"""Rotated files: PATH.1 (the newest) to PATH.3."""
 
 
 def open_log(path: str) -> int:
-    """A log of few lines: begun anew where it has become too large meanwhile."""
+    """Open a log of few lines; empty it if it is too large."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if os.fstat(log).st_size > LARGEST_LOG_BYTES:
         os.ftruncate(log, 0)
@@ -21,11 +21,11 @@ def open_log(path: str) -> int:
 
 
 class PipedLog:
-    """A log of many lines: what HAProxy writes into a FIFO goes into a file that is rotated by its size.
+    """A log of many lines: HAProxy writes into a FIFO, and its content goes into a file that is rotated by size.
 
-    A FIFO, since HAProxy takes O_APPEND from any descriptor that it logs to, and writes on where it was in a file that
-    has been emptied. It does not wait for a full one, nor for one without a reader: then its line is dropped. It keeps
-    its end over a guardian's death; the next guardian opens the same FIFO.
+    A FIFO, because HAProxy removes O_APPEND from any descriptor that it logs to, and would write at its old position in
+    a file that was emptied. HAProxy drops a line if the FIFO is full or has no reader. It keeps its end when the
+    guardian dies; the next guardian opens the same FIFO.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class PipedLog:
         self._fifo, self._path, self._largest_bytes, self._kept = fifo, path, largest_bytes, kept
         with contextlib.suppress(FileExistsError):
             os.mkfifo(fifo, 0o600)
-        self.reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # its own writer: it never reports an end
+        self.reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)  # also a writer, so that it never reports end of file
 
     def writer(self) -> int:
-        """HAProxy's end, inheritable; the caller closes it. Leads nowhere where it cannot be had."""
+        """HAProxy's end, inheritable; the caller closes it. It is /dev/null if the FIFO cannot be opened."""
         try:
             descriptor = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
@@ -46,7 +46,7 @@ class PipedLog:
         return descriptor
 
     def take(self) -> None:
-        """Move what has come into the file. What the disk does not take is dropped."""
+        """Move the FIFO's content into the file. Drops what cannot be written."""
         with contextlib.suppress(OSError):
             data = os.read(self.reader, _MOST_AT_ONCE)
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""What HAProxy says it has: its answers to `show …`, read into views and numbers. Pure."""
+"""Parses HAProxy's output for `show …` into views and numbers. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INNER = ("hop", "spool")
 
 @dataclass(frozen=True, slots=True)
 class BackendLoad:
-    """Requests that a pool has now: with a worker or on the way to one (`scur`), waiting for one (`qcur`)."""
+    """A pool's present requests: with a worker or on the way to one (`scur`), waiting for one (`qcur`)."""
 
     scur: int
     qcur: int
@@ -31,16 +31,14 @@ class BackendLoad:
 
 @dataclass(frozen=True, slots=True)
 class ServerLoad:
-    """A worker as HAProxy counts it: requests in hand, those included whose response a client is still reading, and how
-    many it may have.
-    """
+    """A worker's requests as HAProxy counts them, including responses that clients are still reading, and its limit."""
 
     scur: int
     maxconn: int
 
 
 def is_pool(backend: str) -> bool:
-    """Whether a backend is a pool of workers, not one that leads to pools."""
+    """Whether a backend is a pool of workers, and not one that leads to pools."""
     return backend not in INNER and not backend.startswith(shield_of(""))
 
 
@@ -51,7 +49,7 @@ def parse_map(text: str) -> list[Entry]:
 
 
 def by_key(entries: list[Entry]) -> dict[str, str]:
-    """Key → value; a key that stands twice gets all its values, which equals no value that is wanted."""
+    """Key → value. A duplicate key gets all its values joined, which never equals a wanted value."""
     result: dict[str, str] = {}
     for key, value in entries:
         result[key] = f"{result[key]} {value}" if key in result else value
@@ -59,7 +57,7 @@ def by_key(entries: list[Entry]) -> dict[str, str]:
 
 
 def by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
-    """Entries of an ordered map under their release; foreign ones under the empty name."""
+    """Entries of an ordered map under their release; unknown ones under the empty name."""
     result: dict[str, tuple[Entry, ...]] = {}
     for key, value in entries:
         release = release_of_pattern(key)
@@ -68,7 +66,7 @@ def by_release(entries: list[Entry]) -> dict[str, tuple[Entry, ...]]:
 
 
 def parse_servers(servers_state: str, stat: str) -> dict[ServerKey, ServerView]:
-    """`show servers state` has the administrator's wish, `show stat` the limit; both are needed."""
+    """Servers by pool and name, with the administrative state of `show servers state` and the limit of `show stat`."""
     limits = {
         (row["pxname"], row["svname"]): int(row["slim"] or 0)
         for row in parse_stat(stat)
@@ -95,13 +93,13 @@ def parse_stat(text: str) -> Iterator[Mapping[str, str]]:
     lines = [line for line in text[start + 2 :].splitlines() if "," in line]
     names = lines[0].split(",")
     for line in lines[1:]:
-        # Hundreds of rows several times a second: five times as fast as the csv module, which quotes need.
+        # Hundreds of rows several times a second: split is five times as fast as the csv module.
         fields = next(csv.reader([line])) if '"' in line else line.split(",")
         yield dict(zip(names, fields, strict=False))
 
 
 def parse_stats(text: str) -> Iterator[Mapping[str, str]]:
-    """The answers to several `show stat …` in one."""
+    """The output of several `show stat …` in one."""
     for part in text.split("# pxname")[1:]:
         yield from parse_stat(f"# pxname{part}")
 
@@ -112,7 +110,7 @@ def parse_info(text: str) -> dict[str, str]:
 
 
 def load_of(stat: str, svname: str = "BACKEND") -> BackendLoad:
-    """The load of the first row of that name; KeyError where it is missing."""
+    """The load of the first row with that name; KeyError if it is missing."""
     for row in parse_stat(stat):
         if row["svname"] == svname:
             return BackendLoad(int(row["scur"] or 0), int(row["qcur"] or 0))

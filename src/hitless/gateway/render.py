@@ -1,5 +1,5 @@
-"""The boot folder's files as text: HAProxy's configuration by its template, and the maps. Pure but for reading the
-template and the limits of this machine.
+"""Renders the boot folder's files: HAProxy's configuration by its template, and the maps. Pure except for reading the
+template and this machine's limits.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything of one gateway lies. `boot` is a link to the folder of the present generation."""
+    """The paths of one gateway. `boot` is a link to the folder of the current generation."""
 
     folder: Path
     logs: Path | None = None
-    """Where each stage has a folder for its access log; None without any."""
+    """The folder with a folder for each stage's access log; None without access logs."""
 
     def access_log(self, listener: str) -> Path | None:
-        """That listener's access log; None where it has none."""
+        """The listener's access log; None if it has none."""
         return None if self.logs is None or listener == SHARED else self.logs / listener / ACCESS_LOG
 
     @property
@@ -75,17 +75,17 @@ class Layout:
         return self.folder / UPLOADS
 
     def try_socket(self, pool: str) -> Path:
-        """Where a pool gets the requests that it is shielded for."""
+        """The socket by which a pool gets shielded requests."""
         return self.folder / f"{pool}.sock"
 
     @property
     def live_socket(self) -> Path:
-        """Where they are answered when it has failed them."""
+        """The socket by which the live release gets requests that the pool failed."""
         return self.folder / "live.sock"
 
     @property
     def sockets(self) -> tuple[Path, ...]:
-        """What HAProxy binds by its path; pools have names of up to four characters."""
+        """The sockets that HAProxy binds by path; pools have names of up to four characters."""
         return self.runtime_socket, self.hop_socket, self.spool_socket, self.live_socket, self.try_socket("p000")
 
     def map(self, name: str) -> str:
@@ -95,14 +95,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How much of the machine HAProxy uses."""
+    """HAProxy's share of the machine."""
 
     nbthread: int
     maxconn: int
 
     @property
     def frontend_maxconn(self) -> int:
-        """A tenth is kept for the inner hop, which clients must not be able to starve."""
+        """A tenth is kept for the inner hop, so that clients cannot starve it."""
         return max(1, self.maxconn * 9 // 10)
 
     @property
@@ -112,23 +112,22 @@ class Tuning:
 
 
 def tuning_for(cores: int, descriptors: int) -> Tuning:
-    """One thread up to 4 cores (requests that queue across threads cost more than a second thread gives), then a
-    quarter of the cores, 8 at most. Two descriptors a client's connection; HAProxy refuses to start with more than
-    its limit allows.
+    """One thread up to 4 cores (queueing across threads costs more than a second thread gains), then a quarter of the
+    cores, at most 8. Two descriptors a client connection; HAProxy does not start with more than its limit allows.
     """
     usable = min(descriptors, _MOST_DESCRIPTORS) - _DESCRIPTORS_APART
     return Tuning(nbthread=1 if cores <= 4 else min(8, cores // 4), maxconn=max(64, usable // 2))
 
 
 def tuning_here() -> Tuning:
-    """For this machine's cores and this process's limit of descriptors."""
+    """The tuning for this machine's cores and this process's limit of descriptors."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return tuning_for(cores, 1 << 30 if hard == resource.RLIM_INFINITY else hard)
 
 
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
-    """File name → content, for a HAProxy that starts up true."""
+    """File name → content, for a HAProxy that starts with this state."""
     view = view_of(state)
     template = _TEMPLATES.get_template("haproxy.cfg.j2")
     return {
@@ -158,7 +157,7 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
 
 
 def _boot_line(server: ServerState) -> str:
-    # The file knows no `drain`: after a restart there is nothing to finish, so such a server is simply out.
+    # The file has no `drain`: after a restart there is nothing to finish, so such a server is disabled.
     line = server_line(ServerView(server.maxconn, server.mode, server.socket, server.checked))
     return line if server.mode is ServerMode.READY else f"{line} disabled"
 

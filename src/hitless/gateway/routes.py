@@ -1,19 +1,19 @@
-"""Routes as map entries: what HAProxy looks up to find the pool of a request. Pure.
+"""Map entries for HAProxy: routes, and what tells a stage's clients apart. Pure.
 
 A request becomes the key `dev.12|GET|/zones/x` (release, method, path). First `map_str` finds literal routes, by the
-method and then by ANY; then `map_reg` tries factored expressions, most specific first, first match wins. That is API
-Gateway's order (see `hitless.service.routes`): segments from the left, literal before `{param}` before `{proxy+}`, a
-method's own route before ANY on the same resource, and back up the tree where the more specific resource does not
-know the method.
+method and then by ANY; then `map_reg` tries factored expressions, most specific first, and the first match wins. That
+is API Gateway's order (see `hitless.service.routes`): segments from the left, literal before `{param}` before
+`{proxy+}`, a method's own route before ANY on the same resource, and back up the tree if the more specific resource
+does not have the method.
 
-What the path may look like, decided on purpose:
+Rules for the path:
 - A trailing slash makes no other resource: `/zones/` is served by `/zones`, and the event's path keeps the slash
   (floci-io/floci#1557, measured on API Gateway). The root is `/` alone.
 - The path is compared as it was sent: `%2F` splits no segment, `%7Aones` is not `zones`; API Gateway's REST APIs pass
-  the path on still encoded (middleapi/standard-server#93). A parameter takes any bytes but a slash.
+  the path on still encoded (middleapi/standard-server#93). A parameter takes any bytes except a slash.
 - `//` is not folded: an empty segment is no parameter's value, so only `{proxy+}` accepts it.
 
-No backslash stands in an expression: HAProxy's command line eats them. One character in brackets quotes itself.
+An expression has no backslash, because HAProxy's command line removes them. A character in brackets quotes itself.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from hitless.service.model import Sticky, StickyBy
 from hitless.service.routes import ANY, is_literal, segments
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""What may be run twice without asking anybody."""
+"""Requests that may run twice."""
 
 Entry = tuple[str, str]
 """Key and value of a map."""
 
 _LONGEST_PATTERN_BYTES = 8000
-"""What one line of a map file or of the command line carries easily (both end at tune.bufsize)."""
+"""Limit for one line of a map file or a command (both end at tune.bufsize)."""
 
 
 def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
@@ -47,16 +47,17 @@ def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
 
 
 def pattern_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
-    """Entries for `map_reg` by release, in the order in which they must stand: rank, and within a rank one factored
-    expression a pool (routes of one rank cannot match the same path, or differ in the method)."""
+    """Entries for `map_reg` by release, in their required order: by rank, and within a rank one factored expression a
+    pool (routes of one rank cannot match the same path, or differ in the method).
+    """
     return _ordered((route for route in routes if not is_literal(route.path)), lambda route: route.pool)
 
 
 def idempotent_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, ...]]:
     """Entries for `map_reg` by release: `1` for a route that may run twice, `0` for another.
 
-    Only releases that have one of the first are here, with all their routes of unsafe methods, literal ones too: the
-    first match has to be the route that the request takes.
+    Only releases with an idempotent route are included, with all their routes of unsafe methods, also literal ones: the
+    first match must be the route that the request takes.
     """
     unsafe = [route for route in routes if route.method not in SAFE_METHODS]
     releases = {route.release_key for route in unsafe if route.idempotent}
@@ -79,7 +80,7 @@ def _ordered(routes: Iterable[RouteState], value: Callable[[RouteState], str]) -
 
 
 def release_of_pattern(pattern: str) -> str:
-    """`^dev[.]12[|]…` → `dev.12`; empty for an expression that is none of ours."""
+    """`^dev[.]12[|]…` → `dev.12`; empty for an expression that is not hitless's."""
     found = re.match(r"\^([A-Za-z0-9_-]+)\[\.\]([0-9]+)\[\|\]", pattern)
     return f"{found[1]}.{found[2]}" if found else ""
 
@@ -121,12 +122,12 @@ def _segment(part: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as an expression for itself, without a backslash."""
+    """An expression that matches the text itself, without a backslash."""
     return re.sub(r"[^A-Za-z0-9_:-]", lambda found: "(?![^^])." if found[0] == "^" else f"[{found[0]}]", text)
 
 
 def _factored(rows: Sequence[tuple[str, ...]]) -> str:
-    """One expression for all rows, common beginnings written once; rows of one rank have one length."""
+    """One expression for all rows, with common beginnings written once; rows of one rank have one length."""
     heads: dict[str, list[tuple[str, ...]]] = {}
     for row in rows:
         if row:
@@ -137,7 +138,7 @@ def _factored(rows: Sequence[tuple[str, ...]]) -> str:
 
 _LINE_BEGINS = "(?:^|[[:cntrl:]])"
 _COOKIES_BEFORE = "(?:[^[:cntrl:]]*[^!-:<-~])?"
-"""None, or others up to what separates cookies: anything that no name and no value may hold, such as `; `."""
+"""Nothing, or other cookies up to a separator: any character that no name and no value may have, such as `; `."""
 
 
 def sticky_map(stage: str) -> str:
@@ -146,8 +147,12 @@ def sticky_map(stage: str) -> str:
 
 
 def sticky_entries(sticky: Sticky | None) -> tuple[Entry, ...]:
-    """The map's one entry. Header names are lower case in HAProxy whatever the client sent; names of cookies are as
-    they are. No blank, semicolon or backslash stands in the expression: they mean something to files or commands.
+    """The map's one entry: an expression that finds the client's key in the request's headers. Empty if clients are
+    told apart by address, or not at all.
+
+    `req.hdr(NAME)` takes its name from HAProxy's file, so a new name would need a restart; `map_regm` searches all
+    headers, and maps change at run time. HAProxy lower-cases header names; cookie names keep their case. The expression
+    has no blank, semicolon or backslash, because files or commands interpret them.
     """
     if sticky is None or sticky.by is StickyBy.ADDRESS:
         return ()

@@ -1,7 +1,7 @@
-"""HAProxy's runtime socket: one connection a command, which HAProxy closes after its answer (70 µs each, measured).
+"""HAProxy's runtime socket: one connection a command, which HAProxy closes after its output (70 µs each, measured).
 
-An answer ends with a line feed, even an empty one: without it HAProxy died while it spoke, and nothing is known of
-the command.
+Output ends with a line feed, even if it is empty. Without it HAProxy died meanwhile, and the command's effect is
+unknown.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _CHUNK_BYTES = 1 << 18
 
 
 class UnreachableError(EngineError):
-    """HAProxy did not answer on its runtime socket; whether it carried out the command is unknown."""
+    """HAProxy did not respond on its runtime socket; it may or may not have run the command."""
 
 
 class RejectedError(EngineError):
-    """HAProxy refused a command; the message is its own."""
+    """HAProxy rejected a command; the message is its own."""
 
 
 class RuntimeSocket:
@@ -33,27 +33,27 @@ class RuntimeSocket:
         self._timeout_s = timeout_s
 
     async def ask(self, command: str) -> str:
-        """The whole answer. Several commands may be joined by `;` where their answers can be told apart.
-        UnreachableError.
+        """The complete output of a command. Several commands may be joined by `;` if their outputs can be told apart.
+        Raises UnreachableError.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._exchange(command)
         except (OSError, TimeoutError) as error:
-            reason = error.strerror or "no answer in time"
+            reason = error.strerror or "timed out"
             raise UnreachableError(
-                f"HAProxy does not answer on {self._path}: {reason}", details={"command": command}
+                f"HAProxy does not respond on {self._path}: {reason}", details={"command": command}
             ) from error
         if not answer.endswith(b"\n"):
-            raise UnreachableError(f"HAProxy ended while it answered to: {command}", details={"command": command})
+            raise UnreachableError(f"HAProxy ended while it ran «{command}»", details={"command": command})
         return answer.decode("utf-8", "replace")
 
     async def tell(self, command: str) -> None:
-        """Carry out a command that changes something. RejectedError with HAProxy's words, UnreachableError."""
+        """Run a command that changes something. Raises RejectedError with HAProxy's message, or UnreachableError."""
         answer = (await self.ask(command)).strip()
         if answer not in _ACCEPTED:
             raise RejectedError(
-                f"HAProxy refused «{command}»: {' '.join(answer.split())}", details={"command": command}
+                f"HAProxy rejected «{command}»: {' '.join(answer.split())}", details={"command": command}
             )
 
     async def _exchange(self, command: str) -> bytes:
@@ -66,5 +66,5 @@ class RuntimeSocket:
             while chunk := await loop.sock_recv(connection, _CHUNK_BYTES):
                 answer += chunk
                 if len(answer) > _LARGEST_ANSWER_BYTES:
-                    raise UnreachableError(f"HAProxy's answer to «{command}» does not end")
+                    raise UnreachableError(f"HAProxy's output for «{command}» does not end")
             return bytes(answer)

@@ -4,9 +4,9 @@ HAProxy sends it each request that does not fit HAProxy's buffer. The spooler re
 HAProxy's inner frontend, takes the whole response, and sends that as fast as the client reads. A worker hands over a
 connection whose large response the kernel did not take at once, with the rest of the response in a file.
 
-Invariants: a request is passed on once, and only when it is complete; bodies are kept in memory up to `IN_MEMORY_BYTES`
-in total, and otherwise in files without a name; together they stay within a budget; a transfer that is slower than
-`TransferPace` allows is cut off. It outlives the daemon. If it dies, HAProxy sends requests past it.
+Invariants: a request is passed on once, and only when it is complete; bodies are in memory up to `IN_MEMORY_BYTES` in
+total, and otherwise in unnamed files; together they stay within a budget; a transfer slower than `TransferPace` allows
+is cut off. It outlives the daemon. If it dies, HAProxy bypasses it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "sp
 
 IN_MEMORY_BYTES: Final = 64 << 20
 BUDGET_BYTES: Final = 2 << 30
-"""All bodies together. Beyond it an upload gets 503, and the oldest response that is being read is cut off."""
+"""All bodies together. Beyond it an upload gets 503, and the oldest response in progress is cut off."""
 
 LINGER_S: Final = 1.0
 """After a response that came before the end of the upload: HAProxy must not meet a closed socket while it writes."""
 PROBE: Final = b"x-hl-probe"
-"""A request with this header asks whether the spooler responds. HAProxy removes it from what clients send."""
+"""A request with this header checks that the spooler responds. HAProxy removes it from clients' requests."""
 _CHUNK_BYTES: Final = 64 * 1024
 _PASSED_ON_BYTES: Final = 1024 * 1024
 _BACKLOG: Final = 4096
@@ -61,7 +61,7 @@ class TransferPace:
 
 
 class RefusedRequest(Exception):
-    """The request is answered with this status instead of being passed on."""
+    """The request gets this status instead of being passed on."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -69,7 +69,7 @@ class RefusedRequest(Exception):
 
 
 class Budget:
-    """Bytes that all bodies together may still take, and those of them that may be in memory."""
+    """Bytes that all bodies together may still use, and how many of them may be in memory."""
 
     def __init__(self, left_bytes: int, memory_bytes: int = IN_MEMORY_BYTES) -> None:
         self.left_bytes = left_bytes
@@ -77,7 +77,7 @@ class Budget:
 
 
 class Body:
-    """One request's or response's bytes, counted against the budget until it is closed."""
+    """The bytes of a request or response, counted against the budget until it is closed."""
 
     def __init__(self, budget: Budget, folder: str) -> None:
         self._budget = budget
@@ -95,7 +95,7 @@ class Body:
         self._file.close()
 
     def put(self, data: bytes) -> bool:
-        """Append; False, and `full` from then on, if the budget or the disk does not take it."""
+        """Append; False, and `full` from then on, if it exceeds the budget or the disk is full."""
         self.full = self.full or len(data) > self._budget.left_bytes
         if self.full:
             return False
@@ -114,13 +114,13 @@ class Body:
         return True
 
     def chunks(self, size_bytes: int) -> Iterator[bytes]:
-        """All bytes from the start, in pieces of that size. OSError if the disk does not take the last ones."""
+        """All bytes from the start, in chunks of that size. OSError if the disk did not take the last ones."""
         self._file.seek(0)
         return iter(lambda: self._file.read(size_bytes), b"")
 
 
 class UploadReader(RequestReader):
-    """Reads a request like a worker does, but puts its body into `body`."""
+    """Reads a request as a worker does, but puts its body into `body`."""
 
     __slots__ = ("_into", "over")
 
@@ -131,7 +131,7 @@ class UploadReader(RequestReader):
         """The status to refuse with before the request is complete; 0 for none."""
 
     def on_body(self, chunk: bytes) -> None:
-        """The parser's call."""
+        """Called by the parser."""
         if self.over:
             return
         if self._into.size + len(chunk) > LARGEST_BODY_BYTES:
@@ -141,7 +141,7 @@ class UploadReader(RequestReader):
 
 
 class Spooler:
-    """Serves both sockets for ever."""
+    """Serves both sockets forever."""
 
     def __init__(self, inner: str, folder: str, budget: Budget, pace: TransferPace) -> None:
         """`inner`: the socket for complete requests; `folder`: where files for bodies are made."""
@@ -152,18 +152,18 @@ class Spooler:
         """Handed-over responses in the order in which they came, with their bytes."""
 
     async def accept(self, uploads: socket.socket) -> None:
-        """Take requests for ever."""
+        """Accept requests forever."""
         while True:
             try:
                 client, _ = await self._loop.sock_accept(uploads)
-            except OSError:  # out of descriptors: those in hand will free some
+            except OSError:  # out of descriptors: requests in progress will free some
                 await asyncio.sleep(0.05)
                 continue
             client.setblocking(False)
             self._begin(self._upload(client))
 
     def take_over(self, handed: socket.socket) -> None:
-        """Take the connections that workers have sent: each message has a connection and a file."""
+        """Receive the connections that workers hand over: each message has a connection and a file."""
         with suppress(BlockingIOError):
             while True:
                 _, descriptors, _, _ = socket.recv_fds(handed, 64, 2)
@@ -184,7 +184,7 @@ class Spooler:
                     self._budget.left_bytes += self._readers.pop(oldest)
 
     def _reader_ended(self, client: socket.socket, file: int, task: asyncio.Task[None]) -> None:
-        """Not in the task itself, which may be cancelled before it has begun."""
+        """A callback, because the task may be cancelled before it has begun."""
         client.close()
         os.close(file)
         self._budget.left_bytes += self._readers.pop(task, 0)
@@ -247,7 +247,7 @@ class Spooler:
         with socket.socket(socket.AF_UNIX) as inner:
             inner.setblocking(False)
             await self._loop.sock_connect(inner, self._inner)
-            with suppress(OSError):  # it has responded before it read everything: the response is there to be read
+            with suppress(OSError):  # it responded before it read everything; the response can be read
                 await self._loop.sock_sendall(inner, head)
                 for chunk in chunks:
                     await self._loop.sock_sendall(inner, chunk)
@@ -259,9 +259,9 @@ class Spooler:
         raise RefusedRequest(502)
 
     async def _receive(self, source: socket.socket, take: Callable[[bytes], bool], until: Callable[[], float]) -> None:
-        """Give `take` what comes, until it returns False or the other side closes.
+        """Pass received data to `take`, until it returns False or the other side closes.
 
-        `until`: the loop's time for that, which may grow with what was taken; then TimeoutError. OSError.
+        `until`: the deadline in the loop's time, which may grow with the data; then TimeoutError. Raises OSError.
         """
         ended: asyncio.Future[None] = self._loop.create_future()
         descriptor = source.fileno()
@@ -331,7 +331,9 @@ async def _serve(uploads: socket.socket, handed: socket.socket, settings: dict[s
 
 def main(argument: str) -> None:
     """`argument`: JSON with `folder` (of the sockets), `bodies` (for files), `inner` (HAProxy's frontend) and
-    `budget_bytes`. The parent exits with 0 once both sockets are bound, also if another spooler has them.
+    `budget_bytes`.
+
+    The parent exits with 0 when both sockets are bound, also if another spooler has them.
     """
     settings = json.loads(argument)
     folder: str = settings["folder"]
@@ -344,7 +346,7 @@ def main(argument: str) -> None:
     uploads = _bind(os.path.join(folder, UPLOADS), socket.SOCK_STREAM)
     uploads.listen(_BACKLOG)
     handed = _bind(os.path.join(folder, HANDED_OVER), socket.SOCK_DGRAM)
-    os.ftruncate(lock, 0)  # an earlier spooler's pid may be anybody's by now
+    os.ftruncate(lock, 0)  # the pid of an earlier spooler may be in use again
     daemonize(os.path.join(folder, LOG))
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

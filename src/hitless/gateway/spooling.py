@@ -1,4 +1,4 @@
-"""Starts the spooler, finds a living one, ends it. For the daemon. The spooler's lock tells whether it lives."""
+"""Starts, checks and stops the spooler, from the daemon. The spooler's lock shows whether it is alive."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hitless.gateway import spooler
 from hitless.worker.process import is_locked
 
 RESPONDS_WITHIN_S = 3.0
-"""Twice: one that is only starved of processor time is not ended."""
+"""Tried twice, so that a spooler that only lacks processor time is not stopped."""
 _ENDS_WITHIN_S = 2.0
 
 
 class SpoolerKeeper:
-    """One gateway's spooler. `folder` has its sockets, `bodies` what does not fit memory, `inner` is HAProxy's socket
-    for complete requests.
+    """One gateway's spooler. `folder` has its sockets, `bodies` its files, `inner` is HAProxy's socket for complete
+    requests.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class SpoolerKeeper:
         }
 
     async def ensure(self) -> bool:
-        """Start a spooler unless one lives and responds; whether one was started. EngineError if it does not start."""
+        """Start a spooler unless one is alive and responds; returns whether it did. Raises EngineError if it does not
+        start.
+        """
         if is_locked(self._folder / spooler.LOCK):
             if await self._responds() or await self._responds():
                 return False
@@ -64,7 +66,7 @@ class SpoolerKeeper:
         )
         if result.returncode:
             lines = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-            raise EngineError(f"the spooler does not start: {lines[-1]}", hint="hitless doctor")
+            raise EngineError(f"the spooler does not start: {lines[-1]}", hint="run `hitless doctor`")
         return True
 
     async def _responds(self) -> bool:
@@ -80,7 +82,7 @@ class SpoolerKeeper:
             return False
 
     async def stop(self) -> None:
-        """End it; what it has in hand is cut off."""
+        """Stop the spooler; cuts off its transfers."""
         lock = self._folder / spooler.LOCK
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not is_locked(lock):

@@ -1,9 +1,9 @@
-"""What the gateway should do, as one frozen value: stages, routes, pools.
+"""The gateway's desired state as one frozen value: stages, routes, pools.
 
-Every change is a pure method that returns a new state; `Gateway.apply` alone makes it true. Invariants: listeners and
-pools never change after `GatewayState.initial` (HAProxy learns of both at its start only: no release needs a reload),
-so the stages that come and go share one listener and are told apart by their host; a route points to a pool that
-exists; a release's routes are given once and not edited.
+Each change is a pure method that returns a new state; only `Gateway.apply` applies it. Invariants: listeners and pools
+do not change after `GatewayState.initial`, because HAProxy reads both only at its start and no release may need a
+reload; previews therefore share one listener and are told apart by host; a route points to an existing pool; a
+release's routes are set once.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from hitless.service.model import Sticky
 from hitless.service.routes import ANY, METHODS, path_fault
 
 API_GATEWAY_LIMIT_MS = 29_000
-"""API Gateway gives up on an integration after 29 s and answers 504."""
+"""API Gateway gives up on an integration after 29 s and responds with 504."""
 
 QUEUE_TIMEOUT_S = 8
-"""A request that found no free worker within that time is answered 503: late enough to outlast a stall of the machine,
-soon enough for a client that waits 10 s.
+"""A request that finds no free worker within this time gets 503: long enough to outlast a stall of the machine, short
+enough for a client that waits 10 s.
 """
 
 FULL_WEIGHT = 10_000
-"""Weights are in ten-thousandths of a stage's requests."""
+"""Weights are ten-thousandths of a stage's requests."""
 
 LONGEST_PATH = 2000
-"""A path template's characters: longer ones would not fit a line of HAProxy's."""
+"""Characters of a path template: longer ones would not fit a line of HAProxy's."""
 
 LONGEST_SOCKET_BYTES = 97
 """HAProxy accepts no longer Unix address, for a listener or a server: it keeps room for a temporary name."""
 
 SHARED = "by_host"
-"""The listener of the stages that have a host. No name in serverless.yml holds an underscore."""
+"""The listener of the stages with a host. No name in serverless.yml may have an underscore."""
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SOCKET = re.compile(r"/[A-Za-z0-9_./@%+,=~-]+")
-"""What neither HAProxy's file nor its command line needs to quote."""
+"""Characters that need no quotes in HAProxy's file and command line."""
 
 
 class ServerMode(StrEnum):
@@ -55,8 +55,8 @@ class ServerMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """One worker as the gateway sees it. `maxconn`: requests that may wait in its socket at once, the one at work
-    included. One that is not `checked` is taken to be up: a socket whose worker a check would wake.
+    """A worker as the gateway sees it. `maxconn`: requests that its socket may hold at once, including the running one.
+    A server that is not `checked` counts as up, because a check would wake its worker.
     """
 
     name: str
@@ -67,26 +67,26 @@ class ServerState:
 
     def __post_init__(self) -> None:
         if not _SERVER_NAME.fullmatch(self.name):
-            raise ValueError(f"a server cannot be called {self.name!r}")
+            raise ValueError(f"invalid server name {self.name!r}")
         if not _SOCKET.fullmatch(self.socket) or len(self.socket) > LONGEST_SOCKET_BYTES:
-            raise ValueError(f"not a socket path that the gateway can use: {self.socket!r}")
+            raise ValueError(f"the gateway cannot use the socket path {self.socket!r}")
         if self.maxconn < 1:
-            raise ValueError(f"maxconn of {self.name} is {self.maxconn}; at least 1")
+            raise ValueError(f"maxconn of {self.name} is {self.maxconn}; it must be at least 1")
 
     @property
     def key(self) -> str:
-        """The server's name in HAProxy: it carries a digest of the socket's path.
+        """The server's name in HAProxy, with a digest of the socket's path.
 
-        HAProxy tells no one which path a server has, so the name has to. It also lets a worker be replaced by one of
-        the same name on another socket: the new one joins before the old one leaves.
+        HAProxy does not report a server's path, so the name has to. It also lets a worker be replaced by one of the
+        same name on another socket: the new one is added before the old one is removed.
         """
         return f"{self.name}.{sha256(self.socket.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One backend: the workers of one function of one release, or nobody. At so many requests in hand as `throttle`
-    says, the next is answered 429; 0 for no such limit.
+    """One backend: the workers of one function of one release, or none. With `throttle` requests in progress, the next
+    gets 429; 0 for no limit.
     """
 
     name: str
@@ -96,14 +96,12 @@ class PoolState:
 
 
 EVERY = 1_000_000
-"""Requests a second that no stage has: all of them are logged."""
+"""Requests a second that no stage reaches: all of them are logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which of a stage's requests leave a line in its access log: up to so many a second, beyond them a random share;
-    whether with their query.
-    """
+    """A stage's access log: lines a second (beyond them a random sample), and whether they have the query."""
 
     per_s: int
     query: bool = True
@@ -111,10 +109,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """Which release a stage's requests go to; `weight` ten-thousandths of them to the candidate.
+    """The release that a stage's requests go to; the candidate gets `weight` ten-thousandths of them.
 
-    `shield`: the live release answers what the candidate fails, `announced` by a header; `sticky`: what tells the
-    clients apart that are to stay with one release. One that has a `host` has no listener of its own.
+    `shield`: the live release answers requests that the candidate fails, `announced` by a header; `sticky`: what tells
+    apart clients that stay with one release. A stage with a `host` has no listener of its own.
     """
 
     stage: str
@@ -129,21 +127,21 @@ class StageState:
 
     def __post_init__(self) -> None:
         if self.host is not None and not _HOST.fullmatch(self.host):
-            raise ValueError(f"a stage cannot be reached under {self.host!r}")
+            raise ValueError(f"stage {self.stage} has the invalid host {self.host!r}")
         if self.host is not None and self.sticky is not None:
-            raise ValueError(f"stage {self.stage} cannot be sticky: the map for it stands in HAProxy's file")
+            raise ValueError(f"stage {self.stage} cannot be sticky: HAProxy's file has no map for it")
         if not _NAME.fullmatch(self.stage):
-            raise ValueError(f"a stage cannot be called {self.stage!r}")
+            raise ValueError(f"invalid stage name {self.stage!r}")
         if not 0 <= self.weight <= FULL_WEIGHT:
-            raise ValueError(f"a weight of {self.weight} is not within 0 and {FULL_WEIGHT}")
+            raise ValueError(f"the weight {self.weight} is not between 0 and {FULL_WEIGHT}")
         if self.candidate is None and self.weight:
-            raise ValueError(f"stage {self.stage} has a weight of {self.weight} and no candidate")
+            raise ValueError(f"stage {self.stage} has the weight {self.weight} but no candidate")
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
     """One route of one release: method (or ANY) and path template as in serverless.yml → pool. An `idempotent` one may
-    be run twice, whatever its method.
+    run twice, whatever its method.
     """
 
     release_key: str
@@ -154,17 +152,15 @@ class RouteState:
 
     def __post_init__(self) -> None:
         if self.method != ANY and self.method not in METHODS:
-            raise ValueError(f"{self.method!r} is not a method of a route")
+            raise ValueError(f"a route cannot have the method {self.method!r}")
         if not self.path.startswith("/") or len(self.path) > LONGEST_PATH:
-            raise ValueError(
-                f"the path {self.path[:40]!r} has no leading slash, or more than {LONGEST_PATH} characters"
-            )
+            raise ValueError(f"the path {self.path[:40]!r} has no leading slash or more than {LONGEST_PATH} characters")
         if fault := path_fault(self.path):
             raise ValueError(f"the path {self.path!r} {fault}")
 
 
 def release_key(stage: str, release: int) -> str:
-    """`dev.12`: what route keys begin with, so that one map entry moves a stage from release to release."""
+    """`dev.12`: the prefix of route keys, so that one map entry moves a stage from release to release."""
     return f"{stage}.{release}"
 
 
@@ -173,32 +169,32 @@ def _stage_of(key: str) -> str:
 
 
 LIVE_SERVER = "live"
-"""In the backend of `shield_of`: the one that answers when the candidate has failed."""
+"""In the backend of `shield_of`: the server that answers when the candidate has failed."""
 
 
 def shield_of(pool: str) -> str:
-    """The backend by which requests come to a candidate's pool that the live release may answer in its place."""
+    """The backend by which shielded requests reach a candidate's pool."""
     return f"shield_{pool}"
 
 
 def trial_of(pool: str) -> str:
-    """The frontend by which the shield of a pool tries it."""
+    """The frontend by which a pool's shield tries the pool."""
     return f"try_{pool}"
 
 
 def server_timeout_ms(function_timeout_s: float, maxconn: int) -> int:
-    """How long the gateway waits for a function's answer: its own time-out for each request that may be before it,
-    and 1 s.
+    """How long the gateway waits for a function's response: its own timeout for each request that may be ahead, and 1
+    s.
 
-    The worker's side ends a function at its time-out with a 502; the gateway must not be the first to give up. Never
-    beyond API Gateway's 29 s, after which the answer is 504.
+    The worker ends a function at its timeout with a 502, and the gateway must not give up first. At most API Gateway's
+    29 s, after which the response is 504.
     """
     return min(API_GATEWAY_LIMIT_MS, round(function_timeout_s * 1000 * maxconn) + 1000)
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """All that the gateway is to hold. Order of stages is that of the listeners; order of routes has no meaning.
+    """Everything that the gateway holds. Stages are in the order of the listeners; the order of routes has no meaning.
     `shared`: one more listener, for stages with a host.
     """
 
@@ -209,7 +205,7 @@ class GatewayState:
 
     @classmethod
     def initial(cls, stages: Iterable[str], pools: int = 64, *, shared: bool = False) -> GatewayState:
-        """Stages without a release and that many empty pools `p00`, `p01`, …"""
+        """Stages without a release, and that many empty pools `p00`, `p01`, …"""
         width = max(2, len(str(pools - 1)))
         return cls(
             tuple(StageState(stage) for stage in stages),
@@ -219,31 +215,31 @@ class GatewayState:
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        """What has a listening socket, in the sockets' order: stages without a host, then `SHARED`."""
+        """The names of the listening sockets, in the sockets' order: stages without a host, then `SHARED`."""
         own = tuple(stage.stage for stage in self.stages if stage.host is None)
         return (*own, SHARED) if self.shared else own
 
     def stage(self, name: str) -> StageState:
-        """That stage; KeyError where there is none."""
+        """That stage; KeyError if there is none."""
         for stage in self.stages:
             if stage.stage == name:
                 return stage
         raise KeyError(name)
 
     def pool(self, name: str) -> PoolState:
-        """That pool; KeyError where there is none."""
+        """That pool; KeyError if there is none."""
         for pool in self.pools:
             if pool.name == name:
                 return pool
         raise KeyError(name)
 
     def free_pools(self) -> tuple[str, ...]:
-        """Pools without servers that no route points to. A deploy that needs more of them is refused."""
+        """Pools without servers and routes. A deploy that needs more of them is refused."""
         routed = {route.pool for route in self.routes}
         return tuple(pool.name for pool in self.pools if not pool.servers and pool.name not in routed)
 
     def shields_before(self, pool: str) -> tuple[str, ...]:
-        """Backends by which requests may come to the pool later: the shields of all releases of its stage."""
+        """Backends by which requests may reach the pool later: the shields of all releases of its stage."""
         stages = {_stage_of(route.release_key) for route in self.routes if route.pool == pool}
         pools = {route.pool for route in self.routes if _stage_of(route.release_key) in stages}
         return tuple(shield_of(name) for name in sorted(pools))
@@ -259,13 +255,13 @@ class GatewayState:
         announced: bool = False,
         sticky: Sticky | None = None,
     ) -> GatewayState:
-        """Shift, swap or clear: becomes one atomic command."""
+        """Shift, swap or clear the stage's entry: one atomic command."""
         now = self.stage(name)
         changed = StageState(name, live, candidate, weight, shield, announced, sticky, now.host, now.access)
         return self._with_stage(changed)
 
     def with_access(self, name: str, access: Access | None) -> GatewayState:
-        """That much of the stage's requests in its log; nothing for a stage that has no listener of its own."""
+        """Set the stage's access log. A stage without a listener of its own has none."""
         stage = self.stage(name)
         return self._with_stage(replace(stage, access=access if stage.host is None else None))
 
@@ -273,66 +269,68 @@ class GatewayState:
         return replace(self, stages=tuple(changed if one.stage == changed.stage else one for one in self.stages))
 
     def with_new_stage(self, name: str, host: str) -> GatewayState:
-        """One more stage, without a release, at the shared listener under that host."""
+        """Add a stage without a release, at the shared listener under that host."""
         if not self.shared:
-            raise ConflictError("the gateway has no listener for stages that come and go", hint="start it with one")
+            raise ConflictError("the gateway has no listener for previews", hint="start it with one")
         if any(name == stage.stage or host == stage.host for stage in self.stages):
-            raise ConflictError(f"there is a stage {name} already, or one under {host}", hint="choose another name")
+            raise ConflictError(f"stage {name} or host {host} exists already", hint="choose another name")
         return replace(self, stages=(*self.stages, StageState(name, host=host)))
 
     def without_stage(self, name: str) -> GatewayState:
-        """A stage with a host goes, as if it had never been; what its releases have is left to whoever retires them."""
+        """Remove a stage with a host. The caller retires its releases."""
         if self.stage(name).host is None:
-            raise ValueError(f"stage {name} has a listener of its own, which stays")
+            raise ValueError(f"stage {name} has a listener of its own and cannot be removed")
         return replace(self, stages=tuple(stage for stage in self.stages if stage.stage != name))
 
     def with_routes(self, key: str, routes: Iterable[RouteState]) -> GatewayState:
-        """The routes of a release that has none yet (the same ones again are accepted). ConflictError for others."""
+        """Add the routes of a release that has none (the same ones again are accepted). Raises ConflictError for
+        others.
+        """
         given = tuple(routes)
         if any(route.release_key != key for route in given):
-            raise ValueError(f"a route of another release among those of {key}")
+            raise ValueError(f"the routes of {key} include one of another release")
         if len({(route.method, route.path) for route in given}) < len(given):
-            raise ValueError(f"{key} routes one method and path twice")
+            raise ValueError(f"{key} has two routes for one method and path")
         for route in given:
             self.pool(route.pool)
         present = {route for route in self.routes if route.release_key == key}
         if present and present != set(given):
             raise ConflictError(
-                f"release {key} has other routes already", hint="remove them first, or use a new release"
+                f"release {key} already has other routes", hint="remove them first, or use a new release"
             )
         return self if present else replace(self, routes=self.routes + given)
 
     def without_routes(self, key: str) -> GatewayState:
-        """Forget a release's routes; it must not be live or a candidate."""
+        """Remove a release's routes; it must be neither live nor a candidate."""
         for stage in self.stages:
             if key in {
                 release_key(stage.stage, number) for number in (stage.live, stage.candidate) if number is not None
             }:
                 raise ConflictError(
-                    f"stage {stage.stage} still sends requests to {key}", hint="move the stage off it first"
+                    f"stage {stage.stage} still routes to {key}", hint="route the stage to another release first"
                 )
         return replace(self, routes=tuple(route for route in self.routes if route.release_key != key))
 
     def with_servers(self, pool: str, servers: Iterable[ServerState], *, timeout_ms: int | None = None) -> GatewayState:
-        """These servers and no others in that pool; `timeout_ms` stays as it is where it is not given."""
+        """Set the pool's servers; `timeout_ms` stays as it is if it is not given."""
         given = tuple(servers)
         if len({server.key for server in given}) < len(given):
-            raise ValueError(f"one server twice in {pool}")
+            raise ValueError(f"{pool} has the same server twice")
         present = self.pool(pool)
         return self._with_pool(replace(present, servers=given, timeout_ms=timeout_ms or present.timeout_ms))
 
     def with_throttle(self, pool: str, throttle: int) -> GatewayState:
-        """That limit of requests in hand (0: none), until the pool has no servers any more."""
+        """Limit the pool's requests in progress (0: no limit), until it has no servers any more."""
         return self._with_pool(replace(self.pool(pool), throttle=throttle))
 
     def with_maxconn(self, pool: str, maxconn: int, *, timeout_ms: int | None = None) -> GatewayState:
-        """That depth for all servers of the pool."""
+        """Set the depth of all servers of the pool."""
         present = self.pool(pool)
         servers = (replace(server, maxconn=maxconn) for server in present.servers)
         return self.with_servers(pool, servers, timeout_ms=timeout_ms)
 
     def without_servers(self, pool: str) -> GatewayState:
-        """Nobody in that pool, and the time-out as at the start."""
+        """Remove all servers of the pool and reset its timeout."""
         return self._with_pool(PoolState(self.pool(pool).name))
 
     def _with_pool(self, changed: PoolState) -> GatewayState:

@@ -1,9 +1,9 @@
-"""What HAProxy holds, in HAProxy's own terms, and the commands that lead from one view to another. Pure.
+"""HAProxy's state in its own terms, and the commands that lead from one view to another. Pure.
 
-`view_of` says what a state means to HAProxy, `hitless.gateway.observe` what HAProxy says it has; `difference` takes
-either as its start. Its order is that of the trials, the only one that fails no request: time-outs, servers and
-routes join; then one `set map` a stage shifts or swaps atomically; then routes go; at last servers, each only after
-its requests have ended.
+`view_of` translates a state to HAProxy's terms, and `hitless.gateway.observe` reads what HAProxy has; `difference` may
+start from either. Its order is the only one in which no request fails (by trials): add timeouts, servers and routes;
+shift or swap atomically by one `set map` a stage; remove routes; at last remove servers, each after its requests have
+ended.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ NO_RELEASE = "-"
 CHECK_KEYWORDS = (
     "check inter 2s fastinter 100ms downinter 100ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down"
 )
-"""A worker in back-off has no socket: the first failed connect takes it out, and a check soon after it is back takes
-it in. While it is up a check every 2 s is enough, since real requests find out first.
+"""A worker in back-off has no socket: the first failed connect takes it out, and a check soon after it is back takes it
+in. While it is up a check every 2 s is enough, because requests find a failure first.
 """
 
 POOL_KEYWORDS = "pool-purge-delay 5s pool-max-conn -1"
-"""The pool of idle connections is HAProxy's default for servers of its file; `add server` without these words gives a
-server that closes its connection after each request.
+"""These are HAProxy's defaults for servers of its file. Without them, a server from `add server` closes its connection
+after each request.
 """
 
 ServerKey = tuple[str, str]
-"""Pool and the server's name in HAProxy."""
+"""Pool, and the server's name in HAProxy."""
 
 
 class MapName(StrEnum):
@@ -55,7 +55,7 @@ class MapName(StrEnum):
 
 
 class WaitFor(StrEnum):
-    """What a command must wait for."""
+    """The condition that a command waits for."""
 
     NONE = "none"
     POOL_IDLE = "pool_idle"  # no request in the pool or its queue
@@ -65,7 +65,7 @@ class WaitFor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line for the runtime socket; `target` (pool or pool/server) is what `care` is about."""
+    """One line for the runtime socket; `wait_for` refers to `target` (pool or pool/server)."""
 
     line: str
     wait_for: WaitFor = WaitFor.NONE
@@ -74,7 +74,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server in HAProxy. `socket` is empty where HAProxy was asked: it does not say."""
+    """A server in HAProxy. `socket` is empty if it was read from HAProxy, which does not report it."""
 
     maxconn: int
     mode: ServerMode
@@ -82,14 +82,16 @@ class ServerView:
     checked: bool = True
 
     def same(self, other: ServerView) -> bool:
-        """Equal in all that HAProxy tells; the socket is in the server's name, and unchecked ones have their own."""
+        """Equal in everything that HAProxy reports. The server's name has the socket, and unchecked servers have names
+        of their own.
+        """
         return (self.maxconn, self.mode) == (other.maxconn, other.mode)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage that has a
-    listener. A value that cannot be right is kept as it was read.
+    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage with a
+    listener. An invalid value is kept as it was read.
     """
 
     hosts: Mapping[str, str]
@@ -105,7 +107,7 @@ class View:
 
 
 def view_of(state: GatewayState) -> View:
-    """What HAProxy holds when the state is true."""
+    """HAProxy's view of that state."""
     return View(
         hosts={stage.host: stage.stage for stage in state.stages if stage.host is not None},
         stages={stage.stage: stage_value(stage) for stage in state.stages},
@@ -125,8 +127,8 @@ def view_of(state: GatewayState) -> View:
 
 
 def stage_value(stage: StageState) -> str:
-    """`dev.12`, or with a candidate `dev.12:dev.13:1000:sh`: live, candidate, its weight, and letters for what holds
-    meanwhile (`s` shielded, `h` said so in a header, `k` clients keep their release).
+    """`dev.12`, or with a candidate `dev.12:dev.13:1000:sh`: live, candidate, its weight, and flags (`s` shielded, `h`
+    announced by a header, `k` clients keep their release).
     """
     live = NO_RELEASE if stage.live is None else release_key(stage.stage, stage.live)
     if stage.candidate is None:
@@ -136,19 +138,21 @@ def stage_value(stage: StageState) -> str:
 
 
 def access_value(access: Access) -> str:
-    """Twice how many a second, and one more where the query is told: HAProxy takes it apart by arithmetic."""
+    """Twice the lines a second, plus one if the query is logged: HAProxy decodes it by arithmetic."""
     return str(2 * access.per_s + access.query)
 
 
 def server_line(server: ServerView) -> str:
-    """What follows a server's name, in the boot file and in `add server` alike (a dynamic server inherits nothing)."""
+    """The rest of a server's line, in the boot file and in `add server` alike (a dynamic server inherits no
+    defaults).
+    """
     check = f" {CHECK_KEYWORDS}" if server.checked else ""
     return f"unix@{server.socket} maxconn {server.maxconn}{check} {POOL_KEYWORDS}"
 
 
 def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     """The commands that turn `old` into `new`, in a safe order. `maps` is the folder in the maps' names, without a
-    slash at its end. Listeners and pools are those of `new`; they cannot be added or removed while HAProxy runs.
+    slash at its end. Listeners and pools are those of `new`, because they cannot change while HAProxy runs.
     """
     return (
         *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
@@ -193,7 +197,7 @@ def _add_servers(old: View, new: View) -> Iterator[Command]:
         if present.maxconn != server.maxconn:
             yield Command(f"set maxconn server {at} {server.maxconn}")
         if server.mode is ServerMode.READY and present.mode is not ServerMode.READY:
-            # Checks first: a server that is ready is then surely one that is checked, even if we die in between.
+            # Checks first, so that a ready server is always checked, even if we die in between.
             if server.checked:
                 yield Command(f"enable health {at}")
             yield Command(f"set server {at} state ready")
@@ -214,7 +218,7 @@ def _rewrite_ordered(
         present = old.get(release, ())
         if present == entries:
             continue
-        # `add map` appends and the order counts, so a release that is not exactly as it should be is written anew.
+        # `add map` appends and the order matters, so a release with any difference is written anew.
         for key in dict.fromkeys(key for key, _ in present):
             yield Command(f"del map {maps}/{name} {_escaped(key)}")
         for key, value in entries:
@@ -228,14 +232,14 @@ def _set_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
 
 
 def _remove_sticky(old: View, new: View, maps: str) -> Iterator[Command]:
-    """Only when the stage's entry does not ask for it any more: until then clients must be told apart as before."""
+    """Only after the stage's entry no longer needs the map: until then clients must be told apart as before."""
     for stage, entries in new.sticky.items():
         for key, _ in () if entries else old.sticky.get(stage, ()):
             yield Command(f"del map {maps}/{sticky_map(stage)} {_escaped(key)}")
 
 
 def _escaped(text: str) -> str:
-    """For HAProxy's command line, which eats backslashes."""
+    """For HAProxy's command line, which removes backslashes."""
     return text.replace("\\", "\\\\")
 
 
@@ -264,10 +268,10 @@ def _remove_servers(old: View, new: View) -> Iterator[Command]:
     for pool, key in sorted(leaving):
         at = f"{pool}/{key}"
         if pool in staying and old.servers[pool, key].mode is ServerMode.DRAIN:
-            # Whoever let it drain has waited until nothing was with it: here others would have to wait with it.
+            # It was drained before, so nothing is waited for here.
             yield Command(f"set server {at} state maint")
         elif pool in staying:
-            # Others take its place: let it finish. In a pool that ends, `drain` would hang what is queued.
+            # Others take its place: let it finish. In a pool without others, `drain` would block queued requests.
             yield Command(f"set server {at} state drain")
             yield Command(f"set server {at} state maint", WaitFor.SERVER_IDLE, at)
         else:
