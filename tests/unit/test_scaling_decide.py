@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.errors import MachineError
-from hitless.scaling.bounds import Bounds, bounds_of, throttle_of
-from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
+from hitless.scaling.bounds import FIRST_GUESS_MB, Bounds, Taken, bounds_of, budget_mb, room_for, throttle_of
 from hitless.scaling.decide import Decision, Load, Memory, Pace, decide
 from hitless.service.model import Function
 

@@ -7,14 +7,14 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
+from benchmarks.scaling.plot import svg_of
+from benchmarks.scaling.scenarios import SCENARIOS, Scenario, ramp, steps
+from benchmarks.scaling.simulator import Outcome, Workload, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hitless.scaling.bounds import Bounds
 from hitless.scaling.decide import Pace
-from hitless.scaling.plot import svg_of
-from hitless.scaling.scenarios import SCENARIOS, Scenario, ramp, steps
-from hitless.scaling.simulator import Outcome, Workload, simulate
 
 pytestmark = pytest.mark.unit
 

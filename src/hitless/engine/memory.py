@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from hitless.engine.engine import Engine
-from hitless.scaling.budget import FIRST_GUESS_MB, Taken, budget_mb, room_for
+from hitless.scaling.bounds import FIRST_GUESS_MB, Taken, budget_mb, room_for
 from hitless.workers.pool import Pool
 from hitless.workers.usage import machine_mb, mean_share_mb
 

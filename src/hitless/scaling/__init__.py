@@ -1,1 +1,1 @@
-"""How many workers a function needs: decided by a pure function, which a simulator runs on virtual time too."""
+"""How many workers a function needs, as pure decisions. `benchmarks/scaling` simulates them."""

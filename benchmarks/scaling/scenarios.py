@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.scaling.simulator import Rate, Workload
 from hitless.scaling.bounds import Bounds
-from hitless.scaling.simulator import Rate, Workload
 
 
 @dataclass(frozen=True, slots=True)

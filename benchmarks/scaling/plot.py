@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from hitless.scaling.scenarios import Scenario
-from hitless.scaling.simulator import Outcome, Sample
+from benchmarks.scaling.scenarios import Scenario
+from benchmarks.scaling.simulator import Outcome, Sample
 
 WIDTH: Final = 860
 LEFT, RIGHT, TOP, PANEL, GAP = 64, 16, 56, 130, 34

@@ -1,4 +1,4 @@
-"""The scaler's decisions under computed loads: `python -m hitless.scaling.simulate [--out FOLDER] [SCENARIO …]`.
+"""The scaler's decisions under computed loads: `python -m benchmarks.scaling [--out FOLDER] [SCENARIO …]`.
 
 Prints a line a scenario and, with `--out`, writes a plot `SCENARIO.svg` there.
 """
@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.scaling.plot import summary, svg_of
+from benchmarks.scaling.scenarios import SCENARIOS
+from benchmarks.scaling.simulator import simulate
 from hitless.scaling.decide import Pace
-from hitless.scaling.plot import summary, svg_of
-from hitless.scaling.scenarios import SCENARIOS
-from hitless.scaling.simulator import simulate
 
 
 def main() -> None:
