@@ -26,7 +26,7 @@ from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.stage.shield import Shield
 from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import references
+from hitless.cloud.transform.model import Template, references
 from hitless.release.result import Result
 from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
@@ -67,6 +67,7 @@ class World:
     documents: dict[str, Any] = field(default_factory=dict)
     deployments: dict[str, tuple[Move, Deployment]] = field(default_factory=dict)
     moments: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     at: Callable[[int, str], None] | None = None
     hooks: Hooks = field(default_factory=Hooks)
     variables: dict[str, str] = field(default_factory=dict)
@@ -104,6 +105,9 @@ class World:
 
     scaled: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """(function, version) → least, most and target in percent."""
+
+    unrouted: frozenset[str] = frozenset()
+    """Methods (logical ids) that the service does not have."""
 
     unreserved: int = 1000
     """What Lambda has left of the account's concurrency."""
@@ -151,14 +155,14 @@ class World:
             rollouts=Rollouts(FakeDocuments(self), "prod", FakeTraffic(self), _Clock()),
             who={},
             clock=_Clock(),
-            say=lambda _: None,
+            say=self.said.append,
         )
 
     def deploy(self, letter: str, strategy: str = "Canary10Percent5Minutes") -> Result:
         """One process ships bytes of that letter."""
         shipped = parse(strategy)
         return Deploy(self.cloud(), lambda digest: Path(digest)).run(
-            package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned),
+            package(letter, self.hooks, self.provisioned, self.alarms, self.max_provisioned, self.unrouted),
             strategy=shipped,
             commit=f"commit-{letter}",
             message=None,
@@ -196,17 +200,29 @@ def small() -> Packaged:
     return replace(whole, template=template, function_names=names)
 
 
+def _without(template: Template, gone: frozenset[str]) -> Template:
+    made = copy.deepcopy(template)
+    made["Resources"] = {name: one for name, one in made["Resources"].items() if name not in gone}
+    for one in made["Resources"].values():
+        if "DependsOn" in one:
+            one["DependsOn"] = [name for name in one["DependsOn"] if name not in gone]
+    return made
+
+
 def package(
     letter: str,
     hooks: Hooks,
     provisioned: int = 0,
     alarms: AlarmSettings = AlarmSettings(),  # noqa: B008 - frozen
     most: int | None = None,
+    unrouted: frozenset[str] = frozenset(),
 ) -> Package:
     """Worldclock, all functions of bytes of that letter."""
     compiled = small()
     if provisioned:
         compiled = replace(compiled, template=with_provisioned(compiled.template, "Meta", provisioned))
+    if unrouted:
+        compiled = replace(compiled, template=_without(compiled.template, unrouted))
     service = Service(
         name="worldclock",
         folder=Path("/service"),

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.cloud.transform import LiveState, Template
-from hitless.cloud.transform.changes import replacing
-from hitless.cloud.transform.model import STAGE_ID, Resource, of_type, references
+from hitless.cloud.transform.model import STAGE_ID, Resource, of_type, references, replacing
 
 DRAFT = ("Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
 NAMES = {

@@ -24,9 +24,8 @@ from hitless.cloud.adoption.templates import (
     phase,
     with_stage,
 )
-from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.desired import version_ids
-from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, of_type
+from hitless.cloud.transform.model import STAGE_ID, Code, FunctionIds, LiveState, Template, changes, of_type
 from tests.unit.definitions import Definition, Function
 from tests.unit.modelled_aws import ModelledAws, picture
 from tests.unit.release_support import packaged, with_provisioned

@@ -16,8 +16,7 @@ from hitless.aws.running import Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
 from hitless.cloud.adoption.templates import BUCKET_ID, Phase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.transform.changes import changes
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, of_type
+from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, changes, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks, Route, SmokeRequest

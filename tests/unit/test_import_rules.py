@@ -49,12 +49,13 @@ ALLOWED: dict[str, set[str]] = {
 
 WITHIN_CLOUD: dict[str, set[str]] = {
     "transform": set(),
+    "transition": {"transform"},
     "setup": {"transform"},
     "records": {"transform"},
     "stage": {"records", "transform"},
-    "release": {"stage", "records", "transform"},
+    "release": {"stage", "records", "transition", "transform"},
     "repair": {"release", "stage", "records", "transform"},
-    "adoption": {"release", "stage", "records", "transform"},
+    "adoption": {"release", "stage", "records", "transition", "transform"},
     "status": {"repair", "stage", "records", "transform"},
     "standing": {"status", "stage"},
 }

@@ -28,8 +28,8 @@ from hitless.cloud.repair.steps import (
 )
 from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.service_stack import Observed
+from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds, LiveState
-from hitless.cloud.transform.provisioned import Ready
 from tests.unit.test_cloud_deploy import live_world
 
 pytestmark = pytest.mark.unit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hitless.cloud.transform.changes import create_only, replacing
+from hitless.cloud.transform.model import create_only, replacing
 from tests.unit.cloudformation_schemas import create_only_of_schemas
 
 pytestmark = pytest.mark.unit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hitless.cloud.transform import desired
+from hitless.cloud.transform.functions import Ready, concurrency_needed, kept_ready
 from hitless.cloud.transform.model import FunctionIds, of_type
-from hitless.cloud.transform.provisioned import Ready, concurrency_needed, kept_ready
 from hitless.errors import ServiceFileError
 from tests.unit.release_support import packaged, release, with_provisioned
 

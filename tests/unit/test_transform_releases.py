@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hitless.cloud.transform import Template
-from hitless.cloud.transform.changes import changes
-from hitless.cloud.transform.model import STAGE_ID, of_type
-from hitless.cloud.transform.steps import retires_guarded
+from hitless.cloud.transform.model import STAGE_ID, changes, of_type
+from hitless.cloud.transform.updates import retires_guarded
 from hitless.service.strategy import parse
 from tests.unit.release_support import NAMES, RememberedStack, packaged, release
 

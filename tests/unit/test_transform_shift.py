@@ -10,10 +10,10 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import Deployment, Move
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.release.rollback import numbered, without_publishing
 from hitless.cloud.stage.shift import Failure, Shift
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
+from hitless.cloud.transform.updates import numbered, without_publishing
 from hitless.errors import ConflictError, UsageError
 from hitless.homes.aws_stage import clock_factor
 from tests.unit.release_support import RememberedStack, packaged, release

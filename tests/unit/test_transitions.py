@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import of_type
-from hitless.cloud.transform.orders import check_transition
+from hitless.cloud.transition import UpdatesFirst, plan
 from hitless.errors import ServiceFileError
 from tests.unit.definitions import Definition, Function, Route
 from tests.unit.drawn_definitions import definitions
@@ -57,14 +57,14 @@ def test_an_api_key_that_would_move_to_another_usage_plan_is_refused() -> None:
     walk.ship(definition)
     wanted = desired(definition.compiled(), definition.release(2))
     resources = wanted["Resources"]
-    plan = resources["ApiGatewayOtherPlan"] = copy.deepcopy(resources["ApiGatewayUsagePlan"])
-    plan["Properties"]["UsagePlanName"] = "other"
+    usage_plan = resources["ApiGatewayOtherPlan"] = copy.deepcopy(resources["ApiGatewayUsagePlan"])
+    usage_plan["Properties"]["UsagePlanName"] = "other"
     (name,) = of_type(resources, "AWS::ApiGateway::UsagePlanKey")
     moved = resources.pop(name)
     moved["Properties"]["UsagePlanId"] = {"Ref": "ApiGatewayOtherPlan"}
     resources["ApiGatewayUsagePlanKeyMoved"] = moved
     with pytest.raises(ServiceFileError, match="API key first would move to another usage plan"):
-        check_transition(walk.aws.live, wanted)
+        plan(walk.aws.live, wanted, UpdatesFirst()).check()
 
 
 def test_more_resources_than_a_stack_holds_are_refused_before_anything_changes() -> None:

@@ -13,13 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hitless.cloud.transform import LiveState, Template, clear, contract, desired, expand
+from hitless.cloud.transform import Template, desired
 from hitless.cloud.transform.desired import functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID
-from hitless.cloud.transform.holding import held as after_hold
-from hitless.cloud.transform.holding import hold
 from hitless.cloud.transform.model import STAGE_ID, FunctionIds, Resource, of_type, references
-from hitless.cloud.transform.orders import check_transition, notes
+from hitless.cloud.transition import Transition, UpdatesFirst, plan
 from tests.unit.definitions import Definition
 from tests.unit.modelled_aws import ModelledAws, picture
 
@@ -102,19 +100,17 @@ class Walk:
         self.number += 1
         wanted = desired(definition.compiled(), definition.release(self.number))
         before = self.aws.live
-        check_transition(before, wanted)
-        self.said = notes(before, wanted)
+        transition = plan(before, wanted, UpdatesFirst())
+        transition.check()
+        self.said = list(transition.notes)
         self._passed |= wanted["Resources"].keys()
         pinned, picture_before = dict(self.aws.aliases), self._served()
         triggers = self._triggers()
-        holding = hold(wanted, before)
-        before = after_hold(before, holding)
+        before = transition.live
         self._passed |= {name for name, one in before.resources.items() if self.aws.resources.get(name) != one}
-        expanded = expand(wanted, before)
-        updates = [one for one in (holding, clear(expanded, before), expanded) if one is not None]
-        self.updates = len(updates) + 1
+        self.updates = len(transition.updates) + 1
         physical = dict(self.aws.physical)
-        for update in updates:
+        for update in transition.updates:
             self._apply(update)
             assert _by_function(self._served()) == _by_function(picture_before), "the Stage moved before the shift"
             assert self._triggers() == triggers, "what calls by itself came or went before the shift"
@@ -126,17 +122,16 @@ class Walk:
         self._uses(wanted, physical, strict=False)
         self._denies_no_more_than(wanted)
         if shifts:
-            self._arrive(wanted, before, physical, pinned)
+            self._arrive(transition, physical, pinned)
         self._was_cut_off = not shifts
 
-    def _arrive(
-        self, wanted: Template, before: LiveState, physical: Mapping[str, int], pinned: Mapping[str, str]
-    ) -> None:
+    def _arrive(self, transition: Transition, physical: Mapping[str, int], pinned: Mapping[str, str]) -> None:
+        wanted = transition.wanted
         targets = {ids.alias: str(self.aws.versions[version]) for ids, version in version_ids(wanted).items()}
         self.aws.aliases |= targets
         if not self._was_cut_off:
             self._asks_nobody_what_he_knows_no_more(wanted, pinned)
-        self._apply(contract(wanted, before, targets))
+        self._apply(transition.contract(targets))
         assert {name: self.aws.aliases[name] for name in targets} == targets
         self._uses(self.live, physical, lowered=True)
         self._uses(wanted, physical, lowered=True)

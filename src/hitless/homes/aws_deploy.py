@@ -10,12 +10,9 @@ from hitless.aws.osls import find_osls
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import Package, package
 from hitless.cloud.stage.core_outputs import CoreOutputs, read_core_outputs
-from hitless.cloud.transform.changes import changes
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.holding import held, hold
-from hitless.cloud.transform.model import LiveState
-from hitless.cloud.transform.orders import check_transition, notes
-from hitless.cloud.transform.steps import contract, expand
+from hitless.cloud.transform.model import LiveState, changes
+from hitless.cloud.transition import UpdatesFirst, plan
 from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.homes.aws_stage import connected_stage, template_folder, write_template
@@ -91,18 +88,17 @@ def _preview(place: Workplace, made: Package, live: LiveState, strategy: Strateg
         place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")
     number = int(live.output("HitlessRelease") or 0)
     wanted = made.wanted(number=number + 1, previous=number or None, commit=_commit_of(made.service), strategy=shipped)
-    check_transition(live, wanted)
-    said, standing, holding = notes(live, wanted), live.template, hold(wanted, live)
-    live = held(live, holding)
-    final = contract(wanted, live, {})
+    transition = plan(live, wanted, UpdatesFirst())
+    transition.check()
+    final = transition.contract({})
     folder = template_folder(place)
     return {
         "stage": made.service.stage,
         "dry_run": True,
         "template": str(write_template(folder / "template.json", final)),
-        "hold_template": str(write_template(folder / "hold.json", holding)) if holding else None,
-        "expand_template": str(write_template(folder / "expand.json", expand(wanted, live))),
+        "hold_template": str(write_template(folder / "hold.json", transition.hold)) if transition.hold else None,
+        "expand_template": str(write_template(folder / "expand.json", transition.expand or {})),
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
-        "changes": changes(standing, final),
-        "notes": said,
+        "changes": changes(live.template, final),
+        "notes": list(transition.notes),
     }

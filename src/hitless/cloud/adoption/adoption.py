@@ -40,7 +40,7 @@ from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template
-from hitless.cloud.transform.orders import Refusal
+from hitless.cloud.transition import Refusal
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Function, Service, SmokeRequest

@@ -12,8 +12,8 @@ from hitless.aws.states import WELL
 from hitless.cloud.adoption.templates import BUCKET_ID, IMPORTED, STAGE, Phase, Seen, deployment_in, functions_in, phase
 from hitless.cloud.transform import api
 from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type
-from hitless.cloud.transform.orders import Refusal, refusals
-from hitless.cloud.transform.steps import FUNCTION
+from hitless.cloud.transform.updates import FUNCTION
+from hitless.cloud.transition import Refusal, UpdatesFirst, plan
 
 SETTLED = WELL | {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 
@@ -159,8 +159,8 @@ def later(adopted: Template, imported: Template, wanted: Template) -> Iterator[R
     """All that stands against the two next things: the updates that adopt, and the first release after them."""
     seen = set()
     for one in (
-        *refusals(LiveState(imported), adopted),
-        *refusals(LiveState(adopted), wanted),
+        *plan(LiveState(imported), adopted, UpdatesFirst()).refusals,
+        *plan(LiveState(adopted), wanted, UpdatesFirst()).refusals,
         *_endpoint(adopted, wanted),
     ):
         if one.what not in seen:

@@ -19,6 +19,7 @@ from hitless.aws.follow import Stack
 from hitless.aws.running import Running
 from hitless.cloud.transform import api
 from hitless.cloud.transform.desired import add_version, call_aliases, outputs_of
+from hitless.cloud.transform.functions import call_function
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
     API_ID,
@@ -32,8 +33,7 @@ from hitless.cloud.transform.model import (
     of_type,
     short_hash,
 )
-from hitless.cloud.transform.provisioned import call_function
-from hitless.cloud.transform.steps import ALIAS_TYPE, FUNCTION, VERSION, contract, expand
+from hitless.cloud.transform.updates import ALIAS_TYPE, FUNCTION, VERSION, contract, expand
 
 BUCKET_ID = "ServerlessDeploymentBucket"
 IMPORTED = "hitless:imported"

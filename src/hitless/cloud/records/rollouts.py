@@ -19,8 +19,8 @@ from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, Rollout, receipt_of
 from hitless.cloud.records.records import Documents
-from hitless.cloud.transform.holding import HELD
 from hitless.cloud.transform.model import ALIAS
+from hitless.cloud.transform.updates import HELD
 from hitless.errors import ConflictError
 from hitless.service.model import AlarmSettings
 

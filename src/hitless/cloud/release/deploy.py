@@ -15,9 +15,9 @@ from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.result import Steps
+from hitless.cloud.release.executor import Executor, check_headroom
 from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.proving import prove
-from hitless.cloud.release.provisioning import bound, check_headroom, provision, withdraw
 from hitless.cloud.release.shifting import Run, Shifting
 from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.release.tenure import Superseded, Tenure, home_of
@@ -26,11 +26,8 @@ from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
 from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle, url_of
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.guard import whole_minutes
-from hitless.cloud.transform.holding import held, hold
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, Template
-from hitless.cloud.transform.orders import check_transition, notes
-from hitless.cloud.transform.provisioned import kept_ready
-from hitless.cloud.transform.steps import clear, contract, expand
+from hitless.cloud.transition import UpdatesFirst, plan
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
 from hitless.release.result import Outcome, Result
 from hitless.service.strategy import Strategy
@@ -58,53 +55,58 @@ class Deploy:
         if not force and is_live(before, wanted):
             self._finish(before, wanted, live)
             return Result(package.service.stage, live or 0, Outcome.UNCHANGED, str(shipped), url=url_of(self._cloud))
-        check_transition(before.live, wanted)
-        for note in notes(before.live, wanted):
-            self._cloud.say(f"note: {note}")
-        self._cloud.traffic.alarms(package.service.settings.alarms.also)  # says now where one is not there
-        check_headroom(self._cloud, wanted, before)
-        record, is_new = self._tenure.begin(package, wanted, commit, message, shipped)
+        record, cut_off = self._tenure.next_record(package, wanted, commit, message, shipped)
         record = replace(record, promoted_from=promoted_from)
         previous = live if live != record.release else None
         wanted = package.wanted(number=record.release, previous=previous, commit=commit, strategy=shipped)
-        self._cloud.records.begin(record, wanted, new=is_new)
+        transition = plan(before.live, wanted, UpdatesFirst())
+        transition.check()
+        for note in transition.notes:
+            self._cloud.say(f"note: {note}")
+        alarms = package.service.settings.alarms
+        self._cloud.traffic.alarms(alarms.also)  # says now if one is not there
+        check_headroom(self._cloud, wanted, before)
+        self._tenure.begin(record, wanted, cut_off)
         self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
         self._steps.add("preparing", 0, f"release {record.release}")
-        alarms = package.service.settings.alarms
-        run = Run(record, wanted, before, {}, home_of(self._cloud, before, live), package.hooks, previous, alarms)
+        home = home_of(self._cloud, before, live)
+        run = Run(record, transition, before, {}, home, package.hooks, previous, alarms)
+        executor = Executor(self._cloud, transition, before)
         try:
             self._upload(package)
-            run = self._expand(run)
+            run = self._expand(run, executor)
             self._steps.add("testing", 0)
             prove(self._cloud, package, run.wanted, run.record, run.targets)
-            provision(self._cloud, run.wanted, run.targets, run.home)
+            executor.provision(run.targets, run.home)
             self._shifting.run(run, shipped)
-            self._contract(run)
+            self._steps.add("draining", 100)
+            self._tenure.check(run.record, run.home)
+            executor.finish(run.targets)
         except StillAtWorkError:
             raise  # whoever repeats the command awaits it
         except Superseded as newer:
             if newer.last:
-                self._withdraw(run)
+                self._withdraw(run, executor)
             return self._end(run, newer.outcome, newer.reason)
         except (CandidateFailedError, CloudError, ConflictError) as error:
-            return self._go_back(run, error)
+            return self._go_back(run, executor, error)
         # it is live: what fails from here on is repeated by the next deploy, and takes nothing back
-        kept = {ids: version for ids, version in run.targets.items() if ids in kept_ready(run.wanted)}
-        bound(self._cloud, run.wanted, kept, before.live.template)
-        withdraw(self._cloud, run.wanted, live, keep=kept)
+        executor.keep_ready(run.targets, live)
         return self._end(run, Outcome.LIVE, None)
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
-        """What a deploy that was cut off behind its last update left undone: `settle` made us its holder."""
+        """Do what a deploy that was cut off after its last update left undone, if `settle` made us its holder."""
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
-        kept = {ids: state.version for ids, state in before.aliases.items() if ids in kept_ready(wanted)}
-        bound(self._cloud, wanted, kept, before.live.template)
+        executor = Executor(self._cloud, plan(before.live, wanted, UpdatesFirst()), before)
         previous = before.live.output(PREVIOUS_OUTPUT)
-        withdraw(self._cloud, wanted, int(previous) if previous is not None else None, keep=kept)
+        versions = {ids: state.version for ids, state in before.aliases.items()}
+        executor.keep_ready(versions, int(previous) if previous is not None else None)
 
-    def _go_back(self, run: Run, error: CandidateFailedError | CloudError | ConflictError) -> Result:
+    def _go_back(
+        self, run: Run, executor: Executor, error: CandidateFailedError | CloudError | ConflictError
+    ) -> Result:
         """All traffic to the live release; but where another process has taken over, the aliases are that one's."""
         try:
             self._tenure.check(run.record, run.home)
@@ -113,13 +115,13 @@ class Deploy:
         if isinstance(error, ConflictError):
             raise error
         self._cloud.shift.point(run.home)
-        self._withdraw(run)
+        self._withdraw(run, executor)
         return self._end(run, Outcome.ROLLED_BACK, error.message)
 
-    def _withdraw(self, run: Run) -> None:
+    def _withdraw(self, run: Run, executor: Executor) -> None:
         """Nothing is kept ready of a candidate that did not go live."""
         serve = {ids: run.home[name] for ids, name in run.before.functions.items() if name in run.home}
-        withdraw(self._cloud, run.wanted, run.previous, keep=serve)
+        executor.withdraw(run.previous, keep=serve)
 
     def _whole_minutes(self, strategy: Strategy) -> Strategy:
         shipped = whole_minutes(strategy)
@@ -134,17 +136,11 @@ class Deploy:
         for digest in {artifact.digest for artifact in package.artifacts.values()}:
             self._cloud.bucket.put_artifact(digest.removeprefix("sha256:"), self._zip_of(digest))
 
-    def _expand(self, run: Run) -> Run:
-        """First update: new versions beside the live ones. Its end tells the new versions' numbers."""
+    def _expand(self, run: Run, executor: Executor) -> Run:
+        """Make all updates but the last. Returns the run with the numbers of the new versions."""
         if self._cloud.stack.observe() != run.before:
             raise Superseded(Outcome.SUPERSEDED, "another release went live before it began: repeat the command")
-        before, holding = run.before.live.template, hold(run.wanted, run.before.live)
-        live = held(run.before.live, holding)
-        template = expand(run.wanted, live)
-        for update in filter(None, (holding, clear(template, live), template)):
-            self._cloud.stack.update(update, before=before)
-            before = update
-        run = replace(run, before=replace(run.before, live=live))
+        executor.update()
         seen = self._cloud.stack.observe()
         targets = {ids: str(seen.live.versions[version]) for ids, version in version_ids(run.wanted).items()}
         name_of = {lambda_name: name for name, lambda_name in run.record.functions.items()}
@@ -153,14 +149,6 @@ class Deploy:
         self._tenure.check(run.record, run.home)
         self._cloud.records.save(record)
         return replace(run, record=record, targets=targets)
-
-    def _contract(self, run: Run) -> None:
-        """Second update: the stack records where the aliases are, and the API moves to its new Deployment."""
-        self._steps.add("draining", 100)
-        versions = {ids.alias: version for ids, version in run.targets.items()}
-        now = self._cloud.stack.observe().live.template
-        self._tenure.check(run.record, run.home)
-        self._cloud.stack.update(contract(run.wanted, run.before.live, versions), before=now)
 
     def _end(self, run: Run, outcome: Outcome, reason: str | None) -> Result:
         now = self._cloud.clock.now()

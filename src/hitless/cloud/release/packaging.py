@@ -13,8 +13,7 @@ from hitless.aws.osls import Osls, make_overlay
 from hitless.aws.state import Packaged
 from hitless.cloud.release.wrapper_layer import layer_code
 from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.cloud.transform.checks import check_stage
-from hitless.cloud.transform.desired import desired
+from hitless.cloud.transform.desired import check_stage, desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
 from hitless.errors import ServiceFileError

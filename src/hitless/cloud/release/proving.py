@@ -14,8 +14,8 @@ from hitless.cloud.release.packaging import Package
 from hitless.cloud.release.smoke import smoke_versions
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template
-from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.errors import CandidateFailedError, CloudError
 
 WARM_AT_MOST = 50

@@ -20,8 +20,9 @@ from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, take_shield_down
 from hitless.cloud.stage.shift import Failure
 from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.functions import is_shielded
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
-from hitless.cloud.transform.wrapper import is_shielded
+from hitless.cloud.transition import Transition
 from hitless.errors import CandidateFailedError
 from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
@@ -33,7 +34,7 @@ class Run:
     """One release under way."""
 
     record: Record
-    wanted: Template
+    transition: Transition
     before: Observed
     targets: Mapping[FunctionIds, str]
     home: Mapping[str, str]
@@ -42,6 +43,10 @@ class Run:
     """CodeDeploy's lifecycle event → Lambda's name of the function that is asked. No traffic is shifted to those."""
     previous: int | None
     alarms: AlarmSettings
+
+    @property
+    def wanted(self) -> Template:
+        return self.transition.wanted
 
 
 class Shifting:

@@ -12,8 +12,8 @@ from hitless.cloud.records.records import Record
 from hitless.cloud.records.result import Steps
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import API_ID, STAGE_ID, Template, of_type, references
-from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.documents import convert, to_plain
 from hitless.release.result import Outcome, SideCounts
 from hitless.service.model import AlarmSettings

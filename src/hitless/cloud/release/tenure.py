@@ -38,19 +38,18 @@ class Tenure:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud, self.holder = cloud, secrets.token_hex(8)
 
-    def begin(
+    def next_record(
         self, package: Package, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
-    ) -> tuple[Record, bool]:
-        """The record of this release: that of the same content whose deploy was cut off, else a new one; and which."""
+    ) -> tuple[Record, Record | None]:
+        """The record for this release, and that of the release whose deploy was cut off, if there is one. They are the
+        same if the content is. Writes nothing.
+        """
         records, name_of = self._cloud.records, package.packaged.function_names
         mark = fingerprint(wanted)
         cut_off = records.unfinished()
         if cut_off is not None and cut_off.fingerprint == mark:
             self._cloud.say(f"release {cut_off.release} was cut off; it is continued")
-            return cut_off, False
-        if cut_off is not None:
-            reason = "another release was begun before it ended"
-            records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
+            return cut_off, cut_off
         record = Record(
             release=records.next_number(),
             service=package.service.name,
@@ -64,7 +63,15 @@ class Tenure:
             functions={name_of[lambda_name]: lambda_name for lambda_name in functions_of(wanted).values()},
             holder=self.holder,
         )
-        return record, True
+        return record, cut_off
+
+    def begin(self, record: Record, wanted: Template, cut_off: Record | None) -> None:
+        """Take the release's number and keep its template. Another release that was cut off ends as superseded."""
+        records, goes_on = self._cloud.records, cut_off is not None and cut_off.release == record.release
+        if cut_off is not None and not goes_on:
+            reason = "another release was begun before it ended"
+            records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
+        records.begin(record, wanted, new=not goes_on)
 
     def check(self, record: Record, home: Mapping[str, str]) -> None:
         """Raises Superseded where the release is another's by now. Where it was taken from us to end it, traffic goes

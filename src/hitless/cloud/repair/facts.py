@@ -16,9 +16,10 @@ from hitless.aws.codedeploy import Deployment
 from hitless.aws.mappings import NO_PATH
 from hitless.aws.states import resting
 from hitless.cloud.records.records import Record
-from hitless.cloud.release.provisioning import held_versions
+from hitless.cloud.release.executor import held_versions
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, live_number
+from hitless.cloud.transform.functions import Ready, kept_ready
 from hitless.cloud.transform.model import (
     ALIAS,
     PREVIOUS_OUTPUT,
@@ -30,7 +31,6 @@ from hitless.cloud.transform.model import (
     of_type,
     references,
 )
-from hitless.cloud.transform.provisioned import Ready, kept_ready
 from hitless.release.result import Outcome
 
 LAYER = "the wrapper's layer"

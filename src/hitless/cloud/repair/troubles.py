@@ -13,8 +13,8 @@ from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
 from hitless.cloud.repair import steps
 from hitless.cloud.repair.facts import Facts, at_rest, works
+from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds
-from hitless.cloud.transform.provisioned import Ready
 from hitless.service.strategy import parse, weights
 
 REPAIR = "`hitless aws repair`"

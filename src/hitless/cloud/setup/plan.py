@@ -19,7 +19,7 @@ from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.aws.states import Step, next_step
 from hitless.cloud.setup.options import BootstrapOptions, dry_run
-from hitless.cloud.transform.provisioned import concurrency_needed
+from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Nat, Service
 
 NEEDED_ACTIONS = (

@@ -34,7 +34,7 @@ from hitless.cloud.transform.model import (
     Template,
     of_type,
 )
-from hitless.cloud.transform.steps import LIFTED_POLICY, POLICY, retires_guarded
+from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, retires_guarded
 from hitless.errors import CloudError, ConflictError
 
 

@@ -6,6 +6,6 @@ serves is replaced, removed or pointed elsewhere before its successor stands. No
 
 from hitless.cloud.transform.desired import desired
 from hitless.cloud.transform.model import Code, LiveState, ReleaseInput, Template
-from hitless.cloud.transform.steps import clear, contract, expand
+from hitless.cloud.transform.updates import clear, contract, expand
 
 __all__ = ["Code", "LiveState", "ReleaseInput", "Template", "clear", "contract", "desired", "expand"]

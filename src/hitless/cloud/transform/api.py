@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hitless.cloud.transform.changes import replacing
 from hitless.cloud.transform.model import (
     API_ID,
     STAGE_ID,
@@ -20,6 +19,7 @@ from hitless.cloud.transform.model import (
     Resource,
     of_type,
     references,
+    replacing,
     short_hash,
 )
 

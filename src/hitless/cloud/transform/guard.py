@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hitless.aws.layer.hitless_wrapper import FAILED, NAMESPACE, SHIELDED
+from hitless.cloud.transform.functions import is_wrapped, named
 from hitless.cloud.transform.model import ALIAS, APPLICATION_ID, FunctionIds, ReleaseInput, Resource, of_type
-from hitless.cloud.transform.roles import named
-from hitless.cloud.transform.wrapper import is_wrapped
 from hitless.errors import ServiceFileError
 from hitless.service.model import Hooks
 from hitless.service.strategy import Canary, Linear, Strategy

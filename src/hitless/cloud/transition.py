@@ -1,29 +1,42 @@
-"""What a change between two releases needs: the table of safe orders, as far as a release does not follow it by itself.
+"""What a release changes in the stack and in which order, decided before anything is changed. Pure.
 
-`expand`, `contract` and `clear` keep the order for whatever can be changed without a failed request. Here stands the
-rest: what is refused before anything changes, with the way around, and what is announced because somebody may notice.
+`plan` compares what is live with what is wanted. The `Transition` that it returns has the changes that are refused, the
+notes on what somebody may notice, and the updates of the stack. Deploy, rollback, adopt and the dry run call it;
+`release.executor` carries the updates out. docs/aws-releases.md lists the orders.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hitless.cloud.transform import api
-from hitless.cloud.transform.changes import create_only, replacing
-from hitless.cloud.transform.holding import held, held_routes, hold, shifted
 from hitless.cloud.transform.model import (
     RESOURCES_LIMIT,
     STAGE_ID,
     LiveState,
     Resource,
     Template,
+    create_only,
     of_type,
     references,
+    replacing,
 )
-from hitless.cloud.transform.steps import FUNCTION, RETIRED, TRIGGERS
+from hitless.cloud.transform.updates import (
+    FUNCTION,
+    RETIRED,
+    TRIGGERS,
+    clear,
+    contract,
+    expand,
+    held_routes,
+    hold,
+    shifted,
+    state_after,
+    without_publishing,
+)
 from hitless.errors import ServiceFileError
 
 _BESIDE_HINT = (
@@ -42,28 +55,97 @@ _INDEX_FIXED = ("KeySchema", "Projection")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A change that would fail requests, or the update. `way` is how to come there all the same."""
+    """A change that would fail requests, or the update. `way` tells how to make it all the same."""
 
     what: str
     way: str
 
 
-def check_transition(live: LiveState, wanted: Template) -> None:
-    """ServiceFileError where no order of updates leads from what is live to what is wanted without a failed request.
+@dataclass(frozen=True, slots=True)
+class UpdatesFirst:
+    """Traffic moves by the strategy, before the last update. For `deploy`, and for `adopt`, which moves no traffic."""
 
-    The error's details list every such change (`refused`: what, way); its message is the first one's.
+
+@dataclass(frozen=True, slots=True)
+class TrafficFirst:
+    """For `rollback`: traffic moves at once, before any update.
+
+    `versions`: alias (logical id) → the version that it goes back to.
     """
-    found = list(refusals(live, wanted))
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        details = [{"what": one.what, "way": one.way} for one in found]
-        raise ServiceFileError(found[0].what + more, hint=found[0].way, details={"refused": details})
+
+    versions: Mapping[str, str]
 
 
-def refusals(live: LiveState, wanted: Template) -> Iterator[Refusal]:
-    """All that stands against the release."""
+How = UpdatesFirst | TrafficFirst
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The way from what is live to what is wanted.
+
+    `hold`, `clear` and `expand` are updates of the stack, None if one is not needed. `contract` makes the last update,
+    for which the versions must be known.
+    """
+
+    standing: Template
+    """The stack's template before any update."""
+    live: LiveState
+    """What is live when `clear` and `expand` begin."""
+    wanted: Template
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    hold: Template | None = None
+    clear: Template | None = None
+    expand: Template | None = None
+
+    @property
+    def updates(self) -> tuple[Template, ...]:
+        """All updates but the last, in order."""
+        return tuple(one for one in (self.hold, self.clear, self.expand) if one is not None)
+
+    def contract(self, versions: Mapping[str, str]) -> Template:
+        """The last update. `versions`: alias (logical id) → the version at which it stands now."""
+        return contract(self.wanted, self.live, versions)
+
+    def check(self) -> None:
+        """Raise ServiceFileError if a change is refused. Its message is the first refusal; its details list all."""
+        if not self.refusals:
+            return
+        first, *others = self.refusals
+        more = f" (and {len(others)} more)" if others else ""
+        details = [{"what": one.what, "way": one.way} for one in self.refusals]
+        raise ServiceFileError(first.what + more, hint=first.way, details={"refused": details})
+
+
+def plan(live: LiveState, wanted: Template, how: How) -> Transition:
+    """The transition from `live` to `wanted`, a desired template with its release's number."""
+    match how:
+        case UpdatesFirst():
+            before = hold(wanted, live)
+            after_hold = state_after(live, before)
+            expanded = expand(wanted, after_hold)
+            made = Transition(
+                live.template, after_hold, wanted, hold=before, clear=clear(expanded, after_hold), expand=expanded
+            )
+        case TrafficFirst(versions):
+            moved = replace(live, aliases={**live.aliases, **versions})
+            bare = without_publishing(wanted, live, versions)
+            made = Transition(live.template, moved, bare)
+            if _api(bare) != _api(live.template):  # the next Deployment must not show the later release's routes
+                expanded = expand(bare, moved)
+                made = replace(made, clear=clear(expanded, moved), expand=expanded)
     if not live.template:
-        return
+        return made
+    refusals = tuple(_refusals(live, wanted, made.live.resources))
+    return replace(made, refusals=refusals, notes=tuple(_notes(live, wanted, how)))
+
+
+def _api(template: Template) -> dict[str, Resource]:
+    return {name: one for name, one in template["Resources"].items() if one["Type"].startswith("AWS::ApiGateway::")}
+
+
+def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource]) -> Iterator[Refusal]:
+    """`before`: the resources that stand when the release's own updates begin."""
     now, new = live.resources, wanted["Resources"]
     for name in sorted(now.keys() & new.keys()):
         yield from _replaced(name, now[name], new[name])
@@ -71,7 +153,6 @@ def refusals(live: LiveState, wanted: Template) -> Iterator[Refusal]:
     yield from _taken_names(now, new)
     yield from _moved_keys(now, new)
     yield from _flipped_conditions(live.template, wanted)
-    before = held(live, hold(wanted, live)).resources
     most = len(new.keys() | {name for name, one in before.items() if one["Type"] not in api.DRAFT})
     if most > RESOURCES_LIMIT:
         yield Refusal(
@@ -80,28 +161,29 @@ def refusals(live: LiveState, wanted: Template) -> Iterator[Refusal]:
         )
 
 
-def notes(live: LiveState, wanted: Template) -> list[str]:
-    """Sentences on what a release does in two updates, late or one release later, where somebody may notice."""
-    if not live.template:
-        return []
+def _notes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
+    """Sentences on changes that come late, or take an update of their own, where somebody may notice."""
     now, new = live.resources, wanted["Resources"]
-    found = [*_two_updates(live, wanted), *_routes(live, wanted), *_authorizers(now, new), *_late(now, new)]
-    found += _at_once(live, wanted)
+    yield from _two_updates(live, wanted)
+    yield from _routes(live, wanted, how)
+    yield from _authorizers(now, new)
+    yield from _late(now, new, "the shift" if isinstance(how, UpdatesFirst) else "traffic has gone back")
+    if isinstance(how, UpdatesFirst):
+        yield from _at_once(live, wanted)
     going = [name for name, one in now.items() if name not in new and RETIRED not in one.get("Metadata", {})]
     for name in sorted(going):
         match now[name]["Type"]:
             case "AWS::Lambda::Function":
                 said = now[name]["Properties"].get("FunctionName", name)
-                found.append(f"function {said} is taken out with the release after this one")
+                yield f"function {said} is taken out with the release after this one"
             case "AWS::ApiGateway::ApiKey":
                 said = now[name]["Properties"].get("Name", name)
-                found.append(f"API key {said} is valid until the release after this one")
+                yield f"API key {said} is valid until the release after this one"
             case "AWS::ApiGateway::BasePathMapping":
                 domain = now[name]["Properties"]["DomainName"]
-                found.append(f"{domain} leads to the API until the release after this one")
+                yield f"{domain} leads to the API until the release after this one"
             case "AWS::ApiGateway::Stage":
-                found.append("the whole API is taken out with the release after this one; its URL does not come back")
-    return found
+                yield "the whole API is taken out with the release after this one; its URL does not come back"
 
 
 def _replaced(name: str, old: Resource, new: Resource) -> Iterator[Refusal]:
@@ -204,13 +286,15 @@ def _shown(resource: Resource) -> str:
     return f"{resource['Type'].rpartition('::')[2].lower()} {part}"
 
 
-def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
+def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
     if STAGE_ID not in live.resources:
         return
     stays = STAGE_ID in wanted["Resources"]
-    when = "once the new code stands" if stays else "with the API by the release after this one"
+    when = "once the new code stands" if isinstance(how, UpdatesFirst) else "once the stack has followed"
+    when = when if stays else "with the API by the release after this one"
     before, after = api.routes(live.resources), api.routes(wanted["Resources"])
-    stay = {route for routes in held_routes(wanted, live).values() for route in routes}
+    held = held_routes(wanted, live) if isinstance(how, UpdatesFirst) else {}
+    stay = {route for routes in held.values() for route in routes}
     moving = {ids.alias for ids in shifted(wanted, live)}
     for route, (_, was) in sorted(before.items()):
         _, becomes = after.get(route, ("", None))
@@ -219,10 +303,12 @@ def _routes(live: LiveState, wanted: Template) -> Iterator[str]:
         said = f"{route} {f'moves to {becomes}' if becomes else 'is taken out'} {when}"
         if route in stay:
             yield f"{said}: until then the live version of {was} answers it, which takes an update of its own"
-        elif was in moving:
+        elif was not in moving:
+            yield said
+        elif isinstance(how, UpdatesFirst):
             yield f"{said}: until then {was}, in both releases, has to answer it"
         else:
-            yield said
+            yield f"{said}: until then the earlier version of {was} gets its requests"
 
 
 def _at_once(live: LiveState, wanted: Template) -> Iterator[str]:
@@ -246,23 +332,23 @@ def _authorizers(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> It
             yield f"authorizer {said} changes: what it has answered before stays in API Gateway's cache for {seconds} s"
 
 
-def _late(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[str]:
+def _late(now: Mapping[str, Resource], new: Mapping[str, Resource], moment: str) -> Iterator[str]:
     for name, one in sorted(of_type(now, FUNCTION).items()):
         before, after = (
             each.get("Properties", {}).get("ReservedConcurrentExecutions") for each in (one, new.get(name, {}))
         )
         if name in new and after is not None and (before is None or int(after) < int(before)):
-            yield f"{name}: reservedConcurrency goes down to {after} after the shift: until then both releases need it"
+            yield f"{name}: reservedConcurrency goes down to {after} after {moment}: until then both releases need it"
     for name in sorted(of_type(now, "AWS::IAM::Role").keys() & of_type(new, "AWS::IAM::Role").keys()):
         before, after = (each[name].get("Properties", {}).get("PermissionsBoundary") for each in (now, new))
         if before and after and before != after:
-            yield f"{name} gets another boundary after the shift: until then the old one binds both releases"
+            yield f"{name} gets another boundary after {moment}: until then the old one binds both releases"
     for name in sorted(now.keys() & new.keys()):
         denied = [one for one in _denials(new[name]) if one not in _denials(now[name])]
         if denied:
-            yield f"{name} denies more after the shift, not before: the live release runs under it"
+            yield f"{name} denies more after {moment}, not before: the live release runs under it"
     for name in sorted(name for name, one in now.items() if one["Type"] in TRIGGERS and name not in new):
-        yield f"{name} goes after the shift: until then it calls the function"
+        yield f"{name} goes after {moment}: until then it calls the function"
 
 
 def _denials(node: Any) -> list[Any]:

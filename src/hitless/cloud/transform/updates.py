@@ -11,15 +11,31 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
 from hitless.cloud.transform import api
-from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of
+from hitless.cloud.transform.desired import COMMIT_VARIABLE, functions_of, version_ids
 from hitless.cloud.transform.guard import ROLE_ID, against_live
-from hitless.cloud.transform.model import STAGE_ID, LiveState, Resource, Template, of_type, references
+from hitless.cloud.transform.model import (
+    PREVIOUS_OUTPUT,
+    RELEASE_OUTPUT,
+    STAGE_ID,
+    FunctionIds,
+    LiveState,
+    Resource,
+    Template,
+    of_type,
+    references,
+    rewritten,
+)
 from hitless.cloud.transform.widening import allowing, narrowed, widened
 
 VERSION, ALIAS_TYPE, FUNCTION = "AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::Lambda::Function"
 RETIRED = "hitless:retired"
+HELD = "held"
+"""The second alias of a function, which keeps routes that a release takes from it at the live version."""
+
 _SECTIONS = ("Conditions", "Mappings", "Parameters")
 TRIGGERS = frozenset(
     {
@@ -33,7 +49,8 @@ TRIGGERS = frozenset(
 )
 """What calls functions by itself. No client waits for it: it goes with the release that no longer wants it."""
 
-GUARDED = (ALIAS_TYPE, "AWS::Lambda::Permission")
+PERMISSION = "AWS::Lambda::Permission"
+GUARDED = (ALIAS_TYPE, PERMISSION)
 """What the stack policy protects from deletion and replacement."""
 
 POLICY = {
@@ -171,7 +188,7 @@ def _triggers(resources: Mapping[str, Resource]) -> set[str]:
     """What calls functions by itself, and its permissions: like a route, it comes when the new code stands."""
     found = {name for name, one in resources.items() if one["Type"] in TRIGGERS}
     by = {name: set(references(one)) & found for name, one in resources.items() if name not in found}
-    needed = {name for user, used in by.items() if resources[user]["Type"] != GUARDED[1] for name in used}
+    needed = {name for user, used in by.items() if resources[user]["Type"] != PERMISSION for name in used}
     late = found - needed
     return late | {user for user, used in by.items() if used & late}
 
@@ -267,4 +284,117 @@ def _template(
     made["Resources"] = dict(sorted(resources.items()))
     if outputs:
         made["Outputs"] = dict(outputs)
+    return made
+
+
+def hold(wanted: Template, live: LiveState) -> Template | None:
+    """The update that comes before all others. None where no route is taken from a function whose version changes, or
+    where the live API cannot be shown anew: its draft is not what is served, as after a release that failed.
+    """
+    losing = held_routes(wanted, live)
+    if not losing:
+        return None
+    template = copy.deepcopy(live.template)
+    resources: dict[str, Resource] = template["Resources"]
+    for name, resource in list(resources.items()):
+        if resource["Type"] == ALIAS_TYPE:
+            resources[name] = pinned(resource, live.aliases.get(name))
+    permissions: list[str] = []
+    for ids, methods in losing.items():
+        function = {"Ref": ids.function}
+        properties = {"Name": HELD, "FunctionName": function, "FunctionVersion": live.aliases[ids.alias]}
+        resources[ids.held] = {"Type": ALIAS_TYPE, "Properties": properties}
+        for name, one in of_type(live.resources, PERMISSION).items():
+            if one["Properties"]["FunctionName"] == {"Ref": ids.alias}:
+                allowed = {**copy.deepcopy(one["Properties"]), "FunctionName": {"Ref": ids.held}}
+                resources[f"{name}{HELD.title()}"] = {"Type": PERMISSION, "Properties": allowed}
+                permissions.append(f"{name}{HELD.title()}")
+        for method in methods.values():
+            resources[method]["Properties"] = _at(resources[method]["Properties"], ids.alias, ids.held)
+    deployment, shows = api.deployment_of(_wanted_by_live(resources))
+    resources[deployment] = shows
+    stage = resources[STAGE_ID]
+    stage["Properties"]["DeploymentId"] = {"Ref": deployment}
+    stage["DependsOn"] = [*api.depends_on(stage), *permissions]
+    return clean_template(template)
+
+
+def state_after(live: LiveState, update: Template | None) -> LiveState:
+    """What is live once that update is done: the same versions at the same aliases."""
+    if update is None:
+        return live
+    at = {name: one["Properties"]["FunctionVersion"] for name, one in of_type(update["Resources"], ALIAS_TYPE).items()}
+    return replace(live, template=update, aliases={**live.aliases, **at})
+
+
+def held_routes(wanted: Template, live: LiveState) -> dict[FunctionIds, dict[str, str]]:
+    """Function → the routes that are held, each with its method's logical id."""
+    if STAGE_ID not in live.resources or not _shows_its_draft(live.resources):
+        return {}
+    found: dict[FunctionIds, dict[str, str]] = {}
+    before, after = api.routes(live.resources), api.routes(wanted["Resources"])
+    shifting = {ids.alias: ids for ids in shifted(wanted, live)}
+    for route, (method, alias) in before.items():
+        if alias in shifting and not _still_answers(route, alias, after):
+            found.setdefault(shifting[alias], {})[route] = method
+    return found
+
+
+def shifted(wanted: Template, live: LiveState) -> list[FunctionIds]:
+    """The functions of both releases that get another version."""
+    versions, at = version_ids(wanted), live.aliases
+    return [
+        ids
+        for ids in functions_of(live.template)
+        if ids in versions and ids.alias in at and str(live.versions.get(versions[ids])) != at[ids.alias]
+    ]
+
+
+def _still_answers(route: str, alias: str, after: Mapping[str, tuple[str, str | None]]) -> bool:
+    own = after.get(route) or after.get(f"ANY {route.partition(' ')[2]}")
+    return own is not None and own[1] == alias
+
+
+def _shows_its_draft(now: Mapping[str, Resource]) -> bool:
+    deployment, _ = api.deployment_of(_wanted_by_live(now))
+    return bool(now[STAGE_ID]["Properties"].get("DeploymentId") == {"Ref": deployment})
+
+
+def _wanted_by_live(now: Mapping[str, Resource]) -> dict[str, Resource]:
+    """Without what is there for one release more."""
+    return {name: one for name, one in now.items() if RETIRED not in one.get("Metadata", {})}
+
+
+def _at(properties: Any, alias: str, held: str) -> Any:
+    return rewritten(properties, lambda node: {"Ref": held} if node == {"Ref": alias} else node)
+
+
+def numbered(template: Template, number: int, previous: int | None) -> Template:
+    """The release's template as it is recorded now: its own number, and the release that it follows."""
+    made = copy.deepcopy(template)
+    made["Outputs"][RELEASE_OUTPUT]["Value"] = str(number)
+    made["Outputs"].pop(PREVIOUS_OUTPUT, None)
+    if previous is not None and previous != number:
+        made["Outputs"][PREVIOUS_OUTPUT] = {"Value": str(previous)}
+    return made
+
+
+def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
+    """The template where each Version that the stack does not hold is replaced by its literal number."""
+    made = copy.deepcopy(template)
+    numbers = {
+        version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
+    }
+
+    def literal(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
+                return numbers[name]
+            case _:
+                return node
+
+    for version in numbers:
+        del made["Resources"][version]
+    for resource in of_type(made["Resources"], "AWS::CloudWatch::Alarm").values():
+        resource["Properties"] = rewritten(resource["Properties"], literal)
     return made

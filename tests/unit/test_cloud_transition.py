@@ -1,0 +1,179 @@
+"""A transition is decided once: what a rollback announces is what it does; and no failure leaves half a transition."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from hitless.cloud.release.rollback import rollback
+from hitless.cloud.transform import desired
+from hitless.cloud.transition import TrafficFirst, UpdatesFirst, plan
+from hitless.errors import CloudError, ConflictError
+from hitless.release.result import Outcome
+from tests.unit.cloud_fakes import World
+from tests.unit.transitions import TRANSITIONS, Transition
+from tests.unit.walk import Walk
+
+pytestmark = pytest.mark.unit
+
+ROUTE = "ApiGatewayMethodVersionGet"
+PROMISES = ("which takes an update of its own", "in both releases, has to answer it", "while the strategy bakes",
+            "for as long as the strategy bakes")  # fmt: skip
+"""What only a deploy does: it holds routes, shifts traffic and bakes."""
+
+WRITES = (
+    "update the stack",
+    "upload",
+    "write ",
+    "provision",
+    "scale",
+    "point ",
+    "start ",
+    "stop ",
+    "let ",
+    "set ",
+    "drop ",
+)
+
+
+def notes_of(world: World) -> list[str]:
+    return [one.removeprefix("note: ") for one in world.said if one.startswith("note: ")]
+
+
+def test_a_rollback_says_what_becomes_of_a_route_and_makes_no_update_to_hold_it() -> None:
+    world = World(unrouted=frozenset({ROUTE}))
+    world.deploy("a")
+    world.unrouted = frozenset()
+    world.deploy("b")
+    world.said.clear()
+    world.stack.log.clear()
+    assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
+    (note,) = notes_of(world)
+    assert note == (
+        "GET /version is taken out once the stack has followed: "
+        "until then the earlier version of MetaAliasLive gets its requests"
+    )
+    assert not any("MetaAliasHeld" in update["Resources"] for update in world.stack.log)
+
+
+def test_a_deploy_holds_the_route_that_it_announces() -> None:
+    world = World()
+    world.deploy("a")
+    world.unrouted = frozenset({ROUTE})
+    world.stack.log.clear()
+    world.deploy("b")
+    (note,) = notes_of(world)
+    assert note.endswith("until then the live version of MetaAliasLive answers it, which takes an update of its own")
+    assert "MetaAliasHeld" in world.stack.log[0]["Resources"]
+
+
+@pytest.mark.parametrize("transition", [one for one in TRANSITIONS if not one.refused], ids=lambda one: one.name)
+def test_no_rollback_announces_what_only_a_deploy_does(transition: Transition) -> None:
+    walk = Walk()
+    walk.ship(transition.before)
+    versions = dict(walk.aws.aliases)
+    walk.ship(transition.after)
+    wanted = desired(transition.before.compiled(), transition.before.release(3))
+    back = plan(walk.aws.live, wanted, TrafficFirst({name: at for name, at in versions.items() if "Held" not in name}))
+    assert back.hold is None
+    assert not [note for note in back.notes for promise in PROMISES if promise in note]
+
+
+def test_a_plan_changes_neither_what_is_live_nor_what_is_wanted() -> None:
+    walk, (first, *_) = Walk(), TRANSITIONS
+    walk.ship(first.before)
+    wanted = desired(first.after.compiled(), first.after.release(2))
+    live, before = walk.aws.live, copy.deepcopy((walk.aws.live, wanted))
+    assert plan(live, wanted, UpdatesFirst()) == plan(live, wanted, UpdatesFirst())
+    assert (live, wanted) == before
+
+
+@functools.cache
+def _live() -> World:
+    world = World(provisioned=3, max_provisioned=9, unrouted=frozenset({ROUTE}))
+    for letter in "ab":
+        assert world.deploy(letter).outcome is Outcome.LIVE
+        world.unrouted = frozenset()
+    world.moments.clear()
+    return world
+
+
+def moments_of(act: Callable[[World], object]) -> list[str]:
+    world = copy.deepcopy(_live())
+    act(world)
+    return world.moments
+
+
+def failing_at(moment: int) -> World:
+    """AWS refuses one call; those before and after it succeed."""
+    world = copy.deepcopy(_live())
+
+    def at(number: int, name: str) -> None:
+        if number == moment:
+            raise CloudError("AWS refuses it", hint="fix the cause, then repeat")
+
+    world.at = at
+    return world
+
+
+def is_whole(world: World, release: int, letter: str) -> None:
+    """Traffic, stack and the provisioned concurrency are those of one release, and no shield stands."""
+    assert (world.serves(), world.stack.live.output("HitlessRelease")) == (letter, str(release))
+    version = world.aliases["worldclock-prod-meta"].version
+    assert world.ready == {("worldclock-prod-meta", version): 3}
+    assert (world.variables, world.permitted) == ({}, set())
+
+
+def test_a_deploy_that_aws_refuses_at_any_step_leaves_the_live_release_or_is_finished_by_the_next() -> None:
+    calls = moments_of(lambda world: world.deploy("c"))
+    writes = [at for at, name in enumerate(calls, 1) if name.startswith(WRITES)]
+    assert len(writes) >= 25
+    ends = set()
+    for moment in writes:
+        world, result = failing_at(moment), None
+        try:
+            result = world.deploy("c")
+        except CloudError:
+            pass
+        world.at = None
+        if result is not None:
+            ends.add(result.outcome)
+            where = f"refused at {calls[moment - 1]}: {result}"
+            assert world.serves() == ("c" if result.outcome is Outcome.LIVE else "b"), where
+        else:
+            assert world.deploy("b").outcome in (Outcome.LIVE, Outcome.UNCHANGED)
+        again = world.deploy("c")
+        assert again.outcome in (Outcome.LIVE, Outcome.UNCHANGED), f"refused at {calls[moment - 1]}: {again}"
+        is_whole(world, again.release, "c")
+    assert Outcome.ROLLED_BACK in ends
+
+
+def test_a_rollback_that_aws_refuses_at_any_step_is_finished_by_the_same_command() -> None:
+    calls = moments_of(lambda world: rollback(world.cloud(), 1))
+    for moment in (at for at, name in enumerate(calls, 1) if name.startswith(WRITES)):
+        world = failing_at(moment)
+        try:
+            rollback(world.cloud(), 1)
+        except CloudError:
+            assert world.letter("worldclock-prod-meta", world.aliases["worldclock-prod-meta"].version) in "ab"
+        world.at = None
+        rollback(world.cloud(), 1)
+        is_whole(world, 1, "a")
+
+
+def test_a_rollback_stops_if_somebody_updates_the_stack_before_it_does() -> None:
+    world = copy.deepcopy(_live())
+
+    def at(number: int, name: str) -> None:
+        if name == "point an alias":
+            world.at = None
+            world.stack.live.template["Resources"]["ApiAccessLogs"]["Properties"]["RetentionInDays"] = 7
+
+    world.at = at
+    with pytest.raises(ConflictError, match="was updated by somebody else meanwhile"):
+        rollback(world.cloud(), 1)
+    assert world.serves() == "a", "traffic is where it was asked to be"
+    assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
