@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.status import in_words
@@ -24,6 +25,7 @@ from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
 from hitless.receipts.text import table
 from hitless.release.document import PromotedFrom
+from hitless.release.status import Status
 from hitless.service.model import Home, Hooks
 from hitless.service.strategy import AllAtOnce
 from tests.unit.cloud_fakes import NAMES, World, package
@@ -127,9 +129,9 @@ def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
     world.deploy("a")
     world.deploy("b")
     trouble = {"what": "no shift is under way", "where": "alias live", "mends": "`hitless aws repair`"}
-    entry = {**to_plain(standing(world.cloud(), service)), "url": "https://api.example.org", "troubles": [trouble]}
-    blanked = {**to_plain(blank(service.settings)), "error": "AWS cannot be reached"}
-    shown = in_words({"service": "worldclock", "engine": None, "stages": [entry, blanked]}).splitlines()
+    entry = replace(standing(world.cloud(), service), url="https://api.example.org", troubles=[trouble])
+    blanked = replace(blank(service.settings), error="AWS cannot be reached")
+    shown = in_words(Status("worldclock", None, (entry, blanked))).splitlines()
     assert shown[0] == "worldclock: no engine runs here"
     assert shown[2].startswith("prod on AWS  https://api.example.org  release 2 since 2026-11-24")
     assert shown[3].split() == ["convert", "version", "2", "100", "%"]

@@ -6,16 +6,18 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from hitless.api.client import EngineClient
 from hitless.cli.common import Context, Ended
+from hitless.documents import convert
 from hitless.errors import UsageError
 from hitless.homes.home import RolloutNews, RolloutStarted, RolloutStep
 from hitless.pipeline.buildspec.output import visible
-from hitless.release.result import Outcome
+from hitless.pipeline.runs import RunDocument, RunState
+from hitless.release.result import Outcome, Result, Step
 
 
 class Progress:
@@ -33,16 +35,16 @@ class Progress:
         if self._written:
             sys.stderr.write("\n")
 
-    def step(self, step: Mapping[str, Any]) -> None:
-        """One step as the API gives it."""
-        note = f" ({step['note']})" if step.get("note") else ""
-        text = f"{step['state']:<12} {step['weight_percent']:>3} %{note}"
+    def step(self, step: Step) -> None:
+        """Show a step."""
+        note = f" ({step.note})" if step.note else ""
+        text = f"{step.state:<12} {step.weight_percent:>3} %{note}"
         if self._live:
             sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * bool(note))
             sys.stderr.flush()
             self._written = not note
         else:
-            self._say(f"{step['at']}  {text}")
+            self._say(f"{step.at}  {text}")
 
 
 def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
@@ -64,35 +66,32 @@ def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
     return None
 
 
-def conclude(ctx: Context, result: dict[str, Any] | None) -> None:
+def conclude(ctx: Context, document: dict[str, Any] | None) -> None:
     """Show a rollout's end; raises Ended if it did not go live. Nothing to do for one that was only started."""
-    if result is None:
+    if document is None:
         return
-    outcome = Outcome(result["outcome"])
-    ctx.show(result, lambda: _sentence(result, outcome))
-    if outcome.exit_code:
-        release = result["release"]
-        hint = f"`hitless logs --release {release}` and `hitless releases {release}` tell more" + (
-            "; the live release was not touched" if result.get("live") else ""
+    result = convert(document, Result, "the rollout's result")
+    ctx.show(document, lambda: _sentence(result))
+    if result.outcome.exit_code:
+        hint = f"`hitless logs --release {result.release}` and `hitless releases {result.release}` tell more" + (
+            "; the live release was not touched" if result.live else ""
         )
-        raise Ended(outcome.exit_code, f"release {release} was {outcome.replace('_', ' ')}: {result['reason']}", hint)
+        ended = f"release {result.release} was {result.outcome.replace('_', ' ')}: {result.reason}"
+        raise Ended(result.outcome.exit_code, ended, hint)
 
 
-def _sentence(result: dict[str, Any], outcome: Outcome) -> str:
-    release = f"release {result['release']}"
-    match outcome:
+def _sentence(result: Result) -> str:
+    release = f"release {result.release}"
+    match result.outcome:
         case Outcome.UNCHANGED:
             return f"{release} is live already: nothing has changed"
         case Outcome.LIVE:
-            at = f" at {result['url']}" if result.get("url") else ""
-            return f"{release} is live in {result['stage']} ({result['duration_s']:.2f} s{_failures(result)}){at}"
+            counted = [side.failed for side in (result.candidate, result.live) if side]
+            failed = f"; {sum(counted)} requests failed meanwhile" if counted else ""
+            at = f" at {result.url}" if result.url else ""
+            return f"{release} is live in {result.stage} ({result.duration_s:.2f} s{failed}){at}"
         case _:
-            return f"{release}: {outcome.replace('_', ' ')}"
-
-
-def _failures(result: dict[str, Any]) -> str:
-    counted = [side for side in (result["candidate"], result["live"]) if side]
-    return f"; {sum(side['failed'] for side in counted)} requests failed meanwhile" if counted else ""
+            return f"{release}: {result.outcome.replace('_', ' ')}"
 
 
 def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -110,44 +109,52 @@ def follow_run(ctx: Context, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
-    """The run that is to be answered. UsageError that lists those that wait, where none was named."""
+    """The run to approve or reject. If none is named, UsageError lists the waiting ones."""
     if run is not None:
         return run
-    waiting = [one for one in client.call("GET", "/pipeline/runs", limit=500) if one["state"] == "waiting_for_approval"]
+    runs = map(run_of, client.call("GET", "/pipeline/runs", limit=500))
+    waiting = [one for one in runs if one.state is RunState.WAITING]
     if not waiting:
         raise UsageError("no run waits for approval", hint="`hitless pipeline runs` lists the last ones")
-    listed = "; ".join(f"{one['run']} of {one['stage'] or one['branch']} ({one['message'] or '-'})" for one in waiting)
+    listed = "; ".join(f"{one.run} of {one.where} ({one.message or '-'})" for one in waiting)
     raise UsageError(
         f"which run? Waiting: {listed}",
-        hint=f"`hitless pipeline show {waiting[0]['run']}` says what it ships; `hitless {verb} {waiting[0]['run']}`",
+        hint=f"`hitless pipeline show {waiting[0].run}` says what it ships; `hitless {verb} {waiting[0].run}`",
     )
 
 
 def conclude_run(ctx: Context, client: EngineClient, run: dict[str, Any]) -> None:
-    """Show a run's document; raises Ended where it did not end well."""
+    """Show a run's document; raises Ended if it did not end well."""
     document = client.call("GET", f"/pipeline/runs/{run['run']}")
     ctx.show(document, lambda: in_a_line(document))
     raise_unless_well(document)
 
 
-def raise_unless_well(run: dict[str, Any]) -> None:
+def raise_unless_well(document: dict[str, Any]) -> None:
     """Ended with the exit code of how the run ended."""
-    if run["exit_code"]:
+    run = run_of(document)
+    if run.exit_code:
         raise Ended(
-            run["exit_code"],
-            f"run {run['run']} {run['state'].replace('_', ' ')}: {run['reason']}",
-            f"`hitless pipeline show {run['run']} --log` tells all of it",
+            run.exit_code,
+            f"run {run.run} {run.state.replace('_', ' ')}: {run.reason}",
+            f"`hitless pipeline show {run.run} --log` has the whole log",
         )
 
 
-def in_a_line(run: dict[str, Any]) -> str:
-    """For a person."""
-    release = f", release {run['release']}" if run["release"] is not None else ""
-    return f"run {run['run']} of {run['stage'] or run['branch']}: {run['state'].replace('_', ' ')}{release}"
+def in_a_line(document: dict[str, Any]) -> str:
+    """A run for a person."""
+    run = run_of(document)
+    release = f", release {run.release}" if run.release is not None else ""
+    return f"run {run.run} of {run.where}: {run.state.replace('_', ' ')}{release}"
+
+
+def run_of(document: dict[str, Any]) -> RunDocument:
+    """The run in a document of the engine's API."""
+    return convert(document, RunDocument, "the run")
 
 
 def who() -> str:
-    """Who types: a user of this machine, or who came by SSH."""
+    """The person at the keyboard: a user of this machine, or of the one that an SSH login came from."""
     peer = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
     try:
         name = getpass.getuser()

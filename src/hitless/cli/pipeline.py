@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +15,12 @@ import typer
 
 from hitless.api.requests import RunRequest
 from hitless.cli.common import Context, command
-from hitless.cli.following import conclude_run, follow_run, in_a_line, waiting_run, who
+from hitless.cli.following import conclude_run, follow_run, in_a_line, run_of, waiting_run, who
 from hitless.homes.engine import client_of
 from hitless.homes.folder import folders_of, load
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository, hook_command
+from hitless.pipeline.runs import RunDocument, RunState, StepName, StepState
 from hitless.pipeline.workshop import Workshop
 
 LIGHT = ("url", "runs", "show", "retry", "stop", "approve", "reject")
@@ -151,55 +153,56 @@ def path_in_repository(folder: Path) -> str:
 
 
 def _table(runs: list[dict[str, Any]]) -> str:
-    rows = [HEAD, *map(_row, runs)]
+    rows = [HEAD, *(_row(run_of(run)) for run in runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _row(run: dict[str, Any]) -> tuple[str, ...]:
-    """A branch that feeds no stage stands in brackets. What it is about, or what became of it, comes last."""
-    took, started = "", datetime.fromisoformat(run["started_at"])
-    if run["ended_at"]:
-        took = f"{(datetime.fromisoformat(run['ended_at']) - started).total_seconds():.0f} s"
-    under_way = next((step["name"] for step in run["steps"] if step["state"] == "running"), None)
-    said = str(run["reason"] or (f"in {under_way}" if under_way else run["message"]) or "")
+def _row(run: RunDocument) -> tuple[str, ...]:
+    """A branch that feeds no stage stands in brackets. The run's message, or why it ended so, comes last."""
+    took, started = "", datetime.fromisoformat(run.started_at)
+    if run.ended_at:
+        took = f"{(datetime.fromisoformat(run.ended_at) - started).total_seconds():.0f} s"
+    under_way = next((step.name for step in run.steps if step.state == StepState.RUNNING), None)
+    said = run.reason or (f"in {under_way}" if under_way else run.message) or ""
     return (
-        str(run["run"]),
-        run["stage"] or f"({run['branch']})",
-        (run["commit"] or "-")[:8],
-        run["state"].replace("_", " "),
-        "-" if run["release"] is None else str(run["release"]),
+        str(run.run),
+        run.stage or f"({run.branch})",
+        (run.commit or "-")[:8],
+        run.state.replace("_", " "),
+        "-" if run.release is None else str(run.release),
         f"{started:%Y-%m-%d %H:%M:%S}",
         took,
         said if len(said) <= MOST_SAID else f"{said[: MOST_SAID - 1]}…",
     )
 
 
-def in_full(run: dict[str, Any]) -> str:
-    """The run for a person, with its log where the document has one."""
-    lines = [f"run {run['run']}: {run['branch']} at {(run['commit'] or '-')[:12]}  {run['message'] or ''}".rstrip()]
-    if run["overridden"]:
-        lines.append(f"  overridden: {run['overridden']}")
-    for step in run["steps"]:
-        took = f"{step['duration_s']:8.2f} s" if step["duration_s"] is not None else " " * 10
-        detail = step["detail"] or {}
+def in_full(document: dict[str, Any]) -> str:
+    """The run for a person, with its log if the document has one."""
+    run, log = run_of(document), document.get("log")
+    lines = [f"run {run.run}: {run.branch} at {(run.commit or '-')[:12]}  {run.message or ''}".rstrip()]
+    if run.overridden:
+        lines.append(f"  overridden: {run.overridden}")
+    for step in run.steps:
+        took = f"{step.duration_s:8.2f} s" if step.duration_s is not None else " " * 10
+        detail = step.detail or {}
         why = detail.get("reason") or detail.get("why") or ""
-        lines.append(f"  {step['name']:<9} {step['state']:<12} {took}  {why}".rstrip())
-        if step["name"] == "rehearse":
+        lines.append(f"  {step.name:<9} {step.state:<12} {took}  {why}".rstrip())
+        if step.name == StepName.REHEARSE:
             lines += [f"            {note}" for note in detail.get("notes", ())]
-    if approval := run["approval"]:
-        said = f"{approval['decision']} by {approval['by']}" if approval["decision"] else "nobody has answered yet"
-        lines += _question(run.get("question") or {})
-        lines.append(f"  approval: {said}; asked {approval['asked_at']}, expires {approval['expires_at']}")
-    lines.append(f"{run['state'].replace('_', ' ')}{': ' + run['reason'] if run['reason'] else ''}")
-    if run["state"] == "waiting_for_approval":
-        lines.append(f"hitless approve {run['run']}, or hitless reject {run['run']}")
-    if run["state"] == "failed" and "log" not in run:
-        lines.append(f"`hitless pipeline show {run['run']} --log` has what its steps wrote")
-    return "\n".join(lines) + (f"\n\n{run['log']}" if "log" in run else "")
+    if approval := run.approval:
+        said = f"{approval.decision} by {approval.by}" if approval.decision else "nobody has answered yet"
+        lines += _question(run.question or {})
+        lines.append(f"  approval: {said}; asked {approval.asked_at}, expires {approval.expires_at}")
+    lines.append(f"{run.state.replace('_', ' ')}{': ' + run.reason if run.reason else ''}")
+    if run.state is RunState.WAITING:
+        lines.append(f"hitless approve {run.run}, or hitless reject {run.run}")
+    if run.state is RunState.FAILED and log is None:
+        lines.append(f"`hitless pipeline show {run.run} --log` has the output of its steps")
+    return "\n".join(lines) + (f"\n\n{log}" if log is not None else "")
 
 
-def _question(asked: dict[str, Any]) -> list[str]:
+def _question(asked: Mapping[str, Any]) -> list[str]:
     """What is to be approved."""
     commits = [f"  commit {one['commit'][:8]} {one['subject']} ({one['author']})" for one in asked.get("commits", ())]
     if fork := asked.get("fork"):

@@ -11,8 +11,10 @@ from typing import Any
 import typer
 
 from hitless.cli.common import Context, HomeOption, command
+from hitless.documents import convert
 from hitless.errors import EngineNotRunningError
 from hitless.homes.home import MODULES, home_at
+from hitless.release.status import FunctionStatus, GatewayFigures, StageStatus, Status
 from hitless.service.model import Home, Service
 
 
@@ -21,7 +23,7 @@ def register(app: typer.Typer) -> None:
     def status(ctx: Context, home: HomeOption = None) -> None:
         """Show what runs. The engine, each stage's live release and candidate, workers and counts; stages on AWS."""
         document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
-        ctx.show(document, lambda: in_words(document))
+        ctx.show(document, lambda: in_words(convert(document, Status, "the status")))
 
 
 def _of_every_home(ctx: Context) -> dict[str, Any]:
@@ -71,54 +73,58 @@ def _with(
     return {**document, "stages": [both[name] for name in names]}
 
 
-def in_words(document: dict[str, Any]) -> str:
+def in_words(status: Status) -> str:
     """The status for a person."""
-    engine = document["engine"]
-    runs = f"engine {engine['pid']}, gateway {engine['gateway_pid']}, since {engine['started_at']}" if engine else ""
-    lines = [f"{document['service']}: {runs or 'no engine runs here'}"]
-    for stage in [*document["stages"], *document.get("previews", ())]:
-        live = stage["live"]
-        what = f"release {live['release']} since {live['since']}" if live else "no release"
-        if live and live["commit"]:
-            what += f", commit {live['commit'][:8]}"
-        if error := stage.get("error"):
-            what = f"unknown: {error}"
-        at = " on AWS" if stage.get("home") == "aws" else ""
-        lines.append(f"\n{stage['stage']}{at}  {stage['url'] or 'no URL'}  {what}{_of_preview(stage.get('preview'))}")
-        if candidate := stage["candidate"]:
-            lines.append(f"  candidate {candidate['release']}: {candidate['state']}, {candidate['weight_percent']} %")
-        if guard := stage.get("guard"):
-            lines.append(f"  guarded for {guard['left_s']:.0f} s more: release {guard['previous']} is kept ready")
-        lines += [_function(function) for function in stage["functions"]]
-        lines += [f"  problem: {one['where']}: {one['what']}; {one['mends']}" for one in stage.get("troubles", ())]
+    engine = status.engine
+    runs = f"engine {engine.pid}, gateway {engine.gateway_pid}, since {engine.started_at}" if engine else ""
+    lines = [f"{status.service}: {runs or 'no engine runs here'}"]
+    for stage in (*status.stages, *status.previews):
+        lines.append(f"\n{_headline(stage)}")
+        if candidate := stage.candidate:
+            lines.append(f"  candidate {candidate.release}: {candidate.state}, {candidate.weight_percent} %")
+        if guard := stage.guard:
+            lines.append(f"  guarded for {guard.left_s:.0f} s more: release {guard.previous} is kept ready")
+        lines += [_function(function) for function in stage.functions]
+        lines += [f"  problem: {one['where']}: {one['what']}; {one['mends']}" for one in stage.troubles or ()]
     return "\n".join(lines)
 
 
-def _function(function: dict[str, Any]) -> str:
-    if "version" in function:
-        shares = ", ".join(f"version {one} {percent} %" for one, percent in sorted(function["weights"].items()))
-        return f"  {function['name']:<16} {shares}"
-    busy = sum(worker["busy"] for worker in function["workers"])
-    latency = function["latency_ms"]
-    timing = f"p50 {latency['p50']} ms, p99 {latency['p99']} ms" if latency else "no request yet"
-    scaling = function["scaling"]
-    limits = f" of {scaling['min']} to {scaling['max']}" if scaling["min"] != scaling["max"] else ""
-    why = f"; {scaling['reason']}" if scaling["reason"] else ""
+def _headline(stage: StageStatus) -> str:
+    live, what = stage.live, "no release"
+    if live:
+        what = f"release {live.release} since {live.since}" + (f", commit {live.commit[:8]}" if live.commit else "")
+    if stage.error:
+        what = f"unknown: {stage.error}"
+    if preview := stage.preview:
+        until = f"ends: {preview.ending}" if preview.ending else f"until {preview.expires_at}"
+        what += f", preview of {preview.branch} {until}"
+    at = " on AWS" if stage.home is Home.AWS else ""
+    return f"{stage.stage}{at}  {stage.url or 'no URL'}  {what}"
+
+
+def _function(function: FunctionStatus) -> str:
+    if function.weights:
+        shares = ", ".join(f"version {one} {percent} %" for one, percent in sorted(function.weights.items()))
+        return f"  {function.name:<16} {shares}"
+    busy = sum(worker.busy for worker in function.workers)
+    latency, scaling = function.latency_ms, function.scaling
+    timing = f"p50 {latency.p50} ms, p99 {latency.p99} ms" if latency else "no request yet"
+    limits = f" of {scaling.min} to {scaling.max}" if scaling and scaling.min != scaling.max else ""
+    why = f"; {scaling.reason}" if scaling and scaling.reason else ""
     return (
-        f"  {function['name']:<16} {len(function['workers'])}{limits} workers ({busy} busy{why}), "
-        f"{function['restarts']} restarts, "
-        f"{function['requests']} requests, {function['failed']} failed, {timing}{_at_gateway(function.get('gateway'))}"
+        f"  {function.name:<16} {len(function.workers)}{limits} workers ({busy} busy{why}), "
+        f"{function.restarts} restarts, "
+        f"{function.requests} requests, {function.failed} failed, {timing}{_at_gateway(function.gateway)}"
     )
 
 
-def _at_gateway(seen: dict[str, int] | None) -> str:
-    """What no worker can tell, if there is anything."""
-    words = {"failed": "failed at the gateway", "queued": "waiting for a worker", "reading": "slow readers"}
-    return "".join(f", {seen[name]} {text}" for name, text in words.items() if seen[name]) if seen else ""
-
-
-def _of_preview(preview: dict[str, Any] | None) -> str:
-    if preview is None:
+def _at_gateway(seen: GatewayFigures | None) -> str:
+    """The figures that only the gateway knows, if they are not zero."""
+    if seen is None:
         return ""
-    until = f"ends: {preview['ending']}" if preview["ending"] else f"until {preview['expires_at']}"
-    return f", preview of {preview['branch']} {until}"
+    figures = (
+        (seen.failed, "failed at the gateway"),
+        (seen.queued, "waiting for a worker"),
+        (seen.reading, "slow readers"),
+    )
+    return "".join(f", {number} {text}" for number, text in figures if number)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hitless.api.client import EngineClient
 from hitless.api.requests import DeployRequest, RollbackRequest
+from hitless.documents import convert
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError, UsageError
 from hitless.homes.engine_logs import lines_of
@@ -24,6 +25,7 @@ from hitless.homes.home import (
     Workplace,
 )
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Step
 from hitless.release.who import Who
 from hitless.service.load import NAMES
 from hitless.service.model import Home, Service
@@ -111,7 +113,7 @@ def rollout_news(lines: Iterator[dict[str, Any]]) -> Iterator[RolloutNews]:
     """The lines of the engine's API about a rollout."""
     for line in lines:
         if "step" in line:
-            yield RolloutStep(line.get("release"), line["step"])
+            yield RolloutStep(line.get("release"), convert(line["step"], Step, "a step of the rollout"))
         elif "started" in line:
             yield RolloutStarted(line["started"])
         elif "result" in line:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Step
 from hitless.service.load import load_service
 from hitless.service.model import Home, Service
 
@@ -92,7 +93,7 @@ class RolloutStep:
     """A step of a rollout that is under way."""
 
     release: int | None
-    step: Mapping[str, Any]
+    step: Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,4 +138,4 @@ class Status(msgspec.Struct, frozen=True):
     service: str
     engine: EngineStatus | None
     stages: tuple[StageStatus, ...]
-    previews: tuple[StageStatus, ...]
+    previews: tuple[StageStatus, ...] = ()
