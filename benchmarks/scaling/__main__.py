@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.scaling.plot import summary, svg_of
 from benchmarks.scaling.scenarios import SCENARIOS
 from benchmarks.scaling.simulator import simulate
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 
 
 def main() -> None:
@@ -28,7 +28,9 @@ def main() -> None:
             parser.error(f"there is no scenario {name}; there are {', '.join(known)}")
     for name in options.scenarios or known:
         scenario = known[name]
-        outcome = simulate(scenario.workload, scenario.bounds, workers=scenario.workers, pace=Pace(), seed=options.seed)
+        outcome = simulate(
+            scenario.workload, scenario.bounds, workers=scenario.workers, pace=ScaleInPace(), seed=options.seed
+        )
         sys.stdout.write(f"{name:<14}{summary(outcome)}\n")
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from benchmarks.scaling.scenarios import Scenario
-from benchmarks.scaling.simulator import Outcome, Sample
+from benchmarks.scaling.scenarios import LoadScenario
+from benchmarks.scaling.simulator import PoolSample, SimulatedRun
 
 WIDTH: Final = 860
 LEFT, RIGHT, TOP, PANEL, GAP = 64, 16, 56, 130, 34
@@ -26,7 +26,7 @@ class Curve:
     """A figure of each sample over time; `filled` down to 0."""
 
     style: str
-    value: Callable[[Sample], float]
+    value: Callable[[PoolSample], float]
     filled: bool = False
 
 
@@ -37,7 +37,7 @@ PANELS: Final = (
 )
 
 
-def svg_of(scenario: Scenario, outcome: Outcome) -> str:
+def svg_of(scenario: LoadScenario, outcome: SimulatedRun) -> str:
     """Three panels over one axis of seconds."""
     samples = outcome.samples
     height = TOP + len(PANELS) * (PANEL + GAP)
@@ -55,7 +55,7 @@ def svg_of(scenario: Scenario, outcome: Outcome) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: SimulatedRun) -> str:
     """The figures in one line."""
     waits = ", ".join(f"p{percent:g} {outcome.wait_s(percent) * 1000:.0f} ms" for percent in (50, 99, 99.9))
     return (
@@ -79,7 +79,7 @@ def _frame(name: str, most: float, top: int, until_s: float) -> list[str]:
     return parts
 
 
-def _drawn(samples: Sequence[Sample], curve: Curve, most: float, top: int) -> str:
+def _drawn(samples: Sequence[PoolSample], curve: Curve, most: float, top: int) -> str:
     until_s, bottom = samples[-1].at_s, top + PANEL
     points, last = [], None
     for one in samples:

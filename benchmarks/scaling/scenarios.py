@@ -10,7 +10,7 @@ from hitless.scaling.bounds import Bounds
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class LoadScenario:
     """A named load on a function that begins with so many workers."""
 
     name: str
@@ -40,37 +40,37 @@ def ramp(low: float, high: float, since_s: float, until_s: float) -> Rate:
 
 
 SCENARIOS: Final = (
-    Scenario(
+    LoadScenario(
         *("constant", "400 requests/s of 10 ms, all the time"),
         Workload(steps((0, 400)), service_s=0.01, duration_s=180),
         Bounds(1, 32, 70),
         workers=1,
     ),
-    Scenario(
+    LoadScenario(
         *("step", "100 → 1,000 requests/s of 10 ms, and back"),
         Workload(steps((0, 100), (20, 1000), (60, 100)), service_s=0.01, duration_s=180),
         Bounds(1, 32, 70),
         workers=2,
     ),
-    Scenario(
+    LoadScenario(
         *("ramp", "50 → 2,000 requests/s of 5 ms within a minute"),
         Workload(ramp(50, 2000, 10, 70), service_s=0.005, duration_s=120),
         Bounds(1, 32, 70),
         workers=1,
     ),
-    Scenario(
+    LoadScenario(
         *("flash-crowd", "50 → 3,000 requests/s of 5 ms at once, and back"),
         Workload(steps((0, 50), (10, 3000), (30, 50)), service_s=0.005, duration_s=150),
         Bounds(1, 32, 70),
         workers=1,
     ),
-    Scenario(
+    LoadScenario(
         *("slow-handler", "10 → 40 requests/s of 0.8 s, and back"),
         Workload(steps((0, 10), (30, 40), (70, 10)), service_s=0.8, duration_s=200),
         Bounds(2, 64, 70),
         workers=16,
     ),
-    Scenario(
+    LoadScenario(
         *("sleep", "a few requests, none for more than a minute, a few again"),
         Workload(steps((5, 2), (15, 0), (110, 2)), service_s=0.02, duration_s=130),
         Bounds(0, 8, 70),

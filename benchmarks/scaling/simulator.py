@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from hitless.scaling.bounds import Bounds
-from hitless.scaling.decide import Decision, Load, Memory, Pace, decide
+from hitless.scaling.decide import Decision, LoadHistory, PoolLoad, ScaleInPace, decide
 
 TICK_S: Final = 0.05
 QUEUE_TIMEOUT_S: Final = 8.0
@@ -38,7 +38,7 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PoolSample:
     """The pool at one look."""
 
     at_s: float
@@ -50,10 +50,10 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Outcome:
+class SimulatedRun:
     """What came of it."""
 
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[PoolSample] = field(default_factory=list)
     waits_s: list[tuple[float, float]] = field(default_factory=list)
     """When a request came, and how long it waited for a worker."""
     timed_out: int = 0
@@ -75,8 +75,8 @@ class Outcome:
 
 
 def simulate(
-    workload: Workload, bounds: Bounds, *, workers: int, pace: Pace, seed: int = 1, room: int | None = None
-) -> Outcome:
+    workload: Workload, bounds: Bounds, *, workers: int, pace: ScaleInPace, seed: int = 1, room: int | None = None
+) -> SimulatedRun:
     """Let the load run its course. `room`: the most workers that the memory has room for."""
     return _Pool(workload, bounds, workers, pace, Random(seed), room).run()
 
@@ -85,7 +85,7 @@ class _Pool:
     """The state at one instant, and what may happen next: arrivals, ends, moves that take effect, looks."""
 
     def __init__(
-        self, workload: Workload, bounds: Bounds, workers: int, pace: Pace, chance: Random, room: int | None
+        self, workload: Workload, bounds: Bounds, workers: int, pace: ScaleInPace, chance: Random, room: int | None
     ) -> None:
         self._workload, self._bounds, self._pace, self._chance, self._room = workload, bounds, pace, chance, room
         self._workers = workers
@@ -93,13 +93,13 @@ class _Pool:
         self._busy: list[float] = []
         """Ends of the requests in hand, soonest first."""
         self._queue: deque[float] = deque()
-        self._memory = Memory()
-        self._outcome = Outcome()
+        self._memory = LoadHistory()
+        self._outcome = SimulatedRun()
         self._now_s = self._integral_at_s = 0.0
         self._work_s = 0.0
         self._ended = 0
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulatedRun:
         arrivals = _arrivals(self._workload, self._chance)
         arrival, look_s = next(arrivals, None), 0.0
         while look_s <= self._workload.duration_s:
@@ -141,14 +141,14 @@ class _Pool:
     def _look(self) -> None:
         took_s = max(self._now_s - self._integral_at_s, 1e-9)
         busy = self._work_s / took_s
-        load = Load(busy, len(self._queue), self._ended, self._workload.service_s, took_s)
+        load = PoolLoad(busy, len(self._queue), self._ended, self._workload.service_s, took_s)
         room = None if self._room is None else max(0, self._room - self._workers)
         decision = decide(
             self._bounds, self._workers, load, self._memory, now_s=self._now_s, room=room, pace=self._pace
         )
         self._memory, self._integral_at_s, self._work_s, self._ended = decision.memory, self._now_s, 0.0, 0
         rate = self._workload.rate(self._now_s)
-        sample = Sample(self._now_s, rate, self._workers, busy, load.waiting, decision.reason)
+        sample = PoolSample(self._now_s, rate, self._workers, busy, load.waiting, decision.reason)
         self._outcome.samples.append(sample)
         self._move(decision)
 

@@ -14,7 +14,7 @@ from hitless.errors import EngineError
 from hitless.gateway.observe import ServerLoad
 from hitless.gateway.state import GatewayState
 from hitless.gateway.view import ServerKey
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 from tests.component.engine_bench import Bench, run
 from tests.fakes import FakeGateway
 
@@ -92,7 +92,7 @@ def machine_over(bench: Bench, found: dict[str, Any], gateway: object) -> Machin
         clock=bench.clock,
         listen=dict,
         leave=lambda: None,
-        pace=Pace(),
+        pace=ScaleInPace(),
     )
 
 
@@ -127,7 +127,7 @@ def machine_of(bench: Bench, *, survives: bool = False) -> Machine:
         clock=bench.clock,
         listen=dict,
         leave=lambda: bench.diary.append("the daemon leaves"),
-        pace=Pace(),
+        pace=ScaleInPace(),
     )
 
 

@@ -18,7 +18,7 @@ from hitless.errors import ConflictError, EngineError
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import SHARED, GatewayState
 from hitless.release.who import NOBODY
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 from hitless.service.model import (
     AlarmSettings,
     Approval,
@@ -368,7 +368,7 @@ def test_the_status_is_told_while_a_preview_goes(tmp_path: Path) -> None:
             clock=bench.clock,
             listen=dict,
             leave=lambda: None,
-            pace=Pace(),
+            pace=ScaleInPace(),
             previews=bench.previews,
         )
         assert (await machine.status()).previews == ()

@@ -15,7 +15,7 @@ from hitless.errors import EngineError
 from hitless.gateway.observe import BackendLoad
 from hitless.gateway.state import ServerMode
 from hitless.release.document import ReleaseDocument
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 from hitless.store.store import PoolRow
 from hitless.workers.stats import Pulse
 from tests.component.engine_bench import Bench, run, until
@@ -182,9 +182,9 @@ def test_a_candidate_starts_as_large_as_the_live_release_and_is_levelled_before_
 class Watch:
     """A scaler whose pools' pulses and queues a test sets by hand."""
 
-    def __init__(self, bench: Bench, pace: Pace | None = None) -> None:
+    def __init__(self, bench: Bench, pace: ScaleInPace | None = None) -> None:
         self.bench = bench
-        self.scaler = Scaler(bench.engine, bench.gateway, bench.clock, pace or Pace(2.0, 0.2))
+        self.scaler = Scaler(bench.engine, bench.gateway, bench.clock, pace or ScaleInPace(2.0, 0.2))
 
     async def see(self, row: PoolRow, *, busy: int, waiting: int = 0, ended: int = 0, seconds: float = 0.05) -> None:
         """Let time pass with so many workers at work all the time, then look; moves are carried out."""

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hitless.rollout.alarms import (
     RELATIVE_FLOOR_MS,
     Reading,
-    Traffic,
+    ReleaseTraffic,
+    TrafficWindow,
     Verdict,
-    Window,
     read_alarms,
     surely_above,
 )
-from hitless.rollout.watch import ALARM_PERIOD_S, RECENT_S, Watch
+from hitless.rollout.watch import ALARM_PERIOD_S, RECENT_S, AlarmWatch
 from hitless.service.model import AlarmSettings
 from hitless.worker.layout import BUCKETS, bucket_of
 from hitless.workers.stats import Histogram
@@ -39,12 +39,12 @@ def latencies(ms: Iterable[float]) -> Histogram:
     return Histogram(tuple(buckets), total_us)
 
 
-def served(requests: int, failed: int = 0, ms: Iterable[float] = (), workers: int = 0) -> Traffic:
-    return Traffic(requests, failed, latencies(ms), workers)
+def served(requests: int, failed: int = 0, ms: Iterable[float] = (), workers: int = 0) -> ReleaseTraffic:
+    return ReleaseTraffic(requests, failed, latencies(ms), workers)
 
 
-def read(settings: AlarmSettings, candidate: Traffic, live: Traffic | None = None) -> Reading:
-    return read_alarms(settings, Window(candidate, live))
+def read(settings: AlarmSettings, candidate: ReleaseTraffic, live: ReleaseTraffic | None = None) -> Reading:
+    return read_alarms(settings, TrafficWindow(candidate, live))
 
 
 # -- what is sure -----------------------------------------------------------------------------------------------------
@@ -210,20 +210,22 @@ class Sight:
     """Traffic that the test sets."""
 
     def __init__(self) -> None:
-        self.window = Window(served(1000, 500, [900] * 1000))
+        self.window = TrafficWindow(served(1000, 500, [900] * 1000))
 
-    async def look(self) -> Window:
+    async def look(self) -> TrafficWindow:
         return self.window
 
     def serve(self, requests: int, failed: int = 0, ms: float = 1) -> None:
         before = self.window.candidate
         more = latencies([ms] * requests)
-        self.window = Window(Traffic(before.requests + requests, before.failed + failed, before.latency + more))
+        self.window = TrafficWindow(
+            ReleaseTraffic(before.requests + requests, before.failed + failed, before.latency + more)
+        )
 
 
 def test_what_was_served_before_does_not_count_and_what_breaks_late_shows_in_the_last_seconds() -> None:
     sight, clock = Sight(), FakeClock()
-    watch = Watch(sight.look, clock)
+    watch = AlarmWatch(sight.look, clock)
 
     async def story() -> None:
         await watch.begin()
@@ -246,7 +248,7 @@ def test_what_was_served_before_does_not_count_and_what_breaks_late_shows_in_the
 
 def test_no_more_readings_are_kept_than_the_last_seconds_need() -> None:
     sight, clock = Sight(), FakeClock()
-    watch = Watch(sight.look, clock)
+    watch = AlarmWatch(sight.look, clock)
 
     async def story() -> None:
         await watch.begin()

@@ -11,33 +11,39 @@ from hypothesis import strategies as st
 
 from hitless.errors import MachineError
 from hitless.scaling.bounds import FIRST_GUESS_MB, Bounds, Taken, bounds_of, budget_mb, room_for, throttle_of
-from hitless.scaling.decide import Decision, Load, Memory, Pace, decide
+from hitless.scaling.decide import Decision, LoadHistory, PoolLoad, ScaleInPace, decide
 from hitless.service.model import Function
 
 pytestmark = pytest.mark.unit
 
 BOUNDS = Bounds(1, 32, 70)
-NOTHING = Load(0.0, 0, 0, None, 0.05)
+NOTHING = PoolLoad(0.0, 0, 0, None, 0.05)
 
 
-def load(busy: float, waiting: int = 0, *, service_s: float | None = 0.005, took_s: float = 0.05) -> Load:
-    return Load(busy, waiting, round(busy * took_s / (service_s or 1)), service_s, took_s)
+def load(busy: float, waiting: int = 0, *, service_s: float | None = 0.005, took_s: float = 0.05) -> PoolLoad:
+    return PoolLoad(busy, waiting, round(busy * took_s / (service_s or 1)), service_s, took_s)
 
 
 def looks(
-    each: Load, *, workers: int, seconds: float, bounds: Bounds = BOUNDS, memory: Memory | None = None, now_s: float = 0
+    each: PoolLoad,
+    *,
+    workers: int,
+    seconds: float,
+    bounds: Bounds = BOUNDS,
+    memory: LoadHistory | None = None,
+    now_s: float = 0,
 ) -> tuple[int, Decision]:
     """The same load for a while, each decision carried out at once; the number of workers and the last decision."""
-    decision = Decision(workers, "", memory or Memory())
+    decision = Decision(workers, "", memory or LoadHistory())
     for tick in range(round(seconds / each.took_s)):
         at = now_s + tick * each.took_s
-        decision = decide(bounds, decision.workers, each, decision.memory, now_s=at, pace=Pace())
+        decision = decide(bounds, decision.workers, each, decision.memory, now_s=at, pace=ScaleInPace())
     return decision.workers, decision
 
 
-def decided(workers: int, each: Load, *, bounds: Bounds = BOUNDS, room: int | None = None) -> Decision:
+def decided(workers: int, each: PoolLoad, *, bounds: Bounds = BOUNDS, room: int | None = None) -> Decision:
     """The decision where as many waited at the look before."""
-    return decide(bounds, workers, each, Memory(waiting=each.waiting), now_s=0, room=room, pace=Pace())
+    return decide(bounds, workers, each, LoadHistory(waiting=each.waiting), now_s=0, room=room, pace=ScaleInPace())
 
 
 def test_a_queue_that_stands_is_worked_off_at_once() -> None:
@@ -48,8 +54,8 @@ def test_a_queue_that_stands_is_worked_off_at_once() -> None:
 
 def test_a_flash_crowd_is_met_in_one_look_for_what_has_come_in_one_look_comes_again() -> None:
     crowd = load(1.0, waiting=90)
-    assert decide(BOUNDS, 1, crowd, Memory(), now_s=0, pace=Pace()).workers == 28
-    assert decide(BOUNDS, 1, crowd, Memory(waiting=60), now_s=0, pace=Pace()).workers == 19
+    assert decide(BOUNDS, 1, crowd, LoadHistory(), now_s=0, pace=ScaleInPace()).workers == 28
+    assert decide(BOUNDS, 1, crowd, LoadHistory(waiting=60), now_s=0, pace=ScaleInPace()).workers == 19
 
 
 def test_what_waits_for_a_slow_function_wants_a_worker_each() -> None:
@@ -73,11 +79,11 @@ def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_t
     assert (still, quiet.reason) == (20, "at most 20 workers were needed in the last 60 s")
     sizes = [still]
     for second in range(80):
-        quiet = decide(BOUNDS, quiet.workers, load(0.5), quiet.memory, now_s=69.0 + second, pace=Pace())
+        quiet = decide(BOUNDS, quiet.workers, load(0.5), quiet.memory, now_s=69.0 + second, pace=ScaleInPace())
         sizes.append(quiet.workers)
     assert sizes[-1] == 1
     assert max(before - after for before, after in pairwise(sizes)) == 3
-    told = [decide(BOUNDS, 20, load(0.5), Memory(needs=((0, 1), (60, 1))), now_s=60, pace=Pace()).reason]
+    told = [decide(BOUNDS, 20, load(0.5), LoadHistory(needs=((0, 1), (60, 1))), now_s=60, pace=ScaleInPace()).reason]
     assert told == ["at most 1 worker was needed in the last 60 s"]
 
 
@@ -87,16 +93,16 @@ def test_a_pool_that_is_larger_than_anybody_knows_why_keeps_its_size_for_a_windo
 
 
 def test_a_small_surplus_stays_unless_it_is_above_the_fewest() -> None:
-    memory = Memory(needs=((0.0, 9), (60.0, 9)), mean=6.3)
-    assert decide(BOUNDS, 10, load(6.3), memory, now_s=60, pace=Pace()).workers == 10
-    assert decide(replace(BOUNDS, least=9), 10, load(6.3), memory, now_s=60, pace=Pace()).workers == 9
+    memory = LoadHistory(needs=((0.0, 9), (60.0, 9)), mean=6.3)
+    assert decide(BOUNDS, 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 10
+    assert decide(replace(BOUNDS, least=9), 10, load(6.3), memory, now_s=60, pace=ScaleInPace()).workers == 9
 
 
 def test_an_idle_function_may_sleep_and_any_request_keeps_one_worker() -> None:
     sleepy = Bounds(0, 8, 70)
     assert looks(NOTHING, workers=1, seconds=62, bounds=sleepy)[0] == 0
-    brief = Load(0.0, 0, 1, 0.0001, 0.05)
-    assert decide(sleepy, 0, brief, Memory(), now_s=0, pace=Pace()).workers == 1
+    brief = PoolLoad(0.0, 0, 1, 0.0001, 0.05)
+    assert decide(sleepy, 0, brief, LoadHistory(), now_s=0, pace=ScaleInPace()).workers == 1
     assert looks(brief, workers=1, seconds=120, bounds=sleepy)[0] == 1
 
 
@@ -144,10 +150,10 @@ def test_whatever_is_seen_the_number_stays_within_its_limits_and_has_a_reason(
     room: int | None,
 ) -> None:
     bounds = Bounds(least, max(least + more, 1), target)
-    workers, memory = bounds.clamp(start), Memory()
+    workers, memory = bounds.clamp(start), LoadHistory()
     for index, (busy, waiting, ended, service_s) in enumerate(seen):
-        each = Load(busy, waiting, ended, service_s, every_s)
-        decision = decide(bounds, workers, each, memory, now_s=index * every_s, room=room, pace=Pace(2.0, 0.2))
+        each = PoolLoad(busy, waiting, ended, service_s, every_s)
+        decision = decide(bounds, workers, each, memory, now_s=index * every_s, room=room, pace=ScaleInPace(2.0, 0.2))
         assert bounds.least <= decision.workers <= bounds.most
         assert decision.workers <= workers + (bounds.most if room is None else room)
         assert decision.reason
@@ -202,8 +208,8 @@ def test_room_is_what_the_budget_leaves_for_workers_of_that_size() -> None:
 
 
 def test_the_window_can_be_shortened_from_outside_and_nonsense_is_refused() -> None:
-    assert Pace.of({}) == Pace()
-    assert Pace.of({"HITLESS_SCALE_IN_AFTER_S": "2"}) == Pace(2.0, 0.2)
+    assert ScaleInPace.of({}) == ScaleInPace()
+    assert ScaleInPace.of({"HITLESS_SCALE_IN_AFTER_S": "2"}) == ScaleInPace(2.0, 0.2)
     for text in ("soon", "0", "nan", "1e9"):
         with pytest.raises(MachineError, match="HITLESS_SCALE_IN_AFTER_S"):
-            Pace.of({"HITLESS_SCALE_IN_AFTER_S": text})
+            ScaleInPace.of({"HITLESS_SCALE_IN_AFTER_S": text})

@@ -8,30 +8,30 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks.scaling.plot import svg_of
-from benchmarks.scaling.scenarios import SCENARIOS, Scenario, ramp, steps
-from benchmarks.scaling.simulator import Outcome, Workload, simulate
+from benchmarks.scaling.scenarios import SCENARIOS, LoadScenario, ramp, steps
+from benchmarks.scaling.simulator import SimulatedRun, Workload, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hitless.scaling.bounds import Bounds
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 
 pytestmark = pytest.mark.unit
 
-PACE = Pace()
+PACE = ScaleInPace()
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-def outcome_of(scenario: Scenario, seed: int = 1) -> Outcome:
+def outcome_of(scenario: LoadScenario, seed: int = 1) -> SimulatedRun:
     return simulate(scenario.workload, scenario.bounds, workers=scenario.workers, pace=PACE, seed=seed)
 
 
-def sizes(outcome: Outcome, since_s: float = 0, until_s: float = float("inf")) -> list[int]:
+def sizes(outcome: SimulatedRun, since_s: float = 0, until_s: float = float("inf")) -> list[int]:
     return [sample.workers for sample in outcome.samples if since_s <= sample.at_s < until_s]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: str(scenario.name))
-def test_no_request_of_any_scenario_waits_in_vain_and_no_limit_is_passed(scenario: Scenario) -> None:
+def test_no_request_of_any_scenario_waits_in_vain_and_no_limit_is_passed(scenario: LoadScenario) -> None:
     outcome = outcome_of(scenario)
     assert outcome.timed_out == 0
     assert outcome.requests > 40
@@ -102,7 +102,7 @@ def test_whatever_comes_an_ample_limit_fails_nobody_and_no_limit_is_passed(
     low: float, high: float, service_s: float, least: int, most: int, target: int, seed: int
 ) -> None:
     workload = Workload(ramp(low, high, 2, 6), service_s, 10)
-    outcome = simulate(workload, Bounds(least, most, target), workers=least, pace=Pace(2.0, 0.2), seed=seed)
+    outcome = simulate(workload, Bounds(least, most, target), workers=least, pace=ScaleInPace(2.0, 0.2), seed=seed)
     assert all(least <= workers <= max(most, 1) for workers in sizes(outcome))
     if most >= 2 * high * service_s / (target / 100) + 4:
         assert outcome.timed_out == 0

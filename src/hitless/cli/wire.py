@@ -33,7 +33,7 @@ from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.lifecycle import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 from hitless.service.model import DEFAULT_PREVIEW_PORT
 from hitless.store.previews import PreviewRecords
 from hitless.store.pushes import PushRecords
@@ -95,7 +95,7 @@ def build_machine(
         clock=clock,
         listen=bind,
         leave=leave,
-        pace=Pace.of(os.environ),
+        pace=ScaleInPace.of(os.environ),
         previews=previews,
     )
     return engine, machine, previews

@@ -22,11 +22,11 @@ from hitless.errors import ConflictError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome, Result
 from hitless.release.who import NOBODY, Who
-from hitless.rollout.hooks import Hooks
+from hitless.rollout.hooks import RolloutHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import Verb
+from hitless.rollout.states import RolloutVerb
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean
 from hitless.store.store import Store, StoreError
@@ -45,7 +45,7 @@ class Engine:
         store: Store,
         pools: ReleasePools,
         retention: Retention,
-        hooks: Hooks,
+        hooks: RolloutHooks,
         clock: Clock,
     ) -> None:
         self.service, self.stages = service, stages
@@ -254,7 +254,7 @@ class Engine:
                 live
                 and rollout.outcome == Outcome.LIVE
                 and rollout.release == live[0]
-                and rollout.verb != Verb.GUARD  # a guard took the release back: it is no target for a rollback
+                and rollout.verb != RolloutVerb.GUARD  # a guard took the release back: it is no target for a rollback
                 and rollout.previous_release is not None
             ):
                 return rollout.previous_release

@@ -28,7 +28,7 @@ from hitless.engine.scaling import Scaler
 from hitless.engine.status import StatusGateway, read_gateway, status
 from hitless.gateway.state import SHARED
 from hitless.release.status import EngineStatus, Status
-from hitless.scaling.decide import Pace
+from hitless.scaling.decide import ScaleInPace
 from hitless.workers.pool import Pool
 
 SHUTDOWN_DRAIN_S = 30.0
@@ -70,7 +70,7 @@ class Machine:
         clock: Clock,
         listen: Callable[[], Mapping[str, socket.socket]],
         leave: Callable[[], None],
-        pace: Pace,
+        pace: ScaleInPace,
         previews: Previews | None = None,
     ) -> None:
         """`listen` binds the stages' addresses, and is called only if no gateway is alive. `leave` ends the daemon."""

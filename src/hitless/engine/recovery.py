@@ -18,13 +18,13 @@ from hitless.release.result import Outcome
 from hitless.rollout.receipt import VERSION, Receipt
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import State, Verb
+from hitless.rollout.states import RolloutState, RolloutVerb
 from hitless.service.strategy import parse
 from hitless.store.store import RolloutRow
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
-MAY_HAVE_REQUESTS = (State.BAKING, State.SHIFTING, State.CONFIRMING, State.WITHDRAWING)
+MAY_HAVE_REQUESTS = (RolloutState.BAKING, RolloutState.SHIFTING, RolloutState.CONFIRMING, RolloutState.WITHDRAWING)
 
 
 async def recover(engine: Engine) -> None:
@@ -75,10 +75,10 @@ async def finish_or_withdraw(engine: Engine, row: RolloutRow) -> None:
         rollout = _rollout(engine, row, release, previous, receipt)
         await rollout.finish()
         _mark_rolled_back(engine, rollout)
-    elif row.verb == Verb.GUARD and live is not None and engine.pools.runs(release):
+    elif row.verb == RolloutVerb.GUARD and live is not None and engine.pools.runs(release):
         engine.say(f"continuing the return to release {row.release} after an alarm", row.stage)
         rollout = _rollout(engine, row, release, live, receipt)
-        rollout.state, rollout.weight_percent = State.PREPARING, 0
+        rollout.state, rollout.weight_percent = RolloutState.PREPARING, 0
         await rollout.run()
         _mark_rolled_back(engine, rollout)
     else:
@@ -86,7 +86,7 @@ async def finish_or_withdraw(engine: Engine, row: RolloutRow) -> None:
 
 
 def _mark_rolled_back(engine: Engine, rollout: Rollout) -> None:
-    if rollout.verb == Verb.GUARD:
+    if rollout.verb == RolloutVerb.GUARD:
         engine.parts.mark_rolled_back(rollout, rollout.cause or "an alarm after all traffic had moved")
 
 
@@ -99,7 +99,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
         still = await engine.pools.count(row.stage, live.number) if live else None
         receipt.counted(counted, still, timestamp(engine.clock.now()))
         engine.store.save_receipt(row.rollout, receipt.to_json())
-    notes = [step.note for step in engine.store.steps(row.rollout) if step.state == State.WITHDRAWING]
+    notes = [step.note for step in engine.store.steps(row.rollout) if step.state == RolloutState.WITHDRAWING]
     reason = notes[-1] if notes else f"the engine stopped while the rollout was {row.state}"
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
 
@@ -131,7 +131,7 @@ def _resume_guard(engine: Engine, guarded: Guarded) -> None:
     release, previous = (engine.release(row.stage, n) for n in (row.release, row.previous_release or 0))
     receipt = _receipt(engine, row, gateway_is_new=False)
     rollout = _rollout(engine, row, release, previous, receipt, guarded=True)
-    rollout.state, rollout.result = State.ENDED, row.result
+    rollout.state, rollout.result = RolloutState.ENDED, row.result
     engine.say(f"guarding release {row.release} for another {guarded.left_s:.0f} s", row.stage)
     engine.resume_guard(rollout, guarded.left_s)
 
@@ -182,7 +182,12 @@ def _rollout(
 ) -> Rollout:
     lasted_s = (engine.clock.now() - datetime.fromisoformat(row.started_at)).total_seconds()
     rollout = engine.parts.rollout(row.rollout, row.verb, release, previous, parse(row.strategy), receipt)
-    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = State.SHIFTING, 100, True, guarded
+    rollout.state, rollout.weight_percent, rollout.committed, rollout.guarded = (
+        RolloutState.SHIFTING,
+        100,
+        True,
+        guarded,
+    )
     rollout.started_at_s = engine.clock.monotonic() - lasted_s
-    rollout.cause = receipt.facts.get("why") if row.verb == Verb.GUARD else None
+    rollout.cause = receipt.facts.get("why") if row.verb == RolloutVerb.GUARD else None
     return rollout

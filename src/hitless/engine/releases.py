@@ -13,10 +13,10 @@ from typing import Any
 from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.release.result import Outcome
-from hitless.rollout.states import Verb
+from hitless.rollout.states import RolloutVerb
 from hitless.store.store import RolloutRow
 
-RETURNS = frozenset({Verb.ROLLBACK, Verb.GUARD})
+RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their cost says nothing about it."""
 SUMS = ("requests", "failed", "shielded")
 _STEP = dict.fromkeys(("at", "state", "weight_percent", "note"))
@@ -96,7 +96,7 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     returns = [
         row
         for row in later
-        if row.verb == Verb.GUARD and row.previous_release == rollout.release and row.rollout > rollout.rollout
+        if row.verb == RolloutVerb.GUARD and row.previous_release == rollout.release and row.rollout > rollout.rollout
     ]
     return returns[-1] if returns else None
 

@@ -20,7 +20,7 @@ from hitless.engine.status import GatewayLoads
 from hitless.errors import HitlessError
 from hitless.gateway.observe import BackendLoad
 from hitless.scaling.bounds import Bounds, bounds_of
-from hitless.scaling.decide import NOTHING, Decision, Load, Memory, Pace, decide
+from hitless.scaling.decide import NOTHING, Decision, LoadHistory, PoolLoad, ScaleInPace, decide
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
 from hitless.workers.stats import Pulse
@@ -44,7 +44,7 @@ class ScaledPool:
     row: PoolRow
     bounds: Bounds
     pulse: Pulse
-    memory: Memory = field(default_factory=Memory)
+    memory: LoadHistory = field(default_factory=LoadHistory)
     decided_at_s: float = float("-inf")
     service_s: float | None = None
     move: asyncio.Task[None] | None = None
@@ -76,7 +76,7 @@ class ScaledPool:
 class Scaler:
     """Scales every living pool of an engine."""
 
-    def __init__(self, engine: Engine, gateway: GatewayLoads, clock: Clock, pace: Pace) -> None:
+    def __init__(self, engine: Engine, gateway: GatewayLoads, clock: Clock, pace: ScaleInPace) -> None:
         self._engine, self._gateway, self._clock, self._pace = engine, gateway, clock, pace
         self._memory = EngineMemory(engine)
         self._measuring: asyncio.Task[None] | None = None
@@ -156,7 +156,7 @@ class Scaler:
         self._moves.add(self._measuring)
         self._measuring.add_done_callback(self._moves.discard)
 
-    def _decide(self, watched: ScaledPool, pool: Pool, load: Load, now_s: float) -> None:
+    def _decide(self, watched: ScaledPool, pool: Pool, load: PoolLoad, now_s: float) -> None:
         size = pool.size
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
@@ -227,7 +227,7 @@ def _may_queue(watched: ScaledPool, pool: Pool, pulse: Pulse) -> bool:
     return 2 * max(pulse.busy, (pulse.work_ns - watched.pulse.work_ns) / took_ns) >= max(pool.size, 1)
 
 
-def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, now_s: float) -> Load:
+def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, now_s: float) -> PoolLoad:
     pulse = watched.pulse
     took_ns = max(pulse.at_ns - earlier.at_ns, 1)
     ended = max(pulse.ended - earlier.ended, 0)
@@ -236,7 +236,7 @@ def _load(watched: ScaledPool, earlier: Pulse, at_gateway: BackendLoad | None, n
     waiting = max(at_gateway.scur - pulse.busy, 0) if at_gateway else 0
     # After an idle time, this sample covers all of it.
     since_s = max(now_s - watched.decided_at_s, took_ns / 1e9)
-    return Load(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
+    return PoolLoad(max(pulse.work_ns - earlier.work_ns, 0) / took_ns, waiting, ended, watched.service_s, since_s)
 
 
 def _title(watched: ScaledPool) -> str:

@@ -30,7 +30,7 @@ from hitless.rollout.counted import Counted
 from hitless.rollout.receipt import Side
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import State
+from hitless.rollout.states import RolloutState
 from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.previews import PreviewRow
@@ -128,7 +128,7 @@ def _stage(
 
 
 def _candidate(rollout: Rollout | None, live: int | None) -> CandidateStatus | None:
-    if rollout is None or rollout.candidate.number == live or rollout.state is State.ENDED:
+    if rollout is None or rollout.candidate.number == live or rollout.state is RolloutState.ENDED:
         return None
     counted = rollout.receipt.of(Side.CANDIDATE)
     return CandidateStatus(

@@ -16,13 +16,13 @@ from hitless.errors import ConflictError, HitlessError
 from hitless.release.result import Outcome
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.alarms import Reading
-from hitless.rollout.hooks import Hooks
+from hitless.rollout.hooks import RolloutHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
 from hitless.rollout.record import Say
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import State, Verb
+from hitless.rollout.states import RolloutState, RolloutVerb
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import Store, StoreError
 
@@ -34,7 +34,7 @@ class EngineParts:
     store: Store
     pools: ReleasePools
     retention: Retention
-    hooks: Hooks
+    hooks: RolloutHooks
     clock: Clock
     say: Say
 
@@ -48,7 +48,7 @@ class EngineParts:
             release.number,
             verb=verb,
             strategy=str(strategy),
-            state=State.PREPARING,
+            state=RolloutState.PREPARING,
             previous=live[0] if live else None,
             at=timestamp(self.clock.now()),
         )
@@ -224,7 +224,7 @@ class Turn:
         """Make the previous release live again and record the guarded one as rolled back."""
         number, why = rollout.candidate.number, f"alarm after all traffic had moved: {reading.sentence}"
         self.parts.say(f"rolling back release {number}: {why}", self.stage)
-        back = self.parts.begin(previous, Verb.GUARD, AllAtOnce(), why=why)
+        back = self.parts.begin(previous, RolloutVerb.GUARD, AllAtOnce(), why=why)
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
         await rollout.count()
         rollout.save()

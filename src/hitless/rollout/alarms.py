@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class ReleaseTraffic:
     """One release's requests in one window.
 
     `failed` of the `requests` that the gateway gave it failed, whether or not the live release then answered for it.
@@ -56,9 +56,9 @@ class Traffic:
         p99_us = self.latency.percentile_us(99)
         return None if p99_us is None else p99_us / 1000
 
-    def since(self, earlier: Traffic) -> Traffic:
+    def since(self, earlier: ReleaseTraffic) -> ReleaseTraffic:
         """What came after an earlier reading; nothing is negative, whatever was counted anew in between."""
-        return Traffic(
+        return ReleaseTraffic(
             max(0, self.requests - earlier.requests),
             max(0, self.failed - earlier.failed),
             self.latency - earlier.latency,
@@ -67,11 +67,11 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TrafficWindow:
     """The candidate's traffic and the live release's in the same time; `live` is None where none serves beside it."""
 
-    candidate: Traffic
-    live: Traffic | None = None
+    candidate: ReleaseTraffic
+    live: ReleaseTraffic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ Finding = tuple[Verdict, str]
 """What one alarm says, and its sentence."""
 
 
-def read_alarms(settings: AlarmSettings, whole: Window, recent: Window | None = None) -> Reading:
+def read_alarms(settings: AlarmSettings, whole: TrafficWindow, recent: TrafficWindow | None = None) -> Reading:
     """Judge the candidate by the whole bake so far and by its last seconds (`recent`): the one is sure, the other soon
     shows what went wrong late. An alarm in either is an alarm; "not enough data" is said of the whole alone.
     """
@@ -117,7 +117,7 @@ def surely_above(bad: int, of: int, percent: float) -> bool:
     return (middle - spread) / (1 + z2 / of) > percent / 100
 
 
-def _findings(settings: AlarmSettings, window: Window) -> list[Finding]:
+def _findings(settings: AlarmSettings, window: TrafficWindow) -> list[Finding]:
     findings = [_error_rate(settings, window.candidate)]
     if settings.p99_ms is not None:
         findings.append(_slower_than(settings, window.candidate, settings.p99_ms, f"{settings.p99_ms:g} ms"))
@@ -126,7 +126,7 @@ def _findings(settings: AlarmSettings, window: Window) -> list[Finding]:
     return findings
 
 
-def _error_rate(settings: AlarmSettings, seen: Traffic) -> Finding:
+def _error_rate(settings: AlarmSettings, seen: ReleaseTraffic) -> Finding:
     if seen.requests < settings.minimum_requests:
         return _lacking("error rate", seen.requests, settings)
     sentence = f"{seen.failed} of {seen.requests} requests failed"
@@ -136,7 +136,7 @@ def _error_rate(settings: AlarmSettings, seen: Traffic) -> Finding:
     return Verdict.ALARM, f"{sentence} ({rate_percent:.3g} %, alarm above {settings.error_rate_percent:g} %)"
 
 
-def _slower_than(settings: AlarmSettings, seen: Traffic, limit_ms: float, limit: str) -> Finding:
+def _slower_than(settings: AlarmSettings, seen: ReleaseTraffic, limit_ms: float, limit: str) -> Finding:
     answered = seen.latency.count
     if answered < settings.minimum_requests:
         return _lacking("p99", answered, settings)
@@ -147,7 +147,7 @@ def _slower_than(settings: AlarmSettings, seen: Traffic, limit_ms: float, limit:
     return Verdict.ALARM, f"{sentence} over {answered} requests (alarm above {limit})"
 
 
-def _slower_than_live(settings: AlarmSettings, percent: float, window: Window) -> Finding:
+def _slower_than_live(settings: AlarmSettings, percent: float, window: TrafficWindow) -> Finding:
     live = window.live
     if live is None:
         return Verdict.NOT_ENOUGH_DATA, "relative p99: no other release serves beside it"
@@ -164,7 +164,7 @@ def _lacking(what: str, have: int, settings: AlarmSettings) -> Finding:
     return Verdict.NOT_ENOUGH_DATA, f"{what}: {have} of {settings.minimum_requests} requests that a verdict needs"
 
 
-def _figures(window: Window) -> dict[str, float | None]:
+def _figures(window: TrafficWindow) -> dict[str, float | None]:
     seen, live = window.candidate, window.live
     return {
         "requests": seen.requests,

@@ -28,7 +28,7 @@ class HookResult:
     sentence: str
 
 
-class Hooks(Protocol):
+class RolloutHooks(Protocol):
     """Who runs them."""
 
     def clear(self) -> None:

@@ -31,7 +31,7 @@ _CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|s
 _NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
-class Artifacts(Protocol):
+class HookArtifacts(Protocol):
     """Where unpacked artifacts come from."""
 
     def unpack(self, digest: str) -> Path: ...
@@ -40,7 +40,7 @@ class Artifacts(Protocol):
 class LifecycleHooks:
     """One an engine; hooks of several stages may run at once."""
 
-    def __init__(self, artifacts: Artifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
+    def __init__(self, artifacts: HookArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
         """`scratch`: a folder of the engine's own, for what an invocation leaves while it runs."""
         self._artifacts, self._logs, self._scratch, self._python = artifacts, logs, scratch, python
 

@@ -48,14 +48,14 @@ FIRST_DEPTH = 4
 """At most, of a pool that takes over from one that is asked much (measured: four fifths of what 16 brings)."""
 
 
-class Workers(standing.Workers, Protocol):
+class PoolsFleet(standing.ServersFleet, Protocol):
     """What a rollout needs of the workers' side."""
 
     async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
     async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
 
 
-class Gateway(standing.Gateway, Protocol):
+class PoolsGateway(standing.ServersGateway, Protocol):
     """What a rollout needs of the gateway."""
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
@@ -65,7 +65,7 @@ class Gateway(standing.Gateway, Protocol):
     async def counts(self) -> Mapping[str, PoolCounts]: ...
 
 
-class Artifacts(Protocol):
+class PoolsArtifacts(Protocol):
     """Where unpacked artifacts come from."""
 
     def unpack(self, digest: str) -> Path: ...
@@ -74,7 +74,9 @@ class Artifacts(Protocol):
 class ReleasePools:
     """Starts, connects and retires the pools of releases. One instance an engine; safe for several stages at once."""
 
-    def __init__(self, workers: Workers, gateway: Gateway, artifacts: Artifacts, store: Store, logs: Path) -> None:
+    def __init__(
+        self, workers: PoolsFleet, gateway: PoolsGateway, artifacts: PoolsArtifacts, store: Store, logs: Path
+    ) -> None:
         self._workers, self._gateway, self._artifacts, self._store, self._logs = (
             workers,
             gateway,
@@ -87,7 +89,7 @@ class ReleasePools:
         self.lingering = Lingering()
         self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
         """How many of the workers that a new pool wants may start, where that many others start with it."""
-        self.standing = standing.Standing(workers, gateway, self.change_gateway, self.living)
+        self.standing = standing.PoolServers(workers, gateway, self.change_gateway, self.living)
 
     async def change_gateway(
         self, edit: Callable[[GatewayState], GatewayState], *, drain_s: float | None = None

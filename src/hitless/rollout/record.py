@@ -18,7 +18,7 @@ from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt, Side
 from hitless.rollout.release import Release
-from hitless.rollout.states import TRANSITIONS, State
+from hitless.rollout.states import TRANSITIONS, RolloutState
 from hitless.service.strategy import Strategy
 from hitless.store.store import Store, StoreError
 
@@ -41,7 +41,7 @@ class Recorded:
     store: Store
     clock: Clock
     say: Say
-    state: State = State.PREPARING
+    state: RolloutState = RolloutState.PREPARING
     weight_percent: float = 0.0
     steps: list[Step] = field(default_factory=list)
     progress: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -56,7 +56,7 @@ class Recorded:
         """The instant, for records."""
         return timestamp(self.clock.now())
 
-    async def take(self, state: State, *, weight_percent: float | None = None, note: str | None = None) -> None:
+    async def take(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
         """Record a step before it is taken."""
         if state is not self.state and state not in TRANSITIONS[self.state]:
             raise AssertionError(f"a rollout cannot go from {self.state} to {state}")
@@ -110,7 +110,7 @@ class Recorded:
     async def end(self, outcome: Outcome, reason: str | None) -> Result:
         """Record the end and give the result to whoever follows."""
         result = self._ended(outcome, reason)
-        self.state = State.ENDED
+        self.state = RolloutState.ENDED
         self.save()
         self.store.end_rollout(self.number, outcome, reason, result, self.now)
         how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
@@ -132,7 +132,7 @@ class Recorded:
         outcome = Outcome.LIVE if self.pools.gateway_stage(stage).live == number else Outcome.ROLLED_BACK
         why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
         reason = f"it could not be ended while it was {self.state}: {why}"
-        self.state = State.ENDED
+        self.state = RolloutState.ENDED
         self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
         await self._give(self._ended(outcome, reason))
 

@@ -16,12 +16,12 @@ from typing import Any
 from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.release.result import Outcome, Result
 from hitless.release.smoke import first_request
-from hitless.rollout.alarms import Reading, Traffic, Verdict, Window
-from hitless.rollout.hooks import Hook, Hooks
+from hitless.rollout.alarms import Reading, ReleaseTraffic, TrafficWindow, Verdict
+from hitless.rollout.hooks import Hook, RolloutHooks
 from hitless.rollout.record import Recorded
 from hitless.rollout.smoke import smoke_workers
-from hitless.rollout.states import State, Verb
-from hitless.rollout.watch import ALARM_PERIOD_S, Watch
+from hitless.rollout.states import RolloutState, RolloutVerb
+from hitless.rollout.watch import ALARM_PERIOD_S, AlarmWatch
 from hitless.service.model import SmokeRequest
 from hitless.service.strategy import AllAtOnce, weights
 
@@ -42,11 +42,11 @@ class Rollout(Recorded):
     leaves nothing to a guard.
     """
 
-    hooks: Hooks
+    hooks: RolloutHooks
     cause: str | None = None
     committed: bool = False
     guarded: bool = True
-    _watch: Watch | None = None
+    _watch: AlarmWatch | None = None
     _stop: asyncio.Future[Stopped] | None = None
 
     async def run(self) -> Result:
@@ -54,7 +54,7 @@ class Rollout(Recorded):
         self.started_at_s = self.clock.monotonic()
         try:
             await self.begin_to_count()
-            await self.take(State.PREPARING, note=self.cause)
+            await self.take(RolloutState.PREPARING, note=self.cause)
             await self.pools.lingering.keep(self.candidate.key)
             if not self.pools.runs(self.candidate):  # else it was live a moment ago, and still stands there
                 await self._start()
@@ -77,7 +77,7 @@ class Rollout(Recorded):
 
     def stop(self, outcome: Outcome, reason: str) -> None:
         """Ask the rollout to stop. Raises ConflictError once the candidate is live."""
-        if self.committed or self.state in (State.DRAINING, State.ENDED):
+        if self.committed or self.state in (RolloutState.DRAINING, RolloutState.ENDED):
             raise ConflictError(
                 f"release {self.candidate.number} is live already", hint="`hitless rollback` returns to the one before"
             )
@@ -92,7 +92,7 @@ class Rollout(Recorded):
         will to ship something new.
         """
         moved_at_once = self.previous is not None and isinstance(self.strategy, AllAtOnce)
-        if not self.guarded or not moved_at_once or self.verb in (Verb.ROLLBACK, Verb.GUARD):
+        if not self.guarded or not moved_at_once or self.verb in (RolloutVerb.ROLLBACK, RolloutVerb.GUARD):
             return 0
         return self.candidate.document.settings.alarms.guard_s
 
@@ -110,15 +110,15 @@ class Rollout(Recorded):
         """The release before it goes, drained; the receipt gets the last counts of both."""
         live = None
         if self.previous and self.previous.number != self.candidate.number:
-            if self.state is not State.ENDED:
-                await self.take(State.DRAINING, weight_percent=100)
+            if self.state is not RolloutState.ENDED:
+                await self.take(RolloutState.DRAINING, weight_percent=100)
             live = await self.pools.retire(self.previous, drain=True)
         self.tell(await self.pools.count(self.candidate.stage, self.candidate.number), live)
         self.save()
 
     async def begin_to_watch(self) -> None:
         """The alarms judge what comes from here on: before the first request can reach the candidate."""
-        self._watch = Watch(self._look, self.clock)
+        self._watch = AlarmWatch(self._look, self.clock)
         await self._watch.begin()
 
     async def read_alarms(self) -> Reading:
@@ -139,9 +139,9 @@ class Rollout(Recorded):
     async def _prove(self) -> None:
         """Smoke requests and the first hook, while nobody can reach the candidate."""
         settings = self.candidate.document.settings
-        requests = settings.smoke or (first_request(self.candidate.served) if self.verb == Verb.DEPLOY else ())
+        requests = settings.smoke or (first_request(self.candidate.served) if self.verb == RolloutVerb.DEPLOY else ())
         if requests or settings.hooks.pre_traffic:
-            await self.take(State.TESTING)
+            await self.take(RolloutState.TESTING)
         if requests:
             await self._unless_stopped(self._smoke(requests))
         if settings.hooks.pre_traffic:
@@ -152,7 +152,7 @@ class Rollout(Recorded):
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
         if note := await smoke_workers(requests, self.candidate.document.functions, sockets):
             self.say(f"release {self.candidate.number}: {note}", self.candidate.stage)
-            await self.take(State.TESTING, note=note)
+            await self.take(RolloutState.TESTING, note=note)
 
     async def _shift(self) -> None:
         """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""
@@ -161,7 +161,7 @@ class Rollout(Recorded):
         for weight_percent, bake_s in weights(self.strategy):
             if weight_percent < 100:
                 await self._move(weight_percent)
-                await self.take(State.BAKING)
+                await self.take(RolloutState.BAKING)
                 await self._bake(bake_s)
 
     async def _bake(self, bake_s: float) -> None:
@@ -174,7 +174,7 @@ class Rollout(Recorded):
         """The second hook, with all the traffic at the candidate and the release before it still there."""
         if function := self.candidate.document.settings.hooks.post_traffic:
             await self._move(100)
-            await self.take(State.CONFIRMING)
+            await self.take(RolloutState.CONFIRMING)
             await self._under_alarms(self._ask(Hook.POST_TRAFFIC, function))
 
     async def _swap(self) -> None:
@@ -182,7 +182,7 @@ class Rollout(Recorded):
         self._refuse_stop()
         self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
-        await self.take(State.SHIFTING, weight_percent=100, note=self._doubt())
+        await self.take(RolloutState.SHIFTING, weight_percent=100, note=self._doubt())
         await self.weigh(100)
         await self.pools.route_all_to(stage, number)
         self.store.set_live(stage, number, self.now)
@@ -191,7 +191,7 @@ class Rollout(Recorded):
     async def _withdraw(self, outcome: Outcome, reason: str) -> Result:
         """Weight back to 0 at once, then the candidate's pools go, drained if they had requests."""
         stage, served = self.candidate.stage, self.weight_percent > 0
-        await self.take(State.WITHDRAWING, weight_percent=0, note=reason)
+        await self.take(RolloutState.WITHDRAWING, weight_percent=0, note=reason)
         live = self.previous.number if self.previous else None
         await self.pools.route_all_to(stage, live)
         if served:
@@ -204,7 +204,7 @@ class Rollout(Recorded):
 
     async def _move(self, weight_percent: float) -> None:
         """That share of the stage's requests to the candidate, in one entry of one map."""
-        await self.take(State.SHIFTING, weight_percent=weight_percent, note=self._doubt())
+        await self.take(RolloutState.SHIFTING, weight_percent=weight_percent, note=self._doubt())
         await self.weigh(weight_percent)
         await self.pools.shift(self.candidate, self.previous.number if self.previous else None, weight_percent)
 
@@ -239,15 +239,15 @@ class Rollout(Recorded):
         if reading.verdict is Verdict.ALARM:
             raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
-    async def _look(self) -> Window:
+    async def _look(self) -> TrafficWindow:
         """What both releases have served so far. One that shares no traffic with the candidate is not compared."""
         stage, counted = self.candidate.stage, await self.count()
         latency, workers = self.pools.latency(stage, self.candidate.number)
-        candidate = Traffic(counted.requests, counted.failed + counted.shielded, latency, workers)
+        candidate = ReleaseTraffic(counted.requests, counted.failed + counted.shielded, latency, workers)
         if self.previous is None or isinstance(self.strategy, AllAtOnce):
-            return Window(candidate)
+            return TrafficWindow(candidate)
         latency, workers = self.pools.latency(stage, self.previous.number)
-        return Window(candidate, Traffic(latency=latency, workers=workers))
+        return TrafficWindow(candidate, ReleaseTraffic(latency=latency, workers=workers))
 
     def _doubt(self) -> str | None:
         """What the step after a bake says where the alarms could not judge it: the rollout goes on all the same."""

@@ -23,14 +23,14 @@ READY_WITHIN_S = 10.0
 """Forks take milliseconds; a pool of fresh processes imports its handler in each."""
 
 
-class Workers(Protocol):
+class ServersFleet(Protocol):
     """What this needs of the workers' side."""
 
     async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> Pool: ...
     def present(self, key: str) -> Pool: ...
 
 
-class Gateway(Protocol):
+class ServersGateway(Protocol):
     """What this needs of the gateway."""
 
     @property
@@ -39,16 +39,18 @@ class Gateway(Protocol):
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]: ...
 
 
-class Change(Protocol):
+class GatewayChange(Protocol):
     """Applies one edit to the gateway's state, after all others."""
 
     async def __call__(self, edit: Callable[[GatewayState], GatewayState]) -> None: ...
 
 
-class Standing:
+class PoolServers:
     """Changes who stands behind the backends of living pools, one change a pool at a time."""
 
-    def __init__(self, workers: Workers, gateway: Gateway, change: Change, living: MutableMapping[str, Pool]) -> None:
+    def __init__(
+        self, workers: ServersFleet, gateway: ServersGateway, change: GatewayChange, living: MutableMapping[str, Pool]
+    ) -> None:
         self._workers, self._gateway, self._change, self._living = workers, gateway, change, living
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._parting: dict[str, asyncio.Event] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class State(StrEnum):
+class RolloutState(StrEnum):
     """Where a rollout stands."""
 
     PREPARING = "preparing"
@@ -18,7 +18,7 @@ class State(StrEnum):
     ENDED = "ended"
 
 
-class Verb(StrEnum):
+class RolloutVerb(StrEnum):
     """What asked for a rollout."""
 
     DEPLOY = "deploy"
@@ -26,8 +26,8 @@ class Verb(StrEnum):
     GUARD = "guard"
 
 
-_S = State
-TRANSITIONS: dict[State, frozenset[State]] = {
+_S = RolloutState
+TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
     _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),
     _S.TESTING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
     _S.SHIFTING: frozenset({_S.BAKING, _S.CONFIRMING, _S.SHIFTING, _S.DRAINING, _S.WITHDRAWING, _S.ENDED}),

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from hitless.clock import Clock
-from hitless.rollout.alarms import Reading, Traffic, Window, read_alarms
+from hitless.rollout.alarms import Reading, ReleaseTraffic, TrafficWindow, read_alarms
 from hitless.service.model import AlarmSettings
 
 ALARM_PERIOD_S = 0.25
@@ -16,13 +16,13 @@ RECENT_S = 10.0
 """The second window: what breaks after a long good start shows here before the whole bake's share moves."""
 
 
-class Watch:
+class AlarmWatch:
     """The traffic since `begin`. `look` gives all that both releases have had so far."""
 
-    def __init__(self, look: Callable[[], Awaitable[Window]], clock: Clock) -> None:
+    def __init__(self, look: Callable[[], Awaitable[TrafficWindow]], clock: Clock) -> None:
         self._look, self._clock = look, clock
-        self._seen: deque[tuple[float, Window]] = deque()
-        self._first = Window(Traffic())
+        self._seen: deque[tuple[float, TrafficWindow]] = deque()
+        self._first = TrafficWindow(ReleaseTraffic())
 
     async def begin(self) -> None:
         """From here on it counts: before the first request can reach the candidate."""
@@ -40,6 +40,6 @@ class Watch:
         return read_alarms(settings, _between(self._first, now), _between(recent, now))
 
 
-def _between(earlier: Window, now: Window) -> Window:
+def _between(earlier: TrafficWindow, now: TrafficWindow) -> TrafficWindow:
     live = now.live.since(earlier.live) if now.live and earlier.live else None
-    return Window(now.candidate.since(earlier.candidate), live)
+    return TrafficWindow(now.candidate.since(earlier.candidate), live)

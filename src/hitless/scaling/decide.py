@@ -36,7 +36,7 @@ SPARE_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PoolLoad:
     """What one look at a pool has found. `busy`: mean number of workers at work since the look before. `waiting`:
     requests that no worker has begun, at the gateway or in a socket. `ended`: requests answered since then; `service_s`
     is how long a worker takes for one, None while nobody knows.
@@ -51,7 +51,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class LoadHistory:
     """What earlier looks leave: the mean load, what waited, and the greatest need of each second of the window."""
 
     mean: float = 0.0
@@ -62,14 +62,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ScaleInPace:
     """How slowly workers leave."""
 
     window_s: float = IN_WINDOW_S
     every_s: float = IN_EVERY_S
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Pace:
+    def of(cls, environ: Mapping[str, str]) -> ScaleInPace:
         """`HITLESS_SCALE_IN_AFTER_S`: the window in seconds, 1 to 3600. MachineError where it is none."""
         text = environ.get(WINDOW_VARIABLE)
         if text is None:
@@ -89,13 +89,20 @@ class Decision:
 
     workers: int
     reason: str
-    memory: Memory
+    memory: LoadHistory
     refused: bool = False
     """More were needed than the engine's memory has room for."""
 
 
 def decide(
-    bounds: Bounds, workers: int, load: Load, memory: Memory, *, now_s: float, room: int | None = None, pace: Pace
+    bounds: Bounds,
+    workers: int,
+    load: PoolLoad,
+    memory: LoadHistory,
+    *,
+    now_s: float,
+    room: int | None = None,
+    pace: ScaleInPace,
 ) -> Decision:
     """The number of workers from now on.
 
@@ -121,7 +128,7 @@ def decide(
     return Decision(fewer, reason, replace(memory, shrunk_at_s=now_s))
 
 
-def _need(bounds: Bounds, workers: int, load: Load, mean: float, backlog: float, coming: float) -> int:
+def _need(bounds: Bounds, workers: int, load: PoolLoad, mean: float, backlog: float, coming: float) -> int:
     target = bounds.target_percent / 100
     need = max(math.ceil(mean / target - NOTHING), math.ceil(load.busy + backlog - NOTHING))
     if backlog >= max(1.0, workers / 2):  # no chance cluster; and as much may come again before new workers are there
@@ -141,7 +148,7 @@ def _noted(
     return (*kept, (second, need))
 
 
-def _out(bounds: Bounds, workers: int, wanted: int, why: str, memory: Memory, room: int | None) -> Decision:
+def _out(bounds: Bounds, workers: int, wanted: int, why: str, memory: LoadHistory, room: int | None) -> Decision:
     allowed = wanted if room is None else min(wanted, workers + max(room, 0))
     if allowed == wanted:
         capped = ", the most that it may have" if wanted == bounds.most else ""
@@ -150,7 +157,7 @@ def _out(bounds: Bounds, workers: int, wanted: int, why: str, memory: Memory, ro
     return Decision(allowed, reason, memory, refused=True)
 
 
-def _why(load: Load, mean: float, bounds: Bounds) -> str:
+def _why(load: PoolLoad, mean: float, bounds: Bounds) -> str:
     if not (load.ended or load.waiting or load.busy or mean > 0.05):
         return f"at least {_count(bounds.least)} {'is' if bounds.least == 1 else 'are'} always kept"
     if load.waiting:
@@ -158,7 +165,7 @@ def _why(load: Load, mean: float, bounds: Bounds) -> str:
     return f"{max(load.busy, mean):.1f} at work on average, {bounds.target_percent} % wanted"
 
 
-def _steady(bounds: Bounds, workers: int, need: int, peak: int, pace: Pace) -> str:
+def _steady(bounds: Bounds, workers: int, need: int, peak: int, pace: ScaleInPace) -> str:
     if need > bounds.most:
         return f"{need} are needed, {bounds.most} is the most that it may have"
     if workers <= bounds.least:
