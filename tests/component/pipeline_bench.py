@@ -19,6 +19,7 @@ from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
 from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.packaging import PackageOrder
@@ -61,14 +62,14 @@ class FakeBuilds:
     hold: asyncio.Event | None = None
     orders: list[BuildOrder] = field(default_factory=list)
 
-    async def run(self, order: BuildOrder) -> dict[str, Any] | None:
+    async def run(self, order: BuildOrder) -> BuildResult | None:
         self.diary.append(f"{order.step} run {order.run}")
         self.orders.append(order)
         if self.hold is not None:
             await self.hold.wait()
         if order.commit in self.failing:
             raise StepFailed(f"{order.file}: phase build failed")
-        return {"succeeded": True, "phases": {"build": 0}, "reports": [], "artifacts": [], "exported": {}}
+        return BuildResult(succeeded=True, phases={"build": 0})
 
 
 @dataclass

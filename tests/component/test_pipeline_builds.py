@@ -15,7 +15,7 @@ from hitless.clock import SystemClock
 from hitless.pipeline.approvals import differences
 from hitless.pipeline.builds import BuildOrder, Builds, limits_of
 from hitless.pipeline.buildspec.parameters import MAX_FILE_BYTES
-from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.buildspec.run import BuildResult, Limits, User
 from hitless.pipeline.buildspec.spec import MAX_BYTES
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.repository import Repository
@@ -62,7 +62,7 @@ class Yard:
         self.bench.git("push", "-q", str(self.repository.folder), "dev")
         return commit
 
-    def build(self, run: int, commit: str, path: str = "") -> dict[str, Any] | None:
+    def build(self, run: int, commit: str, path: str = "") -> BuildResult | None:
         self.workshop.of_run(run).mkdir()
         self.workshop.make(self.workshop.work_of(run))
         order = BuildOrder(run, "test", "buildspec-test.yml", commit, "dev", path, "ada", {"STAGE": "dev"})
@@ -93,7 +93,7 @@ def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache
     assert f"dev {commit} *** ***\n" in yard.log(1)
     assert "abcdef" not in yard.log(1) + yard.log(2)
     assert "2 ada refs/heads/dev .\n" in yard.log(2)
-    assert first["artifacts"] == ["deep/a.zip"]
+    assert first.artifacts == ("deep/a.zip",)
     assert (yard.workshop.of_run(1) / "test-artifacts" / "deep" / "a.zip").is_file()
     assert "\nonce\n" not in yard.log(1)
     assert "\nonce\n" in yard.log(2), "the branch's cache"
@@ -114,7 +114,7 @@ def test_a_result_is_kept_without_secrets_and_control_characters(yard: Yard) -> 
     commands:
       - OUT="of $TOKEN $(printf '\\033[31m')"
       - printf 'FORGED=1\\0' >> ../scratch/exported
-      - touch "made-with-$TOKEN.zip"
+      - touch "made-with-$TOKEN.zip" "$(printf 'not-utf8-\\377.zip')"
       - printf '<s><testcase classname="%s" name="%s"><failure/></testcase></s>' "$PASSWORD" "[$TOKEN]" > r.xml
       - FAILS
 artifacts: {files: ['*.zip']}
@@ -123,9 +123,9 @@ reports: {unit: {files: [r.xml]}}
     )
     kept = yard.build(1, yard.commit(spec.replace("FAILS", "'true'")))
     assert kept
-    assert kept["exported"] == {"OUT": "of *** "}
-    assert kept["reports"][0]["failures"] == ["***.[***]"]
-    assert kept["artifacts"] == ["made-with-***.zip"]
+    assert kept.exported == {"OUT": "of *** "}
+    assert kept.reports[0].failures == ("***.[***]",)
+    assert kept.artifacts == ("made-with-***.zip", "not-utf8-?.zip")
     assert (yard.workshop.of_run(1) / "test-artifacts" / "made-with-abcdef.zip").is_file()
     with pytest.raises(StepFailed, match=r"phase build failed.* \(1 failed: \*\*\*\.\[\*\*\*\]\)$") as failed:
         yard.build(2, yard.commit(spec.replace("FAILS", "'false'")))

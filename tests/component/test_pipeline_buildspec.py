@@ -12,18 +12,26 @@ from typing import Any
 
 import pytest
 
+from hitless.documents import to_plain
 from hitless.pipeline.buildspec.output import LONGEST_LINE_BYTES, Mask
 from hitless.pipeline.buildspec.processes import descendants
-from hitless.pipeline.buildspec.run import Build, BuildPlan, Limits, run
+from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, as_line, run
 from hitless.pipeline.buildspec.spec import Buildspec
 from tests.support import eventually, have_ended
 
 pytestmark = pytest.mark.component
 
 
+def plan_of(folder: Path, text: str, environ: dict[str, str], limits: Limits, secrets: dict[str, str]) -> BuildPlan:
+    source, scratch, log = (str(folder / name) for name in ("source", "scratch", "log"))
+    return BuildPlan(
+        buildspec=text, source=source, scratch=scratch, log=log, environ=environ, limits=limits, secrets=secrets
+    )
+
+
 @dataclass
 class Built:
-    build: Build
+    build: BuildResult
     log: str
 
     @property
@@ -43,10 +51,11 @@ def build(
     source, scratch = tmp_path / "source", tmp_path / "scratch"
     source.mkdir()
     scratch.mkdir()
-    spec = Buildspec.read(f"version: 0.2\n{head}phases:\n{phases}\n{tail}")
+    text = f"version: 0.2\n{head}phases:\n{phases}\n{tail}"
     output: list[bytes] = []
     environ = {"PATH": os.environ["PATH"], "FROM": "project"}
-    done = run(spec, source, scratch, environ, limits=limits, output=output.append, secrets=secrets)
+    plan = plan_of(tmp_path, text, environ, limits, secrets or {})
+    done = run(plan, output=output.append)
     return Built(done, b"".join(output).decode())
 
 
@@ -98,7 +107,7 @@ def test_artifacts_are_the_files_that_the_patterns_find_within_the_sources(tmp_p
         " 'ln -s ../../outside.zip out/link.zip']}",
         tail="artifacts: {base-directory: out, files: ['**/*.zip'], exclude-paths: ['**/old.zip']}\n",
     )
-    assert [path.name for path in done.build.artifacts] == ["a.zip", "b.zip"]
+    assert [Path(path).name for path in done.build.artifacts] == ["a.zip", "b.zip"]
 
 
 def test_exported_variables_are_those_at_the_end(tmp_path: Path) -> None:
@@ -123,11 +132,10 @@ def test_reports_name_the_failed_tests_and_the_coverage(tmp_path: Path) -> None:
         tail="reports:\n  tests: {files: [junit.xml, evil.xml]}\n"
         "  lines: {files: [c.xml], file-format: COBERTURAXML}\n",
     )
-    tests, lines = [report.to_json() for report in done.build.reports]
-    assert tests["tests"] == 3
-    assert (tests["failed"], tests["skipped"], tests["failures"]) == (1, 1, ["t.A.bad"])
-    assert "document type" in tests["unreadable"][0]
-    assert lines["coverage_percent"] == 75.0
+    tests, lines = done.build.reports
+    assert (tests.tests, tests.failed, tests.skipped, tests.failures) == (3, 1, 1, ("t.A.bad",))
+    assert "document type" in tests.unreadable[0]
+    assert to_plain(lines) == {"report": "lines", "coverage_percent": 75.0}
 
 
 def test_a_secret_reaches_the_build_and_not_its_log(tmp_path: Path) -> None:
@@ -176,11 +184,11 @@ def supervise(tmp_path: Path, command: str) -> tuple[subprocess.Popen[bytes], Bu
     scratch.mkdir()
     spec = f"version: 0.2\nphases: {{build: {{commands: ['{command}']}}}}"
     environ = {"PATH": os.environ["PATH"]}
-    plan = BuildPlan(spec, source, scratch, tmp_path / "log", environ, {}, [], Limits(time_s=60), None)
+    plan = plan_of(tmp_path, spec, environ, Limits(time_s=60), {})
     words = [sys.executable, "-m", "hitless.processes.build"]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
     assert process.stdin is not None
-    process.stdin.write(plan.to_line())
+    process.stdin.write(as_line(plan))
     process.stdin.flush()
     return process, plan
 
@@ -192,12 +200,12 @@ def test_what_a_build_left_running_ends_with_it(tmp_path: Path) -> None:
     process.communicate(timeout=30)
     result: dict[str, Any] = json.loads(out)
     assert result["succeeded"]
-    have_ended([int((plan.source / "pid").read_text())])
+    have_ended([int((Path(plan.source) / "pid").read_text())])
 
 
 def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
     process, plan = supervise(tmp_path, "(setsid sleep 60 &) ; touch begun; sleep 60")
-    eventually((plan.source / "begun").exists, what="the build has begun")
+    eventually((Path(plan.source) / "begun").exists, what="the build has begun")
     below = descendants(process.pid)
     assert below
     process.communicate(timeout=30)  # closes its input, as the daemon's death does

@@ -23,7 +23,7 @@ from hitless.documents import to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder, Builds
-from hitless.pipeline.buildspec.run import Limits, User
+from hitless.pipeline.buildspec.run import BuildResult, Limits, User
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import StepFailed
 from hitless.pipeline.workshop import BUILD_UIDS, Workshop
@@ -284,7 +284,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
     bench.git("push", "-q", str(bench.repository.folder), "dev")
     builds = Builds(workshop, Repository(bench.repository.folder), SystemClock(), lambda: Limits(time_s=60))
 
-    def build(run: int) -> tuple[str, dict[str, Any] | None]:
+    def build(run: int) -> tuple[str, BuildResult | None]:
         workshop.of_run(run).mkdir()
         workshop.make(workshop.work_of(run)).chmod(0o711)
         order = BuildOrder(run, "test", "buildspec-test.yml", commit, "pull/7", "", "somebody", {}, fork=7)

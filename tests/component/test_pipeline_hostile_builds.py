@@ -46,7 +46,7 @@ def within(tmp_path: Path, command: str, *, head: str = "", tail: str = "", dead
 def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> None:
     command = "for name in a b c d; do ln -s . $name; done; mkdir real; touch real/r.xml; ln -s real/r.xml linked.xml"
     done = within(tmp_path, command, tail="artifacts: {files: ['**/*.xml']}\n")
-    names = [str(path.relative_to(tmp_path / "source")) for path in done.build.artifacts]
+    names = [str(Path(path).relative_to(tmp_path / "source")) for path in done.build.artifacts]
     assert sorted(names) == ["linked.xml", "real/r.xml"]
 
 

@@ -10,15 +10,20 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from hitless.documents import to_plain
 from hitless.errors import ConflictError
+from hitless.forge.forge import Fork
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.runs import RunState, StepName
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import PROTECTION, StageSettings
@@ -31,25 +36,57 @@ MAX_WHY = 1000
 KEY_BYTES = 32
 
 
+class QuestionCommit(msgspec.Struct, frozen=True):
+    """A commit that a question is about."""
+
+    commit: str
+    subject: str
+    author: str
+
+    @classmethod
+    def of(cls, commits: Iterable[CommitInfo]) -> tuple[QuestionCommit, ...]:
+        return tuple(cls(one.commit, one.subject, one.author) for one in commits)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person is asked to approve, as `question.json` of the run."""
+
+    run: int
+    stage: str | None
+    fork: Fork | UnsetType = UNSET
+    live_commit: str | UnsetType | None = UNSET
+    commit: str
+    commits: tuple[QuestionCommit, ...]
+    files: tuple[str, ...] | UnsetType | None = UNSET
+    """Of a fork's commits; None if its base is not known here."""
+    configuration: tuple[str, ...] = ()
+    """What changes, one line each."""
+    artifacts: Mapping[str, str] | UnsetType = UNSET
+    rehearsal: Mapping[str, Any] | None = None
+    overridden: str | UnsetType | None = UNSET
+    protection: str | UnsetType | None = UNSET
+    """What the commit changes in the protection of its stage."""
+
+
 async def question(
-    parts: Parts, row: RunRow, live: ReleaseDocument | None, candidate: ReleaseDocument
-) -> dict[str, Any]:
-    """What is to be approved: commits, differences of configuration, the rehearsal's findings."""
+    parts: Parts, row: RunRow, live: ReleaseDocument | None, candidate: ReleaseDocument, protection: str | None
+) -> Question:
+    """The question of a run that ships to a stage."""
     old = live.commit if live else None
-    known = await parts.holds(row.commit)
-    commits = await parts.repository.commits_between(old, row.commit) if known else ()
+    commits = await parts.repository.commits_between(old, row.commit) if await parts.holds(row.commit) else ()
     rehearsed = [step.detail for step in parts.records.steps(row.run) if step.name == StepName.REHEARSE]
-    return {
-        "run": row.run,
-        "stage": row.stage,
-        "live_commit": old,
-        "commit": row.commit,
-        "commits": [{"commit": one.commit, "subject": one.subject, "author": one.author} for one in commits],
-        "configuration": differences(live.to_json(), candidate.to_json()) if live else [],
-        "artifacts": {name: artifact.digest for name, artifact in candidate.artifacts.items()},
-        "rehearsal": rehearsed[0] if rehearsed else None,
-        "overridden": row.overridden,
-    }
+    return Question(
+        run=row.run,
+        stage=row.stage,
+        live_commit=old,
+        commit=row.commit,
+        commits=QuestionCommit.of(commits),
+        configuration=tuple(differences(live.to_json(), candidate.to_json())) if live else (),
+        artifacts=candidate.digests,
+        rehearsal=rehearsed[0] if rehearsed else None,
+        overridden=row.overridden,
+        protection=protection,
+    )
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

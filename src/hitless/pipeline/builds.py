@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from hitless.clock import Clock
+from hitless.documents import convert, to_plain
 from hitless.pipeline.buildspec import parameters
 from hitless.pipeline.buildspec.files import open_inside, remove
 from hitless.pipeline.buildspec.output import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
-from hitless.pipeline.buildspec.run import BuildPlan, Limits, User
+from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, User, as_line
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
 from hitless.pipeline.children import converse, hang_up
 from hitless.pipeline.definition import Definition
@@ -63,7 +66,7 @@ class Builds:
         self._workshop, self._repository, self._clock, self._limits = workshop, repository, clock, limits
         self._places = asyncio.Semaphore(self.MOST_AT_ONCE)
 
-    async def run(self, order: BuildOrder) -> dict[str, Any] | None:
+    async def run(self, order: BuildOrder) -> BuildResult | None:
         """The build's result (phases, reports, exported, artifacts); None where the commit has no such file.
 
         Raises StepFailed with the reason where it did not succeed.
@@ -90,20 +93,28 @@ class Builds:
             environ = self._environ(order, python, scratch)
             kept = self._workshop.caches / key_of(order.branch, spec, "", Path("/nonexistent"))
             shares = order.fork is None
-            if spec.cached and shares:
+            if spec.cache.paths and shares:
                 await asyncio.to_thread(restore_cache, kept, folder, user)
             plan = BuildPlan(
-                text, folder, scratch, self._workshop.log(order.run), environ, secrets, _passwords(environ),
-                self._limits(), user,
-            )  # fmt: skip
+                buildspec=text,
+                source=str(folder),
+                scratch=str(scratch),
+                log=str(self._workshop.log(order.run)),
+                environ=environ,
+                secrets=secrets,
+                masked=_passwords(environ),
+                limits=self._limits(),
+                user=user,
+            )
             found = await _supervise(plan)
-            if spec.cached and shares and found["succeeded"]:
-                await asyncio.to_thread(keep_cache, kept, folder, spec.cached, user)
+            if spec.cache.paths and shares and found.succeeded:
+                await asyncio.to_thread(keep_cache, kept, folder, spec.cache.paths, user)
             if shares:
-                await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
-            result: dict[str, Any] = _presentable(found, Mask([*secrets.values(), *plan.masked]))
-        if not result["succeeded"]:
-            raise StepFailed(f"{order.file}: {_why(result)}", detail=result)
+                found = await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
+            mask = Mask([*secrets.values(), *plan.masked])
+            result = convert(_presentable(to_plain(found), mask), BuildResult, "the build's result")
+        if not result.succeeded:
+            raise StepFailed(f"{order.file}: {_why(result)}", detail=to_plain(result))
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
@@ -161,14 +172,14 @@ class Builds:
             **order.variables,
         }
 
-    def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: dict[str, Any]) -> None:
+    def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: BuildResult) -> BuildResult:
         """Into the run's own folder, by their paths below the artifacts' base."""
         target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
         remove(target)
         root = folder.resolve()
         base = (folder / spec.artifacts.base).resolve()
         names = []
-        for path in map(Path, result["artifacts"]):
+        for path in map(Path, result.artifacts):
             real = path.resolve()
             inside = real.relative_to(base) if real.is_relative_to(base) else Path(path.name)
             name = Path(path.name) if spec.artifacts.flat else inside
@@ -176,7 +187,7 @@ class Builds:
             with open(open_inside(root, real), "rb") as read, (target / name).open("wb") as kept:
                 shutil.copyfileobj(read, kept)
             names.append(str(name))
-        result["artifacts"] = sorted(names)
+        return replace(result, artifacts=tuple(sorted(names)))
 
 
 def limits_of(definition: Definition | None) -> Limits:
@@ -216,31 +227,30 @@ def parse_buildspec(text: str, name: str) -> Buildspec:
         raise StepFailed(f"{name}: {error}") from error
 
 
-async def _supervise(plan: BuildPlan) -> dict[str, Any]:
-    """A build that is not waited for any more ends with its process' input, as it would with the daemon."""
+async def _supervise(plan: BuildPlan) -> BuildResult:
+    """Run the build in a process that ends with its input, so also when nobody waits for the build any more."""
     words = [sys.executable, "-m", "hitless.processes.build"]
-    code, out, _ = await converse(words, line=plan.to_line(), hold_input=True, errors=plan.log, end=hang_up)
+    code, out, _ = await converse(words, line=as_line(plan), hold_input=True, errors=Path(plan.log), end=hang_up)
     try:
-        result: dict[str, Any] = json.loads(out)
-    except ValueError as fault:
-        raise StepFailed(f"the build's own process ended with {code}") from fault
-    return result
+        return convert(json.loads(out), BuildResult, "the build's result")
+    except ValueError as error:
+        raise StepFailed(f"the build's own process ended with {code}") from error
 
 
 def _presentable(value: Any, mask: Mask) -> Any:
     """A result as it may be stored, and shown to whoever is told of the run."""
     if isinstance(value, str):
         return visible(mask.text(value.encode(errors="replace")).decode())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_presentable(one, mask) for one in value]
     return {key: _presentable(one, mask) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def _why(result: Mapping[str, Any]) -> str:
-    failures = [name[:200] for report in result["reports"] for name in report.get("failures", ())]
-    failed = sum(report.get("failed", 0) for report in result["reports"])
+def _why(result: BuildResult) -> str:
+    failures = [name[:200] for report in result.reports for name in report.failures]
+    failed = sum(report.failed or 0 for report in result.reports)
     named = f" ({failed} failed: {', '.join(failures[:3])}{', …' if failed > 3 else ''})" if failures else ""
-    return f"{result['reason']}{named}"
+    return f"{result.reason}{named}"
 
 
 def _may_be_secret(name: str, value: str) -> bool:
@@ -248,6 +258,6 @@ def _may_be_secret(name: str, value: str) -> bool:
     return bool(_SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value))
 
 
-def _passwords(environ: Mapping[str, str]) -> list[str]:
+def _passwords(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Passwords in the URLs of registries and proxies."""
-    return [match.group(1) for value in environ.values() for match in _PASSWORD.finditer(value)]
+    return tuple(match.group(1) for value in environ.values() for match in _PASSWORD.finditer(value))

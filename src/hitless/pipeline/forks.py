@@ -7,18 +7,15 @@ nothing here: no branch, no file, no message.
 
 from __future__ import annotations
 
-from typing import Any
-
-from hitless.documents import to_plain
 from hitless.errors import UsageError
 from hitless.forge.forge import Fork
-from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.approvals import Question, QuestionCommit
 from hitless.pipeline.course import Course, Waits
 from hitless.pipeline.repository import COMMIT
-from hitless.pipeline.runs import StepEnd, StepFailed, StepName, skipped
-from hitless.pipeline.steps import TEST_FILE, ask_a_person, supersede_waiting
+from hitless.pipeline.runs import StepEnd, StepFailed
+from hitless.pipeline.steps import ask_a_person, supersede_waiting
 
-MOST_FILES = 200
+MAX_FILES = 200
 
 
 def commit_of(text: object) -> str:
@@ -43,37 +40,15 @@ async def admit(course: Course) -> StepEnd:
     raise Waits
 
 
-async def test(course: Course) -> StepEnd:
-    """buildspec-test.yml as the fork has it."""
-    row, fork = course.row, course.options.fork
-    assert fork is not None
-    order = BuildOrder(
-        run=row.run,
-        step=StepName.TEST,
-        file=TEST_FILE,
-        commit=row.commit,
-        branch=fork.branch,
-        path=course.path,
-        actor=fork.sentence,
-        variables={},
-        fork=fork.number,
-    )
-    result = await course.parts.builds.run(order)
-    return skipped(f"there is no {TEST_FILE}") if result is None else StepEnd(detail=result)
-
-
-async def _question(course: Course, fork: Fork) -> dict[str, Any]:
-    """What a maintainer has to have read: whose, which commits, which files."""
+async def _question(course: Course, fork: Fork) -> Question:
+    """The commits and files that a maintainer has to read."""
     repository, commit = course.parts.repository, course.row.commit
     base = await repository.head_of(fork.base) if fork.base else None
-    commits = await repository.commits_between(base, commit)
-    return {
-        "run": course.row.run,
-        "stage": None,
-        "fork": to_plain(fork),
-        "commit": commit,
-        "commits": [{"commit": one.commit, "subject": one.subject, "author": one.author} for one in commits],
-        "files": await repository.changed_files(base, commit, limit=MOST_FILES) if base else None,
-        "configuration": [],
-        "rehearsal": None,
-    }
+    return Question(
+        run=course.row.run,
+        stage=None,
+        fork=fork,
+        commit=commit,
+        commits=QuestionCommit.of(await repository.commits_between(base, commit)),
+        files=tuple(await repository.changed_files(base, commit, limit=MAX_FILES)) if base else None,
+    )

@@ -11,6 +11,7 @@ from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.engine.previews import Previews
 from hitless.pipeline.builds import BuildOrder
+from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.packaging import PackageOrder
@@ -24,19 +25,19 @@ from hitless.store.pushes import PushRecords
 from hitless.store.runs import RunRecords
 
 
-class Build(Protocol):
-    """Runs one buildspec of a run; its result, or None where the commit has no such file. Raises StepFailed."""
+class BuildRunner(Protocol):
+    """Runs one buildspec of a run; None if the commit has no such file. Raises StepFailed."""
 
-    async def run(self, order: BuildOrder) -> dict[str, Any] | None: ...
+    async def run(self, order: BuildOrder) -> BuildResult | None: ...
 
 
-class Package(Protocol):
+class Packager(Protocol):
     """Turns a checkout into a candidate, and says which stages its commit has. Raises StepFailed."""
 
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]: ...
 
 
-class Rehearse(Protocol):
+class Rehearser(Protocol):
     """Rolls a candidate out over a copy of the live release, elsewhere; its findings, of which one is `may_ship`."""
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]: ...
@@ -66,11 +67,11 @@ class Parts:
     repository: Repository
     records: RunRecords
     pushes: PushRecords
-    builds: Build
-    package: Package
+    builds: BuildRunner
+    package: Packager
     clock: Clock
     urls: Callable[[], Mapping[str, str]]
-    rehearse: Rehearse
+    rehearse: Rehearser
     tell: Tell
     on_aws: OnAws
     previews: Previews | None = None

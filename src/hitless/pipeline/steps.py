@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from hitless.artifact.model import Host, Platform
 from hitless.clock import timestamp
-from hitless.pipeline.approvals import EXPIRES_DAYS, question
+from hitless.documents import to_plain, to_text
+from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, Waits
@@ -52,7 +51,8 @@ async def test(course: Course) -> StepEnd:
 
 
 async def _tested(course: Course) -> StepEnd:
-    row = course.row
+    """For a fork as the fork has it: without the pipeline's variables, by whoever opened the pull request."""
+    row, fork = course.row, course.options.fork
     order = BuildOrder(
         run=row.run,
         step=StepName.TEST,
@@ -60,13 +60,14 @@ async def _tested(course: Course) -> StepEnd:
         commit=row.commit,
         branch=row.branch,
         path=course.path,
-        actor=row.actor or "hitless",
+        actor=fork.sentence if fork else row.actor or "hitless",
         variables={"STAGE": row.stage} if row.stage else {},
+        fork=fork.number if fork else None,
     )
     result = await course.parts.builds.run(order)
     if result is None:
         return skipped(f"there is no {TEST_FILE}")
-    return StepEnd(detail=result, sentence=_reported(result))
+    return StepEnd(detail=to_plain(result), sentence="; ".join(report.sentence for report in result.reports))
 
 
 async def build(course: Course) -> StepEnd:
@@ -137,8 +138,7 @@ async def approve(course: Course) -> StepEnd:
     if live is not None and home.tells_all and live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     supersede_waiting(course)
-    asked = {**await question(parts, course.row, live, course.candidate), "protection": course.changed}
-    expires = ask_a_person(course, asked)
+    expires = ask_a_person(course, await question(parts, course.row, live, course.candidate, course.changed))
     course.say(f"run {run} waits for approval until {expires}: hitless approve {run}, or hitless reject {run}")
     raise Waits
 
@@ -202,10 +202,10 @@ def supersede_waiting(course: Course) -> None:
             Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
 
 
-def ask_a_person(course: Course, question: Mapping[str, Any]) -> str:
+def ask_a_person(course: Course, asked: Question) -> str:
     """Keep the question and record that it is asked; until when somebody may answer."""
     parts, run, now = course.parts, course.row.run, course.parts.clock.now()
-    (parts.workshop.of_run(run) / "question.json").write_text(json.dumps(question))
+    (parts.workshop.of_run(run) / "question.json").write_text(to_text(asked))
     expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
     parts.records.ask(run, asked_at=timestamp(now), expires_at=expires)
     return expires
@@ -262,13 +262,3 @@ async def _arrive(course: Course) -> None:
     if moves and not await repository.fast_forward(branch, commit):
         course.say(f"the branch {branch} has commits of its own and was left where it is")
     await asyncio.to_thread(remove, course.parts.workshop.service_of(course.row.run))
-
-
-def _reported(result: Mapping[str, Any]) -> str:
-    said = []
-    for report in result["reports"]:
-        if "coverage_percent" in report:
-            said.append(f"{report['report']}: {report['coverage_percent']} % covered")
-        else:
-            said.append(f"{report['report']}: {report['tests']} tests, {report['failed']} failed")
-    return "; ".join(said)

@@ -25,7 +25,7 @@ from hitless.store.runs import RUNS_KEPT, RunRow
 TRY_AGAIN_S = 1.0
 MOST_RESTARTS = 2
 BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
-FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.admit, StepName.TEST: forks.test}
+FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.admit, StepName.TEST: test}
 PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
 
 log = structlog.get_logger()

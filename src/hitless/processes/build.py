@@ -9,33 +9,19 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 
+from hitless.documents import convert
 from hitless.pipeline.buildspec.processes import become_subreaper, input_ended
-from hitless.pipeline.buildspec.run import BuildPlan, run
-from hitless.pipeline.buildspec.spec import Buildspec
+from hitless.pipeline.buildspec.run import BuildPlan, as_line, run
 
 
 def main() -> None:
     """Run the plan; exit 0 however the build ended."""
     become_subreaper()
-    plan = BuildPlan.from_line(sys.stdin.buffer.readline())
-    with plan.log.open("ab", buffering=0) as log:
-        build = run(
-            Buildspec.read(plan.buildspec),
-            plan.source,
-            plan.scratch,
-            plan.environ,
-            limits=plan.limits,
-            output=log.write,
-            secrets=plan.secrets,
-            masked=plan.masked,
-            user=plan.user,
-            stop=input_ended,
-            subreaper=True,
-        )
-    document = {**asdict(build), "reports": [report.to_json() for report in build.reports]}
-    sys.stdout.write(json.dumps(document, default=str) + "\n")
+    plan = convert(json.loads(sys.stdin.buffer.readline()), BuildPlan, "the build's plan")
+    with open(plan.log, "ab", buffering=0) as log:
+        result = run(plan, output=log.write, stop=input_ended, subreaper=True)
+    sys.stdout.buffer.write(as_line(result))
 
 
 if __name__ == "__main__":

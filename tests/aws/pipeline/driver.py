@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hitless.pipeline.buildspec.run import Build, Limits, run
+from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, run
 from hitless.pipeline.buildspec.spec import Buildspec
 from tests.aws.pipeline.template import Action, PipelineDefinition, action_variables
 
@@ -24,7 +24,7 @@ from tests.aws.pipeline.template import Action, PipelineDefinition, action_varia
 class StepResult:
     stage: str
     action: str
-    build: Build | None
+    build: BuildResult | None
     log: str
     duration_s: float
 
@@ -86,7 +86,7 @@ class Driver:
                     return Run(commit, False, tuple(steps))
         return Run(commit, True, tuple(steps))
 
-    def _act(self, action: Action, stage: str, passage: _Passage) -> tuple[bool, Build | None, str]:
+    def _act(self, action: Action, stage: str, passage: _Passage) -> tuple[bool, BuildResult | None, str]:
         """Whether the action succeeded, and its build and log where it has one."""
         match action.category:
             case "Source":
@@ -118,10 +118,11 @@ class Driver:
 
     def _build(
         self, action: Action, source: Path, place: Path, commit: str, variables: Mapping[str, str]
-    ) -> tuple[Build, str]:
+    ) -> tuple[BuildResult, str]:
         project = self.definition.projects[action.configuration["ProjectName"]]
-        spec = Buildspec.read((source / project.buildspec).read_text("utf-8"))
-        build: Build | None = None
+        text = (source / project.buildspec).read_text("utf-8")
+        spec = Buildspec.read(text)
+        build: BuildResult | None = None
         for attempt in ("first", "second"):
             folder = place / attempt
             own = folder / "source"
@@ -137,7 +138,15 @@ class Driver:
             }
             limits = Limits(time_s=min(project.limit_s, 600.0))
             with (folder / "log").open("wb") as log:
-                build = run(spec, own, folder, environ, limits=limits, output=log.write)
+                plan = BuildPlan(
+                    buildspec=text,
+                    source=str(own),
+                    scratch=str(folder),
+                    log=log.name,
+                    environ=environ,
+                    limits=limits,
+                )
+                build = run(plan, output=log.write)
             if build.phases.get("install", 0) == 0:
                 break  # a package registry that fails for a moment is nothing of ours
         assert build is not None
@@ -145,10 +154,9 @@ class Driver:
 
     def _container(self, place: Path, spec: Buildspec) -> dict[str, str]:
         """A Python of the wanted version and a home of its own."""
-        runtimes = {name: version for phase in spec.phases for name, version in phase.runtimes.items()}
         python = place / "python"
         uv = Path(sys.executable).with_name("uv")
-        wanted = runtimes.get("python", f"{sys.version_info.major}.{sys.version_info.minor}")
+        wanted = spec.runtimes.get("python", f"{sys.version_info.major}.{sys.version_info.minor}")
         subprocess.run([str(uv), "venv", "--quiet", "--seed", "--python", wanted, str(python)], check=True)
         (tools := place / "tools").mkdir()
         (tools / "npm").symlink_to(Path(__file__).with_name("npm"))

@@ -45,7 +45,7 @@ class Mask:
         return self._pattern.sub(b"***", text) if self._pattern else text
 
 
-class Output:
+class BuildOutput:
     """Masked output up to a limit. What comes after it is dropped, and the output says so once."""
 
     def __init__(self, mask: Mask, write: Callable[[bytes], object], limit_bytes: int) -> None:

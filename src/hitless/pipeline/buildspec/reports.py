@@ -1,8 +1,7 @@
-"""What a build's reports say: JUnit counts and the names of failed tests, Cobertura's line coverage.
+"""A build's reports: JUnit's counts and names of failed tests, Cobertura's line coverage.
 
-The files come from code under test: bounded in size and number, no document type (and so no entity) is taken, nothing
-of them is kept in memory but the counts, and a file that cannot be read is a sentence in the result, never the end of
-the run.
+The files come from code under test. They are bounded in size and number, a document type (and so an entity) is refused,
+and only the counts stay in memory. A file that cannot be read is a sentence in the result and does not end the run.
 """
 
 from __future__ import annotations
@@ -10,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.parsers import expat
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from hitless.pipeline.buildspec.files import find_files, open_inside
-from hitless.pipeline.buildspec.spec import COVERAGE_FORMATS, Buildspec, Report
+from hitless.pipeline.buildspec.spec import COVERAGE_FORMAT, Buildspec, Report
 
 MAX_REPORT_BYTES = 16 * 1024 * 1024
 MAX_REPORTS_BYTES = 64 * 1024 * 1024
@@ -25,29 +26,28 @@ LONGEST_NAME = 2000  # it may hold a secret, which is masked only while it is wh
 _LARGEST_NUMBER_DIGITS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """One report group. `coverage_percent` is None for tests, the counts are 0 for coverage."""
+class ReportDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One report group as JSON: counts of tests, or lines covered."""
 
-    name: str
-    tests: int = 0
-    failed: int = 0
-    skipped: int = 0
+    report: str
+    coverage_percent: float | UnsetType = UNSET
+    tests: int | UnsetType = UNSET
+    failed: int | UnsetType = UNSET
+    skipped: int | UnsetType = UNSET
     failures: tuple[str, ...] = ()
-    coverage_percent: float | None = None
+    """Names of failed tests."""
     unreadable: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        if self.coverage_percent is not None:
-            return {"report": self.name, "coverage_percent": self.coverage_percent}
-        counts = {"tests": self.tests, "failed": self.failed, "skipped": self.skipped}
-        lists = {"failures": list(self.failures), "unreadable": list(self.unreadable)}
-        return {"report": self.name, **counts, **{key: value for key, value in lists.items() if value}}
+    @property
+    def sentence(self) -> str:
+        if self.coverage_percent is not UNSET:
+            return f"{self.report}: {self.coverage_percent} % covered"
+        return f"{self.report}: {self.tests} tests, {self.failed} failed"
 
 
-def read_reports(spec: Buildspec, source: Path) -> tuple[Reported, ...]:
+def read_reports(spec: Buildspec, source: Path) -> tuple[ReportDocument, ...]:
     """All report groups of a build that ran in `source`."""
-    return tuple(_read(report, source) for report in spec.reports)
+    return tuple(_read(name, report, source) for name, report in spec.reports.items())
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class _Document:
         self._depth -= 1
 
 
-def _read(report: Report, source: Path) -> Reported:
+def _read(name: str, report: Report, source: Path) -> ReportDocument:
     counts, left = _Counts(), MAX_REPORTS_BYTES
     unreadable: list[str] = []
     for index, path in enumerate(find_files(source / report.base, report.files, source)):
@@ -128,11 +128,16 @@ def _read(report: Report, source: Path) -> Reported:
             counts.add(_Document().read(text))
         except (ValueError, OSError, expat.ExpatError) as error:
             unreadable.append(f"{path.relative_to(source)}: {error}"[:LONGEST_NAME])
-    if report.format in COVERAGE_FORMATS:
+    if report.format == COVERAGE_FORMAT:
         percent = round(100 * counts.covered / counts.lines, 2) if counts.lines else 0.0
-        return Reported(report.name, coverage_percent=percent, unreadable=tuple(unreadable))
-    return Reported(
-        report.name, counts.tests, counts.failed, counts.skipped, tuple(counts.failures), None, tuple(unreadable)
+        return ReportDocument(name, coverage_percent=percent)
+    return ReportDocument(
+        name,
+        tests=counts.tests,
+        failed=counts.failed,
+        skipped=counts.skipped,
+        failures=tuple(counts.failures),
+        unreadable=tuple(unreadable),
     )
 
 

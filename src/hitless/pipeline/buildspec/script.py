@@ -28,20 +28,21 @@ _HEAD = (
 def program(spec: Buildspec, status: Path, exported: Path) -> str:
     """The program. `eval` keeps `cd`, variables and exports from one command to the next."""
     lines = list(_HEAD)
-    for phase in spec.phases:
-        runs = "true" if phase.name == "post_build" else "[ $CODEBUILD_BUILD_SUCCEEDING = 1 ]"
+    for name, phase in spec.ordered:
+        runs = "true" if name == "post_build" else "[ $CODEBUILD_BUILD_SUCCEEDING = 1 ]"
         lines += [
             f"if [ $__stopped = 0 ] && {runs}; then",
-            f"  __status=0; echo begin {phase.name} 0 >>{shlex.quote(str(status))}",
+            f"  __status=0; echo begin {name} 0 >>{shlex.quote(str(status))}",
             *(f"  __run {shlex.quote(command)}" for command in phase.commands),
             *(f"  __last {shlex.quote(command)}" for command in phase.last),
-            f"  echo end {phase.name} $__status >>{shlex.quote(str(status))}",
+            f"  echo end {name} $__status >>{shlex.quote(str(status))}",
         ]
         if not phase.goes_on:
-            stop = " __stopped=1;" if phase.name in ("install", "pre_build") else ""
+            stop = " __stopped=1;" if name in ("install", "pre_build") else ""
             lines.append(f"  if [ $__status != 0 ]; then export CODEBUILD_BUILD_SUCCEEDING=0;{stop} fi")
         lines.append("fi")
-    lines += [f'printf "%s=%s\\0" {name} "${{{name}-}}" >>{shlex.quote(str(exported))}' for name in spec.exported]
+    into = shlex.quote(str(exported))
+    lines += [f'printf "%s=%s\\0" {name} "${{{name}-}}" >>{into}' for name in spec.env.exported_variables]
     return "\n".join(lines)
 
 
@@ -51,7 +52,7 @@ def phases_of(spec: Buildspec, status: Path) -> dict[str, int]:
     lines = [line.split() for line in text.splitlines()]
     began = {line[1] for line in lines if len(line) == 3 and line[0] == "begin"}
     ended = {line[1]: int(line[2]) for line in lines if len(line) == 3 and line[0] == "end" and line[2].isdecimal()}
-    return {phase.name: ended.get(phase.name, 1) for phase in spec.phases if phase.name in began}
+    return {name: ended.get(name, 1) for name, _ in spec.ordered if name in began}
 
 
 def exported_of(exported: Path) -> dict[str, str]:
