@@ -11,33 +11,33 @@ import pytest
 
 from hitless.drill import http2
 from hitless.drill.requests import DrillRequest, with_keys
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind
 from tests.component.drill_faulty_server import FaultyServer
 from tests.component.drill_http2_server import FaultyHttp2Server
-from tests.component.test_drill_client import Records, plan_of, pump
+from tests.component.test_drill_http1 import Records, plan_of, pump
 from tests.component.test_drill_load import kinds, send
 
 pytestmark = pytest.mark.component
 
 MISBEHAVIOURS = [
-    ("/reset", Failure.STREAM_RESET),
-    ("/refuse", Failure.STREAM_RESET),
-    ("/500", Failure.STATUS_5XX),
-    ("/lie", Failure.MISMATCH),
-    ("/stall", Failure.TIMEOUT),
+    ("/reset", FailureKind.STREAM_RESET),
+    ("/refuse", FailureKind.STREAM_RESET),
+    ("/500", FailureKind.STATUS_5XX),
+    ("/lie", FailureKind.MISMATCH),
+    ("/stall", FailureKind.TIMEOUT),
 ]
 ENDING = [
-    ("/drop", Failure.CLOSED_EARLY),
-    ("/cut", Failure.TRUNCATED),
-    ("/go-away", Failure.CLOSED_EARLY),
-    ("/garbage", Failure.PROTOCOL_ERROR),
+    ("/drop", FailureKind.CLOSED_EARLY),
+    ("/cut", FailureKind.TRUNCATED),
+    ("/go-away", FailureKind.CLOSED_EARLY),
+    ("/garbage", FailureKind.PROTOCOL_ERROR),
 ]
 
 
 @pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["shared", "own"])
 def test_what_goes_wrong_with_one_request_leaves_the_others_of_its_connection_alone(
-    path: str, failure: Failure, new_connections_percent: float
+    path: str, failure: FailureKind, new_connections_percent: float
 ) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
     with FaultyHttp2Server() as server:
@@ -62,7 +62,7 @@ def test_what_goes_wrong_with_one_request_leaves_the_others_of_its_connection_al
 
 @pytest.mark.parametrize(("path", "failure"), ENDING, ids=[path for path, _ in ENDING])
 def test_a_connection_that_ends_fails_the_request_that_it_carried_and_the_next_one_is_opened(
-    path: str, failure: Failure
+    path: str, failure: FailureKind
 ) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("GET", "/ok")]
     with FaultyHttp2Server() as server:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from hitless.drill.load import Load, LoadPlan
-from hitless.drill.pace import Pace, constant, interleave, opens_connection
+from hitless.drill.load import Load
+from hitless.drill.pace import constant, interleave, opens_connection
 from hitless.drill.requests import DrillRequest, with_keys
 from hitless.drill.tally import Tally
 from hitless.drill.timeline import Timeline
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind, SenderPlan, WireRequest
 from tests.component.drill_faulty_server import FaultyServer
 from tests.support import gone, have_ended
 
@@ -38,13 +38,14 @@ async def send(
 ) -> tuple[Tally, Load]:
     """Send `count` requests in all and return what came of them."""
     tally = Tally(slot_s=0.25, deadline_s=deadline_s, timeline=Timeline())
-    plan = LoadPlan(
+    plan = SenderPlan(
         host="127.0.0.1",
         addresses=(("127.0.0.1", port),),
         tls=False,
         requests=tuple(one.to_wire(f"127.0.0.1:{port}") for one in requests),
         order=interleave([one.weight for one in requests]),
-        pace=Pace(constant(rate_per_s), seed),
+        pieces=constant(rate_per_s),
+        seed=seed,
         senders=senders,
         new_connections_percent=new_connections_percent,
         connections=connections,
@@ -61,28 +62,40 @@ async def send(
     return tally, load
 
 
+def two_senders(port: int, request: WireRequest, rate_per_s: float) -> SenderPlan:
+    return SenderPlan(
+        host="127.0.0.1",
+        addresses=(("127.0.0.1", port),),
+        tls=False,
+        requests=(request,),
+        order=(0,),
+        pieces=constant(rate_per_s),
+        senders=2,
+    )
+
+
 def kinds(tally: Tally) -> dict[str, int]:
     return {kind.value: seen.count for kind, seen in tally.failures.items()}
 
 
 MISBEHAVIOURS = [
-    ("/drop", Failure.CLOSED_EARLY),
-    ("/reset", Failure.CONNECTION_RESET),
-    ("/cut-head", Failure.TRUNCATED),
-    ("/cut-body", Failure.TRUNCATED),
-    ("/cut-chunk", Failure.TRUNCATED),
-    ("/surplus", Failure.WRONG_LENGTH),
-    ("/lie", Failure.MISMATCH),
-    ("/garbage", Failure.PROTOCOL_ERROR),
-    ("/bad-length", Failure.PROTOCOL_ERROR),
-    ("/500", Failure.STATUS_5XX),
-    ("/503", Failure.STATUS_5XX),
-    ("/stall", Failure.TIMEOUT),
+    ("/drop", FailureKind.CLOSED_EARLY),
+    ("/reset", FailureKind.CONNECTION_RESET),
+    ("/cut-head", FailureKind.TRUNCATED),
+    ("/cut-body", FailureKind.TRUNCATED),
+    ("/cut-chunk", FailureKind.TRUNCATED),
+    ("/surplus", FailureKind.WRONG_LENGTH),
+    ("/lie", FailureKind.MISMATCH),
+    ("/garbage", FailureKind.PROTOCOL_ERROR),
+    ("/bad-length", FailureKind.PROTOCOL_ERROR),
+    ("/500", FailureKind.STATUS_5XX),
+    ("/503", FailureKind.STATUS_5XX),
+    ("/stall", FailureKind.TIMEOUT),
 ]
 
 
 @pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
-def test_each_misbehaviour_is_counted_once_a_request_and_by_its_kind(path: str, failure: Failure) -> None:
+def test_each_misbehaviour_is_counted_once_a_request_and_by_its_kind(path: str, failure: FailureKind) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
     with FaultyServer() as server:
         tally, _ = asyncio.run(send(server.port, requests, count=60, rate_per_s=400, deadline_s=0.5))
@@ -221,7 +234,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
     async def scenario(port: int) -> Tally:
         tally = Tally(slot_s=0.25, deadline_s=5, timeline=Timeline())
         request = DrillRequest("GET", "/ok").to_wire("x")
-        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(100)), senders=2)
+        plan = two_senders(port, request, 100)
         seen = asyncio.Event()
 
         def count(records: bytes) -> None:
@@ -249,7 +262,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
 def test_senders_end_when_the_coordinator_is_gone() -> None:
     async def scenario(port: int) -> list[int]:
         request = DrillRequest("GET", "/ok").to_wire("x")
-        plan = LoadPlan("127.0.0.1", (("127.0.0.1", port),), False, (request,), (0,), Pace(constant(50)), 2)
+        plan = two_senders(port, request, 50)
         load = Load(plan, on_records=lambda _: None)
         await load.start()
         pids = load.pids()

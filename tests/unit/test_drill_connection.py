@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from hitless.drill.connection import failure_of
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind
 
 pytestmark = pytest.mark.unit
 
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (OSError(errno.ECONNREFUSED, ""), Failure.CONNECTION_REFUSED),
-        (OSError(errno.ECONNRESET, ""), Failure.CONNECTION_RESET),
-        (OSError(errno.EPIPE, ""), Failure.CONNECTION_RESET),
-        (OSError(errno.ENETUNREACH, ""), Failure.UNREACHABLE),
-        (OSError(errno.EHOSTUNREACH, ""), Failure.UNREACHABLE),
-        (OSError(errno.ETIMEDOUT, ""), Failure.UNREACHABLE),
-        (OSError(errno.EADDRNOTAVAIL, ""), Failure.NOT_SENT),
-        (OSError(errno.EMFILE, ""), Failure.NOT_SENT),
-        (OSError(errno.ENFILE, ""), Failure.NOT_SENT),
-        (OSError(errno.ENOBUFS, ""), Failure.NOT_SENT),
-        (ssl.SSLCertVerificationError("unknown issuer"), Failure.TLS_ERROR),
+        (OSError(errno.ECONNREFUSED, ""), FailureKind.CONNECTION_REFUSED),
+        (OSError(errno.ECONNRESET, ""), FailureKind.CONNECTION_RESET),
+        (OSError(errno.EPIPE, ""), FailureKind.CONNECTION_RESET),
+        (OSError(errno.ENETUNREACH, ""), FailureKind.UNREACHABLE),
+        (OSError(errno.EHOSTUNREACH, ""), FailureKind.UNREACHABLE),
+        (OSError(errno.ETIMEDOUT, ""), FailureKind.UNREACHABLE),
+        (OSError(errno.EADDRNOTAVAIL, ""), FailureKind.NOT_SENT),
+        (OSError(errno.EMFILE, ""), FailureKind.NOT_SENT),
+        (OSError(errno.ENFILE, ""), FailureKind.NOT_SENT),
+        (OSError(errno.ENOBUFS, ""), FailureKind.NOT_SENT),
+        (ssl.SSLCertVerificationError("unknown issuer"), FailureKind.TLS_ERROR),
     ],
 )
-def test_an_error_is_named_by_whose_it_is(error: OSError, failure: Failure) -> None:
+def test_an_error_is_named_by_whose_it_is(error: OSError, failure: FailureKind) -> None:
     assert failure_of(error) is failure

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.pace import Piece, Pieces
-from hitless.drill.profile import EXAMPLES, parse_profile
+from hitless.drill.pace import PROFILE_EXAMPLES, Piece, Pieces, parse_profile
 from hitless.errors import UsageError
 
 pytestmark = pytest.mark.unit
@@ -45,4 +44,4 @@ def test_what_is_none_is_refused_with_an_example(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as error:
         parse_profile(text, 60)
     assert text in error.value.message
-    assert EXAMPLES in error.value.hint
+    assert PROFILE_EXAMPLES in error.value.hint

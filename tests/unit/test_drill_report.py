@@ -18,7 +18,7 @@ from hitless.drill.scenarios import choose
 from hitless.drill.tally import Slot, Tally
 from hitless.drill.timeline import Phase, Timeline, Window
 from hitless.drill.watch import WorkerSample
-from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
+from hitless.drill.wire import FAILURE_CODE, RECORD, FailureKind, FailureSample, Flag
 from tests.unit.test_receipt_page import rolled_back
 
 pytestmark = pytest.mark.unit
@@ -45,7 +45,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
     for n in range(600):
         failed = n < failures
         release = 2 if 220 <= n < 420 else 1
-        code = FAILURE_CODE[Failure.STATUS_5XX] if failed else 0
+        code = FAILURE_CODE[FailureKind.STATUS_5XX] if failed else 0
         records += RECORD.pack(n * 10_000, 1_000 + n, 100, release, n % 2, 500 if failed else 200, code, Flag.COMPLETE)
     tally.add(records)
     tally.finish()
@@ -68,7 +68,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
         faults=(InjectedFault("kill-worker", 3.0, 40.0, broken),),
         left_out=(("GET /gone", "answers 404"),),
-        samples=({"kind": "status_5xx", "request": 0, "due_s": 0.1, "reused": False, "detail": EVIL},),
+        samples=(FailureSample(FailureKind.STATUS_5XX, 0, 0.1, False, EVIL),),
         connections={"opened": 50},
         notices=(),
         interrupted=False,
@@ -118,9 +118,13 @@ def test_a_release_counts_its_own_answers_and_one_that_returns_only_those_after_
 
 def test_failures_are_told_by_kind_and_by_what_was_done_to_the_service_when_they_were_sent() -> None:
     result = drilled()
-    for due_us, kind in ((S, Failure.STATUS_5XX), (int(2.1 * S), Failure.STATUS_5XX), (int(2.3 * S), Failure.TIMEOUT)):
+    for due_us, kind in (
+        (S, FailureKind.STATUS_5XX),
+        (int(2.1 * S), FailureKind.STATUS_5XX),
+        (int(2.3 * S), FailureKind.TIMEOUT),
+    ):
         result.tally.add(RECORD.pack(due_us, 500, 0, 0, 0, 500, FAILURE_CODE[kind], 0) * 2)
-    result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 500, FAILURE_CODE[Failure.TRUNCATED], 0))
+    result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 500, FAILURE_CODE[FailureKind.TRUNCATED], 0))
     moments = {(one["during"], one["state"], one["kind"]): one["count"] for one in result.failures_by_moment()}
     assert moments == {
         (None, None, "status_5xx"): 2,

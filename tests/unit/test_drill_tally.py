@@ -6,7 +6,7 @@ import pytest
 
 from hitless.drill.tally import FAILED, Tally, percentiles_ms, slot_s
 from hitless.drill.timeline import Timeline
-from hitless.drill.wire import FAILURE_CODE, RECORD, Failure, Flag
+from hitless.drill.wire import FAILURE_CODE, RECORD, FailureKind, Flag
 
 pytestmark = pytest.mark.unit
 S = 1_000_000
@@ -20,7 +20,7 @@ def record(
     release: int = 1,
     index: int = 0,
     status: int = 200,
-    failure: Failure | None = None,
+    failure: FailureKind | None = None,
     flags: int = Flag.COMPLETE,
 ) -> bytes:
     code = FAILURE_CODE[failure] if failure else 0
@@ -33,7 +33,9 @@ def fresh(timeline: Timeline | None = None) -> Tally:
 
 def test_requests_are_those_answered_and_those_failed() -> None:
     tally = fresh()
-    tally.add(record(0.1) + record(0.2, failure=Failure.STATUS_5XX, status=503) + record(0.3, failure=Failure.TIMEOUT))
+    tally.add(
+        record(0.1) + record(0.2, failure=FailureKind.STATUS_5XX, status=503) + record(0.3, failure=FailureKind.TIMEOUT)
+    )
     assert (tally.requests, tally.answered, tally.failed) == (3, 1, 2)
     assert tally.statuses == {(0, 200): 2, (0, 503): 1}
 
@@ -41,14 +43,14 @@ def test_requests_are_those_answered_and_those_failed() -> None:
 def test_an_amended_record_turns_an_answer_into_a_failure_and_is_no_request() -> None:
     tally = fresh()
     tally.add(record(0.1))
-    tally.add(record(0.1, failure=Failure.WRONG_LENGTH, flags=Flag.AMENDED))
+    tally.add(record(0.1, failure=FailureKind.WRONG_LENGTH, flags=Flag.AMENDED))
     assert (tally.requests, tally.answered, tally.failed) == (1, 0, 1)
 
 
 def test_unsent_requests_are_failed() -> None:
     tally = fresh()
     tally.add_unsent(3 * S, 7)
-    assert (tally.requests, tally.failed, tally.failures[Failure.NOT_SENT].count) == (7, 7, 7)
+    assert (tally.requests, tally.failed, tally.failures[FailureKind.NOT_SENT].count) == (7, 7, 7)
 
 
 def test_a_request_that_met_a_rollout_at_any_instant_is_of_the_releasing_phase() -> None:
@@ -71,9 +73,9 @@ def test_a_failure_is_told_with_its_first_moment_and_the_rollout_it_met() -> Non
     timeline = Timeline()
     tally = fresh(timeline)
     window = timeline.open("release 2 (good)", 2 * S)
-    tally.add(record(2.5, failure=Failure.CONNECTION_RESET, release=0, flags=Flag.REUSED))
-    tally.add(record(2.2, failure=Failure.CONNECTION_RESET, release=0, flags=0))
-    seen = tally.failures[Failure.CONNECTION_RESET]
+    tally.add(record(2.5, failure=FailureKind.CONNECTION_RESET, release=0, flags=Flag.REUSED))
+    tally.add(record(2.2, failure=FailureKind.CONNECTION_RESET, release=0, flags=0))
+    seen = tally.failures[FailureKind.CONNECTION_RESET]
     assert (seen.count, seen.first_us, seen.last_us, seen.reused) == (2, int(2.2 * S), int(2.5 * S), 1)
     assert seen.during is window
     assert (window.failed, window.failed_without_release) == (2, 2)
@@ -92,7 +94,7 @@ def test_answers_are_counted_by_release_and_by_the_last_thing_done_to_the_servic
 
 def test_a_slot_tells_failures_without_a_release_from_answers_without_one() -> None:
     tally = fresh()
-    tally.add(record(0.1, release=0) + record(0.2, release=0, failure=Failure.TIMEOUT) + record(0.3, release=4))
+    tally.add(record(0.1, release=0) + record(0.2, release=0, failure=FailureKind.TIMEOUT) + record(0.3, release=4))
     tally.add_unsent(0, 2)
     assert tally.slots[0].by_release == {0: 1, FAILED: 3, 4: 1}
 
@@ -114,7 +116,7 @@ def test_a_slot_keeps_percentiles_and_no_latencies_once_no_more_can_come() -> No
 
 def test_a_request_without_a_whole_answer_has_no_latency() -> None:
     tally = fresh()
-    tally.add(record(0.1, failure=Failure.TIMEOUT, flags=0, latency_ms=10_000))
+    tally.add(record(0.1, failure=FailureKind.TIMEOUT, flags=0, latency_ms=10_000))
     tally.finish()
     assert percentiles_ms(tally.steady, [("p50", 50)]) == {"p50": None}
 

@@ -6,20 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.drill.load import payload_amends
-from hitless.drill.pace import Pace, constant
-from hitless.drill.wire import NOTE, RECORD, RECORDS, Flag, FrameReader, SenderPlan, WireRequest, frame
+from hitless.documents import decode, to_text
+from hitless.drill.pace import constant
+from hitless.drill.wire import NOTE, RECORD, RECORDS, Flag, FrameReader, SenderPlan, WireRequest, amendments, frame
 
 pytestmark = pytest.mark.unit
 
 
 def test_a_plan_survives_the_way_to_the_sender() -> None:
     requests = (WireRequest(b"GET / HTTP/1.1\r\n", b"\x00\xff", False, True),)
-    pace = Pace(constant(0.1), 3).to_json()
-    plan = SenderPlan("host", (("127.0.0.1", 80), ("127.0.0.2", 80)), True, requests, (0, 0), pace, 1, 2, 20.0, 5, 10.0)
-    line = plan.to_line()
-    assert line.count(b"\n") == 1
-    assert SenderPlan.from_line(line) == plan
+    plan = SenderPlan(
+        host="host",
+        addresses=(("127.0.0.1", 80), ("127.0.0.2", 80)),
+        tls=True,
+        requests=requests,
+        order=(0, 0),
+        pieces=constant(0.1),
+        seed=3,
+        first=1,
+        senders=2,
+    )
+    line = to_text(plan)
+    assert "\n" not in line
+    assert decode(line, SenderPlan, "plan") == plan
+    assert plan.share(1).connections == 25
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(0, 3_000), max_size=20))
@@ -34,5 +44,5 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(payloads: lis
 def test_amending_records_are_told_from_requests() -> None:
     plain = RECORD.pack(1, 2, 3, 16, 16, 200, 0, Flag.COMPLETE | Flag.NEW_CONNECTION)
     amending = RECORD.pack(1, 2, 3, 4, 5, 200, 7, Flag.COMPLETE | Flag.AMENDED)
-    assert payload_amends(plain * 3) == 0
-    assert payload_amends(plain + amending + plain + amending) == 2
+    assert amendments(plain * 3) == 0
+    assert amendments(plain + amending + plain + amending) == 2

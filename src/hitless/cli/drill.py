@@ -18,9 +18,8 @@ from hitless.cli.common import Context, Ended, HomeOption, command
 from hitless.cli.drill_options import DEFAULT_RATE, DEFAULT_RELEASES, Arrivals, Protocol
 from hitless.clock import SystemClock, timestamp
 from hitless.drill import faults as drill_faults
-from hitless.drill import profile as drill_profile
 from hitless.drill import scenarios as drill_scenarios
-from hitless.drill.pace import Pieces
+from hitless.drill.pace import Pieces, parse_profile
 from hitless.drill.plan import DrillPlan, check_duration
 from hitless.drill.progress import TerminalProgress
 from hitless.drill.report import write_report
@@ -218,7 +217,7 @@ def _pieces(profile: str | None, rate: float | None, duration_s: float) -> Piece
     if rate is not None:
         raise UsageError("--rate and --profile: both say how many requests", hint="leave one of them out")
     check_duration(duration_s)
-    return drill_profile.parse_profile(profile, duration_s)
+    return parse_profile(profile, duration_s)
 
 
 def _report(ctx: Context, named: Path | None, service: Service | None) -> Path:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from hitless.drill import faults, profile, scenarios
+from hitless.drill import faults, scenarios
+from hitless.drill.pace import PROFILE_EXAMPLES
 
 DEFAULT_RELEASES = 5
 DEFAULT_RATE = 500
@@ -30,7 +31,7 @@ class Protocol(StrEnum):
 
 RateOption = Annotated[float | None, typer.Option("--rate", help=f"Requests a second; default {DEFAULT_RATE}.")]
 ProfileOption = Annotated[
-    str | None, typer.Option("--profile", help=f"A rate that changes, instead of --rate: {profile.EXAMPLES}.")
+    str | None, typer.Option("--profile", help=f"A rate that changes, instead of --rate: {PROFILE_EXAMPLES}.")
 ]
 ArrivalsOption = Annotated[
     Arrivals, typer.Option("--arrivals", help="Evenly spaced, or by chance as from many clients.")

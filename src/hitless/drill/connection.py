@@ -1,6 +1,7 @@
-"""One client connection of a sender, and how its errors are named.
+"""The one way in which a sender dials, shakes hands, reads and writes: the base of both clients.
 
-The state says what the connection waits for; only the sender moves it. A connection carries one request at a time.
+A connection's state says what it waits for, and only the client moves it. No call blocks. The errors of the operating
+system reach the report by name.
 """
 
 from __future__ import annotations
@@ -10,113 +11,231 @@ import os
 import selectors
 import socket
 import ssl
+from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Generic, TypeVar
 
-from hitless.drill.answer import Answer
-from hitless.drill.recorder import Recorder, Records, Sent, keys
-from hitless.drill.wire import Failure, SenderPlan
+from hitless.drill.recorder import Recorder, RecordSink, idempotency_keys
+from hitless.drill.wire import FailureKind, SenderPlan
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MAX_IDLE_NS = 4_000_000_000  # below the 5 s after which common servers close an idle connection
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN})
+_RESET = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN})
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
-class State(IntEnum):
+class ConnectionState(IntEnum):
     """What a connection waits for."""
 
     CONNECTING = 0
     SHAKING_HANDS = 1
-    ACTIVE = 2  # a request is under way
+    ACTIVE = 2  # a request is under way (HTTP/2: requests can be sent)
     IDLE = 3
-    LINGERING = 4  # the answer is whole; the server's close (or bytes too many) is awaited
+    LINGERING = 4  # the response is complete; the server's close (or surplus bytes) is awaited
     CLOSED = 5
 
 
 @dataclass(slots=True, eq=False)
-class Held:
-    """A socket that a client holds in its selector, which watches it for bytes to read."""
+class Connection:
+    """A socket that a client holds in its selector, and the bytes that still have to be written to it."""
 
     sock: socket.socket | ssl.SSLSocket | None = field(default=None, init=False)
     watches_write: bool = field(default=False, init=False)
+    state: ConnectionState = field(default=ConnectionState.CONNECTING, init=False)
+    unsent: bytes | memoryview = field(default=b"", init=False)
 
 
-@dataclass(slots=True, eq=False)
-class Connection(Held):
-    """A socket and the request that it carries."""
-
-    state: State = State.CONNECTING
-    requests: int = 0  # carried so far, the one at hand included
-    answer: Answer = field(default_factory=Answer)
-    unsent: bytes | memoryview = b""
-    sent: Sent = field(default_factory=Sent)
-    idle_since_ns: int = 0
-    closing: bool = False
-    spoiled: bool = False  # the request's failure was recorded already
+C = TypeVar("C", bound=Connection)
 
 
-class Connections:
-    """What the clients of a sender have in common: its plan, its counts, and the sockets that they hold.
+class Client(ABC, Generic[C]):
+    """The connections of one sender. `start_ns` (monotonic) is the origin of the instants in the records.
 
-    `start_ns` (monotonic) is the origin of the instants in the records.
+    `send` leads to exactly one record without the flag AMENDED; `under_way` is the number of requests without theirs.
     """
 
-    def __init__(self, plan: SenderPlan, selector: selectors.BaseSelector, output: Records, start_ns: int) -> None:
+    alpn: Sequence[str] = ()
+
+    def __init__(self, plan: SenderPlan, selector: selectors.BaseSelector, output: RecordSink, start_ns: int) -> None:
         self._plan = plan
         self._selector = selector
         self._recorder = Recorder(output, start_ns)
-        self._keys = keys()
+        self._keys = idempotency_keys()
         self._deadline_ns = int(plan.deadline_s * 1e9)
         self._dialled = 0
+        self._tls = ssl.create_default_context() if plan.tls else None
+        if self._tls is not None and self.alpn:
+            self._tls.set_alpn_protocols(list(self.alpn))
         self.under_way = 0
         self.counts: Counter[str] = Counter()
 
-    def _connect(self) -> socket.socket:
-        """A socket that is being connected to the next of the addresses. Raises OSError."""
+    @abstractmethod
+    def next_deadline_ns(self) -> int | None:
+        """The instant at which `expire` has something to do, if nothing happens before."""
+
+    @abstractmethod
+    def send(self, n: int, due_ns: int) -> None:
+        """Send request n of the schedule, which was due at `due_ns`, now."""
+
+    @abstractmethod
+    def expire(self, now: int) -> None:
+        """Give up what has waited too long."""
+
+    @abstractmethod
+    def _established(self, connection: C) -> None:
+        """Requests can be written."""
+
+    @abstractmethod
+    def _received(self, connection: C, data: bytes) -> None: ...
+
+    @abstractmethod
+    def _ended(self, connection: C) -> None:
+        """The server closed the connection."""
+
+    @abstractmethod
+    def _lost(self, connection: C, failure: FailureKind, detail: str) -> None:
+        """The connection failed."""
+
+    def handle(self, connection: C, mask: int) -> None:
+        """The selector says that a connection is ready."""
+        if connection.state is ConnectionState.CONNECTING:
+            self._connected(connection)
+        elif connection.state is ConnectionState.SHAKING_HANDS:
+            self._shake_hands(connection)
+        else:
+            if mask & WRITE:
+                self._write(connection)
+            if mask & READ:
+                self._read(connection)
+
+    def _dial(self, connection: C) -> None:
+        """Begin to connect to the next of the addresses."""
         address = self._plan.addresses[self._dialled % len(self._plan.addresses)]
         self._dialled += 1
         self.counts["opened"] += 1
-        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex(address)
-            if code not in (0, errno.EINPROGRESS):
+            connection.sock = _connecting(address)
+        except OSError as error:
+            self._lost(connection, failure_of(error), str(error))
+            return
+        self._selector.register(connection.sock, WRITE, connection)
+        connection.watches_write = True
+
+    def _connected(self, connection: C) -> None:
+        assert connection.sock is not None
+        try:
+            if code := connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(code, os.strerror(code))
-        except OSError:
-            sock.close()
-            raise
-        return sock
+            if self._tls is None:
+                return self._established(connection)
+            raw, connection.sock = connection.sock, None
+            self._selector.unregister(raw)
+            # raises, and closes the socket, if the server has reset the connection since
+            connection.sock = self._tls.wrap_socket(raw, server_hostname=self._plan.host, do_handshake_on_connect=False)
+        except OSError as error:
+            return self._lost(connection, failure_of(error), str(error))
+        connection.state = ConnectionState.SHAKING_HANDS
+        self._selector.register(connection.sock, READ | WRITE, connection)
+        return self._shake_hands(connection)
 
-    def _watch(self, held: Held, *, write: bool) -> None:
-        if held.watches_write != write and held.sock is not None:
-            held.watches_write = write
-            self._selector.modify(held.sock, READ | WRITE if write else READ, held)
+    def _shake_hands(self, connection: C) -> None:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        try:
+            connection.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(connection, write=False)
+        except ssl.SSLWantWriteError:
+            self._watch(connection, write=True)
+        except OSError as error:
+            self._lost(connection, failure_of(error), str(error))
+        else:
+            self._established(connection)
 
-    def _hang_up(self, held: Held) -> None:
-        if held.sock is not None:
+    def _write(self, connection: C) -> None:
+        """Write what is unsent, as much as the socket takes."""
+        try:
+            while connection.unsent and connection.sock is not None:
+                sent = connection.sock.send(connection.unsent)
+                connection.unsent = memoryview(connection.unsent)[sent:]
+                if connection.state < ConnectionState.ACTIVE:
+                    connection.state = ConnectionState.ACTIVE
+        except WOULD_BLOCK:
+            self._watch(connection, write=True)
+        except OSError as error:
+            if connection.state is ConnectionState.CONNECTING and error.errno == errno.ENOTCONN:
+                return  # macOS: not connected yet
+            if connection.state is ConnectionState.ACTIVE:
+                self._read(connection)  # the server may have responded before it closed
+            if connection.sock is not None and connection.state <= ConnectionState.ACTIVE:
+                self._lost(connection, failure_of(error), str(error))
+        else:
+            self._watch(connection, write=False)
+
+    def _read(self, connection: C) -> None:
+        while connection.sock is not None:
             try:
-                self._selector.unregister(held.sock)
+                data = connection.sock.recv(65_536)
+            except WOULD_BLOCK:
+                return
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                data = b""
+            except OSError as error:
+                self._lost(connection, failure_of(error), str(error))
+                return
+            if data:
+                self._received(connection, data)
+            else:
+                self._ended(connection)
+            if not isinstance(connection.sock, ssl.SSLSocket) or not connection.sock.pending():
+                return
+
+    def _watch(self, connection: C, *, write: bool) -> None:
+        if connection.watches_write != write and connection.sock is not None:
+            connection.watches_write = write
+            self._selector.modify(connection.sock, READ | WRITE if write else READ, connection)
+
+    def _hang_up(self, connection: C) -> None:
+        connection.state = ConnectionState.CLOSED
+        connection.unsent = b""
+        if connection.sock is not None:
+            try:
+                self._selector.unregister(connection.sock)
             except KeyError:
                 pass
-            held.sock.close()
-            held.sock = None
+            connection.sock.close()
+            connection.sock = None
 
 
-def failure_of(error: OSError) -> Failure:
+def _connecting(address: tuple[str, int]) -> socket.socket:
+    """A socket that is being connected. Raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def failure_of(error: OSError) -> FailureKind:
     """The kind of failure that an operating system's error is.
 
-    What this machine lacks (ports, descriptors, memory, permission) is the generator's fault: `not_sent`.
+    If this machine runs out of something (ports, descriptors, memory) or forbids it, that is `not_sent`.
     """
     if isinstance(error, ssl.SSLError):
-        return Failure.TLS_ERROR
+        return FailureKind.TLS_ERROR
     if error.errno == errno.ECONNREFUSED:
-        return Failure.CONNECTION_REFUSED
+        return FailureKind.CONNECTION_REFUSED
     if error.errno in _RESET:
-        return Failure.CONNECTION_RESET
+        return FailureKind.CONNECTION_RESET
     if error.errno in _UNREACHABLE:
-        return Failure.UNREACHABLE
-    return Failure.NOT_SENT
+        return FailureKind.UNREACHABLE
+    return FailureKind.NOT_SENT

@@ -7,39 +7,20 @@ each ends when its input does; Ctrl-C at the terminal does not reach them (own s
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from hitless.drill.pace import Pace, share_of
-from hitless.drill.wire import RECORD, RECORDS, FrameReader, SenderPlan, WireRequest
+from hitless.documents import decode, to_text
+from hitless.drill.pace import share_of
+from hitless.drill.wire import RECORD, RECORDS, FailureSample, FrameReader, Note, SenderPlan, amendments
 from hitless.errors import MachineError
 
 READY_DEADLINE_S = 30.0
 MAX_SAMPLES = 100
 RATE_OF_ONE_SENDER = 4_000
 RATE_OF_ONE_HTTP2_SENDER = 400  # its framing is Python through and through
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """What all senders have in common."""
-
-    host: str
-    addresses: tuple[tuple[str, int], ...]
-    tls: bool
-    requests: tuple[WireRequest, ...]
-    order: tuple[int, ...]
-    pace: Pace
-    senders: int
-    new_connections_percent: float = 20.0
-    connections: int = 50
-    deadline_s: float = 10.0
-    http2: bool = False
 
 
 def senders_for(rate_per_s: float, cpus: int, *, http2: bool = False) -> int:
@@ -66,7 +47,7 @@ class _Sender:
 class Load:
     """The senders of one drill."""
 
-    def __init__(self, plan: LoadPlan, *, on_records: Callable[[bytes], None]) -> None:
+    def __init__(self, plan: SenderPlan, *, on_records: Callable[[bytes], None]) -> None:
         self._plan = plan
         self._on_records = on_records
         self._senders: list[_Sender] = []
@@ -75,7 +56,7 @@ class Load:
         self.pace = plan.pace
         self.start_ns = 0
         self.counts: Counter[str] = Counter()
-        self.samples: list[dict[str, Any]] = []
+        self.samples: list[FailureSample] = []
 
     async def start(self) -> None:
         """Start the processes; the first request is due a moment after all are ready. Raises MachineError."""
@@ -92,7 +73,7 @@ class Load:
             sender = _Sender(process, first)
             self._senders.append(sender)
             self._tasks.append(asyncio.create_task(self._read(sender)))
-            sender.tell(self._plan_of(first).to_line())
+            sender.tell(to_text(self._plan.share(first)).encode() + b"\n")
         ready = asyncio.gather(*(sender.ready.wait() for sender in self._senders))
         try:
             await asyncio.wait_for(ready, READY_DEADLINE_S)
@@ -147,48 +128,24 @@ class Load:
         assert self._end is not None
         return sum(share_of(one.first, self._plan.senders, self._end) - one.records for one in self._senders)
 
-    def _plan_of(self, first: int) -> SenderPlan:
-        plan = self._plan
-        return SenderPlan(
-            host=plan.host,
-            addresses=plan.addresses,
-            tls=plan.tls,
-            requests=plan.requests,
-            order=plan.order,
-            pace=plan.pace.to_json(),
-            first=first,
-            stride=plan.senders,
-            new_connections_percent=plan.new_connections_percent,
-            connections=max(1, plan.connections // plan.senders),
-            deadline_s=plan.deadline_s,
-            http2=plan.http2,
-        )
-
     async def _read(self, sender: _Sender) -> None:
         assert sender.process.stdout is not None
         frames = FrameReader()
         while data := await sender.process.stdout.read(1 << 18):
             for letter, payload in frames.feed(data):
                 if letter == RECORDS:
-                    sender.records += len(payload) // RECORD.size - payload_amends(payload)
+                    sender.records += len(payload) // RECORD.size - amendments(payload)
                     self._on_records(payload)
                 else:
-                    self._note(sender, json.loads(payload))
+                    self._note(sender, decode(payload, Note, "a sender"))
         await sender.process.wait()
         sender.ready.set()
         assert sender.process.stdin is not None
         sender.process.stdin.close()
 
-    def _note(self, sender: _Sender, note: dict[str, Any]) -> None:
-        if "ready" in note:
+    def _note(self, sender: _Sender, note: Note) -> None:
+        if note.ready:
             sender.ready.set()
-        elif "sample" in note and len(self.samples) < MAX_SAMPLES:
-            self.samples.append(note["sample"])
-        elif "counts" in note:
-            self.counts.update(note["counts"])
-
-
-def payload_amends(payload: bytes) -> int:
-    """How many records of a run take an earlier one back (they are no requests of their own)."""
-    flags = payload[RECORD.size - 1 :: RECORD.size]
-    return sum(1 for flag in flags if flag & 16) if max(flags, default=0) >= 16 else 0
+        if note.sample and len(self.samples) < MAX_SAMPLES:
+            self.samples.append(note.sample)
+        self.counts.update(note.counts)

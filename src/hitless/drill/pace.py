@@ -8,16 +8,24 @@ constant they come from exact fractions: hours of load do not drift, and the num
 from __future__ import annotations
 
 import random
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any
+
+from hitless.errors import UsageError
 
 NANOSECONDS = 1_000_000_000
 MAX_RATE_PER_S = 100_000
 MAX_DURATION_S = 86_400
+PROFILE_EXAMPLES = "ramp:50:3000 (over the whole drill), ramp:50:3000@5-25, step:50:3000@10, step:50:3000@10-40"
+_DECIMAL = r"\d+(?:\.\d{1,6})?"
+_PROFILE = re.compile(
+    rf"(?P<kind>ramp|step):(?P<low>{_DECIMAL}):(?P<high>{_DECIMAL})(?:@(?P<start>{_DECIMAL})(?:-(?P<end>{_DECIMAL}))?)?",
+    re.ASCII,
+)
 BLOCK = 1024
 """Poisson arrivals are drawn in blocks of that many, so that any sender finds any request's instant by itself."""
 _GOLDEN_32 = 2_654_435_769  # 2^32 divided by the golden ratio: successive multiples fill the circle evenly
@@ -111,16 +119,6 @@ class Pace:
     def _stretch(self, place: float) -> _Stretch:
         return self._stretches[max(0, bisect_right(self._firsts, place) - 1)]
 
-    def to_json(self) -> dict[str, Any]:
-        """What a sender needs to have the same pace."""
-        rows = [[piece.start_s, piece.from_per_s, piece.to_per_s, piece.span_s] for piece in self.pieces]
-        return {"pieces": rows, "seed": self.seed}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Pace:
-        """The inverse of `to_json`."""
-        return cls(tuple(Piece(*row) for row in document["pieces"]), document["seed"])
-
 
 class _Stretch:
     """A piece or a ramp's end as whole numbers: `first` requests come before `start_s`."""
@@ -195,3 +193,44 @@ def interleave(weights: Sequence[int]) -> tuple[int, ...]:
     """The order of one round: index i appears weights[i] times, each as evenly spread as it can be."""
     places = [((turn + 0.5) / weight, index) for index, weight in enumerate(weights) for turn in range(weight)]
     return tuple(index for _, index in sorted(places))
+
+
+def parse_profile(text: str, duration_s: float) -> Pieces:
+    """The pieces of a drill of that length. Raises UsageError.
+
+    `ramp:A:B@S-E`: A requests a second until S seconds, then evenly changing, B from E on; without instants from the
+    start to the end. `step:A:B@S`: A until S, then B at once; with `-E`, A again from E on.
+    """
+    form = _PROFILE.fullmatch(text)
+    if form is None:
+        raise _bad_profile(text, "is not a profile")
+    low, high = float(form["low"]), float(form["high"])
+    for rate in (low, high):
+        if not 0 < rate <= MAX_RATE_PER_S:
+            raise _bad_profile(text, f"{rate:g} requests a second are not above 0 and at most {MAX_RATE_PER_S}")
+    start_s = float(form["start"]) if form["start"] else None
+    end_s = float(form["end"]) if form["end"] else None
+    if start_s is not None and not start_s < duration_s:
+        raise _bad_profile(text, f"begins at {start_s:g} s, and the drill lasts {duration_s:g} s")
+    if end_s is not None and not (start_s or 0.0) < end_s <= duration_s:
+        raise _bad_profile(text, f"ends at {end_s:g} s, not between its start and the drill's end, {duration_s:g} s")
+    if form["kind"] == "ramp":
+        return _ramp(low, high, start_s or 0.0, duration_s if end_s is None else end_s)
+    if start_s is None:
+        raise _bad_profile(text, "does not say when the rate changes")
+    return _step(low, high, start_s, end_s)
+
+
+def _ramp(low: float, high: float, start_s: float, end_s: float) -> Pieces:
+    slope = Piece(start_s, low, high, end_s - start_s)
+    return (Piece(0.0, low, low), slope) if start_s else (slope,)
+
+
+def _step(low: float, high: float, start_s: float, end_s: float | None) -> Pieces:
+    before, after = Piece(0.0, low, low), Piece(start_s, high, high)
+    pieces = (before, after) if start_s else (after,)
+    return pieces if end_s is None else (*pieces, Piece(end_s, low, low))
+
+
+def _bad_profile(text: str, why: str) -> UsageError:
+    return UsageError(f"--profile {text}: {why}", hint=f"write one such as {PROFILE_EXAMPLES}")

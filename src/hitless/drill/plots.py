@@ -10,7 +10,7 @@ from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, p
 from hitless.drill.tally import FAILED, Slot
 from hitless.drill.timeline import MICROSECONDS
 from hitless.drill.watch import WorkerSample
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind
 
 MAX_COLUMNS = 320
 COLOURS = 8  # classes c0 … c7 of the page's style, and k0 … k12 for the kinds of failure
@@ -24,7 +24,7 @@ class Column:
     at_s: float
     width_s: float
     by_release: dict[int, float]
-    failures: dict[Failure, int]
+    failures: dict[FailureKind, int]
     p50_ms: float | None
     p99_ms: float | None
     max_ms: float | None
@@ -63,7 +63,7 @@ def columns(slots: Sequence[Slot], slot_us: int, end_s: float) -> tuple[Column, 
 
 def _column(slots: Sequence[Slot], at_s: float, width_s: float) -> Column:
     by_release: Counter[int] = Counter()
-    failures: Counter[Failure] = Counter()
+    failures: Counter[FailureKind] = Counter()
     for slot in slots:
         by_release += slot.by_release
         failures += slot.failures
@@ -157,9 +157,9 @@ def workers_plot(columns: Sequence[Column], samples: Sequence[WorkerSample], ban
     return axes.svg("Workers against the load", [*marks, *_strip(axes, bands)])
 
 
-def kind_class(kind: Failure) -> str:
+def kind_class(kind: FailureKind) -> str:
     """The colour of a kind of failure."""
-    return f"k{list(Failure).index(kind)}"
+    return f"k{list(FailureKind).index(kind)}"
 
 
 def release_classes(columns: Sequence[Column]) -> dict[int, str]:

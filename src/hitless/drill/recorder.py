@@ -1,4 +1,4 @@
-"""What a sender's clients have in common: how a request's end is written down, and keys that are never used twice."""
+"""How a sender writes down the end of a request, and idempotency keys that are never used twice."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hitless.drill.answer import Judged
-from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, Failure, Flag
+from hitless.drill.response import Response
+from hitless.drill.wire import FAILURE_CODE, MAX_U32, RECORD, FailureKind, FailureSample, Flag, Note
 
 MAX_SAMPLES = 5  # per kind of failure
 
 
-class Records(Protocol):
+class RecordSink(Protocol):
     """Where records and notes go."""
 
     def record(self, record: bytes) -> None: ...
-    def note(self, document: dict[str, object]) -> None: ...
+    def note(self, note: Note) -> None: ...
 
 
 @dataclass(slots=True)
-class Sent:
-    """One request on its way: its number, which one it is, and its instants (monotonic nanoseconds)."""
+class SentRequest:
+    """One request under way: its number, its index in the plan, and its instants (monotonic nanoseconds)."""
 
     n: int = -1
     index: int = 0
@@ -36,21 +36,21 @@ class Sent:
 class Recorder:
     """Writes records and a few samples of each kind of failure. `start_ns` is the origin of all instants."""
 
-    def __init__(self, output: Records, start_ns: int) -> None:
+    def __init__(self, output: RecordSink, start_ns: int) -> None:
         self._output = output
         self._start_ns = start_ns
         self._samples: Counter[str] = Counter()
 
     def record(
-        self, sent: Sent, answer: Judged, failure: Failure | None, *, own: bool, reused: bool, complete: bool,
-        amended: bool = False,
+        self, sent: SentRequest, response: Response, failure: FailureKind | None, *, own: bool, reused: bool,
+        complete: bool, amended: bool = False,
     ) -> None:  # fmt: skip
-        """The one record of a request (or, if `amended`, what takes it back). `own`: on a connection of its own."""
-        release = answer.release
+        """Write the record of a request, or one that revokes it (`amended`). `own`: on a connection of its own."""
+        release = response.release
         flags = (
             own * Flag.NEW_CONNECTION.value
             | reused * Flag.REUSED.value
-            | answer.shielded * Flag.SHIELDED.value
+            | response.shielded * Flag.SHIELDED.value
             | complete * Flag.COMPLETE.value
             | amended * Flag.AMENDED.value
         )
@@ -61,30 +61,22 @@ class Recorder:
                 min(MAX_U32, (sent.sent_ns - sent.due_ns) // 1000),
                 int(release) if release.isdigit() and len(release) < 10 else 0,
                 sent.index,
-                answer.status,
+                response.status,
                 FAILURE_CODE[failure] if failure else 0,
                 flags,
             )
         )
 
-    def sample(self, sent: Sent, failure: Failure, detail: str, *, reused: bool) -> None:
-        """What was seen of a failure, for people; only the first few of a kind."""
+    def sample(self, sent: SentRequest, failure: FailureKind, detail: str, *, reused: bool) -> None:
+        """Describe a failure for people; only the first few of a kind."""
         self._samples[failure] += 1
         if self._samples[failure] <= MAX_SAMPLES:
-            self._output.note(
-                {
-                    "sample": {
-                        "kind": failure.value,
-                        "request": sent.index,
-                        "due_s": (sent.due_ns - self._start_ns) / 1e9,
-                        "reused": reused,
-                        "detail": detail[:200],
-                    }
-                }
-            )
+            due_s = (sent.due_ns - self._start_ns) / 1e9
+            sample = FailureSample(failure, sent.index, due_s, reused, detail[:200])
+            self._output.note(Note(sample=sample))
 
 
-def keys() -> Iterator[bytes]:
+def idempotency_keys() -> Iterator[bytes]:
     """Idempotency keys, each a new one: 16 random hexadecimal digits for the process, and a number."""
     prefix = os.urandom(8).hex().encode()
     return (b"drill-%s-%d" % (prefix, number) for number in itertools.count(1))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from hitless.drill.plots import Band, columns, failures_plot, kind_class, latency_plot, requests_plot, workers_plot
 from hitless.drill.result import DrillResult, ShippedRelease
 from hitless.drill.timeline import MICROSECONDS
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind
 from hitless.receipts.page import environment_of, summary, write_whole
 
 
@@ -32,7 +32,7 @@ def render(result: DrillResult) -> str:
         ok=result.exit_code == 0,
         surprises=result.surprises,
         document=document,
-        kinds=[(one, kind_class(Failure(one["kind"]))) for one in document["failures"] if one["count"]],
+        kinds=[(one, kind_class(FailureKind(one["kind"]))) for one in document["failures"] if one["count"]],
         requests_plot=Markup(requests_plot(axis, bands)),
         latency_plot=Markup(latency_plot(axis, bands)),
         failures_plot=Markup(failures_plot(axis, bands)) if result.tally.failed else None,

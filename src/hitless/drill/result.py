@@ -12,12 +12,13 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from hitless.clock import timestamp
+from hitless.documents import to_plain
 from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
 from hitless.drill.timeline import Window
 from hitless.drill.watch import WorkerSample
-from hitless.drill.wire import Failure
+from hitless.drill.wire import FailureKind, FailureSample
 
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))
 SHORT_POINTS = (("p50", 50.0), ("p99", 99.0), ("max", 100.0))
@@ -70,7 +71,7 @@ class DrillResult:
     restored: ShippedRelease | None
     faults: tuple[InjectedFault, ...]
     left_out: tuple[tuple[str, str], ...]
-    samples: tuple[Mapping[str, Any], ...]
+    samples: tuple[FailureSample, ...]
     connections: Mapping[str, int]
     notices: tuple[str, ...]
     interrupted: bool
@@ -202,7 +203,7 @@ class DrillResult:
                 **dict(self.connections),
             },
             "sender_lag_ms": self.lag_ms,
-            "samples": list(self.samples),
+            "samples": to_plain(self.samples),
             "workers": [asdict(sample) for sample in self.workers],
             "receipts": list(self.receipts),
             "notices": list(self.notices),
@@ -220,7 +221,7 @@ class DrillResult:
 
     def _failures(self) -> list[dict[str, Any]]:
         found = []
-        for kind in Failure:
+        for kind in FailureKind:
             seen = self.tally.failures.get(kind)
             found.append(
                 {

@@ -16,7 +16,7 @@ from typing import Any
 
 from hitless.clock import Clock
 from hitless.drill.acts import Acts, Progress, Snapshot
-from hitless.drill.load import Load, LoadPlan, senders_for
+from hitless.drill.load import Load, senders_for
 from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
 from hitless.drill.probe import probe
@@ -27,6 +27,7 @@ from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
 from hitless.drill.target import Target, resolve
 from hitless.drill.timeline import MICROSECONDS, Timeline
 from hitless.drill.watch import Watch
+from hitless.drill.wire import SenderPlan
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
 
@@ -133,8 +134,8 @@ async def _workspace(plan: DrillPlan, source: Source | None, data_dir: Path) -> 
         workspace.remove()
 
 
-def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int], ...]) -> LoadPlan:
-    return LoadPlan(
+def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int], ...]) -> SenderPlan:
+    return SenderPlan(
         host=target.host,
         addresses=addresses,
         tls=target.tls,
@@ -142,7 +143,8 @@ def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int]
             replace(one, path=target.base_path + one.path).to_wire(target.host_header) for one in plan.requests
         ),
         order=interleave([one.weight for one in plan.requests]),
-        pace=plan.pace,
+        pieces=plan.pace.pieces,
+        seed=plan.seed,
         senders=senders_for(most_per_s(plan.pace.pieces), CPUS, http2=plan.http2),
         new_connections_percent=plan.new_connections_percent,
         connections=plan.connections,

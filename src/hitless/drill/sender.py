@@ -1,33 +1,31 @@
 """A sending process of a drill, driven over its standard input and output (see `wire`).
 
-Standard library only, so that it starts at once and costs little. Invariants: requests leave by the schedule, whatever
-became of the earlier ones; nothing waits for the coordinator; when the coordinator goes, so does this process.
+It imports little, so that it starts quickly. Invariants: requests leave on schedule, whatever became of the earlier
+ones; nothing waits for the coordinator; when the coordinator ends, this process ends.
 
-It waits by `select` on the selector's own descriptor: microseconds instead of epoll's milliseconds, so that a request
-leaves when it is due.
+It waits by `select` on the selector's own descriptor, which counts in microseconds and not in epoll's milliseconds, so
+that a request leaves when it is due.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import select
 import selectors
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from hitless.drill.connection import READ
-from hitless.drill.pace import Pace
-from hitless.drill.recorder import Records
-from hitless.drill.wire import NOTE, RECORDS, SenderPlan, frame
+from hitless.documents import decode, to_text
+from hitless.drill.connection import READ, Client
+from hitless.drill.recorder import RecordSink
+from hitless.drill.wire import NOTE, RECORDS, Note, SenderPlan, frame
 
 FLUSH_EVERY_NS = 100_000_000
 QUIET_NS = 100_000_000
-MAX_BURST = 32  # requests that are due already go in bursts of that many, so that answers are read in between
+MAX_BURST = 32  # at most so many overdue requests leave at once, so that responses are read in between
 
 
 class Commands:
@@ -75,8 +73,8 @@ class Output:
     def record(self, record: bytes) -> None:
         self._records += record
 
-    def note(self, document: dict[str, object]) -> None:
-        self._pending += frame(NOTE, json.dumps(document).encode())
+    def note(self, note: Note) -> None:
+        self._pending += frame(NOTE, to_text(note).encode())
 
     def flush(self) -> None:
         """Write what the pipe takes. Raises BrokenPipeError when the coordinator is gone."""
@@ -95,20 +93,7 @@ class Output:
         self.flush()
 
 
-class AnyClient(Protocol):
-    """What sends requests and accounts for them: `hitless.drill.client`, `hitless.drill.http2`."""
-
-    @property
-    def under_way(self) -> int: ...
-    @property
-    def counts(self) -> Counter[str]: ...
-    def next_deadline_ns(self) -> int | None: ...
-    def handle(self, connection: Any, mask: int) -> None: ...
-    def send(self, n: int, due_ns: int) -> None: ...
-    def expire(self, now: int) -> None: ...
-
-
-ClientOf = Callable[[SenderPlan, selectors.BaseSelector, Records, int], AnyClient]
+ClientOf = Callable[[SenderPlan, selectors.BaseSelector, RecordSink, int], Client[Any]]
 
 
 class Sender:
@@ -117,8 +102,8 @@ class Sender:
     def __init__(
         self, plan: SenderPlan, commands: Commands, output: Output, start_ns: int, client_of: ClientOf
     ) -> None:
-        self._stride = plan.stride
-        self._pace = Pace.from_json(plan.pace)
+        self._stride = plan.senders
+        self._pace = plan.pace
         self._commands = commands
         self._output = output
         self._start_ns = start_ns
@@ -213,15 +198,15 @@ def main(client_of: ClientOf) -> int:
     go_first()
     commands, output = Commands(0), Output(1)
     try:
-        plan = SenderPlan.from_line(commands.wait())
-        output.note({"ready": True})
+        plan = decode(commands.wait(), SenderPlan, "the plan")
+        output.note(Note(ready=True))
         output.flush()
         _, _, start_ns = commands.wait().partition(b" ")
         sender = Sender(plan, commands, output, int(start_ns), client_of)
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
-        output.note({"counts": sender.run()})
+        output.note(Note(counts=sender.run()))
         output.close()
     except BrokenPipeError:
         os._exit(0)  # nobody is left to read what would be flushed

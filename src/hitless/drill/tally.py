@@ -16,7 +16,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from hitless.drill.timeline import MICROSECONDS, Timeline, Window
-from hitless.drill.wire import FAILURES, RECORD, Failure, Flag
+from hitless.drill.wire import FAILURES, RECORD, FailureKind, Flag
 
 FAILED = -1  # in the place of a release: failed, and no release named
 MOMENT_US = 20_000
@@ -35,7 +35,7 @@ class Slot:
     requests: int = 0
     failed: int = 0
     by_release: Counter[int] = field(default_factory=Counter)  # 0: answered without naming one; or FAILED
-    failures: Counter[Failure] = field(default_factory=Counter)
+    failures: Counter[FailureKind] = field(default_factory=Counter)
     steady_us: array[int] = field(default_factory=lambda: array("L"))
     releasing_us: array[int] = field(default_factory=lambda: array("L"))
     p50_ms: float | None = None
@@ -73,9 +73,9 @@ class Tally:
         self.last_sent_us = 0
         self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of whole answers
         self.failed_by_request: Counter[int] = Counter()
-        self.failures: dict[Failure, FailureCount] = {}
+        self.failures: dict[FailureKind, FailureCount] = {}
         # failures by (kind, window's number, moment of sending in steps of MOMENT_US); (kind, 0, 0) without a window
-        self.moments: Counter[tuple[Failure, int, int]] = Counter()
+        self.moments: Counter[tuple[FailureKind, int, int]] = Counter()
         self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of answers that named a release
         self.failed_answers: Counter[tuple[int, int]] = Counter()
         self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
@@ -131,7 +131,7 @@ class Tally:
             slot = self._slot(due_us)
             slot.requests += 1
             slot.by_release[FAILED] += 1
-            self._fail(Failure.NOT_SENT, due_us, 0, 0, -1, 0)
+            self._fail(FailureKind.NOT_SENT, due_us, 0, 0, -1, 0)
 
     def recent_p99_ms(self) -> float | None:
         """The 99th percentile of about the last second, for people who watch."""
@@ -145,7 +145,7 @@ class Tally:
         """Close every slot: no more records come."""
         self._close_before(len(self.slots) * self.slot_us)
 
-    def _fail(self, failure: Failure, due: int, latency: int, release: int, index: int, flags: int) -> None:
+    def _fail(self, failure: FailureKind, due: int, latency: int, release: int, index: int, flags: int) -> None:
         window = self._timeline.find(due, due + latency)
         self.failed += 1
         slot = self._slot(due)

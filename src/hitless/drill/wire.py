@@ -1,21 +1,21 @@
-"""What the coordinator of a drill and its senders say to each other.
+"""The protocol between the coordinator of a drill and its senders.
 
-To a sender, on its standard input, lines: the plan as JSON, then `start NANOSECONDS` (monotonic), then `end N` (send no
-request from n = N on). Its input's end means that the coordinator is gone: it stops. From a sender, on its standard
-output, frames: one letter, the payload's length, the payload. `R` is a run of records, `N` a note in JSON.
+A sender reads lines on its standard input: the plan as JSON, then `start NANOSECONDS` (monotonic), then `end N` (send
+no request from n = N on). The end of its input means that the coordinator is gone, and it stops. It writes frames on
+its standard output: one letter, the payload's length, the payload. `R` is a run of records, `N` a note in JSON.
 
-A record is the whole of what is known about one request. Exactly one is written for each request that was due, unless
-the sender dies; one with the flag AMENDED takes an answer back that was written before.
+A record has all that is known about one request. Exactly one is written for each request that was due, unless the
+sender dies. A record with the flag AMENDED revokes one that was written before.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import struct
-from dataclasses import asdict, dataclass
 from enum import IntFlag, StrEnum
-from typing import Any
+
+import msgspec
+
+from hitless.drill.pace import Pace, Pieces
 
 # due (µs after the start), latency from then (µs), lag of sending (µs), release, request, status, failure, flags
 RECORD = struct.Struct("<QIIIHHBB")
@@ -24,16 +24,16 @@ RECORDS, NOTE = b"R", b"N"
 MAX_U32 = 0xFFFF_FFFF
 
 
-class Failure(StrEnum):
-    """Why a request counts as failed. The first that applies, in the order of what was noticed."""
+class FailureKind(StrEnum):
+    """Why a request counts as failed: the first reason that was noticed."""
 
     CONNECTION_REFUSED = "connection_refused"
     CONNECTION_RESET = "connection_reset"
     UNREACHABLE = "unreachable"  # no route, the network's own time-out
     TLS_ERROR = "tls_error"
-    CLOSED_EARLY = "closed_early"  # the connection ended before the first byte of an answer
+    CLOSED_EARLY = "closed_early"  # the connection ended before the first byte of a response
     TRUNCATED = "truncated"  # … after the first byte and before the last
-    WRONG_LENGTH = "wrong_length"  # more came than the answer said
+    WRONG_LENGTH = "wrong_length"  # more bytes came than the response announced
     TIMEOUT = "timeout"
     STATUS_5XX = "status_5xx"
     MISMATCH = "mismatch"  # the release in the header is not the one in the body
@@ -42,7 +42,7 @@ class Failure(StrEnum):
     NOT_SENT = "not_sent"  # this machine could not send it: the generator's fault, and failed all the same
 
 
-FAILURES = tuple(Failure)
+FAILURES = tuple(FailureKind)
 FAILURE_CODE = {failure: code for code, failure in enumerate(FAILURES, start=1)}  # 0: not failed
 
 
@@ -50,58 +50,71 @@ class Flag(IntFlag):
     """What else is known about a request."""
 
     NEW_CONNECTION = 1  # sent on a connection of its own, with `Connection: close`
-    REUSED = 2  # sent on a connection that had carried an answer before
-    SHIELDED = 4  # the live release answered for the candidate
-    COMPLETE = 8  # a whole HTTP answer came, so the latency means something
-    AMENDED = 16  # takes back the last record of the same connection: what came after its answer condemns it
+    REUSED = 2  # sent on a connection that had carried a response before
+    SHIELDED = 4  # the live release responded for the candidate
+    COMPLETE = 8  # a complete response came, so the latency means something
+    AMENDED = 16  # revokes the last record of the same connection, because of bytes after its response
 
 
-@dataclass(frozen=True, slots=True)
-class WireRequest:
+class WireRequest(msgspec.Struct, frozen=True):
     """One request as a sender needs it: the head without its connection header, and the body."""
 
     head: bytes
     body: bytes
-    bodiless_answer: bool  # HEAD: the answer's length is not that of a body that follows
+    bodiless_response: bool  # HEAD: the content-length is not that of a body that follows
     check_release: bool
     fresh_key: bool = False  # each one gets an Idempotency-Key of its own
 
 
-@dataclass(frozen=True, slots=True)
-class SenderPlan:
-    """All that one sender needs. It sends the requests first, first + stride, … of the common schedule."""
+class SenderPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the senders need. One of them sends the requests first, first + senders, … of the common schedule."""
 
     host: str
     addresses: tuple[tuple[str, int], ...]
     tls: bool
     requests: tuple[WireRequest, ...]
     order: tuple[int, ...]
-    pace: dict[str, Any]  # of `Pace.to_json`
-    first: int
-    stride: int
-    new_connections_percent: float
-    connections: int
-    deadline_s: float
+    pieces: Pieces
+    seed: int | None = None
+    first: int = 0
+    senders: int = 1
+    new_connections_percent: float = 20.0
+    connections: int = 50
+    deadline_s: float = 10.0
     http2: bool = False
 
-    def to_line(self) -> bytes:
-        """The plan as one line of JSON."""
-        document = asdict(self)
-        for request in document["requests"]:
-            request["head"] = base64.b64encode(request["head"]).decode()
-            request["body"] = base64.b64encode(request["body"]).decode()
-        return json.dumps(document).encode() + b"\n"
+    @property
+    def pace(self) -> Pace:
+        """When each request is due."""
+        return Pace(self.pieces, self.seed)
 
-    @classmethod
-    def from_line(cls, line: bytes) -> SenderPlan:
-        """The inverse of `to_line`."""
-        document: dict[str, Any] = json.loads(line)
-        requests = tuple(
-            WireRequest(**{**one, "head": base64.b64decode(one["head"]), "body": base64.b64decode(one["body"])})
-            for one in document["requests"]
-        )
-        addresses = tuple((str(ip), int(port)) for ip, port in document["addresses"])
-        return cls(**{**document, "requests": requests, "addresses": addresses, "order": tuple(document["order"])})
+    def share(self, first: int) -> SenderPlan:
+        """The plan of one of the senders."""
+        return msgspec.structs.replace(self, first=first, connections=max(1, self.connections // self.senders))
+
+
+class FailureSample(msgspec.Struct, frozen=True):
+    """What was seen of one failure. `request` is the index in the plan."""
+
+    kind: FailureKind
+    request: int
+    due_s: float
+    reused: bool
+    detail: str
+
+
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a sender says besides records: that it is ready, a failure, or at the end its counts of connections."""
+
+    ready: bool = False
+    sample: FailureSample | None = None
+    counts: dict[str, int] = {}
+
+
+def amendments(records: bytes) -> int:
+    """How many of these records revoke an earlier one, and so do not stand for a request of their own."""
+    flags = records[RECORD.size - 1 :: RECORD.size]
+    return sum(1 for flag in flags if flag & Flag.AMENDED) if max(flags, default=0) >= Flag.AMENDED else 0
 
 
 def frame(letter: bytes, payload: bytes) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from hitless.drill.client import Client
+from hitless.drill.http1 import Http1Client
 from hitless.drill.sender import main
 
 if __name__ == "__main__":
-    sys.exit(main(Client))
+    sys.exit(main(Http1Client))

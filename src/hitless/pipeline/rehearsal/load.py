@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from hitless.drill.load import Load, LoadPlan
-from hitless.drill.pace import Pace, constant, interleave
+from hitless.drill.load import Load
+from hitless.drill.pace import constant, interleave
 from hitless.drill.requests import DrillRequest
 from hitless.drill.target import parse_target, resolve
-from hitless.drill.wire import RECORD, Flag
+from hitless.drill.wire import RECORD, Flag, SenderPlan
 
 CONNECTIONS = 16
 TAIL_NS = 200_000_000
@@ -31,14 +31,14 @@ class Driven:
         self.failed: Counter[int] = Counter()
         self.latencies_us: list[int] = []
         self._load = Load(
-            LoadPlan(
+            SenderPlan(
                 host=target.host,
                 addresses=resolve(target),
                 tls=False,
                 requests=tuple(one.to_wire(target.host_header) for one in requests),
                 order=interleave([one.weight for one in requests]),
-                pace=Pace(constant(rate_per_s), seed=SEED),
-                senders=1,
+                pieces=constant(rate_per_s),
+                seed=SEED,
                 connections=CONNECTIONS,
             ),
             on_records=self._add,

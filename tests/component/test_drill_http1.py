@@ -13,18 +13,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
-from hitless.drill import client as client_module
-from hitless.drill.client import Client
-from hitless.drill.connection import Connection
-from hitless.drill.pace import Pace, constant
+from hitless.drill import http1
+from hitless.drill.connection import Client, Connection
+from hitless.drill.http1 import Http1Client
+from hitless.drill.http2 import Http2Client
+from hitless.drill.pace import constant
 from hitless.drill.requests import DrillRequest
-from hitless.drill.sender import AnyClient
-from hitless.drill.wire import FAILURES, RECORD, Failure, SenderPlan
+from hitless.drill.wire import FAILURES, RECORD, FailureKind, Note, SenderPlan
 from tests.component.drill_faulty_server import FaultyServer
 
 pytestmark = pytest.mark.component
@@ -34,36 +35,44 @@ class Records:
     """Records and notes, kept."""
 
     def __init__(self) -> None:
-        self.failures: list[Failure | None] = []
-        self.notes: list[dict[str, object]] = []
+        self.failures: list[FailureKind | None] = []
+        self.notes: list[Note] = []
 
     def record(self, record: bytes) -> None:
         code = RECORD.unpack(record)[6]
         self.failures.append(FAILURES[code - 1] if code else None)
 
-    def note(self, document: dict[str, object]) -> None:
-        self.notes.append(document)
+    def note(self, note: Note) -> None:
+        self.notes.append(note)
 
 
 def plan_of(port: int, request: DrillRequest, *, tls: bool = False) -> SenderPlan:
     wire = request.to_wire(f"127.0.0.1:{port}")
     return SenderPlan(
-        "127.0.0.1", (("127.0.0.1", port),), tls, (wire,), (0,), Pace(constant(1)).to_json(), 0, 1, 0.0, 1, 5.0
+        host="127.0.0.1",
+        addresses=(("127.0.0.1", port),),
+        tls=tls,
+        requests=(wire,),
+        order=(0,),
+        pieces=constant(1),
+        new_connections_percent=0.0,
+        connections=1,
+        deadline_s=5.0,
     )
 
 
 @contextmanager
-def client_of(plan: SenderPlan) -> Iterator[tuple[Client, Records, selectors.BaseSelector]]:
+def client_of(plan: SenderPlan) -> Iterator[tuple[Http1Client, Records, selectors.BaseSelector]]:
     records = Records()
     with selectors.DefaultSelector() as selector:
-        yield Client(plan, selector, records, time.monotonic_ns()), records, selector
+        yield Http1Client(plan, selector, records, time.monotonic_ns()), records, selector
         for key in list(selector.get_map().values()):
             assert isinstance(key.data, Connection)
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
 
 
-def pump(client: AnyClient, selector: selectors.BaseSelector) -> None:
+def pump(client: Client[Any], selector: selectors.BaseSelector) -> None:
     """Until every request has its record."""
     end = time.monotonic() + 10
     while client.under_way:
@@ -82,7 +91,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pyte
             client.send(n, time.monotonic_ns())
             pump(client, sel)
         assert client.counts["opened"] == 1
-        monkeypatch.setattr(client_module, "MAX_IDLE_NS", 0)
+        monkeypatch.setattr(http1, "MAX_IDLE_NS", 0)
         client.send(3, time.monotonic_ns())
         pump(client, sel)
         assert client.counts["opened"] == 2
@@ -110,8 +119,10 @@ def test_a_request_that_races_with_the_server_s_close_is_failed_and_told_to_be_o
         client.send(1, time.monotonic_ns())
         pump(client, sel)
         assert records.failures[0] is None
-        assert records.failures[1] in (Failure.CLOSED_EARLY, Failure.CONNECTION_RESET)
-        assert records.notes[-1]["sample"]["reused"] is True  # type: ignore[index]
+        assert records.failures[1] in (FailureKind.CLOSED_EARLY, FailureKind.CONNECTION_RESET)
+        sample = records.notes[-1].sample
+        assert sample is not None
+        assert sample.reused
 
 
 @pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EMFILE])
@@ -120,11 +131,11 @@ def test_what_this_machine_cannot_send_is_not_sent(code: int, monkeypatch: pytes
         def connect_ex(self, address: object) -> int:
             return code
 
-    monkeypatch.setattr("hitless.drill.client.socket.socket", Exhausted)
+    monkeypatch.setattr("hitless.drill.connection.socket.socket", Exhausted)
     with client_of(plan_of(1, DrillRequest("GET", "/"))) as (client, records, sel):
         client.send(0, time.monotonic_ns())
         pump(client, sel)
-        assert records.failures == [Failure.NOT_SENT]
+        assert records.failures == [FailureKind.NOT_SENT]
 
 
 @pytest.fixture
@@ -193,7 +204,7 @@ def test_a_target_behind_tls_is_drilled_like_any_other(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     with tls_server(certificate) as port:
-        plan = replace(plan_of(port, DrillRequest("GET", "/"), tls=True), new_connections_percent=percent)
+        plan = structs.replace(plan_of(port, DrillRequest("GET", "/"), tls=True), new_connections_percent=percent)
         with client_of(plan) as (client, records, sel):
             for n in range(4):
                 client.send(n, time.monotonic_ns())
@@ -207,4 +218,23 @@ def test_a_certificate_that_nobody_vouches_for_is_a_tls_error(certificate: tuple
         client, records, sel = made
         client.send(0, time.monotonic_ns())
         pump(client, sel)
-        assert records.failures == [Failure.TLS_ERROR]
+        assert records.failures == [FailureKind.TLS_ERROR]
+
+
+@pytest.mark.parametrize("client_class", [Http1Client, Http2Client])
+def test_a_reset_just_before_the_handshake_fails_the_request(
+    client_class: type[Client[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrap(_: ssl.SSLContext, sock: socket.socket, **options: object) -> ssl.SSLSocket:
+        sock.close()
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
+    records = Records()
+    with FaultyServer() as server, selectors.DefaultSelector() as selector:
+        plan = plan_of(server.port, DrillRequest("GET", "/ok"), tls=True)
+        client = client_class(plan, selector, records, time.monotonic_ns())
+        client.send(0, time.monotonic_ns())
+        pump(client, selector)
+        assert records.failures == [FailureKind.CONNECTION_RESET]
+        assert not selector.get_map()

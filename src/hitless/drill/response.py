@@ -1,8 +1,7 @@
-"""Reads one HTTP/1.1 answer as it arrives, and judges it: pure, no socket.
+"""Reads one response as it arrives, and judges it. Pure: no socket.
 
-Written for the drill rather than taken from a library, because what a library forgives is what a drill must count:
-bytes after the answer, a length that was announced and not kept, an end in the middle. Bodies are kept up to a bound
-(to look for the release in them) and counted beyond it.
+The drill has its own parser for HTTP/1.1, because it must count what a library forgives: bytes after the response, a
+wrong content-length, an end in the middle. Bodies are kept up to a limit, to look for the release in them.
 """
 
 from __future__ import annotations
@@ -10,17 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from hitless.drill.wire import FailureKind
+
 MAX_HEAD_BYTES = 65_536
 MAX_KEPT_BODY_BYTES = 1_048_576
 _LENGTH, _CHUNKED, _UNTIL_CLOSE = 0, 1, 2
 
 
-class BadAnswer(Exception):
-    """What came is not an HTTP/1.1 answer."""
+class BadResponse(Exception):
+    """The bytes are not an HTTP/1.1 response."""
 
 
 def names_release(body: bytes, release: bytes) -> bool:
-    """False only if `body` is JSON whose key `release` names another one than the header did (empty: it named none)."""
+    """False only if `body` is JSON whose key `release` differs from the header's value (empty: no header)."""
     if not release or b'"release"' not in body:
         return True
     try:
@@ -34,13 +35,14 @@ def names_release(body: bytes, release: bytes) -> bool:
 
 
 @dataclass(slots=True, eq=False)
-class Judged:
-    """What a drill looks at in an answer of any protocol. Its body is kept up to a bound."""
+class Response:
+    """What a drill looks at in a response of either protocol. Its body is kept up to a limit."""
 
     started: bool = field(default=False, init=False)
     status: int = field(default=0, init=False)
     release: bytes = field(default=b"", init=False)
     shielded: bool = field(default=False, init=False)
+    surplus: bytes = field(default=b"", init=False)
     _body: list[bytes] = field(default_factory=list, init=False)
     _kept: int = field(default=0, init=False)
 
@@ -51,29 +53,34 @@ class Judged:
             self._kept += len(data)
 
     def kept_bytes(self) -> int:
-        """How much of the body is held in memory."""
+        """How much of the body is in memory."""
         return self._kept
 
-    def agrees_with_itself(self) -> bool:
-        """False if the header and the JSON body name two different releases."""
-        return names_release(b"".join(self._body), self.release)
+    def fault(self, *, check_release: bool) -> tuple[FailureKind, str] | None:
+        """Why a complete response counts as failed, in words as well; None if it does not."""
+        if self.status >= 500:
+            return FailureKind.STATUS_5XX, f"status {self.status}"
+        if self.surplus:
+            return FailureKind.WRONG_LENGTH, f"after the response came {self.surplus[:24]!r}"
+        if check_release and not names_release(b"".join(self._body), self.release):
+            return FailureKind.MISMATCH, f"the header says {self.release.decode('latin-1')}, the body does not"
+        return None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Answer(Judged):
-    """One answer in the making: `feed` it bytes until it says that it is complete; `end` it with the connection."""
+class Http1Response(Response):
+    """One response being read: `feed` it bytes until it is complete, and `end` it when the connection ends."""
 
     bodiless: bool = False
     complete: bool = field(default=False, init=False)
     keep_alive: bool = field(default=True, init=False)
-    surplus: bytes = field(default=b"", init=False)
     _pending: bytes = field(default=b"", init=False)
     _in_body: bool = field(default=False, init=False)
     _framing: int = field(default=_UNTIL_CLOSE, init=False)
     _left: int = field(default=0, init=False)
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes; True once the answer is whole (bytes beyond it are in `surplus`). Raises BadAnswer."""
+        """Take bytes; True once the response is complete (`surplus` has the bytes after it). Raises BadResponse."""
         self.started = True
         if not self._in_body:
             if self._pending:
@@ -90,7 +97,7 @@ class Answer(Judged):
         return False
 
     def end(self) -> bool:
-        """The connection ended; True if that completes the answer (its body runs until the close)."""
+        """The connection ended; True if that completes the response (its body runs until the close)."""
         self.complete = self.complete or (self._in_body and self._framing == _UNTIL_CLOSE)
         return self.complete
 
@@ -98,11 +105,11 @@ class Answer(Judged):
         """Parse the head; the bytes after it, or None while it is incomplete."""
         while True:
             if not data.startswith(b"HTTP/1."[: len(data)]):
-                raise BadAnswer(f"the answer begins with {data[:24]!r}")
+                raise BadResponse(f"the response begins with {data[:24]!r}")
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 if len(data) > MAX_HEAD_BYTES:
-                    raise BadAnswer(f"the answer's head is larger than {MAX_HEAD_BYTES} bytes")
+                    raise BadResponse(f"the response's head is larger than {MAX_HEAD_BYTES} bytes")
                 self._pending = data
                 return None
             first, *lines = data[:end].split(b"\r\n")
@@ -111,7 +118,7 @@ class Answer(Judged):
             if self.status >= 200:
                 break
             if self.status == 101:
-                raise BadAnswer("the answer switches protocols, which nobody asked for")
+                raise BadResponse("the response switches protocols, which was not requested")
         self._in_body = True
         self._pending = b""
         self._read_headers(lines)
@@ -121,7 +128,7 @@ class Answer(Judged):
         version, _, rest = line.partition(b" ")
         code, _, _ = rest.partition(b" ")
         if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit() or code < b"100":
-            raise BadAnswer(f"the status line is {line[:40]!r}")
+            raise BadResponse(f"the status line is {line[:40]!r}")
         self.status = int(code)
         self.keep_alive = version == b"HTTP/1.1"
 
@@ -131,7 +138,7 @@ class Answer(Judged):
         for line in lines:
             name, colon, value = line.partition(b":")
             if not colon or not name or name[-1:] in b" \t":
-                raise BadAnswer(f"a header line is {line[:40]!r}")
+                raise BadResponse(f"a header line is {line[:40]!r}")
             name = name.lower()
             if name == b"content-length":
                 length = self._length_of(value.strip(), length)
@@ -155,7 +162,7 @@ class Answer(Judged):
     @staticmethod
     def _length_of(value: bytes, before: int) -> int:
         if not value.isdigit() or (before >= 0 and int(value) != before):
-            raise BadAnswer(f"the content-length is {value[:40]!r}")
+            raise BadResponse(f"the content-length is {value[:40]!r}")
         return int(value)
 
     def _stays_open(self, value: bytes) -> bool:
@@ -196,19 +203,19 @@ class Answer(Judged):
             self._left = self._chunk_size(line) + 2
             data = rest
         if len(data) > MAX_HEAD_BYTES:
-            raise BadAnswer("the line that begins a chunk does not end")
+            raise BadResponse("the line that begins a chunk does not end")
         self._pending = data
         return False
 
     def _read_chunk(self, data: bytes) -> bytes:
-        """Take what belongs to the chunk at hand (`_left` counts its closing CRLF in); the bytes after it."""
+        """Take the bytes of the current chunk (`_left` includes its closing CRLF) and return those after it."""
         if self._left > 2:
             taken = data[: self._left - 2]
             self.keep(taken)
         else:
             taken = data[: self._left]
             if not b"\r\n"[2 - self._left :].startswith(taken):
-                raise BadAnswer("a chunk is longer than it said")
+                raise BadResponse("a chunk is longer than it said")
         self._left -= len(taken)
         return data[len(taken) :]
 
@@ -216,5 +223,5 @@ class Answer(Judged):
     def _chunk_size(line: bytes) -> int:
         digits = line.partition(b";")[0].strip()
         if not digits or len(digits) > 15 or digits.strip(b"0123456789abcdefABCDEF"):
-            raise BadAnswer(f"a chunk's length is {line[:40]!r}")
+            raise BadResponse(f"a chunk's length is {line[:40]!r}")
         return int(digits, 16)
