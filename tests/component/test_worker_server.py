@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from hitless.worker.answer import http_answer
 from hitless.worker.request import Request
+from hitless.worker.response import http_response
 from hitless.worker.server import Server, SpoolerClient
 from tests.support import eventually
 
 pytestmark = pytest.mark.component
 
 
-class FakeAnswerer:
+class FakeHandler:
     """Answers with the target and the length of the body, or with what a test sets for a target."""
 
     def __init__(self) -> None:
@@ -29,13 +29,13 @@ class FakeAnswerer:
         self.seen: list[str] = []
         self.gates: dict[str, threading.Event] = {}
 
-    def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
+    def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
         self.seen.append(request.target)
         if request.target in self.gates:
             assert self.gates[request.target].wait(10)
         body = self.bodies.get(request.target) or f"{request.target} {len(request.body)}".encode()
         status = request.refusal or 200
-        send(http_answer(status, body, "connection: close\r\n" if last else ""))
+        send(http_response(status, body, "connection: close\r\n" if last else ""))
 
 
 class Running:
@@ -43,7 +43,7 @@ class Running:
 
     def __init__(self, path: Path, spooled: bool) -> None:
         self.path = path
-        self.answerer = FakeAnswerer()
+        self.handler = FakeHandler()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(600)
@@ -51,7 +51,7 @@ class Running:
         if spooled:
             self.spooler.bind(f"{path}.spooler")
         self.spooler.settimeout(10)
-        self.server = Server(self.listener, self.answerer, SpoolerClient(f"{path}.spooler", str(path.parent)))
+        self.server = Server(self.listener, self.handler, SpoolerClient(f"{path}.spooler", str(path.parent)))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         self.clients: list[socket.socket] = []
@@ -79,7 +79,7 @@ class Running:
 
     def end(self) -> None:
         self.server.stop()
-        for gate in self.answerer.gates.values():
+        for gate in self.handler.gates.values():
             gate.set()
         for client in self.clients:
             client.close()
@@ -129,12 +129,12 @@ def test_requests_sent_at_once_are_answered_in_order_one_at_a_time() -> None:
         data = b""
         while data.count(b"HTTP/1.1 200") < 20 or not data.endswith(b"/19 0"):
             data += client.recv(65536)
-        assert server.answerer.seen == [f"/{number}" for number in range(20)]
+        assert server.handler.seen == [f"/{number}" for number in range(20)]
 
 
 def test_a_response_that_its_client_does_not_read_goes_to_the_spooler_with_its_connection() -> None:
     with running(spooled=True) as server:
-        large = server.answerer.bodies["/large"] = bytes(range(256)) * 20_000
+        large = server.handler.bodies["/large"] = bytes(range(256)) * 20_000
         slow = server.connect()
         slow.sendall(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\n")
         _, descriptors, _, _ = socket.recv_fds(server.spooler, 64, 2)
@@ -164,13 +164,13 @@ def test_a_crowd_of_connections_is_closed_one_by_one_with_their_responses() -> N
 
 def test_an_answer_larger_than_the_sockets_buffer_arrives_whole_while_others_are_served() -> None:
     with running() as server:
-        server.answerer.bodies["/large"] = bytes(range(256)) * 20_000
+        server.handler.bodies["/large"] = bytes(range(256)) * 20_000
         slow, quick = server.connect(), server.connect()
         slow.sendall(b"GET /large HTTP/1.1\r\nhost: h\r\n\r\n")
         quick.sendall(b"GET /quick HTTP/1.1\r\nhost: h\r\n\r\n")
         assert read_answer(quick)[1] == b"/quick 0"
         head, body = read_answer(slow)
-        assert body == server.answerer.bodies["/large"]
+        assert body == server.handler.bodies["/large"]
         assert b"\r\nconnection: close\r\n" in head
         assert slow.recv(1) == b""
 
@@ -202,7 +202,7 @@ def test_nonsense_is_answered_400_and_closed() -> None:
 
 def test_clients_that_vanish_at_any_point_do_no_harm() -> None:
     with running() as server:
-        server.answerer.bodies["/large"] = b"x" * 4_000_000
+        server.handler.bodies["/large"] = b"x" * 4_000_000
         for sent in (
             b"",
             b"GET /",
@@ -230,7 +230,7 @@ def test_more_connections_than_the_bound_wait_until_others_close() -> None:
 
 def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_half_received() -> None:
     with running() as server:
-        server.answerer.gates["/slow"] = threading.Event()
+        server.handler.gates["/slow"] = threading.Event()
         slow, received, half, idle = (server.connect() for _ in range(4))
         idle.sendall(b"GET /before HTTP/1.1\r\nhost: h\r\n\r\n")
         assert read_answer(idle)[1] == b"/before 0"
@@ -239,12 +239,12 @@ def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_
         half_seen.sendall(b"GET /seen HTTP/1.1\r\nhost: h\r\n\r\n")
         assert read_answer(half_seen)[1] == b"/seen 0"
         slow.sendall(b"GET /slow HTTP/1.1\r\nhost: h\r\n\r\n")
-        eventually(lambda: "/slow" in server.answerer.seen, what="it is in hand")
+        eventually(lambda: "/slow" in server.handler.seen, what="it is in hand")
         received.sendall(b"GET /received HTTP/1.1\r\nhost: h\r\n\r\n")
         unaccepted = server.connect()
         unaccepted.sendall(b"GET /unaccepted HTTP/1.1\r\nhost: h\r\n\r\n")
         server.server.stop()
-        server.answerer.gates["/slow"].set()
+        server.handler.gates["/slow"].set()
         assert read_answer(slow)[1] == b"/slow 0"
         for client, target in ((received, b"/received 0"), (unaccepted, b"/unaccepted 0")):
             head, body = read_answer(client)

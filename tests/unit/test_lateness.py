@@ -36,9 +36,9 @@ def test_what_it_wrote_last_and_where_it_was_are_told(lines: list[str], said: st
 def test_a_machine_that_has_more_to_do_than_it_can_is_named_beside_what_was_seen() -> None:
     assert machine_is_busy(3.9, 2) == ""
     assert late_message("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
-        "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine has more to do than it can"
-        " (load 25.0 on 2 processors); the stage's ready_timeout_s gives it longer"
+        "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine is overloaded"
+        " (load 25.0 on 2 processors); the stage's ready_timeout_s sets the limit"
     )
     assert (
-        late_message("a", 10, [], 0.1, 2) == "a was not ready within 10 s; the stage's ready_timeout_s gives it longer"
+        late_message("a", 10, [], 0.1, 2) == "a was not ready within 10 s; the stage's ready_timeout_s sets the limit"
     )

@@ -26,8 +26,8 @@ from tempfile import SpooledTemporaryFile
 from typing import Final
 
 from hitless.gateway.life import daemonize
-from hitless.worker.answer import CLOSE, gateway_error, http_answer
 from hitless.worker.request import LARGEST_BODY_BYTES, REFUSALS, Request, RequestReader
+from hitless.worker.response import CLOSE, gateway_error, http_response
 
 UPLOADS, HANDED_OVER, LOCK, LOG = "spool.sock", "handed.sock", "spool.lock", "spool.log"
 """Files in the gateway's folder: the sockets for requests and for workers' connections; the lock holds the pid."""
@@ -202,7 +202,7 @@ class Spooler:
             try:
                 request = await self._read_request(client, body)
                 if PROBE in request.internal:
-                    client.send(http_answer(204, b"", CLOSE))
+                    client.send(http_response(204, b"", CLOSE))
                     return
                 chunks = await self._forward(request, body, response)
             except (RefusedRequest, OSError) as error:

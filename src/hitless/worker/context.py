@@ -12,7 +12,7 @@ from hitless.worker.spec import PoolSpec
 
 
 class CognitoIdentity:
-    """Always empty: no mobile SDK calls through here."""
+    """Always empty: hitless has no mobile SDK clients."""
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
 
@@ -22,7 +22,7 @@ class CognitoIdentity:
 
 
 class LambdaContext:
-    """As documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string, as it is there."""
+    """As documented under "Lambda context object in Python"; `memory_limit_in_mb` is a string there, too."""
 
     __slots__ = (
         "_deadline_ns",
@@ -52,7 +52,7 @@ class LambdaContext:
         self.tenant_id = None
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the function's time-out; 0 once it has passed."""
+        """Milliseconds until the function's timeout; 0 after it."""
         return max((self._deadline_ns - time.monotonic_ns()) // 1_000_000, 0)
 
     def log(self, msg: object) -> None:
@@ -61,7 +61,7 @@ class LambdaContext:
 
 
 class ContextFactory:
-    """Makes the contexts of one worker: what does not change from request to request is worked out once."""
+    """Makes the contexts of one worker; computes the constant fields once."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self.name: Final = spec.function_name

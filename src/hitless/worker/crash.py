@@ -1,4 +1,4 @@
-"""What a dead worker leaves to say: why it died, and the end of its request in the log as Lambda words it."""
+"""Dead workers: why one died, the end of its request in the log in Lambda's words, and when it is forked again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = {"SIGKILL": "killed", "SIGSEGV": "segmentation fault", "SIGABRT": "abor
 
 
 def own_fault(status: int, *, timed_out: bool, too_slow: bool) -> bool:
-    """Whether a death is the handler's own doing. SIGKILL and a clean end after SIGTERM come from outside."""
+    """Whether the handler caused the death. SIGKILL and a clean end after SIGTERM come from outside."""
     if timed_out:
         return False
     if os.WIFSIGNALED(status):
@@ -25,9 +25,9 @@ def own_fault(status: int, *, timed_out: bool, too_slow: bool) -> bool:
 
 
 EXIT_ON_SIGTERM = 0x54
-"""The exit status of a worker that ended because of SIGTERM; a handler's own `os._exit(0)` is told from it."""
+"""The exit status of a worker that ended because of SIGTERM; differs from a handler's own `os._exit(0)`."""
 EXIT_OUT_OF_DESCRIPTORS = 0x55
-"""Of one that ended, between two requests, because the handler had used up its descriptors."""
+"""The exit status of a worker that ended between two requests because the handler had used up its descriptors."""
 _CLEAN = {
     EXIT_ON_SIGTERM: "ended on SIGTERM",
     EXIT_OUT_OF_DESCRIPTORS: "ended because its handler keeps all descriptors open (ulimit -n)",
@@ -55,7 +55,7 @@ def runtime_error(status: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """What is known of a worker that died with a request in hand. `start_logged`: the log has its START line."""
+    """A worker's death during a request. `start_logged`: the log has its START line."""
 
     status: int
     request_id: str
@@ -65,7 +65,7 @@ class Death:
 
 
 def log_lines(spec: PoolSpec, death: Death) -> list[str]:
-    """The end of the request, as Lambda's log tells it."""
+    """The end of the request as Lambda logs it."""
     request_id = death.request_id
     report = report_line(request_id, death.took_ms, spec.memory_mb, None)
     if death.timed_out:
@@ -84,7 +84,7 @@ def log_path(spec: PoolSpec, worker: int) -> Path:
 
 
 def append(path: Path, lines: list[str]) -> None:
-    """Add lines, stamped, to a log file that another process may be writing too."""
+    """Add lines with timestamps to a log file that another process may be writing too."""
     stamp = _instant()
     text = "".join(f"{stamp}\t{line}\n" for line in lines)
     try:
@@ -106,14 +106,14 @@ FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 10.0
 WINDOW_S: Final = 2.0
 DEATHS_IN_WINDOW: Final = 50
-"""25 forks a second cost a few per cent of a core: what one who kills workers by hand or by a drill never reaches."""
+"""25 forks a second cost a few per cent of a core; killing workers by hand or in a drill stays below that."""
 HEALTHY_AFTER_S: Final = 30.0
-"""A worker that lived this long has earned a clean slate."""
+"""A worker that lived this long starts with a clean history."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeathHistory:
-    """A worker's past deaths: how many in a row count against it, and when the latest were (monotonic seconds)."""
+    """A worker's earlier deaths: how many in a row count against it, and when the latest were (monotonic seconds)."""
 
     failures: int = 0
     deaths_s: tuple[float, ...] = field(default=())
@@ -122,9 +122,12 @@ class DeathHistory:
 def backoff_after_death(
     history: DeathHistory, *, now_s: float, lived_s: float, by_itself: bool, alone: bool
 ) -> tuple[DeathHistory, float]:
-    """The history with this death in it, and the delay in seconds before the next fork (0: at once).
+    """The history with this death, and the seconds to wait before the next fork (0: at once). Pure.
 
-    `alone`: no other worker of the pool runs.
+    A worker killed from outside (SIGKILL by an operator, a drill or the kernel) is replaced at once, unless there are
+    many deaths in a short window. One that dies by its own fault is replaced at once the first time, then waits twice
+    as long each time: its next request would probably kill it again, and each death costs a response. `alone`: no other
+    worker of the pool runs; then the wait is short, so that a crash loop does not take the pool down.
     """
     recent = (*(at for at in history.deaths_s if now_s - at < WINDOW_S), now_s)
     failures = 0 if lived_s >= HEALTHY_AFTER_S else history.failures

@@ -1,13 +1,12 @@
-"""A zygote's workers: their sockets, held for them; forks; deaths, and what each one cost.
+"""A zygote's workers: their sockets, forks, deaths and replacements.
 
-Invariants: a socket is bound before its worker is forked and stays bound while the worker is replaced, so that nothing
-is refused; while a worker backs off its socket does not exist, so that the gateway learns at once that it must go
-elsewhere, instead of waiting on a socket that nobody serves. The last one that serves is the exception: there is no
-elsewhere, so that its requests wait for the moment that its own back-off takes.
+Invariants: a socket is bound before its worker is forked and stays bound while the worker is replaced, so no connection
+is refused. While a worker backs off its socket does not exist, so the gateway uses another worker at once. The last
+serving worker is the exception: there is no other, so its requests wait for its short back-off.
 
-The first `size` places have workers. Those beyond finish what they have received and end; they are asked to only when
-the gateway sends them nothing any more. The first place keeps its socket at size 0: it is the door of a pool that
-sleeps, and whoever knocks is answered by a worker forked for it.
+The first `size` places have workers. Workers beyond finish the requests they have received and end; they are told to
+only when the gateway sends them nothing any more. The first place keeps its socket at size 0: it is the door of a
+sleeping pool, and a worker is forked for the first connection to it.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ Tell = Callable[[str, int, int, str], None]
 BACKLOG: Final = 256
 _NS: Final = 1_000_000_000
 START_LIMIT_S: Final = 30.0
-"""A replacement that imports for itself and is not ready by then is killed and counts as having died by itself."""
+"""A replacement that imports the handler itself and is not ready by then is killed; that counts as its own fault."""
 LEAVING_GRACE_S: Final = 2.0
-"""Beyond the function's time-out; then a worker that is to leave is killed."""
+"""Added to the function's timeout; after that a leaving worker is killed."""
 
 
 @dataclass(slots=True)
 class WorkerPlace:
-    """One worker's place in the pool, whoever the process is."""
+    """One worker's place in the pool; the process in it changes."""
 
     index: int
     slot: int
@@ -55,17 +54,17 @@ class WorkerPlace:
     timed_out: bool = False
     too_slow: bool = False
     leave_by_ns: int = 0
-    """Told to end, and killed at this instant; 0 for one that stays."""
+    """A leaving worker is killed at this instant; 0 for one that stays."""
     history: DeathHistory = field(default_factory=DeathHistory)
 
     @property
     def state(self) -> int:
-        """layout.WorkerState of the process."""
+        """The process's layout.WorkerState."""
         return self.fields[SlotField.STATE]
 
 
 class Crew:
-    """All members of one generation. `run_worker` is what a forked child does; it never returns."""
+    """All workers of one generation. `run_worker` runs in a forked child and never returns."""
 
     def __init__(
         self,
@@ -82,9 +81,9 @@ class Crew:
         self._run_worker = run_worker
         self._tell = tell
         self.replacing = False
-        """Whether the dead are replaced: from the moment that all were ready until the pool stops."""
+        """Whether dead workers are replaced: from when all were ready until the pool stops."""
         self.size = min(size, spec.workers)
-        """How many workers there are to be."""
+        """The wanted number of workers."""
         self.members = [self._member(index) for index in range(self.size)]
         page.set_size(paths.generation, self.size)
 
@@ -93,7 +92,7 @@ class Crew:
         return WorkerPlace(index, slot, self._paths.socket(index), self._page.slot(slot))
 
     def bind_all(self) -> None:
-        """Bind every socket, before the handler is imported. Raises OSError."""
+        """Bind every socket before the handler is imported. Raises OSError."""
         for member in self.members or [self._place(0)]:
             self._bind(member)
 
@@ -103,7 +102,7 @@ class Crew:
             self._fork(member)
 
     def all_ready(self) -> bool:
-        """Every worker that is to be has said that it is ready."""
+        """Whether all wanted workers are ready."""
         return all(
             member.pid and not member.leave_by_ns and member.state == WorkerState.READY
             for member in self.members[: self.size]
@@ -111,13 +110,13 @@ class Crew:
 
     @property
     def door(self) -> socket.socket | None:
-        """Where somebody may knock: the first socket, while no worker is there and none is to be."""
+        """The first socket, while the pool has no worker and wants none."""
         return None if self.size or self.members[0].pid or not self.replacing else self.members[0].listener
 
     def resize(self, size: int) -> str | None:
-        """Have that many workers from now on: more are forked at once, surplus ones are told to end.
+        """Set the number of workers: forks more at once, or tells surplus ones to end.
 
-        The reason where the system allows no more; `size` is then what it allowed.
+        Returns the reason if the system allows no more processes; `size` is then what it allowed.
         """
         size, trouble = min(size, self._spec.workers), None
         for index in range(self.size, size):
@@ -140,7 +139,7 @@ class Crew:
         return self.members[index]
 
     def _start_worker(self, member: WorkerPlace) -> None:
-        if member.pid:  # it is about to end; `_account_for` forks the next one
+        if member.pid:  # it is about to end, and then `_account_for` forks the next one
             return
         if member.listener is None:
             self._bind(member)
@@ -162,7 +161,7 @@ class Crew:
             self.members.pop()
 
     def next_wake_s(self) -> float:
-        """Seconds until something may be due: a time-out, a retry. Nothing that begins later can be due earlier."""
+        """Seconds until something may be due: a timeout, a retry. A request that begins later cannot be due earlier."""
         now = time.monotonic_ns()
         timeout_ns = self._spec.timeout_s * _NS
         due = now + timeout_ns
@@ -179,7 +178,7 @@ class Crew:
         return max(due - now, 0) / _NS
 
     def tick(self) -> None:
-        """Do what is due: end requests that are out of time, fork again what has backed off for long enough."""
+        """End requests that are out of time, and fork workers whose back-off is over."""
         now = time.monotonic_ns()
         for member in self.members:
             busy = member.fields[SlotField.BUSY_SINCE]
@@ -190,19 +189,19 @@ class Crew:
             elif member.pid and busy and now - busy >= self._spec.timeout_s * _NS and not member.timed_out:
                 self._time_out(member, busy)
             elif member.leave_by_ns and now >= member.leave_by_ns:
-                member.leave_by_ns = now + _NS  # once more a second, should the kernel take its time
+                member.leave_by_ns = now + _NS  # again each second, in case the kernel is slow
                 _kill(member.pid)
             elif member.pid and member.state == WorkerState.STARTING and now - member.forked_ns > START_LIMIT_S * _NS:
                 member.too_slow = True
                 _kill(member.pid)
 
     def reap(self) -> list[tuple[WorkerPlace, int]]:
-        """Collect the dead, account for them and replace them. Returns them with their wait status."""
+        """Collect the dead workers, account for them and replace them. Returns them with their wait status."""
         dead: list[tuple[WorkerPlace, int]] = []
         by_pid = {member.pid: member for member in self.members}
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if member := by_pid.get(ended[0]):  # else an orphan that a handler had left behind
+                if member := by_pid.get(ended[0]):  # else an orphan that a handler left behind
                     dead.append((member, ended[1]))
         for member, status in dead:
             self._account_for(member, status)
@@ -210,7 +209,7 @@ class Crew:
         return dead
 
     def begin_stop(self) -> None:
-        """No more replacements; sockets go; SIGTERM: each worker finishes what it has received."""
+        """Stop replacing, remove the sockets and send SIGTERM: each worker finishes the requests it has received."""
         self.replacing = False
         for member in self.members:
             self._unbind(member)
@@ -220,7 +219,7 @@ class Crew:
                     os.kill(member.pid, signal.SIGTERM)
 
     def kill_all(self) -> None:
-        """SIGKILL whoever is left, with what its handler started."""
+        """SIGKILL every worker and the processes that its handler started."""
         for member in self.members:
             if member.pid:
                 _kill(member.pid)
@@ -262,19 +261,21 @@ class Crew:
         member.pid = pid
 
     def _restart(self, member: WorkerPlace) -> bool:
-        """Whether it runs again; where the system allows no process now, it is tried again in a second."""
+        """Start the worker again; False if the system allows no process now, and then retry in a second."""
         try:
             self._start_worker(member)
         except OSError as error:
             member.retry_ns = time.monotonic_ns() + _NS
             member.fields[SlotField.STATE] = WorkerState.BACKING_OFF
             why = error.strerror or str(error)
-            self._tell("backing_off", member.index, 0, f"worker {member.index} cannot be forked: {why}")
+            self._tell("backing_off", member.index, 0, f"cannot fork worker {member.index}: {why}")
             return False
         return True
 
     def _time_out(self, member: WorkerPlace, busy: int) -> None:
-        """Answered for first: the gateway's retry finds the id in the ring, whichever worker it reaches."""
+        """Record the request, then kill the worker: the gateway's retry finds the id in the ring, whichever worker it
+        reaches.
+        """
         entry = self._page.read_id(member.slot)
         if member.fields[SlotField.BUSY_SINCE] != busy:
             return

@@ -1,8 +1,8 @@
-"""What a handler sees of the world: Lambda's environment, and an import path without hitless in it.
+"""The handler's environment: Lambda's variables, an import path without hitless, and the trace id of each request.
 
-The daemon's own environment is not inherited beyond a few names that have nothing to do with hitless. hitless's own
-packages stay loaded for the worker's use, but under no name that a handler can import: a handler that needs `httptools`
-gets the one of its artifact, or the ImportError that it would get on Lambda.
+Only a few variables of the daemon's environment are inherited. hitless's packages stay loaded for the worker, but a
+handler cannot import them: a handler that needs `httptools` gets the one of its artifact, or the ImportError that it
+would get on Lambda.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HIDDEN = ("hitless", "httptools", "setproctitle")
 
 
 def lambda_environment(spec: PoolSpec, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The handler's whole environment: what Lambda sets, over it the service file's own."""
+    """The handler's whole environment: Lambda's variables, overridden by the service file's."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -59,8 +59,8 @@ def log_stream_name(spec: PoolSpec) -> str:
 def enter_environment(spec: PoolSpec, libraries: Mapping[str, str], own_paths: Sequence[str]) -> None:
     """Make this process the function's: environment, time zone, working folder, import path.
 
-    `libraries` maps the top-level names that Lambda's runtime ships (boto3 …) to the folders they are found in;
-    `own_paths` are the entries of `sys.path` that hitless itself was imported from.
+    `libraries` maps the top-level names that Lambda's runtime ships (boto3 …) to their folders; `own_paths` are the
+    entries of `sys.path` that hitless was imported from.
     """
     environment = lambda_environment(spec, dict(os.environ))
     os.environ.clear()
@@ -76,7 +76,7 @@ def enter_environment(spec: PoolSpec, libraries: Mapping[str, str], own_paths: S
 
 
 def hide(names: Iterable[str]) -> list[ModuleType]:
-    """Take these packages' modules out of the reach of `import`; they live on in whoever has imported them."""
+    """Hide these packages' modules from `import`; code that has imported them keeps them."""
     doomed = [name for name in sys.modules if name.partition(".")[0] in names]
     hidden = [sys.modules.pop(name) for name in doomed]
     _KEPT.extend(hidden)
@@ -87,7 +87,7 @@ _KEPT: list[ModuleType] = []
 
 
 class LibraryFinder(DistributionFinder):
-    """Finds what Lambda's runtime ships besides the standard library, by name, and nothing else of the same folder."""
+    """Finds the listed libraries of Lambda's runtime by name, and nothing else in their folders."""
 
     def __init__(self, libraries: Mapping[str, str]) -> None:
         self._libraries = dict(libraries)
@@ -95,7 +95,7 @@ class LibraryFinder(DistributionFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A top-level module of the listed ones; submodules are found by their package's own path."""
+        """A listed top-level module; submodules are found by their package's own path."""
         folder = self._libraries.get(fullname)
         return PathFinder.find_spec(fullname, [folder], target) if folder and path is None else None
 
@@ -103,7 +103,7 @@ class LibraryFinder(DistributionFinder):
         self,
         context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008 - the base class's signature
     ) -> Iterable[Distribution]:
-        """Metadata of the listed ones, for `importlib.metadata.version("boto3")`."""
+        """Metadata of the listed libraries, for `importlib.metadata.version("boto3")`."""
         for name, folder in self._libraries.items():
             if context.name in (None, name):
                 yield from MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=[folder]))
@@ -111,14 +111,18 @@ class LibraryFinder(DistributionFinder):
 
 TRACE_VARIABLE: Final = "_X_AMZN_TRACE_ID"
 LONGEST_TRACE_BYTES: Final = 1024
-"""Bytes of a value that fit the buffer. A longer one, which only a client can send, goes the leaking way."""
+"""Bytes of a value that fit the buffer. A longer one, which only a client can send, is set by `os.environ`."""
 
 _TRACE_KEY: Final = TRACE_VARIABLE.encode()
 _TRACE_START: Final = _TRACE_KEY + b"="
 
 
 class TraceVariable:
-    """Sets the variable for Python code, C code and child processes alike."""
+    """Sets the trace id's variable for Python code, C code and child processes, as Lambda's runtime does.
+
+    `os.environ[…] = …` would leak: glibc keeps every value that was ever set, 113 bytes a request, and searches them
+    each time. So one buffer of ours is in the environment, and each request overwrites it.
+    """
 
     def __init__(self) -> None:
         self._buffer = ctypes.create_string_buffer(len(_TRACE_START) + LONGEST_TRACE_BYTES + 1)
@@ -128,19 +132,19 @@ class TraceVariable:
         self._last: bytes | None = None
 
     def set(self, value: str) -> None:
-        """The environment has this value from now on, whatever the handler did to it."""
+        """Set the variable, whatever the handler did to it."""
         encoded = value.encode("utf-8", "surrogateescape")
         if len(encoded) > LONGEST_TRACE_BYTES:
             os.environ[TRACE_VARIABLE] = value
             return
         self._buffer.value = _TRACE_START + encoded
-        if self._last is None or self._python.get(_TRACE_KEY) is not self._last:  # somebody else has set or removed it
+        if self._last is None or self._python.get(_TRACE_KEY) is not self._last:  # the handler has set or removed it
             self._putenv(ctypes.addressof(self._buffer))
         self._python[_TRACE_KEY] = self._last = encoded
 
 
 def _table_of_environ() -> dict[bytes, bytes]:
-    """What `os.environ` shows: setting an item of it is what leaks."""
+    """The table behind `os.environ`. Setting an item of `os.environ` would leak."""
     environ: Any = os.environ
     table: dict[bytes, bytes] = environ._data
     return table

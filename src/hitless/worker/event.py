@@ -1,11 +1,11 @@
-"""An HTTP request as API Gateway's REST proxy integration (payload format 1.0) hands it to a function.
+"""Turns an HTTP request into an event of API Gateway's REST proxy integration (payload format 1.0).
 
-Header names: API Gateway gives them in lower case over HTTP/2, but for a few that it writes itself (see _CASED). Over
-HTTP/1.1 it probably keeps the client's case; the gateway in front of the workers has lost it, so that this is one of
-the differences to AWS that the documentation lists. `x-hl-*` are the gateway's own and never reach a handler.
+Header names: over HTTP/2, API Gateway lower-cases them, except for a few that it writes itself (see _CASED). Over
+HTTP/1.1 it probably keeps the client's case. The gateway in front of the workers has lost that case, which is one of
+the documented differences to AWS. `x-hl-*` are the gateway's own headers and never reach a handler.
 
-Routes are matched on the path as sent, so that an encoded slash divides nothing; `path` and the path parameters are
-decoded once, as API Gateway does.
+Routes are matched on the path as sent, so an encoded slash divides nothing; `path` and the path parameters are decoded
+once, as API Gateway does.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class RouteTable:
             return literal, None
         for route_method, pattern, resource, names in self._patterns:
             if route_method in (method, "ANY") and (match := pattern.fullmatch(path)):
-                # Paired in order: the group of {zone-id} has no name, for that is none in a regular expression.
+                # Paired in order, because {zone-id} is not a valid group name in a regular expression.
                 return resource, {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
         return None
 
 
 class EventBuilder:
-    """Builds the events of one function. Each event is new throughout: a handler may change its own as it likes."""
+    """Builds the events of one function. Each event is a new object, because a handler may change it."""
 
     def __init__(self, spec: PoolSpec) -> None:
         self._stage = spec.stage
@@ -89,7 +89,7 @@ class EventBuilder:
         self._second_text = ""
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
-        """The event, or None when no route of the function fits. `now_s` is wall time."""
+        """The event, or None if no route of the function matches. `now_s` is wall time."""
         raw_path, _, query = request.target.partition("?")
         if not raw_path.startswith("/"):  # absolute form: http://host/path
             raw_path = "/" + raw_path.partition("://")[2].partition("/")[2]
@@ -153,7 +153,7 @@ class EventBuilder:
         gateway = request.internal
         port = gateway.get(b"x-hl-port", b"").decode("latin-1") or single.get("X-Forwarded-Port", "80")
         scheme = gateway.get(b"x-hl-proto", b"").decode("latin-1")
-        if not scheme:  # a gateway that names its port alone speaks HTTP, whatever the client says of itself
+        if not scheme:  # a gateway that sends only its port uses HTTP, whatever the client claims
             scheme = "http" if b"x-hl-port" in gateway else single.get("X-Forwarded-Proto", "http")
         single["X-Forwarded-For"], single["X-Forwarded-Port"], single["X-Forwarded-Proto"] = chain, port, scheme
         multi["X-Forwarded-For"], multi["X-Forwarded-Port"], multi["X-Forwarded-Proto"] = [chain], [port], [scheme]
@@ -206,7 +206,7 @@ class EventBuilder:
 
 
 def trace_id(request_id: str, now_s: float) -> str:
-    """An X-Ray header for a request that came without one: `Root=1-<time>-<24 hex digits>`."""
+    """An X-Ray header for a request without one: `Root=1-<time>-<24 hex digits>`."""
     digits = request_id.replace("-", "")[-24:].rjust(24, "0")
     return f"Root=1-{int(now_s):08x}-{digits}"
 

@@ -1,8 +1,8 @@
-"""The retry guard: at most once, though the gateway tries again whatever the method.
+"""The retry guard: no request runs twice unless that is safe, although the gateway retries whatever the method.
 
-The gateway retries a request whose worker died, with the same id. A worker that is given such an id refuses it (502)
-when it had ended a worker (time-out, exit, crash), when it was lost too often, or when it is unsafe to run twice and
-had begun elsewhere. An id that nobody had begun is new to everyone, and runs.
+The gateway retries a request whose worker died, with the same id. A worker that gets such an id refuses it (502) if the
+request ended a worker (timeout, exit, crash), if it was lost too often, or if it is unsafe to repeat and had begun
+elsewhere. An id that no worker had begun is new and runs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from hitless.worker.request import Request
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 VERDICT_WITHIN_S: Final = 0.1
-"""A zygote buries its dead within a millisecond or two; one that is dead itself never will."""
+"""A zygote records a dead worker within a millisecond or two; a zygote that is dead itself never does."""
 VERDICT_EVERY_S: Final = 0.0005
 
 
 class RetryGuard:
-    """One worker's view of what the pool has begun and lost."""
+    """One worker's view of the requests that the pool has begun and lost."""
 
     def __init__(self, page: StatsPage) -> None:
         self._page = page
@@ -28,12 +28,12 @@ class RetryGuard:
         self._lost: dict[bytes, int] = {}
 
     def refuses(self, entry: bytes, request: Request) -> bool:
-        """Whether the request with this entry (`layout.entry_of`) must be answered 502 without being run."""
+        """Whether the request with this entry (`layout.entry_of`) must get a 502 without being run."""
         strikes = self._strikes(entry)
         begun = strikes > 0 or self._page.holds_id(entry)
         if not begun or not is_safe(request):
             return begun
-        # The gateway is faster than the zygote: why the other worker died is known when it has been buried.
+        # The gateway is faster than the zygote: wait until the zygote has recorded why the other worker died.
         end = time.monotonic() + VERDICT_WITHIN_S
         while strikes == 0 and time.monotonic() < end:
             time.sleep(VERDICT_EVERY_S)
@@ -48,8 +48,9 @@ class RetryGuard:
 
 
 def is_safe(request: Request) -> bool:
-    """May run twice here: by its method, or because its client says so with an `Idempotency-Key`; not where the
-    gateway has another release at hand that will answer in its place.
+    """Whether the request may run twice: by its method, or because its client sent an `Idempotency-Key`.
+
+    False if the gateway has another release that can answer it instead.
     """
     if b"x-hl-once" in request.internal:
         return False

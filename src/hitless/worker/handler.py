@@ -1,4 +1,4 @@
-"""Finds and calls the handler as Lambda's runtime does, and words its failures as Lambda's log does."""
+"""Finds and calls the handler as Lambda's runtime does, and describes its failures in the words of Lambda's log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Handler = Callable[[Any, LambdaContext], Any]
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure:
-    """A handler's failure: Lambda's error type, its message, the traceback's lines (the handler's own frames only)."""
+    """A handler's failure: Lambda's error type, its message, and the traceback's lines (the handler's own frames
+    only).
+    """
 
     error_type: str
     message: str
@@ -30,12 +32,12 @@ class HandlerFailure:
         return "\n".join([head, "Traceback (most recent call last):", *(line.rstrip("\n") for line in self.trace)])
 
     def to_json(self) -> dict[str, Any]:
-        """What Lambda's Invoke gives for a failed function."""
+        """The result of Lambda's Invoke for a failed function."""
         return {"errorMessage": self.message, "errorType": self.error_type, "stackTrace": list(self.trace)}
 
 
 class HandlerImportError(Exception):
-    """The handler cannot be had; `failure` says why."""
+    """The handler cannot be imported; `failure` says why."""
 
     def __init__(self, failure: HandlerFailure) -> None:
         super().__init__(failure.message)
@@ -60,7 +62,7 @@ def load_handler(handler: str) -> Handler:
     except ImportError as error:
         message = f"Unable to import module '{module_name}': {error}"
         raise HandlerImportError(HandlerFailure("Runtime.ImportModuleError", message, _own_frames(error))) from error
-    except BaseException as error:  # a handler's module may raise anything, SystemExit too
+    except BaseException as error:  # a handler's module may raise anything, also SystemExit
         raise HandlerImportError(failure_of(error, _own_frames(error))) from error
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -70,13 +72,13 @@ def load_handler(handler: str) -> Handler:
 
 
 def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
-    """An exception that came out of the handler. The frame that called it, ours, is left out."""
+    """The failure for an exception of the handler, without our frame that called it."""
     lines = _format(error.__traceback__.tb_next if error.__traceback__ else None) if trace is None else trace
     return HandlerFailure(type(error).__name__, str(error), lines)
 
 
 def _own_frames(error: BaseException) -> tuple[str, ...]:
-    """The traceback without importlib's frames and ours, which tell the author of the handler nothing."""
+    """The traceback without importlib's frames and ours, which do not help the handler's author."""
     step = error.__traceback__
     while step is not None and (
         "importlib" in step.tb_frame.f_code.co_filename or step.tb_frame.f_globals is globals()

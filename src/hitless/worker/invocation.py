@@ -1,8 +1,7 @@
-"""One worker's calls of its handler: guard, event, context, answer, log lines and counts of each request.
+"""Runs one worker's requests: guard, event, context, response, log lines and counts of each.
 
-Order matters: the id stands in the stats page before the handler is called, and the slot is busy until the answer has
-been handed to the kernel, so that a death in between is known to have cost this request. Whoever has an answer finds it
-counted.
+Order matters: the id is in the stats page before the handler is called, and the slot stays busy until the kernel has
+the response, so a death in between is charged to this request. A response is counted before it is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
-from hitless.worker.answer import CLOSE, INTERNAL_ERROR, MalformedAnswer, gateway_error, http_answer, render
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
 from hitless.worker.event import Event, EventBuilder
@@ -25,9 +23,10 @@ from hitless.worker.handler import Handler, failure_of
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
 from hitless.worker.request import REFUSALS, Request
+from hitless.worker.response import CLOSE, INTERNAL_ERROR, MalformedResponse, gateway_error, http_response, render
 from hitless.worker.spec import PoolSpec
 
-# Plain numbers: looking up a member of an enumeration takes as long as the page itself, eight times a request.
+# Plain numbers, because eight lookups of enumeration members a request would take as long as the page itself.
 _REQUESTS: Final = int(SlotField.REQUESTS)
 _CLASS_0XX: Final = int(SlotField.CLASS_1XX) - 1
 _LATENCY_SUM_US: Final = int(SlotField.LATENCY_SUM_US)
@@ -40,7 +39,7 @@ _JSON: Final = "content-type: application/json\r\n"
 
 
 class RequestRunner:
-    """Answers one request after the other. `send` returns when the kernel has the first part of the answer."""
+    """Responds to one request after the other. `send` returns when the kernel has the first part of the response."""
 
     def __init__(
         self,
@@ -68,20 +67,22 @@ class RequestRunner:
         self._served = 0
         self._memory_mb = 0
 
-    def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
-        """Answer one request, whatever happens. With `last` the answer tells the client that the connection ends."""
+    def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
+        """Respond to one request, whatever happens. With `last` the response tells the client that the connection
+        ends.
+        """
         began_ns = time.monotonic_ns()
         end = CLOSE if last else ""
         if request.refusal:
             send(gateway_error(request.refusal, REFUSALS[request.refusal], self._release + end))
         elif b"x-hl-probe" in request.internal:
-            send(http_answer(204, b"", end))
+            send(http_response(204, b"", end))
         else:
             given = request.internal.get(b"x-hl-id", b"")
             request_id = given.decode("latin-1") if 0 < len(given) <= LONGEST_ID else str(uuid.uuid4())
-            self._answer(request, request_id, began_ns, end, send)
+            self._respond(request, request_id, began_ns, end, send)
 
-    def _answer(
+    def _respond(
         self, request: Request, request_id: str, began_ns: int, end: str, send: Callable[[bytes], None]
     ) -> None:
         entry = entry_of(request_id.encode("latin-1"))
@@ -94,7 +95,7 @@ class RequestRunner:
         elif self._guard.refuses(entry, request):
             fields[SlotField.REFUSED] += 1
             self._count(502, began_ns)
-            send(http_answer(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
+            send(http_response(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
         else:
             self._page.write_id(self._slot, entry)
             fields[_START_LOGGED] = 0
@@ -114,22 +115,22 @@ class RequestRunner:
             self._trace.set(event["headers"]["X-Amzn-Trace-Id"])
             result = self._handler(event, self._contexts.context(request_id, began_ns))
             return render(result, head_only=head, extra=extra)
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             self.log_lines(f"[ERROR] Malformed Lambda proxy response: {error}")
             if b"x-hl-smoke" in request.internal and not (isinstance(result, dict) and "statusCode" in result):
-                error_body = json.dumps({"no_response": str(error)})  # for the engine; no client can send the header
-        except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its answer and the worker lives on
+                error_body = json.dumps({"no_response": str(error)})  # for the engine; clients cannot send this header
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its response and the worker lives on
             self.log_lines(failure_of(error).log_text())
         self._fields[SlotField.ERRORS] += 1
-        return 502, http_answer(502, error_body.encode(), _JSON + extra, head_only=head)
+        return 502, http_response(502, error_body.encode(), _JSON + extra, head_only=head)
 
     def log_lines(self, text: str) -> None:
-        """Write lines of the request in hand."""
+        """Write log lines of the current request."""
         if self._log.lines(text):
             self.start_was_logged()
 
     def start_was_logged(self) -> None:
-        """The START line is in the file: should this process die, its zygote need not write it."""
+        """Record that the START line is in the file, so that the zygote need not write it if this process dies."""
         self._fields[SlotField.START_LOGGED] = 1
 
     def _count(self, status: int, began_ns: int) -> int:
@@ -154,7 +155,7 @@ class RequestRunner:
 
 
 def report_line(request_id: str, took_ms: float, memory_mb: int, used_mb: int | None) -> str:
-    """Lambda's REPORT line, with a tab at its end for what may follow. `used_mb` is None where nobody knows."""
+    """Lambda's REPORT line, ending with a tab. `used_mb` is None if it is unknown."""
     used = "" if used_mb is None else f"Max Memory Used: {used_mb} MB\t"
     return (
         f"REPORT RequestId: {request_id}\tDuration: {took_ms:.2f} ms\tBilled Duration: {math.ceil(took_ms)} ms\t"

@@ -1,12 +1,12 @@
-"""The stats page: one memory-mapped file per pool, shared by its workers, its zygotes and the daemon.
+"""The stats page: one memory-mapped file a pool, shared by its workers, its zygotes and the daemon.
 
-Nobody makes a system call to write or read it, so a worker may count each request and the daemon may look as often as
-it likes. Invariants: every field has one writer (a slot belongs to one worker process, and to its zygote for the
-fields named so; a ring belongs to one zygote); readers take what they see, a torn reading is one tick old at worst.
+Reading and writing take no system call, so a worker can count each request and the daemon can read it often.
+Invariants: every field has one writer (a slot belongs to one worker process, and to its zygote for the fields that say
+so; a ring belongs to one zygote); readers accept a torn reading, which is one tick old at worst.
 
-A pool has twice as many slots as it may have workers, because a replaced zygote's workers go on serving while the next
-generation starts: generation `g` uses the half `g % 2`. Both halves and both rings are in one page, so that the retry
-guard of a new worker also sees what an old one had begun.
+A pool has twice as many slots as it may have workers, because a replaced zygote's workers keep serving while the next
+generation starts: generation `g` uses the half `g % 2`. Both halves and both rings are in one page, so the retry guard
+of a new worker also sees which requests an old one had begun.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ RING_ENTRIES: Final = 256
 RING_BYTES: Final = RING_ENTRIES * ID_BYTES
 SLOT_BYTES: Final = 4096
 LONGEST_ID: Final = 56
-"""Bytes of a request id that fit an entry; the byte at STRIKES_AT has a lost one's strikes."""
+"""Bytes of a request id that fit an entry; the byte at STRIKES_AT has a lost request's strikes."""
 STRIKES_AT: Final = 63
 
 STRIKES_OUT: Final = 3
-"""So many lost runs of one request are enough: the gateway tries it as often again (`retries`), and the last try is
-answered 502 instead of being run, for a gateway that has no try left can only close the connection."""
+"""Lost runs of one request that are enough. The gateway tries it as often again (`retries`), and the last try gets a
+502 instead of being run, because a gateway without a try left can only close the connection.
+"""
 LOST: Final = 1
 """Strikes for a request whose worker was killed from outside: if it is safe to repeat, it may well succeed."""
 FATAL: Final = STRIKES_OUT
-"""Strikes for a request that ended its worker (time-out, exit, crash): the next worker would fare no better."""
+"""Strikes for a request that ended its worker (timeout, exit, crash): it would end the next worker, too."""
 
 HELD_ABOVE_BYTES: Final = 12_000
-"""A larger response may not fit the gateway's buffers; it then counts as in hand there until its client has read it."""
+"""A larger response may not fit the gateway's buffers; the gateway then counts it as in progress until its client has
+read it.
+"""
 
 _WORKERS_AT: Final = 1  # u64 indices in the header
 _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
-_SIZE_AT: Final = 4  # and 5: one more than the size of the generation in that half; 0 where it was never said
+_SIZE_AT: Final = 4  # and 5: the size of the generation in that half plus one; 0 if it was never set
 
 
 class SlotField(IntEnum):
-    """u64 fields of a slot. RESTARTS and TIMEOUTS are the zygote's, and all of them while no process has the slot."""
+    """u64 fields of a slot. RESTARTS and TIMEOUTS are the zygote's, and all of them while the slot has no process."""
 
     STATE = 0
     PID = 1
@@ -57,7 +60,7 @@ class SlotField(IntEnum):
     CLASS_3XX = 8
     CLASS_4XX = 9
     CLASS_5XX = 10
-    ERRORS = 11  # handler raised, or its answer was malformed
+    ERRORS = 11  # handler raised, or its result was malformed
     REFUSED = 12  # by the retry guard
     RESTARTS = 13
     TIMEOUTS = 14
@@ -67,7 +70,7 @@ class SlotField(IntEnum):
 
 
 class WorkerState(IntEnum):
-    """What the process of a slot is doing. EMPTY: there is none, and none is wanted."""
+    """The state of a slot's process. EMPTY: there is none, and none is wanted."""
 
     EMPTY = 0
     STARTING = 1
@@ -90,7 +93,7 @@ def bucket_of(microseconds: int) -> int:
 
 
 def bucket_bounds(index: int) -> tuple[int, int]:
-    """The latencies in µs, first and last, that `bucket_of` puts into this bucket."""
+    """The first and last latency in µs that `bucket_of` puts into this bucket."""
     shift = (index >> SUB_BITS) - 1
     if shift <= 0:
         return index, index
@@ -105,7 +108,7 @@ def page_bytes(workers: int) -> int:
 
 
 class StatsPage:
-    """One pool's page, mapped. Raises ValueError when the file is not a page of this version."""
+    """One pool's page, mapped. Raises ValueError if the file is not a page of this version."""
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         with path.open("r+b" if writable else "rb") as file:
@@ -124,8 +127,10 @@ class StatsPage:
 
     @staticmethod
     def create(path: Path, workers: int) -> None:
-        """Write an empty page (0600) for a pool of at most that many workers. Raises OSError if there is no room for
-        it: a write to a mapped page without its room would end the process by SIGBUS.
+        """Write an empty page (0600) for a pool of at most that many workers.
+
+        Raises OSError if there is no room for it: a write to a mapped page without room would end the process by
+        SIGBUS.
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -137,25 +142,25 @@ class StatsPage:
             os.close(fd)
 
     def close(self) -> None:
-        """Unmap; every view handed out must have been released."""
+        """Unmap; every view must have been released."""
         self._header.release()
         self._slots.release()
         self.map.close()
 
     def size(self, generation: int) -> int:
-        """How many workers that generation is to have now: its zygote's word, whoever asked for it."""
+        """How many workers that generation wants now, as its zygote set it."""
         return (int(self._header[_SIZE_AT + generation % 2]) or self.workers + 1) - 1
 
     def set_size(self, generation: int, size: int) -> None:
-        """Say how many workers the generation is to have. For its zygote."""
+        """Set how many workers the generation wants. For its zygote."""
         self._header[_SIZE_AT + generation % 2] = size + 1
 
     def column(self, field: SlotField) -> list[int]:
-        """One field of every slot, of both halves: cheap enough to look many times a second."""
+        """One field of every slot, of both halves; cheap enough for many reads a second."""
         return self._slots[int(field) :: SLOT_BYTES // 8].tolist()
 
     def slot_index(self, generation: int, worker: int) -> int:
-        """Which slot worker `worker` of that generation uses."""
+        """The slot of worker `worker` of that generation."""
         return generation % 2 * self.workers + worker
 
     def slot(self, index: int) -> memoryview[int]:
@@ -170,12 +175,12 @@ class StatsPage:
         self.map[start : start + ID_BYTES] = entry
 
     def read_id(self, index: int) -> bytes:
-        """The entry of the request that this slot has in hand, or had last."""
+        """The entry of the slot's current or last request."""
         start = self._ids_at + index * ID_BYTES
         return bytes(self.map[start : start + ID_BYTES])
 
     def holds_id(self, entry: bytes) -> bool:
-        """Whether any slot has this request in hand, or had it last."""
+        """Whether the request is any slot's current or last one."""
         found = self.map.find(entry, self._ids_at, self._ids_end)
         while found >= 0 and (found - self._ids_at) % ID_BYTES:
             found = self.map.find(entry, found + 1, self._ids_end)
@@ -186,7 +191,7 @@ class StatsPage:
         return self._header[_RING_COUNT_AT], self._header[_RING_COUNT_AT + 1]
 
     def ring_add(self, generation: int, entry: bytes, strikes: int) -> None:
-        """Record a lost request. The entry is complete before the count tells of it."""
+        """Record a lost request. The entry is complete before the count includes it."""
         ring = generation % 2
         count = int(self._header[_RING_COUNT_AT + ring])
         start = HEADER_BYTES + ring * RING_BYTES + count % RING_ENTRIES * ID_BYTES

@@ -1,8 +1,7 @@
 """The life of one worker process, from the fork to its end.
 
-`random` seeds itself anew in each fork (the interpreter sees to that). A private `random.Random()` that a handler made
-while it was imported does not: such generators draw the same numbers in every worker of a pool, as they would in copies
-of one Lambda snapshot.
+The interpreter seeds `random` anew in each fork. A private `random.Random()` that a handler made during its import is
+not seeded anew: it draws the same numbers in every worker of a pool, as in copies of one Lambda snapshot.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from hitless.worker.server import Server, SpoolerClient
 from hitless.worker.spec import PoolSpec
 
 IMPORT_FAILED = 0x46
-"""The exit status of a process whose handler could not be imported; the reason stands in `outcome`."""
+"""The exit status of a process whose handler could not be imported; `outcome` has the reason."""
 
 
 @dataclass(slots=True)
 class WorkerSetup:
-    """What a worker inherits from its zygote. `handler` is None where each worker imports for itself."""
+    """What a worker inherits from its zygote. `handler` is None if each worker imports it itself."""
 
     spec: PoolSpec
     paths: GenerationPaths
@@ -48,7 +47,7 @@ class WorkerSetup:
 
 
 def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], None]) -> NoReturn:
-    """Serve until SIGTERM, then end the process. The caller has closed what is the zygote's alone."""
+    """Serve until SIGTERM, then end the process. The caller has closed the zygote's own descriptors."""
     spec, fields = setup.spec, member.fields
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     setproctitle(f"hitless: worker {spec.title} #{member.index}")
@@ -77,7 +76,7 @@ def run_worker(setup: WorkerSetup, member: WorkerPlace, say_ready: Callable[[], 
 
 
 def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tuple[Handler, float]:
-    """The handler and how many ms its import took. A failed import ends the process, after it was written down."""
+    """The handler, and the ms that its import took. If the import fails, records the reason and ends the process."""
     began = time.monotonic()
     try:
         handler = load_handler(spec.handler)
@@ -89,7 +88,7 @@ def import_or_exit(spec: PoolSpec, paths: GenerationPaths, log: LogFile) -> tupl
 
 
 def write_outcome(paths: GenerationPaths, failure: HandlerFailure | None, *, unsafe: str | None = None) -> None:
-    """Leave for the daemon why this generation cannot start, whole or not at all; the first reason stands."""
+    """Record for the daemon why this generation cannot start, atomically; the first reason wins."""
     if paths.outcome.exists():
         return
     text = json.dumps({"failure": failure.to_json() if failure else None, "unsafe": unsafe})

@@ -1,9 +1,9 @@
-"""A worker's log file: what CloudWatch would show, one line a record, `2026-11-24T07:50:26.123Z\\t<message>`.
+"""A worker's log file, as CloudWatch would show it: one line a record, `2026-11-24T07:50:26.123Z\\t<message>`.
 
-Descriptors 1 and 2 are the file, so that a handler's subprocesses and C code write to it as well (their lines have no
-timestamp, and may stand before the START line of their request). All else is one write a request where the handler
-prints nothing: the START line waits for the first other line of its request. Files, never pipes: a pipe would tie the
-worker's life to its reader's.
+Descriptors 1 and 2 are the file, so a handler's subprocesses and C code write to it as well (their lines have no
+timestamp, and may come before the START line of their request). If the handler prints nothing, the log takes one write
+a request: the START line waits for the first other line. Files, never pipes: a pipe would tie the worker's life to its
+reader's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Final
 
 ROTATE_AT_BYTES: Final = 16 * 1024 * 1024
 REQUEST_CHARACTERS: Final = 8 * 1024 * 1024
-"""A handler's lines in one request beyond these are left out: one that prints in a loop must not fill the disk."""
+"""A handler's lines in one request beyond this limit are dropped, so that a handler that prints in a loop does not fill
+the disk.
+"""
 _CUT: Final = "hitless: the log of this request is cut off here, it is too long"
 _LOOK_AGAIN_BYTES: Final = 256 * 1024
-"""After so many bytes of its own a log asks the system for the file's size, which others add to as well."""
+"""After this many bytes of its own, a log checks the file's size, because other processes write to it as well."""
 
 
 class LogFile:
@@ -42,7 +44,7 @@ class LogFile:
     def open(self, path: Path) -> None:
         """Write to this file from now on, through descriptors 1 and 2.
 
-        One that has grown too large is put aside first: a process that ends in each request lives for no other look.
+        A file that is too large is rotated first, because a process that ends in each request does not get to it later.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -59,7 +61,7 @@ class LogFile:
         self._unchecked_bytes = self._rotate_at_bytes
 
     def stamp(self) -> str:
-        """The present instant as every line begins with."""
+        """The timestamp at the beginning of a line."""
         now_ms = time.time_ns() // 1_000_000
         if now_ms != self._stamp_ms:
             second, ms = divmod(now_ms, 1000)
@@ -76,7 +78,7 @@ class LogFile:
         self._pending = f"{self.stamp()}{line}\n"
 
     def lines(self, text: str, *, of_handler: bool = False) -> bool:
-        """Write text, each of its lines with a timestamp. True if this also wrote a START line that had waited."""
+        """Write text, each line with a timestamp. True if this also wrote a START line that had waited."""
         stamp, left = self.stamp(), self._left
         if of_handler:
             text = text[: max(left, 0)]
@@ -89,7 +91,7 @@ class LogFile:
         return bool(started)
 
     def end(self, lines: str) -> None:
-        """End a request with its END and REPORT lines (each already stamped), in one write with what waited."""
+        """End a request with its END and REPORT lines (with timestamps), in one write with lines that waited."""
         text, self._pending, self.request_id = self._pending + lines, "", ""
         self._write(text)
         self._unchecked_bytes += len(text)
@@ -106,18 +108,18 @@ class LogFile:
         self._unchecked_bytes = 0
         try:
             if self.path and os.fstat(1).st_size > self._rotate_at_bytes:
-                self.open(self.path)  # the same file is put aside; another that stands in its place by now is not
+                self.open(self.path)  # rotates only this file, not another that took its place meanwhile
                 self._unchecked_bytes = 0
         except OSError:
             pass
 
 
 def _nothing() -> None:
-    """Before a worker has been forked there is no request, and no START line."""
+    """The zygote has no request, and so no START line."""
 
 
 class LogStream(io.TextIOBase):
-    """`sys.stdout` and `sys.stderr` of a handler: whole lines go to the log as they are complete."""
+    """`sys.stdout` and `sys.stderr` of a handler: complete lines go to the log at once."""
 
     def __init__(self, log: LogFile, fd: int) -> None:
         self._log = log
@@ -144,7 +146,7 @@ class LogStream(io.TextIOBase):
         return self._fd
 
     def write(self, text: str) -> int:
-        """Keep a partial line until its end comes, or the request ends."""
+        """Keep a partial line until it is complete or the request ends."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         whole, newline, rest = text.rpartition("\n")
@@ -157,19 +159,19 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def reconfigure(self, **options: object) -> None:
-        """Nothing can be changed; accepted because handlers ask `sys.stdout` for line buffering, which it has."""
+        """Accepted without effect: handlers ask for line buffering, which `sys.stdout` has."""
 
     def flush(self) -> None:
-        """Nothing to do: whole lines are written at once, and a partial one is not a record yet."""
+        """Nothing to do: complete lines are written at once, and a partial one is not a record yet."""
 
     def end_line(self) -> None:
-        """Write what is left of a line without an end."""
+        """Write a partial line."""
         if self.partial:
             self.write("\n")
 
 
 class LambdaLogHandler(logging.Handler):
-    """The root logger's handler, with the format of Lambda's runtime: level, instant, request id, message."""
+    """The root logger's handler, in the format of Lambda's runtime: level, instant, request id, message."""
 
     def __init__(self, log: LogFile, stream: LogStream) -> None:
         super().__init__()
@@ -186,5 +188,5 @@ class LambdaLogHandler(logging.Handler):
         try:
             record.aws_request_id = self._log.request_id
             self._stream.write(self.format(record) + "\n")
-        except Exception:  # noqa: BLE001 - logging's own rule: a record that cannot be formatted must not end the caller
+        except Exception:  # noqa: BLE001 - logging's rule: a record that cannot be formatted must not raise
             self.handleError(record)

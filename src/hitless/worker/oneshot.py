@@ -26,10 +26,10 @@ from hitless.worker.spec import PoolSpec
 
 
 def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
-    """`argument` is JSON: spec, event, libraries, and the folder that `log` and `result` are written to."""
+    """`argument` is a JSON file: spec, event, libraries, and the folder for `log` and `result`."""
     _end_with_caller()
     settings: dict[str, Any] = json.loads(Path(argument).read_text())
-    os.unlink(argument)  # it holds the function's environment, and the caller may die before it can clean up
+    os.unlink(argument)  # it has the function's environment, and the caller may die before it cleans up
     folder = Path(settings["folder"])
     spec = PoolSpec.from_json(settings["spec"])
     setproctitle(f"hitless: invoke {spec.title}")
@@ -46,8 +46,9 @@ def main(argument: str, own_paths: Sequence[str]) -> NoReturn:
 
 
 def _end_with_caller() -> None:
-    """Standard input is a pipe that nobody writes to: its end is the death of whoever asked for this invocation. Then
-    it ends too, with all that the handler has started.
+    """End this process and those that the handler started when the caller dies.
+
+    Standard input is a pipe that nothing writes to, so its end is the caller's death.
     """
     caller = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -76,7 +77,7 @@ def _invoke(spec: PoolSpec, event: Any, log: LogFile, streams: Sequence[LogStrea
     try:
         result = handler(event, ContextFactory(spec).context(request_id, began))
         outcome = {"payload": json.loads(_marshalled(result))}
-    except BaseException as error:  # noqa: BLE001 - the handler's, whatever it is: it is the result
+    except BaseException as error:  # noqa: BLE001 - any exception of the handler is the result
         failure = error.failure if isinstance(error, _NotJson) else failure_of(error)
         log.lines(failure.log_text())
         outcome = {"failure": {**failure.to_json(), "requestId": request_id}}

@@ -1,4 +1,4 @@
-"""Where the files of a pool's generation are: the one place that zygotes and the daemon agree on.
+"""The files of a pool's generation: the one place that zygotes and the daemon share.
 
 RUN/w/root.sock, root.lock, root.log          the root zygote
 RUN/w/<folder of the key>/spec.json, page     a pool
@@ -16,7 +16,7 @@ _LONGEST_FOLDER: Final = 28
 
 
 def folder_name(key: str) -> str:
-    """A pool's folder: its key, shortened where a Unix socket's path (97 bytes with HAProxy) would become too long."""
+    """A pool's folder: its key, shortened if a Unix socket's path (97 bytes with HAProxy) would become too long."""
     plain = "".join(char if char.isalnum() or char in "-_." else "-" for char in key)
     if plain == key and len(key) <= _LONGEST_FOLDER and not key.startswith("."):
         return key
@@ -47,7 +47,7 @@ class GenerationPaths:
 
     @property
     def spooler(self) -> Path:
-        """RUN/gw/handed.sock: where the gateway's spooler takes connections over (`hitless.gateway.spooler`)."""
+        """RUN/gw/handed.sock, by which the gateway's spooler takes over connections (`hitless.gateway.spooler`)."""
         return self.pool.parents[1] / "gw" / "handed.sock"
 
     @property
@@ -72,7 +72,9 @@ class GenerationPaths:
 
     @property
     def accepted(self) -> Path:
-        """By the daemon, once every worker was ready and a probe agreed: without it the start was cut off."""
+        """Made by the daemon when every worker is ready and responds to a probe. Without it the start was
+        interrupted.
+        """
         return self.folder / "accepted"
 
     def socket(self, worker: int) -> Path:

@@ -1,6 +1,6 @@
-"""What is asked of the operating system about processes: identity, locks, what makes forking unsafe.
+"""Processes as the operating system reports them: identity, locks, and what makes forking unsafe.
 
-`/proc` is used where it exists; every function has an answer without it. Standard library only.
+Uses `/proc` if it exists; every function works without it. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 PRIVATE: Final[set[int]] = set()
-"""Descriptors that only `fork` hands on: a daemon that a handler starts by `os.fork` would keep them for ever."""
+"""Descriptors that only `fork` passes on: a process that a handler starts by `os.fork` would keep them forever."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PROC_FDS = Path("/proc/self/fd")
@@ -26,9 +26,9 @@ _PROC_TASKS = Path("/proc/self/task")
 
 
 def start_time(pid: int) -> int:
-    """When a process started, as an opaque number that tells two processes of one pid apart; 0 when there is none.
+    """When a process started, as an opaque number that tells apart two processes with one pid; 0 if there is none.
 
-    Field 22 of /proc/PID/stat (clock ticks since boot); elsewhere a hash of what `ps` prints.
+    Field 22 of /proc/PID/stat (clock ticks since boot); elsewhere a hash of the output of `ps`.
     """
     if _PROC_TASKS.exists():
         try:
@@ -42,9 +42,9 @@ def start_time(pid: int) -> int:
 
 
 def signal_verified(pid: int, started: int, number: signal.Signals, *, group: bool = False) -> bool:
-    """Send a signal only if the pid still is the process that started then; False when it is gone.
+    """Send a signal if the pid is still the process that started then; False if it is gone.
 
-    With `group` the process's own group gets it too: what a handler started does not outlive its worker.
+    With `group` the process's own group gets it too, so that processes of the handler do not outlive its worker.
     """
     if pid <= 1 or start_time(pid) != started or not started:
         return False
@@ -59,7 +59,7 @@ def signal_verified(pid: int, started: int, number: signal.Signals, *, group: bo
 
 
 def fork() -> int:
-    """As `os.fork`, for a child of ours: it inherits what is PRIVATE."""
+    """`os.fork` for a child of ours, which inherits the PRIVATE descriptors."""
     kept = frozenset(PRIVATE)
     PRIVATE.clear()
     try:
@@ -79,14 +79,14 @@ os.register_at_fork(after_in_child=_close_private)
 
 
 def adopt_orphans() -> None:
-    """What descendants leave behind becomes a child of this process from now on, for `end_children`. Linux only."""
+    """Make this process the parent of its descendants' orphans, for `end_children`. Linux only."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_children() -> None:
-    """SIGKILL every child of this process, then what it adopts by that, until none is left."""
-    with suppress(OSError):  # no Linux, which lists them, or a child that it may not kill
+    """SIGKILL every child of this process, and the orphans that it then adopts, until none is left."""
+    with suppress(OSError):  # not Linux, or a child that it may not kill
         while pids := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
             for pid in map(int, pids):
                 os.kill(pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ def end_children() -> None:
 
 
 def take_lock(path: Path) -> int:
-    """Flock a file while this process, or a child by `fork`, lives. Raises OSError if it is held."""
+    """Lock a file while this process, or a child by `fork`, lives. Raises OSError if it is locked."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,13 +106,13 @@ def take_lock(path: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some living process holds the lock. A missing file is held by nobody."""
+    """Whether a living process holds the lock. A missing file is not locked."""
     try:
         fd = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look are not each other's engine
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two processes that check do not see each other
     except OSError:
         return True
     finally:
@@ -127,10 +127,10 @@ def open_sockets() -> frozenset[int]:
 
 
 def why_forking_is_unsafe(sockets_before: frozenset[int]) -> str | None:
-    """After the import of a handler: the reason why forks of this process would harm each other, or None.
+    """After the import of a handler: why forks of this process would harm each other, or None.
 
-    A thread does not exist in a child, though the locks that it holds do; forks that share a connected socket read
-    each other's answers. `sockets_before` are this process's own, from before the import.
+    A child does not have the parent's threads, but has their locks; forks that share a connected socket read each
+    other's data. `sockets_before` are this process's own, from before the import.
     """
     threads = len(os.listdir(_PROC_TASKS)) if _PROC_TASKS.exists() else threading.active_count()
     if threads > 1:

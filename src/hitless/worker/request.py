@@ -1,7 +1,7 @@
-"""HTTP/1.1 requests as they come in over one connection, parsed by httptools, within bounds.
+"""Parses the HTTP/1.1 requests of one connection with httptools, within limits.
 
-Invariant: a request is handed over only when it is complete; what breaks a bound is handed over as a request with
-`refusal` set, once its message has ended or cannot be read on.
+Invariant: a request is passed on only when it is complete. One that exceeds a limit is passed on with `refusal` set,
+when its message has ended or cannot be read on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Request:
-    """One complete request. `refusal` is the status to answer with instead of running it, 0 if it is acceptable."""
+    """One complete request. `refusal` is the status to respond with instead of running it, 0 if it is acceptable."""
 
     __slots__ = ("body", "headers", "internal", "keep_alive", "method", "refusal", "target")
 
@@ -76,7 +76,7 @@ class RequestReader:
         self._invites = False
 
     def feed(self, data: bytes) -> bool:
-        """Take in what was read. False when the connection cannot be read on: answer what is ready, then close."""
+        """Parse received data. False if the connection cannot be read on: respond to the ready requests, then close."""
         self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -89,7 +89,9 @@ class RequestReader:
         return True
 
     def _decline_upgrade(self, rest: bytes) -> bool:
-        """Read the request again without its offer: the parser took no body, which would pass for the next request."""
+        """Parse the request again without its upgrade offer: the parser took no body, which would look like the next
+        request.
+        """
         offer = self.ready.pop()
         kept = [pair for pair in offer.headers if pair[0].lower() not in (b"upgrade", b"connection")]
         lines = b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *offer.internal.items()))
@@ -104,17 +106,17 @@ class RequestReader:
         return False
 
     def on_message_begin(self) -> None:
-        """The parser's call."""
+        """Called by the parser."""
         self._reset()
         self.middle = True
 
     def on_url(self, url: bytes) -> None:
-        """The parser's call; a target may come in pieces."""
+        """Called by the parser; a target may come in pieces."""
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """The parser's call, once a header, and once a trailer. Trailers are dropped, as API Gateway does: the gateway
-        checks headers only, so that a client could write the gateway's own names there.
+        """Called by the parser for each header and trailer. Trailers are dropped, as API Gateway does: the gateway
+        checks headers only, so a client could send the gateway's own names there.
         """
         if not self._in_headers:
             return
@@ -129,16 +131,16 @@ class RequestReader:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The parser's call: refuses early what is too large, invites the body that waits for it."""
+        """Called by the parser: refuses too large requests early, and invites a body that waits for it."""
         self._in_headers = False
-        if self._header_bytes > LARGEST_HEADER_BYTES:  # with the body that came along: only then is it worth counting
+        if self._header_bytes > LARGEST_HEADER_BYTES:  # includes the body that came along, so count exactly
             size = len(self._target) + sum(len(name) + len(value) for name, value in self._headers)
             self._refusal = 431 if size > LARGEST_HEADER_BYTES else self._refusal
         if self._invites and not self._refusal:
             self.interim = _CONTINUE
 
     def on_body(self, chunk: bytes) -> None:
-        """The parser's call; what goes beyond the limit is read and dropped."""
+        """Called by the parser; a body beyond the limit is read and dropped."""
         self._body_bytes += len(chunk)
         if self._body_bytes > LARGEST_BODY_BYTES:
             self._refusal = 413
@@ -147,7 +149,7 @@ class RequestReader:
             self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """The parser's call: the request is ready."""
+        """Called by the parser: the request is ready."""
         parser = self._parser
         target = self._target.decode("latin-1")
         request = Request(parser.get_method().decode("ascii"), target, self._headers, b"".join(self._body))

@@ -1,9 +1,8 @@
-"""The root zygote: a small process with nothing of a handler in it, from which every pool's zygote is forked.
+"""The root zygote: a small process without any handler's code, from which every pool's zygote is forked.
 
-What all workers need is imported here once, and its memory shared by all of them. It is started by the daemon in a
-session of its own and outlives it; whoever connects to `root.sock` may ask for a zygote (the socket is the owner's
-alone). A caller that stays connected hears of the death of the zygotes it asked for, and by its end of file of this
-process's own.
+It imports the modules of all workers once, so they share the memory. The daemon starts it in a session of its own, and
+it outlives the daemon. Any client of `root.sock` may ask for a zygote (the socket is the owner's alone). A client that
+stays connected is told when its zygotes die; end of file means that the root zygote itself died.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from hitless.worker.paths import GenerationPaths
 from hitless.worker.process import adopt_orphans, end_children, fork, take_lock
 
 VERSION: Final = f"{MAGIC.decode()}-2"
-"""A root zygote of another version cannot serve this one's pools; a new one is started beside them."""
+"""A root zygote of another version cannot serve this one's pools; a new one is started beside it."""
 
 
 def main(argument: str, own_paths: list[str]) -> NoReturn:
-    """Listen, go to the background (the caller's wait ends once that is done), serve. `argument` is JSON."""
+    """Listen, go to the background (then the caller's wait ends), serve. `argument` is JSON."""
     settings = json.loads(argument)
     folder = Path(settings["folder"])
     os.umask(0o077)
-    with suppress(OSError, ValueError):  # a handler that aborts must not fill its folder with core files
+    with suppress(OSError, ValueError):  # a handler that aborts must not leave core files
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     take_lock(folder / "root.lock")
     listener = _listen(folder / "root.sock")
@@ -66,14 +65,14 @@ class Root:
         self._own_paths = own_paths
         self._listener = listener
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
-        self._children: dict[int, int] = {}  # pid → descriptor of who asked for it
+        self._children: dict[int, int] = {}  # pid → descriptor of the client that asked for it
         self._poll = select.poll()
         self._wake_out, self._wake_in = socket.socketpair()
         self._stopping = self._ends_all = False
 
     def serve(self) -> None:
-        """Until somebody says `stop`, or SIGTERM. Zygotes live on, unless `all` is to end: then also what handlers had
-        left behind when their zygote died.
+        """Serve until `stop` or SIGTERM. Zygotes live on, unless `all` is set; then also orphans that handlers left
+        end.
         """
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -142,7 +141,7 @@ class Root:
                 self._stopping, self._ends_all = True, message.get("all", False)
 
     def _spawn(self, fd: int, message: dict[str, Any]) -> None:
-        """Fork a pool's zygote. Its control socket listens before the answer goes out."""
+        """Fork a pool's zygote. Its control socket listens before the reply is sent."""
         boot = zygote.ZygoteStart(
             Path(message["pool"]),
             message["generation"],

@@ -1,8 +1,8 @@
-"""A worker's loop: HTTP/1.1 over the connections of one Unix socket, one request at a time, in the main thread.
+"""A worker's loop: HTTP/1.1 on the connections of one Unix socket, one request at a time, in the main thread.
 
-A blocking loop over `poll` rather than an event loop: the handler blocks the process anyway, runs in the main thread as
-on Lambda, and each request costs less. Invariants: an idle connection is never closed by the worker (the gateway may
-be about to use it); after SIGTERM what has been received is answered before the process ends.
+It blocks in `poll` instead of using an event loop: the handler blocks the process anyway, runs in the main thread as on
+Lambda, and each request costs less. Invariants: the worker never closes an idle connection, because the gateway may be
+about to use it; after SIGTERM, every received request is answered before the process ends.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol
 
-from hitless.worker.answer import CLOSE
 from hitless.worker.process import PRIVATE
 from hitless.worker.request import Request, RequestReader
+from hitless.worker.response import CLOSE
 
 _READ_BYTES: Final = 256 * 1024
 _MOST_CONNECTIONS: Final = 500
 _CROWDED: Final = 100
-"""Connections of which most must be those of clients that read slowly. From here on responses close theirs, which
-loses nothing that was sent: so the bound above is never reached by them.
+"""With this many connections, most belong to clients that read slowly. From here on responses close their connection,
+which loses nothing that was sent, so slow clients never reach the limit above.
 """
 _PUSHED_FOR_S: Final = 0.01
 _HAND_OVER_WITHIN_S: Final = 0.1
@@ -40,25 +40,25 @@ _OUT: Final = select.POLLOUT
 _ENDED: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
-class Answerer(Protocol):
-    """What the loop calls for each request."""
+class RequestHandler(Protocol):
+    """Called by the loop for each request."""
 
-    def answer(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
-        """Give the whole answer to `send`, once."""
+    def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
+        """Pass the whole response to `send`, once."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolerClient:
-    """Sends what the kernel does not take at once (`hitless.gateway.spooler`). `folder` is where files for it are
-    made.
+    """Hands over responses that the kernel does not take at once (`hitless.gateway.spooler`). `folder` is for their
+    files.
     """
 
     path: str
     folder: str
 
     def hand_over(self, connection: socket.socket, rest: memoryview) -> bool:
-        """Give it the connection and a file of what is still to be sent there; whoever calls must then close his own.
+        """Send the spooler the connection and a file with the rest of the response; the caller must then close its own.
 
         False if there is no spooler or no room for the file.
         """
@@ -90,8 +90,8 @@ class _Connection:
         self.closing = False  # after what is in `out`
 
     def send(self, data: bytes) -> None:
-        """Hand over as much as the kernel takes; the rest goes to the spooler if the response ends the connection, or
-        else waits in `out`.
+        """Send as much as the kernel takes. The rest goes to the spooler if the response ends the connection, or else
+        waits in `out`.
         """
         if self.out:
             self.out = b"".join((self.out, data))
@@ -104,7 +104,9 @@ class _Connection:
                 self.out = b""
 
     def _push_rest(self) -> None:
-        """A client that reads quickly gets it all from here: files cost it a third of the rate (measured at 1 MB)."""
+        """Send on for a moment, for a client that reads quickly: a file would cost a third of the rate (measured at 1
+        MB).
+        """
         end = time.monotonic() + _PUSHED_FOR_S
         writable = select.poll()
         writable.register(self.sock, _OUT)
@@ -113,12 +115,12 @@ class _Connection:
             self.push(rest)
 
     def push(self, data: bytes | memoryview) -> None:
-        """The same for what `send` was given before."""
+        """Send as much as the kernel takes; the rest waits in `out`."""
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:  # the other side is gone, and so is whoever wanted the answer
+        except OSError:  # the other side is gone
             self.closing = True
             return
         if sent < len(data):
@@ -128,11 +130,11 @@ class _Connection:
 class Server:
     """Serves until SIGTERM, then until everything received is answered."""
 
-    def __init__(self, listener: socket.socket, answerer: Answerer, spooler: SpoolerClient | None = None) -> None:
+    def __init__(self, listener: socket.socket, handler: RequestHandler, spooler: SpoolerClient | None = None) -> None:
         listener.setblocking(False)
         self._spooler = spooler
         self._listener = listener
-        self._answerer = answerer
+        self._handler = handler
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._stopping = self._listening = False
@@ -150,9 +152,9 @@ class Server:
         PRIVATE.update(sock.fileno() for sock in (self._listener, self._wake_in, self._wake_out))
 
     def stop(self) -> None:
-        """Answer what has been received, then return from `run`. May be called from a signal handler or a thread."""
+        """Answer the received requests, then return from `run`. May be called from a signal handler or a thread."""
         self._stopping = True
-        with suppress(OSError):  # handlers may have taken the wake-up descriptor of the interpreter for themselves
+        with suppress(OSError):  # a handler may have replaced the interpreter's wake-up descriptor
             self._wake_in.send(b"\0")
 
     def _on_term(self, number: int, frame: FrameType | None) -> None:
@@ -176,7 +178,7 @@ class Server:
         self._drain()
 
     def close(self) -> None:
-        """Close every connection and what the loop itself holds."""
+        """Close every connection and the loop's own descriptors."""
         for connection in self._connections.values():
             connection.sock.close()
         PRIVATE.difference_update(self._connections)
@@ -213,7 +215,7 @@ class Server:
                 if len(self._connections) >= _MOST_CONNECTIONS:
                     return self._listen(False)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # the handler keeps them; the next worker begins with none
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # the handler leaks them; the next worker starts without
                 self.exhausted = self._stopping = True
             return None
 
@@ -235,7 +237,7 @@ class Server:
             connection.reader.ready.clear()
         ready = connection.reader.ready
         while ready and not connection.out and not connection.closing:
-            self._answer(connection, ready.popleft())
+            self._respond(connection, ready.popleft())
         if connection.closing and not connection.out:
             self._close(fd, connection)
         elif connection.out:
@@ -261,9 +263,9 @@ class Server:
             if not reader.ready:
                 connection.send(interim)
 
-    def _answer(self, connection: _Connection, request: Request) -> None:
+    def _respond(self, connection: _Connection, request: Request) -> None:
         last = self._stopping or not request.keep_alive or len(self._connections) > _CROWDED
-        self._answerer.answer(request, last, connection.send)
+        self._handler.respond(request, last, connection.send)
         if last or self._stopping:
             connection.closing = True
 

@@ -1,6 +1,7 @@
-"""What a pool is: everything that a zygote needs to run one function of one release, as JSON in the pool's folder.
+"""A pool's specification: everything that a zygote needs to run one function of one release, as JSON in the pool's
+folder.
 
-Standard library only, for it is read inside worker processes. The round trip through JSON is exact.
+Standard library only, because worker processes read it. The round trip through JSON is exact.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """One route: method (or ANY), API Gateway's resource path, a `re` source with a named group a parameter."""
+    """One route: method (or ANY), API Gateway's resource path, and a regular expression with a group for each
+    parameter.
+    """
 
     method: str
     resource: str
@@ -22,9 +25,9 @@ class RouteSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """One function of one release. `key` names the pool for ever; `environment` is the file's own, not Lambda's.
+    """One function of one release. `key` names the pool forever; `environment` is the file's own, without Lambda's.
 
-    `workers` is the most that the pool may have; how many run is its size, which changes.
+    `workers` is the pool's maximum; its size, which changes, is how many run.
     """
 
     key: str
@@ -46,12 +49,12 @@ class PoolSpec:
 
     @property
     def function_name(self) -> str:
-        """The name that the function has on AWS: `service-stage-function`."""
+        """The function's name on AWS: `service-stage-function`."""
         return f"{self.service}-{self.stage}-{self.function}"
 
     @property
     def title(self) -> str:
-        """How people name the pool: `worldclock/dev r3 api`."""
+        """The pool's name for people: `worldclock/dev r3 api`."""
         return f"{self.service}/{self.stage} r{self.release} {self.function}"
 
     def to_json(self) -> str:
@@ -63,7 +66,7 @@ class PoolSpec:
 
     @classmethod
     def from_json(cls, text: str) -> PoolSpec:
-        """Read what `to_json` wrote. Raises ValueError when it is not a spec."""
+        """Read what `to_json` wrote. Raises ValueError if it is not a spec."""
         try:
             fields: dict[str, Any] = json.loads(text)
             routes = tuple(RouteSpec(**route) for route in fields.pop("routes"))

@@ -1,7 +1,7 @@
-"""A pool's zygote: imports the handler once, holds the workers' sockets, forks workers and replaces the dead ones.
+"""A pool's zygote: imports the handler once, holds the workers' sockets, forks workers and replaces dead ones.
 
-It depends on nobody: the daemon may die and come back, and finds it by its locks and its control socket. Signals only
-enqueue; one loop owns all state. It sleeps until a worker dies, a request may run out of time, or somebody calls.
+It does not need the daemon, which may die and come back and finds it by its locks and its control socket. Signals only
+enqueue; one loop owns all state. It sleeps until a worker dies, a request may be out of time, or a client connects.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from hitless.worker.process import (
 from hitless.worker.spec import PoolSpec
 
 DUMP_SIGNAL: Final = signal.SIGUSR1
-"""Makes a zygote or worker write where it is to its log: the daemon asks when an import does not end."""
+"""Makes a zygote or worker write its stack to its log: the daemon sends it when an import does not end."""
 
 _NO_PROCESS_PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class ZygoteStart:
-    """What the root zygote passes on. With `fresh` the zygote does not import the handler: each worker does."""
+    """The root zygote's instructions. With `fresh` each worker imports the handler, and the zygote does not."""
 
     pool: Path
     generation: int
@@ -83,7 +83,7 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     zygote.crew.bind_all()
     if not boot.fresh:
         setup.handler, setup.init_ms = _import(setup)
-    EventBuilder(spec)  # its compiled patterns stay in the cache of `re`: no fork compiles them again
+    EventBuilder(spec)  # fills the cache of `re`, so that no fork compiles its patterns again
     gc.collect()
     gc.freeze()
     zygote.crew.fork_all()
@@ -97,14 +97,14 @@ def _import(setup: WorkerSetup) -> tuple[Handler, float]:
     imported = import_or_exit(setup.spec, setup.paths, setup.log)
     reason = why_forking_is_unsafe(sockets)
     if reason is not None:
-        setup.log.lines(f"{reason}: the workers of this pool are fresh processes, each imports the handler for itself")
+        setup.log.lines(f"{reason}: each worker of this pool is a fresh process that imports the handler itself")
         write_outcome(setup.paths, None, unsafe=reason)
         os._exit(0)
     return imported
 
 
 class Zygote:
-    """The loop over control connections, the dead, and time."""
+    """The loop over control connections, dead workers, and deadlines."""
 
     def __init__(self, setup: WorkerSetup, size: int, control: socket.socket) -> None:
         self._setup = setup
@@ -117,12 +117,12 @@ class Zygote:
         self._ready = False
         self._terminated = False
         self._deadline_s: float | None = None
-        self._asked: dict[int, tuple[int, str | None]] = {}  # who asked for a size → its number, what stood in the way
+        self._asked: dict[int, tuple[int, str | None]] = {}  # client that asked for a size → its number, the obstacle
         self._door: int | None = None
         self.crew = Crew(setup.spec, setup.paths, setup.page, size, self._become_worker, self._report)
 
     def loop(self) -> None:
-        """Until the pool was stopped and the last worker has gone."""
+        """Run until the pool was stopped and the last worker has ended."""
         self._install_signals()
         for source in (self._control, self._wake_out, self._ready_out):
             self._poll.register(source, select.POLLIN)
@@ -152,7 +152,7 @@ class Zygote:
         signal.signal(signal.SIGTERM, on_term)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        os.kill(os.getpid(), signal.SIGCHLD)  # whoever died before the signal was caught
+        os.kill(os.getpid(), signal.SIGCHLD)  # for workers that died before the signal was caught
 
     def _wait_ms(self) -> int:
         wait_s = self.crew.next_wake_s()
@@ -176,7 +176,7 @@ class Zygote:
             self._wake()
 
     def _watch_door(self) -> None:
-        """Listen at the door of a pool that sleeps, and only then: a worker that serves is not to be doubled."""
+        """Poll the door of a sleeping pool, and only then: a worker that serves must not be doubled."""
         door = self.crew.door.fileno() if self.crew.door else None
         if door == self._door:
             return
@@ -188,14 +188,14 @@ class Zygote:
         self._door = door
 
     def _wake(self) -> None:
-        """Somebody waits in the socket of a pool without workers: one is forked, whether a daemon lives or not."""
+        """Fork a worker for a connection to a pool without workers, whether a daemon is alive or not."""
         if self.crew.door is None:
             return
         if trouble := self.crew.resize(1):
             time.sleep(_NO_PROCESS_PAUSE_S)
-            self._setup.log.lines(f"hitless: no worker can be forked for the request that waits: {trouble}")
+            self._setup.log.lines(f"hitless: cannot fork a worker for a waiting request: {trouble}")
         else:
-            self._report("woken", 0, self.crew.members[0].pid, "woken by a request, worker 0 runs")
+            self._report("woken", 0, self.crew.members[0].pid, "woken by a request; worker 0 runs")
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -234,7 +234,7 @@ class Zygote:
     def _send(self, fd: int, message: dict[str, Any]) -> None:
         try:
             self._callers[fd][0].send(json.dumps(message).encode() + b"\n")
-        except OSError:  # a caller that does not read, or is gone, is no reason to wait
+        except OSError:  # do not wait for a client that does not read or is gone
             self._drop(fd)
 
     def _report(self, kind: str, worker: int, pid: int, sentence: str) -> None:
@@ -288,6 +288,6 @@ class Zygote:
 
         try:
             run_worker(self._setup, member, say_ready)
-        except BaseException:  # noqa: BLE001 - nothing may return into the zygote's frames below this one
+        except BaseException:  # noqa: BLE001 - nothing may return into the zygote's frames
             sys.excepthook(*sys.exc_info())
             os._exit(1)

@@ -1,1 +1,1 @@
-"""The daemon's side of the worker processes: starts, finds, reads and stops them; they depend on it for nothing."""
+"""The daemon's side of the worker processes: starts, finds, reads and stops them. They run without it."""

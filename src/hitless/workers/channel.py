@@ -38,7 +38,7 @@ class RootMessage(msgspec.Struct, frozen=True):
 
 
 class Channel:
-    """One connection. Its end is the death of the process at the other side, or its refusal."""
+    """One connection. It ends when the process at the other side dies or drops it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -46,11 +46,11 @@ class Channel:
 
     @classmethod
     async def connect(cls, path: Path) -> Channel:
-        """Raises OSError when nobody listens there."""
+        """Raises OSError if no process listens there."""
         return cls(*await asyncio.open_unix_connection(path))
 
     def send(self, message: dict[str, Any]) -> None:
-        """Queue one message; the other side's death shows in `receive`."""
+        """Queue one message; `receive` shows whether the other side is gone."""
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def receive(self, kind: type[T]) -> T | None:
@@ -73,7 +73,7 @@ class Channel:
 
 
 async def responds(path: Path, within_s: float) -> bool:
-    """Whether the process behind that socket, a zygote or the root zygote, answers a greeting in time."""
+    """Whether the zygote or root zygote behind that socket replies to a greeting in time."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(within_s):
             channel = await Channel.connect(path)

@@ -1,8 +1,8 @@
 """All worker processes of one engine, as the daemon drives them.
 
-Nothing here is needed by what runs: the daemon may die at any instant, and a new Fleet finds everything again by locks
-and probes. Event-driven: at rest it waits on connections to the zygotes, whose end is their death, and greets each of
-them now and then: one that is stopped (SIGSTOP) or hangs does not end by itself.
+They run without it: the daemon may die at any instant, and a new Fleet finds everything by locks and probes. It waits
+on connections to the zygotes, which end when they die, and pings each zygote now and then, because a stopped (SIGSTOP)
+or hanging one does not end.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from hitless.workers.root import RootZygote
 LONGEST_SOCKET_PATH = 97
 """Bytes of a Unix socket's path that HAProxy accepts."""
 PING_S = 5.0
-"""Between two greetings. An answer may take as long; after two late ones in a row the zygote is replaced."""
-_HEAL_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
+"""Between two pings. A reply may take as long; after two missing ones in a row the zygote is replaced."""
+_RETRY_PAUSES_S = (0.0, 0.1, 1.0, 5.0)
 
 
 class Fleet:
@@ -68,11 +68,11 @@ class Fleet:
 
     @property
     def root_pid(self) -> int:
-        """The root zygote's pid, 0 while there is none."""
+        """The root zygote's pid, 0 if there is none."""
         return self._root.pid if self._root.alive else 0
 
     async def start_pool(self, spec: PoolSpec, *, size: int | None = None, ready_timeout_s: float) -> Pool:
-        """Start a pool with `size` workers (default: as many as it may have); returns when every one is ready.
+        """Start a pool with `size` workers (default: its maximum); returns when all are ready.
 
         Raises CandidateFailedError, ConflictError, EngineError.
         """
@@ -80,7 +80,7 @@ class Fleet:
             folder = self._folder / folder_name(spec.key)
             paths = GenerationPaths(folder, 1)
             if spec.key in self.pools or any(map(generation_is_alive, generations_of(folder))):
-                raise ConflictError(f"the pool {spec.key} runs already")
+                raise ConflictError(f"pool {spec.key} already runs")
             _check_length(paths, spec)
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -90,17 +90,18 @@ class Fleet:
                 size = spec.workers if size is None else min(size, spec.workers)
                 return await self._bring_up(spec, paths, size=size, fresh=False, timeout_s=ready_timeout_s)
             except OSError as error:
-                hint = f"the runtime folder {self._folder.parent} has to be writable and to have free space"
-                raise EngineError(f"the pool {spec.key} cannot be prepared: {error}", hint=hint) from error
+                hint = f"the runtime folder {self._folder.parent} must be writable and have free space"
+                raise EngineError(f"cannot prepare pool {spec.key}: {error}", hint=hint) from error
             finally:
                 if spec.key not in self.pools:
                     shutil.rmtree(folder, ignore_errors=True)
 
     async def scale(self, key: str, size: int, *, ready_timeout_s: float = 10.0) -> Pool:
-        """Give the pool that many workers; returns when those are ready. Surplus ones finish what they have received.
+        """Set the pool's number of workers; returns when they are ready. Surplus ones finish the requests they have
+        received.
 
-        Whoever sends requests must have left those alone before. The pool that is returned may be smaller than asked
-        for, where the system allows no more processes. Raises EngineError; the pool then is as large as it was.
+        The gateway must not send requests to the surplus workers any more. The returned pool may be smaller than wanted
+        if the system allows no more processes. Raises EngineError; then the pool keeps its size.
         """
         async with self._locks[key]:
             pool = self._pool(key)
@@ -113,12 +114,12 @@ class Fleet:
                     f"{pool.spec.title}: {size} workers were not ready within {ready_timeout_s:g} s"
                 ) from None
             if trouble is not None:
-                sentence = f"{pool.spec.title}: it stays at {pool.size} workers, the system allows no more: {trouble}"
+                sentence = f"{pool.spec.title}: stays at {pool.size} workers; the system allows no more: {trouble}"
                 self.events.put_nowait(PoolEvent(key, PoolEventKind.NO_MORE, None, None, sentence, pool.generation))
             return self.present(key)
 
     def present(self, key: str) -> Pool:
-        """The pool at the size that it has now: its zygote may have woken it. Raises EngineError where none runs."""
+        """The pool at its present size, which its zygote may have changed. Raises EngineError if none runs."""
         pool = self._pool(key)
         if len(pool.workers) != pool.size:
             paths = GenerationPaths(self._folder / folder_name(key), pool.generation)
@@ -128,7 +129,7 @@ class Fleet:
     async def _request_size(self, pool: Pool, size: int, ready_timeout_s: float) -> str | None:
         task, _ = self._watchers.get((pool.key, pool.generation), (None, None))
         if task is None or task.done():
-            raise EngineError(f"{pool.spec.title} has no zygote that could change its size")
+            raise EngineError(f"{pool.spec.title} has no zygote to change its size")
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         number = self._send_size(pool, size)
         self._answers[number] = answer
@@ -149,9 +150,9 @@ class Fleet:
         return self._asked
 
     async def replace_zygote(self, key: str, *, ready_timeout_s: float = 30.0) -> Pool:
-        """A new zygote and workers for a pool whose zygote died, on new sockets. The old workers serve on.
+        """Start a new zygote and workers, on new sockets, for a pool whose zygote died. The old workers keep serving.
 
-        Raises as start_pool; the pool then stays as it was.
+        Raises as start_pool does; then the pool stays as it was.
         """
         async with self._locks[key]:
             pool = self._pool(key)
@@ -162,18 +163,20 @@ class Fleet:
             return await self._bring_up(pool.spec, paths, size=pool.size, fresh=pool.fresh, timeout_s=ready_timeout_s)
 
     async def stop_old_generation(self, key: str, generation: int, *, grace_s: float) -> None:
-        """End what replace_zygote left running. Idempotent."""
+        """Stop the workers that replace_zygote left running. Idempotent."""
         async with self._locks[key]:
             pool = self.pools.get(key)
             if pool is not None and generation == pool.generation:
-                raise ConflictError(f"generation {generation} of {key} is the present one")
+                raise ConflictError(f"generation {generation} of {key} is the current one")
             await self._end([GenerationPaths(self._folder / folder_name(key), generation)], key, grace_s)
             if pool is not None:
                 rest = tuple(number for number in pool.old_generations if number != generation)
                 self.pools[key] = replace(pool, old_generations=rest)
 
     async def stop_pool(self, key: str, *, grace_s: float) -> None:
-        """End a pool: each worker finishes what it has received, then SIGKILL. Idempotent. Raises EngineError."""
+        """Stop a pool: each worker finishes the requests it has received, then SIGKILL. Idempotent. Raises
+        EngineError.
+        """
         async with self._locks[key]:
             folder = self._folder / folder_name(key)
             await self._end(generations_of(folder), key, grace_s)
@@ -182,13 +185,13 @@ class Fleet:
         self._locks.pop(key, None)
 
     async def adopt(self) -> dict[str, Pool]:
-        """Find the pools that run; end what was half started and remove what is dead. Returns the living by key."""
+        """Find the running pools, end half-started ones and remove dead ones. Returns the living by key."""
         folders = [found for found in self._folder.iterdir() if found.is_dir()]
         await asyncio.gather(*(self._adopt_pool(folder) for folder in folders))
         return dict(self.pools)
 
     async def stop(self, *, force: bool = False) -> None:
-        """End all pools at once, without grace beyond the requests in hand (none with `force`), and the root zygote."""
+        """Stop all pools and the root zygote. Requests in progress finish, unless `force` is set."""
         self._cancel_tasks()
         keys = {folder: _read_spec(folder) for folder in self._folder.iterdir() if folder.is_dir()}
         endings = [
@@ -203,7 +206,7 @@ class Fleet:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def detach(self) -> None:
-        """Let go of everything without ending any of it."""
+        """Disconnect and leave everything running."""
         self._cancel_tasks()
         await self._stop_watching(list(self._watchers))
         await self._root.disconnect()
@@ -219,7 +222,7 @@ class Fleet:
             await asyncio.gather(*map(self._ping, list(self.pools.values())), return_exceptions=True)
 
     async def _ping(self, pool: Pool) -> None:
-        """Kill a zygote that does not respond: what is done about a dead one follows by itself."""
+        """Kill a zygote that does not respond; its death then has it replaced."""
         paths = GenerationPaths(self._folder / folder_name(pool.key), pool.generation)
         for _ in range(2):
             if await responds(paths.control, self._ping_s):
@@ -230,7 +233,7 @@ class Fleet:
 
     def _pool(self, key: str) -> Pool:
         if key not in self.pools:
-            raise EngineError(f"there is no pool {key}")
+            raise EngineError(f"no pool {key} runs")
         return self.pools[key]
 
     async def _bring_up(
@@ -248,7 +251,7 @@ class Fleet:
         except EngineError:
             if self._root.alive:
                 raise
-            await self._restart_root()  # it died while it was asked
+            await self._restart_root()  # the root zygote died meanwhile
             launched = await launch()
         return self._register(spec, paths, launched.channel, launched.zygote.pid, launched.fresh)
 
@@ -279,7 +282,7 @@ class Fleet:
         self._zygote_died(pool)
 
     def _zygote_died(self, pool: Pool) -> None:
-        self._report_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers serve on")
+        self._report_zygote(pool, PoolEventKind.ZYGOTE_DIED, "died; its workers keep serving")
 
     def _report_zygote(self, pool: Pool, kind: PoolEventKind, what: str) -> None:
         sentence = f"{pool.spec.title}: its zygote (pid {pool.zygote_pid}) {what}"
@@ -311,7 +314,7 @@ class Fleet:
             try:
                 for paths in living:
                     await self._adopt_generation(spec, paths)
-            except (OSError, ValueError):  # of another version: it cannot be read, so it cannot be run
+            except (OSError, ValueError):  # of another version, which this one cannot run
                 await self._end(living, spec.key, 0)
                 living = []
             if not living:
@@ -335,16 +338,16 @@ class Fleet:
         self._tasks["healing"] = asyncio.create_task(self._restart_root_and_report())
 
     async def _restart_root_and_report(self) -> None:
-        with suppress(HitlessError):  # the next pool to start tries again, and says why it cannot
+        with suppress(HitlessError):  # the next start of a pool retries and reports the error
             await self._restart_root()
         if not self._root.alive:
             return
-        sentence = f"the root zygote died and was started again (pid {self._root.pid}); no pool depends on it"
+        sentence = f"the root zygote died and was restarted (pid {self._root.pid}); no pool was affected"
         self.events.put_nowait(PoolEvent("", PoolEventKind.ROOT_RESTARTED, None, self._root.pid, sentence))
 
     async def _restart_root(self) -> None:
         async with self._locks[""]:
-            for pause_s in _HEAL_PAUSES_S:
+            for pause_s in _RETRY_PAUSES_S:
                 if self._root.alive:
                     return
                 await self._clock.sleep(pause_s)
@@ -352,7 +355,7 @@ class Fleet:
                 try:
                     await root.start()
                 except HitlessError:
-                    if pause_s == _HEAL_PAUSES_S[-1]:
+                    if pause_s == _RETRY_PAUSES_S[-1]:
                         raise
                 else:
                     await self._root.disconnect()

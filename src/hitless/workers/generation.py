@@ -1,7 +1,7 @@
-"""One generation of a pool as found on disk and among the processes: who lives, and how it is ended.
+"""One generation of a pool: finds its files and processes, and stops it.
 
-Truth comes from locks that the processes hold and from their recorded pids with start times, never from a file alone. A
-free lock means that all are dead. A held lock may be kept by a process that a handler started.
+The locks that the processes hold and their recorded pids with start times decide, never a file alone. A free lock means
+that all are dead. A held lock may be kept by a process that a handler started.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from hitless.workers.channel import Channel, ZygoteMessage
 _KILL_LIMIT_S = 10.0
 _ZYGOTE_MARGIN_S = 2.0
 _UNRECORDED_S = 0.5
-"""So long after its fork, at most, a worker has written down its pid."""
+"""At most this long after its fork, a worker has recorded its pid."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process, told from a later one of the same pid by its start time."""
+    """A process, identified by pid and start time."""
 
     pid: int
     started: int
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """The process that has this pid now."""
+        """The process with this pid now."""
         return cls(pid, start_time(pid))
 
     @property
     def lives(self) -> bool:
-        """Whether it runs still."""
+        """Whether it still runs."""
         return self.started != 0 and start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> bool:
-        """False if that process is gone."""
+        """Send a signal; False if that process is gone."""
         return signal_verified(self.pid, self.started, number, group=group)
 
 
@@ -81,7 +81,7 @@ def zygote_is_alive(paths: GenerationPaths) -> bool:
 
 
 def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
-    """The workers that the stats page names; their pids may have passed to others since."""
+    """The workers that the stats page lists; other processes may have their pids by now."""
     try:
         page = StatsPage(paths.page, writable=False)
     except (OSError, ValueError):
@@ -93,17 +93,17 @@ def worker_processes(paths: GenerationPaths) -> list[ProcessId]:
 
 
 def generation_is_alive(paths: GenerationPaths) -> bool:
-    """Whether its zygote or a worker of it lives, by what these have recorded."""
+    """Whether its zygote or one of its workers lives, by their records."""
     return zygote_is_alive(paths) or any(worker.lives for worker in worker_processes(paths))
 
 
 async def end_generation(
     paths: GenerationPaths, *, grace_s: float, clock: Clock, zygote: ProcessId | None = None
 ) -> None:
-    """SIGTERM, grace, SIGKILL; returns when all its processes are dead and its folder is gone. Idempotent.
+    """SIGTERM, grace, SIGKILL; returns when all its processes are dead and its folder is removed. Idempotent.
 
-    `zygote` is its process where the caller knows it, for a zygote that has not yet taken its locks. Raises EngineError
-    if something survives SIGKILL.
+    `zygote` is its process if the caller knows it, for a zygote that has not yet taken its locks. Raises EngineError if
+    a process survives SIGKILL.
     """
     if zygote is not None:
         zygote.signal(signal.SIGKILL, group=True)
@@ -120,7 +120,7 @@ async def _ask_to_stop(paths: GenerationPaths, grace_s: float) -> None:
         with suppress(OSError):
             channel = await Channel.connect(paths.control)
             channel.send({"op": "stop", "grace_s": grace_s})
-            # The greeting shows that the loop runs; what was sent after it is read before anything else is done.
+            # The greeting shows that the loop runs, and the loop reads the request before it does anything else.
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(grace_s + _ZYGOTE_MARGIN_S, 5.0)):
                     while await channel.receive(ZygoteMessage) is not None:
@@ -142,7 +142,8 @@ async def _kill(paths: GenerationPaths, clock: Clock) -> None:
         if await _all_dead(paths, 2 * _UNRECORDED_S, clock):
             return
     raise EngineError(
-        f"processes of {paths.folder} survive SIGKILL", hint="look for processes in state D: a disk or network stands"
+        f"processes of {paths.folder} survive SIGKILL",
+        hint="look for processes in state D: they wait for a disk or network",
     )
 
 

@@ -1,4 +1,4 @@
-"""One invocation of a function outside HTTP, as `hitless invoke` asks for it: a fresh process, gone afterwards."""
+"""One invocation of a function outside HTTP, for `hitless invoke` and hooks: a fresh process that ends afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hitless.workers.libraries import base_python, inherited_environment, isolat
 
 @dataclass(frozen=True, slots=True)
 class InvokeResult:
-    """What Lambda's Invoke gives. `payload` is the handler's result, or the error object where `failed`."""
+    """The result of Lambda's Invoke. `payload` is the handler's result, or the error object if `failed`."""
 
     payload: Any
     failed: bool
@@ -33,7 +33,7 @@ class InvokeResult:
 
     @property
     def error(self) -> str | None:
-        """`ValueError: …` where the invocation failed, else None."""
+        """`ValueError: …` if the invocation failed, else None."""
         if not self.failed:
             return None
         kind = self.payload.get("errorType")
@@ -41,9 +41,7 @@ class InvokeResult:
 
 
 def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = None) -> dict[str, Any] | None:
-    """The event that a worker makes of such a request, its body taken for JSON; None where the function has no route
-    for it.
-    """
+    """The event that a worker makes of such a request with a JSON body; None if the function has no route for it."""
     headers = [(b"Host", b"localhost"), (b"User-Agent", b"hitless-invoke")]
     if body is not None:
         headers.append((b"Content-Type", b"application/json"))
@@ -60,9 +58,8 @@ async def invoke_once(
 ) -> InvokeResult:
     """Call the function once with any JSON value; at most `timeout_s` (default: the function's own), import included.
 
-    A handler that raises, cannot be imported, runs out of time or ends its process gives a result with `failed`.
-    Cancelled, it ends what runs; where the caller's process dies, so does the invocation. `scratch`: the folder that
-    its own temporary one is made in.
+    The result has `failed` if the handler raises, cannot be imported, runs out of time or ends its process. Cancelling
+    ends the process; it also ends when the caller's process dies. `scratch`: the folder for its temporary folder.
     """
     limit_s = spec.timeout_s if timeout_s is None else timeout_s
     folder = Path(tempfile.mkdtemp(prefix="hitless-invoke-", dir=scratch))
@@ -88,7 +85,7 @@ async def _run(settings: Path, python: str, limit_s: float) -> int | None:
     except TimeoutError:
         return None
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # with whatever the handler has started
+        with suppress(ProcessLookupError, PermissionError):  # also the processes that the handler started
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 

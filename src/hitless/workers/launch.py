@@ -1,7 +1,7 @@
-"""Brings up one generation of a pool, or says in one sentence why the candidate failed.
+"""Starts one generation of a pool, or says in one sentence why the candidate failed.
 
-Ready means: every worker said so, and answers a probe on its socket. Invariant: whatever goes wrong, cancellation
-included, nothing of the generation is left behind.
+Ready means: every worker reported so, and responds to a probe on its socket. Invariant: whatever goes wrong, also a
+cancellation, nothing of the generation is left behind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LAST_WORD_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A generation that is up: its zygote and the connection to it."""
+    """A running generation: its zygote and the connection to it."""
 
     zygote: ProcessId
     channel: Channel
@@ -45,7 +45,9 @@ class _Unsafe(Exception):
 async def bring_up(
     root: RootZygote, spec: PoolSpec, paths: GenerationPaths, *, size: int, fresh: bool, timeout_s: float, clock: Clock
 ) -> Launched:
-    """Start the generation whose pool folder is prepared, with `size` workers. CandidateFailedError, EngineError."""
+    """Start the generation in its prepared pool folder, with `size` workers. Raises CandidateFailedError,
+    EngineError.
+    """
     end = asyncio.get_running_loop().time() + timeout_s
     if not fresh:
         try:
@@ -71,7 +73,7 @@ async def _attempt(
     channel: Channel | None = None
     log = Path(spec.log_dir) / "zygote.log"
     log_start = _size(log)
-    own_log = log_path(spec, 0)  # of a worker that imports for itself
+    own_log = log_path(spec, 0)  # of a worker that imports the handler itself
     own_start = _size(own_log)
     try:
         zygote = ProcessId.of(await asyncio.shield(spawning))
@@ -91,7 +93,7 @@ async def _attempt(
         paths.accepted.touch(mode=0o600)
         return Launched(zygote, channel, fresh)
     except BaseException:
-        if zygote is None:  # cancelled while the fork was under way: it must not be forgotten
+        if zygote is None:  # cancelled during the fork: the zygote must not be forgotten
             pids = await asyncio.gather(spawning, return_exceptions=True)
             zygote = ProcessId.of(pids[0]) if isinstance(pids[0], int) else None
         if channel is not None:
@@ -118,7 +120,7 @@ async def _probe_all(spec: PoolSpec, paths: GenerationPaths, size: int, timeout_
     found = await asyncio.gather(*(probe(paths.socket(index), timeout_s) for index in range(size)))
     for index, problem in enumerate(found):
         if problem is not None:
-            raise CandidateFailedError(f"worker {index} of {spec.title} said it was ready, but a probe says: {problem}")
+            raise CandidateFailedError(f"worker {index} of {spec.title} reported ready, but a probe failed: {problem}")
 
 
 async def _failure_reason(
@@ -131,7 +133,7 @@ async def _failure_reason(
     if outcome.get("unsafe"):
         return _Unsafe(outcome["unsafe"])
     failure = outcome.get("failure")
-    hint = f"the whole output is in {log}"
+    hint = f"the complete output is in {log}"
     if failure:
         lines = [line.rstrip("\n") for line in failure["stackTrace"]]
         reason = f"{failure['errorType']}: {failure['errorMessage']}"
@@ -139,7 +141,7 @@ async def _failure_reason(
             f"{spec.title} cannot start: {reason}", hint=hint, details={"lines": [*lines[-_MOST_LINES:], reason]}
         )
     status = None
-    for _ in range(50):  # the root zygote's word may come a moment after the end of the connection
+    for _ in range(50):  # the root zygote may report it a moment after the connection ended
         status = root.exit_status(zygote.pid)
         if status is not None or not root.alive:
             break
@@ -153,7 +155,7 @@ async def _failure_reason(
 
 
 async def _dump_stack(zygote: ProcessId, log: Path, log_start: int) -> list[str]:
-    """What it wrote, and then where it is by its own word."""
+    """The zygote's output, with its stack at the end."""
     before = _size(log)
     if zygote.signal(DUMP_SIGNAL):
         for _ in range(25):
@@ -166,7 +168,7 @@ async def _dump_stack(zygote: ProcessId, log: Path, log_start: int) -> list[str]
 def _late_error(spec: PoolSpec, timeout_s: float, log: Path, lines: list[str]) -> CandidateFailedError:
     return CandidateFailedError(
         late_message(spec.title, timeout_s, lines, os.getloadavg()[0], os.cpu_count() or 1),
-        hint=f"details show where it was; the whole output is in {log}",
+        hint=f"details show its last position; the complete output is in {log}",
         details={"lines": lines[-_MOST_LINES:]},
     )
 
@@ -178,7 +180,7 @@ def _size(log: Path) -> int:
 def _output(log: Path, start: int) -> list[str]:
     try:
         with log.open("rb") as file:
-            file.seek(start if start <= _size(log) else 0)  # it was begun anew meanwhile, as large logs are
+            file.seek(start if start <= _size(log) else 0)  # a large log was rotated meanwhile
             return file.read(1 << 20).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
@@ -188,7 +190,9 @@ _REQUEST = b"GET / HTTP/1.1\r\nhost: probe\r\nx-hl-probe: 1\r\nconnection: close
 
 
 async def probe(path: Path, timeout_s: float) -> str | None:
-    """None if the worker behind this socket answers 204 in time, else what it did instead."""
+    """Send a worker a request that it answers without its handler. None if it responds with 204 in time, else the
+    problem.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(path)
@@ -198,21 +202,23 @@ async def probe(path: Path, timeout_s: float) -> str | None:
             finally:
                 writer.close()
     except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
+        return f"no response within {timeout_s:g} s"
     except OSError as error:
         return error.strerror or str(error)
-    return None if first.startswith(b"HTTP/1.1 204 ") else f"answered {first!r}"
+    return None if first.startswith(b"HTTP/1.1 204 ") else f"responded {first!r}"
 
 
 BUSY_LOAD_PER_CPU = 2.0
-"""Where twice as many want a processor as there are, what takes three seconds alone takes six."""
+"""With twice as many runnable processes as processors, a start of three seconds takes six."""
 LONGEST_LINE = 120
 _DUMP = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+ ")
 _PLACE = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in ')
 
 
 def last_seen(lines: Sequence[str]) -> str:
-    """Of a zygote's output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`."""
+    """From a zygote's output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`.
+    Pure.
+    """
     dump = next((number for number, line in enumerate(lines) if _DUMP.match(line)), len(lines))
     current = next((number for number, line in enumerate(lines) if line.startswith("Current thread ")), len(lines))
     place = next(filter(None, map(_PLACE.match, lines[current:])), None)
@@ -224,13 +230,13 @@ def last_seen(lines: Sequence[str]) -> str:
 
 
 def machine_is_busy(load_average: float, cpus: int) -> str:
-    """The sentence where the machine is to blame as well; else nothing."""
+    """A sentence if the machine is overloaded, else empty."""
     if load_average < BUSY_LOAD_PER_CPU * cpus:
         return ""
-    return f"the machine has more to do than it can (load {load_average:.1f} on {cpus} processors)"
+    return f"the machine is overloaded (load {load_average:.1f} on {cpus} processors)"
 
 
 def late_message(title: str, timeout_s: float, lines: Sequence[str], load_average: float, cpus: int) -> str:
-    """The whole in a line."""
+    """The message for a start that took too long. Pure."""
     parts = (f"{title} was not ready within {timeout_s:g} s", last_seen(lines), machine_is_busy(load_average, cpus))
-    return "; ".join((*filter(None, parts), "the stage's ready_timeout_s gives it longer"))
+    return "; ".join((*filter(None, parts), "the stage's ready_timeout_s sets the limit"))

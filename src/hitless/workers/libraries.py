@@ -1,6 +1,7 @@
-"""What a handler may import besides its artifact and the standard library: what Lambda's Python runtime ships.
+"""The libraries that a handler may import besides its artifact and the standard library: those of Lambda's Python
+runtime.
 
-By name, out of the environment that hitless itself runs in; nothing else of that environment is visible to a handler.
+They come by name from hitless's own environment; handlers see nothing else of it.
 """
 
 from __future__ import annotations
@@ -17,29 +18,29 @@ RUNTIME_LIBRARIES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", 
 
 
 def runtime_libraries() -> dict[str, str]:
-    """Top-level name → the folder that it is imported from, for those that are installed."""
+    """Top-level name → the folder that it is imported from, for the installed ones."""
     return {name: folder for name in RUNTIME_LIBRARIES if (folder := _folder(name))}
 
 
 def own_paths() -> list[str]:
-    """The entries of `sys.path` that a worker process itself needs: hitless, httptools, setproctitle."""
+    """The entries of `sys.path` that a worker process needs itself: hitless, httptools, setproctitle."""
     return list(dict.fromkeys(folder for name in HIDDEN if (folder := _folder(name))))
 
 
 def inherited_environment() -> dict[str, str]:
-    """What a worker process is started with of the daemon's environment."""
+    """The variables of the daemon's environment that a worker process starts with."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 def isolated_command(python: str, module: str, argument: str) -> list[str]:
-    """The command that calls `hitless.worker.<module>.main(argument, own paths)` with nothing else to be imported."""
+    """The command that calls `hitless.worker.<module>.main(argument, own paths)` with nothing else to import."""
     boot = "import sys, json; paths = json.loads(sys.argv[2]); sys.path += paths; "
     boot += f"from hitless.worker.{module} import main; main(sys.argv[1], paths)"
     return [python, "-I", "-S", "-X", "utf8", "-c", boot, argument, json.dumps(own_paths())]
 
 
 def base_python() -> str:
-    """The interpreter that this virtual environment was made of: without the environment's packages."""
+    """The interpreter that this virtual environment was made from, without the environment's packages."""
     return str(getattr(sys, "_base_executable", None) or sys.executable)
 
 

@@ -1,4 +1,4 @@
-"""A pool as the engine sees it: where its workers listen, and how they do."""
+"""A pool as the engine sees it: its workers' sockets, its figures, and its events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hitless.workers.stats import PoolStats, Pulse, read_pulse, read_stats
 
 @dataclass(frozen=True, slots=True)
 class WorkerAddress:
-    """Where one worker listens. `name` is unique among a pool's generations: `w0`, later `w0g2`."""
+    """A worker's socket. `name` is unique among a pool's generations: `w0`, later `w0g2`."""
 
     index: int
     name: str
@@ -24,7 +24,7 @@ class WorkerAddress:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One generation of a pool, at one size. A replaced zygote gives a new Pool: new sockets, the same counts."""
+    """One generation of a pool at one size. A replaced zygote gives a new Pool with new sockets and the same counts."""
 
     spec: PoolSpec
     generation: int
@@ -35,21 +35,21 @@ class Pool:
     old_generations: tuple[int, ...] = ()
     """Earlier ones that still run, for `stop_old_generation`."""
     door: WorkerAddress = field(kw_only=True)
-    """Where a pool without a worker is reached: its zygote starts one for whoever knocks."""
+    """The socket of a pool without workers: its zygote starts one for the first connection."""
     page: StatsPage = field(repr=False, kw_only=True)
 
     @property
     def key(self) -> str:
-        """The pool's name for ever."""
+        """The pool's permanent name."""
         return self.spec.key
 
     @property
     def size(self) -> int:
-        """How many workers the zygote holds itself to now; `workers` is what it was when this was made."""
+        """How many workers the zygote keeps now; `workers` has those of when this object was made."""
         return self.page.size(self.generation)
 
     def pulse(self) -> Pulse:
-        """What its workers are at, over all generations."""
+        """Its workers' activity, over all generations."""
         return read_pulse(self.page, time.monotonic_ns())
 
     @property
@@ -58,7 +58,7 @@ class Pool:
         return sum(self.page.column(SlotField.LARGE))
 
     def at_rest(self, worker: WorkerAddress) -> int | None:
-        """How many requests that worker has ended, if it has none in hand."""
+        """How many requests that worker has ended, if it is idle; else None."""
         fields = self.page.slot(self.page.slot_index(self.generation, worker.index))
         return None if fields[SlotField.BUSY_SINCE] else fields[SlotField.REQUESTS]
 
@@ -68,12 +68,14 @@ class Pool:
 
 
 def addresses(paths: GenerationPaths, size: int) -> tuple[WorkerAddress, ...]:
-    """Where the workers of a generation of that size listen."""
+    """The sockets of a generation of that size."""
     return tuple(WorkerAddress(index, f"w{index}{_suffix(paths)}", paths.socket(index)) for index in range(size))
 
 
 def door_of(paths: GenerationPaths) -> WorkerAddress:
-    """The first worker's socket under a name of its own: a server that must not be checked, for a check would wake."""
+    """The first worker's socket under a name of its own, for a server without checks, because a check would wake the
+    pool.
+    """
     return WorkerAddress(0, f"z0{_suffix(paths)}", paths.socket(0))
 
 
@@ -82,7 +84,7 @@ def _suffix(paths: GenerationPaths) -> str:
 
 
 class PoolEventKind(StrEnum):
-    """The kinds; all but the last four come from a zygote."""
+    """The kinds; all except the last four come from a zygote."""
 
     WORKER_DIED = "worker_died"
     WORKER_RESTARTED = "worker_restarted"
@@ -98,7 +100,7 @@ class PoolEventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PoolEvent:
-    """One event. `sentence` is what the operator reads; `key` is empty for the root zygote."""
+    """One event. `sentence` is for the operator; `key` is empty for the root zygote."""
 
     key: str
     kind: PoolEventKind

@@ -1,4 +1,4 @@
-"""The daemon's hold on the root zygote: finds a living one or starts it, notices its death, asks it for zygotes."""
+"""The daemon's connection to the root zygote: finds a living one or starts it, notices its death, requests zygotes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _START_TIMEOUT_S = 20.0
 
 
 class RootZygote:
-    """One connection to it. `on_death` is called once when the process behind the connection is gone."""
+    """One connection to the root zygote. `on_death` is called once when its process is gone."""
 
     def __init__(self, folder: Path, python: str, on_death: Callable[[], None]) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class RootZygote:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection stands."""
+        """Whether the connection is open."""
         return self._listening is not None and not self._listening.done()
 
     async def start(self) -> None:
@@ -42,7 +42,7 @@ class RootZygote:
             return
         await self._launch()
         if not await self._connect():
-            raise EngineError("the root zygote was started but does not answer", hint=self._hint())
+            raise EngineError("the root zygote was started but does not respond", hint=self._hint())
 
     async def spawn(self, pool: Path, generation: int, *, size: int, fresh: bool) -> int:
         """Fork a pool's zygote and return its pid; its control socket listens. Raises EngineError."""
@@ -50,15 +50,15 @@ class RootZygote:
         answer = await self._ask(message)
         if answer is None or answer.pid is None:
             reason = (answer and answer.error) or "it died"
-            raise EngineError(f"the root zygote could not start a zygote: {reason}", hint=self._hint())
+            raise EngineError(f"the root zygote cannot start a zygote: {reason}", hint=self._hint())
         return answer.pid
 
     def exit_status(self, pid: int) -> int | None:
-        """How a zygote that this connection asked for ended (a wait status), if it was told."""
+        """The wait status of a zygote that this connection started, if it was reported."""
         return self._deaths.pop(pid, None)
 
     async def stop(self) -> None:
-        """End the process and all that descends from it."""
+        """End the process and all its descendants."""
         self._on_death = _ignore
         if self._channel is not None and self.alive:
             self._channel.send({"op": "stop", "all": True})
@@ -67,7 +67,7 @@ class RootZygote:
         await self.disconnect()
 
     async def disconnect(self) -> None:
-        """Let go of it without ending it."""
+        """Disconnect and leave it running."""
         self._on_death = _ignore
         if self._listening is not None:
             self._listening.cancel()
@@ -136,4 +136,4 @@ class RootZygote:
 
 
 def _ignore() -> None:
-    """The end was asked for."""
+    """The end was requested."""

@@ -1,4 +1,6 @@
-"""What a pool's stats page says: counts, latency, who is busy. Read without a system call, and without the workers."""
+"""The figures of a pool's stats page: counts, latency, busy workers. Read without a system call and without the
+workers.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,17 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many latencies."""
+        """The number of latencies."""
         return sum(self.buckets)
 
     @property
     def mean_us(self) -> float:
-        """Their mean, 0 when there is none."""
+        """Their mean, 0 if there are none."""
         count = self.count
         return self.sum_us / count if count else 0.0
 
     def percentile_us(self, percent: float) -> float | None:
-        """The latency that so many per cent do not exceed (a bucket's middle); None when there is none."""
+        """The latency that this percentage does not exceed (a bucket's middle); None if there are none."""
         count = self.count
         if not count:
             return None
@@ -41,7 +43,7 @@ class Histogram:
         return None
 
     def count_below(self, bound_us: int) -> int:
-        """How many latencies were shorter; exact where a bucket begins at the bound, as at each power of two."""
+        """How many latencies were shorter; exact if a bucket begins at the bound, as at each power of two."""
         pairs = enumerate(self.buckets)
         return sum(number for index, number in pairs if number and bucket_bounds(index)[1] < bound_us)
 
@@ -54,7 +56,7 @@ class Histogram:
         return Histogram(tuple(a + b for a, b in pairs), self.sum_us + other.sum_us)
 
     def __sub__(self, earlier: Histogram) -> Histogram:
-        """What came in since an earlier reading of the same page."""
+        """The difference to an earlier reading of the same page."""
         pairs = zip(self.buckets, earlier.buckets, strict=True)
         return Histogram(tuple(a - b for a, b in pairs), self.sum_us - earlier.sum_us)
 
@@ -64,7 +66,7 @@ EMPTY: Final = Histogram((0,) * BUCKETS, 0)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """One worker now. `busy_s` is how long it has had its request in hand, None when idle."""
+    """One worker now. `busy_s` is how long it has been running its request, None if it is idle."""
 
     index: int
     generation: int
@@ -76,7 +78,7 @@ class WorkerStats:
 
     @property
     def busy(self) -> bool:
-        """Has a request in hand."""
+        """Whether it is running a request."""
         return self.busy_s is not None
 
 
@@ -84,8 +86,8 @@ class WorkerStats:
 class PoolStats:
     """A pool's counts since it was made, over all its generations. Counters only grow.
 
-    `requests` are those that a worker lived to answer, the guard's refusals among them; `by_class` maps 2 to 2xx …;
-    `errors` are answers 502 because the handler raised or returned something malformed.
+    `requests` are those whose worker lived to respond, including the retry guard's refusals; `by_class` maps 2 to 2xx
+    …; `errors` are 502 responses because the handler raised or returned a malformed result.
     """
 
     workers: tuple[WorkerStats, ...]
@@ -99,7 +101,7 @@ class PoolStats:
 
     @property
     def failed(self) -> int:
-        """Answers 5xx."""
+        """5xx responses."""
         return self.by_class[5]
 
 
@@ -107,7 +109,7 @@ class PoolStats:
 class Pulse:
     """A pool at one instant, over all its generations: cheap enough to read many times a second.
 
-    `work_ns` is all time that workers have spent in requests so far, those in hand included: its growth over a while is
+    `work_ns` is all time that workers have spent in requests so far, current ones included: its growth over a period is
     the exact mean of busy workers. `ended_us` is that of ended requests alone.
     """
 
@@ -119,7 +121,7 @@ class Pulse:
 
 
 def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
-    """The page as it stands. `now_ns`: CLOCK_MONOTONIC."""
+    """The page's present pulse. `now_ns`: CLOCK_MONOTONIC."""
     begun = [since for since in page.column(SlotField.BUSY_SINCE) if since]
     ended_us = sum(page.column(SlotField.LATENCY_SUM_US))
     work_ns = ended_us * 1000 + sum(max(now_ns - since, 0) for since in begun)
@@ -127,7 +129,7 @@ def read_pulse(page: StatsPage, now_ns: int) -> Pulse:
 
 
 def read_stats(page: StatsPage, generation: int, now_ns: int) -> PoolStats:
-    """The page as it stands; `workers` are those that `generation` is to have. `now_ns`: CLOCK_MONOTONIC."""
+    """The page's present counts; `workers` are those that `generation` wants. `now_ns`: CLOCK_MONOTONIC."""
     used = [index for index, number in enumerate(page.column(SlotField.GENERATION)) if number]
     slots = [page.slot(index).tolist() for index in used]
     total = [sum(column) for column in zip(*slots, strict=True)] if slots else [0] * (SLOT_BYTES // 8)

@@ -12,7 +12,9 @@ _CGROUP_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/mem
 
 
 def share_mb(pid: int) -> float | None:
-    """A process's PSS in MiB: a millisecond's work for the kernel. None where it is gone or nothing tells."""
+    """A process's PSS in MiB: its own pages, and its part of those that forks share. Takes the kernel a millisecond.
+    None if the process is gone or the system does not say.
+    """
     try:
         lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
     except OSError:
@@ -21,13 +23,13 @@ def share_mb(pid: int) -> float | None:
 
 
 def mean_share_mb(pids: Iterable[int]) -> float | None:
-    """Their mean; None where none of them could be asked."""
+    """Their mean; None if none could be read."""
     shares = [share for pid in pids if (share := share_mb(pid)) is not None]
     return sum(shares) / len(shares) if shares else None
 
 
 def machine_mb() -> int | None:
-    """The memory of this machine, or of the cgroup that it is confined to, in MiB."""
+    """The memory of this machine, or of its cgroup's limit, in MiB."""
     found = [_total_mb(), *map(_limit_mb, _CGROUP_LIMITS)]
     return min((each for each in found if each is not None), default=None)
 
@@ -42,20 +44,22 @@ def _total_mb() -> int | None:
 
 def _limit_mb(path: str) -> int | None:
     try:
-        return int(Path(path).read_text()) >> 20  # "max" is no number, and no limit
+        return int(Path(path).read_text()) >> 20  # "max" is not a number: no limit
     except (OSError, ValueError):
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessorWaits:
-    """Of some processes since they began: nanoseconds ready to run without a processor, and how often they got one."""
+    """For some processes since their start: nanoseconds ready to run without a processor, and how often they got
+    one.
+    """
 
     ns: int = 0
     times: int = 0
 
     def mean_us(self, since: ProcessorWaits) -> float:
-        """How long a process waited each time since that earlier reading; 0 where there is nothing to tell."""
+        """The mean wait since that earlier reading; 0 if unknown."""
         times, ns = self.times - since.times, self.ns - since.ns
         return ns / times / 1000 if times > 0 and ns > 0 else 0.0
 
@@ -64,12 +68,12 @@ NO_WAITS: Final = ProcessorWaits()
 
 
 def read_waits(pids: Iterable[int], proc: Path = _PROC) -> ProcessorWaits:
-    """Their sum out of /proc/PID/schedstat (second and third field); 0 where the system keeps no such count."""
+    """Their sum from /proc/PID/schedstat (second and third field); 0 if the system has no such count."""
     ns = times = 0
     for pid in pids:
         try:
             _, waited, got = (proc / str(pid) / "schedstat").read_text().split()
-        except (OSError, ValueError):  # it has ended, or this is no Linux
+        except (OSError, ValueError):  # it has ended, or this is not Linux
             continue
         ns, times = ns + int(waited), times + int(got)
     return ProcessorWaits(ns, times)

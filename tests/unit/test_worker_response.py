@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hitless.worker.answer import LARGEST_RESPONSE_BYTES, MalformedAnswer, render
+from hitless.worker.response import LARGEST_RESPONSE_BYTES, MalformedResponse, render
 
 pytestmark = pytest.mark.unit
 
@@ -109,7 +109,7 @@ def test_head_and_204_and_304_have_no_body() -> None:
     ],
 )
 def test_what_api_gateway_does_not_take_is_malformed(result: Any) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         render(result, head_only=False, extra="")
 
 

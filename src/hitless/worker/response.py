@@ -1,9 +1,8 @@
-"""A handler's result as API Gateway takes it from a proxy integration, turned into an HTTP/1.1 answer.
+"""Turns a handler's result, as API Gateway takes it from a proxy integration, into an HTTP/1.1 response.
 
 API Gateway's rules: an object with no other keys than the five documented ones; `statusCode` defaults to 200; the body
-is a string; header values are strings, numbers or booleans; `headers` and `multiValueHeaders` are merged, and a pair
-that stands in both is sent once.
-What breaks a rule is a malformed answer (502), and so is a header that would split the answer in two.
+is a string; header values are strings, numbers or booleans; `headers` and `multiValueHeaders` are merged, and a pair in
+both is sent once. A result that breaks a rule is malformed (502), and so is a header that would split the response.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import Any, Final
 LARGEST_RESPONSE_BYTES: Final = 6 * 1024 * 1024
 """Lambda's limit on a response's payload, as JSON."""
 CLOSES_ABOVE_BYTES: Final = 100_000
-"""A larger body ends its connection: the kernel may not take it at once, and whoever sends the rest must be able to
-close the connection without meeting the gateway's next request. Unix sockets buffer some 200 kB.
+"""A larger body ends its connection: the kernel may not take it at once, and the process that sends the rest must be
+able to close the connection without meeting the gateway's next request. Unix sockets buffer some 200 kB.
 """
 _SURELY_SMALL_CHARS: Final = LARGEST_RESPONSE_BYTES // 12
 _KEYS: Final = frozenset({"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"})
@@ -33,22 +32,22 @@ _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\
 
 _MOST_NAMES: Final = 1000
 _KNOWN_NAMES: Final[set[str]] = set()
-"""Names that have been found fit for an answer: most handlers send the same few."""
+"""Header names that are known to be valid: most handlers send the same few."""
 
 CLOSE: Final = "connection: close\r\n"
 INTERNAL_ERROR: Final = '{"message": "Internal server error"}'
 
 
-class MalformedAnswer(Exception):
-    """The handler's result is not what a proxy integration may return; the message says which rule it breaks."""
+class MalformedResponse(Exception):
+    """The handler's result breaks a rule of proxy integrations; the message says which one."""
 
 
 def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
-    """Status and complete HTTP answer for a result; `extra` is header lines of ours. Raises MalformedAnswer."""
+    """Status and complete HTTP response for a result; `extra` is header lines of ours. Raises MalformedResponse."""
     if not isinstance(result, dict):
-        raise MalformedAnswer(f"the handler returned {type(result).__name__}, not an object with statusCode and body")
+        raise MalformedResponse(f"the handler returned {type(result).__name__}, not an object with statusCode and body")
     if not result.keys() <= _KEYS:
-        raise MalformedAnswer(f"keys that API Gateway does not take: {', '.join(map(repr, result.keys() - _KEYS))}")
+        raise MalformedResponse(f"keys that API Gateway does not take: {', '.join(map(repr, result.keys() - _KEYS))}")
     status = _status(result.get("statusCode", 200))
     body = _body(result)
     headers = result.get("headers")
@@ -56,11 +55,11 @@ def render(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
     lines = _single_lines(headers) if headers and not multi else "".join(_header_lines(headers, multi))
     if not lines.startswith("content-type:") and "\ncontent-type:" not in "\n" + lines.lower():
         lines += "content-type: application/json\r\n"
-    return status, http_answer(status, body, lines + extra, head_only=head_only)
+    return status, http_response(status, body, lines + extra, head_only=head_only)
 
 
-def http_answer(status: int, body: bytes, lines: str, *, head_only: bool = False) -> bytes:
-    """One HTTP/1.1 answer; `lines` are complete header lines."""
+def http_response(status: int, body: bytes, lines: str, *, head_only: bool = False) -> bytes:
+    """One HTTP/1.1 response; `lines` are complete header lines."""
     first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
     if status == 204 or status == 304:
         return f"{first}{lines}date: {_date()}\r\n\r\n".encode("utf-8", "replace")
@@ -71,16 +70,16 @@ def http_answer(status: int, body: bytes, lines: str, *, head_only: bool = False
 
 
 def gateway_error(status: int, message: str, extra: str = "", *, head_only: bool = False) -> bytes:
-    """An answer of API Gateway's own: `{"message": …}`."""
+    """A response of API Gateway's own: `{"message": …}`."""
     body = json.dumps({"message": message}).encode()
-    return http_answer(status, body, f"content-type: application/json\r\n{extra}", head_only=head_only)
+    return http_response(status, body, f"content-type: application/json\r\n{extra}", head_only=head_only)
 
 
 def _status(value: Any) -> int:
     if isinstance(value, str) and value.isdecimal() and len(value) == 3:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
-        raise MalformedAnswer(f"statusCode {value!r} is not an HTTP status")
+        raise MalformedResponse(f"statusCode {value!r} is not an HTTP status")
     return value
 
 
@@ -89,21 +88,21 @@ def _body(result: dict[Any, Any]) -> bytes:
     if body is None:
         return b""
     if not isinstance(body, str):
-        raise MalformedAnswer(f"body is {type(body).__name__}, not a string")
+        raise MalformedResponse(f"body is {type(body).__name__}, not a string")
     if len(body) > _SURELY_SMALL_CHARS and len(json.dumps(result, default=str)) > LARGEST_RESPONSE_BYTES:
-        raise MalformedAnswer(f"the response is larger than Lambda's limit of {LARGEST_RESPONSE_BYTES} bytes")
+        raise MalformedResponse(f"the response is larger than Lambda's limit of {LARGEST_RESPONSE_BYTES} bytes")
     if not result.get("isBase64Encoded"):
         return body.encode("utf-8", "replace")
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedAnswer(f"isBase64Encoded is true, but the body is not base64: {error}") from error
+        raise MalformedResponse(f"isBase64Encoded is true, but the body is not base64: {error}") from error
 
 
 def _single_lines(headers: Any) -> str:
     """The lines of `headers` alone, which is what nearly every handler returns."""
     if not isinstance(headers, dict):
-        raise MalformedAnswer("headers and multiValueHeaders must be objects")
+        raise MalformedResponse("headers and multiValueHeaders must be objects")
     lines = ""
     for name, value in headers.items():
         if value is not None:
@@ -113,11 +112,11 @@ def _single_lines(headers: Any) -> str:
 
 def _header_lines(headers: Any, multi: Any) -> Iterator[str]:
     if not isinstance(headers or {}, dict) or not isinstance(multi or {}, dict):
-        raise MalformedAnswer("headers and multiValueHeaders must be objects")
+        raise MalformedResponse("headers and multiValueHeaders must be objects")
     seen: set[tuple[str, Any]] = set()
     for name, values in (multi or {}).items():
         if not isinstance(values, list | tuple):
-            raise MalformedAnswer(f"multiValueHeaders[{name!r}] is not a list")
+            raise MalformedResponse(f"multiValueHeaders[{name!r}] is not a list")
         for value in values:
             yield _line(name, value)
             seen.add((name.lower(), value))
@@ -132,14 +131,14 @@ def _line(name: Any, value: Any) -> str:
     if type(value) is not str:
         value = _text_of(name, value)
     if "\r" in value or "\n" in value or "\0" in value:
-        raise MalformedAnswer(f"header {name} has a line break in its value")
+        raise MalformedResponse(f"header {name} has a line break in its value")
     return f"{name}: {value}\r\n"
 
 
 def _is_ours(name: Any) -> bool:
-    """Whether the header is not the handler's to set. Raises MalformedAnswer for what is no name."""
+    """Whether the handler may not set the header. Raises MalformedResponse for an invalid name."""
     if not isinstance(name, str) or not _NAME.match(name):
-        raise MalformedAnswer(f"{name!r} is not a header's name")
+        raise MalformedResponse(f"{name!r} is not a header name")
     if name.lower() in _OURS:
         return True
     if len(_KNOWN_NAMES) < _MOST_NAMES:
@@ -153,7 +152,7 @@ def _text_of(name: str, value: Any) -> str:
     if isinstance(value, int | float):
         return str(value)
     if not isinstance(value, str):
-        raise MalformedAnswer(f"header {name} has a value of type {type(value).__name__}, not a string")
+        raise MalformedResponse(f"header {name} has a value of type {type(value).__name__}, not a string")
     return value
 
 
