@@ -1,0 +1,5 @@
+CONSTANT = 1
+
+
+def handler(event, context):
+    return "works"
