@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hitless.drill.acts import Snapshot
+from hitless.drill.progress import Snapshot
 from hitless.drill.shipper import Shipped
 
 

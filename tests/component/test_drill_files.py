@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hitless.drill import breaking
+from hitless.drill import scenarios
 from hitless.drill.requests import MAX_BODY_BYTES, DrillRequest, read_requests
 from hitless.drill.workspace import MARKER, Source, Workspace
 from hitless.errors import UsageError
@@ -39,8 +39,8 @@ def test_requests_are_read_line_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "not JSON"),
-        ("[]", "not a JSON object"),
+        ("{", "truncated"),
+        ("[]", "got `array`"),
         ("{}", "path"),
         ('{"path": "items"}', "path"),
         ('{"path": "/a b"}', "path"),
@@ -48,7 +48,7 @@ def test_requests_are_read_line_by_line(tmp_path: Path) -> None:
         ('{"path": "/", "method": "get"}', "method"),
         ('{"path": "/", "method": "CONNECT"}', "method"),
         ('{"path": "/", "method": "A B"}', "method"),
-        ('{"path": "/", "header": {}}', "unknown key 'header'"),
+        ('{"path": "/", "header": {}}', "unknown field `header`"),
         ('{"path": "/", "headers": []}', "headers"),
         ('{"path": "/", "headers": {"X": 1}}', "headers.X"),
         ('{"path": "/", "headers": {"X": "a\\r\\nY: b"}}', "headers.X"),
@@ -172,8 +172,8 @@ def test_a_recording_s_requests_to_its_main_host_are_taken_and_equal_ones_weight
     [
         ("{", "not an HTTP archive"),
         ("[]", "not an HTTP archive"),
-        ('{"log": {"entries": [{"request": {"method": "GET"}}]}}', "KeyError"),
-        ('{"log": {"entries": [{"request": {"method": "GET", "url": 1}, "response": {}}]}}', "entry 1"),
+        ('{"log": {"entries": [{"request": {"method": "GET"}}]}}', "missing required field `url`"),
+        ('{"log": {"entries": [{"request": {"method": "GET", "url": 1}, "response": {}}]}}', r"entries\[0\]"),
         ('{"log": {"entries": []}}', "0 requests"),
         (json.dumps({"log": {"entries": [entry("GET", "http://x/\u00e9")]}}), "path"),
     ],
@@ -193,7 +193,7 @@ def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_mod
     )
     workspace = copied(folder, "src/a.one", "src/a.three")
     requests = [DrillRequest("GET", "/a%20b?x=1"), DrillRequest("POST", "/a b")]
-    breaking.raises_on_route(workspace, requests)
+    scenarios.raises_on_route(workspace, requests)
     module: dict[str, Any] = {}
     exec((workspace.folder / "src/a.py").read_text(), module)
     for handler in ("one", "three"):
@@ -217,7 +217,7 @@ def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: P
         "def one(event, context):\n    sleep(0.02)\n    return time, os, signal, unquote\n"
     )
     workspace = copied(folder, "src/a.one")
-    breaking.slow(workspace, [DrillRequest("GET", "/")])
+    scenarios.slow(workspace, [DrillRequest("GET", "/")])
     module: dict[str, Any] = {}
     exec((workspace.folder / "src/a.py").read_text(), module)
     began = time.monotonic()
@@ -229,8 +229,8 @@ def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: P
 
 def test_the_route_that_is_broken_is_one_that_a_shield_may_answer_where_there_is_one() -> None:
     get, post, put = (DrillRequest(method, f"/{method}") for method in ("GET", "POST", "PUT"))
-    assert breaking.route_to_break([get, post, put]) is get
-    assert breaking.route_to_break([post, put]) is put
+    assert scenarios.route_to_break([get, post, put]) is get
+    assert scenarios.route_to_break([post, put]) is put
 
 
 def test_a_handler_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:

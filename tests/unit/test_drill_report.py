@@ -16,8 +16,7 @@ from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
 from hitless.drill.scenarios import choose
 from hitless.drill.tally import Slot, Tally
-from hitless.drill.timeline import Phase, Timeline, Window
-from hitless.drill.watch import WorkerSample
+from hitless.drill.timeline import Phase, Timeline, Window, WorkerSample
 from hitless.drill.wire import FAILURE_CODE, RECORD, FailureKind, FailureSample, Flag
 from tests.unit.test_receipt_page import rolled_back
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.service_file import with_stage_setting
 from hitless.drill.shipper import Shipped, document_of, shipped_of, stage_of, status_of
+from hitless.drill.workspace import with_stage_setting
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
 
 pytestmark = pytest.mark.unit

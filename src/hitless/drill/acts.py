@@ -11,11 +11,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from hitless.clock import Clock
 from hitless.drill import faults
 from hitless.drill.plan import DrillPlan
+from hitless.drill.progress import DrillProgress
 from hitless.drill.result import InjectedFault, ShippedRelease
 from hitless.drill.scenarios import Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
@@ -28,27 +29,6 @@ RECOVERY_DEADLINE_S = 30.0
 RECOVERY_POLL_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a person sees while the drill runs."""
-
-    elapsed_s: float
-    duration_s: float
-    requests: int
-    failed: int
-    releases_done: int
-    releases: int
-    p99_ms: float | None
-    doing: str
-
-
-class Progress(Protocol):
-    """Where progress is shown."""
-
-    def say(self, line: str) -> None: ...
-    def tick(self, snapshot: Snapshot) -> None: ...
-
-
 @dataclass(slots=True)
 class Acts:
     """`run` does all of them. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
@@ -59,7 +39,7 @@ class Acts:
     live_at_start: Mapping[str, Any]
     timeline: Timeline
     elapsed_us: Callable[[], int]
-    progress: Progress
+    progress: DrillProgress
     clock: Clock
     stop: asyncio.Event
     shipped: list[ShippedRelease] = field(default_factory=list)

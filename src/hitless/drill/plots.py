@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from hitless.charts import Axes, Point, clock, element, log_ticks, nice_ticks, points
 from hitless.drill.tally import FAILED, Slot
-from hitless.drill.timeline import MICROSECONDS
-from hitless.drill.watch import WorkerSample
+from hitless.drill.timeline import MICROSECONDS, WorkerSample
 from hitless.drill.wire import FailureKind
 
 MAX_COLUMNS = 320

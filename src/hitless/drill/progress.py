@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from hitless.drill.acts import Snapshot
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a person sees while the drill runs."""
+
+    elapsed_s: float
+    duration_s: float
+    requests: int
+    failed: int
+    releases_done: int
+    releases: int
+    p99_ms: float | None
+    doing: str
+
+
+class DrillProgress(Protocol):
+    """Where progress is shown."""
+
+    def say(self, line: str) -> None: ...
+    def tick(self, snapshot: Snapshot) -> None: ...
 
 
 class TerminalProgress:

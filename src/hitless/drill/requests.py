@@ -1,19 +1,24 @@
-"""What a drill sends: read from a file of JSON lines, or taken from the stage's smoke requests, or one a route.
+"""The requests of a drill: from a file of JSON lines, an HTTP archive, the stage's smoke requests, or one a route.
 
-Everything that comes from outside is bounded and checked here, and an error names file and line. Connection headers and
-lengths belong to the sender, so a file may not set them.
+Everything that comes from outside is limited and checked here, and an error names file and line. The sender sets the
+connection's headers and the content-length, so a file may not set them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from hitless.drill.recording import SUFFIX, BadRecording, requests_of
+import msgspec
+from msgspec import structs
+
+from hitless.documents import decode, to_text
 from hitless.drill.wire import WireRequest
 from hitless.errors import UsageError
 from hitless.service.model import Route, SmokeRequest
@@ -26,7 +31,9 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PATH = re.compile(r"/[!-~]*\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _OURS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "expect", "upgrade"})
-_KEYS = frozenset({"method", "path", "headers", "body", "weight", "status", "check_release"})
+_LEFT_OUT = _OURS | {"host", "accept-encoding", "te", "proxy-connection"}
+_LINE_HINT = 'a line is like {"method": "POST", "path": "/items", "headers": {}, "body": "{}"}'
+ARCHIVE_SUFFIX = ".har"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 KEY = "idempotency-key"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -34,7 +41,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(frozen=True, slots=True)
 class DrillRequest:
-    """One kind of request. `status`: what it should be answered with (None: what the probe saw); others are counted."""
+    """One kind of request. `status` is the expected one (None: the one that the probe saw); others are counted."""
 
     method: str
     path: str
@@ -67,6 +74,73 @@ class DrillRequest:
         return WireRequest(head, self.body, self.method == "HEAD", self.check_release, self.fresh_key)
 
 
+class RequestLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A line of a requests file. A `body` that is not a string is sent as JSON."""
+
+    path: str
+    method: str = "GET"
+    headers: dict[str, Any] = {}
+    body: Any = None
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)] = 1
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] | None = None
+    check_release: bool = True
+
+
+class _Header(msgspec.Struct):
+    name: str
+    value: str
+
+
+class _PostData(msgspec.Struct):
+    text: str | None = None
+
+
+class _ArchivedRequest(msgspec.Struct):
+    method: str
+    url: str
+    headers: tuple[_Header, ...] = ()
+    post_data: _PostData | None = msgspec.field(default=None, name="postData")
+
+
+class _ArchivedResponse(msgspec.Struct):
+    status: int = 0
+
+
+class _Entry(msgspec.Struct):
+    request: _ArchivedRequest
+    response: _ArchivedResponse | None = None
+
+    @property
+    def status(self) -> int:
+        """0 if there was no response."""
+        return self.response.status if self.response else 0
+
+    def line(self) -> RequestLine:
+        """As a line of a requests file."""
+        url, post = urlsplit(self.request.url), self.request.post_data
+        return RequestLine(
+            (url.path or "/") + (f"?{url.query}" if url.query else ""),
+            self.request.method.upper(),
+            {
+                one.name: one.value
+                for one in self.request.headers
+                if not one.name.startswith(":") and one.name.lower() not in _LEFT_OUT
+            },
+            (post.text or None) if post else None,
+            status=self.status if 200 <= self.status < 500 else None,
+        )
+
+
+class _Log(msgspec.Struct):
+    entries: tuple[_Entry, ...]
+
+
+class _Archive(msgspec.Struct):
+    """An HTTP archive (HAR 1.2) as browsers and proxies export it, as far as it is read."""
+
+    log: _Log
+
+
 def read_requests(file: Path) -> tuple[DrillRequest, ...]:
     """The requests of a file of JSON lines, or of an HTTP archive (`*.har`).
 
@@ -78,7 +152,7 @@ def read_requests(file: Path) -> tuple[DrillRequest, ...]:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}", hint="--requests takes a file of JSON lines") from error
-    requests = list(_from_archive(text, file) if file.suffix == SUFFIX else _from_lines(text, file))
+    requests = list(_from_archive(text, file) if file.suffix == ARCHIVE_SUFFIX else _from_lines(text, file))
     if not 0 < len(requests) <= MAX_REQUESTS:
         raise UsageError(
             f"{file}: {len(requests)} requests; a drill takes 1 to {MAX_REQUESTS}",
@@ -124,35 +198,40 @@ def _from_lines(text: str, file: Path) -> Iterable[DrillRequest]:
         if line.strip() and not line.lstrip().startswith("#"):
             where = f"{file}:{number}"
             try:
-                document = json.loads(line)
-            except ValueError as error:
-                raise _bad(where, f"not JSON: {error}") from error
-            yield _request_of(document, where)
+                read = decode(line, RequestLine, where, error=UsageError)
+            except UsageError as wrong:
+                raise UsageError(wrong.message, hint=_LINE_HINT) from wrong
+            yield _request_of(read, where)
 
 
 def _from_archive(text: str, file: Path) -> Iterable[DrillRequest]:
+    """The requests to the host that most of them went to; equal ones count as one, with their number as its weight.
+    The host itself is left out, because a drill has its own target.
+    """
     try:
-        documents = requests_of(text, most_weight=MAX_WEIGHT, not_taken=_OURS)
-    except BadRecording as error:
-        raise UsageError(f"{file}: {error}", hint="export it from the browser's network panel as HAR") from error
-    for document in documents:
-        yield _request_of(document, f"{file}: {document['method']} {document['path']}")
+        archive = decode(text, _Archive, f"{file}: not an HTTP archive", error=UsageError)
+        hosts = Counter(urlsplit(one.request.url).netloc for one in archive.log.entries if one.status)
+        main = [host for host, _ in hosts.most_common(1)]
+        lines = Counter(
+            to_text(one.line())
+            for one in archive.log.entries
+            if one.status and urlsplit(one.request.url).netloc in main
+        )
+    except (UsageError, ValueError) as wrong:
+        raise UsageError(str(wrong), hint="export it from the browser's network panel as HAR") from wrong
+    for line, count in lines.items():
+        read = structs.replace(decode(line, RequestLine, str(file)), weight=min(count, MAX_WEIGHT))
+        yield _request_of(read, f"{file}: {read.method} {read.path}")
 
 
-def _request_of(document: object, where: str) -> DrillRequest:
-    if not isinstance(document, dict):
-        raise _bad(where, "not a JSON object")
-    unknown = sorted(set(document) - _KEYS)
-    if unknown:
-        raise _bad(where, f"unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
-    method = document.get("method", "GET")
-    if not isinstance(method, str) or not _TOKEN.match(method) or method != method.upper() or method == "CONNECT":
+def _request_of(read: RequestLine, where: str) -> DrillRequest:
+    method = read.method
+    if not _TOKEN.match(method) or method != method.upper() or method == "CONNECT":
         raise _bad(where, f"method: {method!r} is not an HTTP method in capitals")
-    path = document.get("path")
-    if not isinstance(path, str) or not _PATH.match(path):
-        raise _bad(where, f"path: {path!r} must begin with / and hold no blanks or raw non-ASCII letters")
-    headers = _headers(document.get("headers", {}), where)
-    body = document.get("body")
+    if not _PATH.match(read.path):
+        raise _bad(where, f"path: {read.path!r} must begin with / and have no blanks or raw non-ASCII letters")
+    headers = _headers(read.headers, where)
+    body = read.body
     if body is not None and not isinstance(body, str):
         if not any(name.lower() == "content-type" for name, _ in headers):
             headers = (*headers, ("Content-Type", "application/json"))
@@ -160,47 +239,21 @@ def _request_of(document: object, where: str) -> DrillRequest:
     data = (body or "").encode()
     if len(data) > MAX_BODY_BYTES:
         raise _bad(where, f"body: {len(data)} bytes; at most {MAX_BODY_BYTES}")
-    return DrillRequest(
-        method,
-        path,
-        headers,
-        data,
-        weight=_whole(document, "weight", 1, MAX_WEIGHT, where) or 1,
-        status=_whole(document, "status", 200, 599, where),
-        check_release=_truth(document, "check_release", where),
-    )
+    return DrillRequest(method, read.path, headers, data, read.weight, read.status, read.check_release)
 
 
-def _headers(headers: object, where: str) -> tuple[tuple[str, str], ...]:
-    if not isinstance(headers, Mapping):
-        raise _bad(where, "headers: not an object of names and texts")
+def _headers(headers: Mapping[str, object], where: str) -> tuple[tuple[str, str], ...]:
+    checked = []
     for name, value in headers.items():
         if not isinstance(value, str) or not _VALUE.match(value):
-            raise _bad(where, f"headers.{name}: {value!r} cannot stand in a header")
+            raise _bad(where, f"headers.{name}: {value!r} is not a header's value")
         if not _TOKEN.match(name):
             raise _bad(where, f"headers: {name!r} is not a header's name")
         if name.lower() in _OURS:
-            raise _bad(where, f"headers.{name}: is the drill's own to set")
-    return tuple(headers.items())
-
-
-def _whole(document: Mapping[str, Any], key: str, least: int, most: int, where: str) -> int | None:
-    value = document.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _bad(where, f"{key}: {value!r} is not a whole number from {least} to {most}")
-    return value
-
-
-def _truth(document: Mapping[str, Any], key: str, where: str) -> bool:
-    value = document.get(key, True)
-    if not isinstance(value, bool):
-        raise _bad(where, f"{key}: {value!r} is neither true nor false")
-    return value
+            raise _bad(where, f"headers.{name}: the drill sets this header itself")
+        checked.append((name, value))
+    return tuple(checked)
 
 
 def _bad(where: str, what: str) -> UsageError:
-    return UsageError(
-        f"{where}: {what}", hint='a line is like {"method": "POST", "path": "/items", "headers": {}, "body": "{}"}'
-    )
+    return UsageError(f"{where}: {what}", hint=_LINE_HINT)

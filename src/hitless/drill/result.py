@@ -16,8 +16,7 @@ from hitless.documents import to_plain
 from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
-from hitless.drill.timeline import Window
-from hitless.drill.watch import WorkerSample
+from hitless.drill.timeline import Window, WorkerSample
 from hitless.drill.wire import FailureKind, FailureSample
 
 POINTS = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9), ("max", 100.0))

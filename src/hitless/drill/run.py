@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
-from hitless.drill.acts import Acts, Progress, Snapshot
+from hitless.drill.acts import Acts
 from hitless.drill.load import Load, senders_for
 from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
-from hitless.drill.probe import probe
+from hitless.drill.progress import DrillProgress, Snapshot
 from hitless.drill.result import LATE_MS, DrillResult
 from hitless.drill.scenarios import Verb
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
-from hitless.drill.target import Target, resolve
-from hitless.drill.timeline import MICROSECONDS, Timeline
-from hitless.drill.watch import Watch
+from hitless.drill.target import Target, probe, resolve
+from hitless.drill.timeline import MICROSECONDS, Timeline, Watch
 from hitless.drill.wire import SenderPlan
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
@@ -44,7 +43,7 @@ async def run_drill(
     shipper: Shipper | None,
     source: Source | None,
     data_dir: Path,
-    progress: Progress,
+    progress: DrillProgress,
     clock: Clock,
     stop: asyncio.Event,
     watched: bool = True,

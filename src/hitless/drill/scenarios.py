@@ -1,15 +1,126 @@
-"""What a release of a drill is like, and how its rollout must end. One table: a new scenario is one entry."""
+"""The kinds of release in a drill, how each rollout must end, and what makes a release fail. A new kind is one entry.
+
+A failing release is the service's copy with code that is added to its handlers' modules, and settings. The code works
+for any handler: it wraps the function that serverless.yml names and leaves it otherwise unchanged. Kinds that fail
+while they bake have alarms of their own and no smoke requests, because the service's own alarms may be lax.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import unquote
 
-from hitless.drill import breaking
-from hitless.drill.breaking import Alteration
+from hitless.drill.requests import SAFE, DrillRequest
+from hitless.drill.workspace import WRAPPER, Workspace
 from hitless.errors import UsageError
 from hitless.release.result import Outcome
+
+READY_TIMEOUT_S = 3
+SLOWER = 10
+LEAST_DELAY_S = 0.03
+LEAK_BYTES = 8 << 20
+LEAK_LIMIT_BYTES = 96 << 20
+ALARMS: Mapping[str, int] = {"error_rate_percent": 1, "minimum_requests": 20}
+SLOW_ALARMS: Mapping[str, int] = {**ALARMS, "p99_relative_percent": 300}
+
+Alteration = Callable[[Workspace, Sequence[DrillRequest]], None]
+
+# Whatever they import or keep they keep to themselves: a handler's module may use the same names for other things.
+_ON_ROUTE = f"""
+def {WRAPPER}(handler):
+    import os
+    from urllib.parse import unquote
+
+    def broken(event, context):
+        if event.get("httpMethod") == %(method)r and unquote(event.get("path") or "") == %(path)r:
+            %(act)s
+        return handler(event, context)
+
+    return broken
+"""
+
+_SLOW = f"""
+def {WRAPPER}(handler):
+    import time
+
+    def slow(event, context):
+        began = time.perf_counter()
+        answer = handler(event, context)
+        time.sleep(max({LEAST_DELAY_S}, {SLOWER - 1} * (time.perf_counter() - began)))
+        return answer
+
+    return slow
+"""
+
+_LEAK = f"""
+def {WRAPPER}(handler):
+    import os
+    import signal
+
+    kept = []
+
+    def leaking(event, context):
+        kept.append(b"x" * {LEAK_BYTES})
+        if len(kept) * {LEAK_BYTES} > {LEAK_LIMIT_BYTES}:
+            os.kill(os.getpid(), signal.SIGKILL)  # what a kernel does to a process beyond its limit
+        return handler(event, context)
+
+    return leaking
+"""
+
+
+def import_crash(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler's module raises when it is imported."""
+    workspace.append('raise RuntimeError("broken on purpose by a drill: scenario import-crash")\n')
+
+
+def never_ready(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler's module hangs when it is imported."""
+    workspace.append("import time\n\ntime.sleep(3600)  # broken on purpose by a drill: scenario never-ready\n")
+    workspace.set_stage("ready_timeout_s", READY_TIMEOUT_S)
+
+
+def raises_on_route(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
+    """One route's handler raises."""
+    act = 'raise RuntimeError("broken on purpose by a drill: scenario raises-on-route")'
+    _break_route(workspace, requests, act)
+
+
+def exits(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
+    """One route's handler ends its process in mid-request."""
+    _break_route(workspace, requests, "os._exit(1)  # broken on purpose by a drill: scenario exits")
+
+
+def slow(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every handler takes ten times as long, and 30 ms more at the least."""
+    workspace.wrap(_SLOW)
+    _for_the_bake(workspace, SLOW_ALARMS)
+
+
+def leaks(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
+    """Every request leaves 8 MiB behind, and beyond 96 MiB the process is killed in mid-request."""
+    workspace.wrap(_LEAK)
+    _for_the_bake(workspace, ALARMS)
+
+
+def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
+    """The last safe request of the load, for those are what a shield may answer by the live release; else the last."""
+    return next((one for one in reversed(requests) if one.method in SAFE), requests[-1])
+
+
+def _break_route(workspace: Workspace, requests: Sequence[DrillRequest], act: str) -> None:
+    request = route_to_break(requests)
+    path = unquote(request.path.partition("?")[0])
+    workspace.wrap(_ON_ROUTE % {"method": request.method, "path": path, "act": act})
+    _for_the_bake(workspace, ALARMS)
+
+
+def _for_the_bake(workspace: Workspace, alarms: Mapping[str, int]) -> None:
+    workspace.set_stage("alarms", dict(alarms))
+    workspace.set_stage("smoke", [])
+
 
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"
@@ -54,12 +165,12 @@ SCENARIOS = {
         Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
         Scenario("linear", "a healthy release, a quarter of the traffic after the other", strategy=LINEAR),
         Scenario("rollback", "the release before this one, again", verb=Verb.ROLLBACK),
-        _broken("import-crash", "its handlers' modules raise at import", breaking.import_crash),
-        _broken("never-ready", "its import hangs", breaking.never_ready),
-        _broken("raises-on-route", "one of its routes raises", breaking.raises_on_route, LONG_CANARY),
-        _broken("slow", "it takes ten times as long", breaking.slow, LONG_CANARY),
-        _broken("leaks", "each request leaks memory, until the process is killed", breaking.leaks, LONG_CANARY),
-        _broken("exits", "one of its routes ends the process in mid-request", breaking.exits, LONG_CANARY),
+        _broken("import-crash", "its handlers' modules raise at import", import_crash),
+        _broken("never-ready", "its import hangs", never_ready),
+        _broken("raises-on-route", "one of its routes raises", raises_on_route, LONG_CANARY),
+        _broken("slow", "it takes ten times as long", slow, LONG_CANARY),
+        _broken("leaks", "each request leaks memory, until the process is killed", leaks, LONG_CANARY),
+        _broken("exits", "one of its routes ends the process in mid-request", exits, LONG_CANARY),
     )
 }
 

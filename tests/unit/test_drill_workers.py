@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.watch import MAX_SAMPLES, PERIOD_S, Watch, WorkerSample
+from hitless.drill.timeline import MAX_SAMPLES, PERIOD_S, Watch, WorkerSample
 from tests.component.drill_fakes import FakeEngine
 
 pytestmark = pytest.mark.unit
