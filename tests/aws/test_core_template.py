@@ -13,7 +13,7 @@ import pytest
 from cfnlint.api import lint
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-from hitless.aws.github_oidc import provider_arn
+from hitless.aws.account import provider_arn
 from hitless.aws.template import dump_template, load_template
 from tests.aws.front.intrinsics import Resolver, without_conditions
 from tests.aws.iam.reasons import BEYOND_THE_SCHEMAS

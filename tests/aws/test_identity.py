@@ -15,7 +15,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.github_oidc import AUDIENCE, HOST, provider_arn
+from hitless.aws.account import AUDIENCE, HOST, provider_arn
 from hitless.aws.session import DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE, connect
 from hitless.cloud.setup.identity import GitHub, IdentityOptions, core_parameters
 from hitless.errors import CloudError

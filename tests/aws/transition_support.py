@@ -18,27 +18,21 @@ from botocore.exceptions import ClientError
 
 from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
-from hitless.aws.api_stages import ApiStages
-from hitless.aws.autoscaling import Autoscaling
+from hitless.aws.api_stages import ApiStages, Mappings
 from hitless.aws.buckets import Bucket
-from hitless.aws.codedeploy import CodeDeploy
-from hitless.aws.lambdas import Lambdas
-from hitless.aws.mappings import Mappings
-from hitless.aws.osls import Osls
+from hitless.aws.codedeploy import CodeDeploy, Shift
+from hitless.aws.lambdas import Autoscaling, Lambdas
+from hitless.aws.osls import Osls, Packaged
 from hitless.aws.stacks import Stacks
-from hitless.aws.state import Packaged
 from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.cloud.stage.service_stack import ServiceStack
-from hitless.cloud.stage.settling import Cloud
-from hitless.cloud.stage.shield import Shield
-from hitless.cloud.stage.shift import Shift
-from hitless.cloud.transform.model import short_hash
+from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
+from hitless.cloud.stage.settling import Cloud, Shield
+from hitless.cloud.transform.model import ALIAS, short_hash
 from hitless.release.result import Result
 from hitless.service import model
 from hitless.service.strategy import parse
@@ -196,7 +190,7 @@ class Demo:
         return Cloud(
             stack=stack, bucket=bucket, records=Records(bucket, STAGE), lambdas=lambdas,
             shift=Shift(
-                CodeDeploy(client("codedeploy"), STACK), lambdas, poll_s=POLL_S,
+                CodeDeploy(client("codedeploy"), STACK), lambdas, alias=ALIAS, poll_s=POLL_S,
                 clock_factor=self.aws.front.codedeploy.clock_factor,
             ),
             shield=Shield(ApiStages(client("apigateway")), lambdas, self.say, lambda _: time.sleep(IN_HAND_S)),

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from hitless.artifact.store import ArtifactStore
-from hitless.cloud.records.kept import fetch_artifacts, live_release
-from hitless.cloud.records.records import Record, Records
+from hitless.cloud.records.records import Record, Records, fetch_artifacts, live_release
 from hitless.errors import CloudError, ConflictError
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Hooks

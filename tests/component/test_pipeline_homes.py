@@ -16,7 +16,7 @@ from typing import ClassVar
 import pytest
 
 from hitless.cloud import status as cloud_releases
-from hitless.cloud.standing import standing
+from hitless.cloud.status import standing
 from hitless.documents import to_plain
 from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status

@@ -13,13 +13,12 @@ from msgspec.structs import replace
 
 from hitless.artifact.store import ArtifactStore
 from hitless.cli.status import in_words
-from hitless.cloud.records.kept import fetch_artifacts
+from hitless.cloud.records.records import fetch_artifacts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.promotion import given_artifacts, promotable
+from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.release.verifying import faults_of
-from hitless.cloud.standing import blank, standing
-from hitless.cloud.status import release, releases
+from hitless.cloud.status import blank, release, releases, standing
 from hitless.documents import to_plain
 from hitless.errors import CloudError, ConflictError, EngineError, UsageError
 from hitless.homes.aws import NOT_COUNTED

@@ -14,19 +14,17 @@ from typing import Any, cast
 
 from hitless.artifact.model import Artifact
 from hitless.aws.api_stages import ApiStage
-from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.codedeploy import Deployment, Move, Shift
 from hitless.aws.lambdas import AliasState
-from hitless.aws.state import Packaged
+from hitless.aws.osls import Packaged
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.cloud.stage.settling import Cloud
-from hitless.cloud.stage.shield import Shield
-from hitless.cloud.stage.shift import Shift
+from hitless.cloud.stage.service_stack import CoreOutputs
+from hitless.cloud.stage.settling import Cloud, Shield
 from hitless.cloud.transform.desired import functions_of
-from hitless.cloud.transform.model import Template, references
+from hitless.cloud.transform.model import ALIAS, Template, references
 from hitless.release.result import Result
 from hitless.service.model import AlarmSettings, Function, Hooks, Service, StageSettings
 from hitless.service.strategy import parse
@@ -146,7 +144,7 @@ class World:
             bucket=cast(Any, FakeDocuments(self)),
             records=Records(FakeDocuments(self), "prod"),
             lambdas=cast(Any, FakeLambdas(self)),
-            shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), clock=FakeTime()),
+            shift=Shift(FakeCodeDeploy(self), FakeLambdas(self), alias=ALIAS, clock=FakeTime()),
             shield=Shield(FakeApiStages(self), FakeLambdas(self), lambda _: None, lambda _: None),
             autoscaling=cast(Any, FakeAutoscaling(self)),
             api=cast(Any, FakeApiStages(self)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hitless.aws.state import Packaged, read
+from hitless.aws.osls import Packaged, read
 from hitless.cloud.transform import Code, LiveState, ReleaseInput, Template, clear, contract, desired, expand
 from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.model import of_type, references

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from hitless.aws.emptying import empty_bucket
+from hitless.aws.buckets import empty_bucket
 from hitless.errors import CloudError
 
 pytestmark = pytest.mark.unit

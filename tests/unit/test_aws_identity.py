@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.github_oidc import AUDIENCE, ensure_provider
+from hitless.aws.account import AUDIENCE, ensure_provider
 from hitless.aws.session import Identity
 from hitless.cloud.setup.identity import GitHub, IdentityOptions, check_identity, check_kept, core_parameters
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts, dry_run

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from hitless.aws.github import Connections, console_url
-from hitless.aws.network import close_default_group, find_zone
+from hitless.aws.account import Connections, close_default_group, console_url, find_zone
 from hitless.aws.template import load_template
-from hitless.cloud.setup.repository import parse_remote
+from hitless.cloud.setup.options import parse_remote
 from hitless.cloud.setup.stacks import PipelineOptions, connection_name, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Approval, RehearsalSettings

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hitless.aws.changes import Action, harmful, read_changes
-from hitless.aws.states import Step, next_step, resting
+from hitless.aws.follow import Step, next_step, resting
 
 pytestmark = pytest.mark.unit
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hitless.aws.osls import overlay_text
-from hitless.aws.state import decode, deployable, read
+from hitless.aws.osls import decode, deployable, overlay_text, read
 from hitless.errors import CloudError
 from tests.unit.release_support import STATE, packaged
 

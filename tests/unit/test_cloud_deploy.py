@@ -12,8 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from hitless.aws.codedeploy import Deployment
-from hitless.cloud.release.abort import abort
-from hitless.cloud.release.rollback import rollback
+from hitless.cloud.release.rollback import abort, rollback
 from hitless.errors import ConflictError
 from hitless.release.result import Outcome, Result
 from hitless.service.model import Hooks

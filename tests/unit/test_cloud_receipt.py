@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.cloud.records.receipt import Rollout, receipt_of
-from hitless.cloud.records.rollouts import Rollouts
+from hitless.cloud.records.rollouts import RolloutEnd, Rollouts
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full
+from hitless.release.result import Outcome, Step
 from hitless.service.model import AlarmSettings
 
 pytestmark = pytest.mark.unit
@@ -194,15 +196,11 @@ class Clock:
         raise AssertionError("nobody waits")
 
 
-TOLD = {
-    "verb": "deploy",
-    "strategy": "Canary10Percent5Minutes",
-    "outcome": "live",
-    "reason": None,
-    "previous_release": 7,
-    "duration_s": 324.0,
-    "steps": [{"at": "2026-11-24T12:00:12.000Z", "state": "preparing", "weight_percent": 0}],
-}
+END = RolloutEnd(
+    "deploy", "Canary10Percent5Minutes", Outcome.LIVE, None, 7, 324.0,
+    (Step("2026-11-24T12:00:12.000Z", "preparing", 0),),
+)  # fmt: skip
+API = ("prod-s", "prod")
 RELEASE = {"release": 8, "stage": "prod", "live": True}
 
 
@@ -210,8 +208,10 @@ RELEASE = {"release": 8, "stage": "prod", "live": True}
 def test_a_receipt_that_was_made_too_early_is_made_anew_once_and_then_kept(denies: bool) -> None:
     bucket, cloudwatch, clock = Bucket(), Late(), Clock(at(5.6))
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
-    first = rollouts.add(8, TOLD, rollout(), ("prod-s", "prod"))
-    assert (first["receipt"]["complete"], first["candidate"]["requests"]) == (False, 0)
+    first = rollouts.add(8, END, rollout(api=API))
+    assert first.receipt is not None
+    assert first.candidate is not None
+    assert (first.receipt["complete"], first.candidate.requests) == (False, 0)
     cloudwatch.known, clock.at, bucket.denies = BAKED, LATE, denies
     (entry,) = rollouts.of(8)
     assert entry["receipt"] == receipt_of(rollout(), BAKED, Answers(0, 0, 0), LATE)
@@ -224,8 +224,8 @@ def test_text_and_page_show_it_as_they_show_the_engines() -> None:
     bucket, cloudwatch, clock = Bucket(), Late(BAKED), Clock(LATE)
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
     hooks = [{"at": "2026-11-24T12:00:30.000Z", "hook": "BeforeAllowTraffic of s-prod-zones", "status": "Succeeded"}]
-    rollouts.add(8, TOLD, rollout(hooks=hooks), ("prod-s", "prod"))
-    rollouts.add(8, {**TOLD, "verb": "rollback"}, rollout(), None)
+    rollouts.add(8, END, rollout(hooks=hooks, api=API))
+    rollouts.add(8, msgspec.structs.replace(END, verb="rollback"), rollout())
     document = {**RELEASE, "rollouts": rollouts.of(8)}
     assert [one["rollout"] for one in rollouts.of(8)] == [2, 1]
     text = in_full(document)

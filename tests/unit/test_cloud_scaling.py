@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.autoscaling import Autoscaling
 from hitless.aws.codedeploy import Deployment
+from hitless.aws.lambdas import Autoscaling
 from hitless.cloud.release.rollback import rollback
 from hitless.errors import CloudError, ServiceFileError
 from hitless.release.result import Outcome

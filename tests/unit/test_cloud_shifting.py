@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.codedeploy import AT_ONCE, CodeDeploy, Move
 from hitless.aws.lambdas import Lambdas
-from hitless.cloud.release.abort import abort
 from hitless.cloud.release.proving import environments
+from hitless.cloud.release.rollback import abort
 from hitless.cloud.stage.service_stack import StillAtWorkError
 from hitless.cloud.transform.model import LiveState
 from hitless.cloud.transition import UpdatesFirst, plan

@@ -57,7 +57,6 @@ WITHIN_CLOUD: dict[str, set[str]] = {
     "repair": {"release", "stage", "records", "transform"},
     "adoption": {"release", "stage", "records", "transition", "transform"},
     "status": {"repair", "stage", "records", "transform"},
-    "standing": {"status", "stage"},
 }
 
 

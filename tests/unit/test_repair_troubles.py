@@ -14,7 +14,7 @@ from hitless.aws.codedeploy import Deployment
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
 from hitless.cloud.repair.facts import Facts, Mapped, Served, look
-from hitless.cloud.repair.steps import (
+from hitless.cloud.repair.troubles import (
     DropShield,
     End,
     FinishRollback,
@@ -25,8 +25,8 @@ from hitless.cloud.repair.steps import (
     SettleStack,
     StopShifts,
     Upload,
+    troubles,
 )
-from hitless.cloud.repair.troubles import troubles
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds, LiveState

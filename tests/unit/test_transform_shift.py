@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.codedeploy import Deployment, Move
+from hitless.aws.codedeploy import Deployment, Failure, Move, Shift
 from hitless.aws.lambdas import AliasState
-from hitless.cloud.stage.shift import Failure, Shift
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
 from hitless.cloud.transform.updates import numbered, without_publishing
@@ -106,7 +105,7 @@ def moves(*names: str) -> list[Move]:
 def shift(states: dict[str, list[Deployment]], busy: frozenset[str] = frozenset()) -> tuple[Shift, FakeCodeDeploy]:
     aliases = FakeAliases()
     codedeploy = FakeCodeDeploy(states, aliases, busy)
-    return Shift(codedeploy, aliases, clock=NoTime()), codedeploy
+    return Shift(codedeploy, aliases, alias="live", clock=NoTime()), codedeploy
 
 
 def run(one: Shift, *names: str) -> tuple[Failure | None, list[float]]:
@@ -126,7 +125,9 @@ def test_a_shift_ends_well_when_each_of_its_deployments_does() -> None:
 @pytest.mark.parametrize(("factor", "watched_s"), [(1.0, 60.0), (6.0, 10.0)])
 def test_a_watch_is_as_much_shorter_as_an_emulators_minutes(factor: float, watched_s: float) -> None:
     clock, aliases = NoTime(), FakeAliases()
-    one = Shift(FakeCodeDeploy({}, aliases, frozenset()), aliases, clock=clock, poll_s=2.0, clock_factor=factor)
+    one = Shift(
+        FakeCodeDeploy({}, aliases, frozenset()), aliases, alias="live", clock=clock, poll_s=2.0, clock_factor=factor
+    )
     assert one.guard(60, tuple) is None
     assert clock.now == watched_s
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hitless.aws.layer import hitless_wrapper
-from hitless.cloud.release.wrapper_layer import layer_code, write_layer
+from hitless.cloud.release.packaging import layer_code, write_layer
 from hitless.cloud.transform import Code, desired
 from hitless.cloud.transform.functions import is_shielded, is_wrapped
 from hitless.cloud.transform.model import FunctionIds, of_type

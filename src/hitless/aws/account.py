@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from hitless.errors import MachineError
+from hitless.aws.session import Identity
+from hitless.errors import ConflictError, MachineError, UsageError
 
 ROLE_NAME = "hitless-api-gateway-logs"
 POLICY = "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
@@ -66,3 +68,122 @@ def ensure_log_role(
         else:
             break
     return arn
+
+
+HOST = "token.actions.githubusercontent.com"
+AUDIENCE = "sts.amazonaws.com"
+
+
+def provider_arn(partition: str, account: str) -> str:
+    """An account's provider for GitHub: its ARN is made of the URL."""
+    return f"arn:{partition}:iam::{account}:oidc-provider/{HOST}"
+
+
+def ensure_provider(iam: Any, identity: Identity) -> tuple[str, bool]:
+    """The provider's ARN, and whether it was made now.
+
+    One that stands is used as it is. ConflictError where it does not take tokens for AWS: to widen it would widen what
+    other roles trust.
+    """
+    arn = provider_arn(identity.partition, identity.account)
+    try:
+        found = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    except iam.exceptions.NoSuchEntityException:
+        try:
+            iam.create_open_id_connect_provider(Url=f"https://{HOST}", ClientIDList=[AUDIENCE])
+        except iam.exceptions.EntityAlreadyExistsException:  # another stage's bootstrap, a moment ago
+            return arn, False
+        return arn, True
+    if AUDIENCE not in found.get("ClientIDList", []):
+        raise ConflictError(
+            f"the account's provider for GitHub does not take tokens for {AUDIENCE}",
+            hint=f"`aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn} "
+            f"--client-id {AUDIENCE}`, once the roles that trust it all ask for their audience",
+            details={"provider": arn},
+        )
+    return arn, False
+
+
+def close_default_group(ec2: Any, group_id: str) -> int:
+    """Take every rule from a VPC's default security group; how many there were.
+
+    A group is created with the VPC and belongs to no template: CloudFormation can add rules to it and remove those
+    again, never the two that AWS puts there. Idempotent.
+    """
+    found = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
+    incoming, outgoing = found.get("IpPermissions", []), found.get("IpPermissionsEgress", [])
+    if incoming:
+        ec2.revoke_security_group_ingress(GroupId=group_id, IpPermissions=incoming)
+    if outgoing:
+        ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=outgoing)
+    return len(incoming) + len(outgoing)
+
+
+def find_zone(route53: Any, domain: str) -> str:
+    """The id of the public hosted zone that holds the domain, of several the closest. UsageError without one."""
+    zones = [
+        zone
+        for page in route53.get_paginator("list_hosted_zones").paginate()
+        for zone in page["HostedZones"]
+        if not zone.get("Config", {}).get("PrivateZone", False)
+    ]
+    holding = [zone for zone in zones if f".{domain}.".endswith(f".{zone['Name'].rstrip('.')}.")]
+    if not holding:
+        raise UsageError(
+            f"no public hosted zone of this account holds {domain}",
+            hint="make the zone in Route 53 and delegate to it, or name it with --zone-id, or take `domain` out",
+        )
+    closest = max(holding, key=lambda zone: len(zone["Name"]))
+    return str(closest["Id"]).rpartition("/")[2]
+
+
+PENDING, AVAILABLE = "PENDING", "AVAILABLE"
+
+_CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-us-gov.com"}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """`status` is PENDING until a person authorises it, then AVAILABLE; ERROR where GitHub took it back."""
+
+    arn: str
+    name: str
+    status: str
+
+    @property
+    def available(self) -> bool:
+        return self.status == AVAILABLE
+
+
+class Connections:
+    """Connections to GitHub of one account and region, through botocore's `codeconnections` client."""
+
+    def __init__(self, codeconnections: Any) -> None:
+        self._client = codeconnections
+
+    def get(self, arn: str) -> Connection:
+        return _connection(self._client.get_connection(ConnectionArn=arn)["Connection"])
+
+    def named(self, name: str) -> Connection | None:
+        """The connection to GitHub of that name, or None; names are unique in an account and region."""
+        token: dict[str, str] = {}
+        while True:
+            page = self._client.list_connections(ProviderTypeFilter="GitHub", **token)
+            for each in page.get("Connections", ()):
+                if each["ConnectionName"] == name:
+                    return _connection(each)
+            if not page.get("NextToken"):
+                return None
+            token = {"NextToken": page["NextToken"]}
+
+
+def console_url(arn: str) -> str:
+    """Where a person authorises the connection (Developer Tools → Settings → Connections)."""
+    _, partition, _, region, account, rest = arn.split(":", 5)
+    host = _CONSOLES.get(partition, "console.aws.amazon.com")
+    identifier = rest.partition("/")[2]
+    return f"https://{region}.{host}/codesuite/settings/{account}/{region}/codeconnections/connections/{identifier}"
+
+
+def _connection(found: dict[str, Any]) -> Connection:
+    return Connection(found["ConnectionArn"], found["ConnectionName"], found["ConnectionStatus"])

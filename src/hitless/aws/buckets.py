@@ -127,3 +127,33 @@ class Bucket:
 def artifact_key(sha256: str) -> str:
     """Where the artifact of that digest (hex) lies."""
     return f"artifacts/{sha256}.zip"
+
+
+_NO_BUCKET = ("NoSuchBucket", "404")
+
+
+def empty_bucket(s3: Any, bucket: str) -> int:
+    """Delete all versions of all objects; how many there were. A bucket that is not there counts as empty. CloudError
+    where S3 refuses to delete one, for a lock on it, say, or a policy's denial: it answers 200 to that.
+    """
+    count = 0
+    with Ignoring(*_NO_BUCKET):
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            held = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            objects = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in held]
+            if objects:
+                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                for refused in answer.get("Errors", ()):
+                    raise CloudError(
+                        f"{bucket}: S3 does not delete {refused['Key']}: {refused['Code']} {refused['Message']}",
+                        hint="see the bucket's policy and its object lock, then repeat the command",
+                    )
+                count += len(objects)
+    return count
+
+
+def delete_bucket(s3: Any, bucket: str) -> None:
+    """Empty and delete the bucket, if it is there."""
+    empty_bucket(s3, bucket)
+    with Ignoring(*_NO_BUCKET):
+        s3.delete_bucket(Bucket=bucket)

@@ -7,15 +7,18 @@ alarms, and moves the alias back by itself where it fails or is stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from hitless.aws.session import Ignoring, error_code
-from hitless.errors import ConflictError
+from hitless.aws.follow import Time
+from hitless.aws.lambdas import AliasState
+from hitless.aws.session import Ignoring, error_code, explain
+from hitless.errors import CloudError, ConflictError
 
 AT_ONCE = "CodeDeployDefault.LambdaAllAtOnce"
 ENDED_WELL = "Succeeded"
@@ -153,3 +156,170 @@ class CodeDeploy:
             )
             return [str(each) for page in pages for each in page["deployments"]]
         return []
+
+
+STOP_TIMEOUT_S = 300.0
+ALARM = "alarm {} rings"
+
+
+class Deployments(Protocol):
+    """CodeDeploy: aws.codedeploy.CodeDeploy."""
+
+    def start(
+        self,
+        move: Move,
+        *,
+        configuration: str,
+        description: str,
+        hooks: Mapping[str, str],
+        ignoring: Collection[str] = (),
+    ) -> str: ...
+    def look(self, deployment: str) -> Deployment: ...
+    def stop(self, deployment: str) -> None: ...
+    def under_way(self, group: str) -> list[str]: ...
+    def hooks(self, deployment: str, move: Move) -> dict[str, str]: ...
+
+
+class Aliases(Protocol):
+    """Lambda's aliases: aws.lambdas.Lambdas."""
+
+    def alias(self, function: str, name: str) -> AliasState | None: ...
+    def point(self, function: str, name: str, version: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a shift did not end well. `by_hand`: somebody stopped it."""
+
+    reason: str
+    by_hand: bool = False
+
+
+class Shift:
+    """Moves aliases. `poll_s` is how often the deployments are looked at, `clock_factor` how much faster a watch passes
+    than AWS's time: 1 but for an emulator of which the minutes pass faster.
+    """
+
+    def __init__(
+        self, deployments: Deployments, aliases: Aliases, *, alias: str, clock: Time = time, poll_s: float = 2.0,
+        clock_factor: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._deployments, self._aliases, self._alias = deployments, aliases, alias
+        self._time, self._poll_s, self._clock_factor = clock, poll_s, clock_factor
+
+    def run(
+        self, moves: Iterable[Move], *, configuration: str, description: str, on_weight: Callable[[float], None],
+        hooks: Mapping[str, str] | None = None, ignoring: Collection[str] = (),
+        on_hook: Callable[[str, str], None] = lambda name, status: None,
+        ringing: Callable[[], Collection[str]] = tuple,
+    ) -> Failure | None:  # fmt: skip
+        """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
+        `on_hook` is told each hook's name and status at the end. CodeDeploy does not watch alarms of `ignoring`; what
+        `ringing` names, asked at each look, ends the shift as well.
+        """
+        going: dict[str, Move] = {}
+        failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight, ringing)
+        for deployment, move in going.items() if hooks else ():
+            for event, status in self._deployments.hooks(deployment, move).items():
+                on_hook(f"{event} of {move.function}", status)
+        return failure
+
+    def _carry_out(
+        self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
+        hooks: Mapping[str, str], ignoring: Collection[str], on_weight: Callable[[float], None],
+        ringing: Callable[[], Collection[str]],
+    ) -> Failure | None:  # fmt: skip
+        for move in moves:
+            try:
+                started = self._deployments.start(
+                    move, configuration=configuration, description=description, hooks=hooks, ignoring=ignoring
+                )
+            except (ConflictError, ClientError) as error:
+                self.stop(going)
+                return Failure(explain(error).message if isinstance(error, ClientError) else error.message)
+            going[started] = move
+        left = dict(going)
+        while left:
+            for deployment, move in list(left.items()):
+                seen = self._deployments.look(deployment)
+                if seen.status == ENDED_WELL:
+                    del left[deployment]
+                elif seen.ended:
+                    self.stop(going)
+                    return Failure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
+            on_weight(self._weight(going.values()))
+            if left and (rings := ringing()):
+                self.stop(going)
+                return Failure(ALARM.format(", ".join(rings)))
+            if left:
+                self._time.sleep(self._poll_s)
+        return None
+
+    def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> Failure | None:
+        """Watch for so long after a shift that gave no time to watch in; the alarms that ring, as soon as one does."""
+        deadline = self._time.monotonic() + seconds / self._clock_factor
+        while True:
+            if rings := ringing():
+                return Failure(ALARM.format(", ".join(rings)))
+            if self._time.monotonic() >= deadline:
+                return None
+            self._time.sleep(self._poll_s)
+
+    def stop(self, deployments: Iterable[str]) -> None:
+        """Stop the deployments and wait until each has ended; CodeDeploy moves its alias back by itself."""
+        waiting = list(deployments)
+        for deployment in waiting:
+            if not self._deployments.look(deployment).ended:
+                self._deployments.stop(deployment)
+        self._await_none(lambda: [each for each in waiting if not self._deployments.look(each).ended])
+
+    def stop_groups(self, groups: Iterable[str]) -> list[str]:
+        """Stop whatever is under way in these groups; the ids of what was.
+
+        Waits for CodeDeploy's own deployments as well, by which it moves the aliases back.
+        """
+        watched = list(groups)
+        found = self._under_way(watched)
+        self.stop(found)
+        if found:
+            self._await_none(lambda: self._under_way(watched))
+        return found
+
+    def under_way(self, group: str) -> dict[str, Deployment]:
+        """What is under way in that group: id → how it stands."""
+        return {each: self._deployments.look(each) for each in self._deployments.under_way(group)}
+
+    def settle(self, functions: Iterable[str]) -> None:
+        """Take away weights that a stopped shift has left: all traffic to the version that had most of it."""
+        for function in functions:
+            state = self._aliases.alias(function, self._alias)
+            if state is not None and state.others:
+                self._aliases.point(function, self._alias, state.version)
+
+    def point(self, versions: Mapping[str, str]) -> None:
+        """All traffic of each function (Lambda's name) to its version, at once, where it is not there already."""
+        for function, version in versions.items():
+            if self._aliases.alias(function, self._alias) not in (None, AliasState(version)):
+                self._aliases.point(function, self._alias, version)
+
+    def _under_way(self, groups: Iterable[str]) -> list[str]:
+        return [deployment for group in groups for deployment in self._deployments.under_way(group)]
+
+    def _await_none(self, left: Callable[[], list[str]]) -> None:
+        deadline = self._time.monotonic() + STOP_TIMEOUT_S
+        while waiting := left():
+            if self._time.monotonic() > deadline:
+                raise CloudError(
+                    f"deployment {waiting[0]} does not end",
+                    hint="see it in CodeDeploy's console; then repeat the command",
+                )
+            self._time.sleep(self._poll_s)
+
+    def _weight(self, moves: Iterable[Move]) -> float:
+        """The share of the function that is furthest on its way, in percent."""
+        found = [0.0]
+        for move in moves:
+            state = self._aliases.alias(move.function, move.alias)
+            if state is not None:
+                found.append(state.weights_percent().get(move.target, 0))
+        return max(found)

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hitless.aws.imports import Imports
 from hitless.aws.osls import find_osls
 from hitless.aws.running import RunningCode, ServedApi
-from hitless.aws.stacks import Stacks
+from hitless.aws.stacks import Imports, Stacks
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.following import conclude
 from hitless.cloud.adoption.adoption import Adoption, Plan, steps_of

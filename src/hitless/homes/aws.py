@@ -15,15 +15,13 @@ from hitless.aws.osls import find_osls
 from hitless.aws.session import ATTEMPTS_VARIABLE, aws_errors, connect
 from hitless.aws.stacks import Stacks
 from hitless.cloud import status as views
-from hitless.cloud.records.kept import fetch_artifacts, live_release
-from hitless.cloud.records.records import Records
-from hitless.cloud.release.abort import abort
+from hitless.cloud.records.records import Records, fetch_artifacts, live_release
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import package
 from hitless.cloud.release.promotion import given_artifacts, promotable
-from hitless.cloud.release.rollback import rollback
-from hitless.cloud.release.verifying import Found, faults_of
-from hitless.cloud.standing import blank, standing
+from hitless.cloud.release.proving import Found, faults_of
+from hitless.cloud.release.rollback import abort, rollback
+from hitless.cloud.status import blank, standing
 from hitless.documents import to_plain
 from hitless.errors import HitlessError
 from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hitless.aws.api_stages import ApiStages
-from hitless.aws.autoscaling import Autoscaling
+from hitless.aws.api_stages import ApiStages, Mappings
 from hitless.aws.buckets import Bucket
-from hitless.aws.codedeploy import CodeDeploy
-from hitless.aws.lambdas import Lambdas
-from hitless.aws.mappings import Mappings
+from hitless.aws.codedeploy import CodeDeploy, Shift
+from hitless.aws.lambdas import Autoscaling, Lambdas
 from hitless.aws.osls import find_osls
 from hitless.aws.session import Aws, aws_errors, connect
 from hitless.aws.stacks import Stacks
@@ -23,11 +21,9 @@ from hitless.aws.traffic import Traffic
 from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Rollouts
-from hitless.cloud.stage.core_outputs import CoreOutputs
-from hitless.cloud.stage.service_stack import ServiceStack
-from hitless.cloud.stage.settling import Cloud
-from hitless.cloud.stage.shield import Shield
-from hitless.cloud.stage.shift import Shift
+from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
+from hitless.cloud.stage.settling import Cloud, Shield
+from hitless.cloud.transform.model import ALIAS
 from hitless.errors import UsageError
 from hitless.homes.home import Workplace
 from hitless.release.who import Who
@@ -99,7 +95,13 @@ def connected_stage(
             bucket=bucket,
             records=Records(bucket, service.stage),
             lambdas=lambdas,
-            shift=Shift(CodeDeploy(aws.client("codedeploy"), name), lambdas, poll_s=found.poll_s, clock_factor=factor),
+            shift=Shift(
+                CodeDeploy(aws.client("codedeploy"), name),
+                lambdas,
+                alias=ALIAS,
+                poll_s=found.poll_s,
+                clock_factor=factor,
+            ),
             shield=Shield(api, lambdas, place.say, lambda seconds: time.sleep(seconds / factor)),
             autoscaling=Autoscaling(aws.client("application-autoscaling")),
             api=api,

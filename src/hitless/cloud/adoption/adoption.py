@@ -15,9 +15,9 @@ from typing import Any
 
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
-from hitless.aws.imports import Imports
+from hitless.aws.follow import resting
 from hitless.aws.running import LATEST, RunningCode, ServedApi
-from hitless.aws.states import resting
+from hitless.aws.stacks import Imports
 from hitless.clock import timestamp
 from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
 from hitless.cloud.adoption.templates import (
@@ -34,9 +34,9 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Steps
+from hitless.cloud.records.rollouts import Steps
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.release.smoke import smoke_versions
+from hitless.cloud.release.proving import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
 from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Code, LiveState, Template

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hitless.aws.follow import WELL
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG
-from hitless.aws.states import WELL
 from hitless.cloud.adoption.templates import BUCKET_ID, IMPORTED, STAGE, Phase, Seen, deployment_in, functions_in, phase
 from hitless.cloud.transform import api
 from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type

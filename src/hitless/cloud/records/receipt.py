@@ -43,7 +43,9 @@ class Rollout:
     hooks: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     unwrapped: Sequence[str] = ()
-    """Functions whose answers of 5xx nobody counts."""
+    """Functions whose responses of 5xx nobody counts."""
+    api: tuple[str, str] | None = None
+    """The name and the stage by which API Gateway counts."""
 
     def versions(self) -> list[Version]:
         """Of both sides, each once."""

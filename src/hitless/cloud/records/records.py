@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from hitless.artifact.store import ArtifactStore
 from hitless.cloud.transform.model import Template
 from hitless.documents import convert, to_plain
-from hitless.errors import UsageError
+from hitless.errors import ConflictError, UsageError
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome, Step
 
@@ -153,3 +155,35 @@ class Records:
         newest = next(iter(self.numbers()), None)
         record = self.get(newest) if newest is not None else None
         return record if record is not None and record.outcome is None else None
+
+
+class Artifacts(Protocol):
+    """Where artifacts lie: aws.buckets.Bucket."""
+
+    def get_artifact(self, sha256: str, target: Path) -> None: ...
+
+
+def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
+    """Number and document of the live release; None where the stage has none. ConflictError where none was kept."""
+    record = records.live()
+    if record is None:
+        return None
+    document = records.document(record.release)
+    if document is None:
+        raise ConflictError(
+            f"release {record.release} of {record.stage} was shipped by a version that kept no description of it",
+            hint="deploy it anew by this version (`hitless aws deploy --force`), or name a folder: --against DIR",
+        )
+    return record.release, document
+
+
+def fetch_artifacts(bucket: Artifacts, store: ArtifactStore, digests: Iterable[str]) -> int:
+    """Have these artifacts (`sha256:…`) in the store; how many had to be fetched. CloudError where bytes differ."""
+    missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
+    for digest in missing:
+        with store.working() as workspace:
+            zipped = workspace.folder / "artifact.zip"
+            bucket.get_artifact(digest.removeprefix("sha256:"), zipped)
+            store.zip_path(digest).unlink(missing_ok=True)  # what lay there was damaged
+            store.add(zipped, None, 0)
+    return len(missing)

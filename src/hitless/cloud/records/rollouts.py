@@ -1,31 +1,62 @@
 """The rollouts of each release, with their receipts: `releases/STAGE/NUMBER.rollouts.json` in the artifact bucket.
 
-A receipt is made when a rollout ends, and made anew by whoever asks once CloudWatch has all of it; then it is kept as
-it is. Nobody waits for it.
+A receipt is made when a rollout ends. CloudWatch is minutes late, so the receipt is made again when somebody reads it
+after CloudWatch has all minutes, and is kept then. No command waits for that.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
 
+import msgspec
 from botocore.exceptions import ClientError
 
 from hitless.aws.session import is_denied
 from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.receipt import SETTLES_AFTER, Rollout, receipt_of
-from hitless.cloud.records.records import Documents
-from hitless.cloud.transform.model import ALIAS
+from hitless.cloud.records.records import Documents, Record
+from hitless.cloud.transform.desired import functions_of
+from hitless.cloud.transform.functions import is_wrapped
+from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_type, references
 from hitless.cloud.transform.updates import HELD
+from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
+from hitless.release.result import Outcome, SideCounts, Step
 from hitless.service.model import AlarmSettings
 
 ROLLOUTS_KEPT = 50
-SUMS = ("requests", "failed", "shielded")
+
+
+class Steps:
+    """The steps of a release, each said when it begins. A step that only repeats the last one is left out."""
+
+    def __init__(self, clock: Clock, say: Any) -> None:
+        self._clock, self._say = clock, say
+        self._began, self.began_at = clock.monotonic(), clock.now()
+        self.steps: list[Step] = []
+
+    def add(self, state: str, weight_percent: float, note: str = "") -> None:
+        """Record that the release is now there."""
+        if self.steps and (self.steps[-1].state, self.steps[-1].weight_percent) == (state, weight_percent):
+            return
+        self.steps.append(Step(timestamp(self._clock.now()), state, weight_percent))
+        self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
+
+    def weights(self) -> list[tuple[datetime, float]]:
+        """When the candidate's share became what, as it was seen; the last step is the end, and no weight."""
+        found: list[tuple[datetime, float]] = []
+        for step in self.steps:
+            if step.state != "ended" and (not found or found[-1][1] != step.weight_percent):
+                found.append((datetime.fromisoformat(step.at), step.weight_percent))
+        return found
+
+    @property
+    def duration_s(self) -> float:
+        return round(self._clock.monotonic() - self._began, 3)
 
 
 class Counter(Protocol):
@@ -40,93 +71,157 @@ class Counter(Protocol):
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int: ...
 
 
+class RolloutEnd(msgspec.Struct, frozen=True):
+    """How a rollout ended."""
+
+    verb: str
+    strategy: str
+    outcome: Outcome
+    reason: str | None
+    previous_release: int | None
+    duration_s: float
+    steps: tuple[Step, ...]
+
+
+class KeptRollout(RolloutEnd, frozen=True, kw_only=True):
+    """A rollout as the bucket keeps it. `counting` is the `Rollout` that its receipt is made of."""
+
+    rollout: int
+    was_live: bool
+    started_at: str
+    ended_at: str
+    counting: dict[str, Any]
+    state: str = "ended"
+    taken_back: None = None
+    candidate: SideCounts | None = None
+    live: SideCounts | None = None
+    receipt: dict[str, Any] | None = None
+    counted_at: str = ""
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the receipt was made before CloudWatch had all of it."""
+        return datetime.fromisoformat(self.counted_at) < datetime.fromisoformat(self.ended_at) + SETTLES_AFTER
+
+    def shown(self) -> dict[str, Any]:
+        """The document that `hitless aws releases N` shows."""
+        return {key: value for key, value in sorted(to_plain(self).items()) if key != "counting"}
+
+
+class _File(msgspec.Struct, frozen=True):
+    rollouts: tuple[KeptRollout, ...] = ()
+
+
 class Rollouts:
-    """Of one stage."""
+    """The rollouts of one stage."""
 
     def __init__(self, documents: Documents, stage: str, counter: Counter, clock: Clock) -> None:
         self._documents, self._counter, self._clock = documents, counter, clock
         self._prefix = f"releases/{stage}/"
 
-    def add(
-        self, release: int, told: Mapping[str, Any], rollout: Rollout, api: tuple[str, str] | None, *, keep: bool = True
-    ) -> dict[str, Any]:
+    def add(self, release: int, end: RolloutEnd, rollout: Rollout, *, keep: bool = True) -> KeptRollout:
         """Keep a rollout that has ended, with what is counted of it by now, and return it.
 
-        `told`: verb, strategy, outcome, reason, previous release, duration, steps. `api`: the REST API's name and its
-        stage. Without `keep` it is another process's to keep.
+        Without `keep` it is only returned: another process keeps it.
         """
         kept, etag = self._read(release)
-        entry = {
-            "rollout": len(kept) + 1,
-            "state": "ended",
-            "taken_back": None,
-            "was_live": told["outcome"] == "live",
-            "started_at": timestamp(rollout.began),
-            "ended_at": timestamp(rollout.ended),
-            **told,
-            "counting": {**_to_json(rollout), "api": list(api) if api else None},
-        }
-        self._count(entry)
+        entry = self._counted(
+            KeptRollout(
+                *(getattr(end, name) for name in end.__struct_fields__),
+                rollout=len(kept) + 1,
+                was_live=end.outcome is Outcome.LIVE,
+                started_at=timestamp(rollout.began),
+                ended_at=timestamp(rollout.ended),
+                counting=to_plain(rollout),
+            )
+        )
         if keep:
-            with contextlib.suppress(ConflictError):  # another process has just told of the same release
-                self._write(release, [entry, *kept][:ROLLOUTS_KEPT], etag)
+            with contextlib.suppress(ConflictError):  # another process has just written a rollout of this release
+                self._write(release, (entry, *kept)[:ROLLOUTS_KEPT], etag)
         return entry
 
     def of(self, release: int) -> list[dict[str, Any]]:
-        """The release's rollouts, newest first; each receipt as whole as CloudWatch can make it now."""
+        """The release's rollouts, newest first. Each receipt is as complete as CloudWatch can make it now."""
         kept, etag = self._read(release)
-        late = [entry for entry in kept if self._is_early(entry)]
-        for entry in late:
-            self._count(entry)
-        if late:
+        if any(one.is_early for one in kept):
+            kept = tuple(self._counted(one) if one.is_early else one for one in kept)
             try:
                 self._write(release, kept, etag)
             except (ClientError, ConflictError) as error:
                 if not is_denied(error) and not isinstance(error, ConflictError):
-                    raise  # who may only read gets an answer too
-        return [{key: value for key, value in entry.items() if key != "counting"} for entry in kept]
+                    raise  # a reader without the right to write gets the receipt, too
+        return [one.shown() for one in kept]
 
-    def _is_early(self, entry: Mapping[str, Any]) -> bool:
-        """Whether the receipt was made before CloudWatch had all of it."""
-        return datetime.fromisoformat(entry["counted_at"]) < datetime.fromisoformat(entry["ended_at"]) + SETTLES_AFTER
-
-    def _count(self, entry: dict[str, Any]) -> None:
-        rollout, now = _from_json(entry), self._clock.now()
-        api = entry["counting"]["api"]
+    def _counted(self, entry: KeptRollout) -> KeptRollout:
+        """The entry with a receipt of what CloudWatch has now."""
+        # earlier versions kept the two instants only in the entry
+        counting = {"began": entry.started_at, "ended": entry.ended_at, **entry.counting}
+        rollout, now = convert(counting, Rollout, "counting"), self._clock.now()
         series = self._counter.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
-        clients = self._counter.answers(*api, since=rollout.began, until=rollout.ended) if api else None
+        clients = self._counter.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
         receipt = receipt_of(rollout, series, clients, now)
-        sides = {name: {key: receipt[name][key] for key in SUMS} for name in ("candidate", "live") if receipt[name]}
-        entry |= {"candidate": sides["candidate"], "live": sides.get("live")}
-        entry |= {"receipt": receipt, "counted_at": timestamp(now)}
+        candidate, live = (receipt[side] and convert(receipt[side], SideCounts, side) for side in ("candidate", "live"))
+        return msgspec.structs.replace(
+            entry, candidate=candidate, live=live, receipt=receipt, counted_at=timestamp(now)
+        )
 
-    def _read(self, release: int) -> tuple[list[dict[str, Any]], str]:
-        found = self._documents.get_json(f"{self._prefix}{release}.rollouts.json")
-        return (list(found[0]["rollouts"]), found[1]) if found is not None else ([], "")
-
-    def _write(self, release: int, rollouts: list[dict[str, Any]], etag: str) -> None:
+    def _read(self, release: int) -> tuple[tuple[KeptRollout, ...], str]:
         key = f"{self._prefix}{release}.rollouts.json"
-        self._documents.put_json(key, {"rollouts": rollouts}, new=not etag, over=etag)
+        found = self._documents.get_json(key)
+        return (convert(found[0], _File, key).rollouts, found[1]) if found is not None else ((), "")
+
+    def _write(self, release: int, rollouts: tuple[KeptRollout, ...], etag: str) -> None:
+        key = f"{self._prefix}{release}.rollouts.json"
+        self._documents.put_json(key, to_plain(_File(rollouts)), new=not etag, over=etag)
 
 
-def _to_json(rollout: Rollout) -> dict[str, Any]:
-    """All but its beginning and end, which the entry has."""
-    made = asdict(rollout)
-    del made["began"], made["ended"]
-    return {**made, "weights": [[timestamp(at), percent] for at, percent in rollout.weights]}
+def rollout_of(
+    record: Record, wanted: Template, steps: Steps, home: Mapping[str, str], *, ended: datetime,
+    who: Mapping[str, Any], why: str | None = None, alarms: AlarmSettings | None = None,
+    hooks: Sequence[Mapping[str, Any]] = (),
+) -> Rollout:  # fmt: skip
+    """What the receipt of a rollout is about. `home`: Lambda's name → the version that was live before.
 
-
-def _from_json(entry: Mapping[str, Any]) -> Rollout:
-    given = entry["counting"]
+    The candidate's versions are those that are new to the traffic. An unchanged function is the live release's.
+    """
     return Rollout(
-        began=datetime.fromisoformat(entry["started_at"]),
-        ended=datetime.fromisoformat(entry["ended_at"]),
-        names=given["names"],
-        candidate=given["candidate"],
-        live=given["live"],
-        weights=[(datetime.fromisoformat(at), percent) for at, percent in given["weights"]],
-        alarms=AlarmSettings(**{**given["alarms"], "also": tuple(given["alarms"]["also"])}),
-        hooks=given["hooks"],
-        facts=given["facts"],
-        unwrapped=given["unwrapped"],
+        began=steps.began_at,
+        ended=ended,
+        names=record.functions,
+        candidate={name: v for name, v in record.versions.items() if home.get(record.functions[name]) != v},
+        live={name: home[theirs] for name, theirs in record.functions.items() if theirs in home},
+        weights=steps.weights(),
+        alarms=alarms or AlarmSettings(),
+        hooks=hooks,
+        facts={
+            "release": record.release,
+            "stage": record.stage,
+            "who": dict(who),
+            "why": why or record.message,
+            "commit": record.commit,
+            "artifacts": dict(record.artifacts),
+            "promoted_from": dict(record.promoted_from) if record.promoted_from else None,
+        },
+        unwrapped=_unwrapped(wanted, record),
+        api=_api(wanted),
     )
+
+
+def _unwrapped(wanted: Template, record: Record) -> list[str]:
+    """Functions that answer requests and whose answers the wrapper does not see."""
+    names = {theirs: ours for ours, theirs in record.functions.items()}
+    resources = wanted["Resources"]
+    called = {name for one in of_type(resources, "AWS::ApiGateway::Method").values() for name in references(one)}
+    return sorted(
+        names[theirs]
+        for ids, theirs in functions_of(wanted).items()
+        if ids.alias in called and theirs in names and not is_wrapped(resources[ids.function])
+    )
+
+
+def _api(wanted: Template) -> tuple[str, str] | None:
+    """The name and the stage by which API Gateway counts."""
+    api, stage = wanted["Resources"].get(API_ID), wanted["Resources"].get(STAGE_ID)
+    if api is None or stage is None:
+        return None
+    return str(api["Properties"]["Name"]), str(stage["Properties"]["StageName"])

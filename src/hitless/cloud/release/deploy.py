@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.cloud.records.result import Steps
-from hitless.cloud.release.executor import Executor, check_headroom
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.records.rollouts import RolloutEnd, Steps, rollout_of
+from hitless.cloud.release.executor import Executor, Superseded, Tenure, check_headroom, home_of
+from hitless.cloud.release.packaging import Package, layer_code, write_layer
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.shifting import Run, Shifting
-from hitless.cloud.release.telling import Told, tell
-from hitless.cloud.release.tenure import Superseded, Tenure, home_of
-from hitless.cloud.release.wrapper_layer import layer_code, write_layer
 from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
 from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle, url_of
 from hitless.cloud.transform.desired import version_ids
@@ -39,7 +36,6 @@ class Deploy:
     def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path]) -> None:
         self._cloud, self._zip_of = cloud, zip_of
         self._steps = Steps(cloud.clock, cloud.say)
-        self._began = cloud.clock.now()
         self._tenure = Tenure(cloud)
         self._shifting = Shifting(cloud, self._steps, self._tenure)
 
@@ -155,10 +151,14 @@ class Deploy:
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
         steps = tuple(self._steps.steps)
         record = replace(run.record, outcome=str(outcome), reason=reason, ended_at=timestamp(now), steps=steps)
-        candidate, counted = tell(
-            self._cloud, record, run.wanted,
-            Told("promote" if record.promoted_from else "deploy", outcome, reason, record.strategy, run.previous,
-                 self._began, self._steps, run.home, run.alarms, self._shifting.asked),
+        verb = "promote" if record.promoted_from else "deploy"
+        kept = self._cloud.rollouts.add(
+            record.release,
+            RolloutEnd(verb, record.strategy, outcome, reason, run.previous, self._steps.duration_s, steps),
+            rollout_of(
+                record, run.wanted, self._steps, run.home, ended=now, who=self._cloud.who, alarms=run.alarms,
+                hooks=self._shifting.asked,
+            ),
             keep=self._tenure.end(record),
         )  # fmt: skip
         return Result(
@@ -169,7 +169,7 @@ class Deploy:
             reason=reason,
             duration_s=self._steps.duration_s,
             steps=steps,
-            candidate=candidate,
-            live=counted,
+            candidate=kept.candidate,
+            live=kept.live,
             url=url_of(self._cloud),
         )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from hitless.artifact.archive import ZipMember, digest_of, write
 from hitless.artifact.model import Artifact
 from hitless.aws.buckets import artifact_key
-from hitless.aws.osls import Osls, make_overlay
-from hitless.aws.state import Packaged
-from hitless.cloud.release.wrapper_layer import layer_code
-from hitless.cloud.stage.core_outputs import CoreOutputs
+from hitless.aws.layer import hitless_wrapper
+from hitless.aws.osls import Osls, Packaged, make_overlay
+from hitless.cloud.stage.service_stack import CoreOutputs
 from hitless.cloud.transform.desired import check_stage, desired
 from hitless.cloud.transform.guard import hooks_of
 from hitless.cloud.transform.model import Code, ReleaseInput, Template
@@ -102,3 +103,21 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
             hint="take provider.stackName out: roles and alarms are allowed by that name",
         )
     return Package(service, packaged, artifacts, core)
+
+
+WRAPPER = Path(hitless_wrapper.__file__)
+
+
+def write_layer(path: Path) -> None:
+    """Write the zip to a path that is not there yet."""
+    write(path, [ZipMember("python/hitless_wrapper.py", WRAPPER.read_bytes())])
+
+
+@cache
+def layer_code() -> Code:
+    """The layer's digest, key and sizes."""
+    with tempfile.TemporaryDirectory(prefix="hitless-layer-") as place:
+        path = Path(place) / "layer.zip"
+        write_layer(path)
+        sha256 = digest_of(path).removeprefix("sha256:")
+        return Code(sha256, artifact_key(sha256), path.stat().st_size, WRAPPER.stat().st_size)

@@ -4,19 +4,29 @@ the right answers to the stage's smoke requests. Afterwards they are warm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from botocore.exceptions import ClientError
 
+from hitless.aws.lambdas import Invocation
+from hitless.aws.layer.hitless_wrapper import QUIET
 from hitless.aws.session import is_denied
 from hitless.cloud.records.records import Record
 from hitless.cloud.release.packaging import Package
-from hitless.cloud.release.smoke import smoke_versions
-from hitless.cloud.stage.settling import Cloud
+from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Resource, Template
 from hitless.errors import CandidateFailedError, CloudError
+from hitless.release.smoke import SmokeResponse, send_smoke_requests
+from hitless.service.model import Function, Route, Service, SmokeRequest
+from hitless.service.routes import compile_route, parameters
 
 WARM_AT_MOST = 50
 
@@ -71,3 +81,108 @@ def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) ->
             raise CandidateFailedError(
                 f"{names[ids]}: version {version} does not start: {why}", hint="see `hitless aws logs`"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`faults`: one sentence each. `superseded`: another release is live by now, and nothing was looked at."""
+
+    faults: tuple[str, ...] = ()
+    superseded: bool = False
+
+
+def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[str, str]) -> Found:
+    """What is wrong with a release that has just gone live. `artifacts`: function → digest that it must serve."""
+    observed = cloud.stack.observe()
+    if live_number(observed) != release:
+        return Found(superseded=True)
+    names = function_names(cloud, observed, service=service.name, stage=service.stage)
+    faults = []
+    for ids, state in observed.aliases.items():
+        lambda_name = observed.functions[ids]
+        name = names[lambda_name]
+        if name not in artifacts:
+            continue  # kept for one more release, for what still calls it
+        if state.others:
+            faults.append(f"{name}: not all traffic is at version {state.version}")
+        if cloud.lambdas.code_sha256(lambda_name, state.version) != artifacts[name].removeprefix("sha256:"):
+            faults.append(f"{name}: version {state.version} does not hold the bytes that were shipped")
+    theirs = {ours: lambda_name for lambda_name, ours in names.items()}
+    served = {name: (theirs[name], ALIAS) for name in artifacts if name in theirs}
+    if missing := sorted(set(artifacts) - set(served)):
+        faults.append(f"{', '.join(missing)}: not on AWS")
+        return Found(tuple(faults))
+    for request in service.settings.smoke:
+        try:
+            smoke_versions([request], service.functions, served, cloud.lambdas, stage=service.stage)
+        except CandidateFailedError as error:
+            faults.append(error.message)
+    return Found(tuple(faults))
+
+
+class Invoker(Protocol):
+    """Invokes one version of a function: aws.lambdas.Lambdas."""
+
+    def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation: ...
+
+
+def smoke_versions(
+    requests: Sequence[SmokeRequest], functions: Sequence[Function], versions: Mapping[str, tuple[str, str]],
+    invoker: Invoker, *, stage: str,
+) -> None:  # fmt: skip
+    """Send the requests to versions (`versions`: function → Lambda's name, version). Raises CandidateFailedError at the
+    first unexpected response.
+    """
+
+    def send(request: SmokeRequest, function: Function, route: Route) -> SmokeResponse:
+        return _response(invoker.invoke(*versions[function.name], make_event(request, route, stage)))
+
+    send_smoke_requests(requests, functions, send, logs="hitless aws logs")
+
+
+def make_event(request: SmokeRequest, route: Route, stage: str) -> dict[str, Any]:
+    """The event of API Gateway's REST proxy integration (payload format 1.0) for the request."""
+    parts = urlsplit(request.path)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    multi: dict[str, list[str]] = {}
+    for name, value in pairs:
+        multi.setdefault(name, []).append(value)
+    headers = {"User-Agent": "hitless-smoke", "Host": "localhost", **dict(request.headers)}
+    match = re.fullmatch(compile_route(route.path), parts.path)
+    values = [unquote(value) for value in match.groups()] if match else []
+    request_id = str(uuid.uuid4())
+    return {
+        "resource": route.path,
+        "path": unquote(parts.path),
+        "httpMethod": request.method,
+        "headers": headers,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "queryStringParameters": dict(pairs) or None,
+        "multiValueQueryStringParameters": multi or None,
+        "pathParameters": dict(zip(parameters(route.path), values, strict=False)) or None,
+        "stageVariables": {QUIET: "1"},
+        "requestContext": {
+            "resourcePath": route.path,
+            "httpMethod": request.method,
+            "path": f"/{stage}{unquote(parts.path)}",
+            "protocol": "HTTP/1.1",
+            "stage": stage,
+            "requestId": request_id,
+            "requestTimeEpoch": 0,
+            "identity": {"sourceIp": "127.0.0.1", "userAgent": "hitless-smoke"},
+            "apiId": "hitless-smoke",
+        },
+        "body": request.body,
+        "isBase64Encoded": False,
+    }
+
+
+def _response(invocation: Invocation) -> SmokeResponse:
+    answer = invocation.payload
+    if invocation.error or not isinstance(answer, dict) or not isinstance(answer.get("statusCode"), int | str):
+        return SmokeResponse("no response", str(answer))
+    body = str(answer.get("body") or "")
+    if answer.get("isBase64Encoded"):
+        body = base64.b64decode(body).decode("utf-8", "replace")
+    status = answer["statusCode"]
+    return SmokeResponse(int(status) if str(status).isdecimal() else str(status), body)

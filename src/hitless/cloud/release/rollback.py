@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from typing import Any
 
+from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Steps
+from hitless.cloud.records.rollouts import RolloutEnd, Steps, rollout_of
 from hitless.cloud.release.executor import Executor
-from hitless.cloud.release.telling import Told, tell
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number, settle, url_of
+from hitless.cloud.stage.settling import Cloud, live_number, settle, take_shield_down, url_of
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered
@@ -33,7 +34,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     without a failed request. CloudError where the stack did not follow: traffic is where it was asked to be then, and
     the next rollback, `repair` or deploy brings the stack along.
     """
-    steps, began = Steps(cloud.clock, cloud.say), cloud.clock.now()
+    steps = Steps(cloud.clock, cloud.say)
     before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
@@ -69,15 +70,19 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     executor.finish(targets)
     executor.keep_ready(targets, live)
     steps.add("ended", 100)
-    now = timestamp(cloud.clock.now())
-    cloud.records.save(replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=now, left_for=None))
+    now = cloud.clock.now()
+    live_again = replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(now), left_for=None)
+    cloud.records.save(live_again)
     previous = live if live != target.release else None
-    told = Told("rollback", Outcome.LIVE, None, STRATEGY, previous, began, steps, home, why=why)
-    candidate, counted = tell(cloud, target, template, told)
+    kept = cloud.rollouts.add(
+        target.release,
+        RolloutEnd("rollback", STRATEGY, Outcome.LIVE, None, previous, steps.duration_s, tuple(steps.steps)),
+        rollout_of(target, template, steps, home, ended=now, who=cloud.who, why=why),
+    )
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
         duration_s=steps.duration_s, steps=tuple(steps.steps),
-        candidate=candidate, live=counted, url=url_of(cloud),
+        candidate=kept.candidate, live=kept.live, url=url_of(cloud),
     )  # fmt: skip
 
 
@@ -137,3 +142,33 @@ def _stands(before: Observed, target: Record) -> bool:
     at = {before.functions[ids]: state for ids, state in before.aliases.items()}
     wanted = {target.functions[name]: version for name, version in target.versions.items()}
     return all(name in at and at[name].version == version for name, version in wanted.items())
+
+
+def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
+    """Stop the release that is under way. ConflictError where none is.
+
+    A deploy that is in an update of the stack sees that it was aborted before it goes on: an update itself is not cut.
+    """
+    observed, record, stack = cloud.stack.observe(), cloud.records.unfinished(), cloud.stack.find()
+    if record is not None:
+        reason = "it was aborted by `hitless aws abort`"
+        cloud.records.save(
+            replace(record, outcome=str(Outcome.ABORTED), reason=reason, ended_at=timestamp(cloud.clock.now()))
+        )
+    stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
+    cloud.shift.settle(observed.functions.values())
+    take_shield_down(cloud, observed)
+    if record is None and not stopped:
+        raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
+    number = live_number(observed)
+    live = cloud.records.get(number) if number is not None else None
+    if live is not None and (stack is None or resting(stack.status)):  # else the update moves them itself
+        at = set(observed.functions.values())
+        cloud.shift.point({live.functions[n]: v for n, v in live.versions.items() if live.functions[n] in at})
+    return {
+        "stage": stage,
+        "release": record.release if record else None,
+        "outcome": str(Outcome.ABORTED),
+        "live": number,
+        "stopped": stopped,
+    }

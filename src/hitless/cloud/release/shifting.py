@@ -6,19 +6,17 @@ moves at once, after all that the strategy moves, and is watched for as long as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hitless.aws.codedeploy import Move
+from hitless.aws.codedeploy import Failure, Move
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.result import Steps
-from hitless.cloud.release.tenure import Superseded, Tenure
-from hitless.cloud.release.watching import Watch, alarms_of, guard_seconds
+from hitless.cloud.records.rollouts import Counter, Steps
+from hitless.cloud.release.executor import Superseded, Tenure
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, take_shield_down
-from hitless.cloud.stage.shift import Failure
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_shielded
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
@@ -157,3 +155,56 @@ def _configuration(wanted: Template, moves: Sequence[Move]) -> str:
     if isinstance(group, str):
         return group
     return str(wanted["Resources"][group["Ref"]]["Properties"]["DeploymentConfigName"])
+
+
+MINUTE_S = 60
+"""Lambda publishes its metrics by the minute: less is no time to see anything in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The person's own alarms during one shift."""
+
+    counter: Counter
+    metric: tuple[str, ...] = ()
+    composite: tuple[str, ...] = ()
+    ringing_before: tuple[str, ...] = ()
+
+    @classmethod
+    def begin(cls, cloud: Cloud, names: Collection[str]) -> Watch:
+        """As they stand now; says which ring already. UsageError where one is not there."""
+        found = cloud.traffic.alarms(names)
+        for one in found:
+            if one.rings:
+                cloud.say(f"{one.name} rings already: it cannot tell anything of this release, and is not watched")
+        return cls(
+            cloud.traffic,
+            tuple(one.name for one in found if not one.rings and not one.composite),
+            tuple(one.name for one in found if not one.rings and one.composite),
+            tuple(one.name for one in found if one.rings),
+        )
+
+    @property
+    def not_for_codedeploy(self) -> tuple[str, ...]:
+        """What a deployment's list leaves out."""
+        return (*self.ringing_before, *self.composite)
+
+    def beside_codedeploy(self) -> list[str]:
+        """Those that ring now, of the alarms that CodeDeploy does not watch during the shift."""
+        return self.counter.ringing(self.composite)
+
+    def after(self, candidates: Collection[str]) -> list[str]:
+        """Those that ring now, of all that are watched after the shift: `candidates` are the new versions' own."""
+        return self.counter.ringing([*candidates, *self.metric, *self.composite])
+
+
+def guard_seconds(guard_s: int) -> int:
+    """`guard_s` in whole minutes, rounded up."""
+    return -(-guard_s // MINUTE_S) * MINUTE_S
+
+
+def alarms_of(wanted: Template, moves: Iterable[Move]) -> list[str]:
+    """The logical ids of the alarms of the versions that these moves lead to."""
+    groups = (wanted["Resources"][FunctionIds(move.group).group]["Properties"] for move in moves)
+    named = [one["Name"] for group in groups for one in group["AlarmConfiguration"]["Alarms"]]
+    return [name["Ref"] for name in named if isinstance(name, dict)]

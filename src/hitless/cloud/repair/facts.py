@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from hitless.aws.api_stages import ApiStage
+from hitless.aws.api_stages import NO_PATH, ApiStage
 from hitless.aws.codedeploy import Deployment
-from hitless.aws.mappings import NO_PATH
-from hitless.aws.states import resting
+from hitless.aws.follow import resting
 from hitless.cloud.records.records import Record
 from hitless.cloud.release.executor import held_versions
 from hitless.cloud.stage.service_stack import Observed

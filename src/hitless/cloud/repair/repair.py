@@ -18,11 +18,24 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.session import explain, is_denied
 from hitless.clock import timestamp
+from hitless.cloud.release.packaging import layer_code, write_layer
 from hitless.cloud.release.rollback import rollback
-from hitless.cloud.release.wrapper_layer import layer_code, write_layer
-from hitless.cloud.repair import steps
 from hitless.cloud.repair.facts import Facts, look, works
-from hitless.cloud.repair.troubles import Trouble, troubles
+from hitless.cloud.repair.troubles import (
+    DropShield,
+    End,
+    FinishRollback,
+    Map,
+    Point,
+    Provision,
+    RepairStep,
+    Serve,
+    SettleStack,
+    StopShifts,
+    Trouble,
+    Upload,
+    troubles,
+)
 from hitless.cloud.stage.settling import Cloud, take_shield_down
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 from hitless.release.result import Outcome
@@ -68,7 +81,7 @@ class Repair:
         self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
         self._holder = secrets.token_hex(8)
         self._steps: list[str] = []
-        self._failed: dict[steps.Step, HitlessError] = {}
+        self._failed: dict[RepairStep, HitlessError] = {}
         self._newest: tuple[int, str] = (0, "")
 
     def plan(self, stage: str) -> Repaired:
@@ -105,7 +118,7 @@ class Repair:
         for step in dict.fromkeys(one.step for one in found if one.step is not None):
             if step in self._failed or self._steps.count(str(step)) >= TIMES:
                 continue
-            if isinstance(step, steps.End) and self._failed:
+            if isinstance(step, End) and self._failed:
                 continue
             self._check_still_ours()
             self._cloud.say(str(step))
@@ -121,39 +134,39 @@ class Repair:
                 self._failed[step] = explain(error)
             else:
                 mended.update(dict.fromkeys(one for one in found if one.step == step))
-            if isinstance(step, steps.StopShifts | steps.FinishRollback | steps.SettleStack):
+            if isinstance(step, StopShifts | FinishRollback | SettleStack):
                 break
         return taken
 
-    def _take(self, step: steps.Step, facts: Facts) -> None:
+    def _take(self, step: RepairStep, facts: Facts) -> None:
         cloud = self._cloud
         match step:
-            case steps.StopShifts(groups):
+            case StopShifts(groups):
                 cloud.shift.stop_groups(groups)
-            case steps.Point(function, version):
+            case Point(function, version):
                 cloud.lambdas.wake(function, version)
                 cloud.shift.point({function: version})
-            case steps.FinishRollback(release):
+            case FinishRollback(release):
                 rollback(cloud, release)
                 self._remember()
-            case steps.Serve(served):
+            case Serve(served):
                 cloud.api.serve(served.stage, served.belongs)
-            case steps.Map(one):
+            case Map(one):
                 cloud.mappings.put(one.domain, one.path, one.belongs, there=one.at is not None)
-            case steps.Provision(_, function, version, 0):
+            case Provision(_, function, version, 0):
                 self._keep_none_ready(function, version)
-            case steps.Provision(_, function, version, environments):
+            case Provision(_, function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
-            case steps.DropShield():
+            case DropShield():
                 take_shield_down(cloud, facts.observed)
-            case steps.SettleStack(continues=True):
+            case SettleStack(continues=True):
                 if causes := cloud.stack.continue_rollback(self._skip):
                     raise CloudError(causes[0], hint="mend that, and repeat")
-            case steps.SettleStack():
+            case SettleStack():
                 cloud.stack.settle()
-            case steps.Upload(function, version, sha256):
+            case Upload(function, version, sha256):
                 self._upload(function, version, sha256)
-            case steps.End(release, live):
+            case End(release, live):
                 self._end(release, live=live)
 
     def _keep_none_ready(self, function: str, version: str) -> None:
@@ -226,7 +239,7 @@ class Repair:
         if error is None:
             return trouble
         way = f"{error.message}; {error.hint}"
-        if isinstance(trouble.step, steps.SettleStack) and trouble.step.continues:
+        if isinstance(trouble.step, SettleStack) and trouble.step.continues:
             way += ", or leave it as it is by `hitless aws repair --skip-resource LOGICAL_ID`"
         return replace(trouble, mends=way)
 

@@ -1,6 +1,7 @@
-"""What is amiss on a stage, and what mends it: pure, from what was seen.
+"""What is wrong with a stage, and the step that fixes it. Pure: decided from what was seen.
 
-Each trouble has the step that mends it, or none where only a person can.
+A trouble has no step if only a person can fix it. Each step reads as a sentence. `RepairStep` lists the steps in the
+order in which they are taken: traffic, routes to it, provisioned concurrency, the stack, records.
 """
 
 from __future__ import annotations
@@ -8,14 +9,135 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import get_args
 
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.records.records import Record
-from hitless.cloud.repair import steps
-from hitless.cloud.repair.facts import Facts, at_rest, works
+from hitless.cloud.repair.facts import Facts, Mapped, Served, at_rest, works
 from hitless.cloud.transform.functions import Ready
 from hitless.cloud.transform.model import FunctionIds
 from hitless.service.strategy import parse, weights
+
+
+@dataclass(frozen=True, slots=True)
+class StopShifts:
+    """CodeDeploy's deployments of these groups; it moves their aliases back by itself."""
+
+    groups: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"stop the deployments of {', '.join(self.groups)}, which moves their traffic back"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """All of a function's traffic to one version."""
+
+    function: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"point all traffic of {self.function} at version {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRollback:
+    """The rest of a rollback whose traffic is there already."""
+
+    release: int
+
+    def __str__(self) -> str:
+        return f"finish the rollback to release {self.release}"
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """The Stage back to the Deployment that the stack gives it."""
+
+    served: Served
+
+    def __str__(self) -> str:
+        return f"have stage {self.served.stage.name} serve Deployment {self.served.belongs}"
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A domain's mapping where the stack has it."""
+
+    mapped: Mapped
+
+    def __str__(self) -> str:
+        return f"map {self.mapped.domain} to stage {self.mapped.belongs.name} of API {self.mapped.belongs.api}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """So many environments of the version ready; none with 0."""
+
+    ids: FunctionIds
+    function: str
+    version: str
+    environments: int
+
+    def __str__(self) -> str:
+        if not self.environments:
+            return f"keep nothing ready of {self.function} version {self.version}"
+        return f"keep {self.environments} environments of {self.function} version {self.version} ready"
+
+
+@dataclass(frozen=True, slots=True)
+class DropShield:
+    """Stage variables and permissions of a shield that no shift needs."""
+
+    def __str__(self) -> str:
+        return "take the shield down"
+
+
+@dataclass(frozen=True, slots=True)
+class SettleStack:
+    """The stack from where it got stuck to where it can be updated. `continues` a roll-back that got stuck."""
+
+    stack: str
+    continues: bool
+
+    def __str__(self) -> str:
+        if self.continues:
+            return f"continue the roll-back of {self.stack}"
+        return f"bring {self.stack} to where it can be updated"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An artifact into the bucket again: from this machine, or from Lambda."""
+
+    function: str
+    version: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"put the artifact {self.sha256[:12]}… of {self.function} into the bucket again"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The record of a release whose machine died: how it ended."""
+
+    release: int
+    live: bool
+
+    def __str__(self) -> str:
+        return f"record release {self.release} as {'live' if self.live else 'rolled back'}"
+
+
+RepairStep = StopShifts | Point | FinishRollback | Serve | Map | Provision | DropShield | SettleStack | Upload | End
+
+_ORDER = get_args(RepairStep)
+
+
+def rank(step: RepairStep | None) -> int:
+    """When it is taken, among others; what only a person can do comes last."""
+    return len(_ORDER) if step is None else _ORDER.index(type(step))
+
 
 REPAIR = "`hitless aws repair`"
 HOOKS_LIMIT = timedelta(hours=2)
@@ -30,7 +152,7 @@ class Trouble:
     what: str
     where: str
     mends: str = REPAIR
-    step: steps.Step | None = None
+    step: RepairStep | None = None
 
     def to_json(self) -> dict[str, str]:
         return {"what": self.what, "where": self.where, "mends": self.mends}
@@ -47,12 +169,12 @@ def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
     found = [*_shifts(facts, taking_over=taking_over), *_stack(facts), *_artifacts(facts)]
     if not works(facts.status):
         found += [*_aliases(facts), *_rollback(facts), *_api(facts), *_ready(facts, taking_over=taking_over)]
-        shifts = facts.deployments and not any(isinstance(one.step, steps.StopShifts) for one in found)
+        shifts = facts.deployments and not any(isinstance(one.step, StopShifts) for one in found)
         if facts.shielding and not shifts:
             found.append(_shield(facts))
         if taking_over or not shifts:
             found += _record(facts)
-    return sorted(found, key=lambda one: steps.rank(one.step))
+    return sorted(found, key=lambda one: rank(one.step))
 
 
 def home(facts: Facts) -> dict[FunctionIds, str]:
@@ -80,7 +202,7 @@ def _shifts(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
             stuck[identifier] = f"is in progress since {seen.began:%Y-%m-%d %H:%M} UTC, longer than it can last"
         elif taking_over:
             stuck[identifier] = f"shifts traffic to release {unfinished.release}"
-    step = steps.StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
+    step = StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
     for identifier, why in stuck.items():
         group = f"CodeDeploy group {facts.stack}/{facts.deployments[identifier][0].base}"
         yield Trouble(f"deployment {identifier} {why}", group, step=step)
@@ -108,14 +230,14 @@ def _aliases(facts: Facts) -> Iterator[Trouble]:
             what = f"the alias live sends its traffic to {shares}: {whose} has version {version}"
             if state.version == version:
                 what = f"the alias live has weights ({shares}), and no shift is under way"
-            yield Trouble(what, f"function {name}", step=steps.Point(name, version))
+            yield Trouble(what, f"function {name}", step=Point(name, version))
 
 
 def _rollback(facts: Facts) -> Iterator[Trouble]:
     if facts.left_for is not None and facts.live is not None:
         number = facts.left_for.release
         what = f"the rollback from release {facts.live.release} to {number} did not come to its end"
-        yield Trouble(what, f"stack {facts.stack}", step=steps.FinishRollback(number))
+        yield Trouble(what, f"stack {facts.stack}", step=FinishRollback(number))
 
 
 def _api(facts: Facts) -> Iterator[Trouble]:
@@ -132,7 +254,7 @@ def _api(facts: Facts) -> Iterator[Trouble]:
         return
     if served.at != served.belongs:
         what = f"it serves Deployment {served.at}: the stack gives it {served.belongs or 'one that is gone'}"
-        yield Trouble(what, where, *((REPAIR, steps.Serve(served)) if served.belongs else (deploy, None)))
+        yield Trouble(what, where, *((REPAIR, Serve(served)) if served.belongs else (deploy, None)))
     for ids in facts.closed:
         name = facts.observed.functions[ids]
         yield Trouble(
@@ -145,7 +267,7 @@ def _api(facts: Facts) -> Iterator[Trouble]:
         if one.at != one.belongs:
             leads = f"leads to stage {one.at.name or 'none'} of API {one.at.api}" if one.at else "leads nowhere"
             path = "" if one.path == "(none)" else f"/{one.path}"
-            yield Trouble(f"{one.domain}{path} {leads}", f"domain {one.domain}", step=steps.Map(one))
+            yield Trouble(f"{one.domain}{path} {leads}", f"domain {one.domain}", step=Map(one))
 
 
 def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
@@ -159,12 +281,12 @@ def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
         if number == belongs or (coming.get(names[ids]) == version and not taking_over):
             continue
         what = f"{number} environments of version {version} are kept ready: {belongs} belong there"
-        yield Trouble(what, f"function {names[ids]}", step=steps.Provision(ids, names[ids], version, belongs))
+        yield Trouble(what, f"function {names[ids]}", step=Provision(ids, names[ids], version, belongs))
 
 
 def _shield(facts: Facts) -> Trouble:
     where = facts.served.stage.name if facts.served is not None else facts.stack
-    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=steps.DropShield())
+    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=DropShield())
 
 
 _NEVER_CAME_UP = "it never came up: nobody is served, and CloudFormation allows nothing but its deletion"
@@ -183,9 +305,9 @@ def _stack(facts: Facts) -> Iterator[Trouble]:
     if facts.status == "UPDATE_ROLLBACK_FAILED":
         at = "; ".join(f"{name}: {reason}" for name, reason in sorted(facts.failures.items()))
         what = f"UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at {at or 'a resource'}"
-        yield Trouble(what, where, step=steps.SettleStack(facts.stack, continues=True))
+        yield Trouble(what, where, step=SettleStack(facts.stack, continues=True))
     elif said := _STATES.get(facts.status or ""):
-        yield Trouble(f"{facts.status}: {said}", where, step=steps.SettleStack(facts.stack, continues=False))
+        yield Trouble(f"{facts.status}: {said}", where, step=SettleStack(facts.stack, continues=False))
 
 
 def _artifacts(facts: Facts) -> Iterator[Trouble]:
@@ -199,7 +321,7 @@ def _artifacts(facts: Facts) -> Iterator[Trouble]:
             continue
         what = f"the artifact of {function} ({sha256[:12]}…) is not in the bucket: an update that goes there would fail"
         name, version = record.functions.get(function, function), record.versions.get(function, "")
-        yield Trouble(what, where, step=steps.Upload(name, version, sha256))
+        yield Trouble(what, where, step=Upload(name, version, sha256))
 
 
 def _record(facts: Facts) -> Iterator[Trouble]:
@@ -210,4 +332,4 @@ def _record(facts: Facts) -> Iterator[Trouble]:
     what = f"it has not ended since {record.created_at}: " + (
         "it is live, and its record does not say so" if arrived else "its deploy was cut off, unless it still runs"
     )
-    yield Trouble(what, f"release {record.release}", step=steps.End(record.release, arrived))
+    yield Trouble(what, f"release {record.release}", step=End(record.release, arrived))

@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hitless.aws.account import ensure_log_role
-from hitless.aws.follow import Stack, Time
-from hitless.aws.github import Connection, Connections, console_url
-from hitless.aws.github_oidc import ensure_provider
-from hitless.aws.network import close_default_group, find_zone
+from hitless.aws.account import (
+    Connection,
+    Connections,
+    close_default_group,
+    console_url,
+    ensure_log_role,
+    ensure_provider,
+    find_zone,
+)
+from hitless.aws.follow import Stack, Step, Time, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.aws.states import Step, next_step
 from hitless.cloud.setup.identity import GitHub, account_of, check_kept
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
 from hitless.cloud.setup.stacks import (

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hitless.aws.autoscaling import Autoscaling
-from hitless.aws.emptying import delete_bucket, empty_bucket
+from hitless.aws.buckets import delete_bucket, empty_bucket
 from hitless.aws.follow import Stack
+from hitless.aws.lambdas import Autoscaling
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks
 from hitless.cloud.setup.stacks import core_stack, names_of, tags_of

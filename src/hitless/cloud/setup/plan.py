@@ -15,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from hitless.aws.account import lacks_log_role
 from hitless.aws.changes import Change
+from hitless.aws.follow import Step, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.aws.states import Step, next_step
 from hitless.cloud.setup.options import BootstrapOptions, dry_run
 from hitless.cloud.transform.functions import concurrency_needed
 from hitless.service.model import Nat, Service

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hitless.aws.api_stages import ApiStage
-from hitless.aws.follow import Stack
+from hitless.aws.follow import WELL, Stack
 from hitless.aws.lambdas import AliasState, Lambdas
-from hitless.aws.osls import Osls
+from hitless.aws.osls import Osls, deployable
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG, Stacks
-from hitless.aws.state import deployable
-from hitless.aws.states import WELL
-from hitless.cloud.stage.core_outputs import CoreOutputs
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import (
     ADOPTION_OUTPUT,
@@ -35,7 +32,7 @@ from hitless.cloud.transform.model import (
     of_type,
 )
 from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, retires_guarded
-from hitless.errors import CloudError, ConflictError
+from hitless.errors import CloudError, ConflictError, UsageError
 
 
 class StillAtWorkError(CloudError):
@@ -205,3 +202,66 @@ def _api_stage(template: Template, held: Mapping[str, tuple[str, str]]) -> ApiSt
 def is_busy(said: str) -> bool:
     """Whether CloudFormation refused an update for another one that is under way. It has no error code of its own."""
     return re.search(r"is in \w+_IN_PROGRESS state and can ?not be updated", said) is not None
+
+
+FILE = "core-outputs.json"
+
+_PLACEHOLDERS = {
+    "VpcId": "vpc-00000000000000000",
+    "PrivateSubnetIds": "subnet-0000000000000000a,subnet-0000000000000000b,subnet-0000000000000000c",
+    "LambdaSecurityGroupId": "sg-00000000000000000",
+    "ArtifactBucketName": "placeholder-artifact-bucket",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CoreOutputs:
+    """The outputs that a release reads, by the names that core's stack gives them. Empty where core has none."""
+
+    vpc_id: str
+    private_subnet_ids: tuple[str, ...]
+    security_group_id: str
+    bucket: str
+    domain: str = ""
+    cloudformation_role_arn: str = ""
+    permissions_boundary_arn: str = ""
+    raw: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, str], where: str) -> CoreOutputs:
+        """Raises UsageError where an output that a release needs is missing; `where` is named in it."""
+        bucket = str(outputs.get("ArtifactBucketName", ""))
+        if not bucket:
+            raise UsageError(
+                f"{where} has no ArtifactBucketName", hint="make the core stack by `hitless aws bootstrap`"
+            )
+        return cls(
+            vpc_id=str(outputs.get("VpcId", "")),
+            private_subnet_ids=tuple(filter(None, str(outputs.get("PrivateSubnetIds", "")).split(","))),
+            security_group_id=str(outputs.get("LambdaSecurityGroupId", "")),
+            bucket=bucket,
+            domain=str(outputs.get("ApiDomainName", "")),
+            cloudformation_role_arn=str(outputs.get("CloudFormationRoleArn", "")),
+            permissions_boundary_arn=str(outputs.get("PermissionsBoundaryArn", "")),
+            raw=tuple(sorted((key, str(value)) for key, value in outputs.items())),
+        )
+
+    def params(self) -> dict[str, str]:
+        """What serverless.yml may read by `${param:…}`: each output's name in lower camel case."""
+        return {key[0].lower() + key[1:]: value for key, value in self.raw if value}
+
+
+def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
+    """For a dry run: the named file, else core-outputs.json in the service's folder, else placeholders."""
+    path = named or folder / FILE
+    if named is None and not path.is_file():
+        return CoreOutputs.of(_PLACEHOLDERS, "the placeholders")
+    try:
+        outputs = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}", hint="it is one JSON object: output name → value"
+        ) from error
+    if not isinstance(outputs, dict):
+        raise UsageError(f"{path} holds no JSON object", hint="it is one JSON object: output name → value")
+    return CoreOutputs.of(outputs, str(path))

@@ -6,23 +6,32 @@ the stage becomes its holder: the process that had it sees that before its next 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from hitless.aws.api_stages import ApiStages
-from hitless.aws.autoscaling import Autoscaling
+from botocore.exceptions import ClientError
+
+from hitless.aws.api_stages import ApiStage, ApiStages, Mappings
 from hitless.aws.buckets import Bucket
-from hitless.aws.lambdas import Lambdas
-from hitless.aws.mappings import Mappings
+from hitless.aws.codedeploy import Move, Shift
+from hitless.aws.lambdas import Autoscaling, Lambdas
+from hitless.aws.session import is_denied
 from hitless.clock import Clock, timestamp
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Counter, Rollouts
 from hitless.cloud.stage.service_stack import Observed, ServiceStack
-from hitless.cloud.stage.shield import Shield
-from hitless.cloud.stage.shift import Shift
 from hitless.cloud.transform.desired import fingerprint
-from hitless.cloud.transform.model import FINGERPRINT_OUTPUT, RELEASE_OUTPUT, URL_OUTPUT, LiveState, Template, of_type
+from hitless.cloud.transform.model import (
+    FINGERPRINT_OUTPUT,
+    RELEASE_OUTPUT,
+    SHIELD_PREFIX,
+    URL_OUTPUT,
+    FunctionIds,
+    LiveState,
+    Template,
+    of_type,
+)
 from hitless.release.result import Outcome
 
 
@@ -116,3 +125,73 @@ def is_at_rest(live: LiveState) -> bool:
         for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
         if name in live.aliases
     )
+
+
+IN_HAND_S = 5.0
+"""Requests that a candidate still has in hand when its weight has gone may need the live version to answer them."""
+
+
+class Variables(Protocol):
+    """Stage variables: aws.api_stages.ApiStages."""
+
+    def variables(self, stage: ApiStage) -> dict[str, str]: ...
+    def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None: ...
+    def drop(self, stage: ApiStage, names: Iterable[str]) -> None: ...
+
+
+class Permissions(Protocol):
+    """Who may invoke a version: aws.lambdas.Lambdas."""
+
+    def let_invoke(self, function: str, version: str, *, role_of: str) -> None: ...
+    def let_invoke_no_more(self, function: str, version: str) -> None: ...
+
+
+class Shield:
+    """Raised before a shift, taken down after it."""
+
+    def __init__(
+        self,
+        variables: Variables,
+        permissions: Permissions,
+        say: Callable[[str], None],
+        wait: Callable[[float], None],
+    ) -> None:
+        self._variables, self._permissions, self._say, self._wait = variables, permissions, say, wait
+
+    def up(self, stage: ApiStage, moves: Mapping[FunctionIds, Move]) -> None:
+        """Raise it for these moves."""
+        if not moves:
+            return
+        versions = {ids.shield_variable: f"{move.current}:{move.target}" for ids, move in moves.items()}
+        try:
+            self._variables.set(stage, versions)
+        except ClientError as error:
+            self._without(error, "the release")
+            return
+        for ids, move in moves.items():
+            try:
+                self._permissions.let_invoke(move.function, move.current, role_of=move.target)
+            except ClientError as error:
+                self._without(error, move.function)
+                self._variables.drop(stage, [ids.shield_variable])
+
+    def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
+        """Take down whatever stands, once the candidate has answered what it had in hand. `functions` are the
+        service's, by Lambda's names.
+        """
+        found = self._variables.variables(stage)
+        standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
+        if not standing:
+            return
+        self._wait(IN_HAND_S)
+        names = {ids.shield_variable: name for ids, name in functions.items()}
+        for variable, versions in standing.items():
+            if variable in names:
+                self._permissions.let_invoke_no_more(names[variable], versions.partition(":")[0])
+        self._variables.drop(stage, standing)
+
+    def _without(self, error: ClientError, what: str) -> None:
+        """Go on without a shield where it is denied to raise one."""
+        if not is_denied(error):
+            raise error
+        self._say(f"{what} is not shielded: {error}")
