@@ -119,7 +119,7 @@ def test_an_empty_policy_protects_nothing(folder: Path) -> None:
     ("function", "have"),
     [
         ("events: [sqs: {arn: x}, schedule: rate(1 hour), schedule: rate(2 hours)]", "have sqs, schedule"),
-        ("events: [httpApi: GET /x, alexaSkill]", "have httpApi, alexaSkill"),
+        ("events: [websocket: $connect, alexaSkill]", "have websocket, alexaSkill"),
         ("url: true", "have url"),
         ("timeout: 3", "have no event"),
     ],
@@ -127,7 +127,7 @@ def test_an_empty_policy_protects_nothing(folder: Path) -> None:
 def test_a_service_without_a_route_is_refused_by_what_it_has(folder: Path, function: str, have: str) -> None:
     error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
     assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
-    assert error.message.endswith(f"it serves http events only, and the functions {have}")
+    assert error.message.endswith(f"it serves http and httpApi events only, and the functions {have}")
 
 
 def test_a_stage_on_aws_is_not_refused(folder: Path) -> None:

@@ -205,5 +205,6 @@ def test_the_same_name_at_another_parent_or_depth_is_no_conflict() -> None:
 
 def test_a_worker_gives_each_parameter_its_own_name() -> None:
     path = "/{zone-id}/{city}"
-    table = RouteTable([RouteSpec("GET", path, compile_route(path))])
-    assert table.match("GET", "/a%2Fb/Oslo") == (path, {"zone-id": "a/b", "city": "Oslo"})
+    route = RouteSpec("GET", path, compile_route(path))
+    table = RouteTable([route])
+    assert table.match("GET", "/a%2Fb/Oslo") == (route, {"zone-id": "a/b", "city": "Oslo"})

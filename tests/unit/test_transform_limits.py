@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hitless.cloud.transform import LiveState, contract, desired
+from hitless.cloud.transform.desired import check_package
 from hitless.cloud.transform.guard import NAMED_AT_MOST, ROLE_ID, add_application
 from hitless.cloud.transform.model import FunctionIds, of_type
 from hitless.errors import ServiceFileError
@@ -106,3 +107,8 @@ def test_what_hitless_adds_to_an_environment_counts_as_well() -> None:
     function["Environment"] = {"Variables": {"TABLE": "x" * 4060}}
     with pytest.raises(ServiceFileError, match=r"functions\.meta\.environment is over Lambda's 4 KB"):
         desired(compiled, release())
+
+
+def test_an_http_api_is_refused_before_anything_is_released() -> None:
+    with pytest.raises(ServiceFileError, match="httpApi and websocket events are not released on AWS"):
+        check_package({"HttpApi": {"Type": "AWS::ApiGatewayV2::Api", "Properties": {}}}, release())

@@ -8,7 +8,7 @@ does not have the method.
 
 Rules for the path:
 - A trailing slash makes no other resource: `/zones/` is served by `/zones`, and the event's path keeps the slash
-  (floci-io/floci#1557, measured on API Gateway). The root is `/` alone.
+  (floci-io/floci#1557, measured on API Gateway). The root is `/` alone. To an HTTP API it is another path.
 - The path is compared as it was sent: `%2F` splits no segment, `%7Aones` is not `zones`; API Gateway's REST APIs pass
   the path on still encoded (middleapi/standard-server#93). A parameter takes any bytes except a slash.
 - `//` is not folded: an empty segment is no parameter's value, so only `{proxy+}` accepts it.
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hitless.gateway.state import RouteState
-from hitless.service.model import Sticky, StickyBy
+from hitless.service.model import DEFAULT_PATH, Sticky, StickyBy
 from hitless.service.routes import ANY, is_literal, segments
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32,17 +32,32 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 Entry = tuple[str, str]
 """Key and value of a map."""
 
+HTTP_API = "1"
+"""The value of an entry that tells of an HTTP API."""
+
 _LONGEST_PATTERN_BYTES = 8000
 """Limit for one line of a map file or a command (both end at tune.bufsize)."""
 
 
 def literal_entries(routes: Iterable[RouteState]) -> dict[str, str]:
-    """Keys for `map_str`: each literal route with and without a trailing slash → pool."""
+    """Keys for `map_str`: each literal route → pool, a REST API's with and without a trailing slash.
+
+    Beside them `dev.12|NONE|/` for a release and `p03` for a pool with an HTTP API's routes alone: unknown paths and
+    failures get that API's responses there.
+    """
     entries: dict[str, str] = {}
-    for route in routes:
+    known = tuple(routes)
+    for route in known:
         if is_literal(route.path):
-            for path in dict.fromkeys((route.path, route.path.rstrip("/") + "/")):
+            slashed = route.path if route.http_api else route.path.rstrip("/") + "/"
+            for path in dict.fromkeys((route.path, slashed)):
                 entries[f"{route.release_key}|{route.method}|{path}"] = route.pool
+    rest = {name for route in known if not route.http_api for name in (route.release_key, route.pool)}
+    for route in known:
+        if route.http_api and route.release_key not in rest:
+            entries[f"{route.release_key}|NONE|/"] = HTTP_API
+        if route.http_api and route.pool not in rest:
+            entries[route.pool] = HTTP_API
     return entries
 
 
@@ -67,13 +82,13 @@ def idempotent_entries(routes: Iterable[RouteState]) -> dict[str, tuple[Entry, .
 
 
 def _ordered(routes: Iterable[RouteState], value: Callable[[RouteState], str]) -> dict[str, tuple[Entry, ...]]:
-    def order(route: RouteState) -> tuple[str, _Rank, str, str, str]:
-        return route.release_key, _rank(route), value(route), route.method, route.path
+    def order(route: RouteState) -> tuple[str, _Rank, str, bool, str, str]:
+        return route.release_key, _rank(route), value(route), route.http_api, route.method, route.path
 
     result: dict[str, tuple[Entry, ...]] = {}
     for key, of_release in groupby(sorted(routes, key=order), key=lambda route: route.release_key):
         entries: list[Entry] = []
-        for _, group in groupby(of_release, key=lambda route: (_rank(route), value(route))):
+        for _, group in groupby(of_release, key=lambda route: (_rank(route), value(route), route.http_api)):
             entries += [(_pattern(key, rows), value(rows[0])) for rows in _portions(group)]
         result[key] = tuple(entries)
     return result
@@ -89,6 +104,8 @@ _Rank = tuple[tuple[int, ...], bool]
 
 
 def _rank(route: RouteState) -> _Rank:
+    if route.path == DEFAULT_PATH:
+        return (3,), True
     return tuple(_kind(part) for part in segments(route.path)), route.method == ANY
 
 
@@ -97,8 +114,10 @@ def _kind(part: str) -> int:
 
 
 def _pattern(key: str, routes: Sequence[RouteState]) -> str:
+    if routes[0].path == DEFAULT_PATH:
+        return f"^{quoted(key)}[|]{_method(ANY)}/"
     rows = [(_method(route.method), *(_segment(part) for part in segments(route.path))) for route in routes]
-    return f"^{quoted(key)}[|]{_factored(rows)}/?$"
+    return f"^{quoted(key)}[|]{_factored(rows)}{'' if routes[0].http_api else '/?'}$"
 
 
 def _portions(routes: Iterable[RouteState]) -> Iterator[list[RouteState]]:

@@ -21,6 +21,9 @@ from hitless.service.routes import ANY, METHODS, path_fault
 API_GATEWAY_LIMIT_MS = 29_000
 """API Gateway gives up on an integration after 29 s and responds with 504."""
 
+HTTP_API_LIMIT_MS = 30_000
+"""An HTTP API gives up after 30 s and responds with 503."""
+
 QUEUE_TIMEOUT_S = 8
 """A request that finds no free worker within this time gets 503: long enough to outlast a stall of the machine, short
 enough for a client that waits 10 s.
@@ -141,7 +144,7 @@ class StageState:
 @dataclass(frozen=True, slots=True)
 class RouteState:
     """One route of one release: method (or ANY) and path template as in serverless.yml → pool. An `idempotent` one may
-    run twice, whatever its method.
+    run twice, whatever its method. An `http_api` one is an HTTP API's, not a REST API's.
     """
 
     release_key: str
@@ -149,6 +152,7 @@ class RouteState:
     path: str
     pool: str
     idempotent: bool = False
+    http_api: bool = False
 
     def __post_init__(self) -> None:
         if self.method != ANY and self.method not in METHODS:
@@ -182,14 +186,15 @@ def trial_of(pool: str) -> str:
     return f"try_{pool}"
 
 
-def server_timeout_ms(function_timeout_s: float, maxconn: int) -> int:
+def server_timeout_ms(function_timeout_s: float, maxconn: int, *, http_api: bool = False) -> int:
     """How long the gateway waits for a function's response: its own timeout for each request that may be ahead, and 1
     s.
 
     The worker ends a function at its timeout with a 502, and the gateway must not give up first. At most API Gateway's
-    29 s, after which the response is 504.
+    29 s, after which the response is 504, or an HTTP API's 30 s, after which it is 503.
     """
-    return min(API_GATEWAY_LIMIT_MS, round(function_timeout_s * 1000 * maxconn) + 1000)
+    limit_ms = HTTP_API_LIMIT_MS if http_api else API_GATEWAY_LIMIT_MS
+    return min(limit_ms, round(function_timeout_s * 1000 * maxconn) + 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class ReleaseDocument:
         return {
             "service": self.service,
             "region": self.region,
-            "functions": to_plain(self.functions),
+            "functions": [_plain_function(function) for function in self.functions],
             "artifacts": {name: {"digest": a.digest, "local": a.local} for name, a in self.artifacts.items()},
             "settings": to_plain(self.settings),
             "commit": self.commit,
@@ -101,6 +101,12 @@ class ReleaseDocument:
                 f"the release is not of the form that this engine knows: {error!r}",
                 hint="use the same version of hitless for the engine and the command",
             ) from error
+
+
+def _plain_function(function: Function) -> dict[str, Any]:
+    """Without what it does not have, so that a document of an earlier version equals one of the same release."""
+    plain: dict[str, Any] = to_plain(function)
+    return {key: value for key, value in plain.items() if key != "http_api" or value is not None}
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

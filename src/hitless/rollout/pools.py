@@ -192,7 +192,7 @@ class ReleasePools:
             for row in rows:
                 function, depth = release.function(row.function), depths[row.function]
                 state = state.with_throttle(row.gateway_pool, throttle_of(function))
-                timeout_ms = server_timeout_ms(function.timeout_s, depth)
+                timeout_ms = server_timeout_ms(function.timeout_s, depth, http_api=function.only_http_api)
                 servers = (replace(one, maxconn=depth) for one in standing.servers_of(self.living[row.key]))
                 state = state.with_servers(row.gateway_pool, tuple(servers), timeout_ms=timeout_ms)
             return state.with_routes(release.key, routes)
@@ -231,7 +231,7 @@ class ReleasePools:
         pool = self.living.get(row.key)
         if pool is None:
             return
-        timeout_ms = server_timeout_ms(pool.spec.timeout_s, depth)
+        timeout_ms = server_timeout_ms(pool.spec.timeout_s, depth, http_api=pool.spec.only_http_api)
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
@@ -357,7 +357,14 @@ def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteStat
     backend = {row.function: row.gateway_pool for row in rows}
     idempotent = frozenset(release.document.settings.idempotent)
     return tuple(
-        RouteState(release.key, route.method, route.path, backend[function.name], route in idempotent)
+        RouteState(
+            release.key,
+            route.method,
+            route.path,
+            backend[function.name],
+            idempotent=route in idempotent,
+            http_api=function.http_api is not None and route in function.http_api.routes,
+        )
         for function in release.document.functions
         if function.name in backend
         for route in function.routes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
-from hitless.service.model import Function
-from hitless.service.routes import compile_route
+from hitless.service.model import Function, Route
+from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
 from hitless.worker.spec import PoolSpec, RouteSpec
 
@@ -60,8 +60,14 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         memory_mb=function.memory_mb,
         workers=bounds_of(function).most,
         region=document.region,
-        routes=tuple(RouteSpec(route.method, route.path, compile_route(route.path)) for route in function.routes),
+        routes=tuple(_route_spec(function, route) for route in order_routes(function.routes)),
         log_dir=log_dir,
         release_header=document.settings.release_header,
         commit=document.commit or "",
     )
+
+
+def _route_spec(function: Function, route: Route) -> RouteSpec:
+    spec = RouteSpec(route.method, route.path, compile_route(route.path))
+    api = function.http_api
+    return replace(spec, payload=api.payload, key=str(route)) if api is not None and route in api.routes else spec

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 
 from hitless.errors import ServiceFileError
-from hitless.service.model import Home, Route, Service
+from hitless.service.events import RouteEvent
+from hitless.service.model import Home, Service
 from hitless.service.notices import Notices
 from hitless.service.rollouts import named_routes
 from hitless.service.settings import section
@@ -19,6 +20,7 @@ from hitless.service.value import Value
 _NEEDS = {
     "functions.*.events.*.http.authorizer": "needs an authorizer",
     "functions.*.events.*.http.private": "needs an API key",
+    "functions.*.events.*.httpApi.authorizer": "needs an authorizer",
     "provider.apiGateway.resourcePolicy": "is under a resource policy",
     "provider.resourcePolicy": "is under a resource policy",
 }
@@ -31,18 +33,18 @@ def check_served(service: Service | None) -> None:
         raise service.refusal
 
 
-def why_refused(root: Value, routes: Sequence[tuple[Value, Route]], notices: Notices) -> ServiceFileError | None:
-    """The error with which the engine refuses the service, or None. `routes`: each http event with its route.
+def why_refused(root: Value, routes: Sequence[RouteEvent], notices: Notices) -> ServiceFileError | None:
+    """The error with which the engine refuses the service, or None. `routes`: each http and httpApi event.
     `notices`: those of the file's keys; an entry of `custom.hitless.open` that changes nothing becomes one more.
     """
     if not routes:
         have = ", ".join(key.rpartition(".")[2] for key in notices.values if _UNSERVED.fullmatch(key)) or "no event"
         return (root.get("functions") or root).fault(
-            f"the engine would serve nothing: it serves http events only, and the functions have {have}",
+            f"the engine would serve nothing: it serves http and httpApi events only, and the functions have {have}",
             "write http: GET /path, or set `home: aws` for the stage; `hitless invoke` runs a function by hand",
         )
     asked = [(value, need) for key, need in _NEEDS.items() for value in notices.values.get(key, {}).values()]
-    guards = {r: one for event, r in routes for one in asked if one[0].path.startswith(("provider.", f"{event.path}."))}
+    guards = {each.route: one for each in routes for one in asked if _is_guarded(each, one[0].path)}
     opened = {route: item for item, route in named_routes(section(root), "open")}
     for route, item in opened.items():
         if route not in guards:
@@ -56,3 +58,8 @@ def why_refused(root: Value, routes: Sequence[tuple[Value, Route]], notices: Not
         f"{closed[0]}{more} {need}, which the engine does not enforce: anybody could call it",
         "set `home: aws` for the stage, or say in serverless.yml that anybody may call it:\n" + "\n".join(lines),
     )
+
+
+def _is_guarded(event: RouteEvent, key: str) -> bool:
+    """Whether the key protects the route; a resource policy is a REST API's."""
+    return key.startswith(f"{event.at.path}.") or (key.startswith("provider.") and not event.http_api)

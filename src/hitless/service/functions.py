@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.model import (
     DEFAULT_MEMORY_MB,
@@ -15,10 +16,9 @@ from hitless.service.model import (
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
     Function,
-    Route,
+    HttpApi,
 )
 from hitless.service.notices import Notices
-from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
 from hitless.service.settings import Provisioned, Workers
 from hitless.service.value import Value, did_you_mean
 
@@ -27,13 +27,14 @@ ARCHITECTURES = ("x86_64", "arm64")
 
 GATEWAY_TIMEOUT_S = 29
 """API Gateway answers 504 for what takes longer (its default quota)."""
+HTTP_API_TIMEOUT_S = 30
+"""An HTTP API answers 503 for what takes longer."""
 
 LAMBDA_NAME_LENGTH = 64
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNUSUAL = re.compile(r"[,~()]|\+(?!})")
-_SHORT_FORM = re.compile(r"(\S+)\s+(\S+)")
 
 _RESERVED = re.compile(
     "_HANDLER|_X_AMZN_TRACE_ID|AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_(FUNCTION_(NAME|MEMORY_SIZE|VERSION)"
@@ -62,8 +63,8 @@ class FunctionReader:
     prefix: str
     notices: Notices
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
-    routes: list[tuple[Value, Route]] = field(default_factory=list)
-    """Every route that was read, with its http event."""
+    routes: list[RouteEvent] = field(default_factory=list)
+    """Every route that was read."""
 
     def read(self, functions: Value) -> tuple[Function, ...]:
         """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
@@ -72,17 +73,22 @@ class FunctionReader:
             raise functions.fault(
                 "names no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
-        read = tuple(self._function(name, entry) for name, entry in entries.items())
-        _check_conflicts(self.routes)
-        for event, route in self.routes:
-            if _UNUSUAL.search(route.path):
-                self.notices.add("path", event, f"API Gateway may refuse the path {route.path}")
+        events = {name: read_events(entry) for name, entry in entries.items()}
+        check_conflicts([event for each in events.values() for event in each])
+        rest = [event.route for each in events.values() for event in each if not event.http_api]
+        read = tuple(
+            self._function(name, entry, without_doubles(events[name], rest, self.notices))
+            for name, entry in entries.items()
+        )
+        for event in self.routes:
+            if _UNUSUAL.search(event.route.path):
+                self.notices.add("path", event.at, f"API Gateway may refuse the path {event.route.path}")
         for name, one in self.provisioned.items():
             if name not in entries:
                 raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")
         return read
 
-    def _function(self, name: str, entry: Value) -> Function:
+    def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...]) -> Function:
         if not _NAME.fullmatch(name):
             raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
         if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
@@ -90,8 +96,8 @@ class FunctionReader:
         handler = entry.get("handler")
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
-        routes = [(event, self._route(event)) for event in _http_events(entry)]
-        self.routes.extend(routes)
+        self.routes.extend(events)
+        limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
         description = entry.get("description")
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
@@ -102,9 +108,10 @@ class FunctionReader:
             runtime=self._runtime(entry),
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
             memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,
-            timeout_s=self._timeout(entry, served=bool(routes)),
+            timeout_s=self._timeout(entry, limit_s),
             environment=self._environment(entry),
-            routes=tuple(route for _, route in routes),
+            routes=tuple(event.route for event in events),
+            http_api=self._http_api(entry, events),
             package_patterns=self._patterns(entry),
             workers=self.workers.least,
             max_workers=self.workers.most,
@@ -115,6 +122,10 @@ class FunctionReader:
             provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
             description=description.text() if description else "",
         )
+
+    def _http_api(self, entry: Value, events: tuple[RouteEvent, ...]) -> HttpApi | None:
+        routes = tuple(event.route for event in events if event.http_api)
+        return HttpApi(routes, read_payload(self.provider, entry)) if routes else None
 
     def _scaled(self, name: str, ready: int) -> Provisioned | None:
         scaled = self.provisioned.get(name)
@@ -149,14 +160,15 @@ class FunctionReader:
             raise value.fault(f"{value.shown()} is an unknown runtime; known are {', '.join(RUNTIMES)}", hint)
         return runtime
 
-    def _timeout(self, entry: Value, *, served: bool) -> int:
+    def _timeout(self, entry: Value, limit_s: int) -> int:
         value = self._setting(entry, "timeout")
         if value is None:
             return DEFAULT_TIMEOUT_S
         timeout_s = value.integer(1, 900)
-        if served and timeout_s > GATEWAY_TIMEOUT_S:
+        if limit_s and timeout_s > limit_s:
+            status = 503 if limit_s == HTTP_API_TIMEOUT_S else 504
             self.notices.add(
-                "timeout", value, f"over {GATEWAY_TIMEOUT_S} s, API Gateway's limit: clients get 504 after that"
+                "timeout", value, f"over {limit_s} s, API Gateway's limit: clients get {status} after that"
             )
         return timeout_s
 
@@ -195,20 +207,6 @@ class FunctionReader:
             return ()
         return patterns
 
-    def _route(self, event: Value) -> Route:
-        if isinstance(event.data, str):
-            found = _SHORT_FORM.fullmatch(event.data.strip())
-            if found is None:
-                raise event.fault(f"{event.shown()} is not a route", "write GET /path, or a map with method and path")
-            return _route(event, found[1], event, found[2])
-        method, path = event.get("method"), event.get("path")
-        for key, value in (("method", method), ("path", path)):
-            if value is None:
-                raise event.fault(f"has no {key}", "write GET /path, or a map with method and path")
-        assert method is not None
-        assert path is not None
-        return _route(method, method.text(), path, path.text())
-
 
 def read_package(root: Value) -> Package:
     """`package` at the top of the file."""
@@ -241,31 +239,3 @@ def _entries(functions: Value) -> Mapping[str, Value]:
                 raise entry.fault(f"{name} is defined twice, first in {merged[name].place}")
             merged[name] = entry
     return merged
-
-
-def _http_events(entry: Value) -> Iterable[Value]:
-    events = entry.get("events")
-    for event in events.items() if events is not None else ():
-        if isinstance(event.data, Mapping) and (http := event.get("http")) is not None:
-            yield http
-
-
-def _route(method_at: Value, method: str, path_at: Value, path: str) -> Route:
-    upper = method.upper()
-    if upper not in (*METHODS, ANY):
-        hint = "write ANY for all methods" if method == "*" else did_you_mean(upper, (*METHODS, ANY))
-        known = ", ".join((*METHODS, ANY))
-        raise method_at.fault(f"{method_at.shown()} has an unknown method; known are {known}", hint)
-    normal = normal_path(path)
-    if (fault := path_fault(normal)) is not None:
-        raise path_at.fault(f"the path {normal} {fault}", "write a path such as /zones/{zone}/now")
-    return Route(upper, normal)
-
-
-def _check_conflicts(routes: list[tuple[Value, Route]]) -> None:
-    conflict = find_conflict([route for _, route in routes])
-    if conflict is not None:
-        first, second = routes[conflict.first][0], routes[conflict.second][0]
-        raise second.fault(
-            f"{conflict.reason}; the other is {first.path} in {first.place}", "name them alike, or take one away"
-        )

@@ -47,10 +47,11 @@ def _noticed(parent: str, effects: Mapping[str, str]) -> list[Key]:
     return [Key(f"{parent}{key}", Here.NOTICED, effect) for keys, effect in effects.items() for key in keys.split()]
 
 
-_EVENT = "events of this kind do not arrive here; only http routes do"
+_EVENT = "events of this kind do not arrive here; only http and httpApi routes do"
 _NETWORK = "functions are on this machine's network, not in the VPC"
 _LAYERS = "layers are not unpacked here; put what they hold into requirements.txt or the service's folder"
 _TRACING = "no X-Ray trace is recorded here"
+_AUTHORIZER = "authorizers are not asked here: the route is served only if custom.hitless.open names it"
 _API_KEYS = "API keys and usage plans are not enforced here"
 _POLICY = "the policy is not enforced here: a route is served only if custom.hitless.open names it"
 _KEPT_OUT = "the package's own artifact is not taken; hitless builds it from the folder"
@@ -76,7 +77,7 @@ KEYS: tuple[Key, ...] = (
     *_used("package.", "patterns include exclude individually"),
     *_noticed("package.", {"artifact": _KEPT_OUT}),
     *_aws("package.", "path excludeDevDependencies"),
-    *_used("provider.", "name runtime stage region memorySize timeout environment architecture apiGateway"),
+    *_used("provider.", "name runtime stage region memorySize timeout environment architecture apiGateway httpApi"),
     *_noticed(
         "provider.",
         {
@@ -85,7 +86,7 @@ KEYS: tuple[Key, ...] = (
             "tracing": _TRACING,
             "logDataProtectionPolicy": "log lines are not masked here",
             "ecr": "container images are not run here",
-            "alb httpApi websocket": _EVENT,
+            "alb websocket": _EVENT,
             "websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription": _EVENT,
             "apiKeys usagePlan": _API_KEYS,
             "resourcePolicy": _POLICY,
@@ -115,10 +116,23 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     *_aws("provider.apiGateway.", "description disableDefaultEndpoint metrics shouldStartNameWithService"),
+    *_used("provider.httpApi.", "payload"),
+    *_noticed(
+        "provider.httpApi.",
+        {
+            "cors": "no CORS header is added and no preflight answered here; the handler has to",
+            "authorizers": "authorizers are not asked here: a route is served only if custom.hitless.open names it",
+            "id": "the API joins no other one here",
+        },
+    ),
+    *_aws(
+        "provider.httpApi.",
+        "name metrics disableDefaultEndpoint shouldStartNameWithService useProviderTags timeout",
+    ),
     *_used(
         "functions.*.",
         "handler runtime memorySize timeout environment architecture events description package"
-        " provisionedConcurrency reservedConcurrency",
+        " provisionedConcurrency reservedConcurrency httpApi",
     ),
     *_noticed(
         "functions.*.",
@@ -127,7 +141,7 @@ KEYS: tuple[Key, ...] = (
             "layers": _LAYERS,
             "vpc": _NETWORK,
             "tracing": _TRACING,
-            "url": "there is no function URL here; only http routes are served",
+            "url": "there is no function URL here; only http and httpApi routes are served",
             "onError destinations": "nothing is sent on failure or success: invocations here are synchronous",
             "fileSystemConfig": "no file system is mounted here",
             "ephemeralStorageSize": "/tmp is the machine's, of its size",
@@ -142,8 +156,9 @@ KEYS: tuple[Key, ...] = (
         "functions.*.",
         "awsKmsKeyArn kmsKeyArn dependsOn maximumEventAge maximumRetryAttempts role iam iamRoleStatements"
         " iamRoleStatementsInherit iamRoleStatementsName runtimeManagement"
-        " snapStart tags versionFunction recursiveLoop logRetentionInDays httpApi build alerts targetAlias",
+        " snapStart tags versionFunction recursiveLoop logRetentionInDays build alerts targetAlias",
     ),
+    *_used("functions.*.httpApi.", "payload"),
     Key("functions.*.image", Here.REFUSED, "container images are not run here; write handler and runtime"),
     *_used("functions.*.package.", "patterns include exclude"),
     *_noticed(
@@ -153,11 +168,10 @@ KEYS: tuple[Key, ...] = (
             "individually": "set package.individually for the whole service: functions are packaged alike here",
         },
     ),
-    *_used("functions.*.events.*.", "http"),
+    *_used("functions.*.events.*.", "http httpApi"),
     *_noticed(
         "functions.*.events.*.",
         {
-            "httpApi": "HTTP APIs (v2) are not served here; write http for a REST API's route",
             "activemq alb alexaSkill alexaSmartHome cloudFront cloudwatchEvent cloudwatchLog cognitoUserPool"
             " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
         },
@@ -167,7 +181,7 @@ KEYS: tuple[Key, ...] = (
         "functions.*.events.*.http.",
         {
             "cors": "no preflight answer is made here; route OPTIONS to the handler to answer browsers",
-            "authorizer": "authorizers are not asked here: the route is served only if custom.hitless.open names it",
+            "authorizer": _AUTHORIZER,
             "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
             "request": "parameters, models and templates are not checked here; the handler gets each request",
             "response": "answers go out as the handler gives them",
@@ -177,6 +191,8 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     *_aws("functions.*.events.*.http.", "operationId"),
+    *_used("functions.*.events.*.httpApi.", "method path"),
+    *_noticed("functions.*.events.*.httpApi.", {"authorizer": _AUTHORIZER}),
 )
 
 QUIET_PLUGINS = {

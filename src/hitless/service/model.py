@@ -25,6 +25,12 @@ DEFAULT_WORKERS = 2
 DEFAULT_TARGET_PERCENT = 70
 """Share of a function's workers that may be at work before more are started."""
 
+DEFAULT_PATH = "/{$default+}"
+"""The path of an HTTP API's default route: any path, the root too. No path of a file can be written so."""
+
+DEFAULT_PAYLOAD = "2.0"
+"""The payload format version of an HTTP API's events."""
+
 DEFAULT_REGION = "us-east-1"
 DEFAULT_STAGE = "dev"
 
@@ -82,7 +88,15 @@ class Route:
     path: str
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path}"
+        return "$default" if self.path == DEFAULT_PATH else f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpApi:
+    """Those of a function's routes that are an HTTP API's, and the payload format version of their events."""
+
+    routes: tuple[Route, ...]
+    payload: str = DEFAULT_PAYLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,13 @@ class Function:
     """Up to how many environments AWS keeps ready under load; None for a fixed number."""
     provisioned_target_percent: int = DEFAULT_TARGET_PERCENT
     description: str = ""
+    http_api: HttpApi | None = None
+    """None if all routes are a REST API's."""
+
+    @property
+    def only_http_api(self) -> bool:
+        """Whether it has routes, and all of them are an HTTP API's."""
+        return self.http_api is not None and self.http_api.routes == self.routes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from hitless.service.model import (
+    DEFAULT_PATH,
     AlarmSettings,
     Function,
     Hooks,
@@ -116,6 +117,8 @@ def read_routes(value: Value | None) -> tuple[Route, ...]:
     routes = []
     for item in value.items() if value is not None else ():
         method, _, path = item.text().strip().partition(" ")
+        if (method, path) == ("$default", ""):
+            method, path = ANY, DEFAULT_PATH
         if method.upper() not in (*METHODS, ANY) or not path.strip().startswith("/"):
             raise item.fault(f"{item.shown()} is not a route", "write PUT /items/{id}, as in the function's events")
         routes.append(Route(method.upper(), normal_path(path.strip())))

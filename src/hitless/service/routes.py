@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hitless.service.model import Route
+from hitless.service.model import DEFAULT_PATH, Route
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 """What API Gateway knows; ANY stands for all of them."""
 
 ANY = "ANY"
+
+_LAST = 3
+"""The rank of the default route: behind literal segments, parameters and greedy ones."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9._:,+~()-]+")
 _PARAMETER = re.compile(r"\{([A-Za-z0-9._:-]+)(\+?)\}")
@@ -39,6 +42,8 @@ def normal_path(path: str) -> str:
 
 def path_fault(path: str) -> str | None:
     """Why API Gateway refuses this (normal) path, as a sentence's end, or None."""
+    if path == DEFAULT_PATH:
+        return None
     parts = segments(path)
     names = parameters(path)
     for part in parts:
@@ -65,7 +70,7 @@ def parameters(path: str) -> tuple[str, ...]:
 
 def is_literal(path: str) -> bool:
     """Without a parameter, so that the path itself can be looked up."""
-    return not parameters(path)
+    return path != DEFAULT_PATH and not parameters(path)
 
 
 def compile_route(path: str) -> str:
@@ -74,6 +79,8 @@ def compile_route(path: str) -> str:
     Good for Python (`fullmatch`) and PCRE. A group carries its parameter's name where that is an identifier; that of
     `{zone-id}` has none, so readers pair `parameters(path)` with the groups instead of asking by name.
     """
+    if path == DEFAULT_PATH:
+        return "/.*"
     return "/" + "/".join(_pattern(part) for part in segments(path))
 
 
@@ -108,7 +115,8 @@ def _rank(part: str) -> int:
 
 
 def _order(route: Route) -> tuple[tuple[int, ...], bool, str, str]:
-    return tuple(map(_rank, segments(route.path))), route.method == ANY, route.path, route.method
+    ranks = (_LAST,) if route.path == DEFAULT_PATH else tuple(map(_rank, segments(route.path)))
+    return ranks, route.method == ANY, route.path, route.method
 
 
 def _pattern(part: str) -> str:

@@ -14,12 +14,13 @@ import base64
 import re
 import time
 from binascii import b2a_base64
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.request import Request
+from hitless.worker.response import INTERNAL_ERROR, render
 from hitless.worker.spec import PoolSpec, RouteSpec
 
 Event = dict[str, Any]
@@ -45,34 +46,59 @@ _PARAMETER: Final = re.compile(r"\{([^{}+]+)\+?\}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+class ApiFlavour(NamedTuple):
+    """How one kind of API tells its requests and failures: header names, responses of its own, what a result means."""
+
+    id_header: str
+    trace_header: str
+    unknown_status: int
+    unknown_body: str
+    failed_status: int
+    failed_body: str
+    render: Callable[..., tuple[int, bytes]]
+
+
+REST: Final = ApiFlavour(
+    id_header="x-amzn-requestid",
+    trace_header="X-Amzn-Trace-Id",
+    unknown_status=403,
+    unknown_body='{"message": "Missing Authentication Token"}',
+    failed_status=502,
+    failed_body=INTERNAL_ERROR,
+    render=render,
+)
+
+
 class RouteTable:
     """Finds the route of a request. Routes come most specific first, as the service's model orders them."""
 
     def __init__(self, routes: Sequence[RouteSpec]) -> None:
-        self._literal: dict[tuple[str, str], str] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], str, list[str]]] = []
+        self._literal: dict[tuple[str, str], RouteSpec] = {}
+        self._patterns: list[tuple[str, re.Pattern[str], RouteSpec, list[str]]] = []
         for route in routes:
             if "{" in route.resource:
-                names = _PARAMETER.findall(route.resource)
-                self._patterns.append((route.method, re.compile(route.regex), route.resource, names))
+                pattern = re.compile(route.regex)
+                names = _PARAMETER.findall(route.resource) if pattern.groups else []  # the default route has none
+                self._patterns.append((route.method, pattern, route, names))
             else:
-                self._literal.setdefault((route.method, route.resource), route.resource)
+                self._literal.setdefault((route.method, route.resource), route)
 
-    def match(self, method: str, path: str) -> tuple[str, dict[str, str] | None] | None:
-        """Resource and decoded path parameters (None if it has none); None without such a route."""
+    def match(self, method: str, path: str) -> tuple[RouteSpec, dict[str, str] | None] | None:
+        """Route and decoded path parameters (None if it has none); None without such a route."""
         found = self._match(method, path)
         if found is None and path.endswith("/") and len(path) > 1:
-            return self._match(method, path.rstrip("/") or "/")
+            found = self._match(method, path.rstrip("/") or "/")
+            return None if found is not None and found[0].payload else found  # to an HTTP API it is another path
         return found
 
-    def _match(self, method: str, path: str) -> tuple[str, dict[str, str] | None] | None:
+    def _match(self, method: str, path: str) -> tuple[RouteSpec, dict[str, str] | None] | None:
         literal = self._literal.get((method, path)) or self._literal.get(("ANY", path))
         if literal is not None:
             return literal, None
-        for route_method, pattern, resource, names in self._patterns:
+        for route_method, pattern, route, names in self._patterns:
             if route_method in (method, "ANY") and (match := pattern.fullmatch(path)):
                 # Paired in order, because {zone-id} is not a valid group name in a regular expression.
-                return resource, {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
+                return route, {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
         return None
 
 
@@ -80,6 +106,7 @@ class EventBuilder:
     """Builds the events of one function. Each event is a new object, because a handler may change it."""
 
     def __init__(self, spec: PoolSpec) -> None:
+        self.flavour = REST
         self._stage = spec.stage
         self._api_id = f"{spec.service}-{spec.stage}"
         self._region = spec.region
@@ -96,7 +123,8 @@ class EventBuilder:
         found = self._routes.match(request.method, raw_path)
         if found is None:
             return None
-        resource, parameters = found
+        route, parameters = found
+        resource = route.resource
         single, multi = self._headers(request, request_id, now_s)
         pairs = parse_qsl(query, keep_blank_values=True) if query else []
         path = unquote(raw_path) if "%" in raw_path else raw_path

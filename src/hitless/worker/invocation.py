@@ -17,13 +17,14 @@ from typing import Final
 
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
-from hitless.worker.event import Event, EventBuilder
+from hitless.worker.event import Event
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
+from hitless.worker.http_api import event_builder
 from hitless.worker.layout import BUCKETS_AT, HELD_ABOVE_BYTES, LONGEST_ID, SlotField, StatsPage, bucket_of, entry_of
 from hitless.worker.log import LogFile
 from hitless.worker.request import REFUSALS, Request
-from hitless.worker.response import CLOSE, INTERNAL_ERROR, MalformedResponse, gateway_error, http_response, render
+from hitless.worker.response import CLOSE, MalformedResponse, gateway_error, http_response
 from hitless.worker.spec import PoolSpec
 
 # Plain numbers, because eight lookups of enumeration members a request would take as long as the page itself.
@@ -60,7 +61,7 @@ class RequestRunner:
         self._end_partial_lines = end_partial_lines
         self._init_text = f"Init Duration: {init_ms:.2f} ms\t"
         self._guard = RetryGuard(page)
-        self._events = EventBuilder(spec)
+        self._events = event_builder(spec)
         self._contexts = ContextFactory(spec)
         self._release = f"x-hitless-release: {spec.release}\r\n" if spec.release_header else ""
         self._trace = TraceVariable()
@@ -86,16 +87,17 @@ class RequestRunner:
         self, request: Request, request_id: str, began_ns: int, end: str, send: Callable[[bytes], None]
     ) -> None:
         entry = entry_of(request_id.encode("latin-1"))
-        extra = f"x-amzn-requestid: {request_id}\r\n{self._release}{end}"
         head = request.method == "HEAD"
         fields = self._fields
         event = self._events.build(request, request_id, time.time())
+        api = self._events.flavour
+        extra = f"{api.id_header}: {request_id}\r\n{self._release}{end}"
         if event is None:
-            send(gateway_error(403, "Missing Authentication Token", extra, head_only=head))
+            send(http_response(api.unknown_status, api.unknown_body.encode(), _JSON + extra, head_only=head))
         elif self._guard.refuses(entry, request):
             fields[SlotField.REFUSED] += 1
-            self._count(502, began_ns)
-            send(http_response(502, INTERNAL_ERROR.encode(), _JSON + extra, head_only=head))
+            self._count(api.failed_status, began_ns)
+            send(http_response(api.failed_status, api.failed_body.encode(), _JSON + extra, head_only=head))
         else:
             self._page.write_id(self._slot, entry)
             fields[_START_LOGGED] = 0
@@ -109,12 +111,13 @@ class RequestRunner:
             self._report(request_id, took_ns)
 
     def _run(self, event: Event, request: Request, request_id: str, began_ns: int, extra: str) -> tuple[int, bytes]:
-        log, head, result, error_body = self._log, request.method == "HEAD", None, INTERNAL_ERROR
+        log, head, result, api = self._log, request.method == "HEAD", None, self._events.flavour
+        error_body = api.failed_body
         log.start(f"START RequestId: {request_id} Version: {self._contexts.version}", request_id)
         try:
-            self._trace.set(event["headers"]["X-Amzn-Trace-Id"])
+            self._trace.set(event["headers"][api.trace_header])
             result = self._handler(event, self._contexts.context(request_id, began_ns))
-            return render(result, head_only=head, extra=extra)
+            return api.render(result, head_only=head, extra=extra)
         except MalformedResponse as error:
             self.log_lines(f"[ERROR] Malformed Lambda proxy response: {error}")
             if b"x-hl-smoke" in request.internal and not (isinstance(result, dict) and "statusCode" in result):
@@ -122,7 +125,7 @@ class RequestRunner:
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the client gets its response and the worker lives on
             self.log_lines(failure_of(error).log_text())
         self._fields[SlotField.ERRORS] += 1
-        return 502, http_response(502, error_body.encode(), _JSON + extra, head_only=head)
+        return api.failed_status, http_response(api.failed_status, error_body.encode(), _JSON + extra, head_only=head)
 
     def log_lines(self, text: str) -> None:
         """Write log lines of the current request."""

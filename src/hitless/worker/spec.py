@@ -16,11 +16,15 @@ from typing import Any
 class RouteSpec:
     """One route: method (or ANY), API Gateway's resource path, and a regular expression with a group for each
     parameter.
+
+    `payload` is the payload format version of an HTTP API's route and `key` its route key. REST routes have neither.
     """
 
     method: str
     resource: str
     regex: str
+    payload: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class PoolSpec:
     def function_name(self) -> str:
         """The function's name on AWS: `service-stage-function`."""
         return f"{self.service}-{self.stage}-{self.function}"
+
+    @property
+    def only_http_api(self) -> bool:
+        """Whether all routes are an HTTP API's."""
+        return bool(self.routes) and all(route.payload for route in self.routes)
 
     @property
     def title(self) -> str:

@@ -27,8 +27,8 @@ from setproctitle import setproctitle
 from hitless.worker.crash import death_cause
 from hitless.worker.crew import Crew, WorkerPlace
 from hitless.worker.environment import enter_environment
-from hitless.worker.event import EventBuilder
 from hitless.worker.handler import Handler, HandlerFailure
+from hitless.worker.http_api import event_builder
 from hitless.worker.layout import StatsPage
 from hitless.worker.life import WorkerSetup, import_or_exit, redirect_streams, run_worker, write_outcome
 from hitless.worker.log import LambdaLogHandler, LogFile
@@ -83,7 +83,7 @@ def run(boot: ZygoteStart, control: socket.socket) -> NoReturn:
     zygote.crew.bind_all()
     if not boot.fresh:
         setup.handler, setup.init_ms = _import(setup)
-    EventBuilder(spec)  # fills the cache of `re`, so that no fork compiles its patterns again
+    event_builder(spec)  # fills the cache of `re`, so that no fork compiles its patterns again
     gc.collect()
     gc.freeze()
     zygote.crew.fork_all()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hitless.worker.crash import death_cause, runtime_error
-from hitless.worker.event import EventBuilder
+from hitless.worker.http_api import event_builder
 from hitless.worker.request import Request
 from hitless.worker.spec import PoolSpec
 from hitless.workers.libraries import base_python, inherited_environment, isolated_command, runtime_libraries
@@ -45,7 +45,7 @@ def rest_event(spec: PoolSpec, method: str, target: str, body: bytes | None = No
     headers = [(b"Host", b"localhost"), (b"User-Agent", b"hitless-invoke")]
     if body is not None:
         headers.append((b"Content-Type", b"application/json"))
-    return EventBuilder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
+    return event_builder(spec).build(Request(method, target, headers, body or b""), str(uuid.uuid4()), time.time())
 
 
 async def invoke_once(

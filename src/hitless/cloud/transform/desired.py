@@ -241,6 +241,11 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             "provider.apiGateway.restApiId: routes are not added to an API of another stack",
             hint="take restApiId out: two services' releases on one API would show each other's half-made routes",
         )
+    if of_type(resources, "AWS::ApiGatewayV2::Api") or of_type(resources, "AWS::ApiGatewayV2::Route"):
+        raise ServiceFileError(
+            "httpApi and websocket events are not released on AWS; httpApi events are served on the engine alone",
+            hint="write `http` events for a stage with `home: aws`, or deploy this service with `serverless deploy`",
+        )
     if of_type(resources, "AWS::Lambda::LayerVersion"):
         raise ServiceFileError(
             "layers: layers that the service makes are not shipped",

@@ -1,0 +1,128 @@
+"""`http` and `httpApi` events: the routes of a service's REST API and of its HTTP API (API Gateway v2).
+
+Routes are read as Serverless Framework reads them. An HTTP API's default route, `'*'`, takes what no other route takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hitless.service.model import DEFAULT_PATH, DEFAULT_PAYLOAD, Route
+from hitless.service.notices import Notices
+from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
+from hitless.service.value import Value, did_you_mean
+
+_SHORT_FORM = re.compile(r"(\S+)\s+(\S+)")
+_EVERY = "*"
+_REST_FORM = "write GET /path, or a map with method and path"
+_HTTP_API_FORM = "write GET /path, '*' for the default route, or a map with method and path"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvent:
+    """One event with its route. `at` is what stands under `http` or `httpApi`."""
+
+    at: Value
+    route: Route
+    http_api: bool
+
+
+def read_events(function: Value) -> tuple[RouteEvent, ...]:
+    """The routes of a function, in the file's order; ServiceFileError on what API Gateway would refuse."""
+    events = function.get("events")
+    found: list[RouteEvent] = []
+    for event in events.items() if events is not None else ():
+        if not isinstance(event.data, Mapping):
+            continue
+        if (http := event.get("http")) is not None:
+            found.append(RouteEvent(http, _rest_route(http), http_api=False))
+        if (http_api := event.get("httpApi")) is not None:
+            found.append(RouteEvent(http_api, _http_api_route(http_api), http_api=True))
+    return tuple(found)
+
+
+def read_payload(provider: Value, function: Value) -> str:
+    """The payload format version of a function's HTTP API events: its own, or the provider's, or 2.0."""
+    for owner in (function, provider):
+        settings = owner.get("httpApi")
+        payload = settings.get("payload") if settings is not None else None
+        if payload is not None:
+            return payload.choice(("1.0", "2.0", "1", "2"))[0] + ".0"  # 2.0 without quotes is the number 2
+    return DEFAULT_PAYLOAD
+
+
+def check_conflicts(events: Iterable[RouteEvent]) -> None:
+    """ServiceFileError on routes that API Gateway does not accept together in one API."""
+    rest = [event for event in events if not event.http_api]
+    conflict = find_conflict([event.route for event in rest])
+    if conflict is not None:
+        first, second = rest[conflict.first].at, rest[conflict.second].at
+        raise _conflict(first, second, conflict.reason)
+    seen: dict[Route, Value] = {}
+    for event in events:
+        if event.http_api and (other := seen.setdefault(event.route, event.at)) is not event.at:
+            raise _conflict(other, event.at, f"{event.route} is routed twice")
+
+
+def without_doubles(events: Iterable[RouteEvent], rest: Iterable[Route], notices: Notices) -> tuple[RouteEvent, ...]:
+    """The events without HTTP API routes that are REST routes too: both APIs share one listener here."""
+    taken, kept = set(rest), []
+    for event in events:
+        if event.http_api and event.route in taken:
+            sentence = f"{event.route} is an http event too; both APIs share one listener here, and that one is served"
+            notices.add(f"both {event.route}", event.at, sentence)
+        else:
+            kept.append(event)
+    return tuple(kept)
+
+
+def _conflict(first: Value, second: Value, reason: str) -> Exception:
+    return second.fault(f"{reason}; the other is {first.path} in {first.place}", "name them alike, or take one away")
+
+
+def _rest_route(event: Value) -> Route:
+    if isinstance(event.data, str):
+        return _short_route(event, _REST_FORM)
+    method, path = _required(event, "method", _REST_FORM), _required(event, "path", _REST_FORM)
+    return _route(method, method.text(), path, path.text())
+
+
+def _http_api_route(event: Value) -> Route:
+    if isinstance(event.data, str):
+        if event.data.strip() == _EVERY:
+            return Route(ANY, DEFAULT_PATH)
+        return _short_route(event, _HTTP_API_FORM, every=True)
+    method, path = event.get("method"), _required(event, "path", _HTTP_API_FORM)
+    if path.text() == _EVERY:
+        if method is not None and method.text() != _EVERY:
+            raise method.fault(f"{method.shown()} cannot be the default route's method", "write method: '*'")
+        return Route(ANY, DEFAULT_PATH)
+    method = _required(event, "method", _HTTP_API_FORM)
+    return _route(method, method.text(), path, path.text(), every=True)
+
+
+def _required(event: Value, key: str, form: str) -> Value:
+    if (value := event.get(key)) is None:
+        raise event.fault(f"has no {key}", form)
+    return value
+
+
+def _short_route(event: Value, form: str, *, every: bool = False) -> Route:
+    found = _SHORT_FORM.fullmatch(event.text().strip())
+    if found is None:
+        raise event.fault(f"{event.shown()} is not a route", form)
+    return _route(event, found[1], event, found[2], every=every)
+
+
+def _route(method_at: Value, method: str, path_at: Value, path: str, *, every: bool = False) -> Route:
+    upper = ANY if every and method == _EVERY else method.upper()
+    if upper not in (*METHODS, ANY):
+        hint = "write ANY for all methods" if method == _EVERY else did_you_mean(upper, (*METHODS, ANY))
+        known = ", ".join((*METHODS, ANY))
+        raise method_at.fault(f"{method_at.shown()} has an unknown method; known are {known}", hint)
+    normal = normal_path(path)
+    if (fault := path_fault(normal)) is not None or normal == DEFAULT_PATH:
+        raise path_at.fault(f"the path {normal} {fault or 'is reserved'}", "write a path such as /zones/{zone}/now")
+    return Route(upper, normal)

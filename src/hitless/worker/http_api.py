@@ -1,0 +1,192 @@
+"""HTTP APIs (API Gateway v2): a request as an event of payload format 2.0 or 1.0, and the response to its result.
+
+Where an HTTP API differs from a REST API: the path is decoded in both formats, header names are in lower case, a body
+is text by its content type alone, a failed integration is a 500, and a result without `statusCode` is a body.
+Sources: docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html; captures of the
+real service for the path (hotsock/voker#8) and for the content types of text (ministackorg/ministack#766).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from hitless.worker.environment import ACCOUNT_ID
+from hitless.worker.event import REST, ApiFlavour, Event, EventBuilder
+from hitless.worker.request import Request
+from hitless.worker.response import MalformedResponse, render
+from hitless.worker.spec import PoolSpec, RouteSpec
+
+STAGE: Final = "$default"
+"""The stage to which Serverless Framework deploys an HTTP API."""
+_TEXT: Final = frozenset({"application/json", "application/javascript", "application/xml"})
+_PLAIN: Final = "text/plain; charset=utf-8"
+
+
+def event_builder(spec: PoolSpec) -> EventBuilder:
+    """Builds the events of one function: the format is chosen here, once, unless it has routes of both kinds."""
+    return HttpApiEventBuilder(spec) if any(route.payload for route in spec.routes) else EventBuilder(spec)
+
+
+class HttpApiEventBuilder(EventBuilder):
+    """The events of a function with HTTP API routes; those of its REST routes too, if it has any."""
+
+    def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
+        """The event, or None when no route of the function fits; `flavour` is that of the route."""
+        self.flavour = HTTP_2
+        path, query = _split(request.target)
+        found = self._routes.match(request.method, path)
+        if found is None:
+            return None
+        route, parameters = found
+        if not route.payload:
+            self.flavour = REST
+            return super().build(request, request_id, now_s)
+        _, multi = self._headers(request, request_id, now_s)
+        headers = {name.lower(): values for name, values in multi.items()}
+        body, encoded = _body(request.body, headers.get("content-type", [""])[0])
+        common = {
+            "pathParameters": parameters or None,
+            "stageVariables": None,
+            "body": body,
+            "isBase64Encoded": encoded,
+        }
+        decoded = unquote(path)
+        if route.payload == "1.0":
+            self.flavour = HTTP_1
+            return {**self._event_1(request, route, decoded, query, headers, request_id, now_s), **common}
+        event = self._event_2(request, route, decoded, query, headers, request_id, now_s)
+        return event | {name: value for name, value in common.items() if value is not None}
+
+    def _event_2(
+        self,
+        request: Request,
+        route: RouteSpec,
+        path: str,
+        query: str,
+        headers: dict[str, list[str]],
+        request_id: str,
+        now_s: float,
+    ) -> Event:
+        cookies = [one for value in headers.pop("cookie", ()) for one in value.split("; ")]
+        joined = {name: ",".join(values) for name, values in headers.items()}
+        values: dict[str, str] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            values[name] = f"{values[name]},{value}" if name in values else value
+        host = joined.get("host", "")
+        event: Event = {"version": "2.0", "routeKey": route.key, "rawPath": path, "rawQueryString": query}
+        if cookies:
+            event["cookies"] = cookies
+        event["headers"] = joined
+        if values:
+            event["queryStringParameters"] = values
+        event["requestContext"] = {
+            "accountId": ACCOUNT_ID,
+            "apiId": self._api_id,
+            "domainName": host.partition(":")[0],
+            "domainPrefix": host.partition(".")[0].partition(":")[0],
+            "http": {
+                "method": request.method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": joined["x-forwarded-for"].rpartition(",")[2].strip(),
+                "userAgent": joined.get("user-agent", ""),
+            },
+            "requestId": request_id,
+            "routeKey": route.key,
+            "stage": STAGE,
+            "time": self._request_time(now_s),
+            "timeEpoch": int(now_s * 1000),
+        }
+        return event
+
+    def _event_1(
+        self,
+        request: Request,
+        route: RouteSpec,
+        path: str,
+        query: str,
+        headers: dict[str, list[str]],
+        request_id: str,
+        now_s: float,
+    ) -> Event:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        grouped: dict[str, list[str]] = {}
+        for name, value in pairs:
+            grouped.setdefault(name, []).append(value)
+        named = {"Host": headers.get("host", [""])[-1], "X-Forwarded-For": headers["x-forwarded-for"][-1]}
+        context = self._context(request, route.resource, path, request_id, now_s, named)
+        context["identity"]["userAgent"] = headers.get("user-agent", [None])[-1]
+        resource = STAGE if route.key == STAGE else route.resource
+        return {
+            "version": "1.0",
+            "resource": resource,
+            "path": path,
+            "httpMethod": request.method,
+            "headers": {name: values[-1] for name, values in headers.items()},
+            "multiValueHeaders": headers,
+            "queryStringParameters": dict(pairs) or None,
+            "multiValueQueryStringParameters": grouped or None,
+            "requestContext": {
+                **context,
+                "resourcePath": resource,
+                "stage": STAGE,
+                "authorizer": {"claims": None, "scopes": None},
+            },
+        }
+
+
+def _split(target: str) -> tuple[str, str]:
+    path, _, query = target.partition("?")
+    if not path.startswith("/"):  # absolute form: http://host/path
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path, query
+
+
+def _body(body: bytes, content_type: str) -> tuple[str | None, bool]:
+    if not body:
+        return None, False
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in _TEXT or kind.startswith("text/"):
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            pass
+    return base64.b64encode(body).decode(), True
+
+
+def render_2(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
+    """Status and complete HTTP response for a result in payload format 2.0. Raises MalformedResponse."""
+    if not isinstance(result, dict) or "statusCode" not in result:
+        body = result if isinstance(result, str) else json.dumps(result)
+        inferred = {"statusCode": 200, "headers": {"content-type": "application/json"}, "body": body}
+        return render(inferred, head_only=head_only, extra=extra)
+    cookies, headers = result.get("cookies") or [], result.get("headers") or {}
+    if not isinstance(headers, dict):
+        raise MalformedResponse("headers must be an object")
+    if not any(str(name).lower() == "content-type" for name in headers):
+        headers = {**headers, "content-type": _PLAIN}
+    known = {name: result[name] for name in ("statusCode", "body", "isBase64Encoded") if name in result}
+    multi = {"set-cookie": cookies} if cookies else None
+    return render({**known, "headers": headers, "multiValueHeaders": multi}, head_only=head_only, extra=extra)
+
+
+def render_1(result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
+    """As `render_2`, in payload format 1.0, where nothing is inferred."""
+    if isinstance(result, dict) and "statusCode" not in result:
+        raise MalformedResponse("the handler returned no statusCode")
+    return render(result, head_only=head_only, extra=extra)
+
+
+HTTP_2: Final = ApiFlavour(
+    id_header="apigw-requestid",
+    trace_header="x-amzn-trace-id",
+    unknown_status=404,
+    unknown_body='{"message":"Not Found"}',
+    failed_status=500,
+    failed_body='{"message":"Internal Server Error"}',
+    render=render_2,
+)
+HTTP_1: Final = HTTP_2._replace(render=render_1)

@@ -1,0 +1,94 @@
+"""`httpApi` events and `provider.httpApi`, read as Serverless Framework reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hitless.documents import decode, to_text
+from hitless.errors import ServiceFileError
+from hitless.service.closed import check_served
+from hitless.service.model import DEFAULT_PATH, Function, HttpApi, Route
+from tests.component.service_folder import HEAD, fault, folder, load
+
+__all__ = ["folder"]
+
+pytestmark = pytest.mark.component
+
+FUNCTION = "functions:\n  api:\n    handler: handlers.api\n    events: [{events}]\n"
+
+
+def function(folder: Path, events: str, provider: str = "", own: str = "") -> Function:
+    head = HEAD.replace("}", f", {provider}}}") if provider else HEAD
+    service = load(folder, head + FUNCTION.format(events=events) + (f"    {own}\n" if own else ""))
+    check_served(service)
+    return service.functions[0]
+
+
+@pytest.mark.parametrize(
+    ("event", "route"),
+    [
+        ("GET /x", Route("GET", "/x")),
+        ("'* /x'", Route("ANY", "/x")),
+        ("{method: get, path: '/x/{id}'}", Route("GET", "/x/{id}")),
+        ("{method: '*', path: '/{proxy+}'}", Route("ANY", "/{proxy+}")),
+        ("'*'", Route("ANY", DEFAULT_PATH)),
+        ("{path: '*'}", Route("ANY", DEFAULT_PATH)),
+        ("{method: '*', path: '*'}", Route("ANY", DEFAULT_PATH)),
+    ],
+)
+def test_an_event_is_a_route(folder: Path, event: str, route: Route) -> None:
+    read = function(folder, f"httpApi: {event}")
+    assert (read.routes, read.http_api) == ((route,), HttpApi((route,), "2.0"))
+    assert decode(to_text(read), Function, "function") == read
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("GET", "is not a route"),
+        ("{path: /x}", "has no method"),
+        ("{method: get}", "has no path"),
+        ("{method: get, path: '*'}", "cannot be the default route's method"),
+        ("FETCH /x", "has an unknown method"),
+        ("'GET /{$default+}'", "is reserved"),
+    ],
+)
+def test_an_event_that_is_no_route_is_an_error(folder: Path, event: str, message: str) -> None:
+    assert message in fault(folder, HEAD + FUNCTION.format(events=f"httpApi: {event}")).message
+
+
+def test_the_payload_is_the_functions_own_or_the_providers(folder: Path) -> None:
+    routes = (Route("GET", "/x"),)
+    provider = function(folder, "httpApi: GET /x", "httpApi: {payload: '1.0'}")
+    own = function(folder, "httpApi: GET /x", "httpApi: {payload: 1.0}", "httpApi: {payload: '2.0'}")
+    assert (provider.http_api, own.http_api) == (HttpApi(routes, "1.0"), HttpApi(routes, "2.0"))
+
+
+def test_two_names_for_one_part_of_the_path_are_an_http_apis_alone(folder: Path) -> None:
+    assert len(function(folder, "{httpApi: 'GET /x/{a}'}, {httpApi: 'PUT /x/{b}'}").routes) == 2
+    twice = HEAD + FUNCTION.format(events="{httpApi: GET /x}, {httpApi: GET /x}")
+    assert "GET /x is routed twice" in fault(folder, twice).message
+
+
+def test_a_route_of_both_apis_is_served_as_the_rest_apis(folder: Path) -> None:
+    service = load(folder, HEAD + FUNCTION.format(events="{http: GET /x}, {httpApi: GET /x}, {httpApi: GET /y}"))
+    assert service.functions[0].routes == (Route("GET", "/x"), Route("GET", "/y"))
+    assert service.functions[0].http_api == HttpApi((Route("GET", "/y"),))
+    assert any("events[1].httpApi: GET /x is an http event too" in notice for notice in service.notices)
+
+
+def test_an_authorizer_closes_a_route_until_it_is_opened(folder: Path) -> None:
+    text = HEAD + FUNCTION.format(events="httpApi: {path: '*', authorizer: {name: jwt}}")
+    service = load(folder, text)
+    with pytest.raises(ServiceFileError, match="needs an authorizer") as caught:
+        check_served(service)
+    assert "- '$default'" in caught.value.hint
+    check_served(load(folder, text + "custom: {hitless: {open: ['$default']}}\n"))
+
+
+def test_the_limit_of_a_function_is_its_apis(folder: Path) -> None:
+    text = HEAD + FUNCTION.format(events="httpApi: GET /x") + "    timeout: 30\n"
+    assert not any("timeout" in notice for notice in load(folder, text).notices)
+    assert any("over 30 s" in notice for notice in load(folder, text.replace("30", "31")).notices)
