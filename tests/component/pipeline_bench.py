@@ -27,6 +27,7 @@ from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import NOTHING, RefUpdate, StartedRun
+from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument, StepFailed
 from hitless.pipeline.workshop import Workshop
@@ -112,14 +113,18 @@ class FakeRehearsal:
     paces: list[RehearsalSettings | None] = field(default_factory=list)
     """How long and how hard each was asked to be."""
 
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]:
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport:
         self.diary.append("rehearse")
         self.paces.append(candidate.settings.rehearsal)
         if self.hold is not None:
             await self.hold.wait()
         may_ship = not self.objections and not self.doubts
-        said = {"objections": self.objections, "undecided": self.doubts}
-        return {"may_ship": may_ship, **said, "sentence": "undecided" if self.doubts else "as it was"}
+        return RehearsalReport(
+            may_ship=may_ship,
+            objections=tuple(self.objections),
+            undecided=tuple(self.doubts),
+            sentence="undecided" if self.doubts else "as it was",
+        )
 
 
 @dataclass

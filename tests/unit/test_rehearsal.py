@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal import judge, plan
-from hitless.pipeline.rehearsal.compare import Sample, differences
-from hitless.pipeline.rehearsal.judge import Crowd, Measured
+from hitless.pipeline.rehearsal.compare import SampledResponse, differences
+from hitless.pipeline.rehearsal.judge import Crowd, Measured, Percentiles
+from hitless.pipeline.rehearsal.recorded import Routes
+from hitless.release.result import SideCounts
 from hitless.service.model import AlarmSettings, Function, Route, SmokeRequest
 from hitless.service.strategy import parse, weights
 from tests.fakes import release_document
@@ -18,11 +21,11 @@ from tests.fakes import release_document
 pytestmark = pytest.mark.unit
 
 
-def answers(*bodies: Any, status: int = 200) -> list[Sample]:
-    return [Sample(status, body, True) for body in bodies]
+def answers(*bodies: Any, status: int = 200) -> list[SampledResponse]:
+    return [SampledResponse(status, body, True) for body in bodies]
 
 
-def said(live: list[Sample], candidate: list[Sample]) -> list[tuple[str, bool]]:
+def said(live: list[SampledResponse], candidate: list[SampledResponse]) -> list[tuple[str, bool]]:
     return [(str(one), one.breaks) for one in differences(live, candidate)]
 
 
@@ -56,13 +59,21 @@ def test_a_field_that_comes_and_goes_only_in_the_candidate_is_gone() -> None:
 
 def test_a_status_and_a_body_that_is_no_json_any_more_are_breaks() -> None:
     assert said(answers({}), answers({}, status=201)) == [("the status was 200, is 201", True)]
-    assert said(answers({}), [Sample.of(200, b"<html>")]) == [("the body was JSON, is none", True)]
-    assert said([Sample.of(200, b"plain")], [Sample.of(200, b"text")]) == []
+    assert said(answers({}), [SampledResponse.of(200, b"<html>")]) == [("the body was JSON, is not", True)]
+    assert said([SampledResponse.of(200, b"plain")], [SampledResponse.of(200, b"text")]) == []
 
 
 def measured(**options: Any) -> Measured:
-    usual = Measured(0.3, 500, 0, 2.0, 8.0, memory_mb=40.0, growth_mb=1.0, failures={})
-    return replace(usual, **options)
+    latency_ms = Percentiles(2.0, options.pop("p99_ms", 8.0))
+    usual: dict[str, Any] = {
+        "startup_s": 0.3,
+        "requests": 500,
+        "failed": 0,
+        "memory_mb": 40.0,
+        "growth_mb": 1.0,
+        "failures": {},
+    }
+    return Measured(latency_ms=latency_ms, **(usual | options))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +162,7 @@ def test_a_candidate_that_loses_far_more_than_live_is_objected_to_though_live_lo
 def test_an_alarm_that_would_have_rung_for_live_as_well_is_not_held_against_the_candidate(
     outcome: str, live: dict[str, int] | None, objects: bool, doubts: bool
 ) -> None:
-    found = judge.of_rollout({"outcome": outcome, "reason": "the alarm", "live": live}, AlarmSettings())
+    found = judge.of_rollout(outcome, "the alarm", SideCounts(**live) if live else None, AlarmSettings())
     assert tuple(map(bool, found)) == (objects, doubts)
 
 
@@ -159,10 +170,16 @@ def test_a_candidate_that_was_asked_hardly_anything_is_undecided() -> None:
     assert judge.unheard(10, 4) == judge.unheard(0, 0) == ""
     doubt = judge.unheard(10, 5)
     assert "did not answer 5 of 10" in doubt
-    assert judge.sentence(None, None, [], [doubt]).startswith("undecided, too little was seen: ")
+    assert judge.sentence(None, None, [], [doubt]).startswith("undecided: ")
     assert judge.sentence(None, None, ["a is gone"], [doubt]) == "it may not ship: a is gone"
-    assert judge.sentence(None, None, [], []) == "it may ship; it was not seen under load"
-    assert [Sample(status).was_heard for status in (0, 503, 504, 500, 200)] == [False, False, False, True, True]
+    assert judge.sentence(None, None, [], []) == "it may ship; it was not tested under load"
+    assert [SampledResponse(status).was_heard for status in (0, 503, 504, 500, 200)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_round_lasts_until_slow_requests_are_enough_to_judge_by() -> None:
@@ -179,8 +196,8 @@ def test_rounds_add_up() -> None:
     )
     whole = first.followed_by(later)
     assert (whole.requests, whole.failed, whole.growth_mb, whole.memory_mb) == (150, 3, 3.0, 42.0)
-    assert first.followed_by(replace(later, unsent=2)).unsent == 2
-    assert (whole.failures, whole.p99_ms) == ({"GET /a": 2, "GET /b": 1}, 7.0)
+    assert first.followed_by(msgspec.structs.replace(later, unsent=2)).unsent == 2
+    assert (whole.failures, whole.latency_ms.p99) == ({"GET /a": 2, "GET /b": 1}, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -248,19 +265,19 @@ def shop() -> Any:
 
 def test_smoke_requests_and_safe_routes_are_asked_and_only_repeatable_ones_are_load() -> None:
     document = shop()
-    asked = plan.requests_of(document, document)
+    asked = plan.generated_requests(document, document)
     assert sorted(one.name for one in asked) == ["GET /a", "GET /c/1", "GET /c/7", "GET /d", "POST /b"]
-    assert plan.may_repeat(DrillRequest("POST", "/b"), document)
+    assert Routes(document).may_repeat(DrillRequest("POST", "/b"))
     careful = replace(document, settings=replace(document.settings, idempotent=()))
-    assert not plan.may_repeat(DrillRequest("POST", "/b"), careful)
-    assert plan.may_repeat(DrillRequest("GET", "/a"), careful)
+    assert not Routes(careful).may_repeat(DrillRequest("POST", "/b"))
+    assert Routes(careful).may_repeat(DrillRequest("GET", "/a"))
 
 
 def test_a_route_is_named_as_the_file_has_it() -> None:
     document = shop()
-    assert plan.name_of(DrillRequest("GET", "/c/7?x=1"), document) == "GET /c/{id} (/c/7?x=1)"
-    assert plan.name_of(DrillRequest("GET", "/a"), document) == "GET /a"
-    assert plan.function_of(DrillRequest("PUT", "/d"), document) == "api"
+    assert Routes(document).name_of(DrillRequest("GET", "/c/7?x=1")) == "GET /c/{id} (/c/7?x=1)"
+    assert Routes(document).name_of(DrillRequest("GET", "/a")) == "GET /a"
+    assert Routes(document).function_of(DrillRequest("PUT", "/d")) == "api"
     fewer = replace(document, functions=(Function("api", "h.api", routes=(Route("GET", "/a"),)),))
-    assert plan.routes_gone(document, fewer) == ["ANY /d is gone", "GET /c/{id} is gone", "POST /b is gone"]
-    assert plan.routes_gone(fewer, document) == []
+    assert plan.removed_routes(document, fewer) == ["ANY /d is gone", "GET /c/{id} is gone", "POST /b is gone"]
+    assert plan.removed_routes(fewer, document) == []

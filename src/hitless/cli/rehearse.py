@@ -10,19 +10,21 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hitless.cli.access_log import recorded_load
 from hitless.cli.common import Context, Ended, command, positive
 from hitless.cli.sandbox import sandbox
+from hitless.documents import to_plain
 from hitless.drill.requests import read_requests
 from hitless.errors import UsageError
 from hitless.homes.folder import build_document, folders_of, load
 from hitless.homes.home import NothingLive, home_at
-from hitless.pipeline.rehearsal.plan import Sent, sent_of
+from hitless.pipeline.rehearsal.plan import PlannedLoad, planned_load
 from hitless.pipeline.rehearsal.rehearse import CANDIDATE_STAGE, Rehearsal
+from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, RehearsalSettings, Service
 
@@ -81,14 +83,14 @@ def register(app: typer.Typer) -> None:
             return
         live, candidate = both
         pace = replace(candidate.settings.rehearsal or RehearsalSettings(), **asked)
-        sent = Sent("file", given, given) if given else sent_of(live, candidate, recorded_load(ctx, live))
+        sent = PlannedLoad("file", given, given) if given else planned_load(live, candidate, recorded_load(ctx, live))
         with sandbox(folders_of(ctx).artifacts, live, candidate) as engine:
-            findings = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
-        ctx.show(findings, lambda: _in_words(findings))
-        if findings["objections"]:
-            raise Ended(3, findings["sentence"], "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
-        if not findings["may_ship"]:
-            raise Ended(1, findings["sentence"], "rehearse again when the machine has less to do, or longer: --beside")
+            report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
+        ctx.show(to_plain(report), lambda: _in_words(report))
+        if report.objections:
+            raise Ended(3, report.sentence, "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+        if not report.may_ship:
+            raise Ended(1, report.sentence, "rehearse again when the machine has less to do, or longer: --beside")
 
 
 def _leave(number: int, frame: object) -> None:
@@ -137,16 +139,14 @@ def _live(ctx: Context, service: Service, against: str | None) -> ReleaseDocumen
     return build_document(there, load(there))
 
 
-def _in_words(findings: dict[str, Any]) -> str:
-    lines = [findings["sentence"]]
-    if load := findings["load"]:
-        source = {"access_log": "the stage's access log", "file": "the file", "generated": "the routes"}[load["source"]]
-        lines.append(f"  load: {load['requests']} requests on {load['routes']} routes, from {source}")
-    lines += [f"  note: {note}" for note in findings["notes"]]
-    lines += [f"  left out: {one}" for one in findings["left_out"]]
-    if rollout := findings["rollout"]:
-        lines.append(
-            f"  by {rollout['strategy']}: {rollout['outcome'].replace('_', ' ')}, {rollout['requests']} requests,"
-            f" {rollout['failed']} failed"
-        )
+def _in_words(report: RehearsalReport) -> str:
+    lines = [report.sentence]
+    if load := report.load:
+        source = {"access_log": "the stage's access log", "file": "the file", "generated": "the routes"}[load.source]
+        lines.append(f"  load: {load.requests} requests on {load.routes} routes, from {source}")
+    lines += [f"  note: {note}" for note in report.notes]
+    lines += [f"  left out: {one}" for one in report.left_out]
+    if rollout := report.rollout:
+        outcome = rollout.outcome.replace("_", " ")
+        lines.append(f"  by {rollout.strategy}: {outcome}, {rollout.requests} requests, {rollout.failed} failed")
     return "\n".join(lines)

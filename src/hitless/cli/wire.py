@@ -28,7 +28,7 @@ from hitless.pipeline.notify import Notifier
 from hitless.pipeline.packaging import PackagingProcess
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
-from hitless.pipeline.rehearsal.command import RehearsalCommand
+from hitless.pipeline.rehearsal.report import RehearsalCommand
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
 from hitless.rollout.lifecycle import LifecycleHooks

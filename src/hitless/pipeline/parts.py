@@ -15,6 +15,7 @@ from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.errands import Place, Verified
 from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.rehearsal.report import RehearsalReport
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.runs import RunDocument
 from hitless.pipeline.workshop import Workshop
@@ -38,9 +39,9 @@ class Packager(Protocol):
 
 
 class Rehearser(Protocol):
-    """Rolls a candidate out over a copy of the live release, elsewhere; its findings, of which one is `may_ship`."""
+    """Rolls a candidate out over a copy of the live release, in a sandbox."""
 
-    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> dict[str, Any]: ...
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport: ...
 
 
 class OnAws(Protocol):

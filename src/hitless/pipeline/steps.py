@@ -116,13 +116,14 @@ async def rehearse(course: Course) -> StepEnd:
         return skipped("nothing has changed")
     parts = course.parts
     candidate = replace(course.candidate, settings=replace(course.candidate.settings, rehearsal=asked))
-    findings = await parts.rehearse(live, candidate, log=parts.workshop.log(course.row.run))
-    if findings["objections"]:
-        raise StepFailed("; ".join(findings["objections"]), exit_code=3, detail=findings)
-    if not findings["may_ship"]:
+    report = await parts.rehearse(live, candidate, log=parts.workshop.log(course.row.run))
+    detail = to_plain(report)
+    if report.objections:
+        raise StepFailed("; ".join(report.objections), exit_code=3, detail=detail)
+    if not report.may_ship:
         how = f"`hitless pipeline retry {course.row.run}` when the machine has less to do, or -o skip-rehearsal"
-        raise StepFailed(f"{findings['sentence']}: {how}", detail=findings)
-    return StepEnd(detail=findings, sentence=findings["sentence"])
+        raise StepFailed(f"{report.sentence}: {how}", detail=detail)
+    return StepEnd(detail=detail, sentence=report.sentence)
 
 
 async def approve(course: Course) -> StepEnd:

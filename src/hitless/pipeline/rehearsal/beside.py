@@ -1,7 +1,7 @@
-"""Live's copy and the candidate side by side: the same load at the same time, in rounds, and crowds of one request.
+"""Live's copy and the candidate under the same load at the same time, in rounds, and under crowds of one request.
 
-Load alone does not show a lock: requests that come one after another never meet. So each request is also sent several
-times at once, to one release and to the other in turn, and compared with what it takes alone.
+Load alone does not show a lock, because requests that come one after another never meet. So each request is also sent
+several times at once, to one release and the other in turn, and compared with the time of one alone.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 
 from hitless.drill.requests import DrillRequest
 from hitless.pipeline.rehearsal import judge, plan
-from hitless.pipeline.rehearsal.judge import Crowd, Measured, Pair
+from hitless.pipeline.rehearsal.judge import Crowd, Measured, Pair, Percentiles
 from hitless.pipeline.rehearsal.load import UNSENT, Driven, drive_both
 from hitless.pipeline.rehearsal.sandbox import ask, memory_mb
 from hitless.service.model import AlarmSettings
 
 WARM_UP_S = 1.0
 CROWD = 6
-"""Requests at once: more than a function's workers in the sandbox, so that each of them is at work."""
-CROWDS_AT_LEAST = 5
-CROWDED_REQUESTS_AT_MOST = 8
-CROWDED_MS_AT_MOST = 150.0
-"""What takes longer alone is left out of the crowds: it would hold them up."""
+"""Requests at once: more than a function has workers in the sandbox, so that each of them is busy."""
+MIN_CROWDS = 5
+MAX_CROWDED_REQUESTS = 8
+MAX_CROWDED_MS = 150.0
+"""A request that takes longer alone is left out of the crowds, because it would hold them up."""
 TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A request as load: its name for people, its route, how many workers that has, what it takes alone on live."""
+    """A request as load: its name, its route, the workers of that, and the time of one alone on live."""
 
     request: DrillRequest
     name: str
@@ -59,7 +59,7 @@ class Beside:
         self._urls = (urls[stages[0]], urls[stages[1]])
 
     async def rounds(self, seconds: float, alarms: AlarmSettings) -> list[Pair]:
-        """One round of so many seconds, or longer at a low rate; others after it while they leave a doubt."""
+        """One round of so many seconds, or longer at a low rate; then others while there is a doubt."""
         seconds = plan.long_enough_s(seconds, self._rate, judge.ENOUGH)
         await drive_both(WARM_UP_S, *self._driven())
         memory = self._memory()
@@ -73,7 +73,7 @@ class Beside:
         return rounds
 
     async def crowds(self, seconds: float) -> list[str]:
-        """Objections to requests that wait for each other on the candidate alone; looked for in about that time."""
+        """Objections to requests that wait for each other on the candidate but not on live; takes about that time."""
         objections = []
         chosen = self._crowded()
         with ThreadPoolExecutor(CROWD) as senders:
@@ -88,9 +88,9 @@ class Beside:
 
     def _crowded(self) -> list[Sending]:
         """The most frequent request of each route, of the most frequent routes."""
-        quick = [one for one in self._sendings if one.alone_ms <= CROWDED_MS_AT_MOST]
+        quick = [one for one in self._sendings if one.alone_ms <= MAX_CROWDED_MS]
         often = sorted(quick, key=lambda one: -one.request.weight)
-        return list({one.route: one for one in reversed(often)}.values())[::-1][:CROWDED_REQUESTS_AT_MOST]
+        return list({one.route: one for one in reversed(often)}.values())[::-1][:MAX_CROWDED_REQUESTS]
 
     def _driven(self) -> tuple[Driven, Driven]:
         first, second = (Driven(url, [one.request for one in self._sendings], self._rate) for url in self._urls)
@@ -105,8 +105,7 @@ class Beside:
             startup_s=round(self._startup_s[index], 3),
             requests=load.requests,
             failed=load.failed.total(),
-            p50_ms=load.percentile_ms(50),
-            p99_ms=load.percentile_ms(99),
+            latency_ms=Percentiles(load.percentile_ms(50), load.percentile_ms(99)),
             memory_mb=now_mb,
             growth_mb=now_mb - before_mb,
             failures={
@@ -116,13 +115,13 @@ class Beside:
         )
 
     def _crowd(self, senders: ThreadPoolExecutor, request: DrillRequest, seconds: float) -> tuple[Crowd, Crowd]:
-        """Alone and in a crowd, live's copy and the candidate in turn. Of each the shortest: what else the machine does
-        makes none shorter, and who waits for a lock waits every time.
+        """The shortest times alone and in a crowd, live's copy and the candidate in turn. Other work of the machine
+        makes none shorter, and a request that waits for a lock waits every time.
         """
         alone: tuple[list[float], list[float]] = ([], [])
         crowd: tuple[list[float], list[float]] = ([], [])
         end_s = time.monotonic() + seconds
-        while len(crowd[1]) < CROWDS_AT_LEAST or time.monotonic() < end_s:
+        while len(crowd[1]) < MIN_CROWDS or time.monotonic() < end_s:
             for index, url in enumerate(self._urls):
                 alone[index].append(_took_ms(senders, url, request, 1))
                 crowd[index].append(_took_ms(senders, url, request, CROWD))

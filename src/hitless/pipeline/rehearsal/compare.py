@@ -1,7 +1,7 @@
-"""Two releases' answers side by side: statuses, and the JSON's shape, field by field. Pure.
+"""Compares the responses of two releases: statuses, and the shape of JSON, field by field. Pure.
 
-Several samples of each tell what a release does by itself (a field that comes and goes, a value of two types) from what
-has changed. What is gone or of another type breaks a client; what is new does not.
+Several samples of each show what varies by itself (an optional field, a value of two types). A field that is gone or
+has another type breaks a client; a new one does not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ROOT = "the body"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer. `body` is None where it is no JSON; `status` 0 where none came."""
+class SampledResponse:
+    """One response. `body` is None if it is not JSON; `status` is 0 if there was no response."""
 
     status: int
     body: Any = None
@@ -25,11 +25,11 @@ class Sample:
 
     @property
     def was_heard(self) -> bool:
-        """Whether the release itself answered: no answer, 503 and 504 are what who had no worker free gets."""
+        """Whether a worker responded: with none free there is no response, a 503 or a 504."""
         return self.status not in (0, 503, 504)
 
     @classmethod
-    def of(cls, status: int, content: bytes) -> Sample:
+    def of(cls, status: int, content: bytes) -> SampledResponse:
         try:
             return cls(status, json.loads(content), True)
         except (ValueError, RecursionError):
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed at one place; `breaks` a client that relied on it."""
+    """A change at one place; `breaks` says whether a client that relied on it breaks."""
 
     where: str
     what: str
@@ -63,14 +63,14 @@ class Shape:
         self.always = set(found) if self.always is None else self.always & set(found)
 
 
-def differences(live: Iterable[Sample], candidate: Iterable[Sample]) -> list[Difference]:
-    """What the candidate's answers to one request have otherwise, in order of weight."""
+def differences(live: Iterable[SampledResponse], candidate: Iterable[SampledResponse]) -> list[Difference]:
+    """How the candidate's responses to one request differ from live's, the worst first."""
     old, new = list(live), list(candidate)
     statuses_before, statuses_now = ({sample.status for sample in side} for side in (old, new))
     if not statuses_now <= statuses_before:
         return [Difference("the status", f"was {_words(statuses_before)}, is {_words(statuses_now)}", True)]
     if any(sample.is_json for sample in old) and not all(sample.is_json for sample in new):
-        return [Difference(ROOT, "was JSON, is none", True)]
+        return [Difference(ROOT, "was JSON, is not", True)]
     before, now = _shape(old), _shape(new)
     gone = _topmost(path for path in before.always or () if path not in (now.always or ()) and _parent(path, now))
     changed = [
@@ -87,7 +87,7 @@ def differences(live: Iterable[Sample], candidate: Iterable[Sample]) -> list[Dif
     ]
 
 
-def _shape(samples: list[Sample]) -> Shape:
+def _shape(samples: list[SampledResponse]) -> Shape:
     shape = Shape()
     for sample in samples:
         if sample.is_json:
@@ -124,7 +124,7 @@ def _kind(value: Any) -> str:
 
 
 def _parent(path: str, now: Shape) -> bool:
-    """Whether what held the field is still there: a field of an item that no list holds just now is not gone."""
+    """Whether the object of the field is still there: a field of an item is not gone if the list is empty now."""
     if path.endswith("[]"):
         return False
     parent = path.rpartition(".")[0]
@@ -132,7 +132,7 @@ def _parent(path: str, now: Shape) -> bool:
 
 
 def _topmost(paths: Iterable[str]) -> list[str]:
-    """Without what lies below another of them."""
+    """Without paths below another of them."""
     kept: list[str] = []
     for path in sorted(paths, key=lambda one: (len(one), one)):
         if not _is_below(path, kept):

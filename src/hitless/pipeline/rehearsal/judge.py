@@ -1,79 +1,76 @@
-"""From what was measured to what is said of it: objections keep the candidate from shipping, notes do not. Pure.
+"""From measurements to objections, which keep the candidate from shipping, and doubts, which leave it undecided. Pure.
 
-What memory and latency show once may be the machine's doing, or a cache that fills: another round of the same load is
-asked for then, and only what every round shows is an objection. Where live's copy was not heard either, nothing is
-known of the candidate: that is a doubt, and neither "may ship" nor "may not".
+Memory and latency that one round shows may be the machine's doing, or a cache that fills. Then another round of the
+same load follows, and only what every round shows is an objection. If live's copy was not heard either, nothing is
+known of the candidate: that is a doubt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
-from hitless.pipeline.rehearsal.compare import Difference
+import msgspec
+from msgspec.structs import replace
+
+from hitless.release.result import SideCounts
 from hitless.rollout.alarms import surely_above
 from hitless.service.model import AlarmSettings
 
 ROUNDS = 3
 GROWTH_MB = 0.4
-"""Memory that a candidate's workers gain in one round beyond what live's gain; workers at rest differ by less."""
+"""A candidate's workers gain more memory than live's in one round; idle workers differ by less than this."""
 STEADY = 0.5
-"""A leak's last round gains at least so much of what its first did; a cache's does not."""
+"""The last round of a leak gains at least this share of the first; that of a cache does not."""
 SLOWER, SLOWER_MS = 3.0, 25.0
-"""A candidate's p99 beside live's, at the same load at the same moment: both must be exceeded."""
+"""A candidate is slower if its p99 exceeds live's by this factor and by these milliseconds."""
 CROWDED, CROWDED_MS = 1.35, 3.0
-"""How much longer a crowd takes on the candidate than on live, beyond what a request alone does: both again."""
+"""A crowd takes longer than expected by this factor and by these milliseconds."""
 ENOUGH = 20
-"""Requests that a release must have been sent before anything is said of how it bears load."""
+"""Requests that a release needs before its load is judged."""
 LOST = 0.1
-"""Share of the load that may fail before its figures say nothing."""
+"""Beyond this share of failed requests the figures of the load say nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One release under load. Times in milliseconds, memory of its workers together in MiB."""
+class Percentiles(msgspec.Struct, frozen=True):
+    """Of whole responses, in milliseconds; None if there was none."""
+
+    p50: float | None
+    p99: float | None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, rename={"growth_mb": "memory_growth_mb"}):
+    """One release under load. Memory is that of its workers together, in MiB."""
 
     startup_s: float
     requests: int
     failed: int
-    p50_ms: float | None
-    p99_ms: float | None
+    unsent: int = 0
+    """Of the failed ones: due, but never sent, by the sender's fault."""
+    latency_ms: Percentiles
     memory_mb: float
     growth_mb: float
     failures: Mapping[str, int]
-    unsent: int = 0
-    """Of the failed ones: due, and never sent, by the sender's doing."""
 
     @property
     def lost(self) -> bool:
         """Whether so much of it failed that its figures say nothing."""
         return self.failed > LOST * self.requests
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "startup_s": self.startup_s,
-            "requests": self.requests,
-            "failed": self.failed,
-            "unsent": self.unsent,
-            "latency_ms": {"p50": self.p50_ms, "p99": self.p99_ms},
-            "memory_mb": round(self.memory_mb, 1),
-            "memory_growth_mb": round(self.growth_mb, 1),
-            "failures": dict(self.failures),
-        }
+    def rounded(self) -> Measured:
+        """For people."""
+        return replace(self, memory_mb=round(self.memory_mb, 1), growth_mb=round(self.growth_mb, 1))
 
     def followed_by(self, later: Measured) -> Measured:
-        """Both rounds as one: sums, and the percentiles of the better round."""
+        """Two rounds as one: sums, and the percentiles of the better round."""
         failures = {name: self.failures.get(name, 0) + later.failures.get(name, 0) for name in self.failures}
-        percentiles = [one for one in (self, later) if one.p99_ms is not None]
-        best = min(percentiles, key=lambda one: one.p99_ms or 0.0, default=self)
+        latencies = [one.latency_ms for one in (self, later) if one.latency_ms.p99 is not None]
         return replace(
             later,
             requests=self.requests + later.requests,
             failed=self.failed + later.failed,
-            p50_ms=best.p50_ms,
-            p99_ms=best.p99_ms,
+            latency_ms=min(latencies, key=lambda one: one.p99 or 0.0, default=self.latency_ms),
             growth_mb=self.growth_mb + later.growth_mb,
             failures={**later.failures, **failures},
             unsent=self.unsent + later.unsent,
@@ -81,36 +78,30 @@ class Measured:
 
 
 Pair = tuple[Measured, Measured]
-"""Live's, and the candidate's."""
+"""Live's and the candidate's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Milliseconds that one request takes alone, and that so many of them at once take together, at best."""
+    """The shortest milliseconds of one request alone, and of several at once together."""
 
     alone_ms: float
     crowd_ms: float
 
 
-def of_answers(route: str, found: Sequence[Difference]) -> tuple[list[str], list[str]]:
-    """(objections, notes) on one route's answers."""
-    objections = [f"{route}: {one}" for one in found if one.breaks]
-    return objections, [f"{route}: {one}" for one in found if not one.breaks]
-
-
 def unheard(asked: int, unanswered: int) -> str:
-    """The doubt where live's copy gave no answer to most of what it was asked alone; else nothing."""
+    """The doubt if live's copy did not respond to at least half of the single requests."""
     if not asked or 2 * unanswered < asked:
         return ""
-    return f"live's copy did not answer {unanswered} of {asked} requests that it was asked one by one"
+    return f"live's copy did not answer {unanswered} of {asked} single requests"
 
 
 def too_little(live: Measured, candidate: Measured) -> str:
-    """The doubt where the load tells nothing of the candidate: hardly sent, or lost on live's copy as well."""
+    """The doubt if the load says nothing of the candidate: hardly sent, or lost on live's copy as well."""
     for whose, one in (("live's copy", live), ("the candidate", candidate)):
         sent = one.requests - one.unsent
         if sent < ENOUGH or one.unsent > LOST * one.requests:
-            return f"{sent} of {one.requests} requests were sent to {whose}, and {ENOUGH} are the least to judge by"
+            return f"{sent} of {one.requests} requests were sent to {whose}; at least {ENOUGH} are needed"
     if live.lost and candidate.lost:
         return (
             f"{candidate.failed} of {candidate.requests} requests failed on the candidate, and"
@@ -119,16 +110,15 @@ def too_little(live: Measured, candidate: Measured) -> str:
     return ""
 
 
-def of_rollout(result: Mapping[str, Any], alarms: AlarmSettings) -> tuple[str, str]:
-    """(objection, doubt) on how the candidate's rollout over live's copy ended. An alarm is held against the candidate
-    alone where live did not fail by more than the alarm allows in the same time.
+def of_rollout(outcome: str, reason: str | None, live: SideCounts | None, alarms: AlarmSettings) -> tuple[str, str]:
+    """(objection, doubt) on how the candidate's rollout over live's copy ended. An alarm counts against the candidate
+    only if live did not fail more than the alarm allows in the same time.
     """
-    if result["outcome"] in ("live", "unchanged"):
+    if outcome in ("live", "unchanged"):
         return "", ""
-    said = f"the rollout would have been {result['outcome'].replace('_', ' ')}: {result['reason']}"
-    live = result["live"] or {"requests": 0, "failed": 0}
-    if surely_above(live["failed"], live["requests"], alarms.error_rate_percent):
-        return "", f"{said}; but live's copy failed {live['failed']} of {live['requests']} requests meanwhile"
+    said = f"the rollout would have been {outcome.replace('_', ' ')}: {reason}"
+    if live and surely_above(live.failed, live.requests, alarms.error_rate_percent):
+        return "", f"{said}; but live's copy failed {live.failed} of {live.requests} requests meanwhile"
     return said, ""
 
 
@@ -141,12 +131,12 @@ def totals(rounds: Sequence[Pair]) -> Pair:
 
 
 def in_doubt(rounds: Sequence[Pair], alarms: AlarmSettings) -> bool:
-    """Whether another round is needed: so far every one shows a leak, or a candidate that is slower."""
+    """Whether another round is needed, because every one so far shows a leak or a slower candidate."""
     return len(rounds) < ROUNDS and bool(_leak(rounds) or _slower(rounds, alarms))
 
 
 def of_load(rounds: Sequence[Pair], alarms: AlarmSettings) -> list[str]:
-    """Objections to how the candidate bore the load beside live."""
+    """Objections from the load beside live."""
     live, candidate = totals(rounds)
     failures = [
         f"{name} failed {count} times under load, live's never"
@@ -163,9 +153,9 @@ def of_load(rounds: Sequence[Pair], alarms: AlarmSettings) -> list[str]:
 
 
 def of_crowd(route: str, size: int, workers: int, tries: Sequence[tuple[Crowd, Crowd]]) -> list[str]:
-    """Objection where every try shows that requests wait for each other on the candidate, and on live do not.
+    """The objection if every try shows that requests wait for each other on the candidate but not on live.
 
-    A handler that has merely become slower is so alone, too: that is for `of_load`, and the stage's alarms.
+    A handler that is merely slower is slower alone, too: `of_load` and the stage's alarms find that.
     """
     if not tries or not all(_waits(size / workers, *one) for one in tries):
         return []
@@ -177,7 +167,7 @@ def of_crowd(route: str, size: int, workers: int, tries: Sequence[tuple[Crowd, C
 
 
 def _waits(turns: float, live: Crowd, candidate: Crowd) -> bool:
-    """`turns`: how many requests each worker has. At least so many times what one takes alone is nobody's lock."""
+    """`turns`: the requests of each worker. So many times the time of one alone is expected without a lock."""
     slower_alone = max(1.0, candidate.alone_ms / max(live.alone_ms, 0.1))
     expected_ms = max(live.crowd_ms * slower_alone, candidate.alone_ms * ceil(turns))
     return candidate.crowd_ms > CROWDED * expected_ms and candidate.crowd_ms - expected_ms > CROWDED_MS
@@ -201,7 +191,7 @@ def _slower(rounds: Sequence[Pair], alarms: AlarmSettings) -> str:
 
 
 def _slower_once(live: Measured, candidate: Measured, alarms: AlarmSettings) -> str:
-    old, new = live.p99_ms, candidate.p99_ms
+    old, new = live.latency_ms.p99, candidate.latency_ms.p99
     if old is not None and new is not None and new > SLOWER * old and new - old > SLOWER_MS:
         return f"its p99 is {new:g} ms under the same load, live's {old:g} ms"
     if new is not None and alarms.p99_ms is not None and new > alarms.p99_ms and (old or 0) <= alarms.p99_ms:
@@ -212,15 +202,16 @@ def _slower_once(live: Measured, candidate: Measured, alarms: AlarmSettings) -> 
 def sentence(
     live: Measured | None, candidate: Measured | None, objections: Sequence[str], doubts: Sequence[str]
 ) -> str:
-    """The whole in a line for people."""
+    """The result in one line for people."""
     if objections:
         return f"it may not ship: {'; '.join(objections)}"
     if doubts:
-        return f"undecided, too little was seen: {'; '.join(doubts)}"
+        return f"undecided: {'; '.join(doubts)}"
     if live is None or candidate is None:
-        return "it may ship; it was not seen under load"
+        return "it may ship; it was not tested under load"
     return (
-        f"it may ship: start-up {candidate.startup_s:.2f} s (live {live.startup_s:.2f} s), p99 {candidate.p99_ms} ms"
-        f" ({live.p99_ms} ms), memory {candidate.memory_mb:.0f} MiB ({live.memory_mb:.0f} MiB),"
+        f"it may ship: start-up {candidate.startup_s:.2f} s (live {live.startup_s:.2f} s),"
+        f" p99 {candidate.latency_ms.p99} ms ({live.latency_ms.p99} ms),"
+        f" memory {candidate.memory_mb:.0f} MiB ({live.memory_mb:.0f} MiB),"
         f" {candidate.requests + live.requests} requests"
     )

@@ -1,7 +1,7 @@
-"""Sandboxes whose rehearsal and warden were both killed: who else would end them?
+"""Finds and removes sandboxes whose rehearsal and warden were both killed.
 
-Each sandbox's folder has a lock for the rehearsal and one for its warden, which the kernel frees with them. Where
-neither is held nobody looks after what runs there any more. A folder that has only just been made may have none yet.
+A sandbox's folder has a lock for the rehearsal and one for its warden; the kernel frees them with their processes. A
+sandbox with neither lock held is left over. A folder that has just been made may have no lock yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def hold(lock: Path) -> int:
 
 
 def leftovers(temporary: Path) -> list[Path]:
-    """This user's sandboxes in the temporary folder that nobody looks after."""
+    """This user's left-over sandboxes in the temporary folder."""
     found = []
     for folder in temporary.glob(f"{PREFIX}*"):
         with suppress(OSError):
@@ -44,12 +44,12 @@ def leftovers(temporary: Path) -> list[Path]:
 
 
 def sweep(temporary: Path, end: Callable[[Path], None]) -> int:
-    """Remove them; `end` first ends whatever runs in one, and raises HitlessError where it could not: then the next
-    sweep tries again. How many are gone.
+    """Remove left-over sandboxes; how many. `end` first ends the processes of one. If it raises HitlessError, the next
+    sweep tries again.
     """
     gone = 0
     for folder in leftovers(temporary):
-        with suppress(OSError, HitlessError):  # another sweep is at it, or it cannot be ended now
+        with suppress(OSError, HitlessError):  # another sweep has it, or it cannot be ended now
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Load on one address of the sandbox by the drill's sender, every request accounted for."""
+"""Load on one address of the sandbox, sent by the drill's sender and counted request by request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hitless.drill.wire import RECORD, Flag, SenderPlan
 
 CONNECTIONS = 16
 TAIL_NS = 200_000_000
-"""The sender hears of the end a moment later: what it sent until then would count as one less that is missing."""
+"""The sender learns of the end a moment later; requests that it sent until then must count as due."""
 SEED = 1
-"""Requests come as by chance, and on both sides in the same way."""
+"""Requests come at random, and in the same way on both sides."""
 
 
 UNSENT = -1
@@ -49,7 +49,7 @@ class Driven:
         await self._load.start()
 
     async def finish(self) -> None:
-        """No more requests; those under way are still counted."""
+        """Send no more requests; those under way are still counted."""
         self._load.end(max(1, self._load.pace.count(self._load.elapsed_us() * 1000 + TAIL_NS)))
         await self._load.wait()
         self.requests += self._load.missing()
@@ -61,7 +61,7 @@ class Driven:
         await self._load.stop()
 
     def percentile_ms(self, percent: float) -> float | None:
-        """Of the whole answers, after `finish`."""
+        """Of whole responses, after `finish`."""
         if not self.latencies_us:
             return None
         index = min(len(self.latencies_us) - 1, int(len(self.latencies_us) * percent / 100))
@@ -80,7 +80,7 @@ class Driven:
 
 
 async def drive_both(seconds: float, first: Driven, second: Driven) -> None:
-    """The same stretch of time for both: what disturbs the machine disturbs them alike."""
+    """Load both over the same time, so that other work of the machine disturbs both alike."""
     try:
         await asyncio.gather(first.start(), second.start())
         await asyncio.sleep(seconds)

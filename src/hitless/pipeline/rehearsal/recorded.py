@@ -1,7 +1,7 @@
-"""Recorded requests as load: which of a stage's logged requests are sent again, and how often each. Pure.
+"""Recorded requests as load: the logged requests of a stage that are sent again, and how often each. Pure.
 
-Only what may be repeated without asking anybody: safe methods, no body, no header of the client's. A request that was
-answered otherwise than by 2xx, or whose query had a value masked, tells nothing when it is sent again.
+Only requests that may be repeated: safe methods, no body, no header of the client's. One that got another status than
+2xx, or whose query has a masked value, is left out, because it would tell nothing when it is sent again.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from dataclasses import dataclass
 from hitless.drill.requests import MAX_WEIGHT, DrillRequest
 from hitless.gateway.accesslog import MASK, AccessLine
 from hitless.release.document import ReleaseDocument
+from hitless.service.model import Route
 from hitless.service.routes import ANY, compile_route, order_routes
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LINES_AT_MOST = 10_000
-"""The newest of a log that count."""
+"""The newest lines of a log count."""
 
 REQUESTS_AT_MOST = 200
-"""Different requests that are sent; the most frequent, and one of each route at least."""
+"""Different requests that are sent: the most frequent, and at least one of each route."""
 
 COMPARED_A_ROUTE = 3
-"""Recorded requests of a route whose answers are compared: the most frequent ones."""
+"""The most frequent requests of a route, whose responses are compared."""
 
 _SENDABLE = re.compile(r"/[!-~]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A request with how often it is sent, the route that it takes, and how many lines it stands for."""
+    """A request with its weight, its route, and the number of lines that it stands for."""
 
     request: DrillRequest
     route: str
@@ -39,26 +40,53 @@ class Weighed:
 
 
 class Routes:
-    """Who answers what in one release."""
+    """The routes of one release: which function answers a request."""
 
     def __init__(self, document: ReleaseDocument) -> None:
-        every = [route for function in document.functions for route in function.routes]
-        owner = {route: function.name for function in document.functions for route in function.routes}
-        self._compiled = [
-            (route.method, re.compile(compile_route(route.path)), owner[route], str(route))
-            for route in order_routes(every)
-        ]
+        self._functions = {route: function.name for function in document.functions for route in function.routes}
+        self._routes = _compiled(self._functions)
+        self._idempotent = _compiled(document.settings.idempotent)
 
     def of(self, method: str, path: str) -> tuple[str | None, str | None]:
-        """Function and route (`GET /zones/{zone+}`) of a request; None twice for what the release does not have."""
-        for known, pattern, function, route in self._compiled:
-            if known in (method, ANY) and pattern.fullmatch(path):
-                return function, route
-        return None, None
+        """Function and route (`GET /zones/{zone+}`) of a request; None twice if the release has none for it."""
+        route = _match(self._routes, method, path)
+        return (self._functions[route], str(route)) if route else (None, None)
+
+    def function_of(self, request: DrillRequest) -> str | None:
+        return self.of(request.method, _path(request))[0]
+
+    def route_of(self, request: DrillRequest) -> str | None:
+        return self.of(request.method, _path(request))[1]
+
+    def name_of(self, request: DrillRequest) -> str:
+        """`GET /zones/{zone+} (/zones/UTC)`, or the request alone if its path is the route's."""
+        route = _match(self._routes, request.method, _path(request))
+        if route is None or route.path == request.path:
+            return request.name
+        return f"{request.method} {route.path} ({request.path})"
+
+    def may_repeat(self, request: DrillRequest) -> bool:
+        """Whether a request may be sent as load: a safe one, or one of a route that the service calls idempotent.
+
+        A handler under rehearsal reaches whatever its environment names, a real database as well.
+        """
+        return request.method in SAFE or _match(self._idempotent, request.method, _path(request)) is not None
+
+
+def _compiled(routes: Iterable[Route]) -> list[tuple[Route, re.Pattern[str]]]:
+    return [(route, re.compile(compile_route(route.path))) for route in order_routes(routes)]
+
+
+def _match(routes: list[tuple[Route, re.Pattern[str]]], method: str, path: str) -> Route | None:
+    return next((one for one, pattern in routes if one.method in (method, ANY) and pattern.fullmatch(path)), None)
+
+
+def _path(request: DrillRequest) -> str:
+    return request.path.partition("?")[0]
 
 
 def weighed(lines: Iterable[AccessLine], live: ReleaseDocument) -> list[Weighed]:
-    """The requests to send, in the proportions in which they came: the most frequent first, of every route one."""
+    """The requests to send, in the proportions of the log: the most frequent first, at least one of every route."""
     routes = Routes(live)
     counts: Counter[tuple[str, str, str]] = Counter()
     for line in lines:

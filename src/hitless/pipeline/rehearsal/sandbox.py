@@ -1,4 +1,4 @@
-"""An engine of its own for one rehearsal: own data folder, free ports, the real artifacts' bytes, gone afterwards."""
+"""Inside a rehearsal's sandbox: its engine, its artifacts, requests to it, and its workers' memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from urllib.parse import urlsplit
 from hitless.artifact.store import ArtifactStore
 from hitless.drill.requests import DrillRequest
 from hitless.errors import EngineError
-from hitless.pipeline.rehearsal.compare import Sample
+from hitless.pipeline.rehearsal.compare import SampledResponse
 from hitless.release.document import ReleaseDocument
 
 DEADLINE_S = 15.0
 
 
 class SandboxEngine(Protocol):
-    """The verbs of a running engine, as its API has them; each blocks."""
+    """The verbs of the sandbox's running engine; each blocks."""
 
     def deploy(self, stage: str, document: ReleaseDocument, strategy: str) -> dict[str, Any]: ...
     def status(self) -> dict[str, Any]: ...
 
 
 def stock(source: Path, target: Path, *documents: ReleaseDocument) -> None:
-    """Copy the artifacts that the documents name. Raises EngineError where one is not there."""
+    """Copy the artifacts that the documents name. Raises EngineError if one is missing."""
     have, want = ArtifactStore(source), ArtifactStore(target)
     for digest in {one.digest for document in documents for one in document.artifacts.values()}:
         zipped = have.zip_path(digest)
@@ -36,26 +36,26 @@ def stock(source: Path, target: Path, *documents: ReleaseDocument) -> None:
             copy = workspace.folder / "artifact.zip"
             shutil.copyfile(zipped, copy)
             want.add(copy, None, 0)
-        want.unpack(digest)  # so that neither start-up has to
+        want.unpack(digest)  # in advance: the start-ups are compared
 
 
-def ask(url: str, request: DrillRequest) -> Sample:
-    """One request, its answer; status 0 where none came. Blocking."""
+def ask(url: str, request: DrillRequest) -> SampledResponse:
+    """Send one request; status 0 if there is no response. Blocking."""
     where = urlsplit(url)
     connection = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=DEADLINE_S)
     headers = {"user-agent": "hitless-rehearsal", "accept": "*/*", **dict(request.headers)}
     try:
         connection.request(request.method, request.path, request.body or None, headers)
         answer = connection.getresponse()
-        return Sample.of(answer.status, answer.read())
+        return SampledResponse.of(answer.status, answer.read())
     except (OSError, http.client.HTTPException):
-        return Sample(0)
+        return SampledResponse(0)
     finally:
         connection.close()
 
 
 def memory_mb(status: Mapping[str, Any], stage: str) -> float:
-    """What the stage's workers hold for themselves alone, in MiB."""
+    """The private memory of the stage's workers together, in MiB."""
     found = next(one for one in status["stages"] if one["stage"] == stage)
     pids = [worker["pid"] for function in found["functions"] for worker in function["workers"]]
     return sum(map(_private_kb, pids)) / 1024

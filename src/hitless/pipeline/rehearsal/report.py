@@ -1,0 +1,79 @@
+"""The report of a rehearsal, and the rehearsal as a pipeline's step: `hitless rehearse` in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hitless.documents import convert
+from hitless.pipeline.children import answer_of
+from hitless.pipeline.rehearsal.judge import Measured
+from hitless.pipeline.runs import StepFailed
+from hitless.release.document import ReleaseDocument
+from hitless.release.result import SideCounts
+
+
+class ChangedRoute(msgspec.Struct, frozen=True):
+    """A route whose responses differ."""
+
+    route: str
+    differences: tuple[str, ...]
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """What was sent: so many requests of so many routes, which stand for `recorded` lines of the access log."""
+
+    source: str
+    requests: int
+    routes: int
+    recorded: int
+
+
+class RolloutReport(msgspec.Struct, frozen=True):
+    """How the candidate's rollout over live's copy ended."""
+
+    strategy: str
+    outcome: str
+    reason: str | None
+    requests: int
+    failed: int
+    candidate: SideCounts | None
+    live: SideCounts | None
+
+
+class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rehearsal found. The candidate may ship if there are no objections and nothing is undecided."""
+
+    stage: str = ""
+    may_ship: bool
+    objections: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    sentence: str
+    answers: tuple[ChangedRoute, ...] = ()
+    left_out: tuple[str, ...] = ()
+    live: Measured | None = None
+    candidate: Measured | None = None
+    load: LoadReport | None = None
+    rollout: RolloutReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalCommand:
+    """Rehearses with the artifacts of an engine's data folder."""
+
+    data: Path
+
+    async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport:
+        """Raises StepFailed if the rehearsal itself failed."""
+        # On standard input, because the releases' environment may hold secrets.
+        plan = {"live": live.to_json(), "candidate": candidate.to_json()}
+        words = ("rehearse", "--json", "--plan", "--stage", candidate.settings.name, "--data-dir", str(self.data))
+        document: Mapping[str, Any] = await answer_of("hitless", *words, plan=plan, log=log)
+        if "may_ship" not in document:
+            raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
+        return convert(document, RehearsalReport, "the rehearsal's report")
