@@ -15,6 +15,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.cloud.records.records import Record, Records, fetch_artifacts, live_release
 from hitless.errors import CloudError, ConflictError
 from hitless.release.document import ReleaseDocument
+from hitless.release.result import Outcome
 from hitless.service.model import Hooks
 from tests.unit.cloud_fakes import package
 
@@ -48,7 +49,14 @@ KEPT = package("a", Hooks()).document(commit=None, message=None)
 
 def record(number: int, outcome: str | None, ended_at: str | None) -> Record:
     return Record(
-        number, "worldclock", "prod", "2026-11-24T08:00:00Z", "f", "AllAtOnce", outcome=outcome, ended_at=ended_at
+        number,
+        "worldclock",
+        "prod",
+        "2026-11-24T08:00:00Z",
+        "f",
+        "AllAtOnce",
+        outcome=Outcome(outcome) if outcome else None,
+        ended_at=ended_at,
     )
 
 

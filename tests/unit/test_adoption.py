@@ -94,7 +94,7 @@ class Adopting:
     def take_in(self) -> None:
         """The import: nothing but the Stage may be new."""
         made = changes(self.aws.template, self.imported)
-        assert [(one["action"], one["resource"]) for one in made] in ([("add", STAGE_ID)], [])
+        assert [(one.action, one.resource) for one in made] in ([("add", STAGE_ID)], [])
         self.aws.template = copy.deepcopy(self.imported)
 
     def walk(self) -> Walk:

@@ -85,7 +85,7 @@ class FakeImports:
     ) -> None:
         self.world.moment("import")
         live = self.world.stack.live
-        assert [one["resource"] for one in changes(live.template, template)] == [resource]
+        assert [one.resource for one in changes(live.template, template)] == [resource]
         assert template["Resources"][resource]["DeletionPolicy"] == "Retain"
         assert template["Outputs"] == live.template["Outputs"]
         assert identifier == {"RestApiId": "ApiGatewayRestApi", "StageName": "prod"}
@@ -220,7 +220,7 @@ def test_a_record_that_another_verb_has_ended_is_carried_on_all_the_same() -> No
     record = world.records.require(1)
     records = world.records
     records.get(1)
-    records.save(replace(record, outcome="rolled_back", reason="its machine died"))
+    records.save(replace(record, outcome=Outcome.ROLLED_BACK, reason="its machine died"))
     assert adopt(world).release == 1
     check_adopted(world)
 

@@ -104,9 +104,9 @@ def test_nothing_that_serves_is_replaced_and_no_alias_goes_before_a_release_with
 
 def _no_harm(before: Template, after: Template) -> None:
     for change in changes(before, after):
-        assert not (change["type"] in SERVING and change["replaces"]), change
-        if change["action"] == "remove" and change["type"] in SERVING:
-            assert "hitless:retired" in before["Resources"][change["resource"]].get("Metadata", {}), change
+        assert not (change.type in SERVING and change.replaces), change
+        if change.action == "remove" and change.type in SERVING:
+            assert "hitless:retired" in before["Resources"][change.resource].get("Metadata", {}), change
 
 
 def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> None:
@@ -120,7 +120,7 @@ def _stands_still(aliases: dict[str, str] | Any, updates: list[Template]) -> Non
 def test_only_the_function_that_changed_changes() -> None:
     stack = shipped({}, {"zones": "b"})
     touched = {
-        change["resource"] for before, after in itertools.pairwise(stack.log[1:]) for change in changes(before, after)
+        change.resource for before, after in itertools.pairwise(stack.log[1:]) for change in changes(before, after)
     }
     assert touched
     assert all(name.startswith("Zones") for name in touched)

@@ -19,6 +19,7 @@ from hitless.cloud.setup.identity import IdentityOptions
 from hitless.cloud.setup.options import BootstrapOptions, dry_run, read_repository
 from hitless.cloud.setup.plan import Findings, Planner
 from hitless.cloud.setup.stacks import PipelineOptions, is_production
+from hitless.documents import to_plain
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws_stage import connected, template_folder, write_template
 from hitless.service.model import Service
@@ -188,7 +189,7 @@ def _planned(stage: str, region: str, priced: Costs, found: Findings | None) -> 
     return {
         "stage": stage,
         "region": region,
-        "costs": priced.to_json(),
+        "costs": to_plain(priced),
         "stacks": [each.to_json() for each in found.stacks] if found else None,
         "quotas": [each.to_json() for each in found.quotas] if found else None,
         "missing_permissions": found.missing_permissions if found else None,

@@ -39,7 +39,7 @@ def releases(cloud: Cloud) -> list[dict[str, Any]]:
     """All releases of the stage, the newest first; `live` marks the one that serves."""
     number = live_number(cloud.stack.observe())
     found = cloud.records.many(cloud.records.numbers())
-    return [{**record.to_json(), "live": record.release == number} for record in found]
+    return [{**to_plain(record), "live": record.release == number} for record in found]
 
 
 def release(cloud: Cloud, number: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def release(cloud: Cloud, number: int) -> dict[str, Any]:
     rollouts = cloud.rollouts.of(number) or _without_receipt(record)
     last = rollouts[0] if rollouts else None
     return {
-        **record.to_json(),
+        **to_plain(record),
         "live": number == live_number(cloud.stack.observe()),
         "verb": last["verb"] if last else None,
         "duration_s": last["duration_s"] if last else None,

@@ -99,6 +99,6 @@ def _preview(place: Workplace, made: Package, live: LiveState, strategy: Strateg
         "hold_template": str(write_template(folder / "hold.json", transition.hold)) if transition.hold else None,
         "expand_template": str(write_template(folder / "expand.json", transition.expand or {})),
         "artifacts": {name: artifact.digest for name, artifact in made.artifacts.items()},
-        "changes": changes(live.template, final),
+        "changes": to_plain(changes(live.template, final)),
         "notes": list(transition.notes),
     }

@@ -173,7 +173,7 @@ class Adoption:
         self._steps.add("ended", 100)
         now = timestamp(self._cloud.clock.now())
         steps = tuple(self._steps.steps)
-        self._cloud.records.save(replace(record, outcome=str(Outcome.LIVE), reason=None, ended_at=now, steps=steps))
+        self._cloud.records.save(replace(record, outcome=Outcome.LIVE, reason=None, ended_at=now, steps=steps))
         return Result(
             stage, record.release, Outcome.LIVE, STRATEGY, duration_s=self._steps.duration_s, steps=steps,
             url=url_of(self._cloud),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class Record:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    outcome: str | None = None
+    outcome: Outcome | None = None
     reason: str | None = None
     ended_at: str | None = None
     steps: tuple[Step, ...] = ()
@@ -62,9 +62,6 @@ class Record:
     """The release that a rollback left it for: written before the rollback moves any traffic."""
     holder: str = ""
     """The mark of the process that carries the release on; another's mark means that it does so no more."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": to_plain(self.steps)}
 
 
 class Records:
@@ -84,13 +81,12 @@ class Records:
 
     def get(self, number: int) -> Record | None:
         """The release of that number, or None."""
-        found = self._documents.get_json(f"{self._prefix}{number}.json")
+        key = f"{self._prefix}{number}.json"
+        found = self._documents.get_json(key)
         if found is None:
             return None
         document, self._seen[number] = found
-        known = {key: value for key, value in document.items() if key in Record.__dataclass_fields__}
-        steps = convert(known.get("steps", ()), tuple[Step, ...], f"release {number}: steps")
-        return Record(**{**known, "steps": steps})
+        return convert(document, Record, key)
 
     def many(self, numbers: Iterable[int]) -> list[Record]:
         """The releases of those numbers, in their order, without those that are not there."""
@@ -138,13 +134,13 @@ class Records:
         """Take the number, where it is `new`, and keep the template. ConflictError where another process was faster."""
         if new:
             key = f"{self._prefix}{record.release}.json"
-            self._seen[record.release] = self._documents.put_json(key, record.to_json(), new=True)
+            self._seen[record.release] = self._documents.put_json(key, to_plain(record), new=True)
         self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
 
     def save(self, record: Record) -> None:
         """Write the release's document anew. ConflictError where another process has written it since it was read."""
         over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
-        self._seen[record.release] = self._documents.put_json(key, record.to_json(), over=over)
+        self._seen[record.release] = self._documents.put_json(key, to_plain(record), over=over)
 
     def next_number(self) -> int:
         """The number after the newest."""

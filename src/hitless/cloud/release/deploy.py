@@ -150,7 +150,7 @@ class Deploy:
         now = self._cloud.clock.now()
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
         steps = tuple(self._steps.steps)
-        record = replace(run.record, outcome=str(outcome), reason=reason, ended_at=timestamp(now), steps=steps)
+        record = replace(run.record, outcome=outcome, reason=reason, ended_at=timestamp(now), steps=steps)
         verb = "promote" if record.promoted_from else "deploy"
         kept = self._cloud.rollouts.add(
             record.release,

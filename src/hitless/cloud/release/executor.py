@@ -234,7 +234,7 @@ class Tenure:
         records, goes_on = self._cloud.records, cut_off is not None and cut_off.release == record.release
         if cut_off is not None and not goes_on:
             reason = "another release was begun before it ended"
-            records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
+            records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
         records.begin(record, wanted, new=not goes_on)
 
     def check(self, record: Record, home: Mapping[str, str]) -> None:
@@ -251,7 +251,7 @@ class Tenure:
             last = stored.outcome in (Outcome.ABORTED, Outcome.ROLLED_BACK)  # by `abort`, by `repair`
             if last:  # it may have come between our last look and CodeDeploy's start
                 self._cloud.shift.point(home)
-            ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else Outcome(stored.outcome)
+            ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else stored.outcome
             raise Superseded(ends, stored.reason or "another process has ended it", last=last)
         if stored.holder != record.holder:
             raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")

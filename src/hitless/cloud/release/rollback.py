@@ -55,7 +55,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     versions = {target.functions[name]: version for name, version in target.versions.items()}
     if (cut_off := cloud.records.unfinished()) is not None:
         reason = f"a rollback to release {target.release} was begun before it ended"
-        cloud.records.save(replace(cut_off, outcome=str(Outcome.SUPERSEDED), reason=reason))
+        cloud.records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
     steps.add("preparing", 0, f"release {target.release}")
     _leave(cloud, live, target)
     for function, version in versions.items():
@@ -71,7 +71,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     executor.keep_ready(targets, live)
     steps.add("ended", 100)
     now = cloud.clock.now()
-    live_again = replace(target, outcome=str(Outcome.LIVE), reason=None, ended_at=timestamp(now), left_for=None)
+    live_again = replace(target, outcome=Outcome.LIVE, reason=None, ended_at=timestamp(now), left_for=None)
     cloud.records.save(live_again)
     previous = live if live != target.release else None
     kept = cloud.rollouts.add(
@@ -153,7 +153,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
     if record is not None:
         reason = "it was aborted by `hitless aws abort`"
         cloud.records.save(
-            replace(record, outcome=str(Outcome.ABORTED), reason=reason, ended_at=timestamp(cloud.clock.now()))
+            replace(record, outcome=Outcome.ABORTED, reason=reason, ended_at=timestamp(cloud.clock.now()))
         )
     stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
     cloud.shift.settle(observed.functions.values())

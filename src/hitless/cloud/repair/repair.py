@@ -199,9 +199,7 @@ class Repair:
         reason = None if live else "it was cut off; `hitless aws repair` took it back"
         outcome = Outcome.LIVE if live else Outcome.ROLLED_BACK
         now = timestamp(self._cloud.clock.now())
-        self._cloud.records.save(
-            replace(record, holder=self._holder, outcome=str(outcome), reason=reason, ended_at=now)
-        )
+        self._cloud.records.save(replace(record, holder=self._holder, outcome=outcome, reason=reason, ended_at=now))
         self._remember()
 
     def _take_over(self, facts: Facts) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -33,13 +33,9 @@ class Line:
 class Costs:
     """Positions, their fixed sum, and where the prices are from."""
 
-    lines: tuple[Line, ...]
     fixed_usd_a_month: float
+    lines: tuple[Line, ...]
     source: str
-
-    def to_json(self) -> dict[str, Any]:
-        lines = [asdict(line) for line in self.lines]
-        return {"fixed_usd_a_month": self.fixed_usd_a_month, "lines": lines, "source": self.source}
 
 
 def load_prices() -> Mapping[str, Any]:
@@ -85,7 +81,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     unsure = sum(1 for item in prices["items"].values() if item.get("unconfirmed"))
     source = f"{prices['source']} ({prices['region']}, noted {prices['noted']}; {unsure} prices unconfirmed)"
     total = round(sum(line.usd_a_month or 0.0 for line in fixed), 2)
-    return Costs((*fixed, *by_use), total, source)
+    return Costs(total, (*fixed, *by_use), source)
 
 
 def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[Line]:

@@ -86,7 +86,7 @@ def _take_over(cloud: Cloud, observed: Observed, holder: str) -> None:
         return
     if record.release == live_number(observed) and is_at_rest(observed.live):
         now = timestamp(cloud.clock.now())
-        cloud.records.save(replace(record, holder=holder, outcome=str(Outcome.LIVE), ended_at=now))
+        cloud.records.save(replace(record, holder=holder, outcome=Outcome.LIVE, ended_at=now))
     else:
         cloud.records.save(replace(record, holder=holder))
 

@@ -212,36 +212,37 @@ def replacing(old: Resource, new: Resource) -> list[str]:
     )
 
 
-def changes(before: Template, after: Template) -> list[dict[str, Any]]:
-    """The contract's list: {"action", "resource", "replaces"}, with the type and the properties besides."""
+@dataclass(frozen=True, slots=True)
+class TemplateChange:
+    """One resource that an update adds, changes or removes, as a dry run shows it."""
+
+    action: str
+    resource: str
+    type: str
+    replaces: bool = False
+    properties: tuple[str, ...] = ()
+
+
+def changes(before: Template, after: Template) -> list[TemplateChange]:
+    """What an update from one template to the other changes, by resource."""
     old, new = before.get("Resources", {}), after["Resources"]
     found = []
     for name in sorted(old.keys() | new.keys()):
         if name not in old:
-            found.append(_change("add", name, new[name], [], replaces=False))
+            found.append(TemplateChange("add", name, new[name]["Type"]))
         elif name not in new:
-            found.append(_change("remove", name, old[name], [], replaces=False))
+            found.append(TemplateChange("remove", name, old[name]["Type"]))
         elif differing := _differing(old[name], new[name]):
             replaces = bool(replacing(old[name], new[name]))
-            found.append(_change("change", name, new[name], differing, replaces=replaces))
+            found.append(TemplateChange("change", name, new[name]["Type"], replaces, differing))
     return found
 
 
-def _change(action: str, name: str, resource: Resource, properties: list[str], *, replaces: bool) -> dict[str, Any]:
-    return {
-        "action": action,
-        "resource": name,
-        "type": resource["Type"],
-        "replaces": replaces,
-        "properties": properties,
-    }
-
-
-def _differing(old: Resource, new: Resource) -> list[str]:
+def _differing(old: Resource, new: Resource) -> tuple[str, ...]:
     if old["Type"] != new["Type"]:
-        return ["Type"]
+        return ("Type",)
     before, after = old.get("Properties", {}), new.get("Properties", {})
-    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return tuple(sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key)))
 
 
 def _at(node: Any, path: list[str]) -> Any:
