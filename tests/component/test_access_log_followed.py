@@ -26,7 +26,7 @@ def write(log: Path, text: str) -> None:
         file.write(text)
 
 
-def test_what_is_there_comes_at_once_and_what_is_logged_meanwhile_after_it(tmp_path: Path) -> None:
+def test_existing_lines_come_first_and_new_ones_follow(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
 
     def rotate() -> None:
@@ -44,13 +44,13 @@ def test_what_is_there_comes_at_once_and_what_is_logged_meanwhile_after_it(tmp_p
     assert [next(following).path for _ in range(4)] == ["/second", "/third", "/cut", "/fifth"]
 
 
-def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+def test_following_waits_for_a_missing_log(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     following = followed(log, 10, pause=lambda: write(log, line("/first")))
     assert next(following).path == "/first"
 
 
-def test_while_it_is_rotated_nobody_who_reads_it_fails_and_nothing_that_comes_is_lost(tmp_path: Path) -> None:
+def test_following_survives_rotation_without_losing_lines(tmp_path: Path) -> None:
     """Between a rotation and the next line there is no file of its name."""
     log = tmp_path / "access.log"
     write(log, line("/first"))

@@ -26,7 +26,7 @@ def folders_in(tmp_path: Path, runtime: str | None = "runtime") -> Folders:
     return Folders.of(tmp_path / "data", {"XDG_RUNTIME_DIR": str(tmp_path / runtime)} if runtime else {})
 
 
-def test_an_engine_is_found_from_a_shell_with_another_runtime_folder(tmp_path: Path) -> None:
+def test_an_engine_is_found_from_a_shell_with_another_xdg_runtime_dir(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
     started.record_run_folder()
@@ -34,7 +34,7 @@ def test_an_engine_is_found_from_a_shell_with_another_runtime_folder(tmp_path: P
     assert folders_in(tmp_path, None).run == started.run
 
 
-def test_a_runtime_folder_that_is_gone_or_another_thing_now_is_not_gone_back_to(tmp_path: Path) -> None:
+def test_a_recorded_runtime_folder_that_is_gone_or_replaced_is_ignored(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
     started.record_run_folder()
@@ -46,7 +46,7 @@ def test_a_runtime_folder_that_is_gone_or_another_thing_now_is_not_gone_back_to(
     assert folders_in(tmp_path, "another").run == elsewhere.run
 
 
-def test_a_data_folder_that_was_there_keeps_its_mode_and_what_is_put_into_it_is_private(tmp_path: Path) -> None:
+def test_an_existing_data_folder_keeps_its_mode_and_gets_private_contents(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.data.mkdir(mode=0o755)
     folders.create()
@@ -56,7 +56,7 @@ def test_a_data_folder_that_was_there_keeps_its_mode_and_what_is_put_into_it_is_
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
 
 
-def test_a_data_folder_of_hitless_s_own_is_private(tmp_path: Path) -> None:
+def test_a_data_folder_made_by_hitless_is_private(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.create()
     assert stat.S_IMODE(folders.data.stat().st_mode) == 0o700
@@ -64,7 +64,7 @@ def test_a_data_folder_of_hitless_s_own_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("found", [False, True])
-def test_git_takes_nothing_of_a_data_folder(tmp_path: Path, found: bool) -> None:
+def test_git_ignores_a_data_folder(tmp_path: Path, found: bool) -> None:
     folders = folders_in(tmp_path)
     if found:
         folders.data.mkdir(mode=0o700)
@@ -78,7 +78,7 @@ def test_git_takes_nothing_of_a_data_folder(tmp_path: Path, found: bool) -> None
 
 
 @pytest.mark.parametrize("own", [".gitignore", ".git", "serverless.yml"])
-def test_a_data_folder_that_holds_the_user_s_own_files_keeps_what_git_takes_of_it(tmp_path: Path, own: str) -> None:
+def test_a_data_folder_with_the_users_files_gets_no_gitignore(tmp_path: Path, own: str) -> None:
     folders = folders_in(tmp_path)
     folders.data.mkdir(mode=0o700)
     (folders.data / own).write_text("theirs")
@@ -87,7 +87,7 @@ def test_a_data_folder_that_holds_the_user_s_own_files_keeps_what_git_takes_of_i
     assert (folders.data / own).read_text() == "theirs"
 
 
-def test_a_data_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_writable_by_everybody_is_refused(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.data.mkdir()
     folders.data.chmod(0o777)
@@ -96,7 +96,7 @@ def test_a_data_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> N
     assert "chmod 700" in caught.value.hint
 
 
-def test_a_runtime_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+def test_a_runtime_folder_that_is_not_empty_is_not_removed(tmp_path: Path) -> None:
     started = folders_in(tmp_path)
     started.create()
     (started.run / "gw").mkdir()
@@ -104,7 +104,7 @@ def test_a_runtime_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     assert (started.run / "gw").is_dir()
 
 
-def test_a_runtime_folder_made_by_somebody_else_is_refused_and_ours_is_private(tmp_path: Path) -> None:
+def test_another_users_runtime_folder_is_refused_and_ours_is_private(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.run.parent.mkdir()
     (tmp_path / "trap").mkdir(mode=0o755)
@@ -118,7 +118,7 @@ def test_a_runtime_folder_made_by_somebody_else_is_refused_and_ours_is_private(t
     assert stat.S_IMODE(folders.run.stat().st_mode) == 0o700
 
 
-def test_who_only_looks_at_the_lock_is_taken_for_no_engine(tmp_path: Path) -> None:
+def test_checking_the_lock_does_not_look_like_an_engine(tmp_path: Path) -> None:
     path = tmp_path / "engine.lock"
     path.touch()
     looking = os.open(path, os.O_RDWR)
@@ -135,7 +135,7 @@ def test_who_only_looks_at_the_lock_is_taken_for_no_engine(tmp_path: Path) -> No
     assert not is_locked(path)
 
 
-def test_a_data_folder_that_is_closed_to_this_user_is_told_with_its_owner(tmp_path: Path) -> None:
+def test_an_inaccessible_data_folder_is_reported_with_its_owner(tmp_path: Path) -> None:
     folders_in(tmp_path).create()
     owner = pwd.getpwuid(os.getuid()).pw_name
     (tmp_path / "data").chmod(0o000)
@@ -150,7 +150,7 @@ def test_a_data_folder_that_is_closed_to_this_user_is_told_with_its_owner(tmp_pa
     (tmp_path / "data").chmod(0o700)
 
 
-def test_who_looks_for_remains_is_not_stopped_by_folders_that_go_meanwhile(tmp_path: Path) -> None:
+def test_looking_for_living_parts_survives_folders_that_disappear(tmp_path: Path) -> None:
     folders = folders_in(tmp_path)
     folders.create()
     pool = folders.run / "w" / "dev-r1-api-1" / "g1"
@@ -170,5 +170,5 @@ def test_who_looks_for_remains_is_not_stopped_by_folders_that_go_meanwhile(tmp_p
 
 
 @pytest.mark.skipif(not os.access("/run", os.W_OK), reason="only who may write to /run has its folder there")
-def test_the_runtime_folder_is_where_no_cleaner_of_temporary_files_comes(tmp_path: Path) -> None:
+def test_the_runtime_folder_is_not_in_a_cleaned_temporary_folder(tmp_path: Path) -> None:
     assert folders_in(tmp_path, None).run.parent == Path("/run")

@@ -49,7 +49,7 @@ def releases_that_run(bench: Bench) -> set[int]:
     return {pool.spec.release for pool in bench.workers.running.values()}
 
 
-def test_the_document_is_given_at_the_swap_and_the_release_before_goes_once_the_guard_has_passed(
+def test_the_deploy_ends_at_the_swap_and_the_previous_release_is_retired_after_the_guard(
     tmp_path: Path,
 ) -> None:
     async def story(bench: Bench) -> None:
@@ -72,7 +72,7 @@ def test_the_document_is_given_at_the_swap_and_the_release_before_goes_once_the_
     run(tmp_path, story)
 
 
-def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_anything(tmp_path: Path) -> None:
+def test_an_alarm_in_the_guard_returns_to_the_previous_release_without_starting_workers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         fails(bench)
@@ -102,9 +102,7 @@ def test_an_alarm_in_the_guard_brings_the_release_before_back_without_starting_a
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_release_that_takes_over_again_is_first_made_as_large_as_the_one_it_replaces(
-    tmp_path: Path, refused: bool
-) -> None:
+def test_a_returning_release_is_first_scaled_to_the_one_it_replaces(tmp_path: Path, refused: bool) -> None:
     def elastic(number: int) -> Any:
         made = guarded(number)
         return replace(made, functions=(replace(made.functions[0], workers=1, max_workers=8),))
@@ -129,7 +127,7 @@ def test_a_release_that_takes_over_again_is_first_made_as_large_as_the_one_it_re
     run(tmp_path, story)
 
 
-def test_nobody_stops_a_release_from_taking_over_again(tmp_path: Path) -> None:
+def test_the_guards_rollout_cannot_be_stopped(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         fails(bench)
@@ -152,7 +150,7 @@ def test_nobody_stops_a_release_from_taking_over_again(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_requests_that_came_before_the_release_do_not_ring_its_alarms(tmp_path: Path) -> None:
+def test_requests_before_the_release_do_not_trigger_its_alarms(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         fails(bench, "p01")
         await ship_guarded(bench)
@@ -164,7 +162,7 @@ def test_requests_that_came_before_the_release_do_not_ring_its_alarms(tmp_path: 
     run(tmp_path, story)
 
 
-def test_the_next_deploy_ends_the_guard_at_once_and_drains_what_was_kept(tmp_path: Path) -> None:
+def test_the_next_deploy_ends_the_guard_and_drains_the_previous_release(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         started = await bench.engine.deploy("dev", guarded(3), strategy=None, force=False)
@@ -182,7 +180,7 @@ def test_the_next_deploy_ends_the_guard_at_once_and_drains_what_was_kept(tmp_pat
     run(tmp_path, story)
 
 
-def test_a_rollback_in_the_guard_starts_nothing_for_the_release_before_still_stands(tmp_path: Path) -> None:
+def test_a_rollback_in_the_guard_starts_no_workers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
         bench.gateway.requests["p00"] = PoolCounts(requests=500, by_class={"5xx": 3})
@@ -200,7 +198,7 @@ def test_a_rollback_in_the_guard_starts_nothing_for_the_release_before_still_sta
     run(tmp_path, story)
 
 
-def test_abort_ends_the_guard_and_the_release_stays(tmp_path: Path) -> None:
+def test_abort_ends_the_guard_and_keeps_the_release(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         shipped = await ship_guarded(bench)
         assert bench.engine.abort("dev") is shipped
@@ -225,7 +223,7 @@ def test_down_ends_the_guard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["Canary10Percent5Minutes", "Linear40PercentEvery1Minute"])
-def test_what_has_baked_is_not_guarded(tmp_path: Path, strategy: str) -> None:
+def test_a_release_that_baked_is_not_guarded(tmp_path: Path, strategy: str) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy(alarms=GUARDED)
         result = await bench.deploy(digest="sha256:2", alarms=GUARDED, strategy=strategy)
@@ -234,7 +232,7 @@ def test_what_has_baked_is_not_guarded(tmp_path: Path, strategy: str) -> None:
     run(tmp_path, story)
 
 
-def test_a_relative_alarm_says_that_nothing_serves_beside_a_guarded_release(tmp_path: Path) -> None:
+def test_a_relative_alarm_reports_that_a_guarded_release_has_no_comparison(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         alarms = AlarmSettings(1, 20, p99_relative_percent=150, guard_s=1)
         await bench.deploy()
@@ -263,7 +261,7 @@ def after_the_death(tmp_path: Path, elapsed_s: float) -> Bench:
     return bench
 
 
-def test_a_guard_that_was_cut_off_goes_on_for_what_is_left_of_it(tmp_path: Path) -> None:
+def test_an_interrupted_guard_continues_for_its_remaining_time(tmp_path: Path) -> None:
     bench = after_the_death(tmp_path, 10)
 
     async def restart() -> None:
@@ -281,7 +279,7 @@ def test_a_guard_that_was_cut_off_goes_on_for_what_is_left_of_it(tmp_path: Path)
     asyncio.run(restart())
 
 
-def test_a_resumed_guard_brings_the_release_before_back(tmp_path: Path) -> None:
+def test_a_resumed_guard_returns_to_the_previous_release(tmp_path: Path) -> None:
     bench = after_the_death(tmp_path, 10)
 
     async def restart() -> None:
@@ -301,7 +299,7 @@ def test_a_resumed_guard_brings_the_release_before_back(tmp_path: Path) -> None:
     asyncio.run(restart())
 
 
-def test_a_guard_whose_time_is_over_is_not_resumed(tmp_path: Path) -> None:
+def test_an_expired_guard_is_not_resumed(tmp_path: Path) -> None:
     bench = after_the_death(tmp_path, 31)
 
     async def restart() -> None:
@@ -321,7 +319,7 @@ def test_a_guard_whose_time_is_over_is_not_resumed(tmp_path: Path) -> None:
         "p01 has 0 servers",
     ],
 )
-def test_a_shift_back_that_was_cut_off_is_finished(tmp_path: Path, instant: str) -> None:
+def test_an_interrupted_return_is_finished(tmp_path: Path, instant: str) -> None:
     bench = Bench(tmp_path)
 
     async def story() -> None:
@@ -366,7 +364,7 @@ def test_a_shift_back_that_was_cut_off_is_finished(tmp_path: Path, instant: str)
     assert successor.store.unfinished_rollouts() == ()
 
 
-def test_a_release_that_cannot_be_retired_after_its_guard_goes_with_the_next_rollout(tmp_path: Path) -> None:
+def test_a_release_that_cannot_be_retired_is_retired_by_the_next_rollout(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await ship_guarded(bench)
 

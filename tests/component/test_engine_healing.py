@@ -59,7 +59,7 @@ async def zygote_dies(bench: Bench, fleet: FakeFleet) -> None:
     await asyncio.gather(healer, return_exceptions=True)
 
 
-def test_new_workers_join_before_the_old_ones_leave(tmp_path: Path) -> None:
+def test_new_workers_join_before_the_old_ones_are_removed(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.diary.clear()
@@ -76,7 +76,7 @@ def test_new_workers_join_before_the_old_ones_leave(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_replacement_of_a_zygote_is_retried(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         await zygote_dies(bench, FakeFleet(bench, failures=3))
@@ -87,7 +87,7 @@ def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_events_of_a_pool_that_nobody_wants_any_more_change_nothing(tmp_path: Path) -> None:
+def test_events_of_an_unwanted_pool_change_nothing(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         before, fleet = bench.gateway.state, FakeFleet(bench)
@@ -101,7 +101,7 @@ def test_events_of_a_pool_that_nobody_wants_any_more_change_nothing(tmp_path: Pa
     run(tmp_path, story)
 
 
-def test_a_gateway_that_refuses_the_exchange_is_asked_again_with_the_same_new_workers(tmp_path: Path) -> None:
+def test_an_exchange_that_the_gateway_rejects_is_retried_with_the_same_workers(tmp_path: Path) -> None:
     refusals = [EngineError("HAProxy is away"), OSError("disk full")]
 
     def refuse(state: GatewayState) -> None:
@@ -120,7 +120,7 @@ def test_a_gateway_that_refuses_the_exchange_is_asked_again_with_the_same_new_wo
     run(tmp_path, story)
 
 
-def test_a_zygote_that_is_replaced_while_its_release_retires_leaves_nothing_at_the_gateway(tmp_path: Path) -> None:
+def test_replacing_a_zygote_of_a_retiring_release_leaves_no_servers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         fleet = FakeFleet(bench, replacing=asyncio.Event())

@@ -39,7 +39,7 @@ def weights(bench: Bench) -> list[str]:
     return [line for line in bench.diary if line.startswith("dev →")]
 
 
-def test_hooks_are_asked_before_and_after_the_traffic_moves_and_before_the_old_release_goes(tmp_path: Path) -> None:
+def test_hooks_run_before_and_after_the_traffic_moves(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         started = await begin(bench, strategy=CANARY)
         result = await bench.end(started)
@@ -62,7 +62,7 @@ def test_hooks_are_asked_before_and_after_the_traffic_moves_and_before_the_old_r
     run(tmp_path, story)
 
 
-def test_a_pre_traffic_hook_that_fails_rolls_back_before_anybody_saw_the_candidate(tmp_path: Path) -> None:
+def test_a_failed_pre_traffic_hook_rolls_back_before_any_traffic(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         bench.hooks.fails.add(Hook.PRE_TRAFFIC)
         started = await begin(bench)
@@ -77,9 +77,7 @@ def test_a_pre_traffic_hook_that_fails_rolls_back_before_anybody_saw_the_candida
 
 
 @pytest.mark.parametrize("strategy", ["AllAtOnce", CANARY])
-def test_a_post_traffic_hook_that_fails_brings_all_traffic_back_to_the_release_before(
-    tmp_path: Path, strategy: str
-) -> None:
+def test_a_failed_post_traffic_hook_moves_all_traffic_back(tmp_path: Path, strategy: str) -> None:
     async def story(bench: Bench) -> None:
         bench.hooks.fails.add(Hook.POST_TRAFFIC)
         result = await bench.end(await begin(bench, strategy=strategy))
@@ -93,7 +91,7 @@ def test_a_post_traffic_hook_that_fails_brings_all_traffic_back_to_the_release_b
     run(tmp_path, story)
 
 
-def test_a_first_release_is_confirmed_too_and_goes_where_its_hook_fails(tmp_path: Path) -> None:
+def test_a_first_release_is_rolled_back_if_its_post_traffic_hook_fails(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         bench.hooks.fails.add(Hook.POST_TRAFFIC)
         assert (await bench.deploy(hooks=BOTH))["outcome"] == "rolled_back"
@@ -105,7 +103,7 @@ def test_a_first_release_is_confirmed_too_and_goes_where_its_hook_fails(tmp_path
     run(tmp_path, story)
 
 
-def test_smoke_requests_come_before_the_hook(tmp_path: Path) -> None:
+def test_smoke_requests_run_before_the_hook(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         started = await begin(bench, smoke=(SmokeRequest("GET", "/nowhere"),))
         result = await bench.end(started)
@@ -117,7 +115,7 @@ def test_smoke_requests_come_before_the_hook(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("hook", "weight"), [("pre_traffic", 0), ("post_traffic", 10_000)])
 @pytest.mark.parametrize("by", ["abort", "supersede", "down"])
-def test_whoever_stops_a_rollout_in_a_hook_cuts_the_hook_off(tmp_path: Path, hook: str, weight: int, by: str) -> None:
+def test_stopping_a_rollout_in_a_hook_ends_the_hook(tmp_path: Path, hook: str, weight: int, by: str) -> None:
     async def story(bench: Bench) -> None:
         started = await begin(bench)
         bench.hooks.hold = asyncio.Event()
@@ -144,7 +142,7 @@ def test_whoever_stops_a_rollout_in_a_hook_cuts_the_hook_off(tmp_path: Path, hoo
     run(tmp_path, story)
 
 
-def test_an_alarm_while_the_post_traffic_hook_runs_cuts_it_off(tmp_path: Path) -> None:
+def test_an_alarm_during_the_post_traffic_hook_ends_the_hook(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         started = await begin(bench)
         bench.hooks.hold = asyncio.Event()
@@ -160,7 +158,7 @@ def test_an_alarm_while_the_post_traffic_hook_runs_cuts_it_off(tmp_path: Path) -
     run(tmp_path, story)
 
 
-def test_a_bake_without_enough_requests_goes_on_and_says_so(tmp_path: Path) -> None:
+def test_a_bake_without_enough_requests_continues_and_says_so(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         result = await bench.deploy(digest="sha256:2", strategy="Linear50PercentEvery1Minute")
@@ -174,7 +172,7 @@ def test_a_bake_without_enough_requests_goes_on_and_says_so(tmp_path: Path) -> N
     run(tmp_path, story)
 
 
-def test_a_rollout_that_dies_in_its_post_traffic_hook_is_rolled_back(tmp_path: Path) -> None:
+def test_a_rollout_interrupted_in_its_post_traffic_hook_is_rolled_back(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         bench.hooks.hold = asyncio.Event()
         bench.hooks.hold.set()
@@ -195,7 +193,7 @@ def test_a_rollout_that_dies_in_its_post_traffic_hook_is_rolled_back(tmp_path: P
     assert "hooks are cleared" in bench.diary
 
 
-def test_a_withdrawal_that_the_gateway_did_not_take_is_done_as_soon_as_it_is_back(tmp_path: Path) -> None:
+def test_a_withdrawal_is_retried_until_the_gateway_is_back(tmp_path: Path) -> None:
     away = [True]
 
     def refuse(state: GatewayState) -> None:

@@ -106,14 +106,14 @@ async def _deployed(bench: Bench) -> None:
     await bench.deploy()
 
 
-def test_a_gateway_that_cannot_be_taken_over_keeps_the_workers_behind_it(tmp_path: Path) -> None:
+def test_a_gateway_that_cannot_be_adopted_keeps_its_workers(tmp_path: Path) -> None:
     bench = run(tmp_path, _deployed).again()
     bench.engine.pools.living.clear()
     start_over(bench, cast(Any, bench.workers.running))
     assert "fleet stops" not in bench.diary
 
 
-def test_a_start_that_fails_where_nothing_ran_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_first_start_leaves_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     start_over(bench, {})
     assert bench.diary == ["fleet starts", "fleet stops"]
@@ -131,14 +131,14 @@ def machine_of(bench: Bench, *, survives: bool = False) -> Machine:
     )
 
 
-def test_a_daemon_whose_workers_do_not_end_says_so_and_leaves_all_the_same(tmp_path: Path) -> None:
+def test_a_daemon_whose_workers_do_not_end_reports_it_and_exits(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(EngineError, match="survive SIGKILL"):
         asyncio.run(machine_of(bench, survives=True).shut_down(force=True))
     assert bench.diary == ["gateway stops", "fleet stops", "the daemon leaves"]
 
 
-def test_after_a_restart_the_gateway_answers_first_when_the_live_release_is_behind_it(tmp_path: Path) -> None:
+def test_after_a_restart_the_gateway_starts_with_the_live_release(tmp_path: Path) -> None:
     bench = run(tmp_path, _deployed).again()
     bench.engine.pools.living.clear()
     bench.gateway.state = GatewayState.initial(["dev", "prod"], 6)
@@ -154,7 +154,7 @@ def test_after_a_restart_the_gateway_answers_first_when_the_live_release_is_behi
     assert bench.diary[-1] == "gateway starts with release 1 live"
 
 
-def test_a_start_does_not_wait_for_clients_that_read_responses_of_an_old_release(tmp_path: Path) -> None:
+def test_a_start_does_not_wait_for_slow_readers_of_an_old_release(tmp_path: Path) -> None:
     async def shipped_twice(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.reading["p00"] = 1

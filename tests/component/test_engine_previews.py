@@ -85,7 +85,7 @@ def tell(folder: Path, story: Callable[[PreviewBench], Coroutine[Any, Any, None]
     return bench
 
 
-def test_a_preview_comes_ships_again_and_goes_without_a_trace(tmp_path: Path) -> None:
+def test_a_preview_ships_twice_and_is_removed_completely(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         before = bench.gateway.state
         assert (await bench.ship())["outcome"] == "live"
@@ -119,7 +119,7 @@ def test_a_preview_comes_ships_again_and_goes_without_a_trace(tmp_path: Path) ->
     tell(tmp_path, story)
 
 
-def test_two_branches_of_one_name_have_hosts_of_their_own(tmp_path: Path) -> None:
+def test_two_branches_with_one_label_have_different_hosts(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship("fix")
         await bench.ship("FIX")
@@ -133,7 +133,7 @@ def test_two_branches_of_one_name_have_hosts_of_their_own(tmp_path: Path) -> Non
     tell(tmp_path, story)
 
 
-def test_beyond_the_most_a_branch_is_refused_with_the_one_that_goes_next(tmp_path: Path) -> None:
+def test_beyond_the_maximum_a_branch_is_refused_with_the_next_expiry(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship("one")
         await bench.ship("two")
@@ -148,7 +148,7 @@ def test_beyond_the_most_a_branch_is_refused_with_the_one_that_goes_next(tmp_pat
     tell(tmp_path, story)
 
 
-def test_the_stages_keep_the_pools_that_they_may_need(tmp_path: Path) -> None:
+def test_pools_are_reserved_for_the_other_stages(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         assert bench.previews.refusal("fix", 2) is None
         assert bench.previews.refusal("fix", 3) == (
@@ -164,7 +164,7 @@ def test_the_stages_keep_the_pools_that_they_may_need(tmp_path: Path) -> None:
     tell(tmp_path, story, kept=4)
 
 
-def test_a_preview_that_nobody_pushed_to_goes_by_itself_and_a_push_gives_it_more_time(tmp_path: Path) -> None:
+def test_a_preview_expires_unless_a_push_renews_it(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship("one")
         await bench.ship("two")
@@ -182,7 +182,7 @@ def test_a_preview_that_nobody_pushed_to_goes_by_itself_and_a_push_gives_it_more
     tell(tmp_path, story)
 
 
-def test_a_branch_that_is_deleted_while_its_first_release_comes_up_leaves_nothing(tmp_path: Path) -> None:
+def test_a_branch_deleted_during_its_first_rollout_leaves_nothing(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         before, bench.workers.hold = bench.gateway.state, asyncio.Event()
         started = await bench.previews.ship("fix", release_document(), who=NOBODY)
@@ -198,7 +198,7 @@ def test_a_branch_that_is_deleted_while_its_first_release_comes_up_leaves_nothin
     tell(tmp_path, story)
 
 
-def test_a_release_that_waits_for_its_turn_gives_way_to_the_end_of_its_preview(tmp_path: Path) -> None:
+def test_a_waiting_release_is_superseded_by_its_previews_removal(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         bench.workers.hold = asyncio.Event()
         first = await bench.previews.ship("fix", release_document(), who=NOBODY)
@@ -214,7 +214,7 @@ def test_a_release_that_waits_for_its_turn_gives_way_to_the_end_of_its_preview(t
     tell(tmp_path, story)
 
 
-def test_a_push_while_the_last_preview_goes_waits_for_its_end_and_begins_anew(tmp_path: Path) -> None:
+def test_a_push_during_a_removal_waits_and_makes_a_new_preview(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
         bench.previews.close("fix", "gone")
@@ -224,7 +224,7 @@ def test_a_push_while_the_last_preview_goes_waits_for_its_end_and_begins_anew(tm
     tell(tmp_path, story)
 
 
-def test_what_cannot_go_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_removal_is_retried(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
 
@@ -258,7 +258,7 @@ def test_a_preview_whose_stage_the_gateway_refuses_is_not_recorded(tmp_path: Pat
     tell(tmp_path, story)
 
 
-def test_a_daemon_after_the_first_serves_the_previews_on(tmp_path: Path) -> None:
+def test_a_second_daemon_keeps_the_previews(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
 
@@ -271,7 +271,7 @@ def test_a_daemon_after_the_first_serves_the_previews_on(tmp_path: Path) -> None
     asyncio.run(later_story())
 
 
-def test_a_gateway_that_was_started_anew_gets_the_previews_back(tmp_path: Path) -> None:
+def test_a_new_gateway_gets_the_previews_back(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
 
@@ -288,7 +288,7 @@ def test_a_gateway_that_was_started_anew_gets_the_previews_back(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("applied", range(6))
-def test_a_preview_that_was_going_when_the_daemon_died_goes_with_the_next_one(tmp_path: Path, applied: int) -> None:
+def test_a_removal_interrupted_by_the_daemons_death_is_finished_by_the_next(tmp_path: Path, applied: int) -> None:
     """The daemon dies after so many changes of the gateway's."""
 
     async def story(bench: PreviewBench) -> None:
@@ -329,7 +329,7 @@ class LastWords(PreviewRecords):
         raise asyncio.CancelledError
 
 
-def test_the_record_of_a_preview_goes_last_so_that_no_death_leaves_files_behind(tmp_path: Path) -> None:
+def test_a_previews_record_is_deleted_last(tmp_path: Path) -> None:
     logs = tmp_path / "logs" / STAGE
 
     async def story(bench: PreviewBench) -> None:
@@ -352,7 +352,7 @@ def test_the_record_of_a_preview_goes_last_so_that_no_death_leaves_files_behind(
     asyncio.run(later_story())
 
 
-def test_the_status_is_told_while_a_preview_goes(tmp_path: Path) -> None:
+def test_the_status_works_while_a_preview_is_removed(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         async def loads(pools: Collection[str]) -> dict[str, BackendLoad]:
             bench.previews.close("fix", "its branch is gone")
@@ -376,7 +376,7 @@ def test_the_status_is_told_while_a_preview_goes(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_an_engine_without_the_listener_any_more_lets_its_previews_go(tmp_path: Path) -> None:
+def test_an_engine_without_the_listener_removes_its_previews(tmp_path: Path) -> None:
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
 
@@ -395,7 +395,7 @@ def test_an_engine_without_the_listener_any_more_lets_its_previews_go(tmp_path: 
     asyncio.run(later_story())
 
 
-def test_a_preview_runs_few_workers_at_once_and_touches_nothing_that_its_stage_alone_may(tmp_path: Path) -> None:
+def test_a_preview_has_few_workers_and_no_hooks_or_notifications(tmp_path: Path) -> None:
     document = release_document("api", strategy="Canary10Percent5Minutes", hooks=Hooks(pre_traffic="migrate"))
     settings = replace(
         document.settings,

@@ -55,7 +55,7 @@ def shipped_until(tmp_path: Path, instant: str) -> Bench:
         ("routes of dev.2", 2, "live"),
     ],
 )
-def test_a_rollout_cut_off_at_any_instant_is_finished_or_rolled_back(
+def test_a_rollout_interrupted_at_any_instant_is_finished_or_rolled_back(
     tmp_path: Path, instant: str, live: int, outcome: str
 ) -> None:
     bench = shipped_until(tmp_path, instant).again()
@@ -96,7 +96,7 @@ async def _two_releases(bench: Bench) -> None:
     await bench.deploy(digest="sha256:2")
 
 
-def test_old_releases_are_forgotten_but_never_those_that_rollback_needs(tmp_path: Path) -> None:
+def test_old_releases_are_removed_but_not_those_for_a_rollback(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         for number in range(1, 26):
             await bench.deploy(digest=f"sha256:{number}")
@@ -114,7 +114,7 @@ def test_old_releases_are_forgotten_but_never_those_that_rollback_needs(tmp_path
     run(tmp_path, story)
 
 
-def test_a_rollout_whose_end_fails_keeps_nobody_waiting_and_is_ended_by_the_next_start(tmp_path: Path) -> None:
+def test_a_rollout_whose_end_fails_blocks_nothing_and_is_ended_by_the_next_start(tmp_path: Path) -> None:
     def gateway_is_gone(state: GatewayState) -> None:
         if state.stage("dev").live == 2 and not state.pool("p00").servers:
             raise EngineError("HAProxy is gone")
@@ -134,7 +134,7 @@ def test_a_rollout_whose_end_fails_keeps_nobody_waiting_and_is_ended_by_the_next
     assert {pool.spec.release for pool in bench.workers.running.values()} == {3}
 
 
-def test_a_state_file_that_takes_nothing_ends_the_rollout_and_fails_no_event(tmp_path: Path) -> None:
+def test_an_unwritable_state_file_ends_the_rollout_but_fails_no_event(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.on_apply = lambda state: bench.store.close() if state.stage("dev").live == 2 else None
@@ -150,7 +150,7 @@ def test_a_state_file_that_takes_nothing_ends_the_rollout_and_fails_no_event(tmp
     assert bench.store.rollouts("dev")[0].outcome == "live", "the gateway had it live"
 
 
-def test_releases_of_an_unfinished_rollout_are_not_forgotten(tmp_path: Path) -> None:
+def test_releases_of_an_unfinished_rollout_are_kept(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.store.begin_rollout(
@@ -166,7 +166,7 @@ def test_releases_of_an_unfinished_rollout_are_not_forgotten(tmp_path: Path) -> 
     assert bench.store.unfinished_rollouts() == ()
 
 
-def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_path: Path) -> None:
+def test_a_stopping_engine_refuses_releases_and_starts_no_waiting_one(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.workers.hold = asyncio.Event()
@@ -191,7 +191,7 @@ def test_an_engine_that_stops_takes_no_release_and_begins_none_that_waited(tmp_p
 
 
 @pytest.mark.parametrize("instant", ["p00 has 0 servers", "routes of dev.2"])
-def test_after_a_reboot_in_mid_drain_the_rollout_is_known_to_have_gone_live(tmp_path: Path, instant: str) -> None:
+def test_after_a_reboot_during_the_drain_the_rollout_counts_as_live(tmp_path: Path, instant: str) -> None:
     shipped_until(tmp_path, instant).store.close()
     bench = Bench(tmp_path)  # nothing runs, the gateway knows nothing
 
@@ -205,7 +205,7 @@ def test_after_a_reboot_in_mid_drain_the_rollout_is_known_to_have_gone_live(tmp_
     assert bench.gateway.state.stage("dev").live == 1
 
 
-def test_a_rollout_that_recovery_ends_lasted_from_its_start_to_its_end(tmp_path: Path) -> None:
+def test_recovery_records_a_rollouts_whole_duration(tmp_path: Path) -> None:
     bench = shipped_until(tmp_path, "p00 has 0 servers").again()
     bench.clock.elapsed_s = 90.0
     bench.clock.monotonic = lambda: 5000.0  # type: ignore[method-assign]
@@ -219,7 +219,7 @@ async def _two_functions(bench: Bench) -> None:
     await bench.deploy("a", "b")
 
 
-def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothing_has_changed(tmp_path: Path) -> None:
+def test_a_live_release_that_cannot_start_is_shipped_again_although_unchanged(tmp_path: Path) -> None:
     run(tmp_path, _two_functions).store.close()
     bench = Bench(tmp_path)
     bench.workers.fails["b"] = "its artifact is gone"
@@ -235,7 +235,7 @@ def test_a_live_release_that_cannot_be_brought_back_is_shipped_anew_though_nothi
     asyncio.run(restart())
 
 
-def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(tmp_path: Path) -> None:
+def test_a_forced_stop_does_not_drain_and_the_next_start_ends_the_rollout(tmp_path: Path) -> None:
     async def never(pool: str, *, deadline_s: float, readers: bool) -> bool:
         return await asyncio.Event().wait()
 
@@ -254,7 +254,7 @@ def test_a_stop_by_force_waits_for_no_drain_and_the_next_start_ends_the_rollout(
     assert {pool.spec.release for pool in bench.workers.running.values()} == {2}
 
 
-def test_the_releases_of_a_stage_that_is_not_there_are_refused_by_the_nearest_name(tmp_path: Path) -> None:
+def test_releases_of_an_unknown_stage_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(UsageError, match="this engine has no stage prd") as refused:
         releases(bench.engine, "prd")

@@ -20,7 +20,7 @@ from tests.support import release_keys
 pytestmark = pytest.mark.component
 
 
-def test_a_release_goes_live_in_the_order_that_loses_nothing(tmp_path: Path) -> None:
+def test_a_release_goes_live_in_the_order_that_fails_no_request(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.diary.clear()
@@ -44,7 +44,7 @@ def test_a_release_goes_live_in_the_order_that_loses_nothing(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
-def test_clients_that_still_read_keep_a_release_without_making_the_deploy_wait(tmp_path: Path) -> None:
+def test_slow_readers_keep_an_old_release_but_do_not_delay_the_deploy(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.reading["p00"] = 1
@@ -61,7 +61,7 @@ def test_clients_that_still_read_keep_a_release_without_making_the_deploy_wait(t
     run(tmp_path, story)
 
 
-def test_a_release_that_waits_for_readers_stays_when_it_is_shipped_again(tmp_path: Path) -> None:
+def test_a_release_that_waits_for_readers_is_kept_when_it_ships_again(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.gateway.reading["p00"] = 1
@@ -77,7 +77,7 @@ def test_a_release_that_waits_for_readers_stays_when_it_is_shipped_again(tmp_pat
     run(tmp_path, story)
 
 
-def test_readers_of_an_old_release_are_cut_off_when_its_pools_are_needed_and_when_the_engine_stops(
+def test_readers_of_an_old_release_are_cut_off_for_its_pools_or_a_stop(
     tmp_path: Path,
 ) -> None:
     async def story(bench: Bench) -> None:
@@ -115,7 +115,7 @@ def test_the_first_request_is_a_get_to_a_route_without_parameters() -> None:
         ),
     ],
 )
-def test_only_a_deploy_without_smoke_requests_asks_for_a_first_response_and_none_stops_it(
+def test_only_a_deploy_without_smoke_requests_sends_a_first_request(
     tmp_path: Path, verb: str, smoke: tuple[SmokeRequest, ...], told: list[str]
 ) -> None:
     """The workers here are fakes without a socket: nobody responds."""
@@ -131,9 +131,7 @@ def test_only_a_deploy_without_smoke_requests_asks_for_a_first_response_and_none
 
 
 @pytest.mark.parametrize(("live", "candidate"), [(1, 1), (2, 2), (16, 4)])
-def test_a_candidate_begins_as_deep_as_the_live_pool_but_not_so_deep_that_a_slow_one_would_hurt(
-    tmp_path: Path, live: int, candidate: int
-) -> None:
+def test_a_candidate_starts_with_the_live_pools_depth_up_to_a_limit(tmp_path: Path, live: int, candidate: int) -> None:
     async def story(bench: Bench) -> None:
         pools = bench.engine.pools
         await bench.deploy("api")
@@ -190,7 +188,7 @@ def test_a_failed_first_release_leaves_the_stage_without_one(tmp_path: Path) -> 
     run(tmp_path, story)
 
 
-def test_the_newest_deploy_supersedes_the_one_under_way(tmp_path: Path) -> None:
+def test_the_newest_deploy_supersedes_the_current_one(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         bench.workers.hold = asyncio.Event()
@@ -233,7 +231,7 @@ def test_abort_without_a_rollout_is_refused_with_a_hint(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_canary_bakes_its_time_and_walks_to_all(tmp_path: Path) -> None:
+def test_a_canary_bakes_and_then_takes_all_traffic(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await bench.deploy()
         began = bench.clock.monotonic()
@@ -291,7 +289,7 @@ def test_rollback_without_an_earlier_release_or_to_an_unknown_one_is_refused(tmp
     run(tmp_path, story)
 
 
-def test_stages_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_stages_are_independent(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         await asyncio.gather(bench.deploy(), bench.deploy(stage="prod"))
         assert (bench.gateway.state.stage("dev").live, bench.gateway.state.stage("prod").live) == (1, 1)

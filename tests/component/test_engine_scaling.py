@@ -51,7 +51,7 @@ def play(tmp_path: Path, story: Callable[[Bench], Coroutine[Any, Any, None]]) ->
     run(tmp_path, story)
 
 
-def test_new_workers_are_ready_before_the_gateway_hears_of_them(tmp_path: Path) -> None:
+def test_new_workers_are_ready_before_the_gateway_gets_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         assert await bench.engine.pools.standing.scale(row, 4) == 4
@@ -61,7 +61,7 @@ def test_new_workers_are_ready_before_the_gateway_hears_of_them(tmp_path: Path) 
     play(tmp_path, story)
 
 
-def test_workers_end_only_after_the_gateway_has_let_them_drain_and_removed_them(tmp_path: Path) -> None:
+def test_workers_end_only_after_the_gateway_drained_and_removed_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         assert await bench.engine.pools.standing.scale(row, 1) == 1
@@ -75,7 +75,7 @@ def test_workers_end_only_after_the_gateway_has_let_them_drain_and_removed_them(
     play(tmp_path, story)
 
 
-def test_a_change_of_weight_does_not_wait_for_servers_that_drain(tmp_path: Path) -> None:
+def test_a_weight_change_does_not_wait_for_draining_servers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.gateway.draining = asyncio.Event()
@@ -91,7 +91,7 @@ def test_a_change_of_weight_does_not_wait_for_servers_that_drain(tmp_path: Path)
     play(tmp_path, story)
 
 
-def test_workers_that_drain_stay_where_more_are_needed_meanwhile(tmp_path: Path) -> None:
+def test_draining_workers_stay_if_they_are_needed_again(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.gateway.draining = asyncio.Event()
@@ -106,7 +106,7 @@ def test_workers_that_drain_stay_where_more_are_needed_meanwhile(tmp_path: Path)
     play(tmp_path, story)
 
 
-def test_a_pool_whose_zygote_refuses_stands_at_the_gateway_as_it_is(tmp_path: Path) -> None:
+def test_a_pool_whose_zygote_refuses_stays_at_the_gateway_as_it_is(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.workers.refuses_to_scale = True
@@ -118,7 +118,7 @@ def test_a_pool_whose_zygote_refuses_stands_at_the_gateway_as_it_is(tmp_path: Pa
     play(tmp_path, story)
 
 
-def test_a_pool_that_retires_while_it_grows_brings_nothing_back_to_the_gateway(tmp_path: Path) -> None:
+def test_a_pool_that_retires_while_it_grows_adds_no_servers(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         grown, growing = bench.workers.scale, asyncio.Event()
@@ -140,7 +140,7 @@ def test_a_pool_that_retires_while_it_grows_brings_nothing_back_to_the_gateway(t
     play(tmp_path, story)
 
 
-def test_a_pool_without_workers_stands_there_by_its_door_and_leaves_it_when_it_was_woken(tmp_path: Path) -> None:
+def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=0, max_workers=8)
         standing, workers = bench.engine.pools.standing, bench.workers
@@ -155,7 +155,7 @@ def test_a_pool_without_workers_stands_there_by_its_door_and_leaves_it_when_it_w
     play(tmp_path, story)
 
 
-def test_a_candidate_starts_as_large_as_the_live_release_and_is_levelled_before_it_serves(tmp_path: Path) -> None:
+def test_a_candidate_has_the_live_releases_size_when_it_serves(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         await bench.engine.pools.standing.scale(row, 5)
@@ -207,7 +207,7 @@ class Watch:
         return [event.sentence for event in self.bench.store.events() if "workers" in event.sentence]
 
 
-def test_load_brings_workers_and_their_absence_lets_them_go_each_with_a_sentence(tmp_path: Path) -> None:
+def test_load_adds_workers_and_idleness_removes_them_with_an_event_each(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         watch = Watch(bench)
@@ -230,7 +230,7 @@ def test_load_brings_workers_and_their_absence_lets_them_go_each_with_a_sentence
     play(tmp_path, story)
 
 
-def test_a_fixed_number_of_workers_is_never_looked_at(tmp_path: Path) -> None:
+def test_a_pool_of_fixed_size_is_not_watched(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=2)
         watch = Watch(bench)
@@ -241,7 +241,7 @@ def test_a_fixed_number_of_workers_is_never_looked_at(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_one_short_request_between_two_looks_keeps_a_worker_for_the_window(tmp_path: Path) -> None:
+def test_a_short_request_between_two_samples_keeps_a_worker(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=0, max_workers=8)
         watch = Watch(bench)
@@ -258,7 +258,7 @@ def test_one_short_request_between_two_looks_keeps_a_worker_for_the_window(tmp_p
     play(tmp_path, story)
 
 
-def test_a_refusal_for_want_of_memory_is_told_once_a_minute_and_a_deploy_starts_with_what_fits(tmp_path: Path) -> None:
+def test_a_memory_refusal_is_reported_once_a_minute_and_limits_a_deploy(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=32)
         watch = Watch(bench)
@@ -283,7 +283,7 @@ def test_a_refusal_for_want_of_memory_is_told_once_a_minute_and_a_deploy_starts_
     play(tmp_path, story)
 
 
-def test_a_pool_that_cannot_be_scaled_is_left_in_peace_for_a_while(tmp_path: Path) -> None:
+def test_scaling_that_fails_is_paused(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         watch = Watch(bench)

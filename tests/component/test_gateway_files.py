@@ -38,7 +38,7 @@ def boot(layout: Layout) -> BootFolder:
     return folder
 
 
-def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
+def test_a_generation_is_complete_and_can_be_read_back(layout: Layout) -> None:
     folder = boot(layout)
     assert folder.load() is None
     folder.write(STATE)
@@ -59,14 +59,14 @@ def test_a_generation_is_whole_and_is_read_back(layout: Layout) -> None:
     assert {path.name for path in layout.boot.iterdir()} == {"haproxy.cfg", "state.json", *maps}
 
 
-def test_only_the_last_two_generations_stay(layout: Layout) -> None:
+def test_only_the_last_two_generations_are_kept(layout: Layout) -> None:
     folder = boot(layout)
     for _ in range(12):
         folder.write(STATE)
     assert {path.name for path in layout.folder.glob("boot.*")} == {"boot.11", "boot.12"}
 
 
-def test_a_disk_that_takes_no_files_leaves_the_earlier_generation(layout: Layout) -> None:
+def test_a_full_disk_leaves_the_earlier_generation(layout: Layout) -> None:
     folder = boot(layout)
     folder.write(STATE)
     # Like a full disk, for root too: the next generation's place is taken by a file that is no folder.
@@ -76,7 +76,7 @@ def test_a_disk_that_takes_no_files_leaves_the_earlier_generation(layout: Layout
     assert folder.load() == STATE
 
 
-def test_a_generation_of_which_a_file_is_missing_is_not_whole(layout: Layout) -> None:
+def test_a_generation_with_a_missing_file_is_incomplete(layout: Layout) -> None:
     boot(layout).write(STATE)
     adopted = boot(layout)
     adopted.load()
@@ -87,7 +87,7 @@ def test_a_generation_of_which_a_file_is_missing_is_not_whole(layout: Layout) ->
     assert adopted.is_complete()
 
 
-def test_a_torn_state_counts_as_none(layout: Layout) -> None:
+def test_a_truncated_state_file_counts_as_none(layout: Layout) -> None:
     folder = boot(layout)
     folder.write(STATE)
     (layout.boot / "state.json").write_text('{"format":1')
@@ -100,7 +100,7 @@ def test_the_folder_is_private(layout: Layout) -> None:
     assert stat.S_IMODE(layout.folder.stat().st_mode) == 0o700
 
 
-def test_a_path_too_long_for_sockets_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_path_too_long_for_sockets_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="too long for sockets") as caught:
         BootFolder(Layout(tmp_path / ("x" * 90)), Tuning(1, 1000)).prepare()
     assert "XDG_RUNTIME_DIR" in caught.value.hint
@@ -116,7 +116,7 @@ def test_port_0_takes_a_free_one_and_a_port_in_use_is_refused_by_name() -> None:
         assert str(port) in caught.value.hint
 
 
-def test_a_port_whose_holder_shares_it_is_refused_too() -> None:
+def test_a_port_in_use_with_reuseport_is_refused_too() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
@@ -125,7 +125,7 @@ def test_a_port_whose_holder_shares_it_is_refused_too() -> None:
             listen("127.0.0.1", other.getsockname()[1])
 
 
-def test_a_port_is_free_again_at_once_although_connections_linger() -> None:
+def test_a_port_can_be_bound_again_while_connections_linger() -> None:
     with listen("127.0.0.1", 0) as first:
         address = address_of(first)
         with socket.create_connection(address):
@@ -147,14 +147,14 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_haproxy_is_taken_from_the_variable_before_the_path(tmp_path: Path) -> None:
+def test_haproxys_variable_takes_precedence_over_path(tmp_path: Path) -> None:
     new = program(tmp_path / "chosen", 'echo "HAProxy version 3.0.5-8e879a5 2024/09/19"')
     program(tmp_path / "haproxy", 'echo "HAProxy version 2.6.1 2022/06/21"')
     assert find_haproxy({"HITLESS_HAPROXY": new, "PATH": str(tmp_path)}) == new
     assert find_haproxy({"PATH": str(tmp_path)}) == str(tmp_path / "haproxy")
 
 
-def test_a_chosen_haproxy_that_is_missing_old_or_broken_is_an_error_and_no_other_is_taken(tmp_path: Path) -> None:
+def test_a_chosen_haproxy_that_is_missing_old_or_broken_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="HITLESS_HAPROXY is /no/such"):
         find_haproxy({"HITLESS_HAPROXY": "/no/such"})
     old = program(tmp_path / "old", 'echo "HA-Proxy version 1.8.8 2020/06/22"')
@@ -194,7 +194,7 @@ def test_listeners_are_taken_from_a_process_by_the_record(tmp_path: Path) -> Non
             assert address_of(again) == address_of(listener)
 
 
-def test_a_record_of_another_process_or_of_another_socket_gives_nothing(tmp_path: Path) -> None:
+def test_a_record_of_another_process_or_socket_is_ignored(tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as listener:
         record(tmp_path, listener, os.getpid() + 1)
         assert recorded_listeners(tmp_path, os.getpid()) == ()

@@ -81,7 +81,7 @@ def stat(scur: int, qcur: int, server: str = "") -> bytes:
     return f"# pxname,svname,qcur,scur,\n{rows}p00,BACKEND,{qcur},{scur}\n\n".encode()
 
 
-def test_a_long_answer_is_read_to_its_end() -> None:
+def test_long_output_is_read_completely() -> None:
     body = b"0x1 key value\n" * 100_000 + b"\n"
     with runtime(lambda command: body) as (client, fake):
         assert len(asyncio.run(client.ask("show map"))) == len(body)
@@ -89,13 +89,13 @@ def test_a_long_answer_is_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("accepted", [b"\n", b"New server registered.\n\n", b"Server deleted.\n\n"])
-def test_what_haproxy_says_of_success_is_success(accepted: bytes) -> None:
+def test_haproxys_success_messages_are_accepted(accepted: bytes) -> None:
     with runtime(lambda command: accepted) as (client, fake):
         asyncio.run(client.tell("set map x"))
         assert fake.heard == ["set map x"]
 
 
-def test_any_other_answer_is_a_refusal_with_haproxys_words() -> None:
+def test_any_other_output_is_a_rejection_with_haproxys_message() -> None:
     with (
         runtime(lambda command: b"entry not found.\n\n") as (client, _),
         pytest.raises(RejectedError, match=r"rejected «set map x»: entry not found\."),
@@ -104,12 +104,12 @@ def test_any_other_answer_is_a_refusal_with_haproxys_words() -> None:
 
 
 @pytest.mark.parametrize("cut", [b"", b"Server dele"])
-def test_an_answer_that_ends_early_is_no_success(cut: bytes) -> None:
+def test_truncated_output_is_an_error(cut: bytes) -> None:
     with runtime(lambda command: cut) as (client, _), pytest.raises(UnreachableError, match="ended while it ran"):
         asyncio.run(client.tell("del server p00/w0"))
 
 
-def test_silence_ends_at_the_time_out() -> None:
+def test_a_silent_haproxy_times_out() -> None:
     with runtime(lambda command: None) as (client, _), pytest.raises(UnreachableError, match="timed out"):
         asyncio.run(client.ask("show info"))
 
@@ -132,7 +132,7 @@ def test_a_server_that_is_gone_already_is_deleted() -> None:
         assert fake.heard == ["del server p00/w0"]
 
 
-def test_sessions_are_cut_off_only_when_waiting_did_not_help() -> None:
+def test_sessions_are_cut_off_only_after_waiting() -> None:
     cut = False
 
     def answer(command: str) -> bytes:
@@ -157,7 +157,7 @@ def test_a_pool_that_stays_busy_is_reported_at_the_deadline() -> None:
         assert not asyncio.run(subject.drained("p00", 0.1))
 
 
-def test_nothing_is_said_to_a_server_before_its_requests_ended() -> None:
+def test_no_command_for_a_server_is_sent_before_its_requests_ended() -> None:
     busy = iter([stat(1, 0, "w0"), stat(1, 0, "w0")])
 
     def answer(command: str) -> bytes:

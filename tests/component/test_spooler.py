@@ -131,7 +131,7 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_a_request_is_passed_on_only_when_it_is_complete_and_unchanged() -> None:
+def test_only_complete_requests_are_passed_on_and_unchanged() -> None:
     async def story(world: World) -> None:
         reader, writer = await world.connect()
         request = post(b"x" * 50_000, b"X-Twice: 1", b"X-Twice: 2", b"te: trailers")
@@ -157,7 +157,7 @@ def test_a_request_is_passed_on_only_when_it_is_complete_and_unchanged() -> None
     play(story)
 
 
-def test_bodies_beyond_the_memory_s_bound_are_on_disk_and_arrive_whole() -> None:
+def test_bodies_beyond_the_memory_limit_are_on_disk_and_arrive_complete() -> None:
     async def story(world: World) -> None:
         bodies = [bytes([number]) * (3 * MIB) for number in range(3)]
         assert await asyncio.gather(*(world.send(post(body)) for body in bodies)) == [OK] * 3
@@ -179,7 +179,7 @@ def test_a_chunked_body_beyond_10_mib_is_refused_with_413_before_it_ends() -> No
     play(story)
 
 
-def test_an_upload_beyond_the_budget_gets_503_and_the_next_passes_once_there_is_room() -> None:
+def test_an_upload_beyond_the_budget_gets_503_until_there_is_room() -> None:
     async def story(world: World) -> None:
         _, held = await world.connect()
         held.write(post(b"x" * MIB)[:-1])
@@ -193,7 +193,7 @@ def test_an_upload_beyond_the_budget_gets_503_and_the_next_passes_once_there_is_
     play(story, left_bytes=MIB + 1000)
 
 
-def test_a_response_that_does_not_fit_the_budget_is_a_502_and_not_half_a_response() -> None:
+def test_a_response_beyond_the_budget_is_a_502() -> None:
     async def story(world: World) -> None:
         assert (await world.send(post(b"x" * 1000))).startswith(b"HTTP/1.1 502 ")
         await until(lambda: world.budget.left_bytes == MIB)
@@ -201,7 +201,7 @@ def test_a_response_that_does_not_fit_the_budget_is_a_502_and_not_half_a_respons
     play(story, inner=Inner(OK + b"x" * 2 * MIB), left_bytes=MIB)
 
 
-def test_an_upload_whose_last_bytes_the_disk_does_not_take_gets_503() -> None:
+def test_an_upload_that_fills_the_disk_gets_503() -> None:
     async def story(world: World) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (69_000, hard))
@@ -225,7 +225,7 @@ def test_an_upload_that_is_too_slow_gets_408() -> None:
     play(story, pace=TransferPace(grace_s=0.05, least_bytes_per_s=1e6))
 
 
-def test_an_upload_that_keeps_up_the_pace_may_take_longer_than_the_grace() -> None:
+def test_a_steady_upload_may_take_longer_than_the_grace() -> None:
     async def story(world: World) -> None:
         reader, writer = await world.connect()
         request = post(b"x" * 40)
@@ -240,14 +240,14 @@ def test_an_upload_that_keeps_up_the_pace_may_take_longer_than_the_grace() -> No
 
 
 @pytest.mark.parametrize(("response", "status"), [(b"", b"502"), (b"HTTP/1.1 503 Full\r\n\r\n", b"503")])
-def test_a_response_before_the_request_was_read_is_passed_on_and_none_is_a_502(response: bytes, status: bytes) -> None:
+def test_an_early_response_is_passed_on_and_a_missing_one_is_a_502(response: bytes, status: bytes) -> None:
     async def story(world: World) -> None:
         assert (await world.send(post(b"x" * 5 * MIB)))[9:12] == status
 
     play(story, inner=Inner(response, after_bytes=0))
 
 
-def test_nonsense_gets_400_and_a_client_that_leaves_costs_nothing() -> None:
+def test_invalid_http_gets_400_and_a_client_that_leaves_is_harmless() -> None:
     async def story(world: World) -> None:
         assert (await world.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         _, writer = await world.connect()
@@ -268,7 +268,7 @@ def test_without_the_gateway_an_upload_gets_503() -> None:
     play(story)
 
 
-def test_a_handed_over_connection_gets_the_rest_and_ends() -> None:
+def test_a_handed_over_connection_gets_the_rest_and_is_closed() -> None:
     async def story(world: World) -> None:
         mine, worker_s = socket.socketpair()
         rest = bytes(range(256)) * 20_000

@@ -42,7 +42,7 @@ def test_partial_lines_are_joined_and_ended(tmp_path: Path) -> None:
     assert messages(text) == ["ab", "c", "d", " "]
 
 
-def test_text_that_cannot_be_encoded_is_written_escaped(tmp_path: Path) -> None:
+def test_unencodable_text_is_written_escaped(tmp_path: Path) -> None:
     assert messages(write(tmp_path, "out.write('\\ud800 é\\n')\n")) == ["\\ud800 é"]
 
 
@@ -59,7 +59,7 @@ def test_a_log_that_grows_is_rotated_and_one_old_file_is_kept(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w0.log", "w0.log.1"]
 
 
-def test_a_large_log_is_put_aside_when_it_is_opened_so_that_a_crash_loop_is_bounded(tmp_path: Path) -> None:
+def test_a_large_log_is_rotated_when_it_is_opened(tmp_path: Path) -> None:
     for number in range(7):
         with (tmp_path / "w0.log").open("a") as log:
             log.write(f"{number}" * 100_001)
@@ -69,7 +69,7 @@ def test_a_large_log_is_put_aside_when_it_is_opened_so_that_a_crash_loop_is_boun
     assert 300_000 < (tmp_path / "w0.log.1").stat().st_size < 500_000
 
 
-def test_a_log_that_another_process_has_put_aside_is_left_to_it(tmp_path: Path) -> None:
+def test_a_log_that_another_process_rotated_is_not_rotated_again(tmp_path: Path) -> None:
     write(
         tmp_path,
         "os.write(1, b'x' * 300_001)\nos.replace(folder / 'w0.log', folder / 'w0.log.1')\n"
@@ -90,7 +90,7 @@ def test_a_full_disk_fails_no_request(tmp_path: Path) -> None:
     assert messages(text) == ["there is room again"]
 
 
-def test_what_a_request_writes_beyond_its_bound_is_cut_with_a_line_that_says_so(tmp_path: Path) -> None:
+def test_a_requests_log_is_truncated_at_its_limit_with_a_note(tmp_path: Path) -> None:
     text = write(
         tmp_path,
         "log = LogFile(request_characters=10_000)\nout = LogStream(log, 1)\n"

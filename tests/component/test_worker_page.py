@@ -53,13 +53,13 @@ def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> N
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_page_takes_all_its_room_when_it_is_made(tmp_path: Path) -> None:
+def test_the_page_allocates_all_its_room_when_it_is_made(tmp_path: Path) -> None:
     """In a folder that is full later the first write to a page without its room would end the process by SIGBUS."""
     StatsPage.create(tmp_path / "page", 32)
     assert (tmp_path / "page").stat().st_blocks * 512 >= page_bytes(32)
 
 
-def test_generations_that_live_together_use_different_slots(tmp_path: Path) -> None:
+def test_concurrent_generations_use_different_slots(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     used = [page.slot_index(generation, worker) for generation in (4, 5) for worker in range(3)]
     assert sorted(used) == list(range(6))
@@ -86,7 +86,7 @@ def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
     assert lost[entry_of(str(RING_ENTRIES + 4).encode())] == LOST
 
 
-def test_an_id_is_found_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_an_id_is_only_found_as_a_whole(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     page.write_id(0, entry_of(b"abc-1"))
     page.write_id(1, entry_of(b"x" * 56))
@@ -96,7 +96,7 @@ def test_an_id_is_found_whole_or_not_at_all(tmp_path: Path) -> None:
     assert page.holds_id(entry_of(b"x" * 56))
 
 
-def test_the_guard_refuses_what_timed_out_and_what_is_unsafe_and_had_begun(tmp_path: Path) -> None:
+def test_the_guard_refuses_requests_that_timed_out_or_are_unsafe_and_had_begun(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard = RetryGuard(page)
     new, begun, lost, late = (entry_of(name) for name in (b"new", b"begun", b"lost", b"late"))
@@ -122,7 +122,7 @@ def test_the_guard_refuses_what_timed_out_and_what_is_unsafe_and_had_begun(tmp_p
     assert [guard.refuses(entry, marked) for entry in (begun, lost, late)] == [False, False, True]
 
 
-def test_what_another_release_will_answer_is_run_once_by_this_one_whatever_its_method(tmp_path: Path) -> None:
+def test_a_request_that_another_release_can_answer_runs_once_whatever_its_method(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard, begun, lost = RetryGuard(page), entry_of(b"begun"), entry_of(b"lost")
     page.write_id(4, begun)
@@ -132,7 +132,7 @@ def test_what_another_release_will_answer_is_run_once_by_this_one_whatever_its_m
         assert [guard.refuses(entry, each) for entry in (entry_of(b"new"), begun, lost)] == [False, True, True]
 
 
-def test_a_guard_that_has_looked_before_sees_what_is_lost_later(tmp_path: Path) -> None:
+def test_a_guard_sees_requests_that_are_lost_after_its_first_check(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard = RetryGuard(page)
     page.ring_add(1, entry_of(b"first"), LOST)
@@ -141,7 +141,7 @@ def test_a_guard_that_has_looked_before_sees_what_is_lost_later(tmp_path: Path) 
     assert guard.refuses(entry_of(b"second"), request("GET"))
 
 
-def test_a_get_that_was_lost_three_times_is_refused_so_that_its_client_gets_an_answer(tmp_path: Path) -> None:
+def test_a_get_that_was_lost_three_times_gets_a_502(tmp_path: Path) -> None:
     page = page_in(tmp_path)
     guard = RetryGuard(page)
     verdicts = []
@@ -151,7 +151,7 @@ def test_a_get_that_was_lost_three_times_is_refused_so_that_its_client_gets_an_a
     assert verdicts == [False, False, True]
 
 
-def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path: Path) -> None:
+def test_a_reading_sums_all_generations_and_lists_one_generations_workers(tmp_path: Path) -> None:
     page = page_in(tmp_path, 2)
     for generation in (1, 2):
         for worker in range(2):
@@ -175,7 +175,7 @@ def test_a_reading_adds_up_all_generations_and_lists_the_workers_of_one(tmp_path
     assert stats.latency.percentile_us(99) == pytest.approx(100, rel=0.04)
 
 
-def test_a_page_says_how_many_workers_each_half_is_to_have_and_all_where_nobody_said(tmp_path: Path) -> None:
+def test_a_page_has_the_size_of_each_half_and_the_maximum_by_default(tmp_path: Path) -> None:
     page = page_in(tmp_path, 3)
     assert (page.size(1), page.size(2)) == (3, 3)
     page.set_size(1, 0)
@@ -185,7 +185,7 @@ def test_a_page_says_how_many_workers_each_half_is_to_have_and_all_where_nobody_
     assert read_stats(page, 1, now_ns=0).workers == ()
 
 
-def test_work_grows_by_the_time_that_workers_spend_whether_a_request_has_ended_or_not(tmp_path: Path) -> None:
+def test_work_includes_the_time_of_unfinished_requests(tmp_path: Path) -> None:
     page = page_in(tmp_path, 2)
     first, other = page.slot(page.slot_index(1, 0)), page.slot(page.slot_index(2, 1))
     first[SlotField.BUSY_SINCE] = 1_000_000_000

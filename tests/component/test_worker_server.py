@@ -132,7 +132,7 @@ def test_requests_sent_at_once_are_answered_in_order_one_at_a_time() -> None:
         assert server.handler.seen == [f"/{number}" for number in range(20)]
 
 
-def test_a_response_that_its_client_does_not_read_goes_to_the_spooler_with_its_connection() -> None:
+def test_an_unread_response_goes_to_the_spooler_with_its_connection() -> None:
     with running(spooled=True) as server:
         large = server.handler.bodies["/large"] = bytes(range(256)) * 20_000
         slow = server.connect()
@@ -152,7 +152,7 @@ def test_a_response_that_its_client_does_not_read_goes_to_the_spooler_with_its_c
                 head += slow.recv(65536)
 
 
-def test_a_crowd_of_connections_is_closed_one_by_one_with_their_responses() -> None:
+def test_with_many_connections_each_response_closes_its_own() -> None:
     with running() as server:
         closed = []
         for client in [server.connect() for _ in range(103)]:
@@ -162,7 +162,7 @@ def test_a_crowd_of_connections_is_closed_one_by_one_with_their_responses() -> N
         assert closed == [True] * 3 + [False] * 100
 
 
-def test_an_answer_larger_than_the_sockets_buffer_arrives_whole_while_others_are_served() -> None:
+def test_a_response_larger_than_the_sockets_buffer_arrives_complete() -> None:
     with running() as server:
         server.handler.bodies["/large"] = bytes(range(256)) * 20_000
         slow, quick = server.connect(), server.connect()
@@ -175,7 +175,7 @@ def test_an_answer_larger_than_the_sockets_buffer_arrives_whole_while_others_are
         assert slow.recv(1) == b""
 
 
-def test_a_client_that_waits_for_an_invitation_gets_it() -> None:
+def test_a_client_that_expects_100_continue_gets_it() -> None:
     with running() as server:
         client = server.connect()
         client.sendall(b"POST /a HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
@@ -184,7 +184,7 @@ def test_a_client_that_waits_for_an_invitation_gets_it() -> None:
         assert read_answer(client)[1] == b"/a 2"
 
 
-def test_a_connection_that_asks_to_be_closed_is_closed_after_its_answer() -> None:
+def test_a_connection_that_asks_to_be_closed_is_closed_after_its_response() -> None:
     with running() as server:
         client = server.connect()
         client.sendall(b"GET /a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
@@ -193,14 +193,14 @@ def test_a_connection_that_asks_to_be_closed_is_closed_after_its_answer() -> Non
         assert b"connection: close" in answer
 
 
-def test_nonsense_is_answered_400_and_closed() -> None:
+def test_invalid_http_gets_400_and_is_closed() -> None:
     with running() as server:
         client = server.connect()
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         assert read_to_end(client).startswith(b"HTTP/1.1 400 ")
 
 
-def test_clients_that_vanish_at_any_point_do_no_harm() -> None:
+def test_clients_that_vanish_at_any_point_are_harmless() -> None:
     with running() as server:
         server.handler.bodies["/large"] = b"x" * 4_000_000
         for sent in (
@@ -217,7 +217,7 @@ def test_clients_that_vanish_at_any_point_do_no_harm() -> None:
         assert read_answer(client)[1] == b"/alive 0"
 
 
-def test_more_connections_than_the_bound_wait_until_others_close() -> None:
+def test_connections_beyond_the_limit_wait_until_others_close() -> None:
     with running() as server:
         first = [server.connect() for _ in range(500)]
         late = server.connect()
@@ -228,7 +228,7 @@ def test_more_connections_than_the_bound_wait_until_others_close() -> None:
         assert read_answer(late)[1] == b"/late 0"
 
 
-def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_half_received() -> None:
+def test_a_stopping_server_answers_all_received_and_half_received_requests() -> None:
     with running() as server:
         server.handler.gates["/slow"] = threading.Event()
         slow, received, half, idle = (server.connect() for _ in range(4))
@@ -256,7 +256,7 @@ def test_told_to_stop_it_answers_the_request_in_hand_and_those_received_and_the_
         assert not server.thread.is_alive()
 
 
-def test_a_server_without_a_descriptor_left_answers_what_it_has_and_ends() -> None:
+def test_a_server_out_of_descriptors_answers_its_requests_and_ends() -> None:
     with running() as server:
         first = server.connect()
         first.sendall(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -31,13 +31,13 @@ def seen() -> tuple[str | None, str, str]:
     return os.environ.get(TRACE_VARIABLE), child.rstrip("\n"), (getenv(TRACE_VARIABLE.encode()) or b"").decode()
 
 
-def test_each_value_is_seen_by_everyone(variable: TraceVariable) -> None:
+def test_each_value_is_visible_to_python_c_and_children(variable: TraceVariable) -> None:
     for value in ("Root=1-a", "Root=1-longer-than-before", "", "Root=1-é"):
         variable.set(value)
         assert seen() == (value, value, value)
 
 
-def test_a_handler_that_sets_removes_or_restores_the_environment_changes_no_later_request(
+def test_a_handlers_change_of_the_variable_does_not_affect_later_requests(
     variable: TraceVariable,
 ) -> None:
     variable.set("first")
@@ -54,14 +54,14 @@ def test_a_handler_that_sets_removes_or_restores_the_environment_changes_no_late
     assert seen() == ("fourth",) * 3
 
 
-def test_a_value_too_long_for_the_buffer_is_seen_as_well_and_so_is_the_next(variable: TraceVariable) -> None:
+def test_a_value_too_long_for_the_buffer_works_and_so_does_the_next(variable: TraceVariable) -> None:
     variable.set("short")
     for value in ("x" * (LONGEST_TRACE_BYTES + 1), "y" * LONGEST_TRACE_BYTES, "short again"):
         variable.set(value)
         assert seen() == (value, value, value)
 
 
-def test_many_requests_take_no_more_memory(variable: TraceVariable) -> None:
+def test_many_requests_do_not_leak_memory(variable: TraceVariable) -> None:
     def resident_kib() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 

@@ -41,7 +41,7 @@ async def logged(folder: Path, count: int) -> list[AccessLine]:
     return lines(folder)
 
 
-def test_a_request_leaves_one_line_with_nothing_secret_in_it() -> None:
+def test_a_request_leaves_one_line_without_secrets() -> None:
     async def scenario(folder: Path, workers: Workers) -> None:
         async with running_gateway(folder, logs=folder / "logs") as gateway:
             state = await with_release(gateway, workers)
@@ -98,7 +98,7 @@ def test_a_request_leaves_one_line_with_nothing_secret_in_it() -> None:
     in_scenario(scenario)
 
 
-def test_what_the_live_release_answers_for_a_candidate_is_marked_and_beyond_the_limit_only_a_share_is_logged() -> None:
+def test_shielded_requests_are_marked_and_lines_beyond_the_limit_are_sampled() -> None:
     async def scenario(folder: Path, workers: Workers) -> None:
         async with running_gateway(folder, logs=folder / "logs") as gateway:
             state = await with_release(gateway, workers)
@@ -117,7 +117,7 @@ def test_what_the_live_release_answers_for_a_candidate_is_marked_and_beyond_the_
     in_scenario(scenario)
 
 
-def test_no_request_waits_for_the_log_and_it_is_bounded_with_the_daemon_away_and_after_each_death() -> None:
+def test_the_log_blocks_no_request_and_stays_bounded_after_each_death() -> None:
     async def scenario(folder: Path, workers: Workers) -> None:
         async with running_gateway(folder, logs=folder / "logs") as gateway:
             state = await with_release(gateway, workers)

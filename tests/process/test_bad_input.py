@@ -40,16 +40,14 @@ def refused(ran: Ran, code: str, *words: str) -> None:
         ("workers: 2", "worker: 2", ("serverless.yml:", "custom.hitless.worker", "workers")),
     ],
 )
-def test_a_service_file_that_cannot_be_accepted_is_exit_2(
-    running: Site, old: str, new: str, words: tuple[str, ...]
-) -> None:
+def test_an_invalid_service_file_is_exit_2(running: Site, old: str, new: str, words: tuple[str, ...]) -> None:
     running.edit(old, new, "serverless.yml")
     refused(running.hitless("deploy", exit_code=2), "invalid_service", *words)
     assert running.get("/fast")[2]["release"] == "1"
     assert [row["release"] for row in running.hitless("releases").document] == [1]
 
 
-def test_a_syntax_error_is_told_and_leaves_the_live_release(running: Site) -> None:
+def test_a_syntax_error_is_reported_and_leaves_the_live_release(running: Site) -> None:
     running.edit("def note_run(event", "def note_run((event")
     ran = running.hitless("deploy", exit_code=None)
     assert ran.exit_code in (2, 3)
@@ -57,14 +55,14 @@ def test_a_syntax_error_is_told_and_leaves_the_live_release(running: Site) -> No
     assert running.get("/fast")[2]["release"] == "1"
 
 
-def test_a_requirement_that_nobody_offers_is_exit_2_and_leaves_no_release(running: Site) -> None:
+def test_an_unknown_requirement_is_exit_2_and_leaves_no_release(running: Site) -> None:
     (running.folder / "requirements.txt").write_text("hitless-has-no-such-dependency==9.9.9\n")
     refused(running.hitless("deploy", exit_code=2), "build_failed", "hitless-has-no-such-dependency")
     assert len(running.hitless("releases").document) == 1
     assert running.get("/fast")[0] == 200
 
 
-def test_a_port_in_use_is_told_before_anything_runs(site: Site) -> None:
+def test_a_port_in_use_is_reported_before_anything_runs(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = site.hitless("up", "--detach", "--listen", f"127.0.0.1:{port}", exit_code=1)
@@ -73,7 +71,7 @@ def test_a_port_in_use_is_told_before_anything_runs(site: Site) -> None:
     assert not site.folders.remains()
 
 
-def test_another_address_for_an_engine_that_runs_is_noted_and_changes_nothing(running: Site) -> None:
+def test_another_address_for_a_running_engine_is_noted_and_changes_nothing(running: Site) -> None:
     port = int(running.url.rpartition(":")[2])
     other = running.hitless("up", "--detach", "--listen", f"127.0.0.1:{port + 1}")
     assert "note: dev keeps its address while the engine runs" in other.stderr
@@ -122,7 +120,7 @@ def test_a_second_daemon_on_the_same_folder_is_refused(running: Site) -> None:
     assert running.get("/fast")[0] == 200
 
 
-def test_of_two_ups_at_once_both_find_the_engine_up_with_one_release(site: Site) -> None:
+def test_two_concurrent_ups_make_one_engine_and_one_release(site: Site) -> None:
     command = [sys.executable, "-m", "hitless", "up", "--detach", "--json", "--service-dir", str(site.folder)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in both]
@@ -132,7 +130,7 @@ def test_of_two_ups_at_once_both_find_the_engine_up_with_one_release(site: Site)
     assert [row["release"] for row in site.hitless("releases").document] == [1]
 
 
-def test_of_two_deploys_at_once_the_newest_wins(running: Site) -> None:
+def test_the_newest_of_two_concurrent_deploys_wins(running: Site) -> None:
     running.edit("ready_timeout_s: 3", "ready_timeout_s: 60", "serverless.yml")
     running.edit("import time\n", "import time\ntime.sleep(50)\n")
     command = [sys.executable, "-m", "hitless", "deploy", "--json", "--service-dir", str(running.folder)]
@@ -154,7 +152,7 @@ def test_unknown_options_and_strategies_are_exit_2(running: Site) -> None:
     refused(running.hitless("deploy", "--stage", "qa", exit_code=2), "usage", "qa", "dev")
 
 
-def test_doctor_finds_nothing_amiss_here_and_names_what_is(site: Site) -> None:
+def test_doctor_passes_here_and_reports_faults(site: Site) -> None:
     looked = site.hitless("doctor").document
     assert looked["well"]
     assert "nobody listens until `hitless up` runs" in next(
@@ -167,7 +165,7 @@ def test_doctor_finds_nothing_amiss_here_and_names_what_is(site: Site) -> None:
     assert amiss[0]["mend"]
 
 
-def test_up_says_that_few_descriptors_may_be_open(site: Site) -> None:
+def test_up_warns_about_a_low_limit_of_descriptors(site: Site) -> None:
     words = [sys.executable, "-m", "hitless", "up", "--service-dir", str(site.folder)]
     done = subprocess.run(
         ["/bin/sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *words],

@@ -31,7 +31,7 @@ def requests_file(folder: Path, requests: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_lost(running: Site) -> None:
+def test_releases_of_every_scenario_ship_under_load_without_a_failed_request(running: Site) -> None:
     scenarios = "good,import-crash,canary,never-ready,rollback,raises-on-route,exits"
     ran = running.hitless(
         *("drill", "--rate", "200", "--duration", "20", "--scenarios", scenarios, "--idempotency-key"),
@@ -70,7 +70,7 @@ def test_releases_of_every_scenario_ship_under_load_and_none_of_the_requests_is_
     assert not (running.folder / "hitless_drill_marker.py").exists()
 
 
-def test_unsafe_requests_without_a_key_fail_for_no_more_than_the_canary_s_share_until_the_alarm(running: Site) -> None:
+def test_unsafe_requests_fail_only_for_the_canarys_share_until_the_alarm(running: Site) -> None:
     ran = running.hitless(
         *("drill", "--rate", "200", "--duration", "6", "--scenarios", "raises-on-route"),
         *("--requests", requests_file(running.folder, [{"method": "POST", "path": "/echo", "body": "{}"}])),
@@ -89,7 +89,7 @@ def test_unsafe_requests_without_a_key_fail_for_no_more_than_the_canary_s_share_
     assert {one["state"] for one in document["failures_by_moment"]} <= {"shifting", "baking", "withdrawing"}
 
 
-def test_workers_zygotes_and_the_daemon_are_killed_under_load_and_none_of_the_gets_is_lost(running: Site) -> None:
+def test_killed_workers_zygotes_and_daemons_fail_no_get(running: Site) -> None:
     daemon = running.status()["engine"]["pid"]
     faults = "kill-worker,hang,kill-zygote,kill-guardian,kill-daemon"
     ran = running.hitless(
@@ -125,7 +125,7 @@ def test_a_lost_request_is_exit_6_with_the_document_on_stdout(site: Site) -> Non
     assert ran.document["report"] == str(site.folder.parent / "page.html")
 
 
-def test_a_rollout_that_surprises_is_exit_1(running: Site) -> None:
+def test_an_unexpected_rollout_result_is_exit_1(running: Site) -> None:
     running.edit("import time\n", "import time\nimport not_there\n")  # what ships as good is not
     ran = running.hitless(
         *("drill", "--rate", "50", "--duration", "2", "--releases", "1"),

@@ -80,7 +80,7 @@ def test_killed_workers_fail_no_get_and_are_replaced_at_once(running: Site) -> N
     assert api(running)["restarts"] >= 6
 
 
-def test_a_killed_zygote_fails_no_request_and_its_pool_is_renewed(running: Site) -> None:
+def test_a_killed_zygote_fails_no_request_and_is_replaced(running: Site) -> None:
     before = api(running)
 
     def strike() -> None:
@@ -96,7 +96,7 @@ def test_a_killed_zygote_fails_no_request_and_its_pool_is_renewed(running: Site)
     assert running.hitless("deploy").document["outcome"] == "live"
 
 
-def test_a_killed_root_zygote_is_replaced_and_releases_go_on(running: Site) -> None:
+def test_a_killed_root_zygote_is_replaced_and_releases_still_ship(running: Site) -> None:
     root = running.status()["engine"]["root_zygote_pid"]
     seen = under_load(running, lambda: kill(root))
     assert seen.failed == 0, seen
@@ -105,7 +105,7 @@ def test_a_killed_root_zygote_is_replaced_and_releases_go_on(running: Site) -> N
     assert running.hitless("deploy").document["outcome"] == "live"
 
 
-def test_a_killed_gateway_refuses_no_connection_and_comes_up_true(running: Site) -> None:
+def test_a_killed_gateway_refuses_no_connection_and_restarts_with_its_state(running: Site) -> None:
     running.touch("two")
     running.hitless("deploy")
     before = running.status()["engine"]
@@ -121,7 +121,7 @@ def test_a_killed_gateway_refuses_no_connection_and_comes_up_true(running: Site)
     assert running.get("/fast")[2]["release"] == "3"
 
 
-def test_a_killed_guardian_fails_no_request_and_its_successor_guards(running: Site) -> None:
+def test_a_killed_guardian_fails_no_request_and_is_replaced(running: Site) -> None:
     before = running.status()["engine"]
     seen = under_load(running, lambda: kill(before["guardian_pid"]))
     assert seen.failed == 0, seen
@@ -147,7 +147,7 @@ def test_daemon_guardian_and_zygote_killed_together_are_all_replaced_by_up(runni
     assert running.hitless("deploy").document["outcome"] == "live"
 
 
-def test_everything_killed_at_once_is_brought_back_by_up_and_answers_nothing_before_it_can(running: Site) -> None:
+def test_up_restarts_everything_after_all_parts_were_killed(running: Site) -> None:
     address, answered = running.url.removeprefix("http://"), set[int]()
     engine = running.status()["engine"]
     functions = running.stage()["functions"]
@@ -167,7 +167,7 @@ def test_everything_killed_at_once_is_brought_back_by_up_and_answers_nothing_bef
     assert answered == {200}
 
 
-def test_a_first_release_that_fails_ends_nothing_of_what_was_adopted(running: Site) -> None:
+def test_a_failed_first_release_leaves_adopted_processes_alone(running: Site) -> None:
     kill(running.status()["engine"]["pid"])
     running.edit("import json", "import json\nimport not_there")
     ran = running.hitless("up", "--detach", "--stage", "prod", exit_code=3)
@@ -176,7 +176,7 @@ def test_a_first_release_that_fails_ends_nothing_of_what_was_adopted(running: Si
     assert running.stage()["live"]["release"] == 1
 
 
-def test_up_fails_where_the_live_release_cannot_be_brought_back_and_deploy_mends_it(running: Site) -> None:
+def test_up_fails_if_the_live_release_cannot_start_and_deploy_fixes_it(running: Site) -> None:
     running.hitless("down")
     shutil.rmtree(running.folder / ".hitless" / "artifacts")
     ran = running.hitless("up", "--detach", exit_code=1)

@@ -33,7 +33,7 @@ from tests.support import eventually
 pytestmark = pytest.mark.process
 
 
-def test_a_daemon_that_went_is_followed_by_one_that_adopts_everything() -> None:
+def test_the_next_daemon_adopts_everything() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -86,7 +86,7 @@ def test_a_haproxy_alone_is_adopted_with_its_sockets_and_no_request_fails() -> N
     asyncio.run(scenario())
 
 
-def test_where_sockets_cannot_be_taken_a_haproxy_alone_is_replaced_and_finishes_what_it_has() -> None:
+def test_a_haproxy_whose_sockets_cannot_be_taken_is_replaced_and_finishes_its_requests() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -109,7 +109,7 @@ def test_where_sockets_cannot_be_taken_a_haproxy_alone_is_replaced_and_finishes_
     asyncio.run(scenario())
 
 
-def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_the_state() -> None:
+def test_without_a_living_gateway_adopt_returns_false_and_start_uses_the_state() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = new_gateway(folder)
@@ -130,7 +130,7 @@ def test_where_nothing_lives_there_is_nothing_to_adopt_and_a_start_begins_with_t
 
 
 @pytest.mark.parametrize("done", [0, 1, 3, 5])
-def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_finishes(done: int) -> None:
+def test_a_change_interrupted_by_the_daemons_death_is_finished_by_the_next(done: int) -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -149,7 +149,7 @@ def test_a_daemon_that_died_within_a_change_leaves_one_that_the_next_daemon_fini
     asyncio.run(scenario())
 
 
-def test_counts_go_on_over_a_restart_of_haproxy_and_an_adoption() -> None:
+def test_counts_continue_over_a_restart_of_haproxy_and_an_adoption() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = await started_gateway(folder)
@@ -179,7 +179,7 @@ def test_counts_go_on_over_a_restart_of_haproxy_and_an_adoption() -> None:
     asyncio.run(scenario())
 
 
-def test_haproxy_lives_as_long_as_its_fifo_says() -> None:
+def test_the_fifo_tells_exactly_whether_haproxy_is_alive() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:

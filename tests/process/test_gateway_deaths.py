@@ -45,7 +45,7 @@ from tests.process.gateway_support import (
 pytestmark = pytest.mark.process
 
 
-def test_kill_9_of_haproxy_refuses_nothing_and_the_next_one_has_routes_weights_and_servers() -> None:
+def test_sigkill_of_haproxy_refuses_nothing_and_the_next_one_has_its_state() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -69,7 +69,7 @@ def test_kill_9_of_haproxy_refuses_nothing_and_the_next_one_has_routes_weights_a
     asyncio.run(scenario())
 
 
-def test_kill_9_of_the_guardian_fails_no_request_and_its_successor_guards_the_same_haproxy() -> None:
+def test_sigkill_of_the_guardian_fails_no_request_and_the_next_one_guards_the_same_haproxy() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -114,7 +114,7 @@ def test_guardian_and_haproxy_killed_together_are_both_replaced_and_nothing_is_r
     asyncio.run(scenario())
 
 
-def test_a_guardian_that_learns_of_haproxy_s_and_the_daemon_s_death_at_once_goes_on() -> None:
+def test_a_guardian_survives_simultaneous_deaths_of_haproxy_and_daemon() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = new_gateway(folder)
@@ -140,7 +140,7 @@ def test_a_guardian_that_learns_of_haproxy_s_and_the_daemon_s_death_at_once_goes
     asyncio.run(scenario())
 
 
-def test_a_guardian_whose_own_log_takes_no_more_starts_haproxy_again() -> None:
+def test_a_guardian_with_a_full_log_still_restarts_haproxy() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             (folder / "gw").mkdir(mode=0o700)
@@ -156,7 +156,7 @@ def test_a_guardian_whose_own_log_takes_no_more_starts_haproxy_again() -> None:
     asyncio.run(scenario())
 
 
-def test_a_haproxy_that_came_up_with_older_files_is_brought_to_the_state() -> None:
+def test_a_haproxy_started_with_older_files_is_brought_to_the_state() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -190,7 +190,7 @@ class KillingRuntime(RuntimeSocket):
 
 
 @pytest.mark.parametrize("patient", [False, True])
-def test_a_change_succeeds_wherever_haproxy_dies_within_it(patient: bool) -> None:
+def test_a_change_succeeds_if_haproxy_dies_at_any_command(patient: bool) -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -224,7 +224,7 @@ def wrapper(folder: Path) -> tuple[Path, Path]:
     return program, broken
 
 
-def test_a_haproxy_that_dies_at_each_start_is_tried_again_more_slowly_until_it_comes_up() -> None:
+def test_a_haproxy_that_dies_at_each_start_is_restarted_with_back_off() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             program, broken = wrapper(folder)
@@ -246,7 +246,7 @@ def test_a_haproxy_that_dies_at_each_start_is_tried_again_more_slowly_until_it_c
     asyncio.run(scenario())
 
 
-def test_a_haproxy_that_never_comes_up_fails_the_start_with_its_words_and_leaves_nothing() -> None:
+def test_a_haproxy_that_never_starts_fails_the_start_with_its_message() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             broken = ServerState("w0", "/x")
@@ -262,7 +262,7 @@ def test_a_haproxy_that_never_comes_up_fails_the_start_with_its_words_and_leaves
     asyncio.run(scenario())
 
 
-def test_a_second_gateway_in_one_folder_is_refused_and_the_first_goes_on() -> None:
+def test_a_second_gateway_in_one_folder_is_refused() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
@@ -309,7 +309,7 @@ def files_of(pid: int) -> list[str]:
     return [path_of.get(name, name) for name in held]
 
 
-def test_processes_are_their_own_masters_and_sockets_are_private() -> None:
+def test_gateway_processes_have_own_sessions_and_private_sockets() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
@@ -330,7 +330,7 @@ def test_processes_are_their_own_masters_and_sockets_are_private() -> None:
     asyncio.run(scenario())
 
 
-def test_listeners_of_a_running_gateway_are_shared_with_nobody() -> None:
+def test_a_running_gateways_port_cannot_be_bound_again() -> None:
     async def scenario() -> None:
         with run_dir() as folder:
             async with running_gateway(folder) as gateway:
@@ -342,7 +342,7 @@ def test_listeners_of_a_running_gateway_are_shared_with_nobody() -> None:
     asyncio.run(scenario())
 
 
-def test_a_runtime_folder_is_held_against_cleaners_and_boot_files_that_vanish_are_written_again() -> None:
+def test_the_runtime_folder_is_locked_and_missing_boot_files_are_rewritten() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:

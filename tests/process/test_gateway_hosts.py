@@ -41,7 +41,7 @@ async def previewed(gateway: Gateway, workers: Workers) -> tuple[str, int]:
     return gateway.addresses[SHARED]
 
 
-def test_stages_that_come_and_go_answer_under_their_host_and_fail_nobody_elsewhere() -> None:
+def test_stages_with_a_host_come_and_go_without_failing_other_requests() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:
@@ -65,7 +65,7 @@ def test_stages_that_come_and_go_answer_under_their_host_and_fail_nobody_elsewhe
     asyncio.run(scenario())
 
 
-def test_a_host_is_looked_up_whole_without_its_port_and_whatever_its_case() -> None:
+def test_a_host_is_matched_whole_without_port_and_case() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:
@@ -89,7 +89,7 @@ def test_a_host_is_looked_up_whole_without_its_port_and_whatever_its_case() -> N
     asyncio.run(scenario())
 
 
-def test_what_came_while_it_ran_is_there_after_the_deaths_of_haproxy_and_of_the_daemon() -> None:
+def test_added_stages_survive_the_deaths_of_haproxy_and_daemon() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, shared=True) as gateway:

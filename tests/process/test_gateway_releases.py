@@ -55,7 +55,7 @@ def test_ten_releases_fail_no_request_of_any_kind_of_client() -> None:
     asyncio.run(scenario())
 
 
-def test_removing_a_busy_pool_waits_for_its_requests_even_if_nobody_asked_for_a_drain() -> None:
+def test_removing_a_busy_pool_waits_for_its_requests() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -74,7 +74,7 @@ def test_removing_a_busy_pool_waits_for_its_requests_even_if_nobody_asked_for_a_
     asyncio.run(scenario())
 
 
-def test_a_worker_is_replaced_under_its_name_within_a_pool_without_a_failure() -> None:
+def test_a_worker_is_replaced_under_its_name_without_a_failure() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -93,7 +93,7 @@ def test_a_worker_is_replaced_under_its_name_within_a_pool_without_a_failure() -
     asyncio.run(scenario())
 
 
-def test_a_long_request_on_a_worker_that_is_replaced_is_waited_for() -> None:
+def test_a_replaced_worker_finishes_its_long_request() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -147,7 +147,7 @@ def test_a_canary_gets_its_share_and_the_swap_moves_everyone() -> None:
     asyncio.run(scenario())
 
 
-def test_a_change_that_haproxy_refuses_leaves_everything_as_it_was() -> None:
+def test_a_change_that_haproxy_rejects_is_undone() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -168,7 +168,7 @@ def test_a_change_that_haproxy_refuses_leaves_everything_as_it_was() -> None:
     asyncio.run(scenario())
 
 
-def test_workers_in_back_off_are_left_out_at_once_and_come_back_by_themselves() -> None:
+def test_workers_in_back_off_are_skipped_at_once_and_return_by_themselves() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:

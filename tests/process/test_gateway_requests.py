@@ -62,7 +62,7 @@ def last_answer(data: bytes) -> Answer:
     return Answer(int(lines[0].split(" ")[0]), headers, body)
 
 
-def test_a_stage_without_a_release_answers_503_and_an_unknown_route_or_method_403() -> None:
+def test_a_stage_without_a_release_gets_503_and_an_unknown_route_403() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:
@@ -92,7 +92,7 @@ def test_a_stage_without_a_release_answers_503_and_an_unknown_route_or_method_40
     asyncio.run(scenario())
 
 
-def test_a_connection_goes_on_after_an_answer_of_the_gateways_own() -> None:
+def test_a_connection_stays_open_after_a_response_of_the_gateway() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             connection = http.client.HTTPConnection(*address, timeout=10)
@@ -106,7 +106,7 @@ def test_a_connection_goes_on_after_an_answer_of_the_gateways_own() -> None:
     asyncio.run(scenario())
 
 
-def test_the_worker_gets_an_id_the_port_and_the_chain_of_clients_and_none_of_the_clients_own_marks() -> None:
+def test_the_worker_gets_the_gateways_headers_and_not_the_clients_forgeries() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             forged = {"X-Hl-Id": "mine", "x-hl-try": "cand", "X-HL-Pool": "p07", "X-Forwarded-For": "203.0.113.9"}
@@ -123,7 +123,7 @@ def test_the_worker_gets_an_id_the_port_and_the_chain_of_clients_and_none_of_the
     asyncio.run(scenario())
 
 
-def test_large_and_chunked_bodies_arrive_whole_and_keep_their_id() -> None:
+def test_large_and_chunked_bodies_arrive_complete_with_their_id() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             for size in (0, 2_000, 49_000, 60_000, 70_000, 3 * MIB):
@@ -159,7 +159,7 @@ def test_no_worker_gets_an_incomplete_request_however_large_its_headers_are(leng
     asyncio.run(scenario())
 
 
-def test_an_upload_that_is_complete_only_after_its_release_went_is_served_by_the_one_that_is_live() -> None:
+def test_an_upload_completed_after_a_swap_is_served_by_the_live_release() -> None:
     async def scenario() -> None:
         async with serving() as (gateway, workers, address):
             reader, writer = await asyncio.open_connection(*address)
@@ -176,7 +176,7 @@ def test_an_upload_that_is_complete_only_after_its_release_went_is_served_by_the
     asyncio.run(scenario())
 
 
-def test_bodies_beyond_api_gateways_limit_are_refused_by_their_length() -> None:
+def test_bodies_beyond_api_gateways_limit_are_refused() -> None:
     async def scenario() -> None:
         async with serving() as (_, _, address):
             head = f"POST /items HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {10 * MIB + 1}\r\n\r\n"
@@ -197,7 +197,7 @@ def test_bodies_beyond_api_gateways_limit_are_refused_by_their_length() -> None:
         b"POST /zones HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_no_sound_request_is_refused_and_reaches_no_worker(request_bytes: bytes) -> None:
+def test_invalid_requests_are_refused_and_reach_no_worker(request_bytes: bytes) -> None:
     async def scenario() -> None:
         async with serving() as (gateway, _, address):
             answer = await asyncio.to_thread(raw, address, request_bytes)
@@ -225,7 +225,7 @@ def test_a_length_beside_chunks_does_not_smuggle_a_second_request() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 2_000, 200_000])
-def test_workers_that_die_in_a_request_give_a_502_in_json_on_a_connection_of_its_own(size: int) -> None:
+def test_workers_that_die_in_a_request_give_a_502_in_json(size: int) -> None:
     async def scenario() -> None:
         async with serving(count=4) as (_, _, address):
             is_json(ask(address, "/die", "POST", b"x" * size), 502, "Internal server error")
@@ -234,9 +234,7 @@ def test_workers_that_die_in_a_request_give_a_502_in_json_on_a_connection_of_its
 
 
 @pytest.mark.parametrize(("body_bytes", "header_bytes"), [(200_000, 0), (20_000, 0), (10_000, 6_000)])
-def test_a_request_too_large_to_be_sent_again_gets_a_502_when_its_worker_dies_and_no_silent_close(
-    body_bytes: int, header_bytes: int
-) -> None:
+def test_a_large_request_whose_worker_dies_gets_a_502(body_bytes: int, header_bytes: int) -> None:
     async def scenario() -> None:
         async with serving(count=1) as (_, _, address):
             connection = http.client.HTTPConnection(*address, timeout=10)
@@ -250,7 +248,7 @@ def test_a_request_too_large_to_be_sent_again_gets_a_502_when_its_worker_dies_an
     asyncio.run(scenario())
 
 
-def test_uploads_alone_are_refused_when_the_budget_for_bodies_is_used_up() -> None:
+def test_only_uploads_are_refused_when_the_budget_for_bodies_is_used_up() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder, bodies_bytes=50_000) as gateway:
@@ -263,7 +261,7 @@ def test_uploads_alone_are_refused_when_the_budget_for_bodies_is_used_up() -> No
     asyncio.run(scenario())
 
 
-def test_a_request_whose_worker_died_is_sent_three_times_more_whatever_its_method() -> None:
+def test_a_request_whose_worker_died_is_retried_three_times() -> None:
     async def scenario() -> None:
         async with serving(count=5) as (gateway, workers, address):
             answer = ask(address, "/die", "POST", b"{}")
@@ -275,7 +273,7 @@ def test_a_request_whose_worker_died_is_sent_three_times_more_whatever_its_metho
     asyncio.run(scenario())
 
 
-def test_a_function_that_takes_longer_than_its_pool_may_is_answered_504() -> None:
+def test_a_function_that_exceeds_its_pools_timeout_gets_504() -> None:
     async def scenario() -> None:
         async with serving() as (gateway, _, address):
             await gateway.apply(gateway.state.with_servers("p00", gateway.state.pool("p00").servers, timeout_ms=300))
@@ -292,7 +290,7 @@ async def until_queued(gateway: Gateway) -> None:
         pass
 
 
-def test_a_request_that_waits_too_long_for_a_worker_is_answered_503() -> None:
+def test_a_request_that_waits_too_long_for_a_worker_gets_503() -> None:
     async def scenario() -> None:
         async with serving(count=1, maxconn=1) as (gateway, _, address):
             slow = asyncio.create_task(asyncio.to_thread(ask, address, f"/slow/{QUEUE_TIMEOUT_S * 1000 + 1500}"))
@@ -320,7 +318,7 @@ def test_http_2_by_prior_knowledge_is_served_on_the_same_port() -> None:
     asyncio.run(scenario())
 
 
-def test_any_and_a_methods_own_route_lead_to_their_pools() -> None:
+def test_any_and_a_methods_own_route_reach_their_pools() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             async with running_gateway(folder) as gateway:

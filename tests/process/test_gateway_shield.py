@@ -86,7 +86,7 @@ async def said(gateway: Gateway, path: str, method: str = "GET", **request: obje
     return answer.status, answer.headers.get("x-release", ""), answer.headers.get("x-hitless-shielded")
 
 
-def test_the_live_release_answers_whatever_5xx_the_candidate_gives_where_it_may() -> None:
+def test_the_live_release_answers_requests_that_the_candidate_fails_with_any_5xx() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             for status in (500, 501, 502, 503, 504, 505, 507, 599):
@@ -125,7 +125,7 @@ def answers_nothing(listener: socket.socket) -> None:
             connection.recv(65536)
 
 
-def test_a_candidate_that_never_answers_costs_no_connection_its_answer() -> None:
+def test_a_candidate_that_never_responds_is_shielded() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             path = str(gateway._layout.folder / "mute.sock")
@@ -152,7 +152,7 @@ def on(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[
     return answer.status, answer.headers.get("x-release")
 
 
-def test_each_shielded_request_has_a_line_in_a_file_without_its_query() -> None:
+def test_each_shielded_request_is_logged_without_its_query() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             await asked(gateway, "/zones")
@@ -173,7 +173,7 @@ async def since(gateway: Gateway, before: dict[str, PoolCounts]) -> list[PoolCou
     return [now[pool].minus(before[pool]) for pool in ("p00", "p01")]
 
 
-def test_each_request_is_counted_once_for_who_failed_it_and_once_for_who_answered() -> None:
+def test_a_shielded_request_counts_once_as_failed_and_once_as_answered() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             before = dict(await gateway.counts())
@@ -197,7 +197,7 @@ def test_each_request_is_counted_once_for_who_failed_it_and_once_for_who_answere
     asyncio.run(scenario())
 
 
-def test_haproxy_started_again_and_a_daemon_that_adopts_find_shield_stickiness_and_counts() -> None:
+def test_shield_stickiness_and_counts_survive_restart_and_adoption() -> None:
     async def scenario() -> None:
         with run_dir() as folder, Workers(folder) as workers:
             first = new_gateway(folder)
@@ -259,7 +259,7 @@ USERS = [f"u{number}" for number in range(120)]
         (Sticky(StickyBy.COOKIE, "sid"), ""),
     ],
 )
-def test_clients_move_once_from_the_old_release_to_the_new_one_and_never_back(sticky: Sticky, other: str) -> None:
+def test_sticky_clients_move_once_and_never_back(sticky: Sticky, other: str) -> None:
     def headers(user: str) -> dict[str, str]:
         return {other: user} if other else {"Cookie": f"a=b; sid={user}"}
 
@@ -281,7 +281,7 @@ def test_clients_move_once_from_the_old_release_to_the_new_one_and_never_back(st
     asyncio.run(scenario())
 
 
-def test_without_header_or_cookie_the_address_tells_clients_apart() -> None:
+def test_without_header_or_cookie_clients_are_told_apart_by_address() -> None:
     async def scenario() -> None:
         async with rolling() as gateway:
             for sticky in (Sticky(StickyBy.ADDRESS), Sticky(StickyBy.HEADER, "x-user"), Sticky(StickyBy.COOKIE, "sid")):

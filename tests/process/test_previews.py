@@ -82,7 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Previewed]:
         yield one
 
 
-def test_a_branch_answers_under_its_host_until_it_is_deleted_and_leaves_nothing(place: Previewed) -> None:
+def test_a_preview_serves_under_its_host_until_its_branch_is_deleted(place: Previewed) -> None:
     said = place.show("feature/Login", "one")
     url = f"http://feature-login.preview.localhost:{place.port}"
     assert f"preview at {url}/" in said
@@ -112,7 +112,7 @@ def human_status(place: Previewed) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_anywhere(place: Previewed) -> None:
+def test_previews_and_releases_of_a_stage_fail_no_request(place: Previewed) -> None:
     """Neither on the stage, nor on a preview that ships again and again meanwhile."""
     place.show("stays", "one")
     urls = {"dev": place.site.stage()["url"], "stays": f"http://127.0.0.1:{place.port}"}
@@ -132,7 +132,7 @@ def test_previews_come_and_go_beside_releases_of_a_stage_and_fail_no_request_any
     place.delete("stays")
 
 
-def test_previews_outlive_haproxy_and_the_daemon(place: Previewed) -> None:
+def test_previews_survive_haproxy_and_the_daemon(place: Previewed) -> None:
     place.show("stays", "one")
     status = place.site.status()
     kill(status["engine"]["gateway_pid"])
@@ -158,7 +158,7 @@ def test_a_preview_comes_back_with_the_engine(place: Previewed) -> None:
 
 
 @pytest.mark.long
-def test_a_branch_too_many_is_tested_and_told_why_it_is_not_shown(place: Previewed) -> None:
+def test_a_branch_beyond_the_maximum_is_tested_without_a_preview(place: Previewed) -> None:
     for branch in ("one", "two"):
         place.show(branch, branch)
     said = place.show("three", "three")

@@ -94,7 +94,7 @@ def sums(receipt: Any, sides: Sequence[str] = ("candidate", "live")) -> list[dic
     return [{name: receipt[side][name] for name in ("requests", "failed", "shielded")} for side in sides]
 
 
-def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_killed(site: Site) -> None:
+def test_a_receipt_equals_the_clients_counts_also_when_workers_are_killed(site: Site) -> None:
     clients = baking(site)
 
     def strike() -> None:
@@ -133,7 +133,7 @@ def test_a_receipt_has_exactly_what_the_clients_counted_also_when_workers_are_ki
     assert (receipt["why"], receipt["who"]["user"]) == ("tries something", site.folder.owner())
 
 
-def test_a_receipt_survives_the_daemon_with_every_request_in_it(site: Site) -> None:
+def test_a_receipt_survives_the_daemons_death_with_every_request(site: Site) -> None:
     clients = baking(site)
     clients.send(lambda: kill(site.status()["engine"]["pid"]))
     clients.send()  # nobody is there to ask the gateway
@@ -147,7 +147,7 @@ def test_a_receipt_survives_the_daemon_with_every_request_in_it(site: Site) -> N
     assert receipt["why"] == "tries something", "what was known before is not lost"
 
 
-def test_a_receipt_says_that_it_is_incomplete_when_haproxy_was_killed(site: Site) -> None:
+def test_a_receipt_is_incomplete_if_haproxy_was_killed(site: Site) -> None:
     clients = baking(site)
     clients.send()
     gateway_pid = site.status()["engine"]["gateway_pid"]

@@ -31,7 +31,7 @@ def test_ten_releases_fail_no_request_of_a_mixed_load(running: Site) -> None:
     assert running.stage()["live"]["release"] == 11
 
 
-def test_with_the_drain_made_a_no_op_the_same_load_fails(site: Site) -> None:
+def test_without_the_drain_the_same_load_fails(site: Site) -> None:
     """Shows that the test above can fail: the daemon is started with the waiting taken out (see sabotage/)."""
     site.environ["PYTHONPATH"] = str(SABOTAGE)
     site.up()

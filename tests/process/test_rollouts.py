@@ -59,7 +59,7 @@ def releases(site: Site) -> list[tuple[int, bool, str]]:
     return [(row["release"], row["live"], row["outcome"]) for row in rows]
 
 
-def test_a_daemon_killed_at_a_fifth_of_a_canary_fails_nothing_and_the_canary_is_rolled_back(site: Site) -> None:
+def test_killing_the_daemon_during_a_canary_fails_nothing_and_rolls_it_back(site: Site) -> None:
     settings(site, "strategy: Canary20Percent5Minutes")
     site.up()
     with Wrk(site.url) as load:
@@ -86,7 +86,7 @@ def test_a_daemon_killed_at_a_fifth_of_a_canary_fails_nothing_and_the_canary_is_
     assert releases(site)[0] == (2, False, "rolled_back")
 
 
-def test_a_broken_release_that_took_all_at_once_is_taken_back_by_its_guard(site: Site) -> None:
+def test_the_guard_rolls_back_a_broken_release(site: Site) -> None:
     settings(site, "alarms: {guard_s: 60}")
     site.edit("smoke: [GET /fast]", "smoke: []", "serverless.yml")
     site.up()
@@ -99,7 +99,7 @@ def test_a_broken_release_that_took_all_at_once_is_taken_back_by_its_guard(site:
     assert any("rolling back release 2" in event["sentence"] for event in site.hitless("events").document)
 
 
-def test_a_guard_goes_on_after_the_daemons_death_and_ends_by_hand(site: Site) -> None:
+def test_a_guard_continues_after_the_daemons_death_and_can_be_aborted(site: Site) -> None:
     settings(site, "alarms: {guard_s: 3600}")
     site.up()
     before = site.stage()["functions"][0]["workers"]
@@ -142,9 +142,7 @@ def test_a_hook_that_invokes_the_candidate_decides_whether_it_is_seen(hooked: Si
     assert sum("hook check of release 1 succeeded" in sentence for sentence in sentences) == 2
 
 
-def test_a_daemon_killed_in_a_hook_leaves_no_process_of_it_and_the_rollout_is_rolled_back(
-    hooked: Site, tmp_path: Path
-) -> None:
+def test_killing_the_daemon_in_a_hook_ends_the_hook_and_rolls_back(hooked: Site, tmp_path: Path) -> None:
     hooked.up()
     pids = tmp_path / "pids"
     hooked.edit(

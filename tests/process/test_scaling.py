@@ -48,7 +48,7 @@ def sentences(site: Site) -> list[str]:
     return [event["sentence"] for event in site.hitless("events").document]
 
 
-def test_a_crowd_is_met_with_workers_that_leave_after_it_and_nobody_notices(scaling: Site) -> None:
+def test_a_crowd_gets_more_workers_and_no_request_fails(scaling: Site) -> None:
     scaling.up()
     with Wrk(scaling.url, connections=2, slow_one_in=50) as before:
         with crowd(scaling.url) as load:
@@ -70,7 +70,7 @@ def test_a_crowd_is_met_with_workers_that_leave_after_it_and_nobody_notices(scal
     assert grown[0].startswith("api of release 1: ")
 
 
-def test_a_function_sleeps_and_its_first_request_is_answered_with_and_without_a_daemon(scaling: Site) -> None:
+def test_a_sleeping_function_answers_its_first_request_with_and_without_a_daemon(scaling: Site) -> None:
     scaling.edit("min: 1", "min: 0", FILE)
     daemon = scaling.up()["engine"]["pid"]
     eventually(lambda: size(scaling) == 0, what="the function sleeps")
@@ -90,7 +90,7 @@ def test_a_function_sleeps_and_its_first_request_is_answered_with_and_without_a_
     assert seen.requests > 50
 
 
-def test_a_daemon_that_is_killed_while_workers_come_costs_nobody_anything(scaling: Site) -> None:
+def test_killing_the_daemon_while_scaling_fails_no_request(scaling: Site) -> None:
     daemon = scaling.up()["engine"]["pid"]
     with crowd(scaling.url) as load:
         eventually(lambda: size(scaling) > 1, every_s=0.002, what="the first workers have come", deadline_s=20)
@@ -105,7 +105,7 @@ def test_a_daemon_that_is_killed_while_workers_come_costs_nobody_anything(scalin
     assert seen.requests > 100
 
 
-def test_a_release_that_ships_while_workers_come_is_as_large_as_the_live_one_by_then(scaling: Site) -> None:
+def test_a_release_that_ships_while_scaling_has_the_live_ones_size(scaling: Site) -> None:
     scaling.up()
     with crowd(scaling.url) as load:
         eventually(lambda: size(scaling) > 1, what="the first workers have come", deadline_s=20)
@@ -119,7 +119,7 @@ def test_a_release_that_ships_while_workers_come_is_as_large_as_the_live_one_by_
     assert seen.requests > 100
 
 
-def test_beyond_reserved_concurrency_clients_get_429_at_once_or_when_they_waited_too_long_and_elsewhere_503(
+def test_beyond_reserved_concurrency_clients_get_429(
     site: Site,
 ) -> None:
     """One may run, two may wait for as long as HAProxy lets them (8 s), the rest is turned away."""

@@ -66,7 +66,7 @@ def test_a_broken_canary_is_rolled_back_and_no_get_fails(site: Site, how: str) -
     assert site.stage()["live"]["release"] == 1
 
 
-def test_with_the_shield_off_the_same_canary_costs_its_clients_their_answers(site: Site) -> None:
+def test_with_the_shield_off_the_same_canary_fails_requests(site: Site) -> None:
     canary(site, shield=False)
     document, keeping, closing = ship_under_load(site, "raises")
     assert document["outcome"] == "rolled_back"
@@ -133,7 +133,7 @@ def talk(client: Client, name: str, diaries: dict[str, Diary], stop: threading.E
             client.close()
 
 
-def test_a_canary_whose_workers_are_killed_runs_each_request_once_and_no_connection_ends_without_an_answer(
+def test_a_canary_whose_workers_are_killed_runs_each_request_once(
     site: Site,
 ) -> None:
     """As when the kernel is out of memory: of such deaths the guard alone would let a safe request kill two more."""

@@ -65,7 +65,7 @@ def test_a_thousand_small_requests_pass_beside_hundreds_of_slow_clients(site: Si
     assert beside.results.keys() == {"200"}
 
 
-def test_a_killed_spooler_costs_the_uploads_in_hand_and_no_other(running: Site) -> None:
+def test_a_killed_spooler_fails_only_its_current_uploads(running: Site) -> None:
     lock = Path(os.readlink(running.folders.data / "run")) / "gw" / LOCK
     pid = int(lock.read_text())
     parts = urlsplit(running.url)

@@ -47,7 +47,7 @@ def test_a_service_lives_from_up_to_down(site: Site) -> None:
     assert site.hitless("status", exit_code=5).document["error"]["code"] == "engine_not_running"
 
 
-def test_the_engine_s_log_is_begun_anew_by_a_start_and_while_it_runs(site: Site) -> None:
+def test_the_engines_log_is_rotated_at_a_start_and_while_it_runs(site: Site) -> None:
     log, aside = site.folders.daemon_log, site.folders.data / "engine.log.1"
     site.folders.data.mkdir(mode=0o700)
     log.write_bytes(b"before\n" * (1 << 20))
@@ -59,7 +59,7 @@ def test_the_engine_s_log_is_begun_anew_by_a_start_and_while_it_runs(site: Site)
     assert b"while" in aside.read_bytes()
 
 
-def test_up_again_after_down_serves_the_release_that_was_live(site: Site) -> None:
+def test_up_after_down_serves_the_last_live_release(site: Site) -> None:
     site.up()
     site.touch("two")
     site.hitless("deploy")
@@ -68,7 +68,7 @@ def test_up_again_after_down_serves_the_release_that_was_live(site: Site) -> Non
     assert site.get("/fast")[2]["release"] == "2"
 
 
-def test_up_is_harmless_where_an_engine_runs(running: Site) -> None:
+def test_up_is_harmless_if_an_engine_runs(running: Site) -> None:
     before = running.status()
     after = running.up()
     assert after["engine"]["pid"] == before["engine"]["pid"]
@@ -76,7 +76,7 @@ def test_up_is_harmless_where_an_engine_runs(running: Site) -> None:
     assert running.stage()["live"]["release"] == 1
 
 
-def test_in_the_foreground_only_what_happens_from_now_on_is_told(site: Site) -> None:
+def test_up_in_the_foreground_shows_only_new_events(site: Site) -> None:
     site.up()
     site.hitless("down")
     command = [sys.executable, "-m", "hitless", "up", "--service-dir", str(site.folder)]
@@ -104,7 +104,7 @@ def interrupted(site: Site, *words: str, when: str) -> str:
             running.kill()
 
 
-def test_ctrl_c_leaves_to_the_engine_what_it_has_begun_and_in_the_foreground_stops_the_engine(site: Site) -> None:
+def test_ctrl_c_leaves_the_engines_work_running_and_stops_a_foreground_engine(site: Site) -> None:
     site.edit("import time\n", "import time\ntime.sleep(1.5)\n")
     told = interrupted(site, "up", "--detach", when="preparing")
     assert told.endswith(
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_to_the_engine_what_it_has_begun_and_in_the_foreground_sto
     assert not site.folders.remains()
 
 
-def test_a_release_that_cannot_be_imported_is_rolled_back_and_never_seen(running: Site) -> None:
+def test_a_release_that_cannot_be_imported_is_rolled_back_without_traffic(running: Site) -> None:
     running.edit("import json", "import json\nimport not_there")
     ran = running.hitless("deploy", exit_code=3)
     assert ran.document["outcome"] == "rolled_back"
@@ -140,7 +140,7 @@ def test_a_release_whose_smoke_request_fails_is_rolled_back(running: Site) -> No
     assert running.get("/fast")[0] == 200
 
 
-def test_a_first_up_asks_for_one_response_and_only_a_handler_that_gives_none_fails_it(site: Site) -> None:
+def test_a_first_up_sends_one_request_and_fails_only_without_a_result(site: Site) -> None:
     site.edit("smoke: [GET /fast]", "smoke: []", "serverless.yml")
     site.edit("case _:", 'case "/fast":\n            return {"message": "hello"}\n        case _:')
     ran = site.hitless("up", "--detach", exit_code=3)
@@ -175,14 +175,14 @@ def test_a_release_that_is_never_ready_is_rolled_back(running: Site) -> None:
         ("hang", 502, "Internal server error"),
     ],
 )
-def test_a_handler_that_fails_answers_as_api_gateway_does(running: Site, how: str, status: int, message: str) -> None:
+def test_a_failing_handler_responds_as_on_api_gateway(running: Site, how: str, status: int, message: str) -> None:
     got = running.get(f"/misbehave/{how}")
     assert (got[0], got[2]) == (status, {"message": message})
     assert got[1]["content-type"] == "application/json"
     assert running.get("/misbehave/nothing")[0] == 200, "the function goes on"
 
 
-def test_a_request_that_ends_its_worker_costs_one_worker_and_its_client_gets_an_answer(running: Site) -> None:
+def test_a_request_that_ends_its_worker_gets_a_502(running: Site) -> None:
     """On a used keep-alive connection, where a gateway without an answer could only hang up."""
     parts = urlsplit(running.url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=15)
@@ -196,13 +196,13 @@ def test_a_request_that_ends_its_worker_costs_one_worker_and_its_client_gets_an_
     assert running.stage()["functions"][1]["restarts"] == 1
 
 
-def test_an_unknown_route_and_a_stage_without_release_answer_in_json(running: Site) -> None:
+def test_an_unknown_route_and_a_stage_without_release_respond_in_json(running: Site) -> None:
     assert running.get("/nowhere")[::2] == (403, {"message": "Missing Authentication Token"})
     running.url = running.stage("prod")["url"]
     assert running.get("/fast")[::2] == (503, {"message": "Service Unavailable"})
 
 
-def test_logs_show_what_cloudwatch_would(running: Site) -> None:
+def test_logs_show_the_same_lines_as_cloudwatch(running: Site) -> None:
     running.get("/misbehave/print")
     running.get("/misbehave/raise")
     text = "\n".join(running.hitless("logs", "misbehave").document)

@@ -45,7 +45,7 @@ class Watchers:
                     self.seen[user].append(json.load(answer)["release"])
 
 
-def test_under_a_linear_rollout_no_client_goes_back_and_they_do_not_all_move_at_once(site: Site) -> None:
+def test_in_a_linear_rollout_no_client_moves_back(site: Site) -> None:
     site.edit(
         "smoke: [GET /fast]", "strategy: Linear25PercentEvery1Second\n        sticky: cookie:user", "serverless.yml"
     )

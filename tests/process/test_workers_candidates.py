@@ -63,7 +63,7 @@ def test_a_candidate_that_cannot_start_says_why(source: str, changes: dict[str, 
     in_a_nest(scenario)
 
 
-def test_an_import_that_never_ends_says_where_it_was() -> None:
+def test_an_endless_import_is_reported_with_its_position() -> None:
     async def scenario(nest: Nest) -> None:
         error = await failure_of(nest, "import time\nprint('fetching')\ntime.sleep(300)\n", timeout_s=3)
         assert error.message.startswith("worldclock/dev r3 api was not ready within 3 s; it was at /")
@@ -74,7 +74,7 @@ def test_an_import_that_never_ends_says_where_it_was() -> None:
     in_a_nest(scenario)
 
 
-def test_a_worker_that_says_it_is_ready_and_does_not_serve_fails_its_probe() -> None:
+def test_a_worker_that_reports_ready_and_does_not_serve_fails_its_probe() -> None:
     source = """
 import select, time
 class Deaf:
@@ -91,7 +91,7 @@ def main(event, context): return {"statusCode": 200}
     in_a_nest(scenario)
 
 
-def test_a_start_that_is_called_off_leaves_nothing() -> None:
+def test_a_cancelled_start_leaves_nothing() -> None:
     async def scenario(nest: Nest) -> None:
         spec = nest.spec("import time\ntime.sleep(300)\n")
         for wait_s in (0.0, 0.01, 0.3):
@@ -152,7 +152,7 @@ def test_a_handler_with_a_connected_socket_gets_fresh_processes_each_with_its_ow
     in_a_nest(scenario)
 
 
-def test_a_handler_without_either_is_forked() -> None:
+def test_a_handler_without_threads_and_sockets_is_forked() -> None:
     async def scenario(nest: Nest) -> None:
         listener = "import socket\nL = socket.socket()\nL.bind(('127.0.0.1', 0))\nL.listen()\n"
         assert not (await nest.pool(listener + FINE)).fresh
@@ -160,7 +160,7 @@ def test_a_handler_without_either_is_forked() -> None:
     in_a_nest(scenario)
 
 
-def test_a_fresh_worker_that_fails_only_there_says_why() -> None:
+def test_a_failure_in_a_fresh_worker_is_reported() -> None:
     async def scenario(nest: Nest) -> None:
         once = (
             "import os, threading, time\nmark = os.environ['LAMBDA_TASK_ROOT'] + '/once'\n"
@@ -173,7 +173,7 @@ def test_a_fresh_worker_that_fails_only_there_says_why() -> None:
     in_a_nest(scenario)
 
 
-def test_a_fresh_worker_that_hangs_only_there_is_told_by_what_it_wrote() -> None:
+def test_a_hang_in_a_fresh_worker_is_reported_with_its_output() -> None:
     async def scenario(nest: Nest) -> None:
         once = (
             "import os, threading, time\nmark = os.environ['LAMBDA_TASK_ROOT'] + '/once'\n"
@@ -198,7 +198,7 @@ def test_a_pool_that_runs_is_not_started_twice() -> None:
     in_a_nest(scenario)
 
 
-def test_a_runtime_folder_that_makes_socket_paths_too_long_is_refused_by_name() -> None:
+def test_a_runtime_folder_with_too_long_socket_paths_is_refused() -> None:
     async def scenario(nest: Nest) -> None:
         deep = nest.folder / ("d" * 60)
         fleet = Fleet(deep, clock=SystemClock())
@@ -233,7 +233,7 @@ def test_thirty_two_workers_start_together() -> None:
          "status 4"), "exited with status 4"),
     ],
 )  # fmt: skip
-def test_one_invocation_gives_result_or_error_and_log(
+def test_an_invocation_returns_result_or_error_and_log(
     source: str, expected: tuple[Any, str | None], logged: str
 ) -> None:
     async def scenario(nest: Nest) -> None:
@@ -250,7 +250,7 @@ def test_one_invocation_gives_result_or_error_and_log(
     in_a_nest(scenario)
 
 
-def test_one_invocation_out_of_time_is_ended_with_all_that_it_started() -> None:
+def test_an_invocation_out_of_time_is_ended_with_its_children() -> None:
     async def scenario(nest: Nest) -> None:
         source = (
             "import os, subprocess, time\ndef main(e, c):\n child = subprocess.Popen(['sleep', '300'])\n"
@@ -285,7 +285,7 @@ def main(event, context):
 """
 
 
-def test_the_first_request_fails_a_candidate_only_by_a_handler_that_returns_no_status_code() -> None:
+def test_the_first_request_fails_a_candidate_only_without_a_status_code() -> None:
     functions = (Function("hello", "src/app.main", timeout_s=1, routes=(Route("ANY", "/x"),)),)
 
     async def scenario(nest: Nest) -> None:

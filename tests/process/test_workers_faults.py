@@ -99,7 +99,7 @@ def test_a_request_whose_worker_died_runs_again_if_it_is_safe_and_is_refused_if_
     in_a_nest(scenario)
 
 
-def test_an_id_is_known_as_lost_when_its_workers_successor_has_served_others() -> None:
+def test_a_lost_id_is_remembered_after_its_workers_successor_served_others() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         first, second = (worker.socket for worker in pool.workers)
@@ -124,7 +124,7 @@ def test_a_request_marked_idempotent_may_run_again() -> None:
     in_a_nest(scenario)
 
 
-def test_a_request_in_hand_elsewhere_is_not_run_a_second_time() -> None:
+def test_a_request_that_runs_elsewhere_is_not_run_again() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep", "POST", "post-1"))
@@ -137,7 +137,7 @@ def test_a_request_in_hand_elsewhere_is_not_run_a_second_time() -> None:
     in_a_nest(scenario)
 
 
-def test_a_function_out_of_time_is_answered_for_whatever_its_method_and_replaced() -> None:
+def test_a_function_out_of_time_gets_a_502_and_its_worker_is_replaced() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL, timeout_s=1)
         pid = pool.stats().workers[0].pid
@@ -162,7 +162,7 @@ def test_a_function_out_of_time_is_answered_for_whatever_its_method_and_replaced
 
 
 @pytest.mark.parametrize("way", ["/time-out", "/exit"])
-def test_what_a_handler_started_ends_with_its_worker(way: str) -> None:
+def test_processes_of_a_handler_end_with_its_worker(way: str) -> None:
     source = """
 import os, subprocess, time
 def main(event, context):
@@ -195,7 +195,7 @@ def refused(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("way", ["exit", "abort"])
-def test_a_worker_that_dies_by_itself_backs_off_and_its_socket_refuses_meanwhile(way: str) -> None:
+def test_a_worker_that_dies_by_its_own_fault_backs_off_without_a_socket(way: str) -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         path = pool.workers[0].socket
@@ -236,7 +236,7 @@ def test_requests_that_kill_do_not_take_the_pool_down() -> None:
     in_a_nest(scenario)
 
 
-def test_what_waited_on_the_socket_of_a_worker_that_backs_off_is_let_go() -> None:
+def test_connections_waiting_for_a_worker_in_back_off_are_closed() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         path = pool.workers[0].socket
@@ -285,7 +285,7 @@ def test_a_worker_ended_by_sigterm_is_replaced_at_once() -> None:
     in_a_nest(scenario)
 
 
-def test_workers_go_on_without_their_zygote_and_a_new_one_takes_over_beside_them() -> None:
+def test_workers_serve_without_their_zygote_until_a_new_one_replaces_them() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         await asyncio.to_thread(ask, pool.workers[0].socket, "/x", "POST", request_id="old-1")
@@ -324,7 +324,7 @@ def test_an_id_lost_by_a_worker_without_a_zygote_is_known_to_the_next_generation
     in_a_nest(scenario)
 
 
-def test_a_root_zygote_that_died_is_started_again_and_no_pool_minds() -> None:
+def test_a_dead_root_zygote_is_restarted_without_affecting_pools() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         old = nest.fleet.root_pid
@@ -340,7 +340,7 @@ def test_a_root_zygote_that_died_is_started_again_and_no_pool_minds() -> None:
     in_a_nest(scenario)
 
 
-def test_a_pool_asked_for_in_the_instant_of_the_root_zygotes_death_starts_all_the_same() -> None:
+def test_a_pool_starts_even_if_the_root_zygote_dies_meanwhile() -> None:
     async def scenario(nest: Nest) -> None:
         kill(nest.fleet.root_pid)
         pool = await nest.pool(FATAL)
@@ -349,7 +349,7 @@ def test_a_pool_asked_for_in_the_instant_of_the_root_zygotes_death_starts_all_th
     in_a_nest(scenario)
 
 
-def test_a_new_daemon_adopts_what_runs_with_its_counts() -> None:
+def test_a_new_daemon_adopts_pools_with_their_counts() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         await asyncio.to_thread(ask, pool.workers[0].socket)
@@ -368,7 +368,7 @@ def test_a_new_daemon_adopts_what_runs_with_its_counts() -> None:
     in_a_nest(scenario)
 
 
-def test_adoption_tells_the_living_from_the_dead_by_locks_and_ends_what_was_half_started() -> None:
+def test_adoption_finds_living_pools_by_locks_and_ends_half_started_ones() -> None:
     async def scenario(nest: Nest) -> None:
         dead = await nest.pool(FATAL, key="dead")
         headless = await nest.pool(FATAL, key="headless")
@@ -393,7 +393,7 @@ def test_adoption_tells_the_living_from_the_dead_by_locks_and_ends_what_was_half
     in_a_nest(scenario)
 
 
-def test_a_replacement_cut_off_half_way_is_removed_and_the_old_workers_stay() -> None:
+def test_an_interrupted_replacement_is_removed_and_the_old_workers_stay() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         kill(pool.zygote_pid)
@@ -408,7 +408,7 @@ def test_a_replacement_cut_off_half_way_is_removed_and_the_old_workers_stay() ->
     in_a_nest(scenario)
 
 
-def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing() -> None:
+def test_stopping_twice_or_without_a_zygote_leaves_nothing() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)
         pids = [worker.pid for worker in pool.stats().workers]
@@ -422,7 +422,7 @@ def test_stopping_twice_and_stopping_a_pool_without_a_zygote_both_leave_nothing(
     in_a_nest(scenario)
 
 
-def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
+def test_a_worker_that_exceeds_its_grace_is_killed() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL, timeout_s=60)
         waiting = asyncio.create_task(quietly(pool.workers[0].socket, "/sleep"))
@@ -434,7 +434,7 @@ def test_a_worker_that_does_not_end_in_its_grace_is_killed() -> None:
     in_a_nest(scenario)
 
 
-def test_a_pids_next_owner_is_not_signalled() -> None:
+def test_a_process_that_reuses_a_pid_is_not_signalled() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(FATAL)  # the second worker lives: there is something to end
         ready = time.monotonic()  # start times are told in hundredths of a second: the sleeper's must differ

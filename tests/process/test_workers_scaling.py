@@ -50,7 +50,7 @@ def test_more_workers_serve_as_soon_as_the_call_returns_and_share_one_import() -
     in_a_nest(scenario)
 
 
-def test_a_surplus_worker_answers_what_it_has_in_hand_and_is_not_replaced() -> None:
+def test_a_surplus_worker_finishes_its_request_and_is_not_replaced() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=3)
         first, *surplus = pids(pool)
@@ -83,7 +83,7 @@ def test_a_surplus_worker_that_does_not_end_is_killed() -> None:
     in_a_nest(scenario)
 
 
-def test_a_place_that_is_wanted_again_while_its_worker_leaves_gets_a_new_one() -> None:
+def test_a_place_needed_again_while_its_worker_leaves_gets_a_new_worker() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=2)
         old = pids(pool)[1]
@@ -98,7 +98,7 @@ def test_a_place_that_is_wanted_again_while_its_worker_leaves_gets_a_new_one() -
     in_a_nest(scenario)
 
 
-def test_whoever_knocks_at_a_pool_without_workers_is_answered_by_one_that_is_forked_for_it() -> None:
+def test_a_connection_to_a_sleeping_pool_forks_a_worker() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=2)
         before = pids(pool)
@@ -115,7 +115,7 @@ def test_whoever_knocks_at_a_pool_without_workers_is_answered_by_one_that_is_for
     in_a_nest(scenario)
 
 
-def test_a_pool_that_sleeps_wakes_while_no_daemon_lives_and_the_next_one_finds_its_size() -> None:
+def test_a_sleeping_pool_wakes_without_a_daemon_and_the_next_one_finds_its_size() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await small(nest, size=2)
         before = pids(pool)
@@ -161,7 +161,7 @@ def test_a_new_zygote_has_as_many_workers_as_the_one_that_died() -> None:
     in_a_nest(scenario)
 
 
-def test_fresh_processes_that_are_not_ready_in_time_leave_the_pool_as_it_was() -> None:
+def test_fresh_processes_that_are_late_leave_the_pool_unchanged() -> None:
     async def scenario(nest: Nest) -> None:
         late = "import os, threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         late += "if os.path.exists(os.environ['LAMBDA_TASK_ROOT'] + '/slow'): time.sleep(30)\n" + SOURCE

@@ -26,7 +26,7 @@ def main(event, context):
 """
 
 
-def test_a_handler_sees_lambdas_world_and_nothing_of_hitless() -> None:
+def test_a_handler_sees_lambdas_environment_and_nothing_of_hitless() -> None:
     async def scenario(nest: Nest) -> None:
         os.environ["HITLESS_TEST_SECRET"] = "of the daemon"
         pool = await nest.pool(ECHO)
@@ -69,7 +69,7 @@ def main(event, context):
     in_a_nest(scenario)
 
 
-def test_answers_carry_release_and_request_id_and_keep_alive_holds() -> None:
+def test_responses_carry_release_and_request_id_and_connections_are_kept() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(ECHO, workers=1)
         connection = UnixConnection(pool.workers[0].socket)
@@ -124,7 +124,7 @@ def test_a_handler_that_fails_gives_502_at_once_and_its_worker_lives_on() -> Non
     in_a_nest(scenario)
 
 
-def test_bodies_of_all_kinds_arrive_and_large_answers_leave() -> None:
+def test_bodies_of_all_kinds_arrive_and_large_responses_are_sent() -> None:
     source = """
 import base64
 def main(event, context):
@@ -153,7 +153,7 @@ def main(event, context):
     in_a_nest(scenario)
 
 
-def test_an_unknown_route_is_answered_as_api_gateway_answers_it() -> None:
+def test_an_unknown_route_gets_api_gateways_response() -> None:
     async def scenario(nest: Nest) -> None:
         pool = await nest.pool(ECHO, routes=())
         answer = await asyncio.to_thread(ask, pool.workers[0].socket)
@@ -162,7 +162,7 @@ def test_an_unknown_route_is_answered_as_api_gateway_answers_it() -> None:
     in_a_nest(scenario)
 
 
-def test_the_log_has_lambdas_lines_and_everything_that_the_handler_says() -> None:
+def test_the_log_has_lambdas_lines_and_the_handlers_output() -> None:
     source = """
 import logging, os, subprocess, sys
 print("imported")
@@ -239,7 +239,7 @@ def test_sockets_folders_and_the_page_are_the_owners_alone() -> None:
     in_a_nest(scenario)
 
 
-def test_a_worker_told_to_end_answers_what_it_has_received_and_closes_nothing_before() -> None:
+def test_a_stopping_worker_answers_all_received_requests() -> None:
     source = """
 import time
 def main(event, context):
@@ -273,7 +273,7 @@ def main(event, context):
     in_a_nest(scenario)
 
 
-def test_a_stop_by_force_does_not_wait_for_the_request_in_hand() -> None:
+def test_a_forced_stop_does_not_wait_for_requests() -> None:
     source = """
 import time
 def main(event, context):

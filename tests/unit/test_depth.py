@@ -35,11 +35,11 @@ def histogram(*of: tuple[int, int]) -> Histogram:
         (histogram((50_000, 60), (1, 300_000)), DEEP),
     ],
 )
-def test_depth_follows_what_the_last_second_took(last_second: Histogram, depth: int) -> None:
+def test_depth_follows_the_last_seconds_latency(last_second: Histogram, depth: int) -> None:
     assert decide_depth(last_second) == depth
 
 
-def test_a_slow_thousandth_that_waited_for_a_processor_is_a_quick_request() -> None:
+def test_a_slow_p999_caused_by_processor_waits_counts_as_quick() -> None:
     busy_machine = histogram((5_000, 60), (10, 9_000))
     assert decide_depth(busy_machine) == SHALLOW
     assert decide_depth(busy_machine, wait_us=700) == DEEP
@@ -62,7 +62,7 @@ class FakePool:
         return PoolStats((), self.done.count, {}, 0, 0, 0, 0, self.done)
 
 
-def test_a_pool_that_nobody_asks_anything_keeps_its_depth_and_what_is_known_of_it() -> None:
+def test_an_idle_pool_keeps_its_depth_and_its_sample() -> None:
     pool = FakePool(histogram())
     assert next_depth(pool, DepthSample(), 4) == (DepthSample(), 4)
     pool.done = histogram((300, 50))
@@ -75,13 +75,13 @@ def test_the_first_busy_second_of_a_new_pool_decides() -> None:
     assert next_depth(FakePool(histogram((300, 5_000))), DepthSample(), 4)[1] == SHALLOW
 
 
-def test_few_requests_or_one_that_lasts_make_it_shallow_without_reading_histograms() -> None:
+def test_few_requests_or_a_long_one_give_depth_1_without_reading_histograms() -> None:
     few, stuck = FakePool(histogram((20, 50))), FakePool(histogram(), busy=1)
     assert (next_depth(few, DepthSample(), DEEP)[1], next_depth(stuck, DepthSample(), DEEP)[1]) == (SHALLOW, SHALLOW)
     assert (few.asked, stuck.asked) == (0, 0)
 
 
-def test_only_the_last_second_counts_and_after_a_gap_nothing_is_decided() -> None:
+def test_only_the_last_second_counts_and_a_gap_changes_nothing() -> None:
     pool = FakePool(histogram((300, 90_000)))
     seen, depth = next_depth(pool, DepthSample(), 1)
     pool.done = histogram((300, 90_000), (1_000, 50))
@@ -91,7 +91,7 @@ def test_only_the_last_second_counts_and_after_a_gap_nothing_is_decided() -> Non
     assert (depth, seen.latency) == (SHALLOW, pool.done)
 
 
-def test_waits_are_added_up_over_the_processes_that_still_run(tmp_path: Path) -> None:
+def test_waits_are_summed_over_living_processes(tmp_path: Path) -> None:
     for pid, text in ((7, "900 4000000 10\n"), (8, "900 2000000 20\n"), (9, "unreadable\n")):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "schedstat").write_text(text)

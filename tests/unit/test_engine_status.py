@@ -16,7 +16,7 @@ def worker(pid: int, state: WorkerState, busy_s: float | None = None) -> WorkerS
     return WorkerStats(index=0, generation=1, pid=pid, started=1, state=state, busy_s=busy_s, restarts=0)
 
 
-def test_a_worker_that_ended_is_not_shown_until_its_successor_is_there() -> None:
+def test_an_ended_worker_is_not_shown_until_it_is_replaced() -> None:
     workers = [
         worker(0, WorkerState.BACKING_OFF),
         worker(4720, WorkerState.READY, busy_s=0.1),

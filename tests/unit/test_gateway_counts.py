@@ -29,7 +29,7 @@ def sample(pid: int, requests: int, failed: int = 0) -> CountSample:
     return CountSample(pid, {"p00": {"requests": requests, "2xx": requests - failed, "5xx": failed}})
 
 
-def test_an_answer_gives_pools_by_their_sessions_and_stages_by_their_requests() -> None:
+def test_pools_are_counted_by_sessions_and_stages_by_requests() -> None:
     totals = GatewayTally().after(parse_counts(ANSWER)).totals()
     assert set(totals) == {"p00", "stage_dev"}
     pool = totals["p00"]
@@ -54,7 +54,7 @@ try_p00,FRONTEND,1,,,,,0,0,55,0,5,31,0,91,,,
 """
 
 
-def test_what_a_client_saw_fail_and_what_the_live_release_answered_are_told_apart() -> None:
+def test_failed_and_shielded_requests_are_counted_apart() -> None:
     """Of 100: 33 went to the live release, which failed 3; of 31 that the shield was answered with 5xx two had nobody
     else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
     """
@@ -70,7 +70,7 @@ def test_readings_of_one_process_replace_each_other() -> None:
     assert tally.totals()["p00"].requests == 25
 
 
-def test_a_restart_adds_what_the_earlier_process_had() -> None:
+def test_a_restart_keeps_the_counts_of_the_earlier_process() -> None:
     tally = (
         GatewayTally()
         .after(sample(1, 10, failed=1))
@@ -87,7 +87,7 @@ def test_numbers_that_went_back_mean_a_restart_even_under_the_same_pid() -> None
     assert GatewayTally().after(sample(1, 10)).after(sample(1, 4)).totals()["p00"].requests == 14
 
 
-def test_a_tally_goes_on_after_json() -> None:
+def test_a_tally_continues_after_a_round_trip_through_json() -> None:
     tally = GatewayTally().after(sample(1, 10)).after(sample(2, 5))
     again = read_tally(to_text(tally))
     assert again == tally
@@ -96,18 +96,18 @@ def test_a_tally_goes_on_after_json() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"gone": 1}'])
-def test_a_broken_tally_starts_from_nothing(text: str) -> None:
+def test_an_unreadable_tally_starts_from_zero(text: str) -> None:
     assert read_tally(text).totals() == {}
 
 
-def test_the_difference_of_two_readings_is_what_came_in_between() -> None:
+def test_the_difference_of_two_readings_is_the_traffic_between() -> None:
     first = GatewayTally().after(sample(1, 10, failed=1))
     second = first.after(sample(1, 30, failed=4))
     between = second.totals()["p00"].minus(first.totals()["p00"])
     assert (between.requests, between.by_class["5xx"], between.by_class["2xx"]) == (20, 3, 17)
 
 
-def test_restarts_are_counted_and_the_first_reading_is_none() -> None:
+def test_restarts_are_counted_but_the_first_reading_is_not_one() -> None:
     tally = GatewayTally().after(sample(7, 10)).after(sample(7, 20))
     assert tally.totals()["p00"].restarts == 0
     again = read_tally(to_text(tally.after(sample(8, 1)))).after(sample(8, 2))

@@ -163,7 +163,7 @@ def states(draw: st.DrawFn) -> GatewayState:
 
 
 @given(states(), states())
-def test_the_commands_lead_from_any_state_to_any_other(old: GatewayState, new: GatewayState) -> None:
+def test_commands_lead_from_any_state_to_any_other(old: GatewayState, new: GatewayState) -> None:
     model = ModelOfHaproxy(view_of(old))
     for command in between(old, new):
         model.tell(command)
@@ -179,9 +179,7 @@ def test_equal_states_need_no_command(state: GatewayState) -> None:
 
 
 @given(states(), states())
-def test_at_every_instant_the_release_that_a_stage_uses_has_its_routes_and_a_ready_server(
-    old: GatewayState, new: GatewayState
-) -> None:
+def test_a_used_release_always_has_its_routes_and_a_ready_server(old: GatewayState, new: GatewayState) -> None:
     model = ModelOfHaproxy(view_of(old))
     for command in between(old, new):
         model.tell(command)
@@ -200,7 +198,7 @@ def test_at_every_instant_the_release_that_a_stage_uses_has_its_routes_and_a_rea
 
 
 @given(states(), states(), st.data())
-def test_a_change_that_was_cut_off_anywhere_is_finished_from_what_haproxy_holds(
+def test_a_change_interrupted_anywhere_is_finished_from_haproxys_state(
     old: GatewayState, new: GatewayState, data: st.DataObject
 ) -> None:
     commands = between(old, new)
@@ -213,7 +211,7 @@ def test_a_change_that_was_cut_off_anywhere_is_finished_from_what_haproxy_holds(
 
 
 @given(states(), st.data())
-def test_entries_that_stand_twice_or_belong_to_nobody_are_put_right(state: GatewayState, data: st.DataObject) -> None:
+def test_duplicate_and_unknown_entries_are_corrected(state: GatewayState, data: st.DataObject) -> None:
     model = ModelOfHaproxy(view_of(state))
     for name in (MapName.LITERALS, MapName.PATTERNS, MapName.IDEMPOTENT, sticky_map("dev")):
         entries = model.maps[name]
@@ -227,7 +225,7 @@ def test_entries_that_stand_twice_or_belong_to_nobody_are_put_right(state: Gatew
     assert same(model.view(), view_of(state))
 
 
-def test_a_release_becomes_the_commands_in_the_order_that_fails_nothing() -> None:
+def test_a_releases_commands_are_in_the_order_that_fails_no_request() -> None:
     servers = [ServerState("w0", "/r/1/w0", 8)]
     old = (
         GatewayState.initial(["dev"], pools=2)
@@ -268,7 +266,7 @@ def test_a_shift_is_one_command() -> None:
     ]
 
 
-def test_what_tells_clients_apart_stands_before_the_stages_entry_asks_for_it_and_goes_after() -> None:
+def test_the_sticky_map_is_set_before_the_stages_entry_needs_it_and_removed_after() -> None:
     live = GatewayState.initial(["dev"], pools=1).with_stage("dev", live=1)
     user = Sticky(StickyBy.HEADER, "x-user")
     rolling = live.with_stage("dev", live=1, candidate=2, weight=1000, shield=True, announced=True, sticky=user)
@@ -280,7 +278,7 @@ def test_what_tells_clients_apart_stands_before_the_stages_entry_asks_for_it_and
     assert lines(between(rolling, live)) == ["set map stages.map dev dev.1", f"del map sticky_dev.map {key}"]
 
 
-def test_servers_of_a_pool_that_ends_wait_until_the_pool_is_idle_and_are_never_drained() -> None:
+def test_servers_of_a_removed_pool_wait_until_it_is_idle_and_are_never_drained() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     old = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
     commands = between(old, state)
@@ -289,7 +287,7 @@ def test_servers_of_a_pool_that_ends_wait_until_the_pool_is_idle_and_are_never_d
     assert not any("drain" in command.line for command in commands)
 
 
-def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drains() -> None:
+def test_a_replacement_with_the_same_name_joins_before_the_old_worker_drains() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     old = state.with_servers("p00", [ServerState("w0", "/r/1/w0")])
     new = state.with_servers("p00", [ServerState("w0", "/r/2/w0")])
@@ -306,7 +304,7 @@ def test_a_worker_that_is_replaced_under_its_name_joins_before_the_old_one_drain
     assert commands[4].wait_for is WaitFor.SERVER_IDLE
 
 
-def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
+def test_a_drained_server_is_not_waited_for_again() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     both = state.with_servers("p00", [ServerState("w0", "/r/w0"), ServerState("w1", "/r/w1")])
     draining = with_mode(both, "p00", ServerMode.DRAIN, "w1")
@@ -315,7 +313,7 @@ def test_a_server_that_was_let_drain_before_is_not_waited_for_again() -> None:
     assert WaitFor.SERVER_IDLE in {command.wait_for for command in between(both, alone)}
 
 
-def test_a_door_joins_without_a_check_which_would_wake_the_worker_behind_it() -> None:
+def test_a_door_is_not_checked_because_a_check_would_wake_the_pool() -> None:
     state = GatewayState.initial(["dev"], pools=1)
     door = ServerState("z0", "/r/w0", checked=False)
     joined = between(state, state.with_servers("p00", [door]))
@@ -325,7 +323,7 @@ def test_a_door_joins_without_a_check_which_would_wake_the_worker_behind_it() ->
     ]
 
 
-def test_depth_and_mode_change_without_leaving_the_pool() -> None:
+def test_depth_and_mode_change_in_place() -> None:
     old = GatewayState.initial(["dev"], pools=1).with_servers("p00", [ServerState("w0", "/r/w0", 8)])
     at = f"p00/{old.pool('p00').servers[0].key}"
     assert lines(between(old, old.with_maxconn("p00", 1))) == [f"set maxconn server {at} 1"]

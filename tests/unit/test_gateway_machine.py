@@ -20,11 +20,11 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("text", SAMPLES)
-def test_versions_are_read_from_what_haproxy_prints(text: str) -> None:
+def test_versions_are_read_from_haproxys_output(text: str) -> None:
     assert parse_version(text) == SAMPLES[text]
 
 
-def test_an_old_haproxy_is_refused_with_the_way_to_a_newer_one() -> None:
+def test_an_old_haproxy_is_refused_with_an_install_hint() -> None:
     with pytest.raises(MachineError, match=r"/x/haproxy is HAProxy 2\.5\.9; hitless needs 2\.6 or newer") as caught:
         require_version("HAProxy version 2.5.9-1 2023/01/01", "/x/haproxy")
     assert "apt install haproxy" in caught.value.hint
@@ -35,7 +35,7 @@ def test_another_program_is_not_taken_for_haproxy() -> None:
         require_version("nginx version: nginx/1.24.0", "/usr/sbin/nginx")
 
 
-def test_the_first_death_is_answered_at_once_and_a_crash_loop_is_slowed_within_bounds() -> None:
+def test_the_first_death_restarts_at_once_and_a_crash_loop_backs_off() -> None:
     delays = [restart_delay_s(deaths) for deaths in range(1, 12)]
     assert delays[:4] == [0.0, 0.05, 0.1, 0.2]
     assert delays == sorted(delays)

@@ -43,16 +43,16 @@ p00,BACKEND,3,4,1,2,1,30,UP,
 """
 
 
-def test_a_map_is_read_in_its_order() -> None:
+def test_a_map_keeps_its_order() -> None:
     assert parse_map(MAP) == [("dev.1|GET|/x", "p00"), ("dev.1|GET|/y", "p00")]
     assert parse_map("\n") == []
 
 
-def test_a_key_that_stands_twice_equals_no_value_that_anyone_wants() -> None:
+def test_a_duplicate_key_equals_no_wanted_value() -> None:
     assert by_key([("a", "p00"), ("a", "p00"), ("b", "p01")]) == {"a": "p00 p00", "b": "p01"}
 
 
-def test_patterns_are_sorted_under_their_releases_and_foreign_ones_under_none() -> None:
+def test_patterns_are_grouped_by_release_and_unknown_ones_apart() -> None:
     entries = [("^dev[.]1[|]x$", "p00"), ("^other", "p09"), ("^dev[.]1[|]y$", "p01")]
     assert by_release(entries) == {
         "dev.1": (("^dev[.]1[|]x$", "p00"), ("^dev[.]1[|]y$", "p01")),
@@ -60,7 +60,7 @@ def test_patterns_are_sorted_under_their_releases_and_foreign_ones_under_none() 
     }
 
 
-def test_servers_have_the_administrators_wish_and_the_limit_and_the_hop_is_none_of_them() -> None:
+def test_servers_have_their_admin_state_and_limit_without_the_inner_hop() -> None:
     assert parse_servers(SERVERS_STATE, STAT) == {
         ("p00", "w0.aaaa"): ServerView(8, ServerMode.READY),
         ("p00", "w1.bbbb"): ServerView(1, ServerMode.MAINT),
@@ -69,7 +69,7 @@ def test_servers_have_the_administrators_wish_and_the_limit_and_the_hop_is_none_
     }
 
 
-def test_the_load_is_that_of_the_backend_or_of_one_server() -> None:
+def test_the_load_is_of_the_backend_or_of_one_server() -> None:
     assert load_of(STAT) == BackendLoad(scur=1, qcur=3)
     assert load_of(STAT, "w2.cccc").idle
     assert not load_of(STAT).idle

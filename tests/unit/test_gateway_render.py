@@ -19,13 +19,13 @@ def files(state: GatewayState) -> dict[str, str]:
     return dict(render(state, LAYOUT, Tuning(nbthread=1, maxconn=1000)))
 
 
-def test_each_stage_has_a_listener_on_the_guardians_socket_in_the_states_order() -> None:
+def test_each_stage_has_a_listener_in_the_states_order() -> None:
     text = files(GatewayState.initial(["dev", "prod"], pools=2))[CONFIGURATION]
     assert text.index("frontend stage_dev") < text.index("fd@${HITLESS_FD_0}") < text.index("frontend stage_prod")
     assert text.index("frontend stage_prod") < text.index("fd@${HITLESS_FD_1}")
 
 
-def test_a_boot_server_has_the_words_of_the_runtime_command_and_is_out_unless_ready() -> None:
+def test_a_boot_server_equals_the_runtime_command_and_is_disabled_unless_ready() -> None:
     servers = [ServerState("w0", "/r/w0", 8), ServerState("w1", "/r/w1", 8, ServerMode.DRAIN)]
     state = GatewayState.initial(["dev"], pools=1).with_servers("p00", servers)
     ready, drained = view_of(state).servers.values()
@@ -48,13 +48,13 @@ def test_the_maps_hold_the_states_entries() -> None:
     assert texts[MapName.PATTERNS] == "^dev[.]3[|][A-Z]+[|]/.+/?$ p00\n"
 
 
-def test_no_pool_name_or_time_out_is_missing_at_the_start() -> None:
+def test_all_pool_names_and_timeouts_are_there_at_the_start() -> None:
     texts = files(GatewayState.initial(["dev"], pools=64))
     assert texts[MapName.TIMEOUTS].count(" 29000\n") == 64
     assert texts[CONFIGURATION].count("\nbackend p") == 64
 
 
-def test_maps_are_named_by_way_of_the_link_so_that_generations_share_the_name() -> None:
+def test_maps_are_named_through_the_link_so_generations_share_names() -> None:
     assert f"map_str({LAYOUT.folder}/boot/literals.map)" in files(GatewayState.initial(["dev"], pools=1))[CONFIGURATION]
 
 
@@ -62,7 +62,7 @@ def test_small_machines_get_one_thread() -> None:
     assert [tuning_for(cores, 20_000).nbthread for cores in (1, 2, 4, 8, 16, 96)] == [1, 1, 1, 2, 4, 8]
 
 
-def test_connections_follow_from_the_descriptors() -> None:
+def test_the_connection_limit_follows_from_the_descriptors() -> None:
     assert tuning_for(2, 20_000).maxconn == 9744
     assert tuning_for(2, 1 << 30).maxconn < 66_000
     assert tuning_for(2, 256).maxconn >= 64

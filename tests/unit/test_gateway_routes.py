@@ -35,7 +35,7 @@ def routed(*routes: str, release: str = "dev.1") -> list[RouteState]:
     return [RouteState(release, method, path, f"p{index}") for index, (method, path) in enumerate(pairs)]
 
 
-def test_a_literal_segment_wins_over_a_parameter_and_that_over_a_greedy_one() -> None:
+def test_a_literal_segment_beats_a_parameter_and_that_a_greedy_one() -> None:
     routes = routed("GET /{proxy+}", "GET /zones/{area}", "GET /zones/now")
     assert chosen(routes, "GET", "/zones/now") == "p2"
     assert chosen(routes, "GET", "/zones/x") == "p1"
@@ -49,7 +49,7 @@ def test_the_leftmost_difference_decides() -> None:
     assert chosen(routes, "GET", "/a/b/c/d") == "p2"
 
 
-def test_a_methods_own_route_wins_over_any_on_the_same_path() -> None:
+def test_a_methods_own_route_beats_any_on_the_same_path() -> None:
     routes = routed("ANY /x", "GET /x", "ANY /y/{a}", "GET /y/{a}")
     assert chosen(routes, "GET", "/x") == "p1"
     assert chosen(routes, "POST", "/x") == "p0"
@@ -57,24 +57,24 @@ def test_a_methods_own_route_wins_over_any_on_the_same_path() -> None:
     assert chosen(routes, "PUT", "/y/1") == "p2"
 
 
-def test_any_on_a_literal_wins_over_a_method_on_a_parameter() -> None:
+def test_any_on_a_literal_beats_a_method_on_a_parameter() -> None:
     routes = routed("GET /{name}", "ANY /me")
     assert chosen(routes, "GET", "/me") == "p1"
 
 
-def test_a_resource_that_does_not_know_the_method_leaves_the_request_to_a_less_specific_one() -> None:
+def test_a_resource_without_the_method_falls_back_to_a_less_specific_one() -> None:
     routes = routed("GET /jobs/{id}", "ANY /{proxy+}", "PATCH /users/me", "GET /users/{id}")
     assert chosen(routes, "POST", "/jobs/1") == "p1"
     assert chosen(routes, "GET", "/users/me") == "p3"
 
 
-def test_a_method_that_no_route_has_finds_nothing() -> None:
+def test_an_unknown_method_matches_nothing() -> None:
     routes = routed("GET /zones", "GET /zones/{area}")
     assert chosen(routes, "HEAD", "/zones") is None
     assert chosen(routes, "OPTIONS", "/zones/x") is None
 
 
-def test_a_trailing_slash_makes_no_other_resource() -> None:
+def test_a_trailing_slash_matches_the_same_resource() -> None:
     routes = routed("GET /zones", "GET /zones/{area}", "GET /")
     assert chosen(routes, "GET", "/zones/") == "p0"
     assert chosen(routes, "GET", "/zones/x/") == "p1"
@@ -86,7 +86,7 @@ def test_the_root_is_not_part_of_a_greedy_path() -> None:
     assert chosen(routed("ANY /{proxy+}"), "GET", "/") is None
 
 
-def test_an_empty_segment_is_no_parameter_and_nothing_is_folded() -> None:
+def test_an_empty_segment_is_not_a_parameter_and_slashes_are_not_folded() -> None:
     routes = routed("GET /zones/{area}", "GET /zones", "GET /all/{proxy+}")
     assert chosen(routes, "GET", "//zones") is None
     assert chosen(routes, "GET", "/zones//x") is None
@@ -100,7 +100,7 @@ def test_the_path_is_compared_as_it_was_sent() -> None:
     assert chosen(routes, "GET", "/HELLO") is None
 
 
-def test_special_characters_in_a_template_stand_for_themselves() -> None:
+def test_special_characters_in_a_template_are_literal() -> None:
     routes = routed("GET /v1.2/{x}", "GET /a:b/{x}", "GET /a-b_c/{x}")
     assert chosen(routes, "GET", "/v1.2/q") == "p0"
     assert chosen(routes, "GET", "/v1x2/q") is None
@@ -115,7 +115,7 @@ def test_a_release_sees_its_own_routes_only() -> None:
     assert chosen(routes, "GET", "/y/1", release="devx12") is None
 
 
-def test_routes_of_one_pool_and_rank_share_one_expression_with_common_beginnings_once() -> None:
+def test_routes_of_one_pool_and_rank_share_one_factored_expression() -> None:
     routes = [RouteState("dev.1", "GET", f"/zones/{{area}}/{name}", "p0") for name in ("now", "then")]
     routes.append(RouteState("dev.1", "POST", "/zones/{area}/now", "p0"))
     assert pattern_entries(routes) == {
@@ -130,13 +130,13 @@ def test_a_thousand_routes_stay_below_the_line_limit() -> None:
     assert chosen(routes, "GET", "/some-rather-long-collection-999/1") == "p0"
 
 
-def test_no_key_holds_a_blank_or_a_backslash_since_files_and_command_lines_would_break_it() -> None:
+def test_no_key_has_a_blank_or_a_backslash() -> None:
     routes = routed("GET /a.b-c_d:e/{x}", "ANY /{proxy+}", "DELETE /plain.json")
     keys = [*literal_entries(routes), *(key for entries in pattern_entries(routes).values() for key, _ in entries)]
     assert not any(set(key) & set(" \t\\;#\"'") for key in keys)
 
 
-def test_an_expression_tells_its_release() -> None:
+def test_an_expression_names_its_release() -> None:
     for release in ("dev.1", "prod-eu_2.345"):
         ((pattern, _),) = pattern_entries([RouteState(release, "GET", "/{x}", "p0")])[release]
         assert release_of_pattern(pattern) == release
@@ -164,9 +164,7 @@ PATHS = st.builds(
     st.sampled_from(METHODS),
     PATHS,
 )
-def test_the_maps_choose_the_route_that_the_models_order_puts_first(
-    routes: list[Route], method: str, path: str
-) -> None:
+def test_the_maps_choose_the_first_route_of_the_models_order(routes: list[Route], method: str, path: str) -> None:
     accepted: list[Route] = []
     for route in routes:
         if find_conflict([*accepted, route]) is None:
@@ -184,7 +182,7 @@ def test_the_maps_choose_the_route_that_the_models_order_puts_first(
     assert chosen(states, method, path) == expected
 
 
-def test_a_route_that_may_run_twice_is_found_among_all_that_a_request_could_take_instead() -> None:
+def test_an_idempotent_route_is_found_among_all_possible_routes() -> None:
     routes = [
         RouteState("dev.2", "PUT", "/items/{id}", "p00", idempotent=True),
         RouteState("dev.2", "PUT", "/items/special", "p00"),

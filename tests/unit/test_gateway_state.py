@@ -38,7 +38,7 @@ def test_a_new_gateway_has_stages_without_release_and_free_pools() -> None:
     assert state.free_pools()[:2] == ("p00", "p01")
 
 
-def test_pool_names_sort_as_they_count_beyond_a_hundred() -> None:
+def test_pool_names_sort_numerically_beyond_a_hundred() -> None:
     names = [pool.name for pool in GatewayState.initial(["dev"], pools=120).pools]
     assert names == sorted(names)
     assert names[-1] == "p119"
@@ -48,18 +48,18 @@ def test_a_pool_with_servers_or_with_routes_to_it_is_not_free() -> None:
     assert shipped().free_pools() == ("p00", "p03")
 
 
-def test_a_pool_is_free_again_after_its_servers_and_routes_went() -> None:
+def test_a_pool_is_free_again_when_its_servers_and_routes_are_removed() -> None:
     state = shipped().with_stage("dev", live=None).without_routes("dev.1").without_servers("p01")
     assert state == GatewayState.initial(["dev", "prod"], pools=4)
 
 
-def test_routes_of_a_release_that_is_live_or_candidate_cannot_go() -> None:
+def test_routes_of_a_live_release_or_candidate_cannot_be_removed() -> None:
     for state in (shipped(), shipped().with_stage("dev", live=None, candidate=1, weight=0)):
         with pytest.raises(ConflictError, match=r"dev still routes to dev\.1"):
             state.without_routes("dev.1")
 
 
-def test_the_same_routes_again_change_nothing_and_others_are_refused() -> None:
+def test_repeated_routes_change_nothing_and_other_routes_are_refused() -> None:
     state = shipped()
     assert state.with_routes("dev.1", reversed(ROUTES)) == state
     with pytest.raises(ConflictError):
@@ -76,14 +76,14 @@ def test_routes_must_point_to_pools_that_exist_and_belong_to_the_release() -> No
         state.with_routes("dev.1", [RouteState("dev.1", "GET", "/x", "p00"), RouteState("dev.1", "GET", "/x", "p01")])
 
 
-def test_depth_changes_for_all_servers_and_keeps_the_time_out_unless_told() -> None:
+def test_depth_changes_for_all_servers_and_keeps_the_timeout() -> None:
     pool = shipped().with_maxconn("p01", 1).pool("p01")
     assert {server.maxconn for server in pool.servers} == {1}
     assert pool.timeout_ms == 7000
     assert shipped().with_maxconn("p01", 1, timeout_ms=9000).pool("p01").timeout_ms == 9000
 
 
-def test_the_name_in_haproxy_differs_by_socket_so_that_a_worker_can_be_replaced_under_its_name() -> None:
+def test_the_name_in_haproxy_depends_on_the_socket() -> None:
     assert ServerState("w0", "/run/a/w0.sock").key != ServerState("w0", "/run/b/w0.sock").key
     assert ServerState("w0", "/run/a/w0.sock").key.startswith("w0.")
 
@@ -113,14 +113,14 @@ def test_impossible_routes_are_refused(method: str, path: str) -> None:
         RouteState("dev.1", method, path, "p00")
 
 
-def test_the_gateway_waits_longer_than_the_function_may_take_and_never_longer_than_api_gateway() -> None:
+def test_the_gateway_waits_longer_than_the_function_but_not_longer_than_api_gateway() -> None:
     assert server_timeout_ms(6, maxconn=1) == 7_000
     assert server_timeout_ms(2, maxconn=8) == 17_000
     assert server_timeout_ms(6, maxconn=8) == 29_000
     assert server_timeout_ms(900, maxconn=1) == 29_000
 
 
-def test_a_state_survives_json_exactly() -> None:
+def test_a_state_survives_a_round_trip_through_json() -> None:
     state = with_mode(shipped().with_stage("prod", live=3, candidate=4, weight=2500), "p01", ServerMode.DRAIN)
     assert decode(to_text(state), GatewayState, "state.json") == state
 
@@ -135,7 +135,7 @@ def test_a_state_survives_json_exactly() -> None:
         '{"stages":[{"stage":"dev","weight":5}],"pools":[],"routes":[]}',
     ],
 )
-def test_a_foreign_document_is_an_error_and_no_state(text: str) -> None:
+def test_an_invalid_state_file_is_an_error(text: str) -> None:
     with pytest.raises(EngineError, match=r"state\.json: "):
         decode(text, GatewayState, "state.json")
 
@@ -148,7 +148,7 @@ def test_a_state_file_of_an_earlier_version_can_be_read() -> None:
     assert state.pool("p00").servers == (ServerState("w0", "/run/w0.sock", 1, ServerMode.DRAIN),)
 
 
-def test_stages_come_and_go_at_the_shared_listener_alone() -> None:
+def test_only_stages_at_the_shared_listener_can_be_added_and_removed() -> None:
     state = GatewayState.initial(["dev"], pools=2, shared=True)
     assert state.listeners == ("dev", SHARED)
     more = state.with_new_stage("preview_x", "x.preview.localhost").with_stage("preview_x", live=1)
@@ -165,23 +165,23 @@ def test_stages_come_and_go_at_the_shared_listener_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "host"), [("preview_x", "y.localhost"), ("preview_y", "x.localhost"), ("dev", "z.localhost")]
 )
-def test_no_two_stages_have_a_name_or_a_host_in_common(name: str, host: str) -> None:
+def test_a_stages_name_and_host_are_unique(name: str, host: str) -> None:
     state = GatewayState.initial(["dev"], pools=2, shared=True).with_new_stage("preview_x", "x.localhost")
     with pytest.raises(ConflictError, match="already"):
         state.with_new_stage(name, host)
 
 
 @pytest.mark.parametrize("host", ["", "X.localhost", "a b", "a..b", ".a", "a\n", "a|b", "x" * 64, "a." * 127 + "a"])
-def test_a_host_that_is_none_or_would_mean_something_to_a_map_is_refused(host: str) -> None:
+def test_an_invalid_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="has the invalid host"):
         StageState("preview_x", host=host)
 
 
-def test_a_stage_with_a_host_has_no_clients_that_stay() -> None:
+def test_a_stage_with_a_host_cannot_be_sticky() -> None:
     with pytest.raises(ValueError, match="sticky"):
         StageState("preview_x", host="x.localhost", sticky=Sticky(StickyBy.ADDRESS))
 
 
-def test_release_keys_name_stage_and_number() -> None:
+def test_a_release_key_has_stage_and_number() -> None:
     assert release_key("dev", 12) == "dev.12"
     assert release_keys(shipped()) == {"dev.1"}

@@ -29,11 +29,11 @@ DUMP = [
         (["x" * 500], f"it wrote «{'x' * LONGEST_LINE}»"),
     ],
 )
-def test_what_it_wrote_last_and_where_it_was_are_told(lines: list[str], said: str) -> None:
+def test_the_last_output_and_position_are_reported(lines: list[str], said: str) -> None:
     assert last_seen(lines) == said
 
 
-def test_a_machine_that_has_more_to_do_than_it_can_is_named_beside_what_was_seen() -> None:
+def test_an_overloaded_machine_is_reported_too() -> None:
     assert machine_is_busy(3.9, 2) == ""
     assert late_message("shop/dev r1 api", 10, ["connecting"], 25.04, 2) == (
         "shop/dev r1 api was not ready within 10 s; it wrote «connecting»; the machine is overloaded"

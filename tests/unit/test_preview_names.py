@@ -29,7 +29,7 @@ LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
         ("x" * 63, "x" * 63),
     ],
 )
-def test_a_label_is_the_branch_s_name_as_far_as_a_host_can_say_it(branch: str, label: str) -> None:
+def test_a_label_is_the_branchs_name_in_dns_characters(branch: str, label: str) -> None:
     assert preview_label(branch, ()) == label
 
 
@@ -44,16 +44,14 @@ def test_a_label_is_the_branch_s_name_as_far_as_a_host_can_say_it(branch: str, l
         ("___", set(), "branch-"),
     ],
 )
-def test_a_name_that_is_another_s_or_was_cut_has_six_digits_of_its_own(
-    branch: str, taken: set[str], begins: str
-) -> None:
+def test_a_taken_or_truncated_label_gets_six_digits(branch: str, taken: set[str], begins: str) -> None:
     label = preview_label(branch, taken)
     assert re.fullmatch(re.escape(begins) + "[0-9a-f]{6}", label)
     assert preview_label(branch, taken) == label
 
 
 @given(st.lists(st.text(min_size=1, max_size=90), max_size=12, unique=True))
-def test_whatever_branches_are_called_no_two_share_a_label_and_each_makes_a_stage_with_a_host(
+def test_every_branch_gets_a_unique_label_that_is_a_valid_host(
     branches: list[str],
 ) -> None:
     taken: set[str] = set()
@@ -66,7 +64,7 @@ def test_whatever_branches_are_called_no_two_share_a_label_and_each_makes_a_stag
         taken.add(label)
 
 
-def test_a_branch_called_like_another_s_label_gets_one_of_its_own() -> None:
+def test_a_branch_named_like_another_branchs_label_gets_its_own() -> None:
     first = preview_label("Fix", {"fix"})
     second = preview_label(first, {"fix", first})
     assert second not in ("fix", first)

@@ -20,33 +20,33 @@ def after(*looks: tuple[int, int, int | None]) -> int:
     return readers.reading[KEY]
 
 
-def test_requests_of_a_worker_at_rest_are_responses_that_clients_are_reading() -> None:
+def test_requests_of_an_idle_worker_are_responses_being_read() -> None:
     assert after((3, 16, 10), (3, 16, 12)) == 3
 
 
-def test_one_look_is_not_enough_because_a_request_may_be_on_its_way() -> None:
+def test_one_sample_is_not_enough_because_a_request_may_be_on_its_way() -> None:
     assert after((1, 16, 10)) == 0
     assert after((0, 16, 10), (1, 16, 10)) == 0
     assert after((2, 16, 10), (1, 16, 11)) == 1
 
 
-def test_a_busy_worker_keeps_what_it_was_given_but_never_more_than_it_has() -> None:
+def test_a_busy_worker_keeps_its_number_up_to_its_requests() -> None:
     assert after((3, 16, 10), (3, 16, 11), (5, 19, None)) == 3
     assert after((3, 16, 10), (3, 16, 11), (2, 19, None)) == 2
     assert after((3, 16, 10), (3, 16, 11), (5, 19, None), (5, 19, 12)) == 3, "one measure after it was busy is none"
 
 
-def test_a_worker_whose_places_are_all_taken_gets_twice_as_many() -> None:
+def test_a_worker_with_all_places_taken_gets_twice_as_many() -> None:
     assert after((1, 1, 10), (1, 1, 10)) == 2
     assert after((1, 1, 10), (1, 1, 10), (3, 3, 12), (3, 3, 12)) == 6
     assert after((1, 1, 10), (1, 1, 11)) == 1, "it served somebody in between: it is not starved"
 
 
-def test_a_worker_that_hangs_between_requests_is_not_given_more_and_more() -> None:
+def test_a_worker_that_hangs_while_idle_gets_no_more_places() -> None:
     assert after((0, 1, 10), (0, 1, 10), (1, 1, 10), (1, 1, 10)) == 0
     hangs = [(0, 1, 10), (0, 1, 10), (1, 1, 10), (1, 1, 12), (1, 1, 12), *[(3, 3, 12), (6, 6, 12), (12, 12, 12)] * 2]
     assert after(*hangs) <= 2, "what it has ended bounds the responses that anybody reads"
 
 
-def test_readers_that_have_gone_are_forgotten() -> None:
+def test_gone_readers_are_forgotten() -> None:
     assert after((3, 16, 10), (3, 16, 11), (0, 19, 12), (0, 19, 12)) == 0

@@ -30,11 +30,11 @@ from tests.unit.test_worker_event import spec
 pytestmark = pytest.mark.unit
 
 
-def test_killed_from_outside_a_worker_is_replaced_at_once() -> None:
+def test_a_worker_killed_from_outside_is_replaced_at_once() -> None:
     assert backoff_after_death(DeathHistory(), now_s=10, lived_s=1, by_itself=False, alone=False)[1] == 0
 
 
-def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -> None:
+def test_a_worker_that_dies_by_its_own_fault_backs_off_up_to_a_limit() -> None:
     history, delays = DeathHistory(), []
     for step in range(12):
         history, delay = backoff_after_death(history, now_s=100.0 * step, lived_s=1, by_itself=True, alone=False)
@@ -43,18 +43,18 @@ def test_one_that_dies_by_itself_waits_twice_as_long_each_time_up_to_a_bound() -
     assert delays[-1] == LONGEST_DELAY_S
 
 
-def test_a_long_life_earns_a_clean_slate() -> None:
+def test_a_long_life_clears_the_history() -> None:
     history = DeathHistory(failures=6)
     assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=False)[1] > FIRST_DELAY_S
     assert backoff_after_death(history, now_s=0, lived_s=60, by_itself=True, alone=False)[1] == 0
 
 
-def test_the_last_one_that_serves_waits_only_for_a_moment() -> None:
+def test_the_last_serving_worker_backs_off_only_briefly() -> None:
     history = DeathHistory(failures=6)
     assert backoff_after_death(history, now_s=0, lived_s=1, by_itself=True, alone=True)[1] == FIRST_DELAY_S
 
 
-def test_many_deaths_in_a_short_window_back_off_whoever_caused_them() -> None:
+def test_many_deaths_in_a_short_window_back_off_whatever_their_cause() -> None:
     history, delays = DeathHistory(), []
     for step in range(DEATHS_IN_WINDOW):
         history, delay = backoff_after_death(history, now_s=0.01 * step, lived_s=0.01, by_itself=False, alone=False)
@@ -99,7 +99,7 @@ def exited(code: int) -> int:
     return code << 8
 
 
-def test_sigkill_and_sigterm_come_from_outside_all_else_is_the_handlers_doing() -> None:
+def test_only_sigkill_and_sigterm_count_as_from_outside() -> None:
     assert not own_fault(killed(signal.SIGKILL), timed_out=False, too_slow=False)
     assert not own_fault(exited(EXIT_ON_SIGTERM), timed_out=False, too_slow=False)
     assert not own_fault(exited(EXIT_OUT_OF_DESCRIPTORS), timed_out=False, too_slow=False)
@@ -110,7 +110,7 @@ def test_sigkill_and_sigterm_come_from_outside_all_else_is_the_handlers_doing() 
     assert own_fault(exited(1), timed_out=False, too_slow=False)
 
 
-def test_a_crash_is_worded_as_lambda_words_it() -> None:
+def test_a_crash_is_logged_in_lambdas_words() -> None:
     assert runtime_error(killed(signal.SIGKILL)) == "Runtime exited with error: signal: killed"
     assert runtime_error(killed(signal.SIGSEGV)) == "Runtime exited with error: signal: segmentation fault"
     assert runtime_error(exited(3)) == "Runtime exited with error: exit status 3"
@@ -126,14 +126,14 @@ def test_a_crash_is_worded_as_lambda_words_it() -> None:
     assert lines[4].endswith("Status: error\tError Type: Runtime.ExitError")
 
 
-def test_a_time_out_is_worded_as_lambda_words_it() -> None:
+def test_a_timeout_is_logged_in_lambdas_words() -> None:
     lines = log_lines(spec(), Death(killed(signal.SIGKILL), "7", 6000.4, timed_out=True, start_logged=True))
     assert lines[0].endswith("Z 7 Task timed out after 6.00 seconds")
     assert lines[-1].endswith("Status: timeout")
     assert not lines[0].startswith("START")
 
 
-def test_the_environment_is_lambdas_and_the_files_own_and_nothing_else() -> None:
+def test_the_environment_has_only_lambdas_variables_and_the_service_files() -> None:
     inherited = {"PATH": "/bin", "HOME": "/home/x", "SECRET": "s", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p"}
     found = lambda_environment(spec(environment={"TABLE": "t", "TZ": "Europe/Berlin"}, commit="abc"), inherited)
     assert found["AWS_LAMBDA_FUNCTION_NAME"] == "worldclock-dev-api"
@@ -149,7 +149,7 @@ def test_the_environment_is_lambdas_and_the_files_own_and_nothing_else() -> None
     assert not {"SECRET", "VIRTUAL_ENV", "PYTHONPATH"} & found.keys()
 
 
-def test_a_long_or_odd_key_gets_a_short_folder_that_no_other_key_gets() -> None:
+def test_a_long_or_odd_key_gets_a_short_unique_folder() -> None:
     assert folder_name("dev-r12-zones-1") == "dev-r12-zones-1"
     long = [folder_name(f"staging-r1234-a-function-with-a-name-{number}") for number in range(50)]
     assert len(set(long)) == 50

@@ -45,7 +45,7 @@ def event_of(
     return event
 
 
-def test_an_event_has_the_documented_keys_and_nulls_where_there_is_nothing() -> None:
+def test_an_event_has_the_documented_keys_and_null_for_missing_values() -> None:
     event = event_of()
     assert list(event) == [
         "resource", "path", "httpMethod", "headers", "multiValueHeaders", "queryStringParameters",
@@ -82,7 +82,7 @@ def test_header_names_have_api_gateways_case_and_repeated_ones_are_in_the_multi_
     assert "connection" not in event["headers"]
 
 
-def test_the_gateways_own_headers_become_the_forwarded_ones_and_never_show() -> None:
+def test_the_gateways_own_headers_become_forwarded_headers_and_are_hidden() -> None:
     headers = (
         (b"x-forwarded-for", b"198.51.100.7"),
         (b"x-forwarded-for", b"203.0.113.9"),
@@ -96,13 +96,13 @@ def test_the_gateways_own_headers_become_the_forwarded_ones_and_never_show() -> 
     assert not [name for name in event["headers"] if name.lower().startswith("x-hl-")]
 
 
-def test_a_gateway_that_names_its_port_alone_speaks_http_whatever_the_client_claims() -> None:
+def test_a_gateway_that_sends_only_its_port_uses_http() -> None:
     event = event_of(headers=((b"x-forwarded-proto", b"https"),), internal={b"x-hl-port": b"8080"})
     assert event["headers"]["X-Forwarded-Proto"] == "http"
     assert event["multiValueHeaders"]["X-Forwarded-Proto"] == ["http"]
 
 
-def test_a_trace_id_is_kept_or_made() -> None:
+def test_a_trace_id_is_kept_or_generated() -> None:
     made = event_of()["headers"]["X-Amzn-Trace-Id"]
     assert made.startswith("Root=1-6b0541c2-")
     assert len(made) == len("Root=1-") + 8 + 1 + 24
@@ -129,7 +129,7 @@ def test_a_greedy_parameter_takes_the_rest_for_any_method() -> None:
     assert event["pathParameters"] == {"proxy": "a/b/c.txt"}
 
 
-def test_an_unknown_route_gives_no_event() -> None:
+def test_an_unknown_route_has_no_event() -> None:
     assert EventBuilder(spec()).build(Request("GET", "/nowhere", []), ID, NOW) is None
     assert EventBuilder(spec()).build(Request("POST", "/zones", []), ID, NOW) is None
 
@@ -138,7 +138,7 @@ def test_a_trailing_slash_reaches_the_same_route() -> None:
     assert RouteTable(ROUTES).match("GET", "/zones/") == (ROUTES[0], None)
 
 
-def test_the_absolute_form_of_a_target_is_a_path() -> None:
+def test_an_absolute_target_is_reduced_to_its_path() -> None:
     assert event_of("http://localhost:8080/zones?x=1")["path"] == "/zones"
 
 
@@ -167,7 +167,7 @@ def test_the_request_context_is_complete() -> None:
     ]  # fmt: skip
 
 
-def test_two_events_share_nothing_that_a_handler_could_change() -> None:
+def test_two_events_share_no_mutable_objects() -> None:
     builder = EventBuilder(spec())
     first = builder.build(Request("GET", "/zones", [(b"a", b"1")]), ID, NOW)
     assert first is not None
@@ -179,7 +179,7 @@ def test_two_events_share_nothing_that_a_handler_could_change() -> None:
     assert second["requestContext"]["identity"]
 
 
-def test_a_pools_spec_survives_its_journey_through_json() -> None:
+def test_a_pools_spec_survives_a_round_trip_through_json() -> None:
     assert PoolSpec.from_json(spec(environment={"A": "é"}).to_json()) == spec(environment={"A": "é"})
     with pytest.raises(ValueError, match="not a pool's spec"):
         PoolSpec.from_json('{"routes": [], "key": 1}')

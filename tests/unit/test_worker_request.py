@@ -19,7 +19,7 @@ TWO = (
 
 
 @given(st.lists(st.integers(0, len(TWO)), max_size=12))
-def test_requests_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> None:
+def test_requests_do_not_depend_on_how_their_bytes_are_split(cuts: list[int]) -> None:
     reader = RequestReader()
     edges = sorted({0, len(TWO), *cuts})
     for start, end in pairwise(edges):
@@ -38,7 +38,7 @@ def test_a_chunked_body_is_put_together() -> None:
     assert reader.ready[0].body == b"abcde"
 
 
-def test_a_body_that_waits_for_an_invitation_gets_one() -> None:
+def test_expect_100_continue_gets_its_interim_response() -> None:
     reader = RequestReader()
     reader.feed(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
     assert reader.interim == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -88,7 +88,7 @@ def test_headers_over_the_limit_are_refused_whether_they_end_or_not() -> None:
     assert endless.ready[-1].refusal == 431
 
 
-def test_what_is_not_http_is_answered_400_and_not_read_on() -> None:
+def test_invalid_http_gets_400_and_is_not_read_on() -> None:
     reader = RequestReader()
     assert not reader.feed(b"\x16\x03\x01\x02\x00\x01\x00")
     assert reader.ready[0].refusal == 400
@@ -105,7 +105,7 @@ def test_two_framings_of_one_body_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_an_offer_to_upgrade_is_declined_and_the_connection_goes_on(method: bytes) -> None:
+def test_an_upgrade_offer_is_declined_and_the_connection_stays_open(method: bytes) -> None:
     reader = RequestReader()
     offer = b" /a HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: h2c\r\ncontent-length: 2\r\n\r\nhi"
     assert reader.feed(method + offer)
@@ -114,7 +114,7 @@ def test_an_offer_to_upgrade_is_declined_and_the_connection_goes_on(method: byte
     assert reader.ready[0].body == b"hi"
 
 
-def test_trailers_are_dropped_whatever_name_they_claim() -> None:
+def test_trailers_are_dropped_whatever_their_names() -> None:
     reader = RequestReader()
     head = b"POST / HTTP/1.1\r\nx-hl-id: 1\r\nx-forwarded-for: 192.0.2.1\r\ntransfer-encoding: chunked\r\n\r\n"
     assert reader.feed(head + b"3\r\nabc\r\n0\r\nx-hl-id: 2\r\nx-hl-probe: 1\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n")

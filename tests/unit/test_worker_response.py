@@ -18,7 +18,7 @@ def answer_of(result: Any, *, head_only: bool = False, extra: str = "") -> tuple
     return status, head.decode().split("\r\n"), body
 
 
-def test_a_plain_answer_is_json_by_default_with_its_length() -> None:
+def test_a_plain_response_is_json_by_default_and_has_its_length() -> None:
     status, head, body = answer_of({"statusCode": 201, "body": "é"}, extra="x-hitless-release: 3\r\n")
     assert status == 201
     assert head[0] == "HTTP/1.1 201 Created"
@@ -52,7 +52,7 @@ def test_headers_and_multi_value_headers_are_merged_and_a_pair_in_both_is_sent_o
     assert not [line for line in head if line.startswith("None")]
 
 
-def test_headers_that_frame_the_message_are_the_servers_business() -> None:
+def test_a_handler_cannot_set_framing_headers() -> None:
     head = answer_of(
         {"statusCode": 200, "headers": {"Content-Length": "7", "Transfer-Encoding": "chunked"}, "body": "x"}
     )[1]
@@ -108,12 +108,12 @@ def test_head_and_204_and_304_have_no_body() -> None:
         {"statusCode": 200, "body": '"' * (LARGEST_RESPONSE_BYTES // 2 + 1)},
     ],
 )
-def test_what_api_gateway_does_not_take_is_malformed(result: Any) -> None:
+def test_results_that_api_gateway_rejects_are_malformed(result: Any) -> None:
     with pytest.raises(MalformedResponse):
         render(result, head_only=False, extra="")
 
 
-def test_text_that_is_no_text_still_makes_a_complete_answer() -> None:
+def test_unencodable_text_still_makes_a_complete_response() -> None:
     _, head, body = answer_of({"statusCode": 200, "body": "\ud800", "headers": {"a": "\ud800"}})
     assert body == b"?"
     assert "a: ?" in head
