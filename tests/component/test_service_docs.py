@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.service import rollouts, settings, smoke
+from hitless.service import rollouts, settings
 from hitless.service.keys import KEYS, QUIET_PLUGINS, Here
 from hitless.service.load import load_service
 from hitless.service.model import DEFAULT_READY_TIMEOUT_S, DEFAULT_WORKERS, StageSettings
@@ -49,7 +49,7 @@ def test_the_page_shows_the_table_of_keys(here: Here, index: int) -> None:
         (0, settings.KEYS),
         (1, settings.STAGE_KEYS),
         (2, settings.PREVIEW_KEYS),
-        (3, smoke.SMOKE_KEYS),
+        (3, rollouts.SMOKE_KEYS),
         (4, rollouts.ALARM_KEYS),
     ],
 )

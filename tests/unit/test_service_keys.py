@@ -7,8 +7,7 @@ import pytest
 from hitless.errors import ServiceFileError
 from hitless.service.keys import KEYS, Here, Key, check_keys
 from hitless.service.load import parse_yaml
-from hitless.service.notices import Notices
-from hitless.service.value import Place, Value, from_plain
+from hitless.service.value import Notices, Place, Value, from_plain
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.notices import Notices
 from hitless.service.resolve import Context, Resolver
-from hitless.service.value import Unresolved, Value, from_plain
+from hitless.service.value import Notices, Unresolved, Value, from_plain
 
 pytestmark = pytest.mark.unit
 

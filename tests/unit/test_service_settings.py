@@ -282,7 +282,7 @@ def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
     [
         ("{notify: [{slack: ftp://x}]}", "is not an http or https URL"),
         ("{notify: [{mail: x}]}", "is not a setting"),
-        ("{notify: [{slack: 'https://x', command: y}]}", "names not exactly one"),
+        ("{notify: [{slack: 'https://x', command: y}]}", "must name exactly one way"),
         ("{notify: [{command: ' '}]}", "is empty"),
     ],
 )

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from hitless.errors import ServiceFileError
 from hitless.service.events import RouteEvent
 from hitless.service.model import Home, Service
-from hitless.service.notices import Notices
 from hitless.service.rollouts import named_routes
 from hitless.service.settings import section
-from hitless.service.value import Value
+from hitless.service.value import Notices, Value
 
 _NEEDS = {
     "functions.*.events.*.http.authorizer": "needs an authorizer",

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hitless.service.model import DEFAULT_PATH, DEFAULT_PAYLOAD, Route
-from hitless.service.notices import Notices
 from hitless.service.routes import ANY, METHODS, find_conflict, normal_path, path_fault
-from hitless.service.value import Value, did_you_mean
+from hitless.service.value import Notices, Value, did_you_mean
 
 _SHORT_FORM = re.compile(r"(\S+)\s+(\S+)")
 _EVERY = "*"

@@ -18,9 +18,8 @@ from hitless.service.model import (
     Function,
     HttpApi,
 )
-from hitless.service.notices import Notices
 from hitless.service.settings import Provisioned, Workers
-from hitless.service.value import Value, did_you_mean
+from hitless.service.value import Notices, Value, did_you_mean
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
 ARCHITECTURES = ("x86_64", "arm64")
@@ -98,7 +97,6 @@ class FunctionReader:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
         self.routes.extend(events)
         limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
-        description = entry.get("description")
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
         ready = self._concurrency(entry, "provisionedConcurrency") or 0
         scaled = self._scaled(name, ready)
@@ -120,7 +118,7 @@ class FunctionReader:
             provisioned_concurrency=ready,
             max_provisioned=scaled.most if scaled else None,
             provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
-            description=description.text() if description else "",
+            description=entry.optional("description", Value.text, ""),
         )
 
     def _http_api(self, entry: Value, events: tuple[RouteEvent, ...]) -> HttpApi | None:
@@ -213,19 +211,18 @@ def read_package(root: Value) -> Package:
     package = root.get("package")
     if package is None:
         return Package((), individually=False)
-    individually = package.get("individually")
-    return Package(read_patterns(package), individually=individually.flag() if individually else False)
+    return Package(read_patterns(package), individually=package.optional("individually", Value.flag, False))
 
 
 def read_patterns(package: Value) -> tuple[str, ...]:
     """Patterns in Serverless Framework's order: the deprecated `exclude` and `include` first, then `patterns`."""
-    texts = {key: _texts(package.get(key)) for key in ("exclude", "include", "patterns")}
+    texts = {key: package.optional(key, _texts, ()) for key in ("exclude", "include", "patterns")}
     excluded = (text[1:] if text.startswith("!") else f"!{text}" for text in texts["exclude"])
     return (*excluded, *texts["include"], *texts["patterns"])
 
 
-def _texts(value: Value | None) -> tuple[str, ...]:
-    return tuple(item.text() for item in value.items()) if value is not None else ()
+def _texts(value: Value) -> tuple[str, ...]:
+    return tuple(item.text() for item in value.items())
 
 
 def _entries(functions: Value) -> Mapping[str, Value]:

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hitless.service.notices import Notices
-from hitless.service.value import Unresolved, Value, did_you_mean
+from hitless.service.value import Notices, Unresolved, Value, did_you_mean
 
 
 class Here(StrEnum):

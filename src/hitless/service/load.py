@@ -19,10 +19,9 @@ from hitless.errors import HitlessError, ServiceFileError
 from hitless.service.dotenv import with_dotenv
 from hitless.service.files import MAX_FILE_BYTES, Files, repository_root
 from hitless.service.model import DEFAULT_STAGE, Service
-from hitless.service.notices import Notices
 from hitless.service.resolve import Context, Resolver
 from hitless.service.serverless import make_service
-from hitless.service.value import Place, Scalar, Value, child_path
+from hitless.service.value import Notices, Place, Scalar, Value, child_path
 
 NAMES = ("serverless.yml", "serverless.yaml")
 OTHER_NAMES = ("serverless.json", "serverless.js", "serverless.cjs", "serverless.mjs", "serverless.ts")

@@ -15,8 +15,7 @@ from typing import Protocol
 from hitless.errors import ServiceFileError
 from hitless.service.grammar import Literal, Source, Template, Variable, VariableSyntaxError, parse
 from hitless.service.model import DEFAULT_REGION
-from hitless.service.notices import Notices
-from hitless.service.value import Unresolved, Value, did_you_mean, scalar_text
+from hitless.service.value import Notices, Unresolved, Value, did_you_mean, scalar_text
 
 ACCOUNT_ID = "123456789012"
 INSTANCE_ID = "hitless"

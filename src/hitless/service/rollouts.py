@@ -1,25 +1,92 @@
-"""What a stage says of its rollouts: alarms, hooks, stickiness; and which routes of a service may run twice."""
+"""What a stage says about how it takes a release: steps, smoke requests, alarms, hooks, stickiness, notifications.
+
+`source`, `build` and `deploy` are always among the steps. Without `steps`, so are `test` and `verify`, and `rehearse`
+and `approve` if their own keys ask for them. With `steps` the list decides, and a key that contradicts it is an error.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from hitless.service.model import (
     DEFAULT_PATH,
     AlarmSettings,
+    Approval,
     Function,
     Hooks,
     Notify,
     NotifyBy,
     RehearsalSettings,
     Route,
+    SmokeRequest,
     Sticky,
     StickyBy,
 )
 from hitless.service.routes import ANY, METHODS, normal_path
-from hitless.service.smoke import HEADER_NAME
-from hitless.service.value import Value, check_known, did_you_mean
+from hitless.service.value import Value, check_known, did_you_mean, number, whole, word
+
+SMOKE_KEYS = ("method", "path", "headers", "body", "status")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+_TARGET = re.compile(r"/[!-~]*")
+
+
+def read_smoke(value: Value) -> tuple[SmokeRequest, ...]:
+    """The requests in the file's order; ServiceFileError on a wrong one."""
+    return tuple(_smoke_request(item) for item in value.items())
+
+
+def _smoke_request(item: Value) -> SmokeRequest:
+    if isinstance(item.data, str):
+        method, _, path = item.data.strip().partition(" ")
+        return SmokeRequest(_method(item, method), _target(item, path.strip()))
+    check_known(item, SMOKE_KEYS)
+    path_at = item.get("path")
+    if path_at is None:
+        raise item.fault("has no path", "write GET /path, or a map with method and path")
+    body, headers = _body(item.get("body"), item.optional("headers", _headers, ()))
+    return SmokeRequest(
+        method=item.optional("method", lambda at: _method(at, at.text()), "GET"),
+        path=_target(path_at, path_at.text()),
+        headers=headers,
+        body=body,
+        status=item.optional("status", whole(100, 599), 200),
+    )
+
+
+def _method(at: Value, method: str) -> str:
+    if method.upper() not in METHODS:
+        raise at.fault(f"{at.shown()} has an unknown method; known are {', '.join(METHODS)}", "write GET /path")
+    return method.upper()
+
+
+def _target(at: Value, path: str) -> str:
+    if not _TARGET.fullmatch(path):
+        raise at.fault("has no path that begins with a slash and has no blanks", "write GET /path?query=value")
+    return path
+
+
+def _headers(value: Value) -> tuple[tuple[str, str], ...]:
+    pairs: list[tuple[str, str]] = []
+    for name, entry in value.mapping().items():
+        text = entry.text()
+        if not HEADER_NAME.fullmatch(name) or not text.isprintable():
+            raise entry.fault("is not a header: a name of letters, digits and -, and a value in one line")
+        pairs.append((name, text))
+    return tuple(pairs)
+
+
+def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    """The body as sent; maps and lists as JSON, which the headers then say unless they name a type."""
+    if value is None or not isinstance(value.data, Mapping | tuple):
+        return (None if value is None else value.text()), headers
+    if not any(name.lower() == "content-type" for name, _ in headers):
+        headers = (*headers, ("content-type", "application/json"))
+    return json.dumps(value.plain(), ensure_ascii=False, separators=(",", ":")), headers
+
 
 ALARM_KEYS = ("error_rate_percent", "minimum_requests", "p99_ms", "p99_relative_percent", "guard_s", "also")
 ALSO_AT_MOST = 7
@@ -30,43 +97,36 @@ REHEARSAL_KEYS = ("beside_s", "shift_s", "rate")
 HOOK_KEYS = ("pre_traffic", "post_traffic")
 
 
-def read_alarms(value: Value | None) -> AlarmSettings:
+def read_alarms(value: Value) -> AlarmSettings:
     """`alarms` of a stage."""
-    if value is None:
-        return AlarmSettings()
     check_known(value, ALARM_KEYS)
     default = AlarmSettings()
-    rate, requests, guard = value.get("error_rate_percent"), value.get("minimum_requests"), value.get("guard_s")
-    absolute, relative = value.get("p99_ms"), value.get("p99_relative_percent")
     return AlarmSettings(
-        error_rate_percent=rate.number(0, 100) if rate is not None else default.error_rate_percent,
-        minimum_requests=requests.integer(1, 1_000_000) if requests is not None else default.minimum_requests,
-        p99_ms=absolute.number(0.1, 900_000) if absolute is not None else None,
-        p99_relative_percent=relative.number(100, 100_000) if relative is not None else None,
-        guard_s=guard.integer(0, 3600) if guard is not None else default.guard_s,
-        also=_own_alarms(value.get("also")),
+        value.optional("error_rate_percent", number(0, 100), default.error_rate_percent),
+        value.optional("minimum_requests", whole(1, 1_000_000), default.minimum_requests),
+        value.optional("p99_ms", number(0.1, 900_000), None),
+        value.optional("p99_relative_percent", number(100, 100_000), None),
+        value.optional("guard_s", whole(0, 3600), default.guard_s),
+        value.optional("also", _own_alarms, ()),
     )
 
 
-def _own_alarms(value: Value | None) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(item.text().strip() for item in value.items())) if value is not None else ()
-    if value is not None and (len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names)):
+def _own_alarms(value: Value) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(item.text().strip() for item in value.items()))
+    if len(names) > ALSO_AT_MOST or not all(0 < len(name) <= 255 for name in names):
         raise value.fault(f"{value.shown()} are not up to {ALSO_AT_MOST} names of alarms", "name alarms of CloudWatch")
     return names
 
 
-def read_hooks(value: Value | None) -> Hooks:
+def read_hooks(value: Value) -> Hooks:
     """`hooks` of a stage: names of functions, which `check_references` looks up."""
-    if value is None:
-        return Hooks()
     check_known(value, HOOK_KEYS)
-    before, after = (value.get(key) for key in HOOK_KEYS)
-    return Hooks(before.text() if before is not None else None, after.text() if after is not None else None)
+    return Hooks(*(value.optional(key, Value.text, None) for key in HOOK_KEYS))
 
 
-def read_sticky(value: Value | None) -> Sticky | None:
+def read_sticky(value: Value) -> Sticky | None:
     """`sticky` of a stage: `address`, `header:NAME`, `cookie:NAME`, or false."""
-    if value is None or value.data in (False, None):
+    if value.data is False:
         return None
     by, colon, name = value.text().partition(":")
     if by == StickyBy.ADDRESS and not colon:
@@ -78,30 +138,27 @@ def read_sticky(value: Value | None) -> Sticky | None:
     return Sticky(StickyBy(by), name.lower() if by == StickyBy.HEADER else name)
 
 
-def read_rehearsal(value: Value | None) -> RehearsalSettings | None:
+def read_rehearsal(value: Value) -> RehearsalSettings | None:
     """`rehearsal` of a stage: true, false, or how long and how hard."""
-    if value is None or not isinstance(value.data, Mapping):
-        return RehearsalSettings() if value is not None and value.flag() else None
+    if not isinstance(value.data, Mapping):
+        return RehearsalSettings() if value.flag() else None
     check_known(value, REHEARSAL_KEYS)
     default = RehearsalSettings()
-    beside, shift, rate = (value.get(key) for key in REHEARSAL_KEYS)
     return RehearsalSettings(
-        beside_s=beside.number(1, 3600) if beside is not None else default.beside_s,
-        shift_s=shift.number(1, 3600) if shift is not None else default.shift_s,
-        rate_per_s=rate.number(1, 10_000) if rate is not None else default.rate_per_s,
+        value.optional("beside_s", number(1, 3600), default.beside_s),
+        value.optional("shift_s", number(1, 3600), default.shift_s),
+        value.optional("rate", number(1, 10_000), default.rate_per_s),
     )
 
 
-def read_notify(value: Value | None) -> tuple[Notify, ...]:
+def read_notify(value: Value) -> tuple[Notify, ...]:
     """`notify` of a stage: a list of `{slack: URL}`, `{webhook: URL}` or `{command: WORDS}`."""
     found = []
-    for item in value.items() if value is not None else ():
+    for item in value.items():
         check_known(item, tuple(NotifyBy))
         named = item.mapping()
         if len(named) != 1:
-            raise item.fault(
-                "names not exactly one way to tell", "write {slack: URL}, {webhook: URL} or {command: WORDS}"
-            )
+            raise item.fault("must name exactly one way", "write {slack: URL}, {webhook: URL} or {command: WORDS}")
         (by, target), *_ = named.items()
         text = target.text()
         if by != NotifyBy.COMMAND and not URL.fullmatch(text):
@@ -112,10 +169,10 @@ def read_notify(value: Value | None) -> tuple[Notify, ...]:
     return tuple(found)
 
 
-def read_routes(value: Value | None) -> tuple[Route, ...]:
+def read_routes(value: Value) -> tuple[Route, ...]:
     """`idempotent` or `open` of the service: routes as `PUT /items/{id}`, which `check_references` looks up."""
     routes = []
-    for item in value.items() if value is not None else ():
+    for item in value.items():
         method, _, path = item.text().strip().partition(" ")
         if (method, path) == ("$default", ""):
             method, path = ANY, DEFAULT_PATH
@@ -148,3 +205,46 @@ def named_routes(hitless: Value | None, key: str) -> Iterable[tuple[Value, Route
     """The routes of `custom.hitless.KEY`, each with the item that names it."""
     value = hitless.get(key) if hitless is not None else None
     return zip(value.items(), read_routes(value), strict=True) if value is not None else ()
+
+
+ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps that may be left out."""
+
+    test: bool
+    rehearsal: RehearsalSettings | None
+    approval: Approval
+    verify: bool
+
+
+def read_steps(stage: Value) -> Steps:
+    """Of a stage's entry. ServiceFileError on an unknown step, a wrong order, and what contradicts itself."""
+    at, rehearsal, approval = (stage.get(key) for key in ("steps", "rehearsal", "approval"))
+    settings = stage.optional("rehearsal", read_rehearsal, None)
+    asked = stage.optional("approval", word(Approval), Approval.NONE)
+    if at is None:
+        return Steps(True, settings, asked, True)
+    named = _named(at)
+    rehearsed, approved = "rehearse" in named, "approve" in named
+    if rehearsal is not None and (settings is not None) != rehearsed:
+        what = "asks for a rehearsal, and steps has none" if settings else "says no, and steps has rehearse"
+        raise rehearsal.fault(what, "say it in one place: `rehearse` among the steps is enough")
+    if approval is not None and (asked is Approval.MANUAL) != approved:
+        what = "asks for a person, and steps has no approve" if not approved else "says none, and steps has approve"
+        raise approval.fault(what, "say it in one place: `approve` among the steps is enough")
+    return Steps(
+        "test" in named,
+        (settings or RehearsalSettings()) if rehearsed else None,
+        Approval.MANUAL if approved else Approval.NONE,
+        "verify" in named,
+    )
+
+
+def _named(at: Value) -> list[str]:
+    named = [item.choice(ORDER) for item in at.items()]
+    if named != sorted(set(named), key=ORDER.index):
+        raise at.fault("names a step twice, or out of order", f"their order is always {', '.join(ORDER)}")
+    return named

@@ -10,11 +10,10 @@ from hitless.service.closed import why_refused
 from hitless.service.functions import FunctionReader, read_package
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
-from hitless.service.notices import Notices
 from hitless.service.resolve import Context
 from hitless.service.rollouts import check_references
 from hitless.service.settings import read_settings, section
-from hitless.service.value import Unresolved, Value
+from hitless.service.value import Notices, Unresolved, Value
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")

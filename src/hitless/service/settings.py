@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import count
-from typing import TypeVar
 
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT, format_listen, parse_listen
 from hitless.service.model import (
@@ -22,13 +20,17 @@ from hitless.service.model import (
     Route,
     StageSettings,
 )
-from hitless.service.rollouts import read_alarms, read_hooks, read_notify, read_routes, read_sticky
-from hitless.service.smoke import read_smoke
-from hitless.service.steps import read_steps
-from hitless.service.strategy import EXAMPLES, AllAtOnce, Strategy, parse
-from hitless.service.value import Value, check_known, did_you_mean
-
-_Word = TypeVar("_Word", bound=StrEnum)
+from hitless.service.rollouts import (
+    read_alarms,
+    read_hooks,
+    read_notify,
+    read_routes,
+    read_smoke,
+    read_steps,
+    read_sticky,
+)
+from hitless.service.strategy import EXAMPLES, Strategy, parse
+from hitless.service.value import Value, check_known, did_you_mean, whole, word
 
 MAX_WORKERS = 1000
 
@@ -94,19 +96,18 @@ def read_settings(root: Value, stage: str) -> Settings:
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
     check_stage(stages_at or hitless, named, stage)
-    idempotent = read_routes(hitless.get("idempotent"))
+    idempotent = hitless.optional("idempotent", read_routes, ())
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
     _check_listeners(stages, named)
     if stage not in named:
         stages += (_unlisted(stage, stages, idempotent, stages_at or hitless),)
-    memory, previews = hitless.get("memory_mb"), hitless.get("previews")
     return Settings(
-        _workers(hitless.get("workers")),
+        hitless.optional("workers", _workers, Workers()),
         stages,
-        memory.integer(64, 1 << 24) if memory is not None else None,
-        _previews(previews, stages) if previews is not None else None,
-        _provisioned(hitless.get("provisioned")),
-        _builds(hitless.get("builds")),
+        hitless.optional("memory_mb", whole(64, 1 << 24), None),
+        hitless.optional("previews", lambda value: _previews(value, stages), None),
+        hitless.optional("provisioned", _provisioned, {}),
+        hitless.optional("builds", _builds, BuildSettings()),
     )
 
 
@@ -123,28 +124,26 @@ def section(root: Value) -> Value | None:
     return custom.get("hitless") if custom is not None else None
 
 
-def _workers(value: Value | None) -> Workers:
-    if value is None:
-        return Workers()
+def _workers(value: Value) -> Workers:
     if not isinstance(value.data, Mapping):
         return Workers(value.integer(1, MAX_WORKERS))
     check_known(value, WORKERS_KEYS)
-    low, high, target = (value.get(key) for key in WORKERS_KEYS)
+    low, high = value.get("min"), value.get("max")
     if low is None:
         raise value.fault("has no min", "write workers: {min: 2, max: 8}")
     least = low.integer(0 if high is not None else 1, MAX_WORKERS)
     most = high.integer(max(least, 1), MAX_WORKERS) if high is not None else None
-    return Workers(least, most, target.integer(10, 100) if target is not None else DEFAULT_TARGET_PERCENT)
+    return Workers(least, most, value.optional("target_percent", whole(10, 100), DEFAULT_TARGET_PERCENT))
 
 
-def _provisioned(value: Value | None) -> dict[str, Provisioned]:
+def _provisioned(value: Value) -> dict[str, Provisioned]:
     found: dict[str, Provisioned] = {}
-    for name, entry in value.mapping().items() if value is not None else ():
+    for name, entry in value.mapping().items():
         check_known(entry, PROVISIONED_KEYS)
-        most, target = (entry.get(key) for key in PROVISIONED_KEYS)
+        most = entry.get("max")
         if most is None:
             raise entry.fault("has no max", f"write provisioned: {{{name}: {{max: 20}}}}")
-        percent = target.integer(10, 90) if target is not None else DEFAULT_TARGET_PERCENT
+        percent = entry.optional("target_percent", whole(10, 90), DEFAULT_TARGET_PERCENT)
         found[name] = Provisioned(most.integer(1, 100_000), percent, entry)
     return found
 
@@ -154,34 +153,33 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
         raise entry.fault("a stage's name is letters, digits and -, at most 32 of them")
     check_known(entry, STAGE_KEYS)
     default = StageSettings(name, name, nat=Nat.PER_AZ if name == "prod" else Nat.SINGLE)
-    ready = entry.get("ready_timeout_s")
-    host, port = _listen(entry.get("listen"), FIRST_PORT + index)
+    host, port = entry.optional("listen", _listen, (DEFAULT_HOST, FIRST_PORT + index))
     steps = read_steps(entry)
     return StageSettings(
         name=name,
-        branch=_matched(entry.get("branch"), _BRANCH, "the name of a git branch") or name,
-        home=_choice(entry.get("home"), Home, default.home),
+        branch=entry.optional("branch", _matching(_BRANCH, "the name of a git branch"), None) or name,
+        home=entry.optional("home", word(Home), default.home),
         host=host,
         port=port,
-        strategy=_strategy(entry.get("strategy")),
+        strategy=entry.optional("strategy", _strategy, default.strategy),
         approval=steps.approval,
         rehearsal=steps.rehearsal,
         test=steps.test,
         verify=steps.verify,
-        shield=_flag(entry.get("shield"), default.shield),
-        nat=_choice(entry.get("nat"), Nat, default.nat),
-        domain=_matched(entry.get("domain"), _DOMAIN, "a domain name in lower case"),
-        smoke=read_smoke(entry.get("smoke")),
-        alarms=read_alarms(entry.get("alarms")),
-        hooks=read_hooks(entry.get("hooks")),
-        sticky=read_sticky(entry.get("sticky")),
+        shield=entry.optional("shield", Value.flag, default.shield),
+        nat=entry.optional("nat", word(Nat), default.nat),
+        domain=entry.optional("domain", _matching(_DOMAIN, "a domain name in lower case"), None),
+        smoke=entry.optional("smoke", read_smoke, ()),
+        alarms=entry.optional("alarms", read_alarms, default.alarms),
+        hooks=entry.optional("hooks", read_hooks, default.hooks),
+        sticky=entry.optional("sticky", read_sticky, None),
         idempotent=idempotent,
-        notify=read_notify(entry.get("notify")),
-        access_log=_access_log(entry.get("access_log")),
-        access_log_query=_flag(entry.get("access_log_query"), default.access_log_query),
-        release_header=_flag(entry.get("release_header"), default.release_header),
-        ready_timeout_s=ready.integer(1, 900) if ready is not None else default.ready_timeout_s,
-        required_checks=_flag(entry.get("required_checks"), default.required_checks),
+        notify=entry.optional("notify", read_notify, ()),
+        access_log=entry.optional("access_log", _access_log, default.access_log),
+        access_log_query=entry.optional("access_log_query", Value.flag, default.access_log_query),
+        release_header=entry.optional("release_header", Value.flag, default.release_header),
+        ready_timeout_s=entry.optional("ready_timeout_s", whole(1, 900), default.ready_timeout_s),
+        required_checks=entry.optional("required_checks", Value.flag, default.required_checks),
     )
 
 
@@ -195,16 +193,13 @@ def _unlisted(name: str, listed: tuple[StageSettings, ...], idempotent: tuple[Ro
     return StageSettings(name, name, port=port, nat=nat, idempotent=idempotent)
 
 
-def _builds(value: Value | None) -> BuildSettings:
-    default = BuildSettings()
-    if value is None:
-        return default
+def _builds(value: Value) -> BuildSettings:
     check_known(value, BUILD_KEYS)
-    minutes, memory, output = (value.get(key) for key in BUILD_KEYS)
+    default = BuildSettings()
     return BuildSettings(
-        minutes.integer(1, LONGEST_BUILD_MINUTES) if minutes is not None else default.timeout_in_minutes,
-        memory.integer(64, 1 << 24) if memory is not None else default.memory_mb,
-        output.integer(1, 1024) if output is not None else default.output_mb,
+        value.optional("timeout_in_minutes", whole(1, LONGEST_BUILD_MINUTES), default.timeout_in_minutes),
+        value.optional("memory_mb", whole(64, 1 << 24), default.memory_mb),
+        value.optional("output_mb", whole(1, 1024), default.output_mb),
     )
 
 
@@ -219,11 +214,11 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
         message = f"{named.shown()} is not a stage whose configuration any branch's code may have"
         raise named.fault(message, f"name one of: {', '.join(fit)}" if fit else "add a stage that is not prod")
     default = PreviewSettings(named.text() if named is not None else fit[0])
-    host, port = _listen(value.get("listen"), default.port)
+    host, port = value.optional("listen", _listen, (DEFAULT_HOST, default.port))
     for stage in stages:
         if (stage.host, stage.port) == (host, port) and port:
             raise value.fault(f"previews listen on {format_listen(host, port)}, as {stage.name} does", "change one")
-    domain = _matched(value.get("domain"), _DOMAIN, "a domain name in lower case") or default.domain
+    domain = value.optional("domain", _matching(_DOMAIN, "a domain name in lower case"), None) or default.domain
     if len(domain) > MAX_PREVIEW_DOMAIN:
         raise value.fault(
             f"the domain has more than {MAX_PREVIEW_DOMAIN} characters", "a branch's name comes before it"
@@ -233,43 +228,29 @@ def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSetting
         host,
         port,
         domain,
-        most=_number(value.get("max"), 1, MAX_PREVIEWS, default.most),
-        expires_h=_number(value.get("expires_h"), 1, MAX_PREVIEW_HOURS, default.expires_h),
-        workers=_number(value.get("workers"), 1, MAX_WORKERS, default.workers),
-        automatic=_flag(value.get("automatic"), default.automatic),
+        most=value.optional("max", whole(1, MAX_PREVIEWS), default.most),
+        expires_h=value.optional("expires_h", whole(1, MAX_PREVIEW_HOURS), default.expires_h),
+        workers=value.optional("workers", whole(1, MAX_WORKERS), default.workers),
+        automatic=value.optional("automatic", Value.flag, default.automatic),
     )
 
 
-def _number(value: Value | None, low: int, high: int, default: int) -> int:
-    return default if value is None else value.integer(low, high)
+def _access_log(value: Value) -> AccessLog:
+    # YAML reads a bare `off` as false
+    return AccessLog.OFF if value.data is False else word(AccessLog)(value)
 
 
-def _access_log(value: Value | None) -> AccessLog:
-    if value is not None and value.data is False:  # what YAML makes of a bare `off`
-        return AccessLog.OFF
-    return _choice(value, AccessLog, AccessLog.SAMPLED)
+def _matching(pattern: re.Pattern[str], wanted: str) -> Callable[[Value], str]:
+    def read(value: Value) -> str:
+        text = value.text()
+        if not pattern.fullmatch(text):
+            raise value.fault(f"{value.shown()} is not {wanted}")
+        return text
+
+    return read
 
 
-def _flag(value: Value | None, default: bool) -> bool:
-    return default if value is None else value.flag()
-
-
-def _choice(value: Value | None, words: type[_Word], default: _Word) -> _Word:
-    return default if value is None else words(value.choice(list(words)))
-
-
-def _matched(value: Value | None, pattern: re.Pattern[str], wanted: str) -> str | None:
-    if value is None:
-        return None
-    text = value.text()
-    if not pattern.fullmatch(text):
-        raise value.fault(f"{value.shown()} is not {wanted}")
-    return text
-
-
-def _listen(value: Value | None, port: int) -> tuple[str, int]:
-    if value is None:
-        return DEFAULT_HOST, port
+def _listen(value: Value) -> tuple[str, int]:
     try:
         return parse_listen(value.text())
     except ValueError as error:
@@ -277,9 +258,7 @@ def _listen(value: Value | None, port: int) -> tuple[str, int]:
         raise value.fault(message, "write HOST:PORT, such as 127.0.0.1:8080, [::1]:8080 or :8080") from error
 
 
-def _strategy(value: Value | None) -> Strategy:
-    if value is None:
-        return AllAtOnce()
+def _strategy(value: Value) -> Strategy:
     try:
         return parse(value.text())
     except ValueError as error:

@@ -1,21 +1,25 @@
-"""A value of a service file that knows where it stands, so that every error names file, line and key path.
+"""A value of a service file that knows its place, so that every error and notice names file, line and key path.
 
-A tree of `Value`s is what is read; the accessors (`text()`, `integer()`, …) give its data, and raise `ServiceFileError`
-in place. A value that came by a variable stands at its reference, and remembers where it was written. Data is kept out
-of `repr` and, where it came from elsewhere, out of messages: it may be a secret.
+A file is read as a tree of `Value`s. The accessors (`text()`, `integer()`, …) return its data, and raise
+`ServiceFileError` with the place. A value that came by a variable has the place of its reference, and remembers where
+it was written. Data stays out of `repr` and, if it came from elsewhere, out of messages, because it may be a secret.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from hitless.errors import ServiceFileError
 
+T = TypeVar("T")
+D = TypeVar("D")
+Word = TypeVar("Word", bound=StrEnum)
 Scalar = str | int | float | bool | None
 
 
@@ -85,6 +89,11 @@ class Value:
         """The entry of a map, or None where it is missing or null."""
         found = self.mapping().get(key)
         return None if found is None or found.data is None else found
+
+    def optional(self, key: str, read: Callable[[Value], T], default: D) -> T | D:
+        """What `read` returns for an entry of a map; the default if the entry is missing or null."""
+        found = self.get(key)
+        return default if found is None else read(found)
 
     def text(self) -> str:
         """A string; numbers and booleans become one as Serverless Framework makes it."""
@@ -196,6 +205,21 @@ class Value:
         return self.fault(f"must be {wanted}, and is {kind if self.shown() == 'the value' else self.shown()}")
 
 
+def whole(low: int, high: int) -> Callable[[Value], int]:
+    """Reads a whole number in that range."""
+    return lambda value: value.integer(low, high)
+
+
+def number(low: float, high: float) -> Callable[[Value], float]:
+    """Reads a finite number in that range."""
+    return lambda value: value.number(low, high)
+
+
+def word(words: type[Word]) -> Callable[[Value], Word]:
+    """Reads a word of an enumeration."""
+    return lambda value: words(value.choice(list(words)))
+
+
 def child_path(parent: str, key: str) -> str:
     """`functions` and `api` → `functions.api`."""
     return f"{parent}.{key}" if parent else key
@@ -246,3 +270,26 @@ def scalar_text(scalar: str | int | float | bool | None) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, _, exponent = repr(number).partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+
+
+@dataclass(slots=True)
+class Notices:
+    """Collects while a file is read. Equal causes share a line, so that thirty routes with `cors` are one sentence."""
+
+    values: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """By cause, then by place. A noticed key's cause is its path in `hitless.service.keys`."""
+    _first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, cause: str, value: Value, sentence: str) -> None:
+        """`sentence` says what is different here; it never repeats the value, which may be a secret."""
+        where = f"{value.place}: {value.path}"
+        self._first.setdefault(cause, f"{where}: {sentence}")
+        self.values.setdefault(cause, {})[where] = value
+
+    def sentences(self) -> tuple[str, ...]:
+        """`serverless.yml:12: functions.api.layers: …`, in the order of discovery."""
+        return tuple(line + _more(len(self.values[cause]) - 1) for cause, line in self._first.items())
+
+
+def _more(count: int) -> str:
+    return "" if count == 0 else " (and in one more place)" if count == 1 else f" (and in {count} more places)"
