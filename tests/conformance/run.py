@@ -76,7 +76,7 @@ def run_on_engine(cases: Iterable[Case], into: Path) -> list[Verdict]:
 def _run_service(name: str, cases: Sequence[Case], into: Path) -> list[Verdict]:
     with engine.running(name, into) as up:
         observed = _send_all(up.target, cases)
-        logs = up.logs() if any(case.expect.log or case.expect.no_log for case in cases) else {}
+        logs = up.logs() if any(map(_reads_log, cases)) else {}
         return [judge(case, _with_log(observed[_key(case)], logs), up.target.places) for case in cases]
 
 
@@ -87,7 +87,7 @@ def run_on_target(cases: Iterable[Case], service: str, url: str) -> list[Verdict
     """
     target = Target.of(url)
     ordered = list(cases)
-    mine = [case for case in ordered if case.service == service and not case.invoked and not case.expect.log]
+    mine = [case for case in ordered if case.service == service and not case.invoked and not _reads_log(case)]
     observed = _send_all(target, mine)
     verdicts = {}
     for case in mine:
@@ -96,6 +96,10 @@ def run_on_target(cases: Iterable[Case], service: str, url: str) -> list[Verdict
             verdict = Verdict(case, Result.DEVIATES, verdict.differences)
         verdicts[case.id] = replace(verdict, case=case)
     return [verdicts.get(case.id) or Verdict(case, Result.LEFT_OUT) for case in ordered]
+
+
+def _reads_log(case: Case) -> bool:
+    return bool(case.expect.log or case.expect.no_log)
 
 
 def _send_all(target: Target, cases: Sequence[Case]) -> dict[bytes, Observed]:

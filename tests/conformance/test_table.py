@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,26 @@ def test_a_malformed_case_is_refused_with_its_file_and_id(tmp_path: Path) -> Non
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad))
     with pytest.raises(ValueError, match=r"bad\.yaml: bad-case"):
         load_cases(tmp_path)
+
+
+def test_every_pattern_compiles_and_every_operator_is_one_of_the_known() -> None:
+    for case in load_cases():
+        for operator, operand in _operators(msgspec.to_builtins(case.expect)):
+            assert operator in {"$regex", "$absent", "$any", "$not", "$keys"}, case.id
+            if operator == "$regex":
+                re.compile(operand)
+        for pattern in (*case.expect.log, *case.expect.no_log):
+            re.compile(pattern)
+
+
+def _operators(value: Any) -> Iterator[tuple[str, Any]]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                if key.startswith("$"):
+                    yield key, inner
+                else:
+                    yield from _operators(inner)
+        case list() | tuple():
+            for inner in value:
+                yield from _operators(inner)
