@@ -13,6 +13,7 @@ from hitless.engine.recovery import finish_leftover_rollouts, recover
 from hitless.errors import EngineError
 from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
+from hitless.release.result import Result
 from hitless.rollout.hooks import Hook
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Function, Hooks, SmokeRequest
@@ -57,7 +58,7 @@ def test_hooks_run_before_and_after_the_traffic_moves(tmp_path: Path) -> None:
             "dev → 2:None:0",
             "drain p00",
         ]
-        assert [hook["status"] for hook in started.receipt.to_json()["hooks"]] == ["Succeeded", "Succeeded"]
+        assert [hook.status for hook in started.receipt.document().hooks] == ["Succeeded", "Succeeded"]
 
     run(tmp_path, story)
 
@@ -71,7 +72,7 @@ def test_a_failed_pre_traffic_hook_rolls_back_before_any_traffic(tmp_path: Path)
         assert (result["outcome"], result["reason"]) == ("rolled_back", "pre_traffic hook check answered")
         assert bench.gateway.state == before
         assert weights(bench) == []
-        assert started.receipt.to_json()["hooks"][0]["status"] == "Failed"
+        assert started.receipt.document().hooks[0].status == "Failed"
 
     run(tmp_path, story)
 
@@ -245,7 +246,7 @@ def test_functions_without_routes_get_no_pool(tmp_path: Path) -> None:
         assert (await bench.end(started))["outcome"] == "live"
         assert [row.function for row in bench.store.pools("dev")] == ["api"]
         unchanged = await bench.engine.deploy("dev", document, strategy=None, force=False)
-        assert isinstance(unchanged, dict)
-        assert unchanged["outcome"] == "unchanged"
+        assert isinstance(unchanged, Result)
+        assert unchanged.outcome == "unchanged"
 
     run(tmp_path, story)

@@ -238,8 +238,9 @@ def test_a_promotion_from_aws_fetches_its_zips_and_ships_them_at_the_engine(tmp_
         live = bench.engine.live_release("staging")
         assert live is not None
         assert (live.document.artifacts["api"].digest, live.document.commit) == ("sha256:afar", commit)
-        receipt = bench.engine.store.receipt(bench.engine.store.rollouts("staging")[0].rollout) or {}
-        assert receipt["promoted_from"] == {"home": "aws", "stage": "prod", "release": 7}
+        receipt = bench.engine.store.receipt(bench.engine.store.rollouts("staging")[0].rollout)
+        assert receipt
+        assert receipt.promoted_from == PromotedFrom(Home.AWS, "prod", 7)
         build = next(step for step in run["steps"] if step["name"] == "build")
         assert build["detail"]["artifacts"] == {"api": "sha256:afar"}
 

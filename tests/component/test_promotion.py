@@ -160,7 +160,11 @@ def test_a_rollback_keeps_why_it_was_asked_for_and_a_release_where_its_bytes_are
     world = World()
     world.deploy("a")
     shipped = Deploy(world.cloud(), Path).run(
-        package("b", Hooks()), strategy=AllAtOnce(), commit=None, message="b", promoted_from={"stage": "dev"}
+        package("b", Hooks()),
+        strategy=AllAtOnce(),
+        commit=None,
+        message="b",
+        promoted_from=PromotedFrom(Home.ENGINE, "dev", 1),
     )
     assert shipped.outcome == "live"
     rollback(world.cloud(), None, why="b was slow")
@@ -169,8 +173,8 @@ def test_a_rollback_keeps_why_it_was_asked_for_and_a_release_where_its_bytes_are
     assert [(one["why"], one["promoted_from"]) for one in told] == [
         ("b was slow", None),
         (None, None),
-        ("b", {"stage": "dev"}),
-        ("b", {"stage": "dev"}),
+        ("b", {"home": "engine", "stage": "dev", "release": 1}),
+        ("b", {"home": "engine", "stage": "dev", "release": 1}),
     ]
     assert [one["verb"] for one in release(world.cloud(), 2)["rollouts"]] == ["rollback", "promote"]
 

@@ -32,7 +32,9 @@ from hitless.gateway.counts import PoolCounts
 from hitless.gateway.state import GatewayState
 from hitless.receipts.page import write_whole
 from hitless.receipts.words import headline
+from hitless.release.receipt import ReceiptFacts, Side
 from hitless.release.who import Who
+from hitless.rollout.receipt import Receipt
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import AlarmSettings
 from hitless.store.migrations import MIGRATIONS
@@ -94,7 +96,7 @@ def test_a_receipt_goes_on_after_the_daemon_s_death_with_every_request_in_it(tmp
         await bench.engine.deploy("dev", document, strategy=None, force=False)
         await until(lambda: bench.gateway.state.stage("dev").weight == 1000)
         bench.gateway.requests |= {"p00": counts(5090, 6), "p01": counts(10, 1)}
-        await until(lambda: (bench.store.receipt(2) or {"candidate": {"requests": 0}})["candidate"]["requests"] == 10)
+        await until(lambda: (saved := bench.store.receipt(2)) is not None and saved.candidate.requests == 10)
         for task in tuple(bench.engine._tasks):
             task.cancel()
         await asyncio.gather(*bench.engine._tasks, return_exceptions=True)
@@ -127,7 +129,7 @@ def test_a_restart_of_haproxy_in_a_rollout_is_told_by_its_receipt(tmp_path: Path
         await bench.deploy(digest="sha256:2", strategy="Canary10Percent30Seconds")
         receipt = receipt_of(bench, 2)
         assert not receipt["complete"]
-        assert "HAProxy was started again" in receipt["missing"][0]
+        assert "HAProxy was restarted" in receipt["missing"][0]
 
     run(tmp_path, story)
 
@@ -153,16 +155,19 @@ def test_what_a_guard_takes_back_is_in_one_of_two_receipts_to_the_last_request(t
         first, second = bench.store.receipt(taken.rollout), bench.store.receipt(back.rollout)
         assert first
         assert second
-        assert first["alarms"]["readings"][-1]["verdict"] == "alarm", "the alarm stands where it rang"
-        assert first["candidate"]["requests"] + second["live"]["requests"] == seen["p01"]
-        assert first["candidate"]["failed"] + second["live"]["failed"] == seen["p01"] // 2
+        assert first.live
+        assert second.live
+        assert first.resume
+        assert first.alarms.readings[-1].verdict == "alarm", "the alarm stands where it rang"
+        assert first.candidate.requests + second.live.requests == seen["p01"]
+        assert first.candidate.failed + second.live.failed == seen["p01"] // 2
         shown = release(bench.engine, "dev", 2)
         assert shown["rollouts"][0]["taken_back"]["rollout"] == back.rollout
         assert shown["cost"]["failed"] == seen["p01"] // 2, "the whole of it"
         assert f"cost {seen['p01'] // 2} of" in headline(2, shown["rollouts"][0])
         assert release(bench.engine, "dev", 1)["cost"]["failed"] == 0, "the one that returns did not fail them"
-        before = first["resume"]["base"]["live"]["api"]["dev-r1-api-1"]["requests"]
-        assert first["live"]["requests"] + second["candidate"]["requests"] == seen["p00"] - before
+        before = first.resume.base[Side.LIVE]["api"]["dev-r1-api-1"].requests
+        assert first.live.requests + second.candidate.requests == seen["p00"] - before
 
     run(tmp_path, story)
 
@@ -203,11 +208,12 @@ def test_one_engine_s_receipts_survive_a_new_store(tmp_path: Path) -> None:
     number = store.begin_rollout(
         "dev", 1, verb="deploy", strategy="AllAtOnce", state="preparing", previous=None, at="0"
     )
-    store.save_receipt(number, {"candidate": 1})
-    store.save_receipt(number, {"candidate": 2})
+    first, second = (Receipt(ReceiptFacts(release=release)).document() for release in (1, 2))
+    store.save_receipt(number, first)
+    store.save_receipt(number, second)
     store.close()
     again = Store(tmp_path / "state.sqlite")
-    assert again.receipt(number) == {"candidate": 2}
+    assert again.receipt(number) == second
     assert again.receipt(99) is None
     again.close()
 

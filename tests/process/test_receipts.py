@@ -156,5 +156,5 @@ def test_a_receipt_is_incomplete_if_haproxy_was_killed(site: Site) -> None:
     site.hitless("abort")
     receipt = receipt_of(site)
     assert not receipt["complete"]
-    assert "HAProxy was started again" in receipt["missing"][0]
+    assert "HAProxy was restarted" in receipt["missing"][0]
     assert 0 < receipt["cost"]["requests"] <= CONNECTIONS * EACH

@@ -13,11 +13,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hitless.aws.traffic import Alarm, Answers, Minute
-from hitless.cloud.records.receipt import Rollout, receipt_of
+from hitless.cloud.records import receipt as made
+from hitless.cloud.records.receipt import CountedRollout, Series
 from hitless.cloud.records.rollouts import RolloutEnd, Rollouts
+from hitless.documents import to_plain
 from hitless.receipts.page import render
 from hitless.receipts.text import in_full
+from hitless.release.receipt import HookEnd, ReceiptFacts
 from hitless.release.result import Outcome, Step
+from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
 
 pytestmark = pytest.mark.unit
@@ -31,7 +35,7 @@ def at(minutes: float) -> datetime:
     return NOON + timedelta(minutes=minutes)
 
 
-def rollout(**changed: Any) -> Rollout:
+def rollout(**changed: Any) -> CountedRollout:
     given: dict[str, Any] = {
         "began": at(0.2),
         "ended": at(5.6),
@@ -39,14 +43,13 @@ def rollout(**changed: Any) -> Rollout:
         "candidate": {"zones": "8"},
         "live": {"zones": "7", "meta": "3"},
         "weights": [(at(0.2), 0), (at(1), 10), (at(4), 100)],
-        "facts": {
-            "commit": "1a2b3c",
-            "artifacts": {"zones": "sha256:abc"},
-            "who": {"user": "user/ada"},
-            "why": "faster",
-        },
+        "facts": ReceiptFacts(commit="1a2b3c", artifacts={"zones": "sha256:abc"}, who=Who("user/ada"), why="faster"),
     }
-    return Rollout(**{**given, **changed})
+    return CountedRollout(**{**given, **changed})
+
+
+def receipt_of(rollout: CountedRollout, series: Series, clients: Answers | None, now: datetime) -> Any:
+    return to_plain(made.receipt_of(rollout, series, clients, now))
 
 
 def series(**candidate: Minute) -> dict[tuple[str, str], dict[datetime, Minute]]:
@@ -211,7 +214,7 @@ def test_a_receipt_that_was_made_too_early_is_made_anew_once_and_then_kept(denie
     first = rollouts.add(8, END, rollout(api=API))
     assert first.receipt is not None
     assert first.candidate is not None
-    assert (first.receipt["complete"], first.candidate.requests) == (False, 0)
+    assert (first.receipt.complete, first.candidate.requests) == (False, 0)
     cloudwatch.known, clock.at, bucket.denies = BAKED, LATE, denies
     (entry,) = rollouts.of(8)
     assert entry["receipt"] == receipt_of(rollout(), BAKED, Answers(0, 0, 0), LATE)
@@ -223,7 +226,7 @@ def test_a_receipt_that_was_made_too_early_is_made_anew_once_and_then_kept(denie
 def test_text_and_page_show_it_as_they_show_the_engines() -> None:
     bucket, cloudwatch, clock = Bucket(), Late(BAKED), Clock(LATE)
     rollouts = Rollouts(bucket, "prod", cloudwatch, clock)
-    hooks = [{"at": "2026-11-24T12:00:30.000Z", "hook": "BeforeAllowTraffic of s-prod-zones", "status": "Succeeded"}]
+    hooks = [HookEnd("2026-11-24T12:00:30.000Z", "BeforeAllowTraffic of s-prod-zones", "Succeeded")]
     rollouts.add(8, END, rollout(hooks=hooks, api=API))
     rollouts.add(8, msgspec.structs.replace(END, verb="rollback"), rollout())
     document = {**RELEASE, "rollouts": rollouts.of(8)}

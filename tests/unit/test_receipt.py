@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from hitless.documents import decode, to_plain, to_text
 from hitless.gateway.counts import PoolCounts
+from hitless.release.receipt import READINGS_KEPT, ReceiptDocument, ReceiptFacts, Side, Sums
 from hitless.rollout.alarms import Reading, Verdict
 from hitless.rollout.counted import Counted, PoolId
-from hitless.rollout.receipt import POINTS_KEPT, READINGS_KEPT, Receipt, Side
+from hitless.rollout.receipt import POINTS_KEPT, Receipt
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,7 @@ def reading(verdict: Verdict, rate: float = 0.0) -> Reading:
 
 def baked() -> Receipt:
     """A canary of 10 %: 100 requests for the candidate, 900 for the live release, which had had 5000 before."""
-    receipt = Receipt(facts={"release": 2})
+    receipt = Receipt(ReceiptFacts(release=2))
     receipt.begin(counted(5000, 7))
     receipt.counted(counted(0, pool="r2-2"), counted(5000, 7), "00:00")
     receipt.weight(10, "00:00")
@@ -35,8 +36,17 @@ def baked() -> Receipt:
     return receipt
 
 
+def shown(receipt: Receipt) -> Any:
+    return to_plain(receipt.document())
+
+
+def resumed(receipt: Receipt) -> Receipt:
+    """As the next daemon goes on with it."""
+    return Receipt.resumed(decode(to_text(receipt.document()), ReceiptDocument, "receipt"))
+
+
 def test_the_live_release_s_requests_count_from_the_rollout_s_beginning() -> None:
-    document = baked().to_json()
+    document = shown(baked())
     counts = {"requests": 100, "failed": 3, "shielded": 0, "by_class": {"2xx": 97, "5xx": 3}, "restarts": 0}
     assert document["candidate"] == {
         **counts,
@@ -50,7 +60,7 @@ def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
     receipt = baked()
     receipt.weight(100, "00:10")
     receipt.counted(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")
-    first, second = receipt.to_json()["weights"]
+    first, second = shown(receipt)["weights"]
     assert (first["asked_percent"], first["got_percent"], first["candidate"]["requests"]) == (10, 10, 100)
     assert (second["asked_percent"], second["got_percent"], second["live"]["requests"]) == (100, 75, 100)
     assert (first["to"], second["from"], second["to"]) == ("00:10", "00:10", "00:20")
@@ -67,19 +77,19 @@ def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gon
     )
     candidate = Counted.of({PoolId("api", "r2-2"): Counted.of_counts(counts)})
     receipt.counted(candidate, counted(6000, 9), "00:20")
-    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    again = resumed(receipt)
     again.counted(Counted.of({}), counted(6010, 9), "00:21")
-    assert again.of(Side.CANDIDATE).sums() == {"requests": 200, "failed": 6, "shielded": 44}
-    assert again.of(Side.LIVE).sums() == {"requests": 1010 - 45, "failed": 1, "shielded": 0}
+    assert again.of(Side.CANDIDATE).sums() == Sums(200, 6, 44)
+    assert again.of(Side.LIVE).sums() == Sums(1010 - 45, 1, 0)
 
 
 def test_what_a_candidate_had_served_when_it_was_live_before_is_not_this_rollout_s_after_json_too() -> None:
     receipt = Receipt()
     receipt.begin(counted(50, pool="r3-3"), counted(7000, 70))
-    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    again = resumed(receipt)
     again.counted(counted(7010, 71), counted(90, pool="r3-3"), "00:01")
-    assert again.of(Side.CANDIDATE).sums() == {"requests": 10, "failed": 1, "shielded": 0}
-    assert again.of(Side.LIVE).sums() == {"requests": 40, "failed": 0, "shielded": 0}
+    assert again.of(Side.CANDIDATE).sums() == Sums(10, 1, 0)
+    assert again.of(Side.LIVE).sums() == Sums(40, 0, 0)
 
 
 def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
@@ -92,12 +102,12 @@ def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_
 
 def test_it_goes_on_after_json_with_the_same_sums() -> None:
     receipt = baked()
-    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
-    assert again.to_json() == receipt.to_json()
+    again = resumed(receipt)
+    assert shown(again) == shown(receipt)
     for one in (receipt, again):
         one.counted(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
         one.weight(0, "00:20")
-    assert again.to_json() == receipt.to_json()
+    assert shown(again) == shown(receipt)
     assert again.of(Side.LIVE).requests == 1300
 
 
@@ -105,18 +115,18 @@ def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_
     receipt = Receipt()
     receipt.begin(counted(5000, restarts=2))
     receipt.counted(counted(10, pool="r2-2"), counted(5100, restarts=2), "00:01")
-    assert receipt.to_json()["complete"]
+    assert shown(receipt)["complete"]
     receipt.counted(counted(20, pool="r2-2"), counted(5200, restarts=3), "00:02")
-    document = receipt.to_json()
+    document = shown(receipt)
     assert not document["complete"]
-    assert "HAProxy was started again" in document["missing"][0]
+    assert "HAProxy was restarted" in document["missing"][0]
 
 
 def test_counts_that_went_back_make_it_incomplete_too() -> None:
     receipt = Receipt()
     receipt.begin(counted(5000))
     receipt.counted(counted(0, pool="r2-2"), counted(40), "00:01")
-    document = receipt.to_json()
+    document = shown(receipt)
     assert document["live"]["requests"] == 0
     assert not document["complete"]
     lost = Counted.of_counts(PoolCounts(requests=3).minus(PoolCounts(requests=100)))
@@ -128,7 +138,7 @@ def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length()
     receipt.begin(counted(0))
     for second in range(10_000):
         receipt.counted(counted(second, pool="r2-2"), counted(second), f"{second:05}")
-    points = receipt.to_json()["points"]
+    points = shown(receipt)["points"]
     assert POINTS_KEPT / 2 <= len(points) <= POINTS_KEPT
     assert points[0]["at"] == "00000"
     gaps = {int(b["at"]) - int(a["at"]) for a, b in pairwise(points)}
@@ -142,7 +152,7 @@ def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept(
     for second in range(1, 500):
         receipt.alarm(reading(Verdict.OK, 0.5 if second == 77 else 0.1), str(second))
     receipt.alarm(reading(Verdict.ALARM, 3), "500")
-    alarms: Any = receipt.to_json()["alarms"]
+    alarms: Any = shown(receipt)["alarms"]
     assert [r["at"] for r in alarms["readings"]] == ["0", "1", "499", "500"]
     assert alarms["verdicts"] == {"not_enough_data": 1, "ok": 499, "alarm": 1}
     assert alarms["worst"]["error_rate_percent"]["at"] == "500", "too few requests for a verdict are no worst case"
@@ -152,6 +162,6 @@ def test_an_alarm_that_flutters_keeps_a_bounded_number_of_readings() -> None:
     receipt = Receipt()
     for second in range(1000):
         receipt.alarm(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))
-    kept = receipt.to_json()["alarms"]["readings"]
+    kept = shown(receipt)["alarms"]["readings"]
     assert len(kept) == READINGS_KEPT
     assert (kept[0]["at"], kept[-1]["at"]) == ("0", "999")

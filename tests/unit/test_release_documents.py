@@ -12,9 +12,11 @@ import pytest
 from hitless.documents import convert, decode, to_plain, to_text
 from hitless.errors import UsageError
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom, ReleaseDocument
+from hitless.release.receipt import ReceiptDocument
 from hitless.release.result import LastReading, Outcome, Result, SideCounts, Step
 from hitless.release.status import StageStatus, Status
 from hitless.release.who import Who
+from hitless.rollout.receipt import Receipt
 from hitless.service.model import (
     AlarmSettings,
     Approval,
@@ -100,9 +102,9 @@ def test_a_release_document_is_written_and_read_as_before(release: ReleaseDocume
 
 
 def test_a_release_document_of_another_form_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="not of the form"):
+    with pytest.raises(UsageError, match="not in a form"):
         ReleaseDocument.from_json({"service": "worldclock"})
-    with pytest.raises(UsageError, match=r"promoted_from: .*stage"):
+    with pytest.raises(UsageError, match=r"`stage` - at `\$.promoted_from`"):
         ReleaseDocument.from_json({**recorded("release_full"), "promoted_from": {"home": "aws"}})
 
 
@@ -193,3 +195,19 @@ def test_the_status_of_an_engine_keeps_its_form() -> None:
 @pytest.mark.parametrize("name", ["status_aws", "status_aws_blank"])
 def test_the_status_of_a_stage_on_aws_keeps_its_form(name: str) -> None:
     assert json.loads(to_text(convert(recorded(name), StageStatus, "status"))) == recorded(name)
+
+
+RECEIPTS = ("receipt_engine", "receipt_first", "receipt_aws", "receipt_aws_first")
+
+
+@pytest.mark.parametrize("name", RECEIPTS)
+def test_a_receipt_is_written_and_read_as_before(name: str) -> None:
+    receipt = decode(json.dumps(recorded(name)), ReceiptDocument, name)
+    assert json.loads(to_text(receipt)) == recorded(name)
+    assert list(to_plain(receipt)) == list(recorded(name)), "the keys of the receipt keep their order"
+
+
+@pytest.mark.parametrize("name", RECEIPTS[:2])
+def test_a_daemon_goes_on_with_the_receipt_of_an_earlier_version(name: str) -> None:
+    document = convert(recorded(name), ReceiptDocument, name)
+    assert Receipt.resumed(document).document() == document

@@ -14,8 +14,9 @@ from datetime import datetime
 from hitless.clock import Clock, timestamp
 from hitless.engine.engine import Engine
 from hitless.errors import HitlessError
+from hitless.release.receipt import VERSION
 from hitless.release.result import Outcome
-from hitless.rollout.receipt import VERSION, Receipt
+from hitless.rollout.receipt import Receipt
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import RolloutState, RolloutVerb
@@ -98,7 +99,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
         counted = await engine.pools.retire(release, drain=row.state in MAY_HAVE_REQUESTS)
         still = await engine.pools.count(row.stage, live.number) if live else None
         receipt.counted(counted, still, timestamp(engine.clock.now()))
-        engine.store.save_receipt(row.rollout, receipt.to_json())
+        engine.store.save_receipt(row.rollout, receipt.document())
     notes = [step.note for step in engine.store.steps(row.rollout) if step.state == RolloutState.WITHDRAWING]
     reason = notes[-1] if notes else f"the engine stopped while the rollout was {row.state}"
     engine.store.end_rollout(row.rollout, Outcome.ROLLED_BACK, reason, None, timestamp(engine.clock.now()))
@@ -161,13 +162,13 @@ async def _serve_live(engine: Engine, stage: str) -> None:
 def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receipt:
     """The receipt that the last daemon recorded. The gateway's counts continue unless it was started anew."""
     recorded = engine.store.receipt(row.rollout)
-    receipt = Receipt.from_json(recorded) if recorded and recorded["version"] == VERSION else Receipt()
+    receipt = Receipt.resumed(recorded) if recorded and recorded.version == VERSION else Receipt()
     if recorded is None:
-        receipt.lacks("the engine stopped before the first figures were recorded")
-    elif recorded["version"] != VERSION:
-        receipt.lacks("another version of hitless had recorded the figures up to the engine's stop")
+        receipt.miss("the engine stopped before the first figures were recorded")
+    elif recorded.version != VERSION:
+        receipt.miss("another version of hitless had recorded the figures up to the engine's stop")
     elif gateway_is_new:
-        receipt.lacks("the gateway was started anew: what it had counted after the last record is not in these sums")
+        receipt.miss("the gateway was started anew: what it had counted after the last record is not in these sums")
     return receipt
 
 
@@ -189,5 +190,5 @@ def _rollout(
         guarded,
     )
     rollout.started_at_s = engine.clock.monotonic() - lasted_s
-    rollout.cause = receipt.facts.get("why") if row.verb == RolloutVerb.GUARD else None
+    rollout.cause = receipt.facts.why or None if row.verb == RolloutVerb.GUARD else None
     return rollout

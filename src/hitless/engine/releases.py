@@ -6,21 +6,23 @@ A forgotten release is still described by its receipts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from hitless.documents import to_plain
 from hitless.engine.engine import Engine
-from hitless.release.result import Outcome
+from hitless.release.receipt import Cost, ReceiptDocument
+from hitless.release.result import Outcome, SideCounts
 from hitless.rollout.states import RolloutVerb
 from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})
 """Rollouts that return to an earlier release: their cost says nothing about it."""
-SUMS = ("requests", "failed", "shielded")
 _STEP = dict.fromkeys(("at", "state", "weight_percent", "note"))
-_FOR_THE_ENGINE_ALONE = frozenset({"resume"})
 
 
 def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
@@ -53,11 +55,10 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
     last = rollouts[0] if rollouts else None
     shipped = next((rollout for rollout in rollouts if rollout.verb not in RETURNS), last)
     receipt = engine.store.receipt(last.rollout) if last else None
-    facts = receipt or {}
     if row:
         artifacts = {name: artifact["digest"] for name, artifact in row.document["artifacts"].items()}
     else:
-        artifacts = facts.get("artifacts", {})
+        artifacts = dict(receipt.artifacts or {}) if receipt else {}
     return {
         "release": number,
         "stage": stage,
@@ -67,24 +68,23 @@ def _release(engine: Engine, stage: str, number: int, rollouts: Sequence[Rollout
         "reason": last.reason if last else None,
         "verb": last.verb if last else None,
         "strategy": last.strategy if last else None,
-        "commit": row.commit if row else facts.get("commit"),
-        "message": row.message if row else facts.get("why"),
+        "commit": row.commit if row else (receipt and receipt.commit) or None,
+        "message": row.message if row else (receipt and receipt.why) or None,
         "artifacts": artifacts,
         "created_at": row.created_at if row else rollouts[-1].started_at,
         "ended_at": last.ended_at if last else None,
         "duration_s": _figures(last, receipt)["duration_s"] if last else None,
-        "cost": _total_cost(engine, shipped) if shipped else None,
+        "cost": to_plain(_total_cost(engine, shipped)) if shipped else None,
     }
 
 
-def _total_cost(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
+def _total_cost(engine: Engine, rollout: RolloutRow) -> Cost | None:
     """The cost of shipping a release: its rollout, and the return to the previous release if a guard rolled it back."""
     own, back = cost(engine.store.receipt(rollout.rollout)), _guard_rollout_of(engine, rollout)
     after = cost(engine.store.receipt(back.rollout)) if back else None
     if own is None or after is None:
         return own
-    sums = {name: own[name] + after[name] for name in SUMS}
-    return {**sums, "complete": own["complete"] and after["complete"]}
+    return own.plus(after)
 
 
 def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
@@ -101,26 +101,23 @@ def _guard_rollout_of(engine: Engine, rollout: RolloutRow) -> RolloutRow | None:
     return returns[-1] if returns else None
 
 
-def cost(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The sums of a rollout's receipt: requests of both releases, failed ones, shielded ones.
-
-    Each client request counts once; a shielded one counts for the candidate.
-    """
-    if receipt is None:
-        return None
-    sides = [side for side in (receipt["candidate"], receipt["live"]) if side]
-    sums = {name: sum(side[name] for side in sides) for name in SUMS}
-    return {**sums, "complete": receipt["complete"]}
+def cost(receipt: ReceiptDocument | None) -> Cost | None:
+    """The sums of a rollout's receipt."""
+    return receipt.total if receipt else None
 
 
 def _return_document(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | None:
     back = _guard_rollout_of(engine, rollout)
     if back is None:
         return None
-    return {"rollout": back.rollout, "release": back.release, "cost": cost(engine.store.receipt(back.rollout))}
+    return {
+        "rollout": back.rollout,
+        "release": back.release,
+        "cost": to_plain(cost(engine.store.receipt(back.rollout))),
+    }
 
 
-def _figures(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+def _figures(rollout: RolloutRow, receipt: ReceiptDocument | None) -> dict[str, Any]:
     """`duration_s`, `candidate` and `live`: as the result has them, else from the receipt if the daemon died before the
     rollout's end.
     """
@@ -130,18 +127,17 @@ def _figures(rollout: RolloutRow, receipt: Mapping[str, Any] | None) -> dict[str
     if receipt is None or rollout.ended_at is None:
         return dict.fromkeys(("duration_s", "candidate", "live"))
     lasted = datetime.fromisoformat(rollout.ended_at) - datetime.fromisoformat(rollout.started_at)
-    candidate, live = receipt["candidate"], receipt["live"]
+    candidate, live = receipt.candidate, receipt.live
     return {
         "duration_s": round(lasted.total_seconds(), 3),
-        "candidate": {name: candidate[name] for name in SUMS},
-        "live": {name: live[name] for name in ("requests", "failed")} if live else None,
+        "candidate": to_plain(SideCounts(candidate.requests, candidate.failed, candidate.shielded)),
+        "live": to_plain(SideCounts(live.requests, live.failed)) if live else None,
     }
 
 
 def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
     receipt = engine.store.receipt(rollout.rollout)
     figures = _figures(rollout, receipt)
-    told = {key: value for key, value in (receipt or {}).items() if key not in _FOR_THE_ENGINE_ALONE}
     return {
         "rollout": rollout.rollout,
         "verb": rollout.verb,
@@ -158,5 +154,5 @@ def _rollout(engine: Engine, rollout: RolloutRow) -> dict[str, Any]:
         "live": figures["live"],
         "was_live": rollout.outcome == Outcome.LIVE,
         "taken_back": _return_document(engine, rollout),
-        "receipt": {**told, "cost": cost(receipt)} if receipt else None,
+        "receipt": {**to_plain(replace(receipt, resume=UNSET)), "cost": to_plain(receipt.total)} if receipt else None,
     }

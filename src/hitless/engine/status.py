@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from hitless.engine.engine import Engine
 from hitless.gateway.observe import BackendLoad
+from hitless.release.receipt import Side
 from hitless.release.result import whole
 from hitless.release.status import (
     CandidateStatus,
@@ -27,7 +28,6 @@ from hitless.release.status import (
     WorkerStatus,
 )
 from hitless.rollout.counted import Counted
-from hitless.rollout.receipt import Side
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
 from hitless.rollout.states import RolloutState

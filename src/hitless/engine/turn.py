@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hitless.clock import Clock, timestamp
-from hitless.documents import to_plain
 from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError, HitlessError
+from hitless.release.receipt import ReceiptFacts
 from hitless.release.result import Outcome
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.alarms import Reading
@@ -237,13 +237,13 @@ LONGEST_REASON = 2000
 """Characters of a message that a receipt keeps."""
 
 
-def rollout_facts(release: Release, who: Who, why: str | None) -> dict[str, Any]:
+def rollout_facts(release: Release, who: Who, why: str | None) -> ReceiptFacts:
     """A rollout's facts in its receipt, which may outlive the release."""
     document = release.document
-    return {
-        "who": who.to_json(),
-        "why": None if why is None else str(why)[:LONGEST_REASON],
-        "commit": document.commit,
-        "artifacts": document.digests,
-        "promoted_from": to_plain(document.promoted_from),
-    }
+    return ReceiptFacts(
+        who=who,
+        why=None if why is None else str(why)[:LONGEST_REASON],
+        commit=document.commit,
+        artifacts=document.digests,
+        promoted_from=document.promoted_from,
+    )

@@ -29,7 +29,7 @@ from hitless.homes.aws_logs import cloudwatch_lines
 from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
 from hitless.homes.folder import folders_of, store_of
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutEnded, RolloutNews, Workplace
-from hitless.release.document import Origin, ReleaseDocument
+from hitless.release.document import Origin, PromotedFrom, ReleaseDocument
 from hitless.release.result import Result
 from hitless.release.who import Who
 from hitless.service.model import Home, Service
@@ -52,7 +52,7 @@ class GivenArtifacts:
     digests: Mapping[str, str]
     commit: str | None
     message: str | None
-    promoted_from: Mapping[str, Any] | None
+    promoted_from: PromotedFrom | None
     who: Who | None = None
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hitless.documents import to_plain
+from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
 from hitless.homes.aws import AwsHome, GivenArtifacts
 from hitless.homes.home import Workplace
+from hitless.release.document import PromotedFrom
 from hitless.release.who import Who
 
 Order = Mapping[str, Any]
@@ -38,8 +39,14 @@ def _copy(home: AwsHome, order: Order) -> dict[str, Any]:
 
 
 def _ship(home: AwsHome, order: Order) -> dict[str, Any]:
-    told = {name: order[name] for name in ("commit", "message", "promoted_from")}
-    given = GivenArtifacts(digests=order["artifacts"], **told, who=Who.from_json(order["who"]))
+    origin = order["promoted_from"]
+    given = GivenArtifacts(
+        digests=order["artifacts"],
+        commit=order["commit"],
+        message=order["message"],
+        promoted_from=convert(origin, PromotedFrom, "promoted_from") if origin else None,
+        who=Who.from_json(order["who"]),
+    )
     return dict(to_plain(home.ship(home.place.load_for_aws(), given)))
 
 

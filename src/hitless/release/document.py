@@ -66,47 +66,24 @@ class ReleaseDocument:
         return hashlib.sha256(json.dumps([what, kept], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "service": self.service,
-            "region": self.region,
-            "functions": [_plain_function(function) for function in self.functions],
-            "artifacts": {name: {"digest": a.digest, "local": a.local} for name, a in self.artifacts.items()},
-            "settings": to_plain(self.settings),
-            "commit": self.commit,
-            "message": self.message,
-            **({} if self.memory_mb is None else {"memory_mb": self.memory_mb}),
-            **({} if self.promoted_from is None else {"promoted_from": to_plain(self.promoted_from)}),
-        }
+        """Without `memory_mb` and `promoted_from` if they are None."""
+        plain = to_plain(self)
+        plain["functions"] = [_known(function) for function in plain["functions"]]
+        return {key: value for key, value in plain.items() if value is not None or key in ("commit", "message")}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> ReleaseDocument:
-        """Raises UsageError where the document is not of this shape."""
-        origin = document.get("promoted_from")
-        try:
-            return cls(
-                service=str(document["service"]),
-                region=str(document["region"]),
-                functions=convert(document["functions"], tuple[Function, ...], "functions", error=UsageError),
-                artifacts={
-                    name: ArtifactRef(str(a["digest"]), bool(a["local"])) for name, a in document["artifacts"].items()
-                },
-                settings=convert(document["settings"], StageSettings, "settings", error=UsageError),
-                commit=document.get("commit"),
-                message=document.get("message"),
-                memory_mb=document.get("memory_mb"),
-                promoted_from=convert(origin, PromotedFrom, "promoted_from", error=UsageError) if origin else None,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(
-                f"the release is not of the form that this engine knows: {error!r}",
-                hint="use the same version of hitless for the engine and the command",
-            ) from error
+    def from_json(cls, document: object) -> Self:
+        """Raises UsageError if the document does not have this form."""
+        return convert(document, cls, "the release is not in a form that this version knows", error=_OtherVersionError)
 
 
-def _plain_function(function: Function) -> dict[str, Any]:
-    """Without what it does not have, so that a document of an earlier version equals one of the same release."""
-    plain: dict[str, Any] = to_plain(function)
-    return {key: value for key, value in plain.items() if key != "http_api" or value is not None}
+class _OtherVersionError(UsageError):
+    default_hint = "use the same version of hitless for the engine and the command"
+
+
+def _known(function: dict[str, Any]) -> dict[str, Any]:
+    """Without an `http_api` of None, so that a document of an earlier version equals one of the same release."""
+    return {key: value for key, value in function.items() if key != "http_api" or value is not None}
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hitless.gateway.counts import PoolCounts
+from hitless.release.receipt import ClassCounts, ReleaseCounts, SavedCounts, Sums
 
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 
@@ -26,7 +27,7 @@ class Counted:
     `failed` are those that a client saw fail; `shielded` those that these pools failed and the live release answered.
     `by_class` are answers by status class (`2xx` …); requests in hand, and those whose client left, have none.
     `handed_over`: how many of them the live release was then asked, and its answers by class, as `requests`, `2xx` ….
-    `restarts`: how often HAProxy was started again meanwhile; what it had counted after it was last asked is missing.
+    `restarts`: how often HAProxy was restarted meanwhile; its counts since its last reading are missing.
     """
 
     requests: int
@@ -78,43 +79,43 @@ class Counted:
             given.setdefault(pool.function, Counter()).update(part.handed_over)
         return Counted.of({pool: part._without(given.pop(pool.function, {})) for pool, part in self.pools.items()})
 
-    def sums(self) -> dict[str, int]:
+    def sums(self) -> Sums:
         """The three numbers of every summary."""
-        return {"requests": self.requests, "failed": self.failed, "shielded": self.shielded}
+        return Sums(self.requests, self.failed, self.shielded)
 
-    def to_json(self, *, pools: bool = False) -> dict[str, Any]:
-        """For people the sums of each function; with `pools` each pool instead, for `from_json`."""
-        if pools:
-            grouped: dict[str, dict[str, Any]] = {}
-            for pool, part in self.pools.items():
-                plain = {**part._plain(), "handed_over": dict(part.handed_over)}
-                grouped.setdefault(pool.function, {})[pool.key] = plain
-            return grouped
+    def by_function(self) -> ReleaseCounts:
+        """For people: the sums, and those of each function."""
         functions = dict.fromkeys(pool.function for pool in self.pools)
-        return {
-            **self._plain(),
-            "functions": {
-                name: Counted.of({p: part for p, part in self.pools.items() if p.function == name})._plain()
+        return ReleaseCounts(
+            *self._counts(),
+            functions={
+                name: ClassCounts(*Counted.of({p: c for p, c in self.pools.items() if p.function == name})._counts())
                 for name in functions
             },
-        }
+        )
+
+    def saved(self) -> dict[str, dict[str, SavedCounts]]:
+        """Function → pool's key → counts, for `restored`."""
+        grouped: dict[str, dict[str, SavedCounts]] = {}
+        for pool, part in self.pools.items():
+            grouped.setdefault(pool.function, {})[pool.key] = SavedCounts(*part._counts(), part.handed_over)
+        return grouped
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Counted:
-        """Reads what `to_json(pools=True)` wrote."""
+    def restored(cls, saved: Mapping[str, Mapping[str, SavedCounts]]) -> Counted:
+        """The inverse of `saved`."""
         return cls.of(
             {
                 PoolId(function, key): cls(
-                    *(part["requests"], part["failed"], part["shielded"], dict(part["by_class"]), part["restarts"]),
-                    handed_over=dict(part["handed_over"]),
+                    *(one.requests, one.failed, one.shielded, one.by_class, one.restarts), handed_over=one.handed_over
                 )
-                for function, parts in document.items()
-                for key, part in parts.items()
+                for function, pools in saved.items()
+                for key, one in pools.items()
             }
         )
 
-    def _plain(self) -> dict[str, Any]:
-        return {**self.sums(), "by_class": dict(self.by_class), "restarts": self.restarts}
+    def _counts(self) -> tuple[int, int, int, Mapping[str, int], int]:
+        return self.requests, self.failed, self.shielded, self.by_class, self.restarts
 
     def _without(self, handed_over: Mapping[str, int]) -> Counted:
         return replace(

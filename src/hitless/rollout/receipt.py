@@ -1,62 +1,59 @@
-"""The receipt of a rollout: what it cost, as the gateway counted it, and what was decided on which figures.
+"""Builds the receipt of a rollout: what it cost, as the gateway counted it, and which figures led to which decision.
 
-A rollout tells its receipt what it does while it does it (`weight`, `alarm`, `hook`, `counted`); nothing here asks or
-waits. The document is bounded whatever the rollout's length, and holds all that is needed to go on after the daemon's
-death: `Receipt.from_json` continues where `to_json` stopped. Where requests may be missing from the sums it says so.
+The rollout reports each weight, reading of the alarms, hook and count (`weight`, `alarm`, `hook`, `counted`). The
+document has a bounded size, however long the rollout lasts, and the next daemon goes on with it after this one's death.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+from typing import Self
 
+import msgspec
+
+from hitless.release.receipt import (
+    READINGS_KEPT,
+    AlarmHistory,
+    AlarmReading,
+    HookEnd,
+    Interval,
+    Point,
+    ReceiptDocument,
+    ReceiptFacts,
+    Resume,
+    Side,
+    Sums,
+    Weight,
+)
 from hitless.release.result import whole
 from hitless.rollout.alarms import Reading, Verdict
 from hitless.rollout.counted import NOTHING, Counted, PoolId
 
-VERSION = 1
 POINTS_KEPT = 240
-READINGS_KEPT = 24
 HOOKS_KEPT = 16
-LACKS_KEPT = 8
+MISSING_KEPT = 8
 WORST_BY = ("error_rate_percent", "p99_ms")
 """Figures of a reading whose highest value is kept."""
 
 
-_RECORDED = frozenset(
-    ("version", "complete", "missing", "candidate", "live", "weights", "points", "alarms", "hooks", "resume")
-)
-
-
-class Side(StrEnum):
-    """Whose requests."""
-
-    CANDIDATE = "candidate"
-    LIVE = "live"
-
-
 @dataclass(slots=True)
 class Receipt:
-    """Of one rollout. `facts` are what is known before the first step (release, commit, who, why …).
+    """The receipt of one rollout."""
 
-    Instants are the timestamps of `hitless.clock.timestamp`.
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: ReceiptFacts = field(default_factory=ReceiptFacts)
     _base: dict[Side, Counted] = field(default_factory=dict)
     _now: dict[Side, Counted] = field(default_factory=dict)
-    _weights: list[dict[str, Any]] = field(default_factory=list)
-    _points: list[dict[str, Any]] = field(default_factory=list)
+    _weights: list[Weight] = field(default_factory=list)
+    _points: list[Point] = field(default_factory=list)
     _read_at: str = ""
     _skip: int = 0
     _every: int = 1
     _verdicts: dict[str, int] = field(default_factory=dict)
-    _readings: list[dict[str, Any]] = field(default_factory=list)
-    _worst: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _hooks: list[dict[str, Any]] = field(default_factory=list)
-    _lacks: list[str] = field(default_factory=list)
+    _readings: list[AlarmReading] = field(default_factory=list)
+    _worst: dict[str, AlarmReading] = field(default_factory=dict)
+    _hooks: list[HookEnd] = field(default_factory=list)
+    _missing: list[str] = field(default_factory=list)
 
     # -- what the rollout tells ----------------------------------------------------------------------------------------
 
@@ -80,8 +77,8 @@ class Receipt:
 
     def weight(self, percent: float, at: str) -> None:
         """The share of requests that is asked for from now on. Tell the counts just before."""
-        if not self._weights or self._weights[-1]["asked_percent"] != whole(percent):
-            self._weights.append({"at": at, "asked_percent": whole(percent), **self._sums()})
+        if not self._weights or self._weights[-1].asked_percent != whole(percent):
+            self._weights.append(Weight(at, whole(percent), **self._sums()))
 
     def counted(self, candidate: Counted, live: Counted | None, at: str) -> None:
         """One reading of the gateway: all that the present pools of either release have had. `live` is None for a
@@ -93,7 +90,7 @@ class Receipt:
         self._read_at = at
         self._skip = (self._skip + 1) % self._every
         if self._skip == 0:
-            self._points.append({"at": at, **self._sums()})
+            self._points.append(Point(at, **self._sums()))
         if len(self._points) > POINTS_KEPT:
             del self._points[1::2]
             self._every *= 2
@@ -102,15 +99,15 @@ class Receipt:
         """One look at the alarms. Kept are the first, the last, each change of the verdict and the worst."""
         verdict = str(reading.verdict)
         self._verdicts[verdict] = self._verdicts.get(verdict, 0) + 1
-        entry = {"at": at, "verdict": verdict, "sentence": reading.sentence, "figures": dict(reading.figures)}
+        entry = AlarmReading(at, verdict, reading.sentence, dict(reading.figures))
         for name in WORST_BY:
             value = reading.figures.get(name)
             if value is not None and reading.verdict is not Verdict.NOT_ENOUGH_DATA:
                 known = self._worst.get(name)
-                if known is None or value > known["figures"][name]:
+                if known is None or value > (known.figures[name] or 0):
                     self._worst[name] = entry
         kept = self._readings
-        if len(kept) > 1 and kept[-1]["verdict"] == kept[-2]["verdict"] == verdict:
+        if len(kept) > 1 and kept[-1].verdict == kept[-2].verdict == verdict:
             kept[-1] = entry  # the last of its kind so far; the first of it stays
         else:
             kept.append(entry)
@@ -120,12 +117,12 @@ class Receipt:
     def hook(self, name: str, status: str, at: str) -> None:
         """How a hook ended: its own status, or what was made of its silence."""
         if len(self._hooks) < HOOKS_KEPT:
-            self._hooks.append({"at": at, "hook": name, "status": status})
+            self._hooks.append(HookEnd(at, name, status))
 
-    def lacks(self, sentence: str) -> None:
+    def miss(self, sentence: str) -> None:
         """Say what may be missing from the sums."""
-        if sentence not in self._lacks and len(self._lacks) < LACKS_KEPT:
-            self._lacks.append(sentence)
+        if sentence not in self._missing and len(self._missing) < MISSING_KEPT:
+            self._missing.append(sentence)
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
@@ -134,76 +131,75 @@ class Receipt:
         since = self._now.get(side, NOTHING).minus(self._base.get(side, NOTHING))
         return since if side is Side.CANDIDATE else since.without(self.of(Side.CANDIDATE))
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole document; keys are told in docs/receipts.md."""
+    def document(self) -> ReceiptDocument:
+        """The whole receipt as it stands."""
         candidate, live = self.of(Side.CANDIDATE), self.of(Side.LIVE)
-        restarts = candidate.restarts + live.restarts
-        lacks = list(self._lacks)
-        if restarts:
-            lacks.append("HAProxy was started again: what it had counted after it was last asked is not in these sums")
-        return {
-            "version": VERSION,
-            **self.facts,
-            "complete": not lacks,
-            "missing": lacks,
-            "candidate": candidate.to_json(),
-            "live": live.to_json() if Side.LIVE in self._now else None,
-            "weights": self._intervals(),
-            "points": list(self._points),
-            "alarms": {"verdicts": dict(self._verdicts), "readings": list(self._readings), "worst": dict(self._worst)},
-            "hooks": list(self._hooks),
-            "resume": {
-                "base": {str(side): counted.to_json(pools=True) for side, counted in self._base.items()},
-                "now": {str(side): counted.to_json(pools=True) for side, counted in self._now.items()},
-                "weights": list(self._weights),
-                "read_at": self._read_at,
-                "every": self._every,
-                "lacks": list(self._lacks),
-            },
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Receipt:
-        """Go on with what an earlier daemon recorded."""
-        resume, alarms = document["resume"], document["alarms"]
-        return cls(
-            facts={key: value for key, value in document.items() if key not in _RECORDED},
-            _base={Side(side): Counted.from_json(counted) for side, counted in resume["base"].items()},
-            _now={Side(side): Counted.from_json(counted) for side, counted in resume["now"].items()},
-            _weights=list(resume["weights"]),
-            _points=list(document["points"]),
-            _read_at=resume["read_at"],
-            _every=int(resume["every"]),
-            _verdicts=dict(alarms["verdicts"]),
-            _readings=list(alarms["readings"]),
-            _worst=dict(alarms["worst"]),
-            _hooks=list(document["hooks"]),
-            _lacks=list(resume["lacks"]),
+        missing = list(self._missing)
+        if candidate.restarts + live.restarts:
+            missing.append("HAProxy was restarted: its counts since its last reading are not in these sums")
+        return ReceiptDocument(
+            **msgspec.structs.asdict(self.facts),
+            complete=not missing,
+            missing=tuple(missing),
+            candidate=candidate.by_function(),
+            live=live.by_function() if Side.LIVE in self._now else None,
+            weights=self._intervals(),
+            points=tuple(self._points),
+            alarms=AlarmHistory(dict(self._verdicts), tuple(self._readings), dict(self._worst)),
+            hooks=tuple(self._hooks),
+            resume=Resume(
+                base={side: counted.saved() for side, counted in self._base.items()},
+                now={side: counted.saved() for side, counted in self._now.items()},
+                weights=tuple(self._weights),
+                read_at=self._read_at,
+                every=self._every,
+                lacks=tuple(self._missing),
+            ),
         )
 
-    def _sums(self) -> dict[str, dict[str, int]]:
+    @classmethod
+    def resumed(cls, document: ReceiptDocument) -> Self:
+        """Go on with what an earlier daemon recorded."""
+        resume, alarms = document.resume, document.alarms
+        assert isinstance(resume, Resume)
+        return cls(
+            facts=ReceiptFacts(**{name: getattr(document, name) for name in ReceiptFacts.__struct_fields__}),
+            _base={side: Counted.restored(saved) for side, saved in resume.base.items()},
+            _now={side: Counted.restored(saved) for side, saved in resume.now.items()},
+            _weights=list(resume.weights),
+            _points=list(document.points),
+            _read_at=resume.read_at,
+            _every=resume.every,
+            _verdicts=dict(alarms.verdicts),
+            _readings=list(alarms.readings),
+            _worst=dict(alarms.worst),
+            _hooks=list(document.hooks),
+            _missing=list(resume.lacks),
+        )
+
+    def _sums(self) -> dict[str, Sums]:
         return {str(side): self.of(side).sums() for side in self._now}
 
-    def _intervals(self) -> list[dict[str, Any]]:
-        """Between two weights: what was asked, and what the candidate really got."""
-        ends = [*self._weights[1:], {"at": self._read_at, **self._sums()}]
-        return [_interval(start, end) for start, end in zip(self._weights, ends, strict=False)]
+    def _intervals(self) -> tuple[Interval, ...]:
+        """Between two weights: the share that was asked for, and the share that the candidate got."""
+        ends: Sequence[Weight | Point] = [*self._weights[1:], Point(self._read_at, **self._sums())]
+        return tuple(_interval(start, end) for start, end in zip(self._weights, ends, strict=False))
 
 
-def _interval(start: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any]:
-    sides = {
-        str(side): {name: value - start.get(side, {}).get(name, 0) for name, value in end.get(side, {}).items()}
-        for side in Side
-    }
-    mine = sides[Side.CANDIDATE].get("requests", 0)
-    requests = mine + sides[Side.LIVE].get("requests", 0)
-    return {
-        "from": start["at"],
-        "to": end["at"],
-        "asked_percent": start["asked_percent"],
-        "got_percent": round(100 * mine / requests, 2) if requests else None,
-        **sides,
-    }
+def _interval(start: Weight, end: Weight | Point) -> Interval:
+    candidate, live = _between(start.candidate, end.candidate), _between(start.live, end.live)
+    mine = candidate.get("requests", 0)
+    requests = mine + live.get("requests", 0)
+    got_percent = round(100 * mine / requests, 2) if requests else None
+    return Interval(start.at, end.at, start.asked_percent, got_percent, candidate, live)
+
+
+def _between(start: Sums | msgspec.UnsetType, end: Sums | msgspec.UnsetType) -> Mapping[str, int]:
+    """What was counted between two sums; nothing if that release was never counted."""
+    if isinstance(end, msgspec.UnsetType):
+        return {}
+    since = msgspec.structs.asdict(start) if isinstance(start, Sums) else {}
+    return {name: value - since.get(name, 0) for name, value in msgspec.structs.asdict(end).items()}
 
 
 def _latest(before: Counted, now: Counted) -> Counted:

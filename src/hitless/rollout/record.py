@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
+from hitless.release.receipt import Side
 from hitless.release.result import LastReading, Outcome, Result, SideCounts, Step, whole
 from hitless.rollout.alarms import Reading
 from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
-from hitless.rollout.receipt import Receipt, Side
+from hitless.rollout.receipt import Receipt
 from hitless.rollout.release import Release
 from hitless.rollout.states import TRANSITIONS, RolloutState
 from hitless.service.strategy import Strategy
@@ -102,10 +103,10 @@ class Recorded:
         if only_if_old and now_s - self._saved_at_s < SAVE_PERIOD_S:
             return
         try:
-            self.store.save_receipt(self.number, self.receipt.to_json())
+            self.store.save_receipt(self.number, self.receipt.document())
             self._saved_at_s = now_s
         except StoreError as error:
-            self.receipt.lacks(f"the receipt could not be recorded for a time: {error.__cause__}")
+            self.receipt.miss(f"the receipt could not be recorded for a time: {error.__cause__}")
 
     async def end(self, outcome: Outcome, reason: str | None) -> Result:
         """Record the end and give the result to whoever follows."""

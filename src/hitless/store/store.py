@@ -19,6 +19,7 @@ from typing import Any
 
 from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError
+from hitless.release.receipt import ReceiptDocument
 from hitless.release.result import Result, Step, whole
 from hitless.store.migrations import MIGRATIONS
 
@@ -253,15 +254,14 @@ class Store:
             (outcome, reason, to_text(result) if result is not None else None, at, rollout),
         )
 
-    def save_receipt(self, rollout: int, receipt: Mapping[str, Any]) -> None:
-        """What the rollout cost so far; replaces what was known before."""
-        text = json.dumps(receipt, separators=(",", ":"))
-        self.write("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, text))
+    def save_receipt(self, rollout: int, receipt: ReceiptDocument) -> None:
+        """Replaces the receipt that was saved before."""
+        self.write("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, to_text(receipt)))
 
-    def receipt(self, rollout: int) -> dict[str, Any] | None:
+    def receipt(self, rollout: int) -> ReceiptDocument | None:
         """None for rollouts of earlier versions, and for those beyond retention."""
         rows = self.read("SELECT document FROM receipts WHERE rollout = ?", (rollout,))
-        return dict(json.loads(rows[0]["document"])) if rows else None
+        return decode(rows[0]["document"], ReceiptDocument, f"receipt of rollout {rollout}") if rows else None
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
         """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""

@@ -9,17 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+
+import msgspec
 
 from hitless.aws.traffic import Answers, Minute
 from hitless.clock import timestamp
+from hitless.release.receipt import (
+    READINGS_KEPT,
+    AlarmHistory,
+    AlarmReading,
+    ClassCounts,
+    ClientCounts,
+    HookEnd,
+    Interval,
+    Point,
+    ReceiptDocument,
+    ReceiptFacts,
+    ReleaseCounts,
+    Sums,
+)
 from hitless.service.model import AlarmSettings
 
-VERSION = 1
 SETTLES_AFTER = timedelta(minutes=3)
 """CloudWatch has a minute's sums by then."""
 
-READINGS_KEPT = 24
 Version = tuple[str, str]
 """Lambda's name of a function, and a version of it."""
 
@@ -27,7 +40,7 @@ Series = Mapping[Version, Mapping[datetime, Minute]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rollout:
+class CountedRollout:
     """What a receipt is about. `candidate` and `live`: function's name in serverless.yml → version; `live` is empty for
     a first release. `weights`: (instant, percent) as they were seen on the aliases.
     """
@@ -40,8 +53,8 @@ class Rollout:
     live: Mapping[str, str]
     weights: Sequence[tuple[datetime, float]] = ()
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
-    hooks: Sequence[Mapping[str, Any]] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Sequence[HookEnd] = ()
+    facts: ReceiptFacts = field(default_factory=ReceiptFacts)
     unwrapped: Sequence[str] = ()
     """Functions whose responses of 5xx nobody counts."""
     api: tuple[str, str] | None = None
@@ -53,27 +66,26 @@ class Rollout:
         return list(dict.fromkeys((self.names[name], version) for name, version in both))
 
 
-def receipt_of(rollout: Rollout, series: Series, clients: Answers | None, now: datetime) -> dict[str, Any]:
+def receipt_of(rollout: CountedRollout, series: Series, clients: Answers | None, now: datetime) -> ReceiptDocument:
     """The whole document."""
     candidate = _side(rollout.names, rollout.candidate, series)
     live = _side(rollout.names, rollout.live, series) if rollout.live else None
     minutes = _minutes(rollout, series)
     missing = _missing(rollout, clients, [side for side in (candidate, live) if side], now)
-    return {
-        "version": VERSION,
-        **rollout.facts,
-        "counted_by": "by Lambda and the wrapper, by the minute",
-        "complete": not missing,
-        "missing": missing,
-        "cost": _cost(candidate, live, complete=not missing),
-        "candidate": candidate,
-        "live": live,
-        "clients": clients.to_json() if clients else None,
-        "weights": _weights(rollout, minutes),
-        "points": _points(minutes),
-        "alarms": _alarms(rollout, series),
-        "hooks": [dict(hook) for hook in rollout.hooks],
-    }
+    document = ReceiptDocument(
+        **msgspec.structs.asdict(rollout.facts),
+        counted_by="by Lambda and the wrapper, by the minute",
+        complete=not missing,
+        missing=tuple(missing),
+        candidate=candidate,
+        live=live,
+        clients=ClientCounts(**clients.to_json()) if clients else None,
+        weights=_weights(rollout, minutes),
+        points=_points(minutes),
+        alarms=_alarms(rollout, series),
+        hooks=tuple(rollout.hooks),
+    )
+    return msgspec.structs.replace(document, cost=document.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +97,13 @@ class _Both:
     live: Minute
 
 
-def _side(names: Mapping[str, str], versions: Mapping[str, str], series: Series) -> dict[str, Any]:
+def _side(names: Mapping[str, str], versions: Mapping[str, str], series: Series) -> ReleaseCounts:
     by_function = {
-        name: _counted(_sum(series.get((names[name], version), {}).values())) for name, version in versions.items()
+        name: ClassCounts(*_counts(_sum(series.get((names[name], version), {}).values())))
+        for name, version in versions.items()
     }
     whole = _sum(minute for name, one in versions.items() for minute in series.get((names[name], one), {}).values())
-    return {**_counted(whole), "functions": by_function}
+    return ReleaseCounts(*_counts(whole), functions=by_function)
 
 
 def _sum(minutes: Iterable[Minute]) -> Minute:
@@ -100,22 +113,23 @@ def _sum(minutes: Iterable[Minute]) -> Minute:
     return total
 
 
-def _counted(minute: Minute) -> dict[str, Any]:
-    """Of a version only the answers of 5xx are known by class."""
+def _counts(minute: Minute) -> tuple[int, int, int, Mapping[str, int], int]:
+    """The fields of ClassCounts. Of a version's responses only those of 5xx are known by class."""
     bad = minute.failed + minute.shielded
-    return {**minute.sums(), "by_class": {"5xx": bad} if bad else {}, "restarts": 0}
+    return minute.requests, minute.failed, minute.shielded, {"5xx": bad} if bad else {}, 0
 
 
-def _cost(candidate: Mapping[str, Any], live: Mapping[str, Any] | None, *, complete: bool) -> dict[str, Any]:
-    names = ("requests", "failed", "shielded")
-    return {**{name: candidate[name] + (live[name] if live else 0) for name in names}, "complete": complete}
+def _sums(minute: Minute) -> Sums:
+    return Sums(minute.requests, minute.failed, minute.shielded)
 
 
-def _missing(rollout: Rollout, clients: Answers | None, sides: Sequence[Mapping[str, Any]], now: datetime) -> list[str]:
+def _missing(
+    rollout: CountedRollout, clients: Answers | None, sides: Sequence[ReleaseCounts], now: datetime
+) -> list[str]:
     found = []
     if now < (settled := rollout.ended + SETTLES_AFTER):
         found.append(f"CloudWatch is minutes late: ask again after {timestamp(settled)[11:16]} UTC")
-    failed = sum(side["failed"] for side in sides)
+    failed = sum(side.failed for side in sides)
     if clients is not None and clients.failed > failed:
         more = clients.failed - failed
         found.append(f"API Gateway answered {more:,} more with 5xx than any version failed: out of time, or throttled")
@@ -124,7 +138,7 @@ def _missing(rollout: Rollout, clients: Answers | None, sides: Sequence[Mapping[
     return found
 
 
-def _minutes(rollout: Rollout, series: Series) -> list[_Both]:
+def _minutes(rollout: CountedRollout, series: Series) -> list[_Both]:
     """Each minute of the rollout in which a request came."""
     sides = [
         [series.get((rollout.names[name], version), {}) for name, version in versions.items()]
@@ -134,7 +148,7 @@ def _minutes(rollout: Rollout, series: Series) -> list[_Both]:
     return [_Both(at, *(_sum(one[at] for one in side if at in one) for side in sides)) for at in instants]
 
 
-def _weights(rollout: Rollout, minutes: Sequence[_Both]) -> list[dict[str, Any]]:
+def _weights(rollout: CountedRollout, minutes: Sequence[_Both]) -> tuple[Interval, ...]:
     weights = list(rollout.weights)
     ends = [*(at for at, _ in weights[1:]), rollout.ended]
     intervals = [(start, end, percent) for (start, percent), end in zip(weights, ends, strict=True)]
@@ -144,35 +158,34 @@ def _weights(rollout: Rollout, minutes: Sequence[_Both]) -> list[dict[str, Any]]
         overlaps = [min(end, to) - max(minute.at, since) for since, to, _ in intervals]
         if overlaps and max(overlaps) > timedelta():
             held[overlaps.index(max(overlaps))].append(minute)
-    return [_interval(*interval, inside) for interval, inside in zip(intervals, held, strict=True)]
+    return tuple(_interval(*interval, inside) for interval, inside in zip(intervals, held, strict=True))
 
 
-def _interval(start: datetime, end: datetime, percent: float, minutes: Sequence[_Both]) -> dict[str, Any]:
+def _interval(start: datetime, end: datetime, percent: float, minutes: Sequence[_Both]) -> Interval:
     candidate, live = _sum(one.candidate for one in minutes), _sum(one.live for one in minutes)
     requests = candidate.requests + live.requests
-    return {
-        "from": timestamp(start),
-        "to": timestamp(end),
-        "asked_percent": percent,
-        "got_percent": round(100 * candidate.requests / requests, 2) if requests else None,
-        "candidate": candidate.sums(),
-        "live": live.sums(),
-    }
+    return Interval(
+        since=timestamp(start),
+        to=timestamp(end),
+        asked_percent=percent,
+        got_percent=round(100 * candidate.requests / requests, 2) if requests else None,
+        candidate=candidate.sums(),
+        live=live.sums(),
+    )
 
 
-def _points(minutes: Sequence[_Both]) -> list[dict[str, Any]]:
+def _points(minutes: Sequence[_Both]) -> tuple[Point, ...]:
     """The sums at each minute's end."""
     points, candidate, live = [], Minute(), Minute()
     if minutes:
-        points.append({"at": timestamp(minutes[0].at), "candidate": candidate.sums(), "live": live.sums()})
+        points.append(Point(timestamp(minutes[0].at), _sums(candidate), _sums(live)))
     for minute in minutes:
         candidate, live = candidate.plus(minute.candidate), live.plus(minute.live)
-        at = timestamp(minute.at + timedelta(minutes=1))
-        points.append({"at": at, "candidate": candidate.sums(), "live": live.sums()})
-    return points
+        points.append(Point(timestamp(minute.at + timedelta(minutes=1)), _sums(candidate), _sums(live)))
+    return tuple(points)
 
 
-def _alarms(rollout: Rollout, series: Series) -> dict[str, Any]:
+def _alarms(rollout: CountedRollout, series: Series) -> AlarmHistory:
     """What the alarms saw of each function's candidate, minute by minute while it baked, by their own arithmetic."""
     baking = [at for at, percent in rollout.weights if 0 < percent < 100]
     since = min(baking, default=datetime.max.replace(tzinfo=UTC)).replace(second=0, microsecond=0)
@@ -183,24 +196,21 @@ def _alarms(rollout: Rollout, series: Series) -> dict[str, Any]:
         for at, minute in series.get((rollout.names[name], version), {}).items()
         if at >= since
     ]
-    readings.sort(key=lambda one: str(one["at"]))
-    verdicts = [one["verdict"] for one in readings]
+    readings.sort(key=lambda one: one.at)
+    verdicts = [one.verdict for one in readings]
     edges = {0, len(readings) - 1} | {at for at in range(1, len(verdicts)) if verdicts[at] != verdicts[at - 1]}
     kept = [one for at, one in enumerate(readings) if at in edges]
     worst = {}
     for figure in ("error_rate_percent", "p99_ms"):
-        judged = [one for one in readings if one["verdict"] != "not_enough_data" and one["figures"][figure] is not None]
+        judged = [one for one in readings if one.verdict != "not_enough_data" and one.figures[figure] is not None]
         if judged:
-            worst[figure] = max(judged, key=lambda one: float(one["figures"][figure]))
+            worst[figure] = max(judged, key=lambda one: one.figures[figure] or 0)
     counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
-    return {
-        "verdicts": counts,
-        "readings": [*kept[: READINGS_KEPT - 1], *kept[READINGS_KEPT - 1 :][-1:]],
-        "worst": worst,
-    }
+    last = kept[READINGS_KEPT - 1 :][-1:]
+    return AlarmHistory(counts, (*kept[: READINGS_KEPT - 1], *last), worst)
 
 
-def _reading(rollout: Rollout, name: str, at: datetime, seen: Minute, live: Minute | None) -> dict[str, Any]:
+def _reading(rollout: CountedRollout, name: str, at: datetime, seen: Minute, live: Minute | None) -> AlarmReading:
     limits, bad = rollout.alarms, seen.failed + seen.shielded
     percent = 100 * bad / seen.requests if seen.requests else 0.0
     live_ms = live.p99_ms if live and live.requests >= limits.minimum_requests else None
@@ -211,13 +221,14 @@ def _reading(rollout: Rollout, name: str, at: datetime, seen: Minute, live: Minu
     verdict = "alarm" if rings else "ok"
     if seen.requests < limits.minimum_requests:
         sentence, verdict = f"{sentence}; {limits.minimum_requests} are needed for a verdict", "not_enough_data"
-    figures = {"requests": seen.requests, "failed": bad, "error_rate_percent": round(percent, 3)}
-    return {
-        "at": timestamp(at + timedelta(minutes=1)),
-        "verdict": verdict,
-        "sentence": sentence,
-        "figures": {**figures, "p99_ms": seen.p99_ms, "live_p99_ms": live_ms},
+    figures = {
+        "requests": seen.requests,
+        "failed": bad,
+        "error_rate_percent": round(percent, 3),
+        "p99_ms": seen.p99_ms,
+        "live_p99_ms": live_ms,
     }
+    return AlarmReading(timestamp(at + timedelta(minutes=1)), verdict, sentence, figures)
 
 
 def _relative(limits: AlarmSettings, live_ms: float | None) -> float | None:

@@ -18,7 +18,7 @@ from hitless.artifact.store import ArtifactStore
 from hitless.cloud.transform.model import Template
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
-from hitless.release.document import ReleaseDocument
+from hitless.release.document import PromotedFrom, ReleaseDocument
 from hitless.release.result import Outcome, Step
 
 LOOKED_AT = 200
@@ -56,8 +56,8 @@ class Record:
     reason: str | None = None
     ended_at: str | None = None
     steps: tuple[Step, ...] = ()
-    promoted_from: Mapping[str, Any] | None = None
-    """`home`, `stage` and `release` whose bytes these are; None where the release was built."""
+    promoted_from: PromotedFrom | None = None
+    """None if the release was built."""
     left_for: int | None = None
     """The release that a rollback left it for: written before the rollback moves any traffic."""
     holder: str = ""

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.session import is_denied
 from hitless.aws.traffic import Alarm, Answers, Minute
 from hitless.clock import Clock, timestamp
-from hitless.cloud.records.receipt import SETTLES_AFTER, Rollout, receipt_of
+from hitless.cloud.records.receipt import SETTLES_AFTER, CountedRollout, receipt_of
 from hitless.cloud.records.records import Documents, Record
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
@@ -25,7 +25,9 @@ from hitless.cloud.transform.model import ALIAS, API_ID, STAGE_ID, Template, of_
 from hitless.cloud.transform.updates import HELD
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
+from hitless.release.receipt import HookEnd, ReceiptDocument, ReceiptFacts, ReleaseCounts
 from hitless.release.result import Outcome, SideCounts, Step
+from hitless.release.who import Who
 from hitless.service.model import AlarmSettings
 
 ROLLOUTS_KEPT = 50
@@ -84,7 +86,7 @@ class RolloutEnd(msgspec.Struct, frozen=True):
 
 
 class KeptRollout(RolloutEnd, frozen=True, kw_only=True):
-    """A rollout as the bucket keeps it. `counting` is the `Rollout` that its receipt is made of."""
+    """A rollout as the bucket keeps it. `counting` is the `CountedRollout` that its receipt is made of."""
 
     rollout: int
     was_live: bool
@@ -95,7 +97,7 @@ class KeptRollout(RolloutEnd, frozen=True, kw_only=True):
     taken_back: None = None
     candidate: SideCounts | None = None
     live: SideCounts | None = None
-    receipt: dict[str, Any] | None = None
+    receipt: ReceiptDocument | None = None
     counted_at: str = ""
 
     @property
@@ -119,7 +121,7 @@ class Rollouts:
         self._documents, self._counter, self._clock = documents, counter, clock
         self._prefix = f"releases/{stage}/"
 
-    def add(self, release: int, end: RolloutEnd, rollout: Rollout, *, keep: bool = True) -> KeptRollout:
+    def add(self, release: int, end: RolloutEnd, rollout: CountedRollout, *, keep: bool = True) -> KeptRollout:
         """Keep a rollout that has ended, with what is counted of it by now, and return it.
 
         Without `keep` it is only returned: another process keeps it.
@@ -156,13 +158,16 @@ class Rollouts:
         """The entry with a receipt of what CloudWatch has now."""
         # earlier versions kept the two instants only in the entry
         counting = {"began": entry.started_at, "ended": entry.ended_at, **entry.counting}
-        rollout, now = convert(counting, Rollout, "counting"), self._clock.now()
+        rollout, now = convert(counting, CountedRollout, "counting"), self._clock.now()
         series = self._counter.series(rollout.versions(), (ALIAS, HELD), since=rollout.began, until=rollout.ended)
         clients = self._counter.answers(*rollout.api, since=rollout.began, until=rollout.ended) if rollout.api else None
         receipt = receipt_of(rollout, series, clients, now)
-        candidate, live = (receipt[side] and convert(receipt[side], SideCounts, side) for side in ("candidate", "live"))
         return msgspec.structs.replace(
-            entry, candidate=candidate, live=live, receipt=receipt, counted_at=timestamp(now)
+            entry,
+            candidate=_sums(receipt.candidate),
+            live=_sums(receipt.live) if receipt.live else None,
+            receipt=receipt,
+            counted_at=timestamp(now),
         )
 
     def _read(self, release: int) -> tuple[tuple[KeptRollout, ...], str]:
@@ -175,16 +180,20 @@ class Rollouts:
         self._documents.put_json(key, to_plain(_File(rollouts)), new=not etag, over=etag)
 
 
+def _sums(counts: ReleaseCounts) -> SideCounts:
+    return SideCounts(counts.requests, counts.failed, counts.shielded)
+
+
 def rollout_of(
     record: Record, wanted: Template, steps: Steps, home: Mapping[str, str], *, ended: datetime,
     who: Mapping[str, Any], why: str | None = None, alarms: AlarmSettings | None = None,
-    hooks: Sequence[Mapping[str, Any]] = (),
-) -> Rollout:  # fmt: skip
+    hooks: Sequence[HookEnd] = (),
+) -> CountedRollout:  # fmt: skip
     """What the receipt of a rollout is about. `home`: Lambda's name → the version that was live before.
 
     The candidate's versions are those that are new to the traffic. An unchanged function is the live release's.
     """
-    return Rollout(
+    return CountedRollout(
         began=steps.began_at,
         ended=ended,
         names=record.functions,
@@ -193,15 +202,15 @@ def rollout_of(
         weights=steps.weights(),
         alarms=alarms or AlarmSettings(),
         hooks=hooks,
-        facts={
-            "release": record.release,
-            "stage": record.stage,
-            "who": dict(who),
-            "why": why or record.message,
-            "commit": record.commit,
-            "artifacts": dict(record.artifacts),
-            "promoted_from": dict(record.promoted_from) if record.promoted_from else None,
-        },
+        facts=ReceiptFacts(
+            release=record.release,
+            stage=record.stage,
+            who=Who.from_json(who),
+            why=why or record.message,
+            commit=record.commit,
+            artifacts=record.artifacts,
+            promoted_from=record.promoted_from,
+        ),
         unwrapped=_unwrapped(wanted, record),
         api=_api(wanted),
     )

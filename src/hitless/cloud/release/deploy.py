@@ -8,10 +8,9 @@ where it is, and the rest follows. One release at a time; the newest wins, and w
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hitless.clock import timestamp
 from hitless.cloud.records.rollouts import RolloutEnd, Steps, rollout_of
@@ -26,6 +25,7 @@ from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, Template
 from hitless.cloud.transition import UpdatesFirst, plan
 from hitless.errors import CandidateFailedError, CloudError, ConflictError
+from hitless.release.document import PromotedFrom
 from hitless.release.result import Outcome, Result
 from hitless.service.strategy import Strategy
 
@@ -41,7 +41,7 @@ class Deploy:
 
     def run(
         self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False,
-        promoted_from: Mapping[str, Any] | None = None,
+        promoted_from: PromotedFrom | None = None,
     ) -> Result:  # fmt: skip
         """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
         shipped = self._whole_minutes(strategy)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hitless.aws.codedeploy import Failure, Move
 from hitless.clock import timestamp
@@ -22,6 +21,7 @@ from hitless.cloud.transform.functions import is_shielded
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
 from hitless.cloud.transition import Transition
 from hitless.errors import CandidateFailedError
+from hitless.release.receipt import HookEnd
 from hitless.release.result import Outcome
 from hitless.service.model import AlarmSettings
 from hitless.service.strategy import AllAtOnce, Strategy, weights
@@ -52,7 +52,7 @@ class Shifting:
 
     def __init__(self, cloud: Cloud, steps: Steps, tenure: Tenure) -> None:
         self._cloud, self._steps, self._tenure = cloud, steps, tenure
-        self.asked: list[dict[str, Any]] = []
+        self.asked: list[HookEnd] = []
 
     def run(self, run: Run, strategy: Strategy) -> None:
         """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet.
@@ -133,7 +133,7 @@ class Shifting:
         return self._cloud.shift.guard(seconds, ringing)
 
     def _hook_ended(self, hook: str, status: str) -> None:
-        self.asked.append({"at": timestamp(self._cloud.clock.now()), "hook": hook, "status": status})
+        self.asked.append(HookEnd(timestamp(self._cloud.clock.now()), hook, status))
 
     def _shield(self, run: Run, moves: Sequence[Move], strategy: Strategy) -> None:
         """Raise it where there is a bake, for the functions whose release wants it."""
