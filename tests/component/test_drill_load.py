@@ -267,7 +267,7 @@ def test_senders_end_when_the_coordinator_is_gone() -> None:
         await load.start()
         pids = load.pids()
         assert not any(map(gone, pids))
-        load.hang_up()
+        load.close_input()
         await asyncio.wait_for(load.wait(), 10)
         return pids
 

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from hitless.pipeline.children import converse
+from hitless.pipeline.children import run_child
 
 pytestmark = pytest.mark.component
 
 
 def test_however_many_children_are_waited_for_others_have_their_turn() -> None:
     async def story() -> None:
-        waiting = [asyncio.create_task(converse(["sleep", "90"])) for _ in range(40)]
+        waiting = [asyncio.create_task(run_child(["sleep", "90"])) for _ in range(40)]
         await asyncio.sleep(0)  # they have begun
         async with asyncio.timeout(60):
             assert await asyncio.to_thread(lambda: "a rollout's step") == "a rollout's step"
@@ -28,10 +28,10 @@ def test_however_many_children_are_waited_for_others_have_their_turn() -> None:
 def test_a_child_that_says_more_than_is_asked_for_is_ended() -> None:
     async def story() -> None:
         with pytest.raises(ValueError, match="more than 1000 bytes"):
-            await converse(["yes"], most_bytes=1000)
+            await run_child(["yes"], most_bytes=1000)
         with pytest.raises(ValueError, match="more than 1000 bytes"):
-            await converse(["sh", "-c", "yes >&2"], most_bytes=1000)
-        code, out, error = await converse(["sh", "-c", "cat; echo problem >&2"], line=b"x" * 900, most_bytes=1000)
+            await run_child(["sh", "-c", "yes >&2"], most_bytes=1000)
+        code, out, error = await run_child(["sh", "-c", "cat; echo problem >&2"], line=b"x" * 900, most_bytes=1000)
         assert (code, out, error) == (0, b"x" * 900, b"problem\n")
 
     asyncio.run(story())

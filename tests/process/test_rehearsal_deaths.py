@@ -16,7 +16,7 @@ import pytest
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.pipeline.buildspec.processes import descendants
-from hitless.pipeline.children import hang_up
+from hitless.pipeline.children import close_input
 from hitless.pipeline.rehearsal.leftovers import hold, leftovers, sweep
 from hitless.store.store import Store
 from tests.process.conftest import Site
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.process
 def test_a_rehearsal_that_is_killed_or_whose_pipeline_has_gone_leaves_nothing(running: Site, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    ends: tuple[Callable[[subprocess.Popen[bytes]], None], ...] = (subprocess.Popen.kill, hang_up)
+    ends: tuple[Callable[[subprocess.Popen[bytes]], None], ...] = (subprocess.Popen.kill, close_input)
     for end in ends:
         with rehearsal(running, temporary) as process:
             of_sandbox = with_both_up(process)

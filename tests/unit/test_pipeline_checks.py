@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.pipeline.pushes import missing
+from hitless.pipeline.pushes import untested_commits
 
 pytestmark = pytest.mark.unit
 
@@ -25,4 +25,4 @@ pytestmark = pytest.mark.unit
 def test_a_commit_has_passed_itself_or_merges_nothing_but_what_has(
     passed: str, parents: list[str], expected: tuple[str, ...]
 ) -> None:
-    assert missing("old", "new", {"new": parents}, passed.split().__contains__) == expected
+    assert untested_commits("old", "new", {"new": parents}, passed.split().__contains__) == expected

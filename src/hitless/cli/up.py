@@ -29,7 +29,7 @@ from hitless.gateway.listeners import listen as listen_on
 from hitless.homes.engine import EngineHome
 from hitless.homes.folder import build_document, folders_of, load, recorded
 from hitless.homes.home import refuse_aws
-from hitless.pipeline.workshop import vacate
+from hitless.pipeline.workshop import remove_build_folder
 from hitless.release.document import ReleaseDocument
 from hitless.service.model import Service
 
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
         if not await_end(folders, STOP_DEADLINE_S):
             raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
-        vacate(folders.data)
+        remove_build_folder(folders.data)
         ctx.show({"stopped": True}, lambda: "the engine has stopped; its data stays")
 
 

@@ -110,7 +110,7 @@ class Load:
         """The processes, in the order of their shares."""
         return [sender.process.pid for sender in self._senders]
 
-    def hang_up(self) -> None:
+    def close_input(self) -> None:
         """End the senders' input, as the end of this process would: they stop without accounting for what is left."""
         for sender in self._senders:
             assert sender.process.stdin is not None

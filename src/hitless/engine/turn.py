@@ -197,7 +197,7 @@ class Turn:
         try:
             await rollout.run()
         except Exception as error:  # noqa: BLE001 - after any error the next rollout must get its turn
-            await rollout.break_off(error)
+            await rollout.end_unfinished(error)
             self.unfinished.add(rollout.number)
         finally:
             self.current = None

@@ -24,7 +24,7 @@ from hitless.pipeline.buildspec.output import Mask, visible
 from hitless.pipeline.buildspec.processes import end_user
 from hitless.pipeline.buildspec.run import BuildPlan, BuildResult, Limits, User, as_line
 from hitless.pipeline.buildspec.spec import MAX_BYTES, Buildspec
-from hitless.pipeline.children import converse, hang_up
+from hitless.pipeline.children import close_input, run_child
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.environments import environment, keep_cache, key_of, restore_cache
 from hitless.pipeline.repository import Repository
@@ -230,7 +230,7 @@ def parse_buildspec(text: str, name: str) -> Buildspec:
 async def _supervise(plan: BuildPlan) -> BuildResult:
     """Run the build in a process that ends with its input, so also when nobody waits for the build any more."""
     words = [sys.executable, "-m", "hitless.processes.build"]
-    code, out, _ = await converse(words, line=as_line(plan), hold_input=True, errors=Path(plan.log), end=hang_up)
+    code, out, _ = await run_child(words, line=as_line(plan), hold_input=True, errors=Path(plan.log), end=close_input)
     try:
         return convert(json.loads(out), BuildResult, "the build's result")
     except ValueError as error:

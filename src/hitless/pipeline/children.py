@@ -32,13 +32,13 @@ End = Callable[["subprocess.Popen[bytes]"], None]
 """Makes a process end that nobody waits for any more; it is awaited all the same."""
 
 
-def hang_up(process: subprocess.Popen[bytes]) -> None:
+def close_input(process: subprocess.Popen[bytes]) -> None:
     """For a process that ends with its input."""
     if process.stdin is not None:
         process.stdin.close()
 
 
-async def converse(
+async def run_child(
     words: Sequence[str],
     *,
     line: bytes = b"",
@@ -68,19 +68,19 @@ async def converse(
         raise
 
 
-async def answer_of(module: str, *words: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
+async def call_process(module: str, *words: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
     """What a module of ours, run as a process that ends with whoever waits for it, answers to a plan: one JSON document
     each way; nothing in it where the process said nothing. Its progress goes to `log`.
     """
     line = json.dumps(plan, default=str).encode() + b"\n"
     command = [sys.executable, "-m", module, *words]
-    _, out, _ = await converse(command, line=line, hold_input=True, errors=log, end=hang_up)
+    _, out, _ = await run_child(command, line=line, hold_input=True, errors=log, end=close_input)
     answer: dict[str, Any] = json.loads(out) if out.strip() else {}
     return answer
 
 
-def answer(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """The child's side of `answer_of`: read the plan, print what `act` returns or `{"error"}`, exit with 0."""
+def serve_call(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The child process of `call_process`: read the plan, print what `act` returns or `{"error"}`, exit with 0."""
     plan = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:

@@ -33,7 +33,7 @@ Step = Callable[["Course"], Awaitable[StepEnd]]
 DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
 
 
-class Waits(Exception):
+class WaitsForApproval(Exception):
     """The run goes on when a person has answered."""
 
 
@@ -62,7 +62,7 @@ class Course:
             for name, step in steps.items():
                 if not self.ended_well(name):
                     await self._take(name, step)
-        except Waits:
+        except WaitsForApproval:
             self.set_state(RunState.WAITING, None)
             waits = f"run {row.run} of {row.branch} waits for approval: hitless approve {row.run}"
             self.parts.engine.say(waits, row.stage)
@@ -94,7 +94,7 @@ class Course:
         self.say(f"== {name}")
         try:
             end = await step(self)
-        except Waits:
+        except WaitsForApproval:
             self._record(name, StepState.WAITING, started_at=started)
             raise
         except StepFailed as failed:
@@ -188,14 +188,14 @@ class Course:
         ended_at = timestamp(self.parts.clock.now()) if state.has_ended else None
         self.parts.records.set_state(self.row.run, state, reason, ended_at)
 
-    def break_off(self, reason: str) -> None:
+    def end_unfinished(self, reason: str) -> None:
         """The end of a run whose own course could not record one. Raises what the disk or the state file raises."""
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
                 self._record(StepName(step.name), StepState.FAILED, {"reason": reason, "exit_code": 1}, step.started_at)
         self.end(RunState.FAILED, reason)
 
-    def take_answer(self, answer: ApprovalRow) -> None:
+    def apply_answer(self, answer: ApprovalRow) -> None:
         """A person's recorded answer: the run is queued again, or ends rejected."""
         records, run, approved = self.parts.records, self.row.run, answer.decision == APPROVED
         said = f"{answer.decision} by {answer.decided_by}" + (f": {answer.why}" if answer.why else "")

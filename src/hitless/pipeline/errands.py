@@ -14,7 +14,7 @@ from typing import Any
 
 from hitless.documents import convert, to_plain
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
-from hitless.pipeline.children import answer_of
+from hitless.pipeline.children import call_process
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
 
@@ -81,7 +81,7 @@ class AwsErrands:
 
     async def _run(self, act: str, place: Place, order: Mapping[str, Any], log: Path | None) -> dict[str, Any]:
         plan = {**order, "act": act, "folder": place.folder, "stage": place.stage, "data": self.data}
-        answer = await answer_of("hitless.processes.aws_errand", plan=plan, log=log or Path(os.devnull))
+        answer = await call_process("hitless.processes.aws_errand", plan=plan, log=log or Path(os.devnull))
         if not answer:
             raise CloudError(f"the errand to AWS ({act}) ended without a word", hint="the run's log tells more")
         if error := answer.get("error"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from hitless.errors import UsageError
 from hitless.forge.forge import Fork
 from hitless.pipeline.approvals import Question, QuestionCommit
-from hitless.pipeline.course import Course, Waits
+from hitless.pipeline.course import Course, WaitsForApproval
 from hitless.pipeline.repository import COMMIT
 from hitless.pipeline.runs import StepEnd, StepFailed
 from hitless.pipeline.steps import ask_a_person, supersede_waiting
@@ -37,7 +37,7 @@ async def admit(course: Course) -> StepEnd:
     supersede_waiting(course)
     expires = ask_a_person(course, await _question(course, fork))
     course.say(f"{fork.sentence}: run {run} waits until {expires} for who has read it: hitless approve {run}")
-    raise Waits
+    raise WaitsForApproval
 
 
 async def _question(course: Course, fork: Fork) -> Question:

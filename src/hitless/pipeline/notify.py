@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from hitless.clock import Clock
 from hitless.documents import to_text
 from hitless.pipeline.buildspec.run import User
-from hitless.pipeline.children import converse
+from hitless.pipeline.children import run_child
 from hitless.pipeline.runs import RunDocument, RunState
 from hitless.service.model import Notify, NotifyBy
 
@@ -86,7 +86,7 @@ class Notifier:
             "HITLESS_TEXT": sentence(run),
         }
         line = to_text(run).encode()
-        code, _, _ = await converse(
+        code, _, _ = await run_child(
             shlex.split(command), line=line, environ=environ, user=self._user, timeout_s=COMMAND_TIMEOUT_S
         )
         if code:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hitless.pipeline.children import answer_of
+from hitless.pipeline.children import call_process
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ArtifactRef, ReleaseDocument
@@ -33,7 +33,7 @@ class PackagingProcess:
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]:
         """The candidate, and the stages as its commit has them. Raises StepFailed where it cannot be built."""
         plan = {**asdict(order), "store": self.store}
-        answer = await answer_of("hitless.processes.packaging", plan=plan, log=log)
+        answer = await call_process("hitless.processes.packaging", plan=plan, log=log)
         error = answer.get("error") if answer else {"message": "the build's process failed"}
         if error:
             raise StepFailed(str(error["message"]), exit_code=int(error.get("exit_code", 1)))

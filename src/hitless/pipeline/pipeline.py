@@ -25,7 +25,7 @@ from hitless.pipeline.course import APPROVED, REJECTED, Course
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import Promotion, begin_promotion
-from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, judge, plan_runs
+from hitless.pipeline.pushes import Lineage, RefUpdate, StartedRun, plan_runs, refusals_of
 from hitless.pipeline.repository import hook_command
 from hitless.pipeline.runs import (
     RETRIABLE,
@@ -95,7 +95,7 @@ class Pipeline:
         if lineage is None:  # it was fetched: the repository has it all
             new = [update.new for update in updates if not update.deletes]
             lineage = {one: await self.parts.repository.parents(one) for one in new}
-        refusals = judge(self.parts, self._definition(), updates, options, lineage)
+        refusals = refusals_of(self.parts, self._definition(), updates, options, lineage)
         at = timestamp(self.parts.clock.now())
         for update in updates if not refusals else ():
             if update.branch and not update.deletes:
@@ -127,7 +127,7 @@ class Pipeline:
         except (OSError, HitlessError) as error:
             log.error("the repository could not be packed", error=str(error))
 
-    async def take_up_pushes(self, *, older_than_s: float) -> None:
+    async def start_missed_pushes(self, *, older_than_s: float) -> None:
         """Start what was pushed and never came to its second hook: the branch has moved, and no run knows of it."""
         until = timestamp(self.parts.clock.now() - timedelta(seconds=older_than_s))
         for push in self.parts.pushes.all():
@@ -281,7 +281,7 @@ class Pipeline:
             raise ConflictError(f"run {run} has its answer already", hint=f"`hitless pipeline show {run}`")
         answer = self.parts.records.approval(run)
         assert answer is not None
-        self._course(row).take_answer(answer)
+        self._course(row).apply_answer(answer)
         return row
 
     async def _watch_on(self) -> None:
@@ -290,7 +290,7 @@ class Pipeline:
         while True:
             try:
                 self.expire()
-                await self.take_up_pushes(older_than_s=late_s)
+                await self.start_missed_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S
             except (OSError, HitlessError) as error:
                 log.error("the pipeline could not look after its runs", error=str(error))

@@ -89,7 +89,7 @@ def read_options(lines: list[str]) -> dict[str, str]:
     return options
 
 
-def judge(
+def refusals_of(
     parts: Parts,
     definition: Definition | None,
     updates: list[RefUpdate],
@@ -125,7 +125,7 @@ def _refusal(
         return None
     before = definition.before(entry.name)
     if entry.required_checks and not update.creates:
-        untested = missing(update.old, update.new, lineage, parts.records.has_passed)
+        untested = untested_commits(update.old, update.new, lineage, parts.records.has_passed)
         if untested:
             return (
                 f"{', '.join(one[:12] for one in untested)} passed no tests yet, which {entry.name} requires: push a"
@@ -139,7 +139,7 @@ def _refusal(
     return None
 
 
-def missing(old: str, new: str, lineage: Lineage, has_passed: Callable[[str], bool]) -> tuple[str, ...]:
+def untested_commits(old: str, new: str, lineage: Lineage, has_passed: Callable[[str], bool]) -> tuple[str, ...]:
     """The commits whose tests must pass before a branch with required checks moves from `old` to `new`. Pure.
 
     As with GitHub's required status checks: the pushed commit has passed, or it is a merge of nothing but the branch as

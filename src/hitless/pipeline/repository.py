@@ -23,7 +23,7 @@ from typing import IO
 
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
-from hitless.pipeline.children import converse
+from hitless.pipeline.children import run_child
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 GIT_TIMEOUT_S = 120.0
@@ -167,7 +167,7 @@ class Repository:
         words = ["nice", "-n", "19", *self._command(), *settings, "gc", "--auto", "--quiet"]
         with lock:
             try:
-                code, _, error = await converse(words, environ=_environ(), timeout_s=TIDY_TIMEOUT_S, end=_kill_all)
+                code, _, error = await run_child(words, environ=_environ(), timeout_s=TIDY_TIMEOUT_S, end=_kill_all)
             except TimeoutError as late:
                 raise MachineError(f"git gc took longer than {TIDY_TIMEOUT_S:g} s", hint="see the disk") from late
         if code:
@@ -278,7 +278,7 @@ class Repository:
 
     async def _converse(self, verb: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         try:
-            return await converse(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, most_bytes=MAX_SAID_BYTES)
+            return await run_child(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, most_bytes=MAX_SAID_BYTES)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:

@@ -13,7 +13,7 @@ from hitless.documents import to_plain, to_text
 from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.files import remove
-from hitless.pipeline.course import Course, Step, Waits
+from hitless.pipeline.course import Course, Step, WaitsForApproval
 from hitless.pipeline.origin import origin_of
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.runs import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
@@ -141,7 +141,7 @@ async def approve(course: Course) -> StepEnd:
     supersede_waiting(course)
     expires = ask_a_person(course, await question(parts, course.row, live, course.candidate, course.changed))
     course.say(f"run {run} waits for approval until {expires}: hitless approve {run}, or hitless reject {run}")
-    raise Waits
+    raise WaitsForApproval
 
 
 async def deploy(course: Course) -> StepEnd:

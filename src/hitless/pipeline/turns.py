@@ -139,7 +139,7 @@ class Turns:
             try:
                 row = self._parts.records.run(run)
                 if row is not None and not RunState(row.state).has_ended:
-                    self._course(row).break_off(why)
+                    self._course(row).end_unfinished(why)
                 del self._broken_off[run]
             except (OSError, HitlessError) as error:
                 log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
@@ -163,7 +163,7 @@ def recover(parts: Parts, path: str) -> list[RunRow]:
     for row in parts.records.in_state(RunState.WAITING):
         answer = parts.records.approval(row.run)
         if answer is not None and answer.decision is not None:  # as the daemon died: nobody can give it again
-            Course(parts, row, path).take_answer(answer)
+            Course(parts, row, path).apply_answer(answer)
     approved = [row for row in parts.records.in_state(RunState.QUEUED) if _is_approved(parts, row)]
     return going_on + approved
 

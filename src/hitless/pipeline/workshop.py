@@ -146,7 +146,7 @@ class Workshop:
             shut(place)
 
 
-def vacate(data: Path) -> None:
+def remove_build_folder(data: Path) -> None:
     """Remove what builds keep outside of an engine's data folder, for the one who has ended it: who then removes the
     data folder leaves nothing. The next run makes it anew. Blocking.
     """

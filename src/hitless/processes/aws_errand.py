@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hitless.homes.errand import run_errand
-from hitless.pipeline.children import answer
+from hitless.pipeline.children import serve_call
 
 if __name__ == "__main__":
-    answer(run_errand)
+    serve_call(run_errand)

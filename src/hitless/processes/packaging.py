@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hitless.pipeline.children import answer
+from hitless.pipeline.children import serve_call
 from hitless.pipeline.package import package
 
 if __name__ == "__main__":
-    answer(package)
+    serve_call(package)

@@ -124,7 +124,7 @@ class Recorded:
         self.started_at_s = self.clock.monotonic()
         await self.end(outcome, reason)
 
-    async def break_off(self, error: Exception) -> None:
+    async def end_unfinished(self, error: Exception) -> None:
         """After an end that failed itself (the gateway away, the disk full): nobody waits for it any longer.
 
         The state file keeps the rollout as unfinished, so that it is brought to its end as soon as that can be done.

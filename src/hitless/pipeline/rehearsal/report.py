@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from hitless.documents import convert
-from hitless.pipeline.children import answer_of
+from hitless.pipeline.children import call_process
 from hitless.pipeline.rehearsal.judge import Measured
 from hitless.pipeline.runs import StepFailed
 from hitless.release.document import ReleaseDocument
@@ -73,7 +73,7 @@ class RehearsalCommand:
         # On standard input, because the releases' environment may hold secrets.
         plan = {"live": live.to_json(), "candidate": candidate.to_json()}
         words = ("rehearse", "--json", "--plan", "--stage", candidate.settings.name, "--data-dir", str(self.data))
-        document: Mapping[str, Any] = await answer_of("hitless", *words, plan=plan, log=log)
+        document: Mapping[str, Any] = await call_process("hitless", *words, plan=plan, log=log)
         if "may_ship" not in document:
             raise StepFailed(str(document.get("error", {}).get("message", "the rehearsal could not be held")))
         return convert(document, RehearsalReport, "the rehearsal's report")
