@@ -1,6 +1,4 @@
-"""Stand-ins for the parts that a rollout drives. They keep a diary, so that tests can read the order of what was
-done.
-"""
+"""Fakes for the parts that a rollout drives. They keep a diary, so that tests can check the order of steps."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ STILL = Pulse(0, 0, 0, 0, 0)
 
 
 class FakeClock:
-    """Time that passes only where somebody sleeps; while it stands still, sleepers wait."""
+    """Time that passes only when a task sleeps; while it stands still, sleepers wait."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
@@ -57,7 +55,7 @@ class FakeWorker:
 
 @dataclass(frozen=True)
 class FakePool:
-    """What ReleasePools reads of a pool."""
+    """The part of a pool that ReleasePools reads."""
 
     key: str
     spec: PoolSpec
@@ -163,7 +161,7 @@ class FakeWorkers:
 
 @dataclass
 class FakeGateway:
-    """Holds the state that was applied, and tells each change in the diary."""
+    """Holds the applied state, and records each change in the diary."""
 
     diary: list[str]
     state: GatewayState
@@ -211,7 +209,7 @@ class FakeGateway:
 
 
 class FakeArtifacts:
-    """Artifacts that are always there."""
+    """Artifacts that always exist."""
 
     def __init__(self) -> None:
         self.pruned: list[set[str]] = []
@@ -233,7 +231,7 @@ def release_document(
     alarms: AlarmSettings = UNGUARDED,
     hooks: Hooks = Hooks(),  # noqa: B008 - frozen
 ) -> ReleaseDocument:
-    """A release of a service with one route a function, which takes no GET: a deploy has nothing to ask it."""
+    """A release of a service with one route a function, which takes no GET, so that a deploy sends no first request."""
     names = functions or ("api",)
     kind: Strategy = parse(strategy)
     return ReleaseDocument(

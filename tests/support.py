@@ -1,4 +1,4 @@
-"""What several tests share: waiting for an event by a deadline, ports, what becomes of processes, races."""
+"""Helpers of several tests: waiting with a deadline, ports, processes, races."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def eventually(probe: Callable[[], T], *, deadline_s: float = 10.0, every_s: flo
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that this process keeps as long as it lives: it refuses connections, and nobody is given
-    it but who asks for it with SO_REUSEADDR, as servers do.
+    """A TCP port on 127.0.0.1 that this process keeps. It refuses connections, and only a socket with SO_REUSEADDR can
+    bind it, as servers do.
     """
     held = socket.socket()
     held.bind(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ def release_keys(state: GatewayState) -> set[str]:
 
 
 def with_mode(state: GatewayState, pool: str, mode: ServerMode, name: str | None = None) -> GatewayState:
-    """That mode for the pool's server of that name, or for all of them."""
+    """Set the mode of the pool's server of that name, or of all of them."""
     servers = state.pool(pool).servers
     return state.with_servers(pool, [replace(s, mode=mode) if name in (None, s.name) else s for s in servers])
 
@@ -63,14 +63,14 @@ def gone(pid: int) -> bool:
 
 
 def have_ended(pids: Iterable[int]) -> None:
-    """Wait for it, though not long: who was killed, or has let go of its locks, may be seen for a moment more."""
+    """Wait a short time for the process's end: after a kill, or after it freed its locks, it may still be visible."""
     left = list(pids)
     eventually(lambda: all(map(gone, left)), deadline_s=5.0, what=f"the end of {left}")
 
 
 @contextmanager
 def over_and_over(act: Callable[[], object]) -> Iterator[None]:
-    """`act` again and again in a thread beside the block, whose end it sees; what it raises is raised there."""
+    """Call `act` repeatedly in a thread beside the block; an exception is raised in the block."""
     ended = threading.Event()
     raised: list[Exception] = []
 

@@ -1,4 +1,4 @@
-"""An engine over fakes for workers and gateway, on a real state file; and deaths of it."""
+"""An engine over fakes for workers and gateway, on a real state file, and deaths of its daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes import FakeArtifacts, FakeClock, FakeGateway, FakeHooks, FakeWo
 
 
 class Bench:
-    """An engine over fakes; `again()` is a daemon that starts after the first has died, over the same world."""
+    """An engine over fakes; `again()` is a daemon that starts after the first has died, with the same fakes."""
 
     def __init__(self, folder: Path, *, world: Bench | None = None, pools: int = 6) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Bench:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Let the others run until it holds; the story's time-out is the deadline."""
+    """Let other tasks run until it is true; the story's timeout is the deadline."""
     while not true():  # noqa: ASYNC110 - the fakes have no events to wait for
         await asyncio.sleep(0)
 
@@ -78,7 +78,7 @@ def run(tmp_path: Path, story: Callable[[Bench], Coroutine[Any, Any, None]], **o
 
 
 class Dies(BaseException):
-    """The daemon's death at a chosen instant."""
+    """The daemon dies at a chosen instant."""
 
 
 def crash_when(bench: Bench, instant: str) -> Callable[[GatewayState], None]:

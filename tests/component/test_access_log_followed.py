@@ -1,4 +1,4 @@
-"""Following the access log: what stands there already, then what comes, over a rotation."""
+"""Following the access log: existing lines, then new ones, over a rotation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_following_waits_for_a_missing_log(tmp_path: Path) -> None:
 
 
 def test_following_survives_rotation_without_losing_lines(tmp_path: Path) -> None:
-    """Between a rotation and the next line there is no file of its name."""
+    """Between a rotation and the next line there is no file of that name."""
     log = tmp_path / "access.log"
     write(log, line("/first"))
 

@@ -1,4 +1,4 @@
-"""Where an engine keeps its things: found again from any shell, and never in a folder that is another's."""
+"""The engine's folders: found from any shell, and never another user's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.component
 
 
 def folders_in(tmp_path: Path, runtime: str | None = "runtime") -> Folders:
-    """As a shell with that `$XDG_RUNTIME_DIR` sees them."""
+    """The folders as a shell with that `$XDG_RUNTIME_DIR` sees them."""
     return Folders.of(tmp_path / "data", {"XDG_RUNTIME_DIR": str(tmp_path / runtime)} if runtime else {})
 
 

@@ -1,4 +1,4 @@
-"""After AllAtOnce: the release before stays warm under the alarms, and takes over again where they ring."""
+"""After AllAtOnce the previous release stays warm under the alarms, and returns if one fires."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GUARDED = AlarmSettings(1, 20, guard_s=30)
 
 
 async def ship_guarded(bench: Bench) -> Rollout:
-    """Release 2 is live over release 1, its document given, and time stands still in the guard."""
+    """Ship release 2 over release 1; the deploy has ended, and time stands still in the guard."""
     await bench.deploy(alarms=GUARDED)
     bench.diary.clear()
     bench.clock.runs.clear()

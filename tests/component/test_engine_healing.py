@@ -1,4 +1,4 @@
-"""A pool whose zygote died is renewed: new workers first, then the old ones go; and again, until it works."""
+"""A pool whose zygote died: new workers join first, then the old ones are removed, with retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.component
 
 @dataclass
 class FakeFleet:
-    """Gives a new generation of a pool, after failing as often as it is told."""
+    """Returns a new generation of a pool, after failing as often as configured."""
 
     bench: Bench
     failures: int = 0
@@ -50,7 +50,7 @@ class FakeFleet:
 
 
 async def zygote_dies(bench: Bench, fleet: FakeFleet) -> None:
-    """The event, and the healer at work until the old generation has gone."""
+    """Send the event and run the healing until the old generation is gone."""
     key = next(iter(bench.workers.running))
     healer = asyncio.create_task(heal_workers(bench.engine, cast(Any, fleet)))
     fleet.events.put_nowait(PoolEvent(key, PoolEventKind.ZYGOTE_DIED, None, 1, "the zygote died"))

@@ -1,4 +1,4 @@
-"""Hooks and alarms within a rollout, over fakes: when they are asked, and what comes of each answer."""
+"""Hooks and alarms in a rollout, over fakes: when they run, and what their results cause."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CANARY = "Canary10Percent5Minutes"
 
 
 async def begin(bench: Bench, **document: Any) -> Rollout:
-    """Release 2 is on its way over release 1, with both hooks."""
+    """Start shipping release 2 over release 1, with both hooks."""
     await bench.deploy()
     bench.diary.clear()
     wanted = release_document(digest="sha256:2", hooks=BOTH, **document)

@@ -1,4 +1,4 @@
-"""Following handlers' logs: from release to release, whole lines only, over rotation and retention."""
+"""Following handlers' logs: over releases, by complete lines, over rotation and retention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and stop of the running whole, over fakes: a start that fails ends nothing that serves."""
+"""Start and stop of the engine over fakes: a failed start ends nothing that serves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.component
 
 
 class FakeFleet:
-    """Finds these pools running, and tells in the diary that it was stopped."""
+    """Adopts these pools, and records in the diary that it was stopped."""
 
     def __init__(self, diary: list[str], found: dict[str, Any], *, survives: bool = False) -> None:
         self.diary, self.found, self.survives = diary, found, survives
@@ -40,7 +40,7 @@ class FakeFleet:
 
 
 class FakeListeners:
-    """A gateway that is not there yet; tells what it is started with."""
+    """A gateway that does not run yet; records the state that it is started with."""
 
     addresses: ClassVar[dict[str, tuple[str, int]]] = {}
 
@@ -59,14 +59,14 @@ class FakeListeners:
 
 
 class UnreachableGateway:
-    """Lives, and cannot be taken over."""
+    """Alive, and cannot be adopted."""
 
     async def adopt(self) -> bool:
         raise EngineError("HAProxy does not answer")
 
 
 class ReadingGateway(FakeGateway):
-    """Lives. Each worker has a request in hand whose response a client is still reading."""
+    """Alive. Each worker has a request whose response a client is still reading."""
 
     async def adopt(self) -> bool:
         self.seen = asyncio.Event()

@@ -1,4 +1,6 @@
-"""Previews on a real state file, with fakes for workers and gateway: their beginning, their end, deaths in between."""
+"""Previews on a real state file, with fakes for workers and gateway: creation, removal, and daemons that die
+between.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ class PreviewBench(Bench):
         return successor
 
     async def begin(self) -> None:
-        """As a daemon starts."""
+        """Start as a daemon does."""
         await self.previews.restore()
         await recover(self.engine)
 
@@ -289,7 +291,7 @@ def test_a_new_gateway_gets_the_previews_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("applied", range(6))
 def test_a_removal_interrupted_by_the_daemons_death_is_finished_by_the_next(tmp_path: Path, applied: int) -> None:
-    """The daemon dies after so many changes of the gateway's."""
+    """The daemon dies after this many changes of the gateway."""
 
     async def story(bench: PreviewBench) -> None:
         await bench.ship()
@@ -323,7 +325,7 @@ def test_a_removal_interrupted_by_the_daemons_death_is_finished_by_the_next(tmp_
 
 
 class LastWords(PreviewRecords):
-    """The daemon dies before the record goes."""
+    """The daemon dies before the record is deleted."""
 
     def forget(self, stage: str) -> None:
         raise asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""Rollouts that are cut off, and the daemon's next start: each is finished or rolled back, and what is kept is kept."""
+"""Interrupted rollouts and the daemon's next start: each is finished or rolled back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts on a real state file, with fakes for workers and gateway: the order of steps, and every way to end."""
+"""Rollouts on a real state file, with fakes for workers and gateway: the order of steps, and every outcome."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_first_request_is_a_get_to_a_route_without_parameters() -> None:
 def test_only_a_deploy_without_smoke_requests_sends_a_first_request(
     tmp_path: Path, verb: str, smoke: tuple[SmokeRequest, ...], told: list[str]
 ) -> None:
-    """The workers here are fakes without a socket: nobody responds."""
+    """The workers are fakes without a socket, so nothing responds."""
     document = release_document(smoke=smoke)
     asked = replace(document, functions=(replace(document.functions[0], routes=(Route("GET", "/api"),)),))
 

@@ -1,4 +1,4 @@
-"""Pools that grow and shrink, on fakes: who joins and leaves in which order, and what must not wait for whom."""
+"""Pools that grow and shrink, on fakes: the order of steps, and what must not wait."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ MS = 1_000_000
 
 
 def document(digest: str = "sha256:1", strategy: str = "AllAtOnce", **function: Any) -> ReleaseDocument:
-    """A release of one function with such settings."""
+    """A release of one function with these settings."""
     made = release_document(digest=digest, strategy=strategy)
     return replace(made, functions=(replace(made.functions[0], **function),))
 
 
 async def ship(bench: Bench, **settings: Any) -> PoolRow:
-    """Deploy it and wait for the end; the live pool's row."""
+    """Deploy it and wait for the end; returns the live pool's row."""
     given = document(**settings)
     result = await bench.end(await bench.engine.deploy("dev", given, strategy=None, force=True))
     assert result["outcome"] == "live"
@@ -180,14 +180,14 @@ def test_a_candidate_has_the_live_releases_size_when_it_serves(tmp_path: Path) -
 
 
 class Watch:
-    """A scaler whose pools' pulses and queues a test sets by hand."""
+    """A scaler whose pools' pulses and queues are set by a test."""
 
     def __init__(self, bench: Bench, pace: ScaleInPace | None = None) -> None:
         self.bench = bench
         self.scaler = Scaler(bench.engine, bench.gateway, bench.clock, pace or ScaleInPace(2.0, 0.2))
 
     async def see(self, row: PoolRow, *, busy: int, waiting: int = 0, ended: int = 0, seconds: float = 0.05) -> None:
-        """Let time pass with so many workers at work all the time, then look; moves are carried out."""
+        """Let time pass with this many busy workers, then sample; moves are carried out."""
         ticks = round(seconds / 0.05)
         for _ in range(ticks):
             last = self.bench.workers.pulses.get(row.key, Pulse(0, 0, 0, 0, 0))

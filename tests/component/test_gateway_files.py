@@ -1,4 +1,4 @@
-"""The boot folder, the listening sockets, HAProxy's program and the record of an orphan, on the real file system."""
+"""The boot folder, listening sockets, HAProxy's program and an orphan's record, on the real file system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The access log's file: nothing is lost when it is rotated, and nobody waits for it."""
+"""The access log's file: rotation loses nothing, and writers never wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtime socket's client and the executor against a double that answers badly on purpose."""
+"""The runtime socket's client and the executor against a fake HAProxy that misbehaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Answer = Callable[[str], bytes | None]
 
 
 class FakeRuntime:
-    """One command a connection, as HAProxy; `None` keeps the connection open without a word."""
+    """One command a connection, as HAProxy; `None` keeps the connection open without output."""
 
     def __init__(self, path: Path, answer: Answer) -> None:
         self.heard: list[str] = []

@@ -1,4 +1,4 @@
-"""The spooler over real sockets: whole requests pass, slow and oversized ones do not, readers get their rest."""
+"""The spooler over real sockets: complete requests pass, slow and oversized ones do not, readers get their rest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 @dataclass
 class Inner:
-    """Takes what the spooler passes on. `responds`: after so many bytes (None: after the whole request), with that."""
+    """Receives the requests that the spooler passes on. `responds`: after how many bytes (None: after the whole
+    request), and with what.
+    """
 
     response: bytes = OK
     after_bytes: int | None = None
@@ -48,7 +50,7 @@ class Inner:
 
 @dataclass
 class World:
-    """A spooler that runs, what it passes requests on to, and its budget."""
+    """A running spooler, the server behind it, and its budget."""
 
     folder: Path
     inner: Inner
@@ -59,7 +61,7 @@ class World:
         return await asyncio.open_unix_connection(str(self.folder / "up"))
 
     async def send(self, data: bytes) -> bytes:
-        """One request at once; everything that comes back."""
+        """Send one request at once; returns everything that comes back."""
         reader, writer = await self.connect()
         writer.write(data)
         response = await reader.read()
@@ -67,7 +69,7 @@ class World:
         return response
 
     def hand_over(self, connection: socket.socket, rest: bytes) -> None:
-        """As a worker does."""
+        """Hand over a connection as a worker does."""
         with tempfile.TemporaryFile(dir=self.folder) as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             file.write(rest)
             file.flush()

@@ -1,4 +1,4 @@
-"""A worker's log file, written in a process of its own because it takes descriptors 1 and 2."""
+"""A worker's log file, written by a process of its own because it takes descriptors 1 and 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.component
 
 
 def write(folder: Path, code: str) -> str:
-    """Run code that has `log` open on folder/w0.log and `out` as its stream; returns the file."""
+    """Run code with `log` open on folder/w0.log and `out` as its stream; returns the file."""
     setup = (
         "import os, sys\nfrom pathlib import Path\nfrom hitless.worker.log import LogFile, LogStream\n"
         f"folder = Path({str(folder)!r})\nlog = LogFile(rotate_at_bytes=300_000)\nlog.open(folder / 'w0.log')\n"

@@ -1,4 +1,4 @@
-"""What the kernel says of memory: of a living process, of one that is gone, of the machine."""
+"""Memory as the kernel reports it: of a living process, of a dead one, of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stats page and the retry guard over a real mapped file."""
+"""The stats page and the retry guard on a real mapped file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_part_of_the_page_overlaps_another(tmp_path: Path, workers: int) -> N
 
 
 def test_the_page_allocates_all_its_room_when_it_is_made(tmp_path: Path) -> None:
-    """In a folder that is full later the first write to a page without its room would end the process by SIGBUS."""
+    """If the folder fills up later, the first write to a page without room would end the process by SIGBUS."""
     StatsPage.create(tmp_path / "page", 32)
     assert (tmp_path / "page").stat().st_blocks * 512 >= page_bytes(32)
 

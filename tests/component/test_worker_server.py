@@ -1,4 +1,4 @@
-"""The worker's loop over real sockets, with a handler's place taken by something simpler."""
+"""The worker's loop over real sockets, with a simple handler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.component
 
 
 class FakeHandler:
-    """Answers with the target and the length of the body, or with what a test sets for a target."""
+    """Responds with the target and the length of the body, or with what a test sets for a target."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
@@ -64,7 +64,7 @@ class Running:
         return client
 
     def connect_without_a_descriptor_for_the_other_side(self) -> socket.socket:
-        """Connect with a socket that was there before the process's limit is taken down to what it has open."""
+        """Connect with an existing socket, after setting the process's limit to its open descriptors."""
         client = socket.socket(socket.AF_UNIX)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(client.fileno())
@@ -101,7 +101,7 @@ def running(*, spooled: bool = False) -> Iterator[Running]:
 
 
 def read_answer(client: socket.socket) -> tuple[bytes, bytes]:
-    """Head and body of one answer that says its length."""
+    """Head and body of one response with a length."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = client.recv(1)

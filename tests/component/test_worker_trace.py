@@ -1,4 +1,4 @@
-"""The trace variable, in a real environment: seen by Python, by C and by child processes, without growing."""
+"""The trace variable in a real environment: Python, C and child processes see it, and it does not leak."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.component
 
 @pytest.fixture
 def variable() -> Iterator[TraceVariable]:
-    """Removed again, so that no buffer outlives the object in the environment."""
+    """Removed afterwards, so that no buffer outlives its object in the environment."""
     yield TraceVariable()
     os.environ.pop(TRACE_VARIABLE, None)
     os.unsetenv(TRACE_VARIABLE)
 
 
 def seen() -> tuple[str | None, str, str]:
-    """By Python, by a child process, and by C code in this process."""
+    """The values that Python, a child process and C code see."""
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
     child = subprocess.run(["printenv", TRACE_VARIABLE], capture_output=True, text=True, check=False).stdout

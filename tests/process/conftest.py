@@ -1,4 +1,4 @@
-"""A whole service on real parts for the process tests, started by the command as a user would."""
+"""A service on real processes for the process tests, started by the command as a user would."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVICES = Path(__file__).parents[1] / "services"
 
 @dataclass
 class Ran:
-    """How a command ended."""
+    """A command's output and exit code."""
 
     exit_code: int
     document: Any
@@ -46,7 +46,7 @@ class Site:
         return Folders.of(self.folder / ".hitless", os.environ)
 
     def hitless(self, *words: str, exit_code: int | None = 0, timeout_s: float = 60) -> Ran:
-        """Run a verb with --json; fails where it does not end with `exit_code` (None: any)."""
+        """Run a verb with --json; fails if it does not end with `exit_code` (None: any)."""
         done = subprocess.run(
             [sys.executable, "-m", "hitless", *words, "--json", "--service-dir", str(self.folder)],
             capture_output=True,
@@ -59,13 +59,13 @@ class Site:
         return Ran(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
 
     def up(self, *words: str) -> Any:
-        """The engine runs and `url` is the dev stage's."""
+        """Start the engine and set `url` to the dev stage's."""
         status = self.hitless("up", "--detach", *words).document
         self.url = next(stage["url"] for stage in status["stages"] if stage["stage"] == "dev")
         return status
 
     def status(self) -> Any:
-        """As `hitless status --json` shows it, without the command's own start-up."""
+        """The `hitless status --json` document, without starting the command."""
         return EngineClient(self.folders.api_socket).call("GET", "/status")
 
     def stage(self, name: str = "dev") -> Any:
@@ -79,11 +79,11 @@ class Site:
         path.write_text(text.replace(old, new))
 
     def touch(self, text: str) -> None:
-        """A change that makes another release of the same behaviour."""
+        """Make a change that gives another release with the same behaviour."""
         (self.folder / "marker.txt").write_text(text)
 
     def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, dict[str, str], Any]:
-        """One request on a connection of its own: status, headers in lower case, JSON body."""
+        """Send one request on its own connection: status, headers in lower case, JSON body."""
         request = urllib.request.Request(self.url + path, data=body, method=method)
         try:
             with urllib.request.urlopen(request, timeout=15) as response:
@@ -93,13 +93,13 @@ class Site:
                 return error.code, {k.lower(): v for k, v in error.headers.items()}, json.load(error)
 
     def end(self) -> None:
-        """Everything ends; fails where a process of the engine's outlives it."""
+        """Stop everything; fails if a process of the engine survives."""
         self.hitless("down", "--force", exit_code=None)
         eventually(lambda: not self.folders.remains(), what="every process of the engine has ended")
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, and the process's end."""
+    """SIGKILL the process and wait for its end."""
     assert pid > 1, "0 is the tests' own process group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: gone(pid), what=f"process {pid} has ended")
@@ -117,6 +117,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def running(site: Site) -> Site:
-    """The plain test service, up."""
+    """The plain test service, running."""
     site.up()
     return site

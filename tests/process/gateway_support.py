@@ -1,4 +1,4 @@
-"""A gateway with stand-in workers, load on it, and the proof that nothing is left."""
+"""A gateway with stand-in workers, load on it, and the check that nothing is left."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ POOLS = 8
 
 @contextmanager
 def run_dir() -> Iterator[Path]:
-    """A short folder for sockets. Guardians and HAProxies that their parents left become our children, and are
-    reaped.
-    """
+    """A short folder for sockets. Orphaned guardians and HAProxies become our children and are reaped."""
     folder = Path(tempfile.mkdtemp(prefix="hl-", dir="/tmp"))
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -55,7 +53,7 @@ def run_dir() -> Iterator[Path]:
 
 
 def gone(pid: int | None) -> bool:
-    """Whether that process has ended (and is reaped where it became our child)."""
+    """Whether that process has ended (and is reaped if it became our child)."""
     assert pid is not None
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
@@ -83,7 +81,7 @@ def free_listeners(gateway: Gateway) -> dict[str, socket.socket]:
 
 @asynccontextmanager
 async def running_gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway]:
-    """A gateway on free ports that is stopped at the end, together with all that it started."""
+    """A gateway on free ports that is stopped at the end, with all its processes."""
     gateway = await started_gateway(folder, **options)
     try:
         yield gateway
@@ -92,7 +90,7 @@ async def running_gateway(folder: Path, **options: Any) -> AsyncIterator[Gateway
 
 
 async def finish(gateway: Gateway) -> None:
-    """Stop it and see that it is gone."""
+    """Stop it and check that it is gone."""
     pids = [pid for pid in (gateway.guardian_pid, gateway.haproxy_pid) if pid is not None]
     folder = str(gateway._layout.folder)
     await gateway.stop(grace_s=0.2)
@@ -150,7 +148,7 @@ def routes_to(pool: str, release: int, stage: str = "dev") -> list[RouteState]:
 def shipped(
     state: GatewayState, pool: str, release: int, servers: list[ServerState], stage: str = "dev"
 ) -> GatewayState:
-    """That release with its servers, live on the stage."""
+    """Make that release live on the stage, with its servers."""
     key = release_key(stage, release)
     joined = state.with_servers(pool, servers).with_routes(key, routes_to(pool, release, stage))
     return joined.with_stage(stage, live=release)
@@ -174,7 +172,7 @@ def ask(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on its own connection."""
     connection = http.client.HTTPConnection(*address, timeout=15)
     try:
         connection.request(method, path, body, headers or {})
@@ -185,7 +183,7 @@ def ask(
 
 
 def raw(address: tuple[str, int], data: bytes, timeout_s: float = 10.0) -> bytes:
-    """Bytes sent as they are; everything that comes back until the other side closes."""
+    """Send these bytes; returns everything until the other side closes."""
     with socket.create_connection(address, timeout=timeout_s) as connection:
         connection.sendall(data)
         answer = b""
@@ -197,7 +195,7 @@ def raw(address: tuple[str, int], data: bytes, timeout_s: float = 10.0) -> bytes
 
 @dataclass
 class Load:
-    """Clients in threads, each one request after the other; everything that is not a whole 200 counts as a failure."""
+    """Clients in threads, each sending one request after the other; any result but a complete 200 is a failure."""
 
     address: tuple[str, int]
     keep_alive: bool = True
@@ -247,7 +245,7 @@ class Load:
 
 
 async def until(probe: Callable[[], object], what: str, deadline_s: float = 10.0) -> None:
-    """Like `eventually`, and the loop goes on."""
+    """Like `eventually`, for asyncio."""
     end = time.monotonic() + deadline_s
     while not probe():
         assert time.monotonic() < end, f"{what} did not come true within {deadline_s} s"
@@ -255,7 +253,7 @@ async def until(probe: Callable[[], object], what: str, deadline_s: float = 10.0
 
 
 async def event_of(gateway: Gateway, kind: GatewayEventKind, deadline_s: float = 10.0) -> GatewayEvent:
-    """The next event of that kind; others before it are dropped."""
+    """The next event of that kind; earlier ones are dropped."""
     async with asyncio.timeout(deadline_s):
         while True:
             event = await gateway.events.get()
@@ -282,7 +280,7 @@ def clients(gateway: Gateway) -> Iterator[Load]:
 
 
 async def busy(gateway: Gateway, pool: str) -> None:
-    """Until a request is with that pool."""
+    """Wait until a request is with that pool."""
     end = time.monotonic() + 10
     while not (await gateway.loads([pool]))[pool].scur:
         assert time.monotonic() < end

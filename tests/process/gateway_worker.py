@@ -1,8 +1,6 @@
-"""A stand-in for a worker: a threaded HTTP server on a Unix socket that tells what it was sent.
-
-Arguments: socket path, release, milliseconds a request takes. `/die` ends the process without an answer; `/slow/MS`
-takes that long; `/ANY/RELEASE/STATUS` is answered with that status by that release alone, `/ANY/RELEASE/slow` with 500
-after a second.
+"""A stand-in for a worker: a threaded HTTP server on a Unix socket that reports what it received. Arguments: socket
+path, release, milliseconds a request takes. `/die` ends the process without a response; `/slow/MS` takes that long;
+`/ANY/RELEASE/STATUS` gets that status from that release alone, `/ANY/RELEASE/slow` a 500 after a second.
 """
 
 from __future__ import annotations

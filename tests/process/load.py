@@ -17,7 +17,7 @@ MIX = Path(__file__).with_name("mix.lua")
 
 @dataclass(frozen=True)
 class Seen:
-    """What wrk counted: requests answered, socket errors by kind, answers that were not 2xx or 3xx."""
+    """wrk's counts: requests, socket errors by kind, responses that were not 2xx or 3xx."""
 
     requests: int
     connect: int
@@ -32,7 +32,7 @@ class Seen:
 
 
 class Wrk:
-    """`with Wrk(url) as load: …`, then `load.end()`; by itself it ends after LONGEST_S, on an error at once."""
+    """`with Wrk(url) as load: …`, then `load.end()`; ends by itself after LONGEST_S, or at once on an error."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Wrk:
         return self._process.poll() is None
 
     def end(self) -> Seen:
-        """End the load (wrk sums up on SIGINT) and read what it counted."""
+        """End the load (wrk prints its sums on SIGINT) and read its counts."""
         self._process.send_signal(signal.SIGINT)
         output, _ = self._process.communicate(timeout=120)
         return Seen(**json.loads(output.strip().splitlines()[-1]))

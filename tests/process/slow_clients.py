@@ -1,4 +1,4 @@
-"""Clients that send or read a few bytes a second, and the requests of others beside them."""
+"""Clients that send or read a few bytes a second, and other clients' requests beside them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WINDOW_0 = struct.pack("!HI", 4, 0)  # SETTINGS_INITIAL_WINDOW_SIZE
 
 
 class SlowClients(AbstractContextManager["SlowClients"]):
-    """So many connections of one kind, each a byte every half second, in the running event loop."""
+    """Many connections of one kind, each sending or reading a byte every half second, in the running event loop."""
 
     def __init__(self, url: str, kind: str, count: int, path: str) -> None:
         parts = urlsplit(url)
@@ -102,7 +102,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 class Beside:
-    """Small requests of others, one after the other, each on a connection of its own."""
+    """Small requests of other clients, one after the other, each on its own connection."""
 
     def __init__(self) -> None:
         self.results = Counter[str]()

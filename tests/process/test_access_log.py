@@ -1,4 +1,4 @@
-"""The access log: what stands in it, what never does, and that nobody waits for it."""
+"""The access log: its lines, what is never in it, and that nothing waits for it."""
 
 from __future__ import annotations
 

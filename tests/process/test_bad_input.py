@@ -1,4 +1,4 @@
-"""What cannot be accepted is refused at the edge: where, what, a hint, the exit code; what serves is untouched."""
+"""Invalid input is refused at the edge, with place, reason, hint and exit code, and leaves running releases alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL of every part under load: what serves goes on, and what died is replaced."""
+"""SIGKILL of every part under load: requests succeed, and the part is replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def api(site: Site) -> Any:
 
 
 def under_load(site: Site, strike: Callable[[], None], *, closing_one_in: int = 10) -> Seen:
-    """Load before, over and after the strikes."""
+    """Run the load before, during and after the strikes."""
     with Wrk(site.url, closing_one_in=closing_one_in) as load:
         eventually(lambda: answered(site) > 50, what="the load has begun")
         strike()
@@ -34,7 +34,7 @@ def under_load(site: Site, strike: Callable[[], None], *, closing_one_in: int = 
 
 
 def answered(site: Site) -> int:
-    """Requests that the workers of the api function have answered; a daemon that is away counts as none."""
+    """Requests that the api function's workers have answered; 0 while the daemon is away."""
     return int(api(site)["requests"])
 
 

@@ -1,4 +1,4 @@
-"""A daemon that comes after another: what it finds alive is taken over, whoever else has died."""
+"""A daemon after another one: it adopts what is alive, whatever else has died."""
 
 from __future__ import annotations
 

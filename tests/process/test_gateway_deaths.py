@@ -1,4 +1,4 @@
-"""SIGKILL of HAProxy, guardian and daemon, alone and together: nothing refused, everything heals."""
+"""SIGKILL of HAProxy, guardian and daemon, alone and together: nothing is refused, and everything recovers."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_haproxy_started_with_older_files_is_brought_to_the_state() -> None:
 
 
 class KillingRuntime(RuntimeSocket):
-    """Kills HAProxy once, just before the command of that number; `patient`: and waits until the next one answers."""
+    """Kills HAProxy once, just before the command with that number; if `patient`, waits until the next one responds."""
 
     def __init__(self, gateway: Gateway, path: Path, before: int, patient: bool) -> None:
         super().__init__(path)
@@ -213,7 +213,7 @@ def test_a_change_succeeds_if_haproxy_dies_at_any_command(patient: bool) -> None
 
 
 def wrapper(folder: Path) -> tuple[Path, Path]:
-    """A HAProxy that fails to start as long as a file is there."""
+    """A HAProxy that fails to start while a file exists."""
     program, broken = folder / "haproxy", folder / "broken"
     program.write_text(
         "#!/bin/sh\n"
@@ -298,7 +298,7 @@ def title_of(pid: int) -> str:
 
 
 def files_of(pid: int) -> list[str]:
-    """Paths of what the process holds open; of a Unix socket, the path that it is bound to."""
+    """Paths of the process's open files; for a Unix socket, its bound path."""
     bound = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
     path_of = {f"socket:[{fields[6]}]": fields[7] for fields in bound if len(fields) > 7}
     held = []
@@ -358,7 +358,7 @@ def test_the_runtime_folder_is_locked_and_missing_boot_files_are_rewritten() -> 
 
 
 def is_locked_for_cleaners(folder: Path) -> bool:
-    """systemd-tmpfiles leaves a folder alone whose lock it cannot have."""
+    """systemd-tmpfiles does not clean a folder whose lock it cannot get."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

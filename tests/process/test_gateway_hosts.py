@@ -1,4 +1,4 @@
-"""Stages that come and go while HAProxy runs: one listener for all of them, told apart by their host."""
+"""Stages that are added and removed while HAProxy runs: one listener for all, told apart by host."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def asked(address: tuple[str, int], host: str) -> Answer:
 
 
 async def previewed(gateway: Gateway, workers: Workers) -> tuple[str, int]:
-    """A stage of its own answers under HOST; the address of the listener that all such stages share."""
+    """A stage that responds under HOST; returns the address of the shared listener."""
     servers = await asyncio.to_thread(workers.start, 2)
     await gateway.apply(gateway.state.with_new_stage("preview_x", HOST))
     await gateway.apply(shipped(gateway.state, "p01", 2, servers, "preview_x"))

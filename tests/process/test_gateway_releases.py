@@ -1,4 +1,4 @@
-"""Releases under load through a real HAProxy: what the order of the commands is for."""
+"""Releases under load through a real HAProxy: why the commands are in that order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 
 async def swap(gateway: Gateway, workers: Workers, release: int) -> None:
-    """All at once, in the order of the engine: join, swap, drain, leave, and only then end the workers."""
+    """Swap all at once in the engine's order: join, swap, drain, remove, and only then end the workers."""
     old, new = f"p{release % 2:02}", f"p{(release + 1) % 2:02}"
     servers = await asyncio.to_thread(workers.start, release)
     before = gateway.state.pool(old).servers

@@ -1,4 +1,4 @@
-"""What one request meets: routing, headers, errors in JSON, large bodies, dead workers, HTTP/2."""
+"""A request at the gateway: routing, headers, errors in JSON, large bodies, dead workers, HTTP/2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shield and stickiness at the gateway: a candidate that fails by request, clients that are told apart."""
+"""The shield and stickiness at the gateway: a candidate that fails requests, and clients that are told apart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LIVE, CANDIDATE = (200, "1", "1"), (200, "2", None)
 
 
 def routes_of(release: int, pool: str, stage: str = "dev") -> list[RouteState]:
-    """Both have /zones and /broken; the candidate alone has /new, and says which of its routes may run twice."""
+    """Both have /zones and /broken; only the candidate has /new, and says which of its routes may run twice."""
     key, path = release_key(stage, release), "/broken/{release}/{status}"
     routes = [RouteState(key, "ANY", "/zones", pool), RouteState(key, "ANY", path, pool)]
     if release == 1:
@@ -81,7 +81,7 @@ async def asked(
 
 
 async def said(gateway: Gateway, path: str, method: str = "GET", **request: object) -> tuple[int, str, str | None]:
-    """Status, the release that answered, and whether it did so in the candidate's place."""
+    """Status, the responding release, and whether it responded in place of the candidate."""
     answer = await asked(gateway, path, method, **request)  # type: ignore[arg-type]
     return answer.status, answer.headers.get("x-release", ""), answer.headers.get("x-hitless-shielded")
 
@@ -115,7 +115,7 @@ def test_the_live_release_answers_requests_that_the_candidate_fails_with_any_5xx
 
 
 def answers_nothing(listener: socket.socket) -> None:
-    """A worker that ends each connection as soon as it has a request."""
+    """A worker that closes each connection when it gets a request."""
     while True:
         try:
             connection, _ = listener.accept()
@@ -229,7 +229,7 @@ def test_shield_stickiness_and_counts_survive_restart_and_adoption() -> None:
 
 
 def cookie(value: str) -> dict[str, str]:
-    """Among others, as browsers send them."""
+    """The cookie among others, as browsers send them."""
     return {"cookie": f"theme=dark; s.i^d={value}; xs.i^d=z"}
 
 

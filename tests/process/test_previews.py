@@ -1,4 +1,4 @@
-"""Previews of branches, with real git, a real engine, real HAProxy and real deaths."""
+"""Previews of branches, with real git, a real engine, real HAProxy, and killed processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Previewed(Team):
         super().begin()
 
     def ask(self, host: str, path: str = "/release") -> tuple[int, Any]:
-        """One request to a host below the previews' domain."""
+        """Send one request to a host below the previews' domain."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", path, headers={"host": f"{host}.preview.localhost:{self.port}"})
@@ -42,23 +42,23 @@ class Previewed(Team):
             connection.close()
 
     def release(self, host: str) -> int:
-        """Which release answers there."""
+        """The release that responds there."""
         status, document = self.ask(host)
         assert status == 200, document
         return int(document["release"])
 
     def previews(self) -> dict[str, Any]:
-        """By branch, as `status` has them."""
+        """The previews by branch, as in `status`."""
         return {one["preview"]["branch"]: one for one in self.site.status()["previews"]}
 
     def pids(self, branch: str) -> set[int]:
-        """Of the processes that are the preview's alone."""
+        """The processes of the preview alone."""
         functions = self.previews()[branch]["functions"]
         workers = {worker["pid"] for function in functions for worker in function["workers"]}
         return workers | {function["zygote_pid"] for function in functions}
 
     def show(self, branch: str, marker: str) -> str:
-        """The branch, begun at dev where it is not there, with one more commit, pushed; what the pusher saw."""
+        """Push the branch with one more commit, from dev if it is new; returns what the pusher saw."""
         known = self.git("branch", "--list", branch).strip()
         self.git("switch", "--quiet", *([branch] if known else ["--create", branch, "dev"]))
         self.site.touch(marker)
@@ -66,7 +66,7 @@ class Previewed(Team):
         return self.push(branch)
 
     def delete(self, branch: str) -> None:
-        """Deleted, and every process of its preview has ended."""
+        """Delete the branch and wait until every process of its preview has ended."""
         pids = self.pids(branch)
         assert f"the branch {branch} is gone, and its preview goes" in self.push(f":{branch}")
         self.git("switch", "--quiet", "dev")
@@ -107,13 +107,13 @@ def test_a_preview_serves_under_its_host_until_its_branch_is_deleted(place: Prev
 
 
 def human_status(place: Previewed) -> str:
-    """As a person sees it."""
+    """The status as people see it."""
     words = [sys.executable, "-m", "hitless", "status", "--service-dir", str(place.site.folder)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_previews_and_releases_of_a_stage_fail_no_request(place: Previewed) -> None:
-    """Neither on the stage, nor on a preview that ships again and again meanwhile."""
+    """Neither on the stage nor on a preview that ships again meanwhile."""
     place.show("stays", "one")
     urls = {"dev": place.site.stage()["url"], "stays": f"http://127.0.0.1:{place.port}"}
     with LoadOnAll(urls, 100, hosts={"stays": f"stays.preview.localhost:{place.port}"}) as load:

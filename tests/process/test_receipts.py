@@ -1,4 +1,4 @@
-"""Receipts against what clients counted: under mixed load, when workers, the daemon or HAProxy are killed."""
+"""Receipts compared with the clients' counts: under mixed load, with killed workers, daemon or HAProxy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONNECTIONS, EACH = 4, 100
 
 
 class Clients:
-    """Counts answers by the release that they name, whether they failed, and whether another release answered."""
+    """Counts responses by their release, whether they failed, and whether another release responded."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url).netloc
@@ -35,7 +35,7 @@ class Clients:
         self._lock = threading.Lock()
 
     def send(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """GETs and POSTs that the candidate answers, fails and does not survive, over kept connections."""
+        """Send GETs and POSTs that the candidate answers, fails or dies of, over kept connections."""
         threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CONNECTIONS)]
         for thread in threads:
             thread.start()
@@ -58,8 +58,8 @@ class Clients:
         connection.close()
 
     def sums(self, release: int) -> dict[str, int]:
-        """As a receipt has them: what the live release answered in the candidate's place is the candidate's, and so is
-        what the gateway itself answered without a name, since no worker of the candidate's was left to do it.
+        """The counts as in a receipt: responses of the live release in place of the candidate count for the candidate,
+        and so do the gateway's own responses without a release, because no worker of the candidate was left.
         """
         answers = self.answers.items()
         handed_over = [(failed, n) for (_, failed, other), n in answers if other]
@@ -76,7 +76,7 @@ class Clients:
 
 
 def baking(site: Site) -> Clients:
-    """A canary of 40 % that fails some requests stays at its weight; nothing has been sent yet."""
+    """A canary of 40 % that fails some requests and keeps its weight; nothing has been sent yet."""
     settings = f"strategy: Canary40Percent5Minutes\n        {NEVER_AN_ALARM}"
     site.edit("alarms: {guard_s: 0}", settings, "serverless.yml")
     site.up()

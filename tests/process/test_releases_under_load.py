@@ -15,7 +15,7 @@ SABOTAGE = Path(__file__).with_name("sabotage")
 
 
 def ship_ten(site: Site) -> Seen:
-    """Ten releases over one load."""
+    """Ship ten releases during one load."""
     with Wrk(site.url) as load:
         for number in range(10):
             site.touch(f"release {number}")
@@ -32,7 +32,7 @@ def test_ten_releases_fail_no_request_of_a_mixed_load(running: Site) -> None:
 
 
 def test_without_the_drain_the_same_load_fails(site: Site) -> None:
-    """Shows that the test above can fail: the daemon is started with the waiting taken out (see sabotage/)."""
+    """Shows that the test above can fail: the daemon starts without the waiting (see sabotage/)."""
     site.environ["PYTHONPATH"] = str(SABOTAGE)
     site.up()
     assert ship_ten(site).failed > 0

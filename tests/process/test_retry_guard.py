@@ -1,6 +1,6 @@
-"""Workers are killed in mid-request under keep-alive POST: each loss is a 502 in JSON, and no POST runs twice.
+"""Workers are killed during keep-alive POSTs: each loss is a 502 in JSON, and no POST runs twice.
 
-By HTTP/1.1 and by HTTP/2 with prior knowledge; bodies from nothing to several of the gateway's buffers.
+By HTTP/1.1 and by HTTP/2 with prior knowledge; bodies from empty to several of the gateway's buffers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_BODY_BYTES = 60_000
 
 
 class Poster(Protocol):
-    """One client that keeps its connection: posts a body, gives status, content type and body back, or raises."""
+    """One client that keeps its connection: posts a body, returns status, content type and body, or raises."""
 
     def post(self, mark: str, body: bytes) -> tuple[int, str, bytes]: ...
     def close(self) -> None: ...
@@ -68,7 +68,7 @@ class Http2Poster:
 
 @dataclass
 class Diary:
-    """What all clients saw."""
+    """The results of all clients."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     broken: dict[str, str] = field(default_factory=dict)
@@ -132,7 +132,7 @@ def test_a_killed_worker_causes_a_502_and_never_a_second_run(site: Site, client:
 
 
 def kill_one(site: Site) -> None:
-    """Kill a worker, a busy one if there is, and wait until it is replaced."""
+    """Kill a worker, a busy one if possible, and wait until it is replaced."""
     workers = workers_of_api(site)
     victim = next((worker for worker in workers if worker["busy"]), workers[0])["pid"]
     kill(victim)

@@ -1,4 +1,4 @@
-"""Canary, guard and hooks on real parts: what ends each of them early, and SIGKILL of the daemon in the midst of it."""
+"""Canary, guard and hooks with real processes: what ends each of them early, and SIGKILL of the daemon meanwhile."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def settings(site: Site, text: str) -> None:
 
 @contextmanager
 def shipping(site: Site) -> Iterator[Any]:
-    """A deploy in the background."""
+    """Run a deploy in the background."""
     command = [sys.executable, "-m", "hitless", "deploy", "--json", "--service-dir", str(site.folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -120,7 +120,7 @@ def test_a_guard_continues_after_the_daemons_death_and_can_be_aborted(site: Site
 
 @pytest.fixture
 def hooked(site: Site) -> Site:
-    """The service with one hook for both ends."""
+    """The service with one hook for both lifecycle events."""
     handlers = site.folder / "handlers.py"
     handlers.write_text(handlers.read_text() + HOOK)
     site.edit("custom:\n", "  check:\n    handler: handlers.check\n    timeout: 30\ncustom:\n", "serverless.yml")

@@ -1,4 +1,4 @@
-"""Functions that scale, as a user starts them: crowds, sleep, deaths and deploys in the middle of it; nothing fails."""
+"""Functions that scale, as a user runs them: crowds, sleep, deaths and deploys meanwhile; nothing fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE = "serverless.yml"
 
 
 def crowd(url: str) -> Wrk:
-    """Forty clients at once, whose requests take 40 ms: more than three workers' work for each of the twelve."""
+    """Forty concurrent clients whose requests take 40 ms: more than three workers' work for each of the twelve."""
     return Wrk(url, connections=40, slow_one_in=1, slow_s=0.04)
 
 
@@ -122,7 +122,7 @@ def test_a_release_that_ships_while_scaling_has_the_live_ones_size(scaling: Site
 def test_beyond_reserved_concurrency_clients_get_429(
     site: Site,
 ) -> None:
-    """One may run, two may wait for as long as HAProxy lets them (8 s), the rest is turned away."""
+    """One may run, two may wait for at most HAProxy's 8 s, the others are refused."""
     site.edit("handlers.api\n", "handlers.api\n    timeout: 12\n    reservedConcurrency: 1\n", FILE)
     site.edit("    timeout: 1\n", "    timeout: 12\n", FILE)
     site.edit("workers: 2", "workers: 1", FILE)

@@ -1,4 +1,4 @@
-"""A broken canary under load from several kinds of connections: whoever may be answered twice sees nothing of it."""
+"""A broken canary under load from several kinds of connections: requests that may run twice do not fail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ship_broken(site: Site, code: str) -> Any:
 
 
 def ship_under_load(site: Site, how: str) -> tuple[Any, Seen, Seen]:
-    """The deploy's document, and what clients saw that keep their connections, and that close them."""
+    """The deploy's document, and the results of clients that keep their connections and of clients that close them."""
     with (
         Wrk(site.url, connections=4, slow_one_in=NEVER, post_one_in=NEVER, closing_one_in=NEVER) as keeping,
         Wrk(site.url, connections=2, slow_one_in=NEVER, post_one_in=NEVER, closing_one_in=1) as closing,
@@ -75,7 +75,7 @@ def test_with_the_shield_off_the_same_canary_fails_requests(site: Site) -> None:
 
 
 class Client(Protocol):
-    """Keeps its connection; `ask` gives the status or raises."""
+    """Keeps its connection; `ask` returns the status or raises."""
 
     def ask(self, method: str, headers: dict[str, str]) -> int: ...
     def close(self) -> None: ...
@@ -109,7 +109,7 @@ class Http2Client:
 
 @dataclass
 class Diary:
-    """What one kind of request came to: statuses, and connections that ended without an answer."""
+    """The results of one kind of request: statuses, and connections that ended without a response."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     silent: list[str] = field(default_factory=list)
@@ -136,7 +136,7 @@ def talk(client: Client, name: str, diaries: dict[str, Diary], stop: threading.E
 def test_a_canary_whose_workers_are_killed_runs_each_request_once(
     site: Site,
 ) -> None:
-    """As when the kernel is out of memory: of such deaths the guard alone would let a safe request kill two more."""
+    """As if the kernel were out of memory: with the guard alone, a safe request could kill two more workers."""
     runs_file = site.folder.parent / "runs.txt"
     site.environ["RUNS_FILE"] = str(runs_file)
     canary(site, percent=50, requests=30)

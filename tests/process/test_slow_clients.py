@@ -1,4 +1,4 @@
-"""Slow clients cost nobody else anything: not a request, not a place, not a release."""
+"""Slow clients take nothing from others: no request fails, no place is lost, no release waits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def function_of(site: Site) -> Any:
 
 
 async def beside_slow_clients(site: Site, kinds: dict[str, str], count: int, requests: int) -> Beside:
-    """`requests` small ones of others while a canary ships, with `count` slow clients of each kind open."""
+    """Send `requests` small requests while a canary ships, with `count` slow clients of each kind connected."""
     with ExitStack() as stack:
         slow = [stack.enter_context(SlowClients(site.url, kind, count, path)) for kind, path in kinds.items()]
         readers = count * sum(kind != "upload" for kind in kinds)

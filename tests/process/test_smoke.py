@@ -1,4 +1,4 @@
-"""A service's whole life by the command line: up, requests, deploy, broken deploys, rollback, logs, down."""
+"""A service's life by the command line: up, requests, deploy, broken deploys, rollback, logs, down."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def test_up_in_the_foreground_shows_only_new_events(site: Site) -> None:
 
 
 def interrupted(site: Site, *words: str, when: str) -> str:
-    """Its stderr after Ctrl-C, sent once it has written `when`. It begins with SIGINT ignored, as a background job."""
+    """The command's stderr after Ctrl-C, sent when it has written `when`. It starts with SIGINT ignored, as a
+    background job.
+    """
     command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "hitless", *words]
     with subprocess.Popen([*command, "--service-dir", str(site.folder)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
@@ -183,7 +185,7 @@ def test_a_failing_handler_responds_as_on_api_gateway(running: Site, how: str, s
 
 
 def test_a_request_that_ends_its_worker_gets_a_502(running: Site) -> None:
-    """On a used keep-alive connection, where a gateway without an answer could only hang up."""
+    """On a used keep-alive connection, where a gateway without a response could only close it."""
     parts = urlsplit(running.url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=15)
     for path, status in (("/misbehave/nothing", 200), ("/misbehave/exit", 502), ("/misbehave/nothing", 200)):

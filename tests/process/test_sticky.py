@@ -1,4 +1,4 @@
-"""A linear rollout seen by clients that are told apart: each moves once, from the old release to the new one."""
+"""A linear rollout seen by sticky clients: each moves once, from the old release to the new one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USERS = 24
 
 
 class Watchers:
-    """One client after the other asks which release it sees, from a new connection each time, over and over."""
+    """Clients that ask one after the other which release they get, each time on a new connection."""
 
     def __init__(self, url: str) -> None:
         self._url = url

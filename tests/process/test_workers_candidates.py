@@ -23,7 +23,7 @@ FINE = "def main(event, context): return {'statusCode': 200}\n"
 
 
 async def failure_of(nest: Nest, source: str, timeout_s: float = 20, **changes: Any) -> CandidateFailedError:
-    """Start a pool that must fail, and see that nothing of it is left."""
+    """Start a pool that must fail, and check that nothing of it is left."""
     before = set(processes_below(nest.folder))
     with pytest.raises(CandidateFailedError) as caught:
         await nest.fleet.start_pool(nest.spec(source, **changes), ready_timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""Workers, zygotes and root zygotes that die, hang or loop, and what that costs."""
+"""Workers, zygotes and root zygotes that die, hang or loop, and the effect on requests."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def main(event, context):
 
 
 def begun(pool: Pool) -> list[str]:
-    """The requests that the handler has begun, by its own record."""
+    """The requests that the handler has begun, from its own record."""
     return (Path(pool.spec.task_root) / "begun").read_text().split("\n")[:-1]
 
 
 def no_answer(path: Path, target: str, method: str = "GET", request_id: str = "") -> None:
-    """Send a request that costs its worker's life: its connection ends, and is not left open until we are tired."""
+    """Send a request that ends its worker: its connection must end, and not stay open until the timeout."""
     with pytest.raises((OSError, HTTPException)) as ended:
         ask(path, target, method, request_id=request_id)
     assert not isinstance(ended.value, TimeoutError)
@@ -50,7 +50,7 @@ async def quietly(path: Path, target: str, method: str = "GET", request_id: str 
 
 
 async def busy_pid(pool: Pool, other_than: int = 0) -> int:
-    """Wait until worker 0, and not one that is just dying, has a request in hand."""
+    """Wait until worker 0, and not one that is dying, is running a request."""
 
     def probe() -> int:
         worker = pool.stats().workers[0]
@@ -183,7 +183,7 @@ def main(event, context):
 
 
 def refused(path: Path) -> bool:
-    """Whether a connection fails at once."""
+    """Whether a connection is refused at once."""
     connection = UnixConnection(path)
     try:
         connection.connect()
@@ -216,7 +216,7 @@ def test_a_worker_that_dies_by_its_own_fault_backs_off_without_a_socket(way: str
 
 
 def anybody_answers(pool: Pool) -> bool:
-    """Whether one of the workers answers, each tried once, the one that died last first."""
+    """Whether one of the workers responds; tries each once, the one that died last first."""
     for worker in reversed(pool.workers):
         try:
             return ask(worker.socket).status == 200

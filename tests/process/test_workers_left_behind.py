@@ -1,4 +1,4 @@
-"""What a handler does to its surroundings: processes that it leaves behind, and a zygote that it stops."""
+"""Handlers that affect other processes: daemons that they leave behind, and a zygote that they stop."""
 
 from __future__ import annotations
 

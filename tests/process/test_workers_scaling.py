@@ -1,4 +1,4 @@
-"""A pool's number of workers changes: more are forked, surplus ones finish, none is woken by whoever knocks."""
+"""A pool's number of workers changes: new ones are forked, surplus ones finish their requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pids(pool: Pool) -> list[int]:
 
 
 async def small(nest: Nest, size: int = 1, key: str = "dev-r3-api-1") -> Pool:
-    """A pool that may have six workers and has so many."""
+    """A pool of this size that may have six workers."""
     spec = nest.spec(SOURCE, key, workers=6)
     return await nest.fleet.start_pool(spec, size=size, ready_timeout_s=20)
 

@@ -1,4 +1,4 @@
-"""What a handler sees and what its caller gets, through real worker processes."""
+"""What handlers see and what their clients get, through real worker processes."""
 
 from __future__ import annotations
 

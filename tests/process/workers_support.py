@@ -1,4 +1,4 @@
-"""A fleet of real worker processes for one test, and proof that nothing of it is left."""
+"""A fleet of real worker processes for one test, and the check that nothing of it is left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import eventually, gone
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer."""
+    """One HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -58,7 +58,7 @@ def ask(
     request_id: str = "",
     **more: str,
 ) -> Answer:
-    """One request on a connection of its own. Raises OSError or HTTPException where there is no answer."""
+    """Send one request on its own connection. Raises OSError or HTTPException if there is no response."""
     connection = UnixConnection(path)
     try:
         sent = {name.replace("_", "-"): value for name, value in more.items()}
@@ -97,7 +97,7 @@ class Nest:
         return PoolSpec(**{**fields, **changes})
 
     async def pool(self, source: str, **changes: Any) -> Pool:
-        """Start such a pool."""
+        """Start a pool with this handler."""
         return await self.fleet.start_pool(self.spec(source, **changes), ready_timeout_s=20)
 
     def log(self, worker: int | str = 0, key: str = "dev-r3-api-1") -> str:
@@ -110,7 +110,7 @@ class Nest:
         return Path(path).read_text()
 
     async def event(self, kind: PoolEventKind) -> PoolEvent:
-        """The next event of this kind; others before it are dropped."""
+        """The next event of this kind; earlier ones are dropped."""
         async with asyncio.timeout(15):
             while True:
                 event = await self.fleet.events.get()
@@ -118,7 +118,7 @@ class Nest:
                     return event
 
     async def restart_daemon(self) -> dict[str, Pool]:
-        """Throw the adapter away, as the daemon's death does, and adopt with a new one."""
+        """Discard the fleet as the daemon's death does, and adopt with a new one."""
         await self.fleet.detach()
         self.fleet = Fleet(self.run, clock=SystemClock())
         await self.fleet.start()
@@ -151,7 +151,7 @@ def in_a_nest(scenario: Callable[[Nest], Awaitable[None]]) -> None:
 
 
 def open_descriptors() -> set[str]:
-    """What this process has open, by what it is rather than by number."""
+    """This process's open files and sockets, by what they are and not by number."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -162,7 +162,7 @@ def open_descriptors() -> set[str]:
 
 
 def processes_below(folder: Path) -> list[int]:
-    """Living processes that have a file below this folder open or mapped, or their working folder there."""
+    """Living processes with an open or mapped file or their working folder below this folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid() or gone(int(entry.name)):
@@ -173,7 +173,7 @@ def processes_below(folder: Path) -> list[int]:
 
 
 def _files_of(process: Path) -> Iterator[str]:
-    """One that is closed as this reads hides none of the others."""
+    """A descriptor that is closed meanwhile hides no other."""
     with suppress(OSError):
         for link in ((process / "cwd"), *(process / "fd").iterdir()):
             with suppress(FileNotFoundError):
@@ -181,11 +181,11 @@ def _files_of(process: Path) -> Iterator[str]:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, as from outside."""
+    """Send SIGKILL, as from outside."""
     assert pid, "0 is the tests' own process group"
     os.kill(pid, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
-    """Runs, and is no zombie."""
+    """Whether it runs and is not a zombie."""
     return not gone(pid)

@@ -1,4 +1,4 @@
-"""How many requests a worker is handed at a time: deep only where every request is quick."""
+"""A worker's depth: 16 only while every request is quick."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_slow_p999_caused_by_processor_waits_counts_as_quick() -> None:
 
 @dataclass
 class FakePool:
-    """A pool that has done this much; `asked` counts how often its workers' histograms were read."""
+    """A pool with these counts; `asked` counts how often its histograms were read."""
 
     done: Histogram
     busy: int = 0

@@ -1,4 +1,4 @@
-"""What `hitless status` says of a function's workers."""
+"""A function's workers in `hitless status`."""
 
 from __future__ import annotations
 

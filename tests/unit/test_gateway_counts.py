@@ -1,4 +1,4 @@
-"""Counts that go on over HAProxy's restarts."""
+"""Counts that continue over HAProxy's restarts."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ try_p00,FRONTEND,1,,,,,0,0,55,0,5,31,0,91,,,
 
 
 def test_failed_and_shielded_requests_are_counted_apart() -> None:
-    """Of 100: 33 went to the live release, which failed 3; of 31 that the shield was answered with 5xx two had nobody
-    else to ask; 4 were none of the shield's. Four of the 33 had got no answer at all.
+    """Of 100 requests, 33 went to the live release, which failed 3. Of 31 that the shield answered with 5xx, two had no
+    other release; 4 did not go through the shield. Four of the 33 had got no response at all.
     """
     tally = GatewayTally().after(parse_counts(SHIELDED))
     counts = read_tally(to_text(tally)).totals()["p00"]

@@ -1,4 +1,4 @@
-"""The difference between two states, carried out on a model of HAProxy."""
+"""The difference between two states, applied to a model of HAProxy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POOLS = tuple(f"p{index:02}" for index in range(9))
 
 
 class ModelOfHaproxy:
-    """Maps as ordered lists and servers; refuses what HAProxy 2.6 refuses."""
+    """Maps as ordered lists, and servers; rejects what HAProxy 2.6 rejects."""
 
     def __init__(self, view: View) -> None:
         self.maps: dict[str, list[Entry]] = {
@@ -127,7 +127,7 @@ def pool_of(stage: str, release: int) -> str:
 
 @st.composite
 def states(draw: st.DrawFn) -> GatewayState:
-    """Sound states: each release that a stage uses has its routes, whose pool has a ready server."""
+    """Valid states: each release that a stage uses has its routes, whose pool has a ready server."""
     state = GatewayState.initial(LISTENING, pools=len(POOLS), shared=True)
     there = draw(st.booleans())
     if there:

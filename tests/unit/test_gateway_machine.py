@@ -1,4 +1,4 @@
-"""Pure parts about the machine: HAProxy's version, the guardian's back-off."""
+"""HAProxy's version and the guardian's back-off."""
 
 from __future__ import annotations
 

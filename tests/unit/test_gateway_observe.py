@@ -1,4 +1,4 @@
-"""HAProxy's answers, read from recorded samples (2.6.12)."""
+"""Parsing HAProxy's output, from recorded samples (2.6.12)."""
 
 from __future__ import annotations
 

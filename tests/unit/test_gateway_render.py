@@ -1,4 +1,4 @@
-"""The boot files as text: true to the state, and within what HAProxy's syntax can carry."""
+"""The boot files equal the state and fit HAProxy's syntax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes as map entries choose as API Gateway does; checked against the model's own order as the oracle."""
+"""Map entries choose routes as API Gateway does; the model's order is the oracle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 def chosen(routes: list[RouteState], method: str, path: str, release: str = "dev.1") -> str | None:
-    """What the configuration's four look-ups find."""
+    """The result of the configuration's four look-ups."""
     literals, patterns = literal_entries(routes), pattern_entries(routes)
     for key in (f"{release}|{method}|{path}", f"{release}|ANY|{path}"):
         if key in literals:

@@ -1,4 +1,4 @@
-"""The gateway's state: what it accepts, what it derives."""
+"""The gateway's state: valid and invalid values, and what it derives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a start that took too long."""
+"""The message for a start that took too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a branch's preview is called."""
+"""The labels and stages of previews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many responses a worker's clients are still reading, told from what HAProxy and the worker say."""
+"""The number of responses that clients are still reading, from HAProxy's and the worker's counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY = ("p00", "w0.1")
 
 
 def after(*looks: tuple[int, int, int | None]) -> int:
-    """The count after looks of (requests in hand at HAProxy, maxconn, requests that the worker ended or None: busy)."""
+    """The number after samples of (HAProxy's requests, maxconn, requests that the worker ended or None: busy)."""
     readers = SlowReaders()
     for scur, maxconn, ended in looks:
         readers.observe(KEY, ServerLoad(scur, maxconn), ended)

@@ -1,4 +1,4 @@
-"""Pure decisions and wordings: back-off, buckets, crash lines, environment, folder names."""
+"""Pure functions of workers: back-off, buckets, crash lines, environment, folder names."""
 
 from __future__ import annotations
 

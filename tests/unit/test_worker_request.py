@@ -1,4 +1,4 @@
-"""Requests in pieces, in excess, in disguise."""
+"""Requests in pieces, too large, or malformed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a handler may return, and what becomes of it."""
+"""Handlers' results and their HTTP responses."""
 
 from __future__ import annotations
 
