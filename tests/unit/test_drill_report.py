@@ -124,7 +124,7 @@ def test_failures_are_told_by_kind_and_by_what_was_done_to_the_service_when_they
     ):
         result.tally.add(RECORD.pack(due_us, 500, 0, 0, 0, 500, FAILURE_CODE[kind], 0) * 2)
     result.tally.add(RECORD.pack(int(2.45 * S), 500, 0, 0, 0, 500, FAILURE_CODE[FailureKind.TRUNCATED], 0))
-    moments = {(one["during"], one["state"], one["kind"]): one["count"] for one in result.failures_by_moment()}
+    moments = {(one.during, one.state, one.kind): one.count for one in result.failures_by_moment()}
     assert moments == {
         (None, None, "status_5xx"): 2,
         ("release 2 (good)", "preparing", "status_5xx"): 2,

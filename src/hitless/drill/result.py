@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,16 @@ from hdrh.histogram import HdrHistogram
 
 from hitless.clock import timestamp
 from hitless.documents import to_plain
+from hitless.drill.document import (
+    DrillDocument,
+    FailureRow,
+    FaultRow,
+    LeftOut,
+    MomentRow,
+    ReleaseRow,
+    RequestRow,
+    StepRow,
+)
 from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
 from hitless.drill.tally import LAG_STEP_US, MAX_LATENCY_US, MOMENT_US, Tally, percentiles_ms
@@ -154,62 +164,53 @@ class DrillResult:
         """An instant of the drill as a timestamp."""
         return timestamp(self.started_at + timedelta(microseconds=at_us))
 
-    def latencies(self) -> dict[str, dict[str, float | None]]:
-        """Percentiles of all whole answers, of the steady ones, and of those that met a rollout."""
-        both: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
-        both.add(self.tally.steady)
-        both.add(self.tally.releasing)
-        return {
-            "latency_ms": percentiles_ms(both, POINTS),
-            "latency_steady_ms": percentiles_ms(self.tally.steady, SHORT_POINTS),
-            "latency_releasing_ms": percentiles_ms(self.tally.releasing, SHORT_POINTS),
-        }
-
     def to_json(self) -> dict[str, Any]:
-        """The contract's document, with more keys."""
+        """The document as the command line prints it."""
+        return dict(to_plain(self.document()))
+
+    def document(self) -> DrillDocument:
+        """All that the drill found out."""
         tally = self.tally
         sent_s = max(1e-9, (tally.last_sent_us - (tally.first_sent_us or 0)) / 1e6)
-        return {
-            "target": self.target,
-            "requests": tally.requests,
-            "answered": tally.answered,
-            "failed": tally.failed,
-            "failures": self._failures(),
-            "failures_by_moment": self.failures_by_moment(),
-            "rate_asked_per_s": _whole(self.plan.asked_per_s),
-            "profile": self.plan.profile,
-            "arrivals": "even" if self.plan.seed is None else "poisson",
-            "protocol": "h2" if self.plan.http2 else "h1",
-            "rate_sent_per_s": round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
-            "duration_s": self.duration_s,
-            **self.latencies(),
-            "releases": [self._release(one) for one in self.releases],
-            "restored": self._release(self.restored) if self.restored else None,
-            "faults": [
-                {"fault": one.fault, "at_s": round(one.at_s, 3), "recovered_ms": one.recovered_ms}
-                for one in self.faults
-            ],
-            "shielded": tally.shielded,
-            "report": str(self.plan.report),
-            "started_at": timestamp(self.started_at),
-            "statuses": self._statuses(),
-            "unexpected_statuses": self.unexpected_statuses(),
-            "by_request": self._by_request(),
-            "left_out": [{"request": name, "reason": reason} for name, reason in self.left_out],
-            "connections": {
-                "new": tally.new_connections,
-                "reused": tally.reused_connections,
-                **dict(self.connections),
-            },
-            "sender_lag_ms": self.lag_ms,
-            "samples": to_plain(self.samples),
-            "workers": [asdict(sample) for sample in self.workers],
-            "receipts": list(self.receipts),
-            "notices": list(self.notices),
-            "surprises": list(self.surprises),
-            "interrupted": self.interrupted,
-            "command": self.plan.command,
-        }
+        both: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
+        both.add(tally.steady)
+        both.add(tally.releasing)
+        return DrillDocument(
+            target=self.target,
+            requests=tally.requests,
+            answered=tally.answered,
+            failed=tally.failed,
+            failures=self._failures(),
+            failures_by_moment=self.failures_by_moment(),
+            rate_asked_per_s=_whole(self.plan.asked_per_s),
+            profile=self.plan.profile,
+            arrivals="even" if self.plan.seed is None else "poisson",
+            protocol="h2" if self.plan.http2 else "h1",
+            rate_sent_per_s=round((tally.requests - 1) / sent_s, 1) if tally.requests > 1 else None,
+            duration_s=self.duration_s,
+            latency_ms=percentiles_ms(both, POINTS),
+            latency_steady_ms=percentiles_ms(tally.steady, SHORT_POINTS),
+            latency_releasing_ms=percentiles_ms(tally.releasing, SHORT_POINTS),
+            releases=[self._release(one) for one in self.releases],
+            restored=self._release(self.restored) if self.restored else None,
+            faults=[FaultRow(one.fault, round(one.at_s, 3), one.recovered_ms) for one in self.faults],
+            shielded=tally.shielded,
+            report=str(self.plan.report),
+            started_at=timestamp(self.started_at),
+            statuses=self._statuses(),
+            unexpected_statuses=self.unexpected_statuses(),
+            by_request=self._by_request(),
+            left_out=[LeftOut(name, reason) for name, reason in self.left_out],
+            connections={"new": tally.new_connections, "reused": tally.reused_connections, **self.connections},
+            sender_lag_ms=self.lag_ms,
+            samples=self.samples,
+            workers=self.workers,
+            receipts=self.receipts,
+            notices=self.notices,
+            surprises=self.surprises,
+            interrupted=self.interrupted,
+            command=self.plan.command,
+        )
 
     def unexpected_statuses(self) -> int:
         """Answers below 500 with another status than the request's own, or than its probe saw: counted, not failed."""
@@ -218,56 +219,48 @@ class DrillResult:
             count for (index, status), count in self.tally.statuses.items() if status < 500 and status != wanted[index]
         )
 
-    def _failures(self) -> list[dict[str, Any]]:
-        found = []
+    def _failures(self) -> list[FailureRow]:
+        rows = []
         for kind in FailureKind:
-            seen = self.tally.failures.get(kind)
-            found.append(
-                {
-                    "kind": kind.value,
-                    "count": seen.count if seen else 0,
-                    "first_at": self.moment(seen.first_us) if seen else None,
-                    "during": seen.during.label if seen and seen.during else None,
-                }
-            )
-        return found
+            if seen := self.tally.failures.get(kind):
+                during = seen.during.label if seen.during else None
+                rows.append(FailureRow(kind, seen.count, self.moment(seen.first_us), during))
+            else:
+                rows.append(FailureRow(kind, 0, None, None))
+        return rows
 
-    def failures_by_moment(self) -> list[dict[str, Any]]:
-        """How many failed of each kind, by what was done to the service when they were sent, most first."""
+    def failures_by_moment(self) -> list[MomentRow]:
+        """Failures by kind and by what was done to the service when they were sent, most first."""
         windows = {one.window.number: one.window for one in self._all_releases()}
         windows.update({one.window.number: one.window for one in self.faults})
-        sums: Counter[tuple[str | None, str | None, str]] = Counter()
+        sums: Counter[tuple[str | None, str | None, FailureKind]] = Counter()
         for (kind, number, moment), count in self.tally.moments.items():
             window = windows.get(number)
             state = window.state_at(moment * MOMENT_US + MOMENT_US // 2) if window else None
-            sums[window.label if window else None, state, kind.value] += count
-        return [
-            {"during": during, "state": state, "kind": kind, "count": count}
-            for (during, state, kind), count in sums.most_common()
-        ]
+            sums[window.label if window else None, state, kind] += count
+        return [MomentRow(during, state, kind, count) for (during, state, kind), count in sums.most_common()]
 
     def _all_releases(self) -> tuple[ShippedRelease, ...]:
         return (*self.releases, *((self.restored,) if self.restored else ()))
 
-    def _release(self, one: ShippedRelease) -> dict[str, Any]:
-        return {
-            "release": one.release,
-            "scenario": one.scenario,
-            "expected": one.expected,
-            "outcome": one.outcome,
-            "reason": one.reason,
-            "at_s": round(one.window.start_us / 1e6, 3),
-            "duration_s": round(one.duration_s, 3),
-            "requests": self.answers_of(one),
-            "failed": self.failed_of(one),
-            "failed_meanwhile": one.window.failed,
-            "shielded": one.window.shielded,
-            "gateway": dict(one.candidate) or None,
-            "steps": [
-                {"at_s": round(phase.start_us / 1e6, 3), "state": phase.state, "weight_percent": phase.weight_percent}
-                for phase in one.window.phases
+    def _release(self, one: ShippedRelease) -> ReleaseRow:
+        return ReleaseRow(
+            release=one.release,
+            scenario=one.scenario,
+            expected=one.expected,
+            outcome=one.outcome,
+            reason=one.reason,
+            at_s=round(one.window.start_us / 1e6, 3),
+            duration_s=round(one.duration_s, 3),
+            requests=self.answers_of(one),
+            failed=self.failed_of(one),
+            failed_meanwhile=one.window.failed,
+            shielded=one.window.shielded,
+            gateway=one.candidate or None,
+            steps=[
+                StepRow(round(step.start_us / 1e6, 3), step.state, step.weight_percent) for step in one.window.phases
             ],
-        }
+        )
 
     def _statuses(self) -> dict[str, int]:
         sums: dict[str, int] = {}
@@ -275,14 +268,13 @@ class DrillResult:
             sums[str(status)] = sums.get(str(status), 0) + count
         return sums
 
-    def _by_request(self) -> list[dict[str, Any]]:
+    def _by_request(self) -> list[RequestRow]:
         rows = []
         for index, request in enumerate(self.plan.requests):
             statuses = {
                 str(status): count for (of, status), count in sorted(self.tally.statuses.items()) if of == index
             }
-            failed = self.tally.failed_by_request.get(index, 0)
-            rows.append({"request": request.name, "failed": failed, "statuses": statuses})
+            rows.append(RequestRow(request.name, self.tally.failed_by_request.get(index, 0), statuses))
         return rows
 
 

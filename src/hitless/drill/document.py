@@ -1,0 +1,120 @@
+"""The document of a drill: what `hitless drill --json` prints and the report shows. A new column is one field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from hitless.drill.timeline import WorkerSample
+from hitless.drill.wire import FailureKind, FailureSample
+
+Percentiles = Mapping[str, float | None]
+
+
+class FailureRow(msgspec.Struct, frozen=True):
+    """A kind of failure; every kind has a row."""
+
+    kind: FailureKind
+    count: int
+    first_at: str | None
+    during: str | None
+
+
+class MomentRow(msgspec.Struct, frozen=True):
+    """Failures of a kind by what was done to the service when they were sent."""
+
+    during: str | None
+    state: str | None
+    kind: FailureKind
+    count: int
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """From this second on the rollout was in this state."""
+
+    at_s: float
+    state: str
+    weight_percent: float
+
+
+class ReleaseRow(msgspec.Struct, frozen=True):
+    """One release of the drill. `failed_meanwhile` also counts failures of the release before it."""
+
+    release: int | None
+    scenario: str
+    expected: str
+    outcome: str
+    reason: str | None
+    at_s: float
+    duration_s: float
+    requests: int
+    failed: int
+    failed_meanwhile: int
+    shielded: int
+    gateway: Mapping[str, Any] | None
+    steps: Sequence[StepRow]
+
+
+class FaultRow(msgspec.Struct, frozen=True):
+    """A fault; `recovered_ms` is None if the service had not recovered by the deadline."""
+
+    fault: str
+    at_s: float
+    recovered_ms: float | None
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A request that the probe left out, and why."""
+
+    request: str
+    reason: str
+
+
+class RequestRow(msgspec.Struct, frozen=True):
+    """What came of one kind of request; `statuses` are those of complete responses."""
+
+    request: str
+    failed: int
+    statuses: Mapping[str, int]
+
+
+class DrillDocument(msgspec.Struct, frozen=True):
+    """The whole document. Rates are in requests a second."""
+
+    target: str
+    requests: int
+    answered: int
+    failed: int
+    failures: Sequence[FailureRow]
+    failures_by_moment: Sequence[MomentRow]
+    rate_asked_per_s: int | float
+    profile: str | None
+    arrivals: str
+    protocol: str
+    rate_sent_per_s: float | None
+    duration_s: float
+    latency_ms: Percentiles
+    latency_steady_ms: Percentiles
+    latency_releasing_ms: Percentiles
+    releases: Sequence[ReleaseRow]
+    restored: ReleaseRow | None
+    faults: Sequence[FaultRow]
+    shielded: int
+    report: str
+    started_at: str
+    statuses: Mapping[str, int]
+    unexpected_statuses: int
+    by_request: Sequence[RequestRow]
+    left_out: Sequence[LeftOut]
+    connections: Mapping[str, int]
+    sender_lag_ms: Percentiles
+    samples: Sequence[FailureSample]
+    workers: Sequence[WorkerSample]
+    receipts: Sequence[Mapping[str, Any]]
+    """What the engine kept of this drill's rollouts: `{release, rollout}`, as `hitless releases N` has them."""
+    notices: Sequence[str]
+    surprises: Sequence[str]
+    interrupted: bool
+    command: str
