@@ -35,8 +35,7 @@ from hitless.release.document import ArtifactRef, Origin, ReleaseDocument
 from hitless.release.who import Who
 from hitless.rollout.pools import ReleasePools
 from hitless.service.model import AlarmSettings, Approval, Notify, RehearsalSettings, StageSettings
-from hitless.store.pushes import PushRecords
-from hitless.store.runs import RunRecords, RunRow
+from hitless.store.runs import PushRecords, RunRecords, RunRow
 from hitless.store.store import Store
 from tests.fakes import FakeArtifacts, FakeGateway, FakeHooks, FakeWorkers, release_document
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from hitless.release.document import ArtifactRef
-from hitless.rollout.hooks import Hook, HookResult
-from hitless.rollout.lifecycle import LOG_NAME, LifecycleHooks, hook_environment
+from hitless.rollout.hooks import LOG_NAME, Hook, HookResult, LifecycleHooks, hook_environment
 from hitless.rollout.release import Release
 from hitless.service.model import Function, Route
 from tests.fakes import release_document

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.rollout.alarms import (
+    ALARM_PERIOD_S,
+    RECENT_S,
     RELATIVE_FLOOR_MS,
+    AlarmWatch,
     Reading,
     ReleaseTraffic,
     TrafficWindow,
@@ -19,7 +22,6 @@ from hitless.rollout.alarms import (
     read_alarms,
     surely_above,
 )
-from hitless.rollout.watch import ALARM_PERIOD_S, RECENT_S, AlarmWatch
 from hitless.service.model import AlarmSettings
 from hitless.worker.layout import BUCKETS, bucket_of
 from hitless.workers.stats import Histogram

@@ -31,13 +31,12 @@ from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.rehearsal.report import RehearsalCommand
 from hitless.pipeline.repository import Repository
 from hitless.pipeline.workshop import Workshop
-from hitless.rollout.lifecycle import LifecycleHooks
+from hitless.rollout.hooks import LifecycleHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.scaling.decide import ScaleInPace
 from hitless.service.model import DEFAULT_PREVIEW_PORT
 from hitless.store.previews import PreviewRecords
-from hitless.store.pushes import PushRecords
-from hitless.store.runs import RunRecords
+from hitless.store.runs import PushRecords, RunRecords
 from hitless.store.store import Store
 from hitless.workers.fleet import Fleet
 

@@ -24,9 +24,9 @@ from hitless.release.result import Outcome, Result
 from hitless.release.who import NOBODY, Who
 from hitless.rollout.hooks import RolloutHooks
 from hitless.rollout.pools import ReleasePools
+from hitless.rollout.record import RolloutVerb
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import RolloutVerb
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.service.value import did_you_mean
 from hitless.store.store import Store, StoreError

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from hitless.clock import Clock
-from hitless.rollout.alarms import Reading, Verdict
+from hitless.rollout.alarms import ALARM_PERIOD_S, Reading, Verdict
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.watch import ALARM_PERIOD_S
 
 
 class Guard:

@@ -17,9 +17,9 @@ from hitless.errors import HitlessError
 from hitless.release.receipt import VERSION
 from hitless.release.result import Outcome
 from hitless.rollout.receipt import Receipt
+from hitless.rollout.record import RolloutState, RolloutVerb
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import RolloutState, RolloutVerb
 from hitless.service.strategy import parse
 from hitless.store.store import RolloutRow
 

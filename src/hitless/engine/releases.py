@@ -17,7 +17,7 @@ from hitless.documents import to_plain
 from hitless.engine.engine import Engine
 from hitless.release.receipt import Cost, ReceiptDocument
 from hitless.release.result import Outcome, SideCounts
-from hitless.rollout.states import RolloutVerb
+from hitless.rollout.record import RolloutVerb
 from hitless.store.store import RolloutRow
 
 RETURNS = frozenset({RolloutVerb.ROLLBACK, RolloutVerb.GUARD})

@@ -28,9 +28,9 @@ from hitless.release.status import (
     WorkerStatus,
 )
 from hitless.rollout.counted import Counted
+from hitless.rollout.record import RolloutState
 from hitless.rollout.release import Release
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import RolloutState
 from hitless.scaling.bounds import bounds_of
 from hitless.service.model import Function
 from hitless.store.previews import PreviewRow

@@ -19,10 +19,9 @@ from hitless.rollout.alarms import Reading
 from hitless.rollout.hooks import RolloutHooks
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
-from hitless.rollout.record import Say
+from hitless.rollout.record import RolloutState, RolloutVerb, Say
 from hitless.rollout.release import Release, release_of
 from hitless.rollout.rollout import Rollout
-from hitless.rollout.states import RolloutState, RolloutVerb
 from hitless.service.strategy import AllAtOnce, Strategy
 from hitless.store.store import Store, StoreError
 

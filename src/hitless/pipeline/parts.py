@@ -22,8 +22,7 @@ from hitless.pipeline.workshop import Workshop
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
 from hitless.service.model import Home, Notify, StageSettings
-from hitless.store.pushes import PushRecords
-from hitless.store.runs import RunRecords
+from hitless.store.runs import PushRecords, RunRecords
 
 
 class BuildRunner(Protocol):

@@ -38,8 +38,7 @@ from hitless.pipeline.runs import (
     options_of,
 )
 from hitless.pipeline.turns import Turns, recover
-from hitless.store.pushes import PushRow
-from hitless.store.runs import RunRow
+from hitless.store.runs import PushRow, RunRow
 
 FOLLOW_S = 0.05
 LOOK_S, LATE_PUSH_S = 30.0, 60.0

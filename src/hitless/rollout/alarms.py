@@ -9,10 +9,12 @@ alarms, 1 of 20 is not. A p99 above a limit *is* more than 1 % of requests above
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from hitless.clock import Clock
 from hitless.service.model import AlarmSettings
 from hitless.workers.stats import EMPTY, Histogram
 
@@ -173,3 +175,39 @@ def _figures(window: TrafficWindow) -> dict[str, float | None]:
         "p99_ms": seen.p99_ms,
         "live_p99_ms": live.p99_ms if live else None,
     }
+
+
+ALARM_PERIOD_S = 0.25
+"""Between two readings: a candidate that fails is sent back so soon after the fewest requests that a verdict needs."""
+
+RECENT_S = 10.0
+"""The second window: what breaks after a long good start shows here before the whole bake's share moves."""
+
+
+class AlarmWatch:
+    """The traffic since `begin`. `look` gives all that both releases have had so far."""
+
+    def __init__(self, look: Callable[[], Awaitable[TrafficWindow]], clock: Clock) -> None:
+        self._look, self._clock = look, clock
+        self._seen: deque[tuple[float, TrafficWindow]] = deque()
+        self._first = TrafficWindow(ReleaseTraffic())
+
+    async def begin(self) -> None:
+        """From here on it counts: before the first request can reach the candidate."""
+        self._first = await self._look()
+        self._seen.clear()
+        self._seen.append((self._clock.monotonic(), self._first))
+
+    async def read(self, settings: AlarmSettings) -> Reading:
+        """One look at the alarms."""
+        now, at_s = await self._look(), self._clock.monotonic()
+        while len(self._seen) > 1 and self._seen[1][0] <= at_s - RECENT_S:
+            self._seen.popleft()
+        recent = self._seen[0][1]
+        self._seen.append((at_s, now))
+        return read_alarms(settings, _between(self._first, now), _between(recent, now))
+
+
+def _between(earlier: TrafficWindow, now: TrafficWindow) -> TrafficWindow:
+    live = now.live.since(earlier.live) if now.live and earlier.live else None
+    return TrafficWindow(now.candidate.since(earlier.candidate), live)

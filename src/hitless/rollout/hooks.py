@@ -1,15 +1,24 @@
-"""Hooks: functions of a service that a rollout asks before and after it moves traffic, by CodeDeploy's protocol.
-
-Only the words that the rollout speaks with whoever runs them (`hitless.rollout.lifecycle`).
-"""
+"""Hooks: functions of a service that a rollout asks before and after it moves traffic, by CodeDeploy's protocol."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from hitless.rollout.release import Release
+from hitless.errors import CandidateFailedError
+from hitless.rollout.hook_endpoint import Execution, serve_hook
+from hitless.rollout.release import Release, pool_spec
+from hitless.service.model import Function
+from hitless.worker.spec import PoolSpec
+from hitless.workers.invoke import InvokeResult, invoke_once
 
 
 class Hook(StrEnum):
@@ -38,3 +47,102 @@ class RolloutHooks(Protocol):
     async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
         """Ask that function of the candidate; never raises for what the function does."""
         ...
+
+
+LOG_NAME = "hook.log"
+
+_CREDENTIALS = re.compile(r"^\s*(aws_access_key_id|credential_process|role_arn|sso_\w+|login_session)\s*=", re.M)
+_NAMED_BY = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+
+
+class HookArtifacts(Protocol):
+    """Where unpacked artifacts come from."""
+
+    def unpack(self, digest: str) -> Path: ...
+
+
+class LifecycleHooks:
+    """One an engine; hooks of several stages may run at once."""
+
+    def __init__(self, artifacts: HookArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
+        """`scratch`: a folder of the engine's own, for what an invocation leaves while it runs."""
+        self._artifacts, self._logs, self._scratch, self._python = artifacts, logs, scratch, python
+
+    def clear(self) -> None:
+        """Remove what invocations left that died with an engine before this one."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
+        """Ask that function of the candidate. Raises CandidateFailedError where the candidate has no such function;
+        cancelled, it ends the hook's processes.
+        """
+        asked = next((f for f in release.document.functions if f.name == function), None)
+        if asked is None:
+            raise CandidateFailedError(f"the {hook} hook is {function}, which is no function of the release")
+        execution, began = Execution(), time.monotonic()
+
+        async def invoke(name: str, event: Any) -> InvokeResult | None:
+            for candidate in release.document.functions:
+                spec = self._spec(release, candidate)
+                if spec.function_name == name:
+                    return await self._call(spec, event)
+            return None
+
+        async with serve_hook(execution, invoke) as url:
+            spec = self._spec(release, asked)
+            spec = replace(spec, environment={**spec.environment, **hook_environment(url, spec.environment)})
+            result = await self._call(spec, execution.event)
+        took_s = time.monotonic() - began
+        sentence = f"the {hook} hook {function} of release {release.number} {_told(execution, result)} ({took_s:.1f} s)"
+        return HookResult(hook, execution.answer == "Succeeded", sentence)
+
+    def _spec(self, release: Release, function: Function) -> PoolSpec:
+        return pool_spec(
+            release,
+            function,
+            key=f"hook-{release.key}-{function.name}",
+            task_root=str(self._artifacts.unpack(release.document.artifacts[function.name].digest)),
+            log_dir=str(self._logs / release.stage / f"r{release.number}" / function.name),
+        )
+
+    async def _call(self, spec: PoolSpec, event: Any) -> InvokeResult:
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        result = await invoke_once(spec, event, python=self._python, scratch=self._scratch)
+        _append(Path(spec.log_dir) / LOG_NAME, result.log)
+        return result
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log:
+        log.write(text)
+
+
+def hook_environment(url: str, own: Mapping[str, str], home: str | None = None) -> dict[str, str]:
+    """What a hook's environment has beyond its function's own: where the two services are, and credentials to sign
+    with where it has none (boto3 refuses to call without).
+    """
+    home = os.environ.get("HOME", "") if home is None else home
+    found = {"AWS_ENDPOINT_URL_CODEDEPLOY": url}
+    if "AWS_ENDPOINT_URL_LAMBDA" not in own:
+        found["AWS_ENDPOINT_URL_LAMBDA"] = url
+    if not any(name in own for name in _NAMED_BY) and not _has_credentials(own, home):
+        found |= {"AWS_ACCESS_KEY_ID": "hitless", "AWS_SECRET_ACCESS_KEY": "hitless"}
+    return found
+
+
+def _has_credentials(own: Mapping[str, str], home: str) -> bool:
+    for variable, name in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        with suppress(OSError):
+            text = Path(own.get(variable) or Path(own.get("HOME", home), ".aws", name)).read_text(errors="replace")
+            if _CREDENTIALS.search(text):
+                return True
+    return False
+
+
+def _told(execution: Execution, result: InvokeResult) -> str:
+    if execution.answer == "Succeeded":
+        return "succeeded" + (f", then failed: {result.error}" if result.failed else "")
+    if execution.answer == "Failed":
+        return "answered Failed"
+    return f"failed without an answer: {result.error}" if result.failed else "ended without an answer"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from hitless.clock import Clock, timestamp
 from hitless.errors import HitlessError
@@ -19,9 +20,43 @@ from hitless.rollout.counted import Counted
 from hitless.rollout.pools import ReleasePools
 from hitless.rollout.receipt import Receipt
 from hitless.rollout.release import Release
-from hitless.rollout.states import TRANSITIONS, RolloutState
 from hitless.service.strategy import Strategy
 from hitless.store.store import Store, StoreError
+
+
+class RolloutState(StrEnum):
+    """Where a rollout stands."""
+
+    PREPARING = "preparing"
+    TESTING = "testing"
+    SHIFTING = "shifting"
+    BAKING = "baking"
+    CONFIRMING = "confirming"
+    DRAINING = "draining"
+    WITHDRAWING = "withdrawing"
+    ENDED = "ended"
+
+
+class RolloutVerb(StrEnum):
+    """What asked for a rollout."""
+
+    DEPLOY = "deploy"
+    ROLLBACK = "rollback"
+    GUARD = "guard"
+
+
+_S = RolloutState
+TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
+    _S.PREPARING: frozenset({_S.TESTING, _S.SHIFTING, _S.WITHDRAWING}),
+    _S.TESTING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
+    _S.SHIFTING: frozenset({_S.BAKING, _S.CONFIRMING, _S.SHIFTING, _S.DRAINING, _S.WITHDRAWING, _S.ENDED}),
+    _S.BAKING: frozenset({_S.SHIFTING, _S.DRAINING, _S.WITHDRAWING}),
+    _S.CONFIRMING: frozenset({_S.SHIFTING, _S.WITHDRAWING}),
+    _S.DRAINING: frozenset({_S.ENDED}),
+    _S.WITHDRAWING: frozenset({_S.ENDED}),
+    _S.ENDED: frozenset(),
+}
+
 
 SAVE_PERIOD_S = 1.0
 """How old the receipt may be that a daemon's death leaves behind."""

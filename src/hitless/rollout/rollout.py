@@ -16,12 +16,10 @@ from typing import Any
 from hitless.errors import ConflictError, EngineError, HitlessError
 from hitless.release.result import Outcome, Result
 from hitless.release.smoke import first_request
-from hitless.rollout.alarms import Reading, ReleaseTraffic, TrafficWindow, Verdict
+from hitless.rollout.alarms import ALARM_PERIOD_S, AlarmWatch, Reading, ReleaseTraffic, TrafficWindow, Verdict
 from hitless.rollout.hooks import Hook, RolloutHooks
-from hitless.rollout.record import Recorded
+from hitless.rollout.record import Recorded, RolloutState, RolloutVerb
 from hitless.rollout.smoke import smoke_workers
-from hitless.rollout.states import RolloutState, RolloutVerb
-from hitless.rollout.watch import ALARM_PERIOD_S, AlarmWatch
 from hitless.service.model import SmokeRequest
 from hitless.service.strategy import AllAtOnce, weights
 

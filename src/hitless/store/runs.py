@@ -185,3 +185,39 @@ def _run(row: sqlite3.Row) -> RunRow:
     values["commit"] = values.pop("commit_id")
     values["options"] = json.loads(values["options"])
     return RunRow(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class PushRow:
+    """One branch of a push. `options` are the pusher's, `at` is when it was let through."""
+
+    ref: str
+    old: str
+    new: str
+    options: Mapping[str, str]
+    actor: str
+    at: str
+
+
+class PushRecords:
+    """The pushes' part of the state file. Each method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, push: PushRow) -> None:
+        self._store.write(
+            "INSERT OR REPLACE INTO pipeline_pushes VALUES (?, ?, ?, ?, ?, ?)",
+            (push.ref, push.old, push.new, json.dumps(dict(push.options)), push.actor, push.at),
+        )
+
+    def all(self) -> tuple[PushRow, ...]:
+        """Oldest first."""
+        rows = self._store.read("SELECT * FROM pipeline_pushes ORDER BY at, rowid")
+        return tuple(
+            PushRow(row["ref"], row["old_id"], row["new_id"], json.loads(row["options"]), row["actor"], row["at"])
+            for row in rows
+        )
+
+    def forget(self, ref: str, new: str) -> None:
+        self._store.write("DELETE FROM pipeline_pushes WHERE ref = ? AND new_id = ?", (ref, new))
