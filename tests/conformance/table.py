@@ -119,12 +119,10 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_IMPLEMENTED: Final = (
-    Feature("HTTP API is not implemented", ("http_api", "http_api_default", "http_api_v1")),
     Feature("function URLs are not implemented", ("function_url",)),
     Feature("authorizers are not implemented", ("authorizers",)),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
-    Feature("CORS preflight responses are not implemented", ("cors",)),
     Feature("binary media types are not implemented", ("binary",)),
     Feature("compression is not implemented", ("compression",)),
     Feature("customized gateway responses are not implemented", ("gateway_responses",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
+
 import pytest
 
 from tests.process.conftest import Site
@@ -26,7 +28,7 @@ def misbehave(event, context):
 """
 SERVICE = """
 service: two
-provider: {name: aws, runtime: python3.11}
+provider: {name: aws, runtime: python3.11, httpApi: {cors: {allowedOrigins: ['https://a.example']}}}
 functions:
   echo:
     handler: handlers.echo
@@ -50,6 +52,13 @@ def test_an_http_api_lives_beside_nothing_else(site: Site) -> None:
     assert (event["version"], event["routeKey"], event["pathParameters"]) == ("2.0", "GET /items/{id}", {"id": "a"})
     assert event["queryStringParameters"] == {"x": "1,2"}
     assert headers["apigw-requestid"] == event["requestContext"]["requestId"]
+
+    asks = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+    preflight = urllib.request.Request(f"{site.url}/items/a", method="OPTIONS", headers=asks)
+    with urllib.request.urlopen(preflight, timeout=15) as response:
+        told = response.headers
+        assert (response.status, told["access-control-allow-origin"]) == (204, "https://a.example")
+        assert (told["access-control-allow-methods"], response.read()) == ("OPTIONS,GET", b"")
 
     for path, method in (("/nowhere", "GET"), ("/items", "POST"), ("/items/", "GET")):
         assert site.get(path, method)[::2] == (404, {"message": "Not Found"}), path

@@ -96,7 +96,7 @@ def test_an_event_of_format_2_has_the_documented_fields() -> None:
                 "sourceIp": "192.0.2.1",
                 "userAgent": "agent",
             },
-            "requestId": ID,
+            "requestId": "MGY5YzljZDItNWI=",  # in the form of API Gateway's own
             "routeKey": "$default",
             "stage": "$default",
             "time": "04/Mar/2020:19:03:58 +0000",

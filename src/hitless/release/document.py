@@ -82,8 +82,8 @@ class _OtherVersionError(UsageError):
 
 
 def _known(function: dict[str, Any]) -> dict[str, Any]:
-    """Without an `http_api` of None, so that a document of an earlier version equals one of the same release."""
-    return {key: value for key, value in function.items() if key != "http_api" or value is not None}
+    """Without what it does not have, so that a document of an earlier version equals one of the same release."""
+    return {key: value for key, value in function.items() if key not in ("http_api", "preflights") or value}
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):

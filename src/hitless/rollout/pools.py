@@ -29,9 +29,9 @@ from hitless.gateway.state import (
 from hitless.rollout import standing
 from hitless.rollout.counted import Counted, PoolId
 from hitless.rollout.lingering import Lingering
-from hitless.rollout.release import Release, pool_spec, release_of
+from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
 from hitless.scaling.bounds import bounds_of, throttle_of
-from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, StageSettings
+from hitless.service.model import SAMPLED_PER_S, AccessLog, Function, Route, StageSettings
 from hitless.store.store import PoolRow, Store
 from hitless.worker.spec import PoolSpec
 from hitless.workers.pool import Pool
@@ -356,19 +356,20 @@ def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteStat
     """Every route of the release with the backend that answers it."""
     backend = {row.function: row.gateway_pool for row in rows}
     idempotent = frozenset(release.document.settings.idempotent)
-    return tuple(
-        RouteState(
-            release.key,
-            route.method,
-            route.path,
-            backend[function.name],
-            idempotent=route in idempotent,
-            http_api=function.http_api is not None and route in function.http_api.routes,
-        )
-        for function in release.document.functions
-        if function.name in backend
-        for route in function.routes
-    )
+    found: dict[Route, RouteState] = {}
+    served = [function for function in release.document.functions if function.name in backend]
+    for function in served:
+        http_api = frozenset(function.http_api.routes if function.http_api is not None else ())
+        for route in function.routes:
+            found[route] = _route_state(release, route, backend[function.name], route in idempotent, route in http_api)
+    for function in served:
+        for route, payload, _ in preflights_of(function):
+            found.setdefault(route, _route_state(release, route, backend[function.name], False, bool(payload)))
+    return tuple(found.values())
+
+
+def _route_state(release: Release, route: Route, pool: str, idempotent: bool, http_api: bool) -> RouteState:
+    return RouteState(release.key, route.method, route.path, pool, idempotent=idempotent, http_api=http_api)
 
 
 async def _all(jobs: Sequence[object]) -> None:

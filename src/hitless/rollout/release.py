@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from hitless.gateway.state import release_key
 from hitless.release.document import ReleaseDocument
 from hitless.scaling.bounds import bounds_of
-from hitless.service.model import Function, Route
+from hitless.service.model import Cors, Function, Route
 from hitless.service.routes import compile_route, order_routes
 from hitless.store.store import ReleaseRow
-from hitless.worker.spec import PoolSpec, RouteSpec
+from hitless.worker.spec import CorsSpec, PoolSpec, RouteSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,13 @@ def pool_spec(release: Release, function: Function, *, key: str, task_root: str,
         memory_mb=function.memory_mb,
         workers=bounds_of(function).most,
         region=document.region,
-        routes=tuple(_route_spec(function, route) for route in order_routes(function.routes)),
+        routes=(
+            *(_route_spec(function, route) for route in order_routes(function.routes)),
+            *(
+                RouteSpec(route.method, route.path, compile_route(route.path), payload, cors=cors_spec(cors))
+                for route, payload, cors in preflights_of(function)
+            ),
+        ),
         log_dir=log_dir,
         release_header=document.settings.release_header,
         commit=document.commit or "",
@@ -71,3 +77,25 @@ def _route_spec(function: Function, route: Route) -> RouteSpec:
     spec = RouteSpec(route.method, route.path, compile_route(route.path))
     api = function.http_api
     return replace(spec, payload=api.payload, key=str(route)) if api is not None and route in api.routes else spec
+
+
+def preflights_of(function: Function) -> list[tuple[Route, str, Cors]]:
+    """Routes of preflight requests, with the payload format version if they are an HTTP API's, most specific first."""
+    found = {Route("OPTIONS", one.path): ("", one.cors) for one in function.preflights}
+    api = function.http_api
+    if api is not None and api.cors is not None:
+        found |= {Route("OPTIONS", route.path): (api.payload, api.cors) for route in api.routes}
+    return [(route, *found[route]) for route in order_routes(found)]
+
+
+def cors_spec(cors: Cors) -> CorsSpec:
+    """The header lines that a worker sends, in API Gateway's words."""
+    credentials = "access-control-allow-credentials: true\r\n" if cors.credentials else ""
+    exposed = f"access-control-expose-headers: {','.join(cors.exposed)}\r\n" if cors.exposed else ""
+    preflight = (
+        f"access-control-allow-headers: {','.join(cors.headers)}\r\n"
+        f"access-control-allow-methods: {','.join(cors.methods)}\r\n"
+        + (f"access-control-max-age: {cors.max_age_s}\r\n" if cors.max_age_s else "")
+        + (f"cache-control: {cors.cache_control}\r\n" if cors.cache_control else "")
+    )
+    return CorsSpec(cors.origins, preflight + credentials, credentials + exposed)

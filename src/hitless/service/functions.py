@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hitless.service.cors import http_api_cors, rest_cors
 from hitless.service.events import RouteEvent, check_conflicts, read_events, read_payload, without_doubles
 from hitless.service.handlers import check_handler
 from hitless.service.model import (
@@ -15,8 +16,10 @@ from hitless.service.model import (
     DEFAULT_TARGET_PERCENT,
     DEFAULT_TIMEOUT_S,
     ENDED_RUNTIMES,
+    Cors,
     Function,
     HttpApi,
+    Preflight,
 )
 from hitless.service.settings import Provisioned, Workers
 from hitless.service.value import Notices, Value, did_you_mean
@@ -64,6 +67,8 @@ class FunctionReader:
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
+    cors: dict[str, Cors] = field(default_factory=dict)
+    """Path of the REST API → what its preflight responses say, until a function has taken it."""
 
     def read(self, functions: Value) -> tuple[Function, ...]:
         """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
@@ -73,10 +78,14 @@ class FunctionReader:
                 "names no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
         events = {name: read_events(entry) for name, entry in entries.items()}
-        check_conflicts([event for each in events.values() for event in each])
-        rest = [event.route for each in events.values() for event in each if not event.http_api]
+        every = [event for each in events.values() for event in each]
+        check_conflicts(every)
+        rest = [event.route for event in every if not event.http_api]
+        own = {route.path for route in rest if route.method == "OPTIONS"}
+        self.cors.update({path: cors for path, cors in rest_cors(every).items() if path not in own})
+        http_cors = http_api_cors(self.provider, every)
         read = tuple(
-            self._function(name, entry, without_doubles(events[name], rest, self.notices))
+            self._function(name, entry, without_doubles(events[name], rest, self.notices), http_cors)
             for name, entry in entries.items()
         )
         for event in self.routes:
@@ -87,7 +96,7 @@ class FunctionReader:
                 raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")
         return read
 
-    def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...]) -> Function:
+    def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...], http_cors: Cors | None) -> Function:
         if not _NAME.fullmatch(name):
             raise entry.fault("a function's name is letters, digits, - and _, at most 64 of them")
         if len(self.prefix + name) > LAMBDA_NAME_LENGTH:
@@ -109,7 +118,8 @@ class FunctionReader:
             timeout_s=self._timeout(entry, limit_s),
             environment=self._environment(entry),
             routes=tuple(event.route for event in events),
-            http_api=self._http_api(entry, events),
+            http_api=self._http_api(entry, events, http_cors),
+            preflights=self._preflights(events),
             package_patterns=self._patterns(entry),
             workers=self.workers.least,
             max_workers=self.workers.most,
@@ -121,9 +131,14 @@ class FunctionReader:
             description=entry.optional("description", Value.text, ""),
         )
 
-    def _http_api(self, entry: Value, events: tuple[RouteEvent, ...]) -> HttpApi | None:
+    def _http_api(self, entry: Value, events: tuple[RouteEvent, ...], cors: Cors | None) -> HttpApi | None:
         routes = tuple(event.route for event in events if event.http_api)
-        return HttpApi(routes, read_payload(self.provider, entry)) if routes else None
+        return HttpApi(routes, read_payload(self.provider, entry), cors) if routes else None
+
+    def _preflights(self, events: tuple[RouteEvent, ...]) -> tuple[Preflight, ...]:
+        """Those of the paths that no function before it has; a route for OPTIONS is the handler's to answer."""
+        paths = dict.fromkeys(event.route.path for event in events if not event.http_api)
+        return tuple(Preflight(path, self.cors.pop(path)) for path in paths if path in self.cors)
 
     def _scaled(self, name: str, ready: int) -> Provisioned | None:
         scaled = self.provisioned.get(name)

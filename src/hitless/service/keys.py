@@ -115,11 +115,10 @@ KEYS: tuple[Key, ...] = (
         },
     ),
     *_aws("provider.apiGateway.", "description disableDefaultEndpoint metrics shouldStartNameWithService"),
-    *_used("provider.httpApi.", "payload"),
+    *_used("provider.httpApi.", "payload cors"),
     *_noticed(
         "provider.httpApi.",
         {
-            "cors": "no CORS header is added and no preflight answered here; the handler has to",
             "authorizers": "authorizers are not asked here: a route is served only if custom.hitless.open names it",
             "id": "the API joins no other one here",
         },
@@ -175,11 +174,10 @@ KEYS: tuple[Key, ...] = (
             " eventBridge iot iotFleetProvisioning kafka msk rabbitmq s3 schedule sns sqs stream websocket": _EVENT,
         },
     ),
-    *_used("functions.*.events.*.http.", "method path"),
+    *_used("functions.*.events.*.http.", "method path cors"),
     *_noticed(
         "functions.*.events.*.http.",
         {
-            "cors": "no preflight answer is made here; route OPTIONS to the handler to answer browsers",
             "authorizer": _AUTHORIZER,
             "private": "no API key is asked for here: the route is served only if custom.hitless.open names it",
             "request": "parameters, models and templates are not checked here; the handler gets each request",

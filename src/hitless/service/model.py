@@ -92,11 +92,34 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Cors:
+    """What browsers are told about requests of pages from other origins. `*` in an origin stands for any characters."""
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...]
+    headers: tuple[str, ...]
+    exposed: tuple[str, ...] = ()
+    """Response headers that such a page may read."""
+    max_age_s: int | None = None
+    credentials: bool = False
+    cache_control: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A path of a REST API whose preflight requests are answered without the handler."""
+
+    path: str
+    cors: Cors
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApi:
-    """Those of a function's routes that are an HTTP API's, and the payload format version of their events."""
+    """Those of a function's routes that are an HTTP API's, the format version of their events, and the API's CORS."""
 
     routes: tuple[Route, ...]
     payload: str = DEFAULT_PAYLOAD
+    cors: Cors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +148,7 @@ class Function:
     description: str = ""
     http_api: HttpApi | None = None
     """None if all routes are a REST API's."""
+    preflights: tuple[Preflight, ...] = ()
 
     @property
     def only_http_api(self) -> bool:

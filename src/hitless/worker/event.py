@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote
 
 from hitless.worker.environment import ACCOUNT_ID
 from hitless.worker.request import Request
-from hitless.worker.response import INTERNAL_ERROR, render
+from hitless.worker.response import INTERNAL_ERROR, http_response, render
 from hitless.worker.spec import PoolSpec, RouteSpec
 
 Event = dict[str, Any]
@@ -46,6 +46,9 @@ _PARAMETER: Final = re.compile(r"\{([^{}+]+)\+?\}")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+Render = Callable[..., tuple[int, bytes]]
+
+
 class ApiFlavour(NamedTuple):
     """How one kind of API tells its requests and failures: header names, responses of its own, what a result means."""
 
@@ -55,7 +58,7 @@ class ApiFlavour(NamedTuple):
     unknown_body: str
     failed_status: int
     failed_body: str
-    render: Callable[..., tuple[int, bytes]]
+    render: Render
 
 
 REST: Final = ApiFlavour(
@@ -110,7 +113,7 @@ class EventBuilder:
         self._stage = spec.stage
         self._api_id = f"{spec.service}-{spec.stage}"
         self._region = spec.region
-        self._routes = RouteTable(spec.routes)
+        self._routes = RouteTable([route for route in spec.routes if route.cors is None])
         self._names: dict[bytes, str | None] = {}
         self._second = -1
         self._second_text = ""
@@ -143,6 +146,11 @@ class EventBuilder:
             "body": body,
             "isBase64Encoded": encoded,
         }
+
+    def respond(self, request: Request, extra: str) -> bytes:
+        """The response to a request that became no event; `extra` is header lines of ours."""
+        api, lines = self.flavour, "content-type: application/json\r\n" + extra
+        return http_response(api.unknown_status, api.unknown_body.encode(), lines, head_only=request.method == "HEAD")
 
     def _headers(self, request: Request, request_id: str, now_s: float) -> tuple[dict[str, str], dict[str, list[str]]]:
         single: dict[str, str] = {}
@@ -194,7 +202,7 @@ class EventBuilder:
             "resourceId": None,
             "resourcePath": resource,
             "httpMethod": request.method,
-            "extendedRequestId": b2a_base64(request_id.encode()[:11], newline=False).decode(),
+            "extendedRequestId": extended_id(request_id),
             "requestTime": self._request_time(now_s),
             "path": path,
             "accountId": ACCOUNT_ID,
@@ -231,6 +239,11 @@ class EventBuilder:
                 f"{at.tm_mday:02d}/{month}/{at.tm_year}:{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000"
             )
         return self._second_text
+
+
+def extended_id(request_id: str) -> str:
+    """An id in the form of API Gateway's own: 15 letters and `=`."""
+    return b2a_base64(request_id.encode()[:11], newline=False).decode()
 
 
 def trace_id(request_id: str, now_s: float) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from hitless.worker.cors import CorsEventBuilder, allow_origin, header
 from hitless.worker.environment import ACCOUNT_ID
-from hitless.worker.event import REST, ApiFlavour, Event, EventBuilder
+from hitless.worker.event import REST, ApiFlavour, Event, EventBuilder, Render, extended_id
 from hitless.worker.request import Request
 from hitless.worker.response import MalformedResponse, render
 from hitless.worker.spec import PoolSpec, RouteSpec
@@ -27,15 +29,44 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 
 def event_builder(spec: PoolSpec) -> EventBuilder:
     """Builds the events of one function: the format is chosen here, once, unless it has routes of both kinds."""
-    return HttpApiEventBuilder(spec) if any(route.payload for route in spec.routes) else EventBuilder(spec)
+    if any(route.payload for route in spec.routes):
+        return HttpApiEventBuilder(spec)
+    return CorsEventBuilder(spec) if any(route.cors for route in spec.routes) else EventBuilder(spec)
 
 
-class HttpApiEventBuilder(EventBuilder):
+class HttpApiEventBuilder(CorsEventBuilder):
     """The events of a function with HTTP API routes; those of its REST routes too, if it has any."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        super().__init__(spec)
+        self._flavours = {"1.0": HTTP_1, "2.0": HTTP_2}
+        self._origin: str | None = None
+        self._cors = next((route.cors for route in spec.routes if route.payload and route.cors), None)
+        if self._cors is not None:
+            self._flavours = {
+                name: flavour._replace(render=partial(self._render_with_cors, flavour.render))
+                for name, flavour in self._flavours.items()
+            }
+
+    def _render_with_cors(self, render: Render, result: Any, *, head_only: bool, extra: str) -> tuple[int, bytes]:
+        """The API's own CORS headers instead of the handler's."""
+        assert self._cors is not None
+        if isinstance(result, dict) and "statusCode" in result:
+            for name in ("headers", "multiValueHeaders"):
+                if isinstance(given := result.get(name), dict):
+                    kept = {key: value for key, value in given.items() if not _is_cors(key)}
+                    result = {**result, name: kept}
+        if self._origin is not None:
+            extra = allow_origin(self._cors, self._origin, self._cors.response) + extra
+        return render(result, head_only=head_only, extra=extra)
 
     def build(self, request: Request, request_id: str, now_s: float) -> Event | None:
         """The event, or None when no route of the function fits; `flavour` is that of the route."""
         self.flavour = HTTP_2
+        self._preflight = self._find_preflight(request) if request.method == "OPTIONS" else None
+        if self._preflight is not None:
+            return None
+        self._origin = header(request, b"origin") if self._cors is not None else None
         path, query = _split(request.target)
         found = self._routes.match(request.method, path)
         if found is None:
@@ -54,8 +85,8 @@ class HttpApiEventBuilder(EventBuilder):
             "isBase64Encoded": encoded,
         }
         decoded = unquote(path)
+        self.flavour = self._flavours[route.payload]
         if route.payload == "1.0":
-            self.flavour = HTTP_1
             return {**self._event_1(request, route, decoded, query, headers, request_id, now_s), **common}
         event = self._event_2(request, route, decoded, query, headers, request_id, now_s)
         return event | {name: value for name, value in common.items() if value is not None}
@@ -94,7 +125,7 @@ class HttpApiEventBuilder(EventBuilder):
                 "sourceIp": joined["x-forwarded-for"].rpartition(",")[2].strip(),
                 "userAgent": joined.get("user-agent", ""),
             },
-            "requestId": request_id,
+            "requestId": extended_id(request_id),
             "routeKey": route.key,
             "stage": STAGE,
             "time": self._request_time(now_s),
@@ -131,11 +162,16 @@ class HttpApiEventBuilder(EventBuilder):
             "multiValueQueryStringParameters": grouped or None,
             "requestContext": {
                 **context,
+                "requestId": extended_id(request_id),
                 "resourcePath": resource,
                 "stage": STAGE,
                 "authorizer": {"claims": None, "scopes": None},
             },
         }
+
+
+def _is_cors(name: Any) -> bool:
+    return isinstance(name, str) and name.lower().startswith("access-control-")
 
 
 def _split(target: str) -> tuple[str, str]:

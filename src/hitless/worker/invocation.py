@@ -17,7 +17,7 @@ from typing import Final
 
 from hitless.worker.context import ContextFactory
 from hitless.worker.environment import TraceVariable
-from hitless.worker.event import Event
+from hitless.worker.event import REST, Event, extended_id
 from hitless.worker.guard import RetryGuard
 from hitless.worker.handler import Handler, failure_of
 from hitless.worker.http_api import event_builder
@@ -91,9 +91,10 @@ class RequestRunner:
         fields = self._fields
         event = self._events.build(request, request_id, time.time())
         api = self._events.flavour
-        extra = f"{api.id_header}: {request_id}\r\n{self._release}{end}"
+        shown_id = request_id if api is REST else extended_id(request_id)
+        extra = f"{api.id_header}: {shown_id}\r\n{self._release}{end}"
         if event is None:
-            send(http_response(api.unknown_status, api.unknown_body.encode(), _JSON + extra, head_only=head))
+            send(self._events.respond(request, extra))
         elif self._guard.refuses(entry, request):
             fields[SlotField.REFUSED] += 1
             self._count(api.failed_status, began_ns)

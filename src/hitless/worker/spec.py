@@ -13,11 +13,24 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class CorsSpec:
+    """What browsers are told about requests of pages from other origins. `*` in an origin stands for any characters.
+
+    `preflight` and `response` are header lines of preflight responses and of an HTTP API's others.
+    """
+
+    origins: tuple[str, ...]
+    preflight: str
+    response: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RouteSpec:
     """One route: method (or ANY), API Gateway's resource path, and a regular expression with a group for each
     parameter.
 
     `payload` is the payload format version of an HTTP API's route and `key` its route key. REST routes have neither.
+    A route with `cors` takes preflight requests alone, and no handler sees them.
     """
 
     method: str
@@ -25,6 +38,7 @@ class RouteSpec:
     regex: str
     payload: str = ""
     key: str = ""
+    cors: CorsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ class PoolSpec:
     @property
     def only_http_api(self) -> bool:
         """Whether all routes are an HTTP API's."""
-        return bool(self.routes) and all(route.payload for route in self.routes)
+        return bool(self.routes) and all(route.payload for route in self.routes if route.cors is None)
 
     @property
     def title(self) -> str:
@@ -78,7 +92,12 @@ class PoolSpec:
         """Read what `to_json` wrote. Raises ValueError if it is not a spec."""
         try:
             fields: dict[str, Any] = json.loads(text)
-            routes = tuple(RouteSpec(**route) for route in fields.pop("routes"))
+            routes = tuple(_route(route) for route in fields.pop("routes"))
             return cls(routes=routes, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a pool's spec: {error}") from error
+
+
+def _route(fields: dict[str, Any]) -> RouteSpec:
+    cors = fields.pop("cors", None)
+    return RouteSpec(**fields, cors=CorsSpec(**{**cors, "origins": tuple(cors["origins"])}) if cors else None)

@@ -1,0 +1,113 @@
+"""`cors` of http events and `provider.httpApi.cors`: what Serverless Framework makes of them for API Gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hitless.service.events import RouteEvent
+from hitless.service.model import Cors
+from hitless.service.routes import ANY, METHODS
+from hitless.service.value import Value
+
+_HEADERS = (
+    "Content-Type", "X-Amz-Date", "Authorization", "X-Api-Key", "X-Amz-Security-Token", "X-Amz-User-Agent",
+    "X-Amzn-Trace-Id",
+)  # fmt: skip
+_OTHER_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+"""What ANY stands for in a REST API's preflight response."""
+
+
+def rest_cors(events: Iterable[RouteEvent]) -> dict[str, Cors]:
+    """Path → what its preflight responses say. Events of one path add up, the later ones first."""
+    found: dict[str, Cors] = {}
+    for event in events:
+        cors = event.at.get("cors") if not event.http_api and isinstance(event.at.data, Mapping) else None
+        if cors is not None and cors.data is not False:
+            path = event.route.path
+            found[path] = _united(_rest_event(cors, event.route.method), found.get(path))
+    return {path: _with_methods(cors) for path, cors in found.items()}
+
+
+def _rest_event(cors: Value, method: str) -> Cors:
+    if not isinstance(cors.data, Mapping):
+        cors.flag()
+        return Cors(("*",), ("OPTIONS", method), _HEADERS)
+    origins = _texts(cors.get("origins")) or tuple(one.strip() for one in _text(cors, "origin", "*").split(","))
+    methods = _texts(cors.get("methods"))
+    return Cors(
+        origins=origins,
+        methods=tuple(dict.fromkeys((*(methods or ("OPTIONS",)), "OPTIONS", method))),
+        headers=_texts(cors.get("headers")) or _HEADERS,
+        max_age_s=_age(cors),
+        credentials=_flag(cors, "allowCredentials"),
+        cache_control=_text(cors, "cacheControl", ""),
+    )
+
+
+def _united(new: Cors, old: Cors | None) -> Cors:
+    if old is None:
+        return new
+    return Cors(
+        origins=new.origins if new.origins == ("*",) else tuple(dict.fromkeys((*new.origins, *old.origins))),
+        methods=tuple(dict.fromkeys((*new.methods, *old.methods))),
+        headers=tuple(dict.fromkeys((*new.headers, *old.headers))),
+        max_age_s=new.max_age_s or old.max_age_s,
+        credentials=new.credentials or old.credentials,
+        cache_control=new.cache_control or old.cache_control,
+    )
+
+
+def _with_methods(cors: Cors) -> Cors:
+    each = ((_OTHER_METHODS if method == ANY else (method,)) for method in cors.methods)
+    methods = tuple(method for group in each for method in group)
+    return Cors(cors.origins, methods, cors.headers, (), cors.max_age_s, cors.credentials, cors.cache_control)
+
+
+def http_api_cors(provider: Value, events: Iterable[RouteEvent]) -> Cors | None:
+    """What the HTTP API says to pages of other origins; None if it says nothing."""
+    settings = provider.get("httpApi")
+    cors = settings.get("cors") if settings is not None else None
+    if cors is None or cors.data is False:
+        return None
+    used = ("OPTIONS", *(event.route.method for event in events if event.http_api))
+    filled = tuple(dict.fromkeys(method for one in used for method in (METHODS if one == ANY else (one,))))
+    if not isinstance(cors.data, Mapping):
+        cors.flag()
+        return Cors(("*",), filled, _HEADERS)
+    return Cors(
+        origins=_texts(cors.get("allowedOrigins")) or ("*",),
+        methods=_texts(cors.get("allowedMethods")) or filled,
+        headers=_texts(cors.get("allowedHeaders")) or _HEADERS,
+        exposed=_texts(cors.get("exposedResponseHeaders")),
+        max_age_s=_age(cors),
+        credentials=_flag(cors, "allowCredentials"),
+    )
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    """A list, or one value in its place."""
+    if value is None:
+        return ()
+    return tuple(_line(one) for one in (value.items() if isinstance(value.data, tuple) else (value,)))
+
+
+def _text(cors: Value, key: str, default: str) -> str:
+    value = cors.get(key)
+    return _line(value) if value is not None else default
+
+
+def _line(value: Value) -> str:
+    text = value.text()
+    if not text.isprintable() or not text.isascii():
+        raise value.fault("cannot stand in a header", "write printable ASCII characters")
+    return text
+
+
+def _flag(cors: Value, key: str) -> bool:
+    value = cors.get(key)
+    return value is not None and value.flag()
+
+
+def _age(cors: Value) -> int | None:
+    value = cors.get("maxAge")
+    return value.integer(-1, 86400 * 365) if value is not None else None
