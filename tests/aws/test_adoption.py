@@ -12,7 +12,15 @@ import pytest
 from hitless.aws.follow import Stack
 from hitless.aws.osls import find_osls
 from hitless.aws.running import Running
-from hitless.cloud.adoption.templates import BUCKET_ID, Seen, adopted, contracted, expanded, functions_in, with_stage
+from hitless.cloud.adoption.templates import (
+    BUCKET_ID,
+    PlainStack,
+    adopted,
+    contracted,
+    expanded,
+    functions_in,
+    with_stage,
+)
 from hitless.cloud.transform.model import LiveState
 from tests.aws.emulated import EmulatedAws
 from tests.aws.release_support import REGION, Client, Worldclock
@@ -71,7 +79,7 @@ def test_each_of_its_templates_passes_cfn_lint(version: str | None, tmp_path: Pa
     stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
     running = {ids: Running(name, "a" * 64, 1000, version) for ids, name in functions_in(template).items()}
     stage = {"deploymentId": "d", "stageName": "prod", "methodSettings": {"*/*": {"metricsEnabled": True}}}
-    seen = Seen(stack, template, {BUCKET_ID: "worldclock-prod-serverlessdeploymentbucket-1"}, stage, running)
+    seen = PlainStack(stack, template, {BUCKET_ID: "worldclock-prod-serverlessdeploymentbucket-1"}, stage, running)
     imported = with_stage(template, stage)
     wanted = adopted(imported, seen, number=1)
     first = expanded(wanted, imported, seen)

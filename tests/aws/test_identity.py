@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.account import AUDIENCE, HOST, provider_arn
 from hitless.aws.session import DEPLOY_ROLE_VARIABLE, EXTERNAL_ID_VARIABLE, connect
-from hitless.cloud.setup.identity import GitHub, IdentityOptions, core_parameters
+from hitless.cloud.setup.identity import GitHubTrust, IdentityOptions, core_parameters
 from hitless.errors import CloudError
 from tests.aws.front.calls import ACCOUNT
 from tests.aws.front.emulators import Emulator, start_ministack
@@ -36,7 +36,7 @@ PROVIDER = provider_arn("aws", ACCOUNT)
 ASSUME = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]}
 
 
-def trust_of(told: IdentityOptions, github: GitHub | None = None) -> dict[str, Any]:
+def trust_of(told: IdentityOptions, github: GitHubTrust | None = None) -> dict[str, Any]:
     """The trust of core's deploy role with these options."""
     parameters = {name: value for name, value in core_parameters(told, github).items() if value is not None}
     found: dict[str, Any] = properties_of("core", "DeployRole", **parameters)["AssumeRolePolicyDocument"]
@@ -159,7 +159,7 @@ def test_of_all_workflows_only_the_stages_branch_or_its_environment_releases(
     iam: Emulator, environment: str | None, trusted: str
 ) -> None:
     told = IdentityOptions(github=True, environment=environment)
-    role = make_deploy_role(iam, trust_of(told, GitHub(PROVIDER, "anna/clock")))
+    role = make_deploy_role(iam, trust_of(told, GitHubTrust(PROVIDER, "anna/clock")))
     assert [subject for subject in SUBJECTS if shown(iam, role, subject)] == [trusted]
     assert not shown(iam, role, trusted, audience="https://github.com/anna")
     assert not shown(iam, role, trusted, issuer="https://gitlab.com")

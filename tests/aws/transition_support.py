@@ -29,7 +29,7 @@ from hitless.clock import SystemClock
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import CoreOutputs, ServiceStack
 from hitless.cloud.stage.settling import Cloud, Shield
 from hitless.cloud.transform.model import ALIAS, short_hash
@@ -149,7 +149,7 @@ class Demo:
         deploy = Deploy(self.cloud(), lambda digest: self._zips[digest])
         return deploy.run(self.package(definition), strategy=shipped, commit=None, message=None)
 
-    def package(self, definition: Definition) -> Package:
+    def package(self, definition: Definition) -> ServicePackage:
         """What a build and `osls package` would give."""
         functions = tuple(
             model.Function(key, "app.handler", routes=tuple(map(_route, one.routes)))
@@ -163,7 +163,7 @@ class Demo:
         packaged = Packaged(SERVICE, STAGE, REGION, STACK, definition.compiled(), names)
         core = CoreOutputs("", (), "", BUCKET, domain=definition.domain, permissions_boundary_arn=definition.boundary)
         artifacts = {one.name: self._artifact(definition.functions[one.name].letter, one) for one in functions}
-        return Package(service, packaged, artifacts, core)
+        return ServicePackage(service, packaged, artifacts, core)
 
     def _artifact(self, letter: str, function: model.Function) -> Artifact:
         """Code that knows the function's own routes alone: other routes are other bytes."""

@@ -20,7 +20,7 @@ from hitless.aws.osls import Packaged
 from hitless.cloud.records.records import Records
 from hitless.cloud.records.rollouts import Rollouts
 from hitless.cloud.release.deploy import Deploy
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import CoreOutputs
 from hitless.cloud.stage.settling import Cloud, Shield
 from hitless.cloud.transform.desired import functions_of
@@ -214,7 +214,7 @@ def package(
     alarms: AlarmSettings = AlarmSettings(),  # noqa: B008 - frozen
     most: int | None = None,
     unrouted: frozenset[str] = frozenset(),
-) -> Package:
+) -> ServicePackage:
     """Worldclock, all functions of bytes of that letter."""
     compiled = small()
     if provisioned:
@@ -233,4 +233,4 @@ def package(
         ),
     )
     artifact = Artifact(f"sha256:{sha256(letter)}", 1000, 4000, False, "python3.11", "x86_64")
-    return Package(service, compiled, dict.fromkeys(NAMES, artifact), CORE)
+    return ServicePackage(service, compiled, dict.fromkeys(NAMES, artifact), CORE)

@@ -13,8 +13,8 @@ from hitless.aws.follow import Stack
 from hitless.aws.running import Running
 from hitless.cloud.adoption.templates import (
     BUCKET_ID,
-    Phase,
-    Seen,
+    AdoptionPhase,
+    PlainStack,
     adopted,
     begun,
     contracted,
@@ -85,7 +85,7 @@ class Adopting:
         }
         stage = {"deploymentId": "d", "stageName": "prod"}
         stack = Stack("demo-prod", "demo-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
-        self.seen = Seen(stack, self.template, physical, stage, running)
+        self.seen = PlainStack(stack, self.template, physical, stage, running)
         has_api = "ApiGatewayRestApi" in self.template["Resources"]
         self.imported = with_stage(self.template, stage) if has_api else self.template
         self.wanted = adopted(self.imported, self.seen, number=1)
@@ -170,7 +170,7 @@ def test_what_called_osls_alias_for_provisioned_concurrency_calls_ours_and_it_go
     stack = Stack("worldclock-prod", "worldclock-prod", "UPDATE_COMPLETE", "", {}, {}, {}, protected=False)
     running = {ids: Running(name, "a" * 64, 1000, "1") for ids, name in functions_in(template).items()}
     stage = {"deploymentId": "d", "stageName": "prod"}
-    seen = Seen(stack, template, {BUCKET_ID: "the-bucket"}, stage, running)
+    seen = PlainStack(stack, template, {BUCKET_ID: "the-bucket"}, stage, running)
     imported = with_stage(template, stage)
     wanted = adopted(imported, seen, number=1)
     first = expanded(wanted, imported, seen)
@@ -213,7 +213,7 @@ def test_the_phase_is_told_by_the_stack_alone() -> None:
     live = LiveState(adopting.expanded, {each.alias: "1" for each in functions_in(adopting.template)})
     after = contracted(adopting.wanted, live)
     found = [phase(one) for one in (adopting.template, adopting.imported, adopting.expanded, after)]
-    assert found == [Phase.PLAIN, Phase.IMPORTED, Phase.EXPANDED, Phase.ADOPTED]
+    assert found == [AdoptionPhase.PLAIN, AdoptionPhase.IMPORTED, AdoptionPhase.EXPANDED, AdoptionPhase.ADOPTED]
     assert [begun(one) for one in (adopting.template, adopting.expanded, after)] == [None, 1, None]
 
 

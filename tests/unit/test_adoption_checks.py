@@ -12,7 +12,7 @@ import pytest
 from hitless.aws.follow import Stack
 from hitless.aws.running import Running
 from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
-from hitless.cloud.adoption.templates import Seen, adopted, functions_in, with_stage
+from hitless.cloud.adoption.templates import PlainStack, adopted, functions_in, with_stage
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import STAGE_ID, Resource, Template
 from hitless.cloud.transition import Refusal
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 DEPLOYMENT = "ApiGatewayDeployment1795562478305"
 
 
-def seen(template: Template | None = None, **changed: Any) -> Seen:
+def seen(template: Template | None = None, **changed: Any) -> PlainStack:
     """A plain stack that can be taken over, but for what is changed."""
     made = template if template is not None else BASE.compiled()
     given: dict[str, Any] = {
@@ -34,37 +34,37 @@ def seen(template: Template | None = None, **changed: Any) -> Seen:
         "stage": {"stageName": "prod", "deploymentId": "d1"},
         "running": {ids: Running(name, "a" * 64, 1000) for ids, name in functions_in(made).items()},
     }
-    return Seen(**{**given, **changed})
+    return PlainStack(**{**given, **changed})
 
 
 def stack(status: str = "UPDATE_COMPLETE", tags: Mapping[str, str] | None = None) -> Stack:
     return Stack("demo-prod", "demo-prod", status, "", {}, {}, tags or {"STAGE": "prod"}, protected=False)
 
 
-def holding(name: str, kind: str, **properties: Any) -> Seen:
+def holding(name: str, kind: str, **properties: Any) -> PlainStack:
     made = BASE.compiled()
     made["Resources"][name] = {"Type": kind, "Properties": properties}
     return seen(made)
 
 
-def without(name: str) -> Seen:
+def without(name: str) -> PlainStack:
     made = BASE.compiled()
     del made["Resources"][name]
     return seen(made)
 
 
-def running(**changed: Any) -> Seen:
+def running(**changed: Any) -> PlainStack:
     plain = seen()
     return replace(plain, running={ids: replace(one, **changed) for ids, one in plain.running.items()})
 
 
-def unnamed() -> Seen:
+def unnamed() -> PlainStack:
     made = BASE.compiled()
     made["Resources"]["Helper"] = made["Resources"].pop("CheckLambdaFunction")
     return seen(made)
 
 
-REASONS: Mapping[str, tuple[Callable[[], Seen], str]] = {
+REASONS: Mapping[str, tuple[Callable[[], PlainStack], str]] = {
     "a stuck stack": (lambda: seen(stack=stack("UPDATE_ROLLBACK_FAILED")), "the stack is UPDATE_ROLLBACK_FAILED"),
     "another service's": (
         lambda: seen(stack=stack(tags={"hitless:service": "other", "hitless:stage": "prod"})),

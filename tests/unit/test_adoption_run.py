@@ -14,7 +14,7 @@ import pytest
 from hitless.aws.lambdas import Invocation
 from hitless.aws.running import Running
 from hitless.cloud.adoption.adoption import Adoption, steps_of
-from hitless.cloud.adoption.templates import BUCKET_ID, Phase, deployment_in, phase
+from hitless.cloud.adoption.templates import BUCKET_ID, AdoptionPhase, deployment_in, phase
 from hitless.cloud.release.rollback import rollback
 from hitless.cloud.transform.model import STAGE_ID, LiveState, Template, changes, of_type
 from hitless.errors import CandidateFailedError, ConflictError, ServiceFileError, UsageError
@@ -111,7 +111,7 @@ def adopt(world: World) -> Result:
 def check_adopted(world: World) -> None:
     """It is release 1, and the next releases go as ever."""
     live = world.stack.live
-    assert phase(live.template) is Phase.ADOPTED
+    assert phase(live.template) is AdoptionPhase.ADOPTED
     for function in of_type(live.resources, "AWS::Lambda::Function").values():
         assert function["Properties"]["Code"]["S3Key"].startswith("serverless/"), "no function is touched"
     assert [(world.records.require(number).outcome) for number in world.records.numbers()] == ["live"]
@@ -144,7 +144,7 @@ def test_the_plan_has_a_template_for_each_step_that_is_left() -> None:
     one.run(one.observe(), plan)
     assert world.stack.live.template == plan.templates["contract"], "it is what was shown"
     again = one.decide(one.observe())
-    assert (again.phase, steps_of(again)) == (Phase.ADOPTED, [])
+    assert (again.phase, steps_of(again)) == (AdoptionPhase.ADOPTED, [])
 
 
 def moments() -> list[str]:
@@ -298,7 +298,7 @@ def test_a_version_that_fails_what_latest_answers_is_not_moved_to() -> None:
     seen = one.observe()
     with pytest.raises(CandidateFailedError):
         one.run(seen, one.decide(seen))
-    assert phase(world.stack.live.template) is Phase.EXPANDED
+    assert phase(world.stack.live.template) is AdoptionPhase.EXPANDED
 
 
 def test_a_smoke_request_that_fails_without_us_too_is_said_and_no_more() -> None:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from hitless.aws.account import AUDIENCE, ensure_provider
 from hitless.aws.session import Identity
-from hitless.cloud.setup.identity import GitHub, IdentityOptions, check_identity, check_kept, core_parameters
+from hitless.cloud.setup.identity import GitHubTrust, IdentityOptions, check_identity, check_kept, core_parameters
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts, dry_run
 from hitless.cloud.setup.stacks import PipelineOptions
 from hitless.errors import ConflictError, UsageError
@@ -86,7 +86,7 @@ def test_what_is_malformed_or_contradicts_itself_is_refused(told: IdentityOption
 @pytest.mark.parametrize("repository", ["anna/*", "anna", "anna/clock:ref", "anna/clock/main", "*/clock"])
 def test_a_repository_that_is_a_pattern_or_none_is_never_trusted(repository: str) -> None:
     with pytest.raises(UsageError, match="--repository"):
-        core_parameters(IdentityOptions(github=True), GitHub("arn", repository))
+        core_parameters(IdentityOptions(github=True), GitHubTrust("arn", repository))
 
 
 def test_the_own_account_as_a_whole_is_not_trusted_with_its_functions_in_it() -> None:

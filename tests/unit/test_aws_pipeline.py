@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hitless.aws.account import Connections, close_default_group, console_url, find_zone
+from hitless.aws.account import GitHubConnections, close_default_group, console_url, find_zone
 from hitless.aws.template import load_template
 from hitless.cloud.setup.options import parse_remote
 from hitless.cloud.setup.stacks import PipelineOptions, connection_name, pipeline_stack
@@ -170,7 +170,7 @@ class FakeConnections:
 
 
 def test_the_services_connection_is_found_on_any_page() -> None:
-    connections = Connections(FakeConnections(["other"], ["clock"]))
+    connections = GitHubConnections(FakeConnections(["other"], ["clock"]))
     found = connections.named("clock")
     assert found is not None
     assert found.available

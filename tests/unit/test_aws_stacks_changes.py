@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hitless.aws.changes import Action, harmful, read_changes
-from hitless.aws.follow import Step, next_step, resting
+from hitless.aws.follow import StackStep, next_step, resting
 
 pytestmark = pytest.mark.unit
 
@@ -71,7 +71,7 @@ def test_a_change_in_json_has_the_contracts_keys() -> None:
 
 def test_states_that_serve_are_never_recreated() -> None:
     serving = ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED"]
-    assert Step.RECREATE not in {next_step(status) for status in serving}
-    assert next_step("SOMETHING_NEW_IN_PROGRESS") is Step.AWAIT
+    assert StackStep.RECREATE not in {next_step(status) for status in serving}
+    assert next_step("SOMETHING_NEW_IN_PROGRESS") is StackStep.AWAIT
     assert resting("REVIEW_IN_PROGRESS")
     assert not resting("DELETE_IN_PROGRESS")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from botocore.exceptions import ClientError
 
-from hitless.aws.codedeploy import Deployment, Failure, Move, Shift
+from hitless.aws.codedeploy import Deployment, Move, Shift, ShiftFailure
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
@@ -108,7 +108,7 @@ def shift(states: dict[str, list[Deployment]], busy: frozenset[str] = frozenset(
     return Shift(codedeploy, aliases, alias="live", clock=NoTime()), codedeploy
 
 
-def run(one: Shift, *names: str) -> tuple[Failure | None, list[float]]:
+def run(one: Shift, *names: str) -> tuple[ShiftFailure | None, list[float]]:
     weights: list[float] = []
     failure = one.run(moves(*names), configuration="c", description="d", on_weight=weights.append)
     return failure, weights
@@ -142,7 +142,7 @@ def test_a_clock_factor_that_would_lengthen_a_watch_or_end_it_is_refused(said: s
 def test_one_that_fails_stops_all_the_others() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING, RANG], "C": [WELL]})
     failure, _ = run(one, "A", "B", "C")
-    assert failure == Failure("B: alarm B is in ALARM")
+    assert failure == ShiftFailure("B: alarm B is in ALARM")
     assert codedeploy.stopped == ["A"], "C has ended already: its alias is put back by its version"
 
 
@@ -150,7 +150,7 @@ def test_a_deployment_that_aws_does_not_begin_stops_what_was_started() -> None:
     one, codedeploy = shift({"A": [GOING], "B": [GOING]})
     codedeploy.denied = frozenset({"B"})
     failure, _ = run(one, "A", "B")
-    assert failure == Failure("CreateDeployment: no such strategy")
+    assert failure == ShiftFailure("CreateDeployment: no such strategy")
     assert codedeploy.stopped == ["A"]
 
 

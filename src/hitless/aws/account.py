@@ -143,7 +143,7 @@ _CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class GitHubConnection:
     """`status` is PENDING until a person authorises it, then AVAILABLE; ERROR where GitHub took it back."""
 
     arn: str
@@ -155,16 +155,16 @@ class Connection:
         return self.status == AVAILABLE
 
 
-class Connections:
+class GitHubConnections:
     """Connections to GitHub of one account and region, through botocore's `codeconnections` client."""
 
     def __init__(self, codeconnections: Any) -> None:
         self._client = codeconnections
 
-    def get(self, arn: str) -> Connection:
+    def get(self, arn: str) -> GitHubConnection:
         return _connection(self._client.get_connection(ConnectionArn=arn)["Connection"])
 
-    def named(self, name: str) -> Connection | None:
+    def named(self, name: str) -> GitHubConnection | None:
         """The connection to GitHub of that name, or None; names are unique in an account and region."""
         token: dict[str, str] = {}
         while True:
@@ -185,5 +185,5 @@ def console_url(arn: str) -> str:
     return f"https://{region}.{host}/codesuite/settings/{account}/{region}/codeconnections/connections/{identifier}"
 
 
-def _connection(found: dict[str, Any]) -> Connection:
-    return Connection(found["ConnectionArn"], found["ConnectionName"], found["ConnectionStatus"])
+def _connection(found: dict[str, Any]) -> GitHubConnection:
+    return GitHubConnection(found["ConnectionArn"], found["ConnectionName"], found["ConnectionStatus"])

@@ -188,7 +188,7 @@ class Aliases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ShiftFailure:
     """Why a shift did not end well. `by_hand`: somebody stopped it."""
 
     reason: str
@@ -212,7 +212,7 @@ class Shift:
         hooks: Mapping[str, str] | None = None, ignoring: Collection[str] = (),
         on_hook: Callable[[str, str], None] = lambda name, status: None,
         ringing: Callable[[], Collection[str]] = tuple,
-    ) -> Failure | None:  # fmt: skip
+    ) -> ShiftFailure | None:  # fmt: skip
         """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
         `on_hook` is told each hook's name and status at the end. CodeDeploy does not watch alarms of `ignoring`; what
         `ringing` names, asked at each look, ends the shift as well.
@@ -228,7 +228,7 @@ class Shift:
         self, moves: Iterable[Move], going: dict[str, Move], configuration: str, description: str,
         hooks: Mapping[str, str], ignoring: Collection[str], on_weight: Callable[[float], None],
         ringing: Callable[[], Collection[str]],
-    ) -> Failure | None:  # fmt: skip
+    ) -> ShiftFailure | None:  # fmt: skip
         for move in moves:
             try:
                 started = self._deployments.start(
@@ -236,7 +236,7 @@ class Shift:
                 )
             except (ConflictError, ClientError) as error:
                 self.stop(going)
-                return Failure(explain(error).message if isinstance(error, ClientError) else error.message)
+                return ShiftFailure(explain(error).message if isinstance(error, ClientError) else error.message)
             going[started] = move
         left = dict(going)
         while left:
@@ -246,21 +246,21 @@ class Shift:
                     del left[deployment]
                 elif seen.ended:
                     self.stop(going)
-                    return Failure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
+                    return ShiftFailure(f"{move.function}: {seen.reason or seen.status}", seen.by_hand)
             on_weight(self._weight(going.values()))
             if left and (rings := ringing()):
                 self.stop(going)
-                return Failure(ALARM.format(", ".join(rings)))
+                return ShiftFailure(ALARM.format(", ".join(rings)))
             if left:
                 self._time.sleep(self._poll_s)
         return None
 
-    def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> Failure | None:
+    def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> ShiftFailure | None:
         """Watch for so long after a shift that gave no time to watch in; the alarms that ring, as soon as one does."""
         deadline = self._time.monotonic() + seconds / self._clock_factor
         while True:
             if rings := ringing():
-                return Failure(ALARM.format(", ".join(rings)))
+                return ShiftFailure(ALARM.format(", ".join(rings)))
             if self._time.monotonic() >= deadline:
                 return None
             self._time.sleep(self._poll_s)

@@ -14,7 +14,7 @@ from hitless.aws.session import Ignoring, error_code
 from hitless.errors import CloudError
 
 
-class Step(StrEnum):
+class StackStep(StrEnum):
     """What comes next for a stack in some state."""
 
     CREATE = "create"
@@ -30,29 +30,29 @@ class Step(StrEnum):
 
 WELL = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 
-_STEPS: dict[str | None, Step] = {
-    None: Step.CREATE,
-    "REVIEW_IN_PROGRESS": Step.CREATE,  # the shell of a change set that nobody carried out
-    "CREATE_COMPLETE": Step.UPDATE,
-    "UPDATE_COMPLETE": Step.UPDATE,
-    "UPDATE_ROLLBACK_COMPLETE": Step.UPDATE,
-    "UPDATE_FAILED": Step.ROLL_BACK,
-    "UPDATE_ROLLBACK_FAILED": Step.CONTINUE_ROLLBACK,
-    "IMPORT_COMPLETE": Step.UPDATE,
-    "IMPORT_ROLLBACK_COMPLETE": Step.UPDATE,
-    "IMPORT_ROLLBACK_FAILED": Step.UPDATE,
-    "CREATE_FAILED": Step.RECREATE,
-    "ROLLBACK_COMPLETE": Step.RECREATE,
-    "ROLLBACK_FAILED": Step.RECREATE,
-    "DELETE_FAILED": Step.RECREATE,
-    "DELETE_COMPLETE": Step.CREATE,
+_STEPS: dict[str | None, StackStep] = {
+    None: StackStep.CREATE,
+    "REVIEW_IN_PROGRESS": StackStep.CREATE,  # the shell of a change set that nobody carried out
+    "CREATE_COMPLETE": StackStep.UPDATE,
+    "UPDATE_COMPLETE": StackStep.UPDATE,
+    "UPDATE_ROLLBACK_COMPLETE": StackStep.UPDATE,
+    "UPDATE_FAILED": StackStep.ROLL_BACK,
+    "UPDATE_ROLLBACK_FAILED": StackStep.CONTINUE_ROLLBACK,
+    "IMPORT_COMPLETE": StackStep.UPDATE,
+    "IMPORT_ROLLBACK_COMPLETE": StackStep.UPDATE,
+    "IMPORT_ROLLBACK_FAILED": StackStep.UPDATE,
+    "CREATE_FAILED": StackStep.RECREATE,
+    "ROLLBACK_COMPLETE": StackStep.RECREATE,
+    "ROLLBACK_FAILED": StackStep.RECREATE,
+    "DELETE_FAILED": StackStep.RECREATE,
+    "DELETE_COMPLETE": StackStep.CREATE,
 }
 
 
-def next_step(status: str | None) -> Step:
+def next_step(status: str | None) -> StackStep:
     """What a stack of that status asks for; None is a stack that is not there. Unknown states are awaited."""
     known = _STEPS.get(status)
-    return known if known is not None else Step.AWAIT
+    return known if known is not None else StackStep.AWAIT
 
 
 def resting(status: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from hitless.aws.changes import Change, harmful, read_changes
-from hitless.aws.follow import REPEAT, Follower, Stack, Step, next_step
+from hitless.aws.follow import REPEAT, Follower, Stack, StackStep, next_step
 from hitless.aws.session import error_code
 from hitless.errors import CloudError, ConflictError
 
@@ -162,19 +162,19 @@ class Stacks(Follower):
             if stack is not None:
                 _refuse_foreign(stack, tags)
             match next_step(stack.status if stack else None):
-                case Step.CREATE:
+                case StackStep.CREATE:
                     return True
-                case Step.UPDATE:
+                case StackStep.UPDATE:
                     return False
-                case Step.AWAIT:
+                case StackStep.AWAIT:
                     self._say(f"{name} is at work ({stack.status if stack else ''}): waiting for its end")
                     self.rest(name, since=self.last_event(name))
-                case Step.RECREATE:
+                case StackStep.RECREATE:
                     self._say(f"{name} is {stack.status if stack else ''}: it is deleted and made anew")
                     self.delete(name, tags=tags)
-                case Step.CONTINUE_ROLLBACK:
+                case StackStep.CONTINUE_ROLLBACK:
                     self.continue_rollback(name)
-                case Step.ROLL_BACK:
+                case StackStep.ROLL_BACK:
                     self._say(f"{name}: its failed update is rolled back")
                     seen = self.last_event(name)
                     self._cf.rollback_stack(StackName=name)

@@ -14,7 +14,7 @@ from hitless.aws.template import parse_template
 from hitless.cli.common import Context, Ended, command
 from hitless.cloud.setup.bootstrap import Bootstrap, Bootstrapped
 from hitless.cloud.setup.costs import Costs, costs, load_prices
-from hitless.cloud.setup.destroy import Destroy, Plan
+from hitless.cloud.setup.destroy import Destroy, DestroyPlan
 from hitless.cloud.setup.identity import IdentityOptions
 from hitless.cloud.setup.options import BootstrapOptions, dry_run, read_repository
 from hitless.cloud.setup.plan import Findings, Planner
@@ -238,7 +238,7 @@ def _bootstrapped_in_words(result: Bootstrapped) -> str:
     return "\n".join(lines)
 
 
-def _ask(ctx: Context, service: Service, plan: Plan, confirm: str | None) -> None:
+def _ask(ctx: Context, service: Service, plan: DestroyPlan, confirm: str | None) -> None:
     """Return if a person means this stage. A protected stage's name must be given even with --yes."""
     if confirm is not None and confirm != service.stage:
         raise UsageError(f"--confirm: {confirm!r} is not the stage {service.stage}", hint="nothing was touched")
@@ -249,7 +249,7 @@ def _ask(ctx: Context, service: Service, plan: Plan, confirm: str | None) -> Non
         raise ConflictError("not confirmed: nothing was touched", hint=f"type the stage's name, {service.stage}")
 
 
-def _destroyed_in_words(plan: Plan, *, dry: bool) -> str:
+def _destroyed_in_words(plan: DestroyPlan, *, dry: bool) -> str:
     done = "would be deleted" if dry else "deleted"
     lines = [f"{done}: {name}" for name in plan.goes] or ["there is nothing to delete"]
     return "\n".join([*lines, *(f"stays: {what}" for what in plan.stays)])

@@ -13,8 +13,8 @@ from hitless.aws.running import RunningCode, ServedApi
 from hitless.aws.stacks import Imports, Stacks
 from hitless.cli.common import Context, Ended, command
 from hitless.cli.following import conclude
-from hitless.cloud.adoption.adoption import Adoption, Plan, steps_of
-from hitless.cloud.adoption.templates import Phase
+from hitless.cloud.adoption.adoption import Adoption, AdoptionPlan, steps_of
+from hitless.cloud.adoption.templates import AdoptionPhase
 from hitless.cloud.release.packaging import package
 from hitless.cloud.repair.repair import Repair, Repaired, describe
 from hitless.documents import to_plain
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
                 return
             for one in plan.refused:
                 ctx.say(f"cannot be taken over: {one.what}; {one.way}")
-            if not plan.refused and plan.phase is not Phase.ADOPTED:
+            if not plan.refused and plan.phase is not AdoptionPhase.ADOPTED:
                 _ask(ctx, plan, stage.cloud.stack.name)
             result = adoption.run(seen, plan)
         conclude(ctx, to_plain(result))
@@ -90,7 +90,7 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
     )
 
 
-def _ask(ctx: Context, plan: Plan, name: str) -> None:
+def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
     """Say what will be done, and wait for a yes where somebody can give one."""
     ctx.say(f"{name} is taken over ({plan.phase} now):")
     for step in steps_of(plan):
@@ -104,14 +104,14 @@ def _ask(ctx: Context, plan: Plan, name: str) -> None:
         raise typer.Exit(0)
 
 
-def _show(ctx: Context, plan: Plan) -> None:
+def _show(ctx: Context, plan: AdoptionPlan) -> None:
     document = _document(ctx, plan)
     ctx.show(document, lambda: _adoption_in_words(document))
     if plan.refused:
         raise Ended(1, f"it cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
 
 
-def _document(ctx: Context, plan: Plan) -> dict[str, Any]:
+def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
     folder = template_folder(ctx)
     written = {
         step: str(write_template(folder / f"adopt-{step}.json", template)) for step, template in plan.templates.items()
@@ -125,7 +125,7 @@ def _document(ctx: Context, plan: Plan) -> dict[str, Any]:
 
 
 def _adoption_in_words(document: dict[str, Any]) -> str:
-    if document["phase"] == Phase.ADOPTED:
+    if document["phase"] == AdoptionPhase.ADOPTED:
         return "the stack is hitless's already"
     rows = [f"cannot be taken over: {one['what']}\n  way: {one['way']}" for one in document["refused"]]
     rows += [f"{one['step']:<8} {one['does']}  {one['template'] or ''}".rstrip() for one in document["steps"]]

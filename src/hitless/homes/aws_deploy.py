@@ -8,7 +8,7 @@ from typing import Any
 
 from hitless.aws.osls import find_osls
 from hitless.cloud.release.deploy import Deploy
-from hitless.cloud.release.packaging import Package, package
+from hitless.cloud.release.packaging import ServicePackage, package
 from hitless.cloud.stage.service_stack import CoreOutputs, read_core_outputs
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import LiveState, changes
@@ -63,7 +63,7 @@ def strategy_of(service: Service, named: str | None) -> Strategy:
         raise UsageError(f"--strategy: {error}", hint=f"for example {EXAMPLES}") from error
 
 
-def _package(place: Workplace, service: Service, core: CoreOutputs) -> Package:
+def _package(place: Workplace, service: Service, core: CoreOutputs) -> ServicePackage:
     osls = replace(find_osls(service.folder, os.environ), params=place.params)
     return package(service, build_portable(place, service), core, osls)
 
@@ -82,7 +82,7 @@ def _say_notes(place: Workplace, service: Service) -> None:
         )
 
 
-def _preview(place: Workplace, made: Package, live: LiveState, strategy: Strategy) -> dict[str, Any]:
+def _preview(place: Workplace, made: ServicePackage, live: LiveState, strategy: Strategy) -> dict[str, Any]:
     shipped = whole_minutes(strategy)
     if shipped != strategy:
         place.say(f"{strategy} would be shipped as {shipped}: CodeDeploy knows whole minutes")

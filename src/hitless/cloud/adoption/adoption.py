@@ -21,8 +21,8 @@ from hitless.aws.stacks import Imports
 from hitless.clock import timestamp
 from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
 from hitless.cloud.adoption.templates import (
-    Phase,
-    Seen,
+    AdoptionPhase,
+    PlainStack,
     adopted,
     begun,
     contracted,
@@ -34,8 +34,8 @@ from hitless.cloud.adoption.templates import (
     with_stage,
 )
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import Steps
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.records.rollouts import ReleaseSteps
+from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.release.proving import smoke_versions
 from hitless.cloud.stage.settling import Cloud, live_number, url_of
 from hitless.cloud.transform.desired import fingerprint
@@ -50,10 +50,10 @@ STRATEGY = "Adopted"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AdoptionPlan:
     """What is to be done. `templates`: step → the template that it makes the stack be, in order."""
 
-    phase: Phase
+    phase: AdoptionPhase
     wanted: Template
     imported: Template
     templates: Mapping[str, Template]
@@ -68,14 +68,14 @@ class Adoption:
 
     def __init__(
         self, cloud: Cloud, service: Service, *, code: RunningCode, served: ServedApi, imports: Imports,
-        package: Callable[[Mapping[str, Artifact]], Package],
+        package: Callable[[Mapping[str, Artifact]], ServicePackage],
     ) -> None:  # fmt: skip
         self._cloud, self._service = cloud, service
         self._code, self._served, self._imports = code, served, imports
         self._package = package
-        self._steps = Steps(cloud.clock, cloud.say)
+        self._steps = ReleaseSteps(cloud.clock, cloud.say)
 
-    def observe(self) -> Seen:
+    def observe(self) -> PlainStack:
         """The stack at rest, and what runs in it. UsageError where there is none."""
         name, stack = self._cloud.stack.name, self._cloud.stack.find()
         if stack is not None and not resting(stack.status):
@@ -100,16 +100,16 @@ class Adoption:
         }
         exports = given_up(template).values()
         importers = {export: found for export in exports if (found := self._imports.importers(export))}
-        return Seen(
+        return PlainStack(
             stack, template, physical, served, {ids: one for ids, one in running.items() if one is not None},
             live.versions, importers, tuple(mappings),
         )  # fmt: skip
 
-    def decide(self, seen: Seen) -> Plan:
+    def decide(self, seen: PlainStack) -> AdoptionPlan:
         """The steps from here, or each reason why not."""
         now = phase(seen.template)
-        if now is Phase.ADOPTED:
-            return Plan(now, {}, {}, {})
+        if now is AdoptionPhase.ADOPTED:
+            return AdoptionPlan(now, {}, {}, {})
         number = begun(seen.template) or self._number()
         refused = list(reasons(seen, service=self._service.name, stage=self._service.stage))
         package = None
@@ -123,8 +123,8 @@ class Adoption:
         refused += [one for one in said if isinstance(one, Refusal)]
         notes = tuple(one for one in said if isinstance(one, str))
         if refused or package is None:
-            return Plan(now, {}, {}, {}, tuple(refused), notes)
-        if now is Phase.EXPANDED:
+            return AdoptionPlan(now, {}, {}, {}, tuple(refused), notes)
+        if now is AdoptionPhase.EXPANDED:
             wanted = self._cloud.records.template(number) or {}
             live = self._cloud.stack.observe().live
             if not wanted:
@@ -132,35 +132,35 @@ class Adoption:
                     f"the artifact bucket has no template of release {number}, by which the taking over was begun",
                     "bring back the core stack (its bucket) that it was begun with",
                 )
-                return Plan(now, {}, {}, {}, (lost,), notes)
-            return Plan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
+                return AdoptionPlan(now, {}, {}, {}, (lost,), notes)
+            return AdoptionPlan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
         imported = seen.template
-        if now is Phase.PLAIN and seen.stage is not None:
+        if now is AdoptionPhase.PLAIN and seen.stage is not None:
             imported = with_stage(seen.template, seen.stage)
         wanted = adopted(imported, seen, number=number)
         first = package.wanted(
             number=number + 1, previous=number, commit=None, strategy=self._service.settings.strategy
         )
-        steps = {"import": imported} if now is Phase.PLAIN and seen.stage is not None else {}
+        steps = {"import": imported} if now is AdoptionPhase.PLAIN and seen.stage is not None else {}
         steps["expand"] = expanded(wanted, imported, seen)
         numbers = {ids.alias: one.version for ids, one in seen.running.items() if one.version is not None}
         steps["contract"] = contracted(
             wanted, LiveState(steps["expand"], numbers, seen.versions)
         )  # run has all the numbers
-        return Plan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
+        return AdoptionPlan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
 
-    def run(self, seen: Seen, plan: Plan) -> Result:
+    def run(self, seen: PlainStack, plan: AdoptionPlan) -> Result:
         """Carry the plan out. ConflictError with every reason where there is one against it."""
         if plan.refused:
             more = f" (and {len(plan.refused) - 1} more)" if len(plan.refused) > 1 else ""
             details = [{"what": one.what, "way": one.way} for one in plan.refused]
             raise ConflictError(plan.refused[0].what + more, hint=plan.refused[0].way, details={"refused": details})
         stage = self._service.stage
-        if plan.phase is Phase.ADOPTED:
+        if plan.phase is AdoptionPhase.ADOPTED:
             live = live_number(self._cloud.stack.observe()) or 0
             return Result(stage, live, Outcome.UNCHANGED, STRATEGY, url=url_of(self._cloud))
         record = self._begin(seen, plan)
-        if plan.phase is not Phase.EXPANDED:
+        if plan.phase is not AdoptionPhase.EXPANDED:
             self._copy_code(seen)
             self._import(seen, plan)
             self._steps.add("expanding", 0, "versions of what runs, aliases, permissions; nobody is served by them yet")
@@ -185,7 +185,7 @@ class Adoption:
             return cut_off.release
         return self._cloud.records.next_number()
 
-    def _artifacts(self, seen: Seen, names: Mapping[str, str]) -> dict[str, Artifact]:
+    def _artifacts(self, seen: PlainStack, names: Mapping[str, str]) -> dict[str, Artifact]:
         """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has.
         `names`: Lambda's name of a function → the file's.
         """
@@ -198,7 +198,7 @@ class Adoption:
             found[function.name] = Artifact(digest, size, size, False, function.runtime, function.architecture)
         return found
 
-    def _begin(self, seen: Seen, plan: Plan) -> Record:
+    def _begin(self, seen: PlainStack, plan: AdoptionPlan) -> Record:
         """The record of this release: the one that was cut off, else a new one."""
         records, mark = self._cloud.records, secrets.token_hex(8)
         if (number := begun(seen.template)) is not None:
@@ -230,7 +230,7 @@ class Adoption:
             records.save(record)
         return record
 
-    def _copy_code(self, seen: Seen) -> None:
+    def _copy_code(self, seen: PlainStack) -> None:
         """The bytes that run, where every release keeps its own: a roll-back to this one needs them."""
         self._steps.add("preparing", 0, "the code that runs is copied to the artifact bucket")
         with tempfile.TemporaryDirectory(prefix="hitless-adopt-") as place:
@@ -238,7 +238,7 @@ class Adoption:
                 self._code.download(name, sha256, zipped := Path(place) / "code.zip")
                 self._cloud.bucket.put_artifact(sha256, zipped)
 
-    def _import(self, seen: Seen, plan: Plan) -> None:
+    def _import(self, seen: PlainStack, plan: AdoptionPlan) -> None:
         if "import" not in plan.templates:
             return
         template, bucket = plan.templates["import"], self._cloud.bucket
@@ -285,7 +285,7 @@ class Adoption:
         return None
 
 
-def steps_of(plan: Plan) -> list[dict[str, Any]]:
+def steps_of(plan: AdoptionPlan) -> list[dict[str, Any]]:
     """The plan in words, for a dry run."""
     said = {
         "import": "the Stage is imported into the stack as it is: no other resource changes",

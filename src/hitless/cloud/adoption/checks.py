@@ -9,7 +9,16 @@ from typing import Any
 
 from hitless.aws.follow import WELL
 from hitless.aws.stacks import SERVICE_TAG, STAGE_TAG
-from hitless.cloud.adoption.templates import BUCKET_ID, IMPORTED, STAGE, Phase, Seen, deployment_in, functions_in, phase
+from hitless.cloud.adoption.templates import (
+    BUCKET_ID,
+    IMPORTED,
+    STAGE,
+    AdoptionPhase,
+    PlainStack,
+    deployment_in,
+    functions_in,
+    phase,
+)
 from hitless.cloud.transform import api
 from hitless.cloud.transform.model import API_ID, LiveState, Resource, Template, of_type
 from hitless.cloud.transform.updates import FUNCTION
@@ -44,7 +53,7 @@ _STAGE_STATE: Mapping[str, tuple[str, str]] = {
 """What a stage may have that a release's Stage has not: it would go with the first release."""
 
 
-def reasons(seen: Seen, *, service: str, stage: str) -> Iterator[Refusal]:
+def reasons(seen: PlainStack, *, service: str, stage: str) -> Iterator[Refusal]:
     """All that stands against taking the stack over as it is."""
     status, tags = seen.stack.status, seen.stack.tags
     if status not in SETTLED:
@@ -74,7 +83,7 @@ def reasons(seen: Seen, *, service: str, stage: str) -> Iterator[Refusal]:
     yield from _exports(seen)
 
 
-def _functions(seen: Seen) -> Iterator[Refusal]:
+def _functions(seen: PlainStack) -> Iterator[Refusal]:
     known = functions_in(seen.template)
     names = {ids.function for ids in known}
     for name in sorted(of_type(seen.template.get("Resources", {}), FUNCTION).keys() - names):
@@ -90,14 +99,14 @@ def _functions(seen: Seen) -> Iterator[Refusal]:
             yield Refusal(f"function {name} is not there any more", "deploy the stack once more as before, then adopt")
         elif running.package != "Zip":
             yield Refusal(f"function {name} runs a container image", "package it as a zip, deploy, then adopt")
-        elif running.has_live_alias and phase(seen.template) in (Phase.PLAIN, Phase.IMPORTED):
+        elif running.has_live_alias and phase(seen.template) in (AdoptionPhase.PLAIN, AdoptionPhase.IMPORTED):
             yield Refusal(
                 f"function {name} has an alias `live` that the stack does not hold",
                 "delete that alias once nothing calls it, or take it out with the plugin that made it",
             )
 
 
-def _api(seen: Seen) -> Iterator[Refusal]:
+def _api(seen: PlainStack) -> Iterator[Refusal]:
     resources: dict[str, Resource] = seen.template.get("Resources", {})
     deployments = of_type(resources, api.DEPLOYMENT)
     others = [name for name, one in of_type(resources, STAGE).items() if IMPORTED not in one.get("Metadata", {})]
@@ -137,7 +146,7 @@ def _api(seen: Seen) -> Iterator[Refusal]:
             yield Refusal(f"the stage has {what}, which a release's stage has not", way)
 
 
-def _exports(seen: Seen) -> Iterator[Refusal]:
+def _exports(seen: PlainStack) -> Iterator[Refusal]:
     for export, stacks in sorted(seen.importers.items()):
         yield Refusal(
             f"{', '.join(stacks)} imports {export}, which a release does not export",
@@ -179,7 +188,7 @@ def _endpoint(adopted: Template, wanted: Template) -> Iterator[Refusal]:
         )
 
 
-def remarks(seen: Seen, *, domain: str) -> Iterator[Refusal | str]:
+def remarks(seen: PlainStack, *, domain: str) -> Iterator[Refusal | str]:
     """What somebody may notice; a Refusal where the stage's own domain leads to the API already."""
     for where, path in seen.mappings:
         if where == domain:

@@ -56,7 +56,7 @@ _METHOD_FIELDS = (
 )  # fmt: skip
 
 
-class Phase(StrEnum):
+class AdoptionPhase(StrEnum):
     """How far a stack is taken over."""
 
     PLAIN = "plain"
@@ -66,7 +66,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PlainStack:
     """A stack as it is, with what runs in it. All by logical id, but `importers` (by export)."""
 
     stack: Stack
@@ -82,14 +82,16 @@ class Seen:
     """(domain, base path) of the custom domains that lead to the stage."""
 
 
-def phase(template: Template) -> Phase:
+def phase(template: Template) -> AdoptionPhase:
     """How far it is taken over."""
     outputs, resources = template.get("Outputs", {}), template.get("Resources", {})
     if RELEASE_OUTPUT in outputs:
-        return Phase.ADOPTED
+        return AdoptionPhase.ADOPTED
     if ADOPTION_OUTPUT in outputs:
-        return Phase.EXPANDED
-    return Phase.IMPORTED if IMPORTED in resources.get(STAGE_ID, {}).get("Metadata", {}) else Phase.PLAIN
+        return AdoptionPhase.EXPANDED
+    return (
+        AdoptionPhase.IMPORTED if IMPORTED in resources.get(STAGE_ID, {}).get("Metadata", {}) else AdoptionPhase.PLAIN
+    )
 
 
 def begun(template: Template) -> int | None:
@@ -155,7 +157,7 @@ def _method_settings(settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str
     return found
 
 
-def adopted(imported: Template, seen: Seen, *, number: int) -> Template:
+def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
     """What the plain stack is as release `number`: the same functions, called through the alias `live` of a version
     that holds what runs now; a Deployment named by its content, and no osls bucket.
 
@@ -199,7 +201,7 @@ def _stay_with_code(function: Resource, bucket: str) -> None:
         code["S3Bucket"] = bucket
 
 
-def expanded(wanted: Template, imported: Template, seen: Seen) -> Template:
+def expanded(wanted: Template, imported: Template, seen: PlainStack) -> Template:
     """The first update: versions, aliases, permissions beside what serves. What must outlive the stack's hold on it
     says so here, in an update before the one that lets it go.
     """

@@ -33,7 +33,7 @@ from hitless.service.model import AlarmSettings
 ROLLOUTS_KEPT = 50
 
 
-class Steps:
+class ReleaseSteps:
     """The steps of a release, each said when it begins. A step that only repeats the last one is left out."""
 
     def __init__(self, clock: Clock, say: Any) -> None:
@@ -185,7 +185,7 @@ def _sums(counts: ReleaseCounts) -> SideCounts:
 
 
 def rollout_of(
-    record: Record, wanted: Template, steps: Steps, home: Mapping[str, str], *, ended: datetime,
+    record: Record, wanted: Template, steps: ReleaseSteps, home: Mapping[str, str], *, ended: datetime,
     who: Mapping[str, Any], why: str | None = None, alarms: AlarmSettings | None = None,
     hooks: Sequence[HookEnd] = (),
 ) -> CountedRollout:  # fmt: skip

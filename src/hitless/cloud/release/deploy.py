@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hitless.clock import timestamp
-from hitless.cloud.records.rollouts import RolloutEnd, Steps, rollout_of
-from hitless.cloud.release.executor import Executor, Superseded, Tenure, check_headroom, home_of
-from hitless.cloud.release.packaging import Package, layer_code, write_layer
+from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
+from hitless.cloud.release.executor import Superseded, Tenure, TransitionExecutor, check_headroom, home_of
+from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
-from hitless.cloud.release.shifting import Run, Shifting
+from hitless.cloud.release.shifting import ReleaseRun, Shifting
 from hitless.cloud.stage.service_stack import Observed, StillAtWorkError
 from hitless.cloud.stage.settling import Cloud, is_live, live_number, settle, url_of
 from hitless.cloud.transform.desired import version_ids
@@ -35,13 +35,13 @@ class Deploy:
 
     def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path]) -> None:
         self._cloud, self._zip_of = cloud, zip_of
-        self._steps = Steps(cloud.clock, cloud.say)
+        self._steps = ReleaseSteps(cloud.clock, cloud.say)
         self._tenure = Tenure(cloud)
         self._shifting = Shifting(cloud, self._steps, self._tenure)
 
     def run(
-        self, package: Package, *, strategy: Strategy, commit: str | None, message: str | None, force: bool = False,
-        promoted_from: PromotedFrom | None = None,
+        self, package: ServicePackage, *, strategy: Strategy, commit: str | None, message: str | None,
+        force: bool = False, promoted_from: PromotedFrom | None = None,
     ) -> Result:  # fmt: skip
         """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
         shipped = self._whole_minutes(strategy)
@@ -66,8 +66,8 @@ class Deploy:
         self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
         self._steps.add("preparing", 0, f"release {record.release}")
         home = home_of(self._cloud, before, live)
-        run = Run(record, transition, before, {}, home, package.hooks, previous, alarms)
-        executor = Executor(self._cloud, transition, before)
+        run = ReleaseRun(record, transition, before, {}, home, package.hooks, previous, alarms)
+        executor = TransitionExecutor(self._cloud, transition, before)
         try:
             self._upload(package)
             run = self._expand(run, executor)
@@ -95,13 +95,13 @@ class Deploy:
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
-        executor = Executor(self._cloud, plan(before.live, wanted, UpdatesFirst()), before)
+        executor = TransitionExecutor(self._cloud, plan(before.live, wanted, UpdatesFirst()), before)
         previous = before.live.output(PREVIOUS_OUTPUT)
         versions = {ids: state.version for ids, state in before.aliases.items()}
         executor.keep_ready(versions, int(previous) if previous is not None else None)
 
     def _go_back(
-        self, run: Run, executor: Executor, error: CandidateFailedError | CloudError | ConflictError
+        self, run: ReleaseRun, executor: TransitionExecutor, error: CandidateFailedError | CloudError | ConflictError
     ) -> Result:
         """All traffic to the live release; but where another process has taken over, the aliases are that one's."""
         try:
@@ -114,7 +114,7 @@ class Deploy:
         self._withdraw(run, executor)
         return self._end(run, Outcome.ROLLED_BACK, error.message)
 
-    def _withdraw(self, run: Run, executor: Executor) -> None:
+    def _withdraw(self, run: ReleaseRun, executor: TransitionExecutor) -> None:
         """Nothing is kept ready of a candidate that did not go live."""
         serve = {ids: run.home[name] for ids, name in run.before.functions.items() if name in run.home}
         executor.withdraw(run.previous, keep=serve)
@@ -125,14 +125,14 @@ class Deploy:
             self._cloud.say(f"{strategy} is shipped as {shipped}: CodeDeploy knows whole minutes")
         return shipped
 
-    def _upload(self, package: Package) -> None:
+    def _upload(self, package: ServicePackage) -> None:
         with tempfile.TemporaryDirectory(prefix="hitless-layer-") as place:
             write_layer(layer := Path(place) / "layer.zip")
             self._cloud.bucket.put_artifact(layer_code().sha256, layer)
         for digest in {artifact.digest for artifact in package.artifacts.values()}:
             self._cloud.bucket.put_artifact(digest.removeprefix("sha256:"), self._zip_of(digest))
 
-    def _expand(self, run: Run, executor: Executor) -> Run:
+    def _expand(self, run: ReleaseRun, executor: TransitionExecutor) -> ReleaseRun:
         """Make all updates but the last. Returns the run with the numbers of the new versions."""
         if self._cloud.stack.observe() != run.before:
             raise Superseded(Outcome.SUPERSEDED, "another release went live before it began: repeat the command")
@@ -146,7 +146,7 @@ class Deploy:
         self._cloud.records.save(record)
         return replace(run, record=record, targets=targets)
 
-    def _end(self, run: Run, outcome: Outcome, reason: str | None) -> Result:
+    def _end(self, run: ReleaseRun, outcome: Outcome, reason: str | None) -> Result:
         now = self._cloud.clock.now()
         self._steps.add("ended", 100 if outcome is Outcome.LIVE else 0, reason or "")
         steps = tuple(self._steps.steps)

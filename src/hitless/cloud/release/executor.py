@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from hitless.aws.session import is_denied
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud
 from hitless.cloud.transform.desired import fingerprint, functions_of, version_ids
@@ -32,7 +32,7 @@ ALWAYS_UNRESERVED = 100
 """What Lambda wants to be left to all other functions (Lambda Developer Guide, "Configuring reserved concurrency")."""
 
 
-class Executor:
+class TransitionExecutor:
     """Writes one transition to AWS. `before` is what was live when the transition was planned."""
 
     def __init__(self, cloud: Cloud, transition: Transition, before: Observed) -> None:
@@ -203,7 +203,7 @@ class Tenure:
         self._cloud, self.holder = cloud, secrets.token_hex(8)
 
     def next_record(
-        self, package: Package, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
+        self, package: ServicePackage, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
     ) -> tuple[Record, Record | None]:
         """The record for this release, and that of the release whose deploy was cut off, if there is one. They are the
         same if the content is. Writes nothing.

@@ -24,7 +24,7 @@ from hitless.service.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
+class ServicePackage:
     """A packaged service, ready to be numbered: what osls compiled, the artifacts, core's outputs."""
 
     service: Service
@@ -85,7 +85,7 @@ class Package:
         return hooks_of(self.service.settings.hooks, lambda_names)
 
 
-def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> Package:
+def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> ServicePackage:
     """Compile the service by osls. Raises ServiceFileError where it, or Lambda, would not take the service."""
     missing = [function.name for function in service.functions if function.name not in artifacts]
     if missing:
@@ -102,7 +102,7 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
             f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",
             hint="take provider.stackName out: roles and alarms are allowed by that name",
         )
-    return Package(service, packaged, artifacts, core)
+    return ServicePackage(service, packaged, artifacts, core)
 
 
 WRAPPER = Path(hitless_wrapper.__file__)

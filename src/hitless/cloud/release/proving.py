@@ -18,7 +18,7 @@ from hitless.aws.lambdas import Invocation
 from hitless.aws.layer.hitless_wrapper import QUIET
 from hitless.aws.session import is_denied
 from hitless.cloud.records.records import Record
-from hitless.cloud.release.packaging import Package
+from hitless.cloud.release.packaging import ServicePackage
 from hitless.cloud.stage.settling import Cloud, function_names, live_number
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_wrapped
@@ -31,7 +31,9 @@ from hitless.service.routes import compile_route, parameters
 WARM_AT_MOST = 50
 
 
-def prove(cloud: Cloud, package: Package, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]) -> None:
+def prove(
+    cloud: Cloud, package: ServicePackage, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]
+) -> None:
     """Raises CloudError where a version is not what was built, CandidateFailedError where it does not serve."""
     versions: dict[str, tuple[str, str]] = {}
     for name, version in record.versions.items():

@@ -13,8 +13,8 @@ from typing import Any
 from hitless.aws.follow import resting
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import RolloutEnd, Steps, rollout_of
-from hitless.cloud.release.executor import Executor
+from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
+from hitless.cloud.release.executor import TransitionExecutor
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, live_number, settle, take_shield_down, url_of
 from hitless.cloud.transform.desired import functions_of
@@ -34,7 +34,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     without a failed request. CloudError where the stack did not follow: traffic is where it was asked to be then, and
     the next rollback, `repair` or deploy brings the stack along.
     """
-    steps = Steps(cloud.clock, cloud.say)
+    steps = ReleaseSteps(cloud.clock, cloud.say)
     before = settle(cloud, holder=secrets.token_hex(8))
     live = live_number(before)
     target = _target(cloud, before, number)
@@ -88,13 +88,13 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
 
 def _planned(
     cloud: Cloud, before: Observed, target: Record, template: Template, live: int | None
-) -> tuple[Transition, Executor, dict[FunctionIds, str]]:
+) -> tuple[Transition, TransitionExecutor, dict[FunctionIds, str]]:
     """The transition back to the target, its executor, and the version of each of its functions."""
     versions = {target.functions[name]: version for name, version in target.versions.items()}
     targets = {ids: versions[name] for ids, name in functions_of(template).items() if name in versions}
     by_alias = {ids.alias: version for ids, version in targets.items()}
     transition = plan(before.live, numbered(template, target.release, live), TrafficFirst(by_alias))
-    return transition, Executor(cloud, transition, before), targets
+    return transition, TransitionExecutor(cloud, transition, before), targets
 
 
 def _leave(cloud: Cloud, live: int | None, target: Record) -> None:

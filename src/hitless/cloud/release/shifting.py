@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hitless.aws.codedeploy import Failure, Move
+from hitless.aws.codedeploy import Move, ShiftFailure
 from hitless.clock import timestamp
 from hitless.cloud.records.records import Record
-from hitless.cloud.records.rollouts import Counter, Steps
+from hitless.cloud.records.rollouts import Counter, ReleaseSteps
 from hitless.cloud.release.executor import Superseded, Tenure
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, take_shield_down
@@ -28,7 +28,7 @@ from hitless.service.strategy import AllAtOnce, Strategy, weights
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReleaseRun:
     """One release under way."""
 
     record: Record
@@ -50,11 +50,11 @@ class Run:
 class Shifting:
     """Of one release. `asked` tells how each hook ended, once it was run."""
 
-    def __init__(self, cloud: Cloud, steps: Steps, tenure: Tenure) -> None:
+    def __init__(self, cloud: Cloud, steps: ReleaseSteps, tenure: Tenure) -> None:
         self._cloud, self._steps, self._tenure = cloud, steps, tenure
         self.asked: list[HookEnd] = []
 
-    def run(self, run: Run, strategy: Strategy) -> None:
+    def run(self, run: ReleaseRun, strategy: Strategy) -> None:
         """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet.
 
         CandidateFailedError where one did not end well, Superseded where it was stopped by hand.
@@ -67,7 +67,7 @@ class Shifting:
         self._steps.add("shifting", 0, f"{len(moves)} function{'s' if len(moves) > 1 else ''} by {strategy}")
         shared, at_once = [one for one in moves if not one.at_once], [one for one in moves if one.at_once]
         self._shield(run, shared, strategy)
-        watch = Watch.begin(self._cloud, run.alarms.also)
+        watch = AlarmWatch.begin(self._cloud, run.alarms.also)
         failure = self._by_codedeploy(run, shared, watch)
         if failure is None and at_once:
             self._say_at_once(at_once, strategy)
@@ -83,7 +83,7 @@ class Shifting:
             raise Superseded(Outcome.ABORTED, f"the shift was stopped by hand ({failure.reason})", last=True)
         raise CandidateFailedError(failure.reason)
 
-    def _moves(self, run: Run) -> list[Move]:
+    def _moves(self, run: ReleaseRun) -> list[Move]:
         if not run.home:
             return []
         found = []
@@ -95,7 +95,7 @@ class Shifting:
             found.append(Move(function, ids.base, ALIAS, state.version, target, at_once=at_once))
         return found
 
-    def _by_codedeploy(self, run: Run, moves: Sequence[Move], watch: Watch) -> Failure | None:
+    def _by_codedeploy(self, run: ReleaseRun, moves: Sequence[Move], watch: AlarmWatch) -> ShiftFailure | None:
         if not moves:
             return None
         return self._cloud.shift.run(
@@ -118,7 +118,7 @@ class Shifting:
             names = ", ".join(one.function for one in moves)
             self._cloud.say(f"{names}: at once, for Lambda shares traffic between versions of one role only")
 
-    def _guard(self, run: Run, moves: Sequence[Move], watch: Watch, seconds: int) -> Failure | None:
+    def _guard(self, run: ReleaseRun, moves: Sequence[Move], watch: AlarmWatch, seconds: int) -> ShiftFailure | None:
         """What moves at once has no bake: the alarms are watched once it has all traffic, before the API follows."""
         if not seconds:
             return None
@@ -135,7 +135,7 @@ class Shifting:
     def _hook_ended(self, hook: str, status: str) -> None:
         self.asked.append(HookEnd(timestamp(self._cloud.clock.now()), hook, status))
 
-    def _shield(self, run: Run, moves: Sequence[Move], strategy: Strategy) -> None:
+    def _shield(self, run: ReleaseRun, moves: Sequence[Move], strategy: Strategy) -> None:
         """Raise it where there is a bake, for the functions whose release wants it."""
         if run.before.stage is None or isinstance(strategy, AllAtOnce):
             return
@@ -162,7 +162,7 @@ MINUTE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class AlarmWatch:
     """The person's own alarms during one shift."""
 
     counter: Counter
@@ -171,7 +171,7 @@ class Watch:
     ringing_before: tuple[str, ...] = ()
 
     @classmethod
-    def begin(cls, cloud: Cloud, names: Collection[str]) -> Watch:
+    def begin(cls, cloud: Cloud, names: Collection[str]) -> AlarmWatch:
         """As they stand now; says which ring already. UsageError where one is not there."""
         found = cloud.traffic.alarms(names)
         for one in found:

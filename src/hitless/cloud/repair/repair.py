@@ -66,7 +66,7 @@ class Repaired:
         }
 
 
-class Code(Protocol):
+class CodeDownload(Protocol):
     """What Lambda runs: aws.running.RunningCode."""
 
     def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
@@ -77,7 +77,9 @@ class Repair:
     `code` has what Lambda runs. `skip`: logical ids over which a stuck roll-back is to go on.
     """
 
-    def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path], code: Code, *, skip: Collection[str] = ()) -> None:
+    def __init__(
+        self, cloud: Cloud, zip_of: Callable[[str], Path], code: CodeDownload, *, skip: Collection[str] = ()
+    ) -> None:
         self._cloud, self._zip_of, self._code, self._skip = cloud, zip_of, code, tuple(skip)
         self._holder = secrets.token_hex(8)
         self._steps: list[str] = []

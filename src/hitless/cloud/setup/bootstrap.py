@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from hitless.aws.account import (
-    Connection,
-    Connections,
+    GitHubConnection,
+    GitHubConnections,
     close_default_group,
     console_url,
     ensure_log_role,
     ensure_provider,
     find_zone,
 )
-from hitless.aws.follow import Stack, Step, Time, next_step
+from hitless.aws.follow import Stack, StackStep, Time, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
-from hitless.cloud.setup.identity import GitHub, account_of, check_kept
+from hitless.cloud.setup.identity import GitHubTrust, account_of, check_kept
 from hitless.cloud.setup.options import BootstrapOptions, check_apart, check_parts
 from hitless.cloud.setup.stacks import (
     DEFAULT_CIDR,
@@ -43,7 +43,7 @@ class Bootstrapped:
 
     core: Stack | None
     pipeline: Stack | None
-    connection: Connection | None
+    connection: GitHubConnection | None
 
     def to_json(self) -> dict[str, Any]:
         stacks = [stack for stack in (self.core, self.pipeline) if stack]
@@ -167,7 +167,7 @@ class Bootstrap:
             github=self._github(options, exists) if options.identity.github else None,
         )
 
-    def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHub:
+    def _github(self, options: BootstrapOptions, kept: Mapping[str, str]) -> GitHubTrust:
         repository = options.repository or kept.get("GitHubRepository")
         if not repository:
             raise UsageError(
@@ -176,9 +176,9 @@ class Bootstrap:
             )
         arn, made = ensure_provider(self._aws.client("iam"), self._aws.identity())
         self._say(f"tokens of GitHub Actions are known to this account by {arn}{' (made now)' if made else ''}")
-        return GitHub(arn, repository)
+        return GitHubTrust(arn, repository)
 
-    def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, Connection, bool]:
+    def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, GitHubConnection, bool]:
         """The pipeline stack with its connection, the service's own where another stage has made it already; and
         whether it was made with the pipeline. A pipeline that stands stays, even if GitHub takes the connection back.
         """
@@ -208,7 +208,7 @@ class Bootstrap:
         )
         return self._stacks.deploy(spec, force=options.force)
 
-    def _await(self, connection: Connection, wait_s: float) -> Connection:
+    def _await(self, connection: GitHubConnection, wait_s: float) -> GitHubConnection:
         url = console_url(connection.arn)
         self._say(f"authorise GitHub once, as somebody who may install apps on the repository: {url}")
         self._say("  (Developer Tools → Connections → Update pending connection)")
@@ -243,8 +243,8 @@ class Bootstrap:
     def _present(self, name: str) -> Mapping[str, str]:
         """The parameters of a stack that came up once; empty where it must be made."""
         stack = self._stacks.find(name)
-        made_anew = stack is None or next_step(stack.status) in (Step.CREATE, Step.RECREATE)
+        made_anew = stack is None or next_step(stack.status) in (StackStep.CREATE, StackStep.RECREATE)
         return {} if stack is None or made_anew else stack.parameters
 
-    def _connections(self) -> Connections:
-        return Connections(self._aws.client("codeconnections"))
+    def _connections(self) -> GitHubConnections:
+        return GitHubConnections(self._aws.client("codeconnections"))

@@ -17,7 +17,7 @@ _GATEWAYS = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CostLine:
     """One position. `usd_a_month` is None where it is paid by use: then `unit` says for what and how much.
 
     `unconfirmed` tells where a price was seen that no dated page of AWS' bears out; empty for the others.
@@ -34,7 +34,7 @@ class Costs:
     """Positions, their fixed sum, and where the prices are from."""
 
     fixed_usd_a_month: float
-    lines: tuple[Line, ...]
+    lines: tuple[CostLine, ...]
     source: str
 
 
@@ -50,12 +50,12 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     hours = float(prices["hours_a_month"])
     gateways = _GATEWAYS[service.settings.nat]
     fixed = [
-        Line(
+        CostLine(
             f"{gateways} NAT gateway{'s' if gateways != 1 else ''} (nat: {service.settings.nat})",
             round(gateways * items["nat_gateway_hour"] * hours, 2),
             f"${items['nat_gateway_hour']:g} an hour each",
         ),
-        Line(
+        CostLine(
             f"{gateways} public address{'es' if gateways != 1 else ''} of NAT gateways",
             round(gateways * items["public_ipv4_hour"] * hours, 2),
             f"${items['public_ipv4_hour']:g} an hour each",
@@ -63,8 +63,8 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     ]
     fixed += _kept_ready(service, items, hours, _unconfirmed(prices, "provisioned_gb_second"))
 
-    def used(what: str, unit: str, *names: str) -> Line:
-        return Line(what, None, unit, _unconfirmed(prices, *names))
+    def used(what: str, unit: str, *names: str) -> CostLine:
+        return CostLine(what, None, unit, _unconfirmed(prices, *names))
 
     calls = f"${items['lambda_million']:g} a million requests, "
     calls += f"${items['lambda_gb_second'] * 1_000_000:.2f} a million GB-seconds"
@@ -84,7 +84,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
     return Costs(total, (*fixed, *by_use), source)
 
 
-def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[Line]:
+def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[CostLine]:
     """Provisioned concurrency at its fewest; what is scaled may cost more, and both versions do during a shift."""
     kept = [one for one in service.functions if one.provisioned_concurrency]
     if not kept:
@@ -95,7 +95,7 @@ def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsu
     number = sum(one.provisioned_concurrency for one in kept)
     up_to = f"; up to {most / gb:.3g} times that under load" if most > gb else ""
     return [
-        Line(
+        CostLine(
             f"{number} environment{'s' if number != 1 else ''} kept ready (provisionedConcurrency)",
             round(gb * price * 3600 * hours, 2),
             f"${price * 3600:.3g} a GB and hour, twice during a shift{up_to}",

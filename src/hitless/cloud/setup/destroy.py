@@ -40,7 +40,7 @@ DATA_TYPES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DestroyPlan:
     """What destroying would do, before a person is asked: stacks that go, what is left, in sentences."""
 
     goes: tuple[str, ...]
@@ -59,7 +59,7 @@ class Destroy:
         self._service, self._aws, self._stacks, self._say = service, aws, stacks, say
         self._names, self._tags = names_of(service), tags_of(service)
 
-    def plan(self, *, with_data: bool, with_domain: bool) -> Plan:
+    def plan(self, *, with_data: bool, with_domain: bool) -> DestroyPlan:
         """ConflictError where the service's stack holds data that was not named."""
         core = self._stacks.find(self._names.core)
         domain = core.outputs.get("ApiDomainName", "") if core else ""
@@ -76,9 +76,9 @@ class Destroy:
         if bucket and (keeps_core or not with_data):
             stays.append(f"the artifact bucket {bucket}" + ("" if keeps_core else " (--with-data deletes it)"))
         goes = (*found, *((self._names.core,) if core and not keeps_core else ()))
-        return Plan(goes, tuple(stays), keeps_core, core)
+        return DestroyPlan(goes, tuple(stays), keeps_core, core)
 
-    def run(self, plan: Plan, *, with_data: bool) -> None:
+    def run(self, plan: DestroyPlan, *, with_data: bool) -> None:
         """Carry the plan out; the person has agreed. CloudError names what could not be deleted."""
         self._scale_no_more()
         self._delete(self._names.service)

@@ -43,14 +43,14 @@ AS_IT_IS = IdentityOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class GitHub:
+class GitHubTrust:
     """Whose tokens are trusted: the account's provider, owner/name."""
 
     provider_arn: str
     repository: str
 
 
-def core_parameters(told: IdentityOptions, github: GitHub | None) -> dict[str, str | None]:
+def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[str, str | None]:
     """The parameters of the core stack; `github` where `told.github`. UsageError on what is malformed."""
     check_identity(told)
     if github:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hitless.aws.account import provider_arn
 from hitless.aws.stacks import StackSpec
-from hitless.cloud.setup.identity import AS_IT_IS, GitHub, IdentityOptions, check_identity
+from hitless.cloud.setup.identity import AS_IT_IS, GitHubTrust, IdentityOptions, check_identity
 from hitless.cloud.setup.stacks import DEFAULT_CIDR, PipelineOptions, core_stack, pipeline_stack
 from hitless.errors import UsageError
 from hitless.service.model import Service
@@ -52,7 +52,7 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
         zone_id=options.zone_id or PLACEHOLDER_ZONE,
         policies=options.policies or "",
         identity=identity,
-        github=GitHub(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
+        github=GitHubTrust(provider, options.repository or PLACEHOLDER_REPOSITORY) if identity.github else None,
     )
     if told is None:
         return (core,)
@@ -113,7 +113,7 @@ _GITHUB = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class GitHubRepository:
     """`name` is owner/name, None where origin is not on GitHub. `folder` is the service's, `""` or `a/b/`."""
 
     name: str | None
@@ -126,9 +126,9 @@ def parse_remote(url: str) -> str | None:
     return found["name"] if found else None
 
 
-def read_repository(folder: Path) -> Repository:
+def read_repository(folder: Path) -> GitHubRepository:
     """What git says of the service's folder; outside git neither name nor folder."""
-    return Repository(
+    return GitHubRepository(
         name=parse_remote(_git(folder, "remote", "get-url", "origin")),
         folder=_git(folder, "rev-parse", "--show-prefix"),
     )

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from hitless.aws.account import lacks_log_role
 from hitless.aws.changes import Change
-from hitless.aws.follow import Step, next_step
+from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
 from hitless.aws.stacks import Stacks, StackSpec
 from hitless.cloud.setup.options import BootstrapOptions, dry_run
@@ -106,9 +106,9 @@ class Planner:
         """The preview of an existing stack, by a change set that is dropped; a new one has nothing to compare."""
         stack = self._stacks.find(spec.name)
         step = next_step(stack.status if stack else None)
-        if stack is None or step in (Step.CREATE, Step.RECREATE):
+        if stack is None or step in (StackStep.CREATE, StackStep.RECREATE):
             return StackPlan(spec.name, False, ())
-        if step is not Step.UPDATE:
+        if step is not StackStep.UPDATE:
             self._say(f"{spec.name} is {stack.status}: its changes cannot be previewed; a bootstrap brings it to rest")
             return StackPlan(spec.name, True, ())
         kept = {key: self._kept(key, value, stack.parameters) for key, value in spec.parameters.items()}

@@ -18,7 +18,7 @@ from hitless.cloud.setup.identity import (
     AS_IT_IS,
     POLICY_ARN,
     UNBOUNDED,
-    GitHub,
+    GitHubTrust,
     IdentityOptions,
     check_identity,
     check_repository,
@@ -35,7 +35,7 @@ _SECRET_IN_URL = re.compile(r"https?://[^/@\s]+@|://[^/@:\s]*:[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class StackNames:
     """The stack names of a stage. `service` is osls' own default."""
 
     core: str
@@ -65,7 +65,7 @@ class PipelineOptions:
     tests: bool = True
 
 
-def names_of(service: Service) -> Names:
+def names_of(service: Service) -> StackNames:
     """The stacks of the stage. UsageError where AWS would refuse, or mix up, the names made of service and stage."""
     stage = service.stage
     for word in RESERVED_STAGES:
@@ -80,7 +80,7 @@ def names_of(service: Service) -> Names:
             f"the role name {longest} has {len(longest)} characters, over IAM's {MAX_ROLE_NAME}",
             hint="shorten the service's or the stage's name",
         )
-    return Names(f"{service.name}-core-{stage}", f"{service.name}-{stage}", f"{service.name}-pipeline-{stage}")
+    return StackNames(f"{service.name}-core-{stage}", f"{service.name}-{stage}", f"{service.name}-pipeline-{stage}")
 
 
 def tags_of(service: Service) -> dict[str, str]:
@@ -115,7 +115,7 @@ def core_stack(
     zone_id: str | None,
     policies: str | None = None,
     identity: IdentityOptions = AS_IT_IS,
-    github: GitHub | None = None,
+    github: GitHubTrust | None = None,
 ) -> StackSpec:
     """The core stack. `cidr` None keeps the network as it is; `policies` are the ARNs of ExtraPolicyArns."""
     settings = service.settings
