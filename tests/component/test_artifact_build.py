@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import Artifact, ArtifactStore, BuildResult, archive, build
+from hitless.artifact import Artifact, ArtifactStore, BuiltArtifacts, archive, build
 from hitless.artifact.archive import ZipMember
 from hitless.artifact.build import NO_FILES
 from hitless.artifact.model import Host, Platform
@@ -44,13 +44,13 @@ def built(
     *,
     extra_files: Mapping[str, bytes] = NO_FILES,
     host: Host = HERE,
-) -> BuildResult:
+) -> BuiltArtifacts:
     return build(
         service, store, say=lambda _: None, extra_files=extra_files, installer=installer or FakeInstaller(), host=host
     )
 
 
-def only(result: BuildResult) -> Artifact:
+def only(result: BuiltArtifacts) -> Artifact:
     return result.by_function["api"]
 
 

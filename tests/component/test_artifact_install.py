@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hitless.artifact import ArtifactStore, BuildResult, build
+from hitless.artifact import ArtifactStore, BuiltArtifacts, build
 from hitless.artifact.model import Host
 from hitless.artifact.uv import Uv
 from hitless.errors import BuildError
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "data" / "artifacts")
 
 
-def built(service: Service, store: ArtifactStore, uv: Uv, host: Host = HERE) -> BuildResult:
+def built(service: Service, store: ArtifactStore, uv: Uv, host: Host = HERE) -> BuiltArtifacts:
     return build(service, store, say=lambda _: None, installer=uv, host=host)
 
 

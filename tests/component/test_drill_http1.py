@@ -20,7 +20,7 @@ import pytest
 from msgspec import structs
 
 from hitless.drill import http1
-from hitless.drill.connection import Client, Connection
+from hitless.drill.connection import Client, SenderConnection
 from hitless.drill.http1 import Http1Client
 from hitless.drill.http2 import Http2Client
 from hitless.drill.pace import constant
@@ -67,7 +67,7 @@ def client_of(plan: SenderPlan) -> Iterator[tuple[Http1Client, Records, selector
     with selectors.DefaultSelector() as selector:
         yield Http1Client(plan, selector, records, time.monotonic_ns()), records, selector
         for key in list(selector.get_map().values()):
-            assert isinstance(key.data, Connection)
+            assert isinstance(key.data, SenderConnection)
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
 

@@ -16,7 +16,7 @@ from hitless.drill.requests import DrillRequest
 from hitless.drill.result import DrillResult, InjectedFault, ShippedRelease
 from hitless.drill.scenarios import choose
 from hitless.drill.tally import Slot, Tally
-from hitless.drill.timeline import Phase, Timeline, Window, WorkerSample
+from hitless.drill.timeline import RolloutPhase, Timeline, Window, WorkerSample
 from hitless.drill.wire import FAILURE_CODE, RECORD, FailureKind, FailureSample, Flag
 from tests.unit.test_receipt_page import rolled_back
 
@@ -32,9 +32,9 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
     first = timeline.open("release 2 (good)", 2 * S)
     first.end_us = int(2.5 * S)
     first.phases = [
-        Phase(2 * S + 1, "preparing"),
-        Phase(int(2.2 * S), "shifting", 100),
-        Phase(int(2.4 * S), "draining", 100),
+        RolloutPhase(2 * S + 1, "preparing"),
+        RolloutPhase(int(2.2 * S), "shifting", 100),
+        RolloutPhase(int(2.4 * S), "draining", 100),
     ]
     broken = timeline.open("kill-worker", 3 * S)
     broken.end_us = int(3.04 * S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.timeline import MAX_SAMPLES, PERIOD_S, Watch, WorkerSample
+from hitless.drill.timeline import MAX_SAMPLES, PERIOD_S, WorkerSample, WorkerWatch
 from tests.component.drill_fakes import FakeEngine
 
 pytestmark = pytest.mark.unit
@@ -20,14 +20,14 @@ def status_of(*workers: tuple[int | None, bool]) -> dict[str, object]:
 
 
 def test_a_sample_counts_the_stage_s_workers_that_run_and_those_at_work() -> None:
-    watch = Watch(FakeEngine("http://x"), "dev", lambda: 1_500_000)
+    watch = WorkerWatch(FakeEngine("http://x"), "dev", lambda: 1_500_000)
     watch.take(status_of((1, True), (2, False), (None, False), (4, True)))
     assert watch.samples == [WorkerSample(1.5, 3, 2)]
 
 
 def test_a_long_drill_keeps_a_bounded_number_of_samples_over_its_whole_length() -> None:
     instants_us = iter(range(0, 3 * MAX_SAMPLES * 100_000, 100_000))
-    watch = Watch(FakeEngine("http://x"), "dev", lambda: next(instants_us))
+    watch = WorkerWatch(FakeEngine("http://x"), "dev", lambda: next(instants_us))
     for _ in range(3 * MAX_SAMPLES):
         watch.take(status_of((1, False)))
     assert len(watch.samples) <= MAX_SAMPLES

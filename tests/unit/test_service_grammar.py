@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hitless.service.grammar import Literal, Source, Template, Variable, VariableSyntaxError, parse
+from hitless.service.grammar import Literal, Template, Variable, VariableSource, VariableSyntaxError, parse
 
 pytestmark = pytest.mark.unit
 
@@ -17,9 +17,9 @@ def only(text: str) -> Variable:
     return variable
 
 
-def source(text: str) -> Source:
+def source(text: str) -> VariableSource:
     (found,) = only(text).sources
-    assert isinstance(found, Source)
+    assert isinstance(found, VariableSource)
     return found
 
 
@@ -63,7 +63,7 @@ def test_defaults_keep_their_types() -> None:
 
 def test_a_default_may_be_another_source_with_or_without_braces() -> None:
     sources = only("${opt:a, self:b, ${env:C}}").sources
-    assert isinstance(sources[1], Source)
+    assert isinstance(sources[1], VariableSource)
     assert sources[1].kind == "self"
     assert isinstance(sources[2], Template)
     assert sources[2].whole is not None

@@ -7,7 +7,7 @@ import pytest
 from hitless.errors import ServiceFileError
 from hitless.service.keys import KEYS, Here, Key, check_keys
 from hitless.service.load import parse_yaml
-from hitless.service.value import Notices, Place, Value, from_plain
+from hitless.service.value import FilePlace, Notices, Value, from_plain
 
 pytestmark = pytest.mark.unit
 
@@ -23,7 +23,7 @@ def file_with(key: Key) -> Value:
     data: object = ["x"] if key.path == "plugins" else "x"
     for part in reversed(key.path.replace("events.*", "events[]").split(".")):
         data = {part[:-2]: [data]} if part.endswith("[]") else {"name" if part == "*" else part: data}
-    return from_plain(data, Place("f.yml", 7))
+    return from_plain(data, FilePlace("f.yml", 7))
 
 
 def ids(key: Key) -> str:
@@ -117,7 +117,7 @@ def test_a_misspelt_key_that_protects_routes_is_always_refused(text: str) -> Non
 
 def test_keys_of_custom_are_anybodys_and_only_a_near_miss_of_hitless_is_noticed() -> None:
     names = ("tables", "files", "items", "tests", "sites", "titles", "hitlist", "hits")
-    assert notices_of(from_plain({"custom": dict.fromkeys(names, 1)}, Place("f.yml", 1))) == ()
+    assert notices_of(from_plain({"custom": dict.fromkeys(names, 1)}, FilePlace("f.yml", 1))) == ()
     (sentence,) = notices_of(parse_yaml("custom: {hitles: {workers: 3}}", "f.yml"))
     assert sentence == "f.yml:1: custom.hitles: is not read by anything here: did you mean custom.hitless?"
 

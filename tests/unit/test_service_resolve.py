@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.resolve import Context, Resolver
+from hitless.service.resolve import Resolver, VariableContext
 from hitless.service.value import Notices, Unresolved, Value, from_plain
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ def resolve(
     params: Mapping[str, str] | None = None,
     notices: Notices | None = None,
 ) -> Value:
-    context = Context(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {})
+    context = VariableContext(stage, options or {}, environ or {}, FakeFiles(files or {}), params or {})
     return Resolver(parse_yaml(text, "f.yml"), context, notices or Notices()).resolve()
 
 
@@ -332,7 +332,7 @@ def test_references_resolve_as_a_naive_substitution_does(configuration: list[lis
         for i, parts in enumerate(configuration)
     }
     root = from_plain(keys, parse_yaml("a: 1", "f.yml").place)
-    resolver = Resolver(root, Context("dev", {}, {}, FakeFiles({})), Notices())
+    resolver = Resolver(root, VariableContext("dev", {}, {}, FakeFiles({})), Notices())
     try:
         expected = {f"k{i}": evaluate(configuration, i) for i in range(6)}
     except LookupError:

@@ -24,13 +24,13 @@ from hitless.service.model import (
     Sticky,
     StickyBy,
 )
-from hitless.service.settings import PREVIEW_KEYS, STAGE_KEYS, Settings, Workers, read_settings
+from hitless.service.settings import PREVIEW_KEYS, STAGE_KEYS, ServiceSettings, Workers, read_settings
 from hitless.service.strategy import Canary
 
 pytestmark = pytest.mark.unit
 
 
-def settings(hitless: str, *, stage: str = "dev") -> Settings:
+def settings(hitless: str, *, stage: str = "dev") -> ServiceSettings:
     return read_settings(parse_yaml(f"custom:\n  hitless: {hitless}", "f.yml"), stage)
 
 
@@ -47,7 +47,7 @@ def fault(hitless: str, name: str = "dev") -> ServiceFileError:
 @pytest.mark.parametrize("text", ["a: 1", "custom: {x: 1}", "custom: {hitless: }", "custom: {hitless: {}}"])
 def test_without_settings_there_is_one_stage_with_the_defaults(text: str) -> None:
     found = read_settings(parse_yaml(text, "f.yml"), "dev")
-    assert found == Settings(workers=Workers(2), stages=(StageSettings("dev", "dev"),))
+    assert found == ServiceSettings(workers=Workers(2), stages=(StageSettings("dev", "dev"),))
     assert (found.stages[0].host, found.stages[0].port) == ("127.0.0.1", 8080)
 
 

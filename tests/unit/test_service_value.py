@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from hitless.errors import ServiceFileError
 from hitless.service.load import parse_yaml
-from hitless.service.value import Place, Value, from_plain, scalar_text
+from hitless.service.value import FilePlace, Value, from_plain, scalar_text
 
 pytestmark = pytest.mark.unit
 
-HERE = Place("serverless.yml", 3, 5)
+HERE = FilePlace("serverless.yml", 3, 5)
 
 
 def value(data: object) -> Value:
@@ -109,10 +109,10 @@ def test_a_choice_outside_of_the_list_says_what_was_meant() -> None:
 
 
 def test_a_value_that_came_by_a_variable_stands_at_its_reference_and_is_not_repeated() -> None:
-    tree = from_plain({"x": ["s3cret"]}, Place("other.yml", 9))
+    tree = from_plain({"x": ["s3cret"]}, FilePlace("other.yml", 9))
     moved = tree.moved(value("ref"))
     leaf = moved.mapping()["x"].items()[0]
-    assert (leaf.path, leaf.place, leaf.origin) == ("a.b.x[0]", HERE, Place("other.yml", 9))
+    assert (leaf.path, leaf.place, leaf.origin) == ("a.b.x[0]", HERE, FilePlace("other.yml", 9))
     with pytest.raises(ServiceFileError) as caught:
         leaf.integer(1, 2)
     assert "s3cret" not in caught.value.message

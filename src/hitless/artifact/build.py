@@ -16,7 +16,7 @@ from types import MappingProxyType
 from hitless.artifact import archive, dependencies
 from hitless.artifact.archive import ZipMember, case_collisions, flaw, folders_of, shown
 from hitless.artifact.dependencies import Dependencies, Installer
-from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuildResult, Host, Platform
+from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
@@ -37,7 +37,7 @@ def build(
     extra_files: Mapping[str, bytes] = NO_FILES,
     installer: Installer | None = None,
     host: Host | None = None,
-) -> BuildResult:
+) -> BuiltArtifacts:
     """Build the artifacts of all functions of `service` into `store`.
 
     `say` gets a sentence for each step that takes time; `extra_files` (name → bytes) are added to every artifact, in
@@ -72,7 +72,7 @@ class _Build:
     made: dict[tuple[tuple[str, ...], Platform], Artifact] = field(default_factory=dict)
     unportable: dict[Platform, BuildError] = field(default_factory=dict)
 
-    def run(self) -> BuildResult:
+    def run(self) -> BuiltArtifacts:
         """All functions in the file's order; equal packages are built once."""
         by_function: dict[str, Artifact] = {}
         portable: dict[str, Artifact] = {}
@@ -91,7 +91,7 @@ class _Build:
                 by_function[function.name] = portable[function.name] = self._artifact(patterns, declared, declared)
             self._check_handler(function, patterns)
         self._warn_of_requirements()
-        return BuildResult(by_function, portable, tuple(self.warnings))
+        return BuiltArtifacts(by_function, portable, tuple(self.warnings))
 
     def _patterns_of(self, function: Function) -> tuple[str, ...]:
         own = function.package_patterns if self.service.individually else ()

@@ -23,11 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from hitless.artifact import archive
 from hitless.artifact.archive import ZipMember, flaw, shown
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
-from hitless.errors import BuildError
+from hitless.documents import decode, to_text
+from hitless.errors import BuildError, EngineError
 
 FORMAT = 1
 """Part of every key: raise it when the options for uv or the normalisation change."""
@@ -79,25 +82,29 @@ class Dependencies:
     def bytecode(self) -> list[tuple[str, str]]:
         """(source, its .pyc) by name, as far as there is bytecode for the interpreter that runs here."""
         try:
-            listed = json.loads(_bytecode_list(self.folder).read_text("utf-8"))
-        except (OSError, ValueError):
+            return decode(_bytecode_list(self.folder).read_bytes(), list[tuple[str, str]], "bytecode")
+        except (OSError, EngineError):
             return []
-        return [(str(source), str(compiled)) for source, compiled in listed]
+
+
+class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    distributions: tuple[str, ...]
+    built: tuple[str, ...] = ()
+    archive_bytes: int
 
 
 def load(folder: Path) -> Dependencies | None:
-    """The entry in `folder`, or None where there is none or it is not whole."""
+    """The entry in `folder`, or None if there is none or it is incomplete."""
     try:
-        listed = json.loads((folder / "manifest.json").read_text("utf-8"))
-        names, sizes = listed["names"], listed["sizes"]
-        if any(os.stat(f"{folder}/files/{name}").st_size != size for name, size in zip(names, sizes, strict=True)):
+        listed = decode((folder / "manifest.json").read_bytes(), _Manifest, "manifest")
+        sizes = [os.stat(f"{folder}/files/{name}").st_size for name in listed.names]
+        if sizes != list(listed.sizes) or (folder / "archive.zip").stat().st_size != listed.archive_bytes:
             return None
-        if (folder / "archive.zip").stat().st_size != listed["archive_bytes"]:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EngineError):
         return None
-    distributions, built = tuple(listed["distributions"]), tuple(listed.get("built", ()))
-    return Dependencies(folder.name, folder, tuple(names), distributions, built)
+    return Dependencies(folder.name, folder, listed.names, listed.distributions, listed.built)
 
 
 def key_of(folder: Path, requirements: Requirements, platform: Platform, settings: dict[str, str]) -> str:
@@ -125,14 +132,16 @@ def install(
     built = installer.install(service, requirements, platform, files, held=held)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
-    manifest = {
-        "names": names,
-        "sizes": [(files / name).stat().st_size for name in names],
-        "distributions": sorted(n.split("-")[0] for n in {n.split("/")[0] for n in names} if n.endswith(".dist-info")),
-        "built": list(built),
-        "archive_bytes": (into / "archive.zip").stat().st_size,
-    }
-    (into / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    manifest = _Manifest(
+        names=tuple(names),
+        sizes=tuple((files / name).stat().st_size for name in names),
+        distributions=tuple(
+            sorted(n.split("-")[0] for n in {n.split("/")[0] for n in names} if n.endswith(".dist-info"))
+        ),
+        built=tuple(built),
+        archive_bytes=(into / "archive.zip").stat().st_size,
+    )
+    (into / "manifest.json").write_text(to_text(manifest), "utf-8")
 
 
 def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) -> None:

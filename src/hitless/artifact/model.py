@@ -34,7 +34,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildResult:
+class BuiltArtifacts:
     """The artifacts of all functions: what runs here, and what was declared; without the latter no promotion."""
 
     by_function: Mapping[str, Artifact]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -27,8 +26,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from hitless.artifact import archive, dependencies, trees
 from hitless.artifact.dependencies import Dependencies
+from hitless.documents import decode, to_text
 from hitless.errors import EngineError, MachineError, UsageError
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -42,6 +44,13 @@ class WorkFolder:
 
     folder: Path
     lock_fd: int
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """Which entry of the cache the first files of an artifact come from, and how many they are."""
+
+    dependencies: str | None = None
+    linked: int = 0
 
 
 class ArtifactStore:
@@ -87,7 +96,7 @@ class ArtifactStore:
         digest = archive.digest_of(zipped)
         target = self.zip_path(digest)
         note = zipped.with_suffix(".json")
-        note.write_text(json.dumps({"dependencies": used.key if used else None, "linked": linked}), "utf-8")
+        note.write_text(to_text(_Note(used.key if used else None, linked)), "utf-8")
         note.replace(target.with_suffix(".json"))
         if target.exists() and target.stat().st_size == zipped.stat().st_size:
             os.utime(target)
@@ -156,7 +165,7 @@ class ArtifactStore:
         needed = set[str]()
         for note in self._zips.glob("*.json"):
             if note.stem in remaining:
-                needed.add(str(_read_note(note)[0]))
+                needed.add(str(_read_note(note).dependencies))
             else:
                 note.unlink()
         for tree in self._trees.iterdir():
@@ -168,8 +177,10 @@ class ArtifactStore:
         return removed
 
     def _origin(self, zipped: Path) -> tuple[Dependencies | None, int]:
-        key, linked = _read_note(zipped.with_suffix(".json"))
-        return (dependencies.load(self._dependencies / key), linked) if key else (None, 0)
+        note = _read_note(zipped.with_suffix(".json"))
+        return (
+            (dependencies.load(self._dependencies / note.dependencies), note.linked) if note.dependencies else (None, 0)
+        )
 
     def _settle(self, fresh: Path, tree: Path, workspace: WorkFolder, entries: list[zipfile.ZipInfo]) -> None:
         for _ in range(3):
@@ -229,12 +240,11 @@ def _locked_alone(lock: int) -> bool:
     return True
 
 
-def _read_note(note: Path) -> tuple[str | None, int]:
+def _read_note(note: Path) -> _Note:
     try:
-        read = json.loads(note.read_text("utf-8"))
-        return read["dependencies"], int(read["linked"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, 0
+        return decode(note.read_bytes(), _Note, note.name)
+    except (OSError, EngineError):
+        return _Note()
 
 
 def _last_used(entry: Path) -> float:

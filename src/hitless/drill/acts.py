@@ -20,7 +20,7 @@ from hitless.drill.progress import DrillProgress
 from hitless.drill.result import InjectedFault, ShippedRelease
 from hitless.drill.scenarios import Scenario, Verb
 from hitless.drill.shipper import ERROR, Shipped, Shipper, stage_of
-from hitless.drill.timeline import MICROSECONDS, Phase, Timeline, Window
+from hitless.drill.timeline import MICROSECONDS, RolloutPhase, Timeline, Window
 from hitless.drill.workspace import Workspace
 from hitless.errors import HitlessError
 from hitless.release.result import Outcome
@@ -100,7 +100,7 @@ class Acts:
         """The rollout's steps on the drill's own time axis."""
         origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())
         window.phases = [
-            Phase(
+            RolloutPhase(
                 (datetime.fromisoformat(step["at"]) - origin) // timedelta(microseconds=1),
                 str(step["state"]),
                 float(step["weight_percent"]),

@@ -40,7 +40,7 @@ class ConnectionState(IntEnum):
 
 
 @dataclass(slots=True, eq=False)
-class Connection:
+class SenderConnection:
     """A socket that a client holds in its selector, and the bytes that still have to be written to it."""
 
     sock: socket.socket | ssl.SSLSocket | None = field(default=None, init=False)
@@ -49,7 +49,7 @@ class Connection:
     unsent: bytes | memoryview = field(default=b"", init=False)
 
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C", bound=SenderConnection)
 
 
 class Client(ABC, Generic[C]):

@@ -31,7 +31,7 @@ class MomentRow(msgspec.Struct, frozen=True):
     count: int
 
 
-class StepRow(msgspec.Struct, frozen=True):
+class DrilledStep(msgspec.Struct, frozen=True):
     """From this second on the rollout was in this state."""
 
     at_s: float
@@ -39,7 +39,7 @@ class StepRow(msgspec.Struct, frozen=True):
     weight_percent: float
 
 
-class ReleaseRow(msgspec.Struct, frozen=True):
+class DrilledRelease(msgspec.Struct, frozen=True):
     """One release of the drill. `failed_meanwhile` also counts failures of the release before it."""
 
     release: int | None
@@ -54,7 +54,7 @@ class ReleaseRow(msgspec.Struct, frozen=True):
     failed_meanwhile: int
     shielded: int
     gateway: Mapping[str, Any] | None
-    steps: Sequence[StepRow]
+    steps: Sequence[DrilledStep]
 
 
 class FaultRow(msgspec.Struct, frozen=True):
@@ -98,8 +98,8 @@ class DrillDocument(msgspec.Struct, frozen=True):
     latency_ms: Percentiles
     latency_steady_ms: Percentiles
     latency_releasing_ms: Percentiles
-    releases: Sequence[ReleaseRow]
-    restored: ReleaseRow | None
+    releases: Sequence[DrilledRelease]
+    restored: DrilledRelease | None
     faults: Sequence[FaultRow]
     shielded: int
     report: str

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from hitless.drill.connection import MAX_IDLE_NS, Client, Connection, ConnectionState
+from hitless.drill.connection import MAX_IDLE_NS, Client, ConnectionState, SenderConnection
 from hitless.drill.pace import opens_connection
 from hitless.drill.recorder import RecordSink, SentRequest
 from hitless.drill.response import BadResponse, Http1Response
@@ -22,7 +22,7 @@ _NO_RESPONSE = Http1Response()
 
 
 @dataclass(slots=True, eq=False)
-class Http1Connection(Connection):
+class Http1Connection(SenderConnection):
     """A connection and the request that it carries."""
 
     requests: int = 0  # carried so far, with the current one

@@ -18,7 +18,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
-from hitless.drill.connection import MAX_IDLE_NS, Client, Connection, ConnectionState
+from hitless.drill.connection import MAX_IDLE_NS, Client, ConnectionState, SenderConnection
 from hitless.drill.pace import opens_connection
 from hitless.drill.recorder import RecordSink, SentRequest
 from hitless.drill.response import Response
@@ -66,7 +66,7 @@ def _protocol() -> H2Connection:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Http2Connection(Connection):
+class Http2Connection(SenderConnection):
     """A connection, the state of its protocol and the streams that are open on it."""
 
     own: bool  # for one request alone

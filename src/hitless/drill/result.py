@@ -15,13 +15,13 @@ from hitless.clock import timestamp
 from hitless.documents import to_plain
 from hitless.drill.document import (
     DrillDocument,
+    DrilledRelease,
+    DrilledStep,
     FailureRow,
     FaultRow,
     LeftOut,
     MomentRow,
-    ReleaseRow,
     RequestRow,
-    StepRow,
 )
 from hitless.drill.pace import Pace
 from hitless.drill.plan import DrillPlan
@@ -243,8 +243,8 @@ class DrillResult:
     def _all_releases(self) -> tuple[ShippedRelease, ...]:
         return (*self.releases, *((self.restored,) if self.restored else ()))
 
-    def _release(self, one: ShippedRelease) -> ReleaseRow:
-        return ReleaseRow(
+    def _release(self, one: ShippedRelease) -> DrilledRelease:
+        return DrilledRelease(
             release=one.release,
             scenario=one.scenario,
             expected=one.expected,
@@ -258,7 +258,8 @@ class DrillResult:
             shielded=one.window.shielded,
             gateway=one.candidate or None,
             steps=[
-                StepRow(round(step.start_us / 1e6, 3), step.state, step.weight_percent) for step in one.window.phases
+                DrilledStep(round(step.start_us / 1e6, 3), step.state, step.weight_percent)
+                for step in one.window.phases
             ],
         )
 

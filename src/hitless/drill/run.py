@@ -25,7 +25,7 @@ from hitless.drill.scenarios import Verb
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
 from hitless.drill.target import Target, probe, resolve
-from hitless.drill.timeline import MICROSECONDS, Timeline, Watch
+from hitless.drill.timeline import MICROSECONDS, Timeline, WorkerWatch
 from hitless.drill.wire import SenderPlan
 from hitless.drill.workspace import Source, Workspace
 from hitless.errors import ConflictError, UsageError
@@ -68,7 +68,7 @@ async def run_drill(
         acts = Acts(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
         await load.start()
         started_at = clock.now()
-        watch = Watch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
+        watch = WorkerWatch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
         beside = [_tick(acts, tally), *([watch.run()] if watch is not None else [])]
         async with _meanwhile(*beside):
             try:

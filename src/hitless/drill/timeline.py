@@ -16,7 +16,7 @@ BUILDING = "building"
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class RolloutPhase:
     """From `start_us` on the rollout was in this state, with this weight on the candidate."""
 
     start_us: int
@@ -39,7 +39,7 @@ class Window:
     failed: int = 0
     failed_without_release: int = 0  # of `failed`, those whose answer (if any) named no release
     shielded: int = 0
-    phases: list[Phase] = field(default_factory=list)
+    phases: list[RolloutPhase] = field(default_factory=list)
 
     def holds(self, from_us: int, until_us: int) -> bool:
         """Whether a request that was under way from … until … met this window."""
@@ -90,7 +90,7 @@ class WorkerSample:
     busy: int
 
 
-class Watch:
+class WorkerWatch:
     """Takes samples until it is cancelled. Where they grow too many, every second one goes, and so on."""
 
     def __init__(self, shipper: Shipper, stage: str, elapsed_us: Callable[[], int]) -> None:

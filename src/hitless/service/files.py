@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from hitless.service.value import Place, Unresolved, Value, from_plain
+from hitless.service.value import FilePlace, Unresolved, Value, from_plain
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILES = 100
@@ -81,7 +81,7 @@ class Files:
             raise at.fault(f"the file {written} is not UTF-8") from error
         except json.JSONDecodeError as error:
             raise at.fault(f"the file {written} is not JSON: {error.msg} in line {error.lineno}") from error
-        return from_plain(content, Place(name, 1))
+        return from_plain(content, FilePlace(name, 1))
 
 
 def repository_root(folder: Path) -> Path:

@@ -47,7 +47,7 @@ _RESERVED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
+class PackageSettings:
     """`package` of the service: patterns in the order in which they apply, `!` excludes."""
 
     patterns: tuple[str, ...]
@@ -60,7 +60,7 @@ class FunctionReader:
 
     folder: Path
     provider: Value
-    package: Package
+    package: PackageSettings
     workers: Workers
     prefix: str
     notices: Notices
@@ -221,12 +221,12 @@ class FunctionReader:
         return patterns
 
 
-def read_package(root: Value) -> Package:
+def read_package(root: Value) -> PackageSettings:
     """`package` at the top of the file."""
     package = root.get("package")
     if package is None:
-        return Package((), individually=False)
-    return Package(read_patterns(package), individually=package.optional("individually", Value.flag, False))
+        return PackageSettings((), individually=False)
+    return PackageSettings(read_patterns(package), individually=package.optional("individually", Value.flag, False))
 
 
 def read_patterns(package: Value) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class VariableSource:
     """`kind(params):address`, and how it was written."""
 
     kind: str
@@ -54,7 +54,7 @@ class Source:
 class Variable:
     """Sources in order of preference, and how the whole was written."""
 
-    sources: tuple[Source | Template | Literal, ...]
+    sources: tuple[VariableSource | Template | Literal, ...]
     text: str
 
 
@@ -116,7 +116,7 @@ class _Parser:
         self._at += 1
         return Variable(tuple(sources), self._text[start : self._at])
 
-    def _source(self) -> Source | Template | Literal:
+    def _source(self) -> VariableSource | Template | Literal:
         opening = self._next()
         if opening in ("'", '"'):
             return self._quoted()
@@ -125,7 +125,7 @@ class _Parser:
         kind = _KIND.match(self._text, self._at)
         return self._literal() if kind is None else self._typed(kind[0])
 
-    def _typed(self, kind: str) -> Source:
+    def _typed(self, kind: str) -> VariableSource:
         start = self._at
         self._at += len(kind)
         params: list[Template] = []
@@ -142,7 +142,7 @@ class _Parser:
         if self._next() == ":":
             self._at += 1
             address = self._argument(",}") if self._next() not in (",", "}", "") else None
-        return Source(kind, tuple(params), address, self._text[start : self._at].strip())
+        return VariableSource(kind, tuple(params), address, self._text[start : self._at].strip())
 
     def _argument(self, stops: str) -> Template:
         if self._next() in ("'", '"'):

@@ -19,9 +19,9 @@ from hitless.errors import HitlessError, ServiceFileError
 from hitless.service.dotenv import with_dotenv
 from hitless.service.files import MAX_FILE_BYTES, Files, repository_root
 from hitless.service.model import DEFAULT_STAGE, Service
-from hitless.service.resolve import Context, Resolver
+from hitless.service.resolve import Resolver, VariableContext
 from hitless.service.serverless import make_service
-from hitless.service.value import Notices, Place, Scalar, Value, child_path
+from hitless.service.value import FilePlace, Notices, Scalar, Value, child_path
 
 NAMES = ("serverless.yml", "serverless.yaml")
 OTHER_NAMES = ("serverless.json", "serverless.js", "serverless.cjs", "serverless.mjs", "serverless.ts")
@@ -58,7 +58,7 @@ def load_service(
     notices = Notices()
     try:
         raw = read_yaml(file, file.name)
-        context = Context(stage, options or {}, environ, Files(folder, read_yaml), params or {})
+        context = VariableContext(stage, options or {}, environ, Files(folder, read_yaml), params or {})
         asked = Resolver(raw, context, Notices()).resolve("useDotenv")
         if asked.data is not None and asked.flag():
             context = replace(context, environ=with_dotenv(stage, environ, context.files, asked))
@@ -75,7 +75,7 @@ def default_stage(folder: Path, environ: Mapping[str, str]) -> str:
     try:
         raw = read_yaml(_find(folder := folder.absolute()), NAMES[0])
         files = Files(folder, read_yaml)
-        found = Resolver(raw, Context(DEFAULT_STAGE, {}, environ, files), Notices()).resolve("provider.stage")
+        found = Resolver(raw, VariableContext(DEFAULT_STAGE, {}, environ, files), Notices()).resolve("provider.stage")
         return DEFAULT_STAGE if found.data is None else found.text()
     except (HitlessError, RecursionError):
         return DEFAULT_STAGE
@@ -124,7 +124,7 @@ def parse_yaml(text: str, name: str) -> Value:
         raise _yaml_fault(error, text, name) from error
     if node is None:
         raise ServiceFileError(f"{name} is empty", hint="hitless init makes one to start from")
-    return _Tree(name).value(node, "", Place(name, 1))
+    return _Tree(name).value(node, "", FilePlace(name, 1))
 
 
 def _check_levels(text: str, name: str) -> None:
@@ -148,7 +148,7 @@ class _Tree:
         self._nodes = 0
         self._implicit = yaml.resolver.Resolver()
 
-    def value(self, node: yaml.Node, path: str, place: Place, level: int = 0) -> Value:
+    def value(self, node: yaml.Node, path: str, place: FilePlace, level: int = 0) -> Value:
         self._nodes += 1
         if self._nodes > MAX_NODES or level > MAX_LEVELS:
             message = f"with its aliases written out the file has more than {MAX_NODES} values or {MAX_LEVELS} levels"
@@ -204,8 +204,8 @@ class _Tree:
             raise self._fault(node, f"the type {node.tag} is not used in a service file", "take the !! away")
         return _plain_scalar(node.value)
 
-    def _place(self, node: yaml.Node) -> Place:
-        return Place(self._name, node.start_mark.line + 1, node.start_mark.column + 1)
+    def _place(self, node: yaml.Node) -> FilePlace:
+        return FilePlace(self._name, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def _fault(self, node: yaml.Node, message: str, hint: str, path: str = "") -> ServiceFileError:
         return Value(None, self._place(node), path).fault(message, hint)
@@ -240,7 +240,7 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
         line, column = text.count("\n", 0, position), 0
     if "nesting depth" in problem:  # newer parsers have a bound of their own, which may come before ours
         problem = f"nested deeper than {MAX_LEVELS} levels"
-        return Value(None, Place(name, line + 1)).fault(f"is {problem}", "flatten it")
+        return Value(None, FilePlace(name, line + 1)).fault(f"is {problem}", "flatten it")
     lines = text.split("\n")
     written = lines[line] if line < len(lines) else ""
     hint = "look at the indentation, quotes and brackets of this line and the one before"
@@ -252,4 +252,4 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
         hint = "inside of [ ] and { }, quote what has braces, commas or colons in it: 'GET /zones/{zone}'"
     elif "single document" in problem or "another document" in problem:
         hint = "one document a file: take the --- away"
-    return Value(None, Place(name, line + 1, column + 1)).fault(f"is not YAML: {problem}", hint)
+    return Value(None, FilePlace(name, line + 1, column + 1)).fault(f"is not YAML: {problem}", hint)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hitless.errors import ServiceFileError
-from hitless.service.grammar import Literal, Source, Template, Variable, VariableSyntaxError, parse
+from hitless.service.grammar import Literal, Template, Variable, VariableSource, VariableSyntaxError, parse
 from hitless.service.model import DEFAULT_REGION
 from hitless.service.value import Notices, Unresolved, Value, did_you_mean, scalar_text
 
@@ -46,7 +46,7 @@ class FileReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class VariableContext:
     """What variables may ask for: the stage, the command's options and `--param`s, the environment, files."""
 
     stage: str
@@ -59,7 +59,7 @@ class Context:
 class Resolver:
     """Resolves one tree. Not to be used twice, nor by two threads."""
 
-    def __init__(self, root: Value, context: Context, notices: Notices) -> None:
+    def __init__(self, root: Value, context: VariableContext, notices: Notices) -> None:
         self._root = _for_stage(root, context.stage)
         self._context = context
         self._notices = notices
@@ -70,7 +70,7 @@ class Resolver:
         self._out_of_bounds = False
         self._characters = 0
         self._values = 0
-        self._sources: dict[str, Callable[[Source, Value], Value | None]] = {
+        self._sources: dict[str, Callable[[VariableSource, Value], Value | None]] = {
             "self": self._self,
             "opt": self._opt,
             "env": self._env,
@@ -199,16 +199,18 @@ class Resolver:
                     sentence = f"{reference} is not within reach here, so its default is taken"
                     self._notices.add(f"default for {reference}", at, sentence)
                 return found
-        stage = any(isinstance(one, Source) and one.text.replace(" ", "") == "opt:stage" for one in variable.sources)
+        stage = any(
+            isinstance(one, VariableSource) and one.text.replace(" ", "") == "opt:stage" for one in variable.sources
+        )
         return self._outside(self._context.stage, at) if stage and elsewhere is None else elsewhere
 
-    def _source(self, source: Source | Template | Literal, at: Value) -> Value | None:
+    def _source(self, source: VariableSource | Template | Literal, at: Value) -> Value | None:
         match source:
             case Literal(value):
                 return replace(at, data=value, raw="")
             case Template():
                 return self._filled(source, at) if source.whole is None else self._first(source.whole, at)
-            case Source():
+            case VariableSource():
                 pass
         if (look_up := self._sources.get(source.kind)) is not None:
             found = look_up(source, at)
@@ -222,15 +224,15 @@ class Resolver:
     def _unresolved(self, variable: Variable, at: Value) -> ServiceFileError:
         last = variable.sources[-1]
         hint = f"give it a default: {variable.text[:-1]}, 'value'}}"
-        if isinstance(last, Source) and last.kind == "env":
+        if isinstance(last, VariableSource) and last.kind == "env":
             hint = f"set {self._address(last, at)} in the environment, or {hint}"
-        elif isinstance(last, Source) and last.kind == "file":
+        elif isinstance(last, VariableSource) and last.kind == "file":
             hint = f"look whether the file and the key are there, or {hint}"
-        elif isinstance(last, Source) and last.kind == "param":
+        elif isinstance(last, VariableSource) and last.kind == "param":
             hint = f"give it by --param {self._address(last, at)}=VALUE, or {hint}"
         return at.fault(f"{variable.text} has no value", hint)
 
-    def _address(self, source: Source, at: Value) -> str:
+    def _address(self, source: VariableSource, at: Value) -> str:
         return "" if source.address is None else self._text(source.address, at)
 
     def _text(self, template: Template, at: Value) -> str:
@@ -238,25 +240,25 @@ class Resolver:
 
     # -- the sources, each: the value, or None where there is none
 
-    def _self(self, source: Source, at: Value) -> Value | None:
+    def _self(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
         if not address:
             raise at.fault("${self:} is the whole file, and so refers to itself", "name a key: ${self:custom.key}")
         return self._at_address(self._root, address, at)
 
-    def _opt(self, source: Source, at: Value) -> Value | None:
+    def _opt(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
         text = self._context.options.get(address)
         return None if text is None else self._outside(text, at)
 
-    def _env(self, source: Source, at: Value) -> Value | None:
+    def _env(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
         if not address:
             raise at.fault("${env:} names no variable of the environment", "write ${env:NAME}")
         text = self._context.environ.get(address)
         return None if text is None else self._outside(text, at)
 
-    def _file(self, source: Source, at: Value) -> Value | None:
+    def _file(self, source: VariableSource, at: Value) -> Value | None:
         if not source.params:
             raise at.fault(f"${{{source.text}}} names no file", "write ${file(path.yml):key}")
         content = self._context.files.read(self._text(source.params[0], at), at)
@@ -265,7 +267,7 @@ class Resolver:
         address = self._address(source, at)
         return self._at_address(content, address, at) if address else self._placed(self._head(content), at)
 
-    def _param(self, source: Source, at: Value) -> Value | None:
+    def _param(self, source: VariableSource, at: Value) -> Value | None:
         """Names of parameters may have dots in them: they are keys, not addresses."""
         name, stage = self._address(source, at), self._context.stage
         if name in self._context.params:
@@ -280,10 +282,10 @@ class Resolver:
                     return self._placed(found, at)
         return None
 
-    def _sls(self, source: Source, at: Value) -> Value | None:
+    def _sls(self, source: VariableSource, at: Value) -> Value | None:
         return self._constant({"stage": self._context.stage, "instanceId": INSTANCE_ID}, source, at)
 
-    def _aws(self, source: Source, at: Value) -> Value | None:
+    def _aws(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
         if address == "accountId":
             sentence = f"${{aws:accountId}} is {ACCOUNT_ID} here: there is no AWS account"
@@ -295,13 +297,13 @@ class Resolver:
         known = {"accountId": ACCOUNT_ID, "region": self._context.options.get("region", DEFAULT_REGION)}
         return self._constant(known, source, at)
 
-    def _str_to_bool(self, source: Source, at: Value) -> Value | None:
+    def _str_to_bool(self, source: VariableSource, at: Value) -> Value | None:
         text = self._text(source.params[0], at).strip().lower() if source.params else ""
         if text not in {"true", "1", "false", "0"}:
             raise at.fault("${strToBool()} takes true, false, 1 or 0")
         return replace(at, data=text in {"true", "1"}, raw="")
 
-    def _constant(self, known: Mapping[str, str], source: Source, at: Value) -> Value:
+    def _constant(self, known: Mapping[str, str], source: VariableSource, at: Value) -> Value:
         if (address := self._address(source, at)) not in known:
             hint = did_you_mean(address, known) or f"{source.kind} knows {', '.join(known)}"
             raise at.fault(f"${{{source.kind}:{address}}} does not exist", hint)

@@ -211,7 +211,7 @@ ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class StageSteps:
     """The steps that may be left out."""
 
     test: bool
@@ -220,13 +220,13 @@ class Steps:
     verify: bool
 
 
-def read_steps(stage: Value) -> Steps:
+def read_steps(stage: Value) -> StageSteps:
     """Of a stage's entry. ServiceFileError on an unknown step, a wrong order, and what contradicts itself."""
     at, rehearsal, approval = (stage.get(key) for key in ("steps", "rehearsal", "approval"))
     settings = stage.optional("rehearsal", read_rehearsal, None)
     asked = stage.optional("approval", word(Approval), Approval.NONE)
     if at is None:
-        return Steps(True, settings, asked, True)
+        return StageSteps(True, settings, asked, True)
     named = _named(at)
     rehearsed, approved = "rehearse" in named, "approve" in named
     if rehearsal is not None and (settings is not None) != rehearsed:
@@ -235,7 +235,7 @@ def read_steps(stage: Value) -> Steps:
     if approval is not None and (asked is Approval.MANUAL) != approved:
         what = "asks for a person, and steps has no approve" if not approved else "says none, and steps has approve"
         raise approval.fault(what, "say it in one place: `approve` among the steps is enough")
-    return Steps(
+    return StageSteps(
         "test" in named,
         (settings or RehearsalSettings()) if rehearsed else None,
         Approval.MANUAL if approved else Approval.NONE,

@@ -10,7 +10,7 @@ from hitless.service.closed import why_refused
 from hitless.service.functions import FunctionReader, read_package
 from hitless.service.keys import check_keys
 from hitless.service.model import DEFAULT_REGION, Service
-from hitless.service.resolve import Context
+from hitless.service.resolve import VariableContext
 from hitless.service.rollouts import check_references
 from hitless.service.settings import read_settings, section
 from hitless.service.value import Notices, Unresolved, Value
@@ -19,7 +19,7 @@ _SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 
 
-def make_service(root: Value, file: Path, context: Context, notices: Notices) -> Service:
+def make_service(root: Value, file: Path, context: VariableContext, notices: Notices) -> Service:
     """The service that a tree without variables describes; ServiceFileError on whatever cannot be accepted."""
     check_keys(root, notices)
     name = _name(root)

@@ -75,7 +75,7 @@ class Provisioned:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServiceSettings:
     """What `custom.hitless` says; without it, its defaults."""
 
     workers: Workers
@@ -87,11 +87,11 @@ class Settings:
     builds: BuildSettings = field(default_factory=BuildSettings)
 
 
-def read_settings(root: Value, stage: str) -> Settings:
+def read_settings(root: Value, stage: str) -> ServiceSettings:
     """The settings. A `stage` that they do not list is a stage with the defaults. ServiceFileError on a mistake."""
     hitless = section(root)
     if hitless is None:
-        return Settings(Workers(), (_unlisted(stage, (), (), root),))
+        return ServiceSettings(Workers(), (_unlisted(stage, (), (), root),))
     check_known(hitless, KEYS)
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
@@ -101,7 +101,7 @@ def read_settings(root: Value, stage: str) -> Settings:
     _check_listeners(stages, named)
     if stage not in named:
         stages += (_unlisted(stage, stages, idempotent, stages_at or hitless),)
-    return Settings(
+    return ServiceSettings(
         hitless.optional("workers", _workers, Workers()),
         stages,
         hitless.optional("memory_mb", whole(64, 1 << 24), None),

@@ -24,7 +24,7 @@ Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePlace:
     """Line and column count from 1; `file` is relative to the service's folder."""
 
     file: str
@@ -52,9 +52,9 @@ class Value:
     """`path` is the key path (`functions.api.events[0].http`); `raw` a plain scalar as it was written; `tag` `!Ref`."""
 
     data: Scalar | tuple[Value, ...] | Mapping[str, Value] | Unresolved = field(repr=False)
-    place: Place
+    place: FilePlace
     path: str = ""
-    origin: Place | None = None
+    origin: FilePlace | None = None
     tag: str = ""
     raw: str = field(default="", repr=False)
 
@@ -239,7 +239,7 @@ def check_known(value: Value, known: Sequence[str]) -> None:
             raise entry.fault("is not a setting", hint)
 
 
-def from_plain(data: Any, place: Place, path: str = "") -> Value:
+def from_plain(data: Any, place: FilePlace, path: str = "") -> Value:
     """A tree of JSON's types, all of it standing at one place."""
     if isinstance(data, dict):
         entries = {str(key): from_plain(entry, place, child_path(path, str(key))) for key, entry in data.items()}
