@@ -47,9 +47,7 @@ class DepthSample:
 
 
 def decide_depth(last_second: Histogram, wait_us: float = 0.0) -> int:
-    """The depth for the next second, from the time that workers spent in each request of the last second and their mean
-    wait for a processor.
-    """
+    """The depth for the next second, from the last second's latencies and mean wait for a processor."""
     if last_second.count < MINIMUM_REQUESTS or last_second.mean_us > QUICK_MEAN_US:
         return SHALLOW
     p999_us = last_second.percentile_us(99.9)

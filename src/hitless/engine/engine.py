@@ -68,9 +68,7 @@ class Engine:
         verb: str = "deploy",
         who: Who = NOBODY,
     ) -> Rollout | Result:
-        """Register a release and start its rollout. Returns the document of an `unchanged` deploy if the live release
-        is the same.
-        """
+        """Register a release and start its rollout; an `unchanged` result if it equals the live release."""
         turn = self._open_turn(stage)
         if document.service != self.service:
             raise ConflictError(
@@ -97,9 +95,7 @@ class Engine:
     async def rollback(
         self, stage: str, number: int | None, *, who: Who = NOBODY, why: str | None = None
     ) -> Rollout | Result:
-        """Ship an earlier release all at once: the one with that number, or else the one that was live before the live
-        one.
-        """
+        """Ship an earlier release all at once: that number, or else the one that was live before."""
         turn = self._open_turn(stage)
         live = self.store.live(stage)
         target = number if number is not None else self._previous_live(stage)
@@ -108,9 +104,7 @@ class Engine:
         return self._start_rollout(self.release(stage, target), "rollback", AllAtOnce(), who=who, why=why)
 
     def abort(self, stage: str) -> Rollout:
-        """Stop the stage's rollout and set its weight to 0 at once. If the rollout has ended and the release is only
-        guarded, end the guard and keep the release.
-        """
+        """Stop the stage's rollout at once, at weight 0. If only a guard is left, end it and keep the release."""
         turn = self.turn_of(stage)
         if turn.current is not None:
             turn.current.stop(Outcome.ABORTED, "aborted by hand")
@@ -122,7 +116,6 @@ class Engine:
         raise ConflictError(f"{stage} has no rollout in progress", hint="`hitless status` shows what runs")
 
     def rollout_of(self, stage: str) -> Rollout | None:
-        """The stage's rollout in progress."""
         return self.turn_of(stage).current
 
     def guard_of(self, stage: str) -> Guard | None:
@@ -141,7 +134,6 @@ class Engine:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The turns of all stages."""
         return tuple(self._turns.values())
 
     def add_stage(self, stage: str) -> None:
@@ -205,7 +197,6 @@ class Engine:
         return release_of(row)
 
     def live_release(self, stage: str) -> Release | None:
-        """The release that should serve the stage."""
         return self.parts.live_release(stage)
 
     def say(self, sentence: str, stage: str | None = None) -> None:

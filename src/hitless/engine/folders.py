@@ -119,7 +119,6 @@ class Folders:
         new.replace(self.data / RUN_LINK)
 
     def remove_run_folder(self) -> None:
-        """Remove the runtime folder if it is empty."""
         with suppress(OSError):
             self.run.rmdir()
 

@@ -25,7 +25,6 @@ class Guard:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the guard ends."""
         return max(0.0, self._ends_at_s - self._clock.monotonic())
 
     def end(self) -> None:

@@ -78,6 +78,5 @@ def _row(engine: Engine, key: str) -> PoolRow | None:
 
 
 async def report_gateway_events(engine: Engine, gateway: GatewayEvents) -> None:
-    """Record the gateway's events, forever."""
     while True:
         engine.say((await gateway.events.get()).sentence)

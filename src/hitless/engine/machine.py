@@ -144,19 +144,15 @@ class Machine:
         )
 
     async def metrics(self) -> bytes:
-        """The engine's figures in Prometheus' text format."""
         return await exposition(self._engine, self._gateway)
 
     def urls(self) -> dict[str, str]:
-        """Each stage's URL for clients."""
         return {
             stage: client_url(host, port) for stage, (host, port) in self._gateway.addresses.items() if stage != SHARED
         }
 
     async def shut_down(self, *, force: bool) -> None:
-        """Stop everything; with `force`, without waiting for requests. Takes every step, then raises the errors of
-        those that failed.
-        """
+        """Stop everything; with `force`, without waiting for requests. Takes every step, also if one fails."""
         self._engine.say("the engine is stopping" + (" at once" if force else " after the requests in progress"))
         for task in self._background_tasks:
             task.cancel()

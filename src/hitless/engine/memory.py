@@ -15,9 +15,7 @@ WORKERS_MEASURED: Final = 8
 
 
 class EngineMemory:
-    """The mean memory of each living pool's workers. A pool that was never measured counts like the function's live
-    pool, or else like any pool.
-    """
+    """The mean memory of each pool's workers; a pool never measured counts like the function's live pool."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -34,7 +32,6 @@ class EngineMemory:
         self._mean_mb = known | {key: each for key, each in found.items() if each is not None}
 
     def has_measured(self, key: str) -> bool:
-        """Whether that pool was ever measured."""
         return key in self._mean_mb
 
     def room(self, key: str | None, stage: str, function: str) -> int | None:
@@ -48,9 +45,7 @@ class EngineMemory:
         return room_for(each_mb, self._budget(), taken)
 
     def allowed(self, stage: str, function: str, wanted: int, beside: int) -> int:
-        """How many of the `wanted` workers a new pool may start while `beside` others are about to start; at least
-        one.
-        """
+        """How many of the `wanted` workers a new pool may start while `beside` others start; at least one."""
         room = self.room(None, stage, function)
         if room is None or wanted + beside <= room:
             return wanted

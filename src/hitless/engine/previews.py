@@ -119,7 +119,6 @@ class Previews:
         return self.url_of(row) if row is not None and row.ending is None else None
 
     def url_of(self, row: PreviewRow) -> str:
-        """The preview's URL for clients."""
         address = self._gateway.addresses.get(SHARED)
         return f"http://{row.host}:{address[1]}" if address else f"http://{row.host}"
 
@@ -293,5 +292,4 @@ def preview_label(branch: str, taken: Container[str]) -> str:
 
 
 def preview_stage(label: str) -> str:
-    """The stage of the preview with that label."""
     return f"{PREFIX}{label}"

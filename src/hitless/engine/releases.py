@@ -118,9 +118,7 @@ def _return_document(engine: Engine, rollout: RolloutRow) -> dict[str, Any] | No
 
 
 def _figures(rollout: RolloutRow, receipt: ReceiptDocument | None) -> dict[str, Any]:
-    """`duration_s`, `candidate` and `live`: as the result has them, else from the receipt if the daemon died before the
-    rollout's end.
-    """
+    """`duration_s`, `candidate` and `live`, from the result, or else from the receipt if the daemon died."""
     if rollout.result is not None:
         result = to_plain(rollout.result)
         return {name: result[name] for name in ("duration_s", "candidate", "live")}

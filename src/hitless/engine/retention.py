@@ -66,7 +66,6 @@ class Retention:
         await asyncio.to_thread(shutil.rmtree, self._logs / stage, ignore_errors=True)
 
     async def prune(self) -> None:
-        """Remove the artifacts that no release uses."""
         await asyncio.to_thread(self._artifacts.prune, self._store.artifacts_in_use())
 
     def _remove_files(self, stage: str, gone: list[int], in_use: set[str]) -> None:

@@ -59,7 +59,6 @@ class ScaledPool:
 
     @property
     def moving(self) -> bool:
-        """Whether a move is in progress."""
         return self.move is not None and not self.move.done()
 
     def needs_decision(self, earlier: Pulse, pool: Pool, now_s: float) -> bool:
@@ -180,9 +179,7 @@ class Scaler:
             self._start_move(watched, self._scale(watched, decision))
 
     def _bounds(self, watched: ScaledPool, size: int) -> Bounds:
-        """The function's bounds; a pool that does not serve keeps its size, and a candidate has that of the live
-        release.
-        """
+        """The function's bounds; an idle release keeps its size, and a candidate has the live release's."""
         row, bounds = watched.row, watched.bounds
         entry = self._engine.pools.gateway_stage(row.stage)
         if entry.live == row.release:

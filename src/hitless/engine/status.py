@@ -153,9 +153,7 @@ def _functions(
 
 
 def running_workers(workers: Iterable[WorkerStats]) -> tuple[WorkerStatus, ...]:
-    """The workers that have a process. A worker between two processes has pid 0, and kill(0) would end the caller's
-    process group.
-    """
+    """The workers that have a process: between two processes the pid is 0, and kill(0) would hit the caller's group."""
     return tuple(WorkerStatus(worker.pid, worker.busy) for worker in workers if worker.pid > 0)
 
 

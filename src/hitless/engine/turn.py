@@ -62,7 +62,6 @@ class EngineParts:
         strategy: Strategy,
         receipt: Receipt,
     ) -> Rollout:
-        """The rollout with that number."""
         return Rollout(
             number=number,
             verb=verb,
@@ -116,9 +115,7 @@ class Turn:
     """Rollouts that could not end because the gateway was away or the disk full."""
 
     def request(self, release: Release) -> int:
-        """Request a turn for that release: the current rollout stops if it can, and the guard ends. Returns a ticket
-        for `run_turn`.
-        """
+        """Stop the current rollout if possible, end the guard, and return a ticket for `run_turn`."""
         self.requests += 1
         self.wanted = release.number
         if self.current is not None:

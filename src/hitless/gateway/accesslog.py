@@ -47,7 +47,6 @@ class AccessLine:
 
     @property
     def target(self) -> str:
-        """Path and query as in a request line."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def to_json(self) -> dict[str, Any]:

@@ -22,9 +22,7 @@ _PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"
 
 
 def find_haproxy(environ: Mapping[str, str]) -> str:
-    """The path of a usable HAProxy: `$HITLESS_HAPROXY`, else on PATH, else in the usual folders. Raises
-    MachineError.
-    """
+    """The path of a usable HAProxy: `$HITLESS_HAPROXY`, else on PATH or in the usual folders. Raises MachineError."""
     chosen = environ.get("HITLESS_HAPROXY")
     if chosen:
         path = shutil.which(chosen)
@@ -49,9 +47,7 @@ def version_text(path: str) -> str:
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:
-    """The version in the output of `haproxy -v`: `HAProxy version 2.6.12-1+deb12u4 2026/10/17`, `HA-Proxy version 1.8.8
-    …`, `… 3.4-dev1`.
-    """
+    """The version in the output of `haproxy -v`: `HAProxy version 2.6.12-1+deb12u4 …`, `HA-Proxy version 1.8.8 …`."""
     found = re.search(r"^HA-?Proxy version (\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
@@ -70,9 +66,7 @@ def require_version(text: str, path: str) -> tuple[int, int, int]:
 
 
 def check_configuration(haproxy: str, configuration: Path, descriptors: Sequence[int]) -> None:
-    """Check the configuration of listeners on these descriptors with HAProxy. Raises EngineError with HAProxy's
-    message.
-    """
+    """Have HAProxy check the configuration of listeners on these descriptors. EngineError with its message."""
     names = {f"HITLESS_FD_{index}": str(descriptor) for index, descriptor in enumerate(descriptors)}
     names |= {f"HITLESS_ACCESS_{index}": "1" for index in range(len(descriptors))}
     command = [haproxy, "-c", "-f", str(configuration)]

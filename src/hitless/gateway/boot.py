@@ -29,9 +29,7 @@ class BootFolder:
         self._names: frozenset[str] = frozenset()  # of the present generation's files
 
     def prepare(self) -> None:
-        """Make the folder, mode 0700. Raises MachineError if it belongs to another user or its path is too long for
-        sockets.
-        """
+        """Make the folder, mode 0700. MachineError if it is another user's or its path is too long for sockets."""
         folder = self._layout.folder
         longest = max(self._layout.sockets, key=lambda path: len(os.fsencode(path)))
         if len(os.fsencode(longest)) > LONGEST_SOCKET_BYTES:

@@ -84,7 +84,6 @@ class Executor:
         return parse_map(await self._runtime.ask(f"show map {self._maps}/{name}"))
 
     def commands_between(self, old: GatewayState, new: GatewayState) -> tuple[Command, ...]:
-        """The commands that lead from one state to another."""
         return difference(view_of(old), view_of(new), self._maps)
 
     async def run(self, commands: Iterable[Command], drain_s: float) -> None:
@@ -110,9 +109,7 @@ class Executor:
             await self._runtime.tell(command.line)
 
     async def reconcile(self, wanted: GatewayState, drain_s: float) -> bool:
-        """Bring HAProxy to that state from any other; returns whether anything changed. Raises EngineError if it
-        fails.
-        """
+        """Bring HAProxy to that state from any other; returns whether anything changed. Raises EngineError."""
         view = view_of(wanted)
         for attempt in range(_MOST_PASSES):
             commands = difference(await self.observe(view.sticky), view, self._maps)
@@ -202,9 +199,7 @@ class Executor:
             return BackendLoad(0, 0)
 
     async def _delete(self, command: Command) -> None:
-        """Delete a server. HAProxy refuses that while a connection to it lives. Idle ones close at once in `maint`; a
-        request that outlived its drain is cut off.
-        """
+        """Delete a server. HAProxy refuses while it has connections; after the drain, requests on them are cut off."""
         if await self._retried(command.line, _POLL_S * 10):
             return
         await self._runtime.ask(f"shutdown sessions server {command.target}")

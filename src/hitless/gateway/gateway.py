@@ -108,7 +108,6 @@ class Gateway:
 
     @property
     def state(self) -> GatewayState:
-        """The last applied state."""
         return self._state
 
     @property
@@ -221,8 +220,8 @@ class Gateway:
         return await self._executor.servers_drained(pool, keys, deadline_s)
 
     async def loads(self, pools: Collection[str]) -> Mapping[str, BackendLoad]:
-        """The present load of each pool, by one command; empty while HAProxy is away. Responses that clients are still
-        reading (see `raise_limits`) do not count.
+        """The present load of each pool, without responses that clients are still reading; empty while HAProxy is
+        away.
         """
         try:
             loads = await self._executor.loads(pools)

@@ -170,9 +170,7 @@ class Guardian:
         return pid
 
     def _record(self, pid: int) -> None:
-        """Record HAProxy's descriptors and addresses, so that a daemon can take the sockets back if the guardian
-        dies.
-        """
+        """Record HAProxy's descriptors and addresses: a daemon takes the sockets back if the guardian dies."""
         listeners = [[stage, item.fileno(), *item.getsockname()[:2]] for stage, item in self._listeners.items()]
         temporary = self._path(RECORD + ".new")
         with contextlib.suppress(OSError):
@@ -265,9 +263,7 @@ class Guardian:
 
 
 def _set_title(folder: str, site: str) -> None:
-    """Set the process's title if setproctitle is installed. `site`: its folder, because this interpreter has no site
-    packages.
-    """
+    """Set the process's title if setproctitle is in the folder `site`: this interpreter has no site packages."""
     sys.path.append(site)
     try:
         from setproctitle import setproctitle  # noqa: PLC0415 (only after the path was extended)

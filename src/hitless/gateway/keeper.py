@@ -50,7 +50,6 @@ class GuardianKeeper:
 
     @property
     def guardian_pid(self) -> int | None:
-        """The linked guardian's pid."""
         return self._link.pid if self._link else None
 
     async def ensure_not_running(self) -> None:
@@ -75,9 +74,7 @@ class GuardianKeeper:
         self._link = link
 
     async def adopt(self) -> bool:
-        """Link to the gateway in the folder; False if nothing is alive. Raises EngineError if it cannot be taken
-        over.
-        """
+        """Link to the folder's gateway; False if nothing is alive. EngineError if it cannot be adopted."""
         link = await GuardianLink.open(self._folder)
         if link:
             self._link, self.sockets = link, link.listeners
@@ -89,9 +86,7 @@ class GuardianKeeper:
         return True
 
     async def events(self) -> AsyncIterator[GuardianEvent]:
-        """The guardian's events forever, and the keeper's own: `guardian_died`, `guardian_replaced`,
-        `guardian_failed`.
-        """
+        """The guardian's events forever, and `guardian_died`, `guardian_replaced` and `guardian_failed`."""
         while True:
             assert self._link is not None
             async for event in self._link.events():

@@ -16,9 +16,7 @@ LIFE = "life"
 
 
 def daemonize(log_path: str) -> None:
-    """Exit with 0 in the parent; continue in a child with its own session, no terminal, and that log as standard
-    error.
-    """
+    """Exit with 0 in the parent; continue in a child with its own session, no terminal, and that log."""
     if os.fork():
         os._exit(0)
     os.setsid()

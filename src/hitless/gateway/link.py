@@ -50,9 +50,7 @@ class GuardianLink:
 
     @classmethod
     async def open(cls, folder: Path) -> GuardianLink | None:
-        """Connect to the folder's guardian; None if none is alive. The caller owns `listeners`, duplicates of the
-        sockets.
-        """
+        """Connect to the folder's guardian; None if none is alive. The caller owns the duplicates in `listeners`."""
         return await asyncio.to_thread(cls._open, folder)
 
     @classmethod
@@ -100,7 +98,6 @@ class GuardianLink:
             pass
 
     def close(self) -> None:
-        """Disconnect from the guardian."""
         self._connection.close()
 
     def close_listeners(self) -> None:

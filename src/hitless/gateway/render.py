@@ -1,6 +1,4 @@
-"""Renders the boot folder's files: HAProxy's configuration by its template, and the maps. Pure except for reading the
-template and this machine's limits.
-"""
+"""Renders HAProxy's configuration and maps. Pure except for reading the template and this machine's limits."""
 
 from __future__ import annotations
 

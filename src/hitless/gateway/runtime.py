@@ -33,9 +33,7 @@ class RuntimeSocket:
         self._timeout_s = timeout_s
 
     async def ask(self, command: str) -> str:
-        """The complete output of a command. Several commands may be joined by `;` if their outputs can be told apart.
-        Raises UnreachableError.
-        """
+        """The output of a command, or of several joined by `;` that can be told apart. UnreachableError."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._exchange(command)

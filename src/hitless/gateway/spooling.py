@@ -22,9 +22,7 @@ _ENDS_WITHIN_S = 2.0
 
 
 class SpoolerKeeper:
-    """One gateway's spooler. `folder` has its sockets, `bodies` its files, `inner` is HAProxy's socket for complete
-    requests.
-    """
+    """One gateway's spooler: the folder of its sockets, of its bodies, and HAProxy's socket for complete requests."""
 
     def __init__(
         self,
@@ -46,9 +44,7 @@ class SpoolerKeeper:
         }
 
     async def ensure(self) -> bool:
-        """Start a spooler unless one is alive and responds; returns whether it did. Raises EngineError if it does not
-        start.
-        """
+        """Start a spooler unless one is alive and responds; returns whether it did. Raises EngineError."""
         if is_locked(self._folder / spooler.LOCK):
             if await self._responds() or await self._responds():
                 return False

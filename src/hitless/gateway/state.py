@@ -25,9 +25,7 @@ HTTP_API_LIMIT_MS = 30_000
 """An HTTP API gives up after 30 s and responds with 503."""
 
 QUEUE_TIMEOUT_S = 8
-"""A request that finds no free worker within this time gets 503: long enough to outlast a stall of the machine, short
-enough for a client that waits 10 s.
-"""
+"""A request without a free worker gets 503 after this: longer than a stall, shorter than a client waits (10 s)."""
 
 FULL_WEIGHT = 10_000
 """Weights are ten-thousandths of a stage's requests."""
@@ -88,8 +86,8 @@ class ServerState:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One backend: the workers of one function of one release, or none. With `throttle` requests in progress, the next
-    gets 429; 0 for no limit.
+    """A backend: the workers of one function of one release. Beyond `throttle` requests (0: no limit) it responds
+    429.
     """
 
     name: str
@@ -288,9 +286,7 @@ class GatewayState:
         return replace(self, stages=tuple(stage for stage in self.stages if stage.stage != name))
 
     def with_routes(self, key: str, routes: Iterable[RouteState]) -> GatewayState:
-        """Add the routes of a release that has none (the same ones again are accepted). Raises ConflictError for
-        others.
-        """
+        """Add the routes of a release that has none; the same ones again are accepted. Raises ConflictError."""
         given = tuple(routes)
         if any(route.release_key != key for route in given):
             raise ValueError(f"the routes of {key} include one of another release")

@@ -33,9 +33,7 @@ in. While it is up a check every 2 s is enough, because requests find a failure 
 """
 
 POOL_KEYWORDS = "pool-purge-delay 5s pool-max-conn -1"
-"""These are HAProxy's defaults for servers of its file. Without them, a server from `add server` closes its connection
-after each request.
-"""
+"""HAProxy's defaults for servers of its file; a server from `add server` would close after each request."""
 
 ServerKey = tuple[str, str]
 """Pool, and the server's name in HAProxy."""
@@ -90,9 +88,7 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers. `patterns` and `idempotent`: by release, in order; `sticky`: by stage with a
-    listener. An invalid value is kept as it was read.
-    """
+    """HAProxy's maps and servers: `patterns` and `idempotent` by release, `sticky` by stage with a listener."""
 
     hosts: Mapping[str, str]
     stages: Mapping[str, str]
@@ -143,9 +139,7 @@ def access_value(access: Access) -> str:
 
 
 def server_line(server: ServerView) -> str:
-    """The rest of a server's line, in the boot file and in `add server` alike (a dynamic server inherits no
-    defaults).
-    """
+    """The rest of a server's line, in the boot file and in `add server` (which inherits no defaults)."""
     check = f" {CHECK_KEYWORDS}" if server.checked else ""
     return f"unix@{server.socket} maxconn {server.maxconn}{check} {POOL_KEYWORDS}"
 

@@ -97,7 +97,6 @@ class Crew:
             self._bind(member)
 
     def fork_all(self) -> None:
-        """Fork every worker."""
         for member in self.members:
             self._fork(member)
 
@@ -273,9 +272,7 @@ class Crew:
         return True
 
     def _time_out(self, member: WorkerPlace, busy: int) -> None:
-        """Record the request, then kill the worker: the gateway's retry finds the id in the ring, whichever worker it
-        reaches.
-        """
+        """Record the request, then kill the worker: whichever worker gets the retry finds the id in the ring."""
         entry = self._page.read_id(member.slot)
         if member.fields[SlotField.BUSY_SINCE] != busy:
             return

@@ -16,9 +16,7 @@ Handler = Callable[[Any, LambdaContext], Any]
 
 @dataclass(frozen=True, slots=True)
 class HandlerFailure:
-    """A handler's failure: Lambda's error type, its message, and the traceback's lines (the handler's own frames
-    only).
-    """
+    """A handler's failure: Lambda's error type, message, and the traceback's lines (the handler's frames)."""
 
     error_type: str
     message: str

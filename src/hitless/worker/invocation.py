@@ -69,9 +69,7 @@ class RequestRunner:
         self._memory_mb = 0
 
     def respond(self, request: Request, last: bool, send: Callable[[bytes], None]) -> None:
-        """Respond to one request, whatever happens. With `last` the response tells the client that the connection
-        ends.
-        """
+        """Respond to one request, whatever happens. `last`: the response says that the connection ends."""
         began_ns = time.monotonic_ns()
         end = CLOSE if last else ""
         if request.refusal:

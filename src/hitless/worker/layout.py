@@ -37,9 +37,7 @@ FATAL: Final = STRIKES_OUT
 """Strikes for a request that ended its worker (timeout, exit, crash): it would end the next worker, too."""
 
 HELD_ABOVE_BYTES: Final = 12_000
-"""A larger response may not fit the gateway's buffers; the gateway then counts it as in progress until its client has
-read it.
-"""
+"""A larger response may exceed the gateway's buffers; it counts as in progress until its client has read it."""
 
 _WORKERS_AT: Final = 1  # u64 indices in the header
 _RING_COUNT_AT: Final = 2  # and 3: one counter a ring
@@ -152,7 +150,6 @@ class StatsPage:
         return (int(self._header[_SIZE_AT + generation % 2]) or self.workers + 1) - 1
 
     def set_size(self, generation: int, size: int) -> None:
-        """Set how many workers the generation wants. For its zygote."""
         self._header[_SIZE_AT + generation % 2] = size + 1
 
     def column(self, field: SlotField) -> list[int]:

@@ -18,9 +18,7 @@ from typing import Final
 
 ROTATE_AT_BYTES: Final = 16 * 1024 * 1024
 REQUEST_CHARACTERS: Final = 8 * 1024 * 1024
-"""A handler's lines in one request beyond this limit are dropped, so that a handler that prints in a loop does not fill
-the disk.
-"""
+"""A handler's lines in one request beyond this are dropped: a handler that prints in a loop must not fill the disk."""
 _CUT: Final = "hitless: the log of this request is cut off here, it is too long"
 _LOOK_AGAIN_BYTES: Final = 256 * 1024
 """After this many bytes of its own, a log checks the file's size, because other processes write to it as well."""
@@ -130,19 +128,15 @@ class LogStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Always UTF-8, as on Lambda."""
         return "utf-8"
 
     def writable(self) -> bool:
-        """True."""
         return True
 
     def isatty(self) -> bool:
-        """False."""
         return False
 
     def fileno(self) -> int:
-        """1 or 2: the log file."""
         return self._fd
 
     def write(self, text: str) -> int:
@@ -165,7 +159,6 @@ class LogStream(io.TextIOBase):
         """Nothing to do: complete lines are written at once, and a partial one is not a record yet."""
 
     def end_line(self) -> None:
-        """Write a partial line."""
         if self.partial:
             self.write("\n")
 
@@ -184,7 +177,6 @@ class LambdaLogHandler(logging.Handler):
         self.setFormatter(formatter)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
         try:
             record.aws_request_id = self._log.request_id
             self._stream.write(self.format(record) + "\n")

@@ -57,7 +57,6 @@ class GenerationPaths:
 
     @property
     def control(self) -> Path:
-        """The zygote's control socket."""
         return self.folder / "ctl.sock"
 
     @property
@@ -72,9 +71,7 @@ class GenerationPaths:
 
     @property
     def accepted(self) -> Path:
-        """Made by the daemon when every worker is ready and responds to a probe. Without it the start was
-        interrupted.
-        """
+        """Made by the daemon when every worker is ready and passes a probe; else the start was interrupted."""
         return self.folder / "accepted"
 
     def socket(self, worker: int) -> Path:

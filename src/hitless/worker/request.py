@@ -89,9 +89,7 @@ class RequestReader:
         return True
 
     def _decline_upgrade(self, rest: bytes) -> bool:
-        """Parse the request again without its upgrade offer: the parser took no body, which would look like the next
-        request.
-        """
+        """Parse again without the upgrade offer: the parser took no body, which would pass for the next request."""
         offer = self.ready.pop()
         kept = [pair for pair in offer.headers if pair[0].lower() not in (b"upgrade", b"connection")]
         lines = b"".join(b"%s: %s\r\n" % pair for pair in (*kept, *offer.internal.items()))
@@ -106,12 +104,10 @@ class RequestReader:
         return False
 
     def on_message_begin(self) -> None:
-        """Called by the parser."""
         self._reset()
         self.middle = True
 
     def on_url(self, url: bytes) -> None:
-        """Called by the parser; a target may come in pieces."""
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -149,7 +145,6 @@ class RequestReader:
             self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """Called by the parser: the request is ready."""
         parser = self._parser
         target = self._target.decode("latin-1")
         request = Request(parser.get_method().decode("ascii"), target, self._headers, b"".join(self._body))

@@ -71,9 +71,7 @@ class Root:
         self._stopping = self._ends_all = False
 
     def serve(self) -> None:
-        """Serve until `stop` or SIGTERM. Zygotes live on, unless `all` is set; then also orphans that handlers left
-        end.
-        """
+        """Serve until `stop` or SIGTERM. Zygotes live on, unless `all` is set; then handlers' orphans end too."""
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._listener.setblocking(False)

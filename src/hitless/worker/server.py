@@ -50,9 +50,7 @@ class RequestHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SpoolerClient:
-    """Hands over responses that the kernel does not take at once (`hitless.gateway.spooler`). `folder` is for their
-    files.
-    """
+    """Hands over responses that the kernel does not take at once; `folder` is for their files."""
 
     path: str
     folder: str
@@ -90,9 +88,7 @@ class _Connection:
         self.closing = False  # after what is in `out`
 
     def send(self, data: bytes) -> None:
-        """Send as much as the kernel takes. The rest goes to the spooler if the response ends the connection, or else
-        waits in `out`.
-        """
+        """Send as much as the kernel takes; the rest goes to the spooler (if the connection ends) or into `out`."""
         if self.out:
             self.out = b"".join((self.out, data))
             return
@@ -104,9 +100,7 @@ class _Connection:
                 self.out = b""
 
     def _push_rest(self) -> None:
-        """Send on for a moment, for a client that reads quickly: a file would cost a third of the rate (measured at 1
-        MB).
-        """
+        """Send on briefly, for clients that read quickly: a file costs a third of the rate (measured at 1 MB)."""
         end = time.monotonic() + _PUSHED_FOR_S
         writable = select.poll()
         writable.register(self.sock, _OUT)
@@ -178,7 +172,6 @@ class Server:
         self._drain()
 
     def close(self) -> None:
-        """Close every connection and the loop's own descriptors."""
         for connection in self._connections.values():
             connection.sock.close()
         PRIVATE.difference_update(self._connections)

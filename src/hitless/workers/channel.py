@@ -64,7 +64,6 @@ class Channel:
         return decode(line, kind, "a zygote's message")
 
     async def close(self) -> None:
-        """Close this side."""
         self._writer.close()
         try:
             await self._writer.wait_closed()

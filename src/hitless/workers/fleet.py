@@ -174,9 +174,7 @@ class Fleet:
                 self.pools[key] = replace(pool, old_generations=rest)
 
     async def stop_pool(self, key: str, *, grace_s: float) -> None:
-        """Stop a pool: each worker finishes the requests it has received, then SIGKILL. Idempotent. Raises
-        EngineError.
-        """
+        """Stop a pool: workers finish the requests they have received, then SIGKILL. Idempotent. EngineError."""
         async with self._locks[key]:
             folder = self._folder / folder_name(key)
             await self._end(generations_of(folder), key, grace_s)

@@ -38,12 +38,10 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """The process with this pid now."""
         return cls(pid, start_time(pid))
 
     @property
     def lives(self) -> bool:
-        """Whether it still runs."""
         return self.started != 0 and start_time(self.pid) == self.started
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> bool:

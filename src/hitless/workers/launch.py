@@ -45,9 +45,7 @@ class _Unsafe(Exception):
 async def bring_up(
     root: RootZygote, spec: PoolSpec, paths: GenerationPaths, *, size: int, fresh: bool, timeout_s: float, clock: Clock
 ) -> Launched:
-    """Start the generation in its prepared pool folder, with `size` workers. Raises CandidateFailedError,
-    EngineError.
-    """
+    """Start the generation in its prepared pool folder. Raises CandidateFailedError, EngineError."""
     end = asyncio.get_running_loop().time() + timeout_s
     if not fresh:
         try:
@@ -190,9 +188,7 @@ _REQUEST = b"GET / HTTP/1.1\r\nhost: probe\r\nx-hl-probe: 1\r\nconnection: close
 
 
 async def probe(path: Path, timeout_s: float) -> str | None:
-    """Send a worker a request that it answers without its handler. None if it responds with 204 in time, else the
-    problem.
-    """
+    """Probe a worker without its handler: None if it responds with 204 in time, else the problem."""
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(path)
@@ -216,9 +212,7 @@ _PLACE = re.compile(r'\s*File "(?P<file>.+)", line (?P<line>\d+) in ')
 
 
 def last_seen(lines: Sequence[str]) -> str:
-    """From a zygote's output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`.
-    Pure.
-    """
+    """From output that ends with faulthandler's dump: `it was at app.py line 2, after it wrote «…»`. Pure."""
     dump = next((number for number, line in enumerate(lines) if _DUMP.match(line)), len(lines))
     current = next((number for number, line in enumerate(lines) if line.startswith("Current thread ")), len(lines))
     place = next(filter(None, map(_PLACE.match, lines[current:])), None)

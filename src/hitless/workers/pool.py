@@ -40,7 +40,6 @@ class Pool:
 
     @property
     def key(self) -> str:
-        """The pool's permanent name."""
         return self.spec.key
 
     @property
@@ -73,9 +72,7 @@ def addresses(paths: GenerationPaths, size: int) -> tuple[WorkerAddress, ...]:
 
 
 def door_of(paths: GenerationPaths) -> WorkerAddress:
-    """The first worker's socket under a name of its own, for a server without checks, because a check would wake the
-    pool.
-    """
+    """The first worker's socket under a name of its own, for a server without checks: a check would wake the pool."""
     return WorkerAddress(0, f"z0{_suffix(paths)}", paths.socket(0))
 
 

@@ -33,7 +33,6 @@ class RootZygote:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is open."""
         return self._listening is not None and not self._listening.done()
 
     async def start(self) -> None:

@@ -1,6 +1,4 @@
-"""The figures of a pool's stats page: counts, latency, busy workers. Read without a system call and without the
-workers.
-"""
+"""The figures of a pool's stats page: counts, latency, busy workers. Read without a system call."""
 
 from __future__ import annotations
 
@@ -19,7 +17,6 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """The number of latencies."""
         return sum(self.buckets)
 
     @property
@@ -78,7 +75,6 @@ class WorkerStats:
 
     @property
     def busy(self) -> bool:
-        """Whether it is running a request."""
         return self.busy_s is not None
 
 
@@ -101,7 +97,6 @@ class PoolStats:
 
     @property
     def failed(self) -> int:
-        """5xx responses."""
         return self.by_class[5]
 
 

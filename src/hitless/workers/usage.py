@@ -51,9 +51,7 @@ def _limit_mb(path: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorWaits:
-    """For some processes since their start: nanoseconds ready to run without a processor, and how often they got
-    one.
-    """
+    """Of some processes since their start: nanoseconds of waiting for a processor, and how often they got one."""
 
     ns: int = 0
     times: int = 0
