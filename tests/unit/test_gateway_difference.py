@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hitless.gateway.observe import by_key, by_release
-from hitless.gateway.routes import Entry, sticky_map
+from hitless.gateway.routes import sticky_map
 from hitless.gateway.state import Access, GatewayState, RouteState, ServerMode, ServerState, release_key
-from hitless.gateway.view import Command, MapName, ServerView, View, WaitFor, difference, view_of
+from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerView, View, WaitFor, difference, view_of
 from hitless.service.model import Sticky, StickyBy
 from tests.support import with_mode
 
@@ -25,17 +25,7 @@ class ModelOfHaproxy:
     """Maps as ordered lists, and servers; rejects what HAProxy 2.6 rejects."""
 
     def __init__(self, view: View) -> None:
-        self.maps: dict[str, list[Entry]] = {
-            MapName.HOSTS: list(view.hosts.items()),
-            MapName.STAGES: list(view.stages.items()),
-            MapName.TIMEOUTS: list(view.timeouts.items()),
-            MapName.THROTTLES: list(view.throttles.items()),
-            MapName.ACCESS: list(view.access.items()),
-            MapName.LITERALS: list(view.literals.items()),
-            MapName.PATTERNS: [entry for entries in view.patterns.values() for entry in entries],
-            MapName.IDEMPOTENT: [entry for entries in view.idempotent.values() for entry in entries],
-            **{sticky_map(stage): list(entries) for stage, entries in view.sticky.items()},
-        }
+        self.maps = view.maps()
         self.servers = {key: ServerView(server.maxconn, server.mode) for key, server in view.servers.items()}
         self.with_check = {key for key, server in view.servers.items() if server.checked}
         self.checked = set(self.with_check)
@@ -74,14 +64,8 @@ class ModelOfHaproxy:
 
     def view(self) -> View:
         return View(
-            hosts=by_key(self.maps[MapName.HOSTS]),
-            stages=by_key(self.maps[MapName.STAGES]),
-            timeouts=by_key(self.maps[MapName.TIMEOUTS]),
-            throttles=by_key(self.maps[MapName.THROTTLES]),
-            access=by_key(self.maps[MapName.ACCESS]),
-            literals=by_key(self.maps[MapName.LITERALS]),
-            patterns=by_release(self.maps[MapName.PATTERNS]),
-            idempotent=by_release(self.maps[MapName.IDEMPOTENT]),
+            plain={name: by_key(self.maps[name]) for name in PLAIN},
+            ordered={name: by_release(self.maps[name]) for name in ORDERED},
             sticky={stage: tuple(self.maps[sticky_map(stage)]) for stage in LISTENING},
             servers=dict(self.servers),
         )
@@ -98,13 +82,11 @@ class ModelOfHaproxy:
 
 
 def same(one: View, other: View) -> bool:
-    return (
-        (one.stages, one.timeouts, one.literals, one.patterns, one.idempotent, one.sticky)
-        == (other.stages, other.timeouts, other.literals, other.patterns, other.idempotent, other.sticky)
-        and (one.throttles, one.access, one.hosts) == (other.throttles, other.access, other.hosts)
-        and one.servers.keys() == other.servers.keys()
-        and all(one.servers[key].same(other.servers[key]) for key in one.servers)
-    )
+    def told(view: View) -> object:
+        servers = {key: (server.maxconn, server.mode) for key, server in view.servers.items()}
+        return view.plain, view.ordered, view.sticky, servers
+
+    return told(one) == told(other)
 
 
 def lines(commands: Iterable[Command]) -> list[str]:
@@ -184,15 +166,17 @@ def test_a_used_release_always_has_its_routes_and_a_ready_server(old: GatewaySta
     for command in between(old, new):
         model.tell(command)
         view = model.view()
-        assert set(view.hosts.values()) <= set(view.stages)
-        for stage, entry in view.stages.items():
+        stages, ordered = view.plain[MapName.STAGES], view.ordered
+        assert set(view.plain[MapName.HOSTS].values()) <= set(stages)
+        for stage, entry in stages.items():
             for key in entry.split(":")[:2]:
                 if key == "-":
                     continue
                 number = int(key.partition(".")[2])
-                assert view.literals[f"{key}|GET|/zones"] == pool_of(stage, number)
-                assert len(view.patterns.get(key, ())) == number - 1
-                assert [value for _, value in view.idempotent.get(key, ())] == (["0", "0", "1"] if number == 3 else [])
+                assert view.plain[MapName.LITERALS][f"{key}|GET|/zones"] == pool_of(stage, number)
+                assert len(ordered[MapName.PATTERNS].get(key, ())) == number - 1
+                safe = [value for _, value in ordered[MapName.IDEMPOTENT].get(key, ())]
+                assert safe == (["0", "0", "1"] if number == 3 else [])
                 in_pool = [s for (pool, _), s in view.servers.items() if pool == pool_of(stage, number)]
                 assert any(server.mode is ServerMode.READY for server in in_pool)
 

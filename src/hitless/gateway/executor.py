@@ -26,7 +26,7 @@ from hitless.gateway.observe import (
 from hitless.gateway.routes import Entry, sticky_map
 from hitless.gateway.runtime import RejectedError, RuntimeSocket, UnreachableError
 from hitless.gateway.state import GatewayState
-from hitless.gateway.view import Command, MapName, ServerKey, View, WaitFor, difference, view_of
+from hitless.gateway.view import ORDERED, PLAIN, Command, MapName, ServerKey, View, WaitFor, difference, view_of
 
 APART_S = 0.05
 """Between two readings that must both be idle: in one of them, a request may be between the queue and a worker."""
@@ -64,16 +64,9 @@ class Executor:
 
     async def observe(self, stages: Iterable[str]) -> View:
         """HAProxy's maps and servers; `stages` are those with a listener. Raises UnreachableError."""
-        maps = {name: await self._map(name) for name in MapName}
         return View(
-            hosts=by_key(maps[MapName.HOSTS]),
-            stages=by_key(maps[MapName.STAGES]),
-            timeouts=by_key(maps[MapName.TIMEOUTS]),
-            throttles=by_key(maps[MapName.THROTTLES]),
-            access=by_key(maps[MapName.ACCESS]),
-            literals=by_key(maps[MapName.LITERALS]),
-            patterns=by_release(maps[MapName.PATTERNS]),
-            idempotent=by_release(maps[MapName.IDEMPOTENT]),
+            plain={name: by_key(await self._map(name)) for name in PLAIN},
+            ordered={name: by_release(await self._map(name)) for name in ORDERED},
             sticky={stage: tuple(await self._map(sticky_map(stage))) for stage in stages},
             servers=parse_servers(
                 await self._runtime.ask("show servers state"), await self._runtime.ask(f"show stat -1 {_SERVERS} -1")

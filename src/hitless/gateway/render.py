@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hitless.gateway.state import (
     shield_of,
     trial_of,
 )
-from hitless.gateway.view import MapName, ServerView, server_line, view_of
+from hitless.gateway.view import ServerView, server_line, view_of
 
 CONFIGURATION = "haproxy.cfg"
 ACCESS_LOG = "access.log"
@@ -126,7 +126,6 @@ def tuning_here() -> Tuning:
 
 def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, str]:
     """File name → content, for a HAProxy that starts with this state."""
-    view = view_of(state)
     template = _TEMPLATES.get_template("haproxy.cfg.j2")
     return {
         CONFIGURATION: template.render(
@@ -142,15 +141,10 @@ def render(state: GatewayState, layout: Layout, tuning: Tuning) -> Mapping[str, 
             every=EVERY,
             queue_timeout_s=QUEUE_TIMEOUT_S,
         ),
-        MapName.HOSTS: _map(view.hosts.items()),
-        MapName.STAGES: _map(view.stages.items()),
-        MapName.TIMEOUTS: _map(view.timeouts.items()),
-        MapName.THROTTLES: _map(view.throttles.items()),
-        MapName.ACCESS: _map(view.access.items()),
-        MapName.LITERALS: _map(view.literals.items()),
-        MapName.PATTERNS: _map(entry for entries in view.patterns.values() for entry in entries),
-        MapName.IDEMPOTENT: _map(entry for entries in view.idempotent.values() for entry in entries),
-        **{sticky_map(stage): _map(entries) for stage, entries in view.sticky.items()},
+        **{
+            name: "".join(f"{key} {value}\n" for key, value in entries)
+            for name, entries in view_of(state).maps().items()
+        },
     }
 
 
@@ -158,7 +152,3 @@ def _boot_line(server: ServerState) -> str:
     # The file has no `drain`: after a restart there is nothing to finish, so such a server is disabled.
     line = server_line(ServerView(server.maxconn, server.mode, server.socket, server.checked))
     return line if server.mode is ServerMode.READY else f"{line} disabled"
-
-
-def _map(entries: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"{key} {value}\n" for key, value in entries)

@@ -79,40 +79,52 @@ class ServerView:
     socket: str = ""
     checked: bool = True
 
-    def same(self, other: ServerView) -> bool:
-        """Equal in everything that HAProxy reports. The server's name has the socket, and unchecked servers have names
-        of their own.
-        """
-        return (self.maxconn, self.mode) == (other.maxconn, other.mode)
+
+PLAIN = (
+    MapName.HOSTS,
+    MapName.STAGES,
+    MapName.TIMEOUTS,
+    MapName.THROTTLES,
+    MapName.ACCESS,
+    MapName.LITERALS,
+)
+ORDERED = (MapName.PATTERNS, MapName.IDEMPOTENT)
+"""Maps whose order matters, because the first match wins."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """HAProxy's maps and servers: `patterns` and `idempotent` by release, `sticky` by stage with a listener."""
+    """HAProxy's maps and servers. Ordered entries are by release, `sticky` is by stage with a listener."""
 
-    hosts: Mapping[str, str]
-    stages: Mapping[str, str]
-    timeouts: Mapping[str, str]
-    throttles: Mapping[str, str]
-    access: Mapping[str, str]
-    literals: Mapping[str, str]
-    patterns: Mapping[str, tuple[Entry, ...]]
-    idempotent: Mapping[str, tuple[Entry, ...]]
+    plain: Mapping[MapName, Mapping[str, str]]
+    ordered: Mapping[MapName, Mapping[str, tuple[Entry, ...]]]
     sticky: Mapping[str, tuple[Entry, ...]]
     servers: Mapping[ServerKey, ServerView]
+
+    def maps(self) -> dict[str, list[Entry]]:
+        """File name → entries in order, for each map."""
+        return {
+            **{name: list(self.plain[name].items()) for name in PLAIN},
+            **{name: [entry for entries in self.ordered[name].values() for entry in entries] for name in ORDERED},
+            **{sticky_map(stage): list(entries) for stage, entries in self.sticky.items()},
+        }
 
 
 def view_of(state: GatewayState) -> View:
     """HAProxy's view of that state."""
     return View(
-        hosts={stage.host: stage.stage for stage in state.stages if stage.host is not None},
-        stages={stage.stage: stage_value(stage) for stage in state.stages},
-        timeouts={pool.name: str(pool.timeout_ms) for pool in state.pools},
-        throttles={pool.name: str(pool.throttle) for pool in state.pools},
-        access={stage.stage: access_value(stage.access) for stage in state.stages if stage.access is not None},
-        literals=literal_entries(state.routes),
-        patterns=pattern_entries(state.routes),
-        idempotent=idempotent_entries(state.routes),
+        plain={
+            MapName.HOSTS: {stage.host: stage.stage for stage in state.stages if stage.host is not None},
+            MapName.STAGES: {stage.stage: stage_value(stage) for stage in state.stages},
+            MapName.TIMEOUTS: {pool.name: str(pool.timeout_ms) for pool in state.pools},
+            MapName.THROTTLES: {pool.name: str(pool.throttle) for pool in state.pools},
+            MapName.ACCESS: {s.stage: access_value(s.access) for s in state.stages if s.access is not None},
+            MapName.LITERALS: literal_entries(state.routes),
+        },
+        ordered={
+            MapName.PATTERNS: pattern_entries(state.routes),
+            MapName.IDEMPOTENT: idempotent_entries(state.routes),
+        },
         sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages if stage.host is None},
         servers={
             (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket, server.checked)
@@ -149,19 +161,18 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     slash at its end. Listeners and pools are those of `new`, because they cannot change while HAProxy runs.
     """
     return (
-        *_set(MapName.TIMEOUTS, old.timeouts, new.timeouts, maps),
-        *_set(MapName.THROTTLES, old.throttles, new.throttles, maps),
-        *_unset(MapName.ACCESS, old.access, new.access, maps),
-        *_set(MapName.ACCESS, old.access, new.access, maps),
+        *_set(MapName.TIMEOUTS, old, new, maps),
+        *_set(MapName.THROTTLES, old, new, maps),
+        *_unset(MapName.ACCESS, old, new, maps),
+        *_set(MapName.ACCESS, old, new, maps),
         *_add_servers(old, new),
         *_add_literals(old, new, maps),
-        *_rewrite_ordered(MapName.PATTERNS, old.patterns, new.patterns, maps),
-        *_rewrite_ordered(MapName.IDEMPOTENT, old.idempotent, new.idempotent, maps),
+        *(c for name in ORDERED for c in _rewrite_ordered(name, old.ordered[name], new.ordered[name], maps)),
         *_set_sticky(old, new, maps),
-        *_set(MapName.STAGES, old.stages, new.stages, maps),
-        *_unset(MapName.HOSTS, old.hosts, new.hosts, maps),
-        *_set(MapName.HOSTS, old.hosts, new.hosts, maps),
-        *_unset(MapName.STAGES, old.stages, new.stages, maps),
+        *_set(MapName.STAGES, old, new, maps),
+        *_unset(MapName.HOSTS, old, new, maps),
+        *_set(MapName.HOSTS, old, new, maps),
+        *_unset(MapName.STAGES, old, new, maps),
         *_remove_sticky(old, new, maps),
         *_take_servers_out(old, new),
         *_remove_routes(old, new, maps),
@@ -169,16 +180,17 @@ def difference(old: View, new: View, maps: str) -> tuple[Command, ...]:
     )
 
 
-def _set(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: str) -> Iterator[Command]:
-    for key, value in new.items():
-        if key not in old:
+def _set(name: MapName, old: View, new: View, maps: str) -> Iterator[Command]:
+    present = old.plain[name]
+    for key, value in new.plain[name].items():
+        if key not in present:
             yield Command(f"add map {maps}/{name} {key} {value}")
-        elif old[key] != value:
+        elif present[key] != value:
             yield Command(f"set map {maps}/{name} {key} {value}")
 
 
-def _unset(name: MapName, old: Mapping[str, str], new: Mapping[str, str], maps: str) -> Iterator[Command]:
-    for key in sorted(old.keys() - new.keys()):
+def _unset(name: MapName, old: View, new: View, maps: str) -> Iterator[Command]:
+    for key in sorted(old.plain[name].keys() - new.plain[name].keys()):
         yield Command(f"del map {maps}/{name} {key}")
 
 
@@ -198,10 +210,11 @@ def _add_servers(old: View, new: View) -> Iterator[Command]:
 
 
 def _add_literals(old: View, new: View, maps: str) -> Iterator[Command]:
-    for key, pool in new.literals.items():
-        if key in old.literals and old.literals[key] != pool:
+    present = old.plain[MapName.LITERALS]
+    for key, pool in new.plain[MapName.LITERALS].items():
+        if key in present and present[key] != pool:
             yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
-        if old.literals.get(key) != pool:
+        if present.get(key) != pool:
             yield Command(f"add map {maps}/{MapName.LITERALS} {key} {pool}")
 
 
@@ -245,14 +258,10 @@ def _take_servers_out(old: View, new: View) -> Iterator[Command]:
 
 
 def _remove_routes(old: View, new: View, maps: str) -> Iterator[Command]:
-    for key in sorted(old.literals.keys() - new.literals.keys()):
-        yield Command(f"del map {maps}/{MapName.LITERALS} {key}")
-    for name, before, after in (
-        (MapName.PATTERNS, old.patterns, new.patterns),
-        (MapName.IDEMPOTENT, old.idempotent, new.idempotent),
-    ):
-        for release in sorted(before.keys() - after.keys()):
-            for key in dict.fromkeys(key for key, _ in before[release]):
+    yield from _unset(MapName.LITERALS, old, new, maps)
+    for name in ORDERED:
+        for release in sorted(old.ordered[name].keys() - new.ordered[name].keys()):
+            for key in dict.fromkeys(key for key, _ in old.ordered[name][release]):
                 yield Command(f"del map {maps}/{name} {key}")
 
 
