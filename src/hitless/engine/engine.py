@@ -56,8 +56,6 @@ class Engine:
         self._stopping = False
         self.event_happened = asyncio.Condition()
 
-    # -- verbs --------------------------------------------------------------------------------------------------------
-
     async def deploy(
         self,
         stage: str,
@@ -186,8 +184,6 @@ class Engine:
         """Wait until every rollout has ended, including its cleanup."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # -- queries ------------------------------------------------------------------------------------------------------
-
     def release(self, stage: str, number: int) -> Release:
         """A kept release. Raises UsageError if there is none with that number."""
         row = self.store.release(stage, number)
@@ -214,8 +210,6 @@ class Engine:
     async def _notify_followers(self) -> None:
         async with self.event_happened:
             self.event_happened.notify_all()
-
-    # -- internals ----------------------------------------------------------------------------------------------------
 
     def require_stage(self, stage: str) -> None:
         """Raise UsageError if the engine has no such stage."""

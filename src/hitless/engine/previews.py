@@ -58,8 +58,6 @@ class Previews:
         self._engine, self._gateway, self._pools_kept = engine, gateway, pools_kept
         self._ending: dict[str, asyncio.Task[None]] = {}
 
-    # -- verbs --------------------------------------------------------------------------------------------------------
-
     def refusal(self, branch: str, functions: int) -> str | None:
         """Why the branch cannot have a preview with this many functions; None if it can."""
         if not self._gateway.state.shared:
@@ -107,8 +105,6 @@ class Previews:
         self._begin_removal(row)
         return True
 
-    # -- queries ------------------------------------------------------------------------------------------------------
-
     def rows(self) -> tuple[PreviewRow, ...]:
         """All previews, oldest first, including those being removed."""
         return self._records.all()
@@ -121,8 +117,6 @@ class Previews:
     def url_of(self, row: PreviewRow) -> str:
         address = self._gateway.addresses.get(SHARED)
         return f"http://{row.host}:{address[1]}" if address else f"http://{row.host}"
-
-    # -- lifecycle ----------------------------------------------------------------------------------------------------
 
     async def restore(self) -> None:
         """Give the gateway exactly the recorded previews, after a start and before recovery.
@@ -155,8 +149,6 @@ class Previews:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    # -- internals ----------------------------------------------------------------------------------------------------
 
     async def _begin(self, branch: str) -> PreviewRow:
         taken = {row.host.removesuffix(f".{self.settings.domain}") for row in self._records.all()}

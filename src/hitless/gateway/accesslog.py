@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,9 @@ class AccessLine:
 
     def to_json(self) -> dict[str, Any]:
         """The contract's document. The command line adds function and route, which depend on the release."""
-        return {
-            "at": self.at,
-            "method": self.method,
-            "path": self.target,
-            "status": self.status,
-            "duration_ms": self.duration_ms,
-            "bytes": self.bytes,
-            "release": self.release,
-            "shielded": self.shielded,
-            "request": self.request or None,
-            "cut_off": self.cut_off,
-        }
+        document = {**asdict(self), "path": self.target, "request": self.request or None}
+        del document["query"]
+        return document
 
 
 def parse(line: str) -> AccessLine | None:

@@ -17,25 +17,9 @@ from hitless.errors import EngineError
 from hitless.gateway.observe import is_pool, parse_info, parse_stat
 from hitless.gateway.state import LIVE_SERVER, shield_of, trial_of
 
-_COLUMNS = {
-    "requests": "stot",
-    "1xx": "hrsp_1xx",
-    "2xx": "hrsp_2xx",
-    "3xx": "hrsp_3xx",
-    "4xx": "hrsp_4xx",
-    "5xx": "hrsp_5xx",
-    "other": "hrsp_other",
-    "connect_errors": "econ",
-    "response_errors": "eresp",
-    "denied_responses": "dresp",
-    "retries": "wretr",
-    "redispatches": "wredis",
-    "client_aborts": "cli_abrt",
-    "server_aborts": "srv_abrt",
-}
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
-_OF_SHIELDS = ("tried_5xx", "shield_5xx")
-_PLAIN = (*(name for name in _COLUMNS if name not in _CLASSES), "restarts", *_OF_SHIELDS)
+_COLUMNS = {"requests": "stot", "retries": "wretr", **{name: f"hrsp_{name}" for name in _CLASSES}}
+_PLAIN = ("requests", "retries", "restarts", "tried_5xx", "shield_5xx")
 
 _HANDED_OVER = "handed_over_"
 
@@ -45,8 +29,8 @@ STAGE_PREFIX = "stage_"
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
     """The gateway's counts of one pool (or stage): requests, responses by status class (including the gateway's own
-    502, 503 and 504), and errors that no worker counts. `retries` and `redispatches` are requests that were sent a
-    second time. `restarts`: restarts of HAProxy; whatever it counted after its last reading is lost.
+    502, 503 and 504), and `retries`, requests that were sent a second time. `restarts`: restarts of HAProxy;
+    whatever it counted after its last reading is lost.
 
     `handed_over`: requests that went to the live release after this pool failed them, and its responses by class, as
     `requests`, `2xx` …; they also count for the live release's pool. `tried_5xx`: the pool's 5xx responses that went to
@@ -55,13 +39,7 @@ class PoolCounts:
 
     requests: int = 0
     by_class: Mapping[str, int] = field(default_factory=dict)
-    connect_errors: int = 0
-    response_errors: int = 0
-    denied_responses: int = 0
     retries: int = 0
-    redispatches: int = 0
-    client_aborts: int = 0
-    server_aborts: int = 0
     restarts: int = 0
     tried_5xx: int = 0
     shield_5xx: int = 0

@@ -105,8 +105,6 @@ class Guardian:
         due = [instant for instant in (self._restart_at, self._kill_at) if instant is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    # HAProxy's life
-
     def _take_over(self) -> None:
         self._watch(os.open(self._path(LIFE), os.O_RDONLY | os.O_NONBLOCK))
         self._own_child = False
@@ -215,8 +213,6 @@ class Guardian:
         if delay_s:
             self._tell({"event": "backing_off", "seconds": delay_s, "deaths": self._quick_deaths})
 
-    # Stopping
-
     def _stop(self, grace_s: float) -> None:
         self._stopping = True
         self._restart_at = None
@@ -239,8 +235,6 @@ class Guardian:
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
-
-    # Daemons
 
     def _greeting(self) -> tuple[dict[str, object], list[int]]:
         hello = {
