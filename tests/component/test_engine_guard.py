@@ -115,7 +115,7 @@ def test_a_returning_release_is_first_scaled_to_the_one_it_replaces(tmp_path: Pa
         await until(lambda: started.result is not None)
         row = bench.engine.pools.live_row("dev", "api")
         assert row is not None
-        await bench.engine.pools.standing.scale(row, 5)
+        await bench.engine.pools.servers.scale(row, 5)
         bench.diary.clear()
         bench.workers.refuses_to_scale = refused
         fails(bench)

@@ -54,7 +54,7 @@ def play(tmp_path: Path, story: Callable[[Bench], Coroutine[Any, Any, None]]) ->
 def test_new_workers_are_ready_before_the_gateway_gets_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
-        assert await bench.engine.pools.standing.scale(row, 4) == 4
+        assert await bench.engine.pools.servers.scale(row, 4) == 4
         assert bench.diary == [f"scale {row.key} to 4", "p00 has 4 servers"]
         assert bench.engine.pools.living[row.key].size == 4
 
@@ -64,7 +64,7 @@ def test_new_workers_are_ready_before_the_gateway_gets_them(tmp_path: Path) -> N
 def test_workers_end_only_after_the_gateway_drained_and_removed_them(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
-        assert await bench.engine.pools.standing.scale(row, 1) == 1
+        assert await bench.engine.pools.servers.scale(row, 1) == 1
         assert bench.diary == [
             "p00 has 4 servers",
             "drain 3 servers of p00",
@@ -79,7 +79,7 @@ def test_a_weight_change_does_not_wait_for_draining_servers(tmp_path: Path) -> N
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.gateway.draining = asyncio.Event()
-        leaving = asyncio.create_task(bench.engine.pools.standing.scale(row, 1))
+        leaving = asyncio.create_task(bench.engine.pools.servers.scale(row, 1))
         await until(lambda: "drain 3 servers of p00" in bench.diary)
         await bench.engine.pools.change_gateway(lambda state: state.with_stage("dev", live=1, candidate=2, weight=500))
         assert not leaving.done()
@@ -95,10 +95,10 @@ def test_draining_workers_stay_if_they_are_needed_again(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=4, max_workers=8)
         bench.gateway.draining = asyncio.Event()
-        leaving = asyncio.create_task(bench.engine.pools.standing.scale(row, 1))
+        leaving = asyncio.create_task(bench.engine.pools.servers.scale(row, 1))
         await until(lambda: "drain 3 servers of p00" in bench.diary)
         assert modes(bench, "p00").count(ServerMode.DRAIN) == 3
-        assert await bench.engine.pools.standing.scale(row, 6) == 6
+        assert await bench.engine.pools.servers.scale(row, 6) == 6
         assert await leaving == 4
         assert modes(bench, "p00") == [ServerMode.READY] * 6
         assert f"scale {row.key} to 1" not in bench.diary
@@ -112,7 +112,7 @@ def test_a_pool_whose_zygote_refuses_stays_at_the_gateway_as_it_is(tmp_path: Pat
         bench.workers.refuses_to_scale = True
         for size in (1, 8):
             with pytest.raises(EngineError, match="no process"):
-                await bench.engine.pools.standing.scale(row, size)
+                await bench.engine.pools.servers.scale(row, size)
             assert modes(bench, "p00") == [ServerMode.READY] * 4
 
     play(tmp_path, story)
@@ -129,7 +129,7 @@ def test_a_pool_that_retires_while_it_grows_adds_no_servers(tmp_path: Path) -> N
             return await grown(key, size, ready_timeout_s=ready_timeout_s)
 
         bench.workers.scale = slowly  # type: ignore[method-assign]
-        moving = asyncio.create_task(bench.engine.pools.standing.scale(row, 8))
+        moving = asyncio.create_task(bench.engine.pools.servers.scale(row, 8))
         await growing.wait()
         bench.engine.pools.living.pop(row.key)
         await bench.engine.pools.change_gateway(lambda state: state.without_servers("p00"))
@@ -143,12 +143,12 @@ def test_a_pool_that_retires_while_it_grows_adds_no_servers(tmp_path: Path) -> N
 def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=0, max_workers=8)
-        standing, workers = bench.engine.pools.standing, bench.workers
+        standing, workers = bench.engine.pools.servers, bench.workers
         await standing.scale(row, 0)
         (door,) = bench.gateway.state.pool("p00").servers
         assert (door.name, door.checked) == ("z0", False)
         workers.running[row.key] = FakePool.of(workers.running[row.key].spec, 1, workers.pulses)
-        assert await standing.agree(row) == 1
+        assert await standing.reconcile(row) == 1
         (server,) = bench.gateway.state.pool("p00").servers
         assert (server.name, server.socket, server.checked) == ("w0", door.socket, True)
 
@@ -158,7 +158,7 @@ def test_a_sleeping_pool_is_reached_by_its_door_until_it_wakes(tmp_path: Path) -
 def test_a_candidate_has_the_live_releases_size_when_it_serves(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
-        await bench.engine.pools.standing.scale(row, 5)
+        await bench.engine.pools.servers.scale(row, 5)
         new = await ship(bench, digest="sha256:2", workers=1, max_workers=8)
         assert new.key != row.key
         assert bench.engine.pools.living[new.key].size == 5
@@ -167,7 +167,7 @@ def test_a_candidate_has_the_live_releases_size_when_it_serves(tmp_path: Path) -
             "dev", document("sha256:3", workers=1, max_workers=8), strategy=None, force=True
         )
         await until(lambda: "start api r3" in bench.diary)
-        await bench.engine.pools.standing.scale(new, 7)
+        await bench.engine.pools.servers.scale(new, 7)
         bench.workers.hold.set()
         assert (await bench.end(started))["outcome"] == "live"
         live = bench.engine.pools.live_row("dev", "api")
@@ -303,7 +303,7 @@ def test_a_candidate_grows_with_the_live_release_and_shrinks_only_when_it_serves
     async def story(bench: Bench) -> None:
         row = await ship(bench, workers=1, max_workers=8)
         watch = Watch(bench)
-        await bench.engine.pools.standing.scale(row, 3)
+        await bench.engine.pools.servers.scale(row, 3)
         await watch.see(row, busy=2)
         settings: dict[str, Any] = {"digest": "sha256:2", "strategy": "Canary10Percent60Minutes"}
         started = await bench.engine.deploy(

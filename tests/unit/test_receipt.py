@@ -30,9 +30,9 @@ def baked() -> Receipt:
     """A canary of 10 %: 100 requests for the candidate, 900 for the live release, which had had 5000 before."""
     receipt = Receipt(ReceiptFacts(release=2))
     receipt.begin(counted(5000, 7))
-    receipt.counted(counted(0, pool="r2-2"), counted(5000, 7), "00:00")
-    receipt.weight(10, "00:00")
-    receipt.counted(counted(100, 3, pool="r2-2"), counted(5900, 8), "00:10")
+    receipt.add_counts(counted(0, pool="r2-2"), counted(5000, 7), "00:00")
+    receipt.add_weight(10, "00:00")
+    receipt.add_counts(counted(100, 3, pool="r2-2"), counted(5900, 8), "00:10")
     return receipt
 
 
@@ -58,8 +58,8 @@ def test_the_live_release_s_requests_count_from_the_rollout_s_beginning() -> Non
 
 def test_what_the_candidate_really_got_stands_beside_what_was_asked() -> None:
     receipt = baked()
-    receipt.weight(100, "00:10")
-    receipt.counted(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")
+    receipt.add_weight(100, "00:10")
+    receipt.add_counts(counted(400, 3, pool="r2-2"), counted(6000, 8), "00:20")
     first, second = shown(receipt)["weights"]
     assert (first["asked_percent"], first["got_percent"], first["candidate"]["requests"]) == (10, 10, 100)
     assert (second["asked_percent"], second["got_percent"], second["live"]["requests"]) == (100, 75, 100)
@@ -76,9 +76,9 @@ def test_a_shielded_request_is_the_candidate_s_alone_even_when_its_pools_are_gon
         handed_over={"requests": 45, "2xx": 44, "5xx": 1},
     )
     candidate = Counted.of({PoolId("api", "r2-2"): Counted.of_counts(counts)})
-    receipt.counted(candidate, counted(6000, 9), "00:20")
+    receipt.add_counts(candidate, counted(6000, 9), "00:20")
     again = resumed(receipt)
-    again.counted(Counted.of({}), counted(6010, 9), "00:21")
+    again.add_counts(Counted.of({}), counted(6010, 9), "00:21")
     assert again.of(Side.CANDIDATE).sums() == Sums(200, 6, 44)
     assert again.of(Side.LIVE).sums() == Sums(1010 - 45, 1, 0)
 
@@ -87,16 +87,16 @@ def test_what_a_candidate_had_served_when_it_was_live_before_is_not_this_rollout
     receipt = Receipt()
     receipt.begin(counted(50, pool="r3-3"), counted(7000, 70))
     again = resumed(receipt)
-    again.counted(counted(7010, 71), counted(90, pool="r3-3"), "00:01")
+    again.add_counts(counted(7010, 71), counted(90, pool="r3-3"), "00:01")
     assert again.of(Side.CANDIDATE).sums() == Sums(10, 1, 0)
     assert again.of(Side.LIVE).sums() == Sums(40, 0, 0)
 
 
 def test_pools_that_go_keep_their_last_count_and_pools_that_come_are_counted_in_full() -> None:
     receipt = baked()
-    receipt.counted(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
+    receipt.add_counts(counted(100, 3, pool="r2-2"), counted(50, pool="r1-9"), "00:11")
     assert receipt.of(Side.LIVE).requests == 950
-    receipt.counted(Counted.of({}), Counted.of({}), "00:12")
+    receipt.add_counts(Counted.of({}), Counted.of({}), "00:12")
     assert (receipt.of(Side.LIVE).requests, receipt.of(Side.CANDIDATE).requests) == (950, 100)
 
 
@@ -105,8 +105,8 @@ def test_it_goes_on_after_json_with_the_same_sums() -> None:
     again = resumed(receipt)
     assert shown(again) == shown(receipt)
     for one in (receipt, again):
-        one.counted(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
-        one.weight(0, "00:20")
+        one.add_counts(counted(150, 4, pool="r2-2"), counted(6300, 8), "00:20")
+        one.add_weight(0, "00:20")
     assert shown(again) == shown(receipt)
     assert again.of(Side.LIVE).requests == 1300
 
@@ -114,9 +114,9 @@ def test_it_goes_on_after_json_with_the_same_sums() -> None:
 def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_not() -> None:
     receipt = Receipt()
     receipt.begin(counted(5000, restarts=2))
-    receipt.counted(counted(10, pool="r2-2"), counted(5100, restarts=2), "00:01")
+    receipt.add_counts(counted(10, pool="r2-2"), counted(5100, restarts=2), "00:01")
     assert shown(receipt)["complete"]
-    receipt.counted(counted(20, pool="r2-2"), counted(5200, restarts=3), "00:02")
+    receipt.add_counts(counted(20, pool="r2-2"), counted(5200, restarts=3), "00:02")
     document = shown(receipt)
     assert not document["complete"]
     assert "HAProxy was restarted" in document["missing"][0]
@@ -125,7 +125,7 @@ def test_a_restart_of_haproxy_meanwhile_makes_it_incomplete_and_one_before_does_
 def test_counts_that_went_back_make_it_incomplete_too() -> None:
     receipt = Receipt()
     receipt.begin(counted(5000))
-    receipt.counted(counted(0, pool="r2-2"), counted(40), "00:01")
+    receipt.add_counts(counted(0, pool="r2-2"), counted(40), "00:01")
     document = shown(receipt)
     assert document["live"]["requests"] == 0
     assert not document["complete"]
@@ -137,7 +137,7 @@ def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length()
     receipt = Receipt()
     receipt.begin(counted(0))
     for second in range(10_000):
-        receipt.counted(counted(second, pool="r2-2"), counted(second), f"{second:05}")
+        receipt.add_counts(counted(second, pool="r2-2"), counted(second), f"{second:05}")
     points = shown(receipt)["points"]
     assert POINTS_KEPT / 2 <= len(points) <= POINTS_KEPT
     assert points[0]["at"] == "00000"
@@ -148,10 +148,10 @@ def test_a_long_rollout_keeps_a_bounded_number_of_points_over_its_whole_length()
 
 def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept() -> None:
     receipt = Receipt()
-    receipt.alarm(reading(Verdict.NOT_ENOUGH_DATA, 90), "0")
+    receipt.add_reading(reading(Verdict.NOT_ENOUGH_DATA, 90), "0")
     for second in range(1, 500):
-        receipt.alarm(reading(Verdict.OK, 0.5 if second == 77 else 0.1), str(second))
-    receipt.alarm(reading(Verdict.ALARM, 3), "500")
+        receipt.add_reading(reading(Verdict.OK, 0.5 if second == 77 else 0.1), str(second))
+    receipt.add_reading(reading(Verdict.ALARM, 3), "500")
     alarms: Any = shown(receipt)["alarms"]
     assert [r["at"] for r in alarms["readings"]] == ["0", "1", "499", "500"]
     assert alarms["verdicts"] == {"not_enough_data": 1, "ok": 499, "alarm": 1}
@@ -161,7 +161,7 @@ def test_of_many_readings_the_first_the_last_the_changes_and_the_worst_are_kept(
 def test_an_alarm_that_flutters_keeps_a_bounded_number_of_readings() -> None:
     receipt = Receipt()
     for second in range(1000):
-        receipt.alarm(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))
+        receipt.add_reading(reading(Verdict.OK if second % 2 else Verdict.NOT_ENOUGH_DATA), str(second))
     kept = shown(receipt)["alarms"]["readings"]
     assert len(kept) == READINGS_KEPT
     assert (kept[0]["at"], kept[-1]["at"]) == ("0", "999")

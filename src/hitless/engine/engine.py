@@ -178,7 +178,7 @@ class Engine:
                 except ConflictError:
                     continue
         await self.wait_until_idle()
-        await self.pools.lingering.cut()
+        await self.pools.lingering.remove_now()
 
     async def wait_until_idle(self) -> None:
         """Wait until every rollout has ended, including its cleanup."""

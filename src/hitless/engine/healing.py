@@ -60,7 +60,7 @@ async def _replace_zygote(engine: Engine, fleet: HealingFleet, key: str) -> None
                 await fleet.replace_zygote(key)
                 replaced = True
             if not reconciled:
-                await engine.pools.standing.agree(row)
+                await engine.pools.servers.reconcile(row)
                 reconciled = True
                 if key in engine.pools.living:
                     engine.say(f"pool {key} has a new zygote and new workers", row.stage)

@@ -181,7 +181,7 @@ class Previews:
                 await engine.pools.change_gateway(_without_stage(stage))
                 for number in sorted({pool.release for pool in engine.store.pools(stage)}):
                     await engine.pools.retire(engine.release(stage, number), drain=True)
-                    await engine.pools.lingering.cut(engine.release(stage, number).key)
+                    await engine.pools.lingering.remove_now(engine.release(stage, number).key)
                 await engine.parts.retention.remove_logs(stage)
             self._records.forget(stage)  # last, so that a daemon that dies before leaves a record
             engine.remove_stage(stage)

@@ -20,7 +20,7 @@ from hitless.clock import Clock
 from hitless.engine.engine import Engine
 from hitless.gateway.observe import ServerLoad
 from hitless.gateway.view import ServerKey
-from hitless.rollout.standing import servers_of
+from hitless.rollout.servers import servers_of
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool, WorkerAddress
 

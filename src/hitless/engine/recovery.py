@@ -98,7 +98,7 @@ async def _withdraw(engine: Engine, row: RolloutRow, release: Release, live: Rel
     if live is None or live.number != release.number:
         counted = await engine.pools.retire(release, drain=row.state in MAY_HAVE_REQUESTS)
         still = await engine.pools.count(row.stage, live.number) if live else None
-        receipt.counted(counted, still, timestamp(engine.clock.now()))
+        receipt.add_counts(counted, still, timestamp(engine.clock.now()))
         engine.store.save_receipt(row.rollout, receipt.document())
     notes = [step.note for step in engine.store.steps(row.rollout) if step.state == RolloutState.WITHDRAWING]
     reason = notes[-1] if notes else f"the engine stopped while the rollout was {row.state}"
@@ -164,11 +164,11 @@ def _receipt(engine: Engine, row: RolloutRow, *, gateway_is_new: bool) -> Receip
     recorded = engine.store.receipt(row.rollout)
     receipt = Receipt.resumed(recorded) if recorded and recorded.version == VERSION else Receipt()
     if recorded is None:
-        receipt.miss("the engine stopped before the first figures were recorded")
+        receipt.add_missing("the engine stopped before the first figures were recorded")
     elif recorded.version != VERSION:
-        receipt.miss("another version of hitless had recorded the figures up to the engine's stop")
+        receipt.add_missing("another version of hitless had recorded the figures up to the engine's stop")
     elif gateway_is_new:
-        receipt.miss("the gateway was started anew: what it had counted after the last record is not in these sums")
+        receipt.add_missing("the gateway was restarted: its counts since the last record are not in these sums")
     return receipt
 
 

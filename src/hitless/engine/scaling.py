@@ -173,7 +173,7 @@ class Scaler:
             self._engine.say(f"{_title(watched)}: {decision.reason}", watched.row.stage)
         if decision.workers == size or now_s < watched.paused_until_s:
             return
-        only_drains = self._engine.pools.standing.is_parting(watched.row.key)
+        only_drains = self._engine.pools.servers.is_draining(watched.row.key)
         if not watched.moving or (decision.workers > size and only_drains):
             watched.moved_because = decision.reason
             self._start_move(watched, self._scale(watched, decision))
@@ -195,7 +195,7 @@ class Scaler:
 
     async def _scale(self, watched: ScaledPool, decision: Decision) -> None:
         try:
-            await self._engine.pools.standing.scale(watched.row, decision.workers)
+            await self._engine.pools.servers.scale(watched.row, decision.workers)
         except HitlessError as error:
             self._pause(watched, f"{_title(watched)}: cannot scale to {decision.workers} workers: {error.message}")
             return
@@ -203,7 +203,7 @@ class Scaler:
 
     async def _reconcile(self, watched: ScaledPool) -> None:
         try:
-            await self._engine.pools.standing.agree(watched.row)
+            await self._engine.pools.servers.reconcile(watched.row)
         except HitlessError as error:
             self._pause(watched, f"{_title(watched)}: cannot update the gateway: {error.message}")
 

@@ -224,7 +224,7 @@ class Turn:
         back.cause, back.previous, back.committed = f"release {number}: {why}", rollout.candidate, True
         await rollout.count()
         rollout.save()
-        back.receipt.begin_where_ended(rollout.receipt)
+        back.receipt.begin_after(rollout.receipt)
         await self._run(back)
         self.parts.mark_rolled_back(back, why)
 

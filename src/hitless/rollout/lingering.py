@@ -1,4 +1,4 @@
-"""Releases that are out of service and only wait for clients that still read their responses."""
+"""Retired releases whose responses clients are still reading."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from hitless.errors import HitlessError
-from hitless.rollout.standing import first
+from hitless.rollout.servers import ends_before
 
 
 class Lingering:
-    """The releases, by key. Each is removed in the background when its clients have read, or when somebody needs it."""
+    """The releases by key. Each is removed in the background once its clients have read, or when `remove_now` asks."""
 
     def __init__(self) -> None:
         self._waits: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
-        """The event ends the wait, and is set after it."""
+        """Key → the task that waits, and an event that ends the wait."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._waits
@@ -25,15 +25,15 @@ class Lingering:
         enough = asyncio.Event()
         self._waits[key] = asyncio.create_task(self._linger(key, read, remove, enough)), enough
 
-    async def cut(self, *releases: str) -> None:
-        """Remove those of these releases (none named: all) without waiting any longer."""
+    async def remove_now(self, *releases: str) -> None:
+        """Remove these releases, or all if none is named, without waiting for their clients."""
         waits = [each for key, each in self._waits.items() if key in releases or not releases]
         for _, enough in waits:
             enough.set()
         await asyncio.gather(*(task for task, _ in waits))
 
     async def keep(self, key: str) -> None:
-        """Before a release is shipped again: it stays. One that is being removed already is gone on return."""
+        """Keep a release that is about to be shipped again. One that is being removed already is removed on return."""
         if key in self._waits:
             task, enough = self._waits[key]
             if not enough.is_set():
@@ -44,10 +44,10 @@ class Lingering:
         self, key: str, read: Coroutine[Any, Any, bool], remove: Callable[[], Awaitable[object]], enough: asyncio.Event
     ) -> None:
         try:
-            await first(read, enough)
+            await ends_before(read, enough)
             enough.set()
             await remove()
         except HitlessError:
-            pass  # the gateway is away: the stage's next turn, or the next start, does it
+            pass  # the gateway does not respond: the stage's next turn or the next start removes the release
         finally:
             del self._waits[key]

@@ -1,9 +1,8 @@
-"""A release's pools: workers on one side, backends of the gateway on the other, and the state file between them.
+"""Starts, connects and retires a release's pools: workers, backends of the gateway, and their rows in the state file.
 
-The order here is the product. Bringing up: workers ready → servers and routes at the gateway; nothing serves yet.
-Retiring: wait until the *gateway* says that the backend has neither running nor queued requests, take the servers
-out, only then tell the workers to end, routes last. Each other order was measured to lose requests
-(docs/decisions/release-order.md).
+The order of the steps keeps requests from failing; each other order lost requests (docs/decisions/release-order.md).
+Start: workers are ready, then servers and routes are added at the gateway. Retire: the gateway reports neither running
+nor queued requests at the backend, then the servers are removed, then the workers end, then the routes are removed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from hitless.gateway.state import (
     StageState,
     server_timeout_ms,
 )
-from hitless.rollout import standing
+from hitless.rollout import servers
 from hitless.rollout.counted import Counted, PoolId
 from hitless.rollout.lingering import Lingering
 from hitless.rollout.release import Release, pool_spec, preflights_of, release_of
@@ -39,24 +38,22 @@ from hitless.workers.stats import EMPTY, Histogram
 
 RETIRE_GRACE_S = 2.0
 SLOW_CLIENT_S = 30.0
-"""Beyond the function's time-out, for a body that is still on its way when its release retires."""
+"""Added to the function's time-out, for a body that is still being sent when its release retires."""
 READERS_S = 300.0
-"""For clients that still read responses of a release that is out of service, in the background: no slow reader makes a
-deploy wait. As long as `hitless.gateway.spooler.Pace` lets them.
-"""
+"""How long clients may go on reading responses of a retired release, in the background. The spooler allows as long."""
 FIRST_DEPTH = 4
-"""At most, of a pool that takes over from one that is asked much (measured: four fifths of what 16 brings)."""
+"""The greatest depth of a new pool. It gives four fifths of the throughput of depth 16 (measured)."""
 
 
-class PoolsFleet(standing.ServersFleet, Protocol):
-    """What a rollout needs of the workers' side."""
+class PoolsFleet(servers.ServersFleet, Protocol):
+    """The fleet as a rollout uses it."""
 
     async def start_pool(self, spec: PoolSpec, *, size: int, ready_timeout_s: float) -> Pool: ...
     async def stop_pool(self, key: str, *, grace_s: float) -> None: ...
 
 
-class PoolsGateway(standing.ServersGateway, Protocol):
-    """What a rollout needs of the gateway."""
+class PoolsGateway(servers.ServersGateway, Protocol):
+    """The gateway as a rollout uses it."""
 
     async def apply(self, new: GatewayState, *, drain_s: float | None = None) -> None: ...
     @property
@@ -66,13 +63,13 @@ class PoolsGateway(standing.ServersGateway, Protocol):
 
 
 class PoolsArtifacts(Protocol):
-    """Where unpacked artifacts come from."""
+    """The artifact store as a rollout uses it."""
 
     def unpack(self, digest: str) -> Path: ...
 
 
 class ReleasePools:
-    """Starts, connects and retires the pools of releases. One instance an engine; safe for several stages at once."""
+    """The pools of an engine's releases. Rollouts of several stages may use it at once."""
 
     def __init__(
         self, workers: PoolsFleet, gateway: PoolsGateway, artifacts: PoolsArtifacts, store: Store, logs: Path
@@ -88,13 +85,13 @@ class ReleasePools:
         self.living: dict[str, Pool] = {}
         self.lingering = Lingering()
         self.allowed: Callable[[str, str, int, int], int] = lambda stage, function, wanted, beside: wanted
-        """How many of the workers that a new pool wants may start, where that many others start with it."""
-        self.standing = standing.PoolServers(workers, gateway, self.change_gateway, self.living)
+        """(stage, function, wanted, beside) → how many of the wanted workers may start beside those of new pools."""
+        self.servers = servers.PoolServers(workers, gateway, self.change_gateway, self.living)
 
     async def change_gateway(
         self, edit: Callable[[GatewayState], GatewayState], *, drain_s: float | None = None
     ) -> None:
-        """Apply one edit to the gateway's state; edits of several rollouts never overwrite each other."""
+        """Apply one edit to the gateway's state. A lock keeps edits of several rollouts from overwriting each other."""
         async with self._changing:
             await self._gateway.apply(edit(self._gateway.state), drain_s=drain_s)
 
@@ -104,19 +101,19 @@ class ReleasePools:
         functions: Sequence[Function],
         *,
         ready_timeout_s: float,
-        behind: Mapping[str, str] | None = None,
+        backends: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a pool for each of these functions; all are ready on return. `behind` names backends for some of them.
+        """Start a pool for each function; all are ready on return. `backends`: function → a backend that it has to use.
 
-        Raises CandidateFailedError, or ConflictError where the gateway has no free backend; the caller retires what
-        did start.
+        Raises CandidateFailedError, or ConflictError if the gateway has too few free backends. Some pools may have
+        started by then; the caller retires them.
         """
-        behind = behind or {}
-        free = self._free_pools(behind)
-        if len(free) < len(functions) - len(behind):
-            await self.lingering.cut()
-            free = self._free_pools(behind)
-        if len(free) < len(functions) - len(behind):
+        backends = backends or {}
+        free = self._free_pools(backends)
+        if len(free) < len(functions) - len(backends):
+            await self.lingering.remove_now()
+            free = self._free_pools(backends)
+        if len(free) < len(functions) - len(backends):
             raise ConflictError(
                 f"the gateway has {len(free)} free pools, release {release.number} needs {len(functions)}",
                 hint="wait until older releases have drained, or start the engine with more pools",
@@ -125,7 +122,7 @@ class ReleasePools:
         starts, beside = [], 0
         for function in functions:
             key = f"{release.stage[:12]}-r{release.number}-{function.name[:20]}-{self._store.next_serial()}"
-            gateway_pool = behind.get(function.name) or free.pop(0)
+            gateway_pool = backends.get(function.name) or free.pop(0)
             before = counts.get(gateway_pool, PoolCounts())
             self._store.add_pool(
                 PoolRow(
@@ -139,10 +136,10 @@ class ReleasePools:
             size = self.allowed(release.stage, function.name, size, beside)
             beside += size
             starts.append(self._start_one(release, function, key, size, ready_timeout_s))
-        await _all(starts)
+        await _run_all(starts)
 
-    def _free_pools(self, behind: Mapping[str, str]) -> list[str]:
-        taken = {row.gateway_pool for row in self._store.pools()} | set(behind.values())
+    def _free_pools(self, backends: Mapping[str, str]) -> list[str]:
+        taken = {row.gateway_pool for row in self._store.pools()} | set(backends.values())
         return [name for name in self._gateway.state.free_pools() if name not in taken]
 
     async def _start_one(
@@ -154,34 +151,28 @@ class ReleasePools:
         self.living[key] = await self._workers.start_pool(spec, size=size, ready_timeout_s=ready_timeout_s)
 
     def live_row(self, stage: str, function: str) -> PoolRow | None:
-        """The pool that serves the function in the stage now."""
+        """The living pool of the stage's live release for the function."""
         live = self.gateway_stage(stage).live
         rows = self._store.pools(stage, live) if live is not None else ()
         return next((row for row in rows if row.function == function and row.key in self.living), None)
 
     def _wanted_size(self, stage: str, function: Function) -> int:
-        """As many workers as serve the function now, within the limits; one at least, which a deploy has to prove."""
+        """The live pool's number of workers, within the function's limits. At least 1: a deploy tests it."""
         row = self.live_row(stage, function.name)
         return max(1, bounds_of(function).clamp(self.living[row.key].size if row else 0))
 
     async def connect(self, release: Release) -> None:
-        """Servers up at the gateway, routes added: the release can be reached as soon as the stage's entry names it.
-
-        Each pool is by then as large as the live release's has become meanwhile.
-        """
-        await self.level(release)
+        """Add the release's servers and routes at the gateway. It gets requests once the stage's entry names it."""
+        await self.grow_to_live_size(release)
         await self._connect(release)
 
-    async def level(self, release: Release) -> None:
-        """Make each pool of the release as large as the live one that it is about to replace.
-
-        Raises EngineError where workers do not come.
-        """
+    async def grow_to_live_size(self, release: Release) -> None:
+        """Make each pool at least as large as the live pool that it replaces. EngineError if workers do not start."""
         for row in self._store.pools(release.stage, release.number):
             now, function = len(self.living[row.key].workers), release.function(row.function)
             more = self._wanted_size(release.stage, function) - now
             if more > 0:
-                await self.standing.scale(row, now + self.allowed(release.stage, function.name, more, 0))
+                await self.servers.scale(row, now + self.allowed(release.stage, function.name, more, 0))
 
     async def _connect(self, release: Release) -> None:
         rows = self._store.pools(release.stage, release.number)
@@ -193,41 +184,39 @@ class ReleasePools:
                 function, depth = release.function(row.function), depths[row.function]
                 state = state.with_throttle(row.gateway_pool, throttle_of(function))
                 timeout_ms = server_timeout_ms(function.timeout_s, depth, http_api=function.only_http_api)
-                servers = (replace(one, maxconn=depth) for one in standing.servers_of(self.living[row.key]))
-                state = state.with_servers(row.gateway_pool, tuple(servers), timeout_ms=timeout_ms)
+                deep = tuple(replace(one, maxconn=depth) for one in servers.servers_of(self.living[row.key]))
+                state = state.with_servers(row.gateway_pool, deep, timeout_ms=timeout_ms)
             return state.with_routes(release.key, routes)
 
         await self.change_gateway(edit)
 
     def _first_depth(self, row: PoolRow) -> int:
-        """A new pool begins almost as deep as the live one is, for as much is asked of it from its first moment on; a
-        handler that has become slow puts few requests behind each other until that is known.
+        """The live pool's depth, up to `FIRST_DEPTH`. A new pool gets the same load at once; if its handler has become
+        slow, only a few requests wait behind each other until the depth is adapted.
         """
         live = self.live_row(row.stage, row.function)
         return min(self.depth_of(live), FIRST_DEPTH) if live is not None and live.key != row.key else 1
 
     async def restore(self, release: Release, *, ready_timeout_s: float) -> list[str]:
-        """See that each function of a live release has a living pool behind the gateway; returns the functions
-        started.
-        """
-        behind: dict[str, str] = {}
+        """Start the missing pools of a live release and connect all. Returns the functions that were started."""
+        backends: dict[str, str] = {}
         for row in self._store.pools(release.stage, release.number):
             if row.key not in self.living:
-                behind[row.function] = row.gateway_pool  # routes may point there already
+                backends[row.function] = row.gateway_pool  # the release's routes may already point to this backend
                 await self._workers.stop_pool(row.key, grace_s=RETIRE_GRACE_S)
                 self._store.remove_pool(row.key)
         have = {row.function for row in self._store.pools(release.stage, release.number)}
         missing = [function for function in release.served if function.name not in have]
-        await self.start(release, missing, ready_timeout_s=ready_timeout_s, behind=behind)
+        await self.start(release, missing, ready_timeout_s=ready_timeout_s, backends=backends)
         await self._connect(release)
         return [function.name for function in missing]
 
     def depth_of(self, row: PoolRow) -> int:
-        """How many requests the gateway hands a worker of this pool at a time."""
+        """How many requests at a time the gateway gives each worker of the pool."""
         return max((server.maxconn for server in self._gateway.state.pool(row.gateway_pool).servers), default=1)
 
     async def set_depth(self, row: PoolRow, depth: int) -> None:
-        """Hand the pool's workers that many requests at a time from now on."""
+        """Give each worker of the pool that many requests at a time."""
         pool = self.living.get(row.key)
         if pool is None:
             return
@@ -235,14 +224,14 @@ class ReleasePools:
         await self.change_gateway(lambda state: state.with_maxconn(row.gateway_pool, depth, timeout_ms=timeout_ms))
 
     def gateway_stage(self, stage: str) -> StageState:
-        """The stage's entry as it stands at the gateway; one without a release for a stage that it has no more."""
+        """The stage's entry at the gateway; an empty one if the stage has been removed."""
         try:
             return self._gateway.state.stage(stage)
         except KeyError:
             return StageState(stage)
 
     async def route_all_to(self, stage: str, release: int | None) -> None:
-        """The stage's whole traffic to one release, no candidate; logged as that release's settings say."""
+        """Send all traffic of the stage to one release. Its settings decide what the access log has."""
         row = self._store.release(stage, release) if release is not None else None
         access = access_of(release_of(row).document.settings) if row is not None else None
 
@@ -252,7 +241,7 @@ class ReleasePools:
         await self.change_gateway(edit)
 
     async def shift(self, candidate: Release, live: int | None, weight_percent: float) -> None:
-        """That share of the stage's traffic to the candidate, shielded and sticky as its own settings say."""
+        """Send that share of the stage's traffic to the candidate. Its settings decide on the shield and stickiness."""
         settings = candidate.document.settings
         await self.change_gateway(
             lambda state: state.with_stage(
@@ -267,30 +256,30 @@ class ReleasePools:
         )
 
     async def count(self, stage: str, release: int) -> Counted:
-        """Requests that the gateway has given to the release's present pools."""
+        """The requests of the release's present pools, counted by the gateway."""
         return (await self.count_all(stage, release))[0]
 
     async def count_all(self, stage: str, *releases: int) -> tuple[Counted, ...]:
-        """The same of several releases, from one reading of the gateway."""
+        """The same for several releases, from one reading of the gateway."""
         rows = [self._store.pools(stage, release) for release in releases]
         counts = await self._gateway.counts() if any(rows) else {}
-        return tuple(Counted.of({pool_id(row): _since(row, counts) for row in some}) for some in rows)
+        return tuple(Counted.of({pool_id(row): _count_since(row, counts) for row in some}) for some in rows)
 
     def latency(self, stage: str, release: int) -> tuple[Histogram, int]:
-        """What the release's workers took for what they answered, and how many workers there are."""
+        """The latency histogram of the release's workers, and how many workers there are."""
         living = [self.living[row.key] for row in self._store.pools(stage, release) if row.key in self.living]
         return sum((pool.stats().latency for pool in living), EMPTY), sum(len(pool.workers) for pool in living)
 
     def runs(self, release: Release) -> bool:
-        """Whether each function of the release that has routes has a living pool."""
+        """Whether each function with routes has a living pool."""
         rows = self._store.pools(release.stage, release.number)
         return {row.function for row in rows if row.key in self.living} == {f.name for f in release.served}
 
     async def retire(self, release: Release, *, drain: bool) -> Counted:
-        """Take a release that gets no new requests out of service, without failing those that it still has.
+        """Remove a release that gets no new requests. With `drain`, the requests that it still has end first.
 
-        Returns its requests as the gateway counted them to the last. Idempotent. If clients are still reading responses
-        then, the release is removed later, in the background.
+        Returns the requests that the gateway counted. Idempotent. If clients are still reading responses after the
+        drain, the release is removed later, in the background.
         """
         rows = self._store.pools(release.stage, release.number)
         if release.key in self.lingering:
@@ -318,7 +307,7 @@ class ReleasePools:
         await self._gateway.drained(row.gateway_pool, deadline_s=timeout_s + 1.0 + SLOW_CLIENT_S, readers=False)
 
     async def _disconnect(self, row: PoolRow) -> None:
-        self.living.pop(row.key, None)  # first: a zygote that is being replaced brings no new servers from here on
+        self.living.pop(row.key, None)  # first, so that a zygote that is being replaced adds no servers any more
         await self.change_gateway(lambda state: state.without_servers(row.gateway_pool), drain_s=0.0)
 
     async def _stop(self, release: Release, row: PoolRow, drain: bool) -> None:
@@ -328,7 +317,7 @@ class ReleasePools:
 
 
 def access_of(settings: StageSettings) -> Access | None:
-    """How much of the stage's requests its log has."""
+    """The gateway's form of the stage's `access_log` settings; None if it logs nothing."""
     match settings.access_log:
         case AccessLog.OFF:
             return None
@@ -339,12 +328,12 @@ def access_of(settings: StageSettings) -> Access | None:
 
 
 def pool_id(row: PoolRow) -> PoolId:
-    """The pool's name in a count."""
+    """The pool's id in counts."""
     return PoolId(row.function, row.key)
 
 
-def _since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
-    """What the pool's backend has counted since the pool stands behind it."""
+def _count_since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
+    """The requests at the pool's backend since the pool got it."""
     now = counts.get(row.gateway_pool, PoolCounts())
     if row.counts_before is not None:
         return Counted.of_counts(now.minus(counts_from_flat(json.loads(row.counts_before))))
@@ -353,7 +342,7 @@ def _since(row: PoolRow, counts: Mapping[str, PoolCounts]) -> Counted:
 
 
 def release_routes(release: Release, rows: Sequence[PoolRow]) -> tuple[RouteState, ...]:
-    """Every route of the release with the backend that answers it."""
+    """Every route of the release with its backend."""
     backend = {row.function: row.gateway_pool for row in rows}
     idempotent = frozenset(release.document.settings.idempotent)
     found: dict[Route, RouteState] = {}
@@ -372,8 +361,8 @@ def _route_state(release: Release, route: Route, pool: str, idempotent: bool, ht
     return RouteState(release.key, route.method, route.path, pool, idempotent=idempotent, http_api=http_api)
 
 
-async def _all(jobs: Sequence[object]) -> None:
-    """Run all; at the first failure cancel and await the others, so that nothing starts behind the caller's back."""
+async def _run_all(jobs: Sequence[object]) -> None:
+    """Run all jobs. At the first failure, cancel the others and await them, so that nothing starts after the return."""
     tasks = [asyncio.ensure_future(job) for job in jobs]  # type: ignore[call-overload]
     try:
         await asyncio.gather(*tasks)

@@ -66,7 +66,7 @@ class Receipt:
         if candidate.pools:
             self._base[Side.CANDIDATE] = self._now[Side.CANDIDATE] = candidate
 
-    def begin_where_ended(self, other: Receipt) -> None:
+    def begin_after(self, other: Receipt) -> None:
         """Begin with the last reading of the rollout that this one takes back: no request falls between the two."""
         self.begin(other._now.get(Side.CANDIDATE), other._now.get(Side.LIVE, NOTHING))
 
@@ -75,12 +75,12 @@ class Receipt:
         """Whether it knows what was counted before."""
         return bool(self._base)
 
-    def weight(self, percent: float, at: str) -> None:
+    def add_weight(self, percent: float, at: str) -> None:
         """The share of requests that is asked for from now on. Tell the counts just before."""
         if not self._weights or self._weights[-1].asked_percent != whole(percent):
             self._weights.append(Weight(at, whole(percent), **self._sums()))
 
-    def counted(self, candidate: Counted, live: Counted | None, at: str) -> None:
+    def add_counts(self, candidate: Counted, live: Counted | None, at: str) -> None:
         """One reading of the gateway: all that the present pools of either release have had. `live` is None for a
         stage's first release.
         """
@@ -95,7 +95,7 @@ class Receipt:
             del self._points[1::2]
             self._every *= 2
 
-    def alarm(self, reading: Reading, at: str) -> None:
+    def add_reading(self, reading: Reading, at: str) -> None:
         """One look at the alarms. Kept are the first, the last, each change of the verdict and the worst."""
         verdict = str(reading.verdict)
         self._verdicts[verdict] = self._verdicts.get(verdict, 0) + 1
@@ -114,12 +114,12 @@ class Receipt:
         if len(kept) > READINGS_KEPT:
             del kept[READINGS_KEPT // 2]
 
-    def hook(self, name: str, status: str, at: str) -> None:
+    def add_hook(self, name: str, status: str, at: str) -> None:
         """How a hook ended: its own status, or what was made of its silence."""
         if len(self._hooks) < HOOKS_KEPT:
             self._hooks.append(HookEnd(at, name, status))
 
-    def miss(self, sentence: str) -> None:
+    def add_missing(self, sentence: str) -> None:
         """Say what may be missing from the sums."""
         if sentence not in self._missing and len(self._missing) < MISSING_KEPT:
             self._missing.append(sentence)

@@ -92,7 +92,7 @@ class Recorded:
         """The instant, for records."""
         return timestamp(self.clock.now())
 
-    async def take(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
+    async def enter(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
         """Record a step before it is taken."""
         if state is not self.state and state not in TRANSITIONS[self.state]:
             raise AssertionError(f"a rollout cannot go from {self.state} to {state}")
@@ -108,29 +108,29 @@ class Recorded:
 
     async def begin_to_count(self) -> None:
         """What either release has served until now is not this rollout's."""
-        candidate, live = await self._counts()
+        candidate, live = await self._count_both()
         if not self.receipt.has_begun:
             self.receipt.begin(live, candidate)
 
     async def count(self) -> Counted:
         """One reading of the gateway, for the receipt too; returns the candidate's."""
-        candidate, live = await self._counts()
-        self.tell(candidate, live)
+        candidate, live = await self._count_both()
+        self.add_counts(candidate, live)
         return candidate
 
-    async def _counts(self) -> tuple[Counted, Counted | None]:
+    async def _count_both(self) -> tuple[Counted, Counted | None]:
         numbers = [self.candidate.number, *([self.previous.number] if self.previous else [])]
         candidate, *live = await self.pools.count_all(self.candidate.stage, *numbers)
         return candidate, live[0] if live else None
 
-    def tell(self, candidate: Counted, live: Counted | None) -> None:
+    def add_counts(self, candidate: Counted, live: Counted | None) -> None:
         """For the receipt: all that the present pools of either release have had."""
-        self.receipt.counted(candidate, live, self.now)
+        self.receipt.add_counts(candidate, live, self.now)
 
-    async def weigh(self, weight_percent: float) -> None:
+    async def add_weight(self, weight_percent: float) -> None:
         """For the receipt: the counts up to a change of weight belong to the weight before it."""
         await self.count()
-        self.receipt.weight(weight_percent, self.now)
+        self.receipt.add_weight(weight_percent, self.now)
 
     def save(self, *, only_if_old: bool = False) -> None:
         """Record the receipt as it stands. A disk that takes nothing must not end a rollout that is well."""
@@ -141,17 +141,17 @@ class Recorded:
             self.store.save_receipt(self.number, self.receipt.document())
             self._saved_at_s = now_s
         except StoreError as error:
-            self.receipt.miss(f"the receipt could not be recorded for a time: {error.__cause__}")
+            self.receipt.add_missing(f"the receipt could not be recorded for a time: {error.__cause__}")
 
     async def end(self, outcome: Outcome, reason: str | None) -> Result:
         """Record the end and give the result to whoever follows."""
-        result = self._ended(outcome, reason)
+        result = self._result(outcome, reason)
         self.state = RolloutState.ENDED
         self.save()
         self.store.end_rollout(self.number, outcome, reason, result, self.now)
         how = f"ended: {outcome}" + (f" ({reason})" if reason else "")
         self.say(f"{self.verb} of release {self.candidate.number} {how}", self.candidate.stage)
-        await self._give(result)
+        await self._publish(result)
         return result
 
     async def end_unstarted(self, outcome: Outcome, reason: str | None) -> None:
@@ -170,14 +170,14 @@ class Recorded:
         reason = f"it could not be ended while it was {self.state}: {why}"
         self.state = RolloutState.ENDED
         self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
-        await self._give(self._ended(outcome, reason))
+        await self._publish(self._result(outcome, reason))
 
-    async def _give(self, result: Result) -> None:
+    async def _publish(self, result: Result) -> None:
         async with self.progress:
             self.result = result
             self.progress.notify_all()
 
-    def _ended(self, outcome: Outcome, reason: str | None) -> Result:
+    def _result(self, outcome: Outcome, reason: str | None) -> Result:
         candidate, live = self.receipt.of(Side.CANDIDATE), self.receipt.of(Side.LIVE)
         return Result(
             stage=self.candidate.stage,

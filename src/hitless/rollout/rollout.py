@@ -52,15 +52,15 @@ class Rollout(Recorded):
         self.started_at_s = self.clock.monotonic()
         try:
             await self.begin_to_count()
-            await self.take(RolloutState.PREPARING, note=self.cause)
+            await self.enter(RolloutState.PREPARING, note=self.cause)
             await self.pools.lingering.keep(self.candidate.key)
             if not self.pools.runs(self.candidate):  # else it was live a moment ago, and still stands there
                 await self._start()
-                await self._prove()
+                await self._test()
                 await self.pools.connect(self.candidate)
             else:
                 with suppress(EngineError):  # better few workers of it than many of one that an alarm takes back
-                    await self.pools.level(self.candidate)
+                    await self.pools.grow_to_live_size(self.candidate)
             await self.begin_to_watch()
             await self._shift()
             await self._confirm()
@@ -109,21 +109,21 @@ class Rollout(Recorded):
         live = None
         if self.previous and self.previous.number != self.candidate.number:
             if self.state is not RolloutState.ENDED:
-                await self.take(RolloutState.DRAINING, weight_percent=100)
+                await self.enter(RolloutState.DRAINING, weight_percent=100)
             live = await self.pools.retire(self.previous, drain=True)
-        self.tell(await self.pools.count(self.candidate.stage, self.candidate.number), live)
+        self.add_counts(await self.pools.count(self.candidate.stage, self.candidate.number), live)
         self.save()
 
     async def begin_to_watch(self) -> None:
         """The alarms judge what comes from here on: before the first request can reach the candidate."""
-        self._watch = AlarmWatch(self._look, self.clock)
+        self._watch = AlarmWatch(self._traffic, self.clock)
         await self._watch.begin()
 
     async def read_alarms(self) -> Reading:
         """One look at the alarms, recorded."""
         assert self._watch is not None
         self.reading = await self._watch.read(self.candidate.document.settings.alarms)
-        self.receipt.alarm(self.reading, self.now)
+        self.receipt.add_reading(self.reading, self.now)
         self.save(only_if_old=True)
         return self.reading
 
@@ -134,23 +134,23 @@ class Rollout(Recorded):
         ready_timeout_s = candidate.document.settings.ready_timeout_s
         await self._unless_stopped(self.pools.start(candidate, candidate.served, ready_timeout_s=ready_timeout_s))
 
-    async def _prove(self) -> None:
+    async def _test(self) -> None:
         """Smoke requests and the first hook, while nobody can reach the candidate."""
         settings = self.candidate.document.settings
         requests = settings.smoke or (first_request(self.candidate.served) if self.verb == RolloutVerb.DEPLOY else ())
         if requests or settings.hooks.pre_traffic:
-            await self.take(RolloutState.TESTING)
+            await self.enter(RolloutState.TESTING)
         if requests:
             await self._unless_stopped(self._smoke(requests))
         if settings.hooks.pre_traffic:
-            await self._unless_stopped(self._ask(Hook.PRE_TRAFFIC, settings.hooks.pre_traffic))
+            await self._unless_stopped(self._run_hook(Hook.PRE_TRAFFIC, settings.hooks.pre_traffic))
 
     async def _smoke(self, requests: tuple[SmokeRequest, ...]) -> None:
         rows = self.store.pools(self.candidate.stage, self.candidate.number)
         sockets = {row.function: self.pools.living[row.key].workers[0].socket for row in rows}
         if note := await smoke_workers(requests, self.candidate.document.functions, sockets):
             self.say(f"release {self.candidate.number}: {note}", self.candidate.stage)
-            await self.take(RolloutState.TESTING, note=note)
+            await self.enter(RolloutState.TESTING, note=note)
 
     async def _shift(self) -> None:
         """Walk through the strategy's weights below 100 %, with the alarms read while each bakes."""
@@ -158,30 +158,30 @@ class Rollout(Recorded):
             return
         for weight_percent, bake_s in weights(self.strategy):
             if weight_percent < 100:
-                await self._move(weight_percent)
-                await self.take(RolloutState.BAKING)
+                await self._shift_to(weight_percent)
+                await self.enter(RolloutState.BAKING)
                 await self._bake(bake_s)
 
     async def _bake(self, bake_s: float) -> None:
         end = self.clock.monotonic() + bake_s
         while (left := end - self.clock.monotonic()) > 0:
             await self._unless_stopped(self.clock.sleep(min(ALARM_PERIOD_S, left)))
-            await self._heed_alarms()
+            await self._check_alarms()
 
     async def _confirm(self) -> None:
         """The second hook, with all the traffic at the candidate and the release before it still there."""
         if function := self.candidate.document.settings.hooks.post_traffic:
-            await self._move(100)
-            await self.take(RolloutState.CONFIRMING)
-            await self._under_alarms(self._ask(Hook.POST_TRAFFIC, function))
+            await self._shift_to(100)
+            await self.enter(RolloutState.CONFIRMING)
+            await self._while_watching(self._run_hook(Hook.POST_TRAFFIC, function))
 
     async def _swap(self) -> None:
         """The point of no return: one entry of one map names the candidate as live."""
-        self._refuse_stop()
+        self._check_stopped()
         self.committed = True
         stage, number = self.candidate.stage, self.candidate.number
-        await self.take(RolloutState.SHIFTING, weight_percent=100, note=self._doubt())
-        await self.weigh(100)
+        await self.enter(RolloutState.SHIFTING, weight_percent=100, note=self._note_missing_data())
+        await self.add_weight(100)
         await self.pools.route_all_to(stage, number)
         self.store.set_live(stage, number, self.now)
         self.say(f"release {number} is live", stage)
@@ -189,37 +189,37 @@ class Rollout(Recorded):
     async def _withdraw(self, outcome: Outcome, reason: str) -> Result:
         """Weight back to 0 at once, then the candidate's pools go, drained if they had requests."""
         stage, served = self.candidate.stage, self.weight_percent > 0
-        await self.take(RolloutState.WITHDRAWING, weight_percent=0, note=reason)
+        await self.enter(RolloutState.WITHDRAWING, weight_percent=0, note=reason)
         live = self.previous.number if self.previous else None
         await self.pools.route_all_to(stage, live)
         if served:
-            await self.weigh(0)
+            await self.add_weight(0)
         counted = await self.pools.retire(self.candidate, drain=served)
-        self.tell(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
+        self.add_counts(counted, await self.pools.count(stage, self.previous.number) if self.previous else None)
         return await self.end(outcome, reason)
 
     # -- its parts ----------------------------------------------------------------------------------------------------
 
-    async def _move(self, weight_percent: float) -> None:
+    async def _shift_to(self, weight_percent: float) -> None:
         """That share of the stage's requests to the candidate, in one entry of one map."""
-        await self.take(RolloutState.SHIFTING, weight_percent=weight_percent, note=self._doubt())
-        await self.weigh(weight_percent)
+        await self.enter(RolloutState.SHIFTING, weight_percent=weight_percent, note=self._note_missing_data())
+        await self.add_weight(weight_percent)
         await self.pools.shift(self.candidate, self.previous.number if self.previous else None, weight_percent)
 
-    async def _ask(self, hook: Hook, function: str) -> None:
+    async def _run_hook(self, hook: Hook, function: str) -> None:
         result = await self.hooks.run(hook, function, self.candidate)
         self.say(result.sentence, self.candidate.stage)
-        self.receipt.hook(f"{hook} {function}", "Succeeded" if result.succeeded else "Failed", self.now)
+        self.receipt.add_hook(f"{hook} {function}", "Succeeded" if result.succeeded else "Failed", self.now)
         if not result.succeeded:
             raise Stopped(Outcome.ROLLED_BACK, result.sentence)
 
-    async def _under_alarms(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _while_watching(self, work: Coroutine[Any, Any, None]) -> None:
         """Await the work with the alarms read meanwhile; an alarm, or whoever stops the rollout, ends it."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
                 await self._unless_stopped(self._pause(task))
-                await self._heed_alarms()
+                await self._check_alarms()
             await task
         finally:
             task.cancel()
@@ -232,12 +232,12 @@ class Rollout(Recorded):
         finally:
             sleep.cancel()
 
-    async def _heed_alarms(self) -> None:
+    async def _check_alarms(self) -> None:
         reading = await self.read_alarms()
         if reading.verdict is Verdict.ALARM:
             raise Stopped(Outcome.ROLLED_BACK, f"alarm: {reading.sentence}")
 
-    async def _look(self) -> TrafficWindow:
+    async def _traffic(self) -> TrafficWindow:
         """What both releases have served so far. One that shares no traffic with the candidate is not compared."""
         stage, counted = self.candidate.stage, await self.count()
         latency, workers = self.pools.latency(stage, self.candidate.number)
@@ -247,7 +247,7 @@ class Rollout(Recorded):
         latency, workers = self.pools.latency(stage, self.previous.number)
         return TrafficWindow(candidate, ReleaseTraffic(latency=latency, workers=workers))
 
-    def _doubt(self) -> str | None:
+    def _note_missing_data(self) -> str | None:
         """What the step after a bake says where the alarms could not judge it: the rollout goes on all the same."""
         if self.reading is None or self.reading.verdict is not Verdict.NOT_ENOUGH_DATA:
             return None
@@ -255,7 +255,7 @@ class Rollout(Recorded):
         self.say(f"release {self.candidate.number} goes on, though {doubt}", self.candidate.stage)
         return doubt
 
-    def _refuse_stop(self) -> None:
+    def _check_stopped(self) -> None:
         if self._stop is not None and self._stop.done():
             raise self._stop.result()
 

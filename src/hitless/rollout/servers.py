@@ -1,8 +1,6 @@
-"""Who stands behind a backend: workers join it at once, and leave it only when nothing is with them.
+"""Adds, drains and removes a pool's servers at its backend of the gateway.
 
-A leaving server drains while others serve. It is waited for outside of the gateway's lock, so that no rollout's change
-of weight ever waits for somebody's slow request; only then is its worker told to end. The zygote's size is the truth:
-whatever was cut off half-way, the gateway is brought to it.
+The zygote's size decides: after an interrupted change the gateway is brought to it.
 """
 
 from __future__ import annotations
@@ -20,18 +18,18 @@ from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
 
 READY_WITHIN_S = 10.0
-"""Forks take milliseconds; a pool of fresh processes imports its handler in each."""
+"""A fork takes milliseconds, but a pool of fresh processes imports the handler in each of them."""
 
 
 class ServersFleet(Protocol):
-    """What this needs of the workers' side."""
+    """The fleet as changes of a pool's size use it."""
 
     async def scale(self, key: str, size: int, *, ready_timeout_s: float) -> Pool: ...
     def present(self, key: str) -> Pool: ...
 
 
 class ServersGateway(Protocol):
-    """What this needs of the gateway."""
+    """The gateway as changes of a pool's size use it."""
 
     @property
     def state(self) -> GatewayState: ...
@@ -40,72 +38,72 @@ class ServersGateway(Protocol):
 
 
 class GatewayChange(Protocol):
-    """Applies one edit to the gateway's state, after all others."""
+    """Applies one edit to the gateway's state after all earlier ones."""
 
     async def __call__(self, edit: Callable[[GatewayState], GatewayState]) -> None: ...
 
 
 class PoolServers:
-    """Changes who stands behind the backends of living pools, one change a pool at a time."""
+    """The servers of living pools. Each pool has one change at a time."""
 
     def __init__(
         self, workers: ServersFleet, gateway: ServersGateway, change: GatewayChange, living: MutableMapping[str, Pool]
     ) -> None:
         self._workers, self._gateway, self._change, self._living = workers, gateway, change, living
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._parting: dict[str, asyncio.Event] = {}
-        """Pools of which some servers drain → set when that need not be waited for."""
+        self._draining: dict[str, asyncio.Event] = {}
+        """Key of a pool whose servers drain → an event that ends the wait: more workers are wanted again."""
 
-    def is_parting(self, key: str) -> bool:
-        """Whether the pool's change under way only waits for servers that drain: `scale` to more need not wait."""
-        return key in self._parting
+    def is_draining(self, key: str) -> bool:
+        """Whether the pool's change waits for servers to drain; then `scale` to a larger size does not wait for it."""
+        return key in self._draining
 
     async def scale(self, row: PoolRow, size: int) -> int:
-        """Give the pool that many workers; how many it has now. EngineError where that could not be.
+        """Give the pool that many workers; returns how many it has now. EngineError if workers do not start.
 
-        A pool that is being retired stays as it is. Workers that were about to leave stay if more are needed meanwhile.
+        A pool that is being retired does not change. Draining workers stay if more are needed meanwhile.
         """
         present = self._living.get(row.key)
-        if row.key in self._parting and present is not None and size >= len(present.workers):
-            self._parting[row.key].set()
+        if row.key in self._draining and present is not None and size >= len(present.workers):
+            self._draining[row.key].set()
         async with self._locks[row.key]:
             pool = self._living.get(row.key)
             if pool is None:
                 return 0
             if size < len(pool.workers):
                 wanted = servers_of(replace(pool, workers=pool.workers[:size]))
-                await self._join(row, wanted)
-                if not await self._part(row, wanted):
+                await self._add(row, wanted)
+                if not await self._remove_drained(row, wanted):
                     return len(pool.workers)
             try:
                 scaled = await self._workers.scale(row.key, size, ready_timeout_s=READY_WITHIN_S)
             except EngineError:
-                await self._be(row, self._workers.present(row.key))
+                await self._apply(row, self._workers.present(row.key))
                 raise
-            return await self._be(row, scaled)
+            return await self._apply(row, scaled)
 
-    async def agree(self, row: PoolRow) -> int:
-        """Bring the gateway to what the pool is now: its zygote was woken, or a new one has new workers.
+    async def reconcile(self, row: PoolRow) -> int:
+        """Bring the gateway to the pool's present workers, after its zygote woke up or was replaced.
 
-        How many workers it has; nothing is done where it is being retired, for its backend may be another's already.
+        Returns how many there are. A pool that is being retired does not change: another may have its backend already.
         """
         async with self._locks[row.key]:
-            return await self._be(row, self._workers.present(row.key)) if row.key in self._living else 0
+            return await self._apply(row, self._workers.present(row.key)) if row.key in self._living else 0
 
-    async def _be(self, row: PoolRow, pool: Pool) -> int:
+    async def _apply(self, row: PoolRow, pool: Pool) -> int:
         wanted = servers_of(pool)
-        await self._join(row, wanted)
+        await self._add(row, wanted)
         if row.key not in self._living:
             return 0
         self._living[row.key] = pool
-        await self._part(row, wanted)
+        await self._remove_drained(row, wanted)
         return len(pool.workers)
 
-    async def _join(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> None:
-        """These servers take requests, and what else stands behind the backend takes no more."""
+    async def _add(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> None:
+        """Let these servers take requests, and drain all others of the backend."""
         name, keys = row.gateway_pool, {server.key for server in wanted}
 
-        def joined(state: GatewayState) -> GatewayState:
+        def added(state: GatewayState) -> GatewayState:
             if row.key not in self._living:
                 return state
             present = state.pool(name).servers
@@ -113,36 +111,37 @@ class PoolServers:
             leaving = (replace(server, mode=ServerMode.DRAIN) for server in present if server.key not in keys)
             return state.with_servers(name, (*(replace(server, maxconn=depth) for server in wanted), *leaving))
 
-        await self._change(joined)
+        await self._change(added)
 
-    async def _part(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> bool:
-        """Whoever is not wanted leaves, once nothing is with it. False, and they stay, where more became wanted
-        meanwhile, or the pool is being retired.
+    async def _remove_drained(self, row: PoolRow, wanted: tuple[ServerState, ...]) -> bool:
+        """Remove the servers that are not wanted once they have no requests. False if they stay, because more became
+        wanted meanwhile or the pool is being retired.
         """
         name, keys = row.gateway_pool, {server.key for server in wanted}
         leaving = {server.key for server in self._gateway.state.pool(name).servers} - keys
         if not leaving or row.key not in self._living:
             return row.key in self._living
         timeout_s = min(self._living[row.key].spec.timeout_s, API_GATEWAY_LIMIT_MS / 1000)
+        # outside of the gateway's lock: no change of weight may wait for a slow request
         drained = self._gateway.servers_drained(name, leaving, deadline_s=timeout_s + 1.0)
-        self._parting[row.key] = asyncio.Event()
+        self._draining[row.key] = asyncio.Event()
         try:
-            if not await first(drained, self._parting[row.key]):
+            if not await ends_before(drained, self._draining[row.key]):
                 return False
         finally:
-            del self._parting[row.key]
+            del self._draining[row.key]
 
-        def alone(state: GatewayState) -> GatewayState:
+        def remaining(state: GatewayState) -> GatewayState:
             if row.key not in self._living:
                 return state
             return state.with_servers(name, (server for server in state.pool(name).servers if server.key in keys))
 
-        await self._change(alone)
+        await self._change(remaining)
         return row.key in self._living
 
 
-async def first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
-    """True once `waiting` has ended, False if the event came before."""
+async def ends_before(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bool:
+    """True once `waiting` has ended, False if the event was set first."""
     both = asyncio.ensure_future(waiting), asyncio.ensure_future(unless.wait())
     try:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +153,7 @@ async def first(waiting: Coroutine[Any, Any, bool], unless: asyncio.Event) -> bo
 
 
 def servers_of(pool: Pool) -> tuple[ServerState, ...]:
-    """The pool's workers as servers of a backend; generations are told apart by name. Without workers, its door."""
+    """The pool's workers as servers of a backend; a pool without workers has its door. Names differ by generation."""
     if not pool.workers:
         return (ServerState(name=pool.door.name, socket=str(pool.door.socket), checked=False),)
     return tuple(ServerState(name=worker.name, socket=str(worker.socket)) for worker in pool.workers)
