@@ -77,7 +77,7 @@ def running(service: str, into: Path) -> Iterator[RunningEngine]:
     """The service is up inside the block; afterwards nothing of it is left."""
     folder = copy_of(service, into)
     try:
-        status, _ = hitless(folder, "up", "--detach")
+        status, _ = hitless(folder, "up", "--detach", "--listen", "127.0.0.1:0")
         yield RunningEngine(folder, next(stage["url"] for stage in status["stages"]))
     finally:
         hitless(folder, "down", "--force", ends=(0, 1, 5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,8 @@ from tests.conformance.client import Target, send
 from tests.conformance.matching import Observed, Places, differences
 from tests.conformance.table import Case, Deviation, Kind
 
-_INVOCATIONS_AT_ONCE = 3
+_INVOCATIONS_AT_ONCE = 2
+_SERVICES_AT_ONCE = 2
 
 
 class Result(StrEnum):
@@ -63,14 +64,23 @@ def run_on_engine(cases: Iterable[Case], into: Path) -> list[Verdict]:
             invoked.append(case)
         else:
             services.setdefault(case.service, []).append(case)
-    with concurrent.futures.ThreadPoolExecutor(_INVOCATIONS_AT_ONCE) as pool:
+    with (
+        concurrent.futures.ThreadPoolExecutor(_INVOCATIONS_AT_ONCE) as pool,
+        concurrent.futures.ThreadPoolExecutor(_SERVICES_AT_ONCE) as services_at_once,
+    ):
         distinct = {_key(case): case for case in invoked}
         invocations = {key: pool.submit(_invoke, case, into) for key, case in distinct.items()}
-        for name, its in services.items():
-            verdicts |= {verdict.case.id: verdict for verdict in _run_service(name, its, into)}
+        runs = [services_at_once.submit(_run_service, name, its, into) for name, its in _slow_first(services)]
+        for run in runs:
+            verdicts |= {verdict.case.id: verdict for verdict in run.result()}
         for case in invoked:
             verdicts[case.id] = judge(case, invocations[_key(case)].result(), Places())
     return [verdicts[case.id] for case in ordered]
+
+
+def _slow_first(services: Mapping[str, list[Case]]) -> list[tuple[str, list[Case]]]:
+    """Those that wait half a minute for a time-out wait together."""
+    return sorted(services.items(), key=lambda service: not any(case.slow for case in service[1]))
 
 
 def _run_service(name: str, cases: Sequence[Case], into: Path) -> list[Verdict]:

@@ -120,7 +120,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 NOT_IMPLEMENTED: Final = (
     Feature("function URLs are not implemented", ("function_url",)),
-    Feature("authorizers are not implemented", ("authorizers",)),
+    Feature("authorizers are not implemented", ("authorizers", "http_api_authorizers")),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
     Feature("binary media types are not implemented", ("binary",)),
