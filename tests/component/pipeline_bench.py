@@ -18,10 +18,11 @@ from hitless.engine.recovery import recover
 from hitless.engine.retention import Retention
 from hitless.errors import ConflictError
 from hitless.gateway.state import GatewayState
+from hitless.homes.errands import Verified
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.run import BuildResult
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import Place, Verified
+from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.packaging import PackageOrder
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.pipeline import Pipeline
@@ -140,23 +141,23 @@ class FakeErrands:
     faults: tuple[str, ...] = ()
     superseded: bool = False
     outcome: str = "live"
-    shipped: list[tuple[Place, ReleaseDocument, Who]] = field(default_factory=list)
+    shipped: list[tuple[StagePlace, ReleaseDocument, Who]] = field(default_factory=list)
     seen: list[dict[str, str]] = field(default_factory=list)
     """What lay in each folder that was shipped: name → content."""
 
-    async def live(self, place: Place, *, log: Path | None = None) -> Origin:
+    async def origin(self, place: StagePlace, *, log: Path | None = None) -> Origin:
         if place.stage not in self.live_there:
             raise ConflictError(f"{place.stage} has no live release to promote")
         return self.live_there[place.stage]
 
-    async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
+    async def fetch(self, place: StagePlace, origin: Origin, *, log: Path) -> int:
         self.diary.append(f"fetch release {origin.release} of {place.stage}")
         return len(origin.artifacts)
 
-    async def copy(self, place: Place, *, log: Path) -> ReleaseDocument | str:
+    async def live(self, place: StagePlace, *, log: Path) -> ReleaseDocument | str:
         return self.copies.get(place.stage) or f"{place.stage} has no live release on AWS to rehearse against"
 
-    async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
+    async def ship(self, place: StagePlace, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
         self.diary.append(f"ship {place.stage} on AWS")
         if self.hold is not None:
             await self.hold.wait()
@@ -167,11 +168,11 @@ class FakeErrands:
         nothing = {"duration_s": 0.0, "steps": [], "candidate": None, "live": None, "url": self.url}
         return {**ended, "reason": "an alarm" if self.outcome != "live" else None, **nothing}
 
-    async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
+    async def verify(self, place: StagePlace, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
         self.diary.append(f"verify {place.stage} on AWS")
         return Verified(self.faults, self.superseded)
 
-    async def rollback(self, place: Place, why: str, *, log: Path) -> dict[str, Any]:
+    async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]:
         self.diary.append(f"roll {place.stage} back on AWS: {why}")
         if len(self.shipped) < 2:
             raise ConflictError("no release was live before this one")

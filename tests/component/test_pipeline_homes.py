@@ -22,7 +22,7 @@ from hitless.engine import releases as engine_releases
 from hitless.engine.status import status as engine_status
 from hitless.errors import ConflictError, MachineError, UsageError
 from hitless.homes.aws import NOT_COUNTED
-from hitless.pipeline.errands import AwsErrands, Place
+from hitless.pipeline.errands import AwsErrands, StagePlace
 from hitless.pipeline.packaging import PackageOrder, PackagingProcess
 from hitless.pipeline.promotion import Promotion
 from hitless.release.document import ArtifactRef, Origin, PromotedFrom
@@ -124,7 +124,7 @@ def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Pat
         assert (run["state"], run["exit_code"]) == ("failed", 3)
         fault = "api: version 2 does not hold the bytes that were shipped"
         why = f"verify: {fault}"
-        alone = "it stays live, for nothing can take over: no release was live before this one"
+        alone = "it stays live, because no release can replace it: no release was live before this one"
         assert run["reason"] == f"{why}: {alone}"
         assert bench.diary[-1] == f"roll prod back on AWS: run 2: {fault}"
         again = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
@@ -305,13 +305,13 @@ def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path
         bench.commit("1")
         bench.packaging.instead = {"api": ArtifactRef("sha256:1", True)}
         await bench.end_of(await bench.push())
-        with pytest.raises(ConflictError, match="built for this machine alone"):
+        with pytest.raises(ConflictError, match="run on this machine only"):
             await bench.pipeline.promote(Promotion("dev", "prod", document=on_aws(bench, "prod")), actor="ada")
         bench.git("switch", "-q", "-c", "staging")
         on_aws(bench, "staging")
         bench.commit("2")
         run = await bench.end_of(await bench.push("staging"))
-        assert run["reason"] == "deploy: the artifacts of api were built for this machine alone: not for AWS"
+        assert run["reason"] == "deploy: the artifacts of api run on this machine only, not on AWS"
         assert bench.on_aws.shipped == []
 
     tell_story(tmp_path, story)
@@ -346,7 +346,7 @@ def test_what_cannot_be_promoted_starts_no_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with pytest.raises(ConflictError, match="prod has no live release"):
             await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS, folder=tmp_path), actor="ada")
-        with pytest.raises(UsageError, match="no folder tells where"):
+        with pytest.raises(UsageError, match="no folder with its"):
             await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS), actor="ada")
         with pytest.raises(UsageError, match="no stage test"):
             await bench.pipeline.promote(Promotion("dev", "test"), actor="ada")
@@ -376,7 +376,7 @@ def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has
 ) -> None:
     clock_on_aws(tmp_path, monkeypatch)
     with pytest.raises(MachineError, match="AWS cannot be reached") as failed:
-        asyncio.run(AwsErrands(tmp_path).live(Place(tmp_path, "prod")))
+        asyncio.run(AwsErrands(tmp_path).origin(StagePlace(tmp_path, "prod")))
     assert "that of the shell that ran `hitless up`" in failed.value.hint
 
 
@@ -388,7 +388,7 @@ def test_an_errand_that_nobody_waits_for_any_more_ends_whatever_it_waits_for(
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
         async def asked_and_left() -> None:
-            asking = asyncio.create_task(AwsErrands(tmp_path).live(Place(tmp_path, "prod")))
+            asking = asyncio.create_task(AwsErrands(tmp_path).origin(StagePlace(tmp_path, "prod")))
             connection, _ = await asyncio.to_thread(silent.accept)
             with connection:
                 connection.settimeout(60)
@@ -462,11 +462,11 @@ def test_a_release_on_aws_is_asked_at_its_own_address_too(
         run = await bench.end_of((await bench.pipeline.promote(order, actor="ada")).run)
         assert (run["state"], Answers.asked) == ("succeeded" if status == 200 else "failed", ["/prod/health"])
         if status == 500:
-            assert run["reason"].startswith("verify: GET /health answered 500 instead of 200")
+            assert run["reason"].startswith("verify: GET /health responded 500 instead of 200")
         bench.on_aws.url = f"http://127.0.0.1:{free_port()}/prod"
         again = (await bench.pipeline.promote(order, actor="ada")).run
         assert (await bench.end_of(again))["state"] == "succeeded"
-        assert "cannot be reached from this machine: asked through Lambda alone" in bench.log(again)
+        assert "cannot be reached from this machine: checked through Lambda only" in bench.log(again)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -14,6 +14,7 @@ import typer
 from hitless.api.requests import PromoteRequest
 from hitless.cli.common import Context, HomeOption, command
 from hitless.cli.following import conclude, follow_run, in_a_line, raise_unless_well, who
+from hitless.documents import to_plain
 from hitless.errors import HitlessError, UsageError
 from hitless.homes.engine import client_of
 from hitless.homes.folder import candidate, configuration, folders_of
@@ -75,23 +76,10 @@ def register(app: typer.Typer) -> None:
 
 
 def promote_on_aws(ctx: Context, source: str, target: str, *, strategy: str | None, from_profile: str | None) -> None:
-    """Fetch FROM's zips, their digests checked, and ship them to TO with the folder's configuration of TO."""
-    if source == target:
-        raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote staging prod`")
-    aws = importlib.import_module(MODULES[Home.AWS])
+    """Promote from AWS to AWS by this command, without the engine's pipeline."""
     there = replace(ctx, stage=target)
-    service = there.load_for_aws()
-    aws.strategy_of(service, strategy)  # refused before anything is fetched
-    begin = aws.AwsHome(replace(ctx, stage=source), from_profile)
-    found = begin.promotable()
-    ctx.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fetched = begin.fetch(found.artifacts.values())
-    count = len(set(found.artifacts.values()))
-    ctx.say(f"release {found.release} of {source}: {count} artifacts, {fetched} fetched, every digest checked")
-    given = aws.GivenArtifacts(
-        digests=found.artifacts, commit=found.commit, message=found.message, promoted_from=found.promoted_from
-    )
-    conclude(there, aws.AwsHome(there).ship(service, given, strategy).to_json())
+    home = importlib.import_module(MODULES[Home.AWS]).home(there)
+    conclude(there, to_plain(home.promote(source, strategy=strategy, from_profile=from_profile)))
 
 
 def _by_a_run(ctx: Context, source: str, target: str, homes: list[Home], skip_rehearsal: bool) -> None:

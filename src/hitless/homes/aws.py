@@ -19,19 +19,19 @@ from hitless.cloud.records.records import Records, fetch_artifacts, live_release
 from hitless.cloud.release.deploy import Deploy
 from hitless.cloud.release.packaging import package
 from hitless.cloud.release.promotion import given_artifacts, promotable
-from hitless.cloud.release.proving import Found, faults_of
+from hitless.cloud.release.proving import faults_of
 from hitless.cloud.release.rollback import abort, rollback
 from hitless.cloud.status import blank, standing
 from hitless.documents import to_plain
-from hitless.errors import HitlessError
+from hitless.errors import HitlessError, UsageError
 from hitless.homes.aws_deploy import deploy_on_aws, dry_run_on_aws, strategy_of
 from hitless.homes.aws_logs import cloudwatch_lines
 from hitless.homes.aws_stage import AwsStage, connected_stage, core_of
+from hitless.homes.errands import GivenArtifacts, Verified
 from hitless.homes.folder import folders_of, store_of
 from hitless.homes.home import DeployOrder, LogQuery, NothingLive, RolloutEnded, RolloutNews, Workplace
-from hitless.release.document import Origin, PromotedFrom, ReleaseDocument
+from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.result import Result
-from hitless.release.who import Who
 from hitless.service.model import Home, Service
 
 BUCKET_VARIABLE = "HITLESS_ARTIFACT_BUCKET"
@@ -40,20 +40,6 @@ STATUS_ATTEMPTS = "2"
 """Attempts for each call of `status`, so that it says soon that AWS cannot be reached."""
 NOT_COUNTED: Mapping[str, Any] = {"kept": True, "verb": None, "duration_s": None, "cost": None}
 _NO_ROLLOUT: Mapping[str, Any] = {"strategy": None, "duration_s": None, "steps": [], "candidate": None, "live": None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenArtifacts:
-    """Artifacts to ship without a build (function → digest, all in the store), and what the receipt says of them.
-
-    `who` asked for it; None is the person who runs the command.
-    """
-
-    digests: Mapping[str, str]
-    commit: str | None
-    message: str | None
-    promoted_from: PromotedFrom | None
-    who: Who | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +56,13 @@ class AwsHome:
     def deploy(self, service: Service, order: DeployOrder) -> Iterator[RolloutNews]:
         yield RolloutEnded(deploy_on_aws(self.place, service, order))
 
-    def ship(self, service: Service, given: GivenArtifacts, strategy: str | None = None) -> Result:
-        """Ship these bytes with the configuration of `service`, by the stage's strategy or the one that is named.
+    def ship(self, given: GivenArtifacts, strategy: str | None = None) -> Result:
+        """Ship these bytes with the folder's configuration, by the stage's strategy or the one that is named.
 
         UsageError or EngineError if an artifact is missing, before AWS is asked for anything.
         """
-        chosen, store = strategy_of(service, strategy), store_of(self.place)
+        service, store = self.place.load_for_aws(), store_of(self.place)
+        chosen = strategy_of(service, strategy)
         artifacts = given_artifacts(service, given.digests, store)
         osls = find_osls(service.folder, os.environ)
         with connected_stage(self.place, service) as stage:
@@ -91,6 +78,20 @@ class AwsHome:
                 message=given.message,
                 promoted_from=given.promoted_from,
             )
+
+    def promote(self, source: str, *, strategy: str | None, from_profile: str | None) -> Result:
+        """Ship the live release of `source`, a stage on AWS in any account; the digests are checked."""
+        if source == self.place.stage:
+            raise UsageError(f"{source} cannot be promoted to itself", hint="`hitless promote staging prod`")
+        strategy_of(self.place.load_for_aws(), strategy)  # refused before anything is fetched
+        begin = AwsHome(replace(self.place, stage=source), from_profile)
+        origin = begin.origin()
+        self.place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fetched = begin.fetch(origin.artifacts.values())
+        count = len(set(origin.artifacts.values()))
+        self.place.say(f"release {origin.release} of {source}: {count} artifacts, {fetched} fetched, digests checked")
+        given = GivenArtifacts(origin.artifacts, origin.commit, origin.message, origin.promoted_from)
+        return self.ship(given, strategy)
 
     def rollback(self, release: int | None, message: str | None) -> Iterator[RolloutNews]:
         yield RolloutEnded(to_plain(self.rolled_back(release, message)))
@@ -166,7 +167,7 @@ class AwsHome:
             self.place.say(f"note: the live release is built for {declared}; it may not start on this machine")
         return live
 
-    def promotable(self) -> Origin:
+    def origin(self) -> Origin:
         """The live release, with the digests that Lambda says it serves."""
         with self._connected() as stage:
             return promotable(stage.cloud, self.place.stage)
@@ -176,11 +177,12 @@ class AwsHome:
         with self._connected() as stage:
             return fetch_artifacts(stage.cloud.bucket, store_of(self.place), digests)
 
-    def verify(self, release: int, digests: Mapping[str, str]) -> Found:
+    def verify(self, release: int, digests: Mapping[str, str]) -> Verified:
         """Check a release that has just gone live with these artifacts: its bytes, and its smoke requests."""
         service = self.place.load_for_aws()
         with connected_stage(self.place, service) as stage:
-            return faults_of(stage.cloud, service, release, digests)
+            found = faults_of(stage.cloud, service, release, digests)
+        return Verified(found.faults, found.superseded)
 
     def _connected(self) -> AbstractContextManager[AwsStage]:
         return connected_stage(self.place, self.place.load_for_aws(), profile=self.profile)

@@ -1,80 +1,53 @@
-"""What the engine's pipeline asks of AWS, each errand in a process of its own (`hitless.processes.aws_errand`), because
-the engine's daemon neither loads boto3 nor waits for AWS.
+"""Does the errands of the engine's pipeline on AWS, each in a process of its own (`hitless.processes.aws_errand`),
+because the engine's daemon neither loads boto3 nor waits for AWS.
 
-An order is `{"act", "folder", "stage", "data", …}`. A release that is cut off with its process is continued by the next
-one (docs/aws-releases.md), and CodeDeploy's alarms guard the traffic meanwhile.
+A release that is cut off with its process is continued by the next one (docs/aws-releases.md), and CodeDeploy's alarms
+guard the traffic meanwhile.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError
-from hitless.homes.aws import AwsHome, GivenArtifacts
+from hitless.homes.aws import AwsHome
+from hitless.homes.errands import AnyErrand, CopyLive, FetchArtifacts, RollBack, Ship, TellOrigin, Verify
 from hitless.homes.home import Workplace
-from hitless.release.document import PromotedFrom
-from hitless.release.who import Who
-
-Order = Mapping[str, Any]
 
 
-def _live(home: AwsHome, order: Order) -> dict[str, Any]:
-    return dict(to_plain(home.promotable()))
-
-
-def _fetch(home: AwsHome, order: Order) -> dict[str, Any]:
-    return {"fetched": home.fetch(order["artifacts"].values())}
-
-
-def _copy(home: AwsHome, order: Order) -> dict[str, Any]:
-    """The live release, its zips in the engine's store; null if there is none, or no description of it was kept."""
-    try:
-        return {"document": home.live().to_json()}
-    except ConflictError as error:
-        return {"document": None, "why": error.message}
-
-
-def _ship(home: AwsHome, order: Order) -> dict[str, Any]:
-    origin = order["promoted_from"]
-    given = GivenArtifacts(
-        digests=order["artifacts"],
-        commit=order["commit"],
-        message=order["message"],
-        promoted_from=convert(origin, PromotedFrom, "promoted_from") if origin else None,
-        who=Who.from_json(order["who"]),
+def run_errand(order: dict[str, Any]) -> dict[str, Any]:
+    """Do an errand; its document. Raises HitlessError."""
+    errand: AnyErrand = convert(order, AnyErrand, "the errand")  # type: ignore[arg-type]
+    place = Workplace(
+        stage=errand.stage, service_dir=Path(errand.folder), data_dir=Path(errand.data), say=_say_on_stderr
     )
-    return dict(to_plain(home.ship(home.place.load_for_aws(), given)))
+    return dict(to_plain(_done(errand, AwsHome(place))))
 
 
-def _verify(home: AwsHome, order: Order) -> dict[str, Any]:
-    found = home.verify(order["release"], order["artifacts"])
-    return {"faults": found.faults, "superseded": found.superseded}
+def _done(errand: AnyErrand, home: AwsHome) -> object:
+    match errand:
+        case TellOrigin():
+            return home.origin()
+        case FetchArtifacts(digests=digests):
+            return {"fetched": home.fetch(digests)}
+        case CopyLive():
+            try:
+                return {"document": home.live().to_json(), "why": None}
+            except ConflictError as error:
+                return {"document": None, "why": error.message}
+        case Ship(given=given):
+            return home.ship(given)
+        case Verify(release=release, digests=digests_of):
+            return home.verify(release, digests_of)
+        case RollBack(why=why):
+            return home.rolled_back(None, why)
+        case _:
+            assert_never(errand)
 
 
-def _rollback(home: AwsHome, order: Order) -> dict[str, Any]:
-    return dict(to_plain(home.rolled_back(None, order["why"])))
-
-
-ACTS: Mapping[str, Callable[[AwsHome, Order], dict[str, Any]]] = {
-    "live": _live,
-    "fetch": _fetch,
-    "copy": _copy,
-    "ship": _ship,
-    "verify": _verify,
-    "rollback": _rollback,
-}
-
-
-def run_errand(order: Order) -> dict[str, Any]:
-    """Do what the order's `act` names; its document. Raises HitlessError."""
-    place = Workplace(stage=order["stage"], service_dir=Path(order["folder"]), data_dir=Path(order["data"]), say=_say)
-    return ACTS[order["act"]](AwsHome(place), order)
-
-
-def _say(message: str) -> None:
+def _say_on_stderr(message: str) -> None:
     sys.stderr.write(message + "\n")
     sys.stderr.flush()

@@ -20,7 +20,7 @@ from hitless.clock import timestamp
 from hitless.errors import HitlessError
 from hitless.pipeline.approvals import approval_link
 from hitless.pipeline.builds import service_folder
-from hitless.pipeline.errands import Place
+from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.repository import CommitInfo
 from hitless.pipeline.runs import RunDocument, RunState, StepEnd, StepFailed, StepName, StepState, options_of
@@ -156,16 +156,16 @@ class Course:
             (root / ".git").mkdir(exist_ok=True)  # the repository's root, above which a service file reads nothing
         return service_folder(root, self.path)
 
-    async def service_place(self, stage: str) -> Place:
+    async def service_place(self, stage: str) -> StagePlace:
         """The folder with the serverless.yml of a stage on AWS: the commit's, else the copy that a promotion kept, so
         that what is approved is what ships. Raises StepFailed if there is neither.
         """
         if await self.parts.holds(self.row.commit):
-            return Place(await self.checkout("service"), stage)
+            return StagePlace(await self.checkout("service"), stage)
         kept = self.parts.workshop.service_of(self.row.run)
         if not kept.exists():
             raise StepFailed("neither the repository nor a folder has the stage's configuration: push its commit")
-        return Place(kept, stage)
+        return StagePlace(kept, stage)
 
     def live(self) -> ReleaseDocument | None:
         """What is live in the run's stage now."""

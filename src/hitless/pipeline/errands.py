@@ -1,7 +1,7 @@
-"""What a run needs of AWS, as errands: each a process of its own that ends with the daemon, which has no boto3.
+"""Sends a run's errands to AWS: each a process of its own that ends with the daemon, which has no boto3.
 
-The errand acts with the AWS credentials that the engine's own environment has: those of the shell that started it, or
-of the profile in its owner's ~/.aws.
+An errand acts with the AWS credentials of the engine's own environment: those of the shell that started it, or of the
+profile in its owner's ~/.aws.
 """
 
 from __future__ import annotations
@@ -12,8 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from hitless.documents import convert, to_plain
 from hitless.errors import CloudError, ConflictError, HitlessError, MachineError, ServiceFileError, UsageError
+from hitless.homes.errands import (
+    CopyLive,
+    Errand,
+    FetchArtifacts,
+    GivenArtifacts,
+    RollBack,
+    Ship,
+    TellOrigin,
+    Verified,
+    Verify,
+)
 from hitless.pipeline.children import call_process
 from hitless.release.document import Origin, ReleaseDocument
 from hitless.release.who import Who
@@ -24,66 +37,53 @@ _KINDS: Mapping[str, type[HitlessError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A stage, and the folder whose serverless.yml tells of it."""
+class StagePlace:
+    """A stage, and the folder that has its serverless.yml."""
 
     folder: Path
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What is wrong with a release on AWS, one sentence each; or that it is not the live one any more."""
-
-    faults: tuple[str, ...]
-    superseded: bool
-
-
-@dataclass(frozen=True, slots=True)
 class AwsErrands:
-    """With the artifacts of an engine's data folder. Each raises HitlessError where AWS, or the errand, fails."""
+    """The verbs of `hitless.homes.aws`, awaited. Each raises HitlessError if AWS or the errand fails."""
 
     data: Path
 
-    async def live(self, place: Place, *, log: Path | None = None) -> Origin:
-        """What is live in a stage on AWS, with the digests that Lambda says it serves."""
-        return convert(await self._run("live", place, {}, log), Origin, "the errand to AWS")
+    async def origin(self, place: StagePlace, *, log: Path | None = None) -> Origin:
+        """The live release of a stage, with the digests that Lambda says it serves."""
+        return convert(await self._run(TellOrigin(), place, log), Origin, "the errand to AWS")
 
-    async def fetch(self, place: Place, origin: Origin, *, log: Path) -> int:
-        """Have the release's zips in the engine's store, digests checked; how many had to be fetched."""
-        return int((await self._run("fetch", place, {"artifacts": origin.artifacts}, log))["fetched"])
+    async def fetch(self, place: StagePlace, origin: Origin, *, log: Path) -> int:
+        """Bring the release's zips into the engine's store, digests checked; the number that were missing there."""
+        errand = FetchArtifacts(digests=tuple(origin.artifacts.values()))
+        return int((await self._run(errand, place, log))["fetched"])
 
-    async def copy(self, place: Place, *, log: Path) -> ReleaseDocument | str:
-        """What the live release is made of, its zips in the engine's store; or why nothing can be compared with it."""
-        answer = await self._run("copy", place, {}, log)
+    async def live(self, place: StagePlace, *, log: Path) -> ReleaseDocument | str:
+        """The live release, its zips in the engine's store; or why there is no document of it."""
+        answer = await self._run(CopyLive(), place, log)
         return ReleaseDocument.from_json(answer["document"]) if answer["document"] else str(answer["why"])
 
-    async def ship(self, place: Place, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
-        """A release of the document's artifacts; its document when it has ended."""
-        order = {
-            "artifacts": document.digests,
-            "commit": document.commit,
-            "message": document.message,
-            "promoted_from": to_plain(document.promoted_from),
-            "who": who.to_json(),
-        }
-        return await self._run("ship", place, order, log)
+    async def ship(self, place: StagePlace, document: ReleaseDocument, who: Who, *, log: Path) -> dict[str, Any]:
+        """Ship the document's artifacts; the document of the end."""
+        given = GivenArtifacts(document.digests, document.commit, document.message, document.promoted_from, who)
+        return await self._run(Ship(given=given), place, log)
 
-    async def verify(self, place: Place, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
-        """Whether the release serves what was shipped, and answers the smoke requests through its aliases."""
-        digests = {name: one.digest for name, one in document.artifacts.items()}
-        found = await self._run("verify", place, {"artifacts": digests, "release": release}, log)
-        return Verified(tuple(found["faults"]), bool(found["superseded"]))
+    async def verify(self, place: StagePlace, document: ReleaseDocument, release: int, *, log: Path) -> Verified:
+        """Check that the release serves what was shipped, and passes the smoke requests through its aliases."""
+        errand = Verify(release=release, digests=document.digests)
+        return convert(await self._run(errand, place, log), Verified, "the errand to AWS")
 
-    async def rollback(self, place: Place, why: str, *, log: Path) -> dict[str, Any]:
-        """The release before is live again; the document of that."""
-        return await self._run("rollback", place, {"why": why}, log)
+    async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]:
+        """Make the release before live again; the document of the end."""
+        return await self._run(RollBack(why=why), place, log)
 
-    async def _run(self, act: str, place: Place, order: Mapping[str, Any], log: Path | None) -> dict[str, Any]:
-        plan = {**order, "act": act, "folder": place.folder, "stage": place.stage, "data": self.data}
-        answer = await call_process("hitless.processes.aws_errand", plan=plan, log=log or Path(os.devnull))
+    async def _run(self, errand: Errand, place: StagePlace, log: Path | None) -> dict[str, Any]:
+        errand = replace(errand, stage=place.stage, folder=str(place.folder), data=str(self.data))
+        answer = await call_process("hitless.processes.aws_errand", plan=to_plain(errand), log=log or Path(os.devnull))
         if not answer:
-            raise CloudError(f"the errand to AWS ({act}) ended without a word", hint="the run's log tells more")
+            what = type(errand).__name__
+            raise CloudError(f"the errand to AWS ({what}) ended without an answer", hint="see the run's log")
         if error := answer.get("error"):
             raise _error(error)
         return answer
@@ -92,5 +92,5 @@ class AwsErrands:
 def _error(error: Mapping[str, Any]) -> HitlessError:
     kind, hint = _KINDS.get(str(error["code"]), CloudError), str(error["hint"])
     if kind is MachineError:
-        hint += "; the engine acts on AWS with what its own environment has: that of the shell that ran `hitless up`"
+        hint += "; the engine acts on AWS with its own environment: that of the shell that ran `hitless up`"
     return kind(str(error["message"]), hint=hint, details=dict(error["details"]))

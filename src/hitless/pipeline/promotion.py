@@ -1,4 +1,4 @@
-"""How a promotion becomes a run: what is live in one stage, at whichever home, is to ship to another."""
+"""Promotions: the run that ships another stage's live release, and the release whose artifacts a run ships."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import timestamp
-from hitless.documents import to_plain
+from hitless.documents import convert, to_plain
+from hitless.engine.engine import Engine
 from hitless.errors import ConflictError, HitlessError, UsageError
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.errands import Place
+from hitless.pipeline.errands import StagePlace
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.runs import RunState
 from hitless.release.document import Origin
+from hitless.release.result import Outcome
 from hitless.service.model import Home
-from hitless.store.runs import RunRow
+from hitless.store.runs import RUNS_KEPT, RunRecords, RunRow
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What `promote` asks for. `document` is the target's configuration as the service's folder has it: the commit's
-    own goes before it where the repository holds the commit. `folder` tells of stages on AWS.
+    """An order to promote. `document` is the target's configuration in the service's folder; the commit's own takes its
+    place if the repository holds the commit. `folder` has the serverless.yml of stages on AWS.
     """
 
     source: str
@@ -35,19 +37,19 @@ class Promotion:
 
     @property
     def target_home(self) -> Home:
-        """As the folder's configuration says."""
+        """The home in the folder's configuration."""
         return Home((self.document or {}).get("settings", {}).get("home", Home.ENGINE))
 
 
 async def begin_promotion(parts: Parts, definition: Definition | None, order: Promotion, actor: str) -> RunRow:
-    """The recorded run, not yet queued. Raises HitlessError, and leaves no run, where nothing can be promoted; a failed
-    one where the folder cannot be kept.
+    """The recorded run, not yet queued. HitlessError if nothing can be promoted (then no run is left), or if the folder
+    cannot be kept (then a failed one is).
     """
     origin = await _origin(parts, order)
     if origin.local:
         raise ConflictError(
-            f"the artifacts of {', '.join(sorted(origin.local))} were built for this machine alone",
-            hint="their runtime or architecture is not this machine's: build where they agree",
+            f"the artifacts of {', '.join(sorted(origin.local))} run on this machine only",
+            hint="build on a machine that has their runtime and architecture",
         )
     options: dict[str, Any] = {"from": origin.stage, "release": origin.release, "origin": to_plain(origin)}
     options |= {"document": order.document, "folder": str(order.folder) if order.folder else None}
@@ -77,17 +79,51 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
 
 
 async def _origin(parts: Parts, order: Promotion) -> Origin:
-    """What is live in the stage that is promoted, at its home."""
+    """The live release of the stage that is promoted, at its home."""
     if order.target_home is Home.ENGINE:
-        parts.engine.rollout_of(order.target)  # refuses a stage that there is not
+        parts.engine.rollout_of(order.target)  # UsageError for an unknown stage
     if order.source == order.target:
         raise UsageError(f"{order.source} cannot be promoted to itself", hint="`hitless promote dev staging`")
     if order.source_home is Home.AWS:
         if order.folder is None:
-            raise UsageError(f"{order.source} is on AWS, and no folder tells where", hint="name --service-dir")
-        return await parts.on_aws.live(Place(order.folder, order.source))
+            raise UsageError(
+                f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="give --service-dir"
+            )
+        return await parts.on_aws.origin(StagePlace(order.folder, order.source))
     parts.engine.rollout_of(order.source)
     live = parts.engine.live_release(order.source)
     if live is None:
         raise ConflictError(f"{order.source} has no live release to promote", hint="deploy or push to it first")
     return Origin.of(live.stage, live.number, live.document)
+
+
+def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
+    """The release whose bytes the run ships: the one that `promote` named, or one of the stage before with its commit.
+
+    None where the commit is built here for the first time.
+    """
+    if row.options.get("origin"):
+        return convert(row.options["origin"], Origin, f"run {row.run}: origin")
+    if "from" in row.options:  # recorded by an earlier version
+        release = engine.release(str(row.options["from"]), int(row.options["release"]))
+        return Origin.of(release.stage, release.number, release.document)
+    before = definition.before(row.stage) if definition and row.stage else None
+    for kept in reversed(engine.store.releases(before)) if before else ():
+        if kept.commit == row.commit:
+            release = engine.release(kept.stage, kept.release)
+            return Origin.of(release.stage, release.number, release.document)
+    return None
+
+
+def was_live(engine: Engine, records: RunRecords, stage: str, commit: str) -> bool:
+    """Whether a release of that commit ever was live in the stage, as far back as releases are kept; on AWS as far as
+    runs of this pipeline shipped it.
+    """
+    if any(run.commit == commit and run.state == RunState.SUCCEEDED for run in records.runs(stage, limit=RUNS_KEPT)):
+        return True
+    numbers = {row.release for row in engine.store.releases(stage) if row.commit == commit}
+    return any(
+        rollout.outcome == Outcome.LIVE
+        for number in numbers
+        for rollout in engine.store.rollouts(stage, release=number)
+    )

@@ -15,8 +15,8 @@ from typing import Any
 
 from hitless.errors import UsageError
 from hitless.pipeline.definition import Definition
-from hitless.pipeline.origin import was_live
 from hitless.pipeline.parts import Parts
+from hitless.pipeline.promotion import was_live
 from hitless.pipeline.repository import COMMIT
 from hitless.service.model import StageSettings
 

@@ -1,34 +1,63 @@
-"""The end of a run: how its candidate is shipped, verified and taken back, at the home of its stage."""
+"""Ships a run's candidate, verifies it and takes it back, at the home of its stage."""
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
+import socket
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from hitless.errors import HitlessError
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.course import Course
 from hitless.pipeline.definition import stricter
 from hitless.pipeline.runs import StepFailed
-from hitless.pipeline.verification import reachable, verify_live
 from hitless.release.document import ReleaseDocument
 from hitless.release.result import Outcome, Result
 from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
-from hitless.service.model import Home, StageSettings
+from hitless.service.model import Home, SmokeRequest, StageSettings
+
+DEADLINE_S = 10.0
 
 
-def home_of(course: Course) -> EngineHome | AwsHome:
-    """The one place that picks, by what the candidate says of its stage."""
+class RunHome(Protocol):
+    """The verbs of a stage's home (`hitless.homes.home.StageHome`) that a run awaits."""
+
+    settings_are_all: bool
+    """Whether the document of a release is all of it; on AWS serverless.yml may ask CloudFormation for more."""
+    continues: bool
+    """Whether a release that was cut off stays where it is, until it is shipped again and continued."""
+
+    async def live(self, course: Course) -> ReleaseDocument | str:
+        """The live release, its artifacts in the engine's store; or why there is nothing to compare with."""
+        ...
+
+    async def ship(self, course: Course) -> Mapping[str, Any]:
+        """Ship the candidate by the stage's strategy; the document of the end."""
+        ...
+
+    async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
+        """What is wrong with the release, now that it is live; None if another one is live by now."""
+        ...
+
+    async def rollback(self, course: Course, why: str) -> str:
+        """Ship the release before again; the result in words, for the run's reason."""
+        ...
+
+
+def home_of(course: Course) -> RunHome:
+    """The home of the candidate's stage."""
     return HOMES[course.candidate.settings.home]
 
 
 async def protection(course: Course) -> StageSettings:
-    """What the run obeys: what is known to protect its stage, here or on AWS, and what its commit asks for besides."""
+    """The settings that the run obeys: the strictest of those in force, here and on AWS, and those of its commit."""
     wanted = course.candidate.settings
     there = await HOMES[Home.AWS].live(course) if wanted.home is Home.AWS else None
     found = (course.parts.in_force(course.stage), there.settings if isinstance(there, ReleaseDocument) else None)
@@ -37,20 +66,16 @@ async def protection(course: Course) -> StageSettings:
     return reduce(stricter, [*known, wanted])
 
 
-class EngineHome:
-    """This engine."""
+class OwnEngine:
+    """The engine that runs the pipeline."""
 
-    tells_all = True
-    """Whether a release there is nothing but what its document says."""
-    carries_on = False
-    """Whether a release that was cut off stays where it is, and is carried on by whoever ships it again."""
+    settings_are_all = True
+    continues = False
 
     async def live(self, course: Course) -> ReleaseDocument | str:
-        """What is live in the stage, its artifacts at hand; or a sentence on why nothing can be compared with it."""
         return course.live() or "nothing is live in the stage"
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
-        """The candidate by the stage's strategy; the rollout's document, as `deploy` gives it."""
         engine, records, run = course.parts.engine, course.parts.records, course.row.run
         verb = "promote" if course.options.source else "deploy"
         force = _has_no_commit(course.live()) and not _has_no_commit(course.candidate)
@@ -61,88 +86,126 @@ class EngineHome:
             records.set_release(run, started.candidate.number)
         return await _followed(course, started)
 
-    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
-        """What is wrong with it, now that it is live; None where another release is live by now."""
-        live = course.parts.engine.store.live(course.stage)
-        if live is None or live[0] != release:
+    async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
+        if _live_number(course) != release:
             return None
         url = course.parts.urls()[course.stage]
-        faults = tuple(await asyncio.to_thread(verify_live, url, course.candidate.settings, release))
-        live = course.parts.engine.store.live(course.stage)  # another release's answers are no fault of this one
-        return faults if live is not None and live[0] == release else None
+        faults = tuple(await asyncio.to_thread(failed_smoke, url, course.candidate.settings, release))
+        return faults if _live_number(course) == release else None  # else another release responded
 
-    async def take_back(self, course: Course, why: str) -> str:
-        """Ship the release before again; what came of it, in words for the run's reason."""
+    async def rollback(self, course: Course, why: str) -> str:
         why = f"run {course.row.run}: {why}"
         try:
             started = await course.parts.engine.rollback(course.stage, None, who=_who(course), why=why)
         except HitlessError as error:
-            return f"it stays live, for nothing can take over: {error.message}"
+            return f"it stays live, because no release can replace it: {error.message}"
         result = await _followed(course, started)
         if Outcome(result["outcome"]).exit_code:
-            return f"release {result['release']} could not take over: {result['reason']}"
+            return f"release {result['release']} could not replace it: {result['reason']}"
         return f"rolled back to release {result['release']}"
 
 
-class AwsHome:
-    """As `EngineHome`: the stage's stacks on AWS, by errands. The bytes are the candidate's; nothing is built for them.
+class AwsByErrands:
+    """The stage's stacks on AWS. The bytes are the candidate's; nothing is built for them."""
 
-    A release there has more than a document tells: whatever serverless.yml asks of CloudFormation.
-    """
-
-    tells_all = False
-    carries_on = True
+    settings_are_all = False
+    continues = True
 
     async def live(self, course: Course) -> ReleaseDocument | str:
         if course.copied is None:
             place = await course.service_place(course.stage)
-            course.copied = await course.parts.on_aws.copy(place, log=_log(course))
+            course.copied = await course.parts.on_aws.live(place, log=_log(course))
         return course.copied
 
     async def ship(self, course: Course) -> Mapping[str, Any]:
         if local := sorted(name for name, one in course.candidate.artifacts.items() if one.local):
-            raise StepFailed(f"the artifacts of {', '.join(local)} were built for this machine alone: not for AWS")
+            raise StepFailed(f"the artifacts of {', '.join(local)} run on this machine only, not on AWS")
         place = await course.service_place(course.stage)
         return await course.parts.on_aws.ship(place, course.candidate, _who(course), log=_log(course))
 
-    async def faults(self, course: Course, release: int) -> tuple[str, ...] | None:
+    async def verify(self, course: Course, release: int) -> tuple[str, ...] | None:
         place = await course.service_place(course.stage)
         found = await course.parts.on_aws.verify(place, course.candidate, release, log=_log(course))
         if found.superseded:
             return None
-        return (*found.faults, *await self._at_its_address(course))
+        return (*found.faults, *await self._failed_at_its_url(course))
 
-    async def take_back(self, course: Course, why: str) -> str:
-        course.say(f"taken back: {why}")
+    async def rollback(self, course: Course, why: str) -> str:
+        course.say(f"rolling back: {why}")
         try:
             place, said = await course.service_place(course.stage), f"run {course.row.run}: {why}"
             result = await course.parts.on_aws.rollback(place, said, log=_log(course))
         except HitlessError as error:
-            return f"it stays live, for nothing can take over: {error.message}"
+            return f"it stays live, because no release can replace it: {error.message}"
         return f"rolled back to release {result['release']}"
 
-    async def _at_its_address(self, course: Course) -> list[str]:
-        """The smoke requests as a client sends them, where the address can be reached from here."""
+    async def _failed_at_its_url(self, course: Course) -> list[str]:
+        """Smoke requests as a client sends them, if the URL can be reached from here."""
         step = next(one for one in course.parts.records.steps(course.row.run) if one.name == "deploy")
         url = (step.detail or {}).get("url")
         if not url or os.environ.get("AWS_ENDPOINT_URL"):
-            return []  # what stands for AWS at another endpoint does not serve at AWS's addresses
-        if not await asyncio.to_thread(reachable, url):
-            course.say(f"{url} cannot be reached from this machine: asked through Lambda alone")
+            return []  # an emulator does not serve at AWS's addresses
+        if not await asyncio.to_thread(_is_reachable, url):
+            course.say(f"{url} cannot be reached from this machine: checked through Lambda only")
             return []
-        return await asyncio.to_thread(verify_live, url, course.candidate.settings, None)
+        return await asyncio.to_thread(failed_smoke, url, course.candidate.settings, None)
 
 
-HOMES: Mapping[Home, EngineHome | AwsHome] = {Home.ENGINE: EngineHome(), Home.AWS: AwsHome()}
+HOMES: Mapping[Home, RunHome] = {Home.ENGINE: OwnEngine(), Home.AWS: AwsByErrands()}
+
+
+def failed_smoke(url: str, settings: StageSettings, release: int | None) -> list[str]:
+    """Send the stage's smoke requests to its URL; a sentence for each that failed. Blocking.
+
+    `release` is the one that a response must name, if it names any.
+    """
+    return [fault for request in settings.smoke if (fault := _failure(url, request, release))]
+
+
+def _failure(url: str, request: SmokeRequest, release: int | None) -> str | None:
+    where = urlsplit(url)
+    host, name = where.hostname or "127.0.0.1", f"{request.method} {request.path}"
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    connection = kind(host, where.port, timeout=DEADLINE_S)
+    try:
+        path = where.path.rstrip("/") + request.path
+        connection.request(request.method, path, request.body, dict(request.headers))
+        response = connection.getresponse()
+        response.read()
+        named = response.getheader("x-hitless-release")
+    except (OSError, http.client.HTTPException) as error:
+        return f"{name} got no response: {str(error) or type(error).__name__}"
+    finally:
+        connection.close()
+    if response.status != request.status:
+        return f"{name} responded {response.status} instead of {request.status}"
+    if release is not None and named is not None and named != str(release):
+        return f"release {named} responded to {name} instead of release {release}"
+    return None
+
+
+def _is_reachable(url: str) -> bool:
+    where = urlsplit(url)
+    port = where.port or (443 if where.scheme == "https" else 80)
+    try:
+        with socket.create_connection((where.hostname or "127.0.0.1", port), timeout=DEADLINE_S):
+            return True
+    except OSError:
+        return False
+
+
+def _live_number(course: Course) -> int | None:
+    live = course.parts.engine.store.live(course.stage)
+    return live[0] if live else None
 
 
 def _has_no_commit(release: ReleaseDocument | None) -> bool:
-    """What was shipped from a folder outside git, or beside its commit: nothing later could be told to be the same."""
+    """Whether no later release could be proved equal: it is from outside git, or its files differed from the commit."""
     return release is not None and (release.commit is None or release.commit.endswith("-dirty"))
 
 
 async def _followed(course: Course, started: Rollout | Result) -> Mapping[str, Any]:
-    """The end of what the engine began, each step on the way said in the run's log."""
+    """The end of the engine's rollout; its steps go into the run's log."""
     result: Mapping[str, Any] = {}
     async for line in course.parts.engine.follow(started):
         if step := line.get("step"):

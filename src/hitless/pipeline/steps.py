@@ -14,8 +14,8 @@ from hitless.pipeline.approvals import EXPIRES_DAYS, Question, question
 from hitless.pipeline.builds import BuildOrder
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.course import Course, Step, WaitsForApproval
-from hitless.pipeline.origin import origin_of
 from hitless.pipeline.packaging import PackageOrder
+from hitless.pipeline.promotion import origin_of
 from hitless.pipeline.runs import RunState, StepEnd, StepFailed, StepName, StepState, lane_of, skipped
 from hitless.pipeline.shipping import home_of, protection
 from hitless.release.document import Origin, ReleaseDocument
@@ -136,7 +136,7 @@ async def approve(course: Course) -> StepEnd:
     parts, run, home = course.parts, course.row.run, home_of(course)
     found = await home.live(course)
     live = found if isinstance(found, ReleaseDocument) else None
-    if live is not None and home.tells_all and live.fingerprint() == course.candidate.fingerprint():
+    if live is not None and home.settings_are_all and live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     supersede_waiting(course)
     expires = ask_a_person(course, await question(parts, course.row, live, course.candidate, course.changed))
@@ -171,7 +171,7 @@ async def verify(course: Course) -> StepEnd:
     if not shipped.get("verify", True):
         await _arrive(course)
         return skipped(LEFT_OUT)
-    faults = await home.faults(course, row.release) if row.release is not None else None
+    faults = await home.verify(course, row.release) if row.release is not None else None
     if faults is None:
         return skipped("another release is live by now")
     if not faults:
@@ -181,7 +181,7 @@ async def verify(course: Course) -> StepEnd:
     why = "; ".join(faults)
     detail = {"reason": f"taken back: {why}", "exit_code": 3}
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again
-    raise StepFailed(f"{why}: {await home.take_back(course, why)}", exit_code=3, detail={"faults": faults})
+    raise StepFailed(f"{why}: {await home.rollback(course, why)}", exit_code=3, detail={"faults": faults})
 
 
 STEPS: Mapping[StepName, Step] = {

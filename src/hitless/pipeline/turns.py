@@ -178,7 +178,7 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     if course.ended_well(StepName.DEPLOY):
         return True
     where = f"the engine stopped during {step.name}" if step else "the engine stopped between two steps"
-    touched = step is not None and step.name == StepName.DEPLOY and not _is_carried_on(course)
+    touched = step is not None and step.name == StepName.DEPLOY and not _continues(course)
     after = [one.run for one in parts.records.runs(limit=RUNS_KEPT) if lane_of(one) == lane_of(row)]
     newest = max(after, default=row.run)
     if newest > row.run and not touched:
@@ -196,9 +196,9 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     return False
 
 
-def _is_carried_on(course: Course) -> bool:
+def _continues(course: Course) -> bool:
     try:
-        return home_of(course).carries_on
+        return home_of(course).continues
     except StepFailed:  # the candidate is gone
         return False
 

@@ -1,0 +1,74 @@
+"""The errands that the engine's pipeline has done on AWS, as the daemon sends them to a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from hitless.release.document import PromotedFrom
+from hitless.release.who import Who
+
+
+class GivenArtifacts(msgspec.Struct, frozen=True):
+    """Artifacts to ship without a build (function → digest, all in the store), and what the receipt says about them.
+
+    `who` asked for the release; None is the person who runs the command.
+    """
+
+    digests: Mapping[str, str]
+    commit: str | None
+    message: str | None
+    promoted_from: PromotedFrom | None
+    who: Who | None = None
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """Faults of a release, one sentence each. `superseded`: another one is live, and nothing was checked."""
+
+    faults: tuple[str, ...] = ()
+    superseded: bool = False
+
+
+class Errand(msgspec.Struct, frozen=True, kw_only=True, tag_field="act"):
+    """`folder` has the serverless.yml of the stage, `data` is the engine's data folder."""
+
+    stage: str = ""
+    folder: str = ""
+    data: str = ""
+
+
+class TellOrigin(Errand, frozen=True, tag="origin"):
+    """The live release, to promote it: an `Origin`."""
+
+
+class FetchArtifacts(Errand, frozen=True, tag="fetch"):
+    """Bring the stage's zips into the engine's store: `{"fetched": N}`, the number that were missing there."""
+
+    digests: tuple[str, ...]
+
+
+class CopyLive(Errand, frozen=True, tag="live"):
+    """The live release's document, its zips in the engine's store: `{"document", "why"}`, one of them null."""
+
+
+class Ship(Errand, frozen=True, tag="ship"):
+    """Ship given artifacts: a `Result`."""
+
+    given: GivenArtifacts
+
+
+class Verify(Errand, frozen=True, tag="verify"):
+    """Check a release that has just gone live: `Verified`."""
+
+    release: int
+    digests: Mapping[str, str]
+
+
+class RollBack(Errand, frozen=True, tag="rollback"):
+    """Make the release before live again: a `Result`."""
+
+    why: str
+
+
+AnyErrand = TellOrigin | FetchArtifacts | CopyLive | Ship | Verify | RollBack
