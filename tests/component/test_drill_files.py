@@ -250,7 +250,7 @@ def test_a_folder_that_is_a_link_out_of_the_service_is_refused(tmp_path: Path) -
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "mod.py").write_text("")
     os.symlink(tmp_path / "outside", folder / "linked")
-    with pytest.raises(UsageError, match="link leads out"):
+    with pytest.raises(UsageError, match="link points outside"):
         copied(folder, "linked/mod.one")
 
 

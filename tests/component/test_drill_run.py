@@ -172,7 +172,7 @@ def test_requests_that_do_not_answer_2xx_are_named_and_left_out(stage: Stage) ->
     )
     result = asyncio.run(stage.drill(replace(PLAN, requests=requests, duration_s=0.5), load_only=True))
     assert [name for name, _ in result.left_out] == ["GET /404", "GET /500", "GET /drop"]
-    assert result.left_out[0][1] == "answers 404"
+    assert result.left_out[0][1] == "status 404"
     assert [one.name for one in result.plan.requests] == ["GET /ok", "GET /204"]
     assert [one.status for one in result.plan.requests] == [200, 204]
     assert stage.server.seen["/404"] == 1
@@ -180,7 +180,7 @@ def test_requests_that_do_not_answer_2xx_are_named_and_left_out(stage: Stage) ->
 
 
 def test_a_drill_of_nothing_that_answers_is_refused_before_it_begins(stage: Stage) -> None:
-    with pytest.raises(UsageError, match="GET /404 answers 404"):
+    with pytest.raises(UsageError, match="GET /404 status 404"):
         asyncio.run(stage.drill(replace(PLAN, requests=(DrillRequest("GET", "/404"),)), load_only=True))
 
 
@@ -194,7 +194,7 @@ def test_another_status_than_the_probe_s_is_counted_and_not_failed(stage: Stage)
 
 def test_a_target_that_takes_no_connection_is_an_error_with_a_hint(stage: Stage) -> None:
     stage.engine.url = "http://127.0.0.1:1"
-    with pytest.raises(MachineError, match="takes no connection") as error:
+    with pytest.raises(MachineError, match="accepts no connection") as error:
         asyncio.run(stage.drill(PLAN, load_only=True))
     assert error.value.hint
 

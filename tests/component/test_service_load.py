@@ -117,7 +117,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(folder: Path) -> None:
         ("service: demo\nprovider: {name: azure}\n", "provider.name: 'azure' is not one of aws", ""),
         (HEAD.replace("name: aws", "name: aws, region: mars") + API, "provider.region: 'mars' is not the name", ""),
         (HEAD, "functions is missing", "add functions"),
-        (HEAD + "functions: {}\n", "serverless.yml:3: functions: names no function", "add functions"),
+        (HEAD + "functions: {}\n", "serverless.yml:3: functions: has no function", "add functions"),
         (HEAD + "functions: {a b: {}}\n", "a function's name is", ""),
         (HEAD + "functions: {api: }\n", "functions.api: has no handler", "add handler"),
         (HEAD + "functions: {api: {handler: [x]}}\n", "handler: must be a string, and is a list", ""),
@@ -128,15 +128,19 @@ def test_a_byte_order_mark_is_no_part_of_the_file(folder: Path) -> None:
         (HEAD + "functions:\n - api: {handler: handlers.api}\n - api: {handler: handlers.api}\n", "defined twice", ""),
         (
             SCALED.format(name="ap", ready=2, most=9),
-            "custom.hitless.provisioned.ap: is no function",
+            "custom.hitless.provisioned.ap: is not a function",
             "did you mean api?",
         ),
         (
             SCALED.format(name="api", ready=0, most=9),
-            "scales what the function does not have",
+            "scales a provisionedConcurrency that the function does not have",
             "provisionedConcurrency",
         ),
-        (SCALED.format(name="api", ready=10, most=9), "has max 9 under provisionedConcurrency 10", "max: 10 or more"),
+        (
+            SCALED.format(name="api", ready=10, most=9),
+            "has max 9, less than provisionedConcurrency 10",
+            "max: 10 or more",
+        ),
         ("[1]", "serverless.yml:1: must be a map, and is a list", ""),
     ],
 )
@@ -364,7 +368,7 @@ def test_the_stages_own_dotenv_file_takes_the_place_of_the_common_one(folder: Pa
     assert dict(load(folder, text).functions[0].environment) == {"A": "common", "B": "common"}
     assert dict(load(folder, text, stage="prod").functions[0].environment) == {"A": "prod", "B": "none"}
     (folder / ".env").write_text("A=1$C\nC=c$D$D\nD=d$C$C")
-    assert "beyond all bounds" in fault(folder, text).message
+    assert "expand without end" in fault(folder, text).message
     (folder / ".env").unlink()
     (folder / ".env").symlink_to("/etc/hostname")
-    assert "lies outside of" in fault(folder, text).message
+    assert "is outside" in fault(folder, text).message

@@ -47,10 +47,10 @@ DISK = """error: Failed to install: other-1.0-py3-none-any.whl
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
-        (NOT_FOUND, "spelled right"),
+        (NOT_FOUND, "check the spelling"),
         (NO_VERSION, "a version that exists"),
         (NO_WHEEL, "a version with a wheel for python3.13 on arm64"),
-        (HASH, "not what was locked"),
+        (HASH, "differs from the locked file"),
     ],
 )
 def test_a_refusal_names_the_requirement_uvs_reason_and_what_mends_it(said: str, hint: str) -> None:

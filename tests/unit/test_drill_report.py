@@ -66,7 +66,7 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
         ),
         restored=ShippedRelease("return", "live", "live", 1, None, {}, back, new=False),
         faults=(InjectedFault("kill-worker", 3.0, 40.0, broken),),
-        left_out=(("GET /gone", "answers 404"),),
+        left_out=(("GET /gone", "status 404"),),
         samples=(FailureSample(FailureKind.STATUS_5XX, 0, 0.1, False, EVIL),),
         connections={"opened": 50},
         notices=(),
@@ -83,8 +83,8 @@ def test_the_page_has_the_receipts_of_the_drill_s_rollouts() -> None:
 
 
 def test_who_lost_requests_is_told_of_what_kind_and_what_the_machine_had_to_do() -> None:
-    busy = replace(drilled(failures=3), notices=("this machine had more to do than it could",))
-    assert busy.loss == "most of them: status_5xx; this machine had more to do than it could"
+    busy = replace(drilled(failures=3), notices=("this machine was overloaded",))
+    assert busy.loss == "most of them: status_5xx; this machine was overloaded"
     assert drilled(failures=3).loss == "most of them: status_5xx"
 
 

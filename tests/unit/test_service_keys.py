@@ -63,7 +63,7 @@ def test_a_noticed_key_that_is_off_or_changes_nothing_is_quiet() -> None:
 
 
 def test_one_cause_in_many_places_is_one_sentence() -> None:
-    text = "functions: {a: {events: [{http: {cors: true}}, {http: {cors: true}}]}, b: {events: [{http: {cors: true}}]}}"
+    text = "functions: {a: {events: [{sqs: x}, {sqs: y}]}, b: {events: [{sqs: z}]}}"
     (sentence,) = notices_of(parse_yaml(text, "f.yml"))
     assert sentence.endswith("(and in 2 more places)")
 

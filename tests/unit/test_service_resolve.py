@@ -240,7 +240,7 @@ def test_what_only_aws_knows_is_kept_as_such_and_names_itself_when_it_is_read() 
 def test_sources_out_of_reach_fall_back_with_a_notice(kind: str) -> None:
     notices = Notices()
     assert resolve(f"v: ${{{kind}, 'd'}}", notices=notices).mapping()["v"].plain() == "d"
-    assert f"${{{kind}}} is not within reach here, so its default is taken" in notices.sentences()[0]
+    assert f"${{{kind}}} is not available here, so its default is used" in notices.sentences()[0]
 
 
 def test_a_source_within_reach_wins_over_one_out_of_it() -> None:
@@ -299,18 +299,18 @@ def test_secrets_of_the_environment_are_not_in_messages() -> None:
 
 def test_text_that_multiplies_is_refused() -> None:
     lines = ["a0: xxxxxxxxxx"] + [f"a{i}: '{f'${{self:a{i - 1}}}' * 10}'" for i in range(1, 9)]
-    assert "beyond all bounds" in fault("\n".join(lines)).message
+    assert "expand without end" in fault("\n".join(lines)).message
 
 
 def test_maps_that_multiply_are_refused() -> None:
     lines = ["a0: [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}:" + f"\n- ${{self:a{i - 1}}}" * 10 for i in range(1, 9)]
-    assert "beyond all bounds" in fault("\n".join(lines)).message
+    assert "expand without end" in fault("\n".join(lines)).message
 
 
 def test_references_one_in_the_other_are_bounded() -> None:
     lines = [f"a{i}: ${{self:a{i + 1}}}" for i in range(100)] + ["a100: x"]
-    assert "more than 40 references" in fault("\n".join(lines)).message
+    assert "more than 40 nested references" in fault("\n".join(lines)).message
 
 
 PARTS = st.lists(st.one_of(st.sampled_from(["x", "-y", "."]), st.integers(0, 5)), min_size=1, max_size=3)

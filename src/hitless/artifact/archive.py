@@ -75,9 +75,7 @@ def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> No
             shutil.copyfileobj(source, out, _CHUNK_BYTES)
             os.fchmod(out.fileno(), 0o555 if (info.external_attr >> 16) & stat.S_IXUSR else 0o444)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise EngineError(
-            f"the artifact is damaged at {shown(info.filename)}: {error}", hint="deploy it anew"
-        ) from error
+        raise EngineError(f"the artifact is damaged at {shown(info.filename)}: {error}", hint="deploy again") from error
 
 
 def _add(archive: zipfile.ZipFile, member: ZipMember) -> int:
@@ -97,7 +95,7 @@ def _opened(name: str, path: Path) -> BinaryIO:
     except OSError as error:
         raise BuildError(
             f"{name}: the file cannot be read: {error.strerror}",
-            hint="mend its permissions, or leave it out by package.patterns",
+            hint="fix its permissions, or exclude it with package.patterns",
         ) from error
 
 
@@ -107,9 +105,7 @@ def _copied(name: str, source: BinaryIO, out: IO[bytes]) -> int:
         try:
             chunk = source.read(_CHUNK_BYTES)
         except OSError as error:
-            raise BuildError(
-                f"{name}: reading the file failed: {error.strerror}", hint="see whether its disk is sound"
-            ) from error
+            raise BuildError(f"{name}: reading the file failed: {error.strerror}", hint="check its disk") from error
         if not chunk:
             return copied
         out.write(chunk)
@@ -125,7 +121,7 @@ def _check_limit(total: int, archive: zipfile.ZipFile) -> None:
     names = ", ".join(f"{shown(info.filename)} ({info.file_size / 1e6:.1f} MB)" for info in largest)
     raise BuildError(
         f"the package unpacks to more than Lambda's limit of {UNPACKED_LIMIT_BYTES:,} bytes",
-        hint=f"leave out by package.patterns what the functions do not need; the largest so far: {names}",
+        hint=f"with package.patterns, exclude what the functions do not need; the largest so far: {names}",
     )
 
 
@@ -141,10 +137,10 @@ def flaw(name: str) -> str | None:
     if not name or name.startswith("/"):
         return "is not a relative path"
     if any(byte < 0x20 or byte == 0x7F for byte in encoded) or "\\" in name:
-        return "holds a control character or a backslash"
+        return "contains a control character or a backslash"
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        return "leads out of its folder, or holds an empty part"
+        return "has an empty part, or one that is . or .."
     if any(len(part.encode("utf-8")) > LONGEST_PART_BYTES for part in parts):
         return f"has a part longer than {LONGEST_PART_BYTES} bytes"
     return None

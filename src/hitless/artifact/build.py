@@ -81,8 +81,8 @@ class _Build:
             patterns = self._patterns_of(function)
             if different := self.host.differences(declared):
                 self._warn(
-                    f"{declared} is declared, but here {'; '.join(different)}: what runs here is built for this machine"
-                    " from the same requirements, and is never promoted or sent to AWS"
+                    f"{declared} is declared, but {'; '.join(different)}: what runs here is built for this machine from"
+                    " the same requirements, and is never promoted or sent to AWS"
                 )
                 if (made := self._portable(patterns, declared)) is not None:
                     portable[function.name] = made
@@ -96,7 +96,7 @@ class _Build:
     def _patterns_of(self, function: Function) -> tuple[str, ...]:
         own = function.package_patterns if self.service.individually else ()
         if function.package_patterns and not self.service.individually:
-            self._warn("package.patterns of a function count only with package.individually: true, as in Serverless")
+            self._warn("a function's package.patterns apply only with package.individually: true, as in Serverless")
         return (*self.service.package_patterns, *own)
 
     def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
@@ -128,7 +128,7 @@ class _Build:
         folder = self.service.folder
         data = os.path.realpath(self.store.root.parent)
         if data == os.path.realpath(folder):
-            raise BuildError("the data folder is the service's own folder", hint="choose another by --data-dir")
+            raise BuildError("the data folder is the service's own folder", hint="choose another with --data-dir")
         walk = Walk(folder, PackagePatterns((f"!{self.service.file.name}", *patterns)), frozenset({data}))
         code = {file.name: file for file in walk.files()}
         for notice in walk.notices:
@@ -139,7 +139,7 @@ class _Build:
             code[name] = ZipMember(name, content)
         if not code:
             raise BuildError(
-                "the package is empty: no file of the service's folder is left by package.patterns",
+                "the package is empty: package.patterns exclude every file of the service's folder",
                 hint="the last pattern that matches a file decides; write the folders to keep after '!**'",
             )
         self.code[patterns] = dict(sorted(code.items()))
@@ -180,11 +180,9 @@ class _Build:
         size = zipped.stat().st_size
         digest = self.store.add(zipped, used, len(names) - len(shadowed))
         if size > DIRECT_UPLOAD_LIMIT_BYTES:
-            self._warn(
-                f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload: it goes by way of a bucket"
-            )
+            self._warn(f"a zip of {size / 1e6:.0f} MB is over Lambda's 50 MB for direct upload, so it needs a bucket")
         for first, second in case_collisions([*names, *code]):
-            self._warn(f"{first} and {second} differ by case only: one file where case does not count, as on macOS")
+            self._warn(f"{first} and {second} differ only by case: macOS takes them for one file")
         return Artifact(digest, size, unpacked, bool(platform.host), platform.runtime, platform.architecture)
 
     def _shadowed(self, code: dict[str, ZipMember], names: Iterable[str]) -> set[str]:
@@ -194,11 +192,11 @@ class _Build:
         if clash := every.intersection(folders_of(every)):
             raise BuildError(
                 f"{shown(min(clash))} would be both a file and a folder of the package",
-                hint="rename it in the service: the other is a dependency's, or a generated file's",
+                hint="rename it in the service: the other comes from a dependency or is a generated file",
             )
         shadowed = theirs & code.keys()
         for name in sorted(shadowed):
-            self._warn(f"{name} of the service replaces the file of that name of a dependency")
+            self._warn(f"{name} of the service replaces a dependency's file of the same name")
         return shadowed
 
     def _check_handler(self, function: Function, patterns: tuple[str, ...]) -> None:
@@ -209,8 +207,8 @@ class _Build:
         modules += [name for name in names if name.startswith(f"{path}.") and name.endswith(".so")]
         if not attribute or names.isdisjoint(modules):
             raise BuildError(
-                f"functions.{function.name}.handler: {function.handler}: the package holds no {path}.py",
-                hint="write FOLDER/MODULE.FUNCTION, and see that package.patterns do not leave the module out",
+                f"functions.{function.name}.handler: {function.handler}: the package does not contain {path}.py",
+                hint="write FOLDER/MODULE.FUNCTION, and check that package.patterns do not exclude the module",
             )
 
     def _warn_of_requirements(self) -> None:
@@ -218,24 +216,21 @@ class _Build:
         if loose := self.requirements.unpinned(distributions):
             more = f" and {len(loose) - _SHOWN_AT_MOST} more" if len(loose) > _SHOWN_AT_MOST else ""
             self._warn(
-                f"{REQUIREMENTS_FILE} does not pin {', '.join(loose[:_SHOWN_AT_MOST])}{more}, so that another day may"
-                " build other bytes; list what you want in requirements.in and run:"
+                f"{REQUIREMENTS_FILE} does not pin {', '.join(loose[:_SHOWN_AT_MOST])}{more}, so a later build may"
+                " give other bytes; list what you want in requirements.in and run:"
                 f" uv pip compile requirements.in -o {REQUIREMENTS_FILE}"
             )
         if built := sorted({name for used in self.installed.values() for name in used.built}):
             self._warn(
-                f"{', '.join(built)}: there is no wheel, so it is built from source, and another day's tools may build"
-                " other bytes"
+                f"{', '.join(built)}: built from source because there is no wheel; other tools may build other bytes"
             )
         for name in self.requirements.with_passwords():
             if any(name in code for code in self.code.values()):
-                self._warn(f"{name} holds a password in a URL and goes into the artifact; set UV_INDEX_URL instead")
+                self._warn(f"{name} contains a password in a URL and is packaged; set UV_INDEX_URL instead")
         if not self.requirements.texts:
             locks = [name for name in _OTHER_LOCKS if (self.service.folder / name).exists()]
             if locks:
-                self._warn(
-                    f"{locks[0]} is not read, and there is no {REQUIREMENTS_FILE}; make one, for example by uv export"
-                )
+                self._warn(f"{locks[0]} is not read, and there is no {REQUIREMENTS_FILE}; create one, as by uv export")
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self.warnings:

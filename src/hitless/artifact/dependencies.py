@@ -197,7 +197,7 @@ def _normalise(files: Path) -> list[str]:
                 continue
             if path.is_symlink() or not path.is_file() or flaw(name):
                 raise BuildError(
-                    f"a dependency installs {shown(name)}, which cannot stand in an artifact",
+                    f"a dependency installs {shown(name)}, which cannot be part of an artifact",
                     hint="pin another version",
                 )
             path.chmod(0o555 if _is_executable(path) else 0o444)

@@ -71,7 +71,7 @@ def read_requirements(folder: Path) -> Requirements:
     def read(name: str) -> str:
         path = Path(os.path.realpath(real / name))
         if not path.is_relative_to(real):
-            raise BuildError(f"{name}: lies outside of the service's folder", hint="keep the list in the folder")
+            raise BuildError(f"{name}: is outside the service's folder", hint="keep the list in the folder")
         try:
             return path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +88,7 @@ def _check_settings(folder: Path) -> None:
     root = repository_root(folder)
     for path in (above / name for above in (folder, *folder.parents) for name in ("uv.toml", "pyproject.toml")):
         if path.is_relative_to(root) and not Path(os.path.realpath(path)).is_relative_to(root):
-            raise BuildError(f"{path.name} is a link that leads out of {root}", hint="put the file itself there")
+            raise BuildError(f"{path.name} is a link to a file outside {root}", hint="put the file itself there")
 
 
 def parse_requirements(name: str, read: Callable[[str], str]) -> Requirements:
@@ -193,4 +193,4 @@ def _allows_one_version(one: Specifier) -> bool:
 
 
 def _refused(at: str, what: str, hint: str) -> BuildError:
-    return BuildError(f"{at}: {what} cannot go into an artifact whose bytes are the same anywhere", hint=hint)
+    return BuildError(f"{at}: {what} is not allowed, because the artifact could not be reproduced", hint=hint)

@@ -75,7 +75,7 @@ def _compiled(pattern: str) -> _Matcher:
     written = pattern.removeprefix("!").removeprefix("./")
     if not written or written.startswith("/") or ".." in written.split("/"):
         raise BuildError(
-            f"package.patterns: {pattern!r} leads out of the service's folder",
+            f"package.patterns: {pattern!r} points outside the service's folder",
             hint="a package contains files of the service's folder only; copy shared files into it",
         )
     if "!(" in written:
@@ -102,7 +102,7 @@ def _as_micromatch(written: str) -> list[str]:
     return globs
 
 
-_LEAVE_OUT = "mend it, or leave it out: package.patterns: ['!{}']"
+_LEAVE_OUT = "fix it, or exclude it: package.patterns: ['!{}']"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +161,11 @@ class Walk:
         above = parent.above | {parent.real}
         if real in above:
             if self.patterns.selects(f"{name}/file"):
-                raise BuildError(
-                    f"{shown(name)}: the link leads back to a folder above it", hint=_LEAVE_OUT.format(name)
-                )
+                raise BuildError(f"{shown(name)}: the link points to a folder above it", hint=_LEAVE_OUT.format(name))
             return
         if misread := self.patterns.names_folder(name):
             self.notices.append(
-                f"package.patterns: {misread!r} names a folder and, as in Serverless, none of its files;"
+                f"package.patterns: {misread!r} matches a folder but, as in Serverless, none of its files;"
                 f" write '!{name}/**' to leave it out"
             )
         outside = parent.outside or not _within(real, root)
@@ -178,11 +176,13 @@ class Walk:
         if why := flaw(name):
             raise BuildError(f"{shown(name)}: the name {why}", hint="rename the file")
         if folder.outside or (entry.is_symlink() and not _within(os.path.realpath(entry.path), root)):
-            raise BuildError(f"{name}: the link leads out of the service's folder", hint=hint)
+            raise BuildError(f"{name}: the link points outside the service's folder", hint=hint)
         try:
             status = entry.stat()
         except OSError as error:
-            raise BuildError(f"{name}: the file or link leads nowhere: {error.strerror}", hint=hint) from error
+            raise BuildError(
+                f"{name}: the file or the link's target does not exist: {error.strerror}", hint=hint
+            ) from error
         if not stat.S_ISREG(status.st_mode):
             raise BuildError(f"{name}: is a {_kind(status.st_mode)}, not a file", hint=hint)
         return ZipMember(name, Path(entry.path), bool(status.st_mode & stat.S_IXUSR))

@@ -114,7 +114,7 @@ class ArtifactStore:
                 tree.chmod(0o555)
                 return tree
             if archive.digest_of(zipped) != digest:
-                raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy it anew from its commit")
+                raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy its commit again")
             used, linked = self._origin(zipped)
             fresh = workspace.folder / "tree"
             trees.plant(fresh, packed, used, linked)
@@ -139,7 +139,7 @@ class ArtifactStore:
                 return entry
             _move_away(place, workspace)
         raise EngineError(
-            f"the cache of dependencies in {self.root} cannot be kept whole", hint="see whether its disk is sound"
+            f"the cache of dependencies in {self.root} cannot be written completely", hint="check its disk"
         )
 
     def prune(self, keep: set[str], *, min_age_s: float = MIN_AGE_S) -> list[str]:
@@ -188,20 +188,16 @@ class ArtifactStore:
                 return
             tree.chmod(0o755)
             _move_away(tree, workspace)
-        raise EngineError(f"{tree} cannot be kept whole", hint="see whether its disk is sound")
+        raise EngineError(f"{tree} cannot be written completely", hint="check its disk")
 
     @contextmanager
     def _opened(self, zipped: Path, digest: str) -> Iterator[zipfile.ZipFile]:
         try:
             packed = zipfile.ZipFile(zipped)
         except FileNotFoundError as error:
-            raise EngineError(
-                f"artifact {digest} is not in {self.root}", hint="deploy it anew from its commit"
-            ) from error
+            raise EngineError(f"artifact {digest} is not in {self.root}", hint="deploy its commit again") from error
         except zipfile.BadZipFile as error:
-            raise EngineError(
-                f"artifact {digest} is damaged: {error}", hint="deploy it anew from its commit"
-            ) from error
+            raise EngineError(f"artifact {digest} is damaged: {error}", hint="deploy its commit again") from error
         with packed:
             yield packed
 
@@ -290,11 +286,11 @@ def _disk_errors(root: Path) -> Iterator[None]:
         if error.errno in _FULL:
             free = shutil.disk_usage(root).free if root.exists() else 0
             raise MachineError(
-                f"the disk of {root} is full: {error.strerror}", hint="free space there, or move it by --data-dir",
+                f"the disk of {root} is full: {error.strerror}", hint="free space there, or move it with --data-dir",
                 details={"free_bytes": free},
             ) from error  # fmt: skip
         name = error.filename or root
         raise MachineError(
             f"{name} cannot be written: {error.strerror}",
-            hint="make the data folder writable, or choose another by --data-dir",
+            hint="make the data folder writable, or choose another with --data-dir",
         ) from error

@@ -39,7 +39,7 @@ def plant(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None
     entries = archive.entries_of(packed)
     for info in entries:
         if why := flaw(info.filename):
-            raise EngineError(f"the artifact holds {shown(info.filename)}, whose name {why}", hint="deploy it anew")
+            raise EngineError(f"the artifact holds {shown(info.filename)}, whose name {why}", hint="deploy again")
     split = linked if dependencies is not None else 0
     from_cache = {info.filename for info in entries[:split]}
     compiled = [(s, c) for s, c in dependencies.bytecode() if s in from_cache] if dependencies is not None else []

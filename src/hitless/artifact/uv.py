@@ -100,12 +100,10 @@ class Uv:
                 stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held, check=False,
             )  # fmt: skip
         except OSError as error:
-            raise MachineError(
-                f"uv cannot be started: {error}", hint="install hitless and what it needs anew"
-            ) from error
+            raise MachineError(f"uv cannot be started: {error}", hint="reinstall hitless") from error
         if done.returncode < 0:
             raise MachineError(
-                f"uv was ended by {signal.Signals(-done.returncode).name}", hint="see whether memory or disk ran out"
+                f"uv was killed by {signal.Signals(-done.returncode).name}", hint="check memory and disk space"
             )
         return done.stderr.decode("utf-8", "replace") or "error: uv gave no reason" if done.returncode else ""
 
@@ -146,7 +144,7 @@ def refusal(stderr: str, requirements: Requirements, platform: Platform, environ
     if any(sign in text for sign in _NETWORK):
         return BuildError(
             f"{where}: the package index cannot be reached: {reason}",
-            hint="see to the network, or name a reachable index by UV_DEFAULT_INDEX",
+            hint="check the network, or set UV_DEFAULT_INDEX to a reachable index",
             details=details,
         )
     return BuildError(
@@ -171,11 +169,11 @@ def _hint(text: str, platform: Platform) -> str:
     if any(sign in text for sign in _NO_WHEEL):
         return _WHEELS.format(platform)
     if "was not found in the package registry" in text:
-        return "see whether the name is spelled right, and whether the index is the right one"
+        return "check the spelling of the name, and the index"
     if "there is no version of" in text:
         return "pin a version that exists"
     if "Hash mismatch" in text:
         return (
-            "the download is not what was locked; if that is intended, lock again by uv pip compile --generate-hashes"
+            "the download differs from the locked file; if intended, lock again with uv pip compile --generate-hashes"
         )
-    return "mend requirements.txt; uv pip compile makes one that fits together"
+    return "fix requirements.txt; uv pip compile creates a consistent one"

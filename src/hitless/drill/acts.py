@@ -143,7 +143,7 @@ class Acts:
         self.workspace.unmark()
         if dict(await self.shipper.digests(self.workspace.folder)) != dict(self.live_at_start.get("artifacts") or {}):
             return shipped
-        self.notices.append(f"release {first} was kept no longer: its artifacts were shipped again")
+        self.notices.append(f"release {first} was no longer kept: its artifacts were shipped again")
         return await self.shipper.deploy(self.workspace.folder, message=f"drill: release {first} again")
 
     async def _break_all(self) -> None:

@@ -80,7 +80,7 @@ async def _kill_zygote(scene: Scene) -> Recovered:
     before = _workers(status, scene.stage)
     function = next((one for one in _functions(status, scene.stage) if one.get("zygote_pid")), None)
     if function is None:
-        raise ConflictError("no zygote runs that could be killed", hint="look at `hitless status`")
+        raise ConflictError("no zygote is running", hint="see `hitless status`")
     name, victim = function["name"], function["zygote_pid"]
     scene.kill(victim)
 
@@ -104,7 +104,7 @@ def _kill_of_engine(key: str) -> Callable[[Scene], Awaitable[Recovered]]:
     async def inject(scene: Scene) -> Recovered:
         victim = (await scene.shipper.status())["engine"].get(key)
         if not victim:
-            raise ConflictError(f"the engine names no {key}", hint="look at `hitless status --json`")
+            raise ConflictError(f"the engine's status has no {key}", hint="see `hitless status --json`")
         scene.kill(victim)
         return lambda status: status["engine"].get(key) not in (None, victim)
 
@@ -114,7 +114,7 @@ def _kill_of_engine(key: str) -> Callable[[Scene], Awaitable[Recovered]]:
 async def _workers_now(scene: Scene) -> list[int]:
     workers = _workers(await scene.shipper.status(), scene.stage)
     if not workers:
-        raise ConflictError("no worker runs that could be harmed", hint="look at `hitless status`")
+        raise ConflictError("no worker is running", hint="see `hitless status`")
     return workers
 
 
@@ -136,7 +136,7 @@ FAULTS = {
             "kill-guardian", "SIGKILL of the process that holds the listening sockets", _kill_of_engine("guardian_pid")
         ),
         Fault("kill-gateway", "SIGKILL of HAProxy: loses what is open on it", _kill_of_engine("gateway_pid")),
-        Fault("hang", f"a worker of the live release stands still for {HANG_S:g} s", _hang),
+        Fault("hang", f"a worker of the live release is stopped for {HANG_S:g} s", _hang),
     )
 }
 

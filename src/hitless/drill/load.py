@@ -81,11 +81,11 @@ class Load:
             await self.stop()
             raise MachineError(
                 "a sending process was not ready in time",
-                hint="look above for what it said; is the machine busy?",
+                hint="see its output above; is the machine busy?",
             ) from None
         if any(sender.process.returncode is not None for sender in self._senders):
             await self.stop()
-            raise MachineError("a sending process ended before it began", hint="look above for what it said")
+            raise MachineError("a sending process ended before it began", hint="see its output above")
         self.start_ns = time.monotonic_ns() + 50_000_000
         for sender in self._senders:
             sender.tell(b"start %d\n" % self.start_ns)

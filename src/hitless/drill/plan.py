@@ -47,7 +47,9 @@ class DrillPlan:
         if len(self.scenarios) > MAX_RELEASES:
             raise UsageError(f"--releases: more than {MAX_RELEASES}", hint="ship fewer")
         if not self.requests:
-            raise UsageError("there is nothing to send: no request, no route", hint="name some with --requests FILE")
+            raise UsageError(
+                "there is nothing to send: the service has no route", hint="name requests with --requests FILE"
+            )
         broken = [scenario.name for scenario in self.scenarios if scenario.broken]
         if self.stage == "prod" and broken and not yes:
             raise UsageError(

@@ -117,7 +117,7 @@ async def _live_at_start(plan: DrillPlan, shipper: Shipper | None) -> Mapping[st
         return {}
     live: Mapping[str, Any] | None = stage_of(await shipper.status(), plan.stage).get("live")
     if live is None:
-        raise ConflictError(f"stage {plan.stage} has no release that could be drilled", hint="ship one: hitless deploy")
+        raise ConflictError(f"stage {plan.stage} has no live release", hint="ship one: hitless deploy")
     return live
 
 
@@ -187,8 +187,8 @@ def machine_notices(load_average: float, cpus: int) -> list[str]:
         return []
     processors = "1 processor" if cpus == 1 else f"{cpus} processors"
     return [
-        f"this machine had more to do than it could (load {load_average:.1f} on {processors}):"
-        " latencies, and failures for want of time, are its own too"
+        f"this machine was overloaded (load {load_average:.1f} on {processors}):"
+        " it may have caused latencies and time-outs itself"
     ]
 
 
@@ -199,8 +199,8 @@ def _generator_notices(load: Load, tally: Tally) -> list[str]:
     if late:
         share = 100 * late / max(1, tally.requests)
         notices.append(
-            f"{late} requests ({share:.2f} %) left more than {LATE_MS:g} ms late, by the generator's or the machine's"
-            " doing; their latencies hold that delay"
+            f"{late} requests ({share:.2f} %) left more than {LATE_MS:g} ms late, because the generator or the machine"
+            " was busy; their latencies include that delay"
         )
     if load.missing():
         notices.append(f"a sending process died: its {load.missing()} requests are counted as not sent")

@@ -163,7 +163,7 @@ SCENARIOS = {
     for scenario in (
         Scenario("good", "a healthy release"),
         Scenario("canary", "a healthy release, a tenth of the traffic first", strategy=CANARY),
-        Scenario("linear", "a healthy release, a quarter of the traffic after the other", strategy=LINEAR),
+        Scenario("linear", "a healthy release, a quarter of the traffic at a time", strategy=LINEAR),
         Scenario("rollback", "the release before this one, again", verb=Verb.ROLLBACK),
         _broken("import-crash", "its handlers' modules raise at import", import_crash),
         _broken("never-ready", "its import hangs", never_ready),

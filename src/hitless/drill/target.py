@@ -47,7 +47,7 @@ def parse_target(url: str) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--target {url}: not an http or https URL", hint=hint)
     if parts.username or parts.query or parts.fragment:
-        raise UsageError(f"--target {parts.hostname}: takes no user, query or fragment", hint=hint)
+        raise UsageError(f"--target {parts.hostname}: must have no user, query or fragment", hint=hint)
     tls = parts.scheme == "https"
     return Target(url.rstrip("/"), tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"))
 
@@ -72,7 +72,7 @@ def resolve(target: Target) -> tuple[tuple[str, int], ...]:
             continue
         return tuple(dict.fromkeys((str(a[0]), int(a[1])) for f, _, _, _, a in found if f == family))
     raise MachineError(
-        f"{target.url} takes no connection: {refusal}", hint="is it running? `hitless status` and `hitless up` tell"
+        f"{target.url} accepts no connection: {refusal}", hint="see `hitless status`; `hitless up` starts the engine"
     )
 
 
@@ -97,12 +97,12 @@ async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_
         if 200 <= status < 300 or (status and status == request.status and status < 500):
             kept.append(replace(request, status=request.status or status))
         else:
-            left_out.append((request.name, reason or f"answers {status}"))
+            left_out.append((request.name, reason or f"status {status}"))
     if not kept:
         what = "; ".join(f"{name} {reason}" for name, reason in left_out[:5])
         raise UsageError(
-            f"{target.url}: no request answers 2xx: {what}",
-            hint="name requests that do with --requests FILE, or as smoke requests of the stage",
+            f"{target.url}: no request gets a 2xx response: {what}",
+            hint="name others with --requests FILE, or as smoke requests of the stage",
         )
     return Probed(tuple(kept), tuple(left_out), release)
 
@@ -125,8 +125,8 @@ def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int,
         answer.read()
         return answer.status, answer.getheader("x-hitless-release"), ""
     except TimeoutError:
-        return 0, None, f"does not answer within {deadline_s:g} s"
+        return 0, None, f"no response within {deadline_s:g} s"
     except (OSError, http.client.HTTPException) as error:
-        return 0, None, f"does not answer: {str(error) or type(error).__name__}"
+        return 0, None, f"no response: {str(error) or type(error).__name__}"
     finally:
         connection.close()

@@ -111,12 +111,12 @@ class Workspace:
             if path.is_file():
                 self._check(path)
                 return path
-        raise UsageError(f"{handler}: its module is not in the service's folder", hint="mend the handler's path")
+        raise UsageError(f"{handler}: its module is not in the service's folder", hint="fix the handler's path")
 
     def _check(self, path: Path) -> None:
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise UsageError(
-                f"{path.relative_to(self._root)}: a link leads out of the service's folder", hint="copy it"
+                f"{path.relative_to(self._root)}: a link points outside the service's folder", hint="copy it"
             )
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -158,8 +158,8 @@ def _child(node: yaml.Node, name: str, where: str) -> yaml.Node:
     value: yaml.Node
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(
-            f"serverless.yml: {where} is not written out, so that a drill cannot change a setting in its copy",
-            hint="write it as a map in serverless.yml, or leave the scenario out",
+            f"serverless.yml: {where} is not a plain map, so a drill cannot change a setting in its copy",
+            hint="write it as a map in serverless.yml, or omit the scenario",
         )
     for key, value in node.value:
         if key.value == name and not (isinstance(value, yaml.ScalarNode) and value.tag == _NULL):
@@ -169,7 +169,7 @@ def _child(node: yaml.Node, name: str, where: str) -> yaml.Node:
 
 def _set(node: yaml.Node, name: str, value: yaml.Node) -> yaml.Node:
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"serverless.yml: {name} has no map to stand in", hint="write the stage's settings as a map")
+        raise UsageError(f"serverless.yml: {name} is not inside a map", hint="write the stage's settings as a map")
     node.value = [(key, old) for key, old in node.value if key.value != name]
     node.value.append((yaml.ScalarNode(_TEXT, name), value))
     return value

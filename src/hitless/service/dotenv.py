@@ -63,4 +63,4 @@ def _expanded(value: str, known: Mapping[str, str], at: Value) -> str:
         value = value[: found.start()] + new + value[found.end() :]
         if len(value) > _MAX_CHARACTERS:
             break
-    raise at.fault("the variables of the .env file multiply beyond all bounds", "look for one that names itself")
+    raise at.fault("the variables of the .env file expand without end", "look for a variable that refers to itself")

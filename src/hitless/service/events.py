@@ -78,7 +78,9 @@ def without_doubles(events: Iterable[RouteEvent], rest: Iterable[Route], notices
 
 
 def _conflict(first: Value, second: Value, reason: str) -> Exception:
-    return second.fault(f"{reason}; the other is {first.path} in {first.place}", "name them alike, or take one away")
+    return second.fault(
+        f"{reason}; the other is {first.path} in {first.place}", "give them the same name, or remove one"
+    )
 
 
 def _rest_route(event: Value) -> Route:

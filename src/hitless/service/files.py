@@ -38,7 +38,7 @@ class Files:
             if not self._exists(path, written, at):
                 return None
             if len(self._read) >= MAX_FILES:
-                raise at.fault(f"names file number {MAX_FILES + 1}", f"at most {MAX_FILES} files can be read")
+                raise at.fault("is one file too many", f"at most {MAX_FILES} files can be read")
             self._read[path] = self._content(path, written, at)
         return self._read[path]
 
@@ -46,11 +46,11 @@ class Files:
         if not written or "\0" in written:
             raise at.fault("names no file", "write ${file(path.yml):key}")
         if written.startswith(("/", "~")):
-            raise at.fault(f"the file {written} is named by an absolute path", "name it from the service's folder")
+            raise at.fault(f"the file {written} is an absolute path", "write it relative to the service's folder")
         path = Path(os.path.realpath(self._folder / written))
         if not path.is_relative_to(self._root):
             raise at.fault(
-                f"the file {written} lies outside of {self._root}",
+                f"the file {written} is outside {self._root}",
                 "files of the service's repository can be read; without a repository, those in its folder",
             )
         return path

@@ -75,7 +75,7 @@ class FunctionReader:
         entries = _entries(functions)
         if not entries:
             raise functions.fault(
-                "names no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
+                "has no function", "add functions: {api: {handler: handlers.api, events: [http: GET /]}}"
             )
         events = {name: read_events(entry) for name, entry in entries.items()}
         every = [event for each in events.values() for event in each]
@@ -93,7 +93,9 @@ class FunctionReader:
                 self.notices.add("path", event.at, f"API Gateway may refuse the path {event.route.path}")
         for name, one in self.provisioned.items():
             if name not in entries:
-                raise one.at.fault("is no function", did_you_mean(name, entries) or f"known are {', '.join(entries)}")
+                raise one.at.fault(
+                    "is not a function", did_you_mean(name, entries) or f"known are {', '.join(entries)}"
+                )
         return read
 
     def _function(self, name: str, entry: Value, events: tuple[RouteEvent, ...], http_cors: Cors | None) -> Function:
@@ -144,11 +146,12 @@ class FunctionReader:
         scaled = self.provisioned.get(name)
         if scaled is not None and not ready:
             raise scaled.at.fault(
-                "scales what the function does not have", f"give functions.{name} a provisionedConcurrency: the fewest"
+                "scales a provisionedConcurrency that the function does not have",
+                f"give functions.{name} a provisionedConcurrency, the minimum",
             )
         if scaled is not None and scaled.most < ready:
             raise scaled.at.fault(
-                f"has max {scaled.most} under provisionedConcurrency {ready}, the fewest", f"write max: {ready} or more"
+                f"has max {scaled.most}, less than provisionedConcurrency {ready}", f"write max: {ready} or more"
             )
         return scaled
 
@@ -207,7 +210,7 @@ class FunctionReader:
         text = value.text()
         if value.raw and value.raw != text and not isinstance(value.data, bool):
             self.notices.add(
-                value.path, value, "the number is not written as it reads; quote it to keep every character"
+                value.path, value, "YAML would change how the number is written; quote it to keep every character"
             )
         return text
 

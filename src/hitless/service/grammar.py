@@ -104,7 +104,7 @@ class _Parser:
         kind = _KIND.match(self._text, start + 2)
         if kind is None or _FOREIGN_ADDRESS.match(self._text, kind.end()):
             if nested:
-                raise VariableSyntaxError(f"{self._rest(start)} is no variable, and stands inside of one")
+                raise VariableSyntaxError(f"{self._rest(start)} is not a variable, but stands inside one")
             return None
         self._at = start + 2
         sources = [self._source()]
@@ -161,7 +161,7 @@ class _Parser:
         try:
             inner = found[1] if quote == "'" else str(json.loads(found[0]))
         except ValueError:
-            raise VariableSyntaxError(f"{found[0]} is no string as JSON writes it") from None
+            raise VariableSyntaxError(f"{found[0]} is not a JSON string") from None
         return parse(inner)
 
     def _literal(self) -> Literal:
@@ -175,7 +175,7 @@ class _Parser:
             return Literal(float(word) if set(word) & set(".eE") else int(word))
         if _BASED.fullmatch(word):
             return Literal(int(word, 0))
-        raise VariableSyntaxError(f"{word or 'nothing'!r} is no default; a string needs quotes")
+        raise VariableSyntaxError(f"{word or 'nothing'!r} is not a default; a string needs quotes")
 
     def _next(self) -> str:
         while self._at < len(self._text) and self._text[self._at] == " ":

@@ -53,7 +53,9 @@ def _module_file(handler: Value, folder: Path, module: str) -> Path | None:
         if not path.is_file():
             continue
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-            raise handler.fault(f"{path.relative_to(folder).as_posix()} is a link out of the service's folder")
+            raise handler.fault(
+                f"{path.relative_to(folder).as_posix()} is a link to a file outside the service's folder"
+            )
         return path
     wanted = f"{module.replace('.', '/')}.py"
     near = did_you_mean(wanted, _modules_beside(base, folder))
@@ -73,7 +75,7 @@ def _parsed(handler: Value, path: Path, name: str) -> ast.Module:
             raise handler.fault(f"{name} is larger than {MAX_MODULE_BYTES} bytes")
         return ast.parse(path.read_bytes(), filename=name)
     except SyntaxError as error:
-        raise handler.fault(f"{name}:{error.lineno}: syntax error: {error.msg}", f"mend {name}") from error
+        raise handler.fault(f"{name}:{error.lineno}: syntax error: {error.msg}", f"fix {name}") from error
     except (OSError, ValueError) as error:
         raise handler.fault(f"{name} cannot be read: {error}") from error
 

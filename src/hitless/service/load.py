@@ -85,7 +85,7 @@ def _find(folder: Path) -> Path:
     for name in NAMES:
         if (folder / name).is_file():
             if not Path(os.path.realpath(folder / name)).is_relative_to(root := repository_root(folder)):
-                raise ServiceFileError(f"{name} is a link that leads out of {root}", hint="put the file itself there")
+                raise ServiceFileError(f"{name} is a link to a file outside {root}", hint="put the file itself there")
             return folder / name
     for name in OTHER_NAMES:
         if (folder / name).is_file():
@@ -103,7 +103,7 @@ def read_yaml(path: Path, name: str) -> Value:
         content = path.read_bytes() if size <= MAX_FILE_BYTES else b""
     except OSError as error:
         raise ServiceFileError(
-            f"{name} cannot be read: {error.strerror}", hint="look at the file's permissions"
+            f"{name} cannot be read: {error.strerror}", hint="check the file's permissions"
         ) from error
     if size > MAX_FILE_BYTES:
         raise ServiceFileError(f"{name} is larger than {MAX_FILE_BYTES} bytes", hint="move parts of it into ${file()}")
@@ -179,8 +179,8 @@ class _Tree:
                 continue
             if key.value in entries:
                 first = entries[key.value].place.line
-                message = f"the key {key.value} is there twice, first in line {first}"
-                raise self._fault(key, message, "take one of them away", path)
+                message = f"the key {key.value} appears twice, first in line {first}"
+                raise self._fault(key, message, "remove one of them", path)
             entries[key.value] = self.value(child, child_path(path, key.value), place, level + 1)
         return merged | entries if merged else entries
 
@@ -201,7 +201,7 @@ class _Tree:
         if node.tag.startswith("!") or (node.tag == f"{_PREFIX}str" and (not plain or implied != node.tag)):
             return str(node.value)
         if node.tag != implied and node.tag.removeprefix(_PREFIX) not in ("int", "float", "bool", "null"):
-            raise self._fault(node, f"the type {node.tag} is not used in a service file", "take the !! away")
+            raise self._fault(node, f"the type {node.tag} is not used in a service file", "remove the !!")
         return _plain_scalar(node.value)
 
     def _place(self, node: yaml.Node) -> FilePlace:

@@ -139,10 +139,10 @@ class Resolver:
         if any(value is other for other in underway):
             start = next(index for index, other in enumerate(underway) if other is value)
             cycle = " → ".join(step.path or str(step.place) for step in [*underway[start:], value])
-            raise value.fault(f"refers to itself: {cycle}", "break the circle: one of these needs a value of its own")
+            raise value.fault(f"refers to itself: {cycle}", "give one of these a value of its own")
         if len(underway) >= MAX_DEPTH:
             self._out_of_bounds = True
-            raise value.fault(f"is at the end of more than {MAX_DEPTH} references, one in the other")
+            raise value.fault(f"is reached through more than {MAX_DEPTH} nested references")
         underway.append(value)
 
     def _resolved(self, value: Value, text: str) -> Value:
@@ -167,7 +167,7 @@ class Resolver:
             if isinstance(found.data, Unresolved):
                 return found
             if isinstance(found.data, Mapping | tuple) or found.tag:
-                raise at.fault(f"{part.text} is not a string, and stands inside of one")
+                raise at.fault(f"{part.text} is not a string, but is part of one")
             texts.append(scalar_text(found.data))
         text = "".join(texts)
         self._spend(at, characters=len(text))
@@ -196,7 +196,7 @@ class Resolver:
                 if elsewhere is not None:
                     assert isinstance(elsewhere.data, Unresolved)
                     reference = elsewhere.data.reference
-                    sentence = f"{reference} is not within reach here, so its default is taken"
+                    sentence = f"{reference} is not available here, so its default is used"
                     self._notices.add(f"default for {reference}", at, sentence)
                 return found
         stage = any(
@@ -343,9 +343,7 @@ class Resolver:
         self._values += values
         if self._characters > MAX_CHARACTERS or self._values > MAX_VALUES:
             self._out_of_bounds = True
-            raise at.fault(
-                "the variables of this file multiply beyond all bounds", "look for maps that bring each other"
-            )
+            raise at.fault("the variables of this file expand without end", "look for maps that include each other")
 
 
 def _for_stage(root: Value, stage: str) -> Value:

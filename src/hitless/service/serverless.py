@@ -39,7 +39,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     check_references(section(root), read)
     for value in _unresolved(root):
         assert isinstance(value.data, Unresolved)
-        why = "is not within this home's reach" if value.data.error is None else "has no value; nothing here reads it"
+        why = "is not available here" if value.data.error is None else "has no value; nothing here reads it"
         notices.add(f"elsewhere {value.data.kind}", value, f"{value.data.reference} {why}")
     return Service(
         name=name,

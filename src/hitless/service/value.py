@@ -190,8 +190,8 @@ class Value:
             if self.data.error is not None:
                 raise self.data.error
             raise self.fault(
-                f"{self.data.reference} cannot be resolved here: {self.data.kind} is not within this home's reach",
-                "put a source before it that is: ${env:NAME, …}, or give it a default: ${…, 'value'}",
+                f"{self.data.reference} cannot be resolved here: {self.data.kind} is not available here",
+                "put an available source before it: ${env:NAME, …}, or give it a default: ${…, 'value'}",
             )
         if self.tag:
             raise self.fault(
