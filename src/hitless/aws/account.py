@@ -1,7 +1,7 @@
-"""What API Gateway keeps once for an account and region: the role by which it writes access logs.
+"""Settings of an account and region that no stage's stack may own: the role for API Gateway's access logs, the provider
+for GitHub's tokens, the connection to GitHub, a VPC's default security group, a domain's zone.
 
-Without it the first Stage with access logs fails ("CloudWatch Logs role ARN must be set in account settings"). It
-belongs to no stage's stack: the last stage to go would take it from all others.
+They are shared: if a stage's stack owned one, deleting the last stage would take it from everybody else.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def lacks_log_role(apigateway: Any) -> bool:
 def ensure_log_role(
     apigateway: Any, iam: Any, *, partition: str, sleep: Callable[[float], None], boundary: str = ""
 ) -> str | None:
-    """Give API Gateway a role for logs where the account has none; the ARN where one was set now, None where one stood.
+    """Give API Gateway a role for logs if the account has none. Returns the ARN if it was set now, else None.
 
-    A role that somebody else set is left alone. `boundary` is the ARN of a policy. MachineError where API Gateway does
-    not take the new role.
+    Without the role the first Stage with access logs fails ("CloudWatch Logs role ARN must be set in account
+    settings"). A role that somebody else set is left alone. `boundary` is the ARN of a policy. Raises MachineError if
+    API Gateway refuses the new role.
     """
     if not lacks_log_role(apigateway):
         return None
@@ -80,10 +81,10 @@ def provider_arn(partition: str, account: str) -> str:
 
 
 def ensure_provider(iam: Any, identity: Identity) -> tuple[str, bool]:
-    """The provider's ARN, and whether it was made now.
+    """Returns the provider's ARN, and whether it was created now.
 
-    One that stands is used as it is. ConflictError where it does not take tokens for AWS: to widen it would widen what
-    other roles trust.
+    An existing one is used as it is. Raises ConflictError if it does not accept tokens for AWS: changing it would
+    change what other roles trust.
     """
     arn = provider_arn(identity.partition, identity.account)
     try:
@@ -105,10 +106,10 @@ def ensure_provider(iam: Any, identity: Identity) -> tuple[str, bool]:
 
 
 def close_default_group(ec2: Any, group_id: str) -> int:
-    """Take every rule from a VPC's default security group; how many there were.
+    """Remove every rule from a VPC's default security group. Returns the number of rules removed.
 
-    A group is created with the VPC and belongs to no template: CloudFormation can add rules to it and remove those
-    again, never the two that AWS puts there. Idempotent.
+    AWS creates the group with the VPC. CloudFormation can add rules to it and remove those, but not the two that AWS
+    adds.
     """
     found = ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
     incoming, outgoing = found.get("IpPermissions", []), found.get("IpPermissionsEgress", [])
@@ -120,7 +121,9 @@ def close_default_group(ec2: Any, group_id: str) -> int:
 
 
 def find_zone(route53: Any, domain: str) -> str:
-    """The id of the public hosted zone that holds the domain, of several the closest. UsageError without one."""
+    """The id of the public hosted zone that holds the domain; the closest one if there are several. Raises UsageError
+    if there is none.
+    """
     zones = [
         zone
         for page in route53.get_paginator("list_hosted_zones").paginate()
@@ -144,7 +147,7 @@ _CONSOLES = {"aws-cn": "console.amazonaws.cn", "aws-us-gov": "console.amazonaws-
 
 @dataclass(frozen=True, slots=True)
 class GitHubConnection:
-    """`status` is PENDING until a person authorises it, then AVAILABLE; ERROR where GitHub took it back."""
+    """`status` is PENDING until a person authorises it, then AVAILABLE, and ERROR if GitHub revoked it."""
 
     arn: str
     name: str

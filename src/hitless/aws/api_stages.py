@@ -1,5 +1,6 @@
-"""An API's stage: the Deployment that it serves, and its variables, which each event of the proxy integration carries
-under `stageVariables`.
+"""An API's stage: the Deployment that it serves, its variables, and the domains that lead to it.
+
+Each event of the proxy integration carries the variables under `stageVariables`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class ApiStages:
         return dict(found.get("variables") or {})
 
     def deployment(self, stage: ApiStage) -> str | None:
-        """The id of the Deployment that the stage serves; None where there is no such stage."""
+        """The id of the Deployment that the stage serves; None if there is no such stage."""
         with Ignoring("NotFoundException"):
             return str(self._apigateway.get_stage(restApiId=stage.api, stageName=stage.name)["deploymentId"])
         return None
@@ -49,7 +50,7 @@ class ApiStages:
         )
 
     def drop(self, stage: ApiStage, names: Iterable[str]) -> None:
-        """Take these variables away; nothing where another process was faster."""
+        """Remove these variables. Does nothing if another process has removed them."""
         gone = list(names)
         try:
             self._patch(stage, [{"op": "remove", "path": f"/variables/{name}"} for name in gone])
@@ -72,14 +73,16 @@ class Mappings:
         self._apigateway = client
 
     def get(self, domain: str, path: str) -> ApiStage | None:
-        """Where it leads; None where there is no such mapping, or no such domain."""
+        """Where it leads; None if there is no such mapping, or no such domain."""
         with Ignoring("NotFoundException"):
             found = self._apigateway.get_base_path_mapping(domainName=domain, basePath=path)
             return ApiStage(str(found["restApiId"]), str(found.get("stage", "")))
         return None
 
     def put(self, domain: str, path: str, stage: ApiStage, *, there: bool) -> None:
-        """Have it lead to that stage. One that is `there` is changed in place: deleting it first would answer 403."""
+        """Map the path to that stage. An existing mapping (`there`) is changed in place: deleting it first would cause
+        403s.
+        """
         if not there:
             given = {} if path == NO_PATH else {"basePath": path}
             self._apigateway.create_base_path_mapping(domainName=domain, restApiId=stage.api, stage=stage.name, **given)

@@ -1,7 +1,7 @@
-"""The stage's artifact bucket: zips under their digest, and one JSON document for each release.
+"""The stage's artifact bucket: zips named by their digest, and one JSON document for each release.
 
-An artifact's key is its digest, so what lies there is never written twice and never another. It is asserted by the
-SHA-256 that S3 itself computed at the upload; where S3 gives none, the bytes are read back.
+An artifact's key is its digest, so an object is never overwritten with other bytes. Its digest is checked by the
+SHA-256 that S3 computed at the upload. If S3 has none, the bytes are read back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Bucket:
         self._s3 = s3
 
     def put_artifact(self, sha256: str, zipped: Path) -> str:
-        """Have the artifact of that digest (hex) in the bucket, and return its key. CloudError where bytes differ."""
+        """Upload the artifact with that digest (hex) unless it is there, and return its key. Raises CloudError if bytes
+        differ.
+        """
         key = artifact_key(sha256)
         if self._digest_of(key) is None:
             with zipped.open("rb") as body:
@@ -46,7 +48,7 @@ class Bucket:
         return key
 
     def get_artifact(self, sha256: str, target: Path) -> None:
-        """Write the artifact of that digest (hex) into a file. CloudError where it is not there or differs."""
+        """Write the artifact with that digest (hex) to a file. Raises CloudError if it is missing or differs."""
         key = artifact_key(sha256)
         try:
             body = self._s3.get_object(Bucket=self.name, Key=key)["Body"]
@@ -68,15 +70,17 @@ class Bucket:
             )
 
     def get_json(self, key: str) -> tuple[Any, str] | None:
-        """The document and its ETag, or None where there is none."""
+        """The document and its ETag, or None if there is none."""
         with Ignoring(*_ABSENT):
             found = self._s3.get_object(Bucket=self.name, Key=key)
             return json.loads(found["Body"].read()), str(found["ETag"])
         return None
 
     def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str:
-        """Write the document and return its ETag. ConflictError where another process was faster: with `new` where one
-        is there already, with `over` where it is not that ETag's any more (Amazon S3 User Guide, "conditional writes").
+        """Write the document and return its ETag. Raises ConflictError if another process was faster.
+
+        With `new` the document must not exist. With `over` its ETag must be that one (Amazon S3 User Guide,
+        "conditional writes").
         """
         condition = {"IfNoneMatch": "*"} if new else {"IfMatch": over} if over else {}
         body = json.dumps(document, sort_keys=True).encode()
@@ -93,7 +97,7 @@ class Bucket:
         return str(done["ETag"])
 
     def holds(self, sha256: str) -> bool:
-        """Whether an object lies where the artifact of that digest (hex) belongs."""
+        """Whether the artifact with that digest (hex) is in the bucket."""
         with Ignoring(*_ABSENT):
             self._s3.head_object(Bucket=self.name, Key=artifact_key(sha256))
             return True
@@ -104,7 +108,7 @@ class Bucket:
         return f"{self._s3.meta.endpoint_url}/{self.name}/{key}"
 
     def keys(self, prefix: str) -> list[str]:
-        """The keys that begin so."""
+        """All keys with that prefix."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return [str(each["Key"]) for page in pages for each in page.get("Contents", ())]
 
@@ -125,7 +129,7 @@ class Bucket:
 
 
 def artifact_key(sha256: str) -> str:
-    """Where the artifact of that digest (hex) lies."""
+    """The key of the artifact with that digest (hex)."""
     return f"artifacts/{sha256}.zip"
 
 
@@ -133,8 +137,10 @@ _NO_BUCKET = ("NoSuchBucket", "404")
 
 
 def empty_bucket(s3: Any, bucket: str) -> int:
-    """Delete all versions of all objects; how many there were. A bucket that is not there counts as empty. CloudError
-    where S3 refuses to delete one, for a lock on it, say, or a policy's denial: it answers 200 to that.
+    """Delete all versions of all objects and return their number. A missing bucket counts as empty.
+
+    There is no way back: callers have asked a person. Raises CloudError if S3 refuses to delete an object, because of a
+    lock or a policy: S3 reports that with status 200.
     """
     count = 0
     with Ignoring(*_NO_BUCKET):

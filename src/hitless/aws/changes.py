@@ -1,8 +1,7 @@
-"""What a change set would do, in plain words. Pure: reads CloudFormation's answers, calls nothing.
+"""Describes a change set in plain words. Pure: reads CloudFormation's documents, calls nothing.
 
-A replacement is what matters most to a reader: it makes a new resource and deletes the old one, so what serves there
-stops serving. CloudFormation says so itself (`Replacement: True`); `Conditional` means that it will only know in the
-middle of the update, and is treated as a replacement.
+A replacement creates a new resource and deletes the old one, so requests to the old one fail. CloudFormation reports it
+as `Replacement: True`. `Conditional` means that it decides during the update; it counts as a replacement.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One resource of a change set. `reasons` are the properties that differ; `certain` is False where CloudFormation
+    """One resource of a change set. `reasons` are the properties that differ; `certain` is False if CloudFormation
     decides on a replacement only while it updates.
     """
 
@@ -128,8 +127,10 @@ def _read(change: Mapping[str, Any]) -> Change:
 
 
 def harmful(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """The changes that take something away from those whom the stack serves: certain replacements of anything that is
-    not known to be harmless, possible ones of what is known to serve, deletions of what is kept.
+    """The changes that may fail requests or lose data.
+
+    These are certain replacements of types that are not known to be harmless, possible replacements of types that
+    serve, and deletions of types that are kept.
     """
     return tuple(change for change in changes if _is_harmful(change))
 

@@ -1,7 +1,9 @@
-"""CodeDeploy's deployments of Lambda aliases: started, looked at, stopped. One deployment a group at a time is its law.
+"""CodeDeploy's deployments of Lambda aliases, and shifts of several aliases together.
 
-A deployment moves one alias from one literal version to another by its group's configuration, watches the group's
-alarms, and moves the alias back by itself where it fails or is stopped.
+A deployment moves one alias from one literal version to another by its group's configuration. It watches the group's
+alarms, and moves the alias back if it fails or is stopped. A group has one active deployment at a time. A shift starts
+one deployment for each function and watches all of them: if one fails, all go back. After a stop or a failure each
+alias is read, and is moved if it is not at its version.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ _STOPPED_BY_HAND = frozenset({"MANUAL_STOP", "DEPLOYMENT_STOPPED"})
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One alias's way. `function` is Lambda's name, `group` the deployment group's. `at_once`: without shares, whatever
-    the configuration says.
+    """One alias's move. `function` is Lambda's name, `group` the deployment group's. `at_once`: all traffic at once,
+    whatever the configuration says.
     """
 
     function: str
@@ -75,9 +77,9 @@ class CodeDeploy:
         hooks: Mapping[str, str],
         ignoring: Collection[str] = (),
     ) -> str:
-        """Begin the move and return the deployment's id. ConflictError where the group has one under way.
+        """Begin the move and return the deployment's id. Raises ConflictError if the group has an active deployment.
 
-        Alarms of the group that `ignoring` names are not watched: one that rings already would stop it at once.
+        Alarms that `ignoring` names are not watched: one that is in ALARM already would stop the deployment at once.
         """
         watched = {"overrideAlarmConfiguration": self._alarms(move.group, ignoring)} if ignoring else {}
         content = {
@@ -116,7 +118,7 @@ class CodeDeploy:
         return str(answer["deploymentId"])
 
     def _alarms(self, group: str, ignoring: Collection[str]) -> dict[str, Any]:
-        """The group's alarms but those."""
+        """The group's alarm configuration without these alarms."""
         found = self._codedeploy.get_deployment_group(applicationName=self.application, deploymentGroupName=group)
         alarms = found["deploymentGroupInfo"].get("alarmConfiguration", {}).get("alarms", [])
         kept = [{"name": alarm["name"]} for alarm in alarms if alarm["name"] not in ignoring]
@@ -130,8 +132,8 @@ class CodeDeploy:
         return Deployment(str(info["status"]), reason, error.get("code") in _STOPPED_BY_HAND, info.get("createTime"))
 
     def hooks(self, deployment: str, move: Move) -> dict[str, str]:
-        """How each hook ended that was asked: lifecycle event → status; none where CodeDeploy does not tell, for only
-        a receipt wants to know.
+        """The status of each hook that was called: lifecycle event → status. Empty if CodeDeploy does not tell: only
+        receipts need it.
         """
         try:
             answer = self._codedeploy.get_deployment_target(
@@ -144,12 +146,12 @@ class CodeDeploy:
         return {name: status for name, status in asked.items() if name in HOOKS}
 
     def stop(self, deployment: str) -> None:
-        """End the deployment and let it move the alias back; nothing where it has ended already."""
+        """End the deployment and let it move the alias back; nothing if it has ended already."""
         with Ignoring("DeploymentAlreadyCompletedException", "DeploymentDoesNotExistException"):
             self._codedeploy.stop_deployment(deploymentId=deployment, autoRollbackEnabled=True)
 
     def under_way(self, group: str) -> list[str]:
-        """The ids of the group's deployments that have not ended; none where there is no such group yet."""
+        """The ids of the group's deployments that have not ended; none if there is no such group yet."""
         with Ignoring("ApplicationDoesNotExistException", "DeploymentGroupDoesNotExistException"):
             pages = self._codedeploy.get_paginator("list_deployments").paginate(
                 applicationName=self.application, deploymentGroupName=group, includeOnlyStatuses=UNDER_WAY
@@ -189,15 +191,17 @@ class Aliases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShiftFailure:
-    """Why a shift did not end well. `by_hand`: somebody stopped it."""
+    """Why a shift failed. `by_hand`: somebody stopped it."""
 
     reason: str
     by_hand: bool = False
 
 
 class Shift:
-    """Moves aliases. `poll_s` is how often the deployments are looked at, `clock_factor` how much faster a watch passes
-    than AWS's time: 1 but for an emulator of which the minutes pass faster.
+    """Moves aliases.
+
+    `poll_s` is the time between two looks at the deployments. `clock_factor` is how much faster an emulator's minutes
+    pass than AWS's; 1 on AWS.
     """
 
     def __init__(
@@ -213,9 +217,11 @@ class Shift:
         on_hook: Callable[[str, str], None] = lambda name, status: None,
         ringing: Callable[[], Collection[str]] = tuple,
     ) -> ShiftFailure | None:  # fmt: skip
-        """Carry out all moves by the configuration. None: all traffic is on the targets; else all were stopped.
-        `on_hook` is told each hook's name and status at the end. CodeDeploy does not watch alarms of `ignoring`; what
-        `ringing` names, asked at each look, ends the shift as well.
+        """Make all moves by the configuration. Returns None if all traffic is on the targets; if one failed, all were
+        stopped.
+
+        `on_hook` gets each hook's name and status at the end. CodeDeploy does not watch the alarms of `ignoring`.
+        `ringing` is asked at each look; an alarm that it names ends the shift.
         """
         going: dict[str, Move] = {}
         failure = self._carry_out(moves, going, configuration, description, hooks or {}, ignoring, on_weight, ringing)
@@ -256,7 +262,7 @@ class Shift:
         return None
 
     def guard(self, seconds: float, ringing: Callable[[], Collection[str]]) -> ShiftFailure | None:
-        """Watch for so long after a shift that gave no time to watch in; the alarms that ring, as soon as one does."""
+        """Watch alarms for that long after a shift that had no bake. Returns as soon as one rings."""
         deadline = self._time.monotonic() + seconds / self._clock_factor
         while True:
             if rings := ringing():
@@ -274,9 +280,9 @@ class Shift:
         self._await_none(lambda: [each for each in waiting if not self._deployments.look(each).ended])
 
     def stop_groups(self, groups: Iterable[str]) -> list[str]:
-        """Stop whatever is under way in these groups; the ids of what was.
+        """Stop all active deployments of these groups and return their ids.
 
-        Waits for CodeDeploy's own deployments as well, by which it moves the aliases back.
+        Waits for CodeDeploy's own deployments too, which move the aliases back.
         """
         watched = list(groups)
         found = self._under_way(watched)
@@ -290,14 +296,14 @@ class Shift:
         return {each: self._deployments.look(each) for each in self._deployments.under_way(group)}
 
     def settle(self, functions: Iterable[str]) -> None:
-        """Take away weights that a stopped shift has left: all traffic to the version that had most of it."""
+        """Remove weights that a stopped shift has left: all traffic goes to the version that had most of it."""
         for function in functions:
             state = self._aliases.alias(function, self._alias)
             if state is not None and state.others:
                 self._aliases.point(function, self._alias, state.version)
 
     def point(self, versions: Mapping[str, str]) -> None:
-        """All traffic of each function (Lambda's name) to its version, at once, where it is not there already."""
+        """Move all traffic of each function (Lambda's name) to its version at once, unless it is there."""
         for function, version in versions.items():
             if self._aliases.alias(function, self._alias) not in (None, AliasState(version)):
                 self._aliases.point(function, self._alias, version)
@@ -316,7 +322,7 @@ class Shift:
             self._time.sleep(self._poll_s)
 
     def _weight(self, moves: Iterable[Move]) -> float:
-        """The share of the function that is furthest on its way, in percent."""
+        """The highest share that any of the functions has moved, in percent."""
         found = [0.0]
         for move in moves:
             state = self._aliases.alias(move.function, move.alias)

@@ -1,4 +1,9 @@
-"""CloudFormation's stack states, and what each asks for before a stack can be changed. One table."""
+"""Reads CloudFormation stacks and follows them until they are stable: reports events, keeps the causes of failures.
+
+A network error while waiting does not end the wait: CloudFormation goes on by itself, so the poll is repeated until the
+deadline. A stable state is not believed at once if no event has come yet: the API is eventually consistent. One table
+says what a stack in each state needs before it can be changed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from hitless.errors import CloudError
 
 
 class StackStep(StrEnum):
-    """What comes next for a stack in some state."""
+    """What must be done next with a stack in some state."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -50,19 +55,19 @@ _STEPS: dict[str | None, StackStep] = {
 
 
 def next_step(status: str | None) -> StackStep:
-    """What a stack of that status asks for; None is a stack that is not there. Unknown states are awaited."""
+    """What a stack with that status needs next; None is a missing stack. Unknown states are awaited."""
     known = _STEPS.get(status)
     return known if known is not None else StackStep.AWAIT
 
 
 def resting(status: str) -> bool:
-    """Whether CloudFormation works on the stack no more. A change set's empty shell counts as resting."""
+    """Whether CloudFormation is not working on the stack. A change set's empty shell counts as resting."""
     return not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS"
 
 
 _Result = TypeVar("_Result")
 
-REPEAT = "mend the cause, then repeat the command: it continues from here"
+REPEAT = "fix the cause, then repeat the command: it continues from here"
 
 QUIET_POLLS = 3
 """Polls without an event after which a resting stack is believed: nothing was begun."""
@@ -72,7 +77,7 @@ _CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled", "Th
 
 
 class Time(Protocol):
-    """What following a stack needs of time; the module `time` is one."""
+    """The part of the module `time` that following a stack uses."""
 
     def monotonic(self) -> float: ...
 
@@ -122,14 +127,16 @@ class Follower:
         return None if not found or found[0]["StackStatus"] == "DELETE_COMPLETE" else _stack(found[0])
 
     def last_event(self, name: str) -> str | None:
-        """The id of the newest event: what `follow(since=…)` starts after. None where there is no stack."""
+        """The id of the newest event: what `follow(since=…)` starts after. None if there is no stack."""
         with Ignoring("ValidationError"):
             events = self._cf.describe_stack_events(StackName=name)["StackEvents"]
             return str(events[0]["EventId"]) if events else None
         return None
 
     def follow(self, name: str, *, since: str | None) -> Stack:
-        """Tell the events after the event id `since` until the stack rests. CloudError where it did not succeed."""
+        """Report the events after the event id `since` until the stack is stable. Raises CloudError if it did not
+        succeed.
+        """
         stack, causes = self.rest(name, since=since)
         if stack is None:
             raise CloudError(f"{name} was deleted by somebody else meanwhile", hint=REPEAT)
@@ -141,7 +148,7 @@ class Follower:
         return stack
 
     def rest(self, name: str, *, since: str | None) -> tuple[Stack | None, list[str]]:
-        """Wait until the stack rests or is gone; with it the failures on the way, the first cause first."""
+        """Wait until the stack is stable or gone. Returns it with the failures on the way, the first cause first."""
         seen, causes, quiet_polls = since, list[str](), 0
 
         def rests() -> tuple[Stack | None, list[str]] | None:
@@ -159,7 +166,9 @@ class Follower:
         return self.wait(rests, f"{name} still works")
 
     def wait(self, ready: Callable[[], _Result | None], late: str) -> _Result:
-        """Poll until `ready` gives something, over a cut network too. CloudError `late` after the time-out."""
+        """Poll until `ready` returns something, through network errors too. Raises CloudError `late` after the
+        time-out.
+        """
         deadline = self._time.monotonic() + self._timeout_s
         while True:
             try:
@@ -184,7 +193,7 @@ class Follower:
         return fresh[::-1]
 
     def _tell(self, event: Mapping[str, Any]) -> list[str]:
-        """Say what a person wants to know of an event; the failures in it."""
+        """Report an event to the user. Returns the failures in it."""
         status, reason = str(event["ResourceStatus"]), str(event.get("ResourceStatusReason", ""))
         what = f"{event['LogicalResourceId']}: {reason}" if reason else str(event["LogicalResourceId"])
         if not status.endswith("_FAILED"):

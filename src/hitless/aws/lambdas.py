@@ -1,4 +1,4 @@
-"""Lambda's versions and aliases: where traffic goes, put there at once; a version invoked by itself, and its bytes."""
+"""Lambda's versions and aliases, single invocations of a version, provisioned concurrency and its scaling, and logs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_PROVISIONED = ("ResourceNotFoundException", "ProvisionedConcurrencyConfigNo
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """Where an alias sends its invocations: `version`, but for the shares (0–1) of `others`."""
+    """The versions that an alias sends invocations to: `version`, except for the shares (0–1) of `others`."""
 
     version: str
     others: Mapping[str, float] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class AliasState:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What an invocation gave. `error` is Lambda's word for a handler that failed, empty where it answered."""
+    """The result of an invocation. `error` is Lambda's word for a handler that failed, empty if it returned."""
 
     payload: Any
     error: str = ""
@@ -55,7 +55,7 @@ class Lambdas:
         self._time = clock
 
     def alias(self, function: str, name: str) -> AliasState | None:
-        """The alias, or None where it or the function is not there."""
+        """The alias, or None if it or the function is not there."""
         with Ignoring("ResourceNotFoundException"):
             found = self._lambda.get_alias(FunctionName=function, Name=name)
             weights = (found.get("RoutingConfig") or {}).get("AdditionalVersionWeights", {})
@@ -64,25 +64,25 @@ class Lambdas:
         return None
 
     def point(self, function: str, name: str, version: str) -> None:
-        """All of the alias's traffic to that version, at once."""
+        """Move all of the alias's traffic to that version at once."""
         self._lambda.update_alias(
             FunctionName=function, Name=name, FunctionVersion=version, RoutingConfig={"AdditionalVersionWeights": {}}
         )
 
     def may_share(self, function: str, one: str, other: str) -> bool:
-        """Whether an alias may send a share of its traffic to each of these versions: Lambda wants one role and one
-        dead-letter target of both (Lambda Developer Guide, "Create a routing configuration for a Lambda alias").
+        """Whether an alias may split its traffic between these versions. Lambda requires the same role and the same
+        dead-letter target (Lambda Developer Guide, "Create a routing configuration for a Lambda alias").
         """
         first, second = (self._configuration(function, version) or {} for version in (one, other))
         return _terms(first) == _terms(second)
 
     def code_sha256(self, function: str, version: str) -> str | None:
-        """The SHA-256 (hex) of a version's code; None where there is no such version."""
+        """The SHA-256 (hex) of a version's code; None if there is no such version."""
         found = self._configuration(function, version)
         return base64.b64decode(found["CodeSha256"]).hex() if found is not None else None
 
     def wake(self, function: str, version: str) -> None:
-        """Wait until the version can be invoked. One that slept (State Inactive) is invoked once to wake it."""
+        """Wait until the version can be invoked. An inactive one (State Inactive) is invoked once to wake it."""
         deadline = self._time.monotonic() + READY_TIMEOUT_S
         while True:
             found = self._configuration(function, version)
@@ -108,7 +108,7 @@ class Lambdas:
         return False
 
     def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
-        """Let the role of the function's version `role_of` invoke its `version`, and nothing else."""
+        """Allow the role of the function's version `role_of` to invoke its `version`."""
         found = self._configuration(function, role_of)
         if found is None:
             raise CloudError(f"{function}: there is no version {role_of}", hint="repeat the command")
@@ -122,15 +122,15 @@ class Lambdas:
             )
 
     def let_invoke_no_more(self, function: str, version: str) -> None:
-        """Take that permission away; nothing where it is not there."""
+        """Remove that permission, if it exists."""
         with Ignoring("ResourceNotFoundException"):
             self._lambda.remove_permission(
                 FunctionName=function, Qualifier=version, StatementId=_shield_statement(version)
             )
 
     def warm(self, function: str, version: str, environments: int) -> Invocation:
-        """Invoke the wrapper of that version so often at once that so many environments hold its handler; the first
-        invocation that failed, else the last.
+        """Invoke the wrapper of that version that many times at once, so that as many environments have imported its
+        handler. Returns the first invocation that failed, else the last.
         """
         event = {WARM: WARM_S if environments > 1 else 0}
         with ThreadPoolExecutor(max_workers=environments) as pool:
@@ -138,7 +138,9 @@ class Lambdas:
         return next((one for one in given if one.error), given[-1])
 
     def provision(self, function: str, version: str, environments: int) -> None:
-        """Ask for so many environments of that version to be kept ready. CloudError where the account has no room."""
+        """Request that number of provisioned environments for the version. Raises CloudError if the account has no
+        room.
+        """
         try:
             self._lambda.put_provisioned_concurrency_config(
                 FunctionName=function, Qualifier=version, ProvisionedConcurrentExecutions=environments
@@ -152,7 +154,7 @@ class Lambdas:
             ) from error
 
     def await_provisioned(self, function: str, version: str) -> None:
-        """Wait until they are ready. CloudError where Lambda gives up."""
+        """Wait until the provisioned environments are ready. Raises CloudError if Lambda gives up."""
         deadline = self._time.monotonic() + PROVISION_TIMEOUT_S
         while True:
             found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
@@ -166,24 +168,24 @@ class Lambdas:
             self._time.sleep(POLL_S)
 
     def provisioned(self, function: str, version: str) -> int:
-        """How many environments of that version are asked to be kept ready."""
+        """The number of provisioned environments requested for that version."""
         with Ignoring(*_NOT_PROVISIONED):
             found = self._lambda.get_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
             return int(found["RequestedProvisionedConcurrentExecutions"])
         return 0
 
     def concurrency(self) -> tuple[int, int]:
-        """How much the account has, and how much of it is neither reserved nor provisioned."""
+        """The account's concurrency limit, and the part of it that is neither reserved nor provisioned."""
         found = self._lambda.get_account_settings()["AccountLimit"]
         return int(found["ConcurrentExecutions"]), int(found["UnreservedConcurrentExecutions"])
 
     def provision_no_more(self, function: str, version: str) -> None:
-        """Keep no environments of that version ready; nothing where none are, or the version is gone."""
+        """Remove the version's provisioned concurrency, if it has any."""
         with Ignoring(*_NOT_PROVISIONED):
             self._lambda.delete_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
 
     def invoke(self, function: str, version: str, event: Mapping[str, Any]) -> Invocation:
-        """One invocation of that version, whatever the alias says."""
+        """Invoke that version once, independent of the alias."""
         answer = self._lambda.invoke(FunctionName=function, Qualifier=version, Payload=json.dumps(event).encode())
         body = answer["Payload"].read()
         return Invocation(json.loads(body) if body else None, str(answer.get("FunctionError", "")))
@@ -233,13 +235,19 @@ _WHAT = {"ServiceNamespace": "lambda", "ScalableDimension": "lambda:function:Pro
 
 
 class Autoscaling:
-    """Versions of one account and region. botocore's errors leave as they are but for a denied call."""
+    """Application Auto Scaling of provisioned concurrency, between two numbers, by how much of it is used.
+
+    It belongs to one version (`function:NAME:VERSION`): two versions are scaled independently. botocore's errors leave
+    as they are except for a denied call.
+    """
 
     def __init__(self, client: Any) -> None:
         self._scaling = client
 
     def scale(self, function: str, version: str, *, least: int, most: int, target_percent: int) -> None:
-        """Have it scaled so, from now on; a version below `least` is raised to it. CloudError where that is denied."""
+        """Scale the version so from now on; fewer environments than `least` become `least`. Raises CloudError if it is
+        denied.
+        """
         what = {**_WHAT, "ResourceId": f"function:{function}:{version}"}
         try:
             self._scaling.register_scalable_target(**what, MinCapacity=least, MaxCapacity=most)
@@ -263,12 +271,12 @@ class Autoscaling:
             ) from error
 
     def scale_no_more(self, function: str, version: str) -> None:
-        """Leave its number as it is; nothing where it is not scaled. Its policies and their alarms go with it."""
+        """Stop scaling and leave the number as it is. Removes the policies and their alarms."""
         with Ignoring("ObjectNotFoundException"):
             self._scaling.deregister_scalable_target(**_WHAT, ResourceId=f"function:{function}:{version}")
 
     def scaled(self, prefix: str) -> list[tuple[str, str]]:
-        """(function, version) of all that are scaled whose function's name begins so."""
+        """(function, version) of all scaled versions of functions whose names have that prefix."""
         pages = self._scaling.get_paginator("describe_scalable_targets").paginate(**_WHAT)
         ids = [str(one["ResourceId"]).split(":") for page in pages for one in page["ScalableTargets"]]
         return [(one[1], one[2]) for one in ids if one[1].startswith(prefix)]

@@ -1,11 +1,15 @@
 """osls, the maintained open-source line of Serverless Framework, as two subprocesses: `package` and `deploy`.
 
-`package` runs on an overlay: a folder that shows the service's own entries and holds a serverless.yml of its own, the
-original with `package` replaced by one empty artifact, so that nothing is zipped (the artifacts are ours) and nothing
-is written into the service's folder. The overlay is made on YAML's nodes, which keeps CloudFormation's short tags.
-`deploy` runs in a folder that holds only what was generated: no variable of the service is resolved a second time.
-Both end with the process that started them: an osls that outlived a killed hitless would begin an update beside the one
-of the next command.
+`package` runs on an overlay: a folder of links to the service's own entries, with a serverless.yml in which `package`
+is replaced by one empty artifact. So nothing is zipped (the artifacts are ours), and nothing is written to the
+service's folder. The overlay is made on YAML's nodes, which keeps CloudFormation's short tags.
+
+`deploy` runs in a folder that holds only generated files, so no variable of the service is resolved a second time. Its
+serverless-state.json is ours and small: osls keeps it in a bucket, and its own one holds every resolved variable. It
+names no function, because the artifacts are in the bucket already.
+
+Both subprocesses end with the process that started them. An osls that outlived a killed hitless would start an update
+beside the one of the next command.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ _END_WITH_PARENT = (
 
 @dataclass(frozen=True, slots=True)
 class Osls:
-    """A found osls. `command` begins each call; `environ` is the whole environment of the subprocess."""
+    """An installed osls. `command` begins each call; `environ` is the whole environment of the subprocess."""
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
@@ -65,7 +69,7 @@ class Osls:
     """The user's own `--param`s."""
 
     def package(self, overlay: Path, *, stage: str, region: str, params: Mapping[str, str]) -> Packaged:
-        """Compile the overlay's serverless.yml. Raises ServiceFileError with osls' own words where it refuses it."""
+        """Compile the overlay's serverless.yml. Raises ServiceFileError with osls' own words if osls refuses it."""
         out = overlay.parent / "packaged"
         arguments = ["package", "--stage", stage, "--region", region, "--package", str(out)]
         for name, value in sorted({**self.params, **params}.items()):
@@ -79,10 +83,10 @@ class Osls:
         return read((out / STATE_FILE).read_text("utf-8"))
 
     def deploy(self, folder: Path, state: Mapping[str, Any]) -> str | None:
-        """Deploy a generated state from `folder`, which becomes this call's own.
+        """Deploy a generated state from `folder`, which must be empty.
 
-        Returns None where osls says that all went well, else its last words: the stack may still be at work, or rolling
-        back, and only the stack itself knows how it ended.
+        Returns None if osls reports success, else its last words. The stack may still be updating or rolling back then:
+        only the stack tells how the update ended.
         """
         package = folder / "package"
         package.mkdir(parents=True, exist_ok=True)
@@ -113,9 +117,9 @@ class Osls:
 
 
 def find_osls(folder: Path, environ: Mapping[str, str], *, beside: Path = Path(sys.executable).parent) -> Osls:
-    """$HITLESS_OSLS, else in the service's node_modules, `beside` the `hitless` command, in the checkout, on PATH.
+    """Find osls: $HITLESS_OSLS, the service's node_modules, `beside` the `hitless` command, the checkout, PATH.
 
-    Node too is taken from beside the `hitless` command first, where scripts/setup puts one if the system's is too old.
+    Node is looked for beside the `hitless` command first, where scripts/setup installs one if the system's is too old.
     Raises MachineError.
     """
     environ = {**environ, "PATH": os.pathsep.join(filter(None, [str(beside), environ.get("PATH", "")]))}
@@ -143,7 +147,7 @@ def _check_node(environ: Mapping[str, str]) -> None:
 
 
 def make_overlay(file: Path, place: Path) -> Path:
-    """A folder under `place` that osls packages instead of the service's: see the module. Returns it."""
+    """Make a folder under `place` that osls packages instead of the service's, and return it."""
     folder = place / "service"
     folder.mkdir(parents=True)
     for entry in file.parent.iterdir():
@@ -157,8 +161,8 @@ def make_overlay(file: Path, place: Path) -> Path:
 
 
 def overlay_text(original: str, artifact: str) -> str:
-    """The serverless.yml with every `package` replaced by one that takes `artifact`, and plugins left out whose work
-    is done by the build. Scalars and tags stay as written.
+    """The serverless.yml with every `package` replaced by one that takes `artifact`, without plugins whose work the
+    build does. Scalars and tags stay as written.
     """
     root = yaml.compose(original, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
@@ -190,7 +194,7 @@ def _scalar(text: str) -> yaml.ScalarNode:
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
-    """What osls says of its failure: from its own `Error:` line on, where it has one."""
+    """osls' own reason for its failure, from its `Error:` line on, if there is one."""
     lines = [line.strip() for line in _COLOUR.sub("", done.stderr + done.stdout).splitlines() if line.strip()]
     first = next((at for at, line in enumerate(lines) if line.startswith("Error:")), 0)
     said = " ".join(lines[first : first + _SHOWN_LINES]).removeprefix("Error:").strip()
@@ -217,7 +221,10 @@ class Packaged:
 
 
 def decode(text: str) -> Any:
-    """The document with each json-cycle reference replaced by what it refers to (the same object, as osls has it)."""
+    """The document without json-cycle references: each is replaced by the object that it refers to.
+
+    osls writes an object that occurs twice once; its second place holds `{"$ref": "$[\\"path\\"]"}`.
+    """
     root = json.loads(text)
     return _resolved(root, root)
 
@@ -245,7 +252,7 @@ def _target(reference: dict[str, str], root: Any) -> Any:
 
 
 def read(text: str) -> Packaged:
-    """The packaged service. Raises CloudError where the state is not of the form that osls 4 writes."""
+    """The packaged service. Raises CloudError if the state is not of the form that osls 4 writes."""
     try:
         service = decode(text)["service"]
         provider = service["provider"]

@@ -1,4 +1,4 @@
-"""What runs now, where nobody made releases: a function's code and configuration, and the API's stage as it is."""
+"""What a stack without releases runs: a function's code and configuration, and the API's stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HELD = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A function's `$LATEST`. `version`: the newest published one, where it holds just the same."""
+    """A function's `$LATEST`. `version` is the newest published one if it has the same code and configuration."""
 
     name: str
     sha256: str
@@ -45,7 +45,7 @@ class RunningCode:
         self._lambda = client
 
     def running(self, function: str, *, alias: str) -> Running | None:
-        """What the function runs; None where there is no such function."""
+        """What the function runs; None if there is no such function."""
         latest = None
         with Ignoring("ResourceNotFoundException"):
             latest = self._lambda.get_function_configuration(FunctionName=function)
@@ -62,8 +62,8 @@ class RunningCode:
         )
 
     def _same_as(self, latest: dict[str, Any], function: str) -> str | None:
-        """The newest version's number, where it holds what `$LATEST` does. Both are read by the same call: the list of
-        versions says less of each.
+        """The newest version's number if it holds the same as `$LATEST`. Both are read by the same call, because the
+        list of versions says less of each.
         """
         pages = self._lambda.get_paginator("list_versions_by_function").paginate(FunctionName=function)
         numbers = [int(one["Version"]) for page in pages for one in page["Versions"] if one["Version"].isdecimal()]
@@ -74,7 +74,7 @@ class RunningCode:
         return newest if all(found.get(key) == latest.get(key) for key in _HELD) else None
 
     def download(self, function: str, sha256: str, to: Path, *, version: str = LATEST) -> None:
-        """Write the zip that this version runs. CloudError where its bytes are not those of the digest (hex)."""
+        """Write the zip of this version to a file. Raises CloudError if its digest is not that one (hex)."""
         location = self._lambda.get_function(FunctionName=function, Qualifier=version)["Code"]["Location"]
         with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT_S) as answer, to.open("wb") as file:
             shutil.copyfileobj(answer, file)
@@ -88,7 +88,7 @@ class RunningCode:
 
 
 class ServedApi:
-    """REST APIs as clients reach them."""
+    """REST APIs as clients see them."""
 
     def __init__(self, client: Any) -> None:
         self._apigateway = client

@@ -1,10 +1,9 @@
-"""Who we are on AWS, and where: credentials, region, account, and botocore's errors as sentences with a hint.
+"""Credentials, region and account, and botocore's errors as sentences with a hint.
 
 botocore finds the credentials (environment, profile, SSO, instance role); this module prints none. In the pipeline's
-deploy step they may do one thing: become the stage's deploy role, whose ARN that step has in HITLESS_DEPLOY_ROLE_ARN,
-and in HITLESS_DEPLOY_ROLE_EXTERNAL_ID what a role of another account asks for.
-Retries are botocore's `adaptive` mode: a throttled call is repeated with back-off before anybody hears of it, and the
-calls after it come slower.
+deploy step they only assume the stage's deploy role: its ARN is in HITLESS_DEPLOY_ROLE_ARN, and the external id that
+another account's role requires is in HITLESS_DEPLOY_ROLE_EXTERNAL_ID. Retries use botocore's `adaptive` mode: a
+throttled call is repeated with back-off, and later calls are slowed down.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """What a person knows the principal by: `user/ada`, `assumed-role/deploy/ada`."""
+        """The principal's short name: `user/ada`, `assumed-role/deploy/ada`."""
         return self.arn.split(":", 5)[-1]
 
     @property
@@ -81,12 +80,12 @@ class Aws:
         return self._clients[service]
 
     def identity(self) -> Identity:
-        """Whose credentials these are; the cheapest call that proves them."""
+        """The owner of the credentials; the cheapest call that proves them."""
         answer = self.client("sts").get_caller_identity()
         return Identity(answer["Account"], answer["Arn"])
 
     def subprocess_environ(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a subprocess that is to act as this session does; its credentials are refreshed now."""
+        """The environment for a subprocess that acts with this session's credentials, which are refreshed now."""
         found = self._session.get_credentials()
         if found is None:
             raise NoCredentialsError
@@ -102,7 +101,7 @@ class Aws:
 
 
 def retries(environ: Mapping[str, str]) -> dict[str, Any]:
-    """botocore's setting of retries. UsageError where $AWS_MAX_ATTEMPTS is no number of tries."""
+    """botocore's setting of retries. UsageError if $AWS_MAX_ATTEMPTS is no number of tries."""
     text = environ.get(ATTEMPTS_VARIABLE, str(ATTEMPTS))
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{ATTEMPTS_VARIABLE}: {text!r} is not a number of tries", hint="unset it")
@@ -110,9 +109,9 @@ def retries(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: str | None = None) -> Aws:
-    """A session whose credentials and region were proved: the environment's, or those of a named profile.
+    """A session with proved credentials and region: the environment's, or those of a named profile.
 
-    Raises UsageError or MachineError that says what is amiss.
+    Raises UsageError or MachineError.
     """
     with aws_errors():
         if region not in _regions():
@@ -130,7 +129,9 @@ def connect(region: str, environ: Mapping[str, str] = os.environ, *, profile: st
 
 
 def _become(role_arn: str, region: str, external_id: str | None) -> Any:
-    """A session of that role, refreshed as often as it must be: chained roles last an hour, a shift may take longer."""
+    """A session of that role, refreshed as needed: a chained role's credentials last an hour, and a shift may take
+    longer.
+    """
     own = botocore.session.Session()
     own.set_config_variable("region", region)
     if own.get_credentials() is None:
@@ -170,7 +171,7 @@ def error_code(error: BaseException) -> str:
 
 
 class Ignoring(AbstractContextManager[object, bool]):
-    """Swallows a ClientError with one of AWS's codes: what was asked for is not there, or done already."""
+    """Swallows a ClientError with one of these codes of AWS."""
 
     def __init__(self, *codes: str) -> None:
         self._codes = codes
@@ -180,12 +181,12 @@ class Ignoring(AbstractContextManager[object, bool]):
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether AWS refused the call for want of a permission."""
+    """Whether AWS refused the call because a permission is missing."""
     return error_code(error) in _DENIED
 
 
 def explain(error: BotoCoreError | ClientError) -> HitlessError:
-    """The error as a sentence and what mends it."""
+    """The error as a sentence with a hint."""
     if isinstance(error, ClientError):
         return _explain_answer(error)
     match error:

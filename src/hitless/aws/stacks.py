@@ -1,9 +1,9 @@
-"""CloudFormation stacks by change sets: shown in words before anything happens, followed to their end, finished by the
-next run where one was interrupted.
+"""Creates, updates and deletes CloudFormation stacks by change sets, and imports resources into them.
 
-Invariants: no stack is touched that does not carry our tags; a replacement of what serves needs `force`; a stack that
-never came up is deleted and made anew, one that serves never is. docs/decisions/aws-orchestration.md says why this is
-not sceptre. botocore's errors leave this module as they are: callers are inside `aws_errors`.
+A change set is shown in words before it is executed, and followed to its end. An interrupted run is finished by the
+next one. A stack without our tags is never touched. Replacing a resource that serves needs `force`. A stack that never
+came up is deleted and created again; one that serves never is. docs/decisions/aws-orchestration.md says why this is not
+sceptre. botocore's errors leave this module as they are: callers are inside `aws_errors`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ _EMPTY = ("didn't contain changes", "No updates are to be performed")
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
-    """A stack as it should be. `template` is its JSON, or with `template_url` where it lies. A parameter of None keeps
-    the value that the stack has. `policy` is the stack policy's document, put in place before each update.
+    """A stack as it should be.
+
+    `template` is its JSON; `template_url` says where it lies in S3. A parameter of None keeps the stack's value.
+    `policy` is the stack policy's document, set before each update.
     """
 
     name: str
@@ -50,7 +52,7 @@ class StackSpec:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """A change set that is ready. `id` is empty where nothing changes; `creates` is a stack's first."""
+    """A change set that is ready. `id` is empty if nothing changes; `creates`: it creates the stack."""
 
     stack: str
     id: str
@@ -59,12 +61,13 @@ class ChangeSet:
 
 
 class Stacks(Follower):
-    """The stacks of one account and region: what `Follower` sees, and what changes them."""
+    """Reads and changes the stacks of one account and region."""
 
     def deploy(self, spec: StackSpec, *, force: bool = False) -> Stack:
-        """Make the stack as `spec` says and return it; nothing happens where it is so already.
+        """Make the stack as `spec` says and return it. Does nothing if it is so already.
 
-        ConflictError: someone else's stack, or a replacement of what serves without `force`. CloudError: it failed.
+        Raises ConflictError for somebody else's stack, or if a resource that serves would be replaced without `force`;
+        CloudError if the update fails.
         """
         prepared = self.prepare(spec)
         if prepared.id:
@@ -76,7 +79,9 @@ class Stacks(Follower):
         return self._protect(spec)
 
     def prepare(self, spec: StackSpec) -> ChangeSet:
-        """Bring the stack to where it can be changed, and make the change set; the stack itself is not changed yet."""
+        """Bring the stack to a state in which it can be changed, and create the change set. The stack itself is not
+        changed yet.
+        """
         if not spec.template_url and (size := len(spec.template.encode())) > MAX_TEMPLATE_BYTES:
             raise CloudError(
                 f"{spec.name}: the template has {size} bytes, over {MAX_TEMPLATE_BYTES}", hint="give a template_url"
@@ -94,7 +99,9 @@ class Stacks(Follower):
         return self._read(spec.name, made["Id"], creates=creates)
 
     def show(self, prepared: ChangeSet) -> None:
-        """Say what the change set would do, one change a line; of a new stack only how much it holds."""
+        """Report what the change set would do, one change a line. Of a new stack report only the number of its
+        resources.
+        """
         count = f"{len(prepared.changes)} {'resource' if len(prepared.changes) == 1 else 'resources'}"
         if prepared.creates:
             self._say(f"{prepared.stack}: a new stack of {count}")
@@ -104,7 +111,7 @@ class Stacks(Follower):
             self._say(f"  {change}")
 
     def refuse_harm(self, prepared: ChangeSet, *, force: bool) -> None:
-        """ConflictError where the change set replaces what serves, unless forced; the change set is then dropped."""
+        """Drop the change set and raise ConflictError if it replaces a resource that serves, unless `force`."""
         if force or not (harm := harmful(prepared.changes)):
             return
         self.drop(prepared)
@@ -115,14 +122,14 @@ class Stacks(Follower):
         )
 
     def drop(self, prepared: ChangeSet) -> None:
-        """Forget a change set; of a stack that is not made yet, its empty shell as well."""
+        """Delete a change set, and the empty shell of a stack that is not created yet."""
         if prepared.id:
             self._cf.delete_change_set(ChangeSetName=prepared.id, StackName=prepared.stack)
         if prepared.creates and (stack := self.find(prepared.stack)) and stack.status == "REVIEW_IN_PROGRESS":
             self._cf.delete_stack(StackName=stack.id)
 
     def execute(self, spec: StackSpec, prepared: ChangeSet) -> Stack:
-        """Carry the change set out and follow it to its end. CloudError with the first cause where it failed."""
+        """Carry the change set out and follow it to its end. CloudError with the first cause if it failed."""
         if spec.policy is not None and not prepared.creates:
             self.set_policy(spec.name, spec.policy)
         seen = self.last_event(spec.name)
@@ -133,9 +140,9 @@ class Stacks(Follower):
         return stack
 
     def delete(self, name: str, *, tags: Mapping[str, str]) -> bool:
-        """Delete the stack and wait until it is gone; False where there was none.
+        """Delete the stack and wait until it is gone; False if there was none.
 
-        Lifts termination protection: the caller has asked the person. CloudError names what could not be deleted.
+        Turns termination protection off: the caller has asked the person. CloudError names what could not be deleted.
         """
         stack = self.find(name)
         if stack is None:
@@ -153,9 +160,10 @@ class Stacks(Follower):
         return True
 
     def settle(self, name: str, tags: Mapping[str, str]) -> bool:
-        """Bring a stack to rest where a change set can be made; True where one must create it.
+        """Bring the stack to a stable state in which a change set can be made. Returns True if the change set must
+        create it.
 
-        Awaits what is under way, continues a stuck roll-back, deletes what never came up.
+        Awaits an update under way, continues a stuck roll-back, deletes a stack that never came up.
         """
         for _ in range(8):
             stack = self.find(name)
@@ -185,9 +193,9 @@ class Stacks(Follower):
         )
 
     def continue_rollback(self, name: str, skip: Collection[str] = ()) -> list[str]:
-        """Have a roll-back that got stuck go on, over the resources (logical ids) of `skip`; what failed again, if any.
+        """Continue a stuck roll-back, without the resources (logical ids) of `skip`. Returns what failed again.
 
-        CloudFormation takes what is skipped for rolled back, and leaves it as it is.
+        CloudFormation treats skipped resources as rolled back, and leaves them as they are.
         """
         self._say(f"{name}: its roll-back got stuck and is continued")
         seen = self.last_event(name)
@@ -196,13 +204,13 @@ class Stacks(Follower):
         return self.rest(name, since=seen)[1]
 
     def get(self, name: str) -> Stack:
-        """The stack; CloudError where there is none."""
+        """The stack; CloudError if there is none."""
         if (stack := self.find(name)) is None:
             raise CloudError(f"there is no stack {name}", hint="`hitless aws bootstrap` makes core and pipeline")
         return stack
 
     def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
-        """Put the stack policy in place."""
+        """Set the stack policy."""
         self._cf.set_stack_policy(StackName=name, StackPolicyBody=json.dumps(policy, sort_keys=True))
 
     def resources(self, name: str) -> dict[str, tuple[str, str]]:
@@ -216,7 +224,7 @@ class Stacks(Follower):
         }
 
     def failures(self, name: str) -> dict[str, str]:
-        """Logical id → reason, of each resource whose roll-back or deletion failed in the newest update."""
+        """Logical id → reason, of each resource that failed to roll back or to be deleted in the newest update."""
         found: dict[str, str] = {}
         for page in self._cf.get_paginator("describe_stack_events").paginate(StackName=name):
             for event in page["StackEvents"]:
@@ -228,7 +236,9 @@ class Stacks(Follower):
         return found
 
     def computed(self, stack: str, change_set: str) -> tuple[str, str]:
-        """Wait until CloudFormation has computed a change set: CREATE_COMPLETE or FAILED, and its reason."""
+        """Wait until CloudFormation has computed a change set. Returns its status, CREATE_COMPLETE or FAILED, and the
+        reason.
+        """
 
         def made() -> tuple[str, str] | None:
             answer = self._cf.describe_change_set(ChangeSetName=change_set, StackName=stack)
@@ -256,7 +266,7 @@ class Stacks(Follower):
 
 
 def _parameters(spec: StackSpec, present: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Parameters as the call wants them. What keeps its value is left out where there is none: the default holds."""
+    """Parameters for the call. One that keeps its value is left out if the stack has none: the default applies."""
     return [
         {"ParameterKey": key, "ParameterValue": value}
         if value is not None
@@ -280,7 +290,11 @@ _NOT_IMPORTED = "is not imported by any stack"
 
 
 class Imports:
-    """Imports into stacks of one account and region."""
+    """Imports existing resources into stacks of one account and region, by change sets of the type IMPORT.
+
+    Such a change set may only import: no other resource, output or tag changes in it, and each imported resource has a
+    DeletionPolicy (CloudFormation User Guide, "Import AWS resources into a CloudFormation stack").
+    """
 
     def __init__(self, cloudformation: Any, stacks: Stacks) -> None:
         self._cf, self._stacks = cloudformation, stacks
@@ -288,9 +302,11 @@ class Imports:
     def take_in(
         self, stack: str, template: Mapping[str, Any], resource: str, identifier: Mapping[str, str], *, url: str
     ) -> None:
-        """Import the template's `resource`, known to its service by `identifier`. CloudError where CloudFormation
-        refuses it: it is not there, another stack holds it, or something else would change. `url`: where the template
-        lies in S3, for a call takes 51,200 bytes only.
+        """Import the template's `resource`, which its service knows by `identifier`. `url`: where the template lies in
+        S3, because a call takes only 51,200 bytes.
+
+        Raises CloudError if CloudFormation refuses it: it does not exist, another stack holds it, or something else
+        would change.
         """
         made = self._cf.create_change_set(
             StackName=stack,

@@ -1,6 +1,6 @@
-"""CloudFormation templates: YAML with short tags → plain data, and JSON that is the same bytes each time.
+"""Reads CloudFormation templates in YAML with short tags, and writes them as JSON, the same bytes each time.
 
-Templates are ours and come with the package; still only CloudFormation's own tags are understood, nothing is run.
+Only CloudFormation's own tags are understood; nothing in a template is executed.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _Loader.add_multi_constructor("!", _tagged)
 
 
 def load_template(name: str) -> Template:
-    """The template of that name that comes with the package: `core`, `pipeline`."""
+    """The template with that name in the package: `core`, `pipeline`."""
     return parse_template((FOLDER / f"{name}.yml").read_text())
 
 
 def parse_template(text: str) -> Template:
-    """YAML (or JSON) of a template, short tags written out. ValueError where it is no template."""
+    """YAML (or JSON) of a template, short tags written out. ValueError if it is no template."""
     loader = _Loader(text)
     try:
         template = loader.get_single_data()

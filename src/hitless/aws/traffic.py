@@ -1,9 +1,9 @@
-"""What was counted of a version's requests, from CloudWatch. It is minutes late: at a release's end the numbers are a
-lower bound.
+"""Counts requests and reads alarms from CloudWatch, which is minutes late: at a release's end the numbers are a lower
+bound.
 
-Requests and errors are Lambda's own metrics of the version's traffic through its aliases. Answers of 5xx, and requests
-that the live version answered in the candidate's place, are counted by the wrapper, in metrics by function and version.
-What clients got is API Gateway's count, of the API's stage as a whole.
+Requests and errors are Lambda's own metrics of the version's traffic through its aliases. The wrapper counts responses
+of 5xx and shielded requests, in metrics by function and version. What clients received is API Gateway's count for the
+API's stage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUERIES_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """A version's requests in one minute, or in several. `failed` are those that a client saw fail."""
+    """A version's requests in one minute, or in several. `failed` counts those that a client saw fail."""
 
     requests: int = 0
     failed: int = 0
@@ -45,7 +45,7 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What an API's stage answered, whoever is to blame."""
+    """The responses of an API's stage, whatever caused them."""
 
     requests: int
     refused: int
@@ -59,7 +59,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """An alarm as it stands. A composite one is made of others."""
+    """An alarm's state. A composite one combines others."""
 
     name: str
     rings: bool
@@ -75,8 +75,10 @@ class Traffic:
     def series(
         self, versions: Iterable[tuple[str, str]], aliases: Sequence[str], *, since: datetime, until: datetime
     ) -> dict[tuple[str, str], dict[datetime, Minute]]:
-        """The minutes of each (function, version) in which one of the aliases had a request of it, by the minute's
-        beginning; the first minute is that of `since`. The p99 is that of the first alias.
+        """(function, version) → the minutes in which it had a request through one of the aliases, by the minute's
+        beginning.
+
+        The first minute is that of `since`. The p99 is that of the first alias.
         """
         wanted = dict(enumerate(versions))
         queries = [
@@ -94,7 +96,7 @@ class Traffic:
         }
 
     def answers(self, api: str, stage: str, *, since: datetime, until: datetime) -> Answers:
-        """What the stage of the REST API of that name answered, from the minute of `since` on."""
+        """The responses of that stage of the REST API with that name, from the minute of `since` on."""
         dimensions = [{"Name": "ApiName", "Value": api}, {"Name": "Stage", "Value": stage}]
         names = {"requests": "Count", "refused": "4XXError", "failed": "5XXError"}
         queries = [_query(name, "AWS/ApiGateway", metric, dimensions) for name, metric in names.items()]
@@ -104,11 +106,11 @@ class Traffic:
         return Answers(**sums)
 
     def ringing(self, alarms: Collection[str]) -> list[str]:
-        """Those of the named alarms that are in ALARM now. One that is not there does not ring."""
+        """The named alarms that are in ALARM now. A missing one does not ring."""
         return [name for name, one in self._found(alarms).items() if one.rings]
 
     def alarms(self, names: Collection[str]) -> list[Alarm]:
-        """The named alarms as they stand now. UsageError where one is not there."""
+        """The named alarms with their states. Raises UsageError if one is missing."""
         found = self._found(names)
         if missing := [name for name in names if name not in found]:
             raise UsageError(
@@ -130,7 +132,7 @@ class Traffic:
         return found
 
     def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
-        """How many invocations of the alias ran at once at most, in the hour before `until`; 0 where none is known."""
+        """The alias's highest concurrency in the hour before `until`; 0 if it is unknown."""
         query = _query("most", "AWS/Lambda", "ConcurrentExecutions", _dimensions(function, alias), "Maximum")
         found = [value for one in self._read([query], until - timedelta(hours=1), until) for value in one["Values"]]
         return math.ceil(max(found, default=0))
@@ -154,7 +156,7 @@ def _minute(values: Mapping[str, float]) -> Minute:
 
 
 def _queries(at: int, function: str, aliases: Sequence[str], version: str) -> Iterator[dict[str, Any]]:
-    """Named KIND_VERSION_ALIAS; the wrapper knows no alias."""
+    """Queries named KIND_VERSION_ALIAS. The wrapper's metrics have no alias."""
     executed = {"Name": "ExecutedVersion", "Value": version}
     for number, alias in enumerate(aliases):
         through = [*_dimensions(function, alias), executed]

@@ -230,7 +230,7 @@ def _taken_names(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> It
 
 
 def _physical(resource: Resource) -> str | None:
-    """Type and the name that the template gives a resource; None where CloudFormation finds a name."""
+    """Type and the name that the template gives a resource; None if CloudFormation finds a name."""
     kind = resource["Type"]
     if kind in api.REPLACED_IN_DRAFT:
         return None

@@ -76,7 +76,7 @@ class Adoption:
         self._steps = ReleaseSteps(cloud.clock, cloud.say)
 
     def observe(self) -> PlainStack:
-        """The stack at rest, and what runs in it. UsageError where there is none."""
+        """The stack at rest, and what runs in it. UsageError if there is none."""
         name, stack = self._cloud.stack.name, self._cloud.stack.find()
         if stack is not None and not resting(stack.status):
             self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
@@ -150,7 +150,7 @@ class Adoption:
         return AdoptionPlan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
 
     def run(self, seen: PlainStack, plan: AdoptionPlan) -> Result:
-        """Carry the plan out. ConflictError with every reason where there is one against it."""
+        """Carry the plan out. ConflictError with every reason if there is one against it."""
         if plan.refused:
             more = f" (and {len(plan.refused) - 1} more)" if len(plan.refused) > 1 else ""
             details = [{"what": one.what, "way": one.way} for one in plan.refused]

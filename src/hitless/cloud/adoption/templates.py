@@ -73,7 +73,7 @@ class PlainStack:
     template: Template
     physical: Mapping[str, str] = field(default_factory=dict)
     stage: Mapping[str, Any] | None = None
-    """As GetStage shows it; None where the stack deploys no API, or the stage is not there."""
+    """As GetStage shows it; None if the stack deploys no API, or the stage is not there."""
     running: Mapping[FunctionIds, Running] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     """The numbers of the Versions that the stack holds."""
@@ -110,7 +110,7 @@ def functions_in(template: Template) -> dict[FunctionIds, str]:
 
 
 def deployment_in(template: Template) -> tuple[str, str] | None:
-    """The logical id of the Deployment that makes the stage, and the stage's name; None where there is none."""
+    """The logical id of the Deployment that makes the stage, and the stage's name; None if there is none."""
     for name, one in of_type(template.get("Resources", {}), api.DEPLOYMENT).items():
         if isinstance(stage := one["Properties"].get("StageName"), str):
             return name, stage

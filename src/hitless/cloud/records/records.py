@@ -99,7 +99,7 @@ class Records:
         return following in self._documents.keys(following)
 
     def require(self, number: int) -> Record:
-        """The release of that number. UsageError where there is none."""
+        """The release of that number. UsageError if there is none."""
         if (record := self.get(number)) is None:
             raise UsageError(f"there is no release {number}", hint="`hitless aws releases` lists them")
         return record
@@ -131,14 +131,14 @@ class Records:
         return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
 
     def begin(self, record: Record, template: Template, *, new: bool) -> None:
-        """Take the number, where it is `new`, and keep the template. ConflictError where another process was faster."""
+        """Take the number, where it is `new`, and keep the template. ConflictError if another process was faster."""
         if new:
             key = f"{self._prefix}{record.release}.json"
             self._seen[record.release] = self._documents.put_json(key, to_plain(record), new=True)
         self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
 
     def save(self, record: Record) -> None:
-        """Write the release's document anew. ConflictError where another process has written it since it was read."""
+        """Write the release's document anew. ConflictError if another process has written it since it was read."""
         over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
         self._seen[record.release] = self._documents.put_json(key, to_plain(record), over=over)
 
@@ -160,7 +160,7 @@ class Artifacts(Protocol):
 
 
 def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
-    """Number and document of the live release; None where the stage has none. ConflictError where none was kept."""
+    """Number and document of the live release; None if the stage has none. ConflictError if none was kept."""
     record = records.live()
     if record is None:
         return None
@@ -174,7 +174,7 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
 
 
 def fetch_artifacts(bucket: Artifacts, store: ArtifactStore, digests: Iterable[str]) -> int:
-    """Have these artifacts (`sha256:…`) in the store; how many had to be fetched. CloudError where bytes differ."""
+    """Have these artifacts (`sha256:…`) in the store; how many had to be fetched. CloudError if bytes differ."""
     missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
     for digest in missing:
         with store.working() as workspace:

@@ -43,7 +43,7 @@ class Deploy:
         self, package: ServicePackage, *, strategy: Strategy, commit: str | None, message: str | None,
         force: bool = False, promoted_from: PromotedFrom | None = None,
     ) -> Result:  # fmt: skip
-        """Ship it and return how it ended. Raises HitlessError where nothing could be begun."""
+        """Ship it and return how it ended. Raises HitlessError if nothing could be begun."""
         shipped = self._whole_minutes(strategy)
         before = settle(self._cloud, holder=self._tenure.holder)
         live = live_number(before)

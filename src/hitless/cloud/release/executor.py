@@ -142,7 +142,7 @@ def held_versions(observed: Observed, *records: Record | None) -> set[tuple[Func
 
 
 def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
-    """ServiceFileError where the account has no room for both versions' provisioned concurrency during the shift, and
+    """ServiceFileError if the account has no room for both versions' provisioned concurrency during the shift, and
     for what is newly reserved. What the live versions have is taken from Lambda's number already.
     """
     names, ready, versions = functions_of(wanted), kept_ready(wanted), version_ids(wanted)

@@ -86,7 +86,7 @@ class ServicePackage:
 
 
 def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> ServicePackage:
-    """Compile the service by osls. Raises ServiceFileError where it, or Lambda, would not take the service."""
+    """Compile the service by osls. Raises ServiceFileError if it, or Lambda, would not take the service."""
     missing = [function.name for function in service.functions if function.name not in artifacts]
     if missing:
         raise ServiceFileError(

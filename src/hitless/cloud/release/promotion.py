@@ -18,7 +18,7 @@ from hitless.service.model import Home, Service
 
 
 def promotable(cloud: Cloud, stage: str) -> Origin:
-    """The stage's live release. ConflictError where none is, CloudError where Lambda serves other bytes than its."""
+    """The stage's live release. ConflictError if none is, CloudError if Lambda serves other bytes than its."""
     observed = cloud.stack.observe()
     number = live_number(observed)
     if number is None:
@@ -37,7 +37,7 @@ def promotable(cloud: Cloud, stage: str) -> Origin:
 
 
 def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
-    """The artifact of each function of the service. UsageError where one has none, EngineError where its zip is not
+    """The artifact of each function of the service. UsageError if one has none, EngineError if its zip is not
     in the store as it was built.
     """
     if missing := [function.name for function in service.functions if function.name not in digests]:

@@ -34,7 +34,7 @@ WARM_AT_MOST = 50
 def prove(
     cloud: Cloud, package: ServicePackage, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]
 ) -> None:
-    """Raises CloudError where a version is not what was built, CandidateFailedError where it does not serve."""
+    """Raises CloudError if a version is not what was built, CandidateFailedError if it does not serve."""
     versions: dict[str, tuple[str, str]] = {}
     for name, version in record.versions.items():
         lambda_name = record.functions[name]

@@ -30,8 +30,8 @@ STRATEGY = "AllAtOnce"
 def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Result:
     """Make release `number` live again; without a number, the one that was live before this one. The receipt says why.
 
-    ConflictError where there is none, or its versions are gone; ServiceFileError where no order of updates leads there
-    without a failed request. CloudError where the stack did not follow: traffic is where it was asked to be then, and
+    ConflictError if there is none, or its versions are gone; ServiceFileError if no order of updates leads there
+    without a failed request. CloudError if the stack did not follow: traffic is where it was asked to be then, and
     the next rollback, `repair` or deploy brings the stack along.
     """
     steps = ReleaseSteps(cloud.clock, cloud.say)
@@ -124,7 +124,7 @@ def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
 
 
 def _check_roles(live: LiveState, template: Template, number: int) -> None:
-    """ConflictError where a version would run under a role that has gone: it keeps the one that it was published with,
+    """ConflictError if a version would run under a role that has gone: it keeps the one that it was published with,
     and no role of the same name is that one again.
     """
     there = of_type(live.resources, "AWS::IAM::Role")
@@ -145,7 +145,7 @@ def _stands(before: Observed, target: Record) -> bool:
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
-    """Stop the release that is under way. ConflictError where none is.
+    """Stop the release that is under way. ConflictError if none is.
 
     A deploy that is in an update of the stack sees that it was aborted before it goes on: an update itself is not cut.
     """

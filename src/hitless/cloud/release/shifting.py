@@ -55,9 +55,9 @@ class Shifting:
         self.asked: list[HookEnd] = []
 
     def run(self, run: ReleaseRun, strategy: Strategy) -> None:
-        """CodeDeploy, one deployment for each function that changed; nothing where no client is served yet.
+        """CodeDeploy, one deployment for each function that changed; nothing if no client is served yet.
 
-        CandidateFailedError where one did not end well, Superseded where it was stopped by hand.
+        CandidateFailedError if one did not end well, Superseded where it was stopped by hand.
         """
         moves = self._moves(run)
         self._tenure.check(run.record, run.home)
@@ -172,7 +172,7 @@ class AlarmWatch:
 
     @classmethod
     def begin(cls, cloud: Cloud, names: Collection[str]) -> AlarmWatch:
-        """As they stand now; says which ring already. UsageError where one is not there."""
+        """As they stand now; says which ring already. UsageError if one is not there."""
         found = cloud.traffic.alarms(names)
         for one in found:
             if one.rings:

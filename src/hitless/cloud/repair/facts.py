@@ -62,7 +62,7 @@ class Facts:
     now: datetime
     stack: str
     status: str | None
-    """CloudFormation's; None where there is no stack."""
+    """CloudFormation's; None if there is no stack."""
     observed: Observed = field(default_factory=lambda: Observed(LiveState(), {}, {}))
     failures: Mapping[str, str] = field(default_factory=dict)
     """What a roll-back could not bring back: logical id → reason."""

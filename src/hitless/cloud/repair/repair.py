@@ -96,7 +96,7 @@ class Repair:
 
     def run(self, stage: str) -> Repaired:
         """Mend all that can be mended. UsageError on a resource that cannot be skipped, before anything is changed;
-        ConflictError where another command has taken over.
+        ConflictError if another command has taken over.
         """
         facts = look(self._cloud)
         self._check_skipped(facts)

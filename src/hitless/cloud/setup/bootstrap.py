@@ -241,7 +241,7 @@ class Bootstrap:
             )
 
     def _present(self, name: str) -> Mapping[str, str]:
-        """The parameters of a stack that came up once; empty where it must be made."""
+        """The parameters of a stack that came up once; empty if it must be made."""
         stack = self._stacks.find(name)
         made_anew = stack is None or next_step(stack.status) in (StackStep.CREATE, StackStep.RECREATE)
         return {} if stack is None or made_anew else stack.parameters

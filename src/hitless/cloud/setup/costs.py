@@ -18,7 +18,7 @@ _GATEWAYS = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One position. `usd_a_month` is None where it is paid by use: then `unit` says for what and how much.
+    """One position. `usd_a_month` is None if it is paid by use: then `unit` says for what and how much.
 
     `unconfirmed` tells where a price was seen that no dated page of AWS' bears out; empty for the others.
     """

@@ -77,7 +77,7 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
 
 
 def check_apart(service: Service) -> None:
-    """UsageError where a pipeline in another account could not do what the stage asks for."""
+    """UsageError if a pipeline in another account could not do what the stage asks for."""
     if service.settings.rehearsal:
         raise UsageError(
             f"{service.stage} is rehearsed, and a pipeline in another account may not read what is live there",

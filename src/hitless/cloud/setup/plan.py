@@ -46,7 +46,7 @@ BOUNDARY_ACTIONS = ("iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissions
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much of a limit is used and needed on top; `limit` None where AWS does not tell."""
+    """How much of a limit is used and needed on top; `limit` None if AWS does not tell."""
 
     name: str
     used: int
@@ -80,7 +80,7 @@ class StackPlan:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What AWS was asked. `missing_permissions` is None where the caller may not simulate policies."""
+    """What AWS was asked. `missing_permissions` is None if the caller may not simulate policies."""
 
     stacks: tuple[StackPlan, ...]
     quotas: tuple[Quota, ...]

@@ -66,7 +66,7 @@ class PipelineOptions:
 
 
 def names_of(service: Service) -> StackNames:
-    """The stacks of the stage. UsageError where AWS would refuse, or mix up, the names made of service and stage."""
+    """The stacks of the stage. UsageError if AWS would refuse, or mix up, the names made of service and stage."""
     stage = service.stage
     for word in RESERVED_STAGES:
         if stage == word or stage.startswith(f"{word}-"):

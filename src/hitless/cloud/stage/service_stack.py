@@ -75,7 +75,7 @@ class ServiceStack:
         return {SERVICE_TAG: self._service, STAGE_TAG: self._stage}
 
     def settle(self) -> None:
-        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up. ConflictError where
+        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up. ConflictError if
         hitless did not make it, or has not taken it over to the end.
         """
         self.refuse_plain()
@@ -84,7 +84,7 @@ class ServiceStack:
             self._stacks.delete(self.name, tags=self.tags)
 
     def refuse_plain(self) -> None:
-        """ConflictError where hitless did not make the stack, or has taken it over by half: a release over it would
+        """ConflictError if hitless did not make the stack, or has taken it over by half: a release over it would
         change the very code that clients are served by, before any check.
         """
         stack, verb = self.find(), f"`hitless aws adopt --stage {self._stage}`"
@@ -143,8 +143,8 @@ class ServiceStack:
         return template
 
     def update(self, template: Template, *, before: Template) -> None:
-        """Make the stack as the template says. CloudError with the first cause where it does not become so,
-        StillAtWorkError where that is not known yet, ConflictError where another update of it is under way.
+        """Make the stack as the template says. CloudError with the first cause if it does not become so,
+        StillAtWorkError if that is not known yet, ConflictError if another update of it is under way.
         """
         lift = bool(before) and retires_guarded(before, template)
         if before:
@@ -182,7 +182,7 @@ class ServiceStack:
             return  # osls lost sight of an update that went well
         raise CloudError(
             f"the update of {self.name} failed: {causes[0] if causes else failed}",
-            hint="mend the cause, then repeat the command: it continues from here",
+            hint="fix the cause, then repeat the command: it continues from here",
             details={"causes": causes, "status": stack.status if stack else None},
         )
 
@@ -216,7 +216,7 @@ _PLACEHOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class CoreOutputs:
-    """The outputs that a release reads, by the names that core's stack gives them. Empty where core has none."""
+    """The outputs that a release reads, by the names that core's stack gives them. Empty if core has none."""
 
     vpc_id: str
     private_subnet_ids: tuple[str, ...]
@@ -229,7 +229,7 @@ class CoreOutputs:
 
     @classmethod
     def of(cls, outputs: Mapping[str, str], where: str) -> CoreOutputs:
-        """Raises UsageError where an output that a release needs is missing; `where` is named in it."""
+        """Raises UsageError if an output that a release needs is missing; `where` is named in it."""
         bucket = str(outputs.get("ArtifactBucketName", ""))
         if not bucket:
             raise UsageError(

@@ -98,7 +98,7 @@ def live_number(observed: Observed) -> int | None:
 
 
 def url_of(cloud: Cloud) -> str | None:
-    """Where clients reach the stage, as the stack says; None where it does not."""
+    """Where clients reach the stage, as the stack says; None if it does not."""
     stack = cloud.stack.find()
     return stack.outputs.get(URL_OUTPUT) if stack is not None else None
 

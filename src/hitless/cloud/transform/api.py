@@ -174,7 +174,7 @@ def deployment_of(resources: Mapping[str, Resource]) -> tuple[str, Resource]:
 
 
 def routes(resources: Mapping[str, Resource]) -> dict[str, tuple[str, str | None]]:
-    """`GET /items/{id}` → its method's logical id and that of the alias which answers; None where API Gateway does."""
+    """`GET /items/{id}` → its method's logical id and that of the alias which answers; None if API Gateway does."""
     found: dict[str, tuple[str, str | None]] = {}
     for name, method in of_type(resources, "AWS::ApiGateway::Method").items():
         properties = method["Properties"]

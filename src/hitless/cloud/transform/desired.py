@@ -254,7 +254,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
 
 
 def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) -> None:
-    """ServiceFileError where a function's variables, ours among them, are more than Lambda takes; it measures JSON."""
+    """ServiceFileError if a function's variables, ours among them, are more than Lambda takes; it measures JSON."""
     for function in of_type(resources, "AWS::Lambda::Function").values():
         variables = function["Properties"].get("Environment", {}).get("Variables", {})
         size = len(json.dumps(variables, separators=(",", ":"), ensure_ascii=False).encode())
@@ -267,7 +267,7 @@ def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) 
 
 
 def check_resources(resources: Mapping[str, Resource]) -> None:
-    """ServiceFileError where one stack cannot hold the release and, beside it, what the one before it leaves."""
+    """ServiceFileError if one stack cannot hold the release and, beside it, what the one before it leaves."""
     if len(resources) > RESOURCES_LIMIT:
         raise ServiceFileError(
             f"the stack would hold {len(resources)} resources, over CloudFormation's {RESOURCES_LIMIT}",

@@ -167,7 +167,7 @@ class Ready:
 def drop_versions(
     resources: dict[str, Resource], functions: Mapping[FunctionIds, str], scaled: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Take them out; what calls an alias of theirs calls the function. ServiceFileError where two versions' provisioned
+    """Take them out; what calls an alias of theirs calls the function. ServiceFileError if two versions' provisioned
     concurrency, as there is during a shift, goes over what the function has reserved.
     """
     ours = {ids.function: name for ids, name in functions.items()}

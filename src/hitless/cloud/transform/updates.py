@@ -128,7 +128,7 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
 
 def clear(expanded: Template, live: LiveState) -> Template | None:
     """An update before expand, where something of the API's draft holds another's place, as a path parameter that is
-    renamed: CloudFormation would add the new one before it takes the old one away. None where nothing is in the way.
+    renamed: CloudFormation would add the new one before it takes the old one away. None if nothing is in the way.
     """
     gone = api.in_the_way(live.resources, expanded["Resources"])
     if not gone:
@@ -288,7 +288,7 @@ def _template(
 
 
 def hold(wanted: Template, live: LiveState) -> Template | None:
-    """The update that comes before all others. None where no route is taken from a function whose version changes, or
+    """The update that comes before all others. None if no route is taken from a function whose version changes, or
     where the live API cannot be shown anew: its draft is not what is served, as after a release that failed.
     """
     losing = held_routes(wanted, live)

@@ -122,7 +122,7 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
 
 
 def allowing(resource: Resource) -> Resource | None:
-    """A policy that one of two releases has, without what it denies the other; None where it says nothing else."""
+    """A policy that one of two releases has, without what it denies the other; None if it says nothing else."""
     made = _bare(resource)
     for path in LISTS.get(resource["Type"], ()):
         statements = _items(made, path) if path.endswith("/Statement") and resource["Type"] != ROLE else None
@@ -198,7 +198,7 @@ def _newest(path: str, items: list[Any], newer: list[Any]) -> list[Any]:
 
 
 def _items(resource: Resource, path: str) -> list[Any] | None:
-    """The list at a path, empty where there is none; None where it is not written out."""
+    """The list at a path, empty if there is none; None if it is not written out."""
     node: Any = resource.get("Properties", {})
     for step in path.split("/"):
         if not isinstance(node, dict):
