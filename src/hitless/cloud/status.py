@@ -1,4 +1,4 @@
-"""What runs on AWS, read from the stack, from Lambda's aliases and from the stage's bucket."""
+"""What runs on AWS: read from the stack, from Lambda's aliases and from the stage's bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hitless.service.model import Home, Service, StageSettings
 
 
 def status(cloud: Cloud, *, service: str, stage: str) -> dict[str, Any]:
-    """The contract's document: where the stage is, its release, the share of each version now, and what is amiss."""
+    """The document of `hitless aws status`: URL, release, the share of each version, and what is wrong."""
     stack, facts = cloud.stack.find(), look(cloud)
     observed, unfinished = facts.observed, facts.unfinished
     number = live_number(observed)
@@ -58,7 +58,7 @@ def release(cloud: Cloud, number: int) -> dict[str, Any]:
 
 
 def _without_receipt(record: Record) -> list[dict[str, Any]]:
-    """The rollout of a release that was shipped by an earlier version of hitless, or recorded by the next command."""
+    """The rollout of a release that an earlier version of hitless shipped, or that the next command recorded."""
     if record.outcome is None:
         return []
     return [

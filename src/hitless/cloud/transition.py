@@ -1,8 +1,8 @@
-"""What a release changes in the stack and in which order, decided before anything is changed. Pure.
+"""Plans what a release changes in the stack, and in which order, before anything is changed. Pure.
 
-`plan` compares what is live with what is wanted. The `Transition` that it returns has the changes that are refused, the
-notes on what somebody may notice, and the updates of the stack. Deploy, rollback, adopt and the dry run call it;
-`release.executor` carries the updates out. docs/aws-releases.md lists the orders.
+`plan` compares what is live with what is wanted. Its `Transition` has the refused changes, the notes on changes that
+somebody may notice, and the updates of the stack. Deploy, rollback, adopt and the dry run call it; `release.executor`
+carries the updates out. docs/aws-releases.md lists the orders.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _INDEX_FIXED = ("KeySchema", "Projection")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A change that would fail requests, or the update. `way` tells how to make it all the same."""
+    """A change that would fail requests or the update. `way` tells how to make it safely."""
 
     what: str
     way: str
@@ -145,7 +145,7 @@ def _api(template: Template) -> dict[str, Resource]:
 
 
 def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource]) -> Iterator[Refusal]:
-    """`before`: the resources that stand when the release's own updates begin."""
+    """The changes that are refused. `before`: the resources before the release's own updates."""
     now, new = live.resources, wanted["Resources"]
     for name in sorted(now.keys() & new.keys()):
         yield from _replaced(name, now[name], new[name])
@@ -162,7 +162,7 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
 
 
 def _notes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
-    """Sentences on changes that come late, or take an update of their own, where somebody may notice."""
+    """Sentences on changes that come late or take an update of their own."""
     now, new = live.resources, wanted["Resources"]
     yield from _two_updates(live, wanted)
     yield from _routes(live, wanted, how)
@@ -217,7 +217,7 @@ def _rebuilt_indexes(name: str, old: Resource, new: Resource) -> Iterator[Refusa
 
 
 def _taken_names(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[Refusal]:
-    """CloudFormation makes the new one first: two of one name cannot be."""
+    """CloudFormation creates the new resource first, and two cannot have one name."""
     held = {physical: name for name, one in now.items() if (physical := _physical(one))}
     for name, one in sorted(new.items()):
         physical = _physical(one)
@@ -230,7 +230,7 @@ def _taken_names(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> It
 
 
 def _physical(resource: Resource) -> str | None:
-    """Type and the name that the template gives a resource; None if CloudFormation finds a name."""
+    """The type and the name that the template gives a resource; None if CloudFormation chooses the name."""
     kind = resource["Type"]
     if kind in api.REPLACED_IN_DRAFT:
         return None
@@ -245,7 +245,7 @@ def _physical(resource: Resource) -> str | None:
 
 
 def _moved_keys(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Iterator[Refusal]:
-    """A key has one usage plan a stage: API Gateway takes it into a second one only once it has left the first."""
+    """A key has one usage plan a stage: API Gateway adds it to a second plan only after it has left the first."""
     kind = "AWS::ApiGateway::UsagePlanKey"
     held = {json.dumps(one["Properties"].get("KeyId")): name for name, one in of_type(now, kind).items()}
     for name, one in sorted(of_type(new, kind).items()):
@@ -312,7 +312,7 @@ def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
 
 
 def _at_once(live: LiveState, wanted: Template) -> Iterator[str]:
-    """Lambda gives shares of an alias's traffic to versions of one role and one dead-letter target alone."""
+    """Lambda splits an alias's traffic only between versions with the same role and dead-letter target."""
     for ids in shifted(wanted, live):
         before, after = (one[ids.function]["Properties"] for one in (live.resources, wanted["Resources"]))
         differing = [name for name in ("Role", "DeadLetterConfig") if before.get(name) != after.get(name)]

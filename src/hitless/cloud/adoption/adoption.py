@@ -1,7 +1,8 @@
-"""Taking a plain stack over: observe → decide → import the Stage → expand → contract, each step told by the stack.
+"""Takes over a stack that Serverless Framework made: observe → decide → import the Stage → expand → contract.
 
-It is a person's act, with that person's credentials: core's roles may neither touch what osls keeps for itself (its
-bucket) nor import. Whatever cuts it off, the stack serves as before, or as after; the same command goes on from there.
+A person runs it with that person's credentials: core's roles may neither import nor change osls' own bucket. The stack
+itself says how far it is taken over. If the command is cut off, the stack serves as before or as after, and the same
+command continues.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ STRATEGY = "Adopted"
 
 @dataclass(frozen=True, slots=True)
 class AdoptionPlan:
-    """What is to be done. `templates`: step → the template that it makes the stack be, in order."""
+    """What `run` will do. `templates`: step → the stack's template after it, in order."""
 
     phase: AdoptionPhase
     wanted: Template
@@ -64,7 +65,7 @@ class AdoptionPlan:
 
 
 class Adoption:
-    """One stage's. `package` compiles the service for given artifacts; it is asked for no bytes."""
+    """Takes over one stage's stack. `package` compiles the service for given artifacts, whose bytes are not needed."""
 
     def __init__(
         self, cloud: Cloud, service: Service, *, code: RunningCode, served: ServedApi, imports: Imports,
@@ -76,7 +77,9 @@ class Adoption:
         self._steps = ReleaseSteps(cloud.clock, cloud.say)
 
     def observe(self) -> PlainStack:
-        """The stack at rest, and what runs in it. UsageError if there is none."""
+        """Wait until the stack is stable, and read it with the code that it runs. Raises UsageError if there
+        is none.
+        """
         name, stack = self._cloud.stack.name, self._cloud.stack.find()
         if stack is not None and not resting(stack.status):
             self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
@@ -106,7 +109,7 @@ class Adoption:
         )  # fmt: skip
 
     def decide(self, seen: PlainStack) -> AdoptionPlan:
-        """The steps from here, or each reason why not."""
+        """The remaining steps, or each reason against taking the stack over."""
         now = phase(seen.template)
         if now is AdoptionPhase.ADOPTED:
             return AdoptionPlan(now, {}, {}, {})
@@ -150,7 +153,7 @@ class Adoption:
         return AdoptionPlan(now, wanted, imported, steps, tuple(later(wanted, imported, first)), notes, names)
 
     def run(self, seen: PlainStack, plan: AdoptionPlan) -> Result:
-        """Carry the plan out. ConflictError with every reason if there is one against it."""
+        """Carry the plan out. Raises ConflictError with every reason if the plan is refused."""
         if plan.refused:
             more = f" (and {len(plan.refused) - 1} more)" if len(plan.refused) > 1 else ""
             details = [{"what": one.what, "way": one.way} for one in plan.refused]
@@ -186,8 +189,8 @@ class Adoption:
         return self._cloud.records.next_number()
 
     def _artifacts(self, seen: PlainStack, names: Mapping[str, str]) -> dict[str, Artifact]:
-        """What runs, as artifacts by the names of serverless.yml; what is new in the file has bytes that nobody has.
-        `names`: Lambda's name of a function → the file's.
+        """The running code as artifacts, by the names in serverless.yml. A new function of the file gets a digest of
+        zeros. `names`: Lambda's name of a function → the file's.
         """
         held = {names[one.name]: one for one in seen.running.values() if one.name in names}
         found = {}
@@ -199,7 +202,7 @@ class Adoption:
         return found
 
     def _begin(self, seen: PlainStack, plan: AdoptionPlan) -> Record:
-        """The record of this release: the one that was cut off, else a new one."""
+        """The record of this release: that of the adoption that was cut off, else a new one."""
         records, mark = self._cloud.records, secrets.token_hex(8)
         if (number := begun(seen.template)) is not None:
             cut_off = records.require(number)
@@ -231,7 +234,7 @@ class Adoption:
         return record
 
     def _copy_code(self, seen: PlainStack) -> None:
-        """The bytes that run, where every release keeps its own: a roll-back to this one needs them."""
+        """Copy the running code to the artifact bucket, as every release's: a roll-back to this release needs it."""
         self._steps.add("preparing", 0, "the code that runs is copied to the artifact bucket")
         with tempfile.TemporaryDirectory(prefix="hitless-adopt-") as place:
             for sha256, name in {one.sha256: one.name for one in seen.running.values()}.items():
@@ -250,7 +253,7 @@ class Adoption:
         self._imports.take_in(self._cloud.stack.name, template, STAGE_ID, identifier, url=bucket.url_of(key))
 
     def _prove(self, record: Record) -> Record:
-        """The new versions answer by themselves, before any client reaches them."""
+        """Test the new versions directly, before any client reaches them."""
         observed = self._cloud.stack.observe()
         at = {observed.functions[ids]: state.version for ids, state in observed.aliases.items()}
         versions = {name: at[lambda_name] for name, lambda_name in record.functions.items()}
@@ -263,8 +266,8 @@ class Adoption:
         return record
 
     def _smoke(self, reached: Mapping[str, tuple[str, str]]) -> None:
-        """The stage's smoke requests to the new versions. One that what serves fails too is no matter of ours: the file
-        may be ahead of what runs.
+        """Send the stage's smoke requests to the new versions. A request that `$LATEST` fails too is only reported: the
+        file may be newer than the code that runs.
         """
         functions = [one for one in self._service.functions if one.name in reached]
         latest = {name: (lambda_name, LATEST) for name, (lambda_name, _) in reached.items()}

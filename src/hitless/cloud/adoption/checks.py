@@ -1,5 +1,5 @@
-"""Whether a plain stack can be taken over without a failed request: each reason why not, with the way around; and what
-somebody may notice. Pure: of what was seen of the stack, and of what the service's file wants.
+"""Decides whether a plain stack can be taken over without a failed request. Pure: from the stack that was observed and
+the service's file. Each refusal says what to do instead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _STAGE_STATE: Mapping[str, tuple[str, str]] = {
 
 
 def reasons(seen: PlainStack, *, service: str, stage: str) -> Iterator[Refusal]:
-    """All that stands against taking the stack over as it is."""
+    """Everything that prevents taking the stack over as it is."""
     status, tags = seen.stack.status, seen.stack.tags
     if status not in SETTLED:
         yield Refusal(
@@ -155,7 +155,7 @@ def _exports(seen: PlainStack) -> Iterator[Refusal]:
 
 
 def given_up(template: Template) -> dict[str, str]:
-    """The exports of a plain stack that it has no more as a release: output → the export's name, where written out."""
+    """The exports that the plain stack has and a release has not: output → the export's name, if it is literal."""
     return {
         name: str(one["Export"]["Name"])
         for name, one in template.get("Outputs", {}).items()
@@ -165,7 +165,7 @@ def given_up(template: Template) -> dict[str, str]:
 
 
 def later(adopted: Template, imported: Template, wanted: Template) -> Iterator[Refusal]:
-    """All that stands against the two next things: the updates that adopt, and the first release after them."""
+    """Everything that prevents the updates of the adoption, or the first release after it."""
     seen = set()
     for one in (
         *plan(LiveState(imported), adopted, UpdatesFirst()).refusals,
@@ -189,7 +189,7 @@ def _endpoint(adopted: Template, wanted: Template) -> Iterator[Refusal]:
 
 
 def remarks(seen: PlainStack, *, domain: str) -> Iterator[Refusal | str]:
-    """What somebody may notice; a Refusal where the stage's own domain leads to the API already."""
+    """Notes on what somebody may notice, and a Refusal if the stage's own domain leads to the API already."""
     for where, path in seen.mappings:
         if where == domain:
             yield Refusal(

@@ -1,10 +1,10 @@
-"""A stack that Serverless Framework made by itself → the templates by which it becomes one of ours. No AWS is asked.
+"""The templates by which a stack of Serverless Framework becomes one of hitless. Pure.
 
-Four phases, each told by the stack itself, so that what was cut off is continued: *plain* → the Stage is imported →
-*imported* → versions of the code that runs, aliases and permissions are added → *expanded* → the Stage moves to a
-Deployment that calls the aliases → *adopted*. Until that last update clients are served by the plain stack's own
-Deployment, functions are never touched, and what the plain stack had goes with the release after, but for what must
-outlive it (its Deployment, its bucket), which leaves the stack and stays. docs/decisions/adoption.md says why.
+The stack itself shows its phase, so that a run that was cut off is continued. *Plain*: the Stage is imported.
+*Imported*: versions of the running code, aliases and permissions are added. *Expanded*: the Stage moves to a Deployment
+that calls the aliases. *Adopted*. Until that last update the plain stack's own Deployment serves clients. Functions are
+never touched. The plain stack's other resources leave with the next release, but its Deployment and its bucket are
+retained. docs/decisions/adoption.md gives the reasons.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class AdoptionPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlainStack:
-    """A stack as it is, with what runs in it. All by logical id, but `importers` (by export)."""
+    """A stack and the code that it runs. Everything is by logical id, except `importers` (by export)."""
 
     stack: Stack
     template: Template
@@ -83,7 +83,7 @@ class PlainStack:
 
 
 def phase(template: Template) -> AdoptionPhase:
-    """How far it is taken over."""
+    """The stack's phase."""
     outputs, resources = template.get("Outputs", {}), template.get("Resources", {})
     if RELEASE_OUTPUT in outputs:
         return AdoptionPhase.ADOPTED
@@ -95,7 +95,7 @@ def phase(template: Template) -> AdoptionPhase:
 
 
 def begun(template: Template) -> int | None:
-    """The release that a stack, half taken over, is to be; None in any other phase."""
+    """The number of the release that a half adopted stack will be; None in any other phase."""
     value = template.get("Outputs", {}).get(ADOPTION_OUTPUT, {}).get("Value")
     return int(value) if value is not None else None
 
@@ -118,8 +118,10 @@ def deployment_in(template: Template) -> tuple[str, str] | None:
 
 
 def with_stage(template: Template, stage: Mapping[str, Any]) -> Template:
-    """The plain template and in it the Stage just as it is: the import changes nothing, so what is written here is
-    what the updates after it start from. It is retained: whoever takes it out of the stack again takes it from nobody.
+    """The plain template with the Stage added exactly as it is.
+
+    An import changes nothing, so later updates start from what is written here. `DeletionPolicy: Retain`: if the Stage
+    is taken out of the stack again, it keeps serving.
     """
     found = deployment_in(template)
     assert found is not None, "there is a stage, so there is a Deployment that made it"
@@ -147,7 +149,7 @@ def with_stage(template: Template, stage: Mapping[str, Any]) -> Template:
 
 
 def _method_settings(settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """As CloudFormation wants them: a path's slashes are written `~1`, that of all paths is `/*`."""
+    """Method settings in CloudFormation's form: slashes of a path are `~1`, all paths are `/*`."""
     found = []
     for key, held in sorted(settings.items()):
         path, _, verb = key.rpartition("/")
@@ -158,10 +160,10 @@ def _method_settings(settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str
 
 
 def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
-    """What the plain stack is as release `number`: the same functions, called through the alias `live` of a version
-    that holds what runs now; a Deployment named by its content, and no osls bucket.
+    """The plain stack as release `number`: the same functions, called through the alias `live` of a version of the
+    running code; a Deployment named by its content; no osls bucket.
 
-    Each alias follows a Version resource, of which `expanded` leaves out what Lambda has published already.
+    Each alias follows a Version resource. `expanded` leaves out versions that Lambda has published already.
     """
     made = copy.deepcopy(imported)
     resources: dict[str, Resource] = made["Resources"]
@@ -195,15 +197,15 @@ def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
 
 
 def _stay_with_code(function: Resource, bucket: str) -> None:
-    """The same object by its bucket's name: no change to CloudFormation, and the bucket may leave the stack."""
+    """Name the bucket of the code literally. CloudFormation sees no change, and the bucket may leave the stack."""
     code = function["Properties"].get("Code", {})
     if code.get("S3Bucket") == {"Ref": BUCKET_ID}:
         code["S3Bucket"] = bucket
 
 
 def expanded(wanted: Template, imported: Template, seen: PlainStack) -> Template:
-    """The first update: versions, aliases, permissions beside what serves. What must outlive the stack's hold on it
-    says so here, in an update before the one that lets it go.
+    """The first update: versions, aliases and permissions are added. Resources that must outlive the stack get
+    `DeletionPolicy: Retain` here, one update before they leave it.
     """
     made = expand(wanted, LiveState(imported))
     resources = made["Resources"]
@@ -227,7 +229,7 @@ def expanded(wanted: Template, imported: Template, seen: PlainStack) -> Template
 
 
 def contracted(wanted: Template, live: LiveState) -> Template:
-    """The second update: the Stage moves to the Deployment that calls the aliases. `live` is the expanded stack, whose
+    """The second update: the Stage moves to the Deployment that calls the aliases. `live` is the expanded stack; its
     functions stay as they are.
     """
     made = contract(wanted, live, live.aliases)
@@ -240,7 +242,7 @@ def contracted(wanted: Template, live: LiveState) -> Template:
 
 
 def for_rollback(wanted: Template, code: Mapping[str, Code], bucket: str) -> Template:
-    """What the release's record keeps: its code lies in the artifact bucket. `code` is by Lambda's name."""
+    """The template that the release's record keeps: its code is in the artifact bucket. `code` is by Lambda's name."""
     kept = copy.deepcopy(wanted)
     for ids, name in functions_in(kept).items():
         kept["Resources"][ids.function]["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": code[name].key}

@@ -1,7 +1,8 @@
-"""A rollout's receipt on AWS, in the engine's form (docs/receipts.md): pure, from what CloudWatch summed by the minute.
+"""Makes a rollout's receipt on AWS, in the engine's form (docs/receipts.md). Pure: from CloudWatch's sums by the
+minute.
 
-CloudWatch knows whole minutes: a minute belongs to the weight that stood through most of it, and the first and the last
-minute count whole. What each version did is Lambda's and the wrapper's count; what clients got is API Gateway's.
+A minute belongs to the weight that stood through most of it; the first and the last minute count whole. Lambda and the
+wrapper count each version's requests. API Gateway counts the responses that clients received.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What is kept of each release: one JSON document in the stage's artifact bucket, and the template that it wanted.
+"""The record and the template of each release, in the stage's artifact bucket.
 
-`releases/STAGE/NUMBER.json` is written when a release begins, and again at each end. The bucket is the only memory:
-a release begun on one machine is finished, listed or rolled back to from any other. Nobody overwrites what he has not
-read: a record is saved over the one that was last seen, and over no other.
+`releases/STAGE/NUMBER.json` is written when a release begins, and again when it ends. Nothing else remembers releases,
+so any machine can finish, list or roll back to one. A record is only saved over the version that was read last.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ READ_AT_ONCE = 8
 
 
 class Documents(Protocol):
-    """Where documents lie: aws.buckets.Bucket, or a dictionary in tests."""
+    """Stores JSON documents: aws.buckets.Bucket, or a dictionary in tests."""
 
     def get_json(self, key: str) -> tuple[Any, str] | None: ...
     def put_json(self, key: str, document: Mapping[str, Any], *, new: bool = False, over: str = "") -> str: ...
@@ -37,8 +36,10 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One release. `versions` and `artifacts` are by the function's name in serverless.yml; `functions` gives Lambda's
-    names. `outcome` is None while it is under way, or where its deploy was cut off.
+    """One release.
+
+    `versions` and `artifacts` are by the function's name in serverless.yml; `functions` gives Lambda's names. `outcome`
+    is None while the release is under way, and if its deploy was cut off.
     """
 
     release: int
@@ -73,7 +74,7 @@ class Records:
         self._seen: dict[int, str] = {}
 
     def numbers(self) -> list[int]:
-        """Of all releases, the newest first."""
+        """The numbers of all releases, newest first."""
         found = (
             re.fullmatch(r"(\d+)\.json", key.removeprefix(self._prefix)) for key in self._documents.keys(self._prefix)
         )
@@ -89,12 +90,12 @@ class Records:
         return convert(document, Record, key)
 
     def many(self, numbers: Iterable[int]) -> list[Record]:
-        """The releases of those numbers, in their order, without those that are not there."""
+        """The releases with those numbers, in their order; missing ones are left out."""
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
             return [record for record in pool.map(self.get, numbers) if record is not None]
 
     def is_overtaken(self, number: int) -> bool:
-        """Whether another was begun after that release: numbers have no gaps, so the next one tells, by one call."""
+        """Whether a newer release was begun. Numbers have no gaps, so one call for the next number is enough."""
         following = f"{self._prefix}{number + 1}.json"
         return following in self._documents.keys(following)
 
@@ -110,35 +111,36 @@ class Records:
         return dict(found[0]) if found is not None else None
 
     def keep_document(self, number: int, document: ReleaseDocument) -> None:
-        """Keep what the release is made of beside its record: from it the release comes up elsewhere, too."""
+        """Keep the release's document beside its record, so that an engine can start the same release."""
         self._documents.put_json(f"{self._prefix}{number}.release.json", document.to_json())
 
     def document(self, number: int) -> ReleaseDocument | None:
-        """What `keep_document` kept; None of a release that an older version shipped.
+        """The release's document; None if an earlier version of hitless shipped the release.
 
-        Looked for by a list: who may list less than the bucket is denied a key that is not there.
+        It is looked for by a list, because a caller who may not list the bucket is denied a missing key.
         """
         key = f"{self._prefix}{number}.release.json"
         found = self._documents.get_json(key) if key in self._documents.keys(key) else None
         return ReleaseDocument.from_json(found[0]) if found is not None else None
 
     def live(self) -> Record | None:
-        """The release that went live last, by the records alone: who may read no more than the bucket needs no more.
+        """The release that went live last, by the records alone: a caller may be allowed to read the bucket and no
+        stack.
 
-        A rollback writes its target's record anew, so the end that is the latest counts, not the number.
+        A rollback saves its target's record again, so the latest end counts, not the number.
         """
         were_live = [one for one in self.many(self.numbers()[:LOOKED_AT]) if one.outcome == Outcome.LIVE]
         return max(were_live, key=lambda record: (record.ended_at or "", record.release), default=None)
 
     def begin(self, record: Record, template: Template, *, new: bool) -> None:
-        """Take the number, where it is `new`, and keep the template. ConflictError if another process was faster."""
+        """Take the number if it is `new`, and keep the template. Raises ConflictError if another process was faster."""
         if new:
             key = f"{self._prefix}{record.release}.json"
             self._seen[record.release] = self._documents.put_json(key, to_plain(record), new=True)
         self._documents.put_json(f"{self._prefix}{record.release}.template.json", template)
 
     def save(self, record: Record) -> None:
-        """Write the release's document anew. ConflictError if another process has written it since it was read."""
+        """Save the record. Raises ConflictError if another process has saved it since it was read."""
         over, key = self._seen.get(record.release, ""), f"{self._prefix}{record.release}.json"
         self._seen[record.release] = self._documents.put_json(key, to_plain(record), over=over)
 
@@ -147,20 +149,22 @@ class Records:
         return max(self.numbers(), default=0) + 1
 
     def unfinished(self) -> Record | None:
-        """The newest release, where its deploy was cut off before it ended."""
+        """The newest release if its deploy has not ended."""
         newest = next(iter(self.numbers()), None)
         record = self.get(newest) if newest is not None else None
         return record if record is not None and record.outcome is None else None
 
 
 class Artifacts(Protocol):
-    """Where artifacts lie: aws.buckets.Bucket."""
+    """Stores artifacts: aws.buckets.Bucket."""
 
     def get_artifact(self, sha256: str, target: Path) -> None: ...
 
 
 def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
-    """Number and document of the live release; None if the stage has none. ConflictError if none was kept."""
+    """Number and document of the live release; None if the stage has none. Raises ConflictError if no document was
+    kept.
+    """
     record = records.live()
     if record is None:
         return None
@@ -174,7 +178,9 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
 
 
 def fetch_artifacts(bucket: Artifacts, store: ArtifactStore, digests: Iterable[str]) -> int:
-    """Have these artifacts (`sha256:…`) in the store; how many had to be fetched. CloudError if bytes differ."""
+    """Fetch those artifacts (`sha256:…`) that are not in the store, and return their number. Raises CloudError if bytes
+    differ.
+    """
     missing = [digest for digest in sorted(set(digests)) if not store.verify(digest)]
     for digest in missing:
         with store.working() as workspace:

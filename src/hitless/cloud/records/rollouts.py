@@ -34,7 +34,7 @@ ROLLOUTS_KEPT = 50
 
 
 class ReleaseSteps:
-    """The steps of a release, each said when it begins. A step that only repeats the last one is left out."""
+    """The steps of a release. Each is reported when it begins; one that repeats the last one is left out."""
 
     def __init__(self, clock: Clock, say: Any) -> None:
         self._clock, self._say = clock, say
@@ -49,7 +49,9 @@ class ReleaseSteps:
         self._say(f"{state} at {weight_percent} %{': ' + note if note else ''}")
 
     def weights(self) -> list[tuple[datetime, float]]:
-        """When the candidate's share became what, as it was seen; the last step is the end, and no weight."""
+        """The instants at which the candidate's share changed, and the shares. The last step is the end, and
+        no share.
+        """
         found: list[tuple[datetime, float]] = []
         for step in self.steps:
             if step.state != "ended" and (not found or found[-1][1] != step.weight_percent):
@@ -217,7 +219,7 @@ def rollout_of(
 
 
 def _unwrapped(wanted: Template, record: Record) -> list[str]:
-    """Functions that answer requests and whose answers the wrapper does not see."""
+    """Functions with routes whose responses the wrapper does not see."""
     names = {theirs: ours for ours, theirs in record.functions.items()}
     resources = wanted["Resources"]
     called = {name for one in of_type(resources, "AWS::ApiGateway::Method").values() for name in references(one)}

@@ -1,8 +1,8 @@
-"""A release on AWS: expand → prove → shift → contract, in one readable method.
+"""A release on AWS, from top to bottom: expand → prove → shift → contract.
 
-Every step can be repeated: what is live is read from the stack, from Lambda and from the stage's bucket, never from a
-file here. A deploy that was cut off is finished by the next one: its shift is stopped first, what had arrived stays
-where it is, and the rest follows. One release at a time; the newest wins, and whoever lost touches nothing more.
+Every step can be repeated: what is live is read from the stack, from Lambda and from the stage's bucket. The next
+deploy finishes one that was cut off: it stops the shift, keeps what is done, and does the rest. One release at a time:
+the newest wins, and the loser changes nothing more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hitless.service.strategy import Strategy
 
 
 class Deploy:
-    """Ships a package. `zip_of` gives the path of an artifact's zip by its digest."""
+    """Ships a package. `zip_of`: an artifact's digest → the path of its zip."""
 
     def __init__(self, cloud: Cloud, zip_of: Callable[[str], Path]) -> None:
         self._cloud, self._zip_of = cloud, zip_of
@@ -43,7 +43,7 @@ class Deploy:
         self, package: ServicePackage, *, strategy: Strategy, commit: str | None, message: str | None,
         force: bool = False, promoted_from: PromotedFrom | None = None,
     ) -> Result:  # fmt: skip
-        """Ship it and return how it ended. Raises HitlessError if nothing could be begun."""
+        """Ship the package and return the result. Raises HitlessError if the release could not begin."""
         shipped = self._whole_minutes(strategy)
         before = settle(self._cloud, holder=self._tenure.holder)
         live = live_number(before)
@@ -91,7 +91,7 @@ class Deploy:
         return self._end(run, Outcome.LIVE, None)
 
     def _finish(self, before: Observed, wanted: Template, live: int | None) -> None:
-        """Do what a deploy that was cut off after its last update left undone, if `settle` made us its holder."""
+        """If a deploy was cut off after its last update, finish it. `settle` has made this process its holder then."""
         record = self._cloud.records.get(live) if live is not None else None
         if record is None or record.holder != self._tenure.holder:
             return
@@ -103,7 +103,7 @@ class Deploy:
     def _go_back(
         self, run: ReleaseRun, executor: TransitionExecutor, error: CandidateFailedError | CloudError | ConflictError
     ) -> Result:
-        """All traffic to the live release; but where another process has taken over, the aliases are that one's."""
+        """Move all traffic to the live release, unless another process has taken over."""
         try:
             self._tenure.check(run.record, run.home)
         except Superseded as newer:
@@ -115,7 +115,7 @@ class Deploy:
         return self._end(run, Outcome.ROLLED_BACK, error.message)
 
     def _withdraw(self, run: ReleaseRun, executor: TransitionExecutor) -> None:
-        """Nothing is kept ready of a candidate that did not go live."""
+        """Remove the provisioned concurrency of a candidate that did not go live."""
         serve = {ids: run.home[name] for ids, name in run.before.functions.items() if name in run.home}
         executor.withdraw(run.previous, keep=serve)
 

@@ -1,9 +1,12 @@
-"""Carries out a transition: updates of the stack, aliases that move at once, provisioned concurrency.
+"""Carries out a transition, as long as this process holds the release.
 
-Provisioned concurrency moves from version to version: it is ready on the new one before the shift, and is taken from
-all others after it. During a shift both versions have it, and both are paid for. If it is scaled, the new version
-begins as large as the live one has grown, and is not made smaller while it takes over. It has the release's own bounds
-once it has all traffic.
+It updates the stack and moves provisioned concurrency from version to version: ready on the new one before the shift,
+removed from all others after it. During a shift both versions have it, and both are paid for. If it is scaled, the new
+version starts as large as the live one has grown, and does not shrink while it takes over. Once it has all traffic, it
+gets the release's own bounds.
+
+The holder's mark is in the release's record. Whoever takes over (a newer deploy, `abort`, `repair`) writes its own mark
+first. The previous holder checks the mark before each step, and changes nothing more.
 """
 
 from __future__ import annotations
@@ -61,9 +64,10 @@ class TransitionExecutor:
         self._standing = template
 
     def provision(self, targets: Mapping[FunctionIds, str], home: Mapping[str, str], *, awaited: bool = True) -> None:
-        """Ask for provisioned concurrency on these versions. `home`: Lambda's name → the version that is live.
+        """Request provisioned concurrency for these versions. `home`: Lambda's name → the live version. With `awaited`
+        wait until it is ready.
 
-        With `awaited` wait until it is ready. CloudError if Lambda has not enough of it, or denies scaling it.
+        Raises CloudError if Lambda has not enough of it, or if scaling is denied.
         """
         cloud, names, ready = self._cloud, *self._kept_ready()
         wanting = {ids: version for ids, version in targets.items() if ids in ready}
@@ -80,13 +84,15 @@ class TransitionExecutor:
                 cloud.autoscaling.scale(names[ids], version, least=sizes[ids], most=most, target_percent=target)
 
     def keep_ready(self, versions: Mapping[FunctionIds, str], previous: int | None) -> None:
-        """Provisioned concurrency belongs to these versions, which have all traffic, and to no others."""
+        """Give provisioned concurrency to these versions, which have all traffic, and to no others."""
         kept = {ids: version for ids, version in versions.items() if ids in self._kept_ready()[1]}
         self._bound(kept)
         self.withdraw(previous, keep=kept)
 
     def _bound(self, targets: Mapping[FunctionIds, str]) -> None:
-        """Give these versions the release's own bounds. Only says if that fails: they are live already."""
+        """Set the release's own bounds for these versions. A failure is only reported: the versions are live
+        already.
+        """
         cloud, names, ready = self._cloud, *self._kept_ready()
         was = {ids for ids, one in kept_ready(self._before.live.template).items() if one.most is not None}
         for ids, version in targets.items():
@@ -103,10 +109,11 @@ class TransitionExecutor:
                 cloud.say(f"{error.message}; {error.hint}")
 
     def withdraw(self, previous: int | None, keep: Mapping[FunctionIds, str]) -> None:
-        """Take provisioned concurrency from all versions that the stack holds or the `previous` release had, except
-        those of `keep`. If a deploy was cut off after its shift, the stack no longer holds the previous versions.
+        """Remove provisioned concurrency from all versions of the stack and of the `previous` release, except those of
+        `keep`.
 
-        Nothing is asked if neither the wanted release, nor the `previous` one, nor a failed one between them has any.
+        If a deploy was cut off after its shift, the stack no longer holds the previous versions. Lambda is not asked if
+        neither the wanted release, nor the `previous` one, nor a failed one between them has any.
         """
         cloud = self._cloud
         observed = cloud.stack.observe()
@@ -127,7 +134,7 @@ class TransitionExecutor:
 
 
 def held_versions(observed: Observed, *records: Record | None) -> set[tuple[FunctionIds, str]]:
-    """(function, version) of all that the stack holds, and that these releases had."""
+    """(function, version) of all versions that the stack holds or that these releases had."""
     functions = {ids.function: ids for ids in observed.functions}
     found = set()
     for logical_id, version in of_type(observed.live.resources, "AWS::Lambda::Version").items():
@@ -142,8 +149,8 @@ def held_versions(observed: Observed, *records: Record | None) -> set[tuple[Func
 
 
 def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
-    """ServiceFileError if the account has no room for both versions' provisioned concurrency during the shift, and
-    for what is newly reserved. What the live versions have is taken from Lambda's number already.
+    """Raise ServiceFileError if the account has no room for both versions' provisioned concurrency and for newly
+    reserved concurrency. Lambda's number excludes what the live versions have.
     """
     names, ready, versions = functions_of(wanted), kept_ready(wanted), version_ids(wanted)
     home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
@@ -174,7 +181,7 @@ def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
 
 
 def _size(cloud: Cloud, name: str, ready: Ready, home: Mapping[str, str]) -> int:
-    """As many as the service asks for; where it is scaled, as many as the live version has grown to."""
+    """The number that the service asks for; if it is scaled, the number to which the live version has grown."""
     if ready.most is None or name not in home:
         return ready.least
     return ready.nearest(cloud.lambdas.provisioned(name, home[name]))
@@ -187,8 +194,9 @@ def _reserved(template: Template, ids: FunctionIds) -> int | None:
 
 
 class Superseded(Exception):
-    """A newer release was begun, or another process has ended this one or carries it on. `last`: nobody comes after
-    us who takes away what we still put there.
+    """Another process has begun a newer release, or has ended or continued this one.
+
+    `last`: nobody will clean up after this process.
     """
 
     def __init__(self, outcome: Outcome, reason: str, *, last: bool = False) -> None:
@@ -197,7 +205,7 @@ class Superseded(Exception):
 
 
 class Tenure:
-    """One process's hold of the release that it ships. `holder` is its mark."""
+    """This process's hold on the release that it ships. `holder` is its mark."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud, self.holder = cloud, secrets.token_hex(8)
@@ -205,8 +213,8 @@ class Tenure:
     def next_record(
         self, package: ServicePackage, wanted: Template, commit: str | None, message: str | None, strategy: Strategy
     ) -> tuple[Record, Record | None]:
-        """The record for this release, and that of the release whose deploy was cut off, if there is one. They are the
-        same if the content is. Writes nothing.
+        """The record for this release, and the record of a release whose deploy was cut off, if there is one. They are
+        the same if the content is. Writes nothing.
         """
         records, name_of = self._cloud.records, package.packaged.function_names
         mark = fingerprint(wanted)
@@ -238,8 +246,8 @@ class Tenure:
         records.begin(record, wanted, new=not goes_on)
 
     def check(self, record: Record, home: Mapping[str, str]) -> None:
-        """Raises Superseded where the release is another's by now. Where it was taken from us to end it, traffic goes
-        to `home` (Lambda's name → version) once more.
+        """Raise Superseded if another process holds the release. If that process has ended it, traffic first goes to
+        `home` (Lambda's name → version) once more.
         """
         records = self._cloud.records
         if records.is_overtaken(record.release):
@@ -257,7 +265,7 @@ class Tenure:
             raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")
 
     def end(self, record: Record) -> bool:
-        """Unless another process has written how it ended, or carries it on: then nothing is written any more."""
+        """Save the ended record, unless another process holds the release. Returns whether it was saved."""
         stored = self._cloud.records.get(record.release)
         if stored is None or stored.holder != record.holder:
             return False
@@ -269,8 +277,10 @@ class Tenure:
 
 
 def home_of(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
-    """Where the live release's traffic belongs. An alias elsewhere was left by a deploy that was cut off, or by a
-    rollback, whose stack did not follow yet: then it stands at a version that was live, and stays.
+    """Lambda's name → the version to which the live release's traffic belongs.
+
+    An alias elsewhere was left by a deploy that was cut off, or by a rollback whose stack has not followed. In the
+    second case it is at a version that was live, and stays there.
     """
     if live is None:
         return {}
@@ -285,7 +295,7 @@ def home_of(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
 
 
 def _versions(record: Record | None) -> dict[str, str]:
-    """Lambda's name → version, of a release that went live; empty for any other."""
+    """Lambda's name → version, if the release went live; else empty."""
     if record is None or record.outcome != Outcome.LIVE:
         return {}
     return {record.functions[name]: version for name, version in record.versions.items()}

@@ -1,4 +1,4 @@
-"""A service's folder and its artifacts → the template that a release wants; no AWS is asked."""
+"""Packages a service's folder and its artifacts into the template that a release wants. Calls no AWS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hitless.service.strategy import Strategy
 
 @dataclass(frozen=True, slots=True)
 class ServicePackage:
-    """A packaged service, ready to be numbered: what osls compiled, the artifacts, core's outputs."""
+    """A packaged service without a release number: osls' template, the artifacts, core's outputs."""
 
     service: Service
     packaged: Packaged
@@ -33,7 +33,7 @@ class ServicePackage:
     core: CoreOutputs
 
     def wanted(self, *, number: int, previous: int | None, commit: str | None, strategy: Strategy) -> Template:
-        """The template that this release wants, whatever is live. Raises ServiceFileError."""
+        """The template that this release wants, independent of what is live. Raises ServiceFileError."""
         code = {}
         for name, artifact in self.artifacts.items():
             sha256 = artifact.digest.removeprefix("sha256:")
@@ -86,7 +86,7 @@ class ServicePackage:
 
 
 def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutputs, osls: Osls) -> ServicePackage:
-    """Compile the service by osls. Raises ServiceFileError if it, or Lambda, would not take the service."""
+    """Compile the service by osls. Raises ServiceFileError if osls or Lambda would refuse the service."""
     missing = [function.name for function in service.functions if function.name not in artifacts]
     if missing:
         raise ServiceFileError(
@@ -109,7 +109,7 @@ WRAPPER = Path(hitless_wrapper.__file__)
 
 
 def write_layer(path: Path) -> None:
-    """Write the zip to a path that is not there yet."""
+    """Write the layer's zip, the same bytes on every machine. The path must not exist."""
     write(path, [ZipMember("python/hitless_wrapper.py", WRAPPER.read_bytes())])
 
 

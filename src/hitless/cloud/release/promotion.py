@@ -1,7 +1,7 @@
-"""A promotion from or to AWS: what is live there, proved; given digests as artifacts to ship again. Nothing is built.
+"""Promotes from and to AWS: the live release of a stage, and given digests as artifacts. Nothing is built.
 
-A digest is proved wherever bytes pass: Lambda's CodeSha256 of what serves, the bytes that come from a bucket (`kept`),
-the zip as it lies in the artifact store; before traffic reaches the release `proving` asks Lambda once more.
+A digest is checked wherever bytes pass: Lambda's CodeSha256, the bytes from a bucket, the zip in the artifact store.
+Before traffic reaches the release, `proving` asks Lambda once more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hitless.service.model import Home, Service
 
 
 def promotable(cloud: Cloud, stage: str) -> Origin:
-    """The stage's live release. ConflictError if none is, CloudError if Lambda serves other bytes than its."""
+    """The stage's live release. Raises ConflictError if there is none, CloudError if Lambda serves other bytes."""
     observed = cloud.stack.observe()
     number = live_number(observed)
     if number is None:
@@ -37,8 +37,8 @@ def promotable(cloud: Cloud, stage: str) -> Origin:
 
 
 def given_artifacts(service: Service, digests: Mapping[str, str], store: ArtifactStore) -> dict[str, Artifact]:
-    """The artifact of each function of the service. UsageError if one has none, EngineError if its zip is not
-    in the store as it was built.
+    """The artifact of each function of the service. Raises UsageError if one has none, EngineError if its zip is
+    missing or damaged in the store.
     """
     if missing := [function.name for function in service.functions if function.name not in digests]:
         raise UsageError(

@@ -1,5 +1,5 @@
-"""What new versions must show before a client reaches them: the bytes that were built, handlers that can be imported,
-the right answers to the stage's smoke requests. Afterwards they are warm.
+"""Tests new versions before a client reaches them, and the live release after it: the bytes that were built, handlers
+that can be imported, the stage's smoke requests. Afterwards the new versions are warm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WARM_AT_MOST = 50
 def prove(
     cloud: Cloud, package: ServicePackage, wanted: Template, record: Record, targets: Mapping[FunctionIds, str]
 ) -> None:
-    """Raises CloudError if a version is not what was built, CandidateFailedError if it does not serve."""
+    """Raise CloudError if a version is not what was built, CandidateFailedError if it does not serve."""
     versions: dict[str, tuple[str, str]] = {}
     for name, version in record.versions.items():
         lambda_name = record.functions[name]
@@ -49,14 +49,16 @@ def prove(
 
 
 def environments(cloud: Cloud, function: Resource, at_once: int) -> int:
-    """How many are warmed where the live version had so many busy at once: none that clients would miss."""
+    """The number of environments to warm, if the live version had that many busy at once. Clients must
+    not miss them.
+    """
     if at_once <= 1:
         return 1
     return max(1, min(at_once, WARM_AT_MOST, _room(cloud, function, at_once)))
 
 
 def _room(cloud: Cloud, function: Resource, at_once: int) -> int:
-    """What the function has reserved beyond its busiest, else a twentieth of what the account leaves to all."""
+    """What the function has reserved beyond its peak, else a twentieth of the account's unreserved concurrency."""
     reserved = function["Properties"].get("ReservedConcurrentExecutions")
     if isinstance(reserved, int):
         return reserved - at_once
@@ -69,7 +71,7 @@ def _room(cloud: Cloud, function: Resource, at_once: int) -> int:
 
 
 def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) -> None:
-    """Have the handlers imported in as many environments as the live version had busy at once in the last hour."""
+    """Import the handlers in as many environments as the live version had busy at once in the last hour."""
     names = functions_of(wanted)
     for ids, version in targets.items():
         if not is_wrapped(wanted["Resources"][ids.function]):
@@ -87,14 +89,14 @@ def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) ->
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`faults`: one sentence each. `superseded`: another release is live by now, and nothing was looked at."""
+    """`faults`: one sentence each. `superseded`: another release is live by now, so nothing was checked."""
 
     faults: tuple[str, ...] = ()
     superseded: bool = False
 
 
 def faults_of(cloud: Cloud, service: Service, release: int, artifacts: Mapping[str, str]) -> Found:
-    """What is wrong with a release that has just gone live. `artifacts`: function → digest that it must serve."""
+    """The faults of a release that has just gone live. `artifacts`: function → digest that it must serve."""
     observed = cloud.stack.observe()
     if live_number(observed) != release:
         return Found(superseded=True)

@@ -1,7 +1,8 @@
-"""An earlier release again: its versions stand in Lambda still, so traffic goes there at once; then the stack follows.
+"""Brings an earlier release back, and aborts a release that is under way.
 
-Nothing is built and nothing is published: bytes that a function's newest version does not have would become a new
-version, so the stack takes the earlier release's template without the versions that it no longer holds.
+The earlier release's versions are still in Lambda, so traffic goes there at once; then the stack follows. Nothing is
+built or published: Lambda would make a new version of bytes that the newest version does not have. So the stack takes
+the earlier release's template without the versions that it no longer holds.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ STRATEGY = "AllAtOnce"
 
 
 def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Result:
-    """Make release `number` live again; without a number, the one that was live before this one. The receipt says why.
+    """Make release `number` live again; without a number, the one that was live before this one. `why` is for the
+    receipt.
 
-    ConflictError if there is none, or its versions are gone; ServiceFileError if no order of updates leads there
-    without a failed request. CloudError if the stack did not follow: traffic is where it was asked to be then, and
-    the next rollback, `repair` or deploy brings the stack along.
+    Raises ConflictError if there is none, or its versions are gone; ServiceFileError if no order of updates leads there
+    without a failed request. Raises CloudError if the stack did not follow: traffic has moved then, and the next
+    rollback, `repair` or deploy brings the stack along.
     """
     steps = ReleaseSteps(cloud.clock, cloud.say)
     before = settle(cloud, holder=secrets.token_hex(8))
@@ -98,8 +100,8 @@ def _planned(
 
 
 def _leave(cloud: Cloud, live: int | None, target: Record) -> None:
-    """Write into the live release's record where traffic goes, before it goes there: until the stack has followed,
-    nothing else tells this rollback from an alias that somebody moved by hand.
+    """Record in the live release where traffic is about to go. Until the stack has followed, only this tells a rollback
+    from an alias that somebody moved by hand.
     """
     if target.release != live and target.left_for is not None:  # of an earlier rollback, the other way
         cloud.records.save(replace(target, left_for=None))
@@ -124,8 +126,8 @@ def _target(cloud: Cloud, before: Observed, number: int | None) -> Record:
 
 
 def _check_roles(live: LiveState, template: Template, number: int) -> None:
-    """ConflictError if a version would run under a role that has gone: it keeps the one that it was published with,
-    and no role of the same name is that one again.
+    """Raise ConflictError if a version would run under a deleted role. A version keeps the role that it was published
+    with, and a new role of the same name is another one.
     """
     there = of_type(live.resources, "AWS::IAM::Role")
     theirs = of_type(template["Resources"], "AWS::IAM::Role")
@@ -145,9 +147,9 @@ def _stands(before: Observed, target: Record) -> bool:
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
-    """Stop the release that is under way. ConflictError if none is.
+    """Stop the release that is under way. Raises ConflictError if there is none.
 
-    A deploy that is in an update of the stack sees that it was aborted before it goes on: an update itself is not cut.
+    An update of the stack is not interrupted: its deploy sees the abort before its next step.
     """
     observed, record, stack = cloud.stack.observe(), cloud.records.unfinished(), cloud.stack.find()
     if record is not None:

@@ -1,7 +1,11 @@
-"""Traffic from the live versions to a release's: what moves by the strategy, what moves at once, and who watches it.
+"""Moves traffic from the live versions to a release's, and watches the alarms meanwhile.
 
-An alias sends shares only to versions of one role and one dead-letter target. A function that gets another of them
-moves at once, after all that the strategy moves, and is watched for as long as the strategy would have baked.
+An alias splits traffic only between versions with the same role and dead-letter target. A function that gets another
+one moves at once, after all functions that move by the strategy, and is watched for as long as the strategy bakes.
+
+CodeDeploy looks alarms up by name, which finds only metric alarms (DescribeAlarms, `AlarmTypes`). So this process
+watches composite alarms, and all alarms after AllAtOnce. An alarm that rings before the shift tells nothing of the
+release, and is not watched.
 """
 
 from __future__ import annotations
@@ -48,16 +52,17 @@ class ReleaseRun:
 
 
 class Shifting:
-    """Of one release. `asked` tells how each hook ended, once it was run."""
+    """Moves one release's traffic. `asked`: the results of its hooks."""
 
     def __init__(self, cloud: Cloud, steps: ReleaseSteps, tenure: Tenure) -> None:
         self._cloud, self._steps, self._tenure = cloud, steps, tenure
         self.asked: list[HookEnd] = []
 
     def run(self, run: ReleaseRun, strategy: Strategy) -> None:
-        """CodeDeploy, one deployment for each function that changed; nothing if no client is served yet.
+        """Start one CodeDeploy deployment for each changed function. If no client is served yet, point the aliases
+        instead.
 
-        CandidateFailedError if one did not end well, Superseded where it was stopped by hand.
+        Raises CandidateFailedError if one fails, Superseded if somebody stopped it by hand.
         """
         moves = self._moves(run)
         self._tenure.check(run.record, run.home)
@@ -119,7 +124,7 @@ class Shifting:
             self._cloud.say(f"{names}: at once, for Lambda shares traffic between versions of one role only")
 
     def _guard(self, run: ReleaseRun, moves: Sequence[Move], watch: AlarmWatch, seconds: int) -> ShiftFailure | None:
-        """What moves at once has no bake: the alarms are watched once it has all traffic, before the API follows."""
+        """A move at once has no bake: watch the alarms once it has all traffic, before the API follows."""
         if not seconds:
             return None
         self._steps.add("guard", 100, f"the alarms are watched for {seconds} s")
@@ -136,7 +141,7 @@ class Shifting:
         self.asked.append(HookEnd(timestamp(self._cloud.clock.now()), hook, status))
 
     def _shield(self, run: ReleaseRun, moves: Sequence[Move], strategy: Strategy) -> None:
-        """Raise it where there is a bake, for the functions whose release wants it."""
+        """Raise the shield if there is a bake, for the functions whose release wants one."""
         if run.before.stage is None or isinstance(strategy, AllAtOnce):
             return
         shielded = {ids.base: ids for ids in run.targets if is_shielded(run.wanted["Resources"][ids.function])}
@@ -163,7 +168,7 @@ MINUTE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class AlarmWatch:
-    """The person's own alarms during one shift."""
+    """The user's own alarms during one shift."""
 
     counter: Counter
     metric: tuple[str, ...] = ()
@@ -172,7 +177,7 @@ class AlarmWatch:
 
     @classmethod
     def begin(cls, cloud: Cloud, names: Collection[str]) -> AlarmWatch:
-        """As they stand now; says which ring already. UsageError if one is not there."""
+        """Read the alarms, and report those that ring already. Raises UsageError if one is missing."""
         found = cloud.traffic.alarms(names)
         for one in found:
             if one.rings:
@@ -186,15 +191,15 @@ class AlarmWatch:
 
     @property
     def not_for_codedeploy(self) -> tuple[str, ...]:
-        """What a deployment's list leaves out."""
+        """The alarms that CodeDeploy must not watch."""
         return (*self.ringing_before, *self.composite)
 
     def beside_codedeploy(self) -> list[str]:
-        """Those that ring now, of the alarms that CodeDeploy does not watch during the shift."""
+        """The alarms that ring now and that CodeDeploy does not watch during the shift."""
         return self.counter.ringing(self.composite)
 
     def after(self, candidates: Collection[str]) -> list[str]:
-        """Those that ring now, of all that are watched after the shift: `candidates` are the new versions' own."""
+        """The alarms that ring now, of all that are watched after the shift. `candidates` are the new versions' own."""
         return self.counter.ringing([*candidates, *self.metric, *self.composite])
 
 

@@ -1,7 +1,7 @@
-"""What a stage on AWS looks like, read without changing anything: what `troubles` judges.
+"""Reads the state of a stage on AWS for `troubles`, without changing anything.
 
-What serves is read directly (aliases, the Stage's Deployment, mappings), not by CloudFormation's drift detection, which
-takes minutes and knows no weights.
+Aliases, the Stage's Deployment and mappings are read directly. CloudFormation's drift detection would take minutes and
+knows no weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAYER = "the wrapper's layer"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The API's stage: the Deployments (ids) that it serves and that the stack gives it. `at` is None without it."""
+    """The API's stage. `at`: the Deployment (id) that it serves, None if there is no stage. `belongs`: the stack's."""
 
     stage: ApiStage
     at: str | None
@@ -47,7 +47,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A domain's base path: where it leads, None without a mapping, and where the stack has it lead."""
+    """A domain's base path. `at`: where it leads, None without a mapping. `belongs`: where the stack maps it."""
 
     domain: str
     path: str
@@ -57,7 +57,7 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was seen. Functions by their ids; versions are Lambda's numbers."""
+    """The state of a stage. Functions are by their ids; versions are Lambda's numbers."""
 
     now: datetime
     stack: str
@@ -117,8 +117,8 @@ def look(cloud: Cloud) -> Facts:
 
 
 def _live(cloud: Cloud, observed: Observed, status: str | None, unfinished: Record | None) -> Record | None:
-    """While an update is stuck half-way back, the template that CloudFormation shows may be that of the release that
-    failed: then it is the one before that is live.
+    """The live release. While a roll-back is stuck, CloudFormation may show the failed release's template: then the
+    release before it is live.
     """
     number = live_number(observed)
     if unfinished is not None and unfinished.release == number and status is not None and not at_rest(status):
@@ -128,12 +128,12 @@ def _live(cloud: Cloud, observed: Observed, status: str | None, unfinished: Reco
 
 
 def at_rest(status: str) -> bool:
-    """Whether the stack is what one of its templates says, and not half-way from one to another."""
+    """Whether the stack matches one of its templates, and is not between two of them."""
     return status.endswith("_COMPLETE") and status not in ("ROLLBACK_COMPLETE", "DELETE_COMPLETE")
 
 
 def works(status: str | None) -> bool:
-    """Whether CloudFormation works on the stack."""
+    """Whether CloudFormation is working on the stack."""
     return status is not None and not resting(status)
 
 
@@ -187,7 +187,9 @@ def _wanted(cloud: Cloud, serving: Record | None) -> dict[FunctionIds, Ready]:
 
 
 def _ready(cloud: Cloud, observed: Observed, *records: Record | None) -> dict[tuple[FunctionIds, str], int]:
-    """Of the versions that the stack holds, those that serve, and those that these releases had."""
+    """(function, version) → provisioned environments, of versions that the stack holds, that serve, or that these
+    releases had.
+    """
     asked = held_versions(observed, *records) | {(ids, state.version) for ids, state in observed.aliases.items()}
     found = {one: cloud.lambdas.provisioned(observed.functions[one[0]], one[1]) for one in sorted(asked, key=str)}
     return {one: number for one, number in found.items() if number}

@@ -1,8 +1,7 @@
-"""A stage on AWS brought back to what its live release says: look, decide (`troubles`), act, and look again.
+"""Brings a stage on AWS back to its live release: look, decide (`troubles`), fix, look again.
 
-Every step may be repeated, and none takes away what serves. A release under way is taken over as a deploy does it:
-our mark goes into its record, its own process sees that before its next step and ends as superseded. Whoever takes
-over from us stops us the same way.
+Every step can be repeated, and none stops a version that serves. A release under way is taken over as a deploy does it:
+the mark in its record changes, and its own process ends as superseded. Another command stops this one in the same way.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ TIMES = 2
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What was mended and what is left. Of a dry run `left` is all that was found; `steps` are sentences."""
+    """What was fixed and what is left. For a dry run, `left` is everything that was found; `steps` are sentences."""
 
     stage: str
     mended: tuple[Trouble, ...] = ()
@@ -67,14 +66,16 @@ class Repaired:
 
 
 class CodeDownload(Protocol):
-    """What Lambda runs: aws.running.RunningCode."""
+    """Downloads the code of a version: aws.running.RunningCode."""
 
     def download(self, function: str, sha256: str, to: Path, *, version: str) -> None: ...
 
 
 class Repair:
-    """Of one stage. `zip_of` gives the path of an artifact's zip on this machine, there or not, by its digest in hex;
-    `code` has what Lambda runs. `skip`: logical ids over which a stuck roll-back is to go on.
+    """Repairs one stage.
+
+    `zip_of`: an artifact's digest in hex → the path of its zip on this machine, which may be missing. `code` downloads
+    it from Lambda. `skip`: logical ids that a stuck roll-back leaves as they are.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Repair:
         self._newest: tuple[int, str] = (0, "")
 
     def plan(self, stage: str) -> Repaired:
-        """What `run` would do, as far as that shows before its first step."""
+        """The steps that `run` would take, as far as they are known before the first one."""
         facts = look(self._cloud)
         self._check_skipped(facts)
         found = troubles(facts, taking_over=True)
@@ -95,8 +96,8 @@ class Repair:
         return Repaired(stage, left=tuple(found), steps=tuple(sentences), dry_run=True)
 
     def run(self, stage: str) -> Repaired:
-        """Mend all that can be mended. UsageError on a resource that cannot be skipped, before anything is changed;
-        ConflictError if another command has taken over.
+        """Fix everything that can be fixed. Raises UsageError for a resource that cannot be skipped, before anything is
+        changed; ConflictError if another command has taken over.
         """
         facts = look(self._cloud)
         self._check_skipped(facts)
@@ -115,7 +116,7 @@ class Repair:
         return Repaired(stage, tuple(one for one in mended if one not in left), tuple(left), tuple(self._steps))
 
     def _mend(self, found: list[Trouble], facts: Facts, mended: dict[Trouble, None]) -> bool:
-        """Take the steps, up to one that changes more than it names; whether any was taken."""
+        """Take the steps, up to one that changes more than its own trouble. Returns whether any was taken."""
         taken = False
         for step in dict.fromkeys(one.step for one in found if one.step is not None):
             if step in self._failed or self._steps.count(str(step)) >= TIMES:
@@ -234,7 +235,7 @@ class Repair:
             )
 
     def _explained(self, trouble: Trouble) -> Trouble:
-        """The trouble with the way around where its step failed."""
+        """The trouble, with the reason if its step failed."""
         error = self._failed.get(trouble.step) if trouble.step is not None else None
         if error is None:
             return trouble

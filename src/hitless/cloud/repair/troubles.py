@@ -21,7 +21,7 @@ from hitless.service.strategy import parse, weights
 
 @dataclass(frozen=True, slots=True)
 class StopShifts:
-    """CodeDeploy's deployments of these groups; it moves their aliases back by itself."""
+    """Stop CodeDeploy's deployments of these groups. It moves their aliases back."""
 
     groups: tuple[str, ...]
 
@@ -31,7 +31,7 @@ class StopShifts:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """All of a function's traffic to one version."""
+    """Move all of a function's traffic to one version."""
 
     function: str
     version: str
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class FinishRollback:
-    """The rest of a rollback whose traffic is there already."""
+    """Finish a rollback whose traffic has moved already."""
 
     release: int
 
@@ -52,7 +52,7 @@ class FinishRollback:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """The Stage back to the Deployment that the stack gives it."""
+    """Move the Stage back to the stack's Deployment."""
 
     served: Served
 
@@ -62,7 +62,7 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """A domain's mapping where the stack has it."""
+    """Map a domain as the stack says."""
 
     mapped: Mapped
 
@@ -72,7 +72,7 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """So many environments of the version ready; none with 0."""
+    """Provision that many environments of a version; 0 removes them."""
 
     ids: FunctionIds
     function: str
@@ -87,7 +87,7 @@ class Provision:
 
 @dataclass(frozen=True, slots=True)
 class DropShield:
-    """Stage variables and permissions of a shield that no shift needs."""
+    """Remove stage variables and permissions of a shield that no shift needs."""
 
     def __str__(self) -> str:
         return "take the shield down"
@@ -95,7 +95,7 @@ class DropShield:
 
 @dataclass(frozen=True, slots=True)
 class SettleStack:
-    """The stack from where it got stuck to where it can be updated. `continues` a roll-back that got stuck."""
+    """Bring a stuck stack to a state in which it can be updated. `continues`: continue its roll-back."""
 
     stack: str
     continues: bool
@@ -108,7 +108,7 @@ class SettleStack:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An artifact into the bucket again: from this machine, or from Lambda."""
+    """Upload an artifact again, from this machine or from Lambda."""
 
     function: str
     version: str
@@ -120,7 +120,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The record of a release whose machine died: how it ended."""
+    """Record how a release ended whose machine died."""
 
     release: int
     live: bool
@@ -135,7 +135,7 @@ _ORDER = get_args(RepairStep)
 
 
 def rank(step: RepairStep | None) -> int:
-    """When it is taken, among others; what only a person can do comes last."""
+    """The place of the step in the order; troubles without a step come last."""
     return len(_ORDER) if step is None else _ORDER.index(type(step))
 
 
@@ -147,7 +147,7 @@ SPARE = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is amiss. `mends` tells a person what to do; `step` is None where repair cannot do it."""
+    """One thing that is wrong. `mends` tells a person what to do; `step` is None if repair cannot fix it."""
 
     what: str
     where: str
@@ -159,10 +159,10 @@ class Trouble:
 
 
 def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
-    """All that is amiss, in the order in which it is mended.
+    """Everything that is wrong, in the order in which it is fixed.
 
-    A release that may still be carried on by a living process is no trouble as long as AWS is seen at work on it;
-    with `taking_over` it ends here as well.
+    A release whose process may still live is no trouble while AWS is working on it; with `taking_over` it is ended,
+    too.
     """
     if facts.status is None:
         return [*_record(facts)]
@@ -178,8 +178,10 @@ def troubles(facts: Facts, *, taking_over: bool = False) -> list[Trouble]:
 
 
 def home(facts: Facts) -> dict[FunctionIds, str]:
-    """Function → the version that its traffic belongs to: as the live release's record says, or that of the release
-    that a rollback was going to; as the stack says for a function that this release does not have.
+    """Function → the version to which its traffic belongs.
+
+    It is that of the live release's record, or of the release to which a rollback was going. For a function that this
+    release does not have, it is the stack's.
     """
     observed, record = facts.observed, facts.left_for or facts.live
     versions = {record.functions[name]: version for name, version in record.versions.items()} if record else {}
@@ -209,7 +211,7 @@ def _shifts(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
 
 
 def _longest(record: Record) -> timedelta:
-    """How long a deployment of the release can be under way."""
+    """The longest time that a deployment of the release can take."""
     return timedelta(seconds=sum(bake_s for _, bake_s in weights(parse(record.strategy)))) + HOOKS_LIMIT + SPARE
 
 
@@ -241,7 +243,7 @@ def _rollback(facts: Facts) -> Iterator[Trouble]:
 
 
 def _api(facts: Facts) -> Iterator[Trouble]:
-    """Not judged while the template that CloudFormation shows may be another one than the live release's."""
+    """Troubles of the API. Not judged while CloudFormation may show another template than the live release's."""
     served = facts.served
     if served is None or facts.live is None or facts.left_for is not None:
         return

@@ -1,7 +1,7 @@
-"""What a stage stands on, made or brought up to date: core, then the pipeline with its connection to GitHub.
+"""Creates or updates what a stage needs: core, then the pipeline with its connection to GitHub.
 
-Safe to repeat at any point: each step looks first, and a run that was cut off is finished by the next. The whole order
-is in `Bootstrap.run`.
+Safe to repeat at any point: each step looks first, and the next run finishes one that was cut off. `Bootstrap.run`
+shows the whole order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from hitless.service.model import Service
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """What stands. `connection` is None without a pipeline, `core` where another account's is released to."""
+    """The stacks. `connection` is None without a pipeline, `core` is None if another account's is released to."""
 
     core: Stack | None
     pipeline: Stack | None
@@ -59,8 +59,8 @@ class Bootstrapped:
 
 @dataclass(frozen=True, slots=True)
 class _ReleasesAs:
-    """The role that the pipeline becomes, the bucket that its rehearsals read, and the boundary of its own roles; None
-    keeps what its stack has.
+    """The role that the pipeline assumes, the bucket that its rehearsals read, the boundary of its own roles. None
+    keeps the stack's value.
     """
 
     role_arn: str
@@ -70,7 +70,7 @@ class _ReleasesAs:
 
     @classmethod
     def of(cls, core: Stack | None) -> _ReleasesAs:
-        """This account's role, which asks its own pipeline nothing."""
+        """This account's role, which requires no external id of its own pipeline."""
         assert core is not None
         outputs = core.outputs
         return cls(outputs["DeployRoleArn"], outputs["ArtifactBucketName"], core.parameters.get("Boundary", ""), "")
@@ -94,9 +94,10 @@ class Bootstrap:
         self._names = names_of(service)
 
     def run(self, options: BootstrapOptions) -> Bootstrapped:
-        """Core, its default group closed, the connection awaited, the pipeline.
+        """Make core, close its default security group, await the connection, make the pipeline.
 
-        ConflictError: foreign stack, harmful change, connection not authorised in time. UsageError: an option lacks.
+        Raises ConflictError for a foreign stack, a harmful change, or a connection that was not authorised in time;
+        UsageError if an option is missing.
         """
         check_parts(options)
         if options.pipeline is not None:
@@ -126,7 +127,7 @@ class Bootstrap:
         return core
 
     def _role_elsewhere(self, options: BootstrapOptions) -> str | None:
-        """The deploy role of another account, as told or as a pipeline that stands apart was told before."""
+        """The deploy role of another account, as given now or to an earlier bootstrap of this pipeline."""
         if options.pipeline is None:
             return None
         account = self._aws.identity().account
@@ -149,7 +150,7 @@ class Bootstrap:
             self._say(f"API Gateway writes access logs of this account's APIs by {arn}")
 
     def _core(self, options: BootstrapOptions) -> StackSpec:
-        """A network keeps its addresses unless told; the zone is looked up, for a domain may have come or changed."""
+        """A network keeps its addresses unless told otherwise. The zone is looked up, because a domain may be new."""
         exists = self._present(self._names.core)
         domain = self._service.settings.domain
         zone = options.zone_id
@@ -179,8 +180,10 @@ class Bootstrap:
         return GitHubTrust(arn, repository)
 
     def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, GitHubConnection, bool]:
-        """The pipeline stack with its connection, the service's own where another stage has made it already; and
-        whether it was made with the pipeline. A pipeline that stands stays, even if GitHub takes the connection back.
+        """The pipeline stack, its connection, and whether it was made with the pipeline itself.
+
+        The connection is the service's own if another stage has made it. An existing pipeline stays, even if GitHub
+        revoked the connection.
         """
         connections = self._connections()
         present = self._present(self._names.pipeline)
@@ -226,7 +229,7 @@ class Bootstrap:
         return connection
 
     def _check(self, told: PipelineOptions) -> None:
-        """What the first run must be told; later runs keep it."""
+        """Check the options that only the first run needs; later runs keep them."""
         check_options(told)
         present = self._present(self._names.pipeline)
         if told.repository is None and "Repository" not in present:
@@ -241,7 +244,7 @@ class Bootstrap:
             )
 
     def _present(self, name: str) -> Mapping[str, str]:
-        """The parameters of a stack that came up once; empty if it must be made."""
+        """The parameters of a stack that came up once; empty if it must be created."""
         stack = self._stacks.find(name)
         made_anew = stack is None or next_step(stack.status) in (StackStep.CREATE, StackStep.RECREATE)
         return {} if stack is None or made_anew else stack.parameters

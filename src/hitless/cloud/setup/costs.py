@@ -1,6 +1,7 @@
-"""What a stage costs a month, from a file of prices with date and source. Pure; NAT gateways first, for they dominate.
+"""The monthly costs of a stage, from a file of prices with date and source. Pure.
 
-What runs by the hour is summed; what is paid by use is given by its unit, for nobody knows the traffic.
+Costs by the hour are summed. Costs by use are given by their unit, because the traffic is unknown. NAT gateways come
+first: they dominate.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _GATEWAYS = {Nat.NONE: 0, Nat.SINGLE: 1, Nat.PER_AZ: 3}
 class CostLine:
     """One position. `usd_a_month` is None if it is paid by use: then `unit` says for what and how much.
 
-    `unconfirmed` tells where a price was seen that no dated page of AWS' bears out; empty for the others.
+    `unconfirmed`: the source of a price that no dated page of AWS confirms; empty for the others.
     """
 
     what: str
@@ -85,7 +86,7 @@ def costs(service: Service, prices: Mapping[str, Any], *, pipeline: bool) -> Cos
 
 
 def _kept_ready(service: Service, items: Mapping[str, float], hours: float, unsure: str) -> list[CostLine]:
-    """Provisioned concurrency at its fewest; what is scaled may cost more, and both versions do during a shift."""
+    """Provisioned concurrency at its minimum. Scaling may cost more, and a shift has two versions."""
     kept = [one for one in service.functions if one.provisioned_concurrency]
     if not kept:
         return []

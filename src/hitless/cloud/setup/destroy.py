@@ -1,7 +1,7 @@
-"""A stage taken off AWS, in the reverse of the order in which it was made: service, pipeline, core.
+"""Deletes a stage from AWS, in reverse order: service, pipeline, core.
 
-Data and the domain are not touched unless named. A service stack that holds data is left alone as a whole; a core stack
-that holds a domain stays, without NAT gateways, so that it costs next to nothing; the artifact bucket stays.
+Data and the domain stay unless named. A service stack that holds data is not touched at all. A core stack with a domain
+stays, without NAT gateways, so that it costs next to nothing. The artifact bucket stays.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DATA_TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DestroyPlan:
-    """What destroying would do, before a person is asked: stacks that go, what is left, in sentences."""
+    """What destroying would do: the stacks that are deleted, and sentences on what stays."""
 
     goes: tuple[str, ...]
     stays: tuple[str, ...]
@@ -53,7 +53,7 @@ class DestroyPlan:
 
 
 class Destroy:
-    """One stage. Repeating it finishes what a run that was cut off has begun."""
+    """Deletes one stage. Repeating it finishes a run that was cut off."""
 
     def __init__(self, service: Service, aws: Aws, stacks: Stacks, *, say: Callable[[str], None]) -> None:
         self._service, self._aws, self._stacks, self._say = service, aws, stacks, say
@@ -97,7 +97,7 @@ class Destroy:
             self._say(f"the artifact bucket {bucket} is deleted")
 
     def _scale_no_more(self) -> None:
-        """What scales a version outlives it, with alarms that are paid for."""
+        """Remove the scaling of versions: it would outlive them, with alarms that cost money."""
         if not any(function.max_provisioned for function in self._service.functions):
             return
         autoscaling = Autoscaling(self._aws.client("application-autoscaling"))
@@ -111,7 +111,7 @@ class Destroy:
         self._stacks.delete(name, tags=self._tags)
 
     def _shrink(self) -> None:
-        """The core stack without NAT gateways: what is left costs nothing by the hour."""
+        """Update the core stack to have no NAT gateways: the rest costs nothing by the hour."""
         settings = tuple(
             replace(stage, nat=Nat.NONE) if stage.name == self._service.stage else stage
             for stage in self._service.stages

@@ -1,6 +1,6 @@
 """Who may release a stage besides its own pipeline, and within which boundary: options → parameters of core. Pure.
 
-Nothing here is a pattern: an account, a role, a repository's branch or environment is named in full, or refused.
+No option is a pattern: an account, a role, a branch or an environment is named in full.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TRUST_HINT = "name accounts and roles in full: 210987654321,arn:aws:iam::210987
 
 @dataclass(frozen=True, slots=True)
 class IdentityOptions:
-    """What `bootstrap` was told. None keeps what the stacks have; an empty text (`github` False) takes it back.
+    """Options of `bootstrap`. None keeps the stack's value; an empty text (for `github` False) removes it.
 
     `trust` is account ids and role ARNs, comma-separated. `deploy_role` is another account's deploy role, for a
-    pipeline that stands apart from what it releases; `external_id` is then what that role asks for.
+    pipeline in an account of its own; `external_id` is then what that role requires.
     """
 
     boundary: str | None = None
@@ -44,14 +44,16 @@ AS_IT_IS = IdentityOptions()
 
 @dataclass(frozen=True, slots=True)
 class GitHubTrust:
-    """Whose tokens are trusted: the account's provider, owner/name."""
+    """The account's provider and the repository (owner/name) whose tokens are trusted."""
 
     provider_arn: str
     repository: str
 
 
 def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[str, str | None]:
-    """The parameters of the core stack; `github` where `told.github`. UsageError on what is malformed."""
+    """The parameters of the core stack. `github` is given if `told.github` is. Raises UsageError on a
+    malformed option.
+    """
     check_identity(told)
     if github:
         check_repository(github.repository)
@@ -70,13 +72,13 @@ def core_parameters(told: IdentityOptions, github: GitHubTrust | None) -> dict[s
 
 
 def check_repository(repository: str) -> None:
-    """UsageError on what is no repository of GitHub."""
+    """Raise UsageError if it is not a repository of GitHub."""
     if not _REPOSITORY.fullmatch(repository):
         raise UsageError(f"--repository: {repository!r} is not owner/name", hint="as GitHub shows it")
 
 
 def check_identity(told: IdentityOptions) -> None:
-    """UsageError on what is malformed, or cannot be had together."""
+    """Raise UsageError on malformed or contradictory options."""
     if told.boundary and not POLICY_ARN.fullmatch(told.boundary):
         hint = "for example arn:aws:iam::123456789012:policy/organisation-boundary"
         raise UsageError(f"--boundary: {told.boundary!r} is not a policy's ARN", hint=hint)
@@ -114,7 +116,7 @@ def _check_deploy_role(told: IdentityOptions) -> None:
 
 
 def check_kept(told: IdentityOptions, kept: Mapping[str, str], account: str) -> None:
-    """UsageError on what only the standing core stack's parameters and the own account show to be amiss."""
+    """Raise UsageError on options that contradict the existing core stack's parameters or this account."""
     if told.trust and account in _trusted(told.trust)[0]:
         raise UsageError(
             f"--trust: {account} is the account itself: every role in it, the functions' too, could release",

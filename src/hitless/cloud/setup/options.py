@@ -1,4 +1,4 @@
-"""What `hitless aws bootstrap` was told, and the stacks that would come of it, without asking AWS. Pure."""
+"""The options of `hitless aws bootstrap`, the stacks that they lead to, and the service's GitHub repository."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PLACEHOLDER_ZONE = "Z00000000000000000000"
 
 @dataclass(frozen=True, slots=True)
 class BootstrapOptions:
-    """What the command was told. None leaves a setting as the stacks have it, or to its default.
+    """Options of the command. None keeps the stacks' value, or the default.
 
     `connection_wait_s` is how long a person has to authorise GitHub; 0 does not wait. `repository` is owner/name for
-    GitHub's tokens, with a pipeline or without.
+    GitHub's tokens, with or without a pipeline.
     """
 
     pipeline: PipelineOptions | None
@@ -40,7 +40,7 @@ class BootstrapOptions:
 
 
 def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...]:
-    """The stacks as they would be, without asking AWS: what only AWS knows is a placeholder."""
+    """The stacks without asking AWS: values that only AWS knows are placeholders."""
     identity, told = options.identity, options.pipeline
     check_parts(options)
     if identity.deploy_role:
@@ -77,7 +77,7 @@ def dry_run(service: Service, options: BootstrapOptions) -> tuple[StackSpec, ...
 
 
 def check_apart(service: Service) -> None:
-    """UsageError if a pipeline in another account could not do what the stage asks for."""
+    """Raise UsageError if a pipeline in another account cannot do what the stage asks for."""
     if service.settings.rehearsal:
         raise UsageError(
             f"{service.stage} is rehearsed, and a pipeline in another account may not read what is live there",
@@ -86,7 +86,7 @@ def check_apart(service: Service) -> None:
 
 
 def check_parts(options: BootstrapOptions) -> None:
-    """UsageError on options of which one leaves out the part that another is of."""
+    """Raise UsageError on options for a part that another option leaves out."""
     check_identity(options.identity)
     if not options.identity.deploy_role:
         return
@@ -114,7 +114,7 @@ _GITHUB = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GitHubRepository:
-    """`name` is owner/name, None where origin is not on GitHub. `folder` is the service's, `""` or `a/b/`."""
+    """`name` is owner/name, None if origin is not on GitHub. `folder` is the service's, `""` or `a/b/`."""
 
     name: str | None
     folder: str
@@ -127,7 +127,7 @@ def parse_remote(url: str) -> str | None:
 
 
 def read_repository(folder: Path) -> GitHubRepository:
-    """What git says of the service's folder; outside git neither name nor folder."""
+    """The repository of the service's folder; outside git neither name nor folder."""
     return GitHubRepository(
         name=parse_remote(_git(folder, "remote", "get-url", "origin")),
         folder=_git(folder, "rev-parse", "--show-prefix"),

@@ -1,7 +1,7 @@
-"""What a bootstrap would meet: changes of the stacks, costs, quotas that are short, permissions that are missing.
+"""Previews a bootstrap: changes of the stacks, quotas that are too low, missing permissions.
 
-Asks AWS and changes nothing: change sets are made to be read and dropped again. What cannot be asked (no permission to
-simulate, no quota service) is left open and said so; nothing here fails a plan but missing credentials.
+Asks AWS and changes nothing: change sets are created, read and deleted. A question that fails (no permission to
+simulate, no quota service) is reported and left open; only missing credentials fail a plan.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BOUNDARY_ACTIONS = ("iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissions
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much of a limit is used and needed on top; `limit` None if AWS does not tell."""
+    """How much of a limit is used, and how much more is needed. `limit` is None if AWS does not tell."""
 
     name: str
     used: int
@@ -68,7 +68,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """What would happen to one stack. `exists` False: all is new."""
+    """The changes of one stack. `exists` is False if all of it is new."""
 
     name: str
     exists: bool
@@ -80,7 +80,7 @@ class StackPlan:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What AWS was asked. `missing_permissions` is None if the caller may not simulate policies."""
+    """The results. `missing_permissions` is None if the caller may not simulate policies."""
 
     stacks: tuple[StackPlan, ...]
     quotas: tuple[Quota, ...]
@@ -92,18 +92,20 @@ class Findings:
 
 
 class Planner:
-    """Looks at one stage of one service. `say` hears what could not be asked."""
+    """Previews one stage of one service. `say` reports questions that failed."""
 
     def __init__(self, service: Service, aws: Aws, stacks: Stacks, *, say: Callable[[str], None]) -> None:
         self._service, self._aws, self._stacks, self._say = service, aws, stacks, say
 
     def look(self, options: BootstrapOptions) -> Findings:
-        """Ask for everything; botocore's errors only where credentials or CloudFormation itself fail."""
+        """Ask AWS. Raises botocore's errors only if credentials or CloudFormation fail."""
         plans = tuple(self._stack(spec) for spec in dry_run(self._service, options))
         return Findings(plans, self._quotas(new_network=not plans[0].exists), self._missing(options))
 
     def _stack(self, spec: StackSpec) -> StackPlan:
-        """The preview of an existing stack, by a change set that is dropped; a new one has nothing to compare."""
+        """The preview of an existing stack, by a change set that is deleted again. A new stack has nothing to
+        compare.
+        """
         stack = self._stacks.find(spec.name)
         step = next_step(stack.status if stack else None)
         if stack is None or step in (StackStep.CREATE, StackStep.RECREATE):
@@ -118,8 +120,8 @@ class Planner:
 
     @staticmethod
     def _kept(key: str, value: str | None, present: Mapping[str, str]) -> str | None:
-        """A plan compares the service's file, and of the options those that it knows itself; what a bootstrap was told
-        by others stays as the stack has it.
+        """A plan compares the service's file and its own options. Parameters from options of earlier bootstraps keep
+        the stack's values.
         """
         filed = ("Nat", "DomainName", "Branch", "Approval", "Tests", "BuildImage", "BuildType", "LogRetentionDays")
         told = ("Boundary", "TrustedAccounts", "TrustedRoles", "TrustedRoleAccounts", "ExternalId")
@@ -191,7 +193,7 @@ class Planner:
 
 
 def needed_actions(options: BootstrapOptions, *, domain: bool, log_role: bool = False) -> list[str]:
-    """What whoever runs that bootstrap must be allowed, as far as a plan asks for it. `log_role`: one must be made."""
+    """The actions that the bootstrap's caller needs, as far as a plan checks them. `log_role`: a role must be created."""
     told, actions = options.identity, [*NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
     if options.pipeline is not None:
         actions += PIPELINE_ACTIONS

@@ -1,7 +1,7 @@
-"""What the stacks of a stage are: their names, tags, templates and parameters. Pure: reads the service, calls nothing.
+"""The stacks of a stage: names, tags, templates and parameters. Pure: reads the service, calls nothing.
 
-`core` and `pipeline` come from templates of this package; the `service` stack is osls' and only named here. A
-parameter of None keeps the value that the stack has, so that an option given once need not be given again.
+`core` and `pipeline` come from templates of this package; the `service` stack is osls'. A parameter of None keeps the
+stack's value, so that an option given once need not be repeated.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class StackNames:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The addresses of a stage: a VPC's block, three private parts of a quarter each, three public ones of a
-    sixteenth; a sixteenth stays free.
+    """The addresses of a stage: a VPC's block, three private subnets of a quarter each, three public ones of a
+    sixteenth. A sixteenth stays free.
     """
 
     vpc: str
@@ -56,7 +56,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """What the service's file does not say of its pipeline; None keeps what the stack has."""
+    """Settings of the pipeline that are not in the service's file. None keeps the stack's value."""
 
     repository: str | None = None
     folder: str | None = None
@@ -66,7 +66,7 @@ class PipelineOptions:
 
 
 def names_of(service: Service) -> StackNames:
-    """The stacks of the stage. UsageError if AWS would refuse, or mix up, the names made of service and stage."""
+    """The stage's stack names. Raises UsageError if AWS would refuse them or confuse two of them."""
     stage = service.stage
     for word in RESERVED_STAGES:
         if stage == word or stage.startswith(f"{word}-"):
@@ -84,7 +84,7 @@ def names_of(service: Service) -> StackNames:
 
 
 def tags_of(service: Service) -> dict[str, str]:
-    """The tags of everything of the stage; they are also how a stack is known to be ours."""
+    """The tags of everything of the stage. A stack without them is not ours."""
     return {SERVICE_TAG: service.name, STAGE_TAG: service.stage}
 
 
@@ -104,7 +104,7 @@ def network(cidr: str) -> Network:
 
 
 def is_production(service: Service) -> bool:
-    """A stage whose stacks are protected from deletion: prod, and whatever has people's domain."""
+    """Whether the stage's stacks are protected from deletion: prod, and each stage with a domain."""
     return service.stage == "prod" or service.settings.domain is not None
 
 
@@ -145,7 +145,7 @@ def core_stack(
 
 
 def _policies(arns: str | None) -> str | None:
-    """ARNs of managed policies, comma-separated. UsageError on anything else: CloudFormation says so minutes later."""
+    """Check ARNs of managed policies, comma-separated. Raises UsageError, minutes before CloudFormation would fail."""
     for arn in arns.split(",") if arns else ():
         if not POLICY_ARN.fullmatch(arn):
             hint = "for example arn:aws:iam::123456789012:policy/tables"
@@ -159,7 +159,7 @@ def _policies(arns: str | None) -> str | None:
 
 
 def check_options(options: PipelineOptions) -> None:
-    """UsageError on what would fail, or show a secret, once the core stack stands."""
+    """Raise UsageError on options that would fail, or show a secret, once the core stack exists."""
     if options.repository is not None:
         check_repository(options.repository)
     if options.package is not None and _SECRET_IN_URL.search(options.package):
@@ -180,9 +180,10 @@ def pipeline_stack(
     boundary: str | None = None,
     external_id: str | None = None,
 ) -> StackSpec:
-    """The pipeline stack: before the connection is authorised without, then with the pipeline itself.
+    """The pipeline stack: without the pipeline itself until the connection is authorised.
 
-    `external_id` is what a deploy role of another account asks for; `bucket` is then empty, for none is read across.
+    `external_id` is what another account's deploy role requires. `bucket` is empty then: no bucket is read across
+    accounts.
     """
     check_options(options)
     check_identity(IdentityOptions(boundary=boundary, external_id=external_id))
@@ -222,7 +223,7 @@ def pipeline_stack(
 
 
 def connection_name(service: Service) -> str:
-    """One connection serves all stages of a service: a person authorises it once."""
+    """One connection serves all stages of a service, so that a person authorises it once."""
     return service.name[:32]
 
 

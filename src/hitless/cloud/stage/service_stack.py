@@ -1,7 +1,9 @@
-"""The service's stack as the release layer uses it: what is live in it, and an update of it by osls.
+"""The service's stack: what is live in it, and updates of it by osls.
 
-osls leaves at the first failed event, while CloudFormation still rolls back: how an update ended is read from the
-stack. The stack policy stands at all times but during an update that retires an alias or a permission.
+osls exits at the first failed event, while CloudFormation still rolls back. So the result of an update is read from the
+stack. The stack policy is in place except during an update that removes an alias or a permission. The stack takes
+network, bucket, domain and roles from core as literals, so that they are part of a version's hash: an import or a
+parameter would change a function's code without a new version.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from hitless.errors import CloudError, ConflictError, UsageError
 
 
 class StillAtWorkError(CloudError):
-    """An update that outlasts our patience: it may arrive yet, so nothing may be taken back."""
+    """An update took longer than the time-out. It may still succeed, so nothing may be taken back."""
 
 
 _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
@@ -44,7 +46,7 @@ _WELL_OR_BACK = WELL | {"UPDATE_ROLLBACK_COMPLETE"}
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is live: the transform's view of it, the functions, and where each alias sends its traffic."""
+    """What is live: the templates' view of it, the functions, and the versions that each alias sends traffic to."""
 
     live: LiveState
     functions: Mapping[FunctionIds, str]
@@ -75,8 +77,8 @@ class ServiceStack:
         return {SERVICE_TAG: self._service, STAGE_TAG: self._stage}
 
     def settle(self) -> None:
-        """Bring the stack to rest: await, continue a stuck roll-back, delete what never came up. ConflictError if
-        hitless did not make it, or has not taken it over to the end.
+        """Bring the stack to a stable state: await an update, continue a stuck roll-back, delete a stack that never
+        came up. Raises ConflictError as `refuse_plain` does.
         """
         self.refuse_plain()
         if self._stacks.settle(self.name, self.tags) and self.find() is not None:
@@ -84,8 +86,8 @@ class ServiceStack:
             self._stacks.delete(self.name, tags=self.tags)
 
     def refuse_plain(self) -> None:
-        """ConflictError if hitless did not make the stack, or has taken it over by half: a release over it would
-        change the very code that clients are served by, before any check.
+        """Raise ConflictError if hitless did not make the stack, or has only half adopted it. A release would change
+        the code that clients use before any check.
         """
         stack, verb = self.find(), f"`hitless aws adopt --stage {self._stage}`"
         if stack is None or stack.status == "REVIEW_IN_PROGRESS":
@@ -122,7 +124,7 @@ class ServiceStack:
         return Observed(LiveState(template, at, versions), functions, aliases, _api_stage(template, held))
 
     def rest(self) -> None:
-        """Wait until whatever goes on in the stack has ended, however it ends."""
+        """Wait until CloudFormation no longer works on the stack."""
         self._stacks.rest(self.name, since=self._stacks.last_event(self.name))
 
     def held(self) -> dict[str, str]:
@@ -130,11 +132,11 @@ class ServiceStack:
         return {name: physical for name, (_, physical) in self._stacks.resources(self.name).items()}
 
     def failures(self) -> dict[str, str]:
-        """Logical id → reason, of what a roll-back could not bring back."""
+        """Logical id → reason, of each resource that could not be rolled back."""
         return self._stacks.failures(self.name)
 
     def continue_rollback(self, skip: Collection[str]) -> list[str]:
-        """Have a stuck roll-back go on, over what is to be skipped; what failed again, if any."""
+        """Continue a stuck roll-back without the resources to skip. Returns what failed again."""
         return self._stacks.continue_rollback(self.name, skip)
 
     def _template(self) -> Template:
@@ -143,8 +145,10 @@ class ServiceStack:
         return template
 
     def update(self, template: Template, *, before: Template) -> None:
-        """Make the stack as the template says. CloudError with the first cause if it does not become so,
-        StillAtWorkError if that is not known yet, ConflictError if another update of it is under way.
+        """Update the stack to the template.
+
+        Raises CloudError with the first cause if it fails, StillAtWorkError if the result is not known yet,
+        ConflictError if another update is under way.
         """
         lift = bool(before) and retires_guarded(before, template)
         if before:
@@ -200,7 +204,7 @@ def _api_stage(template: Template, held: Mapping[str, tuple[str, str]]) -> ApiSt
 
 
 def is_busy(said: str) -> bool:
-    """Whether CloudFormation refused an update for another one that is under way. It has no error code of its own."""
+    """Whether CloudFormation refused an update because another one is under way. It has no error code of its own."""
     return re.search(r"is in \w+_IN_PROGRESS state and can ?not be updated", said) is not None
 
 
@@ -216,7 +220,7 @@ _PLACEHOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class CoreOutputs:
-    """The outputs that a release reads, by the names that core's stack gives them. Empty if core has none."""
+    """The outputs of core that a release reads. Empty if core has none."""
 
     vpc_id: str
     private_subnet_ids: tuple[str, ...]
@@ -229,7 +233,7 @@ class CoreOutputs:
 
     @classmethod
     def of(cls, outputs: Mapping[str, str], where: str) -> CoreOutputs:
-        """Raises UsageError if an output that a release needs is missing; `where` is named in it."""
+        """Raises UsageError if a required output is missing; the message names `where`."""
         bucket = str(outputs.get("ArtifactBucketName", ""))
         if not bucket:
             raise UsageError(
@@ -247,12 +251,12 @@ class CoreOutputs:
         )
 
     def params(self) -> dict[str, str]:
-        """What serverless.yml may read by `${param:…}`: each output's name in lower camel case."""
+        """The values of `${param:…}` in serverless.yml: each output's name in lower camel case."""
         return {key[0].lower() + key[1:]: value for key, value in self.raw if value}
 
 
 def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
-    """For a dry run: the named file, else core-outputs.json in the service's folder, else placeholders."""
+    """For a dry run: the given file, else core-outputs.json in the service's folder, else placeholders."""
     path = named or folder / FILE
     if named is None and not path.is_file():
         return CoreOutputs.of(_PLACEHOLDERS, "the placeholders")

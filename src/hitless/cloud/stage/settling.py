@@ -1,7 +1,7 @@
-"""The stage as a verb finds it: everything outside that it needs, and the stage brought to rest before anything begins.
+"""The services that a stage on AWS needs, and bringing the stage to a stable state before a verb begins.
 
-A release that is under way belongs to one process, its holder, whose mark stands in the release's record. Who settles
-the stage becomes its holder: the process that had it sees that before its next step, and ends without another one.
+A release under way has one holder, a process whose mark is in the release's record. `settle` makes this process the
+holder. The previous one sees that before its next step, and ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hitless.release.result import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Everything outside that a release needs."""
+    """Every service of AWS that a release uses."""
 
     stack: ServiceStack
     bucket: Bucket
@@ -57,9 +57,10 @@ class Cloud:
 
 
 def settle(cloud: Cloud, *, holder: str) -> Observed:
-    """Bring the stage to rest before something new begins: stack, release under way, shifts, left-over weights.
+    """Bring the stage to a stable state before a verb begins: the stack, a release under way, shifts, left-over
+    weights.
 
-    What is under way passes to `holder`; a release that had arrived, but for its record, is recorded as live.
+    A release under way passes to `holder`. One that is live already, but not in its record, is recorded as live.
     """
     cloud.stack.settle()
     observed = cloud.stack.observe()
@@ -75,7 +76,7 @@ def settle(cloud: Cloud, *, holder: str) -> Observed:
 
 
 def take_shield_down(cloud: Cloud, observed: Observed) -> None:
-    """Once no shift is under way any more, whoever raised it."""
+    """Remove the shield once no shift is under way."""
     if observed.stage is not None:
         cloud.shield.down(observed.stage, observed.functions)
 
@@ -98,7 +99,7 @@ def live_number(observed: Observed) -> int | None:
 
 
 def url_of(cloud: Cloud) -> str | None:
-    """Where clients reach the stage, as the stack says; None if it does not."""
+    """The URL of the stage, from the stack; None if there is none."""
     stack = cloud.stack.find()
     return stack.outputs.get(URL_OUTPUT) if stack is not None else None
 
@@ -112,14 +113,14 @@ def function_names(cloud: Cloud, observed: Observed, *, service: str, stage: str
 
 
 def is_live(observed: Observed, wanted: Template) -> bool:
-    """Whether the stage serves just this content, and traffic is where the stack says."""
+    """Whether the stage serves this content already, and all traffic is where the stack says."""
     if observed.live.output(FINGERPRINT_OUTPUT) != fingerprint(wanted):
         return False
     return is_at_rest(observed.live) and not any(state.others for state in observed.aliases.values())
 
 
 def is_at_rest(live: LiveState) -> bool:
-    """Whether each alias stands where the stack's template says."""
+    """Whether each alias is at the version of the stack's template."""
     return all(
         alias["Properties"]["FunctionVersion"] == live.aliases[name]
         for name, alias in of_type(live.resources, "AWS::Lambda::Alias").items()
@@ -132,7 +133,7 @@ IN_HAND_S = 5.0
 
 
 class Variables(Protocol):
-    """Stage variables: aws.api_stages.ApiStages."""
+    """Reads and sets stage variables: aws.api_stages.ApiStages."""
 
     def variables(self, stage: ApiStage) -> dict[str, str]: ...
     def set(self, stage: ApiStage, variables: Mapping[str, str]) -> None: ...
@@ -140,14 +141,20 @@ class Variables(Protocol):
 
 
 class Permissions(Protocol):
-    """Who may invoke a version: aws.lambdas.Lambdas."""
+    """Allows a role to invoke a version: aws.lambdas.Lambdas."""
 
     def let_invoke(self, function: str, version: str, *, role_of: str) -> None: ...
     def let_invoke_no_more(self, function: str, version: str) -> None: ...
 
 
 class Shield:
-    """Raised before a shift, taken down after it."""
+    """The shield of a shift: while it is up, the live version answers requests that the candidate fails.
+
+    For each function that moves, a variable of the API's stage tells the wrapper the numbers of both versions, and the
+    live version's policy lets the function's role invoke it. Both exist only during the shift. After a machine's death
+    the variables tell the next command what to remove; other versions ignore them. If a permission to raise it is
+    missing, the release goes on without a shield, and says so.
+    """
 
     def __init__(
         self,
@@ -176,8 +183,8 @@ class Shield:
                 self._variables.drop(stage, [ids.shield_variable])
 
     def down(self, stage: ApiStage, functions: Mapping[FunctionIds, str]) -> None:
-        """Take down whatever stands, once the candidate has answered what it had in hand. `functions` are the
-        service's, by Lambda's names.
+        """Remove the shield once the candidate has answered the requests that it had. `functions`: the service's, with
+        Lambda's names.
         """
         found = self._variables.variables(stage)
         standing = {name: value for name, value in found.items() if name.startswith(SHIELD_PREFIX)}
@@ -191,7 +198,7 @@ class Shield:
         self._variables.drop(stage, standing)
 
     def _without(self, error: ClientError, what: str) -> None:
-        """Go on without a shield where it is denied to raise one."""
+        """Go on without a shield if raising one is denied."""
         if not is_denied(error):
             raise error
         self._say(f"{what} is not shielded: {error}")

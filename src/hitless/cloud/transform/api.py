@@ -1,8 +1,8 @@
-"""The API's part of a template: permissions, the deployment named by its content, an explicit Stage, the domain.
+"""The API's part of a template: permissions, a Deployment named by its content, an explicit Stage, the domain.
 
-osls makes no Stage resource: it lets a timestamped Deployment create one, so that code and API change at the stack's
-own will. Here the Stage is a resource of its own and moves to a new Deployment in the contract step alone. Methods and
-resources are only the API's draft: nothing of them is served before a Deployment takes its picture of them.
+osls makes no Stage resource: a timestamped Deployment creates one, so that CloudFormation decides when code and API
+change. Here the Stage is a resource, and moves to a new Deployment only in the contract step. Methods and resources are
+the API's draft: clients see them only through a Deployment.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ _KEYS = re.compile(r"(ApiGatewayApiKey|ApiGatewayUsagePlanKey)\D*\d+")
 
 
 def name_by_content(resources: dict[str, Resource]) -> None:
-    """Name permissions and API keys by what they hold: their properties are create-only, so a changed one must stand
-    beside, not in the place of, the one that clients use.
+    """Name permissions and API keys by a hash of their content. Their properties are create-only, so that a changed one
+    must be added beside the one that clients use.
     """
     name_permissions(resources)
     for kind in ("AWS::ApiGateway::ApiKey", "AWS::ApiGateway::UsagePlanKey"):
@@ -83,7 +83,7 @@ def name_by_content(resources: dict[str, Resource]) -> None:
 
 
 def name_permissions(resources: dict[str, Resource]) -> None:
-    """Name permissions by what they hold."""
+    """Name permissions by a hash of their content."""
     _rename(resources, {
         name: f"{name}{short_hash(resource['Properties'])}"
         for name, resource in of_type(resources, "AWS::Lambda::Permission").items()
@@ -145,14 +145,14 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
 
 
 def add_deployment(resources: dict[str, Resource]) -> str:
-    """Add the Deployment that takes the picture of the API as these resources have it; its name is the picture's."""
+    """Add the Deployment of the API as these resources describe it. Returns its name, which is a hash."""
     deployment, shows = deployment_of(resources)
     resources[deployment] = shows
     return deployment
 
 
 def stand_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None:
-    """What depends on one of the `old` Deployments depends on the Stage instead."""
+    """Resources that depend on one of the `old` Deployments depend on the Stage instead."""
     for resource in resources.values():
         wanted = depends_on(resource)
         if set(wanted) & set(old):
@@ -160,7 +160,7 @@ def stand_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None
 
 
 def deployment_of(resources: Mapping[str, Resource]) -> tuple[str, Resource]:
-    """The Deployment that shows the API as these resources have it, by a name that tells what it shows."""
+    """The Deployment of the API as these resources describe it, and its name, which is a hash of its content."""
     shown = {
         name: {key: value for key, value in resource.items() if key not in ("DependsOn", "Metadata")}
         for name, resource in sorted(resources.items())
@@ -174,7 +174,7 @@ def deployment_of(resources: Mapping[str, Resource]) -> tuple[str, Resource]:
 
 
 def routes(resources: Mapping[str, Resource]) -> dict[str, tuple[str, str | None]]:
-    """`GET /items/{id}` → its method's logical id and that of the alias which answers; None if API Gateway does."""
+    """`GET /items/{id}` → the logical ids of its method and of its alias; None if API Gateway itself responds."""
     found: dict[str, tuple[str, str | None]] = {}
     for name, method in of_type(resources, "AWS::ApiGateway::Method").items():
         properties = method["Properties"]
@@ -230,10 +230,10 @@ def depends_on(resource: Resource) -> list[str]:
 
 
 def in_the_way(live: dict[str, Resource], new: dict[str, Resource]) -> set[str]:
-    """Live resources of the draft that hold a place which another one is to take.
+    """Live resources of the draft that occupy a place which another resource will take.
 
-    API Gateway has one place for each part under a path, one for all variable parts, one for a method, one for a kind
-    of gateway response; CloudFormation fills a place before it empties it.
+    API Gateway has one place for each part under a path, one for all variable parts, one for each method, one for each
+    kind of gateway response. CloudFormation fills a place before it empties it.
     """
     places = {place: name for name, one in new.items() if (place := _place(one))}
     held = ((name, one, places.get(_place(one) or "")) for name, one in live.items())

@@ -1,9 +1,8 @@
-"""What a release wants to be, whatever is live: osls' compiled template with everything that a release layer needs.
+"""The template that a release wants, independent of what is live: osls' template plus everything that releases need.
 
-Everything that calls a function calls its alias `live`. Versions, permissions and the API's deployment are named by
-the hash of their content: what has not changed keeps its name, and what has changed never replaces but stands beside.
-Each function's version is named by all that a version holds, but not by the commit: a commit that changes nothing of a
-function publishes nothing.
+Callers of a function call its alias `live`. Versions, permissions and the API's Deployment are named by a hash of their
+content: unchanged ones keep their names, and changed ones are added beside the old ones. A version's hash does not
+include the commit, so that a commit that does not change a function publishes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _NOT_IN_A_VERSION = ("Tags", "ReservedConcurrentExecutions")
 
 
 def desired(compiled: Template, release: ReleaseInput) -> Template:
-    """The release's template by itself; aliases follow their Version resource. Raises ServiceFileError."""
+    """The release's template; aliases follow their Version resources. Raises ServiceFileError."""
     template = copy.deepcopy(compiled)
     resources: dict[str, Resource] = template["Resources"]
     check_package(resources, release)
@@ -72,7 +71,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
 
 
 def fingerprint(template: Template) -> str:
-    """Equal for two desired templates that would serve the same: the commit and release numbers do not count."""
+    """A hash that is equal for templates that serve the same. Commit and release numbers do not count."""
     kept = copy.deepcopy(template)
     for resource in of_type(kept["Resources"], "AWS::Lambda::Function").values():
         resource["Properties"].get("Environment", {}).get("Variables", {}).pop(COMMIT_VARIABLE, None)
@@ -82,7 +81,7 @@ def fingerprint(template: Template) -> str:
 
 
 def functions_of(template: Template) -> dict[FunctionIds, str]:
-    """The service's functions in a template of ours, with Lambda's name of each."""
+    """The service's functions in a template of hitless, with Lambda's names."""
     resources = template.get("Resources", {})
     return {
         ids: resource["Properties"]["FunctionName"]
@@ -141,7 +140,7 @@ def _add_version(resources: dict[str, Resource], ids: FunctionIds, release: Rele
 
 
 def add_version(resources: dict[str, Resource], ids: FunctionIds, digest: str, sha256: str) -> None:
-    """A Version of the function, named by `digest`, of the code with that SHA-256 (hex); the alias follows it."""
+    """Add a Version of the function, named by `digest`, of the code with that SHA-256 (hex). The alias follows it."""
     version = ids.version(digest)
     resources[version] = {
         "Type": "AWS::Lambda::Version",
@@ -163,7 +162,9 @@ def add_version(resources: dict[str, Resource], ids: FunctionIds, digest: str, s
 
 
 def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, str]) -> None:
-    """Point whatever calls a function at its alias. Its own resources, and roles, go on naming the function."""
+    """Let every caller of a function call its alias. The function's own resources, and roles, keep naming
+    the function.
+    """
     targets = {ids.function: ids.alias for ids in functions}
 
     def alias_of(node: Any) -> Any:
@@ -179,7 +180,7 @@ def call_aliases(resources: dict[str, Resource], functions: dict[FunctionIds, st
 
 
 def outputs_of(template: Template, *, number: int, previous: int | None = None, domain: str = "") -> dict[str, Any]:
-    """osls' outputs but those of versions and of its bucket; and what the tool reads back."""
+    """osls' outputs without versions and bucket, plus the outputs that hitless reads."""
     resources = template["Resources"]
     kept = {
         name: output
@@ -201,7 +202,7 @@ ENVIRONMENT_LIMIT_BYTES = 4096
 
 
 def check_stage(packaged: str, wanted: str) -> None:
-    """osls bakes the stage's name into a package and deploys it under any other: refuse that. ServiceFileError."""
+    """Raise ServiceFileError if the package is another stage's: osls would deploy it under any name."""
     if packaged != wanted:
         raise ServiceFileError(
             f"provider.stage: the package is for stage {packaged}, not {wanted}",
@@ -210,7 +211,7 @@ def check_stage(packaged: str, wanted: str) -> None:
 
 
 def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> None:
-    """ServiceFileError on what Lambda or CloudFormation would refuse, or what is not shipped."""
+    """Raise ServiceFileError on what Lambda or CloudFormation would refuse, or what hitless does not ship."""
     for function in of_type(resources, "AWS::Lambda::Function").values():
         name = str(function["Properties"].get("FunctionName", ""))
         key = release.function_names.get(name)
@@ -254,7 +255,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
 
 
 def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) -> None:
-    """ServiceFileError if a function's variables, ours among them, are more than Lambda takes; it measures JSON."""
+    """Raise ServiceFileError if a function's variables, ours included, exceed Lambda's limit on their JSON."""
     for function in of_type(resources, "AWS::Lambda::Function").values():
         variables = function["Properties"].get("Environment", {}).get("Variables", {})
         size = len(json.dumps(variables, separators=(",", ":"), ensure_ascii=False).encode())
@@ -267,7 +268,7 @@ def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) 
 
 
 def check_resources(resources: Mapping[str, Resource]) -> None:
-    """ServiceFileError if one stack cannot hold the release and, beside it, what the one before it leaves."""
+    """Raise ServiceFileError if one stack cannot hold the release and what stays of the previous one."""
     if len(resources) > RESOURCES_LIMIT:
         raise ServiceFileError(
             f"the stack would hold {len(resources)} resources, over CloudFormation's {RESOURCES_LIMIT}",
@@ -302,7 +303,10 @@ SKIPS: Mapping[str, Mapping[str, str]] = {
 
 
 def answer_scanner(resources: Mapping[str, Resource]) -> None:
-    """Write the reasons into the resources' metadata, where the scanner reads them."""
+    """Write the reasons into the resources' metadata, which the scanner (checkov) reads.
+
+    Only what hitless or osls decides gets a reason. The service's own settings are left for the scanner to judge.
+    """
     for resource in resources.values():
         if skips := SKIPS.get(resource["Type"]):
             listed = [{"id": check, "comment": reason} for check, reason in skips.items()]

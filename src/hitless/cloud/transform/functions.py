@@ -1,4 +1,10 @@
-"""A role for each function, in place of osls' one for all: its own log group, what the service grants, the network."""
+"""The functions' part of a template: a role for each, the wrapper of handlers, provisioned concurrency.
+
+Each function has a role of its own instead of osls' one for all. Handlers that respond to API requests are called
+through a wrapper in a Lambda layer; it is not in the zip, so that the bytes that are tested are shipped, to either
+home. osls puts provisioned concurrency on an alias `provisioned`, and makes everything call that alias, which may have
+no weights then. Here it belongs to a version, and the release moves it. The function's metadata keeps its numbers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +29,7 @@ POLICY = "release"
 def function_role(
     shared: Resource, function: dict[str, Any], release: ReleaseInput, *, answers_codedeploy: bool = False
 ) -> Resource:
-    """The role of one function, made of osls' shared one. A hook may answer CodeDeploy, and read what it asks about."""
+    """The role of one function, made of osls' shared one. A hook may answer CodeDeploy and read its deployment."""
     given = shared["Properties"]
     properties: dict[str, Any] = {"AssumeRolePolicyDocument": copy.deepcopy(given["AssumeRolePolicyDocument"])}
     for key in ("PermissionsBoundary", "Tags", "Path"):
@@ -51,7 +57,7 @@ def function_role(
 
 
 def named(role: Resource, logical_id: str, release: ReleaseInput) -> Resource:
-    """The role with a name that begins with the stack's, where CloudFormation's own would not."""
+    """Give the role a name that begins with the stack's, if CloudFormation's own name would not."""
     stack = f"{release.service}-{release.stage}"
     if len(stack) > GENERATED_STACK_LETTERS:
         whole = f"{stack}-{logical_id}"
@@ -76,7 +82,7 @@ def _hook(release: ReleaseInput) -> list[dict[str, Any]]:
 
 
 def _network() -> list[dict[str, Any]]:
-    """What Lambda itself needs to put a function into a VPC: none of these calls takes a resource."""
+    """Lambda's permissions to put a function into a VPC. None of these calls takes a resource."""
     actions = ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets", "DeleteNetworkInterface")
     addresses = ("AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")
     return [_allow([f"ec2:{action}" for action in (*actions, *addresses)], "*")]
@@ -101,7 +107,7 @@ LAYERS_LIMIT = 5
 
 
 def wrap_handlers(resources: dict[str, Resource], functions: dict[FunctionIds, str], release: ReleaseInput) -> None:
-    """Wrap each Python function that answers API requests and has room for a layer."""
+    """Wrap each Python function that responds to API requests, if it has room for a layer."""
     if release.layer is None:
         return
     layer = f"HitlessLayer{release.layer.sha256[:16]}"
@@ -151,8 +157,8 @@ PROVISIONED, SCALED = "hitless:provisioned", "hitless:scaled"
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """How many environments of a version are kept ready: `least`, and up to `most` where `target_percent` of them are
-    in use.
+    """Provisioned concurrency of a version: `least` environments, and up to `most` if `target_percent` of them are in
+    use.
     """
 
     least: int
@@ -160,15 +166,17 @@ class Ready:
     target_percent: int = 0
 
     def nearest(self, number: int) -> int:
-        """The number that may stand, next to this one."""
+        """The allowed number that is closest to this one."""
         return max(self.least, min(number, self.most or self.least))
 
 
 def drop_versions(
     resources: dict[str, Resource], functions: Mapping[FunctionIds, str], scaled: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Take them out; what calls an alias of theirs calls the function. ServiceFileError if two versions' provisioned
-    concurrency, as there is during a shift, goes over what the function has reserved.
+    """Remove osls' own versions and aliases; their callers call the function.
+
+    Raises ServiceFileError if the provisioned concurrency of two versions, as during a shift, exceeds what the function
+    has reserved.
     """
     ours = {ids.function: name for ids, name in functions.items()}
     for logical_id, resource in list(resources.items()):
@@ -193,7 +201,7 @@ def drop_versions(
 
 
 def kept_ready(template: Template) -> dict[FunctionIds, Ready]:
-    """Function → how many environments its version is to have ready, where it says so."""
+    """Function → its provisioned concurrency, if it has any."""
     found: dict[FunctionIds, Ready] = {}
     for name, resource in of_type(template.get("Resources", {}), "AWS::Lambda::Function").items():
         metadata = resource.get("Metadata", {})
@@ -205,7 +213,7 @@ def kept_ready(template: Template) -> dict[FunctionIds, Ready]:
 
 
 def call_function(resources: dict[str, Resource], alias: str, name: str, function: str) -> None:
-    """Have everything that calls this alias of the function call the function itself."""
+    """Let every caller of this alias call the function itself."""
     arn = {"Fn::GetAtt": [function, "Arn"]}
 
     def called(node: Any) -> Any:
@@ -229,7 +237,7 @@ def call_function(resources: dict[str, Resource], alias: str, name: str, functio
 
 
 def _without_suffix(nodes: list[Any], suffixed: list[Any]) -> list[Any]:
-    """The list with `function ARN, ":", alias` cut down to the ARN."""
+    """The list with `function ARN, ":", alias` shortened to the ARN."""
     for at in range(len(nodes) - len(suffixed) + 1):
         if nodes[at : at + len(suffixed)] == suffixed:
             return [*nodes[: at + 1], *_without_suffix(nodes[at + len(suffixed) :], suffixed)]
@@ -247,7 +255,9 @@ def _check_reserved(function: Resource, name: str, number: int) -> None:
 
 
 def concurrency_needed(functions: Iterable[tuple[int, int | None]], spare: int = 100) -> int:
-    """How much of an account's concurrency a service takes during a shift, of (provisioned, reserved) of each function:
-    two versions' provisioned concurrency, or what is reserved; and what AWS wants to be left unreserved.
+    """How much of an account's concurrency a service needs during a shift. `functions`: (provisioned, reserved) of
+    each.
+
+    That is the provisioned concurrency of two versions, or the reserved one, and what AWS requires to stay unreserved.
     """
     return spare + sum(max(2 * number, reserved or 0) for number, reserved in functions)

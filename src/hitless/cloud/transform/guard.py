@@ -1,9 +1,9 @@
-"""What guards a shift: alarms for each version, hooks, and the CodeDeploy application, groups and role.
+"""Resources that guard a shift: alarms for each version, hooks, and CodeDeploy's application, groups and role.
 
-An alarm's name is new with each version, so it begins in INSUFFICIENT_DATA: an old one that still rings cannot hold
-up the release that mends it. It reads the version's own traffic (`ExecutedVersion`) through the alias, and only above
-the stage's minimum of requests. What Lambda does not count as an error, an answer of 5xx or one that the shield
-bettered, the wrapper counts.
+Each version has an alarm with a new name, which begins in INSUFFICIENT_DATA: an old alarm that still rings cannot block
+the release that fixes it. It reads the version's own traffic (`ExecutedVersion`) through the alias, from the stage's
+minimum of requests on. The wrapper counts what Lambda does not count as an error: responses of 5xx and shielded
+requests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIVE = "live version"
 
 
 def whole_minutes(strategy: Strategy) -> Strategy:
-    """The strategy in whole minutes, rounded up: CodeDeploy's configurations know no seconds."""
+    """The strategy with its times rounded up to whole minutes: CodeDeploy has no seconds."""
     match strategy:
         case Canary(percent, bake_s):
             return Canary(percent, -(-bake_s // 60) * 60)
@@ -49,7 +49,7 @@ def whole_minutes(strategy: Strategy) -> Strategy:
 
 
 def configuration_name(strategy: Strategy, release: ReleaseInput) -> str:
-    """CodeDeploy's name of the strategy: its own where it has one, else that of a configuration in our stack."""
+    """CodeDeploy's name of the strategy: its own if there is one, else that of a configuration in our stack."""
     if str(strategy) in _PREDEFINED:
         return f"CodeDeployDefault.Lambda{strategy}"
     return f"{release.service}-{release.stage}-{strategy}"
@@ -58,7 +58,7 @@ def configuration_name(strategy: Strategy, release: ReleaseInput) -> str:
 def add_application(
     resources: dict[str, Resource], functions: list[str], hooks: list[str], release: ReleaseInput
 ) -> None:
-    """The application, the role that may move these functions' aliases and ask these hooks, and the strategy."""
+    """Add the application, the strategy, and the role that may move the functions' aliases and invoke the hooks."""
     resources[APPLICATION_ID] = {
         "Type": "AWS::CodeDeploy::Application",
         "Properties": {"ApplicationName": f"{release.service}-{release.stage}", "ComputePlatform": "Lambda"},
@@ -125,16 +125,16 @@ def _add_configuration(resources: dict[str, Resource], release: ReleaseInput) ->
 
 
 def hooks_of(release_hooks: Hooks, lambda_names: Mapping[str, str]) -> dict[str, str]:
-    """What an AppSpec says of hooks: lifecycle event → Lambda's name. `lambda_names` is by the name in serverless.yml.
+    """The hooks of an AppSpec: lifecycle event → Lambda's name. `lambda_names` is by the name in serverless.yml.
 
-    By name without a version CodeDeploy asks the newest code, which is the candidate's.
+    A name without a version makes CodeDeploy invoke the newest code, which is the candidate's.
     """
     asked = {"BeforeAllowTraffic": release_hooks.pre_traffic, "AfterAllowTraffic": release_hooks.post_traffic}
     return {event: lambda_names[name] for event, name in asked.items() if name}
 
 
 def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> None:
-    """The version's alarms and the function's deployment group, whose alarms they are."""
+    """Add the version's alarms and the function's deployment group, which watches them."""
     alarms = {ids.alarm(digest): _failing(resources, ids, digest, release)}
     if release.alarms.p99_ms is not None:
         alarms[ids.slow_alarm(digest)] = _slow(resources, ids, digest, release)
@@ -166,7 +166,7 @@ def add_guard(resources: dict[str, Resource], ids: FunctionIds, digest: str, rel
 
 
 def _failing(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """The share of the version's requests that failed, whether or not the live version answered instead."""
+    """The share of the version's requests that failed, shielded or not."""
     name, dimensions = _version(resources, ids, digest)
     bad, counted = "FILL(e,0)", []
     if is_wrapped(resources[ids.function]):
@@ -185,7 +185,7 @@ def _failing(resources: dict[str, Resource], ids: FunctionIds, digest: str, rele
 
 
 def _slow(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """The time below which 99 % of the version's requests were answered, as Lambda measures them."""
+    """The p99 of the version's durations, as Lambda measures them."""
     name, dimensions = _version(resources, ids, digest)
     p99 = f"IF(FILL(n,0)>={release.alarms.minimum_requests},FILL(d,0),0)"
     return _alarm(
@@ -198,7 +198,7 @@ def _slow(resources: dict[str, Resource], ids: FunctionIds, digest: str, release
 
 
 def _slower(resources: dict[str, Resource], ids: FunctionIds, digest: str, release: ReleaseInput) -> Resource:
-    """How far the version's p99 lies above what the live version's allows, in the same minute."""
+    """How far the version's p99 exceeds the limit relative to the live version's, in the same minute."""
     name, mine = _version(resources, ids, digest)
     theirs = [{**one, "Value": LIVE} if one["Name"] == "ExecutedVersion" else one for one in mine]
     ratio = (release.alarms.p99_relative_percent or 100) / 100
@@ -217,9 +217,9 @@ def _slower(resources: dict[str, Resource], ids: FunctionIds, digest: str, relea
 
 
 def against_live(resources: dict[str, Resource], versions: Mapping[str, str]) -> None:
-    """Put the number of the live version where a wanted template has none; `versions` is by Lambda's function name.
+    """Replace the placeholder of the live version by its number. `versions` is by Lambda's function name.
 
-    Without one, on a first release, it is 0, which never has a request.
+    On a first release the number is 0, which never has a request.
     """
     for alarm in of_type(resources, "AWS::CloudWatch::Alarm").values():
         for metric in alarm["Properties"].get("Metrics", []):

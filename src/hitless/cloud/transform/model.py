@@ -1,4 +1,8 @@
-"""What a transform takes: the release as the tool knows it, and what is live as AWS tells it."""
+"""Templates and their parts: the input of a release, what is live, logical ids, and the changes between two templates.
+
+A change replaces a resource if it changes a create-only property of CloudFormation's own schemas. `create_only.json` is
+a copy of cfn-lint's; `scripts/create-only` writes it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ RESOURCES_LIMIT = 500
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A function's artifact: SHA-256 of the zip in hex, and the key under which the bucket has it."""
+    """A function's artifact: the zip's SHA-256 in hex, and its key in the bucket."""
 
     sha256: str
     key: str
@@ -47,7 +51,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseInput:
-    """A release, as the tool knows it before anything happens. `code` is by the function's name in serverless.yml."""
+    """A release before anything happens. `code` is by the function's name in serverless.yml."""
 
     service: str
     stage: str
@@ -76,13 +80,13 @@ class ReleaseInput:
 
     @property
     def asked(self) -> frozenset[str]:
-        """The functions, by their names in serverless.yml, that CodeDeploy asks before or after a shift."""
+        """The hooks, by their names in serverless.yml, that CodeDeploy calls before or after a shift."""
         return frozenset(name for name in (self.hooks.pre_traffic, self.hooks.post_traffic) if name)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What is live. All by logical id: `aliases` → the version that each stands at, `versions` → the number of each."""
+    """What is live, by logical id. `aliases` → the version of each, `versions` → the number of each."""
 
     template: Template = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -93,14 +97,14 @@ class LiveState:
         return dict(self.template.get("Resources", {}))
 
     def output(self, name: str) -> str | None:
-        """A literal output of the stack's template."""
+        """A literal output of the stack's template; None if there is none."""
         value = self.template.get("Outputs", {}).get(name, {}).get("Value")
         return value if isinstance(value, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionIds:
-    """Logical ids of what belongs to one function. `base` is osls' own: `Zones` of `ZonesLambdaFunction`."""
+    """Logical ids of one function's resources. `base` is osls' own: `Zones` of `ZonesLambdaFunction`."""
 
     base: str
 
@@ -145,7 +149,7 @@ class FunctionIds:
 
 
 def short_hash(what: object) -> str:
-    """16 hexadecimal digits that name a piece of a template: equal for equal content, whatever the order of keys."""
+    """16 hexadecimal digits, equal for equal content, whatever the order of keys."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -155,8 +159,9 @@ def of_type(resources: Mapping[str, Resource], kind: str) -> dict[str, Resource]
 
 
 def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
-    """A piece of a template with whatever `change` replaces: it returns each other node as it is. The outermost first,
-    and what was replaced is not looked into.
+    """A piece of a template in which `change` has replaced nodes; it returns every other node as it is.
+
+    Outer nodes come first. A replacement is not searched again.
     """
     if (changed := change(node)) is not node:
         return changed
@@ -201,7 +206,7 @@ def create_only() -> Mapping[str, frozenset[str]]:
 
 
 def replacing(old: Resource, new: Resource) -> list[str]:
-    """The properties by which an update from one to the other replaces the resource; `Type` where it is another."""
+    """The properties whose change makes the update replace the resource; `Type` if its type changes."""
     if old["Type"] != new["Type"]:
         return ["Type"]
     before, after = old.get("Properties", {}), new.get("Properties", {})
@@ -246,7 +251,7 @@ def _differing(old: Resource, new: Resource) -> tuple[str, ...]:
 
 
 def _at(node: Any, path: list[str]) -> Any:
-    """What stands at a path; all of the list's items where it goes through one (`*`)."""
+    """The value at a path; for a list (`*`), the values of all items."""
     if not path or node is None:
         return node
     if path[0] == "*":

@@ -1,9 +1,16 @@
-"""The two updates of a release, by merging what it wants with what is live.
+"""The updates of a release, made by merging what it wants with what is live.
 
-*Expand* adds and widens: new versions, alarms, permissions, roles; aliases stay pinned to the literal versions that
-are live, Deployment and Stage stay as they are, nothing that serves goes. Only the API's draft becomes the new one.
-*Contract* records the end of the shift: aliases at their new literal versions, the Stage at the new Deployment. What
-the release no longer wants is marked then, and goes in the contract step of the release after it.
+*Hold* keeps routes that the release takes from a function at the live version. An alias moves all of a function's
+routes at once, and the Stage moves later: a route that is removed, or moves to another function, would reach a version
+that does not know it. So these routes get a second alias (`held`), which stays at the live version until the API moves.
+
+*Clear* removes resources of the API's draft whose place another resource will take.
+
+*Expand* adds and widens: new versions, alarms, permissions, roles. Aliases stay at their literal versions, Deployment
+and Stage stay as they are, nothing that serves is removed. Only the API's draft becomes the new one.
+
+*Contract* records the end of the shift: aliases at their new literal versions, the Stage at the new Deployment.
+Resources that the release no longer wants are marked, and are removed in the contract step of the next release.
 """
 
 from __future__ import annotations
@@ -69,7 +76,7 @@ LIFTED_POLICY = {"Statement": [POLICY["Statement"][0]]}
 
 
 def expand(wanted: Template, live: LiveState) -> Template:
-    """The first update of a release."""
+    """The update that adds the release's versions beside the live ones."""
     resources: dict[str, Resource] = {}
     now = live.resources
     late = _served(wanted["Resources"]) | _triggers(wanted["Resources"])
@@ -97,9 +104,9 @@ def expand(wanted: Template, live: LiveState) -> Template:
 
 
 def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
-    """The second update. `versions`: alias (logical id) → the literal version that it stands at after the shift.
+    """The last update. `versions`: alias (logical id) → the literal version at which it is after the shift.
 
-    `live` is what was live before the release. An alias that `versions` lacks follows its Version resource.
+    `live` is what was live before the release. An alias that is not in `versions` follows its Version resource.
     """
     now = live.resources
     resources = _settled(wanted, live)
@@ -127,8 +134,10 @@ def contract(wanted: Template, live: LiveState, versions: Mapping[str, str]) -> 
 
 
 def clear(expanded: Template, live: LiveState) -> Template | None:
-    """An update before expand, where something of the API's draft holds another's place, as a path parameter that is
-    renamed: CloudFormation would add the new one before it takes the old one away. None if nothing is in the way.
+    """The update before expand that empties places of the API's draft, for example of a renamed path parameter. None if
+    no place is taken.
+
+    CloudFormation would add the new resource before it deletes the old one.
     """
     gone = api.in_the_way(live.resources, expanded["Resources"])
     if not gone:
@@ -150,13 +159,13 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
 
 
 def retires_guarded(before: Template, after: Template) -> bool:
-    """Whether the update takes an alias or a permission away, which the stack policy must be lifted for."""
+    """Whether the update removes an alias or a permission, for which the stack policy must be lifted."""
     gone = before.get("Resources", {}).keys() - after["Resources"].keys()
     return any(before["Resources"][name]["Type"] in GUARDED for name in gone)
 
 
 def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
-    """The wanted resources, where a function that publishes nothing new keeps the commit that its version has."""
+    """The wanted resources. A function that publishes nothing new keeps the commit of its version."""
     resources: dict[str, Resource] = copy.deepcopy(wanted["Resources"])
     now = live.resources
     functions = functions_of(wanted)
@@ -175,7 +184,7 @@ def _settled(wanted: Template, live: LiveState) -> dict[str, Resource]:
 
 
 def _served(resources: Mapping[str, Resource]) -> set[str]:
-    """The Deployment, the Stage and whatever stands on them: they move in the contract step."""
+    """The Deployment, the Stage and everything that depends on them: they change in the contract step."""
     late = {name for name, one in resources.items() if one["Type"] == api.DEPLOYMENT} | {STAGE_ID} & resources.keys()
     while True:
         more = {name for name, one in resources.items() if name not in late and late & set(references(one))}
@@ -185,7 +194,7 @@ def _served(resources: Mapping[str, Resource]) -> set[str]:
 
 
 def _triggers(resources: Mapping[str, Resource]) -> set[str]:
-    """What calls functions by itself, and its permissions: like a route, it comes when the new code stands."""
+    """Triggers of functions and their permissions: like routes, they are added once the new code is live."""
     found = {name for name, one in resources.items() if one["Type"] in TRIGGERS}
     by = {name: set(references(one)) & found for name, one in resources.items() if name not in found}
     needed = {name for user, used in by.items() if resources[user]["Type"] != PERMISSION for name in used}
@@ -194,7 +203,7 @@ def _triggers(resources: Mapping[str, Resource]) -> set[str]:
 
 
 def pinned(alias: Resource, version: str | None) -> Resource:
-    """The alias at that literal version; without one as it is."""
+    """The alias at that literal version; unchanged if there is none."""
     made = copy.deepcopy(alias)
     if version is not None:
         made["Properties"]["FunctionVersion"] = version
@@ -202,7 +211,7 @@ def pinned(alias: Resource, version: str | None) -> Resource:
 
 
 def _wanted_again(resource: Resource) -> Resource:
-    """A resource that may have been on its way out, without the mark of that."""
+    """The resource without the mark of a retired one."""
     kept = copy.deepcopy(resource)
     kept.get("Metadata", {}).pop(RETIRED, None)
     if not kept.get("Metadata", True):
@@ -211,10 +220,10 @@ def _wanted_again(resource: Resource) -> Resource:
 
 
 def _is_recent(name: str, version: Resource, live: LiveState) -> bool:
-    """Whether a Version that is no longer wanted stays: that of the live release, and any published after it.
+    """Whether a Version that is no longer wanted stays: the live release's, and any published after it.
 
-    Lambda refuses to publish bytes that its newest version has already: as long as that version stays in the stack, a
-    release that comes back to it finds it there. What goes from the stack stays in Lambda.
+    Lambda refuses to publish the bytes of its newest version again. While that version is in the stack, a release that
+    returns to these bytes finds it there. A version that leaves the stack stays in Lambda.
     """
     function = version["Properties"]["FunctionName"].get("Ref")
     at = next(
@@ -229,7 +238,7 @@ def _is_recent(name: str, version: Resource, live: LiveState) -> bool:
 
 
 def _drop_dangling(resources: dict[str, Resource], parameters: set[str]) -> None:
-    """What retires with something that it names gone goes as well."""
+    """Remove retired resources that name a missing one."""
     while dangling := [
         name
         for name, one in resources.items()
@@ -257,7 +266,7 @@ def _holds(output: object, known: Collection[str]) -> bool:
 
 
 def clean_template(template: Template) -> Template:
-    """The template where nothing depends on what is not in it."""
+    """The template without dependencies on missing resources."""
     _template(template, template["Resources"], {}, {})
     return template
 
@@ -265,9 +274,9 @@ def clean_template(template: Template) -> Template:
 def _template(
     wanted: Template, resources: dict[str, Resource], outputs: Mapping[str, object], live: Template
 ) -> Template:
-    """The whole template; what depends on a resource that is not in it no longer does.
+    """The whole template, without dependencies on missing resources.
 
-    A resource that stays one release more takes the conditions, parameters and mappings of its own template along.
+    A resource that stays for one more release keeps the conditions, parameters and mappings of its own template.
     """
     for resource in resources.values():
         if "DependsOn" in resource:
@@ -288,8 +297,8 @@ def _template(
 
 
 def hold(wanted: Template, live: LiveState) -> Template | None:
-    """The update that comes before all others. None if no route is taken from a function whose version changes, or
-    where the live API cannot be shown anew: its draft is not what is served, as after a release that failed.
+    """The update before all others. None if no route is taken from a function whose version changes, or if the live API
+    cannot be shown again: after a failed release its draft is not what is served.
     """
     losing = held_routes(wanted, live)
     if not losing:
@@ -320,7 +329,7 @@ def hold(wanted: Template, live: LiveState) -> Template | None:
 
 
 def state_after(live: LiveState, update: Template | None) -> LiveState:
-    """What is live once that update is done: the same versions at the same aliases."""
+    """What is live after that update: the same versions at the same aliases."""
     if update is None:
         return live
     at = {name: one["Properties"]["FunctionVersion"] for name, one in of_type(update["Resources"], ALIAS_TYPE).items()}
@@ -341,7 +350,7 @@ def held_routes(wanted: Template, live: LiveState) -> dict[FunctionIds, dict[str
 
 
 def shifted(wanted: Template, live: LiveState) -> list[FunctionIds]:
-    """The functions of both releases that get another version."""
+    """The functions of both releases whose version changes."""
     versions, at = version_ids(wanted), live.aliases
     return [
         ids
@@ -361,7 +370,7 @@ def _shows_its_draft(now: Mapping[str, Resource]) -> bool:
 
 
 def _wanted_by_live(now: Mapping[str, Resource]) -> dict[str, Resource]:
-    """Without what is there for one release more."""
+    """The resources that the live release wants, without those that stay for one more release."""
     return {name: one for name, one in now.items() if RETIRED not in one.get("Metadata", {})}
 
 
@@ -370,7 +379,7 @@ def _at(properties: Any, alias: str, held: str) -> Any:
 
 
 def numbered(template: Template, number: int, previous: int | None) -> Template:
-    """The release's template as it is recorded now: its own number, and the release that it follows."""
+    """The release's template with its own number and the number of the release that it follows."""
     made = copy.deepcopy(template)
     made["Outputs"][RELEASE_OUTPUT]["Value"] = str(number)
     made["Outputs"].pop(PREVIOUS_OUTPUT, None)
@@ -380,7 +389,7 @@ def numbered(template: Template, number: int, previous: int | None) -> Template:
 
 
 def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
-    """The template where each Version that the stack does not hold is replaced by its literal number."""
+    """The template in which each Version that the stack does not hold is replaced by its literal number."""
     made = copy.deepcopy(template)
     numbers = {
         version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions

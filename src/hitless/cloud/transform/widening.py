@@ -1,10 +1,9 @@
-"""What both releases may use, while both may run: permissions, rules, indexes, and settings that one may lower.
+"""What both releases may use while both run: permissions, rules, indexes, and settings that a release may lower.
 
 A resource that changes in place would take from the live version what the next one no longer asks for. So *expand*
-gives it what either asks for, and *contract* what the release asks for and, for one release more, what the one before
-it had: requests that are on their way, and a roll-back, need it. Statements that deny are not added before contract,
-and are not kept after it. How many of a list's last items are there for the other release alone stands in the
-resource's metadata (`hitless:beside`), so that the release after can tell them.
+gives it what either release asks for. *Contract* gives it what the release asks for and, for one more release, what the
+previous one had: requests in progress and a roll-back need that. Statements that deny are added in contract, and are
+not kept after it. The metadata `hitless:beside` counts a list's last items that are there only for the other release.
 """
 
 from __future__ import annotations
@@ -69,9 +68,9 @@ LOWERED: Mapping[str, Mapping[str, Callable[[Any, Any], bool]]] = {
 
 
 def widened(live: Resource, wanted: Resource) -> Resource | None:
-    """The resource in the expand step: as the release wants it, with all that the live one uses.
+    """The resource in the expand step: as the release wants it, plus everything that the live one uses.
 
-    None for a policy of which nothing is left without what it denies one of the two: it waits for contract.
+    None for a policy of which nothing is left without its denials: it waits for contract.
     """
     kind = wanted["Type"]
     made = _bare(wanted)
@@ -103,7 +102,7 @@ def widened(live: Resource, wanted: Resource) -> Resource | None:
 
 
 def narrowed(live: Resource, wanted: Resource) -> Resource:
-    """The resource in the contract step: as the release wants it, with what the one before it was allowed."""
+    """The resource in the contract step: as the release wants it, plus what the previous one was allowed."""
     kind = wanted["Type"]
     made = _bare(wanted)
     if live["Type"] != kind:
@@ -122,7 +121,7 @@ def narrowed(live: Resource, wanted: Resource) -> Resource:
 
 
 def allowing(resource: Resource) -> Resource | None:
-    """A policy that one of two releases has, without what it denies the other; None if it says nothing else."""
+    """A policy of one of the releases without its denials; None if nothing is left."""
     made = _bare(resource)
     for path in LISTS.get(resource["Type"], ()):
         statements = _items(made, path) if path.endswith("/Statement") and resource["Type"] != ROLE else None
@@ -135,7 +134,7 @@ def allowing(resource: Resource) -> Resource | None:
 
 
 def _bare(resource: Resource) -> Resource:
-    """Without what stands in it for the other release alone."""
+    """The resource without items that are there only for the other release."""
     made = copy.deepcopy(resource)
     metadata = made.get("Metadata", {})
     for path, count in metadata.pop(BESIDE, {}).items():
@@ -158,7 +157,7 @@ def _marked(resource: Resource, counts: Mapping[str, int]) -> Resource:
 
 
 def _widen_policies(live: Resource, made: Resource) -> None:
-    """Live's inline policies but for what they deny and the release does not, and one with what it adds."""
+    """The live inline policies without denials that the release does not have, and a policy of what it adds."""
     wanted = _statements(made)
     kept = []
     for policy in copy.deepcopy(live["Properties"].get("Policies", [])):
@@ -184,21 +183,21 @@ def _statements(role: Resource) -> list[Any]:
 
 
 def _others(path: str, items: list[Any], *, than: list[Any]) -> list[Any]:
-    """The items that the other list lacks."""
+    """The items that are missing in the other list."""
     key = _KEYS.get(path)
     there = [one.get(key) for one in than] if key else than
     return [copy.deepcopy(one) for one in items if (one.get(key) if key else one) not in there]
 
 
 def _newest(path: str, items: list[Any], newer: list[Any]) -> list[Any]:
-    """The items, each in its newer form where it has a name that stands in both lists."""
+    """The items, each in its newer form if both lists have one of its name."""
     key = _KEYS.get(path)
     by_name = {str(one.get(key)): one for one in newer} if key else {}
     return [by_name.get(str(one.get(key)), one) for one in items] if key else items
 
 
 def _items(resource: Resource, path: str) -> list[Any] | None:
-    """The list at a path, empty if there is none; None if it is not written out."""
+    """The list at a path, empty if it is missing; None if it is not literal."""
     node: Any = resource.get("Properties", {})
     for step in path.split("/"):
         if not isinstance(node, dict):
