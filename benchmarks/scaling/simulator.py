@@ -146,7 +146,7 @@ class _Pool:
         decision = decide(
             self._bounds, self._workers, load, self._memory, now_s=self._now_s, room=room, pace=self._pace
         )
-        self._memory, self._integral_at_s, self._work_s, self._ended = decision.memory, self._now_s, 0.0, 0
+        self._memory, self._integral_at_s, self._work_s, self._ended = decision.history, self._now_s, 0.0, 0
         rate = self._workload.rate(self._now_s)
         sample = PoolSample(self._now_s, rate, self._workers, busy, load.waiting, decision.reason)
         self._outcome.samples.append(sample)

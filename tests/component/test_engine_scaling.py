@@ -215,10 +215,8 @@ def test_load_adds_workers_and_idleness_removes_them_with_an_event_each(tmp_path
         await watch.see(row, busy=1, waiting=9)
         assert watch.size(row) == 8
         await watch.see(row, busy=8, seconds=0.2)
-        assert watch.scaler.reason_of(row.key) == "as many as are needed"
-        assert watch.told() == [
-            "api of release 1: 1 → 8 workers: 1.0 at work and 9 waiting, 70 % wanted, the most that it may have"
-        ]
+        assert watch.scaler.reason_of(row.key) == "as many as needed"
+        assert watch.told() == ["api of release 1: 1 → 8 workers: 1.0 busy and 9 waiting, target 70 %, the maximum"]
         await watch.see(row, busy=0, seconds=1.5)
         assert watch.size(row) == 8
         await watch.see(row, busy=0, seconds=8)

@@ -135,9 +135,9 @@ class Shop:
     ("hook", "succeeded", "said"),
     [
         ("good", True, "the pre_traffic hook good of release 3 succeeded ("),
-        ("bad", False, "answered Failed"),
-        ("silent", False, "ended without an answer"),
-        ("raises", False, "failed without an answer: RuntimeError: no database"),
+        ("bad", False, "reported Failed"),
+        ("silent", False, "ended without a status"),
+        ("raises", False, "failed without a status: RuntimeError: no database"),
         ("raises_after", True, "succeeded, then failed: RuntimeError: too late"),
     ],
 )

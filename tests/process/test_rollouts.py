@@ -135,7 +135,7 @@ def test_a_hook_that_invokes_the_candidate_decides_whether_it_is_seen(hooked: Si
     hooked.edit(ANY_ANSWER, f"{ANY_ANSWER}    raise ValueError('on purpose')\n")
     hooked.edit("smoke: [GET /fast]", "smoke: []", "serverless.yml")
     document = hooked.hitless("deploy", exit_code=3).document
-    assert document["reason"].startswith("the pre_traffic hook check of release 2 answered Failed")
+    assert document["reason"].startswith("the pre_traffic hook check of release 2 reported Failed")
     assert {step["weight_percent"] for step in document["steps"]} == {0}
     assert "START RequestId" in "\n".join(hooked.hitless("logs", "check", "--release", "2").document)
     sentences = [event["sentence"] for event in hooked.hitless("events").document]

@@ -37,7 +37,7 @@ def looks(
     decision = Decision(workers, "", memory or LoadHistory())
     for tick in range(round(seconds / each.took_s)):
         at = now_s + tick * each.took_s
-        decision = decide(bounds, decision.workers, each, decision.memory, now_s=at, pace=ScaleInPace())
+        decision = decide(bounds, decision.workers, each, decision.history, now_s=at, pace=ScaleInPace())
     return decision.workers, decision
 
 
@@ -49,7 +49,7 @@ def decided(workers: int, each: PoolLoad, *, bounds: Bounds = BOUNDS, room: int 
 def test_a_queue_that_stands_is_worked_off_at_once() -> None:
     decision = decided(1, load(1.0, waiting=140))
     assert decision.workers == 22
-    assert decision.reason == "1.0 at work and 140 waiting, 70 % wanted"
+    assert decision.reason == "1.0 busy and 140 waiting, target 70 %"
 
 
 def test_a_flash_crowd_is_met_in_one_look_for_what_has_come_in_one_look_comes_again() -> None:
@@ -75,11 +75,11 @@ def test_the_target_is_held_on_average_while_a_short_peak_only_has_to_find_enoug
 def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_time() -> None:
     workers, busy = looks(load(14.0), workers=20, seconds=10)
     assert workers == 20
-    still, quiet = looks(load(0.5), workers=20, seconds=59, memory=busy.memory, now_s=10)
+    still, quiet = looks(load(0.5), workers=20, seconds=59, memory=busy.history, now_s=10)
     assert (still, quiet.reason) == (20, "at most 20 workers were needed in the last 60 s")
     sizes = [still]
     for second in range(80):
-        quiet = decide(BOUNDS, quiet.workers, load(0.5), quiet.memory, now_s=69.0 + second, pace=ScaleInPace())
+        quiet = decide(BOUNDS, quiet.workers, load(0.5), quiet.history, now_s=69.0 + second, pace=ScaleInPace())
         sizes.append(quiet.workers)
     assert sizes[-1] == 1
     assert max(before - after for before, after in pairwise(sizes)) == 3
@@ -89,7 +89,7 @@ def test_nothing_leaves_before_the_whole_window_has_passed_and_then_a_few_at_a_t
 
 def test_a_pool_that_is_larger_than_anybody_knows_why_keeps_its_size_for_a_window() -> None:
     workers, decision = looks(load(0.5), workers=20, seconds=59)
-    assert (workers, decision.reason) == (20, "1 would do, if that lasts")
+    assert (workers, decision.reason) == (20, "1 worker would be enough, if the load stays as low")
 
 
 def test_a_small_surplus_stays_unless_it_is_above_the_fewest() -> None:
@@ -108,21 +108,21 @@ def test_an_idle_function_may_sleep_and_any_request_keeps_one_worker() -> None:
 
 def test_the_fewest_run_without_load() -> None:
     decision = decided(2, NOTHING, bounds=Bounds(5, 9, 70))
-    assert (decision.workers, decision.reason) == (5, "at least 5 workers are always kept")
+    assert (decision.workers, decision.reason) == (5, "at least 5 workers are kept at all times")
 
 
 def test_the_most_is_told_where_more_would_be_needed() -> None:
     decision = decided(4, load(4.0, waiting=500, service_s=0.1))
-    assert (decision.workers, decision.reason.split(", ")[-1]) == (32, "the most that it may have")
+    assert (decision.workers, decision.reason.split(", ")[-1]) == (32, "the maximum")
     again = decided(32, load(32.0, waiting=500, service_s=0.1))
-    assert (again.workers, again.reason) == (32, "760 are needed, 32 is the most that it may have")
+    assert (again.workers, again.reason) == (32, "760 needed, 32 allowed at most")
 
 
 def test_what_the_memory_has_no_room_for_is_refused_with_the_reason() -> None:
     decision = decided(4, load(4.0, waiting=10, service_s=1.0), room=3)
     assert (decision.workers, decision.refused) == (7, True)
     assert decision.reason == (
-        "4.0 at work and 10 waiting, 70 % wanted, which needs 20 workers, but the engine's memory has room for 7"
+        "4.0 busy and 10 waiting, target 70 %: needs 20 workers, but the engine's memory has room for 7"
     )
     assert decided(4, load(4.0, waiting=10, service_s=1.0), room=0).workers == 4
     assert not decided(4, load(4.0, waiting=10, service_s=1.0), room=16).refused
@@ -157,7 +157,7 @@ def test_whatever_is_seen_the_number_stays_within_its_limits_and_has_a_reason(
         assert bounds.least <= decision.workers <= bounds.most
         assert decision.workers <= workers + (bounds.most if room is None else room)
         assert decision.reason
-        workers, memory = decision.workers, decision.memory
+        workers, memory = decision.workers, decision.history
         assert len(memory.needs) <= 5
 
 

@@ -20,7 +20,7 @@ from hitless.engine.status import GatewayLoads
 from hitless.errors import HitlessError
 from hitless.gateway.observe import BackendLoad
 from hitless.scaling.bounds import Bounds, bounds_of
-from hitless.scaling.decide import NOTHING, Decision, LoadHistory, PoolLoad, ScaleInPace, decide
+from hitless.scaling.decide import NEGLIGIBLE, Decision, LoadHistory, PoolLoad, ScaleInPace, decide
 from hitless.store.store import PoolRow
 from hitless.workers.pool import Pool
 from hitless.workers.stats import Pulse
@@ -66,7 +66,7 @@ class ScaledPool:
         return (
             self.pulse.busy > 0
             or self.pulse.work_ns != earlier.work_ns
-            or self.memory.mean > NOTHING
+            or self.memory.mean > NEGLIGIBLE
             or pool.size != len(pool.workers)
             or now_s - self.decided_at_s >= QUIET_TICK_S
         )
@@ -112,7 +112,7 @@ class Scaler:
                 self._decide(watched, pool, load, now_s)
             if pool.size != watched.reported_size and now_s - watched.reported_at_s >= REPORT_EVERY_S:
                 self._report(watched, pool, now_s)
-        return any(pulse.busy or watched.memory.mean > NOTHING for watched, _, pulse in seen)
+        return any(pulse.busy or watched.memory.mean > NEGLIGIBLE for watched, _, pulse in seen)
 
     def reason_of(self, key: str) -> str | None:
         """Why the pool has its size; None for a fixed number of workers."""
@@ -160,7 +160,7 @@ class Scaler:
         room = self._memory.room(watched.row.key, watched.row.stage, watched.row.function)
         bounds = self._bounds(watched, size)
         decision = decide(bounds, size, load, watched.memory, now_s=now_s, room=room, pace=self._pace)
-        watched.memory, watched.decided_at_s = decision.memory, now_s
+        watched.memory, watched.decided_at_s = decision.history, now_s
         if not watched.moving:
             watched.reason = decision.reason
         if size != len(pool.workers):

@@ -1,4 +1,4 @@
-"""Who asked for a rollout: what the kernel and the caller's environment say, and nothing that is made up."""
+"""Who asked for a rollout, from the kernel and the caller's environment."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CodeBuild "Environment variables in build environments"."""
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """`user` is whose process called, by the kernel; `sudo_user` who became that user, as sudo says; `ci`, `actor` and
-    `run` what a build service says of itself. Each is None where nobody says it.
+    """Each is None if unknown. `user`: the owner of the calling process, from the kernel; `sudo_user`: who used sudo;
+    `ci`, `actor`, `run`: the build service, who started the build, and the build.
     """
 
     user: str | None = None
@@ -31,7 +31,7 @@ class Who:
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self:
-        """What the environment of the command tells."""
+        """From the environment of the command."""
         found = cls(sudo_user=_name(environ.get("SUDO_USER")))
         for name, proof, actor, run in _CI:
             if environ.get(proof):
@@ -40,7 +40,7 @@ class Who:
 
     @classmethod
     def from_json(cls, document: object) -> Self:
-        """What another process sent; whatever is no text counts as unsaid."""
+        """From what another process sent; a value that is not a text counts as None."""
         given = document if isinstance(document, Mapping) else {}
         return cls(**{name: _name(given.get(name)) for name in ("user", "sudo_user", "ci", "actor", "run")})
 
@@ -48,16 +48,16 @@ class Who:
         return asdict(self)
 
     def called_by(self, user: str | None) -> Self:
-        """The same with the user that the kernel vouches for, whatever was sent."""
+        """The same with the user that the kernel named, whatever was sent."""
         return replace(self, user=user)
 
 
 def _name(text: object) -> str | None:
-    """A bounded name in one line."""
+    """The name in one line, cut at `LONGEST_NAME`; None if nothing is left."""
     if not isinstance(text, str):
         return None
     return "".join(c for c in text[:LONGEST_NAME] if c.isprintable()).strip() or None
 
 
 NOBODY: Final = Who()
-"""Nobody said who: the engine itself, or a caller that does not tell."""
+"""The engine itself, or a caller that does not say."""

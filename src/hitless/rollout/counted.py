@@ -1,4 +1,4 @@
-"""Requests as the gateway counted them, by pool, function and status class: values that can be added and subtracted."""
+"""Requests counted by the gateway, by pool, function and status class; counts can be added and subtracted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 
 
 class PoolId(NamedTuple):
-    """A pool of workers, by a key that is never used again."""
+    """A pool of workers; its key is never used again."""
 
     function: str
     key: str
@@ -40,7 +40,7 @@ class Counted:
 
     @classmethod
     def of(cls, pools: Mapping[PoolId, Counted]) -> Counted:
-        """The sum of several pools. They stand behind one HAProxy: its restarts are theirs, not added up."""
+        """The sum of several pools. All share one HAProxy, so its restarts are not added up."""
         parts = pools.values()
         return cls(
             sum(part.requests for part in parts),
@@ -53,8 +53,8 @@ class Counted:
 
     @classmethod
     def of_counts(cls, counts: PoolCounts) -> Counted:
-        """One pool's. Numbers that went back (of a gateway that was started anew, or has lost its record) count as none
-        and as a restart.
+        """One pool's counts. Negative numbers (the gateway was restarted, or lost its record) count as none and as a
+        restart.
         """
         by_class = {name: number for name in CLASSES if (number := max(0, counts.by_class.get(name, 0)))}
         return cls(
@@ -67,12 +67,12 @@ class Counted:
         )
 
     def minus(self, earlier: Counted) -> Counted:
-        """What came since an earlier reading of the same pools; pools that came meanwhile are counted in full."""
+        """The requests since an earlier reading. Pools that are not in the earlier reading count in full."""
         return Counted.of({pool: part._less(earlier.pools.get(pool, NOTHING)) for pool, part in self.pools.items()})
 
     def without(self, candidate: Counted) -> Counted:
-        """A live release's own: what it answered in a candidate's place is the candidate's, so that each request of a
-        client counts once.
+        """A live release's own requests, without those that it answered because the candidate failed: these are the
+        candidate's, so that each request of a client counts once.
         """
         given: dict[str, Counter[str]] = {}
         for pool, part in candidate.pools.items():

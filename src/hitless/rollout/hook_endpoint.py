@@ -1,4 +1,4 @@
-"""What a hook reaches of AWS while it runs: CodeDeploy's answer, and Lambda's Invoke of the candidate's functions.
+"""The HTTP server that stands for CodeDeploy and Lambda while a hook runs.
 
 One HTTP server on a loopback address for one hook. Who may speak to it is decided by a key in its path that nobody can
 guess, and what is answered for by an execution id of the same kind; signatures are not looked at. The two calls, in
@@ -32,23 +32,23 @@ TARGET = "CodeDeploy_20141006.PutLifecycleEventHookExecutionStatus"
 ANSWERS = ("Succeeded", "Failed")
 MOST_ANSWER_BYTES = 16 * 1024
 MOST_EVENT_BYTES = 6 * 1024 * 1024
-"""Lambda's own bound on a synchronous payload."""
+"""Lambda's limit of a synchronous payload."""
 
 MOST_INVOCATIONS = 4
-"""At once; more wait."""
+"""At a time; further invocations wait."""
 
 MOST_LOG_BYTES = 4096
-"""Of a log's tail, as Lambda gives it."""
+"""The length of a log's tail, as Lambda returns it."""
 
 JSON_1_1 = "application/x-amz-json-1.1"
 
 Invoke = Callable[[str, Any], Awaitable[InvokeResult | None]]
-"""(function's full name, event) → its result; None where the candidate has no such function."""
+"""(function's full name, event) → its result; None if the candidate has no such function."""
 
 
 @dataclass(slots=True)
 class Execution:
-    """One run of one hook: what it must name when it answers, and what it answered."""
+    """One run of a hook: the ids that its status must name, and the status."""
 
     deployment_id: str = field(default_factory=lambda: f"d-{secrets.token_hex(8).upper()}")
     execution_id: str = field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -56,11 +56,11 @@ class Execution:
 
     @property
     def event(self) -> dict[str, str]:
-        """What the hook is invoked with."""
+        """The event that the hook gets."""
         return {"DeploymentId": self.deployment_id, "LifecycleEventHookExecutionId": self.execution_id}
 
     def put(self, body: dict[str, Any]) -> tuple[str, str] | None:
-        """Take an answer; CodeDeploy's error and a message where it cannot be taken."""
+        """Take the status. Returns CodeDeploy's error and a message if it is refused."""
         if not secrets.compare_digest(_text(body, "deploymentId"), self.deployment_id):
             return "DeploymentDoesNotExistException", "there is no such deployment"
         if not secrets.compare_digest(_text(body, "lifecycleEventHookExecutionId"), self.execution_id):
@@ -78,7 +78,7 @@ class Execution:
 
 @asynccontextmanager
 async def serve_hook(execution: Execution, invoke: Invoke) -> AsyncIterator[str]:
-    """Serve one hook; gives the URL that both services have for it. Nothing runs on after it."""
+    """Serve one hook. Yields the URL of both services; the server ends with the block."""
     key = secrets.token_urlsafe(24)
     endpoint = _Endpoint(execution, invoke, asyncio.Semaphore(MOST_INVOCATIONS))
     app = Starlette(
@@ -140,8 +140,9 @@ class _Endpoint:
 
 
 def function_name(named: str) -> str:
-    """The name in any of Lambda's forms: `name`, `name:qualifier`, `123456789012:function:name`, a whole ARN. Every
-    qualifier means the candidate.
+    """The function's name out of any of Lambda's forms: `name`, `name:qualifier`, `123456789012:function:name`, an ARN.
+
+    The qualifier is ignored: there is only the candidate.
     """
     return named.rpartition("function:")[2].partition(":")[0]
 

@@ -30,7 +30,7 @@ class Hook(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    """What a hook said of the candidate, and the sentence that tells it."""
+    """A hook's verdict on the candidate, with a sentence for people."""
 
     hook: Hook
     succeeded: bool
@@ -38,14 +38,14 @@ class HookResult:
 
 
 class RolloutHooks(Protocol):
-    """Who runs them."""
+    """Runs the hooks of rollouts."""
 
     def clear(self) -> None:
-        """Forget what hooks left that were cut off with an engine before this one."""
+        """Remove the files of hooks that an earlier engine left when it died."""
         ...
 
     async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
-        """Ask that function of the candidate; never raises for what the function does."""
+        """Invoke that function of the candidate. Raises nothing for what the function does."""
         ...
 
 
@@ -62,23 +62,24 @@ class HookArtifacts(Protocol):
 
 
 class LifecycleHooks:
-    """One an engine; hooks of several stages may run at once."""
+    """Runs each hook in a process of its own. Hooks of several stages may run at once."""
 
     def __init__(self, artifacts: HookArtifacts, logs: Path, scratch: Path, *, python: str | None = None) -> None:
-        """`scratch`: a folder of the engine's own, for what an invocation leaves while it runs."""
+        """`scratch`: a folder of the engine's own for the files of invocations."""
         self._artifacts, self._logs, self._scratch, self._python = artifacts, logs, scratch, python
 
     def clear(self) -> None:
-        """Remove what invocations left that died with an engine before this one."""
+        """Remove the files that invocations of an earlier engine left."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     async def run(self, hook: Hook, function: str, release: Release) -> HookResult:
-        """Ask that function of the candidate. Raises CandidateFailedError where the candidate has no such function;
-        cancelled, it ends the hook's processes.
+        """Invoke that function of the candidate. CandidateFailedError if the candidate has no such function.
+
+        When cancelled, it ends the hook's processes.
         """
         asked = next((f for f in release.document.functions if f.name == function), None)
         if asked is None:
-            raise CandidateFailedError(f"the {hook} hook is {function}, which is no function of the release")
+            raise CandidateFailedError(f"the {hook} hook is {function}, which is not a function of the release")
         execution, began = Execution(), time.monotonic()
 
         async def invoke(name: str, event: Any) -> InvokeResult | None:
@@ -119,8 +120,8 @@ def _append(path: Path, text: str) -> None:
 
 
 def hook_environment(url: str, own: Mapping[str, str], home: str | None = None) -> dict[str, str]:
-    """What a hook's environment has beyond its function's own: where the two services are, and credentials to sign
-    with where it has none (boto3 refuses to call without).
+    """The variables that a hook gets beside its function's own: the addresses of the two services, and credentials if
+    it has none, because boto3 does not call without.
     """
     home = os.environ.get("HOME", "") if home is None else home
     found = {"AWS_ENDPOINT_URL_CODEDEPLOY": url}
@@ -144,5 +145,5 @@ def _told(execution: Execution, result: InvokeResult) -> str:
     if execution.answer == "Succeeded":
         return "succeeded" + (f", then failed: {result.error}" if result.failed else "")
     if execution.answer == "Failed":
-        return "answered Failed"
-    return f"failed without an answer: {result.error}" if result.failed else "ended without an answer"
+        return "reported Failed"
+    return f"failed without a status: {result.error}" if result.failed else "ended without a status"

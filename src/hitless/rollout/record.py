@@ -1,7 +1,6 @@
-"""What a rollout records of itself while it runs: its steps, its receipt, and at its end the deploy document.
+"""The record of a rollout: its steps, its receipt, and at its end the result.
 
-Each step stands in the state file before it is taken. Whoever follows the rollout reads `steps` and `result` under
-`progress`.
+Each step is in the state file before it is taken. Followers read `steps` and `result` under `progress`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from hitless.store.store import Store, StoreError
 
 
 class RolloutState(StrEnum):
-    """Where a rollout stands."""
+    """What a rollout is doing."""
 
     PREPARING = "preparing"
     TESTING = "testing"
@@ -38,7 +37,7 @@ class RolloutState(StrEnum):
 
 
 class RolloutVerb(StrEnum):
-    """What asked for a rollout."""
+    """Why there is a rollout."""
 
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
@@ -59,14 +58,14 @@ TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
 
 
 SAVE_PERIOD_S = 1.0
-"""How old the receipt may be that a daemon's death leaves behind."""
+"""How old the saved receipt may be while the alarms are read."""
 
 Say = Callable[[str, str | None], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Recorded:
-    """A rollout as far as it is recorded. `previous` is None for a stage's first release."""
+    """The recorded part of a rollout. `previous` is None for a stage's first release."""
 
     number: int
     verb: str
@@ -89,7 +88,7 @@ class Recorded:
 
     @property
     def now(self) -> str:
-        """The instant, for records."""
+        """The present instant as a timestamp."""
         return timestamp(self.clock.now())
 
     async def enter(self, state: RolloutState, *, weight_percent: float | None = None, note: str | None = None) -> None:
@@ -107,13 +106,13 @@ class Recorded:
             self.progress.notify_all()
 
     async def begin_to_count(self) -> None:
-        """What either release has served until now is not this rollout's."""
+        """Take the counts of both releases as the start of the receipt."""
         candidate, live = await self._count_both()
         if not self.receipt.has_begun:
             self.receipt.begin(live, candidate)
 
     async def count(self) -> Counted:
-        """One reading of the gateway, for the receipt too; returns the candidate's."""
+        """Read the gateway's counts and add them to the receipt; returns the candidate's."""
         candidate, live = await self._count_both()
         self.add_counts(candidate, live)
         return candidate
@@ -124,16 +123,16 @@ class Recorded:
         return candidate, live[0] if live else None
 
     def add_counts(self, candidate: Counted, live: Counted | None) -> None:
-        """For the receipt: all that the present pools of either release have had."""
+        """Add the counts of both releases' present pools to the receipt."""
         self.receipt.add_counts(candidate, live, self.now)
 
     async def add_weight(self, weight_percent: float) -> None:
-        """For the receipt: the counts up to a change of weight belong to the weight before it."""
+        """Add a change of weight to the receipt, after the counts that belong to the weight before."""
         await self.count()
         self.receipt.add_weight(weight_percent, self.now)
 
     def save(self, *, only_if_old: bool = False) -> None:
-        """Record the receipt as it stands. A disk that takes nothing must not end a rollout that is well."""
+        """Save the receipt. A full disk must not end a healthy rollout."""
         now_s = self.clock.monotonic()
         if only_if_old and now_s - self._saved_at_s < SAVE_PERIOD_S:
             return
@@ -141,10 +140,10 @@ class Recorded:
             self.store.save_receipt(self.number, self.receipt.document())
             self._saved_at_s = now_s
         except StoreError as error:
-            self.receipt.add_missing(f"the receipt could not be recorded for a time: {error.__cause__}")
+            self.receipt.add_missing(f"the receipt could not be saved for a time: {error.__cause__}")
 
     async def end(self, outcome: Outcome, reason: str | None) -> Result:
-        """Record the end and give the result to whoever follows."""
+        """Record the end and give the result to the followers."""
         result = self._result(outcome, reason)
         self.state = RolloutState.ENDED
         self.save()
@@ -160,14 +159,14 @@ class Recorded:
         await self.end(outcome, reason)
 
     async def end_unfinished(self, error: Exception) -> None:
-        """After an end that failed itself (the gateway away, the disk full): nobody waits for it any longer.
+        """Give a result although the end failed (gateway away, disk full), so that nobody waits for it any longer.
 
-        The state file keeps the rollout as unfinished, so that it is brought to its end as soon as that can be done.
+        The state file keeps the rollout as unfinished; recovery ends it later.
         """
         stage, number = self.candidate.stage, self.candidate.number
         outcome = Outcome.LIVE if self.pools.gateway_stage(stage).live == number else Outcome.ROLLED_BACK
         why = error.message if isinstance(error, HitlessError) else f"{type(error).__name__}: {error}"
-        reason = f"it could not be ended while it was {self.state}: {why}"
+        reason = f"it could not be ended while {self.state}: {why}"
         self.state = RolloutState.ENDED
         self.say(f"{self.verb} of release {number} was left unfinished: {reason}", stage)
         await self._publish(self._result(outcome, reason))

@@ -1,4 +1,4 @@
-"""A registered release of the engine, and how its pools of workers are set up."""
+"""A registered release of the engine, and what its workers get to run it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Release:
 
     @property
     def key(self) -> str:
-        """The release's part of the gateway's route keys; unique over the stages."""
+        """The release's prefix in the gateway's route keys; unique over all stages."""
         return release_key(self.stage, self.number)
 
     @property
     def served(self) -> tuple[Function, ...]:
-        """The functions that have routes, and so pools: the others (hooks) run only when they are asked."""
+        """The functions with routes. Only they have pools; the others (hooks) run when they are invoked."""
         return tuple(function for function in self.document.functions if function.routes)
 
     def function(self, name: str) -> Function:
@@ -36,12 +36,12 @@ class Release:
 
 
 def release_of(row: ReleaseRow) -> Release:
-    """The release that a row of the state file describes."""
+    """The release of a row of the state file."""
     return Release(row.stage, row.release, ReleaseDocument.from_json(row.document))
 
 
 def pool_spec(release: Release, function: Function, *, key: str, task_root: str, log_dir: str) -> PoolSpec:
-    """What the workers need to know to run one function of a release."""
+    """The specification of a pool for one function of a release."""
     document = release.document
     return PoolSpec(
         key=key,

@@ -11,12 +11,12 @@ from hitless.service.model import Function
 from hitless.service.settings import MAX_WORKERS
 
 WAITING_PER_WORKER: Final = 2
-"""Lambda throttles at once; a moment's wait saves a client that would only come again."""
+"""Lambda throttles at once. A short wait here saves the client a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Fewest and most workers, and the share of them in per cent that is to be at work."""
+    """Fewest and most workers, and the share of them in per cent that should be busy."""
 
     least: int
     most: int
@@ -24,17 +24,18 @@ class Bounds:
 
     @property
     def fixed(self) -> bool:
-        """There is nothing to decide."""
+        """Whether the number never changes."""
         return self.least == self.most
 
     def clamp(self, workers: int) -> int:
-        """The number within the limits that is nearest."""
+        """The nearest number within the limits."""
         return min(max(workers, self.least), self.most)
 
 
 def bounds_of(function: Function) -> Bounds:
-    """`workers` with what Lambda calls provisioned concurrency (always warm: at least so many) and reserved concurrency
-    (never more). Reserved concurrency 0 lets nothing through; one worker stands all the same, to be proved by a deploy.
+    """The limits from `workers`, provisioned concurrency (at least so many) and reserved concurrency (never more).
+
+    Reserved concurrency 0 lets no request through; one worker runs all the same, because a deploy tests it.
     """
     least = max(function.workers, function.provisioned_concurrency)
     most = max(function.max_workers or function.workers, least, 1)
@@ -45,46 +46,46 @@ def bounds_of(function: Function) -> Bounds:
 
 
 def throttle_of(function: Function) -> int:
-    """At so many requests in hand the next is answered 429: as many as may run, and twice as many that wait for them.
+    """The number of requests in hand from which the next gets 429: those that may run, and twice as many that wait.
 
-    0 where concurrency is not reserved: then requests wait for as long as the gateway lets them.
+    0 if concurrency is not reserved: then requests wait as long as the gateway lets them.
     """
     reserved = function.reserved_concurrency
     return 0 if reserved is None else reserved * (1 + WAITING_PER_WORKER) + 1
 
 
 SHARE_OF_MACHINE: Final = 0.75
-"""Without a setting; the rest is for HAProxy, the system and whatever else runs."""
+"""The budget without a setting. The rest is for HAProxy, the system and other processes."""
 
 FIRST_GUESS_MB: Final = 16.0
-"""Of a worker that nobody has measured."""
+"""The size of a worker that was not measured yet."""
 
 LEAST_MB: Final = 2.0
-"""Forks share nearly all at first; counting them as nothing would let thousands start."""
+"""The least that a worker counts. Forks share nearly all memory at first; counting 0 would let thousands start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One pool: how many workers, and the mean share in MiB of one."""
+    """A pool's number of workers, and the mean share of one in MiB."""
 
     workers: int
     each_mb: float = FIRST_GUESS_MB
 
     @property
     def total_mb(self) -> float:
-        """All of them."""
+        """The share of all workers of the pool."""
         return self.workers * max(self.each_mb, LEAST_MB)
 
 
 def budget_mb(setting_mb: int | None, machine_mb: int | None) -> float | None:
-    """What there is to spend in MiB; None, no limit, where neither a setting nor the machine says."""
+    """The memory budget in MiB; None, no limit, if neither the setting nor the machine's size is known."""
     if setting_mb is not None:
         return setting_mb
     return None if machine_mb is None else machine_mb * SHARE_OF_MACHINE
 
 
 def room_for(each_mb: float, budget: float | None, taken: Iterable[Taken]) -> int | None:
-    """How many more workers of that size fit; None where there is no limit. Not negative."""
+    """How many more workers of that size fit into the budget, at least 0; None without a limit."""
     if budget is None:
         return None
     left_mb = budget - sum(pool.total_mb for pool in taken)

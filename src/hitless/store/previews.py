@@ -1,4 +1,4 @@
-"""The previews in the state file: stages that come and go with a branch. Each method is one transaction."""
+"""The previews in the state file: temporary stages, each for one branch. Each method is one transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hitless.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class PreviewRow:
-    """One preview. `ending` says why it goes; None while it stays."""
+    """One preview. `ending` is the reason why it is being removed, else None."""
 
     stage: str
     branch: str
@@ -21,7 +21,7 @@ class PreviewRow:
 
 
 class PreviewRecords:
-    """The table, and what goes with a stage that nobody will ask for again."""
+    """The table of previews."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -39,18 +39,18 @@ class PreviewRecords:
         self._store.write("INSERT INTO previews VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(row))
 
     def renew(self, stage: str, *, from_stage: str, expires_at: str) -> None:
-        """It has that stage's configuration, and stays until then, unless it goes already."""
+        """Set the stage whose configuration it has, and its expiry."""
         query = "UPDATE previews SET from_stage = ?, expires_at = ? WHERE stage = ?"
         self._store.write(query, (from_stage, expires_at, stage))
 
     def mark_ending(self, stage: str, why: str) -> None:
-        """It goes, whatever happens from here on: nothing is live in it any more."""
+        """Record that it is being removed. It has no live release any more."""
         with self._store.transaction() as db:
             db.execute("UPDATE previews SET ending = ? WHERE stage = ? AND ending IS NULL", (why, stage))
             db.execute("DELETE FROM stages WHERE stage = ?", (stage,))
 
     def forget(self, stage: str) -> None:
-        """The preview, its releases, rollouts and receipts: as if the stage had never been."""
+        """Delete the preview with its releases, rollouts and receipts."""
         with self._store.transaction() as db:
             for table in ("previews", "releases", "rollouts", "stages", "pools"):
                 db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))

@@ -1,4 +1,4 @@
-"""The pipeline's records in the state file: runs, their steps, approvals. Newest runs are kept, old ones forgotten."""
+"""The pipeline's records in the state file: runs, their steps, approvals, and pushes whose runs do not exist yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNS_KEPT = 500
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run. `stage` is None for a branch that feeds no stage; `options` are what was asked for besides."""
+    """One run. `stage` is None for a branch without a stage; `options` are those of the push or the command."""
 
     run: int
     stage: str | None
@@ -32,12 +32,12 @@ class RunRow:
     started_at: str
     ended_at: str | None
     restarts: int = 0
-    """How often it went on by itself after the daemon's end."""
+    """How often a new daemon continued it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step of a run; `detail` is the step's own findings as JSON."""
+    """One step of a run. `detail` is its result as plain JSON."""
 
     run: int
     name: str
@@ -49,7 +49,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRow:
-    """What a person was asked, and what they said."""
+    """A question to a person, and the decision."""
 
     run: int
     asked_at: str
@@ -61,7 +61,7 @@ class ApprovalRow:
 
 
 class RunRecords:
-    """The pipeline's part of the state file. Each method is one transaction."""
+    """Runs, steps and approvals. Each method is one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -80,7 +80,7 @@ class RunRecords:
         state: str,
         at: str,
     ) -> RunRow:
-        """A new run with the next number."""
+        """Record a run with the next number."""
         cursor = self._store.write(
             "INSERT INTO pipeline_runs (stage, branch, commit_id, verb, actor, message, overridden, options, state,"
             " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -95,19 +95,19 @@ class RunRecords:
         return _run(rows[0]) if rows else None
 
     def runs(self, stage: str | None = None, *, limit: int = 100) -> tuple[RunRow, ...]:
-        """Newest first; of one stage, or of all and of branches without one."""
+        """Newest first; of one stage, or of all stages and branches."""
         rows = self._store.read(
             "SELECT * FROM pipeline_runs WHERE (?1 IS NULL OR stage = ?1) ORDER BY run DESC LIMIT ?2", (stage, limit)
         )
         return tuple(map(_run, rows))
 
     def started(self, branch: str, commit: str, *, since: str) -> bool:
-        """Whether a run of the branch at that commit was recorded since then."""
+        """Whether a run of the branch at that commit started since then."""
         query = "SELECT 1 FROM pipeline_runs WHERE branch = ? AND commit_id = ? AND started_at >= ? LIMIT 1"
         return bool(self._store.read(query, (branch, commit, since)))
 
     def has_passed(self, commit: str) -> bool:
-        """Whether a commit's tests ran, for whatever branch, and passed. A report in which no test ran is no pass."""
+        """Whether the commit's tests passed on any branch. A report without a test that ran does not count."""
         query = (
             "SELECT 1 FROM pipeline_runs JOIN pipeline_steps USING (run) WHERE commit_id = ? AND name = 'test'"
             " AND pipeline_steps.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM json_each(detail, '$.reports') WHERE"
@@ -132,7 +132,7 @@ class RunRecords:
         self._store.write("UPDATE pipeline_runs SET restarts = restarts + 1 WHERE run = ?", (number,))
 
     def forget_old(self) -> list[int]:
-        """Forget all but the newest runs that have ended; their numbers."""
+        """Delete all ended runs but for the newest. Returns their numbers."""
         rows = self._store.read(
             "SELECT run FROM pipeline_runs WHERE ended_at IS NOT NULL ORDER BY run DESC LIMIT -1 OFFSET ?", (RUNS_KEPT,)
         )
@@ -157,17 +157,17 @@ class RunRecords:
         self._store.write(query, (run, name, state, text, started_at, duration_s))
 
     def steps(self, run: int) -> tuple[StepRow, ...]:
-        """In no order of meaning."""
+        """In the order in which they were recorded last."""
         rows = self._store.read("SELECT * FROM pipeline_steps WHERE run = ? ORDER BY rowid", (run,))
         return tuple(StepRow(**{**dict(row), "detail": json.loads(row["detail"] or "null")}) for row in rows)
 
     def ask(self, run: int, *, asked_at: str, expires_at: str) -> None:
-        """Record that a person is asked; a new question replaces an old one of the same run."""
+        """Record a question; it replaces an earlier one of the same run."""
         query = "INSERT OR REPLACE INTO pipeline_approvals (run, asked_at, expires_at) VALUES (?, ?, ?)"
         self._store.write(query, (run, asked_at, expires_at))
 
     def decide(self, run: int, *, decision: str, by: str, at: str, why: str | None) -> bool:
-        """Record the answer; False where one was given already."""
+        """Record the decision; False if there is one already."""
         cursor = self._store.write(
             "UPDATE pipeline_approvals SET decision = ?, decided_by = ?, decided_at = ?, why = ?"
             " WHERE run = ? AND decision IS NULL",
@@ -189,7 +189,11 @@ def _run(row: sqlite3.Row) -> RunRow:
 
 @dataclass(frozen=True, slots=True)
 class PushRow:
-    """One branch of a push. `options` are the pusher's, `at` is when it was let through."""
+    """One branch of a push that the first git hook let through (at the instant `at`) and whose run does not exist yet.
+
+    Git moves the branch between its two hooks. If only the second one recorded the push, a daemon that dies in between
+    would lose it: pushing again does nothing, because the branch is up to date.
+    """
 
     ref: str
     old: str
@@ -200,7 +204,7 @@ class PushRow:
 
 
 class PushRecords:
-    """The pushes' part of the state file. Each method is one transaction."""
+    """Pushes without a run. Each method is one transaction."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,9 +1,8 @@
-"""The state file: what should run, what shipped and how it ended, what the engine did and why.
+"""The state file (SQLite): releases, rollouts, pools, live releases and events of an engine.
 
-Invariants: one process writes (the engine's daemon, which holds the data folder's lock); each method is one
-transaction, so that a SIGKILL between any two lines leaves a state that the recovery rules know. WAL lets the
-command line read while the engine writes. Nothing here knows HAProxy or processes: what is *observed* is probed,
-never stored.
+One process writes: the daemon that holds the data folder's lock. Each method is one transaction, so that the recovery
+rules know every state that a SIGKILL leaves. With WAL the command line reads while the engine writes. What can be
+observed (processes, the gateway) is never stored.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BACKUP = ".backup"
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """A release as it was registered; `document` is its whole configuration as JSON."""
+    """A registered release. `document` is its ReleaseDocument as plain JSON."""
 
     stage: str
     release: int
@@ -60,7 +59,7 @@ class RolloutRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """Which pool of workers stands behind which backend of the gateway, and what that backend had counted before."""
+    """A pool of workers with its backend of the gateway, and what the backend had counted before the pool got it."""
 
     key: str
     stage: str
@@ -70,12 +69,12 @@ class PoolRow:
     requests_before: int = 0
     failed_before: int = 0
     counts_before: str | None = None
-    """All numbers as JSON; None in rows of earlier versions, which have the two before it only."""
+    """All counts as JSON; None in rows of earlier versions, which have only the two counts above."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One sentence about what the engine did and why."""
+    """One thing that the engine did, and why, as a sentence."""
 
     event: int
     at: str
@@ -88,7 +87,7 @@ class StoreError(MachineError):
 
     @classmethod
     def of(cls, error: Exception, path: Path) -> StoreError:
-        """What an error of SQLite's means to whoever looks after the machine."""
+        """SQLite's error in the operator's terms."""
         what, hint = "cannot be used", "check that the folder exists, is yours and has free space"
         if "locked" in str(error):
             hint = f"another program holds it: find it with `fuser {path}`, end it and try again"
@@ -99,7 +98,7 @@ class StoreError(MachineError):
 
 
 class Store:
-    """The state file, opened for writing (the daemon) or for reading only (the command line)."""
+    """The state file, opened for writing by the daemon or for reading by the command line."""
 
     def __init__(self, path: Path, *, read_only: bool = False, patience_s: float = 5.0) -> None:
         """Open, create and migrate. Raises StoreError if the file cannot be written, is damaged, or is locked by
@@ -135,12 +134,12 @@ class Store:
         new.replace(f"{self._path}{BACKUP}")
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
-        """Rows of a query, for this package's other records."""
+        """The rows of a query."""
         with self._errors():
             return self._connection.execute(query, values).fetchall()
 
     def write(self, query: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """One statement as a transaction, for this package's other records too."""
+        """Run one statement as a transaction."""
         with self.transaction() as db:
             return db.execute(query, values)
 
@@ -157,7 +156,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of a block, or nothing of it. For this package's other records as well."""
+        """Commit the whole block, or nothing of it if it raises."""
         with self._errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -184,7 +183,7 @@ class Store:
         message: str | None,
         at: str,
     ) -> int:
-        """Register a release of a stage; returns its number, one more than the last of that stage, never used again."""
+        """Register a release. Returns its number: the stage's last number plus one, never used again."""
         with self.transaction() as db:
             last = db.execute("SELECT value FROM counters WHERE name = ?", (f"release.{stage}",)).fetchone()
             number = (last["value"] if last else 0) + 1
@@ -200,7 +199,7 @@ class Store:
         return _release(rows[0]) if rows else None
 
     def releases(self, stage: str) -> tuple[ReleaseRow, ...]:
-        """All of a stage that are still kept, oldest first."""
+        """The kept releases of a stage, oldest first."""
         rows = self.read("SELECT * FROM releases WHERE stage = ? ORDER BY release", (stage,))
         return tuple(map(_release, rows))
 
@@ -208,8 +207,8 @@ class Store:
         self.write("DELETE FROM releases WHERE stage = ? AND release = ?", (stage, number))
 
     def artifacts_in_use(self) -> set[str]:
-        """Digests that any kept release of any stage names, or a run of the pipeline that has not ended: its candidate
-        may wait for days until somebody approves of it.
+        """The digests of all kept releases, and of the candidates of pipeline runs that have not ended: a candidate
+        may wait for days for its approval.
         """
         rows = self.read("SELECT document FROM releases")
         released = {a["digest"] for row in rows for a in json.loads(row["document"])["artifacts"].values()}
@@ -223,7 +222,7 @@ class Store:
         return released | {digest for one in candidates for digest in one.get("artifacts", {}).values()}
 
     def live(self, stage: str) -> tuple[int, str] | None:
-        """The release that should serve the stage and since when, or None."""
+        """The stage's live release and since when; None if it has none."""
         rows = self.read("SELECT * FROM stages WHERE stage = ? AND live_release IS NOT NULL", (stage,))
         return (rows[0]["live_release"], rows[0]["live_since"]) if rows else None
 
@@ -259,12 +258,12 @@ class Store:
         self.write("INSERT OR REPLACE INTO receipts VALUES (?, ?)", (rollout, to_text(receipt)))
 
     def receipt(self, rollout: int) -> ReceiptDocument | None:
-        """None for rollouts of earlier versions, and for those beyond retention."""
+        """None if the rollout is of an earlier version, or forgotten."""
         rows = self.read("SELECT document FROM receipts WHERE rollout = ?", (rollout,))
         return decode(rows[0]["document"], ReceiptDocument, f"receipt of rollout {rollout}") if rows else None
 
     def forget_rollouts(self, stage: str, *, kept: int) -> int:
-        """Forget all but the newest `kept` of a stage that have ended, with their steps and receipts; how many."""
+        """Delete the ended rollouts of a stage but for the newest `kept`, with steps and receipts. Returns how many."""
         gone = self.write(
             "DELETE FROM rollouts WHERE stage = ?1 AND outcome IS NOT NULL AND rollout <= ("
             "SELECT rollout FROM rollouts WHERE stage = ?1 ORDER BY rollout DESC LIMIT 1 OFFSET ?2)",
@@ -273,7 +272,7 @@ class Store:
         return gone.rowcount
 
     def revise_outcome(self, rollout: int, outcome: str, reason: str) -> None:
-        """A rollout that had ended turned out otherwise: the release that it shipped was taken back."""
+        """Change the outcome of an ended rollout whose release was rolled back later."""
         self.write("UPDATE rollouts SET outcome = ?, reason = ? WHERE rollout = ?", (outcome, reason, rollout))
 
     def unfinished_rollouts(self) -> tuple[RolloutRow, ...]:
@@ -310,7 +309,7 @@ class Store:
         return tuple(PoolRow(**dict(row)) for row in rows)
 
     def next_serial(self) -> int:
-        """A number that this state file never gave before; makes pool names unique for ever."""
+        """A number that this state file never gave before; it makes pool names unique."""
         with self.transaction() as db:
             db.execute("INSERT INTO counters VALUES ('serial', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1")
             return int(db.execute("SELECT value FROM counters WHERE name = 'serial'").fetchone()["value"])
@@ -324,7 +323,7 @@ class Store:
         return event
 
     def events(self, *, after: int = 0, limit: int = 1000, stage: str | None = None) -> tuple[EventRow, ...]:
-        """The newest `limit` of those after the event number `after`, oldest first."""
+        """The newest `limit` events after the number `after`, oldest first."""
         rows = self.read(
             "SELECT * FROM (SELECT * FROM events WHERE event > ?1 AND (?3 IS NULL OR stage = ?3 OR stage IS NULL)"
             " ORDER BY event DESC LIMIT ?2) ORDER BY event",
