@@ -193,7 +193,7 @@ class Planner:
 
 
 def needed_actions(options: BootstrapOptions, *, domain: bool, log_role: bool = False) -> list[str]:
-    """The actions that the bootstrap's caller needs, as far as a plan checks them. `log_role`: a role must be created."""
+    """The actions that the caller of bootstrap needs, as far as a plan checks them. `log_role`: a role is created."""
     told, actions = options.identity, [*NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
     if options.pipeline is not None:
         actions += PIPELINE_ACTIONS
