@@ -231,7 +231,7 @@ class PipelineBench:
                 clock=self.clock,
                 urls=lambda: dict.fromkeys(STAGES, "http://127.0.0.1:1"),
                 rehearse=self.rehearsal,
-                tell=self._tell,
+                notify=self._notify,
                 on_aws=self.on_aws,
             )
         )
@@ -248,7 +248,7 @@ class PipelineBench:
         stages = tuple(self.packaging.settings.values())
         replace(DEFINITION, stages=stages).write(self.pipeline.parts.workshop.definition)
 
-    def _tell(self, who: tuple[Notify, ...], run: RunDocument) -> None:
+    def _notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
         self.told.append((run.state, run.run))
         self.heard.append((who, run))
 

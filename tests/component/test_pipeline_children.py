@@ -28,10 +28,10 @@ def test_however_many_children_are_waited_for_others_have_their_turn() -> None:
 def test_a_child_that_says_more_than_is_asked_for_is_ended() -> None:
     async def story() -> None:
         with pytest.raises(ValueError, match="more than 1000 bytes"):
-            await run_child(["yes"], most_bytes=1000)
+            await run_child(["yes"], max_bytes=1000)
         with pytest.raises(ValueError, match="more than 1000 bytes"):
-            await run_child(["sh", "-c", "yes >&2"], most_bytes=1000)
-        code, out, error = await run_child(["sh", "-c", "cat; echo problem >&2"], line=b"x" * 900, most_bytes=1000)
+            await run_child(["sh", "-c", "yes >&2"], max_bytes=1000)
+        code, out, error = await run_child(["sh", "-c", "cat; echo problem >&2"], line=b"x" * 900, max_bytes=1000)
         assert (code, out, error) == (0, b"x" * 900, b"problem\n")
 
     asyncio.run(story())

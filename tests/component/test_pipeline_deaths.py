@@ -279,7 +279,7 @@ def test_a_run_that_ships_or_asks_is_not_stopped(tmp_path: Path) -> None:
         bench.commit("2")
         run = await bench.push()
         await until(lambda: any(s.name == "deploy" and s.state == "running" for s in bench.records.steps(run)))
-        with pytest.raises(ConflictError, match="ships already"):
+        with pytest.raises(ConflictError, match="is deploying already"):
             await bench.pipeline.stop_run(run, by="bo", why=None)
         bench.workers.hold.set()
         assert (await bench.end_of(run))["state"] == "succeeded"

@@ -297,7 +297,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
     for run in (1, 2):
         log, result = build(run)
         assert result
-        assert "PASSWORD, TOKEN: empty, for a fork's build gets no parameters\n" in log
+        assert "PASSWORD, TOKEN: empty, because a fork's build gets no parameters\n" in log
         assert "token=[] password=[] index=[] log=[/dev/null] pr/7\n" in log
         found = re.search(r"^(\d+) \1 \1$", log, re.MULTILINE)
         assert found

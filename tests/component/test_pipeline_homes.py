@@ -105,7 +105,7 @@ def test_prod_takes_what_a_run_has_shipped_to_the_stage_before_it_on_aws(tmp_pat
         bench.on_aws.outcome = "rolled_back"
         await bench.end_of(await bench.push("staging"))
         (refusal,) = await bench.push("staging", to="prod")
-        assert "never was live in staging" in refusal
+        assert "was never live in staging" in refusal
         bench.on_aws.outcome = "live"
         bench.pipeline.retry(1)
         assert (await bench.end_of(1))["state"] == "succeeded"

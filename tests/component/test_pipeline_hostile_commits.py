@@ -51,7 +51,7 @@ def test_a_commit_s_words_are_one_line_that_no_terminal_obeys(bench: PipelineBen
 def test_a_message_that_memory_would_not_hold_is_not_read(bench: PipelineBench, tmp_path: Path) -> None:
     (tmp_path / "message").write_bytes(b"s" * (17 << 20))
     large = push(bench, "-F", str(tmp_path / "message"))
-    with pytest.raises(MachineError, match="said more than"):
+    with pytest.raises(MachineError, match="printed more than"):
         asyncio.run(bench.repository.describe(large))
 
 
@@ -133,7 +133,7 @@ def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: 
     bench.git("reset", "-q", "--soft", bench.git("commit-tree", tree, "-p", "dev", "-m", "ten thousand files"))
     bench.git("push", "-q", str(bench.repository.folder), "HEAD:dev")
     (tmp_path / "out").mkdir()
-    bounded = Repository(bench.repository.folder, most_bytes=1 << 20)
+    bounded = Repository(bench.repository.folder, max_bytes=1 << 20)
     with pytest.raises(MachineError, match="unfold to more than 1048576 bytes"):
         asyncio.run(bounded.extract(bench.git("rev-parse", "HEAD"), tmp_path / "out"))
     assert sum(1 for _ in (tmp_path / "out").rglob("f*")) <= (1 << 20) // 1000

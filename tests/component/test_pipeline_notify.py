@@ -74,7 +74,7 @@ def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
 
     async def story() -> None:
         notifier = Notifier(FakeClock(), lambda text, stage: said.append(text), None)
-        notifier.tell(who, run)
+        notifier.notify(who, run)
         while notifier._tasks:
             await asyncio.wait(notifier._tasks)
 
@@ -99,7 +99,7 @@ def test_a_receiver_that_fails_once_is_told_again(receiver: Receiver) -> None:
 @pytest.mark.parametrize("receiver", [(500,), (302,)], indirect=True)
 def test_a_receiver_that_fails_for_good_is_named_without_its_address(receiver: Receiver) -> None:
     (said,) = told(Notify(NotifyBy.WEBHOOK, receiver.url))
-    assert said.startswith("run 7: 127.0.0.1 could not be told")
+    assert said.startswith("run 7: 127.0.0.1 could not be notified")
     assert "secret-path" not in said
     assert len(receiver.bodies) == 3
 
@@ -115,7 +115,7 @@ def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
 
 def test_a_command_that_fails_is_said(tmp_path: Path) -> None:
     (said,) = told(Notify(NotifyBy.COMMAND, "false"))
-    assert said == "run 7: a command could not be told (OSError: it ended with 1)"
+    assert said == "run 7: a command could not be notified (OSError: exit code 1)"
     assert "FileNotFoundError" in told(Notify(NotifyBy.COMMAND, "/no/such/command"))[0]
 
 

@@ -156,7 +156,7 @@ def test_a_deleted_branch_takes_its_preview_along(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         await bench.end_of(await bench.push("feature"))
-        assert await delete(bench, "feature") == ["the branch feature is gone, and its preview goes"]
+        assert await delete(bench, "feature") == ["the branch feature was deleted, and its preview is removed"]
         await until(lambda: previews_of(bench).rows() == () and not bench.workers.running)
 
     tell_story(tmp_path, story, prepare=with_previews)

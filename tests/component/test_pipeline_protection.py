@@ -128,7 +128,7 @@ def test_a_commit_live_in_dev_says_nothing_of_prod_but_what_protects_it_more(tmp
         ]
         assert known.before("prod") == "staging"
         (refusal,) = await bench.push("dev", to="prod")
-        assert "never was live in staging" in refusal
+        assert "was never live in staging" in refusal
         bench.git("switch", "-q", "-c", "staging")
         bench.commit("untested")
         assert isinstance(await bench.push("dev", to="staging"), int), "it creates the branch"

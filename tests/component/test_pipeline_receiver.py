@@ -94,11 +94,11 @@ def test_what_is_not_signed_by_the_secret_is_refused_and_looks_at_nothing(site: 
 
 def test_a_refused_push_leaves_the_branch_where_it_is(site: Site) -> None:
     site.remote.commit("1")
-    site.engine.refusals = ["it never was live in staging"]
+    site.engine.refusals = ["it was never live in staging"]
     assert site.deliver("push", pushed()) == 202
     assert site.head("dev") is None
     assert site.engine.asked("/pipeline/push") == []
-    assert site.said == ["refused: it never was live in staging"]
+    assert site.said == ["refused: it was never live in staging"]
 
 
 def test_a_deleted_branch_goes_here_too(site: Site) -> None:

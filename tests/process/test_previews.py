@@ -68,7 +68,7 @@ class Previewed(Team):
     def delete(self, branch: str) -> None:
         """Delete the branch and wait until every process of its preview has ended."""
         pids = self.pids(branch)
-        assert f"the branch {branch} is gone, and its preview goes" in self.push(f":{branch}")
+        assert f"the branch {branch} was deleted, and its preview is removed" in self.push(f":{branch}")
         self.git("switch", "--quiet", "dev")
         self.git("branch", "--quiet", "-D", branch)
         eventually(lambda: branch not in self.previews(), what="the preview is gone")

@@ -124,7 +124,7 @@ def build_pipeline(
         clock=clock,
         urls=urls,
         rehearse=RehearsalCommand(folders.data),
-        tell=notifier.tell,
+        notify=notifier.notify,
         previews=previews,
         on_aws=AwsErrands(folders.data),
     )

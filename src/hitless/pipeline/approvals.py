@@ -31,7 +31,7 @@ from hitless.service.value import child_path
 from hitless.store.runs import RunRow
 
 EXPIRES_DAYS = 7
-"""As CodePipeline's manual approval."""
+"""As for a manual approval of CodePipeline."""
 MAX_WHY = 1000
 KEY_BYTES = 32
 
@@ -90,7 +90,7 @@ async def question(
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """`functions.api.memory_mb: 512 → 1024`, one a change; the values of secrets are not shown. Pure."""
+    """Changed settings, one line each: `functions.api.memory_mb: 512 → 1024`. Values of secrets are not shown. Pure."""
     if path in ("commit", "message", "artifacts", "promoted_from"):
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -108,8 +108,8 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None:
-    """A sentence on what `new` changes in the protection of a stage that has the settings `known`; None where nothing.
-    Whom `notify` names is not shown. Pure.
+    """A sentence on what `new` changes in the protection of a stage that has the settings `known`; None if nothing. The
+    targets of `notify` are not shown. Pure.
     """
     pairs = [({key: to_plain(one)[key] for key in PROTECTION} for one in (old, new)) for old in known]
     lines = dict.fromkeys(line.replace(": ", " ", 1) for old, now in pairs for line in differences(old, now))
@@ -117,11 +117,11 @@ def changes_of(known: Sequence[StageSettings], new: StageSettings) -> str | None
 
 
 def check_open(row: RunRow, expires_at: str | None, now: datetime) -> None:
-    """Raises ConflictError where nobody is asked, or not any more."""
+    """Raises ConflictError if the run does not wait for approval, or the time has passed."""
     run = row.run
     if row.state != RunState.WAITING or expires_at is None:
         raise ConflictError(
-            f"run {run} does not wait for approval: it is {row.state}", hint=f"`hitless pipeline show {run}`"
+            f"run {run} does not wait for approval; it is {row.state}", hint=f"`hitless pipeline show {run}`"
         )
     if datetime.fromisoformat(expires_at) <= now:
         raise ConflictError(
@@ -147,8 +147,8 @@ def _variables(old: Mapping[str, str], new: Mapping[str, str]) -> list[tuple[str
 
 
 def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
-    """The key of a pipeline's folder, made where there is none, or none that is whole: with an empty one anybody could
-    sign. It is on the disk (`sync`) before it has its name, and its name is before anything is signed with it.
+    """The key of a pipeline's folder; made if it is missing or incomplete, because with an empty key anybody could
+    sign. The file is on the disk (`sync`) before it gets its name, and the name before anything is signed.
     """
     file = folder / "link.key"
     with suppress(FileNotFoundError):
@@ -173,7 +173,7 @@ def link_key(folder: Path, *, sync: Callable[[int], None] = os.fsync) -> bytes:
 
 
 def link_token(key: bytes, run: int, asked_at: str) -> str:
-    """The link's secret part: another question of the same run has another."""
+    """The secret part of a link. Another question of the same run has another token."""
     return hmac.new(key, f"{run}|{asked_at}".encode(), hashlib.sha256).hexdigest()
 
 
@@ -182,12 +182,12 @@ def is_valid_token(key: bytes, run: int, asked_at: str, token: str) -> bool:
 
 
 def publish_receiver(folder: Path, url: str) -> None:
-    """Say where the receiver can be reached from outside, so that messages carry links."""
+    """Record the receiver's address from outside, so that messages carry links."""
     (folder / "receiver.json").write_text(json.dumps({"url": url.rstrip("/")}))
 
 
 def approval_link(folder: Path, run: int, asked_at: str) -> str | None:
-    """The link of a question, or None where no receiver was ever set up."""
+    """The link of a question; None if no receiver was set up."""
     file = folder / "receiver.json"
     if not file.exists():
         return None

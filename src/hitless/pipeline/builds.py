@@ -1,4 +1,4 @@
-"""Runs one buildspec file of a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
+"""Runs a buildspec for a run: clean checkout, CodeBuild's variables, limits, log, reports, artifacts, cache."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PASSWORD = re.compile(r"//[^/\s:@]+:([^/\s@]+)@")
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """What to run for which run. `variables` are the pipeline's own for this step (STAGE, …)."""
+    """A buildspec file to run for a run. `variables` are the pipeline's own for this step (STAGE, …)."""
 
     run: int
     step: str
@@ -53,33 +53,30 @@ class BuildOrder:
     actor: str
     variables: Mapping[str, str]
     fork: int | None = None
-    """The pull request of a stranger's: its build gets no secret, and shares nothing with others."""
+    """The pull request of a fork, whose build gets no secret and shares nothing with others."""
 
 
 class Builds:
-    """The builds of one engine: at most `MOST_AT_ONCE` at a time, each in a process that ends with the daemon."""
+    """The builds of one engine: at most `MAX_AT_ONCE` at a time, each in a process that ends with the daemon."""
 
-    MOST_AT_ONCE = 2
+    MAX_AT_ONCE = 2
 
     def __init__(self, workshop: Workshop, repository: Repository, clock: Clock, limits: Callable[[], Limits]) -> None:
-        """`limits` are asked for anew before each build."""
+        """`limits` is called before each build."""
         self._workshop, self._repository, self._clock, self._limits = workshop, repository, clock, limits
-        self._places = asyncio.Semaphore(self.MOST_AT_ONCE)
+        self._places = asyncio.Semaphore(self.MAX_AT_ONCE)
 
     async def run(self, order: BuildOrder) -> BuildResult | None:
-        """The build's result (phases, reports, exported, artifacts); None where the commit has no such file.
-
-        Raises StepFailed with the reason where it did not succeed.
-        """
+        """The build's result; None if the commit has no such file. Raises StepFailed if the build did not succeed."""
         async with self._places, AsyncExitStack() as stack:
             user = stack.enter_context(self._workshop.run_user(order.run))
             if user:
-                await asyncio.to_thread(end_user, user.uid)  # what a build left whose supervisor was killed
+                await asyncio.to_thread(end_user, user.uid)  # processes of a build whose supervisor was killed
             elif order.fork is not None:
                 raise StepFailed("a fork's code does not run as the engine's own user")
             place = self._workshop.make(self._workshop.work_of(order.run) / order.step)
             place.chmod(0o711)
-            stack.callback(place.chmod, 0o700)  # another run may get the user's number from then on
+            stack.callback(place.chmod, 0o700)  # from then on another run may get the user id
             source = self._workshop.make(place / "source", user)
             await self._repository.extract(order.commit, source, user=user)
             folder = service_folder(source, order.path)
@@ -118,19 +115,19 @@ class Builds:
         return result
 
     def _secrets(self, order: BuildOrder, spec: Buildspec) -> dict[str, str]:
-        """A fork's variables are there and empty, so that what does not need them can be tested."""
+        """For a fork the variables are empty, so that tests that do not need them can run."""
         if order.fork is None:
             return parameters.resolve(spec, self._workshop.parameters)
         names = sorted({*spec.parameters, *spec.secrets})
         if names:
             with self._workshop.log(order.run).open("a") as log:
-                log.write(f"{', '.join(names)}: empty, for a fork's build gets no parameters\n")
+                log.write(f"{', '.join(names)}: empty, because a fork's build gets no parameters\n")
         return dict.fromkeys(names, "")
 
     async def _environment(
         self, stack: AsyncExitStack, order: BuildOrder, spec: Buildspec, text: str, folder: Path, user: User | None
     ) -> Path:
-        """Made or found in a thread; given back when the build has ended."""
+        """A virtual environment, made or found in a thread; returned when the build has ended."""
         key, root = key_of(order.branch, spec, text, folder), self._workshop.environments
         if order.fork is not None:
             root = self._workshop.work_of(order.run) / "environments"
@@ -173,7 +170,7 @@ class Builds:
         }
 
     def _keep_artifacts(self, order: BuildOrder, spec: Buildspec, folder: Path, result: BuildResult) -> BuildResult:
-        """Into the run's own folder, by their paths below the artifacts' base."""
+        """Copy the artifacts into the run's folder, by their paths below the artifacts' base."""
         target = self._workshop.of_run(order.run) / f"{order.step}-artifacts"
         remove(target)
         root = folder.resolve()
@@ -191,13 +188,13 @@ class Builds:
 
 
 def limits_of(definition: Definition | None) -> Limits:
-    """Of the commit that was built for a stage last: a branch cannot give itself more."""
+    """The limits of the commit last built for a stage, so that a branch cannot raise its own."""
     allowed = definition.builds if definition else BuildSettings()
     return Limits(allowed.timeout_in_minutes * 60.0, allowed.memory_mb, allowed.output_mb << 20)
 
 
 def service_folder(checkout: Path, path: str) -> Path:
-    """The service's folder in a commit's files. Raises StepFailed when a link leads it out of them."""
+    """The service's folder in a commit's files. Raises StepFailed if a link leads out of them."""
     folder = checkout / path
     if not folder.resolve().is_relative_to(checkout.resolve()):
         raise StepFailed(f"{path} leads out of the commit's files")
@@ -205,7 +202,7 @@ def service_folder(checkout: Path, path: str) -> Path:
 
 
 def read_buildspec(folder: Path, name: str) -> str | None:
-    """A buildspec's text, or None where the commit has none. Raises StepFailed for what is no plain, small file."""
+    """A buildspec's text; None if the commit has none. Raises StepFailed if it is not a regular, small file."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         return None
@@ -220,7 +217,7 @@ def read_buildspec(folder: Path, name: str) -> str | None:
 
 
 def parse_buildspec(text: str, name: str) -> Buildspec:
-    """Raises StepFailed, in the author's words, where it cannot be run."""
+    """Raises StepFailed if it cannot be run."""
     try:
         return Buildspec.read(text)
     except ValueError as error:
@@ -228,7 +225,7 @@ def parse_buildspec(text: str, name: str) -> Buildspec:
 
 
 async def _supervise(plan: BuildPlan) -> BuildResult:
-    """Run the build in a process that ends with its input, so also when nobody waits for the build any more."""
+    """Run the build in a process that ends when its input ends, or nobody waits for it."""
     words = [sys.executable, "-m", "hitless.processes.build"]
     code, out, _ = await run_child(words, line=as_line(plan), hold_input=True, errors=Path(plan.log), end=close_input)
     try:
@@ -238,7 +235,7 @@ async def _supervise(plan: BuildPlan) -> BuildResult:
 
 
 def _presentable(value: Any, mask: Mask) -> Any:
-    """A result as it may be stored, and shown to whoever is told of the run."""
+    """The result without secrets and control characters, to be stored and shown."""
     if isinstance(value, str):
         return visible(mask.text(value.encode(errors="replace")).decode())
     if isinstance(value, list | tuple):
@@ -254,7 +251,7 @@ def _why(result: BuildResult) -> str:
 
 
 def _may_be_secret(name: str, value: str) -> bool:
-    """A registry's or a proxy's credentials, in their own variable or in a URL."""
+    """Whether the variable may have credentials of a registry or proxy, by its name or a URL."""
     return bool(_SECRET_NAME.fullmatch(name) or re.search(r"//[^/\s]*@", value))
 
 

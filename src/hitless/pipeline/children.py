@@ -1,9 +1,8 @@
-"""Child processes of the pipeline, waited for in threads.
+"""Child processes of the pipeline, each waited for in a thread of its own.
 
-Not by asyncio's own: a task that is cancelled while asyncio starts a process leaves that process to its child watcher,
-which then knows nothing of it ("Unknown child process"), and runs are cancelled whenever an engine stops. Not by
-`asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes as its future ends. Each in a thread of its
-own: asyncio's few are for rollouts and healing, which must not wait until a build ends.
+Not by asyncio: if a task is cancelled while asyncio starts a process, its child watcher does not know that process
+("Unknown child process"), and runs are cancelled whenever an engine stops. Not in asyncio's few threads: rollouts and
+healing need them, and a build may take long.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from typing import IO, Any
 from hitless.errors import HitlessError
 from hitless.pipeline.buildspec.run import User, credentials
 
-MOST_BYTES = 64 << 20
-"""Of output and standard error together: nothing that is asked for here comes near it."""
+MAX_BYTES = 64 << 20
+"""Of output and standard error together; far more than any of these processes prints."""
 
 End = Callable[["subprocess.Popen[bytes]"], None]
-"""Makes a process end that nobody waits for any more; it is awaited all the same."""
+"""Makes a process end if its caller is cancelled; it is awaited all the same."""
 
 
 def close_input(process: subprocess.Popen[bytes]) -> None:
-    """For a process that ends with its input."""
+    """Ends a process that ends with its input."""
     if process.stdin is not None:
         process.stdin.close()
 
@@ -48,16 +47,16 @@ async def run_child(
     user: User | None = None,
     end: End = subprocess.Popen.kill,
     timeout_s: float | None = None,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[int, bytes, bytes]:
-    """Run a command in a session of its own: exit status, output, and standard error unless it goes into a file.
+    """Run a command in a session of its own: exit status, output, and standard error unless it goes into the file.
 
-    `line` is its input, which with `hold_input` stays open as long as it runs. TimeoutError kills it, and so does
-    ValueError where it says more than `most_bytes`.
+    `line` is its input, which with `hold_input` stays open as long as it runs. Raises TimeoutError, or ValueError if it
+    prints more than `max_bytes`; both kill it.
     """
     process = _start(words, errors, environ, user)
     thread = ThreadPoolExecutor(1, thread_name_prefix="child")
-    talk = asyncio.get_running_loop().run_in_executor(thread, _talk, process, line, hold_input, most_bytes)
+    talk = asyncio.get_running_loop().run_in_executor(thread, _communicate, process, line, hold_input, max_bytes)
     thread.shutdown(wait=False)  # once it has done this
     try:
         async with asyncio.timeout(timeout_s):
@@ -69,8 +68,8 @@ async def run_child(
 
 
 async def call_process(module: str, *words: str, plan: Mapping[str, Any], log: Path) -> dict[str, Any]:
-    """What a module of ours, run as a process that ends with whoever waits for it, answers to a plan: one JSON document
-    each way; nothing in it where the process said nothing. Its progress goes to `log`.
+    """Run a module as a process that ends with its caller: its plan is one JSON document, so is its answer ({} if it
+    printed nothing). Its progress goes to `log`.
     """
     line = json.dumps(plan, default=str).encode() + b"\n"
     command = [sys.executable, "-m", module, *words]
@@ -93,7 +92,7 @@ def serve_call(act: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
 
 
 def _end_with_input() -> None:
-    """Nobody waits any more: this process and all that it may have started (an installer, osls) end."""
+    """When the input ends, nobody waits any more: end this process and its children (an installer, osls)."""
     while os.read(0, 65536):
         pass
     if os.getpgrp() == os.getpid():
@@ -118,12 +117,14 @@ def _start(
         )
 
 
-def _talk(process: subprocess.Popen[bytes], line: bytes, hold_input: bool, most_bytes: int) -> tuple[int, bytes, bytes]:
-    """The input goes first: no child here is given more than it reads before it speaks, or than a pipe holds."""
+def _communicate(
+    process: subprocess.Popen[bytes], line: bytes, hold_input: bool, max_bytes: int
+) -> tuple[int, bytes, bytes]:
+    """The input goes first, because no process here gets more than it reads at once or than a pipe holds."""
     said: dict[IO[bytes], bytearray] = {one: bytearray() for one in (process.stdout, process.stderr) if one is not None}
     try:
-        _give(process, line, hold_input)
-        _listen(process, said, most_bytes)
+        _write(process, line, hold_input)
+        _read_all(process, said, max_bytes)
     finally:
         process.wait()
         for stream in (process.stdin, *said):
@@ -134,7 +135,7 @@ def _talk(process: subprocess.Popen[bytes], line: bytes, hold_input: bool, most_
     return process.returncode, out, error
 
 
-def _give(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> None:
+def _write(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> None:
     assert process.stdin is not None
     with suppress(BrokenPipeError, ValueError):  # it has ended, or its input was closed to end it
         process.stdin.write(line)
@@ -143,7 +144,7 @@ def _give(process: subprocess.Popen[bytes], line: bytes, hold_input: bool) -> No
             process.stdin.close()
 
 
-def _listen(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], most_bytes: int) -> None:
+def _read_all(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], max_bytes: int) -> None:
     with selectors.DefaultSelector() as selector:
         for stream in said:
             selector.register(stream, selectors.EVENT_READ)
@@ -154,6 +155,6 @@ def _listen(process: subprocess.Popen[bytes], said: dict[IO[bytes], bytearray], 
                 said[stream] += data
                 if not data:
                     selector.unregister(stream)
-                if sum(map(len, said.values())) > most_bytes:
+                if sum(map(len, said.values())) > max_bytes:
                     process.kill()
-                    raise ValueError(f"{process.args[0]!r} said more than {most_bytes} bytes")  # type: ignore[index]
+                    raise ValueError(f"{process.args[0]!r} printed more than {max_bytes} bytes")  # type: ignore[index]

@@ -1,8 +1,8 @@
-"""The course of one run, readable from top to bottom in `Course.run`: its steps in order, each recorded before it is
-taken and when it has ended.
+"""One run, readable from top to bottom in `Course.run`: its steps in order, each recorded before it starts and when it
+ends.
 
-A run that is taken up again (approved, retried, cut off after its release went live) goes on at its first step that has
-not ended well. What it needs of the steps before stands in its folder: the candidate.
+A run that is resumed (approved, retried, cut off after its release went live) goes on at its first step that has not
+ended well. The candidate of its build step is in its folder.
 """
 
 from __future__ import annotations
@@ -34,39 +34,39 @@ DONE = (StepState.SUCCEEDED, StepState.SKIPPED)
 
 
 class WaitsForApproval(Exception):
-    """The run goes on when a person has answered."""
+    """The step waits for a person's answer; then the run goes on."""
 
 
 class Course:
-    """One run under way."""
+    """One run in progress."""
 
     def __init__(self, parts: Parts, row: RunRow, path: str) -> None:
         """`path` is the service's folder in the repository."""
         self.parts, self.row, self.path = parts, row, path
         self.options = options_of(row)
         self.commit: CommitInfo | None = None
-        self.copied: ReleaseDocument | str | None = None  # of what is live on AWS, once it was asked
-        self.changed: str | None = None  # in the protection of its stage, in words
+        self.copied: ReleaseDocument | str | None = None  # the live release on AWS, once it was asked for
+        self.changed: str | None = None  # a sentence on what the commit changes in the protection of its stage
         self._candidate: ReleaseDocument | None = None
 
     async def run(self, steps: Mapping[StepName, Step]) -> None:
-        """Take the steps that are left. Ends the run, or leaves it waiting for a person."""
+        """Run the steps that are left. The run then has ended, or waits for a person."""
         row = self.row
         self.parts.workshop.of_run(row.run).mkdir(mode=0o700, parents=True, exist_ok=True)
         self.set_state(RunState.RUNNING, None)
         if not self.ended_well(StepName.SOURCE):
-            self.say(f"run {row.run}: {self._what()}")
+            self.say(f"run {row.run}: {self._about()}")
         try:
             await asyncio.to_thread(self.parts.workshop.clean, row.run)
             self.parts.workshop.make(self.parts.workshop.work_of(row.run)).chmod(0o711)
             for name, step in steps.items():
                 if not self.ended_well(name):
-                    await self._take(name, step)
+                    await self._run_step(name, step)
         except WaitsForApproval:
             self.set_state(RunState.WAITING, None)
             waits = f"run {row.run} of {row.branch} waits for approval: hitless approve {row.run}"
             self.parts.engine.say(waits, row.stage)
-            self.tell()
+            self.notify()
             return
         except StepFailed as failed:
             self.end(RunState.FAILED, failed.reason)
@@ -75,8 +75,8 @@ class Course:
             await asyncio.to_thread(self.parts.workshop.clean, row.run)
         self.end(RunState.SUCCEEDED, None)
 
-    def _what(self) -> str:
-        """What the run is about, for whoever follows it."""
+    def _about(self) -> str:
+        """The commit or release, and where it goes, for people who follow the run."""
         row, options = self.row, self.options
         if options.source:
             return f"release {options.release} of {options.source} to {row.stage}"
@@ -87,7 +87,7 @@ class Course:
         feeding = ", ".join(dict.fromkeys(entry.branch for entry in definition.stages)) if definition else "none"
         return f"{what}, which feeds no stage: those are fed by {feeding}"
 
-    async def _take(self, name: StepName, step: Step) -> None:
+    async def _run_step(self, name: StepName, step: Step) -> None:
         started, clock = timestamp(self.parts.clock.now()), self.parts.clock
         since_s = clock.monotonic()
         self._record(name, StepState.RUNNING, started_at=started)
@@ -130,7 +130,7 @@ class Course:
 
     @property
     def candidate(self) -> ReleaseDocument:
-        """What the build step made, also in a run that was taken up again."""
+        """The release that the build step made. Raises StepFailed if a resumed run cannot read it."""
         if self._candidate is None:
             file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
             try:
@@ -140,7 +140,7 @@ class Course:
         return self._candidate
 
     def set_candidate(self, document: ReleaseDocument) -> None:
-        """Keep it: private, as its environment may hold secrets."""
+        """Keep the release in a private file, because its environment may hold secrets."""
         file = self.parts.workshop.of_run(self.row.run) / "candidate.json"
         file.touch(mode=0o600)
         file.write_text(json.dumps(document.to_json()))
@@ -168,7 +168,7 @@ class Course:
         return StagePlace(kept, stage)
 
     def live(self) -> ReleaseDocument | None:
-        """What is live in the run's stage now."""
+        """The live release of the run's stage."""
         release = self.parts.engine.live_release(self.stage)
         return release.document if release else None
 
@@ -176,7 +176,7 @@ class Course:
         return any(step.name == name and step.state in DONE for step in self.parts.records.steps(self.row.run))
 
     def say(self, text: str) -> None:
-        """A line into the run's log, which its followers see at once. A full disk loses it and ends no run for it."""
+        """Append a line to the run's log. A full disk loses the line, but does not end the run."""
         log = self.parts.workshop.log(self.row.run)
         with suppress(OSError):
             log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -189,14 +189,14 @@ class Course:
         self.parts.records.set_state(self.row.run, state, reason, ended_at)
 
     def end_unfinished(self, reason: str) -> None:
-        """The end of a run whose own course could not record one. Raises what the disk or the state file raises."""
+        """End a run as failed whose end could not be recorded. Raises what the disk or the state file raises."""
         for step in self.parts.records.steps(self.row.run):
             if step.state == StepState.RUNNING:
                 self._record(StepName(step.name), StepState.FAILED, {"reason": reason, "exit_code": 1}, step.started_at)
         self.end(RunState.FAILED, reason)
 
     def apply_answer(self, answer: ApprovalRow) -> None:
-        """A person's recorded answer: the run is queued again, or ends rejected."""
+        """Queue the run again if the recorded answer approves it; else end it as rejected."""
         records, run, approved = self.parts.records, self.row.run, answer.decision == APPROVED
         said = f"{answer.decision} by {answer.decided_by}" + (f": {answer.why}" if answer.why else "")
         if not approved:
@@ -211,15 +211,15 @@ class Course:
         self.parts.engine.say(f"run {run} of {self.row.branch} was {who}", self.row.stage)
 
     def end(self, state: RunState, reason: str | None) -> None:
-        """The run's end: recorded, said in its log and among the engine's events, told to whoever wants to know."""
+        """End the run: record it, log it, add an event, notify."""
         what = f"run {self.row.run} of {self.row.branch} {state}"
         self.say(f"{what}: {reason}" if reason else what)
         self.set_state(state, reason)
         self.parts.engine.say(f"{what}{f' ({reason})' if reason else ''}", self.row.stage)
-        self.tell()
+        self.notify()
 
-    def tell(self) -> None:
-        """Tell whoever wants to know where the run stands now."""
+    def notify(self) -> None:
+        """Send the run's state to those that its stage notifies."""
         row = self.parts.records.run(self.row.run)
         if row is not None:
             document = RunDocument.of(self.parts.records, row)
@@ -227,11 +227,13 @@ class Course:
             if row.state == RunState.WAITING and asked:
                 link = approval_link(self.parts.workshop.data, row.run, asked.asked_at)
                 document = replace(document, link=link, protection=self.changed)
-            self.parts.tell(self._who_is_told(), document)
+            self.parts.notify(self._notified(), document)
 
-    def _who_is_told(self) -> tuple[Notify, ...]:
-        """As is in force: a message may carry an approval's link. A branch tells whom the first stage tells."""
+    def _notified(self) -> tuple[Notify, ...]:
+        """By the settings in force, because a message may carry an approval link. A branch uses those of the first
+        stage.
+        """
         settings = self.parts.in_force(self.row.stage or self.parts.engine.stages[0])
         if settings is None and (self.parts.workshop.of_run(self.row.run) / "candidate.json").exists():
-            settings = self.candidate.settings  # promoted from a folder: the configuration is whose who promotes
+            settings = self.candidate.settings  # promoted from a folder: its owner promotes
         return settings.notify if settings else ()

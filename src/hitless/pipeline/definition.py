@@ -1,8 +1,7 @@
-"""Which branch feeds which stage, what protects it, and what a build may take: what the pipeline must know before a
-commit is read.
+"""The pipeline's definition: branches, protection and promotion order of the stages, and limits of builds.
 
-Kept in the data folder; written by `hitless pipeline url`. A run only ever adds to it, until it has shipped: its commit
-then speaks for the stage that it is live in, and for no other.
+It is needed before a commit is read, so `hitless pipeline url` writes it to the data folder. A run can only make it
+stricter until it has shipped; then its commit's settings replace those of the stage in which it is live.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ class Definition:
 
     @classmethod
     def read(cls, file: Path) -> Definition | None:
-        """None where there is none yet. Raises EngineError where it is damaged."""
+        """None if there is none yet. Raises EngineError if it is damaged."""
         try:
             return decode(file.read_bytes(), cls, file.name)
         except FileNotFoundError:
             return None
         except (OSError, EngineError) as error:
             raise EngineError(
-                f"{file} cannot be read: {error}", hint="`hitless pipeline url` writes it anew"
+                f"{file} cannot be read: {error}", hint="`hitless pipeline url` writes it again"
             ) from error
 
     @classmethod
@@ -55,14 +54,14 @@ class Definition:
         fresh.replace(file)
 
     def joined_by(self, commits: Definition) -> Definition:
-        """With a commit's limits of builds and the stages that only it has. Ours stay, at least as strict as there."""
+        """With a commit's limits of builds and its additional stages. Other stages stay, made at least as strict."""
         stages = {stage.name: stage for stage in self.stages}
         for stage in commits.stages:
             stages[stage.name] = stricter(stages.get(stage.name, stage), stage)
         return replace(self, stages=tuple(stages.values()), builds=commits.builds)
 
     def with_live(self, settings: StageSettings) -> Definition:
-        """A release with these settings is live in their stage."""
+        """With the settings of a release that is now live in their stage."""
         return replace(self, stages=tuple(settings if one.name == settings.name else one for one in self.stages))
 
     def fed_by(self, branch: str) -> tuple[StageSettings, ...]:
@@ -73,18 +72,19 @@ class Definition:
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def before(self, stage: str) -> str | None:
-        """The stage that promotes into this one."""
+        """The stage that is promoted to this one."""
         names = [one.name for one in self.stages]
         index = names.index(stage) if stage in names else 0
         return names[index - 1] if index > 0 else None
 
     def guarded(self, stage: StageSettings) -> bool:
-        """Whether it takes only what was live in the stage before it: it asks for approval, or is named prod."""
+        """Whether it only takes commits that were live in the stage before it: it asks for approval, or is named prod.
+        """
         return self.before(stage.name) is not None and (stage.approval is Approval.MANUAL or stage.name == "prod")
 
 
 def stricter(one: StageSettings, other: StageSettings) -> StageSettings:
-    """`one`, and every step and check that `other` asks for besides. Pure."""
+    """`one` with every step and check that `other` asks for as well. Pure."""
     rehearsals = [astuple(each.rehearsal) for each in (one, other) if each.rehearsal]
     return replace(
         one,

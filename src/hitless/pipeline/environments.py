@@ -52,13 +52,13 @@ if wheels:
 else:
     subprocess.run([python, "-m", "ensurepip"], check=True)
 """
-"""A wheel is an archive of what it installs: unpacking pip's takes a tenth of the time in which it installs itself."""
+"""Unpacking pip's wheel takes a tenth of the time of installing it."""
 
 _WHAT_INSTALLS = ("requirements*", "pyproject.toml", "setup.py", "setup.cfg", "*.lock", "constraints*")
 
 
 def key_of(branch: str, spec: Buildspec, text: str, folder: Path) -> str:
-    """What an environment is kept for."""
+    """The key of an environment: of the branch, runtimes, buildspec and requirements files."""
     digest = hashlib.sha256(repr((branch, dict(spec.runtimes), text)).encode())
     for pattern in _WHAT_INSTALLS:
         for path in sorted(folder.glob(pattern)):
@@ -69,7 +69,7 @@ def key_of(branch: str, spec: Buildspec, text: str, folder: Path) -> str:
 
 @contextmanager
 def environment(root: Path, key: str, version: str | None, user: User | None) -> Iterator[Path]:
-    """A virtual environment for one build alone; blocking. Raises MachineError where there is no such Python."""
+    """A virtual environment for one build alone. Blocking. Raises MachineError if there is no such Python."""
     python = find_python(version)
     for slot in range(SLOTS):
         place = root / f"{key}-{slot}"
@@ -84,15 +84,17 @@ def environment(root: Path, key: str, version: str | None, user: User | None) ->
             os.utime(_mark_of(place))
             yield place
         finally:
-            shut(place)
+            withdraw(place)
             os.close(lock)
         _forget_old(root)
         return
-    raise MachineError(f"{SLOTS} builds of the same kind run already", hint="wait for one to end")
+    raise MachineError(f"{SLOTS} builds of the same kind run already", hint="wait until one ends")
 
 
 def _mark_of(place: Path) -> Path:
-    """Says that it is whole, whose it is, and when it was used last. Beside it: what lies within a build may change."""
+    """The file that says that the environment is complete, whose it is, and when it was last used. It is outside of the
+    environment, where a build could change it.
+    """
     return place.with_name(f"{place.name}.made")
 
 
@@ -101,7 +103,7 @@ def _lock_of(place: Path) -> Path:
 
 
 def _hold(path: Path) -> int | None:
-    """The lock's descriptor; None where another has it, or has just removed it."""
+    """The lock's descriptor; None if another has it, or has just removed it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,9 +152,10 @@ def _make(python: str, place: Path, user: User | None) -> None:
 
 
 def _hand_over(place: Path, user: User) -> None:
-    """From the user of the run before, whose processes have ended. What was not that user's stays whose it is."""
+    """Change the owner from the user of the previous run, whose processes have ended. Files of other users keep theirs.
+    """
     old = _mark_of(place).read_text()
-    _mark_of(place).unlink()  # when this is cut off, another is made
+    _mark_of(place).unlink()  # if this is cut off, another is made
     words = ["chown", "-R", "-h", "-P", f"--from={old}:{old}", f"{user.uid}:{user.gid}", "--", str(place)]
     subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     _give(place, user)
@@ -165,14 +168,14 @@ def _give(place: Path, user: User | None) -> None:
     _mark_of(place).write_text(str(user.uid) if user else "")
 
 
-def shut(place: Path) -> None:
-    """Take an environment from its user, whose number another run may get. The next run's user gets it."""
+def withdraw(place: Path) -> None:
+    """Take an environment from its user, whose id another run may get, until the next run's user gets it."""
     with suppress(OSError):
         os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
 
 
 def _forget_old(root: Path) -> None:
-    """All but the most recently used ones that no build holds, and what is left of such."""
+    """Remove all but the most recently used environments, except those that a build holds."""
     names = {entry.name.removesuffix(".lock").removesuffix(".made") for entry in root.iterdir()}
     used = {root / name: _last_used(root / name) for name in names}
     for index, place in enumerate(sorted(used, key=lambda one: used[one], reverse=True)):
@@ -197,12 +200,12 @@ def _last_used(place: Path) -> float:
 
 
 def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User | None) -> None:
-    """Pack what the patterns find, in place of what was kept; nothing if it is too much or unreadable for the user."""
+    """Replace the cache by the files that the patterns find; not if they are too large or the user cannot read them."""
     files = list(find_files(folder, tuple(_whole(pattern) for pattern in patterns), folder, links=True))
     if sum(path.lstat().st_size for path in files) > MAX_CACHE_BYTES:
         return
     names = b"\0".join(b"./" + os.fsencode(path.relative_to(folder)) for path in files)
-    # A name of its own: another build of the branch may be at it.
+    # A name of its own, because another build of the branch may be packing.
     with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as archive:
         words = ["tar", "-c", "--null", "--no-recursion", "-T", "-"]
         if _tar(words, folder, user, input=names, stdout=archive):
@@ -212,7 +215,7 @@ def keep_cache(kept: Path, folder: Path, patterns: tuple[str, ...], user: User |
 
 
 def restore_cache(kept: Path, folder: Path, user: User | None) -> None:
-    """Unpack what was kept into a fresh checkout; files of the commit win."""
+    """Unpack the cache into a fresh checkout; files of the commit win."""
     if not kept.is_file():
         return
     os.utime(kept)
@@ -229,10 +232,10 @@ def _tar(words: list[str], folder: Path, user: User | None, **streams: Any) -> b
 
 
 def _forget_old_caches(caches: Path) -> None:
-    """All but those that were used last."""
+    """Remove all but the most recently used caches."""
     used = []
     for one in caches.iterdir():
-        with suppress(FileNotFoundError):  # another build has just put it in its place
+        with suppress(FileNotFoundError):  # another build has just moved it
             used.append((one.stat().st_mtime, one))
     for index, (at, one) in enumerate(sorted(used, reverse=True)):
         if index >= CACHES_KEPT or time.time() - at > KEPT_S:
@@ -240,5 +243,5 @@ def _forget_old_caches(caches: Path) -> None:
 
 
 def _whole(pattern: str) -> str:
-    """CodeBuild takes `node_modules/**/*` and a plain folder's name alike."""
+    """CodeBuild accepts `node_modules/**/*` and a folder's plain name."""
     return pattern if any(mark in pattern for mark in "*?[") else f"{pattern.rstrip('/')}/**/*"

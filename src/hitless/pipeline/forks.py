@@ -1,8 +1,7 @@
-"""Pull requests of forks: a stranger's code, tested once a maintainer has seen it and said so, and never shipped.
+"""Pull requests of forks: tested once a maintainer has read and approved them, never shipped.
 
-The approval is for one commit. Its build gets no parameters, keeps nothing for other builds, takes nothing that they
-left, and runs as a user that nothing else here runs as. What the stranger wrote (titles, names of branches) names
-nothing here: no branch, no file, no message.
+The approval is for one commit. Its build gets no parameters, shares no cache or environment with other builds, and runs
+as a user of its own. What the fork's author wrote (titles, names of branches) names no branch, file or message here.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from hitless.pipeline.approvals import Question, QuestionCommit
 from hitless.pipeline.course import Course, WaitsForApproval
 from hitless.pipeline.repository import COMMIT
 from hitless.pipeline.runs import StepEnd, StepFailed
-from hitless.pipeline.steps import ask_a_person, supersede_waiting
+from hitless.pipeline.steps import ask_person, supersede_waiting
 
 MAX_FILES = 200
 
@@ -25,8 +24,8 @@ def commit_of(text: object) -> str:
     return text
 
 
-async def admit(course: Course) -> StepEnd:
-    """Ask a maintainer before anything of the stranger's is run."""
+async def ask_maintainer(course: Course) -> StepEnd:
+    """Ask a maintainer before any of the fork's code runs."""
     run, fork = course.row.run, course.options.fork
     assert fork is not None
     if course.parts.workshop.user is None:
@@ -35,7 +34,7 @@ async def admit(course: Course) -> StepEnd:
             " which can run builds as somebody else, tests it"
         )
     supersede_waiting(course)
-    expires = ask_a_person(course, await _question(course, fork))
+    expires = ask_person(course, await _question(course, fork))
     course.say(f"{fork.sentence}: run {run} waits until {expires} for who has read it: hitless approve {run}")
     raise WaitsForApproval
 

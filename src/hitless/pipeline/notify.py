@@ -1,8 +1,7 @@
-"""Tells people and machines where a run stands: Slack's form, a run as JSON, or a command.
+"""Notifications on runs: a message to Slack, JSON to a webhook, or a command.
 
-It never holds a run up: each message goes its own way, is tried a few times, and a failure is one sentence among the
-engine's events, without the address (it may be a secret). A command comes with the pushed file, so that it runs as the
-build's user where the engine is root.
+They never delay a run. Each is tried three times; a failure is an event of the engine without the address, which may be
+a secret. A command comes from a pushed file, so it runs as the build's user if the engine is root.
 """
 
 from __future__ import annotations
@@ -26,48 +25,48 @@ from hitless.service.model import Notify, NotifyBy
 TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 PAUSES_S = (1.0, 5.0, None)
-TOLD = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED, RunState.WAITING)
-"""What is worth a message: a superseded run is not, the one that superseded it is."""
+NOTIFIED = (RunState.SUCCEEDED, RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED, RunState.WAITING)
+"""A superseded run is not, because the run that superseded it is."""
 
 Send = Callable[[str, bytes], None]
-"""Posts JSON to a URL; raises OSError where it was not taken. Blocking."""
+"""Posts JSON to a URL. Blocking. Raises OSError."""
 Say = Callable[[str, str | None], None]
 
 
 class Notifier:
-    """Sends messages in the background; `close` ends those that are still tried."""
+    """Sends notifications in the background; `close` gives up those not sent yet."""
 
     def __init__(self, clock: Clock, say: Say, user: User | None, *, send: Send | None = None) -> None:
         self._clock, self._say, self._user, self._send = clock, say, user, send or post
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, who: tuple[Notify, ...], run: RunDocument) -> None:
-        """Begin to tell everybody; returns at once."""
-        for one in who if run.state in TOLD else ():
-            task = asyncio.create_task(self._tell(one, run))
+    def notify(self, who: tuple[Notify, ...], run: RunDocument) -> None:
+        """Start to notify everybody; returns at once."""
+        for one in who if run.state in NOTIFIED else ():
+            task = asyncio.create_task(self._deliver(one, run))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up notifications in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _tell(self, who: Notify, run: RunDocument) -> None:
+    async def _deliver(self, who: Notify, run: RunDocument) -> None:
         for pause_s in PAUSES_S:
             try:
-                await self._once(who, run)
+                await self._try(who, run)
                 return
             except (OSError, ValueError, TimeoutError) as error:
                 if pause_s is None:
                     where = "a command" if who.by is NotifyBy.COMMAND else urlsplit(who.target).hostname
                     why = f"{type(error).__name__}: {getattr(error, 'code', None) or getattr(error, 'reason', error)}"
-                    self._say(f"run {run.run}: {where} could not be told ({why})", run.stage)
+                    self._say(f"run {run.run}: {where} could not be notified ({why})", run.stage)
                     return
             await self._clock.sleep(pause_s)
 
-    async def _once(self, who: Notify, run: RunDocument) -> None:
+    async def _try(self, who: Notify, run: RunDocument) -> None:
         match who.by:
             case NotifyBy.SLACK:
                 await asyncio.to_thread(self._send, who.target, to_text({"text": sentence(run)}).encode())
@@ -90,7 +89,7 @@ class Notifier:
             shlex.split(command), line=line, environ=environ, user=self._user, timeout_s=COMMAND_TIMEOUT_S
         )
         if code:
-            raise OSError(f"it ended with {code}")
+            raise OSError(f"exit code {code}")
 
 
 def sentence(run: RunDocument) -> str:

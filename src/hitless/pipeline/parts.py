@@ -1,4 +1,4 @@
-"""What the pipeline is made of, given to each of its runs."""
+"""The parts of a pipeline, which each of its runs uses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BuildRunner(Protocol):
 
 
 class Packager(Protocol):
-    """Turns a checkout into a candidate, and says which stages its commit has. Raises StepFailed."""
+    """Turns a checkout into a candidate, and reads the stages of its commit. Raises StepFailed."""
 
     async def __call__(self, order: PackageOrder, *, log: Path) -> tuple[ReleaseDocument, Definition]: ...
 
@@ -55,13 +55,13 @@ class OnAws(Protocol):
     async def rollback(self, place: StagePlace, why: str, *, log: Path) -> dict[str, Any]: ...
 
 
-Tell = Callable[[tuple[Notify, ...], RunDocument], None]
+NotifyOf = Callable[[tuple[Notify, ...], RunDocument], None]
 """Notifies of the state of a run. Returns at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The real ones are put together by `hitless.cli.wire`; `urls` gives each stage's address for clients."""
+    """Put together by `hitless.cli.wire`. `urls` gives each stage's address for clients."""
 
     engine: Engine
     workshop: Workshop
@@ -73,22 +73,24 @@ class Parts:
     clock: Clock
     urls: Callable[[], Mapping[str, str]]
     rehearse: Rehearser
-    tell: Tell
+    notify: NotifyOf
     on_aws: OnAws
     previews: Previews | None = None
-    """None where the engine has none."""
+    """None if the service has no previews."""
 
     async def holds(self, commit: str | None) -> bool:
         """Whether the repository has the commit."""
         return bool(commit) and self.repository.exists() and await self.repository.has(str(commit))
 
     def definition(self) -> Definition | None:
-        """The stages, as each is protected now; None where `hitless pipeline url` never ran."""
+        """The stages with their protection in force; None if `hitless pipeline url` never ran."""
         found = Definition.read(self.workshop.definition)
         return found and replace(found, stages=tuple(self.in_force(one.name) or one for one in found.stages))
 
     def in_force(self, stage: str) -> StageSettings | None:
-        """What protects a stage: its live release's settings; without one here (as on AWS) those read last."""
+        """The settings that protect a stage: its live release's, or if none is live here (as on AWS) the last ones
+        read.
+        """
         found = Definition.read(self.workshop.definition)
         known = found.stage(stage) if found else None
         live = self.engine.live_release(stage) if known is None or known.home is Home.ENGINE else None

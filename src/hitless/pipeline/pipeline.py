@@ -1,7 +1,7 @@
-"""The pipeline of one engine: pushes become runs, each stage has one run at a time, newer ones supersede queued ones.
+"""The pipeline of one engine: pushes become runs; each stage has one run at a time; newer ones supersede queued ones.
 
-Runs live in the state file; what is in memory here is only who runs now and who waits for a turn, and is made again
-after a start (`recover`). Nothing that serves depends on any of it.
+Runs are recorded in the state file. Which of them runs and which wait is in memory, and is made again at a start. The
+gateway and the workers do not depend on any of it.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ log = structlog.get_logger()
 
 
 async def _nothing() -> None:
-    """Nothing else to end."""
+    """Nothing to close."""
 
 
 class Pipeline:
     """The verbs: push, promote, approve, reject, retry, follow."""
 
     def __init__(self, parts: Parts, *, close: Callable[[], Awaitable[None]] = _nothing) -> None:
-        """`close` ends what its parts still do in the background."""
+        """`close` ends what the parts still do in the background."""
         self.parts, self._close = parts, close
         self._turns = Turns(parts, self._course)
         self._watch: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Let every run that a daemon's end cut off go on or have its true end; queue again what had only waited."""
+        """Resume or end each run that the end of a daemon cut off, and queue the waiting ones again."""
         await asyncio.to_thread(self.parts.workshop.clean_all)
         await asyncio.to_thread(self._renew_hooks)
         going_on = recover(self.parts, self._path())
@@ -71,7 +71,7 @@ class Pipeline:
         for row in self.parts.records.in_state(RunState.QUEUED):
             if row.run not in resumed:
                 self._turns.enqueue(row)
-        self._watch = asyncio.create_task(self._watch_on())
+        self._watch = asyncio.create_task(self._check_periodically())
 
     def _renew_hooks(self) -> None:
         try:
@@ -80,7 +80,7 @@ class Pipeline:
             log.error("the repository's hooks could not be renewed", error=str(error))
 
     async def stop(self) -> None:
-        """End what runs; the next start says of each run that it was interrupted."""
+        """Stop the runs in progress; the next start resumes or interrupts them."""
         tasks = [*self._turns.tasks(), *filter(None, (self._watch, self._tidying))]
         for task in tasks:
             task.cancel()
@@ -90,8 +90,8 @@ class Pipeline:
     async def check(
         self, updates: list[RefUpdate], options: dict[str, str], actor: str, lineage: Lineage | None = None
     ) -> list[str]:
-        """Why a push is refused, one sentence each; before git takes anything. What is not refused is noted down."""
-        if lineage is None:  # it was fetched: the repository has it all
+        """The reasons to refuse a push, before git takes anything. An accepted push is recorded."""
+        if lineage is None:  # it was fetched, so the repository has its commits
             new = [update.new for update in updates if not update.deletes]
             lineage = {one: await self.parts.repository.parents(one) for one in new}
         refusals = refusals_of(self.parts, self._definition(), updates, options, lineage)
@@ -102,7 +102,7 @@ class Pipeline:
         return refusals
 
     async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[StartedRun | str]:
-        """Start the runs that an accepted push asks for; sentences on what it starts nothing for."""
+        """Start the runs of an accepted push. A sentence stands for each branch or tag that starts none."""
         started: list[StartedRun | str] = []
         for wish in await plan_runs(self.parts, self._definition(), updates, options):
             if isinstance(wish, str):
@@ -120,14 +120,14 @@ class Pipeline:
         return started
 
     async def _tidy(self) -> None:
-        """Nothing waits for it, and nothing fails by it."""
+        """Pack the repository. A failure is only logged."""
         try:
             await self.parts.repository.tidy()
         except (OSError, HitlessError) as error:
             log.error("the repository could not be packed", error=str(error))
 
     async def start_missed_pushes(self, *, older_than_s: float) -> None:
-        """Start what was pushed and never came to its second hook: the branch has moved, and no run knows of it."""
+        """Start the runs of pushes whose second hook never came: the branch has moved, but no run was recorded."""
         until = timestamp(self.parts.clock.now() - timedelta(seconds=older_than_s))
         for push in self.parts.pushes.all():
             update = RefUpdate(push.old, push.new, push.ref)
@@ -135,12 +135,12 @@ class Pipeline:
                 continue
             has_moved = await self.parts.repository.head_of(update.branch) == push.new
             if has_moved and not self.parts.records.started(update.branch, push.new, since=push.at):
-                self.parts.engine.say(f"a push of {update.branch} by {push.actor} had started nothing: it does now")
+                self.parts.engine.say(f"a push of {update.branch} by {push.actor} had started no run; it does now")
                 await self.push([update], dict(push.options), push.actor)
             self.parts.pushes.forget(push.ref, push.new)
 
     async def fork(self, fork: Fork, commit: str, actor: str) -> RunRow:
-        """A run that tests a stranger's commit, once it is approved. UsageError where the repository lacks it."""
+        """A run that tests a fork's commit, once it is approved. UsageError if the repository does not have it."""
         if not await self.parts.holds(commit):
             raise UsageError(f"the repository does not hold the commit {commit[:12]}", hint="fetch it first")
         row = self.parts.records.add(
@@ -159,30 +159,30 @@ class Pipeline:
         return row
 
     def close_fork(self, number: int) -> None:
-        """Nobody needs to look at a pull request any more that is closed: what has not begun does not."""
+        """End the runs of a closed pull request that wait for approval or their turn."""
         for row in self.parts.records.in_state(RunState.WAITING, RunState.QUEUED):
             if (fork := options_of(row).fork) and fork.number == number:
                 self._turns.drop(row)
                 self._course(row).end(RunState.SUPERSEDED, "the pull request was closed")
 
     async def promote(self, order: Promotion, *, actor: str) -> RunRow:
-        """A run that ships what is live in one stage to another, the same bytes. Raises HitlessError."""
+        """A run that ships the live release of one stage to another, byte for byte. Raises HitlessError."""
         row = await begin_promotion(self.parts, self._definition(), order, actor)
         self._turns.enqueue(row)
         return row
 
     def approve(self, run: int, *, by: str, why: str | None) -> RunRow:
-        """Let a waiting run go on. Raises UsageError, ConflictError where it waits no more."""
+        """Resume a run that waits for approval. Raises UsageError, or ConflictError if it does not wait."""
         row = self._decide(run, APPROVED, by, why)
         self._turns.resume(row)
         return row
 
     def reject(self, run: int, *, by: str, why: str | None) -> RunRow:
-        """End a waiting run. Raises UsageError, ConflictError where it waits no more."""
+        """End a run that waits for approval. Raises UsageError, or ConflictError if it does not wait."""
         return self._decide(run, REJECTED, by, why)
 
     async def stop_run(self, run: int, *, by: str, why: str | None) -> RunRow:
-        """End a run that waits for its turn or is under way before its stage. Raises UsageError, ConflictError."""
+        """Stop a run that is queued, or in progress before its deploy step. Raises UsageError, ConflictError."""
         row, reason = self.row(run), f"stopped by {by}" + (f": {why}" if why else "")
         step = next((one for one in self.parts.records.steps(run) if one.state == StepState.RUNNING), None)
         match RunState(row.state):
@@ -192,9 +192,9 @@ class Pipeline:
                 if not await self._turns.stop(row):  # its turn may have come this instant
                     self._turns.drop(row)
             case RunState.RUNNING if step and step.name in (StepName.DEPLOY, StepName.VERIFY):
-                raise ConflictError(f"run {run} ships already", hint=f"`hitless abort --stage {row.stage}`")
+                raise ConflictError(f"run {run} is deploying already", hint=f"`hitless abort --stage {row.stage}`")
             case RunState.RUNNING if not await self._turns.stop(row):
-                raise ConflictError(f"run {run} is between two runs", hint="again in a moment")
+                raise ConflictError(f"run {run} is changing state", hint="try again")
             case RunState.RUNNING:
                 if step and RunState(self.row(run).state) is RunState.RUNNING:
                     detail = {"reason": reason}
@@ -206,7 +206,7 @@ class Pipeline:
         return row
 
     def retry(self, run: int) -> RunRow:
-        """Take an ended run up again at the step that failed. Raises UsageError, ConflictError."""
+        """Queue an ended run again; it goes on at the step that failed. Raises UsageError, ConflictError."""
         row = self.row(run)
         if RunState(row.state) not in RETRIABLE:
             raise ConflictError(f"run {run} is {row.state}", hint=f"`hitless pipeline show {run}`")
@@ -219,18 +219,18 @@ class Pipeline:
         return row
 
     def expire(self) -> None:
-        """End the runs whose question nobody answered in time."""
+        """End the runs whose approval nobody gave in time."""
         now = timestamp(self.parts.clock.now())
         for row in self.parts.records.in_state(RunState.WAITING):
             asked = self.parts.records.approval(row.run)
             if asked and asked.expires_at <= now:
-                reason = f"nobody answered until {asked.expires_at}"
+                reason = f"no answer until {asked.expires_at}"
                 detail = {"reason": reason, "exit_code": 1}
                 self.parts.records.set_step(row.run, StepName.APPROVE, StepState.FAILED, detail=detail)
                 self._course(row).end(RunState.FAILED, reason)
 
     def row(self, run: int) -> RunRow:
-        """Raises UsageError where there is no such run."""
+        """Raises UsageError if there is no such run."""
         found = self.parts.records.run(run)
         if found is None:
             raise UsageError(f"there is no run {run}", hint="`hitless pipeline runs` lists them")
@@ -248,11 +248,11 @@ class Pipeline:
     async def follow(self, run: int, *, offset: int = 0) -> AsyncIterator[dict[str, Any]]:
         """`{"text": …}` of the run's log as it is written, then `{"run": …}` when it has ended or waits for a person.
 
-        Starts behind the first `offset` bytes of the log.
+        Skips the first `offset` bytes of the log.
         """
         log = self.parts.workshop.log(run)
         while True:
-            state = RunState(self.row(run).state)  # before the log is read: what was written until then is shown
+            state = RunState(self.row(run).state)  # first, so that the log is read to its end
             while log.exists() and (data := _read(log, offset)):
                 offset += len(data)
                 yield {"text": data.decode(errors="replace"), "of": run}
@@ -273,18 +273,18 @@ class Pipeline:
 
     def _decide(self, run: int, decision: str, by: str, why: str | None) -> RunRow:
         if why and len(why) > MAX_WHY:
-            raise UsageError(f"the reason is longer than {MAX_WHY} characters", hint="say it shorter")
+            raise UsageError(f"the reason is longer than {MAX_WHY} characters", hint="shorten it")
         row, asked, now = self.row(run), self.parts.records.approval(run), self.parts.clock.now()
         check_open(row, asked.expires_at if asked else None, now)
         if not self.parts.records.decide(run, decision=decision, by=by, at=timestamp(now), why=why):
-            raise ConflictError(f"run {run} has its answer already", hint=f"`hitless pipeline show {run}`")
+            raise ConflictError(f"run {run} was answered already", hint=f"`hitless pipeline show {run}`")
         answer = self.parts.records.approval(run)
         assert answer is not None
         self._course(row).apply_answer(answer)
         return row
 
-    async def _watch_on(self) -> None:
-        """What a start and then only time brings about."""
+    async def _check_periodically(self) -> None:
+        """Expire approvals and start missed pushes, at the start and every `LOOK_S`."""
         late_s = 0.0
         while True:
             try:
@@ -292,7 +292,7 @@ class Pipeline:
                 await self.start_missed_pushes(older_than_s=late_s)
                 late_s = LATE_PUSH_S
             except (OSError, HitlessError) as error:
-                log.error("the pipeline could not look after its runs", error=str(error))
+                log.error("the pipeline's periodic checks failed; they go on", error=str(error))
             await self.parts.clock.sleep(LOOK_S)
 
 

@@ -1,4 +1,4 @@
-"""The preview step: a branch's commit as a stage of its own, with the configuration of the stage that previews take."""
+"""The preview step: ships a branch's commit to a stage of its own, with the configuration of another stage."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from hitless.release.who import Who
 from hitless.rollout.rollout import Rollout
 from hitless.service.model import Approval
 
-GONE = "the branch is gone, or has moved on"
+GONE = "the branch was deleted or has moved"
 
 
 async def preview(course: Course) -> StepEnd:
-    """The branch's code answers under its host. Where there is no room for it, the tests count all the same."""
+    """Ship the branch to its own host. Skipped if there is no room for a preview."""
     previews, branch = course.parts.previews, course.row.branch
     if previews is None:
         return skipped("the engine has no previews")
-    if not await _stands(course):
+    if not await _is_current(course):
         return skipped(GONE)
     if (known := course.parts.in_force(previews.settings.from_stage)) and known.approval is Approval.MANUAL:
         return skipped(f"a person approves what ships to {known.name}: name another from_stage for previews")
-    if why := previews.refusal(branch, 0):  # before a build that would be for nothing
+    if why := previews.refusal(branch, 0):  # before a useless build
         return skipped(why)
     document = await _package(course, previews.settings.from_stage)
     if why := previews.refusal(branch, sum(bool(function.routes) for function in document.functions)):
         return skipped(why)
     result = await _ship(course, previews, document)
     url = previews.url(branch)
-    if not await _stands(course) and await course.parts.repository.head_of(branch) is None:
-        previews.close(branch, "its branch is gone")
+    if not await _is_current(course) and await course.parts.repository.head_of(branch) is None:
+        previews.close(branch, "its branch was deleted")
         return skipped(GONE)
     return StepEnd(
         detail={"url": url, "release": result["release"], "outcome": result["outcome"]},
@@ -43,13 +43,13 @@ async def preview(course: Course) -> StepEnd:
     )
 
 
-async def _stands(course: Course) -> bool:
-    """Whether the branch still is where the run found it: nobody wants to see an older commit again."""
+async def _is_current(course: Course) -> bool:
+    """Whether the branch is still at the run's commit, because nobody wants to see an older one."""
     return await course.parts.repository.head_of(course.row.branch) == course.row.commit
 
 
 async def _package(course: Course, stage: str) -> ReleaseDocument:
-    """Built as the stage would have it. The commit's own list of stages is not kept: only what ships to one counts."""
+    """Build with the stage's settings. The commit's own list of stages is not kept, as it does not ship to one."""
     parts, row = course.parts, course.row
     order = PackageOrder(await course.checkout("package"), course.path, stage, row.commit, row.message, None)
     document, _ = await parts.package(order, log=parts.workshop.log(row.run))
@@ -57,7 +57,7 @@ async def _package(course: Course, stage: str) -> ReleaseDocument:
 
 
 async def _ship(course: Course, previews: Previews, document: ReleaseDocument) -> dict[str, Any]:
-    """The rollout's result, where it went live. Raises StepFailed where not; a preview that never was live goes."""
+    """The result of a rollout that went live. Else raises StepFailed, and removes a preview that was never live."""
     engine, row = course.parts.engine, course.row
     who = Who(ci="hitless pipeline", actor=row.actor, run=str(row.run))
     try:

@@ -1,10 +1,10 @@
-"""What a push asks for, and what of it is refused before git takes it.
+"""Pushes: which are refused, and which runs an accepted one starts.
 
 A stage's branch cannot be deleted. A guarded stage (one that asks for approval, or is named prod) takes only a commit
 that was live in the stage before it, one with `required_checks` only what has passed its tests, unless the push carries
-`-o override=REASON`, which its run and its release keep.
-Everything else is accepted: a force-push ships what the branch holds now, a tag starts nothing. A branch that feeds no
-stage is tested, and previewed where the service has previews; its preview goes with it.
+`-o override=REASON`, which its run and its release keep. Everything else is accepted: a force-push ships the branch's
+new commit, a tag starts nothing. A branch that feeds no stage is tested, and has a preview if the service has previews;
+deleting the branch removes the preview.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ OPTIONS = ("override", "skip-rehearsal", "preview", "no-preview")
 _HEADS = "refs/heads/"
 
 Lineage = Mapping[str, Sequence[str]]
-"""Commit → its parents, the one that was merged into first."""
+"""Commit → its parents, the first parent first."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefUpdate:
-    """One line of what git tells a hook."""
+    """One line that git gives to a hook."""
 
     old: str
     new: str
@@ -41,7 +41,7 @@ class RefUpdate:
 
     @classmethod
     def from_json(cls, document: Any) -> RefUpdate:
-        """Raises UsageError where it is none."""
+        """Raises UsageError if it is not such a line."""
         if (
             not isinstance(document, list)
             or len(document) != 3
@@ -96,8 +96,8 @@ def refusals_of(
     options: Mapping[str, str],
     lineage: Lineage,
 ) -> list[str]:
-    """Why the push is refused, one sentence each. `lineage` has each pushed commit's parents, which git holds back from
-    anybody but its hook until the push is taken.
+    """The reasons to refuse the push. `lineage` has the parents of each pushed commit, which until the push is accepted
+    only git's hook can see.
     """
     if definition is None:
         return ["the pipeline is not set up: run `hitless pipeline url` in the service's folder"]
@@ -133,7 +133,7 @@ def _refusal(
             )
     if definition.guarded(entry) and before and not was_live(parts.engine, parts.records, before, update.new):
         return (
-            f"{update.new[:12]} never was live in {before}, so it does not ship to {entry.name}: promote it"
+            f"{update.new[:12]} was never live in {before}, so it does not ship to {entry.name}: promote it"
             f" (`hitless promote {before} {entry.name}`), or push with -o override='why'"
         )
     return None
@@ -142,8 +142,8 @@ def _refusal(
 def untested_commits(old: str, new: str, lineage: Lineage, has_passed: Callable[[str], bool]) -> tuple[str, ...]:
     """The commits whose tests must pass before a branch with required checks moves from `old` to `new`. Pure.
 
-    As with GitHub's required status checks: the pushed commit has passed, or it is a merge of nothing but the branch as
-    it stood and commits that have. A merge is tested itself once it is there.
+    As for GitHub's required status checks, the pushed commit must have passed, or be a merge of the branch's old commit
+    with commits that have. The merge itself is tested after the push.
     """
     if has_passed(new):
         return ()
@@ -156,14 +156,14 @@ def untested_commits(old: str, new: str, lineage: Lineage, has_passed: Callable[
 async def plan_runs(
     parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
 ) -> list[dict[str, Any] | str]:
-    """What runs an accepted push starts: the values of their records; or a sentence where it starts none."""
+    """The runs that an accepted push starts, as the values of their records; a sentence for what starts none."""
     plans: list[dict[str, Any] | str] = []
     for update in updates:
         if update.branch is None:
             plans.append(f"{update.ref} starts no run: only branches do")
         elif update.deletes:
-            goes = parts.previews is not None and parts.previews.close(update.branch, "its branch is gone")
-            plans.append(f"the branch {update.branch} is gone{', and its preview goes' if goes else ''}")
+            goes = parts.previews is not None and parts.previews.close(update.branch, "its branch was deleted")
+            plans.append(f"the branch {update.branch} was deleted{', and its preview is removed' if goes else ''}")
         elif sum(isinstance(plan, dict) for plan in plans) >= MAX_RUNS_A_PUSH:
             plans.append(f"{update.branch} starts no run: more than {MAX_RUNS_A_PUSH} in one push")
         else:
@@ -175,7 +175,7 @@ async def plan_runs(
 def _of_previews(
     parts: Parts, branch: str, definition: Definition | None, options: Mapping[str, str]
 ) -> list[dict[str, Any] | str]:
-    """What the pusher is told of a preview that there will not be; one that is not wanted any more goes."""
+    """Sentences on a preview that there will not be; removes one that is not wanted any more."""
     if "no-preview" in options:
         goes = parts.previews is not None and parts.previews.close(branch, "a push said no-preview")
         return [f"the preview of {branch} goes"] if goes else []

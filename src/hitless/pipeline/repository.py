@@ -1,7 +1,7 @@
-"""The engine's own bare git repository: made once, read by git itself, never trusted for more than its bytes.
+"""The engine's own bare git repository. Its commits are data: nothing in them is run.
 
-Hooks are two lines of shell that call this hitless; a clone's configuration, the pusher's environment and what a commit
-holds cannot choose another program: hooks, file system monitors and textconv of the pushed files are never run here.
+Hooks are two lines of shell that call this hitless. Neither a clone's configuration, nor the pusher's environment, nor
+a commit can choose another program: hooks, file system monitors and textconv of pushed files are never run.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
 MAX_FILES_BYTES = 4 << 30
-"""A few kilobytes of a push may name the same folder a million times."""
-MAX_SAID_BYTES = 16 << 20
-"""A message of a commit, or its list of files, may unfold to more than memory holds."""
+"""A few kilobytes of a push can name the same folder a million times."""
+MAX_OUTPUT_BYTES = 16 << 20
+"""A commit's message or list of files can unfold to more than memory holds."""
 TIDY_TIMEOUT_S = 120.0
 FETCH_LOCK = "hitless-fetch.lock"
-"""Shared by fetches, which the receiver's process does; held alone by who packs."""
+"""Shared by fetches, in the receiver's process; exclusive for packing."""
 _TIDY = {"gc.autoDetach": "false", "pack.threads": "1", "pack.windowMemory": "64m", "gc.pruneExpire": "90.days.ago"}
-"""A commit that no branch holds any more may still be a run's that is retried, or a live release's."""
+"""A commit that is on no branch any more may still be that of a retried run or of a live release."""
 HOOKS = ("pre-receive", "post-receive")
 _CONFIG = {
     "receive.advertisePushOptions": "true",
@@ -50,7 +50,7 @@ _CONFIG = {
 
 @dataclass(frozen=True, slots=True)
 class CommitInfo:
-    """What a person wants to know of a commit."""
+    """A commit for people."""
 
     commit: str
     subject: str
@@ -64,14 +64,14 @@ def hook_command(data: Path) -> list[str]:
 
 
 class Repository:
-    """A bare repository in the data folder. Raises MachineError where git is missing or fails."""
+    """A bare repository in the data folder. Raises MachineError if git is missing or fails."""
 
-    def __init__(self, folder: Path, *, most_bytes: int = MAX_FILES_BYTES) -> None:
-        """`most_bytes`: of a commit's files, unfolded."""
-        self.folder, self._most_bytes = folder, most_bytes
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_FILES_BYTES) -> None:
+        """`max_bytes`: of a commit's files, unfolded."""
+        self.folder, self._max_bytes = folder, max_bytes
 
     def create(self, hook: Sequence[str], *, head: str) -> None:
-        """Make it, or bring one that is there up to date. `hook` is the command that a hook's name is appended to."""
+        """Make it, or update an existing one. `hook` is the command of the hooks, without a hook's name."""
         self._run("init", "--bare", "--quiet", f"--initial-branch={head}", str(self.folder), inside=False)
         self.folder.chmod(0o700)
         for key, value in {**_CONFIG, "core.hooksPath": str(self.folder / "hooks")}.items():
@@ -81,7 +81,7 @@ class Repository:
             self._write_hook(name, hook)
 
     def renew_hooks(self, hook: Sequence[str]) -> None:
-        """Let the hooks that are there call `hook`: an earlier version's may call a module that has moved."""
+        """Let existing hooks call `hook`, because those of an earlier version may call a module that has moved."""
         for name in HOOKS:
             if (self.folder / "hooks" / name).is_file():
                 self._write_hook(name, hook)
@@ -99,7 +99,7 @@ class Repository:
         return (self.folder / "HEAD").is_file()
 
     async def head_of(self, branch: str) -> str | None:
-        """The commit that a branch stands at."""
+        """The commit of a branch."""
         return await self._commit_at(f"refs/heads/{branch}")
 
     async def has(self, commit: str) -> bool:
@@ -111,7 +111,7 @@ class Repository:
         return found
 
     async def commits_between(self, old: str | None, new: str, *, limit: int = 50) -> tuple[CommitInfo, ...]:
-        """What `new` has and `old` has not, newest first; only `new` itself where `old` is not there."""
+        """The commits of `new` that `old` does not have, newest first; only `new` itself if `old` is missing."""
         what = f"{old}..{new}" if old and await self.has(old) else f"{new}"
         return await self._log(what, limit if old else 1)
 
@@ -121,7 +121,7 @@ class Repository:
         return out.splitlines()[:limit]
 
     async def parents(self, commit: str) -> tuple[str, ...]:
-        """The one that was merged into first; none where the repository lacks the commit."""
+        """First parent first; empty if the repository does not have the commit."""
         code, out, _ = await self._ask("rev-list", "--parents", "--max-count=1", commit, "--")
         return tuple(out.decode().split()[1:]) if code == 0 else ()
 
@@ -130,7 +130,7 @@ class Repository:
         return code == 0
 
     async def fast_forward(self, branch: str, commit: str) -> bool:
-        """Move a branch forward to `commit`; False where it holds what `commit` does not. Never creates history."""
+        """Move a branch forward to `commit`; False if that would lose commits of the branch."""
         old = await self.head_of(branch)
         if old == commit:
             return True
@@ -145,8 +145,8 @@ class Repository:
         return True
 
     async def fetch(self, remote: str, ref: str) -> str:
-        """Bring one ref of another repository here, into no branch; its commit. Raises MachineError, also where it
-        would be larger than a push may be.
+        """Fetch one ref of another repository, into no branch; its commit. Raises MachineError, also if it is larger
+        than a push may be.
         """
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-gc")
         words = [*self._command(), "fetch", *quietly, "--", remote, f"+{ref}:refs/incoming/fetched"]
@@ -156,8 +156,8 @@ class Repository:
         return (await self._git("rev-parse", "refs/incoming/fetched^{commit}")).strip()
 
     async def tidy(self) -> bool:
-        """Let git pack what has become many loose objects or packs, if so: at the lowest priority, one thread, within a
-        bound of time. False where it was not asked: a fetch is under way, or another who packs. Raises MachineError.
+        """Let git pack if there are many loose objects or packs: at the lowest priority, in one thread and a bounded
+        time. False if a fetch or another packing is in progress. Raises MachineError.
         """
         try:
             lock = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,7 +175,7 @@ class Repository:
         return True
 
     def _lock(self, how: int) -> IO[str]:
-        """Held until the file is closed. BlockingIOError where it cannot be had at once and `how` does not wait."""
+        """Held until the file is closed. BlockingIOError if it is taken and `how` does not wait."""
         file = (self.folder / FETCH_LOCK).open("a")
         try:
             fcntl.flock(file, how)
@@ -185,21 +185,21 @@ class Repository:
         return file
 
     async def fork_head(self, number: int) -> str | None:
-        """The commit of a fork's pull request that was last fetched."""
+        """The last fetched commit of a fork's pull request."""
         return await self._commit_at(f"refs/forks/{number}")
 
     async def keep_fork(self, number: int, commit: str | None) -> None:
-        """Keep a fork's commit beside the branches, or forget it (None). No branch is moved, whatever its name."""
+        """Keep a fork's commit under a ref that is no branch, or forget it (None)."""
         words = ("-d", f"refs/forks/{number}") if commit is None else (f"refs/forks/{number}", commit)
         await self._git("update-ref", *words)
 
     async def move(self, branch: str, new: str | None, old: str | None) -> None:
-        """Set a branch that stands at `old` (None: is not there) to `new` (None: remove it), without a hook."""
+        """Move a branch from `old` (None: it does not exist) to `new` (None: remove it), without a hook."""
         words = ("-d", f"refs/heads/{branch}") if new is None else (f"refs/heads/{branch}", new)
         await self._git("update-ref", *words, old or "0" * 40)
 
     async def extract(self, commit: str, folder: Path, *, user: User | None = None) -> None:
-        """The commit's files into a folder that is there, owned by `user`."""
+        """Extract the commit's files into an existing folder, owned by `user`."""
         await asyncio.to_thread(self._extract, commit, folder, user)
 
     def _extract(self, commit: str, folder: Path, user: User | None) -> None:
@@ -208,7 +208,7 @@ class Repository:
         with (
             subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_own_environ()) as archive,
             subprocess.Popen(
-                ["head", "-c", str(self._most_bytes)], stdin=archive.stdout, stdout=subprocess.PIPE
+                ["head", "-c", str(self._max_bytes)], stdin=archive.stdout, stdout=subprocess.PIPE
             ) as bounded,
         ):
             assert archive.stdout is not None
@@ -227,14 +227,14 @@ class Repository:
                 ) from error
         if archive.returncode == -signal.SIGPIPE:
             raise MachineError(
-                f"the files of {commit[:12]} unfold to more than {self._most_bytes} bytes", hint="push a smaller commit"
+                f"the files of {commit[:12]} unfold to more than {self._max_bytes} bytes", hint="push a smaller commit"
             )
         if tar.returncode or archive.returncode:
             why = tar.stderr.decode(errors="replace").strip() or f"git archive ended with {archive.returncode}"
             raise MachineError(f"the files of {commit[:12]} could not be checked out: {why}", hint="is the disk full?")
 
     def _overrule_attributes(self) -> None:
-        """A commit's own attributes would have `git archive` leave files out or rewrite them, which no clone does."""
+        """Overrule a commit's attributes, by which `git archive` would leave out or rewrite files, unlike a clone."""
         file = self.folder / "info" / "attributes"
         if not file.exists():
             fresh = file.with_name(f"{file.name}.{threading.get_ident()}")  # whole at once: others read it meanwhile
@@ -278,34 +278,32 @@ class Repository:
 
     async def _converse(self, verb: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         try:
-            return await run_child(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, most_bytes=MAX_SAID_BYTES)
+            return await run_child(command, environ=_environ(), timeout_s=GIT_TIMEOUT_S, max_bytes=MAX_OUTPUT_BYTES)
         except OSError as error:
             raise MachineError(f"git cannot be run: {error}", hint="install git (Debian package git)") from error
         except TimeoutError as error:
             raise MachineError(f"git {verb} took longer than {GIT_TIMEOUT_S:g} s", hint="see the disk") from error
         except ValueError as error:
-            raise MachineError(
-                f"git {verb}: {error}", hint=f"what was pushed is too large to be told: {command[-2]}"
-            ) from error
+            raise MachineError(f"git {verb}: {error}", hint=f"the push is too large: {command[-2]}") from error
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """With all that it has started: it leads a session of its own."""
+    """With all processes that it started; it leads a session of its own."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environ() -> Mapping[str, str]:
-    """Without what a hook's or a shell's git left behind."""
+    """Without the variables that a hook's or a shell's git set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
 
 
 def _own_environ() -> Mapping[str, str]:
-    """Without the configuration of whoever runs the engine: a commit's attributes could name a filter of theirs."""
+    """Without the engine's owner's git configuration, because a commit's attributes could name one of its filters."""
     return {**_environ(), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
 def _shown(text: str, longest: int) -> str:
-    """What a stranger wrote, on one line and without what a terminal would obey."""
+    """A stranger's text in one line, without control characters."""
     return "".join(one if one.isprintable() else "�" for one in text[:longest])

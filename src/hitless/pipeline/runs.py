@@ -77,7 +77,7 @@ def skipped(why: str) -> StepEnd:
 
 
 class StepFailed(Exception):
-    """A step failed: `reason` is a sentence for the run; `exit_code` the one of a command that waits for it."""
+    """A step failed. `reason` is a sentence for the run, `exit_code` that of a command that waits for the run."""
 
     def __init__(self, reason: str, *, exit_code: int = 1, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason)

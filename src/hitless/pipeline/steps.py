@@ -1,4 +1,4 @@
-"""What each step of a run does. Each is a function of the run's course; it ends well, fails with a reason, or waits."""
+"""The steps of a run. Each is a function of the run's course that returns, raises StepFailed, or waits for a person."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEFT_OUT = "the stage's steps leave it out"
 
 
 async def source(course: Course) -> StepEnd:
-    """The commit is there; what it says of itself."""
+    """Check that the commit is there, and describe it."""
     repository = course.parts.repository
     if not await course.parts.holds(course.row.commit):
         if course.options.document:
@@ -41,7 +41,7 @@ async def source(course: Course) -> StepEnd:
 
 
 async def test(course: Course) -> StepEnd:
-    """buildspec-test.yml in a clean checkout."""
+    """Run buildspec-test.yml in a clean checkout."""
     if origin := course.options.source:
         return skipped(f"the same bytes were tested on their way to {origin}")
     known = course.parts.in_force(course.row.stage) if course.row.stage else None
@@ -51,7 +51,7 @@ async def test(course: Course) -> StepEnd:
 
 
 async def _tested(course: Course) -> StepEnd:
-    """For a fork as the fork has it: without the pipeline's variables, by whoever opened the pull request."""
+    """Run the tests. A fork's run without the pipeline's variables, in the name of the pull request."""
     row, fork = course.row, course.options.fork
     order = BuildOrder(
         run=row.run,
@@ -71,29 +71,29 @@ async def _tested(course: Course) -> StepEnd:
 
 
 async def build(course: Course) -> StepEnd:
-    """The candidate: artifacts built from the commit, or those of the release that it was promoted from."""
+    """Make the candidate from the commit, or from the artifacts of the release that is promoted."""
     origin = origin_of(course.parts.engine, course.row, course.parts.definition())
     if origin and origin.home is Home.AWS:
         await _fetch(course, origin)
     if origin and not await course.parts.holds(course.row.commit):
-        return _as_given(course, origin)
+        return _candidate_of_folder(course, origin)
     folder, row = await course.checkout("package"), course.row
     artifacts = origin.refs if origin else None
     order = PackageOrder(folder, course.path, course.stage, row.commit, row.message, artifacts)
     document, definition = await course.parts.package(order, log=course.parts.workshop.log(course.row.run))
-    if document.service != course.parts.engine.service:  # its stacks on AWS would be another service's
+    if document.service != course.parts.engine.service:  # its stacks on AWS would be those of another service
         raise StepFailed(f"this commit is of service {document.service}, not {course.parts.engine.service}")
     if known := course.parts.definition():
         known.joined_by(definition).write(course.parts.workshop.definition)
     if origin and course.options.source:
         document = replace(document, promoted_from=origin.promoted_from)
     course.set_candidate(document)
-    await _catch_up(course)
-    return _same_bytes(document, origin) if origin else StepEnd(detail={"artifacts": document.digests})
+    await _test_after_all(course)
+    return _check_same_artifacts(document, origin) if origin else StepEnd(detail={"artifacts": document.digests})
 
 
-async def _catch_up(course: Course) -> None:
-    """The tests that the step left out, where the commit itself asks for them."""
+async def _test_after_all(course: Course) -> None:
+    """Run the tests that the live settings leave out, if the commit's own settings ask for them."""
     steps = {step.name: step for step in course.parts.records.steps(course.row.run)}
     taken = steps.get(StepName.TEST)
     if taken is not None and (taken.detail or {}).get("why") == LEFT_OUT and (await protection(course)).test:
@@ -103,7 +103,7 @@ async def _catch_up(course: Course) -> None:
 
 
 async def rehearse(course: Course) -> StepEnd:
-    """The candidate over a copy of what is live, elsewhere, under load."""
+    """Roll the candidate out over a copy of the live release in a sandbox, under load."""
     if course.options.skip_rehearsal:
         return skipped(f"asked for by {course.row.actor}")
     asked = (await protection(course)).rehearsal
@@ -127,7 +127,7 @@ async def rehearse(course: Course) -> StepEnd:
 
 
 async def approve(course: Course) -> StepEnd:
-    """Ask a person; the run goes on when they have answered."""
+    """Ask a person, and wait for the answer."""
     obeyed = await protection(course)
     if course.changed:
         course.say(course.changed)
@@ -139,15 +139,15 @@ async def approve(course: Course) -> StepEnd:
     if live is not None and home.settings_are_all and live.fingerprint() == course.candidate.fingerprint():
         return skipped("nothing has changed")
     supersede_waiting(course)
-    expires = ask_a_person(course, await question(parts, course.row, live, course.candidate, course.changed))
+    expires = ask_person(course, await question(parts, course.row, live, course.candidate, course.changed))
     course.say(f"run {run} waits for approval until {expires}: hitless approve {run}, or hitless reject {run}")
     raise WaitsForApproval
 
 
 async def deploy(course: Course) -> StepEnd:
-    """The candidate goes live by the stage's strategy, at the stage's home."""
+    """Roll the candidate out by the stage's strategy, at the stage's home."""
     supersede_waiting(course)
-    asked = await protection(course)  # what is live afterwards is the candidate's
+    asked = await protection(course)  # afterwards the candidate's settings are live
     result = await home_of(course).ship(course)
     course.parts.records.set_release(course.row.run, result["release"])
     outcome = Outcome(result["outcome"])
@@ -163,19 +163,19 @@ async def deploy(course: Course) -> StepEnd:
 
 
 async def verify(course: Course) -> StepEnd:
-    """What is live serves what was shipped and answers as it should; else the release before it is shipped back."""
+    """Check that the live release is what was shipped and responds well; else ship the release before it again."""
     row = course.parts.records.run(course.row.run)
     assert row is not None
     home = home_of(course)
     shipped = next(one.detail or {} for one in course.parts.records.steps(row.run) if one.name == StepName.DEPLOY)
     if not shipped.get("verify", True):
-        await _arrive(course)
+        await _finish_promotion(course)
         return skipped(LEFT_OUT)
     faults = await home.verify(course, row.release) if row.release is not None else None
     if faults is None:
         return skipped("another release is live by now")
     if not faults:
-        await _arrive(course)
+        await _finish_promotion(course)
         url = course.parts.urls().get(course.stage) if course.candidate.settings.home is Home.ENGINE else None
         return StepEnd(sentence=f"{course.stage} answers as it should" + (f" at {url}" if url else ""))
     why = "; ".join(faults)
@@ -196,15 +196,15 @@ STEPS: Mapping[StepName, Step] = {
 
 
 def supersede_waiting(course: Course) -> None:
-    """Nobody should approve an older run of the lane once this one has come so far."""
+    """End older runs of the lane that wait for approval, because this one is ahead of them."""
     parts, run = course.parts, course.row.run
     for row in parts.records.in_state(RunState.WAITING):
         if lane_of(row) == lane_of(course.row) and row.run < run:
             Course(parts, row, course.path).end(RunState.SUPERSEDED, f"run {run} came after it")
 
 
-def ask_a_person(course: Course, asked: Question) -> str:
-    """Keep the question and record that it is asked; until when somebody may answer."""
+def ask_person(course: Course, asked: Question) -> str:
+    """Keep the question and record that it was asked; the time until which it can be answered."""
     parts, run, now = course.parts, course.row.run, course.parts.clock.now()
     (parts.workshop.of_run(run) / "question.json").write_text(to_text(asked))
     expires = timestamp(now + timedelta(days=EXPIRES_DAYS))
@@ -213,14 +213,14 @@ def ask_a_person(course: Course, asked: Question) -> str:
 
 
 async def _fetch(course: Course, origin: Origin) -> None:
-    """The zips from the bucket of the stage on AWS into the engine's store."""
+    """Fetch the zips from the bucket of the stage on AWS into the engine's store."""
     place = await course.service_place(origin.stage)
     fetched = await course.parts.on_aws.fetch(place, origin, log=course.parts.workshop.log(course.row.run))
     course.say(f"{fetched} artifacts fetched from the bucket of {origin.stage}, their digests checked")
 
 
-def _as_given(course: Course, origin: Origin) -> StepEnd:
-    """A promotion without the commit: the folder's configuration with the release's artifacts."""
+def _candidate_of_folder(course: Course, origin: Origin) -> StepEnd:
+    """The candidate of a promotion without the commit: the folder's configuration, the release's artifacts."""
     assert course.options.document is not None
     given = ReleaseDocument.from_json(course.options.document)
     if missing := [function.name for function in given.functions if function.name not in origin.artifacts]:
@@ -233,11 +233,11 @@ def _as_given(course: Course, origin: Origin) -> StepEnd:
         promoted_from=origin.promoted_from,
     )
     course.set_candidate(document)
-    return _same_bytes(document, origin)
+    return _check_same_artifacts(document, origin)
 
 
 def _check_runs_here(document: ReleaseDocument) -> None:
-    """What was built for Lambda runs here only where this machine is what the functions declare."""
+    """Raises StepFailed if artifacts built for Lambda do not run on this machine."""
     host = Host.here()
     for function in document.functions:
         if different := host.differences(Platform(function.runtime, function.architecture)):
@@ -246,7 +246,7 @@ def _check_runs_here(document: ReleaseDocument) -> None:
             )
 
 
-def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
+def _check_same_artifacts(document: ReleaseDocument, origin: Origin) -> StepEnd:
     if (origin.home, document.settings.home) == (Home.AWS, Home.ENGINE):
         _check_runs_here(document)
     digests = document.digests
@@ -256,10 +256,10 @@ def _same_bytes(document: ReleaseDocument, origin: Origin) -> StepEnd:
     return StepEnd(detail=detail, sentence=f"the artifacts of {origin}, byte for byte")
 
 
-async def _arrive(course: Course) -> None:
-    """A promotion moves the stage's branch to what is live; nothing will ask for the run's folder again."""
+async def _finish_promotion(course: Course) -> None:
+    """Move the stage's branch to the promoted commit, and remove the copy of the folder."""
     branch, commit, repository = course.row.branch, course.row.commit, course.parts.repository
     moves = course.options.source and await course.parts.holds(commit)
     if moves and not await repository.fast_forward(branch, commit):
-        course.say(f"the branch {branch} has commits of its own and was left where it is")
+        course.say(f"the branch {branch} has commits of its own and was not moved")
     await asyncio.to_thread(remove, course.parts.workshop.service_of(course.row.run))

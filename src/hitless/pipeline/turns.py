@@ -1,6 +1,7 @@
-"""Whose turn it is: one run of a stage (or of a branch that feeds none) at a time, the newest of those that wait.
+"""Decides which run goes next: one at a time in each lane, and of those that wait the newest.
 
-Kept in memory alone: after the daemon's end the runs' records say all of it.
+The lanes are in memory only. After the daemon's end they are made again from the runs' records (`recover`): each run
+that was in progress goes on, or gets its true end.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from hitless.pipeline.steps import STEPS, source, test
 from hitless.store.runs import RUNS_KEPT, RunRow
 
 TRY_AGAIN_S = 1.0
-MOST_RESTARTS = 2
+MAX_RESTARTS = 2
 BRANCH: Mapping[StepName, Step] = {StepName.SOURCE: source, StepName.TEST: test}
-FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.admit, StepName.TEST: test}
+FORKED = {StepName.SOURCE: source, StepName.APPROVE: forks.ask_maintainer, StepName.TEST: test}
 PREVIEWED = {**BRANCH, StepName.PREVIEW: preview}
 
 log = structlog.get_logger()
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Lane:
-    """A stage's (or branch's) turns. `resumed` runs were let through already and are superseded by nobody."""
+    """The runs of one lane. `resumed` runs had their turn before, and no newer run supersedes them."""
 
     resumed: list[RunRow] = field(default_factory=list)
     queued: RunRow | None = None
@@ -42,16 +43,16 @@ class Lane:
 
 
 class Turns:
-    """The lanes of one pipeline; `course` makes a run's course."""
+    """The lanes of one pipeline. `course` makes the course of a run."""
 
     def __init__(self, parts: Parts, course: Callable[[RunRow], Course]) -> None:
         self._parts, self._course = parts, course
         self._lanes: dict[str, Lane] = {}
-        self._broken_off: dict[int, str] = {}
+        self._unrecorded: dict[int, str] = {}
         self._ends_later: asyncio.Task[None] | None = None
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """What is under way."""
+        """What is in progress."""
         later = [self._ends_later] if self._ends_later else []
         return [*(lane.task for lane in self._lanes.values() if lane.task), *later]
 
@@ -71,7 +72,7 @@ class Turns:
         self._wake(lane)
 
     def drop(self, row: RunRow) -> None:
-        """A run that has not begun does not: its end is the caller's to record."""
+        """Take a run that has not begun out of its lane. The caller records its end."""
         lane = self._lane(row)
         lane.resumed = [one for one in lane.resumed if one.run != row.run]
         lane.queued = None if lane.queued is None or lane.queued.run == row.run else lane.queued
@@ -81,7 +82,7 @@ class Turns:
             lane.task = asyncio.create_task(self._serve(lane))
 
     async def _serve(self, lane: Lane) -> None:
-        """Run after run until none is left in the lane."""
+        """Run one run after another until the lane is empty."""
         try:
             while True:
                 if lane.resumed:
@@ -95,29 +96,29 @@ class Turns:
                     await self._run(lane, row)
                     for gone in self._parts.records.forget_old():
                         remove(self._parts.workshop.of_run(gone))
-                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must have its turn
-                    self._broken_off[row.run] = f"{type(error).__name__}: {error}"
+                except Exception as error:  # noqa: BLE001 - a full disk, say: the lane's next run must go on
+                    self._unrecorded[row.run] = f"{type(error).__name__}: {error}"
                     if self._ends_later is None:
-                        self._ends_later = asyncio.create_task(self._end_broken_off())
+                        self._ends_later = asyncio.create_task(self._record_ends())
         finally:
             lane.task = None
 
     async def _run(self, lane: Lane, row: RunRow) -> None:
-        """One run in a task of its own, so that it can be stopped without its lane."""
+        """Run one run in a task of its own, so that it can be stopped without its lane."""
         task = asyncio.create_task(self._course(row).run(_steps_of(row)))
         lane.running = row.run, task
         try:
             await asyncio.wait([task])
         finally:
             lane.running = None
-            if not task.done():  # the lane itself is ended, with all of the pipeline
+            if not task.done():  # the whole pipeline stops
                 task.cancel()
                 await asyncio.wait([task])
         if not task.cancelled():
             task.result()
 
     async def stop(self, row: RunRow) -> bool:
-        """End a run that is under way, its processes with it; False where it is not under way."""
+        """Cancel a run in progress, with its processes; False if it is not in progress."""
         lane = self._lane(row)
         if lane.running is None or lane.running[0] != row.run:
             return False
@@ -125,29 +126,29 @@ class Turns:
         await asyncio.wait([lane.running[1]])
         return True
 
-    async def _end_broken_off(self) -> None:
-        """Give runs their end that could not even be recorded as failed, as soon as the disk takes it."""
+    async def _record_ends(self) -> None:
+        """Record the ends that could not be recorded, as soon as the disk allows it."""
         try:
-            while self._broken_off:
-                self._try_to_end()
+            while self._unrecorded:
+                self._try_to_record_ends()
                 await self._parts.clock.sleep(TRY_AGAIN_S)
         finally:
             self._ends_later = None
 
-    def _try_to_end(self) -> None:
-        for run, why in list(self._broken_off.items()):
+    def _try_to_record_ends(self) -> None:
+        for run, why in list(self._unrecorded.items()):
             try:
                 row = self._parts.records.run(run)
                 if row is not None and not RunState(row.state).has_ended:
                     self._course(row).end_unfinished(why)
-                del self._broken_off[run]
+                del self._unrecorded[run]
             except (OSError, HitlessError) as error:
                 log.error("a run's end could not be recorded", run=run, why=why, error=str(error))
 
 
 def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
-    """In their order: all of them for a stage; for a branch its tests, and its preview where one was asked for; for a
-    fork's pull request its tests, once somebody has approved of them.
+    """The steps in their order: all for a stage; tests, and perhaps a preview, for a branch; an approval, then tests,
+    for a fork.
     """
     options = options_of(row)
     if options.fork:
@@ -158,18 +159,25 @@ def _steps_of(row: RunRow) -> Mapping[StepName, Step]:
 
 
 def recover(parts: Parts, path: str) -> list[RunRow]:
-    """Mark what was interrupted; the runs that go on, oldest first."""
-    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _goes_on(parts, row, path)]
+    """After a daemon's end, return the runs that go on, oldest first; the others get their end.
+
+    The engine has recovered before (`hitless.engine.recovery`), so a rollout that was cut off is live or withdrawn. If
+    the run's release went live, the run goes on with its verification. If the run had not come to its stage, nothing
+    has changed: it goes on at the step that was cut off, unless a newer run came after it, or it was cut off twice
+    before and may be what ends the daemon. So does a run that was shipping to AWS, where the next ship continues a
+    release. A run whose rollout was withdrawn is interrupted, and a person decides whether to retry it.
+    """
+    going_on = [row for row in parts.records.in_state(RunState.RUNNING) if _resumes(parts, row, path)]
     for row in parts.records.in_state(RunState.WAITING):
         answer = parts.records.approval(row.run)
-        if answer is not None and answer.decision is not None:  # as the daemon died: nobody can give it again
+        if answer is not None and answer.decision is not None:  # the daemon died before it applied it
             Course(parts, row, path).apply_answer(answer)
     approved = [row for row in parts.records.in_state(RunState.QUEUED) if _is_approved(parts, row)]
     return going_on + approved
 
 
-def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
-    """Whether the run is taken up again; where not, it has its end."""
+def _resumes(parts: Parts, row: RunRow, path: str) -> bool:
+    """Whether the run goes on. If not, it has its end now."""
     course = Course(parts, row, path)
     step = next((one for one in parts.records.steps(row.run) if one.state == StepState.RUNNING), None)
     if step and step.name == StepName.DEPLOY and _went_live(parts, row):
@@ -184,7 +192,7 @@ def _goes_on(parts: Parts, row: RunRow, path: str) -> bool:
     if newest > row.run and not touched:
         course.end(RunState.SUPERSEDED, f"{where}, and run {newest} came after it")
         return False
-    if row.restarts < MOST_RESTARTS and not touched:
+    if row.restarts < MAX_RESTARTS and not touched:
         parts.records.count_restart(row.run)
         course.say(f"{where}: the run goes on")
         parts.engine.say(f"run {row.run} of {row.branch} goes on: {where}", row.stage)

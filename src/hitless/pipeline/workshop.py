@@ -1,8 +1,8 @@
-"""Where the pipeline keeps its things, and where and as whom builds run.
+"""The folders of a pipeline, and the users that its builds run as.
 
-Kept in the data folder: the repository, the definition, the parameters, each run's log and candidate. Builds work in a
-folder of their own. When the engine is root that folder is outside, in /var/lib: builds' users reach it and nothing of
-the engine's. Only root can write to the folders above what a build owns: tools look for their settings upwards.
+The data folder has the repository, the definition, the parameters, and each run's log and candidate. Builds work in a
+folder of their own. If the engine is root, that folder is in /var/lib, where builds' users reach it but nothing of the
+engine's. Only root can write to the folders above a build's, because tools look for settings in all folders above.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 from hitless.errors import MachineError, UsageError
 from hitless.pipeline.buildspec.files import remove
 from hitless.pipeline.buildspec.run import User
-from hitless.pipeline.environments import shut
+from hitless.pipeline.environments import withdraw
 
 OUTSIDE = Path("/var/lib")
 PREFIX, OWNER = "hitless-builds-", "owner"
 BUILD_USERS = ("hitless-build", "nobody")
 BUILD_UIDS = range(60706, 61184)
-"""Numbers that no distribution and no service manager gives to anybody (systemd.io/UIDS-GIDS)."""
+"""User ids that no distribution and no service manager uses (systemd.io/UIDS-GIDS)."""
 
 _NOT_READ = shutil.ignore_patterns(
     *(".hitless", ".git", ".venv", "venv", "node_modules", ".serverless", "__pycache__", ".pytest_cache", ".mypy_cache")
 )
-"""What no configuration is read from."""
+"""Nothing in these is configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Workshop:
         return self.work / "caches"
 
     def of_run(self, run: int) -> Path:
-        """What is kept of a run: log, candidate, rehearsal, artifacts."""
+        """Kept of a run: log, candidate, question, artifacts."""
         return self.data / "runs" / str(run)
 
     def service_of(self, run: int) -> Path:
@@ -99,19 +99,19 @@ class Workshop:
         return self.of_run(run) / "log"
 
     def work_of(self, run: int) -> Path:
-        """Where a run's builds work; gone when it ends."""
+        """The folder of a run's builds; removed when the run ends."""
         return self.work / f"run-{run}"
 
     @contextmanager
     def run_user(self, run: int) -> Iterator[User | None]:
-        """The user of a run's builds, whom no other build on this machine has meanwhile: it can neither read nor change
-        what others work with. None when the engine cannot run builds as somebody else. Raises MachineError.
+        """The user of a run's builds, which no other build on this machine has meanwhile, so that it cannot read or
+        change files of others. None if the engine is not root. Raises MachineError.
         """
         with socket.socket(socket.AF_UNIX) as held:
             yield _take_user(held, run) if self.user else None
 
     def create(self) -> None:
-        """Make the folders. Raises MachineError where another user's folder stands in the way."""
+        """Make the folders. Raises MachineError if another user's folder is in the way."""
         try:
             for folder in (self.data, self.data / "runs"):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,16 +139,16 @@ class Workshop:
         remove(self.work_of(run))
 
     def clean_all(self) -> None:
-        """Remove what runs of a daemon that died left behind."""
+        """Remove what the runs of a dead daemon left."""
         for folder in self.work.glob("run-*") if self.work.is_dir() else ():
             remove(folder)
         for place in self.environments.glob("*-?"):
-            shut(place)
+            withdraw(place)
 
 
 def remove_build_folder(data: Path) -> None:
-    """Remove what builds keep outside of an engine's data folder, for the one who has ended it: who then removes the
-    data folder leaves nothing. The next run makes it anew. Blocking.
+    """Remove the builds' folder outside of an engine's data folder, once the engine has stopped. The next run makes it
+    again. Blocking.
     """
     folder = _outside(data)
     if os.getuid() == 0 and folder.is_dir() and folder.lstat().st_uid == 0:
@@ -160,22 +160,22 @@ def _outside(data: Path) -> Path:
 
 
 def _sweep(place: Path) -> None:
-    """Remove the build folders of engines whose data folder is gone: nobody else would."""
+    """Remove the build folders of engines whose data folder is gone."""
     for folder in place.glob(f"{PREFIX}*"):
         owner = folder / OWNER
-        with suppress(OSError):  # it has none yet, or another engine that starts has just swept it
+        with suppress(OSError):  # it has no owner yet, or another starting engine has just removed it
             if owner.stat().st_uid == os.getuid() and not Path(owner.read_text()).exists():
                 remove(folder)
 
 
 def _take_user(held: socket.socket, first: int) -> User:
-    """A free number of BUILD_UIDS, from the `first` on, which `held` keeps until it is closed."""
+    """A free id of BUILD_UIDS, starting at `first`; `held` reserves it until it is closed."""
     for offset in range(len(BUILD_UIDS)):
         number = BUILD_UIDS[(first + offset) % len(BUILD_UIDS)]
         with suppress(OSError):
             held.bind(f"\0hitless-build-user-{number}")
             return User(number, number)
-    raise MachineError("every number of a build's user is taken", hint="wait until other builds have ended")
+    raise MachineError("all user ids for builds are in use", hint="wait until other builds have ended")
 
 
 def _build_user(name: str | None) -> User:

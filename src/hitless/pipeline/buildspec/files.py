@@ -1,7 +1,7 @@
-"""Files that a build or a push has left, found, read and removed as what they are: things that a stranger made.
+"""Finds, reads and removes files of a build or a push, which are a stranger's and not to be trusted.
 
-No link to a folder is entered, so that none leads out or in circles; a file is opened step by step from the build's own
-folder, and never waited for. So it matters not what becomes of the names meanwhile, nor that the reader may be root.
+No link to a folder is followed, so none leads out or in circles. A file is opened folder by folder from the build's
+root, and without waiting. So the build cannot trick the reader, which may be root, by renaming things meanwhile.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-MOST_NAMES = 1_000_000
-"""Looked at in one search; what comes after them is not found."""
+MAX_NAMES = 1_000_000
+"""Names that one search looks at; it finds nothing beyond them."""
 
 States = frozenset[tuple[int, int]]
-"""Which pattern, and how many of its parts are matched already."""
+"""Pattern and the number of its parts that are matched already."""
 
 
 def find_files(base: Path, patterns: tuple[str, ...], within: Path, *, links: bool = False) -> Iterator[Path]:
-    """Regular files below `base` that the patterns find (`*`, `?`, `[…]`, `**` for any folders), in order; links to
+    """Regular files below `base` that match the patterns (`*`, `?`, `[…]`, `**` for any folders), in order; links to
     files within `within`, too. With `links` also links to folders, as links.
     """
     root, start = within.resolve(), base.resolve()
     if not start.is_relative_to(root):
         return
     parts = [[part for part in pattern.split("/") if part not in ("", ".")] for pattern in patterns]
-    pending = [(base, _reached(parts, {(index, 0) for index in range(len(parts))}))]
-    left = MOST_NAMES
+    pending = [(base, _closure(parts, {(index, 0) for index in range(len(parts))}))]
+    left = MAX_NAMES
     while pending and left > 0:
         folder, states = pending.pop()
         below = []
@@ -45,7 +45,7 @@ def find_files(base: Path, patterns: tuple[str, ...], within: Path, *, links: bo
 
 
 def open_inside(root: Path, path: Path) -> int:
-    """A descriptor of the regular file, which no link leads to from `root` on. OSError where it is none."""
+    """A descriptor of the regular file, with no link on the way from `root`. OSError if it is not one."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     *folders, name = path.relative_to(root).parts
     try:
@@ -58,28 +58,28 @@ def open_inside(root: Path, path: Path) -> int:
         os.close(folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return file
 
 
-def read_inside(root: Path, path: Path, most_bytes: int) -> bytes:
-    """The beginning of such a file; nothing where there is none."""
+def read_inside(root: Path, path: Path, max_bytes: int) -> bytes:
+    """The beginning of such a file; empty if there is none."""
     try:
         file = os.fdopen(open_inside(root, path), "rb")
     except OSError:
         return b""
     with file:
-        return file.read(most_bytes)
+        return file.read(max_bytes)
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder; nothing there is fine, links are not followed. What cannot be removed is left. Blocking.
+    """Remove a folder, if it exists. Links are not followed, and what cannot be removed is left. Blocking.
 
-    By rm, which goes down as deep as the names reach: Python's rmtree calls itself for each level, and a commit of some
-    thousand nested folders ended it, and the daemon's next start with it.
+    By rm, because Python's rmtree recurses: a commit with thousands of nested folders ended it, and the daemon's next
+    start with it.
     """
     if not _rm(folder):
-        words = ["chmod", "-R", "u+rwX", "--", str(folder)]  # folders that a build forbade itself to enter
+        words = ["chmod", "-R", "u+rwX", "--", str(folder)]  # folders that the build made inaccessible
         subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         _rm(folder)
 
@@ -95,7 +95,7 @@ def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry, _ in zip(found, range(most), strict=False)), key=lambda one: one.name)
-    except OSError:  # it may not be entered
+    except OSError:  # not permitted
         return []
 
 
@@ -106,12 +106,12 @@ def _is_wanted(entry: os.DirEntry[str], path: Path, root: Path, *, links: bool) 
                 return False
             return path.is_file() or (links and path.is_dir())
         return entry.is_file(follow_symlinks=False)
-    except (OSError, RuntimeError):  # a link in circles
+    except (OSError, RuntimeError):  # a circular link
         return False
 
 
-def _reached(parts: list[list[str]], states: Iterable[tuple[int, int]]) -> States:
-    """With what `**` matches when it matches nothing."""
+def _closure(parts: list[list[str]], states: Iterable[tuple[int, int]]) -> States:
+    """The states with `**` matching no folder."""
     found = set(states)
     waiting = list(found)
     while waiting:
@@ -131,4 +131,4 @@ def _step(parts: list[list[str]], states: States, name: str) -> States:
             following.add((index, at))
         elif fnmatchcase(name, parts[index][at]):
             following.add((index, at + 1))
-    return _reached(parts, following)
+    return _closure(parts, following)

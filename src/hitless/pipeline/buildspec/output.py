@@ -6,18 +6,18 @@ import re
 from collections.abc import Callable, Iterable
 
 SHORTEST = 3
-"""Shorter values would be found everywhere and hide nothing but the log."""
+"""Masking shorter values would only make the log unreadable."""
 LONGEST_LINE_BYTES = 64 * 1024
 _CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:
-    """The text without colours, and with a mark for each other control character but tabs and ends of lines."""
+    """The text without colours, and with a mark for each control character except tabs and ends of lines."""
     return _CONTROLS.sub(lambda found: "" if len(found[0]) > 1 else "\ufffd", re.sub(r"\r\n?", "\n", text))
 
 
 class Mask:
-    """Feed it output in any pieces; it gives back whole lines (or long parts of them) without the secrets."""
+    """Masks secrets in output that comes in pieces; returns whole lines, or long parts of them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         parts = {line.strip() for secret in secrets for line in secret.splitlines()}
@@ -27,17 +27,17 @@ class Mask:
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What of the output so far can be shown."""
+        """The part of the output so far that can be shown."""
         text = self._rest + data
         cut = text.rfind(b"\n") + 1
         if not cut and len(text) > LONGEST_LINE_BYTES + self._longest:
-            text = self.text(text)  # a secret whole so far is hidden before the rest is kept back
+            text = self.text(text)  # a complete secret is masked before the rest is held back
             cut = len(text) - self._longest
         self._rest = text[cut:]
         return self.text(text[:cut])
 
     def end(self) -> bytes:
-        """What was kept back."""
+        """The rest of the output."""
         rest, self._rest = self._rest, b""
         return self.text(rest)
 

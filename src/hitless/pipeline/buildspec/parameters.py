@@ -1,4 +1,4 @@
-"""Values for a buildspec's parameter-store and secrets-manager variables, from a local file instead of AWS.
+"""The values of a buildspec's parameter-store and secrets-manager variables, from a local file instead of AWS.
 
     parameter-store: {/clock/token: abc}
     secrets-manager: {clock/database: {user: clock, password: xyz}}
@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 def resolve(spec: Buildspec, file: Path) -> dict[str, str]:
-    """Variable → value. Raises StepFailed that names what is missing and never a value."""
+    """Variable → value. Raises StepFailed, which names what is missing and never a value."""
     if not spec.parameters and not spec.secrets:
         return {}
     document = _read(file)
@@ -43,7 +43,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise StepFailed(f"the buildspec asks for parameters, and there is no {file}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StepFailed(f"{file} cannot be read: {type(error).__name__}") from error  # its text may hold a value
+        raise StepFailed(f"{file} cannot be read: {type(error).__name__}") from error  # whose text may hold a value
     if not isinstance(document, dict):
         raise StepFailed(f"{file} is not a map of parameter-store and secrets-manager")
     return document
@@ -57,7 +57,7 @@ def _parameter(document: Mapping[str, Any], name: str, file: Path) -> str:
 
 
 def _secret(document: Mapping[str, Any], reference: str, file: Path) -> str:
-    """`secret-id[:json-key[:version-stage[:version-id]]]`, where the id may be an ARN; versions are not told apart."""
+    """`secret-id[:json-key[:version-stage[:version-id]]]`, where the id may be an ARN; the version is ignored."""
     rest = reference
     if reference.startswith("arn:"):
         parts = reference.split(":")

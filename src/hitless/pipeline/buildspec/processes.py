@@ -1,7 +1,7 @@
-"""A build's processes: found by their parents in /proc, measured together, and ended together, whatever they became.
+"""A build's processes, found by their parents in /proc, measured and ended together.
 
-A process that left its session still has its parent; one whose parent ended becomes the child of the nearest
-subreaper. Linux only; elsewhere a build is ended by its process group, and its memory is not watched.
+A process that left its session still has its parent; one whose parent ended becomes a child of the nearest subreaper.
+Linux only. Elsewhere a build is ended by its process group, and its memory is not limited.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children from now on, instead of init's."""
+    """Make orphans among this process's descendants its children from now on, instead of init's."""
     if _PROC.is_dir():
         _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """In a child before exec: the kernel ends it when the thread that started it ends."""
+    """In a child before exec: let the kernel end it when the thread that started it ends."""
     if _PROC.is_dir():
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def input_ended(wait_s: float = 0.0) -> bool:
-    """Whether standard input ends within so many seconds: nobody waits for this process any more."""
+    """Whether standard input ends within so many seconds, because nobody waits for this process any more."""
     return bool(select.select([0], [], [], wait_s)[0]) and not os.read(0, 1)
 
 
 def descendants(pid: int) -> list[int]:
-    """All below `pid`, itself not included."""
+    """All processes below `pid`."""
     children: dict[int, list[int]] = {}
     for one, parent in _parents():
         children.setdefault(parent, []).append(one)
@@ -54,7 +54,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def memory_bytes(pids: list[int]) -> int:
-    """Resident memory of all together; pages that they share count once for each."""
+    """The sum of their resident memory; shared pages count once for each process."""
     total = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
@@ -63,10 +63,10 @@ def memory_bytes(pids: list[int]) -> int:
 
 
 def end_all(group: int, root: int) -> None:
-    """SIGKILL the process group and whatever stands below `root`, again until nothing is left."""
+    """SIGKILL the process group and all processes below `root`, repeatedly until none is left."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-    for _ in range(50):  # each pass sees what was forked during the one before; a killed process forks no more
+    for _ in range(50):  # each pass finds processes that were forked during the one before
         left = [pid for pid in descendants(root) if not _is_zombie(pid)]
         if not left:
             return
@@ -76,12 +76,16 @@ def end_all(group: int, root: int) -> None:
 
 
 def end_user(uid: int) -> None:
-    """SIGKILL all processes of that user in one instant: also one that forks and ends faster than they are counted,
-    which no look at /proc ever finds. For root.
-    """
+    """SIGKILL all processes of that user at once, also one that forks faster than /proc can be read. For root."""
     if uid == 0:
         raise ValueError("root's processes are everybody's")
-    words = [sys.executable, "-I", "-S", "-c", "import os; os.kill(-1, 9)"]  # kill(2): all it may signal but itself
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import os; os.kill(-1, 9)",
+    ]  # kill(2): all but itself
     subprocess.run(  # without our environment, which the user's processes could read
         words, user=uid, group=uid, extra_groups=[], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -102,5 +106,5 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _stat(entry: Path) -> list[str]:
-    """State, parent, … : what follows the name, which may hold blanks and brackets."""
+    """State, parent, …: the fields after the name, which may contain blanks and brackets."""
     return (entry / "stat").read_text().rpartition(")")[2].split()

@@ -1,8 +1,8 @@
-"""A buildspec as one shell program, and what the program leaves of its course.
+"""A buildspec as one shell program, and the status file that the program writes.
 
-By docs.aws.amazon.com/codebuild/latest/userguide/view-build-details-phases.html: all commands share one shell; the
-first failing command ends its phase, `finally` runs anyway; after a failed install or pre_build the build ends, after
-a failed build post_build still runs; `on-failure: CONTINUE` goes on.
+By docs.aws.amazon.com/codebuild/latest/userguide/view-build-details-phases.html: all commands share one shell. The
+first failing command ends its phase, but `finally` runs. A failed install or pre_build ends the build; after a failed
+build phase post_build still runs. `on-failure: CONTINUE` goes on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def program(spec: Buildspec, status: Path, exported: Path) -> str:
 
 
 def phases_of(spec: Buildspec, status: Path) -> dict[str, int]:
-    """Exit status of each phase that began; one that never ended (its shell exited, or was killed) failed."""
+    """Exit status of each phase that began. One that did not end, because its shell exited or was killed, failed."""
     text = read_inside(status.parent, status, MAX_STATUS_BYTES).decode(errors="replace")
     lines = [line.split() for line in text.splitlines()]
     began = {line[1] for line in lines if len(line) == 3 and line[0] == "begin"}
@@ -56,7 +56,7 @@ def phases_of(spec: Buildspec, status: Path) -> dict[str, int]:
 
 
 def exported_of(exported: Path) -> dict[str, str]:
-    """The exported variables as the program left them."""
+    """The values of the exported variables at the end of the program."""
     text = read_inside(exported.parent, exported, MAX_EXPORTED_BYTES).decode(errors="replace")
     entries = text.split("\0")
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)
