@@ -31,7 +31,7 @@ async def asked_about_a_second(bench: PipelineBench) -> dict[str, Any]:
     return await bench.end_of((await promote(bench, "staging", "prod")).run)
 
 
-def test_who_approves_sees_commits_what_changes_in_the_configuration_and_how_the_rehearsal_ended(
+def test_an_approval_shows_commits_configuration_changes_and_the_rehearsal_result(
     tmp_path: Path,
 ) -> None:
     found: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def test_who_approves_sees_commits_what_changes_in_the_configuration_and_how_the
         assert shown in page
 
 
-def test_the_receipt_of_a_release_that_overrode_the_order_says_why(tmp_path: Path) -> None:
+def test_the_receipt_of_an_override_has_its_reason(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         bench.git("switch", "-q", "-c", "prod")

@@ -64,7 +64,7 @@ def as_user(user: User) -> dict[str, Any]:
     return {"user": user.uid, "group": user.gid, "extra_groups": []}
 
 
-def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_s(open_place: Path) -> None:
+def test_each_run_builds_as_its_own_user_below_folders_of_root(open_place: Path) -> None:
     (open_place / "bench").mkdir()
     bench = PipelineBench(open_place / "bench")
     workshop = replace(Workshop.of(open_place / "data", {}), work=open_place / "work", user=User(65534, 65534))
@@ -101,7 +101,7 @@ def test_each_run_builds_as_a_user_of_its_own_in_folders_whose_parents_are_root_
     bench.store.close()
 
 
-def test_a_number_that_another_engine_s_build_has_is_not_given_again() -> None:
+def test_a_user_id_in_use_by_another_engine_is_not_reused() -> None:
     workshop = Workshop(Path("/nonexistent"), Path("/nonexistent"), User(65534, 65534))
     with workshop.run_user(400) as one, workshop.run_user(400) as other:
         assert one
@@ -111,13 +111,13 @@ def test_a_number_that_another_engine_s_build_has_is_not_given_again() -> None:
         assert again == one
 
 
-def test_the_folders_above_a_build_are_nobody_else_s_to_write_to(tmp_path: Path) -> None:
+def test_only_root_can_write_to_the_folders_above_a_build(tmp_path: Path) -> None:
     """uv, pytest, node and others look for their settings upwards: what a build leaves there is another's order."""
     above = Workshop.of(tmp_path, {}).work.parents
     assert not [str(folder) for folder in above if folder.exists() and folder.stat().st_mode & 0o022]
 
 
-def test_a_cache_is_unpacked_and_packed_with_the_rights_of_the_build_s_user(open_place: Path) -> None:
+def test_a_cache_is_packed_and_unpacked_as_the_build_s_user(open_place: Path) -> None:
     """What a link that a build swaps in would lead to is here plainly there: a folder and a file of root's."""
     caches, folder = open_place / "caches", owned(OLD, open_place / "source")
     caches.mkdir()
@@ -141,7 +141,7 @@ def test_a_cache_is_unpacked_and_packed_with_the_rights_of_the_build_s_user(open
     assert {stat.S_IMODE(path.stat().st_mode) for path in caches.iterdir()} == {0o600}
 
 
-def test_a_kept_environment_goes_over_to_the_next_run_s_user_and_what_is_root_s_stays_so(open_place: Path) -> None:
+def test_a_kept_environment_changes_to_the_next_run_s_user_except_for_root_s_files(open_place: Path) -> None:
     with environment(open_place, "dev", None, OLD) as place:
         (place / "planted").touch()
     with environment(open_place, "dev", None, NEW) as again:
@@ -158,9 +158,7 @@ def test_a_kept_environment_goes_over_to_the_next_run_s_user_and_what_is_root_s_
     assert left.stat().st_uid == 0, "nor does it find what a killed engine left"
 
 
-def test_who_ends_a_build_s_processes_shows_them_no_environment(
-    open_place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ending_a_build_s_processes_exposes_no_environment(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINES_OWN_SECRET", "hush-hush")
     found = owned(OLD, open_place / "found")
     look = (

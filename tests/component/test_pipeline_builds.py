@@ -83,7 +83,7 @@ def yard(tmp_path: Path) -> Any:
     one.bench.store.close()
 
 
-def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache(yard: Yard) -> None:
+def test_a_build_gets_variables_and_parameters_and_keeps_artifacts_and_cache(yard: Yard) -> None:
     yard.workshop.parameters.write_text(PARAMETERS)
     yard.workshop.parameters.chmod(0o600)
     commit = yard.commit(SPEC)
@@ -100,7 +100,7 @@ def test_a_build_has_its_variables_and_parameters_and_leaves_artifacts_and_cache
     assert not list(yard.workshop.work.glob("run-*"))
 
 
-def test_a_result_is_kept_without_secrets_and_control_characters(yard: Yard) -> None:
+def test_a_result_has_no_secrets_and_no_control_characters(yard: Yard) -> None:
     """It reaches the run's reason, statuses of commits and messages."""
     long = "x" * 300 + "hush"
     yard.workshop.parameters.write_text(
@@ -132,7 +132,7 @@ reports: {unit: {files: [r.xml]}}
     assert "abcdef" not in str(failed.value.detail)
 
 
-def test_parameters_that_are_missing_or_open_to_others_end_the_build_before_it_begins(yard: Yard) -> None:
+def test_missing_or_readable_parameters_fail_the_build_before_it_begins(yard: Yard) -> None:
     commit = yard.commit(SPEC)
     with pytest.raises(StepFailed, match=r"there is no .*parameters\.yml"):
         yard.build(1, commit)
@@ -146,7 +146,7 @@ def test_parameters_that_are_missing_or_open_to_others_end_the_build_before_it_b
         yard.build(3, commit)
 
 
-def test_a_buildspec_that_is_a_link_or_is_not_there(yard: Yard) -> None:
+def test_a_linked_buildspec_is_refused_and_a_missing_one_skipped(yard: Yard) -> None:
     commit = yard.commit("version: 0.2\nphases: {build: {commands: ['true']}}\n")
     (yard.bench.clone / "buildspec-test.yml").unlink()
     (yard.bench.clone / "buildspec-test.yml").symlink_to("/etc/passwd")
@@ -160,7 +160,7 @@ def test_a_buildspec_that_is_a_link_or_is_not_there(yard: Yard) -> None:
     assert yard.build(3, without) is None
 
 
-def test_what_a_commit_or_the_operator_made_too_large_is_not_read(yard: Yard) -> None:
+def test_too_large_buildspecs_and_parameters_are_refused(yard: Yard) -> None:
     large = yard.commit(SPEC + "#" * MAX_BYTES)
     with pytest.raises(StepFailed, match=r"^buildspec-test\.yml is larger than"):
         yard.build(1, large)
@@ -171,13 +171,13 @@ def test_what_a_commit_or_the_operator_made_too_large_is_not_read(yard: Yard) ->
 
 
 @pytest.mark.parametrize("path", ["..", "outside"])
-def test_a_services_path_that_leads_out_of_its_commit_is_not_built(yard: Yard, path: str) -> None:
+def test_a_service_path_out_of_the_commit_is_refused(yard: Yard, path: str) -> None:
     (yard.bench.clone / "outside").symlink_to("/etc")
     with pytest.raises(StepFailed, match="leads out of the commit's files"):
         yard.build(1, yard.commit(SPEC), path)
 
 
-def test_folders_nested_deeper_than_python_calls_itself_are_gone_after_a_run(yard: Yard) -> None:
+def test_deeply_nested_folders_are_removed_after_a_run(yard: Yard) -> None:
     yard.commit("version: 0.2\nphases: {build: {commands: ['mkdir -p own && chmod 0 own']}}\n")
     stream = (
         "blob\nmark :1\ndata 1\nx\ncommit refs/heads/dev\ncommitter Ada <ada@example.org> 1000000000 +0000\n"
@@ -193,7 +193,7 @@ def test_folders_nested_deeper_than_python_calls_itself_are_gone_after_a_run(yar
         subprocess.run(["rm", "-rf", str(yard.workshop.work)], check=True)  # pytest could not
 
 
-def test_ten_thousand_files_ship_as_one(tmp_path: Path) -> None:
+def test_a_commit_with_ten_thousand_files_ships(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         commit_many(bench.clone)
@@ -213,7 +213,7 @@ def commit_many(clone: Path) -> None:
     subprocess.run(["git", "fast-import", "--quiet"], cwd=clone, input=stream.encode(), check=True)
 
 
-def test_differences_of_configuration_name_variables_and_show_no_value() -> None:
+def test_configuration_differences_name_variables_without_values() -> None:
     def document(memory: int, **variables: str) -> dict[str, Any]:
         pairs = [list(pair) for pair in variables.items()]
         return {"functions": [{"name": "api", "memory_mb": memory, "environment": pairs}], "commit": str(memory)}
@@ -228,7 +228,7 @@ def test_differences_of_configuration_name_variables_and_show_no_value() -> None
     assert differences(old, old) == []
 
 
-def test_build_folders_of_engines_that_are_gone_are_swept(tmp_path: Path) -> None:
+def test_build_folders_of_removed_engines_are_removed(tmp_path: Path) -> None:
     here = replace(Workshop.of(tmp_path / "data", {}), work=tmp_path / "hitless-builds-here", user=User(1, 1))
     for name, data in (("gone", tmp_path / "no-such"), ("there", tmp_path)):
         (folder := tmp_path / f"hitless-builds-{name}").mkdir()
@@ -243,7 +243,7 @@ def test_build_folders_of_engines_that_are_gone_are_swept(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root finds another user's folder in its way, and could remove it")
-def test_a_build_folder_whose_owner_another_user_wrote_is_not_swept(tmp_path: Path) -> None:
+def test_a_build_folder_with_another_user_s_owner_file_is_kept(tmp_path: Path) -> None:
     """Anybody may make a folder of that name under /var/tmp, and name in it a data folder that never was."""
     theirs = tmp_path / "hitless-builds-theirs"
     theirs.mkdir()
@@ -253,7 +253,7 @@ def test_a_build_folder_whose_owner_another_user_wrote_is_not_swept(tmp_path: Pa
     assert (theirs / "owner").exists()
 
 
-def test_the_limits_of_builds_are_those_of_the_service_that_was_built_last(tmp_path: Path) -> None:
+def test_build_limits_are_those_of_the_service_built_last(tmp_path: Path) -> None:
     assert limits_of(None) == Limits()
     file = tmp_path / "definition.json"
     Definition("shop", "", (), BuildSettings(30, 512, 1)).write(file)

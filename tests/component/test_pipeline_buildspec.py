@@ -59,7 +59,7 @@ def build(
     return Built(done, b"".join(output).decode())
 
 
-def test_commands_share_one_shell_and_the_project_s_variables_win(tmp_path: Path) -> None:
+def test_commands_share_one_shell_and_project_variables_win(tmp_path: Path) -> None:
     done = build(
         tmp_path,
         "  install: {commands: ['mkdir sub', 'cd sub', 'A=1']}\n"
@@ -70,7 +70,7 @@ def test_commands_share_one_shell_and_the_project_s_variables_win(tmp_path: Path
     assert "in sub 1 project file" in done.log
 
 
-def test_a_failing_command_ends_its_phase_and_finally_runs(tmp_path: Path) -> None:
+def test_a_failed_command_ends_its_phase_but_finally_runs(tmp_path: Path) -> None:
     done = build(tmp_path, "  build: {commands: ['false', 'echo never'], finally: ['echo at last']}")
     assert (done.build.succeeded, done.phases) == (False, {"build": 1})
     assert "echo never" not in done.log
@@ -81,25 +81,23 @@ def test_a_failing_command_ends_its_phase_and_finally_runs(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("broken", "ran"), [("install", ["install"]), ("pre_build", ["pre_build"]), ("build", ["build", "post_build"])]
 )
-def test_post_build_runs_after_a_failed_build_and_after_no_other_failure(
-    tmp_path: Path, broken: str, ran: list[str]
-) -> None:
+def test_post_build_runs_only_after_a_failed_build_phase(tmp_path: Path, broken: str, ran: list[str]) -> None:
     phases = f"  {broken}: {{commands: ['false']}}\n  post_build: {{commands: ['echo $CODEBUILD_BUILD_SUCCEEDING']}}"
     done = build(tmp_path, phases)
     assert (done.build.succeeded, list(done.phases)) == (False, ran)
 
 
-def test_a_phase_may_go_on_after_a_failure(tmp_path: Path) -> None:
+def test_on_failure_continue_lets_the_build_succeed(tmp_path: Path) -> None:
     done = build(tmp_path, "  install: {on-failure: CONTINUE, commands: ['false']}\n  build: {commands: ['true']}")
     assert (done.build.succeeded, done.phases) == (True, {"install": 1, "build": 0})
 
 
-def test_a_shell_that_exits_failed_its_phase(tmp_path: Path) -> None:
+def test_a_phase_fails_if_its_shell_exits(tmp_path: Path) -> None:
     done = build(tmp_path, "  build: {commands: ['echo ${MISSING:?is not set}', 'echo never']}")
     assert (done.build.succeeded, done.phases) == (False, {"build": 1})
 
 
-def test_artifacts_are_the_files_that_the_patterns_find_within_the_sources(tmp_path: Path) -> None:
+def test_artifacts_are_matching_files_within_the_sources(tmp_path: Path) -> None:
     (tmp_path / "outside.zip").touch()
     done = build(
         tmp_path,
@@ -110,7 +108,7 @@ def test_artifacts_are_the_files_that_the_patterns_find_within_the_sources(tmp_p
     assert [Path(path).name for path in done.build.artifacts] == ["a.zip", "b.zip"]
 
 
-def test_exported_variables_are_those_at_the_end(tmp_path: Path) -> None:
+def test_exported_variables_have_their_values_at_the_end(tmp_path: Path) -> None:
     done = build(
         tmp_path,
         "  build: {commands: ['V=\"$(printf ''two\\nlines'')\"']}",
@@ -138,7 +136,7 @@ def test_reports_name_the_failed_tests_and_the_coverage(tmp_path: Path) -> None:
     assert to_plain(lines) == {"report": "lines", "coverage_percent": 75.0}
 
 
-def test_a_secret_reaches_the_build_and_not_its_log(tmp_path: Path) -> None:
+def test_a_secret_reaches_the_build_but_not_its_log(tmp_path: Path) -> None:
     done = build(
         tmp_path,
         "  build: {commands: ['[ \"$TOKEN\" = s3cret-word ] && echo it is $TOKEN.']}",
@@ -149,7 +147,7 @@ def test_a_secret_reaches_the_build_and_not_its_log(tmp_path: Path) -> None:
     assert "s3cret" not in done.log
 
 
-def test_a_secret_is_masked_wherever_the_output_is_cut() -> None:
+def test_a_secret_is_masked_across_pieces_of_output() -> None:
     text = b"xyz-hunter22" * (LONGEST_LINE_BYTES // 4) + b"\n"  # one line, and a secret at nearly every cut
     for size in (7, 1000, 65536):
         mask = Mask(["hunter22"])
@@ -164,14 +162,14 @@ def test_a_secret_is_masked_wherever_the_output_is_cut() -> None:
         ("python3 -c ''x = bytearray(200 << 20); input() or input()'' < /dev/zero", Limits(memory_mb=100), "memory"),
     ],
 )
-def test_a_build_beyond_its_limits_ends(tmp_path: Path, command: str, limits: Limits, reason: str) -> None:
+def test_a_build_that_exceeds_a_limit_is_ended(tmp_path: Path, command: str, limits: Limits, reason: str) -> None:
     done = build(tmp_path, f"  build: {{commands: ['{command}']}}", limits=limits)
     assert not done.build.succeeded
     assert reason in str(done.build.reason)
     assert reason in done.log
 
 
-def test_output_beyond_its_limit_is_dropped_and_said_so(tmp_path: Path) -> None:
+def test_output_beyond_its_limit_is_dropped_with_a_message(tmp_path: Path) -> None:
     done = build(tmp_path, "  build: {commands: ['yes | head -c 100000']}", limits=Limits(output_bytes=1000))
     assert done.build.succeeded
     assert len(done.log) < 2000
@@ -193,7 +191,7 @@ def supervise(tmp_path: Path, command: str) -> tuple[subprocess.Popen[bytes], Bu
     return process, plan
 
 
-def test_what_a_build_left_running_ends_with_it(tmp_path: Path) -> None:
+def test_background_processes_of_a_build_end_with_it(tmp_path: Path) -> None:
     process, plan = supervise(tmp_path, "(setsid sleep 60 & echo $! > pid) & until [ -s pid ]; do :; done")
     assert process.stdout is not None
     out = process.stdout.readline()
@@ -203,7 +201,7 @@ def test_what_a_build_left_running_ends_with_it(tmp_path: Path) -> None:
     have_ended([int((Path(plan.source) / "pid").read_text())])
 
 
-def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
+def test_a_build_ends_with_its_daemon(tmp_path: Path) -> None:
     process, plan = supervise(tmp_path, "(setsid sleep 60 &) ; touch begun; sleep 60")
     eventually((Path(plan.source) / "begun").exists, what="the build has begun")
     below = descendants(process.pid)
@@ -228,6 +226,6 @@ def test_a_build_ends_with_the_daemon_that_asked_for_it(tmp_path: Path) -> None:
         "version: 0.2\nphases: {build: [unclosed",
     ],
 )
-def test_what_the_runner_does_not_know_is_refused(text: str) -> None:
+def test_unsupported_buildspecs_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"version|not run here|no text|not a|no phases|texts|YAML|not read here"):
         Buildspec.read(text)

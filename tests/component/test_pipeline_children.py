@@ -11,7 +11,7 @@ from hitless.pipeline.children import run_child
 pytestmark = pytest.mark.component
 
 
-def test_however_many_children_are_waited_for_others_have_their_turn() -> None:
+def test_waiting_for_many_children_blocks_nothing_else() -> None:
     async def story() -> None:
         waiting = [asyncio.create_task(run_child(["sleep", "90"])) for _ in range(40)]
         await asyncio.sleep(0)  # they have begun
@@ -25,7 +25,7 @@ def test_however_many_children_are_waited_for_others_have_their_turn() -> None:
     asyncio.run(story())
 
 
-def test_a_child_that_says_more_than_is_asked_for_is_ended() -> None:
+def test_a_child_that_prints_too_much_is_ended() -> None:
     async def story() -> None:
         with pytest.raises(ValueError, match="more than 1000 bytes"):
             await run_child(["yes"], max_bytes=1000)

@@ -34,7 +34,7 @@ def hold_in(bench: PipelineBench, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["test", "build", "rehearse", "deploy"])
 @pytest.mark.parametrize("newer", [False, True])
-def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
+def test_a_run_cut_off_before_its_deploy_resumes_unless_a_newer_one_exists(
     tmp_path: Path, step: str, newer: bool
 ) -> None:
     bench = PipelineBench(tmp_path)
@@ -86,7 +86,7 @@ def test_a_run_that_is_cut_off_before_its_stage_goes_on_unless_a_newer_came(
     asyncio.run(afterwards())
 
 
-def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_well(tmp_path: Path) -> None:
+def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -118,7 +118,7 @@ def test_a_run_whose_release_went_live_as_the_daemon_died_is_verified_and_ends_w
 
 
 @pytest.mark.parametrize("step", ["test", "build", "rehearse"])
-def test_a_run_that_is_cut_off_again_and_again_waits_for_a_person(tmp_path: Path, step: str) -> None:
+def test_a_run_that_is_cut_off_repeatedly_is_interrupted(tmp_path: Path, step: str) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed(bench: PipelineBench, *, first: bool) -> None:
@@ -162,7 +162,7 @@ def has_taken_up(bench: PipelineBench) -> bool:
     return bool(bench.records.runs()) and not bench.pipeline.parts.pushes.all()
 
 
-def test_a_push_that_git_took_as_the_daemon_died_is_run_by_the_next_one_once(tmp_path: Path) -> None:
+def test_a_push_accepted_as_the_daemon_died_is_run_once_by_the_next(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -191,7 +191,7 @@ def test_a_push_that_git_took_as_the_daemon_died_is_run_by_the_next_one_once(tmp
     asyncio.run(afterwards())
 
 
-def test_an_answer_that_was_recorded_as_the_daemon_died_counts(tmp_path: Path) -> None:
+def test_an_answer_recorded_as_the_daemon_died_is_applied(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -216,7 +216,7 @@ def test_an_answer_that_was_recorded_as_the_daemon_died_counts(tmp_path: Path) -
     asyncio.run(afterwards())
 
 
-def test_a_run_whose_end_the_state_file_cannot_take_has_it_once_it_can(tmp_path: Path) -> None:
+def test_a_run_s_end_is_recorded_once_the_state_file_is_writable(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         bench.commit("1")
@@ -242,7 +242,7 @@ def test_a_run_whose_end_the_state_file_cannot_take_has_it_once_it_can(tmp_path:
     tell_story(tmp_path, story)
 
 
-def test_a_run_is_stopped_before_it_ships_and_the_next_has_its_turn(tmp_path: Path) -> None:
+def test_a_run_can_be_stopped_before_it_deploys_and_the_next_one_runs(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         bench.commit("1")
@@ -268,7 +268,7 @@ def test_a_run_is_stopped_before_it_ships_and_the_next_has_its_turn(tmp_path: Pa
     tell_story(tmp_path, story)
 
 
-def test_a_run_that_ships_or_asks_is_not_stopped(tmp_path: Path) -> None:
+def test_a_deploying_or_waiting_run_cannot_be_stopped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         waiting = (await promote(bench, "staging", "prod")).run
@@ -287,7 +287,7 @@ def test_a_run_that_ships_or_asks_is_not_stopped(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_starting_engine_renews_the_hooks_that_an_earlier_version_wrote(tmp_path: Path) -> None:
+def test_a_starting_engine_renews_hooks_of_an_earlier_version(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         hooks = bench.repository.folder / "hooks"
         (hooks / "pre-receive").write_text("#!/bin/sh\nexec python -m hitless.moved /data pre-receive\n")

@@ -56,7 +56,7 @@ async def asked(bench: PipelineBench, code: str = "1") -> dict[str, Any]:
     return await bench.end_of(row.run)
 
 
-def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never_shown(tmp_path: Path) -> None:
+def test_a_fork_s_commit_is_tested_after_approval_and_never_previewed(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("0")
         await bench.end_of(await bench.push("dev"))
@@ -83,7 +83,7 @@ def test_a_stranger_s_commit_waits_for_a_maintainer_and_is_then_tested_and_never
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_the_receiver_is_told_a_fork_s_run_before_it_has_come_anywhere(tmp_path: Path) -> None:
+def test_the_receiver_learns_a_fork_s_run_at_its_start(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         body = {"fork": to_plain(FORK), "commit": fetched(bench, "1"), "actor": "github webhook"}
         transport = httpx.ASGITransport(Starlette(routes=PipelineApi(bench.pipeline).routes()))
@@ -95,7 +95,7 @@ def test_the_receiver_is_told_a_fork_s_run_before_it_has_come_anywhere(tmp_path:
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_an_approval_is_for_one_commit_and_the_next_is_asked_about_anew(tmp_path: Path) -> None:
+def test_an_approval_is_for_one_commit_of_a_fork(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
         second = await asked(bench, "2")
@@ -114,7 +114,7 @@ def test_an_approval_is_for_one_commit_and_the_next_is_asked_about_anew(tmp_path
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_another_s_question_stays_open(tmp_path: Path) -> None:
+def test_a_new_commit_leaves_questions_of_other_forks_open(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         first = await asked(bench, "1")
         row = await bench.pipeline.fork(msgspec.structs.replace(FORK, number=8), fetched(bench, "2"), "github webhook")
@@ -128,7 +128,7 @@ def test_another_s_question_stays_open(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_a_stranger_s_pull_request_takes_no_branch_s_turn(tmp_path: Path) -> None:
+def test_a_fork_s_run_does_not_supersede_a_branch_s(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         bench.git("switch", "-q", "-C", "pull/7")
@@ -144,7 +144,7 @@ def test_a_stranger_s_pull_request_takes_no_branch_s_turn(tmp_path: Path) -> Non
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
+def test_a_rejected_or_closed_pull_request_is_not_tested(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         run = await asked(bench, "1")
         bench.pipeline.reject(run["run"], by="Bo", why="no")
@@ -160,7 +160,7 @@ def test_what_is_rejected_or_closed_is_not_run(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_what_waits_for_its_turn_is_not_asked_about_once_it_is_closed(tmp_path: Path) -> None:
+def test_closing_a_pull_request_ends_its_queued_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         first = await asked(bench, "1")
@@ -178,7 +178,7 @@ def test_what_waits_for_its_turn_is_not_asked_about_once_it_is_closed(tmp_path: 
     tell_story(tmp_path, story, prepare=isolated)
 
 
-def test_an_engine_that_cannot_run_builds_as_somebody_else_refuses_a_stranger_s(tmp_path: Path) -> None:
+def test_an_engine_that_is_not_root_refuses_forks(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         run = await asked(bench)
         assert run["state"] == "failed"
@@ -188,7 +188,7 @@ def test_an_engine_that_cannot_run_builds_as_somebody_else_refuses_a_stranger_s(
     tell_story(tmp_path, story)
 
 
-def test_a_question_outlives_the_daemon(tmp_path: Path) -> None:
+def test_a_question_survives_the_daemon(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
     isolated(bench)
 
@@ -223,7 +223,7 @@ def test_a_question_outlives_the_daemon(tmp_path: Path) -> None:
         {"number": 7, "origin": "a/b", "base": 7},
     ],
 )
-def test_what_is_no_pull_request_is_refused(document: Any) -> None:
+def test_a_malformed_fork_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="pull request"):
         Fork.from_json(document)
 
@@ -271,7 +271,7 @@ def yard(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @as_root
-def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard: Any) -> None:
+def test_a_fork_s_build_gets_no_secret_and_cannot_reach_other_builds(yard: Any) -> None:
     bench, folder = yard
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=User(65534, 65534))
     workshop.create()
@@ -310,7 +310,7 @@ def test_a_stranger_s_build_gets_no_secret_and_can_reach_nothing_of_others(yard:
     assert not list(workshop.work.glob("run-*"))
 
 
-def test_builds_themselves_refuse_a_stranger_s_where_nobody_else_could_run_it(yard: Any) -> None:
+def test_builds_refuse_a_fork_without_a_user_of_its_own(yard: Any) -> None:
     bench, folder = yard
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
     workshop.create()
@@ -320,7 +320,7 @@ def test_builds_themselves_refuse_a_stranger_s_where_nobody_else_could_run_it(ya
         asyncio.run(builds.run(order))
 
 
-def test_a_folder_of_the_service_that_leads_elsewhere_is_refused(yard: Any) -> None:
+def test_a_linked_service_folder_is_refused(yard: Any) -> None:
     bench, folder = yard
     workshop = replace(Workshop.of(folder / "data", os.environ), work=folder / "work", user=None)
     workshop.create()

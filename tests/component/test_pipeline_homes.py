@@ -50,7 +50,7 @@ def there(stage: str, digest: str = "sha256:afar", commit: str = "") -> Origin:
     return Origin(Home.AWS, stage, 7, {"api": digest}, commit, "from afar")
 
 
-def test_a_promotion_to_aws_ships_the_bytes_that_are_live_at_the_engine(tmp_path: Path) -> None:
+def test_a_promotion_to_aws_ships_the_engine_s_live_artifacts(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         await bench.end_of(await bench.push())
@@ -70,7 +70,7 @@ def test_a_promotion_to_aws_ships_the_bytes_that_are_live_at_the_engine(tmp_path
     tell_story(tmp_path, story)
 
 
-def test_a_push_to_a_stage_on_aws_ships_what_the_build_made(tmp_path: Path) -> None:
+def test_a_push_to_a_stage_on_aws_ships_its_build(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         on_aws(bench, "staging")
         bench.git("switch", "-q", "-c", "staging")
@@ -83,7 +83,7 @@ def test_a_push_to_a_stage_on_aws_ships_what_the_build_made(tmp_path: Path) -> N
     tell_story(tmp_path, story)
 
 
-def test_a_commit_of_another_service_does_not_reach_that_service_on_aws(tmp_path: Path) -> None:
+def test_a_commit_of_another_service_is_refused(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         on_aws(bench, "staging")
         bench.packaging.service = "billing"
@@ -97,7 +97,7 @@ def test_a_commit_of_another_service_does_not_reach_that_service_on_aws(tmp_path
     tell_story(tmp_path, story)
 
 
-def test_prod_takes_what_a_run_has_shipped_to_the_stage_before_it_on_aws(tmp_path: Path) -> None:
+def test_prod_accepts_a_commit_that_a_run_shipped_to_staging_on_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         on_aws(bench, "staging")
         bench.git("switch", "-q", "-c", "staging")
@@ -114,7 +114,7 @@ def test_prod_takes_what_a_run_has_shipped_to_the_stage_before_it_on_aws(tmp_pat
     tell_story(tmp_path, story)
 
 
-def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Path) -> None:
+def test_a_release_on_aws_that_fails_verification_is_rolled_back(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -133,7 +133,7 @@ def test_a_release_on_aws_that_does_not_verify_is_taken_back_there(tmp_path: Pat
     tell_story(tmp_path, story)
 
 
-def test_a_release_on_aws_that_an_alarm_took_back_fails_its_run(tmp_path: Path) -> None:
+def test_a_run_fails_if_an_alarm_rolls_back_its_release_on_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -147,7 +147,7 @@ def test_a_release_on_aws_that_an_alarm_took_back_fails_its_run(tmp_path: Path) 
     tell_story(tmp_path, story)
 
 
-def test_a_release_on_aws_that_the_daemon_s_death_cut_off_is_carried_on(tmp_path: Path) -> None:
+def test_a_release_on_aws_cut_off_by_the_daemon_s_death_is_continued(tmp_path: Path) -> None:
     bench = PipelineBench(tmp_path)
 
     async def until_killed() -> None:
@@ -173,7 +173,7 @@ def test_a_release_on_aws_that_the_daemon_s_death_cut_off_is_carried_on(tmp_path
     asyncio.run(afterwards())
 
 
-def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(tmp_path: Path) -> None:
+def test_an_approval_ships_the_folder_as_it_was_at_the_promotion(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         document = release_document("api", digest="sha256:1", service="shop")
         started = await bench.engine.deploy("dev", document, strategy=None, force=False)
@@ -199,7 +199,7 @@ def test_what_is_approved_for_aws_is_what_the_folder_said_when_it_was_asked_for(
     tell_story(tmp_path, story)
 
 
-def test_a_promotion_that_waits_for_its_turn_ships_the_folder_as_it_was_when_it_was_asked_for(tmp_path: Path) -> None:
+def test_a_queued_promotion_ships_the_folder_as_it_was_at_the_promotion(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         started = await bench.engine.deploy(
             "dev", release_document("api", digest="sha256:1", service="shop"), strategy=None, force=False
@@ -226,7 +226,7 @@ def test_a_promotion_that_waits_for_its_turn_ships_the_folder_as_it_was_when_it_
     tell_story(tmp_path, story)
 
 
-def test_a_promotion_from_aws_fetches_its_zips_and_ships_them_at_the_engine(tmp_path: Path) -> None:
+def test_a_promotion_from_aws_ships_its_zips_at_the_engine(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         await bench.end_of(await bench.push())
@@ -247,7 +247,7 @@ def test_a_promotion_from_aws_fetches_its_zips_and_ships_them_at_the_engine(tmp_
     tell_story(tmp_path, story)
 
 
-def test_what_was_built_for_another_machine_does_not_come_back_from_aws(tmp_path: Path) -> None:
+def test_artifacts_for_another_platform_are_not_promoted_from_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.on_aws.live_there["prod"] = there("prod")
         made = release_document("api", service="shop")
@@ -265,7 +265,7 @@ def test_what_was_built_for_another_machine_does_not_come_back_from_aws(tmp_path
     tell_story(tmp_path, story)
 
 
-def test_artifacts_that_are_not_those_that_were_promoted_go_nowhere(tmp_path: Path) -> None:
+def test_a_promotion_fails_if_artifacts_differ(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -278,7 +278,7 @@ def test_artifacts_that_are_not_those_that_were_promoted_go_nowhere(tmp_path: Pa
     tell_story(tmp_path, story)
 
 
-def test_a_stage_on_aws_gets_what_was_built_for_the_declared_platform_and_an_engine_what_runs_on_it(
+def test_each_home_gets_artifacts_for_its_platform(
     tmp_path: Path,
 ) -> None:
     (folder := tmp_path / "service").mkdir()
@@ -300,7 +300,7 @@ def test_a_stage_on_aws_gets_what_was_built_for_the_declared_platform_and_an_eng
     assert (asyncio.run(package("dev")), asyncio.run(package("prod"))) == (True, False)
 
 
-def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path) -> None:
+def test_local_artifacts_are_not_promoted_to_aws(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         bench.packaging.instead = {"api": ArtifactRef("sha256:1", True)}
@@ -317,7 +317,7 @@ def test_what_was_built_for_this_machine_alone_does_not_go_to_aws(tmp_path: Path
     tell_story(tmp_path, story)
 
 
-def test_a_candidate_for_aws_is_rehearsed_and_compared_with_what_is_live_there(tmp_path: Path) -> None:
+def test_a_candidate_for_aws_is_rehearsed_against_the_live_release_there(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -342,7 +342,7 @@ def test_a_candidate_for_aws_is_rehearsed_and_compared_with_what_is_live_there(t
     tell_story(tmp_path, story)
 
 
-def test_what_cannot_be_promoted_starts_no_run(tmp_path: Path) -> None:
+def test_an_impossible_promotion_starts_no_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with pytest.raises(ConflictError, match="prod has no live release"):
             await bench.pipeline.promote(Promotion("prod", "dev", Home.AWS, folder=tmp_path), actor="ada")
@@ -371,7 +371,7 @@ def clock_on_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
 
-def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has(
+def test_an_errand_without_credentials_says_whose_environment_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_on_aws(tmp_path, monkeypatch)
@@ -380,9 +380,7 @@ def test_an_errand_tells_that_aws_cannot_be_reached_and_whose_environment_it_has
     assert "that of the shell that ran `hitless up`" in failed.value.hint
 
 
-def test_an_errand_that_nobody_waits_for_any_more_ends_whatever_it_waits_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_errand_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock_on_aws(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -404,7 +402,7 @@ def test_an_errand_that_nobody_waits_for_any_more_ends_whatever_it_waits_for(
         asyncio.run(asked_and_left())
 
 
-def test_what_an_engine_tells_of_a_stage_and_its_releases_aws_tells_by_the_same_names(tmp_path: Path) -> None:
+def test_both_homes_use_the_same_keys_for_stages_and_releases(tmp_path: Path) -> None:
     world, service = World(), package("a", Hooks()).service
     world.deploy("a")
 
@@ -444,7 +442,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_release_on_aws_is_asked_at_its_own_address_too(
+def test_a_release_on_aws_is_also_verified_at_its_own_address(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -478,7 +476,7 @@ def test_a_release_on_aws_is_asked_at_its_own_address_too(
             thread.join()
 
 
-def test_neither_the_daemon_nor_a_deploy_at_the_engine_loads_anything_of_aws() -> None:
+def test_the_daemon_and_a_deploy_at_the_engine_load_no_aws_modules() -> None:
     commands = ("deploy", "status", "promote", "releases", "logs", "drill", "rehearse", "up", "pipeline")
     homes = ("home", "engine", "folder", "engine_logs")
     modules = ["processes.engine", *(f"cli.{one}" for one in commands), *(f"homes.{one}" for one in homes)]

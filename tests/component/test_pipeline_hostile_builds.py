@@ -43,7 +43,7 @@ def within(tmp_path: Path, command: str, *, head: str = "", tail: str = "", dead
     return found[0]
 
 
-def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> None:
+def test_circular_links_are_not_followed(tmp_path: Path) -> None:
     command = "for name in a b c d; do ln -s . $name; done; mkdir real; touch real/r.xml; ln -s real/r.xml linked.xml"
     done = within(tmp_path, command, tail="artifacts: {files: ['**/*.xml']}\n")
     names = [str(Path(path).relative_to(tmp_path / "source")) for path in done.build.artifacts]
@@ -52,22 +52,20 @@ def test_folders_that_link_to_each_other_are_searched_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["exported", "status"])
 @pytest.mark.parametrize("made", ["mkfifo", "ln -s /dev/zero", "ln -s /etc/passwd"])
-def test_what_a_build_puts_in_the_place_of_its_own_records_is_not_followed(
-    tmp_path: Path, name: str, made: str
-) -> None:
+def test_a_link_or_pipe_in_place_of_a_status_file_is_not_read(tmp_path: Path, name: str, made: str) -> None:
     command = f"rm -f ../scratch/{name}; {made} ../scratch/{name}; exit 0"
     done = within(tmp_path, command, head="env: {exported-variables: [V]}\n")
     assert done.build.exported == {}
     assert done.phases == ({} if name == "status" else {"build": 1})
 
 
-def test_no_more_is_read_of_exported_variables_than_a_build_needs(tmp_path: Path) -> None:
+def test_exported_variables_are_bounded(tmp_path: Path) -> None:
     command = "(printf V=; head -c 8000000 /dev/zero | tr '\\0' a) >> ../scratch/exported"
     done = within(tmp_path, command, head="env: {exported-variables: [V]}\n")
     assert 0 < len(done.build.exported["V"]) < 1 << 20
 
 
-def test_reports_cost_no_more_than_their_counts(tmp_path: Path) -> None:
+def test_only_counts_of_reports_are_kept(tmp_path: Path) -> None:
     case = f"<testcase name='{'x' * 9999}'><p><failure/></p><error/></testcase>"
     (tmp_path / "junit").write_text(f"<s>{case * 99}</s>")
     (tmp_path / "coverage").write_text(f"<coverage lines-valid='²' lines-covered='{'9' * 5000}'/>")
@@ -90,7 +88,7 @@ def test_a_document_type_is_refused_in_every_encoding(tmp_path: Path) -> None:
     assert "document type" in done.build.reports[0].unreadable[0]
 
 
-def test_no_more_is_read_of_reports_than_their_bounds(tmp_path: Path) -> None:
+def test_reports_are_bounded_in_size_and_number(tmp_path: Path) -> None:
     (tmp_path / "whole").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 7)}</s>")
     (tmp_path / "larger").write_text(f"<s>{' ' * (MAX_REPORT_BYTES - 6)}</s>")
     done = within(
@@ -105,7 +103,7 @@ def test_no_more_is_read_of_reports_than_their_bounds(tmp_path: Path) -> None:
     assert (len(many), many[-1]) == (MAX_FILES + 1, f"more than {MAX_FILES} files")
 
 
-def test_a_build_writes_no_endless_file_and_leaves_no_endless_number_of_artifacts(tmp_path: Path) -> None:
+def test_files_and_artifacts_of_a_build_are_bounded(tmp_path: Path) -> None:
     done = within(
         tmp_path,
         f"seq -f %.0f.txt {MAX_ARTIFACTS + 1} | xargs touch; ! truncate -s {MAX_FILE_BYTES + 1} endless",
@@ -115,7 +113,7 @@ def test_a_build_writes_no_endless_file_and_leaves_no_endless_number_of_artifact
     assert len(done.build.artifacts) == MAX_ARTIFACTS
 
 
-def test_a_folder_that_became_a_link_since_it_was_found_is_not_read(tmp_path: Path) -> None:
+def test_a_folder_replaced_by_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "file").write_text("not the build's")
     root = tmp_path / "root"
@@ -130,7 +128,7 @@ def test_a_folder_that_became_a_link_since_it_was_found_is_not_read(tmp_path: Pa
     assert found.read_text() == "not the build's", "as a plain open would"
 
 
-def test_a_cache_keeps_links_as_links_and_as_many_caches_as_are_used(tmp_path: Path) -> None:
+def test_a_cache_keeps_links_and_old_caches_are_removed(tmp_path: Path) -> None:
     folder, caches = tmp_path / "source", tmp_path / "caches"
     (folder / "lib").mkdir(parents=True)
     (folder / "lib" / "tool").write_text("x")
@@ -149,7 +147,7 @@ def test_a_cache_keeps_links_as_links_and_as_many_caches_as_are_used(tmp_path: P
     assert not (fresh / "out").exists()
 
 
-def test_a_cache_goes_when_nobody_has_asked_for_it_in_a_fortnight_and_a_larger_one_than_fits_is_not_kept(
+def test_unused_caches_expire_and_too_large_ones_are_not_kept(
     tmp_path: Path,
 ) -> None:
     folder, caches = tmp_path / "source", tmp_path / "caches"
@@ -177,7 +175,7 @@ def grow_old(path: Path, seconds: float) -> None:
     os.utime(path, (last, last))
 
 
-def test_an_environment_goes_when_no_build_has_used_it_in_a_fortnight_unless_one_does(tmp_path: Path) -> None:
+def test_unused_environments_expire_unless_a_build_holds_them(tmp_path: Path) -> None:
     with environment(tmp_path, "forgotten", None, None) as forgotten:
         pass
     with environment(tmp_path, "at-work", None, None) as at_work:
@@ -189,7 +187,7 @@ def test_an_environment_goes_when_no_build_has_used_it_in_a_fortnight_unless_one
         assert {path.name.partition("-0")[0] for path in tmp_path.iterdir()} == {"at-work", "now"}
 
 
-def test_environments_that_nobody_uses_any_more_leave_nothing(tmp_path: Path) -> None:
+def test_old_environments_are_removed_completely(tmp_path: Path) -> None:
     for number in range(ENVIRONMENTS_KEPT + 3):
         with environment(tmp_path, f"key{number}", None, None) as place:
             (place / "made").symlink_to(tmp_path / "elsewhere")
@@ -199,7 +197,7 @@ def test_environments_that_nobody_uses_any_more_leave_nothing(tmp_path: Path) ->
 
 
 @as_root
-def test_a_process_that_is_another_one_at_each_look_ends_with_its_user(tmp_path: Path) -> None:
+def test_a_process_that_keeps_forking_is_ended(tmp_path: Path) -> None:
     uid = BUILD_UIDS[-1]
     source = "import os\nos.setsid()\nwhile True:\n    if os.fork(): os._exit(0)\n"
     subprocess.run(

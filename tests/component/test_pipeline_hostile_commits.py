@@ -39,7 +39,7 @@ def push(bench: PipelineBench, *words: str) -> str:
     return bench.git("rev-parse", "HEAD")
 
 
-def test_a_commit_s_words_are_one_line_that_no_terminal_obeys(bench: PipelineBench) -> None:
+def test_commit_texts_are_one_line_without_control_characters(bench: PipelineBench) -> None:
     first = push(bench, "-m", "begun")
     name = "A\u2028da \x1b[2J"
     evil = push(bench, "--author", f"{name} <a@example.org>", "-m", "one\x1b[31m\u2028two\x0bthree\rfour")
@@ -48,14 +48,14 @@ def test_a_commit_s_words_are_one_line_that_no_terminal_obeys(bench: PipelineBen
     assert asyncio.run(bench.repository.commits_between(first, evil)) == (described,)
 
 
-def test_a_message_that_memory_would_not_hold_is_not_read(bench: PipelineBench, tmp_path: Path) -> None:
+def test_a_huge_commit_message_is_refused(bench: PipelineBench, tmp_path: Path) -> None:
     (tmp_path / "message").write_bytes(b"s" * (17 << 20))
     large = push(bench, "-F", str(tmp_path / "message"))
     with pytest.raises(MachineError, match="printed more than"):
         asyncio.run(bench.repository.describe(large))
 
 
-def test_a_commit_s_attributes_start_no_filter_of_the_operator_s(
+def test_a_commit_s_attributes_run_no_filter_of_the_operator(
     bench: PipelineBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bench.clone / ".gitattributes").write_text("* filter=theirs\n")
@@ -69,7 +69,7 @@ def test_a_commit_s_attributes_start_no_filter_of_the_operator_s(
     assert (tmp_path / "out" / "code").read_text() == "as it was pushed"
 
 
-def test_attributes_neither_leave_a_file_out_of_a_checkout_nor_rewrite_it(bench: PipelineBench, tmp_path: Path) -> None:
+def test_export_attributes_are_ignored(bench: PipelineBench, tmp_path: Path) -> None:
     """As in a clone. A buildspec that is left out would be a skipped test."""
     (bench.clone / "sub").mkdir()
     for name in ("buildspec-test.yml", "sub/kept", "sub/words"):
@@ -86,9 +86,7 @@ def test_attributes_neither_leave_a_file_out_of_a_checkout_nor_rewrite_it(bench:
     assert (tmp_path / "out" / "sub" / "words").read_text() == "$Format:%an$"
 
 
-def test_what_is_larger_than_a_push_may_be_is_neither_fetched_nor_taken(
-    bench: PipelineBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_too_large_push_or_fetch_is_refused(bench: PipelineBench, monkeypatch: pytest.MonkeyPatch) -> None:
     said = bench.git("--git-dir", str(bench.repository.folder), "config", "receive.maxInputSize")
     assert int(said) == MAX_PUSH_BYTES, "git itself refuses a larger push"
     bench.git("switch", "-q", "-c", "large")
@@ -101,7 +99,7 @@ def test_what_is_larger_than_a_push_may_be_is_neither_fetched_nor_taken(
     assert not asyncio.run(bench.repository.has(bench.git("rev-parse", "large")))
 
 
-def test_a_push_of_more_branches_than_anybody_means_is_refused_and_one_of_many_starts_ten_runs(tmp_path: Path) -> None:
+def test_a_push_of_too_many_branches_is_refused_and_one_of_many_starts_ten_runs(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         many = [RefUpdate(NOTHING, commit, f"refs/heads/feature-{number}") for number in range(MAX_UPDATES + 1)]
@@ -120,7 +118,7 @@ def test_a_push_of_more_branches_than_anybody_means_is_refused_and_one_of_many_s
     tell_story(tmp_path, story)
 
 
-def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: PipelineBench, tmp_path: Path) -> None:
+def test_a_commit_that_unfolds_to_too_much_is_refused(bench: PipelineBench, tmp_path: Path) -> None:
     def written(*words: str, text: str) -> str:
         done = subprocess.run(["git", *words], cwd=bench.clone, input=text, text=True, capture_output=True, check=True)
         return done.stdout.strip()
@@ -139,7 +137,7 @@ def test_files_that_unfold_to_more_than_the_disk_should_bear_are_refused(bench: 
     assert sum(1 for _ in (tmp_path / "out").rglob("f*")) <= (1 << 20) // 1000
 
 
-def test_a_service_s_folder_that_is_a_link_out_of_the_commit_is_not_packaged(tmp_path: Path) -> None:
+def test_a_service_folder_linked_out_of_the_commit_is_not_packaged(tmp_path: Path) -> None:
     def prepare(bench: PipelineBench) -> None:
         replace(DEFINITION, path="shop").write(bench.pipeline.parts.workshop.definition)
 
@@ -154,7 +152,7 @@ def test_a_service_s_folder_that_is_a_link_out_of_the_commit_is_not_packaged(tmp
     tell_story(tmp_path, story, prepare=prepare)
 
 
-def test_a_service_file_reads_nothing_above_its_checkout(tmp_path: Path) -> None:
+def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
     """The engine's data folder lies in a repository, whose root a service file would reach up to."""
 
     async def story(bench: PipelineBench) -> None:
@@ -173,7 +171,7 @@ def test_a_service_file_reads_nothing_above_its_checkout(tmp_path: Path) -> None
     tell_story(tmp_path, story)
 
 
-def test_a_commit_does_not_say_where_root_keeps_uv_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_cannot_move_root_s_uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of the pusher's, links would lead what root writes elsewhere."""
     service, theirs = tmp_path / "service", tmp_path / "theirs"
     make_wheel(service / "wheels", "dep", "1.0", {"dep/__init__.py": ""})

@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     one.remote.store.close()
 
 
-def test_a_link_shows_the_question_and_takes_one_answer(site: Site) -> None:
+def test_a_link_shows_the_question_and_accepts_one_answer(site: Site) -> None:
     page = site.ask("GET", f"/approve/7?token={site.token()}")
     assert page.status_code == 200
     assert "Count &lt;zones&gt;" in page.text
@@ -35,7 +35,7 @@ def test_a_link_shows_the_question_and_takes_one_answer(site: Site) -> None:
     assert len(site.engine.asked("/pipeline/runs/7/approve")) == 1
 
 
-def test_who_answers_says_a_name_that_is_short_and_that_no_terminal_obeys(site: Site) -> None:
+def test_a_name_is_required_shortened_and_stripped_of_control_characters(site: Site) -> None:
     form = {"token": site.token(), "verb": "reject", "by": " \x1b\n "}
     assert site.ask("POST", "/approve/7", data=form).status_code == 400
     assert (
@@ -45,13 +45,13 @@ def test_who_answers_says_a_name_that_is_short_and_that_no_terminal_obeys(site: 
     assert answer == {"by": f"[2J{'o' * 96} (by link)", "why": "w" * 500}
 
 
-def test_a_page_runs_nothing_and_is_kept_nowhere(site: Site) -> None:
+def test_a_page_runs_no_script_and_is_not_cached(site: Site) -> None:
     headers = site.ask("GET", f"/approve/7?token={site.token()}").headers
     assert headers["content-security-policy"].startswith("default-src 'none';")
     assert (headers["referrer-policy"], headers["cache-control"]) == ("no-referrer", "no-store")
 
 
-def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
+def test_a_link_is_valid_for_its_own_question_only(site: Site) -> None:
     for wrong in ("", "0" * 64, site.token(run=8), site.token(asked="2026-11-23T06:00:00.000Z")):
         assert site.ask("GET", "/approve/7", params={"token": wrong}).status_code == 403
         form = {"token": wrong, "verb": "approve", "by": "Bo"}
@@ -59,7 +59,7 @@ def test_a_link_is_good_for_its_own_question_alone(site: Site) -> None:
     assert site.engine.asked("/pipeline/runs/7/approve") == []
 
 
-def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
+def test_messages_have_a_link_once_the_receiver_has_an_address(tmp_path: Path) -> None:
     assert approvals.approval_link(tmp_path, 7, ASKED) is None
     approvals.publish_receiver(tmp_path, "https://ci.example.org/")
     link = approvals.approval_link(tmp_path, 7, ASKED)
@@ -69,7 +69,7 @@ def test_messages_carry_the_link_once_the_receiver_has_an_address(tmp_path: Path
     assert (tmp_path / "link.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_key_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_used(tmp_path: Path) -> None:
+def test_the_key_file_is_synced_before_it_is_used(tmp_path: Path) -> None:
     file, synced = tmp_path / "link.key", list[tuple[bool, bool]]()
 
     def sync(descriptor: int) -> None:
@@ -86,7 +86,7 @@ def test_the_key_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is
 
 
 @pytest.mark.parametrize("left", [b"", b"half a key"])
-def test_a_key_that_is_not_whole_signs_nothing(tmp_path: Path, left: bytes) -> None:
+def test_an_incomplete_key_is_replaced(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "link.key").write_bytes(left)
     key = approvals.link_key(tmp_path)
     assert len(key) == approvals.KEY_BYTES
@@ -94,7 +94,7 @@ def test_a_key_that_is_not_whole_signs_nothing(tmp_path: Path, left: bytes) -> N
     assert approvals.link_key(tmp_path) == key
 
 
-def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site: Site) -> None:
+def test_a_fork_s_question_shows_its_files(site: Site) -> None:
     fork = {"number": 5, "origin": "stranger/shop", "base": "dev"}
     commits = [{"commit": "1a2b3c4d5e", "subject": "<script>alert(1)</script>"}]
     asked = {"run": 7, "fork": fork, "commit": "1a2b3c4d5e", "commits": commits, "files": ["<b>.py"]}
@@ -105,20 +105,20 @@ def test_a_stranger_s_question_is_told_from_a_release_s_and_shows_its_files(site
     assert "<script>" not in page
 
 
-def test_a_link_does_nothing_but_what_its_two_buttons_do(site: Site) -> None:
+def test_a_link_only_approves_or_rejects(site: Site) -> None:
     for verb in ("retry", "stop", "../8/approve", ""):
         form = {"token": site.token(), "verb": verb, "by": "Bo"}
         assert site.ask("POST", "/approve/7", data=form).status_code == 403
     assert [path for path, _ in site.engine.calls if path != "/pipeline/runs/7"] == []
 
 
-def test_a_form_that_is_too_large_is_not_read(site: Site) -> None:
+def test_a_too_large_form_is_refused(site: Site) -> None:
     form = {"token": site.token(), "verb": "approve", "by": "Bo", "why": "x" * MAX_FORM_BYTES}
     assert site.ask("POST", "/approve/7", data=form).status_code == 403
     assert site.engine.asked("/pipeline/runs/7/approve") == []
 
 
-def test_a_form_that_never_ends_is_not_waited_for(site: Site) -> None:
+def test_an_endless_form_times_out(site: Site) -> None:
     site.receiver.body_s = 0.2
 
     async def endless() -> AsyncIterator[bytes]:
@@ -133,7 +133,7 @@ def test_a_form_that_never_ends_is_not_waited_for(site: Site) -> None:
     assert site.receiver.bodies == {}
 
 
-def test_who_asks_for_the_key_at_once_gets_the_same(tmp_path: Path) -> None:
+def test_concurrent_readers_get_the_same_key(tmp_path: Path) -> None:
     """The engine writes a link while the receiver is asked for one."""
     for number in range(30):
         folder = tmp_path / str(number)

@@ -82,7 +82,7 @@ def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
     return said
 
 
-def test_slack_gets_a_sentence_and_a_webhook_the_run(receiver: Receiver) -> None:
+def test_slack_gets_a_sentence_and_a_webhook_the_run_as_json(receiver: Receiver) -> None:
     assert told(Notify(NotifyBy.SLACK, receiver.url), Notify(NotifyBy.WEBHOOK, receiver.url)) == []
     slack, webhook = sorted(receiver.bodies, key=len)
     text = "run 7 of prod succeeded: release 4 is live (Count zones, 1a2b3c4d)"
@@ -91,13 +91,13 @@ def test_slack_gets_a_sentence_and_a_webhook_the_run(receiver: Receiver) -> None
 
 
 @pytest.mark.parametrize("receiver", [(500, 200)], indirect=True)
-def test_a_receiver_that_fails_once_is_told_again(receiver: Receiver) -> None:
+def test_a_failed_notification_is_retried(receiver: Receiver) -> None:
     assert told(Notify(NotifyBy.SLACK, receiver.url)) == []
     assert len(receiver.bodies) == 2
 
 
 @pytest.mark.parametrize("receiver", [(500,), (302,)], indirect=True)
-def test_a_receiver_that_fails_for_good_is_named_without_its_address(receiver: Receiver) -> None:
+def test_a_failure_is_reported_without_the_address(receiver: Receiver) -> None:
     (said,) = told(Notify(NotifyBy.WEBHOOK, receiver.url))
     assert said.startswith("run 7: 127.0.0.1 could not be notified")
     assert "secret-path" not in said
@@ -113,13 +113,13 @@ def test_a_command_gets_the_run_on_its_input(tmp_path: Path) -> None:
     assert rest == "succeeded prod\n"
 
 
-def test_a_command_that_fails_is_said(tmp_path: Path) -> None:
+def test_a_failed_command_is_reported(tmp_path: Path) -> None:
     (said,) = told(Notify(NotifyBy.COMMAND, "false"))
     assert said == "run 7: a command could not be notified (OSError: exit code 1)"
     assert "FileNotFoundError" in told(Notify(NotifyBy.COMMAND, "/no/such/command"))[0]
 
 
-def test_a_superseded_run_is_no_news(receiver: Receiver) -> None:
+def test_a_superseded_run_is_not_notified(receiver: Receiver) -> None:
     told(Notify(NotifyBy.SLACK, receiver.url), run=replace(RUN, state=RunState.SUPERSEDED))
     assert receiver.bodies == []
 

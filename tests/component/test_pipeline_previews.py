@@ -49,7 +49,7 @@ async def delete(bench: PipelineBench, branch: str) -> list[object]:
     return list(await bench.pipeline.push([RefUpdate(old, NOTHING, f"refs/heads/{branch}")], {}, "ada"))
 
 
-def test_a_push_shows_the_branch_with_the_configuration_of_the_stage_and_ships_it_nowhere(tmp_path: Path) -> None:
+def test_a_push_previews_the_branch_with_the_stage_s_configuration(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "Feature", "1")
         run = await bench.end_of(await bench.push("Feature"))
@@ -71,7 +71,7 @@ def test_a_push_shows_the_branch_with_the_configuration_of_the_stage_and_ships_i
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_the_branch_s_own_list_of_stages_never_becomes_the_pipeline_s(tmp_path: Path) -> None:
+def test_a_preview_does_not_change_the_pipeline_s_stages(tmp_path: Path) -> None:
     """A branch could take the guard from prod, or feed it itself."""
 
     async def story(bench: PipelineBench) -> None:
@@ -85,7 +85,7 @@ def test_the_branch_s_own_list_of_stages_never_becomes_the_pipeline_s(tmp_path: 
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_branch_beyond_the_most_is_tested_and_told_why_it_has_no_preview(tmp_path: Path) -> None:
+def test_a_branch_beyond_the_limit_of_previews_is_tested_and_told_why(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         for branch in ("one", "two"):
             await on_a_branch(bench, branch, branch)
@@ -116,7 +116,7 @@ def test_a_push_may_ask_for_a_preview_or_against_it(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=on_request)
 
 
-def test_a_stage_that_a_person_approves_by_now_lends_no_branch_its_configuration(tmp_path: Path) -> None:
+def test_a_stage_with_manual_approval_gives_no_preview_its_configuration(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["dev"] = stage_settings("dev", approval=Approval.MANUAL)
         bench.commit("1")
@@ -131,7 +131,7 @@ def test_a_stage_that_a_person_approves_by_now_lends_no_branch_its_configuration
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_an_engine_without_previews_says_so_to_who_asks_for_one(tmp_path: Path) -> None:
+def test_a_preview_option_without_previews_is_answered(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         old, new = NOTHING, bench.git("rev-parse", "feature")
@@ -152,7 +152,7 @@ def test_a_stage_s_branch_gets_no_preview(tmp_path: Path) -> None:
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_a_deleted_branch_takes_its_preview_along(tmp_path: Path) -> None:
+def test_deleting_a_branch_removes_its_preview(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         await bench.end_of(await bench.push("feature"))
@@ -163,7 +163,7 @@ def test_a_deleted_branch_takes_its_preview_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("while_it", ["tests", "builds", "starts"])
-def test_a_branch_that_goes_while_its_run_is_under_way_leaves_no_preview(tmp_path: Path, while_it: str) -> None:
+def test_a_branch_deleted_during_its_run_leaves_no_preview(tmp_path: Path, while_it: str) -> None:
     async def story(bench: PipelineBench) -> None:
         hold = asyncio.Event()
         parts: dict[str, Any] = {"tests": bench.builds, "builds": bench.packaging, "starts": bench.workers}
@@ -202,7 +202,7 @@ def test_a_first_release_that_does_not_come_up_fails_its_run_and_leaves_no_previ
     tell_story(tmp_path, story, prepare=with_previews)
 
 
-def test_an_older_commit_is_not_shown_again_by_a_retry(tmp_path: Path) -> None:
+def test_a_retry_does_not_preview_an_older_commit(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await on_a_branch(bench, "feature", "1")
         commit = bench.git("rev-parse", "HEAD")

@@ -58,7 +58,7 @@ async def by_hand(bench: PipelineBench, settings: StageSettings) -> None:
         pass
 
 
-def test_a_commit_without_the_approval_that_prod_has_waits_for_that_approval(tmp_path: Path) -> None:
+def test_a_commit_that_drops_prod_s_approval_waits_for_it(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL, notify=(TEAM,))
         bench.packaging.settings["prod"] = stage_settings("prod", notify=(ATTACKER,))
@@ -73,7 +73,7 @@ def test_a_commit_without_the_approval_that_prod_has_waits_for_that_approval(tmp
     tell_story(tmp_path, story)
 
 
-def test_a_pushed_commit_is_held_to_what_is_live_as_a_promoted_one_is(tmp_path: Path) -> None:
+def test_a_pushed_commit_obeys_the_live_protection_as_a_promoted_one(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")
@@ -85,7 +85,7 @@ def test_a_pushed_commit_is_held_to_what_is_live_as_a_promoted_one_is(tmp_path: 
     tell_story(tmp_path, story)
 
 
-def test_a_commit_whose_steps_leave_out_rehearsal_and_verification_gets_both(tmp_path: Path) -> None:
+def test_a_commit_that_drops_rehearsal_and_verification_gets_both(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, rehearsal=RehearsalSettings(beside_s=60.0))
         bench.packaging.settings["prod"] = stage_settings("prod", test=False, verify=False)
@@ -96,7 +96,7 @@ def test_a_commit_whose_steps_leave_out_rehearsal_and_verification_gets_both(tmp
     tell_story(tmp_path, story)
 
 
-def test_a_commit_that_changes_nothing_but_the_protection_is_a_change(tmp_path: Path) -> None:
+def test_a_change_of_protection_alone_is_a_change(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")
@@ -108,7 +108,7 @@ def test_a_commit_that_changes_nothing_but_the_protection_is_a_change(tmp_path: 
     tell_story(tmp_path, story)
 
 
-def test_a_commit_live_in_dev_says_nothing_of_prod_but_what_protects_it_more(tmp_path: Path) -> None:
+def test_a_commit_live_in_dev_can_only_strengthen_prod_s_protection(tmp_path: Path) -> None:
     """Its list of stages could feed prod from dev, put prod before staging, or leave it out and bring it back."""
 
     async def story(bench: PipelineBench) -> None:
@@ -138,7 +138,7 @@ def test_a_commit_live_in_dev_says_nothing_of_prod_but_what_protects_it_more(tmp
     tell_story(tmp_path, story)
 
 
-def test_a_first_release_is_held_to_what_the_operator_s_folder_said_and_to_what_its_commit_asks_for(
+def test_a_first_release_obeys_the_operator_s_folder_and_its_commit(
     tmp_path: Path,
 ) -> None:
     async def story(bench: PipelineBench) -> None:
@@ -158,7 +158,7 @@ def test_a_first_release_is_held_to_what_the_operator_s_folder_said_and_to_what_
     tell_story(tmp_path, story)
 
 
-def test_an_operator_changes_the_protection_by_a_deploy_on_the_machine(tmp_path: Path) -> None:
+def test_a_deploy_on_the_machine_changes_the_protection(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod")
@@ -170,7 +170,7 @@ def test_an_operator_changes_the_protection_by_a_deploy_on_the_machine(tmp_path:
     tell_story(tmp_path, story)
 
 
-def test_a_stage_that_moves_home_is_held_to_what_is_live_at_the_old_one(tmp_path: Path) -> None:
+def test_a_stage_that_moves_home_obeys_the_old_home_s_protection(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await live_in_prod(bench, approval=MANUAL)
         bench.packaging.settings["prod"] = stage_settings("prod", home=Home.AWS)
@@ -188,7 +188,7 @@ def test_a_stage_that_moves_home_is_held_to_what_is_live_at_the_old_one(tmp_path
 
 
 @pytest.mark.parametrize("known_on_aws", [True, False])
-def test_a_stage_on_aws_is_held_to_all_that_is_known_of_it(tmp_path: Path, known_on_aws: bool) -> None:
+def test_a_stage_on_aws_obeys_all_known_protection(tmp_path: Path, known_on_aws: bool) -> None:
     async def story(bench: PipelineBench) -> None:
         strict = stage_settings("prod", home=Home.AWS, approval=MANUAL)
         weak = bench.packaging.settings["prod"] = stage_settings("prod", home=Home.AWS)
@@ -211,7 +211,7 @@ def test_a_stage_on_aws_is_held_to_all_that_is_known_of_it(tmp_path: Path, known
     tell_story(tmp_path, story)
 
 
-def test_who_approves_reads_everywhere_what_changes_in_the_protection(tmp_path: Path) -> None:
+def test_changes_of_protection_are_shown_wherever_an_approval_is_asked_for(tmp_path: Path) -> None:
     found: list[dict[str, Any]] = []
 
     async def story(bench: PipelineBench) -> None:
@@ -239,7 +239,7 @@ def test_who_approves_reads_everywhere_what_changes_in_the_protection(tmp_path: 
         assert ATTACKER.target not in shown
 
 
-def test_the_stricter_of_two_settings_keeps_what_either_asks_for() -> None:
+def test_the_stricter_settings_keep_what_either_asks_for() -> None:
     weak = StageSettings("prod", "prod", test=False, verify=False, rehearsal=RehearsalSettings(1.0, 9.0, 5.0))
     strict = replace(StageSettings("prod", "other"), approval=MANUAL, required_checks=True)
     harder = replace(strict, rehearsal=RehearsalSettings(4.0, 6.0, 100.0))
@@ -251,7 +251,7 @@ def test_the_stricter_of_two_settings_keeps_what_either_asks_for() -> None:
     assert changes_of([], strict) is None
 
 
-def test_what_is_kept_of_the_stages_is_private_and_an_earlier_version_s_is_read_strictly(tmp_path: Path) -> None:
+def test_the_definition_is_private_and_an_earlier_version_s_loads(tmp_path: Path) -> None:
     file = tmp_path / "definition.json"
     kept = Definition("shop", "", (StageSettings("dev", "dev", notify=(TEAM,)),))
     kept.write(file)

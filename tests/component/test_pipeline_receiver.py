@@ -55,7 +55,7 @@ def read_event(event: str, body: bytes) -> BranchUpdate | None:
     return GITHUB.read({"x-github-event": event}, body)
 
 
-def test_of_two_deliveries_at_once_one_is_fetched_judged_and_moved_before_the_other(site: Site) -> None:
+def test_webhooks_are_handled_one_after_another(site: Site) -> None:
     """Both are fetched to the same place, where the one could find what the other has brought."""
     dev = site.remote.commit("1")
     site.remote.git("switch", "-q", "-c", "feature")
@@ -73,7 +73,7 @@ def test_of_two_deliveries_at_once_one_is_fetched_judged_and_moved_before_the_ot
     assert len(watched.diary) == 4
 
 
-def test_a_delivery_beyond_githubs_bound_is_refused_before_it_is_read_to_its_end(site: Site) -> None:
+def test_a_too_large_webhook_is_refused_before_its_end(site: Site) -> None:
     sent: list[int] = []
 
     async def endless() -> AsyncIterator[bytes]:
@@ -85,14 +85,14 @@ def test_a_delivery_beyond_githubs_bound_is_refused_before_it_is_read_to_its_end
     assert sum(sent) <= GITHUB.max_body_bytes + 2 * MIB
 
 
-def test_what_is_not_signed_by_the_secret_is_refused_and_looks_at_nothing(site: Site) -> None:
+def test_a_webhook_without_a_valid_signature_is_refused(site: Site) -> None:
     site.remote.commit("1")
     assert site.deliver("push", pushed(), secret=b"another") == 403
     assert site.head("dev") is None
     assert site.engine.calls == []
 
 
-def test_a_refused_push_leaves_the_branch_where_it_is(site: Site) -> None:
+def test_a_refused_push_does_not_move_the_branch(site: Site) -> None:
     site.remote.commit("1")
     site.engine.refusals = ["it was never live in staging"]
     assert site.deliver("push", pushed()) == 202
@@ -101,7 +101,7 @@ def test_a_refused_push_leaves_the_branch_where_it_is(site: Site) -> None:
     assert site.said == ["refused: it was never live in staging"]
 
 
-def test_a_deleted_branch_goes_here_too(site: Site) -> None:
+def test_a_branch_deleted_at_the_forge_is_deleted_here(site: Site) -> None:
     site.remote.commit("1")
     site.remote.git("branch", "feature")
     site.deliver("push", pushed("feature"))
@@ -114,7 +114,7 @@ def read_pull(*words: Any, **options: Any) -> BranchUpdate | None:
     return read_event("pull_request", json.dumps(pull(*words, **options)).encode())
 
 
-def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_fork_s_is_a_stranger_s() -> None:
+def test_a_pull_request_of_the_repository_is_a_branch_and_others_are_forks() -> None:
     update = BranchUpdate("team/shop", "refs/pull/5/head", "pull/5")
     assert read_pull() == update
     assert read_pull(ref="feature") == replace(update, head="feature")
@@ -132,18 +132,18 @@ def test_a_pull_request_of_the_team_s_own_is_a_branch_and_a_fork_s_is_a_stranger
 
 
 @pytest.mark.parametrize("number", ["5", "../x", "7/head:refs/heads/prod", 0, -1, True, 5.0, None, 10**10])
-def test_a_pull_request_whose_number_is_none_is_refused(number: Any) -> None:
+def test_a_pull_request_with_an_invalid_number_is_refused(number: Any) -> None:
     with pytest.raises(UsageError, match="is not a pull_request of GitHub"):
         read_pull(owner="stranger/shop", number=number)
 
 
 @pytest.mark.parametrize("owner", ["../x", "a/b/c", "a b/c", "", "a/b\n"])
-def test_a_stranger_s_repository_with_a_name_that_is_none_is_refused(owner: str) -> None:
+def test_a_fork_with_an_invalid_repository_name_is_refused(owner: str) -> None:
     with pytest.raises(UsageError):
         read_event("pull_request", json.dumps(pull(owner=owner) if owner else pull(owner="/")).encode())
 
 
-def test_a_fork_s_commit_is_kept_beside_the_branches_and_asked_about_once(site: Site) -> None:
+def test_a_fork_s_commit_is_kept_outside_the_branches_and_asked_about_once(site: Site) -> None:
     commit = theirs(site)
     assert site.deliver("pull_request", pull(owner="stranger/shop", ref="dev")) == 202
     (body,) = site.engine.asked("/pipeline/forks")
@@ -158,7 +158,7 @@ def test_a_fork_s_commit_is_kept_beside_the_branches_and_asked_about_once(site: 
     assert site.engine.asked("/pipeline/forks")[-1]["commit"] == newer
 
 
-def test_a_fork_s_commit_that_no_engine_was_there_for_is_asked_about_by_the_delivery_sent_again(site: Site) -> None:
+def test_a_repeated_webhook_asks_again_if_no_engine_ran(site: Site) -> None:
     class Away(FakeEngine):
         def stream(self, method: str, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
             raise EngineNotRunningError("no engine runs here")
@@ -171,7 +171,7 @@ def test_a_fork_s_commit_that_no_engine_was_there_for_is_asked_about_by_the_deli
     assert len(site.engine.asked("/pipeline/forks")) == 1
 
 
-def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
+def test_a_link_is_served_while_many_runs_are_followed(site: Site) -> None:
     ends = threading.Event()
 
     class Busy(FakeEngine):
@@ -201,7 +201,7 @@ def test_however_many_runs_are_followed_a_link_is_answered(site: Site) -> None:
     assert asyncio.run(story()) == 200
 
 
-def test_bodies_of_senders_that_nobody_knows_yet_share_one_bound(site: Site) -> None:
+def test_unverified_bodies_share_one_limit(site: Site) -> None:
     site.receiver.body_s = 600.0
 
     async def story() -> list[int]:
@@ -233,7 +233,7 @@ def test_bodies_of_senders_that_nobody_knows_yet_share_one_bound(site: Site) -> 
     assert site.receiver.bodies == {}
 
 
-def test_what_a_fork_calls_its_branch_names_nothing_here(site: Site) -> None:
+def test_a_fork_s_branch_name_is_never_used(site: Site) -> None:
     site.remote.commit("1")
     site.deliver("push", pushed())
     before = site.branches()
@@ -245,7 +245,7 @@ def test_what_a_fork_calls_its_branch_names_nothing_here(site: Site) -> None:
         assert site.engine.asked("/pipeline/previews/close") == [], name
 
 
-def test_a_fork_s_closed_pull_request_is_forgotten_and_may_be_opened_again(site: Site) -> None:
+def test_a_closed_fork_is_forgotten_and_can_be_reopened(site: Site) -> None:
     theirs(site)
     site.deliver("pull_request", pull(owner="stranger/shop"))
     site.deliver("pull_request", pull("closed", owner="stranger/shop"))
@@ -255,7 +255,7 @@ def test_a_fork_s_closed_pull_request_is_forgotten_and_may_be_opened_again(site:
     assert len(site.engine.asked("/pipeline/forks")) == 2
 
 
-def test_a_pull_request_of_a_branch_that_is_here_shows_no_second_preview_and_its_end_ends_that(site: Site) -> None:
+def test_a_pull_request_of_a_known_branch_has_no_second_preview(site: Site) -> None:
     site.remote.git("switch", "-q", "-c", "feature")
     site.remote.git("update-ref", "refs/pull/5/head", site.remote.commit("1"))
     site.deliver("pull_request", pull(ref="feature"))
@@ -281,18 +281,18 @@ def test_a_pull_request_of_a_branch_that_is_here_shows_no_second_preview_and_its
         [],
     ],
 )
-def test_a_malformed_delivery_is_refused(document: Any) -> None:
+def test_a_malformed_webhook_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="is not a push of GitHub"):
         read_event("push", json.dumps(document).encode())
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"ref": "\xff"}', b'{"commits": ' + b"[" * 100_000])
-def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+def test_a_webhook_that_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(UsageError, match="is not a push of GitHub"):
         read_event("push", body)
 
 
-def test_an_empty_secret_signs_nothing() -> None:
+def test_an_empty_secret_verifies_nothing() -> None:
     body = b"x"
     forged = "sha256=" + hmac.new(b"", body, hashlib.sha256).hexdigest()
     assert not GitHub(b"").verify({"x-hub-signature-256": forged}, body)

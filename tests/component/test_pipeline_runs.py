@@ -41,7 +41,7 @@ def test_a_push_of_a_stage_s_branch_goes_live_step_by_step(tmp_path: Path) -> No
     tell_story(tmp_path, story)
 
 
-def test_a_stage_s_steps_leave_out_what_they_do_not_name(tmp_path: Path) -> None:
+def test_steps_that_a_stage_does_not_name_are_skipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["dev"] = stage_settings("dev", test=False, verify=False)
         bench.commit("1")
@@ -60,7 +60,7 @@ def test_a_stage_s_steps_leave_out_what_they_do_not_name(tmp_path: Path) -> None
     tell_story(tmp_path, story)
 
 
-def test_a_commit_that_asks_for_tests_again_is_tested_before_it_ships(tmp_path: Path) -> None:
+def test_a_commit_that_restores_the_test_step_is_tested(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["dev"] = stage_settings("dev", test=False)
         bench.commit("1")
@@ -78,7 +78,7 @@ def test_a_commit_that_asks_for_tests_again_is_tested_before_it_ships(tmp_path: 
     tell_story(tmp_path, story)
 
 
-def test_a_merge_without_changes_ends_well_and_ships_nothing(tmp_path: Path) -> None:
+def test_a_merge_without_changes_succeeds_and_ships_nothing(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -90,9 +90,7 @@ def test_a_merge_without_changes_ends_well_and_ships_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shipped_by_hand", [None, "0" * 40 + "-dirty"])
-def test_what_was_shipped_without_a_commit_is_shipped_again_with_the_one_pushed(
-    tmp_path: Path, shipped_by_hand: str | None
-) -> None:
+def test_a_release_without_a_commit_is_shipped_again_with_one(tmp_path: Path, shipped_by_hand: str | None) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -114,7 +112,7 @@ def test_what_was_shipped_without_a_commit_is_shipped_again_with_the_one_pushed(
     tell_story(tmp_path, story)
 
 
-def test_of_pushes_that_wait_the_newest_stays(tmp_path: Path) -> None:
+def test_a_newer_push_supersedes_queued_ones(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.hold = asyncio.Event()
         runs = []
@@ -151,7 +149,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path) -> None:
+def test_a_branch_that_feeds_no_stage_is_only_tested(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.builds.failing = {bench.commit("1")}
         run = await bench.end_of(await bench.push("dev", to="feature"))
@@ -165,7 +163,7 @@ def test_a_branch_that_feeds_no_stage_is_tested_and_nothing_more(tmp_path: Path)
     tell_story(tmp_path, story)
 
 
-def test_a_tag_and_a_deleted_branch_start_nothing_and_a_stage_s_branch_stays(tmp_path: Path) -> None:
+def test_tags_and_deleted_branches_start_no_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         commit = bench.commit("1")
         started = await bench.pipeline.push(
@@ -178,7 +176,7 @@ def test_a_tag_and_a_deleted_branch_start_nothing_and_a_stage_s_branch_stays(tmp
     tell_story(tmp_path, story)
 
 
-def test_a_force_push_ships_what_the_branch_holds_now_and_is_recorded(tmp_path: Path) -> None:
+def test_a_force_push_ships_and_is_recorded(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -208,7 +206,7 @@ def test_a_promotion_ships_the_same_bytes_and_moves_the_branch(tmp_path: Path) -
     tell_story(tmp_path, story)
 
 
-def test_a_branch_with_commits_of_its_own_is_not_moved_by_a_promotion(tmp_path: Path) -> None:
+def test_a_promotion_does_not_move_a_branch_with_its_own_commits(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -226,7 +224,7 @@ def test_a_branch_with_commits_of_its_own_is_not_moved_by_a_promotion(tmp_path: 
     tell_story(tmp_path, story)
 
 
-def test_prod_takes_only_what_was_live_in_staging_unless_overridden_and_recorded(tmp_path: Path) -> None:
+def test_prod_accepts_only_commits_live_in_staging_or_a_recorded_override(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         bench.git("switch", "-q", "-c", "prod")
@@ -255,7 +253,7 @@ def test_a_commit_that_was_live_in_staging_ships_to_prod_without_a_build(tmp_pat
     tell_story(tmp_path, story)
 
 
-def test_an_approval_says_who_and_why_and_then_the_run_ships(tmp_path: Path) -> None:
+def test_an_approval_records_who_and_why_and_the_run_ships(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         number = (await promote(bench, "staging", "prod")).run
@@ -276,7 +274,7 @@ def test_an_approval_says_who_and_why_and_then_the_run_ships(tmp_path: Path) -> 
     tell_story(tmp_path, story)
 
 
-def test_a_rejection_touches_nothing_and_an_unanswered_question_expires_in_seven_days(tmp_path: Path) -> None:
+def test_a_rejection_ships_nothing_and_a_question_expires_after_seven_days(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         first = (await promote(bench, "staging", "prod")).run
@@ -301,7 +299,7 @@ def test_a_rejection_touches_nothing_and_an_unanswered_question_expires_in_seven
     tell_story(tmp_path, story)
 
 
-def test_a_newer_run_that_asks_supersedes_an_older_question(tmp_path: Path) -> None:
+def test_a_newer_question_supersedes_an_older_one(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         await shipped_to_staging(bench)
         first = (await promote(bench, "staging", "prod")).run
@@ -315,7 +313,7 @@ def test_a_newer_run_that_asks_supersedes_an_older_question(tmp_path: Path) -> N
     tell_story(tmp_path, story)
 
 
-def test_a_rehearsal_s_objection_stops_the_run_and_can_be_left_out(tmp_path: Path) -> None:
+def test_an_objection_fails_the_run_and_a_rehearsal_can_be_skipped(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=RehearsalSettings())
         await shipped_to_staging(bench)
@@ -331,7 +329,7 @@ def test_a_rehearsal_s_objection_stops_the_run_and_can_be_left_out(tmp_path: Pat
     tell_story(tmp_path, story)
 
 
-def test_a_rehearsal_that_saw_too_little_stops_the_run_which_can_be_retried(tmp_path: Path) -> None:
+def test_an_undecided_rehearsal_fails_the_run_which_can_be_retried(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["staging"] = stage_settings("staging", rehearsal=RehearsalSettings())
         await shipped_to_staging(bench)
@@ -368,7 +366,7 @@ def test_a_failed_run_is_retried_from_the_step_that_failed(tmp_path: Path) -> No
     tell_story(tmp_path, story)
 
 
-def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path) -> None:
+def test_an_invalid_promotion_starts_no_run(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with pytest.raises(ConflictError, match="dev has no live release"):
             await promote(bench, "dev", "staging")
@@ -384,12 +382,12 @@ def test_what_cannot_be_promoted_is_refused_before_a_run_is_made(tmp_path: Path)
 
 
 @pytest.mark.parametrize("line", ["overide=x", "override=", "override=   ", f"override={'x' * 501}", "override=a\x1bb"])
-def test_a_push_option_that_is_none_is_refused(line: str) -> None:
+def test_an_unknown_push_option_is_refused(line: str) -> None:
     with pytest.raises(UsageError):
         read_options([line])
 
 
-def test_a_required_check_is_a_test_that_ran(tmp_path: Path) -> None:
+def test_a_required_check_needs_a_test_that_ran(tmp_path: Path) -> None:
     def report(tests: int, skipped: int = 0) -> dict[str, object]:
         return {"report": "unit", "tests": tests, "failed": 0, "skipped": skipped}
 

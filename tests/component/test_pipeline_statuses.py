@@ -68,7 +68,7 @@ def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterato
         thread.join()
 
 
-def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is_heard(site: Site) -> None:
+def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) -> None:
     class Mended(FakeEngine):
         """Away at the first look, back at the second."""
 
@@ -92,7 +92,7 @@ def test_an_engine_that_dies_in_mid_run_and_says_how_it_ended_when_it_is_back_is
     assert site.deliveries.owed.all() == {}
 
 
-def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_comes_after(site: Site) -> None:
+def test_a_status_is_delivered_after_the_receiver_died_during_the_run(site: Site) -> None:
     going, ends = threading.Event(), threading.Event()
 
     class Long(FakeEngine):
@@ -126,7 +126,7 @@ def test_a_receiver_that_dies_in_mid_run_owes_the_run_s_status_to_the_one_that_c
     assert forge.statuses == [("/repos/team/shop/statuses/c", "Bearer a token", "success", "run 7: succeeded")]
 
 
-def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
+def test_a_delivered_status_is_not_owed(site: Site) -> None:
     site.engine.next_state = "failed"
     site.remote.commit("1")
     with forge_of(site) as forge:
@@ -136,9 +136,7 @@ def test_a_run_that_has_ended_is_owed_nothing_any_more(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("refusals", "tries"), [([502, 429], 3), ([403], 1)])
-def test_a_status_that_the_forge_does_not_take_now_is_tried_again_and_one_that_it_refuses_is_not(
-    site: Site, refusals: list[int], tries: int
-) -> None:
+def test_a_failed_status_is_retried_and_a_refused_one_is_not(site: Site, refusals: list[int], tries: int) -> None:
     site.engine.next_state = "failed"
     site.remote.commit("1")
     with forge_of(site) as forge:
@@ -148,7 +146,7 @@ def test_a_status_that_the_forge_does_not_take_now_is_tried_again_and_one_that_i
     assert site.deliveries.owed.all() == {}
 
 
-def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_answered(site: Site) -> None:
+def test_a_status_is_set_while_a_run_waits_and_after_the_answer(site: Site) -> None:
     def answered() -> None:
         site.engine.run = {**site.engine.run, "state": "succeeded"}
 
@@ -163,7 +161,7 @@ def test_a_commit_s_status_is_set_while_it_waits_and_again_when_somebody_has_ans
     ]
 
 
-def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to_tell(site: Site) -> None:
+def test_a_restarted_receiver_delivers_owed_statuses(site: Site) -> None:
     site.engine.next_state = "waiting_for_approval"
     site.deliveries.look_s = 60.0
     theirs(site)
@@ -183,7 +181,7 @@ def test_a_receiver_that_is_started_again_tells_what_the_one_before_had_still_to
     assert site.deliveries.owed.all() == {}
 
 
-def test_a_commit_s_status_says_how_the_run_stands() -> None:
+def test_a_commit_status_describes_the_run() -> None:
     run = {"run": 3, "stage": None, "state": "failed", "reason": "test: no"}
     assert to_plain(CommitStatus.of(run)) == {
         "state": "failure",

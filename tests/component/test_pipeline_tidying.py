@@ -45,7 +45,7 @@ def test_a_repository_with_many_loose_objects_is_packed_after_a_push(tmp_path: P
     tell_story(tmp_path, story, prepare=pushes_loose_objects)
 
 
-def test_few_loose_objects_are_left_alone(tmp_path: Path) -> None:
+def test_a_repository_with_few_loose_objects_is_not_packed(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         bench.commit("1")
         await bench.end_of(await bench.push())
@@ -55,7 +55,7 @@ def test_few_loose_objects_are_left_alone(tmp_path: Path) -> None:
     tell_story(tmp_path, story)
 
 
-def test_nothing_is_packed_beside_a_fetch_and_a_fetch_waits_for_the_end_of_packing(tmp_path: Path) -> None:
+def test_packing_and_fetching_exclude_each_other(tmp_path: Path) -> None:
     async def story(bench: PipelineBench) -> None:
         with (bench.repository.folder / FETCH_LOCK).open("a") as held:
             fcntl.flock(held, fcntl.LOCK_SH)  # another fetch, of the receiver's process

@@ -84,7 +84,7 @@ def close(*streams: Stream) -> None:
         writer.transport.abort()
 
 
-def test_many_slow_senders_of_one_address_cost_a_delivery_of_the_same_address_nothing(site: Site) -> None:
+def test_slow_senders_do_not_delay_a_webhook_from_their_address(site: Site) -> None:
     async def story(port: int) -> None:
         senders = [await slow(port) for _ in range(40)]
         answer = await deliver(port, **signed("ping", {}))
@@ -97,7 +97,7 @@ def test_many_slow_senders_of_one_address_cost_a_delivery_of_the_same_address_no
     serving(site, bounded(most_of_one=32), story)
 
 
-def test_where_all_together_are_too_many_the_oldest_of_the_address_that_has_most_ends(site: Site) -> None:
+def test_beyond_the_limit_the_oldest_connection_of_the_busiest_address_ends(site: Site) -> None:
     async def story(port: int) -> None:
         first = await slow(port, address="127.0.0.2")
         many = [await slow(port) for _ in range(4)]
@@ -110,7 +110,7 @@ def test_where_all_together_are_too_many_the_oldest_of_the_address_that_has_most
 
 
 @pytest.mark.parametrize("bound", ["head_s", "life_s"])
-def test_a_sender_who_does_not_come_to_an_end_is_not_waited_for(site: Site, bound: str) -> None:
+def test_an_endless_request_is_ended(site: Site, bound: str) -> None:
     site.receiver.body_s = 600.0
     sent = HEAD if bound == "head_s" else HEAD + b"content-length: 100\r\n\r\n{"
 
@@ -122,7 +122,7 @@ def test_a_sender_who_does_not_come_to_an_end_is_not_waited_for(site: Site, boun
     serving(site, bounded(**{"head_s": 0.1, bound: 0.1}), story)
 
 
-def test_a_request_in_hand_makes_no_room_for_others(site: Site) -> None:
+def test_a_request_being_handled_is_not_ended_for_others(site: Site) -> None:
     reached, answers = threading.Event(), threading.Event()
 
     class Slow(FakeEngine):
@@ -146,7 +146,7 @@ def test_a_request_in_hand_makes_no_room_for_others(site: Site) -> None:
     serving(site, bounded(most_of_one=2), story)
 
 
-def test_a_head_without_end_is_refused(site: Site) -> None:
+def test_an_endless_header_is_refused(site: Site) -> None:
     async def story(port: int) -> None:
         one = await slow(port, HEAD + b"x: " + b"x" * MIB)
         with contextlib.suppress(ConnectionResetError):
@@ -156,7 +156,7 @@ def test_a_head_without_end_is_refused(site: Site) -> None:
     serving(site, bounded(), story)
 
 
-def test_senders_who_hold_all_the_memory_there_is_for_bodies_cost_a_small_one_nothing(site: Site) -> None:
+def test_large_bodies_do_not_block_a_small_one(site: Site) -> None:
     site.receiver.body_s = 600.0
     statuses: list[int] = []
 

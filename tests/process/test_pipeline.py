@@ -58,7 +58,7 @@ def gate() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_what_cannot_be_run_is_named_and_what_must_not_ship_is_refused_by_git(team: Team) -> None:
+def test_git_shows_failures_and_refusals(team: Team) -> None:
     before, release = team.last_run(), team.site.stage()["live"]["release"]
     buildspec = team.site.folder / "buildspec-test.yml"
     buildspec.write_text("version: 0.2\nphases: [unclosed\n")
@@ -117,7 +117,7 @@ def test_a_push_during_a_rollout_waits_for_its_end(team: Team) -> None:
     assert team.site.stage("staging")["live"]["commit"] == last
 
 
-def test_what_is_forced_deleted_or_empty_is_taken_for_what_it_is(team: Team) -> None:
+def test_forced_deleting_and_empty_pushes_are_handled(team: Team) -> None:
     """A force-push, a deleted branch, a merge without changes, and the form of a path over SSH."""
     team.site.touch("forced")
     team.commit("to be amended")
@@ -131,7 +131,7 @@ def test_what_is_forced_deleted_or_empty_is_taken_for_what_it_is(team: Team) -> 
     assert "dev feeds the stage dev and cannot be deleted" in team.push(":dev", exit_code=1)
     team.git("switch", "--quiet", "--create", "short")
     team.push("short")
-    assert "the branch short is gone" in team.push(":short")
+    assert "the branch short was deleted" in team.push(":short")
 
     team.git("switch", "--quiet", "dev")
     team.git("merge", "--quiet", "--no-ff", "-m", "merged", "short")
@@ -148,7 +148,7 @@ def test_what_is_forced_deleted_or_empty_is_taken_for_what_it_is(team: Team) -> 
     assert team.runs()[0]["actor"].endswith("@192.0.2.7")
 
 
-def test_a_build_beyond_the_limits_that_were_set_ends_and_the_next_push_ships(team: Team) -> None:
+def test_a_build_beyond_its_limits_ends_and_the_next_push_ships(team: Team) -> None:
     team.site.edit("    workers: 2\n", "    workers: 2\n    builds: {memory_mb: 64}\n", "serverless.yml")
     team.commit("less memory")
     team.push("dev")
@@ -161,7 +161,7 @@ def test_a_build_beyond_the_limits_that_were_set_ends_and_the_next_push_ships(te
     assert "succeeded" in team.push("dev")
 
 
-def test_a_stage_with_required_checks_takes_only_what_has_passed(team: Team) -> None:
+def test_a_stage_with_required_checks_accepts_only_tested_commits(team: Team) -> None:
     """git holds the pushed objects back until the hook has said yes: the merge is judged by what the hook sees."""
     team.site.edit("dev: {", "dev: {required_checks: true, ", "serverless.yml")
     team.commit("checked from now on")
@@ -191,7 +191,7 @@ def test_a_stage_with_required_checks_takes_only_what_has_passed(team: Team) -> 
     assert team.run(team.last_run())["overridden"] == "back to where it was"
 
 
-def test_who_wants_to_know_is_told_and_the_address_shows_nowhere(team: Team) -> None:
+def test_notifications_are_sent_and_their_address_is_never_shown(team: Team) -> None:
     """A webhook and Slack's form, over real HTTP. The address is a secret: whoever has it may write there."""
     secret = "T0123-not-to-be-shown"
     with listener() as (url, bodies):
@@ -234,7 +234,7 @@ def listener() -> Iterator[tuple[str, list[Any]]]:
             thread.join()
 
 
-def test_a_test_that_hangs_is_stopped_by_a_person(team: Team) -> None:
+def test_a_hanging_test_can_be_stopped(team: Team) -> None:
     (team.site.folder / "buildspec-test.yml").write_text("version: 0.2\nphases: {build: {commands: [sleep 98765]}}\n")
     team.commit("a test that hangs")
     run = team.last_run() + 1
@@ -264,7 +264,7 @@ def sleeping(seconds: str) -> bool:
 
 
 @pytest.mark.long
-def test_a_test_that_never_ends_is_ended(team: Team) -> None:
+def test_an_endless_test_reaches_its_time_limit(team: Team) -> None:
     team.site.edit("    workers: 2\n", "    workers: 2\n    builds: {timeout_in_minutes: 1}\n", "serverless.yml")
     team.commit("less time")
     team.push("dev")
@@ -274,7 +274,7 @@ def test_a_test_that_never_ends_is_ended(team: Team) -> None:
 
 
 @pytest.mark.long
-def test_ten_thousand_files_are_pushed_tested_and_live(team: Team) -> None:
+def test_ten_thousand_files_are_pushed_tested_and_shipped(team: Team) -> None:
     folder = team.site.folder / "data"
     for number in range(10_000):
         path = folder / str(number % 100) / f"{number}.txt"

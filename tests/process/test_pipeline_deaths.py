@@ -117,7 +117,7 @@ def _words(pid: int) -> str:
 @pytest.mark.parametrize(
     "step", ["build", *(pytest.param(one, marks=LONG) for one in ("push", "source", "test", "verify"))]
 )
-def test_a_run_whose_daemon_is_killed_goes_on_by_itself(place: Place, load: LoadOnAll, step: str) -> None:
+def test_a_run_resumes_after_its_daemon_was_killed(place: Place, load: LoadOnAll, step: str) -> None:
     team, held, before = place.team, place.held, place.live("dev")["release"]
     if step == "build":
         (team.site.folder / "requirements.txt").write_text(f"--index-url {place.index}\nheld==1.0\n")
@@ -139,9 +139,7 @@ def test_a_run_whose_daemon_is_killed_goes_on_by_itself(place: Place, load: Load
     assert (place.live("dev")["release"], place.weights()) == (before + 1, [None] * 3)
 
 
-def test_a_rollout_whose_daemon_is_killed_in_mid_canary_is_withdrawn_and_its_run_can_be_retried(
-    place: Place, load: LoadOnAll
-) -> None:
+def test_a_canary_cut_off_by_the_daemon_s_death_is_withdrawn_and_can_be_retried(place: Place, load: LoadOnAll) -> None:
     team, before = place.team, place.live("dev")
     run = place.change("killed in mid-canary")
     with subprocess.Popen(["git", "push", "--quiet", "engine", "dev"], cwd=team.site.folder) as push:
@@ -163,7 +161,7 @@ def test_a_rollout_whose_daemon_is_killed_in_mid_canary_is_withdrawn_and_its_run
     assert place.live("dev")["commit"] == retried["commit"]
 
 
-def test_a_question_outlives_the_daemon_and_what_went_live_as_it_died_ends_well(place: Place, load: LoadOnAll) -> None:
+def test_a_question_and_a_release_survive_the_daemon(place: Place, load: LoadOnAll) -> None:
     """Killed as it waits for approval, then after the swap, while the old release still has a request in hand."""
     team, held, commit = place.team, place.held, place.live("dev")["commit"]
     assert commit != place.live("prod")["commit"]
@@ -192,9 +190,7 @@ def test_a_question_outlives_the_daemon_and_what_went_live_as_it_died_ends_well(
 
 
 @LONG
-def test_a_release_that_fails_its_verification_is_taken_back_and_a_retry_deploys_it_again(
-    place: Place, load: LoadOnAll
-) -> None:
+def test_a_release_that_fails_verification_is_rolled_back_and_can_be_retried(place: Place, load: LoadOnAll) -> None:
     team, before = place.team, place.live("dev")["commit"]
     promoted = place.live("staging")["commit"]
     run = place.change("fails where clients ask")
@@ -211,7 +207,7 @@ def test_a_release_that_fails_its_verification_is_taken_back_and_a_retry_deploys
 
 
 @LONG
-def test_a_rehearsal_that_is_cut_off_leaves_nothing_and_is_held_again(place: Place, load: LoadOnAll) -> None:
+def test_a_rehearsal_that_is_cut_off_leaves_nothing_and_is_repeated(place: Place, load: LoadOnAll) -> None:
     team, before = place.team, place.live("staging")
     team.site.edit("import os\n", "import os\n\nraise SystemExit(3)\n")
     run = place.change("killed in the rehearsal")

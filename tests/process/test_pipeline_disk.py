@@ -47,7 +47,7 @@ def team(tmp_path: Path, held: Holds) -> Iterator[Team]:
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_in_mid_run_fails_the_run_and_nothing_else(team: Team, held: Holds) -> None:
+def test_a_full_disk_fails_the_run_and_nothing_else(team: Team, held: Holds) -> None:
     site, run, commit = team.site, team.last_run() + 1, team.site.stage()["live"]["commit"]
     with LoadOnAll({"dev": site.url}, 60) as load:
         held.close("test")

@@ -119,9 +119,7 @@ def waiting(team: Previewed, after: int) -> dict[str, Any]:
     return found
 
 
-def test_a_stranger_s_pull_request_runs_once_a_maintainer_says_so_and_finds_nothing(
-    team: Previewed, forge: Forge
-) -> None:
+def test_a_fork_s_pull_request_runs_after_approval_and_finds_no_secret(team: Previewed, forge: Forge) -> None:
     parameters = team.site.folders.data / "pipeline" / "parameters.yml"
     parameters.write_text("parameter-store: {/shop/token: hush-hush}\n")
     parameters.chmod(0o600)
@@ -162,7 +160,7 @@ def test_a_stranger_s_pull_request_runs_once_a_maintainer_says_so_and_finds_noth
     assert team.ended(again["run"])["state"] == "superseded"
 
 
-def test_the_team_s_own_pull_request_is_shown_until_it_is_closed(team: Previewed, forge: Forge) -> None:
+def test_a_pull_request_of_the_repository_has_a_preview_until_it_is_closed(team: Previewed, forge: Forge) -> None:
     team.git("switch", "--quiet", "--create", "own", "dev")
     team.site.touch("own")
     team.commit("own")
@@ -179,7 +177,7 @@ def test_the_team_s_own_pull_request_is_shown_until_it_is_closed(team: Previewed
     assert team.ask("pull-8")[0] == 404
 
 
-def test_a_branch_deleted_at_the_forge_takes_its_preview_along(team: Previewed, forge: Forge) -> None:
+def test_deleting_a_branch_at_the_forge_removes_its_preview(team: Previewed, forge: Forge) -> None:
     forge.take("dev", "refs/heads/feature")
     before = team.last_run()
     forge.deliver({"ref": "refs/heads/feature"}, event="push")

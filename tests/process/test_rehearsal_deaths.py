@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a sandbox's processes are found by Linux's /proc")
-def test_a_rehearsal_that_is_killed_or_whose_pipeline_has_gone_leaves_nothing(running: Site, tmp_path: Path) -> None:
+def test_a_killed_rehearsal_leaves_nothing(running: Site, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     ends: tuple[Callable[[subprocess.Popen[bytes]], None], ...] = (subprocess.Popen.kill, close_input)
@@ -44,9 +44,7 @@ def test_a_rehearsal_that_is_killed_or_whose_pipeline_has_gone_leaves_nothing(ru
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a sandbox's processes are found by Linux's /proc")
-def test_what_a_killed_rehearsal_and_its_killed_warden_left_is_ended_by_the_next_one(
-    running: Site, tmp_path: Path
-) -> None:
+def test_the_next_rehearsal_removes_what_a_killed_warden_left(running: Site, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with rehearsal(running, temporary) as process:
@@ -65,7 +63,7 @@ def test_what_a_killed_rehearsal_and_its_killed_warden_left_is_ended_by_the_next
     all_gone(of_sandbox, run, temporary)
 
 
-def test_sandboxes_that_somebody_looks_after_or_has_only_just_made_are_left_alone(tmp_path: Path) -> None:
+def test_held_and_new_sandboxes_are_not_swept(tmp_path: Path) -> None:
     made = {name: tmp_path / f"hitless-sandbox-{name}" for name in ("held", "new", "old", "killed")}
     for folder in (*made.values(), tmp_path / "another"):
         folder.mkdir()

@@ -21,9 +21,7 @@ BREAK = """\
 """
 
 
-def test_what_clients_asked_for_is_rehearsed_and_a_break_that_only_it_shows_is_named(
-    running: Site, tmp_path: Path
-) -> None:
+def test_recorded_requests_are_rehearsed_and_find_breaks(running: Site, tmp_path: Path) -> None:
     """No generated request asks for a second page."""
     for _ in range(6):
         running.get("/echo?page=2")

@@ -37,7 +37,7 @@ def shop() -> Any:
     )
 
 
-def test_safe_requests_that_were_answered_well_are_sent_as_often_as_they_came() -> None:
+def test_successful_safe_requests_are_sent_in_their_recorded_proportions() -> None:
     lines = [*[line("/items/7")] * 6, *[line("/items?page=2")] * 3, line("/any", method="HEAD")]
     lines += [line("/items", method="POST"), line("/items/9", status=404), line("/nowhere")]
     lines += [line("/items?token=***"), line("/items?q=ä")]
@@ -50,7 +50,7 @@ def test_safe_requests_that_were_answered_well_are_sent_as_often_as_they_came() 
     assert not any(one.request.headers or one.request.body for one in found)
 
 
-def test_many_paths_are_bounded_and_no_route_is_lost_to_a_frequent_one() -> None:
+def test_requests_are_bounded_and_every_route_is_kept() -> None:
     lines = [line(f"/items/{number}") for number in range(1000) for _ in range(2)] + [line("/items")]
     found = weighed(lines, shop())
     assert len(found) == REQUESTS_AT_MOST
@@ -58,7 +58,7 @@ def test_many_paths_are_bounded_and_no_route_is_lost_to_a_frequent_one() -> None
     assert [one.route for one in to_compare(found)] == ["GET /items/{id}"] * COMPARED_A_ROUTE + ["GET /items"]
 
 
-def test_a_route_that_nobody_asked_for_is_sent_a_generated_request() -> None:
+def test_a_route_without_recorded_requests_gets_a_generated_one() -> None:
     document = shop()
     assert plan.planned_load(document, document, []).source == "generated"
     sent = plan.planned_load(document, document, weighed([line("/items/7")] * 5, document))
@@ -69,7 +69,7 @@ def test_a_route_that_nobody_asked_for_is_sent_a_generated_request() -> None:
     assert set(sent.compared) == set(sent.requests)
 
 
-def test_load_is_what_live_answers_well_and_costs_what_its_route_does() -> None:
+def test_load_is_what_live_answers_well_at_its_route_s_cost() -> None:
     document = shop()
     recorded = weighed([line(f"/items/{number}") for number in (1, 2, 3, 4, 5)] + [line("/items")] * 9, document)
     sent = plan.planned_load(document, document, recorded)
@@ -90,7 +90,7 @@ def test_load_is_what_live_answers_well_and_costs_what_its_route_does() -> None:
     assert (sent.source, len(load), sent.lines) == ("access_log", 7, 14)
 
 
-def test_only_generated_requests_are_weighed_by_what_they_cost() -> None:
+def test_only_generated_requests_are_weighted_by_cost() -> None:
     document = shop()
     sent = plan.planned_load(document, document, [])
     costs = [plan.Cost(one, "api", 0.3 if one.path == "/items" else 0.01) for one in sent.requests]
@@ -102,7 +102,7 @@ def test_only_generated_requests_are_weighed_by_what_they_cost() -> None:
     assert {one.weight for one in plan.as_load(recorded, costs, Routes(document))} == {1}
 
 
-def test_requests_of_a_file_are_sent_as_they_are_given_but_for_unsafe_ones() -> None:
+def test_requests_of_a_file_are_sent_except_unsafe_ones() -> None:
     document = shop()
     given = (DrillRequest("GET", "/items", weight=7), DrillRequest("POST", "/items"))
     load = plan.as_load(
@@ -111,14 +111,14 @@ def test_requests_of_a_file_are_sent_as_they_are_given_but_for_unsafe_ones() -> 
     assert [(one.request.name, one.weight) for one in load] == [("GET /items", 7)]
 
 
-def test_function_and_route_of_a_request_are_those_of_its_release() -> None:
+def test_a_request_has_the_function_and_route_of_its_release() -> None:
     routes = Routes(shop())
     assert routes.of("GET", "/items/7") == ("api", "GET /items/{id}")
     assert routes.of("PATCH", "/any") == ("api", "ANY /any")
     assert routes.of("GET", "/else") == (None, None)
 
 
-def test_a_line_that_is_not_whole_is_none() -> None:
+def test_an_incomplete_log_line_is_ignored() -> None:
     whole = (
         '{"at_ms": 1764034123456, "release": "dev.12", "method": "GET", "status": 200, "duration_ms": 3, "bytes": 120,'
         ' "request": "-", "server": "live", "end": "CD", "path": "/a", "query": "-"}'
