@@ -78,8 +78,7 @@ class Definition:
         return names[index - 1] if index > 0 else None
 
     def guarded(self, stage: StageSettings) -> bool:
-        """Whether it only takes commits that were live in the stage before it: it asks for approval, or is named prod.
-        """
+        """Whether it takes only commits that were live in the stage before it, as prod and stages with approval do."""
         return self.before(stage.name) is not None and (stage.approval is Approval.MANUAL or stage.name == "prod")
 
 

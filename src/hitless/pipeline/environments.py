@@ -152,8 +152,7 @@ def _make(python: str, place: Path, user: User | None) -> None:
 
 
 def _hand_over(place: Path, user: User) -> None:
-    """Change the owner from the user of the previous run, whose processes have ended. Files of other users keep theirs.
-    """
+    """Change the owner from the previous run's user, whose processes have ended. Files of other users keep theirs."""
     old = _mark_of(place).read_text()
     _mark_of(place).unlink()  # if this is cut off, another is made
     words = ["chown", "-R", "-h", "-P", f"--from={old}:{old}", f"{user.uid}:{user.gid}", "--", str(place)]
