@@ -119,8 +119,9 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_IMPLEMENTED: Final = (
-    Feature("function URLs are not implemented", ("function_url",)),
+    Feature("function URLs are not implemented", ("function_url", "function_url_iam")),
     Feature("authorizers are not implemented", ("authorizers", "http_api_authorizers")),
+    Feature("IAM authorization is not implemented", ("iam",)),
     Feature("API keys and usage plans are not implemented", ("api_keys",)),
     Feature("request validation is not implemented", ("validation",)),
     Feature("binary media types are not implemented", ("binary",)),
