@@ -33,7 +33,7 @@ async def ship_guarded(bench: Bench) -> Rollout:
     started = await bench.engine.deploy("dev", guarded(2), strategy=None, force=False)
     assert isinstance(started, Rollout)
     await until(lambda: started.result is not None)
-    assert bench.engine.guard_of("dev") is not None
+    assert bench.engine.turn_of("dev").guard is not None
     return started
 
 
@@ -59,7 +59,7 @@ def test_the_deploy_ends_at_the_swap_and_the_previous_release_is_retired_after_t
         assert [step.state for step in started.result.steps] == ["preparing", "shifting"]
         assert releases_that_run(bench) == {1, 2}
         assert bench.diary[-1] == "dev → 2:None:0", "nothing of release 1 was touched"
-        guard = bench.engine.guard_of("dev")
+        guard = bench.engine.turn_of("dev").guard
         assert guard
         assert (guard.previous.number, guard.left_s) == (1, 30)
         bench.clock.runs.set()
@@ -134,7 +134,7 @@ def test_the_guards_rollout_cannot_be_stopped(tmp_path: Path) -> None:
         counts, refused = bench.gateway.counts, []
 
         async def abort_meanwhile() -> Any:
-            current = bench.engine.rollout_of("dev")
+            current = bench.engine.turn_of("dev").current
             if current is not None and current.verb == "guard" and current.state == "preparing":
                 with pytest.raises(ConflictError):
                     bench.engine.abort("dev")
@@ -204,7 +204,7 @@ def test_abort_ends_the_guard_and_keeps_the_release(tmp_path: Path) -> None:
         assert bench.engine.abort("dev") is shipped
         result = await bench.end(shipped)
         assert result["outcome"] == "live"
-        assert bench.engine.guard_of("dev") is None
+        assert bench.engine.turn_of("dev").guard is None
         assert releases_that_run(bench) == {2}
         with pytest.raises(ConflictError, match="dev has no rollout in progress"):
             bench.engine.abort("dev")
@@ -267,8 +267,8 @@ def test_an_interrupted_guard_continues_for_its_remaining_time(tmp_path: Path) -
     async def restart() -> None:
         bench.clock.runs.clear()
         await recover(bench.engine)
-        await until(lambda: bench.engine.guard_of("dev") is not None)
-        guard = bench.engine.guard_of("dev")
+        await until(lambda: bench.engine.turn_of("dev").guard is not None)
+        guard = bench.engine.turn_of("dev").guard
         assert guard
         assert guard.left_s == pytest.approx(20, abs=0.1)
         assert releases_that_run(bench) == {1, 2}
@@ -285,7 +285,7 @@ def test_a_resumed_guard_returns_to_the_previous_release(tmp_path: Path) -> None
     async def restart() -> None:
         bench.clock.runs.clear()
         await recover(bench.engine)
-        await until(lambda: bench.engine.guard_of("dev") is not None)
+        await until(lambda: bench.engine.turn_of("dev").guard is not None)
         fails(bench)
         bench.clock.runs.set()
         await bench.engine.wait_until_idle()
@@ -304,7 +304,7 @@ def test_an_expired_guard_is_not_resumed(tmp_path: Path) -> None:
 
     async def restart() -> None:
         await recover(bench.engine)
-        assert bench.engine.guard_of("dev") is None
+        assert bench.engine.turn_of("dev").guard is None
         await bench.engine.wait_until_idle()
         assert releases_that_run(bench) == {2}
 

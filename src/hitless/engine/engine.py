@@ -15,7 +15,6 @@ import structlog
 
 from hitless.clock import Clock, timestamp
 from hitless.documents import to_plain
-from hitless.engine.guard import Guard
 from hitless.engine.retention import Retention
 from hitless.engine.turn import EngineParts, Turn
 from hitless.errors import ConflictError, UsageError
@@ -113,13 +112,6 @@ class Engine:
             return turn.guard.rollout
         raise ConflictError(f"{stage} has no rollout in progress", hint="`hitless status` shows what runs")
 
-    def rollout_of(self, stage: str) -> Rollout | None:
-        return self.turn_of(stage).current
-
-    def guard_of(self, stage: str) -> Guard | None:
-        """The guard that watches the stage's live release, if there is one."""
-        return self.turn_of(stage).guard
-
     def resume_guard(self, rollout: Rollout, left_s: float) -> None:
         """Continue a guard that the last daemon's death cut off."""
         turn = self.turn_of(rollout.candidate.stage)
@@ -211,26 +203,23 @@ class Engine:
         async with self.event_happened:
             self.event_happened.notify_all()
 
-    def require_stage(self, stage: str) -> None:
-        """Raise UsageError if the engine has no such stage."""
-        if stage not in self._turns:
-            raise UsageError(
-                f"this engine has no stage {stage} (it has {', '.join(self.stages)})",
-                hint=did_you_mean(stage, self.stages)
-                or "add it to serverless.yml, then run `hitless down` and `hitless up`: listeners are bound at start",
-            )
-
     def turn_of(self, stage: str) -> Turn:
         """The stage's turn. UsageError if the engine has no such stage."""
-        self.require_stage(stage)
-        return self._turns[stage]
+        if stage in self._turns:
+            return self._turns[stage]
+        raise UsageError(
+            f"this engine has no stage {stage} (it has {', '.join(self.stages)})",
+            hint=did_you_mean(stage, self.stages)
+            or "add it to serverless.yml, then run `hitless down` and `hitless up`: listeners are bound at start",
+        )
 
     def _open_turn(self, stage: str) -> Turn:
         if self._stopping:
             raise ConflictError("the engine is stopping", hint="run `hitless up` when it has stopped")
-        if self.turn_of(stage).closed:
+        turn = self.turn_of(stage)
+        if turn.closed:
             raise ConflictError(f"stage {stage} is being removed", hint="push to its branch again when it is gone")
-        return self.turn_of(stage)
+        return turn
 
     def _previous_live(self, stage: str) -> int:
         live = self.store.live(stage)

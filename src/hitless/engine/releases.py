@@ -29,7 +29,7 @@ def releases(engine: Engine, stage: str) -> list[dict[str, Any]]:
     """Each kept release of a stage, newest first, and how its last rollout ended. UsageError for an unknown stage."""
     rows = engine.store.releases(stage)
     if not rows:
-        engine.require_stage(stage)
+        engine.turn_of(stage)  # raises the error if there is no such stage
     return [
         _release(engine, stage, row.release, engine.store.rollouts(stage, release=row.release))
         for row in reversed(rows)

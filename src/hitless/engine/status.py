@@ -111,7 +111,8 @@ def _stage(
     at_gateway: Mapping[str, GatewayFigures],
     preview: PreviewStatus | UnsetType,
 ) -> StageStatus:
-    live, rollout, guard = engine.store.live(stage), engine.rollout_of(stage), engine.guard_of(stage)
+    live, turn = engine.store.live(stage), engine.turn_of(stage)
+    rollout, guard = turn.current, turn.guard
     release = engine.release(stage, live[0]) if live else None
     return StageStatus(
         stage=stage,

@@ -81,7 +81,7 @@ async def begin_promotion(parts: Parts, definition: Definition | None, order: Pr
 async def _origin(parts: Parts, order: Promotion) -> Origin:
     """The live release of the stage that is promoted, at its home."""
     if order.target_home is Home.ENGINE:
-        parts.engine.rollout_of(order.target)  # UsageError for an unknown stage
+        parts.engine.turn_of(order.target)  # UsageError for an unknown stage
     if order.source == order.target:
         raise UsageError(f"{order.source} cannot be promoted to itself", hint="`hitless promote dev staging`")
     if order.source_home is Home.AWS:
@@ -90,7 +90,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
                 f"{order.source} is on AWS, and no folder with its serverless.yml was given", hint="give --service-dir"
             )
         return await parts.on_aws.origin(StagePlace(order.folder, order.source))
-    parts.engine.rollout_of(order.source)
+    parts.engine.turn_of(order.source)
     live = parts.engine.live_release(order.source)
     if live is None:
         raise ConflictError(f"{order.source} has no live release to promote", hint="deploy or push to it first")
