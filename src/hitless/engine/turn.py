@@ -116,25 +116,20 @@ class Turn:
 
     def request(self, release: Release) -> int:
         """Stop the current rollout if possible, end the guard, and return a ticket for `run_turn`."""
-        self.requests += 1
-        self.wanted = release.number
-        if self.current is not None:
-            try:
-                self.current.stop(Outcome.SUPERSEDED, f"superseded by release {release.number}")
-            except ConflictError:
-                pass  # it is live already and only drains
-        if self.guard is not None:
-            self.guard.end()
+        self._make_way(release.number, Outcome.SUPERSEDED, f"superseded by release {release.number}")
         return self.requests
 
     def close(self) -> None:
         """Stop what can be stopped and supersede what waits. The stage can be removed when the lock is free."""
         self.closed = True
+        self._make_way(None, Outcome.ABORTED, "the stage is being removed")
+
+    def _make_way(self, wanted: int | None, outcome: Outcome, reason: str) -> None:
         self.requests += 1
-        self.wanted = None
+        self.wanted = wanted
         if self.current is not None:
-            with contextlib.suppress(ConflictError):
-                self.current.stop(Outcome.ABORTED, "the stage is being removed")
+            with contextlib.suppress(ConflictError):  # it is live already and only drains
+                self.current.stop(outcome, reason)
         if self.guard is not None:
             self.guard.end()
 
