@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hitless.cli.pipeline import in_full
+from hitless.errors import EngineError
 from hitless.pipeline.approvals import changes_of
 from hitless.pipeline.definition import Definition, stricter
 from hitless.pipeline.notify import sentence
@@ -251,7 +252,7 @@ def test_the_stricter_settings_keep_what_either_asks_for() -> None:
     assert changes_of([], strict) is None
 
 
-def test_the_definition_is_private_and_an_earlier_version_s_loads(tmp_path: Path) -> None:
+def test_the_definition_is_private_and_an_unreadable_one_says_what_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "definition.json"
     kept = Definition("shop", "", (StageSettings("dev", "dev", notify=(TEAM,)),))
     kept.write(file)
@@ -259,6 +260,6 @@ def test_the_definition_is_private_and_an_earlier_version_s_loads(tmp_path: Path
     assert Definition.read(file) == kept
     old = [{"stage": "dev", "branch": "dev", "guarded": False}, {"stage": "prod", "branch": "live", "guarded": True}]
     file.write_text(json.dumps({"service": "shop", "path": "", "stages": old}))
-    read = Definition.read(file)
-    assert read
-    assert read.stages == (StageSettings("dev", "dev"), StageSettings("prod", "live", approval=MANUAL))
+    with pytest.raises(EngineError, match=r"definition\.json cannot be read") as failed:
+        Definition.read(file)
+    assert "hitless pipeline url" in str(failed.value.hint)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from hitless.clock import Clock
@@ -109,7 +110,7 @@ class Builds:
             if shares:
                 found = await asyncio.to_thread(self._keep_artifacts, order, spec, folder, found)
             mask = Mask([*secrets.values(), *plan.masked])
-            result = convert(_presentable(to_plain(found), mask), BuildResult, "the build's result")
+            result = convert(_presentable(msgspec.to_builtins(found), mask), BuildResult, "the build's result")
         if not result.succeeded:
             raise StepFailed(f"{order.file}: {_why(result)}", detail=to_plain(result))
         return result

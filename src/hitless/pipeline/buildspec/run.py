@@ -20,7 +20,6 @@ from typing import IO, Any
 
 import msgspec
 
-from hitless.documents import to_plain
 from hitless.pipeline.buildspec.files import find_files
 from hitless.pipeline.buildspec.output import BuildOutput, Mask
 from hitless.pipeline.buildspec.processes import descendants, die_with_parent, end_all, end_user, memory_bytes
@@ -58,7 +57,7 @@ def credentials(user: User | None) -> dict[str, Any]:
 
 def as_line(document: BuildPlan | BuildResult) -> bytes:
     """As a line of JSON in ASCII. Names of files and variables need not be UTF-8, which msgspec's JSON cannot hold."""
-    return json.dumps(to_plain(document)).encode() + b"\n"
+    return json.dumps(msgspec.to_builtins(document)).encode() + b"\n"
 
 
 class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
