@@ -1,4 +1,4 @@
-"""Reproducible artifacts of a service: built, stored, unpacked."""
+"""Builds, stores and unpacks the reproducible artifacts of a service."""
 
 from hitless.artifact.build import build
 from hitless.artifact.model import Artifact, BuiltArtifacts

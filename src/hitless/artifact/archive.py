@@ -30,7 +30,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
-    """One file to be put into a zip: its name there; `source` is its bytes, or where they are; `executable` if its
+    """A file for a zip: its name there; `source` is its bytes, or the path to them; `executable` if its
     owner may execute it.
     """
 
@@ -43,7 +43,7 @@ def write(target: Path, members: Iterable[ZipMember], *, prefix: Path | None = N
     """Write `members` in their order into a new zip, after those of the zip `prefix`, and put it on disk.
 
     Returns the bytes of all files, unpacked. Raises BuildError for a file that cannot be read or goes over Lambda's
-    limit; OSError where `target` cannot be written.
+    limit; OSError if `target` cannot be written.
     """
     if prefix is not None:
         shutil.copyfile(prefix, target)
@@ -69,7 +69,7 @@ def entries_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Write one entry to `target`, a new file, read-only. Its CRC is checked; raises EngineError where it is wrong."""
+    """Write one entry to `target`, a new file, read-only. Raises EngineError if its CRC is wrong."""
     try:
         with archive.open(info) as source, target.open("xb") as out:
             shutil.copyfileobj(source, out, _CHUNK_BYTES)
@@ -129,7 +129,7 @@ LONGEST_PART_BYTES = 255
 
 
 def flaw(name: str) -> str | None:
-    """Why this name cannot stand in an artifact, in words; None for a good name."""
+    """Why this name is not allowed in an artifact; None if it is."""
     try:
         encoded = name.encode("utf-8")
     except UnicodeEncodeError:
@@ -147,7 +147,7 @@ def flaw(name: str) -> str | None:
 
 
 def shown(name: str) -> str:
-    """The name for a message: what cannot be printed is escaped."""
+    """The name for a message, with unprintable characters escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8") if name.isprintable() else ascii(name)
 
 
@@ -163,7 +163,7 @@ def case_collisions(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def folders_of(names: Iterable[str]) -> list[str]:
-    """Every folder that the names need, parents first."""
+    """All folders of these names, parents first."""
     folders: set[str] = set()
     for name in names:
         parent = name.rpartition("/")[0]

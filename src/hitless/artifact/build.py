@@ -1,7 +1,7 @@
-"""A service's folder into artifacts: select the code, install or fetch the dependencies, zip, store.
+"""Builds artifacts from a service's folder: select the code, install or fetch the dependencies, zip, store.
 
-Files of the service win over files of a dependency with the same name, as if the service were copied over them; each is
-named in a warning. An artifact has its dependencies first, then its code, each sorted: so the cached zip of the
+A file of the service replaces a dependency's file of the same name, as if the service were copied over it; each is
+named in a warning. An artifact has its dependencies first, then its code, each sorted, so that the cached zip of the
 dependencies is the beginning of the artifact.
 """
 
@@ -73,7 +73,7 @@ class _Build:
     unportable: dict[Platform, BuildError] = field(default_factory=dict)
 
     def run(self) -> BuiltArtifacts:
-        """All functions in the file's order; equal packages are built once."""
+        """Build all functions in the file's order; equal packages are built once."""
         by_function: dict[str, Artifact] = {}
         portable: dict[str, Artifact] = {}
         for function in self.service.functions:
@@ -100,7 +100,7 @@ class _Build:
         return (*self.service.package_patterns, *own)
 
     def _portable(self, patterns: tuple[str, ...], declared: Platform) -> Artifact | None:
-        """The artifact for a declared platform that is not this machine's: its lack stops promotion, not work here."""
+        """The artifact for a declared platform that is not this machine's. A promotion needs it."""
         if declared not in self.unportable:
             try:
                 if declared.runtime in ENDED_RUNTIMES:
@@ -186,7 +186,7 @@ class _Build:
         return Artifact(digest, size, unpacked, bool(platform.host), platform.runtime, platform.architecture)
 
     def _shadowed(self, code: dict[str, ZipMember], names: Iterable[str]) -> set[str]:
-        """The dependencies' files that code replaces. Raises BuildError where one's file is the other's folder."""
+        """The dependencies' files that code replaces. Raises BuildError if a file of one is a folder of the other."""
         theirs = set(names)
         every = theirs | code.keys()
         if clash := every.intersection(folders_of(every)):

@@ -1,12 +1,12 @@
-"""Installed dependencies, cached by content: a release that changes code only installs nothing.
+"""Installed dependencies, cached by content: a release that only changes code installs nothing.
 
 One entry, `<key>/` in the cache's folder, holds the normalised files (`files/`, read-only, with bytecode for the
 interpreter that runs here), their zip (`archive.zip`, without bytecode) and the list of both (`manifest.json`). The key
-is a hash of all that decides what gets installed. An entry appears whole, by a rename, and is used only while every
-file has its recorded size (a power cut can leave empty files behind).
+is a hash of everything that decides what is installed. An entry appears complete, by a rename, and is used only while
+every file has its recorded size (a power cut can leave empty files).
 
-Left out of an entry is what tells of the installing machine and not of the package: INSTALLER, REQUESTED,
-direct_url.json, uv's own notes, scripts with a `#!` line, bytecode. RECORD is written anew without them.
+An entry has no files that describe the installing machine instead of the package: INSTALLER, REQUESTED,
+direct_url.json, uv's own notes, scripts with a `#!` line, bytecode. RECORD is rewritten without them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hitless.documents import decode, to_text
 from hitless.errors import BuildError, EngineError
 
 FORMAT = 1
-"""Part of every key: raise it when the options for uv or the normalisation change."""
+"""Part of every key: increase it when the options for uv or the normalisation change."""
 
 _TRACES = frozenset(
     {"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", "RECORD.jws", "RECORD.p7s"}
@@ -41,16 +41,16 @@ _TRACES = frozenset(
 
 
 class Installer(Protocol):
-    """What puts requirements into a folder."""
+    """Installs requirements into a folder."""
 
     def settings(self) -> dict[str, str]:
-        """What in the environment decides over the outcome."""
+        """The settings in the environment that may change the outcome."""
         ...
 
     def install(
         self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, held: Sequence[int] = ()
     ) -> Sequence[str]:
-        """Install below `into`; the names of those built from source. `held` are descriptors to keep open meanwhile."""
+        """Install below `into` and return the names of those built from source. `held` are descriptors to keep open."""
         ...
 
 
@@ -80,7 +80,7 @@ class Dependencies:
         return _members(self.files, self.names)
 
     def bytecode(self) -> list[tuple[str, str]]:
-        """(source, its .pyc) by name, as far as there is bytecode for the interpreter that runs here."""
+        """(source, its .pyc) by name, if there is bytecode for this interpreter."""
         try:
             return decode(_bytecode_list(self.folder).read_bytes(), list[tuple[str, str]], "bytecode")
         except (OSError, EngineError):
@@ -126,7 +126,7 @@ def install(
     *,
     held: Sequence[int],
 ) -> None:
-    """Make an entry in the new folder `into`; it is not yet in its place."""
+    """Make an entry in the new folder `into`; the store moves it to its place."""
     files = into / "files"
     files.mkdir(parents=True)
     built = installer.install(service, requirements, platform, files, held=held)
@@ -145,10 +145,10 @@ def install(
 
 
 def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) -> None:
-    """Compile the entry's modules for the interpreter that runs here, once; it changes neither files nor zip.
+    """Compile the entry's modules for this interpreter, once. Neither files nor zip change.
 
-    The bytecode is marked as not to be checked against its source: the date of a source says nothing here, and the
-    sources of an entry never change. What cannot be compiled is left to fail, or not, where it is imported.
+    The bytecode is not checked against its source, because the date of a source means nothing here, and the
+    sources of an entry never change. A module that does not compile fails when it is imported.
     """
     if _bytecode_list(dependencies.folder).exists():
         return
@@ -169,7 +169,7 @@ def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) ->
 
 
 def bytecode_name(name: str) -> str | None:
-    """Where the interpreter that runs here looks for the bytecode of a source; None for other files."""
+    """Where this interpreter looks for the bytecode of a source; None for other files."""
     folder, _, last = name.rpartition("/")
     if not last.endswith(".py") or sys.implementation.cache_tag is None:
         return None
@@ -185,7 +185,7 @@ def _members(files: Path, names: Iterable[str]) -> list[ZipMember]:
 
 
 def _normalise(files: Path) -> list[str]:
-    """Take the traces of the installation away, set modes, and list what stays, sorted by name."""
+    """Remove the traces of the installation, set modes, and list the other files, sorted by name."""
     names: list[str] = []
     for base, folders, found in os.walk(files):
         folders[:] = [folder for folder in folders if folder != "__pycache__"]
@@ -242,7 +242,7 @@ def _links_state(folder: Path, link: str) -> object:
 
 
 def _configuration(folder: Path) -> list[str]:
-    """uv's settings that stand in files of the service's folder."""
+    """uv's settings in files of the service's folder."""
     texts: list[str] = []
     for name, pick in (("uv.toml", str), ("pyproject.toml", _uv_table)):
         try:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from hitless.errors import BuildError
 
 UNPACKED_LIMIT_BYTES = 262_144_000
-"""Lambda's limit of what a function's code unpacks to (Lambda quotas, "Deployment package")."""
+"""Lambda's limit for the unpacked code of a function (Lambda quotas, "Deployment package")."""
 
 DIRECT_UPLOAD_LIMIT_BYTES = 52_428_800
-"""Lambda takes a larger zip by way of a bucket only."""
+"""Lambda accepts a larger zip only from a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One function package. `local`: made for this machine, as the declared platform is another; never promoted."""
+    """One function package. `local`: built for this machine because the declared platform differs; never promoted."""
 
     digest: str
     zip_bytes: int
@@ -35,7 +35,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class BuiltArtifacts:
-    """The artifacts of all functions: what runs here, and what was declared; without the latter no promotion."""
+    """The artifacts of all functions: for this machine, and for the declared platform, which a promotion needs."""
 
     by_function: Mapping[str, Artifact]
     portable: Mapping[str, Artifact]
@@ -69,11 +69,11 @@ class Platform:
 
     @property
     def glibc(self) -> tuple[int, int]:
-        """The C library that wheels of a declared platform may ask for."""
+        """The newest C library that wheels of a declared platform may need."""
         return _AL2_GLIBC if self.minor < _FIRST_MINOR_ON_AL2023 else _AL2023_GLIBC
 
     def uv_options(self) -> list[str]:
-        """The options that make uv install for this platform; none for this machine, which uv reads by itself."""
+        """uv's options for this platform; none for this machine, which uv detects itself."""
         if self.host:
             return []
         machine = "aarch64" if self.architecture == "arm64" else self.architecture
@@ -87,7 +87,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """This machine, as far as packages depend on it. `glibc` is None where the C library is another one."""
+    """The properties of this machine that packages depend on. `glibc` is None if the C library is another one."""
 
     implementation: str
     minor: int
@@ -116,7 +116,7 @@ class Host:
         return Platform(f"python3.{self.minor}", self.architecture, f"{self.implementation}-{sysconfig.get_platform()}")
 
     def differences(self, declared: Platform) -> list[str]:
-        """In what this machine is not the declared platform, in words; empty where its packages run here."""
+        """How this machine differs from the declared platform, in words; empty if its packages run here."""
         found: list[str] = []
         if (self.implementation, self.minor) != ("cpython", declared.minor):
             found.append(f"Python is {self.implementation} 3.{self.minor}, declared is {declared.runtime}")

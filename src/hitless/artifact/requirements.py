@@ -1,8 +1,8 @@
-"""What a service asks for: requirements.txt, and the files that it names, read as pip and uv read them.
+"""The requirements of a service: requirements.txt and the files that it names, read as pip and uv read them.
 
-uv installs them; this reading finds what must be known before: what may not be in an artifact (editable installs,
-local paths, repositories), what is not pinned, and which texts the cache of installed dependencies depends on. Messages
-name files, lines and packages, never a URL: it may hold a password.
+uv installs them. This module finds what must be known before: what is not allowed in an artifact (editable installs,
+local paths, repositories), what is not pinned, and which texts are part of the cache's key. Messages
+name files, lines and packages, but never a URL, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _OPTION = re.compile(r"(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+)?(?P<value>
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links"}
 _REPOSITORY = re.compile(r"(git|hg|svn|bzr)\+")
 _PASSWORD = re.compile(r"://[^/\s@:]*:(?!\$\{)[^/\s@]+@")
-_READ_OTHERWISE = re.compile(r"[\"'\\$:#]")  # uv would open another file than the one that is checked here
+_READ_OTHERWISE = re.compile(r"[\"'\\$:#]")  # uv would read another file than the one that is checked here
 _HASH = re.compile(r"--hash\b|#sha256=")
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One requirement: its normalised name, where it stands, and whether it can be met by one release only."""
+    """One requirement: its normalised name, its place, and whether it allows only one version."""
 
     name: str
     at: str
@@ -51,13 +51,13 @@ class Requirements:
     links: tuple[str, ...] = ()
 
     def unpinned(self, installed: Iterable[str]) -> list[str]:
-        """Names that another day may install otherwise: asked for without `==`, or brought in without being listed."""
+        """Names whose version may change: required without `==`, or installed without being listed."""
         pinned = {one.name for one in self.required if one.pinned} | self.constrained
         loose = {one.name for one in self.required if not one.pinned} - self.constrained
         return sorted(loose | ({canonicalize_name(name) for name in installed} - pinned))
 
     def with_passwords(self) -> list[str]:
-        """Names of the files in which a URL holds a password as it is, not as ${VARIABLE}."""
+        """Names of the files in which a URL contains a password itself, and not as ${VARIABLE}."""
         return [name for name, text in self.texts if _PASSWORD.search(text)]
 
 
@@ -84,7 +84,7 @@ def read_requirements(folder: Path) -> Requirements:
 
 
 def _check_settings(folder: Path) -> None:
-    """Refuse links out of the repository: uv looks upwards for its settings, and shows a line that it cannot read."""
+    """Refuse links out of the repository: uv searches parent folders for settings, and quotes lines that are wrong."""
     root = repository_root(folder)
     for path in (above / name for above in (folder, *folder.parents) for name in ("uv.toml", "pyproject.toml")):
         if path.is_relative_to(root) and not Path(os.path.realpath(path)).is_relative_to(root):
@@ -144,7 +144,7 @@ class _Reading:
             case "--find-links":
                 self.links.append(value if "://" in value else str(PurePosixPath(name).parent / value))
             case _:
-                pass  # uv judges it
+                pass  # uv checks it
 
 
 def _logical_lines(text: str) -> list[tuple[int, str]]:

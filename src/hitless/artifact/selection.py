@@ -61,11 +61,11 @@ class PackagePatterns:
         return next((include for include, rule in self._rules if rule.match(name)), True)
 
     def looks_into(self, folder: str) -> bool:
-        """Whether a folder of that last name is walked at all."""
+        """Whether folders of that name are walked."""
         return folder not in self._skipped
 
     def names_folder(self, folder: str) -> str | None:
-        """The exclusion that names this folder but, as Serverless reads it, none of the files in it."""
+        """The exclusion that matches this folder but, as in Serverless, none of the files in it."""
         return next(
             (p for p in self.given if p.startswith("!") and p[1:].rstrip("/").removeprefix("./") == folder), None
         )
@@ -83,7 +83,7 @@ def _compiled(pattern: str) -> _Matcher:
             f"package.patterns: {pattern!r}: the group !(…) is not supported",
             hint="write one pattern that includes and one with ! that excludes",
         )
-    # micromatch and wcmatch take both as globs that match nothing
+    # micromatch and wcmatch accept both, but as globs that match nothing
     if len(_GROUP.findall(written)) > written.count(")"):
         raise BuildError(f"package.patterns: {pattern!r}: a group is not closed")
     if any(first > last for brackets in _BRACKETS.findall(written) for first, last in _RANGE.findall(brackets)):
@@ -107,7 +107,7 @@ _LEAVE_OUT = "fix it, or exclude it: package.patterns: ['!{}']"
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """One folder of the walk. `name` ends with a slash; `above` are the real paths that lead to it, against loops."""
+    """One folder of the walk. `name` ends with a slash; `above` are the real paths of its parents, to find loops."""
 
     name: str
     path: str
@@ -126,7 +126,7 @@ class Walk:
     notices: list[str] = field(default_factory=list)
 
     def files(self) -> list[ZipMember]:
-        """The selected files, sorted by name. Raises BuildError that names the file at fault."""
+        """The selected files, sorted by name. Raises BuildError with the name of a wrong file."""
         real = os.path.realpath(self.root)
         found: list[ZipMember] = []
         pending = [_Folder("", str(self.root), real)]
@@ -191,12 +191,12 @@ class Walk:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that loops, or through a folder that may not be entered: judged as a file
+    except OSError:  # a link that loops, or leads through a forbidden folder: treated as a file
         return False
 
 
 def _as_utf8(name: str) -> str:
-    """The name by its bytes on the disk, whatever the locale takes them for."""
+    """The name by its bytes on the disk, whatever the locale is."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 

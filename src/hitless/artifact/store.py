@@ -3,12 +3,12 @@
     ROOT/zips/<hex>.zip, <hex>.json    an artifact, and which entry of the cache its first files come from
     ROOT/trees/<hex>/                  it unpacked, read-only
     ROOT/dependencies/<key>/           see `dependencies`
-    ROOT/tmp/                          everything that is not yet whole
+    ROOT/tmp/                          everything that is not yet complete
     ROOT/lock
 
-Invariants. A name outside tmp/ is whole: it got there by a rename. Whoever builds or unpacks holds the lock shared (the
-processes started for it inherit it); whoever removes holds it alone. So nothing is removed under a build's feet, and
-what lies in tmp/ when the lock can be had alone was left by a process that was killed: the next one removes it.
+Invariants. A name outside tmp/ is complete, because it got there by a rename. A build or an unpacking holds the lock
+shared (the processes started for it inherit it); a removal holds it alone. So nothing is removed during a build, and
+everything in tmp/ when the lock is held alone was left by a killed process, and is removed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MIN_AGE_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class WorkFolder:
-    """A private folder for one build or unpacking, gone afterwards; `lock_fd` is for child processes to inherit."""
+    """A private folder for one build or unpacking, removed afterwards. Child processes inherit `lock_fd`."""
 
     folder: Path
     lock_fd: int
@@ -62,7 +62,7 @@ class ArtifactStore:
         self._tmp = root / "tmp"
 
     def zip_path(self, digest: str) -> Path:
-        """Where the zip of that digest is, or would be. Raises UsageError for what is no digest."""
+        """Where the zip of that digest is, or would be. Raises UsageError if it is not a digest."""
         return self._zips / f"{_hex(digest)}.zip"
 
     def has(self, digest: str) -> bool:
@@ -76,7 +76,7 @@ class ArtifactStore:
 
     @contextmanager
     def working(self) -> Iterator[WorkFolder]:
-        """Hold the store for building or unpacking. Raises MachineError where its disk or permissions are at fault."""
+        """Hold the store for building or unpacking. Raises MachineError for faults of its disk or permissions."""
         with self._lock() as lock:
             if _locked_alone(lock):
                 self._sweep()
@@ -88,7 +88,7 @@ class ArtifactStore:
                 trees.remove(folder)
 
     def add(self, zipped: Path, used: Dependencies | None, linked: int) -> str:
-        """Take a finished zip out of a workspace into the store and return its digest.
+        """Move a finished zip from a work folder into the store and return its digest.
 
         `linked`: how many of its first files are those of the entry `used`. An artifact that is here already counts as
         used now. Call it within `working`.
@@ -107,7 +107,7 @@ class ArtifactStore:
         return digest
 
     def unpack(self, digest: str) -> Path:
-        """The artifact as a read-only folder; at once where it is unpacked. Raises EngineError, MachineError."""
+        """The artifact as a read-only folder, unpacked if necessary. Raises EngineError, MachineError."""
         zipped, tree = self.zip_path(digest), self._trees / _hex(digest)
         with self.working() as workspace, self._opened(zipped, digest) as packed:
             if trees.is_whole(tree, archive.entries_of(packed)):
@@ -117,20 +117,20 @@ class ArtifactStore:
                 raise EngineError(f"the bytes of artifact {digest} are damaged", hint="deploy its commit again")
             used, linked = self._origin(zipped)
             fresh = workspace.folder / "tree"
-            trees.plant(fresh, packed, used, linked)
+            trees.unpack_into(fresh, packed, used, linked)
             self._settle(fresh, tree, workspace, archive.entries_of(packed))
             tree.chmod(0o555)
             return tree
 
     def cached(self, key: str) -> Dependencies | None:
-        """The whole entry of that key, marked as used now."""
+        """The complete entry of that key, marked as used now; None if there is none."""
         entry = dependencies.load(self._dependencies / key)
         if entry is not None:
             os.utime(entry.folder / "manifest.json")
         return entry
 
     def cache(self, fresh: Path, key: str, workspace: WorkFolder) -> Dependencies:
-        """Take a finished entry out of a workspace; where another build was faster, its entry counts."""
+        """Move a finished entry from a work folder into the cache; if another build was faster, use its entry."""
         place = self._dependencies / key
         for _ in range(3):
             _rename(fresh, place)
@@ -203,7 +203,7 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self) -> Iterator[int]:
-        """The lock's descriptor, open and not held yet; the store's folders are there then."""
+        """The lock's descriptor, open but not held; the store's folders exist."""
         with _disk_errors(self.root):
             self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):
@@ -251,7 +251,7 @@ def _last_used(entry: Path) -> float:
 
 
 def _rename(fresh: Path, place: Path) -> bool:
-    """Put the folder in its place; False if another is there."""
+    """Move the folder to its place; False if another is there."""
     try:
         fresh.rename(place)
     except OSError as error:
@@ -262,7 +262,7 @@ def _rename(fresh: Path, place: Path) -> bool:
 
 
 def _move_away(place: Path, workspace: WorkFolder) -> None:
-    """Take what is not whole out of its place; it goes with the workspace."""
+    """Move an incomplete folder away; it is removed with the work folder."""
     try:
         place.rename(Path(tempfile.mkdtemp(dir=workspace.folder)) / "broken")
     except FileNotFoundError:
@@ -279,7 +279,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _disk_errors(root: Path) -> Iterator[None]:
-    """OSErrors of the store as errors for the machine's operator. Those of a service's files are caught before."""
+    """Turn the store's OSErrors into errors for the operator. Those of a service's files are caught before."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Unpacked artifacts: read-only folders that a worker takes as its task root.
+"""Unpacked artifacts: read-only folders that workers use as their task root.
 
-Dependencies are hard links to the cache's files (copies where the file system refuses), code is written from the zip.
-A tree is put together under a temporary name and renamed, and is used only while every file has its recorded size.
+Dependencies are hard links to the cache's files (copies if the file system refuses); code is written from the zip.
+A tree is made under a temporary name and renamed, and is used only while every file has its recorded size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hitless.artifact.dependencies import Dependencies, bytecode_name
 from hitless.errors import EngineError
 
 _COMPILED_AT_MOST_BYTES = 262_144
-"""Beyond so much source the unpacking would wait for modules that may never be imported."""
+"""With more source, unpacking would take time for modules that may never be imported."""
 
 
 def is_whole(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
@@ -31,10 +31,10 @@ def is_whole(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
         return False
 
 
-def plant(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None, linked: int) -> None:
-    """Make the new folder `tree` of the zip; its first `linked` files are those of the cache's entry.
+def unpack_into(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None, linked: int) -> None:
+    """Unpack the zip into the new folder `tree`; its first `linked` files are those of the cache's entry.
 
-    Raises EngineError for a zip with names that lead elsewhere or with damaged contents, OSError for the disk's faults.
+    Raises EngineError for a zip with forbidden names or damaged contents, OSError for faults of the disk.
     """
     entries = archive.entries_of(packed)
     for info in entries:
@@ -63,7 +63,7 @@ def plant(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies | None
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a tree, read-only folders too; nothing there is fine. Links are removed, not followed."""
+    """Remove a file or a tree, also with read-only folders, if it exists. Links are removed, not followed."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -85,7 +85,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _compile(tree: Path, name: str) -> None:
-    """Compile a module of the service; one that does not compile says so where it is imported."""
+    """Compile a module of the service; one that does not compile fails when it is imported."""
     compiled = bytecode_name(name)
     if compiled is None:
         return

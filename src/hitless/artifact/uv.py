@@ -1,8 +1,8 @@
-"""uv as the installer of pinned requirements: its call, and what its refusals mean.
+"""Installs pinned requirements by calling uv, and turns uv's messages into errors.
 
-uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) hold, and pip's
-where uv has none of its own. Its words go into messages without passwords. The texts that `_hint` looks for are uv's;
-when uv words them otherwise only the hint gets more general.
+uv runs in the service's folder with the user's environment, so that its own settings (UV_*, uv.toml) apply, and pip's
+if uv has none. Messages quote uv without passwords. The texts that `_hint` looks for are uv's; if they change,
+only the hint gets more general.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _REASON_CHARACTERS = 700
 
 @dataclass(frozen=True, slots=True)
 class Uv:
-    """Installs by uv. `environ` is the environment that its settings come from."""
+    """Installs with uv. `environ` is the environment that its settings come from."""
 
     environ: Mapping[str, str]
 
@@ -93,7 +93,7 @@ class Uv:
         return built
 
     def _run(self, command: Sequence[str], folder: Path, held: Sequence[int]) -> str:
-        """What uv said on stderr when it failed, else nothing."""
+        """uv's stderr if it failed, else an empty string."""
         try:
             done = subprocess.run(
                 [find_uv_bin(), *command], cwd=folder, env={**self._environment(), "CC": "false", "CXX": "false"},
@@ -116,7 +116,7 @@ class Uv:
 
 
 def _native(into: Path, built: Sequence[str]) -> str | None:
-    """The first library of native code that one of these packages installed."""
+    """The first native library that one of these packages installed."""
     for record in into.glob("*.dist-info/RECORD"):
         if canonicalize_name(record.parent.name.split("-")[0]) in built:
             names = (line.partition(",")[0] for line in record.read_text("utf-8").splitlines())
@@ -126,7 +126,7 @@ def _native(into: Path, built: Sequence[str]) -> str | None:
 
 
 def refusal(stderr: str, requirements: Requirements, platform: Platform, environ: Mapping[str, str]) -> HitlessError:
-    """The error for what uv said on stderr: the requirements that it names, its reason, and what mends it."""
+    """The error for uv's stderr: the requirements that it names, the reason, and the fix."""
     text = without_secrets(stderr, environ)
     said = [line.strip() for line in text.splitlines() if line.strip()]
     first = next((n for n, line in enumerate(said) if line.startswith("error:")), max(0, len(said) - 6))
@@ -153,7 +153,7 @@ def refusal(stderr: str, requirements: Requirements, platform: Platform, environ
 
 
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
-    """The text with the user part of URLs, and the values of uv's password variables, blotted out."""
+    """The text with the user part of URLs, and the values of uv's password variables, replaced by ***."""
     text = re.sub(r"://[^\s`'\"<>]*@", "://***@", text)
     for name, value in environ.items():
         if value and name.startswith("UV_") and name.endswith(("_PASSWORD", "_TOKEN")):

@@ -1,7 +1,7 @@
-"""What is done to the service while the load runs: releases and faults by the clock, then the first release again.
+"""Ships the releases and injects the faults of a drill on schedule, then makes the first release live again.
 
-Invariants: one thing at a time, so that each failure falls into one window; nothing in here raises for what the service
-or the engine does wrong, for then the load would not be accounted for: it becomes an outcome.
+Only one thing happens at a time, so that each failure falls into one window. A failure of the service or the engine
+becomes an outcome and never an exception, because otherwise the load would not be accounted for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECOVERY_POLL_S = 0.02
 
 @dataclass(slots=True)
 class Acts:
-    """`run` does all of them. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
+    """`run` does everything. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
 
     plan: DrillPlan
     shipper: Shipper | None
@@ -49,17 +49,17 @@ class Acts:
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
-        """Returns when the last rollout has ended and no earlier than just before the planned end."""
+        """Return after the last rollout has ended, and not before the planned end is near."""
         breaking = asyncio.create_task(self._break_all())
         try:
             await self._ship_all()
             await breaking
-            await self._until(self.plan.duration_s - 0.5)
+            await self._wait_until(self.plan.duration_s - 0.5)
         finally:
             breaking.cancel()
 
-    async def _until(self, at_s: float) -> None:
-        """Wait until that long after the start, or until the drill is stopped."""
+    async def _wait_until(self, at_s: float) -> None:
+        """Wait until that time after the start, or until the drill is stopped."""
         rest_s = at_s - self.elapsed_us() / MICROSECONDS
         if rest_s > 0:
             with contextlib.suppress(TimeoutError):
@@ -68,13 +68,13 @@ class Acts:
     async def _ship_all(self) -> None:
         *instants, last = self.plan.release_instants_s()
         for number, (at_s, scenario) in enumerate(zip(instants, self.plan.scenarios, strict=True), start=1):
-            await self._until(at_s)
+            await self._wait_until(at_s)
             if self.stop.is_set():
                 break
             async with self._one_at_a_time:
                 await self._ship(number, scenario)
         if self.shipped:
-            await self._until(last)
+            await self._wait_until(last)
             async with self._one_at_a_time:
                 await self._restore()
 
@@ -97,7 +97,7 @@ class Acts:
         )
 
     def _note_phases(self, window: Window, shipped: Shipped) -> None:
-        """The rollout's steps on the drill's own time axis."""
+        """Put the rollout's steps on the drill's own time axis."""
         origin = self.clock.now() - timedelta(microseconds=self.elapsed_us())
         window.phases = [
             RolloutPhase(
@@ -121,7 +121,7 @@ class Acts:
         return await self.shipper.deploy(self.workspace.folder, message=message, strategy=scenario.strategy)
 
     async def _restore(self) -> None:
-        """Make the release live again that was at the start."""
+        """Make the release live again that was live at the start."""
         window = self.timeline.open("return to the first release", self.elapsed_us())
         shipped = await _attempt(self._return_to_start())
         window.end_us = self.elapsed_us()
@@ -138,7 +138,7 @@ class Acts:
         shipped = await self.shipper.rollback(first)
         if shipped.outcome == Outcome.LIVE or self.workspace is None:
             return shipped
-        # A drill of many releases may outlast what the engine keeps. The same bytes go out again, if they are the same.
+        # After many releases the engine may have removed the first one. Ship the same artifacts if they can be rebuilt.
         self.workspace.reset()
         self.workspace.unmark()
         if dict(await self.shipper.digests(self.workspace.folder)) != dict(self.live_at_start.get("artifacts") or {}):
@@ -148,7 +148,7 @@ class Acts:
 
     async def _break_all(self) -> None:
         for at_s, fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):
-            await self._until(at_s)
+            await self._wait_until(at_s)
             if self.stop.is_set():
                 return
             async with self._one_at_a_time:
@@ -170,7 +170,7 @@ class Acts:
         assert self.shipper is not None
         recovered = await fault.inject(faults.Scene(self.shipper, self.plan.stage, faults.send, self.clock))
         while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
-            with contextlib.suppress(HitlessError, OSError):  # an engine on its way back does not answer yet
+            with contextlib.suppress(HitlessError, OSError):  # an engine that is restarting does not respond yet
                 if recovered(await self.shipper.status()):
                     return round((self.elapsed_us() - since_us) / 1000, 1)
             await self.clock.sleep(RECOVERY_POLL_S)
@@ -178,7 +178,7 @@ class Acts:
 
 
 async def _attempt(shipping: Awaitable[Shipped]) -> Shipped:
-    """What came of it; an engine that cannot be reached is an outcome too."""
+    """The outcome; an engine that cannot be reached is an outcome too."""
     try:
         return await shipping
     except (HitlessError, OSError) as error:

@@ -1,6 +1,6 @@
-"""The one way in which a sender dials, shakes hands, reads and writes: the base of both clients.
+"""Dials, shakes hands, reads and writes for both of the sender's clients.
 
-A connection's state says what it waits for, and only the client moves it. No call blocks. The errors of the operating
+A connection's state says what it waits for, and only the client changes it. No call blocks. Errors of the operating
 system reach the report by name.
 """
 
@@ -75,7 +75,7 @@ class Client(ABC, Generic[C]):
 
     @abstractmethod
     def next_deadline_ns(self) -> int | None:
-        """The instant at which `expire` has something to do, if nothing happens before."""
+        """When `expire` must be called next, if nothing happens before."""
 
     @abstractmethod
     def send(self, n: int, due_ns: int) -> None:
@@ -101,7 +101,7 @@ class Client(ABC, Generic[C]):
         """The connection failed."""
 
     def handle(self, connection: C, mask: int) -> None:
-        """The selector says that a connection is ready."""
+        """React to a connection that the selector reports as ready."""
         if connection.state is ConnectionState.CONNECTING:
             self._connected(connection)
         elif connection.state is ConnectionState.SHAKING_HANDS:
@@ -113,7 +113,7 @@ class Client(ABC, Generic[C]):
                 self._read(connection)
 
     def _dial(self, connection: C) -> None:
-        """Begin to connect to the next of the addresses."""
+        """Begin to connect, to each address in turn."""
         address = self._plan.addresses[self._dialled % len(self._plan.addresses)]
         self._dialled += 1
         self.counts["opened"] += 1
@@ -156,7 +156,7 @@ class Client(ABC, Generic[C]):
             self._established(connection)
 
     def _write(self, connection: C) -> None:
-        """Write what is unsent, as much as the socket takes."""
+        """Write as much of what is unsent as the socket accepts."""
         try:
             while connection.unsent and connection.sock is not None:
                 sent = connection.sock.send(connection.unsent)

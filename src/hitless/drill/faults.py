@@ -1,6 +1,6 @@
-"""What a drill breaks on purpose while the load runs. One table; each fault says when the service has recovered.
+"""The faults that a drill injects while the load runs. Each one says when the service has recovered.
 
-Only processes that the engine itself has just named in its status are ever signalled.
+Signals go only to processes that the engine's status has just named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Recovered = Callable[[Status], bool]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a fault happens, and by what means."""
+    """The stage of a fault, and the means to inject it."""
 
     shipper: Shipper
     stage: str
@@ -30,13 +30,13 @@ class Scene:
     clock: Clock
 
     def kill(self, pid: int) -> None:
-        """At once and for good."""
+        """Kill a process."""
         self.send(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`inject` does the harm and returns how to tell from a later status that all is well again."""
+    """`inject` injects the fault and returns a check: whether a later status shows that the service has recovered."""
 
     name: str
     summary: str
@@ -44,7 +44,7 @@ class Fault:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """A signal to a process that may have just ended by itself."""
+    """Send a signal to a process that may have just ended by itself."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -64,7 +64,7 @@ async def _kill_worker(scene: Scene) -> Recovered:
 
 
 async def _hang(scene: Scene) -> Recovered:
-    """A worker that stands still as if it swapped: what it holds waits, and nothing says that it is ill."""
+    """Stop a worker as if it were swapping: its request waits, and nothing reports a failure."""
     before = await _workers_now(scene)
     victim = before[0]
     scene.send(victim, signal.SIGSTOP)

@@ -1,7 +1,7 @@
-"""Starts the senders, hands them the schedule, collects what they saw, and accounts for what they did not send.
+"""Starts the senders, gives them the schedule, collects their records, and counts the requests that they did not send.
 
-Invariants: a sender that dies leaves no gap, its share is counted as not sent; no sender outlives this process, because
-each ends when its input does; Ctrl-C at the terminal does not reach them (own session): the coordinator decides.
+If a sender dies, its share is counted as not sent. No sender outlives this process, because each one ends when its
+input ends. Ctrl-C at the terminal does not reach the senders, which have a session of their own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hitless.errors import MachineError
 READY_DEADLINE_S = 30.0
 MAX_SAMPLES = 100
 RATE_OF_ONE_SENDER = 4_000
-RATE_OF_ONE_HTTP2_SENDER = 400  # its framing is Python through and through
+RATE_OF_ONE_HTTP2_SENDER = 400  # its framing is pure Python
 
 
 def senders_for(rate_per_s: float, cpus: int, *, http2: bool = False) -> int:
-    """One process for every 4,000 requests a second; at most two a processor, more would only fight each other."""
+    """One process for every 4,000 requests a second; at most two for each processor."""
     of_one = RATE_OF_ONE_HTTP2_SENDER if http2 else RATE_OF_ONE_SENDER
     return max(1, min(-(-int(rate_per_s) // of_one), 2 * max(1, cpus)))
 
@@ -101,30 +101,30 @@ class Load:
             sender.tell(b"end %d\n" % n)
 
     async def wait(self) -> None:
-        """Until the last request is accounted for (or its sender is dead)."""
+        """Wait until the last request is accounted for (or its sender is dead)."""
         await asyncio.gather(*self._tasks)
         for sender in self._senders:
             await sender.process.wait()
 
     def pids(self) -> list[int]:
-        """The processes, in the order of their shares."""
+        """Process ids, in the order of the shares."""
         return [sender.process.pid for sender in self._senders]
 
     def close_input(self) -> None:
-        """End the senders' input, as the end of this process would: they stop without accounting for what is left."""
+        """Close the senders' input, as if this process had ended: they stop without accounting for the rest."""
         for sender in self._senders:
             assert sender.process.stdin is not None
             sender.process.stdin.close()
 
     async def stop(self) -> None:
-        """End the processes at once; what was under way is not accounted for."""
+        """Kill the processes; requests under way are not accounted for."""
         for sender in self._senders:
             if sender.process.returncode is None:
                 sender.process.kill()
         await self.wait()
 
     def missing(self) -> int:
-        """Requests that were due and of which no record came."""
+        """How many requests were due but have no record."""
         assert self._end is not None
         return sum(share_of(one.first, self._plan.senders, self._end) - one.records for one in self._senders)
 

@@ -1,6 +1,6 @@
-"""When each request is due and which one it is: pure arithmetic, the same in every process of a drill.
+"""When each request is due, and which one it is. Pure arithmetic, the same in every process of a drill.
 
-Open loop: request n is due when the rate, summed up over time, reaches n, whether or not earlier ones were answered. A
+Open loop: request n is due when the rate, summed over time, reaches n, whether or not earlier ones got a response. A
 stall of the service therefore cannot slow the load that measures it. Instants are whole nanoseconds; where the rate is
 constant they come from exact fractions: hours of load do not drift, and the number of requests is known beforehand.
 """
@@ -27,14 +27,14 @@ _PROFILE = re.compile(
     re.ASCII,
 )
 BLOCK = 1024
-"""Poisson arrivals are drawn in blocks of that many, so that any sender finds any request's instant by itself."""
+"""Poisson arrivals are drawn in blocks of this size, so that each sender can compute any request's instant."""
 _GOLDEN_32 = 2_654_435_769  # 2^32 divided by the golden ratio: successive multiples fill the circle evenly
 _CIRCLE = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """From `start_s` on the rate goes from `from_per_s` to `to_per_s` within `span_s`; where they are equal it stays.
+    """From `start_s` on the rate goes from `from_per_s` to `to_per_s` within `span_s`; if both are equal it stays.
 
     A rate that changes stays at `to_per_s` after the span. Decimal fractions are taken as written: 0.1 is a tenth.
     """
@@ -54,16 +54,16 @@ def constant(rate_per_s: float) -> Pieces:
 
 
 def most_per_s(pieces: Pieces) -> float:
-    """The greatest rate that is ever reached."""
+    """The greatest rate of all."""
     return max(max(piece.from_per_s, piece.to_per_s) for piece in pieces)
 
 
 class _Poisson:
-    """Arrivals as by chance: `BLOCK` of them at random places within each stretch of that length, on the axis of
+    """Random arrivals: `BLOCK` of them at random places within each stretch of that length, on the axis of
     summed-up rate.
 
-    That is a Poisson process but for one thing: over a whole block the number is exact, so that a drill of a given
-    length sends the number of requests that was asked for. The last block's places are kept.
+    That is a Poisson process with one difference: a whole block has the exact number, so that a drill of a given
+    length sends the expected number of requests. The last block's places are cached.
     """
 
     def __init__(self, seed: int) -> None:
@@ -105,14 +105,14 @@ class Pace:
         return self._stretch(n).due_ns(n)
 
     def count(self, elapsed_ns: int) -> int:
-        """How many requests are due before `elapsed_ns` after the start: the n of the next one at or after it."""
+        """How many requests are due before `elapsed_ns` after the start, which is the n of the next one."""
         if elapsed_ns <= 0:
             return 0
         sum_ = self.sum_until(Fraction(elapsed_ns, NANOSECONDS))
         return self._arrivals.before(float(sum_)) if self._arrivals is not None else ceil(sum_)
 
     def sum_until(self, at_s: Fraction) -> Fraction:
-        """The rate summed up until then."""
+        """The sum of the rate until then."""
         stretch = next(one for one in reversed(self._stretches) if one.start_s <= at_s or one is self._stretches[0])
         return stretch.sum_until(at_s)
 
@@ -121,7 +121,7 @@ class Pace:
 
 
 class _Stretch:
-    """A piece or a ramp's end as whole numbers: `first` requests come before `start_s`."""
+    """A piece, or the constant rate after a ramp, as exact numbers: `first` requests come before `start_s`."""
 
     def __init__(self, start_s: Fraction, first: Fraction, rate_per_s: Fraction, slope: Fraction) -> None:
         self.start_s, self.first, self._rate, self._slope = start_s, first, rate_per_s, slope
@@ -140,7 +140,7 @@ class _Stretch:
         return self.instant_ns(n)
 
     def instant_ns(self, place: float) -> int:
-        """When the sum reaches `place`, by floating point: exact to far below a microsecond within a day."""
+        """When the sum reaches `place`, in floating point: exact to far below a microsecond within a day."""
         if self._slope == 0:
             return int((place * self._factor + self._offset) / self._denominator)
         rate, slope, rest = float(self._rate), float(self._slope), max(0.0, place - float(self.first))
@@ -177,14 +177,14 @@ def total(pieces: Pieces, duration_s: float) -> int:
 
 
 def share_of(first: int, stride: int, end: int) -> int:
-    """How many of the requests 0 … end - 1 fall to the sender that sends first, first + stride, …"""
+    """How many of the requests 0 … end - 1 belong to the sender that sends first, first + stride, …"""
     return max(0, (end - first + stride - 1) // stride)
 
 
 def opens_connection(n: int, percent: float) -> bool:
-    """Whether request n goes on a new connection of its own, closed after the answer; so do `percent` of all.
+    """Whether request n gets its own connection, closed after the response, as `percent` of all do.
 
-    Spread by the golden ratio, so that the choice never falls into step with the order of the requests.
+    Spread by the golden ratio, so that the choice never coincides with the order of the requests.
     """
     return (n * _GOLDEN_32) % _CIRCLE < percent * _CIRCLE / 100
 

@@ -1,4 +1,4 @@
-"""What one drill is to do, checked before anything is touched."""
+"""The plan of a drill, checked before anything is sent or shipped."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class DrillPlan:
     requests: tuple[DrillRequest, ...]
     scenarios: tuple[Scenario, ...] = ()
     faults: tuple[Fault, ...] = ()
-    profile: str | None = None  # as it was written; `pieces` is what it means
-    pieces: Pieces = ()  # without any, `rate_per_s` all the time
+    profile: str | None = None  # as written; `pieces` is its meaning
+    pieces: Pieces = ()  # empty: `rate_per_s` all the time
     seed: int | None = None  # of Poisson arrivals; None: evenly spaced
     http2: bool = False
     report: Path = Path("drill.html")
@@ -37,7 +37,7 @@ class DrillPlan:
     deadline_s: float = DEADLINE_S
 
     def check(self, *, yes: bool) -> None:
-        """Raises UsageError where the plan is out of bounds, or needs a yes that was not given."""
+        """Raises UsageError if a value is out of range, or if the plan needs --yes."""
         _within("--rate", self.rate_per_s, MAX_RATE_PER_S)
         check_duration(self.duration_s)
         if not 0 <= self.new_connections_percent <= 100:
@@ -64,13 +64,13 @@ class DrillPlan:
 
     @property
     def asked_per_s(self) -> float:
-        """The rate, or where it changes its mean over the planned length."""
+        """The rate; if it changes, its mean over the planned duration."""
         if not self.pieces:
             return self.rate_per_s
         return round(total(self.pieces, self.duration_s) / self.duration_s, 3)
 
     def release_instants_s(self) -> tuple[float, ...]:
-        """When each release is due, and last the return to the first one: spread evenly, the ends kept quiet."""
+        """When each release is due, and last the return to the first one: evenly spread, quiet at both ends."""
         return _spread(len(self.scenarios) + 1, self.duration_s)
 
     def fault_instants_s(self) -> tuple[float, ...]:
@@ -79,7 +79,7 @@ class DrillPlan:
 
 
 def check_duration(duration_s: float) -> None:
-    """Raises UsageError where a drill cannot last so long."""
+    """Raises UsageError if a drill cannot last so long."""
     _within("--duration", duration_s, MAX_DURATION_S)
 
 

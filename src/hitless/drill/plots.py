@@ -50,7 +50,7 @@ class Band:
 
 
 def columns(slots: Sequence[Slot], slot_us: int, end_s: float) -> tuple[Column, ...]:
-    """At most MAX_COLUMNS columns of equal width but for the last, which ends where the load ended."""
+    """At most MAX_COLUMNS columns of equal width, except for the last, which ends with the load."""
     each = -(-len(slots) // MAX_COLUMNS) or 1
     width_s = each * slot_us / MICROSECONDS
     starts = [(first, first * slot_us / MICROSECONDS) for first in range(0, len(slots), each)]

@@ -1,4 +1,4 @@
-"""Shows a drill while it runs: lines for what happened, and on a terminal one live line below them."""
+"""Shows a drill while it runs: a line for each event, and on a terminal one live line below them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a person sees while the drill runs."""
+    """The numbers that people see while a drill runs."""
 
     elapsed_s: float
     duration_s: float
@@ -32,7 +32,7 @@ class DrillProgress(Protocol):
 
 
 class TerminalProgress:
-    """On `stream` (stderr). The live line only where that is a terminal."""
+    """Progress on `stream` (stderr); the live line only if that is a terminal."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream = stream or sys.stderr
@@ -60,7 +60,7 @@ class TerminalProgress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Print a line."""
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False)
         else:
@@ -68,7 +68,7 @@ class TerminalProgress:
             self._stream.flush()
 
     def tick(self, snapshot: Snapshot) -> None:
-        """The live line."""
+        """Update the live line."""
         if self._live is None:
             return
         colour = "bold red" if snapshot.failed else "green"

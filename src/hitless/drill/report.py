@@ -1,4 +1,4 @@
-"""One HTML page that stands alone: answers in its first line, then shows the plots, the tables and the command."""
+"""The report of a drill as one self-contained HTML page: the result in its first line, then plots, tables, command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hitless.receipts.page import environment_of, summary, write_whole
 
 
 def write_report(result: DrillResult, path: Path) -> None:
-    """Write the page, whole or not at all. Raises MachineError if the place cannot be written to."""
+    """Write the page, completely or not at all. Raises MachineError if that is not possible."""
     write_whole(path, render(result), option="--report")
 
 
@@ -69,7 +69,7 @@ def _band(one: ShippedRelease) -> Band:
 
 
 def _ms(value: Any) -> str:
-    """Milliseconds for people: three figures are enough."""
+    """Milliseconds with about three digits."""
     if value is None:
         return "–"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

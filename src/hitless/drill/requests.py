@@ -186,7 +186,7 @@ def from_routes(routes: Iterable[Route]) -> tuple[DrillRequest, ...]:
 
 
 def with_keys(requests: Iterable[DrillRequest]) -> tuple[DrillRequest, ...]:
-    """The same, but each unsafe request that has no Idempotency-Key of its own gets a fresh one whenever it is sent."""
+    """The same requests; an unsafe one without an Idempotency-Key gets a new key each time it is sent."""
     return tuple(
         replace(one, fresh_key=one.method not in SAFE and not any(name.lower() == KEY for name, _ in one.headers))
         for one in requests
@@ -205,7 +205,7 @@ def _from_lines(text: str, file: Path) -> Iterable[DrillRequest]:
 
 
 def _from_archive(text: str, file: Path) -> Iterable[DrillRequest]:
-    """The requests to the host that most of them went to; equal ones count as one, with their number as its weight.
+    """The requests to the most frequent host; equal ones become one, with their number as its weight.
     The host itself is left out, because a drill has its own target.
     """
     try:

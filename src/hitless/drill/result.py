@@ -1,4 +1,4 @@
-"""What a drill found out: the contract's JSON, the exit code, and the sentence that answers the question."""
+"""The result of a drill: its document, the exit code and the headline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LATE_MS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ShippedRelease:
-    """One release of the drill: what was asked for, what came. `candidate` is the gateway's own count of it."""
+    """One release of the drill: its scenario and its outcome. `candidate` is the gateway's count of its requests."""
 
     scenario: str
     expected: str
@@ -45,7 +45,7 @@ class ShippedRelease:
     reason: str | None
     candidate: Mapping[str, Any]
     window: Window
-    new: bool = True  # made by this drill, so that all answers of its number are its own
+    new: bool = True  # made by this drill, so all responses with its number are its own
 
     @property
     def as_expected(self) -> bool:
@@ -70,7 +70,7 @@ class InjectedFault:
 
 @dataclass(frozen=True, slots=True)
 class DrillResult:
-    """The whole of it. `started_at` is when the first request was due."""
+    """Everything that a drill measured. `started_at` is when the first request was due."""
 
     plan: DrillPlan
     target: str
@@ -95,7 +95,7 @@ class DrillResult:
 
     @property
     def surprises(self) -> tuple[str, ...]:
-        """What did not end as it should, a sentence each (lost requests aside)."""
+        """Unexpected outcomes other than failed requests, a sentence each."""
         found = [
             f"{one.scenario} ended {one.outcome}, expected {one.expected}" + (f": {one.reason}" if one.reason else "")
             for one in self._all_releases()
@@ -108,14 +108,14 @@ class DrillResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or 6 for a lost request, which outranks 1 for a rollout that surprised."""
+        """6 if a request failed, else 1 if an outcome was unexpected, else 0."""
         if self.tally.failed:
             return 6
         return 1 if self.surprises else 0
 
     @property
     def loss(self) -> str:
-        """What most of the lost requests met, and whatever else bent the figures: the machine's doing, say."""
+        """The most frequent kind of failure, and everything that may have distorted the figures."""
         worst = max(self.tally.failures.items(), key=lambda item: item[1].count)[0]
         return "; ".join((f"most of them: {worst}", *self.notices))
 
@@ -125,27 +125,27 @@ class DrillResult:
         return self.headline_of(str)
 
     def headline_of(self, number: Callable[[int], str]) -> str:
-        """The same, with the numbers written as a reader of that place wants them."""
+        """The headline with each number formatted by `number`."""
         noun = "release" if self.shipped == 1 else "releases"
         while_ = f" while {number(self.shipped)} {noun} shipped" if self.plan.scenarios else ""
         return f"{number(self.tally.failed)} of {number(self.tally.requests)} requests failed{while_}"
 
     @property
     def duration_s(self) -> float:
-        """How long requests were due: longer than planned where the rollouts took longer."""
+        """For how long requests were due: longer than planned if the rollouts took longer."""
         return round(Pace(self.plan.pace.pieces).due_ns(self.tally.requests) / 1e9, 3)
 
     @property
     def lag_ms(self) -> dict[str, float]:
-        """How late requests left, which is the generator's own doing."""
+        """How late the generator sent requests."""
         return {name: _lag_ms(self.tally, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
     def failed_of(self, one: ShippedRelease) -> int:
-        """Failures of a release: those whose answer names it, and those without a name while it was rolled out."""
+        """Failures of a release: those whose response names it, and those without a name during its rollout."""
         return self._sum(self.tally.failed_answers, one) + one.window.failed_without_release
 
     def answers_of(self, one: ShippedRelease) -> int:
-        """Answers that named the release, from this rollout of it until the next one of the same number."""
+        """Responses that named the release, from this rollout of it until the next one of the same number."""
         return self._sum(self.tally.answers, one)
 
     def _sum(self, counts: Mapping[tuple[int, int], int], one: ShippedRelease) -> int:
@@ -213,7 +213,7 @@ class DrillResult:
         )
 
     def unexpected_statuses(self) -> int:
-        """Answers below 500 with another status than the request's own, or than its probe saw: counted, not failed."""
+        """Responses below 500 whose status is not the request's own or the probe's: counted, not failed."""
         wanted = [request.status for request in self.plan.requests]
         return sum(
             count for (index, status), count in self.tally.statuses.items() if status < 500 and status != wanted[index]

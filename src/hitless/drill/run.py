@@ -1,7 +1,7 @@
-"""A drill from its start to its end: probe, load, releases and faults, the return to the first release, the sums.
+"""Runs a drill: probe, load, releases and faults, the return to the first release, the result.
 
-Invariants: the load does not stop before the last rollout has ended; whatever happens, the senders end and the copy of
-the service is removed; the release that was live at the start is live again, or the result says that it is not.
+The load does not stop before the last rollout has ended. Whatever happens, the senders end and the copy of the
+service is removed. The first release is live again at the end, or the result says that it is not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hitless.errors import ConflictError, UsageError
 CPUS = os.cpu_count() or 1
 TICK_S = 0.25
 BUSY_LOAD_PER_CPU = 2.0
-TAIL_S = 1.0  # load that is still sent after a last rollout that outlasted the planned duration
+TAIL_S = 1.0  # of load after the last rollout, if that ended after the planned duration
 
 
 async def run_drill(
@@ -48,12 +48,12 @@ async def run_drill(
     stop: asyncio.Event,
     watched: bool = True,
 ) -> DrillResult:
-    """Run it. `stop` ends it early, in order. Releases and faults need a shipper, new releases a source as well.
+    """Run a drill. `stop` ends it early, in order. Releases and faults need a shipper, new releases also a source.
 
-    Unless it is `watched`, nobody asks meanwhile how many workers there are: on AWS there are none to see.
+    If it is not `watched`, the number of workers is not sampled: on AWS there are none.
 
     Raises UsageError or ConflictError before anything is sent (no request answers, the stage has no release),
-    MachineError where the target takes no connection, EngineNotRunningError; later trouble is in the result.
+    MachineError if the target accepts no connection, EngineNotRunningError; later trouble is in the result.
     """
     live = await _live_at_start(plan, shipper)
     addresses = await asyncio.to_thread(resolve, target)
@@ -99,7 +99,7 @@ async def run_drill(
 
 @contextlib.asynccontextmanager
 async def _meanwhile(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have them run for as long as the context."""
+    """Run them until the context ends."""
     tasks = [asyncio.create_task(one) for one in beside]
     try:
         yield
@@ -153,7 +153,7 @@ def _load_plan(plan: DrillPlan, target: Target, addresses: tuple[tuple[str, int]
 
 
 def _last_request(plan: DrillPlan, load: Load, *, stopped: bool) -> int:
-    """The number of requests in all: as planned, or more if the rollouts outlasted the plan, or fewer if stopped."""
+    """The total number of requests: as planned, more if the rollouts took longer, or fewer if stopped."""
     elapsed_ns = load.elapsed_us() * 1000
     if stopped:
         return max(1, load.pace.count(elapsed_ns))
@@ -182,7 +182,7 @@ async def _tick(acts: Acts, tally: Tally) -> None:
 
 
 def machine_notices(load_average: float, cpus: int) -> list[str]:
-    """Whether this machine had more to do than it could: what fails for want of time says little of the service."""
+    """A notice if this machine was overloaded, because then time-outs say little about the service."""
     if load_average < BUSY_LOAD_PER_CPU * cpus:
         return []
     processors = "1 processor" if cpus == 1 else f"{cpus} processors"
@@ -193,7 +193,7 @@ def machine_notices(load_average: float, cpus: int) -> list[str]:
 
 
 def _generator_notices(load: Load, tally: Tally) -> list[str]:
-    """What bent the figures, by the generator's own fault."""
+    """Notices about the generator's own delays and losses, which distort the figures."""
     late = sum(count for step, count in tally.lags.items() if step >= LATE_MS * 1000 / LAG_STEP_US)
     notices = []
     if late:

@@ -27,7 +27,7 @@ SLOW_ALARMS: Mapping[str, int] = {**ALARMS, "p99_relative_percent": 300}
 
 Alteration = Callable[[Workspace, Sequence[DrillRequest]], None]
 
-# Whatever they import or keep they keep to themselves: a handler's module may use the same names for other things.
+# The wrappers import inside the function, because a handler's module may use the same names for other things.
 _ON_ROUTE = f"""
 def {WRAPPER}(handler):
     import os
@@ -64,7 +64,7 @@ def {WRAPPER}(handler):
     def leaking(event, context):
         kept.append(b"x" * {LEAK_BYTES})
         if len(kept) * {LEAK_BYTES} > {LEAK_LIMIT_BYTES}:
-            os.kill(os.getpid(), signal.SIGKILL)  # what a kernel does to a process beyond its limit
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does with a process beyond its memory limit
         return handler(event, context)
 
     return leaking
@@ -94,19 +94,19 @@ def exits(workspace: Workspace, requests: Sequence[DrillRequest]) -> None:
 
 
 def slow(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every handler takes ten times as long, and 30 ms more at the least."""
+    """Every handler takes ten times as long, and at least 30 ms longer."""
     workspace.wrap(_SLOW)
     _for_the_bake(workspace, SLOW_ALARMS)
 
 
 def leaks(workspace: Workspace, _: Sequence[DrillRequest]) -> None:
-    """Every request leaves 8 MiB behind, and beyond 96 MiB the process is killed in mid-request."""
+    """Every request leaks 8 MiB, and beyond 96 MiB the process is killed in mid-request."""
     workspace.wrap(_LEAK)
     _for_the_bake(workspace, ALARMS)
 
 
 def route_to_break(requests: Sequence[DrillRequest]) -> DrillRequest:
-    """The last safe request of the load, for those are what a shield may answer by the live release; else the last."""
+    """The last safe request of the load, because the shield covers those; without one, the last request."""
     return next((one for one in reversed(requests) if one.method in SAFE), requests[-1])
 
 
@@ -125,11 +125,11 @@ def _for_the_bake(workspace: Workspace, alarms: Mapping[str, int]) -> None:
 CANARY = "Canary10Percent5Seconds"
 LINEAR = "Linear25PercentEvery2Seconds"
 LONG_CANARY = "Canary10Percent30Seconds"
-"""For what is broken: as long as a verdict may take where requests are few. The alarm ends it earlier."""
+"""For failing releases: long enough for a verdict if requests are few. The alarm ends it earlier."""
 
 
 class Verb(StrEnum):
-    """What ships it."""
+    """How a release is shipped."""
 
     DEPLOY = "deploy"
     ROLLBACK = "rollback"
@@ -137,7 +137,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of release. `alter` changes the copy of the service before it is shipped, by `strategy` if it has one
+    """One kind of release. `alter` changes the copy of the service before it is shipped, with `strategy` if it has one
     (else by the drill's, or the stage's own).
     """
 
@@ -150,7 +150,7 @@ class Scenario:
 
     @property
     def broken(self) -> bool:
-        """Whether the release is meant to fail: a stage named prod takes one only with --yes."""
+        """Whether the release is meant to fail: a stage named prod accepts one only with --yes."""
         return self.expected is not Outcome.LIVE
 
 

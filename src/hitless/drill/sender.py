@@ -77,7 +77,7 @@ class Output:
         self._pending += frame(NOTE, to_text(note).encode())
 
     def flush(self) -> None:
-        """Write what the pipe takes. Raises BrokenPipeError when the coordinator is gone."""
+        """Write as much as the pipe accepts. Raises BrokenPipeError when the coordinator is gone."""
         if self._records:
             self._pending += frame(RECORDS, bytes(self._records))
             self._records.clear()
@@ -132,7 +132,7 @@ class Sender:
             self._wait(0.0 if burst == MAX_BURST else self._rest_s(next_flush_ns))
 
     def _is_done(self, now: int) -> bool:
-        """Every request has its record, and nothing came after the last answers for a moment."""
+        """Every request has its record, and nothing more arrived for a moment."""
         if not self._has_ended() or self._client.under_way:
             self._quiet_since_ns = now
         return now - self._quiet_since_ns >= QUIET_NS
@@ -150,7 +150,7 @@ class Sender:
         return burst
 
     def _rest_s(self, next_flush_ns: int) -> float:
-        """Seconds until something is to be done unasked."""
+        """Seconds until the next request, flush or deadline."""
         until = next_flush_ns
         if not self._has_ended():
             until = min(until, self._next_due_ns)
@@ -176,16 +176,16 @@ class Sender:
 
 
 def raise_descriptor_limit() -> None:
-    """A stalled service leaves many requests open at once: allow as many descriptors as the system gives."""
+    """Allow as many descriptors as possible, because a stalled service leaves many requests open at once."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
-        pass  # macOS refuses its own "unlimited"; what is too many is then recorded as not sent
+        pass  # macOS refuses its own "unlimited"; requests beyond the limit are recorded as not sent
 
 
 def go_first() -> None:
-    """A sender that waits for a processor is late, and blames the service: where it may, it goes before others."""
+    """Run at a higher priority if permitted, because a sender that waits for a processor would blame the service."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -10)
     except OSError:
@@ -193,7 +193,7 @@ def go_first() -> None:
 
 
 def main(client_of: ClientOf) -> int:
-    """The process's life: plan, ready, start, load, counts. The coordinator's end is this process's, without a word."""
+    """Run a sender: plan, ready, start, load, counts. It ends silently when the coordinator ends."""
     raise_descriptor_limit()
     go_first()
     commands, output = Commands(0), Output(1)
@@ -209,5 +209,5 @@ def main(client_of: ClientOf) -> int:
         output.note(Note(counts=sender.run()))
         output.close()
     except BrokenPipeError:
-        os._exit(0)  # nobody is left to read what would be flushed
+        os._exit(0)  # nobody reads what would be flushed
     return 0

@@ -1,4 +1,4 @@
-"""How a drill ships: by the `hitless` command, as a user would, on the engine of the original service."""
+"""Ships a drill's releases with the `hitless` command, as a user would, at the home of the original service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ERROR = "error"
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How one rollout ended. `outcome` is the contract's word, or `error` where no rollout came about.
+    """How one rollout ended. `outcome` is the contract's word, or `error` if there was no rollout.
 
     `candidate` is what the gateway counted of the release, `steps` the rollout's, both as the deploy document has them.
     """
@@ -32,14 +32,14 @@ class Shipped:
 
 
 class Shipper(Protocol):
-    """What a drill needs of an engine."""
+    """What a drill needs from a home."""
 
     async def status(self) -> Mapping[str, Any]:
         """The contract's `status` document. Raises EngineNotRunningError."""
         ...
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
-        """Ship what is in `folder`, even where nothing has changed, and wait for the end."""
+        """Ship what is in `folder`, even if nothing has changed, and wait for the end."""
         ...
 
     async def rollback(self, release: int | None) -> Shipped:
@@ -51,12 +51,12 @@ class Shipper(Protocol):
         ...
 
     async def up(self) -> None:
-        """Start the engine, or adopt what runs."""
+        """Start the engine, or adopt the processes that run."""
         ...
 
 
 class CommandShipper:
-    """Runs `python -m hitless …` for one stage, each in a session of its own: Ctrl-C is the drill's to handle."""
+    """Runs `python -m hitless …` for one stage, each in its own session, because the drill handles Ctrl-C."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CommandShipper:
         home: str | None = None,
         read_status: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        """`read_status` asks the engine without a new process, so that a recovery is timed finely."""
+        """`read_status` reads the status without a new process, so that recovery is measured precisely."""
         self._read_status = read_status
         self._service_dir = service_dir
         self._options = ["--data-dir", str(data_dir), "--stage", stage, "--json", "--yes"]
@@ -119,7 +119,7 @@ class CommandShipper:
 
 
 def document_of(verb: str, out: bytes, err: bytes) -> dict[str, Any]:
-    """The document that a command wrote, or an error with its last words."""
+    """The document that a command wrote, or an error with its last line."""
     try:
         document = json.loads(out)
     except ValueError:
@@ -135,7 +135,7 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def shipped_of(result: tuple[int, dict[str, Any]]) -> Shipped:
-    """The outcome that (exit code, document) tell of."""
+    """The outcome in (exit code, document) of a command."""
     code, document = result
     if "outcome" not in document:
         error = document.get("error") or {}

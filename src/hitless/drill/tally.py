@@ -18,7 +18,7 @@ from hdrh.histogram import HdrHistogram
 from hitless.drill.timeline import MICROSECONDS, Timeline, Window
 from hitless.drill.wire import FAILURES, RECORD, FailureKind, Flag
 
-FAILED = -1  # in the place of a release: failed, and no release named
+FAILED = -1  # instead of a release: failed, and no release named
 MOMENT_US = 20_000
 MAX_MOMENTS = 100_000
 MAX_LATENCY_US = 120 * MICROSECONDS
@@ -30,11 +30,11 @@ _NEW, _REUSED = Flag.NEW_CONNECTION.value, Flag.REUSED.value
 
 @dataclass(slots=True)
 class Slot:
-    """One stretch of the time axis. Latencies are those of whole answers, in milliseconds, None without any."""
+    """One stretch of the time axis. Latencies are those of complete responses, in milliseconds; None without any."""
 
     requests: int = 0
     failed: int = 0
-    by_release: Counter[int] = field(default_factory=Counter)  # 0: answered without naming one; or FAILED
+    by_release: Counter[int] = field(default_factory=Counter)  # 0: a response without a release; or FAILED
     failures: Counter[FailureKind] = field(default_factory=Counter)
     steady_us: array[int] = field(default_factory=lambda: array("L"))
     releasing_us: array[int] = field(default_factory=lambda: array("L"))
@@ -52,11 +52,11 @@ class FailureCount:
     first_us: int = 0
     last_us: int = 0
     during: Window | None = None
-    reused: int = 0  # of these, on connections that had carried an answer before
+    reused: int = 0  # of these, on connections that had carried a response before
 
 
 class Tally:
-    """The sums. `add` takes what a sender wrote; `finish` closes what is still open."""
+    """The sums over all records. `add` takes a sender's records; `finish` closes the open slots."""
 
     def __init__(self, *, slot_s: float, deadline_s: float, timeline: Timeline) -> None:
         self.slot_us = int(slot_s * MICROSECONDS)
@@ -71,12 +71,12 @@ class Tally:
         self.reused_connections = 0
         self.first_sent_us: int | None = None
         self.last_sent_us = 0
-        self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of whole answers
+        self.statuses: Counter[tuple[int, int]] = Counter()  # (request's index, status) of complete responses
         self.failed_by_request: Counter[int] = Counter()
         self.failures: dict[FailureKind, FailureCount] = {}
         # failures by (kind, window's number, moment of sending in steps of MOMENT_US); (kind, 0, 0) without a window
         self.moments: Counter[tuple[FailureKind, int, int]] = Counter()
-        self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of answers that named a release
+        self.answers: Counter[tuple[int, int]] = Counter()  # (release, epoch) of responses that named a release
         self.failed_answers: Counter[tuple[int, int]] = Counter()
         self.lags: Counter[int] = Counter()  # in steps of LAG_STEP_US
         self.steady: Any = HdrHistogram(1, MAX_LATENCY_US, 3)
@@ -125,7 +125,7 @@ class Tally:
         self._close_before(newest - self._grace_us)
 
     def add_unsent(self, due_us: int, count: int) -> None:
-        """Count requests that were due and of which no record came: their sender died."""
+        """Count requests that were due but have no record, because their sender died."""
         for _ in range(count):
             self.requests += 1
             slot = self._slot(due_us)
@@ -134,7 +134,7 @@ class Tally:
             self._fail(FailureKind.NOT_SENT, due_us, 0, 0, -1, 0)
 
     def recent_p99_ms(self) -> float | None:
-        """The 99th percentile of about the last second, for people who watch."""
+        """The 99th percentile of about the last second, for the live line."""
         for slot in reversed(self.slots[-8:]):
             latencies = sorted([*slot.steady_us, *slot.releasing_us])
             if len(latencies) >= 20:
@@ -169,7 +169,7 @@ class Tally:
         seen.reused += bool(flags & _REUSED)
 
     def _time(self, slot: Slot, latency_us: int, *, steady: bool) -> None:
-        if slot.closed:  # a sender fell far behind: the slot's percentiles stand, the histogram still takes it
+        if slot.closed:  # a sender is far behind: only the histogram still counts it
             (self.steady if steady else self.releasing).record_value(min(max(1, latency_us), MAX_LATENCY_US))
         else:
             (slot.steady_us if steady else slot.releasing_us).append(latency_us)
@@ -207,7 +207,7 @@ def slot_s(duration_s: float) -> float:
 
 
 def percentiles_ms(histogram: Any, points: Sequence[tuple[str, float]]) -> dict[str, float | None]:
-    """Named percentiles in milliseconds; None where nothing was recorded."""
+    """Named percentiles in milliseconds; None if nothing was recorded."""
     if histogram.get_total_count() == 0:
         return {name: None for name, _ in points}
     return {name: round(histogram.get_value_at_percentile(point) / 1000, 3) for name, point in points}

@@ -21,7 +21,7 @@ from hitless.errors import MachineError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An http or https URL. `base_path` (`/dev`, or empty) stands before each request's path."""
+    """An http or https URL. `base_path` (`/dev`, or empty) precedes each request's path."""
 
     url: str
     tls: bool
@@ -53,7 +53,7 @@ def parse_target(url: str) -> Target:
 
 
 def resolve(target: Target) -> tuple[tuple[str, int], ...]:
-    """The addresses of the first family that takes a connection. Raises MachineError if there is none.
+    """The addresses of the first family that accepts a connection. Raises MachineError if there is none.
 
     Asked once: a drill of hours against a name whose addresses change keeps to those of its start.
     """
@@ -82,11 +82,11 @@ class Probed:
 
     requests: tuple[DrillRequest, ...]
     left_out: tuple[tuple[str, str], ...]
-    release: int | None  # of the first answer that named one
+    release: int | None  # of the first response that named one
 
 
 async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_s: float) -> Probed:
-    """Ask each request once, one after the other. Raises UsageError if none answers 2xx."""
+    """Send each request once, one after the other. Raises UsageError if none gets a 2xx response."""
     kept: list[DrillRequest] = []
     left_out: list[tuple[str, str]] = []
     release: int | None = None
@@ -108,7 +108,7 @@ async def probe(target: Target, requests: tuple[DrillRequest, ...], *, deadline_
 
 
 def _ask(target: Target, request: DrillRequest, deadline_s: float) -> tuple[int, str | None, str]:
-    """Status (0: no answer), the release named in the header, and why there was no answer."""
+    """Status (0: no response), the release in the header, and why there was no response."""
     options: dict[str, Any] = {"timeout": deadline_s}
     connection: http.client.HTTPConnection
     if target.tls:

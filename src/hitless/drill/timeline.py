@@ -37,16 +37,16 @@ class Window:
     end_us: int | None = None
     requests: int = 0
     failed: int = 0
-    failed_without_release: int = 0  # of `failed`, those whose answer (if any) named no release
+    failed_without_release: int = 0  # of `failed`, those whose response (if any) named no release
     shielded: int = 0
     phases: list[RolloutPhase] = field(default_factory=list)
 
     def holds(self, from_us: int, until_us: int) -> bool:
-        """Whether a request that was under way from … until … met this window."""
+        """Whether a request that was under way in that time overlaps this window."""
         return self.start_us <= until_us and (self.end_us is None or from_us < self.end_us)
 
     def state_at(self, at_us: int) -> str | None:
-        """The rollout's state then; `building` before its first step, None where there is no rollout."""
+        """The rollout's state then; `building` before its first step, None if there is no rollout."""
         if not self.phases:
             return None
         return next((phase.state for phase in reversed(self.phases) if phase.start_us <= at_us), BUILDING)
@@ -68,7 +68,7 @@ class Timeline:
         return next((window.number for window in reversed(self.windows) if window.start_us <= at_us), 0)
 
     def find(self, from_us: int, until_us: int) -> Window | None:
-        """The latest window that a request under way from … until … met."""
+        """The latest window that overlaps with a request that was under way in that time."""
         for window in reversed(self.windows):
             if window.holds(from_us, until_us):
                 return window
@@ -83,7 +83,7 @@ MAX_SAMPLES = 4_000
 
 @dataclass(frozen=True, slots=True)
 class WorkerSample:
-    """Workers of the live release at one moment, and how many of them were at work."""
+    """Workers of the live release at one moment, and how many of them were busy."""
 
     at_s: float
     workers: int
@@ -91,7 +91,7 @@ class WorkerSample:
 
 
 class WorkerWatch:
-    """Takes samples until it is cancelled. Where they grow too many, every second one goes, and so on."""
+    """Samples the workers until it is cancelled. When there are too many samples, every second one is dropped."""
 
     def __init__(self, shipper: Shipper, stage: str, elapsed_us: Callable[[], int]) -> None:
         self._shipper, self._stage, self._elapsed_us = shipper, stage, elapsed_us
@@ -99,14 +99,14 @@ class WorkerWatch:
         self.samples: list[WorkerSample] = []
 
     async def run(self) -> None:
-        """For ever."""
+        """Sample until cancelled."""
         while True:
             with contextlib.suppress(HitlessError, OSError):
                 self.take(await self._shipper.status())
             await asyncio.sleep(self._period_s)
 
     def take(self, status: Mapping[str, Any]) -> None:
-        """One sample."""
+        """Add a sample."""
         functions: Sequence[Mapping[str, Any]] = stage_of(status, self._stage).get("functions") or ()
         workers = [worker for one in functions for worker in one["workers"] if worker["pid"]]
         busy = sum(bool(worker.get("busy")) for worker in workers)

@@ -38,8 +38,8 @@ class FailureKind(StrEnum):
     STATUS_5XX = "status_5xx"
     MISMATCH = "mismatch"  # the release in the header is not the one in the body
     PROTOCOL_ERROR = "protocol_error"  # not HTTP
-    STREAM_RESET = "stream_reset"  # HTTP/2: the server gave the request up, or refused it
-    NOT_SENT = "not_sent"  # this machine could not send it: the generator's fault, and failed all the same
+    STREAM_RESET = "stream_reset"  # HTTP/2: the server aborted or refused the request
+    NOT_SENT = "not_sent"  # this machine could not send it: the generator's fault, but failed nevertheless
 
 
 FAILURES = tuple(FailureKind)
@@ -104,7 +104,7 @@ class FailureSample(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a sender says besides records: that it is ready, a failure, or at the end its counts of connections."""
+    """A message of a sender besides records: it is ready, a failure, or at the end its counts of connections."""
 
     ready: bool = False
     sample: FailureSample | None = None
@@ -123,7 +123,7 @@ def frame(letter: bytes, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames, however it was chopped up on the way."""
+    """Splits a stream of bytes into frames, whatever parts it arrives in."""
 
     def __init__(self) -> None:
         self._pending = bytearray()

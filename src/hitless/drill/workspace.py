@@ -38,7 +38,7 @@ class Source:
 
 
 class Workspace:
-    """A copy in a temporary folder; `remove` it in the end."""
+    """A copy of a service in a temporary folder; call `remove` at the end."""
 
     def __init__(self, source: Source, *, data_dir: Path) -> None:
         self._stage = source.stage
@@ -73,7 +73,7 @@ class Workspace:
         self._write(self._modules[0].parent / MARKER, f"MARKER = {text!r}\n".encode())
 
     def unmark(self) -> None:
-        """Make the copy equal to the original again, as to what is packaged."""
+        """Remove the marker, so that the copy is packaged like the original."""
         (self._modules[0].parent / MARKER).unlink(missing_ok=True)
 
     def append(self, code: str) -> None:
@@ -83,14 +83,14 @@ class Workspace:
             self._write(module, original + b"\n\n" + code.encode())
 
     def wrap(self, code: str) -> None:
-        """Add code that defines the function WRAPPER, and put each handler through it."""
+        """Add code that defines the function WRAPPER, and wrap each handler with it."""
         for module, names in self._functions.items():
             original = self._originals.setdefault(module, module.read_bytes())
             wrapped = "\n".join(f"{name} = {WRAPPER}({name})" for name in names)
             self._write(module, original + f"\n\n{code}\n\n{wrapped}\n".encode())
 
     def set_stage(self, key: str, value: Setting) -> None:
-        """Change a setting of the stage in serverless.yml. Raises UsageError where a variable stands in the way."""
+        """Change a setting of the stage in serverless.yml. Raises UsageError if a variable is in the way."""
         self._originals.setdefault(self._file, self._file.read_bytes())
         changed = with_stage_setting(self._file.read_text("utf-8"), self._stage, key, value)
         self._write(self._file, changed.encode())
@@ -120,7 +120,7 @@ class Workspace:
             )
 
     def _write(self, path: Path, content: bytes) -> None:
-        """By a new file, never through a link or into one without the permission to write."""
+        """Replace the file, so that links are not followed and a read-only file can be changed."""
         self._check(path)
         temporary = path.with_name(f".{path.name}.new")
         temporary.write_bytes(content)
@@ -136,7 +136,7 @@ Setting = int | Sequence[object] | Mapping[str, int]
 
 
 def with_stage_setting(text: str, stage: str, key: str, value: Setting) -> str:
-    """The file with `custom.hitless.stages.STAGE.KEY: VALUE`. Raises UsageError where a variable stands in the way."""
+    """The file with `custom.hitless.stages.STAGE.KEY: VALUE`. Raises UsageError if a variable is in the way."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is None:
         raise UsageError("serverless.yml is empty", hint="`hitless init` makes one to start from")

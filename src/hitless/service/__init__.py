@@ -1,1 +1,1 @@
-"""The model: what one serverless.yml describes, as frozen data. Knows nothing of processes, sockets or stores."""
+"""The model: the contents of one serverless.yml as frozen data, without processes, sockets or stores."""

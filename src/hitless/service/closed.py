@@ -1,7 +1,7 @@
-"""What the engine refuses to serve: routes that only API Gateway protects, and services without routes.
+"""Refuses services that the engine must not serve: with routes that only API Gateway protects, or without routes.
 
-The engine asks no authorizer, API key or resource policy, so it serves a route that has one only when
-`custom.hitless.open` names it. A stage on AWS is never refused here.
+The engine checks no authorizer, API key or resource policy, so it serves a route that has one only if
+`custom.hitless.open` names it. A stage on AWS is never refused.
 """
 
 from __future__ import annotations

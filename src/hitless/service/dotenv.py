@@ -1,7 +1,7 @@
 """`.env` files as Serverless Framework reads them with `useDotenv: true` (dotenv and dotenv-expand for JavaScript).
 
-`.env.STAGE` is read if it exists, else `.env`. What the environment has already, and not empty, wins. The variables are
-for `${env:}` alone: they do not become the functions' environment by themselves.
+`.env.STAGE` is read if it exists, else `.env`. A variable that is already set and not empty wins. The variables are
+only for `${env:}`: they do not become part of the functions' environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def with_dotenv(stage: str, environ: Mapping[str, str], files: FileReader, at: V
 
 
 def parse_dotenv(text: str) -> dict[str, str]:
-    """Names and values as written, quotes taken away."""
+    """Names and values as written, without quotes."""
     read: dict[str, str] = {}
     for name, written in _LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n")):
         value = written.strip()
@@ -45,7 +45,7 @@ def parse_dotenv(text: str) -> dict[str, str]:
 
 
 def _expanded(value: str, known: Mapping[str, str], at: Value) -> str:
-    """`$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+instead}` replaced, what they bring as well."""
+    """The value with `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME:+instead}` replaced, recursively."""
     seen: set[str] = set()
     for _ in range(_MAX_EXPANSIONS):
         found = _REFERENCE.search(value)

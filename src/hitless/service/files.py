@@ -1,4 +1,4 @@
-"""The files that `${file(…)}` may read: beneath the repository's root (else the service's folder), regular, ≤ 1 MiB.
+"""Reads the files of `${file(…)}`: regular, at most 1 MiB, below the repository's root (else the service's folder).
 
 Serverless Framework reads anything anywhere; here a service file, which a pipeline takes from a branch, must not reach
 the machine's other files: absolute paths, and `..` or links that lead out, are refused by what they resolve to.
@@ -30,7 +30,7 @@ class Files:
         self._read: dict[Path, Value] = {}
 
     def read(self, written: str, at: Value) -> Value | None:
-        """The content of the file that a reference at `at` names; None where there is none."""
+        """The content of the file that a reference at `at` names; None if there is no such file."""
         path = self._allowed(written, at)
         if path.suffix in _SCRIPTS:
             return Value(Unresolved(f"${{file({written})}}", "a JavaScript file"), at.place, at.path)
@@ -85,6 +85,6 @@ class Files:
 
 
 def repository_root(folder: Path) -> Path:
-    """The nearest folder upwards that has a `.git`, else the folder itself; resolved."""
+    """The nearest parent folder that has a `.git`, else the folder itself; resolved."""
     real = Path(os.path.realpath(folder))
     return next((parent for parent in (real, *real.parents) if (parent / ".git").exists()), real)

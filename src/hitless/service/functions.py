@@ -1,4 +1,4 @@
-"""`functions` and what `provider` says for all of them → the model's functions, their routes and environment."""
+"""Reads `functions`, with the defaults of `provider`, into the model's functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
 ARCHITECTURES = ("x86_64", "arm64")
 
 GATEWAY_TIMEOUT_S = 29
-"""API Gateway answers 504 for what takes longer (its default quota)."""
+"""API Gateway responds 504 to requests that take longer (its default quota)."""
 HTTP_API_TIMEOUT_S = 30
 """An HTTP API answers 503 for what takes longer."""
 
@@ -43,7 +43,7 @@ _RESERVED = re.compile(
     "|INITIALIZATION_TYPE|LOG_(GROUP|STREAM)_NAME|RUNTIME_API)|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY"
     "|AWS_SESSION_TOKEN|LAMBDA_TASK_ROOT|LAMBDA_RUNTIME_DIR"
 )
-"""Lambda sets these itself and refuses them in a function's configuration."""
+"""Lambda sets these itself and rejects them in a function's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class PackageSettings:
 
 @dataclass(frozen=True, slots=True)
 class FunctionReader:
-    """Reads functions one by one. `prefix` is `service-stage-`, which stands before a function's name on AWS."""
+    """Reads functions one by one. `prefix` is `service-stage-`, which precedes a function's name on AWS."""
 
     folder: Path
     provider: Value
@@ -71,7 +71,7 @@ class FunctionReader:
     """Path of the REST API → what its preflight responses say, until a function has taken it."""
 
     def read(self, functions: Value) -> tuple[Function, ...]:
-        """All functions, in the file's order; ServiceFileError on what AWS would refuse or this home cannot run."""
+        """All functions, in the file's order; ServiceFileError if AWS would refuse one or this home cannot run it."""
         entries = _entries(functions)
         if not entries:
             raise functions.fault(
@@ -156,7 +156,7 @@ class FunctionReader:
         return scaled
 
     def _concurrency(self, entry: Value, key: str) -> int | None:
-        """What Lambda accepts; a reference of CloudFormation's is left to AWS."""
+        """A number that Lambda accepts; None for a CloudFormation reference, which only AWS resolves."""
         value = entry.get(key)
         return None if value is None or value.intrinsic() is not None else value.integer(0, 100_000)
 

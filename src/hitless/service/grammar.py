@@ -1,6 +1,6 @@
 """The grammar of Serverless Framework's variables: `${self:custom.${sls:stage}.x, env:X, 'default'}` as a tree.
 
-Text in, tree out; nothing is looked up here. What only looks like a variable is text: `${AWS::Region}` and
+Text in, tree out; nothing is looked up here. Text that only looks like a variable stays text: `${AWS::Region}` and
 `${!Literal}` of CloudFormation's Fn::Sub, `${shell}`, and what is escaped, `\\${self:x}` or `$${self:x}`.
 """
 
@@ -23,7 +23,7 @@ class VariableSyntaxError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A default written out: a number, true, false or null (strings are templates)."""
+    """A literal default: a number, true, false or null (strings are templates)."""
 
     value: int | float | bool | None
 
@@ -84,7 +84,7 @@ class _Parser:
         return Template(tuple(part for part in parts if part != "") or ("",))
 
     def _escape(self) -> str | None:
-        """`\\${` and `$${` are `${`; of a row of backslashes before a variable each pair is one."""
+        """`\\${` and `$${` mean `${`; before a variable two backslashes mean one."""
         if self._text.startswith("$${", self._at):
             self._at += 3
             return "${"

@@ -1,7 +1,7 @@
-"""Does the handler exist? Looked up in the source, without running it, so that a typo costs no rollout.
+"""Checks that a handler exists, in the source and without running it, so that a typo does not cost a rollout.
 
-Only what is certain is refused: a file that is not there, or has no such name at its top level, or a coroutine. A
-module that makes names as it runs (`import *`, `globals()`, `__getattr__`) is believed. So is one that a
+Only certain mistakes are errors: a missing file, a missing name at its top level, or a coroutine. A
+module that creates names as it runs (`import *`, `globals()`, `__getattr__`) is accepted. So is one that a
 dependency may bring: the build looks for it once requirements.txt is installed.
 """
 

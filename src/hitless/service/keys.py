@@ -1,4 +1,4 @@
-"""Every key of serverless.yml that Serverless Framework (v3, v4, osls) knows, and what becomes of it on this home.
+"""All keys of serverless.yml that Serverless Framework (v3, v4, osls) knows, and the effect of each on this machine.
 
 One table. USED keys do here what they do on AWS. NOTICED keys change behaviour on AWS and not here: each is named to
 the user with the sentence that stands here. AWS keys concern the deployment to AWS alone. REFUSED keys leave nothing to
@@ -17,7 +17,7 @@ from hitless.service.value import Notices, Unresolved, Value, did_you_mean
 
 
 class Here(StrEnum):
-    """What becomes of a key on this home."""
+    """The effect of a key on this machine."""
 
     USED = "used"
     NOTICED = "noticed"
@@ -202,7 +202,7 @@ QUIET_VALUES: dict[str, frozenset[str]] = {
     "functions.*.events.*.http.integration": frozenset({"lambda-proxy", "lambda_proxy", "aws-proxy", "aws_proxy"}),
     "provider.endpointType": frozenset({"edge", "regional"}),
 }
-"""Values of a noticed key with which it changes nothing."""
+"""Values of a noticed key that change nothing."""
 
 _GUARDS = ("authorizer", "private", "resourcePolicy")
 
@@ -211,7 +211,7 @@ _PARENTS = {key.path[:at] for key in KEYS for at, letter in enumerate(key.path) 
 
 
 def check_keys(root: Value, notices: Notices) -> None:
-    """Notices for all that is not done here. With `configValidationMode: error` and no plugin that may know it,
+    """Add notices for everything that has no effect here. With `configValidationMode: error` and no plugin,
     ServiceFileError on a key that nobody knows.
     """
     plugins, mode, custom = _plugins(root, notices), root.get("configValidationMode"), root.get("custom")

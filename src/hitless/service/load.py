@@ -1,8 +1,9 @@
-"""serverless.yml → `Service`: read it, resolve variables, check keys, make the model. Nothing is run, nothing written.
+"""Loads serverless.yml as a `Service`: reads it, resolves variables, checks keys, makes the model.
 
-The only module that knows YAML. PyYAML's nodes become `Value`s with positions; scalars are read as Serverless
-Framework's parser (YAML 1.2, JavaScript) reads them, so that `yes` and `08:30` stay strings. Bounds: 1 MiB a file, 64
-levels, 100,000 values once aliases are written out. Every error that leaves this module is a `ServiceFileError`.
+Nothing is run or written. This is the only module that knows YAML. PyYAML's nodes become `Value`s with positions.
+Scalars are read as Serverless Framework's parser (YAML 1.2, JavaScript) reads them, so that `yes` and `08:30` stay
+strings. Limits: 1 MiB a file, 64 levels, 100,000 values after aliases are expanded. Every error that leaves this module
+is a `ServiceFileError`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def load_service(
 
 
 def default_stage(folder: Path, environ: Mapping[str, str]) -> str:
-    """The stage when no `--stage` is given: what `provider.stage` says, else `dev`, also if no file can be read."""
+    """The stage without `--stage`: `provider.stage`, else `dev`, also if no file can be read."""
     try:
         raw = read_yaml(_find(folder := folder.absolute()), NAMES[0])
         files = Files(folder, read_yaml)
@@ -97,7 +98,7 @@ def _find(folder: Path) -> Path:
 
 
 def read_yaml(path: Path, name: str) -> Value:
-    """The tree of a YAML file that messages call `name`; ServiceFileError on what is not one document in bounds."""
+    """The tree of a YAML file that messages call `name`; ServiceFileError unless it is one valid document."""
     try:
         size = path.stat().st_size
         content = path.read_bytes() if size <= MAX_FILE_BYTES else b""
@@ -128,7 +129,7 @@ def parse_yaml(text: str, name: str) -> Value:
 
 
 def _check_levels(text: str, name: str) -> None:
-    """Before anything recurses: the parser's events come one by one."""
+    """Check the depth without recursion, on the parser's events."""
     level = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -141,7 +142,7 @@ def _check_levels(text: str, name: str) -> None:
 
 
 class _Tree:
-    """Nodes to values. Aliases are written out, and counted, so that a small file cannot become a huge one."""
+    """Converts nodes to values. Aliases are expanded and counted, so that a small file cannot become a huge one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -238,7 +239,7 @@ def _yaml_fault(error: yaml.YAMLError, text: str, name: str) -> ServiceFileError
         position = getattr(error, "position", 0)
         problem = "a control character is not allowed" if isinstance(error, yaml.reader.ReaderError) else str(error)
         line, column = text.count("\n", 0, position), 0
-    if "nesting depth" in problem:  # newer parsers have a bound of their own, which may come before ours
+    if "nesting depth" in problem:  # newer parsers have a limit of their own, which may be lower than ours
         problem = f"nested deeper than {MAX_LEVELS} levels"
         return Value(None, FilePlace(name, line + 1)).fault(f"is {problem}", "flatten it")
     lines = text.split("\n")

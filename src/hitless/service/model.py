@@ -1,6 +1,6 @@
-"""What a service is: functions, routes, stages, settings. What drives a release reads these and nothing else.
+"""The model of a service: functions, routes, stages, settings. Rollouts and homes read only this.
 
-Frozen and comparable, so that "unchanged" is `==`. What may be a secret (environment, headers, bodies) is kept out of
+Frozen and comparable, so that "unchanged" is `==`. Possible secrets (environment, headers, bodies) are kept out of
 `repr`, so that it reaches no log and no traceback. Only `load.py` makes them from a file;
 `hitless.documents` writes and reads them as JSON, with the environment in clear text.
 """
@@ -18,12 +18,12 @@ DEFAULT_TIMEOUT_S = 6
 """Serverless Framework's default, not Lambda's (3 s)."""
 
 ENDED_RUNTIMES = ("python2.7", "python3.6", "python3.7", "python3.8")
-"""Lambda takes no new function that has one of these."""
+"""Lambda accepts no new function with one of these."""
 
 DEFAULT_MEMORY_MB = 1024
 DEFAULT_WORKERS = 2
 DEFAULT_TARGET_PERCENT = 70
-"""Share of a function's workers that may be at work before more are started."""
+"""Share of a function's workers that may be busy before more are started."""
 
 DEFAULT_PATH = "/{$default+}"
 """The path of an HTTP API's default route: any path, the root too. No path of a file can be written so."""
@@ -42,7 +42,7 @@ DEFAULT_GUARD_S = 30
 DEFAULT_PREVIEW_PORT = 8090
 
 PROTECTION = ("branch", "home", "approval", "rehearsal", "test", "verify", "required_checks", "notify")
-"""What a stage's settings say of how the pipeline may ship to it, and of who hears of it."""
+"""The settings of a stage that protect it from the pipeline, and who is notified."""
 
 
 class Home(StrEnum):
@@ -53,7 +53,7 @@ class Home(StrEnum):
 
 
 class Approval(StrEnum):
-    """Whether the pipeline asks a person before it ships."""
+    """Whether a person must approve before the pipeline ships."""
 
     NONE = "none"
     MANUAL = "manual"
@@ -206,7 +206,7 @@ class RehearsalSettings:
 
 
 class StickyBy(StrEnum):
-    """What tells one client from another."""
+    """How clients are told apart."""
 
     ADDRESS = "address"
     HEADER = "header"
@@ -215,7 +215,7 @@ class StickyBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sticky:
-    """A client, told by its address or by the header or cookie `name`, sees one release throughout a rollout."""
+    """A client, identified by its address or by the header or cookie `name`, gets one release throughout a rollout."""
 
     by: StickyBy
     name: str = ""
@@ -225,7 +225,7 @@ class Sticky:
 
 
 class NotifyBy(StrEnum):
-    """How somebody is told of a pipeline's run."""
+    """How somebody is notified of a pipeline's run."""
 
     SLACK = "slack"
     WEBHOOK = "webhook"
@@ -234,7 +234,7 @@ class NotifyBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Who is told: a URL that takes Slack's messages, one that takes a run as JSON, or a command. May be a secret."""
+    """Who is notified: a URL for Slack's messages, one for runs as JSON, or a command. May be a secret."""
 
     by: NotifyBy
     target: str = field(repr=False)
@@ -242,7 +242,7 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 takes a free one."""
+    """One stage under `custom.hitless.stages`. `host` has no brackets; port 0 means a free one."""
 
     name: str
     branch: str
@@ -253,9 +253,9 @@ class StageSettings:
     approval: Approval = Approval.NONE
     rehearsal: RehearsalSettings | None = None
     test: bool = True
-    """Whether the pipeline runs the tests of what it ships."""
+    """Whether the pipeline runs the tests before it ships."""
     verify: bool = True
-    """Whether it asks what is live for its smoke requests once more."""
+    """Whether it sends the smoke requests to the live release at the end."""
     shield: bool = True
     nat: Nat = Nat.SINGLE
     domain: str | None = None
@@ -271,12 +271,12 @@ class StageSettings:
     release_header: bool = True
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
     required_checks: bool = False
-    """Whether the stage's branch takes only what has passed its tests as another branch."""
+    """Whether the stage's branch accepts only commits that passed their tests on another branch."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewSettings:
-    """How branches that feed no stage are shown: as stages that come and go, at one listener, under hosts of `domain`.
+    """Previews of branches that feed no stage: temporary stages at one listener, with hosts of `domain`.
 
     `most` at a time; each takes the configuration of `from_stage`, and goes `expires_h` hours after its last push.
     `automatic`: at every push, not only where it asks.
@@ -294,7 +294,7 @@ class PreviewSettings:
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What a build of the pipeline may take; by CodeBuild's name where it has one. Output beyond its limit is lost."""
+    """Limits of the pipeline's builds, with CodeBuild's names where they exist. Output beyond its limit is lost."""
 
     timeout_in_minutes: int = 10
     memory_mb: int = 4096
@@ -319,16 +319,16 @@ class Service:
     individually: bool = False
     package_patterns: tuple[str, ...] = ()
     memory_mb: int | None = None
-    """What all workers of the engine may take together; None leaves it to the engine."""
+    """Memory for all workers of the engine together; None leaves it to the engine."""
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
     notices: tuple[str, ...] = ()
     refusal: ServiceFileError | None = field(default=None, compare=False)
-    """Why the engine does not serve it; a stage on AWS is not concerned."""
+    """Why the engine does not serve it; irrelevant for a stage on AWS."""
 
     @property
     def settings(self) -> StageSettings:
-        """Of the stage that the file was read for; loading has made sure that it is there."""
+        """The settings of the stage that the file was read for; loading ensures that it exists."""
         return next(stage for stage in self.stages if stage.name == self.stage)
 
     def function(self, name: str) -> Function | None:

@@ -19,7 +19,7 @@ from hitless.service.value import Notices, Unresolved, Value, did_you_mean, scal
 
 ACCOUNT_ID = "123456789012"
 INSTANCE_ID = "hitless"
-"""Serverless Framework makes one up each time; here it stays, so that an unchanged service is unchanged."""
+"""Serverless Framework generates one each time; here it is constant, so that an unchanged service is unchanged."""
 
 MAX_DEPTH = 40
 MAX_CHARACTERS = 8 * 1024 * 1024
@@ -38,16 +38,16 @@ _ELSEWHERE = {
 
 
 class FileReader(Protocol):
-    """What `${file()}` asks for."""
+    """Reads files for `${file()}`."""
 
     def read(self, written: str, at: Value) -> Value | None:
-        """The file's tree, or None where there is no such file."""
+        """The file's tree, or None if there is no such file."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VariableContext:
-    """What variables may ask for: the stage, the command's options and `--param`s, the environment, files."""
+    """The sources of variables: the stage, the command's options and `--param`s, the environment, files."""
 
     stage: str
     options: Mapping[str, str]
@@ -57,7 +57,7 @@ class VariableContext:
 
 
 class Resolver:
-    """Resolves one tree. Not to be used twice, nor by two threads."""
+    """Resolves one tree. Use it once, in one thread."""
 
     def __init__(self, root: Value, context: VariableContext, notices: Notices) -> None:
         self._root = _for_stage(root, context.stage)
@@ -82,7 +82,7 @@ class Resolver:
         }
 
     def resolve(self, address: str = "") -> Value:
-        """The tree, or what stands at `address`, without variables. ServiceFileError if it exceeds the bounds."""
+        """The tree, or the value at `address`, without variables. ServiceFileError if it exceeds the limits."""
         value = self._root if not address else self._at_address(self._root, address, self._root)
         return self._deep(value) if value is not None else replace(self._root, data=None)
 
@@ -114,7 +114,7 @@ class Resolver:
                 return value
 
     def _head(self, value: Value) -> Value:
-        """What the value's own variables give: a final scalar, or a map or list as the file has it, unresolved."""
+        """The value of its own variables: a final scalar, or an unresolved map or list of the file."""
         if not isinstance(value.data, str) or "${" not in value.data:
             return value
         if id(value) not in self._heads:
@@ -238,7 +238,7 @@ class Resolver:
     def _text(self, template: Template, at: Value) -> str:
         return replace(self._filled(template, at), place=at.place, path=at.path).text()
 
-    # -- the sources, each: the value, or None where there is none
+    # -- the sources; each returns the value, or None if there is none
 
     def _self(self, source: VariableSource, at: Value) -> Value | None:
         address = self._address(source, at)
@@ -309,7 +309,7 @@ class Resolver:
             raise at.fault(f"${{{source.kind}:{address}}} does not exist", hint)
         return self._outside(known[address], at)
 
-    # -- how a value comes to the place of its reference
+    # -- moving a value to the place of its reference
 
     def _at_address(self, start: Value, address: str, at: Value) -> Value | None:
         current = start
@@ -327,7 +327,7 @@ class Resolver:
         return self._placed(self._head(current), at)
 
     def _placed(self, value: Value, at: Value) -> Value:
-        """A scalar stands at its reference from now on; a map or list does so once all of it is resolved."""
+        """Move a scalar to the place of its reference; maps and lists move when all of them is resolved."""
         if isinstance(value.data, Mapping | tuple):
             return value
         if isinstance(value.data, Unresolved):

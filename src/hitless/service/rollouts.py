@@ -80,7 +80,7 @@ def _headers(value: Value) -> tuple[tuple[str, str], ...]:
 
 
 def _body(value: Value | None, headers: tuple[tuple[str, str], ...]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """The body as sent; maps and lists as JSON, which the headers then say unless they name a type."""
+    """The body as sent, and the headers. Maps and lists become JSON, with a content type unless there is one."""
     if value is None or not isinstance(value.data, Mapping | tuple):
         return (None if value is None else value.text()), headers
     if not any(name.lower() == "content-type" for name, _ in headers):
@@ -183,7 +183,7 @@ def read_routes(value: Value) -> tuple[Route, ...]:
 
 
 def check_references(hitless: Value | None, functions: Iterable[Function]) -> None:
-    """ServiceFileError on a hook that is no function, or one that serves requests; on a route that nobody serves."""
+    """ServiceFileError for a hook that is not a function or serves requests, and for a route without a function."""
     known = {function.name: function for function in functions}
     routes = {route for function in known.values() for route in function.routes}
     for item, route in (*named_routes(hitless, "idempotent"), *named_routes(hitless, "open")):
@@ -212,7 +212,7 @@ ORDER = ("source", "test", "build", "rehearse", "approve", "deploy", "verify")
 
 @dataclass(frozen=True, slots=True)
 class StageSteps:
-    """The steps that may be left out."""
+    """The optional steps of a stage."""
 
     test: bool
     rehearsal: RehearsalSettings | None
@@ -221,7 +221,7 @@ class StageSteps:
 
 
 def read_steps(stage: Value) -> StageSteps:
-    """Of a stage's entry. ServiceFileError on an unknown step, a wrong order, and what contradicts itself."""
+    """Read a stage's steps. ServiceFileError for an unknown step, a wrong order, or a contradiction."""
     at, rehearsal, approval = (stage.get(key) for key in ("steps", "rehearsal", "approval"))
     settings = stage.optional("rehearsal", read_rehearsal, None)
     asked = stage.optional("approval", word(Approval), Approval.NONE)

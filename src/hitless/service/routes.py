@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hitless.service.model import DEFAULT_PATH, Route
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-"""What API Gateway knows; ANY stands for all of them."""
+"""API Gateway's methods; ANY stands for all of them."""
 
 ANY = "ANY"
 

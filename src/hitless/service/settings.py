@@ -1,4 +1,4 @@
-"""`custom.hitless`: workers and stages, read strictly, for a misspelt setting here would ship something untested."""
+"""Reads `custom.hitless` strictly, because a misspelt setting could ship something untested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_PREVIEW_HOURS = 24 * 365
 KEYS = ("workers", "provisioned", "memory_mb", "idempotent", "open", "stages", "previews", "builds")
 BUILD_KEYS = ("timeout_in_minutes", "memory_mb", "output_mb")
 LONGEST_BUILD_MINUTES = 2160
-"""As CodeBuild's."""
+"""CodeBuild's limit."""
 PREVIEW_KEYS = ("listen", "domain", "max", "from_stage", "expires_h", "workers", "automatic")
 WORKERS_KEYS = ("min", "max", "target_percent")
 PROVISIONED_KEYS = ("max", "target_percent")
@@ -58,7 +58,7 @@ _BRANCH = re.compile(r"(?!-)(?!.*(?:\.\.|//|@\{|\.lock$|/$|\.$))[^\x00-\x20~^:?*
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many processes a function has: `least`, and up to `most` under load; a fixed number where that is None."""
+    """How many processes a function has: `least`, and up to `most` under load; a fixed number if that is None."""
 
     least: int = DEFAULT_WORKERS
     most: int | None = None
@@ -76,7 +76,7 @@ class Provisioned:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """What `custom.hitless` says; without it, its defaults."""
+    """The settings in `custom.hitless`, or the defaults."""
 
     workers: Workers
     stages: tuple[StageSettings, ...]
@@ -88,7 +88,7 @@ class ServiceSettings:
 
 
 def read_settings(root: Value, stage: str) -> ServiceSettings:
-    """The settings. A `stage` that they do not list is a stage with the defaults. ServiceFileError on a mistake."""
+    """Read the settings. A `stage` that is not listed gets the defaults. ServiceFileError for a mistake."""
     hitless = section(root)
     if hitless is None:
         return ServiceSettings(Workers(), (_unlisted(stage, (), (), root),))
@@ -204,7 +204,7 @@ def _builds(value: Value) -> BuildSettings:
 
 
 def _previews(value: Value, stages: tuple[StageSettings, ...]) -> PreviewSettings:
-    """Their code is any branch's, so that prod's configuration, or one that a person has to approve, is not for it."""
+    """Previews run code of any branch, so they cannot use the configuration of prod or of a stage with approval."""
     check_known(value, PREVIEW_KEYS)
     fit = [s.name for s in stages if s.home is Home.ENGINE and s.name != "prod" and s.approval is Approval.NONE]
     named = value.get("from_stage")

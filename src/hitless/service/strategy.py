@@ -1,7 +1,7 @@
-"""How traffic moves to a candidate: CodeDeploy's names and meaning, with seconds as well as minutes.
+"""Strategies that move traffic to a candidate, with CodeDeploy's names and meaning, and with seconds besides minutes.
 
-One value has one name: `Canary10Percent60Seconds` and `Canary10Percent1Minute` are equal, and print as the latter, so
-that whatever AWS can do is also spelt as AWS spells it.
+Equal strategies have one name: `Canary10Percent60Seconds` is printed as `Canary10Percent1Minute`, so
+that AWS's strategies have AWS's names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_SHIFT_S = 48 * 3600
-"""CodeDeploy's own bound on one shift."""
+"""CodeDeploy's limit for one shift."""
 
 EXAMPLES = "AllAtOnce, Canary10Percent5Minutes, Linear10PercentEvery1Minute, Canary5Percent30Seconds"
 
@@ -68,7 +68,7 @@ class Linear(Strategy):
 
 
 def parse(name: str) -> Strategy:
-    """The strategy of that name, singular or plural unit; ValueError with a sentence that says what is wrong."""
+    """The strategy of that name, singular or plural unit; ValueError with a sentence about the mistake."""
     if name == "AllAtOnce":
         return AllAtOnce()
     form = _FORM.fullmatch(name)

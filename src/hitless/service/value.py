@@ -37,9 +37,9 @@ class FilePlace:
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Stands for a value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind.
+    """A value that only AWS (or a plugin) knows: the reference as it was written, and its source's kind.
 
-    Or for one that cannot be had at all: `error` says why, and is raised when the value is read.
+    Or a value that cannot be resolved: `error` says why, and is raised when the value is read.
     """
 
     reference: str
@@ -59,14 +59,14 @@ class Value:
     raw: str = field(default="", repr=False)
 
     def fault(self, message: str, hint: str = "") -> ServiceFileError:
-        """The error to raise about this value: place, key path, message."""
+        """An error about this value: place, key path, message."""
         where = f"{self.place}: {self.path}: " if self.path else f"{self.place}: "
         written = f" (written in {self.origin})" if self.origin and str(self.origin) != str(self.place) else ""
         place = {"file": self.place.file, "line": self.place.line, "column": self.place.column, "path": self.path}
         return ServiceFileError(f"{where}{message}{written}", hint=hint, details=place)
 
     def mapping(self) -> Mapping[str, Value]:
-        """Its entries, in the file's order; an empty key (null) is an empty map."""
+        """The entries of a map, in the file's order; null is an empty map."""
         match self._known():
             case Mapping() as entries:
                 return entries
@@ -76,7 +76,7 @@ class Value:
                 raise self._wrong("a map")
 
     def items(self) -> tuple[Value, ...]:
-        """Its items; null is an empty list."""
+        """The items of a list; null is an empty list."""
         match self._known():
             case tuple() as items:
                 return items
@@ -86,7 +86,7 @@ class Value:
                 raise self._wrong("a list")
 
     def get(self, key: str) -> Value | None:
-        """The entry of a map, or None where it is missing or null."""
+        """The entry of a map, or None if it is missing or null."""
         found = self.mapping().get(key)
         return None if found is None or found.data is None else found
 
@@ -96,7 +96,7 @@ class Value:
         return default if found is None else read(found)
 
     def text(self) -> str:
-        """A string; numbers and booleans become one as Serverless Framework makes it."""
+        """A string; numbers and booleans are converted as in Serverless Framework."""
         match self._known():
             case str() as text:
                 return text
@@ -161,7 +161,7 @@ class Value:
                 return scalar
 
     def shown(self) -> str:
-        """The data for a message: only what the file says right here is repeated."""
+        """The data for a message: only text that the file has at this place is repeated."""
         if self.origin or not isinstance(self.data, str | int | float):
             return "the value"
         return repr(self.data if isinstance(self.data, str) else scalar_text(self.data))
