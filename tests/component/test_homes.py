@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hitless.cli.main import main
-from hitless.cli.settings import Settings
+from hitless.cli.settings import EngineSettings
 from hitless.homes.home import MODULES
 from hitless.service.load import load_service
 from hitless.service.model import Home
@@ -141,7 +141,7 @@ def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
 def test_the_engine_takes_no_address_for_a_stage_on_aws_and_the_others_keep_theirs(folder: Path) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("prod: {home: aws}", "prod: {home: aws}, staging: {}"))
     service = load_service(folder, stage="dev", environ={})
-    taken = [(one.stage, one.port, one.movable) for one in Settings.of(service).addresses]
+    taken = [(one.stage, one.port, one.movable) for one in EngineSettings.of(service).addresses]
     assert taken == [("dev", 8080, False), ("staging", 8082, True)]
 
 

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from hitless.api.client import EngineClient
-from hitless.api.peer import PeerProtocol, user_of
+from hitless.api.server import PeerProtocol, user_of
 from hitless.engine.recovery import recover
 from hitless.engine.releases import release, releases
 from hitless.errors import UsageError

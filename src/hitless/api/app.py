@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hitless.api.peer import user_of
 from hitless.api.requests import DeployRequest, RollbackRequest, ShutdownRequest
+from hitless.api.server import user_of
 from hitless.api.wire import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.engine import releases as views

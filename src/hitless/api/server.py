@@ -1,14 +1,24 @@
-"""Serves the daemon's API on its Unix socket, by uvicorn without uvicorn's own signal handlers."""
+"""Serves the daemon's API on its Unix socket, by uvicorn without its signal handlers, and names the user who calls.
+
+The kernel tells the user of the process at the other end (SO_PEERCRED, unix(7)).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pwd
 import socket
+import struct
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.requests import Request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hitless.api.peer import PeerProtocol
+_KEY = "hitless.peer_uid"
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class ApiServer:
@@ -53,3 +63,35 @@ def listen_for_owner(path: Path) -> socket.socket:
         os.umask(mask)
     listener.listen(64)
     return listener
+
+
+class PeerProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP with the caller's user id in each request's scope: it gives the application no socket to ask."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        app, uid = self.app, _uid_behind(transport.get_extra_info("socket"))
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, _KEY: uid}, receive, send)
+
+        self.app = with_peer
+
+
+def user_of(request: Request) -> str | None:
+    """The caller's user name; its number where the machine has no name for it; None where the kernel does not say."""
+    uid = request.scope.get(_KEY)
+    if uid is None:
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _uid_behind(connection: Any) -> int | None:
+    option = getattr(socket, "SO_PEERCRED", None)  # Linux has it; macOS does not
+    if option is None or connection is None or connection.family != socket.AF_UNIX:
+        return None
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return int(uid)

@@ -20,7 +20,7 @@ from hitless.pipeline.runs import RunDocument, RunState
 from hitless.release.result import Outcome, Result, Step
 
 
-class Progress:
+class RolloutProgress:
     """Shows steps of a rollout. On a terminal the current step stands on one line that is rewritten."""
 
     def __init__(self, *, live: bool, say: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class Progress:
 
 def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
     """Show each step of a rollout; the document of its end, or None if it was only started (`--no-wait`)."""
-    with Progress(live=sys.stderr.isatty(), say=ctx.say) as progress:
+    with RolloutProgress(live=sys.stderr.isatty(), say=ctx.say) as progress:
         for one in news:
             if isinstance(one, RolloutStep):
                 ctx.goes_on[:] = (

@@ -14,7 +14,7 @@ from typing import IO, Any
 from hitless.api.client import EngineClient
 from hitless.api.requests import DeployRequest, ShutdownRequest
 from hitless.artifact.trees import remove
-from hitless.cli.settings import Address, Settings
+from hitless.cli.settings import Address, EngineSettings
 from hitless.cli.up import await_end, start_daemon
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError, HitlessError
@@ -58,7 +58,7 @@ def sandbox(artifacts: Path, live: ReleaseDocument, candidate: ReleaseDocument) 
         folders.create()
         stages = (live.settings.name, CANDIDATE_STAGE)
         functions = max(len(live.functions), len(candidate.functions))
-        Settings(live.service, tuple(Address(one, "127.0.0.1", 0) for one in stages), functions).write(folders)
+        EngineSettings(live.service, tuple(Address(one, "127.0.0.1", 0) for one in stages), functions).write(folders)
         with _daemon(folders, root) as client:
             stock(artifacts, folders.artifacts, live, candidate)
             yield SandboxedEngine(client)

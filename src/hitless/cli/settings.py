@@ -25,7 +25,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EngineSettings:
     """`addresses` are in the file's order."""
 
     service: str
@@ -34,7 +34,7 @@ class Settings:
     previews: PreviewSettings | None = None
 
     @classmethod
-    def of(cls, service: Service) -> Settings:
+    def of(cls, service: Service) -> EngineSettings:
         """Default ports of stages that are not the one asked for are movable. A stage on AWS has no address here."""
         addresses = tuple(
             Address(
@@ -49,7 +49,7 @@ class Settings:
         return cls(service.name, addresses, len(service.functions), service.previews)
 
     @classmethod
-    def read(cls, folders: Folders) -> Settings:
+    def read(cls, folders: Folders) -> EngineSettings:
         """Raises EngineError where the file is missing or damaged."""
         try:
             document = json.loads(folders.settings_file.read_text())

@@ -21,7 +21,7 @@ from hitless.cli.common import Context, Ended, command
 from hitless.cli.daemon_log import put_aside_if_large
 from hitless.cli.doctor import descriptors
 from hitless.cli.following import conclude, follow
-from hitless.cli.settings import Address, Settings
+from hitless.cli.settings import Address, EngineSettings
 from hitless.engine.folders import Folders, exclusive_lock
 from hitless.errors import EngineError, EngineNotRunningError, HitlessError, UsageError
 from hitless.gateway.binary import find_haproxy
@@ -99,7 +99,7 @@ def bring_up(ctx: Context, listen: str | None) -> EngineClient:
         return _bring_up(ctx, service, settings, folders)
 
 
-def _bring_up(ctx: Context, service: Service, settings: Settings, folders: Folders) -> EngineClient:
+def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders: Folders) -> EngineClient:
     client = EngineClient(folders.api_socket)
     alive = folders.engine_is_alive()
     served = alive or folders.listens()
@@ -166,7 +166,7 @@ def _ship_first(ctx: Context, document: ReleaseDocument) -> None:
         conclude(ctx, result)
 
 
-def _look_before(settings: Settings) -> None:
+def _look_before(settings: EngineSettings) -> None:
     """What would end a start is found before a build that would be for nothing: HAProxy, the ports. MachineError."""
     find_haproxy(os.environ)
     for address in settings.addresses:
@@ -174,8 +174,8 @@ def _look_before(settings: Settings) -> None:
             listen_on(address.host, address.port, purpose=f"stage {address.stage}").close()
 
 
-def _settings(service: Service, listen: str | None) -> Settings:
-    settings = Settings.of(service)
+def _settings(service: Service, listen: str | None) -> EngineSettings:
+    settings = EngineSettings.of(service)
     if listen is None:
         return settings
     host, colon, port = listen.rpartition(":")

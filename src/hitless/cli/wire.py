@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from hitless.artifact.store import ArtifactStore
-from hitless.cli.settings import Address, Settings
+from hitless.cli.settings import Address, EngineSettings
 from hitless.clock import SystemClock
 from hitless.engine.engine import Engine
 from hitless.engine.folders import Folders
@@ -42,7 +42,7 @@ from hitless.workers.fleet import Fleet
 
 
 def build_machine(
-    folders: Folders, settings: Settings, store: Store, *, leave: Callable[[], None]
+    folders: Folders, settings: EngineSettings, store: Store, *, leave: Callable[[], None]
 ) -> tuple[Engine, Machine, Previews | None]:
     """The engine of a data folder, not started yet, and its previews where it has any.
 

@@ -24,7 +24,7 @@ from hitless.api.app import Api, application
 from hitless.api.pipeline import PipelineApi
 from hitless.api.server import ApiServer, listen_for_owner
 from hitless.cli.daemon_log import keep_small
-from hitless.cli.settings import Settings
+from hitless.cli.settings import EngineSettings
 from hitless.cli.wire import build_machine, build_pipeline
 from hitless.engine.folders import EngineLock, Folders
 from hitless.errors import HitlessError
@@ -64,7 +64,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
     folders.create()
     lock = EngineLock(folders.lock_file)
     folders.record_run_folder()
-    settings = Settings.read(folders)
+    settings = EngineSettings.read(folders)
     setproctitle(f"hitless: engine {settings.service} {folders.data}")
     store = Store(folders.state_file)
     server = ApiServer()
