@@ -151,7 +151,7 @@ def test_a_protected_stage_is_protected_on_aws_and_destroyed_by_its_name_alone(a
     held = aws.client("cloudformation").describe_stacks(StackName="clock-core-prod")["Stacks"][0]
     assert held["EnableTerminationProtection"]
     wrong = aws.hitless("aws", "destroy", "--stage", "prod", "--confirm", "dev", folder=folder, ok=(2,))
-    assert "nothing was touched" in wrong["error"]["hint"]
+    assert "nothing was changed" in wrong["error"]["hint"]
     assert (
         aws.hitless("aws", "destroy", "--stage", "prod", "--yes", folder=folder, ok=(1,))["error"]["code"] == "machine"
     )

@@ -295,7 +295,7 @@ def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team)
     assert waiting["outcome"] == "waiting_for_approval"
     assert team.site.stage("prod")["live"] is None
     asked = team.site.hitless("approve", exit_code=2).document["error"]
-    assert f"Waiting: {waiting['run']} of prod" in asked["message"]
+    assert f"approval: {waiting['run']} of prod" in asked["message"]
     approved = team.site.hitless("approve", str(waiting["run"]), "--why", "the first").document
     assert (approved["state"], approved["approval"]["why"]) == ("succeeded", "the first")
     urls = {stage["stage"]: stage["url"] for stage in team.site.status()["stages"]}

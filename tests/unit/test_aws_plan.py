@@ -55,7 +55,7 @@ def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() 
 
 
 def test_a_plan_that_found_something_short_fails_and_names_it() -> None:
-    with pytest.raises(Ended, match=r"for want of: addresses, ec2:CreateVpc$") as ended:
+    with pytest.raises(Ended, match=r"missing: addresses, ec2:CreateVpc$") as ended:
         refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
     assert ended.value.exit_code == 1
     refuse_if_missing(Findings((), (), None))

@@ -1,4 +1,4 @@
-"""The daemon's API: what the command line asks for, over a Unix socket that only the engine's owner can open.
+"""The daemon's API for the command line, over a Unix socket that only the engine's owner can open.
 
 Long work (a rollout) is streamed as one JSON document a line; a client that goes away stops nothing. Errors have one
 shape: `{"error": {code, message, hint, details, exit_code}}`. Bodies are bounded.
@@ -44,7 +44,7 @@ class Api:
     engine: Engine
     machine: Machine
     before_stop: Callable[[], Awaitable[None]] = _nothing
-    """Ends what would begin rollouts while the engine stops."""
+    """Ends the parts that could begin rollouts while the engine stops."""
 
     async def status(self, request: Request) -> Response:
         return JSONResponse(to_plain(await self.machine.status()))
@@ -111,7 +111,7 @@ class Api:
             for event in found:
                 after = event.event
                 yield asdict(event)
-            limit = MOST_EVENTS  # only of the past a part was asked for
+            limit = MOST_EVENTS  # the query's limit is for past events only
 
 
 def application(api: Api, more: Sequence[Route] = ()) -> Starlette:

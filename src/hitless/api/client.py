@@ -44,7 +44,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class EngineClient:
-    """Talks to one engine. Raises EngineNotRunningError where nothing listens, RemoteError where the engine refuses."""
+    """Talks to one engine. EngineNotRunningError if nothing listens, RemoteError for the engine's own errors."""
 
     def __init__(self, api_socket: Path) -> None:
         self._socket = api_socket
@@ -54,7 +54,7 @@ class EngineClient:
         return json.loads(self._whole(method, path, body, query) or b"null")
 
     def text(self, path: str) -> str:
-        """What the engine says in plain text."""
+        """A response in plain text."""
         return self._whole("GET", path, None, {}).decode()
 
     def _whole(self, method: str, path: str, body: Any, query: dict[str, Any]) -> bytes:
@@ -99,13 +99,13 @@ class EngineClient:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise EngineError(
-                f"the engine does not answer on {self._socket} ({error})",
+                f"the engine does not respond on {self._socket} ({error})",
                 hint="run `hitless up` again, or see `hitless doctor`",
             ) from error
 
 
 def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The answer's lines as they come. Not by readline, to which an answer that was cut off looks complete."""
+    """The response's lines as they come. Not by readline, which takes a response that is cut off for a complete one."""
     rest = b""
     while data := response.read1(65536):
         *lines, rest = (rest + data).split(b"\n")
@@ -113,16 +113,16 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _refusal(response: http.client.HTTPResponse) -> RemoteError:
-    """The daemon's own error, or what its web server says of a path that is none or of a failure nobody foresaw."""
+    """The daemon's own error, or its web server's response to an unknown path or an unexpected failure."""
     try:
         return RemoteError(json.loads(response.read())["error"])
     except (ValueError, KeyError, TypeError):
-        message = f"the engine answered {response.status} {response.reason}"
-        return RemoteError({"message": message, "hint": "its engine.log, in the data folder, says more"})
+        message = f"the engine responded {response.status} {response.reason}"
+        return RemoteError({"message": message, "hint": "see engine.log in the data folder"})
 
 
 def _went_away(error: Exception) -> EngineError:
     return EngineError(
-        f"the engine went away in mid-answer ({error})",
-        hint="run `hitless up`: it adopts what runs, and finishes or rolls back the rollout",
+        f"the connection to the engine broke ({error})",
+        hint="run `hitless up`: it adopts the running processes, and finishes or rolls back the rollout",
     )

@@ -29,12 +29,12 @@ from hitless.pipeline.approvals import is_valid_token, link_key
 
 MAX_FORM_BYTES = 8192
 MOST_HELD_BYTES = 64 * 1024 * 1024
-"""Of all bodies that are being read, whose senders are not known yet."""
+"""For all bodies that are being read and not yet verified."""
 
 
 @dataclass(slots=True)
 class Receiver:
-    """`folder` is the pipeline's, which has the key of approval links."""
+    """`folder` is the pipeline's; it has the key of approval links."""
 
     client: EngineClient
     folder: Path
@@ -77,11 +77,11 @@ class Receiver:
         return JSONResponse({"branch": update.branch}, 202)
 
     async def ask(self, request: Request) -> Response:
-        """What is to be approved, and two buttons."""
+        """The page with the question and two buttons."""
         run, token = request.path_params["run"], request.query_params.get("token", "")
         document = await self._waiting(run, token)
         if document is None:
-            return _page("This link is not, or no longer, valid.", 403)
+            return _page("This link is not valid, or no longer valid.", 403)
         return _page(_question(document, token))
 
     async def answer(self, request: Request) -> Response:
@@ -89,21 +89,21 @@ class Receiver:
         form = {key: values[0] for key, values in parse_qs((body or b"").decode("utf-8", "replace")).items()}
         run, verb = request.path_params["run"], form.get("verb", "")
         if verb not in ("approve", "reject") or await self._waiting(run, form.get("token", "")) is None:
-            return _page("This link is not, or no longer, valid.", 403)
+            return _page("This link is not valid, or no longer valid.", 403)
         name = "".join(c for c in form.get("by", "")[:100] if c.isprintable()).strip()
         if not name:
-            return _page("Say who you are.", 400)
+            return _page("Enter your name.", 400)
         order = RunRequest(f"{name} (by link)", form.get("why", "")[:500] or None)
         try:
             answer = self.client.stream("POST", f"/pipeline/runs/{run}/{verb}", order)
-            await asyncio.to_thread(next, answer, None)  # only until the engine has taken it: the run itself may last
+            await asyncio.to_thread(next, answer, None)  # until the engine has accepted it, not until the run ends
         except HitlessError as error:
             return _page(html.escape(error.message), 409)
         return _page(f"Run {run}: {verb}d. Thank you.")
 
     async def _body(self, request: Request, limit: int) -> bytes | None:
-        """What was sent, before anybody knows by whom; None beyond the limits of size and time, and for the largest of
-        all that are read at once where they are too much for memory.
+        """The request's body; None beyond the limits of size and time. If all bodies together exceed their limit, the
+        largest one is dropped.
         """
         deadline, body = asyncio.timeout(self.body_s), bytearray()
         try:
@@ -124,7 +124,7 @@ class Receiver:
             self.bodies.pop(deadline, None)
 
     async def _waiting(self, run: int, token: str) -> dict[str, Any] | None:
-        """The run, if it waits for the answer to just this question."""
+        """The run, if it still waits for approval and the token is valid."""
         try:
             document: dict[str, Any] = await asyncio.to_thread(self.client.call, "GET", f"/pipeline/runs/{run}")
         except HitlessError:

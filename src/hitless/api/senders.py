@@ -1,7 +1,7 @@
-"""Connections of senders whom nobody knows yet: bounded in number, time and size, one request each.
+"""Limits the connections of unverified senders in number, time and size, one request each.
 
-Where there are too many, the oldest of those that still owe their request ends, first of the address that has most. So
-whoever sends at once is served, also where a proxy gives all senders one address.
+If there are too many, the oldest connection without a complete request is closed, first of the address with the most.
+So a sender that sends at once is served, even if a proxy gives all senders one address.
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ class SenderProtocol(H11Protocol):
 
 
 def server_of(application: Starlette, protocol: type[SenderProtocol] = SenderProtocol) -> uvicorn.Server:
-    """An HTTP server for whoever reaches it. It closes each connection after its response."""
+    """An HTTP server for unverified senders. It closes each connection after its response."""
     options: dict[str, Any] = {"ws": "none", "log_config": None, "access_log": False, "lifespan": "on"}
     return uvicorn.Server(uvicorn.Config(application, http=protocol, headers=[("connection", "close")], **options))

@@ -79,7 +79,7 @@ class PeerProtocol(HttpToolsProtocol):
 
 
 def user_of(request: Request) -> str | None:
-    """The caller's user name; its number where the machine has no name for it; None where the kernel does not say."""
+    """The caller's user name, or its number if it has no name; None if the kernel does not tell."""
     uid = request.scope.get(_KEY)
     if uid is None:
         return None

@@ -1,4 +1,4 @@
-"""What `hitless logs --access` shows: a stage's requests as the gateway logged them, each with its function and route.
+"""`hitless logs --access`: a stage's requests as the gateway logged them, each with its function and route.
 
 Reads files alone, so it works while the engine is down.
 """
@@ -22,17 +22,17 @@ FOLLOW_EVERY_S = 0.2
 
 
 def access_log_of(ctx: Context) -> Path:
-    """Where the stage's access log is, or would be."""
+    """The path of the stage's access log, which need not exist."""
     return folders_of(ctx).logs / ctx.stage / ACCESS_LOG
 
 
 def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None:
-    """The newest requests, the oldest of them first; with `follow` one JSON document a line, for ever."""
+    """Show the newest requests, oldest first; with `follow` one JSON document a line, without end."""
     log, routes = access_log_of(ctx), _Releases(ctx)
     if not files_of(log) and not follow:
         raise UsageError(
-            f"{ctx.stage} has no access log: {log} is not there",
-            hint="it begins with a stage's first request; `access_log: off` keeps none; a preview has none",
+            f"{ctx.stage} has no access log: {log} does not exist",
+            hint="it starts with the stage's first request; previews and `access_log: off` have none",
         )
     if not follow:
         documents = [routes.document(one) for one in newest(log, limit) if release in (None, one.release)]
@@ -45,7 +45,7 @@ def show(ctx: Context, *, limit: int, follow: bool, release: int | None) -> None
 
 
 def show_as_requests(ctx: Context) -> None:
-    """The requests that may be repeated, in the form that `hitless drill --requests` takes, weighed by how often."""
+    """Show the requests that may be repeated, as `hitless drill --requests` takes them, weighted by their number."""
     live = recorded(ctx)
     if live is None:
         raise UsageError(f"{ctx.stage} has no live release", hint="`hitless up` ships the first")
@@ -53,13 +53,14 @@ def show_as_requests(ctx: Context) -> None:
     rows = [{"method": one.request.method, "path": one.request.path, "weight": one.request.weight} for one in found]
     if not rows:
         raise UsageError(
-            f"{ctx.stage} has logged no request that may be repeated", hint="GET, HEAD and OPTIONS may, answered by 2xx"
+            f"{ctx.stage} has logged no request that may be repeated",
+            hint="only GET, HEAD and OPTIONS with a 2xx response may be",
         )
     ctx.show(rows, lambda: "\n".join(json.dumps(row) for row in rows))
 
 
 def recorded_load(ctx: Context, live: ReleaseDocument) -> list[Weighed]:
-    """What a rehearsal sends of the stage's log; nothing where there is none."""
+    """The requests of the stage's log that a rehearsal sends; none if there is no log."""
     return weighed(newest(access_log_of(ctx), LINES_AT_MOST), live)
 
 

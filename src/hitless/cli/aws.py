@@ -20,7 +20,7 @@ MODULES = {
 def register(app: typer.Typer) -> None:
     verbs = typer.Typer(
         name="aws",
-        help="What is AWS's alone: cost, setup, adoption, repair. Releases ship by the plain verbs (--home aws).",
+        help="Setup, cost, adoption and repair on AWS. Releases ship by the plain verbs with --home aws.",
         epilog="Example: hitless aws plan --stage dev; hitless deploy --home aws --stage dev",
         no_args_is_help=True,
         rich_markup_mode=None,

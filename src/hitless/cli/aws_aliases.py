@@ -129,5 +129,5 @@ def _status(document: dict[str, Any]) -> str:
         lines.append(f"  {name}: {shares}")
     if candidate := document["candidate"]:
         lines.append(f"  release {candidate['release']} is under way since {candidate['since']}")
-    lines += [f"  amiss: {describe(one)}" for one in document["troubles"]]
+    lines += [f"  problem: {describe(one)}" for one in document["troubles"]]
     return "\n".join(lines)

@@ -26,29 +26,30 @@ from hitless.service.model import Service
 
 Boundary = Annotated[
     str | None,
-    typer.Option("--boundary", help="ARN of the organisation's own permissions boundary, for every role made."),
+    typer.Option("--boundary", help="ARN of the organisation's permissions boundary, for every role that is created."),
 ]
 Trust = Annotated[
     str | None,
-    typer.Option("--trust", help="Account ids and ARNs of roles that may release, beside the pipeline."),
+    typer.Option("--trust", help="Account ids and ARNs of roles that may release besides the pipeline."),
 ]
 ExternalId = Annotated[
-    str | None, typer.Option("--external-id", help="What they must say; with --deploy-role, what it asks for.")
+    str | None,
+    typer.Option("--external-id", help="The external id that they must give, or --deploy-role asks for."),
 ]
 DeployRole = Annotated[
     str | None,
-    typer.Option("--deploy-role", help="ARN of another account's deploy role: only the pipeline is made here."),
+    typer.Option("--deploy-role", help="ARN of another account's deploy role: only the pipeline is created here."),
 ]
 GitHubOidc = Annotated[
     bool | None,
-    typer.Option("--github-oidc/--no-github-oidc", help="Let GitHub's workflows on the stage's branch release."),
+    typer.Option("--github-oidc/--no-github-oidc", help="Allow GitHub workflows on the stage's branch to release."),
 ]
 GitHubEnvironment = Annotated[
     str | None,
-    typer.Option("--github-environment", help="GitHub's environment that may release, instead of the branch."),
+    typer.Option("--github-environment", help="The GitHub environment that may release, instead of the branch."),
 ]
 Region = Annotated[str | None, typer.Option("--region", help="Instead of provider.region.")]
-WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="With a pipeline or without.")]
+WithPipeline = Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Include the pipeline.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +62,7 @@ def _register_plan(app: typer.Typer) -> None:
     @command(app, "plan", example="hitless aws plan --stage prod --offline")
     def plan(
         ctx: Context,
-        offline: Annotated[bool, typer.Option("--offline", help="Only the costs; ask no AWS.")] = False,
+        offline: Annotated[bool, typer.Option("--offline", help="Only the costs, without asking AWS.")] = False,
         region: Region = None,
         pipeline: WithPipeline = True,
         boundary: Boundary = None,
@@ -70,9 +71,9 @@ def _register_plan(app: typer.Typer) -> None:
         github: GitHubOidc = None,
         environment: GitHubEnvironment = None,
     ) -> None:
-        """State the cost a month, and what would change. And quotas that are short, permissions that lack.
+        """Show cost, changes, missing quotas and permissions. Changes nothing.
 
-        Options are those that the bootstrap will be given.
+        Give the options of the bootstrap.
         """
         service = ctx.load_for_aws(region)
         priced = costs(service, load_prices(), pipeline=pipeline)
@@ -92,28 +93,28 @@ def _register_bootstrap(app: typer.Typer) -> None:
     @command(app, "bootstrap", example="hitless aws bootstrap --stage prod --package 'git+https://…@v1' --dry-run")
     def bootstrap(
         ctx: Context,
-        dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates; ask and touch nothing.")] = False,
+        dry: Annotated[bool, typer.Option("--dry-run", help="Write the templates without asking AWS.")] = False,
         region: Region = None,
         repository: Annotated[
             str | None, typer.Option("--repository", help="OWNER/NAME on GitHub; default: git's origin.")
         ] = None,
         package: Annotated[
             str | None,
-            typer.Option("--package", help="What the deploy step installs as hitless: a wheel, a pinned URL."),
+            typer.Option("--package", help="The hitless package for the deploy step: a wheel's or pinned git URL."),
         ] = None,
         pipeline: WithPipeline = True,
         notify: Annotated[
-            str | None, typer.Option("--notify", help="An e-mail address for failures, approvals.")
+            str | None, typer.Option("--notify", help="An e-mail address for failures and approvals.")
         ] = None,
         cidr: Annotated[
-            str | None, typer.Option("--cidr", help="The network's addresses; default 10.0.0.0/16.")
+            str | None, typer.Option("--cidr", help="The network's address range; default 10.0.0.0/16.")
         ] = None,
         zone_id: Annotated[
-            str | None, typer.Option("--zone-id", help="The domain's hosted zone; default: the one that holds it.")
+            str | None, typer.Option("--zone-id", help="The hosted zone of the domain; default: the one with its name.")
         ] = None,
         policies: Annotated[
             str | None,
-            typer.Option("--policies", help="ARNs of policies for what the service's own `resources` need."),
+            typer.Option("--policies", help="ARNs of policies that the service's own `resources` need."),
         ] = None,
         boundary: Boundary = None,
         trust: Trust = None,
@@ -122,13 +123,13 @@ def _register_bootstrap(app: typer.Typer) -> None:
         github: GitHubOidc = None,
         environment: GitHubEnvironment = None,
         wait_s: Annotated[
-            float, typer.Option("--wait", help="Seconds to wait for GitHub to be authorised; 0 does not wait.")
+            float, typer.Option("--wait", help="Seconds to wait until GitHub is authorised; 0 does not wait.")
         ] = 1800.0,
-        force: Annotated[bool, typer.Option("--force", help="Replace even what serves.")] = False,
+        force: Annotated[bool, typer.Option("--force", help="Replace or delete even resources that serve.")] = False,
     ) -> None:
-        """Make or update what a stage stands on. Network, artifact bucket, roles, domain and pipeline on AWS.
+        """Create or update what a stage needs on AWS. Network, artifact bucket, roles, domain and pipeline.
 
-        Options once given are kept by the stacks.
+        The stacks keep the options that were given once.
         """
         found = read_repository(ctx.service_dir)
         repository = repository or found.name
@@ -153,17 +154,17 @@ def _register_destroy(app: typer.Typer) -> None:
     @command(app, "destroy", example="hitless aws destroy --stage staging --confirm staging")
     def destroy(
         ctx: Context,
-        dry: Annotated[bool, typer.Option("--dry-run", help="Say what would go and what stays.")] = False,
+        dry: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted and what would stay.")] = False,
         region: Region = None,
         confirm: Annotated[
             str | None, typer.Option("--confirm", help="The stage's name, instead of typing it.")
         ] = None,
         with_data: Annotated[
-            bool, typer.Option("--with-data", help="Artifacts, and tables and buckets of the service, go too.")
+            bool, typer.Option("--with-data", help="Delete the artifacts, and the service's tables and buckets, too.")
         ] = False,
-        with_domain: Annotated[bool, typer.Option("--with-domain", help="The domain and its records go too.")] = False,
+        with_domain: Annotated[bool, typer.Option("--with-domain", help="Delete the domain, too.")] = False,
     ) -> None:
-        """Delete the stage's stacks: service, pipeline, core. Data and the domain stay unless named."""
+        """Delete the stage's stacks: service, pipeline, core. Data and domain stay unless an option names them."""
         service = ctx.load_for_aws(region)
         with connected(ctx, service) as on:
             runner = Destroy(service, on.aws, on.stacks, say=ctx.say)
@@ -175,13 +176,13 @@ def _register_destroy(app: typer.Typer) -> None:
 
 
 def refuse_if_missing(found: Findings) -> None:
-    """Ended with 1, as a doctor that found something, where a bootstrap would fail for want of something."""
+    """Ended with 1 if a bootstrap would fail because a quota or a permission is missing."""
     if not found.well:
         short = [quota.name for quota in found.quotas if not quota.enough]
         raise Ended(
             1,
-            f"a bootstrap would fail for want of: {', '.join([*short, *(found.missing_permissions or ())])}",
-            "ask for more in Service Quotas, or for the permissions; then plan again",
+            f"a bootstrap would fail; missing: {', '.join([*short, *(found.missing_permissions or ())])}",
+            "request the quota in Service Quotas, or the permissions; then run `hitless aws plan` again",
         )
 
 
@@ -211,14 +212,14 @@ def _plan_in_words(priced: Costs, found: Findings | None) -> str:
         lines += [f"{stack.name}: {state}", *(f"  {change}" for change in stack.changes)]
     lines += [str(quota) for quota in found.quotas]
     if found.missing_permissions is None:
-        lines.append("missing permissions: not known, these credentials may not simulate policies")
+        lines.append("missing permissions: unknown, because these credentials may not simulate policies")
     elif found.missing_permissions:
         lines.append(f"missing permissions: {', '.join(found.missing_permissions)}")
     return "\n".join(lines)
 
 
 def write_templates(ctx: Context, specs: Iterable[StackSpec]) -> list[dict[str, Any]]:
-    """The stacks as a dry run shows them: each template in a file of the data folder, by its absolute path."""
+    """The document of a dry run: each template is written into the data folder and named by its absolute path."""
     folder = template_folder(ctx)
     return [
         {
@@ -239,14 +240,14 @@ def _bootstrapped_in_words(result: Bootstrapped) -> str:
 
 
 def _ask(ctx: Context, service: Service, plan: DestroyPlan, confirm: str | None) -> None:
-    """Return if a person means this stage. A protected stage's name must be given even with --yes."""
+    """Return if a person confirms the stage. A protected stage's name must be given even with --yes."""
     if confirm is not None and confirm != service.stage:
-        raise UsageError(f"--confirm: {confirm!r} is not the stage {service.stage}", hint="nothing was touched")
+        raise UsageError(f"--confirm: {confirm!r} is not the stage {service.stage}", hint="nothing was changed")
     if confirm is not None or (ctx.yes and not is_production(service)):
         return
     ctx.say(_destroyed_in_words(plan, dry=True))
     if not _typed(ctx, f"type {service.stage} to delete them:", service.stage):
-        raise ConflictError("not confirmed: nothing was touched", hint=f"type the stage's name, {service.stage}")
+        raise ConflictError("not confirmed: nothing was changed", hint=f"type the stage's name, {service.stage}")
 
 
 def _destroyed_in_words(plan: DestroyPlan, *, dry: bool) -> str:
@@ -256,10 +257,8 @@ def _destroyed_in_words(plan: DestroyPlan, *, dry: bool) -> str:
 
 
 def _typed(ctx: Context, question: str, wanted: str) -> bool:
-    """Whether a person at the terminal types `wanted`. MachineError where nobody can."""
+    """Whether a person at the terminal types `wanted`. MachineError if there is no terminal."""
     if not sys.stdin.isatty():
-        raise MachineError(
-            "this must be confirmed, and there is no terminal to ask at", hint=f"give --confirm {wanted}"
-        )
+        raise MachineError("this must be confirmed, and there is no terminal", hint=f"give --confirm {wanted}")
     ctx.say(question)
     return sys.stdin.readline().strip() == wanted

@@ -28,13 +28,13 @@ def register(app: typer.Typer) -> None:
     def adopt(
         ctx: Context,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Look at the stack, write the templates and steps; change nothing.")
+            bool, typer.Option("--dry-run", help="Read the stack, write the templates, list the steps; change nothing.")
         ] = False,
     ) -> None:
-        """Take over what Serverless Framework deployed. The stack as it runs, without a failed request.
+        """Take over a stack of Serverless Framework. Without a failed request.
 
-        What runs becomes a release, which the next `hitless aws deploy` goes back to if an alarm rings. Needs the
-        stage's core stack.
+        Its code becomes a release, to which the next deploy rolls back if an alarm fires. The stage's core stack must
+        exist.
         """
         service = ctx.load_for_aws()
         with connected_stage(ctx, service, service_role=False) as stage:
@@ -56,13 +56,13 @@ def register(app: typer.Typer) -> None:
     @command(app, "repair", example="hitless aws repair --stage prod --dry-run")
     def repair(
         ctx: Context,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the steps; change nothing.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="List the steps; change nothing.")] = False,
         skip_resource: Annotated[
             list[str] | None,
-            typer.Option("--skip-resource", help="A logical id that a stuck roll-back leaves as it is; repeatable."),
+            typer.Option("--skip-resource", help="A logical id that a stuck stack rollback skips; may be repeated."),
         ] = None,
     ) -> None:
-        """Bring the stage back to its live release. A deploy that is under way is taken over: it ends as superseded."""
+        """Fix the problems that `hitless status --home aws` lists. A deploy in progress ends as superseded."""
         service = ctx.load_for_aws()
         with connected_stage(ctx, service) as stage:
             store = store_of(ctx)
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         ctx.show(done.to_json(), lambda: _repaired_in_words(done))
         if done.left and not dry_run:
             first = done.left[0]
-            raise Ended(1, f"{len(done.left)} left amiss: {first.where}: {first.what}", first.mends)
+            raise Ended(1, f"{len(done.left)} problems are left: {first.where}: {first.what}", first.mends)
 
 
 def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
@@ -91,15 +91,15 @@ def _adoption(ctx: Context, stage: AwsStage) -> Adoption:
 
 
 def _ask(ctx: Context, plan: AdoptionPlan, name: str) -> None:
-    """Say what will be done, and wait for a yes where somebody can give one."""
-    ctx.say(f"{name} is taken over ({plan.phase} now):")
+    """Show the steps, and ask at the terminal whether to go on."""
+    ctx.say(f"{name} will be taken over ({plan.phase} now):")
     for step in steps_of(plan):
         ctx.say(f"  {step['step']}: {step['does']}")
     if ctx.yes:
         return
     if not sys.stdin.isatty():
-        raise MachineError("this must be confirmed, and there is no terminal to ask at", hint="give --yes")
-    ctx.say("go on? [y/N]")
+        raise MachineError("this must be confirmed, and there is no terminal", hint="give --yes")
+    ctx.say("continue? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise typer.Exit(0)
 
@@ -108,7 +108,7 @@ def _show(ctx: Context, plan: AdoptionPlan) -> None:
     document = _document(ctx, plan)
     ctx.show(document, lambda: _adoption_in_words(document))
     if plan.refused:
-        raise Ended(1, f"it cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
+        raise Ended(1, f"the stack cannot be taken over as it is ({len(plan.refused)} reasons)", plan.refused[0].way)
 
 
 def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
@@ -126,17 +126,17 @@ def _document(ctx: Context, plan: AdoptionPlan) -> dict[str, Any]:
 
 def _adoption_in_words(document: dict[str, Any]) -> str:
     if document["phase"] == AdoptionPhase.ADOPTED:
-        return "the stack is hitless's already"
-    rows = [f"cannot be taken over: {one['what']}\n  way: {one['way']}" for one in document["refused"]]
+        return "the stack is adopted already"
+    rows = [f"cannot be taken over: {one['what']}\n  instead: {one['way']}" for one in document["refused"]]
     rows += [f"{one['step']:<8} {one['does']}  {one['template'] or ''}".rstrip() for one in document["steps"]]
     return "\n".join(rows)
 
 
 def _repaired_in_words(done: Repaired) -> str:
     if not done.mended and not done.left:
-        return f"{done.stage}: nothing is amiss"
+        return f"{done.stage}: no problem was found"
     if done.dry_run:
-        found = [f"amiss: {describe(one.to_json())}" for one in done.left]
+        found = [f"problem: {describe(one.to_json())}" for one in done.left]
         return "\n".join([*found, *(f"would {step}" for step in done.steps)])
-    lines = [f"mended: {one.where}: {one.what}" for one in done.mended]
+    lines = [f"fixed: {one.where}: {one.what}" for one in done.mended]
     return "\n".join([*lines, *(f"left: {describe(one.to_json())}" for one in done.left)])

@@ -55,12 +55,12 @@ class Context(Workplace):
 
 
 def _common_options(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     stage: Annotated[
         str | None,
         typer.Option("--stage", "-s", help="The stage; default: provider.stage of serverless.yml, else dev."),
     ] = None,
-    service_dir: Annotated[Path, typer.Option("--service-dir", help="The folder that holds serverless.yml.")] = Path(),
+    service_dir: Annotated[Path, typer.Option("--service-dir", help="The folder with serverless.yml.")] = Path(),
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +69,7 @@ def _common_options(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", metavar="NAME=VALUE", help="What ${param:NAME} is in serverless.yml; may be repeated."),
+        typer.Option("--param", metavar="NAME=VALUE", help="The value of ${param:NAME} in the file; may be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every prompt with yes.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -100,9 +100,7 @@ def _param(given: str) -> tuple[str, str]:
 
 
 class Ended(Exception):
-    """The work was done and ended otherwise than hoped: the document is shown, then error and hint, then this exit
-    code.
-    """
+    """The work is done and its document is shown, but it did not end well: error, hint and this exit code follow."""
 
     def __init__(self, exit_code: int, message: str, hint: str) -> None:
         super().__init__(message)
@@ -171,7 +169,7 @@ def _complain(message: str, hint: str) -> None:
 
 
 def positive(value: float, option: str) -> float:
-    """Refuse a number that is not above zero, by the option's name."""
+    """The value; UsageError that names the option if it is not above zero."""
     if value <= 0:
         raise UsageError(f"{option}: {value} is not above zero", hint=f"give {option} a positive number")
     return value

@@ -1,6 +1,6 @@
-"""The daemon's engine.log: renewed before it grows beyond bounds, by `up` at a start and by the daemon while it runs.
+"""Renews the daemon's engine.log before it grows too large: `up` does at a start, the daemon while it runs.
 
-What wrote into the old file by a descriptor of its own (a child that inherited it) goes on there, in engine.log.1.
+A child process that inherited a descriptor of the old file goes on writing there, in engine.log.1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STANDARD = (1, 2)
 
 
 def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> bool:
-    """As PATH.1, in the place of an older one."""
+    """Rename the file to PATH.1, which replaces an older one; whether it was too large."""
     with suppress(OSError):
         if path.stat().st_size > largest_bytes:
             path.replace(f"{path}.1")
@@ -26,8 +26,8 @@ def put_aside_if_large(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> boo
 
 
 def renew_if_large(path: Path, *, descriptors: Sequence[int] = STANDARD, largest_bytes: int = LARGEST_BYTES) -> bool:
-    """Put the file aside where the descriptors write to it and it is too large; they write to a new one then. A full
-    disk changes nothing.
+    """If the file is too large and the descriptors write to it, rename it and let them write to a new one. A full disk
+    changes nothing.
     """
     with suppress(OSError):
         if not os.path.samestat(os.fstat(descriptors[-1]), path.stat()):
@@ -42,7 +42,7 @@ def renew_if_large(path: Path, *, descriptors: Sequence[int] = STANDARD, largest
 
 
 async def keep_small(path: Path) -> None:
-    """For ever."""
+    """Renew the file whenever it is too large, until cancelled."""
     while True:
         renew_if_large(path)
         await asyncio.sleep(LOOK_S)

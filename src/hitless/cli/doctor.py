@@ -1,4 +1,4 @@
-"""`hitless doctor`: what is missing or misconfigured on this machine, and the command that mends each."""
+"""`hitless doctor`: checks this machine, and names the command that fixes each problem."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hitless.homes.folder import folders_of
 
 ENOUGH_DESCRIPTORS = 4096
 ENOUGH_DISK_BYTES = 1024**3
-_RESTART = "yours to set up: if daemon, guardian and HAProxy all die (a reboot), nobody listens until `hitless up` runs"
+_RESTART = "set it up yourself: after a reboot nothing listens until `hitless up` runs again"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was found, and what mends it where it is not well."""
+    """The result of a check, and the command that fixes the problem."""
 
     check: str
     well: bool
@@ -39,7 +39,7 @@ class Finding:
 def register(app: typer.Typer) -> None:
     @command(app, "doctor", example="hitless doctor --json")
     def doctor(ctx: Context) -> None:
-        """Say what is amiss here, and what mends it. HAProxy, Python, limits, folders, disk, ports, the file."""
+        """Check this machine, and name a fix for each problem. HAProxy, Python, limits, folders, ports, the file."""
         findings = [
             _check("HAProxy", _haproxy),
             _python(),
@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         }
         ctx.show(document, lambda: _in_words(findings))
         if bad := [finding for finding in findings if not finding.well]:
-            raise Ended(1, f"{len(bad)} of {len(findings)} checks found something amiss", bad[0].mend)
+            raise Ended(1, f"{len(bad)} of {len(findings)} checks found a problem", bad[0].mend)
 
 
 def _check(name: str, probe: Callable[[], str]) -> Finding:
@@ -85,7 +85,7 @@ def _git() -> Finding:
 
 
 def _places(ctx: Context) -> list[Finding]:
-    """What depends on the data folder, unless it is closed to this user."""
+    """Checks of the data folder and the service; one finding if this user may not open the folder."""
     try:
         folders = folders_of(ctx)
     except HitlessError as error:
@@ -129,7 +129,7 @@ def _disk(folders: Folders) -> Finding:
         "disk",
         free >= ENOUGH_DISK_BYTES,
         f"{free // 1024**2} MiB free at {place}",
-        "free some space, or name another --data-dir",
+        "free some space, or give another --data-dir",
     )
 
 
@@ -143,7 +143,7 @@ def _service(ctx: Context, folders: Folders) -> list[Finding]:
     counted = f"{_count(service.functions, 'function')}, {_count(service.stages, 'stage')}"
     findings = [Finding("service", True, f"{service.name}: {counted}")]
     if folders.remains():
-        findings.append(Finding("ports", True, "the engine runs and has them"))
+        findings.append(Finding("ports", True, "the running engine has them"))
         return findings
     for stage in service.stages:
         findings.append(_check(f"port of {stage.name}", lambda stage=stage: _port(stage.host, stage.port)))  # type: ignore[misc]
@@ -166,5 +166,5 @@ def _in_words(findings: list[Finding]) -> str:
     for finding in findings:
         lines.append(f"{'ok  ' if finding.well else 'FAIL'}  {finding.check:<18} {finding.found}")
         if not finding.well and finding.mend:
-            lines.append(f"      mend: {finding.mend}")
+            lines.append(f"      fix: {finding.mend}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`hitless drill`: load on a service while releases ship and things break, every request accounted for."""
+"""`hitless drill`: load on a service while releases ship and faults happen; every request is accounted for."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         idempotency_key: options.IdempotencyKeyOption = False,
         home: HomeOption = None,
     ) -> None:
-        """Load while releases ship; every request is accounted for."""
+        """Send load while releases ship. Every request is accounted for."""
         names, broken = _list(scenarios), _list(faults)
         count = releases if releases is not None else len(names) or (0 if target else DEFAULT_RELEASES)
         by_engine = target is None or count > 0 or bool(broken)
@@ -98,11 +98,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _check_home(ctx: Context, plan: DrillPlan, home: StageHome | None) -> None:
-    """Raises UsageError where what shall break is not there."""
+    """UsageError if faults are asked for at a home that has no processes."""
     if plan.faults and home is not None and home.kind is Home.AWS:
         raise UsageError(
             f"--faults: the home of stage {ctx.stage} is AWS, where no process can be killed",
-            hint="faults are for an engine's stage: releases and load work on either home",
+            hint="leave --faults out: on AWS a drill sends load and ships releases only",
         )
 
 
@@ -119,7 +119,7 @@ def _shipper(ctx: Context, strategy: str | None, home: StageHome, named: Home | 
 
 
 def _receipts(home: StageHome, result: DrillResult) -> tuple[dict[str, Any], ...]:
-    """The receipts of the rollouts since the drill began, oldest first; none where the home does not answer."""
+    """The receipts of the rollouts since the drill began, oldest first; none if the home does not respond."""
     numbers = dict.fromkeys(one.release for one in (*result.releases, result.restored) if one and one.release)
     began = timestamp(result.started_at)
     try:
@@ -148,7 +148,7 @@ async def _run(
         assert shipper is not None
         target = stage_of(await shipper.status(), plan.stage)["url"]
     if target is None:
-        raise ConflictError(f"stage {plan.stage} has no URL yet", hint="ship a first release: hitless deploy")
+        raise ConflictError(f"stage {plan.stage} has no URL yet", hint="ship a first release: `hitless deploy`")
     source = (
         Source(service.folder, service.file.name, ctx.stage, tuple(one.handler for one in service.functions))
         if service is not None
@@ -169,14 +169,14 @@ async def _run(
 
 
 def _stop_on_signal(ctx: Context) -> asyncio.Event:
-    """Set by the first Ctrl-C: the drill ends in order, and the first release is live again. The second breaks off."""
+    """Set by the first Ctrl-C: the drill ends in order, with the first release live again. The second cancels it."""
     stop, whole = asyncio.Event(), asyncio.current_task()
 
     def interrupt() -> None:
         if stop.is_set() and whole is not None:
             whole.cancel()
         else:
-            ctx.say("ending after the rollout at hand, with the first release live again; once more breaks off")
+            ctx.say("ending after this rollout, with the first release live again; Ctrl-C again stops at once")
             stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -185,15 +185,15 @@ def _stop_on_signal(ctx: Context) -> asyncio.Event:
 
 
 def _conclude(result: DrillResult) -> None:
-    """Raises Ended where a request was lost or a rollout surprised."""
+    """Ended if a request was lost, or a rollout ended otherwise than its scenario expects."""
     if result.exit_code == 6:
         raise Ended(6, result.headline, f"{result.loss}; the report shows when: {result.plan.report}")
     if result.exit_code:
-        raise Ended(1, "; ".join(result.surprises), f"the report tells more: {result.plan.report}")
+        raise Ended(1, "; ".join(result.surprises), f"see the report: {result.plan.report}")
 
 
 def _service(ctx: Context, *, needed: bool) -> Service | None:
-    """The service of the folder; None where there is none and none is needed."""
+    """The service of the folder; None if there is none and none is needed."""
     try:
         return ctx.load()
     except ServiceFileError:
@@ -215,13 +215,13 @@ def _pieces(profile: str | None, rate: float | None, duration_s: float) -> Piece
     if profile is None:
         return ()
     if rate is not None:
-        raise UsageError("--rate and --profile: both say how many requests", hint="leave one of them out")
+        raise UsageError("--rate and --profile exclude each other", hint="leave one of them out")
     check_duration(duration_s)
     return parse_profile(profile, duration_s)
 
 
 def _report(ctx: Context, named: Path | None, service: Service | None) -> Path:
-    """Where the page goes: never into the service's folder by default, for what is there is shipped."""
+    """The path of the page. Not in the service's folder by default, because that folder is shipped."""
     if named is not None:
         return named.expanduser().resolve()
     if service is None:
@@ -232,5 +232,5 @@ def _report(ctx: Context, named: Path | None, service: Service | None) -> Path:
 def _list(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if any(not name for name in names) and text.strip():
-        raise UsageError(f"{text!r}: an empty name in the list", hint="separate names with one comma")
+        raise UsageError(f"{text!r}: the list has an empty name", hint="separate the names with one comma each")
     return [name for name in names if name]

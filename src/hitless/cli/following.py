@@ -21,7 +21,7 @@ from hitless.release.result import Outcome, Result, Step
 
 
 class RolloutProgress:
-    """Shows steps of a rollout. On a terminal the current step stands on one line that is rewritten."""
+    """Shows the steps of a rollout. A terminal has one line for the current step, which is rewritten."""
 
     def __init__(self, *, live: bool, say: Callable[[str], None]) -> None:
         self._live, self._say, self._written = live, say, False
@@ -59,7 +59,7 @@ def follow(ctx: Context, news: Iterator[RolloutNews]) -> dict[str, Any] | None:
                 progress.step(one.step)
             elif isinstance(one, RolloutStarted):
                 release = one.document["release"]
-                ctx.show(one.document, lambda: f"release {release} is on its way; see `hitless status`")  # noqa: B023
+                ctx.show(one.document, lambda: f"release {release} has started; `hitless status` shows it")  # noqa: B023
                 return None
             else:
                 return dict(one.document)
@@ -73,7 +73,7 @@ def conclude(ctx: Context, document: dict[str, Any] | None) -> None:
     result = convert(document, Result, "the rollout's result")
     ctx.show(document, lambda: _sentence(result))
     if result.outcome.exit_code:
-        hint = f"`hitless logs --release {result.release}` and `hitless releases {result.release}` tell more" + (
+        hint = f"`hitless logs --release {result.release}` and `hitless releases {result.release}` say more" + (
             "; the live release was not touched" if result.live else ""
         )
         ended = f"release {result.release} was {result.outcome.replace('_', ' ')}: {result.reason}"
@@ -118,8 +118,8 @@ def waiting_run(client: EngineClient, run: int | None, verb: str) -> int:
         raise UsageError("no run waits for approval", hint="`hitless pipeline runs` lists the last ones")
     listed = "; ".join(f"{one.run} of {one.where} ({one.message or '-'})" for one in waiting)
     raise UsageError(
-        f"which run? Waiting: {listed}",
-        hint=f"`hitless pipeline show {waiting[0].run}` says what it ships; `hitless {verb} {waiting[0].run}`",
+        f"name a run; these wait for approval: {listed}",
+        hint=f"`hitless pipeline show {waiting[0].run}` shows what it ships; `hitless {verb} {waiting[0].run}`",
     )
 
 

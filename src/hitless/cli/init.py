@@ -1,8 +1,8 @@
 """`hitless init DIR`: a new service from a scaffold that ships with the package (templates/, one folder each).
 
-Invariants: nothing of the user's is ever overwritten, and nothing half-done stays: the files are written to a hidden
-folder first and moved into place by renaming. A file named dot-NAME in a scaffold becomes .NAME, as packagers heed real
-ones.
+Invariants: no file of the user is ever overwritten, and no half-written folder stays: the files are written to a hidden
+folder first and moved into place by renaming. A file dot-NAME in a scaffold becomes .NAME, because packagers give
+meaning to real ones.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def register(app: typer.Typer) -> None:
     @command(app, "init", example="hitless init hello && cd hello && hitless up --detach")
     def init(
         ctx: Context,
-        folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; the service takes its name.")],
-        template: Annotated[str, typer.Option("--template", "-t", help="Which scaffold.")] = "service",
+        folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create; the service gets its name.")],
+        template: Annotated[str, typer.Option("--template", "-t", help="The scaffold to use.")] = "service",
         github: Annotated[
-            bool, typer.Option("--github", help="With a GitHub Actions workflow that tests, and releases on AWS.")
+            bool, typer.Option("--github", help="Add a GitHub Actions workflow that tests, and releases on AWS.")
         ] = False,
     ) -> None:
-        """Scaffold a service that runs here and deploys to AWS unchanged."""
+        """Create a service that runs here and deploys to AWS unchanged."""
         folder = folder.expanduser().resolve()
         service = service_name(folder.name)
         try:
             written = scaffold(folder, service, template, github=github)
         except PermissionError as error:
             raise MachineError(
-                f"{folder} cannot be made: {error.strerror}", hint="choose a place where you may write"
+                f"{folder} cannot be created: {error.strerror}", hint="choose a folder that you may write to"
             ) from error
         ctx.show(
             {"service": service, "folder": str(folder), "files": written},
@@ -58,12 +58,12 @@ def register(app: typer.Typer) -> None:
 
 
 def service_name(folder_name: str) -> str:
-    """A name that CloudFormation and Lambda accept: `My API_2` → `my-api-2`. Raises UsageError if there is no such."""
+    """A name that CloudFormation and Lambda accept: `My API_2` → `my-api-2`. UsageError if there is no such name."""
     plain = unicodedata.normalize("NFKD", folder_name).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise UsageError(
-            f"{folder_name!r} does not make a service's name: it must begin with a letter",
+            f"{folder_name!r} cannot be a service's name: it must begin with a letter",
             hint="choose a folder name of letters, digits and hyphens that begins with a letter, such as hello",
         )
     if len(name) > LONGEST_NAME:
@@ -75,7 +75,7 @@ def service_name(folder_name: str) -> str:
 
 
 def scaffold(folder: Path, service: str, template: str, *, github: bool = False) -> list[str]:
-    """Write a scaffold's files into a folder that is new or empty (`.git` may be there); returns their names, sorted.
+    """Write a scaffold's files into a new or empty folder (`.git` may be there); their names, sorted.
 
     Raises UsageError for an unknown template or a folder that has files; OSError leaves nothing behind.
     """
@@ -136,14 +136,14 @@ def _staging(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         for parent in made:
-            with suppress(OSError):  # somebody else has put something there meanwhile
+            with suppress(OSError):  # it has got files of others meanwhile
                 parent.rmdir()
         raise
     shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """A new folder comes by one rename; one that exists is filled, as it may be somebody's current folder."""
+    """Rename a new folder; fill one that exists, because it may be a shell's current folder."""
     if not folder.exists():
         staging.rename(folder)
         return
@@ -152,7 +152,7 @@ def _move_into_place(staging: Path, folder: Path) -> None:
         for entry in sorted(staging.iterdir()):
             target = folder / entry.name
             if target.exists():
-                raise FileExistsError(errno.EEXIST, "came into the way meanwhile", str(target))
+                raise FileExistsError(errno.EEXIST, "was created meanwhile", str(target))
             entry.rename(target)
             moved.append(target)
     except BaseException:
@@ -168,13 +168,13 @@ def _next_steps(folder: Path, service: str, count: int) -> str:
     else:
         target = os.path.relpath(folder, here) if folder.is_relative_to(here) else str(folder)
         step_in = f"  cd {shlex.quote(target)}\n"
-    return f"""made the service {service} in {folder} ({count} files)
+    return f"""created the service {service} in {folder} ({count} files)
 
 next:
 {step_in}  hitless up --detach
   curl http://127.0.0.1:8080/hello/world
   hitless deploy    # after a change
 
-releases carry the commit they were made from once the folder is a git repository, and a push of dev ships:
+once the folder is a git repository, each release names its commit, and a push of dev ships:
   git init -b dev && git add . && git commit -m first && git push "$(hitless pipeline url)" dev
 """

@@ -1,4 +1,4 @@
-"""`hitless invoke`: one invocation outside HTTP, of the code as it stands in the folder."""
+"""`hitless invoke`: one invocation outside HTTP, of the code in the folder."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def register(app: typer.Typer) -> None:
     @command(app, "invoke", example="hitless invoke zones --request 'GET /zones?limit=1'")
     def invoke(
         ctx: Context,
-        function: Annotated[str, typer.Argument(help="The function, as serverless.yml names it.")],
+        function: Annotated[str, typer.Argument(help="The function's name in serverless.yml.")],
         event: Annotated[
             Path | None,
-            typer.Option("--event", help="A file with the event as JSON (a route's: a REST event); default: {}."),
+            typer.Option("--event", help="A file with the event as JSON (a REST event for a route); default: {}."),
         ] = None,
         request: Annotated[
             str | None,
-            typer.Option("--request", metavar="'METHOD PATH'", help="One of its routes: its REST event is made of it."),
+            typer.Option(
+                "--request", metavar="'METHOD PATH'", help="A request to one of its routes, sent as a REST event."
+            ),
         ] = None,
         body: Annotated[str | None, typer.Option("--body", help="The request's body.")] = None,
     ) -> None:
-        """Invoke a function once, outside HTTP. In a process of its own; shows its result and its log."""
+        """Invoke a function once, outside HTTP, in a process of its own. Shows its result and its log."""
         if (event is not None and request is not None) or (body is not None and request is None):
-            raise UsageError("an event comes from --event, or from --request with its --body", hint="leave one out")
+            raise UsageError("--event and --request exclude each other, and --body needs --request", hint="drop one")
         service = load(ctx)
         called = service.function(function)
         if called is None:
@@ -64,12 +66,12 @@ def register(app: typer.Typer) -> None:
         if result.error:
             hint = "the log above has the traceback"
             if given == {} and called.routes:
-                hint += "; it was given {}: --request 'METHOD PATH' or --event FILE gives it what its routes expect"
+                hint += "; the event was {}: its routes expect --request 'METHOD PATH' or --event FILE"
             raise Ended(1, f"{function} failed: {result.error}", hint)
 
 
 def _asked(line: str) -> tuple[str, str]:
-    """Method and target of `GET /zones?limit=1`."""
+    """Method and target of a request line such as `GET /zones?limit=1`."""
     method, _, target = line.strip().partition(" ")
     if not method.isalpha() or not target.startswith("/") or " " in target:
         raise UsageError(f"--request {line!r} is not METHOD PATH", hint="for example --request 'GET /zones?limit=1'")

@@ -1,4 +1,4 @@
-"""`hitless logs` and `hitless events`: what the handlers wrote, what the gateway logged, and what the engine did."""
+"""`hitless logs` and `hitless events`: the handlers' output, the access log, and the engine's events."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hitless.pipeline.rehearsal.recorded import LINES_AT_MOST
 from hitless.service.model import Home
 
 FunctionArgument = Annotated[str | None, typer.Argument(help="One function; default: all.")]
-FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")]
-ReleaseOption = Annotated[int | None, typer.Option("--release", help="Default: the live one; on AWS all.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")]
+ReleaseOption = Annotated[int | None, typer.Option("--release", help="One release; default: the live one, on AWS all.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -26,18 +26,18 @@ def register(app: typer.Typer) -> None:
         function: FunctionArgument = None,
         follow: FollowOption = False,
         release: ReleaseOption = None,
-        access: Annotated[bool, typer.Option("--access", help="The access log instead: one line a request.")] = False,
+        access: Annotated[bool, typer.Option("--access", help="Show the access log instead.")] = False,
         as_requests: Annotated[
             bool,
             typer.Option("--as-requests", help="The access log as `hitless drill --requests` takes it."),
         ] = False,
-        limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines of the past.")] = 1000,
-        minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: how far back; default 15.")] = None,
+        limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of past lines.")] = 1000,
+        minutes: Annotated[int | None, typer.Option("--minutes", help="On AWS: minutes back; default 15.")] = None,
         home: HomeOption = None,
     ) -> None:
-        """Show what the handlers wrote. START, their own lines, END and REPORT, as CloudWatch shows them.
+        """Show the handlers' output. START, their own lines, END and REPORT, as CloudWatch shows them.
 
-        With --access, the requests as the gateway logged them.
+        With --access, show the requests that the gateway logged.
         """
         if minutes is not None:
             positive(minutes, "--minutes")
@@ -57,9 +57,9 @@ def register(app: typer.Typer) -> None:
     def events(
         ctx: Context,
         follow: FollowOption = False,
-        limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many of the past.")] = 100,
+        limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Number of past events.")] = 100,
     ) -> None:
-        """Show what the engine did, and why. With --json and -f one document a line."""
+        """Show the engine's events, each with its reason. With --json and -f one document a line."""
         client = client_of(ctx)
         past = client.call("GET", "/events", limit=limit, stage=ctx.stage)
         if not follow:
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
 
 def _access(ctx: Context, query: LogQuery, as_requests: bool, named: Home | None) -> None:
     if query.function is not None:
-        raise UsageError("the access log is not kept by function", hint="leave the function out")
+        raise UsageError("the access log cannot be filtered by function", hint="leave the function out")
     if as_requests and query.follow:
         raise UsageError("--as-requests cannot follow the log", hint="leave --follow out")
     service = ctx.try_load()

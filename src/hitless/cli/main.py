@@ -37,7 +37,7 @@ MODULES = {
 """Module of this package → the verbs that it registers."""
 
 _REFUSED: Final[type[Exception]] = typer.BadParameter.__mro__[1]
-"""What typer raises for words that it does not understand: UsageError of the click that it brings along."""
+"""The error that typer raises for arguments that it does not understand: UsageError of its own click."""
 
 
 def build(modules: Iterable[str] = MODULES) -> typer.Typer:
@@ -67,7 +67,10 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         try:
             code = app(args=given, prog_name="hitless", standalone_mode=False)
         except typer.Abort:
-            fail(HitlessError("a question was left unanswered", hint="--yes answers each"), as_json="--json" in given)
+            fail(
+                HitlessError("a question was not answered", hint="--yes answers all"),
+                as_json="--json" in given,
+            )
         except _REFUSED as refused:
             fail(_usage_error(refused), as_json="--json" in given)
     except typer.Exit as end:
@@ -76,21 +79,21 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 
 def _usage_error(refused: Exception) -> UsageError:
-    """typer's refusal in the form of every other error; without any command the help comes first."""
+    """typer's error in the form of all errors; without a command the help is shown first."""
     context = getattr(refused, "ctx", None)
     command = context.command_path if context else "hitless"
     message = getattr(refused, "message", "")
     if message.startswith("Usage:"):
         typer.echo(message + "\n", err=True)
-        return UsageError(f"{command}: no command is named", hint=f"for example `{command} --help`")
+        return UsageError(f"{command}: a command is missing", hint=f"for example `{command} --help`")
     if (plain := _in_plain_words(refused)) is not None:
         refused.message = plain  # type: ignore[attr-defined]
     said = refused.format_message() if hasattr(refused, "format_message") else str(refused)
-    return UsageError(said[:1].lower() + said[1:].rstrip("."), hint=f"`{command} --help` tells what it takes")
+    return UsageError(said[:1].lower() + said[1:].rstrip("."), hint=f"`{command} --help` lists its options")
 
 
 def _in_plain_words(refused: Exception) -> str | None:
-    """What is no number, where the validator that typer uses says it in its own words."""
+    """A plain message for a value that is not a number; None for any other error."""
     errors = getattr(refused.__cause__, "errors", None)
     first = errors()[0] if callable(errors) else {}
     kind = {"int_parsing": "a whole number", "float_parsing": "a number"}.get(first.get("type", ""))

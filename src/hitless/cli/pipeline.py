@@ -26,8 +26,8 @@ from hitless.pipeline.workshop import Workshop
 LIGHT = ("url", "runs", "show", "retry", "stop", "approve", "reject")
 HEAD = ("run", "stage", "commit", "state", "release", "started", "took", "")
 MOST_SAID = 80
-WhyOption = Annotated[str | None, typer.Option("--why", help="Kept with the answer.")]
-ByOption = Annotated[str | None, typer.Option("--by", help="The person who answers; default: the one logged in.")]
+WhyOption = Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="The person's name; default: the user who is logged in.")]
 RunArgument = Annotated[int, typer.Argument(help="The run's number.")]
 WaitingRun = Annotated[int | None, typer.Argument(help="The run; without it the waiting runs are listed.")]
 
@@ -51,9 +51,9 @@ def register(app: typer.Typer) -> None:
 def _register_repository(app: typer.Typer) -> None:
     @command(app, "url", example='git push "$(hitless pipeline url)" dev')
     def url(ctx: Context) -> None:
-        """Print the git URL that takes pushes. Of the engine's own repository, which is made where there is none.
+        """Print the URL of the engine's git repository, which takes pushes. Creates it if it is missing.
 
-        Over SSH it is the same path on this machine, for whoever may log in as the engine's owner.
+        Over SSH the path is the same, for users who may log in as the engine's owner.
         """
         service = load(ctx)
         folders = folders_of(ctx)
@@ -72,7 +72,7 @@ def _register_runs(app: typer.Typer) -> None:
     @command(app, "runs", example="hitless pipeline runs --limit 5")
     def runs(
         ctx: Context,
-        limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many, from the newest on.")] = 20,
+        limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Number of runs, from the newest on.")] = 20,
     ) -> None:
         """List the runs of all stages and branches, newest first."""
         found = client_of(ctx).call("GET", "/pipeline/runs", limit=limit)
@@ -82,10 +82,10 @@ def _register_runs(app: typer.Typer) -> None:
     def show(
         ctx: Context,
         run: RunArgument,
-        log: Annotated[bool, typer.Option("--log", help="With everything that its steps wrote.")] = False,
-        follow: Annotated[bool, typer.Option("--follow", "-f", help="And what they write, until it ends.")] = False,
+        log: Annotated[bool, typer.Option("--log", help="Add the output of its steps.")] = False,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow its log until it ends.")] = False,
     ) -> None:
-        """Show one run. Its steps, what they found, its approval."""
+        """Show one run: its steps with their results, and its approval."""
         client = client_of(ctx)
         client.call("GET", f"/pipeline/runs/{run}")
         if follow:
@@ -97,7 +97,7 @@ def _register_runs(app: typer.Typer) -> None:
 
     @command(app, "retry", example="hitless pipeline retry 7")
     def retry(ctx: Context, run: RunArgument) -> None:
-        """Take a run up again. At the step that failed or was cut off; follows it."""
+        """Continue an ended run at the step that failed or was interrupted. Follows it."""
         client = client_of(ctx)
         conclude_run(ctx, client, follow_run(ctx, client.stream("POST", f"/pipeline/runs/{run}/retry", {})))
 
@@ -105,11 +105,11 @@ def _register_runs(app: typer.Typer) -> None:
     def stop(
         ctx: Context,
         run: RunArgument,
-        why: Annotated[str | None, typer.Option("--why", help="Kept with the run.")] = None,
+        why: Annotated[str | None, typer.Option("--why", help="The reason; kept with the run.")] = None,
     ) -> None:
-        """End a run before it ships. One that waits for its turn or is under way; its builds end with it.
+        """End a queued or running run before it ships. Its builds end with it.
 
-        One that ships is taken back by `hitless abort`, one that waits for approval by `hitless reject`.
+        Use `hitless abort` for a run that ships, `hitless reject` for one that waits for approval.
         """
         document = client_of(ctx).call("POST", f"/pipeline/runs/{run}/stop", RunRequest(who(), why))
         ctx.show(document, lambda: in_a_line(document))
@@ -123,7 +123,7 @@ def _register_approvals(app: typer.Typer) -> None:
         why: WhyOption = None,
         by: ByOption = None,
     ) -> None:
-        """Let a waiting run ship, and follow it to its end."""
+        """Approve a waiting run, and follow it to its end."""
         client = client_of(ctx)
         body = RunRequest(by or who(), why)
         lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'approve')}/approve", body)
@@ -136,7 +136,7 @@ def _register_approvals(app: typer.Typer) -> None:
         why: WhyOption = None,
         by: ByOption = None,
     ) -> None:
-        """End a waiting run; its stage is not touched."""
+        """Reject a waiting run. Its stage is not changed."""
         client = client_of(ctx)
         body = RunRequest(by or who(), why)
         lines = client.stream("POST", f"/pipeline/runs/{waiting_run(client, run, 'reject')}/reject", body)
@@ -145,7 +145,7 @@ def _register_approvals(app: typer.Typer) -> None:
 
 
 def path_in_repository(folder: Path) -> str:
-    """Where a service's folder lies in its git repository: "" for the root, and outside of git."""
+    """The path of a service's folder in its git repository; "" for the root, and outside git."""
     done = subprocess.run(
         ["git", "-C", str(folder), "rev-parse", "--show-prefix"], capture_output=True, text=True, check=False
     )

@@ -65,7 +65,7 @@ def address_of(text: str) -> tuple[str, int]:
 
 
 def _read_secret(file: Path) -> str:
-    """A file's one line; refused where others may read it."""
+    """The one line of a file; UsageError if other users may read it."""
     if file.stat().st_mode & 0o077:
         raise UsageError(f"{file} can be read by others", hint=f"chmod 600 {file}")
     text = file.read_text().strip()

@@ -1,4 +1,4 @@
-"""`hitless rehearse`: the candidate over a copy of what is live, in a sandbox of its own, under load. May it ship?"""
+"""`hitless rehearse`: rolls the candidate out over a copy of the live release, in a sandbox under load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hitless.release.document import ReleaseDocument
 from hitless.service.model import Home, RehearsalSettings, Service
 
 COMMIT_VARIABLES = ("HITLESS_COMMIT", "CODEBUILD_RESOLVED_SOURCE_VERSION")
-"""What tells the commit of a folder without git's own, as a build has it. A handler may answer with it."""
+"""Variables with the commit of a folder without .git, such as a build's. A handler may respond with the commit."""
 
 
 def register(app: typer.Typer) -> None:
@@ -40,36 +40,34 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option(
                 "--against",
-                help="A folder with the service as it is live, or `aws`; default: what is live in the stage's home.",
+                help="A folder with the live code, or `aws`; default: the live release at the stage's home.",
             ),
         ] = None,
         requests: Annotated[
             Path | None,
-            typer.Option(
-                "--requests", help="JSON lines to send, as the drill takes them; default: the stage's access log."
-            ),
+            typer.Option("--requests", help="JSON lines to send, as for a drill; default: the stage's access log."),
         ] = None,
         rate: Annotated[
-            float | None, typer.Option("--rate", help="Requests a second on each side, at least; default 100.")
+            float | None, typer.Option("--rate", help="Least requests a second to each release; default 100.")
         ] = None,
         beside: Annotated[
-            float | None, typer.Option("--beside", help="Seconds of the same load on both; default 4.")
+            float | None, typer.Option("--beside", help="Seconds of equal load on both releases; default 4.")
         ] = None,
         shift: Annotated[
-            float | None, typer.Option("--shift", help="Seconds for the strategy's steps together; default 6.")
+            float | None, typer.Option("--shift", help="Seconds for all steps of the strategy; default 6.")
         ] = None,
         if_due: Annotated[
             bool,
             typer.Option(
                 "--if-due",
-                help="As a pipeline's step: ends with 0 where the stage asks for none, or has nothing live.",
+                help="For a pipeline's step: end with 0 if the stage asks for no rehearsal, or has no live release.",
             ),
         ] = False,
         plan: Annotated[bool, typer.Option("--plan", hidden=True)] = False,
     ) -> None:
-        """Roll the folder's code out over a copy of what is live. In an engine of its own, under load.
+        """Roll the code out over a copy of the live release. In an engine of its own, under load.
 
-        Says which answers changed, what the alarms would have done, and whether it may ship. The stage is not touched.
+        Shows changed responses, alarms that would fire, and whether the code may ship. The stage is not changed.
         """
         told = {"rate_per_s": (rate, "--rate"), "beside_s": (beside, "--beside"), "shift_s": (shift, "--shift")}
         asked = {name: positive(value, option) for name, (value, option) in told.items() if value is not None}
@@ -88,13 +86,13 @@ def register(app: typer.Typer) -> None:
             report = asyncio.run(Rehearsal(engine, live, candidate, pace, ctx.say, sent).run())
         ctx.show(to_plain(report), lambda: _in_words(report))
         if report.objections:
-            raise Ended(3, report.sentence, "mend it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
+            raise Ended(3, report.sentence, "fix it, or ship it knowingly: --skip-rehearsal, -o skip-rehearsal")
         if not report.may_ship:
-            raise Ended(1, report.sentence, "rehearse again when the machine has less to do, or longer: --beside")
+            raise Ended(1, report.sentence, "rehearse again when the machine is less busy, or longer: --beside")
 
 
 def _leave(number: int, frame: object) -> None:
-    """As Ctrl-C: the sandbox's engine is stopped first."""
+    """End as by Ctrl-C, which stops the sandbox's engine first."""
     raise KeyboardInterrupt
 
 
@@ -104,14 +102,14 @@ def _leave_with_input() -> None:
 
 
 def _read_plan() -> tuple[ReleaseDocument, ReleaseDocument]:
-    """From the pipeline, a line on standard input, whose end means that nobody waits for the findings any more."""
+    """The pipeline's plan, one line on standard input. This process ends when the input ends."""
     document = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_leave_with_input, daemon=True).start()
     return ReleaseDocument.from_json(document["live"]), ReleaseDocument.from_json(document["candidate"])
 
 
 def _documents(ctx: Context, against: str | None, if_due: bool) -> tuple[ReleaseDocument, ReleaseDocument] | str:
-    """What is live, and the folder's code as a candidate; with `if_due`, why there is nothing to rehearse."""
+    """The live release, and the folder's code as a candidate; with `if_due` perhaps why no rehearsal is due."""
     service = load(ctx)
     if service.settings.name == CANDIDATE_STAGE:
         raise UsageError(f"a stage named {CANDIDATE_STAGE} cannot be rehearsed", hint="give the stage another name")

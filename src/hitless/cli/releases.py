@@ -1,4 +1,4 @@
-"""`hitless releases [N]`: what shipped, how it ended and what it cost."""
+"""`hitless releases [N]`: the releases of a stage, with their results and receipts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hitless.homes.home import home_of
 from hitless.receipts.page import write_page
 from hitless.receipts.text import in_full, table
 
-ReleaseArgument = Annotated[int | None, typer.Argument(help="One release, with its receipts.")]
+ReleaseArgument = Annotated[int | None, typer.Argument(help="Show this release with its receipts.")]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", "--receipt", metavar="FILE", help="Write its receipts as a page.")
+    Path | None, typer.Option("--html", "--receipt", metavar="FILE", help="Write its receipts as an HTML page.")
 ]
 
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def refuse_page_of_none(release: int | None, html: Path | None) -> None:
-    """UsageError if a page is asked for without a release."""
+    """UsageError for --html without a release."""
     if release is None and html is not None:
         raise UsageError("--html: no release is named", hint="for example `hitless releases 4 --html receipt.html`")
 

@@ -1,4 +1,4 @@
-"""The engine of one rehearsal: own data folder, free ports, gone with the block, and with the process that holds it."""
+"""The engine of one rehearsal, with its own data folder and ports. It ends with the block, or with this process."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _held(root: str) -> IO[bytes]:
 
 
 def sweep_left() -> int:
-    """Remove the sandboxes that nobody looks after any more, with all that runs in them; how many there were."""
+    """End and remove the sandboxes of killed rehearsals; their number."""
     return sweep(Path(tempfile.gettempdir()), _end)
 
 
@@ -81,7 +81,7 @@ def _end(root: Path) -> None:
             start_daemon(folders)  # it adopts what its predecessor left
         EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force=True))
         if not await_end(folders, END_DEADLINE_S):
-            raise EngineError(f"what runs in {root} does not end", hint="the next rehearsal tries again")
+            raise EngineError(f"the sandbox's processes in {root} do not end", hint="the next rehearsal tries again")
     remove(folders.run)
 
 

@@ -1,4 +1,4 @@
-"""What a daemon is told at its start: the service and the addresses of its stages. Kept in the data folder."""
+"""The settings of an engine, in its data folder: the service and the addresses of its stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPARE_POOLS = 64
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a stage listens. A `movable` one takes a free port where its own is taken: nobody asked for that port."""
+    """The address of a stage. If its port is taken, a `movable` one takes a free port: it is only a default."""
 
     stage: str
     host: str
@@ -50,7 +50,7 @@ class EngineSettings:
 
     @classmethod
     def read(cls, folders: Folders) -> EngineSettings:
-        """Raises EngineError where the file is missing or damaged."""
+        """EngineError if the file is missing or damaged."""
         try:
             document = json.loads(folders.settings_file.read_text())
             addresses = tuple(Address(**address) for address in document["addresses"])

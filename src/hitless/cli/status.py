@@ -1,4 +1,4 @@
-"""`hitless status`: what runs, at every home of the service's stages."""
+"""`hitless status`: the engine and the stages of a service, at both homes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hitless.service.model import Home, Service
 def register(app: typer.Typer) -> None:
     @command(app, "status", example="hitless status --json")
     def status(ctx: Context, home: HomeOption = None) -> None:
-        """Show what runs. The engine, each stage's live release and candidate, workers and counts; stages on AWS."""
+        """Show the engine and the stages, here and on AWS. Each with its live release, candidate and counts."""
         document = home_at(home, ctx).status() if home is not None else _of_every_home(ctx)
         ctx.show(document, lambda: in_words(convert(document, Status, "the status")))
 
@@ -66,7 +66,7 @@ def _with(
     there = {entry["stage"]: entry for entry in entries}
     for stage in document["stages"]:
         if stage["stage"] in there and stage["live"]:
-            ctx.say(f"note: the engine still serves {stage['stage']} at {stage['url']}: its home was the engine")
+            ctx.say(f"note: the engine still serves {stage['stage']} at {stage['url']}, its home until now")
     here = {stage["stage"]: {"home": "engine", **stage} for stage in document["stages"]}
     both = {**here, **there}
     names = [*(name for name in order if name in both), *(name for name in both if name not in order)]

@@ -1,4 +1,4 @@
-"""`hitless up` and `hitless down`: start the engine so that the stage answers, and stop all of it."""
+"""`hitless up` and `hitless down`: start the engine and wait until the stage responds; stop all of it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def register(app: typer.Typer) -> None:
         detach: Annotated[
             bool,
             typer.Option(
-                "--detach", "-d", help="Return when the URL answers; the engine stays until `down` or a reboot."
+                "--detach", "-d", help="Return when the URL responds; the engine runs until `down` or a reboot."
             ),
         ] = False,
     ) -> None:
-        """Start the engine, or adopt the one that runs. Ships the first release where the stage has none."""
+        """Start the engine, or adopt the running one. Ships a first release if the stage has none."""
         started = bring_up(ctx, listen)
         status = started.call("GET", "/status")
         url = next(s["url"] for s in status["stages"] if s["stage"] == ctx.stage)
         port = int(listen.rpartition(":")[2]) if listen else 0
         if port not in (0, int(url.rpartition(":")[2])):
-            ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; `hitless down` comes before another")
+            ctx.say(f"note: {ctx.stage} keeps its address while the engine runs; run `hitless down` first to change it")
         if detach:
             ctx.show(status, lambda: f"{ctx.stage} answers at {url}")
             return
@@ -67,16 +67,16 @@ def register(app: typer.Typer) -> None:
     @command(app, "down", example="hitless down --force")
     def down(
         ctx: Context,
-        force: Annotated[bool, typer.Option("--force", help="Do not wait for requests in hand.")] = False,
+        force: Annotated[bool, typer.Option("--force", help="Do not wait for open requests.")] = False,
     ) -> None:
-        """Finish requests in hand and stop the engine. Every process of it ends; the data stays."""
+        """Finish open requests and stop all processes of the engine. The data stays."""
         folders = folders_of(ctx)
         if not folders.remains():
             raise EngineNotRunningError(
                 f"no engine runs on {folders.data}", hint="nothing to stop; `hitless up` starts one"
             )
         if not folders.engine_is_alive():
-            start_daemon(folders)  # it adopts what its predecessor left, which is then stopped in good order
+            start_daemon(folders)  # it adopts the processes of its predecessor, so that they end in order
         EngineClient(folders.api_socket).call("POST", "/shutdown", ShutdownRequest(force))
         if not await_end(folders, STOP_DEADLINE_S):
             raise EngineError("some processes of the engine have not ended", hint="`hitless down --force`")
@@ -85,14 +85,14 @@ def register(app: typer.Typer) -> None:
 
 
 def bring_up(ctx: Context, listen: str | None) -> EngineClient:
-    """A running engine whose stage answers. Whatever this call started is stopped again where it fails."""
+    """A running engine whose stage responds. If this fails, everything that it started is stopped."""
     service = load(ctx)
     refuse_aws(service, "deploy")
     settings = _settings(service, listen)
     folders = folders_of(ctx)
     folders.create()
     if folders.is_open_to_others:
-        ctx.say(f"warning: other users may look into {folders.data}: `chmod 700` it if nothing else needs that")
+        ctx.say(f"warning: other users may read {folders.data}: `chmod 700` it unless they need to")
     if not (limit := descriptors()).well:
         ctx.say(f"warning: descriptor limit {limit.found}, which bounds clients and workers: {limit.mend}")
     with exclusive_lock(folders.data / "up.lock"):  # of two at once the second finds what the first has brought up
@@ -126,9 +126,9 @@ def _bring_up(ctx: Context, service: Service, settings: EngineSettings, folders:
 def start_daemon(
     folders: Folders, *, under: Sequence[str] = (), stdin: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start the daemon in a session of its own and wait for its word. Raises what kept it from coming up.
+    """Start the daemon in a session of its own and wait until it is ready. Raises its error if it fails.
 
-    `under` is a command that runs it, and ends with it; `stdin` is that command's input.
+    `under` is a command that starts it and ends with it; `stdin` is that command's input.
     """
     ready, told = os.pipe()
     words = [sys.executable, "-m", "hitless.processes.engine", "--data-dir", str(folders.data), "--ready-fd", str(told)]
@@ -167,7 +167,7 @@ def _ship_first(ctx: Context, document: ReleaseDocument) -> None:
 
 
 def _look_before(settings: EngineSettings) -> None:
-    """What would end a start is found before a build that would be for nothing: HAProxy, the ports. MachineError."""
+    """MachineError if HAProxy is missing or a port is taken, before time is spent on a build."""
     find_haproxy(os.environ)
     for address in settings.addresses:
         if not address.movable:
@@ -186,7 +186,7 @@ def _settings(service: Service, listen: str | None) -> EngineSettings:
 
 
 def _await_answer(client: EngineClient, stage: str) -> None:
-    """Return only when the stage's URL takes connections and its live release runs."""
+    """Return when the stage's URL takes connections and its live release runs."""
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while True:
         found = next((s for s in client.call("GET", "/status")["stages"] if s["stage"] == stage), None)
@@ -197,7 +197,7 @@ def _await_answer(client: EngineClient, stage: str) -> None:
         if idle := [function["name"] for function in found["functions"] if function["zygote_pid"] is None]:
             raise EngineError(
                 f"release {found['live']['release']} of {stage} does not serve: {', '.join(idle)} could not be started",
-                hint="`hitless events` says why; `hitless deploy` ships the service anew",
+                hint="`hitless events` says why; `hitless deploy` ships the service again",
             )
         host, _, port = found["url"].removeprefix("http://").rpartition(":")
         try:
@@ -207,7 +207,7 @@ def _await_answer(client: EngineClient, stage: str) -> None:
         except OSError:
             pass
         if time.monotonic() > deadline:
-            raise EngineError(f"{found['url']} does not answer", hint="see `hitless events` and `hitless doctor`")
+            raise EngineError(f"{found['url']} does not respond", hint="see `hitless events` and `hitless doctor`")
         time.sleep(0.05)
 
 
@@ -232,9 +232,9 @@ def _attend(ctx: Context, greeting: str) -> None:
             except HitlessError:
                 pass
             if not folders.remains():
-                return  # somebody ran `hitless down`
+                return  # by `hitless down` from another shell
             if not folders.engine_is_alive():
-                ctx.say("the engine's daemon has died; starting it again, what serves goes on")
+                ctx.say("the engine's daemon has died; starting it again, while the gateway and workers go on")
                 start_daemon(folders)
     except KeyboardInterrupt as asked:
         ctx.say("stopping")

@@ -1,4 +1,4 @@
-"""The one place that builds real objects and gives them to each other."""
+"""Builds the real objects of the daemon. Nothing else does."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from hitless.workers.fleet import Fleet
 def build_machine(
     folders: Folders, settings: EngineSettings, store: Store, *, leave: Callable[[], None]
 ) -> tuple[Engine, Machine, Previews | None]:
-    """The engine of a data folder, not started yet, and its previews where it has any.
+    """The engine of a data folder, not started yet, with its previews if it has any.
 
-    Raises MachineError where HAProxy is missing or too old.
+    MachineError if HAProxy is missing or too old.
     """
     clock = SystemClock()
     stages = tuple(address.stage for address in settings.addresses)

@@ -98,7 +98,7 @@ class RolloutStep:
 
 @dataclass(frozen=True, slots=True)
 class RolloutStarted:
-    """The rollout has begun, and nobody waits for its end."""
+    """The rollout has begun; its end is not awaited."""
 
     document: Mapping[str, Any]
 

@@ -100,7 +100,7 @@ async def _origin(parts: Parts, order: Promotion) -> Origin:
 def origin_of(engine: Engine, row: RunRow, definition: Definition | None) -> Origin | None:
     """The release whose bytes the run ships: the one that `promote` named, or one of the stage before with its commit.
 
-    None where the commit is built here for the first time.
+    None if the commit is built here for the first time.
     """
     if row.options.get("origin"):
         return convert(row.options["origin"], Origin, f"run {row.run}: origin")
