@@ -1,7 +1,7 @@
 """The same small JSON by hitless and by its peers, two workers each, on the same two cores, by three kinds of client.
 
-One load generator, wrk, for all. The servers' processor time a request stands beside the rates: it is what a machine
-that does other things as well bends least.
+One load generator, wrk, for all. Each rate has the servers' processor time a request with it, because other work on the
+machine changes that figure least.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def clone(day: Day, folder: Path) -> Path:
 
 
 def feature(day: Day) -> None:
-    """A feature branch whose test fails, is mended, merged to dev, promoted to staging."""
+    """A feature branch whose test fails, is fixed, merged to dev, promoted to staging."""
     day.git("switch", "--quiet", "--create", "count-zones")
     zones = "worldclock/handlers/zones.py"
     day.edit(
@@ -220,7 +220,7 @@ def feature(day: Day) -> None:
     day.git("commit", "--quiet", "--all", "-m", "Document the field")
     day.git("push", "engine", "count-zones")
     run = day.last_run()
-    day.expect("mended, the branch passes", run["state"] == "succeeded")
+    day.expect("fixed, the branch passes", run["state"] == "succeeded")
 
     day.git("switch", "--quiet", "dev")
     day.git("merge", "--quiet", "--no-ff", "-m", "Merge count-zones", "count-zones")
@@ -263,7 +263,7 @@ def broken(day: Day) -> None:
     day.git("revert", "--no-edit", "HEAD")
     day.git("push", "engine", "dev")
     shipped = day.hitless("promote", "dev", "staging")
-    day.expect("mended, it is live in staging", shipped["outcome"] in ("live", "unchanged"))
+    day.expect("fixed, it is live in staging", shipped["outcome"] in ("live", "unchanged"))
 
 
 def to_prod(day: Day) -> None:
