@@ -21,6 +21,7 @@ from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_
 from hitless.artifact.selection import PackagePatterns, Walk
 from hitless.artifact.store import ArtifactStore, WorkFolder
 from hitless.artifact.uv import Uv
+from hitless.artifact.wsgi import wsgi_files
 from hitless.errors import BuildError
 from hitless.service.model import ENDED_RUNTIMES, Function, Service
 
@@ -45,9 +46,10 @@ def build(
     Raises BuildError (the service is at fault) or MachineError (disk, permissions); then nothing half-done is left.
     """
     started = time.monotonic()
+    files = {**wsgi_files(service.wsgi), **extra_files}
     with store.working() as workspace:
         one = _Build(
-            service, store, say, extra_files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
+            service, store, say, files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
             read_requirements(service.folder),
         )  # fmt: skip
         result = one.run()

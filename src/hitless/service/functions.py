@@ -20,9 +20,11 @@ from hitless.service.model import (
     Function,
     HttpApi,
     Preflight,
+    WsgiApp,
 )
 from hitless.service.settings import Provisioned, Workers
 from hitless.service.value import Notices, Value, did_you_mean
+from hitless.service.wsgi import HANDLER, is_wsgi
 
 RUNTIMES = tuple(f"python3.{minor}" for minor in range(9, 15))
 ARCHITECTURES = ("x86_64", "arm64")
@@ -65,6 +67,7 @@ class FunctionReader:
     prefix: str
     notices: Notices
     provisioned: Mapping[str, Provisioned] = field(default_factory=dict)
+    wsgi: WsgiApp | None = None
     routes: list[RouteEvent] = field(default_factory=list)
     """Every route that was read."""
     cors: dict[str, Cors] = field(default_factory=dict)
@@ -113,7 +116,7 @@ class FunctionReader:
         scaled = self._scaled(name, ready)
         return Function(
             name=name,
-            handler=check_handler(handler, self.folder),
+            handler=HANDLER if self.wsgi is not None and is_wsgi(handler) else check_handler(handler, self.folder),
             runtime=self._runtime(entry),
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
             memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,

@@ -194,6 +194,7 @@ KEYS: tuple[Key, ...] = (
 
 QUIET_PLUGINS = {
     "serverless-python-requirements": "hitless installs requirements.txt itself",
+    "serverless-wsgi": "hitless adds its handler to the package itself",
     "serverless-offline": "it serves the service on a machine, as hitless does",
 }
 """Plugins whose work needs no notice, and why."""

@@ -302,6 +302,16 @@ class BuildSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WsgiApp:
+    """The WSGI application that handlers of the plugin serverless-wsgi run: `api/app.app`. Bodies of these MIME types
+    are text besides the usual ones.
+    """
+
+    app: str
+    text_mime_types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A whole serverless.yml, read for one stage.
 
@@ -322,6 +332,7 @@ class Service:
     """Memory for all workers of the engine together; None leaves it to the engine."""
     previews: PreviewSettings | None = None
     builds: BuildSettings = field(default_factory=BuildSettings)
+    wsgi: WsgiApp | None = None
     notices: tuple[str, ...] = ()
     refusal: ServiceFileError | None = field(default=None, compare=False)
     """Why the engine does not serve it; irrelevant for a stage on AWS."""

@@ -14,6 +14,7 @@ from hitless.service.resolve import VariableContext
 from hitless.service.rollouts import check_references
 from hitless.service.settings import read_settings, section
 from hitless.service.value import Notices, Unresolved, Value
+from hitless.service.wsgi import read_wsgi
 
 _SERVICE_NAME = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,63}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -29,8 +30,9 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
     if stages is not None and context.stage not in stages.mapping():
         notices.add("stage", stages, f"{context.stage} is not listed, so it takes the defaults")
     package = read_package(root)
+    wsgi, prefix = read_wsgi(root, file.parent), f"{name}-{context.stage}-"
     reader = FunctionReader(
-        file.parent, provider, package, settings.workers, f"{name}-{context.stage}-", notices, settings.provisioned
+        file.parent, provider, package, settings.workers, prefix, notices, settings.provisioned, wsgi
     )
     functions = root.get("functions")
     if functions is None:
@@ -54,6 +56,7 @@ def make_service(root: Value, file: Path, context: VariableContext, notices: Not
         memory_mb=settings.memory_mb,
         previews=settings.previews,
         builds=settings.builds,
+        wsgi=wsgi,
         refusal=why_refused(root, reader.routes, notices),  # may add a notice
         notices=notices.sentences(),
     )
