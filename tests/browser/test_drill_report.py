@@ -1,4 +1,4 @@
-"""The drill's page in a real Chromium: it fits, nothing of it is empty or cut off, and it follows light and dark."""
+"""The drill's page in a real Chromium: it fits, nothing is empty or cut off, and it follows light and dark."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_page_fits_its_window_and_every_plot_has_a_body(tmp_path: Path, widt
     assert seen["shapes"] > 30
 
 
-def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:
+def test_the_page_follows_the_readers_light_or_dark(tmp_path: Path) -> None:
     light = measured(tmp_path, "--blink-settings=preferredColorScheme=1")["background"]
     dark = measured(tmp_path, "--blink-settings=preferredColorScheme=0")["background"]
     assert light == "rgb(246, 247, 249)"
@@ -98,9 +98,7 @@ def test_the_page_follows_the_reader_s_light_or_dark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-def test_a_phone_shows_the_page_without_scrolling_it_sideways_and_without_a_word_on_the_console(
-    tmp_path: Path, scheme: int
-) -> None:
+def test_a_phone_shows_the_page_without_sideways_scrolling_or_console_messages(tmp_path: Path, scheme: int) -> None:
     page, outer = tmp_path / "drill.html", tmp_path / "phone.html"
     page.write_text(render(drilled(failures=10)))
     script = MEASURE.replace("document.title = JSON", "parent.postMessage(JSON").replace(
@@ -120,7 +118,7 @@ def test_a_phone_shows_the_page_without_scrolling_it_sideways_and_without_a_word
     assert said == []
 
 
-def test_what_a_page_says_on_the_console_is_heard(tmp_path: Path) -> None:
+def test_console_messages_are_detected(tmp_path: Path) -> None:
     page = tmp_path / "loud.html"
     page.write_text(render(drilled()).replace("</main>", '<img src="http://127.0.0.1:1/x.png"></main>'))
     assert any("Content Security Policy" in line for line in console(tmp_path, page)), "its policy lets nothing in"

@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "data" / "artifacts")
 
 
-def test_the_digest_is_that_of_the_zips_bytes_and_sizes_are_true(tmp_path: Path, store: ArtifactStore) -> None:
+def test_digest_and_sizes_are_those_of_the_zip(tmp_path: Path, store: ArtifactStore) -> None:
     artifact = only(built(a_service(tmp_path / "s", requirements=PINNED), store))
     zipped = store.zip_path(artifact.digest)
     assert archive.digest_of(zipped) == artifact.digest
@@ -75,7 +75,7 @@ def test_the_digest_is_that_of_the_zips_bytes_and_sizes_are_true(tmp_path: Path,
     assert (artifact.local, artifact.runtime, artifact.architecture) == (False, RUNTIME, "x86_64")
 
 
-def test_path_day_umask_order_and_store_do_not_change_the_bytes(tmp_path: Path) -> None:
+def test_path_date_umask_order_and_store_do_not_change_the_bytes(tmp_path: Path) -> None:
     files = {"b.py": "1", "src/a.py": "2", "src/é.py": "3", "tool.sh": "#!/bin/sh\n"}
     digests = set[str]()
     for number, umask in enumerate((0o022, 0o077, 0o002)):
@@ -93,7 +93,7 @@ def test_path_day_umask_order_and_store_do_not_change_the_bytes(tmp_path: Path) 
     assert len(digests) == 1
 
 
-def test_entries_carry_one_date_one_origin_and_normal_modes(tmp_path: Path, store: ArtifactStore) -> None:
+def test_entries_have_one_date_one_origin_and_normal_modes(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"tool.sh": "x"}, requirements=PINNED)
     (tmp_path / "s" / "tool.sh").chmod(0o4711)
     with zipfile.ZipFile(store.zip_path(only(built(service, store)).digest)) as opened:
@@ -106,7 +106,7 @@ def test_entries_carry_one_date_one_origin_and_normal_modes(tmp_path: Path, stor
     assert set(modes.values()) == {stat.S_IFREG | 0o644}
 
 
-def test_the_cached_beginning_gives_the_bytes_of_a_zip_written_at_once(tmp_path: Path) -> None:
+def test_a_zip_with_cached_dependencies_has_the_same_bytes(tmp_path: Path) -> None:
     first = [ZipMember(f"dep/{n}é.py", b"x" * n) for n in range(50)]
     then = [ZipMember("src/a.py", b"a", executable=True), ZipMember("src/ü.py", b"")]
     archive.write(tmp_path / "dep.zip", first)
@@ -132,7 +132,7 @@ def test_dependencies_come_first_each_part_is_sorted(tmp_path: Path, store: Arti
     ]
 
 
-def test_a_release_of_code_only_installs_nothing(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_release_with_only_new_code_installs_nothing(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", requirements=PINNED)
     installer = FakeInstaller()
     first = only(built(service, store, installer))
@@ -143,7 +143,7 @@ def test_a_release_of_code_only_installs_nothing(tmp_path: Path, store: Artifact
 
 
 @pytest.mark.parametrize("change", ["requirements", "named file", "setting", "links", "uv.toml", "tool.uv"])
-def test_what_decides_over_an_installation_makes_a_new_one(tmp_path: Path, store: ArtifactStore, change: str) -> None:
+def test_every_input_of_an_installation_changes_its_key(tmp_path: Path, store: ArtifactStore, change: str) -> None:
     folder = tmp_path / "s"
     files = {"more.txt": "dep==1.0\n", "wheels/dep.whl": "1", "pyproject.toml": '[project]\nversion = "1"\n'}
     service = a_service(folder, files, requirements="-r more.txt\n--find-links wheels\n")
@@ -169,7 +169,7 @@ def test_what_decides_over_an_installation_makes_a_new_one(tmp_path: Path, store
     assert len(installer.targets) == 2
 
 
-def test_a_damaged_cache_entry_is_installed_anew(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_damaged_cache_entry_is_installed_again(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", requirements=PINNED)
     installer = FakeInstaller()
     first = only(built(service, store, installer))
@@ -180,9 +180,7 @@ def test_a_damaged_cache_entry_is_installed_anew(tmp_path: Path, store: Artifact
     assert len(installer.targets) == 2
 
 
-def test_code_wins_over_a_dependencys_file_by_a_warning_and_without_duplicates(
-    tmp_path: Path, store: ArtifactStore
-) -> None:
+def test_code_replaces_a_dependencys_file_with_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"dep/__init__.py": "VALUE = 2\n"}, requirements=PINNED)
     result = built(service, store)
     names = zip_names(store.zip_path(only(result).digest))
@@ -199,7 +197,7 @@ def imported_value(tree: Path) -> str:
     return subprocess.run(command, cwd=tree, capture_output=True, check=True, text=True).stdout.strip()
 
 
-def test_a_name_that_is_a_file_here_and_a_folder_there_is_refused(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_name_that_is_both_file_and_folder_is_an_error(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"dep": "a file"}, requirements=PINNED)
     with pytest.raises(BuildError, match="dep would be both a file and a folder"):
         built(service, store)
@@ -214,12 +212,12 @@ def test_generated_files_are_added_and_replace_code(tmp_path: Path, store: Artif
 
 
 @pytest.mark.parametrize("name", ["/etc/x", "../x", "a/../../x", ""])
-def test_a_generated_file_cannot_lead_out(tmp_path: Path, store: ArtifactStore, name: str) -> None:
+def test_a_generated_file_cannot_point_outside(tmp_path: Path, store: ArtifactStore, name: str) -> None:
     with pytest.raises(BuildError, match="generated file"):
         built(a_service(tmp_path / "s"), store, extra_files={name: b""})
 
 
-def test_functions_share_one_artifact_unless_packed_individually(tmp_path: Path, store: ArtifactStore) -> None:
+def test_functions_share_one_artifact_unless_packaged_individually(tmp_path: Path, store: ArtifactStore) -> None:
     files = {"src/one.py": "", "src/two.py": ""}
     functions = [
         a_function("one", "src/one.f", patterns=("!src/two.py",)),
@@ -235,9 +233,7 @@ def test_functions_share_one_artifact_unless_packed_individually(tmp_path: Path,
 
 
 @pytest.mark.parametrize("handler", ["src/gone.api", "src/handlers", "gone.api", "src/handlers.py.api"])
-def test_a_handler_that_is_not_in_the_package_is_refused_by_name(
-    tmp_path: Path, store: ArtifactStore, handler: str
-) -> None:
+def test_a_handler_outside_the_package_is_an_error(tmp_path: Path, store: ArtifactStore, handler: str) -> None:
     with pytest.raises(BuildError, match=r"functions\.api\.handler"):
         built(a_service(tmp_path / "s", functions=[a_function(handler=handler)]), store)
 
@@ -257,7 +253,7 @@ def test_a_package_without_files_is_refused(tmp_path: Path, store: ArtifactStore
         built(a_service(tmp_path / "s", patterns=("!**",)), store)
 
 
-def test_service_file_environment_files_and_data_folder_stay_out(tmp_path: Path) -> None:
+def test_service_file_env_files_and_data_folder_are_excluded(tmp_path: Path) -> None:
     service = a_service(tmp_path / "s", {".env": "SECRET=1", ".hitless/x": "", "data/state.sqlite": ""})
     store = ArtifactStore(tmp_path / "s" / "data" / "artifacts")
     assert zip_names(store.zip_path(only(built(service, store)).digest)) == ["src/handlers.py"]
@@ -273,7 +269,7 @@ def test_a_service_inside_the_data_folder_can_be_built(tmp_path: Path) -> None:
     assert store.has(only(built(a_service(tmp_path / "data" / "copy"), store)).digest)
 
 
-def test_a_package_over_lambdas_limit_is_refused_with_what_is_largest(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_package_over_lambdas_limit_is_an_error_with_the_largest_files(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s")
     for name in ("large.bin", "larger.bin"):
         with (tmp_path / "s" / name).open("wb") as sparse:
@@ -296,7 +292,7 @@ def test_names_that_differ_by_case_only_are_noticed(tmp_path: Path, store: Artif
     assert any("A.txt and a.txt differ only by case" in warning for warning in warnings)
 
 
-def test_a_file_that_cannot_be_read_is_named_and_nothing_stays(world_readable: Path) -> None:
+def test_an_unreadable_file_is_named_and_nothing_is_left(world_readable: Path) -> None:
     service = a_service(world_readable / "s", {"closed.py": ""})
     (world_readable / "s" / "closed.py").chmod(0)
     (world_readable / "data").mkdir()
@@ -323,9 +319,7 @@ def test_another_platform_gets_a_second_artifact_that_is_local(tmp_path: Path, s
     assert result.by_function["api"].digest == result.portable["api"].digest
 
 
-def test_what_cannot_be_installed_for_the_declared_platform_still_runs_here(
-    tmp_path: Path, store: ArtifactStore
-) -> None:
+def test_a_release_that_fits_only_this_machine_still_runs_here(tmp_path: Path, store: ArtifactStore) -> None:
     installer = FakeInstaller(error=BuildError("dep: no wheel"), refused="arm64")
     functions = [a_function(architecture="arm64"), a_function("same", architecture="arm64")]
     result = built(a_service(tmp_path / "s", functions=functions, requirements=PINNED), store, installer)
@@ -336,16 +330,14 @@ def test_what_cannot_be_installed_for_the_declared_platform_still_runs_here(
     assert len(installer.targets) == 2
 
 
-def test_what_cannot_be_installed_here_is_an_error_and_nothing_stays(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_failed_installation_is_an_error_and_leaves_nothing(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", requirements=PINNED)
     with pytest.raises(BuildError, match="no wheel"):
         built(service, store, FakeInstaller(error=BuildError("dep: no wheel")))
     assert files_below(store.root) == ["lock"]
 
 
-def test_requirements_that_are_not_pinned_are_named_with_the_command_that_pins(
-    tmp_path: Path, store: ArtifactStore
-) -> None:
+def test_unpinned_requirements_are_named_with_the_command_that_pins(tmp_path: Path, store: ArtifactStore) -> None:
     result = built(a_service(tmp_path / "s", requirements="loose>=1\n"), store)
     [warning] = result.warnings
     assert "does not pin dep, loose," in warning
@@ -353,7 +345,7 @@ def test_requirements_that_are_not_pinned_are_named_with_the_command_that_pins(
     assert built(a_service(tmp_path / "s", requirements=PINNED), store).warnings == ()
 
 
-def test_a_password_in_requirements_is_told_before_it_travels(tmp_path: Path, store: ArtifactStore) -> None:
+def test_a_password_in_requirements_is_a_warning(tmp_path: Path, store: ArtifactStore) -> None:
     text = f"--index-url https://me:hunter2@example.org/index\n{PINNED}"
     [warning] = built(a_service(tmp_path / "s", requirements=text), store).warnings
     assert "requirements.txt contains a password" in warning
@@ -393,9 +385,7 @@ def test_unreadable_requirements_are_refused(tmp_path: Path, store: ArtifactStor
 
 
 @pytest.mark.parametrize("line", ["-r {}", "-c {}", "-r ../shadow", "-r inside.txt", ""])
-def test_requirements_outside_of_the_service_s_folder_are_not_read(
-    tmp_path: Path, store: ArtifactStore, line: str
-) -> None:
+def test_requirements_outside_the_folder_are_not_read(tmp_path: Path, store: ArtifactStore, line: str) -> None:
     """A parser's complaint would show them."""
     (tmp_path / "shadow").write_text("hush @ git+https://example.org\n")
     service = a_service(tmp_path / "s", requirements=line.format(tmp_path / "shadow"))
@@ -409,9 +399,7 @@ def test_requirements_outside_of_the_service_s_folder_are_not_read(
 
 
 @pytest.mark.parametrize("name", ["s/uv.toml", "s/pyproject.toml", "uv.toml"])
-def test_settings_of_uv_that_are_a_link_out_of_the_repository_are_refused(
-    tmp_path: Path, store: ArtifactStore, name: str
-) -> None:
+def test_uv_settings_linked_from_outside_are_an_error(tmp_path: Path, store: ArtifactStore, name: str) -> None:
     """uv looks for them from the service's folder upwards, and shows the line that it cannot read."""
     root = tmp_path / "repository"
     service = a_service(root / "s", requirements=PINNED, patterns=("!uv.toml", "!pyproject.toml"))
@@ -426,9 +414,7 @@ def test_settings_of_uv_that_are_a_link_out_of_the_repository_are_refused(
 
 
 @pytest.mark.parametrize("runtime", ["python2.7", "python3.8"])
-def test_a_runtime_that_lambda_no_longer_takes_gets_an_artifact_for_this_machine_alone(
-    tmp_path: Path, runtime: str
-) -> None:
+def test_an_ended_runtime_gets_an_artifact_for_this_machine_only(tmp_path: Path, runtime: str) -> None:
     service = a_service(tmp_path / "s", functions=[a_function(runtime=runtime)], requirements=PINNED)
     installer = FakeInstaller()
     result = built(service, ArtifactStore(tmp_path / "data" / "artifacts"), installer)

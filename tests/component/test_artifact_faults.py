@@ -105,7 +105,7 @@ def test_two_builds_at_once_both_succeed(
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_a_killed_build_leaves_temporary_names_only_and_the_next_cleans_them(
+def test_the_next_build_removes_the_leftovers_of_a_killed_one(
     tmp_path: Path, store: ArtifactStore, children: list[Child]
 ) -> None:
     children.append(Child(tmp_path / "one", store))
@@ -120,7 +120,7 @@ def test_a_killed_build_leaves_temporary_names_only_and_the_next_cleans_them(
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_a_build_does_not_clean_what_a_living_one_works_on(
+def test_a_build_does_not_remove_the_files_of_a_running_one(
     tmp_path: Path, store: ArtifactStore, children: list[Child]
 ) -> None:
     children.append(Child(tmp_path / "one", store))
@@ -131,9 +131,7 @@ def test_a_build_does_not_clean_what_a_living_one_works_on(
     assert store.verify(children[0].said())
 
 
-def test_what_a_killed_builds_installer_still_writes_is_not_cleaned_under_it(
-    tmp_path: Path, store: ArtifactStore
-) -> None:
+def test_files_of_a_killed_builds_installer_are_kept_while_it_writes(tmp_path: Path, store: ArtifactStore) -> None:
     with store.working() as workspace:
         held = subprocess.Popen(["sleep", "60"], pass_fds=(workspace.lock_fd,))
         left = store.root / "tmp" / "left"
@@ -152,9 +150,7 @@ def test_what_a_killed_builds_installer_still_writes_is_not_cleaned_under_it(
     assert eventually(cleaned)
 
 
-def test_a_write_that_the_disk_refuses_is_the_machines_fault_and_leaves_nothing(
-    tmp_path: Path, store: ArtifactStore
-) -> None:
+def test_a_failed_write_is_a_machine_error_and_leaves_nothing(tmp_path: Path, store: ArtifactStore) -> None:
     service = a_service(tmp_path / "s", {"large.bin": b"x" * 200_000})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -182,7 +178,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("what", ["code", "dependencies", "tree"])
-def test_a_full_disk_is_told_and_leaves_nothing_half_done(tmp_path: Path, tiny_disk: Path, what: str) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing_incomplete(tmp_path: Path, tiny_disk: Path, what: str) -> None:
     store = ArtifactStore(tiny_disk / "artifacts")
     size = 140_000 if what == "tree" else 400_000
     large = {} if what == "dependencies" else {"large.bin": b"x" * size}

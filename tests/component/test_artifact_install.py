@@ -78,7 +78,7 @@ def test_the_same_requirements_give_the_same_bytes_in_another_place(tmp_path: Pa
     assert len(digests) == 1
 
 
-def test_a_dependency_that_is_brought_in_unlisted_is_named(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unlisted_dependency_is_named(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     folder = tmp_path / "s"
     make_wheel(folder / "wheels", "dep", "1.0", {"dep.py": ""}, requires=["brought-in"])
     make_wheel(folder / "wheels", "brought_in", "2.0", {"brought_in.py": ""})
@@ -97,7 +97,7 @@ def test_hashes_are_checked(tmp_path: Path, store: ArtifactStore, uv: Uv) -> Non
     assert files_below(store.root) == ["lock"]
 
 
-def test_what_cannot_be_resolved_is_named_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unresolvable_requirement_is_named_with_uvs_reason(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     (tmp_path / "s" / "wheels").mkdir(parents=True)
     service = a_service(tmp_path / "s", requirements=f"{OFFLINE}no-such-package==1.0\n")
     with pytest.raises(
@@ -151,7 +151,7 @@ def test_a_package_without_a_wheel_is_built_from_its_pure_python_source(
 
 
 @pytest.mark.parametrize(("module", "message"), [("dep/x.so", "dep/x.so is native code"), ("' + 1/0 + '", r"\(dep\)")])
-def test_native_code_and_what_does_not_build_are_refused(
+def test_native_code_and_failed_builds_are_errors(
     tmp_path: Path, store: ArtifactStore, uv: Uv, module: str, message: str
 ) -> None:
     folder = tmp_path / "s"
@@ -185,9 +185,7 @@ def test_a_dependency_without_a_wheel_for_the_declared_platform_runs_here_only(
     assert "cannot be promoted" in result.warnings[1]
 
 
-def test_both_artifacts_are_built_where_both_platforms_have_wheels(
-    tmp_path: Path, store: ArtifactStore, uv: Uv
-) -> None:
+def test_both_artifacts_are_built_if_both_platforms_have_wheels(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     folder = tmp_path / "s"
     declared_minor = sys.version_info.minor + 1
     for minor in (sys.version_info.minor, declared_minor):
@@ -205,7 +203,7 @@ def test_both_artifacts_are_built_where_both_platforms_have_wheels(
     assert told == {"here": f"FOR = {sys.version_info.minor}\n", "portable": f"FOR = {declared_minor}\n"}
 
 
-def test_an_index_out_of_reach_is_told_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
+def test_an_unreachable_index_is_named_without_its_password(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     quick = Uv({**uv.environ, "UV_HTTP_RETRIES": "0"})
     text = "--index-url http://me:hunter2@127.0.0.1:9/index\ndep==1.0\n"
     with pytest.raises(BuildError, match="the package index cannot be reached") as refused:
@@ -213,9 +211,7 @@ def test_an_index_out_of_reach_is_told_without_its_password(tmp_path: Path, stor
     assert "hunter2" not in json.dumps(refused.value.to_json())
 
 
-def test_settings_in_the_users_environment_cannot_bend_the_installation(
-    tmp_path: Path, store: ArtifactStore, uv: Uv
-) -> None:
+def test_the_users_environment_cannot_change_the_installation(tmp_path: Path, store: ArtifactStore, uv: Uv) -> None:
     folder = tmp_path / "s"
     dep_wheel(folder)
     service = a_service(folder, requirements=f"{OFFLINE}dep==1.0\n")

@@ -32,7 +32,7 @@ def refusal(folder: Path, *patterns: str) -> BuildError:
     return refused.value
 
 
-def test_files_are_sorted_by_name_and_tool_folders_are_left_out(tmp_path: Path) -> None:
+def test_files_are_sorted_and_tool_folders_excluded(tmp_path: Path) -> None:
     names = ["b.py", "a/z.py", "a.py", ".git/config", ".venv/x.py", "node_modules/x.js", "a/__pycache__/z.pyc"]
     write_files(tmp_path, dict.fromkeys([*names, "tests/test_a.py", "env/pyvenv.cfg", "env/lib.py"], ""))
     assert walked(tmp_path) == ["a.py", "a/z.py", "b.py", "tests/test_a.py"]
@@ -63,7 +63,7 @@ def test_the_service_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["../outside/secret", "../outside", "/etc/hostname"])
-def test_a_selected_link_out_of_the_folder_is_refused_by_name(tmp_path: Path, target: str) -> None:
+def test_a_selected_link_to_the_outside_is_an_error(tmp_path: Path, target: str) -> None:
     write_files(tmp_path, {"outside/secret": "", "service/a.py": ""})
     (tmp_path / "service" / "link").symlink_to(target)
     error = refusal(tmp_path / "service")
@@ -72,13 +72,13 @@ def test_a_selected_link_out_of_the_folder_is_refused_by_name(tmp_path: Path, ta
     assert walked(tmp_path / "service", "!link", "!link/**") == ["a.py"]
 
 
-def test_a_folder_beside_with_a_longer_name_is_outside(tmp_path: Path) -> None:
+def test_a_sibling_folder_with_a_longer_name_is_outside(tmp_path: Path) -> None:
     write_files(tmp_path, {"service-2/secret": "", "service/a.py": ""})
     (tmp_path / "service" / "link").symlink_to("../service-2/secret")
     assert "points outside" in refusal(tmp_path / "service").message
 
 
-def test_a_link_that_leads_nowhere_is_refused_only_where_it_is_selected(tmp_path: Path) -> None:
+def test_a_dangling_link_is_an_error_only_if_it_is_selected(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.py": ""})
     (tmp_path / "gone").symlink_to("nothing")
     (tmp_path / "self").symlink_to("self")
@@ -87,14 +87,14 @@ def test_a_link_that_leads_nowhere_is_refused_only_where_it_is_selected(tmp_path
     assert walked(tmp_path, "!gone", "!self") == ["a.py"]
 
 
-def test_a_link_to_a_folder_above_it_is_refused_and_does_not_loop(tmp_path: Path) -> None:
+def test_a_link_to_a_parent_folder_is_an_error_without_a_loop(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/b/c.py": ""})
     (tmp_path / "a" / "b" / "up").symlink_to("..")
     assert refusal(tmp_path).message == "a/b/up: the link points to a folder above it"
     assert walked(tmp_path, "!a/b/up/**") == ["a/b/c.py"]
 
 
-def test_pipes_sockets_and_devices_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_devices_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path, {"a.py": ""})
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     os.mkfifo("pipe")
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_refused_by_name(world_readable: Path) -
     (world_readable / "closed").chmod(0o755)
 
 
-def test_an_exclusion_that_leaves_nothing_out_is_noticed(tmp_path: Path) -> None:
+def test_an_exclusion_without_effect_is_a_notice(tmp_path: Path) -> None:
     write_files(tmp_path, {"docs/a.md": ""})
     walk = Walk(tmp_path, PackagePatterns(["!docs"]))
     assert [file.name for file in walk.files()] == ["docs/a.md"]

@@ -42,7 +42,7 @@ def put(store: ArtifactStore, *members: ZipMember) -> str:
         return store.add(workspace.folder / "a.zip", None, 0)
 
 
-def test_a_tree_has_the_zips_files_read_only_and_ours(store: ArtifactStore) -> None:
+def test_a_tree_has_the_zips_files_read_only(store: ArtifactStore) -> None:
     digest = put(store, ZipMember("src/a.txt", b"a"), ZipMember("tool", b"#!", executable=True))
     tree = store.unpack(digest)
     assert files_below(tree) == ["src/a.txt", "tool"]
@@ -58,7 +58,7 @@ def test_dependencies_are_links_to_the_cache_and_code_is_not(store: ArtifactStor
     assert (tree / "dep/__init__.py").stat().st_mode & 0o777 == 0o444
 
 
-def test_a_tree_without_its_cache_entry_comes_from_the_zip_alone(store: ArtifactStore) -> None:
+def test_a_tree_without_its_cache_entry_is_unpacked_from_the_zip(store: ArtifactStore) -> None:
     artifact = an_artifact(store)
     for entry in (store.root / "dependencies").iterdir():
         trees.remove(entry)
@@ -66,7 +66,7 @@ def test_a_tree_without_its_cache_entry_comes_from_the_zip_alone(store: Artifact
     assert [name for name in zip_names(store.zip_path(artifact.digest)) if not (tree / name).is_file()] == []
 
 
-def test_bytecode_lies_beside_the_sources_in_the_tree_but_not_in_the_zip(store: ArtifactStore) -> None:
+def test_bytecode_is_in_the_tree_but_not_in_the_zip(store: ArtifactStore) -> None:
     artifact = an_artifact(store)
     tree = store.unpack(artifact.digest)
     for source in (tree / "dep/__init__.py", tree / "src/handlers.py"):
@@ -91,14 +91,14 @@ def test_bytecode_is_used_whatever_the_dates_of_the_sources(store: ArtifactStore
     )
 
 
-def test_a_module_that_does_not_compile_is_unpacked_all_the_same(store: ArtifactStore) -> None:
+def test_a_module_that_does_not_compile_is_unpacked_anyway(store: ArtifactStore) -> None:
     tree = store.unpack(
         put(store, ZipMember("bad.py", b"def ("), ZipMember("nul.py", b"\0"), ZipMember("latin.py", b"\xff"))
     )
     assert files_below(tree) == ["bad.py", "latin.py", "nul.py"]
 
 
-def test_unpacking_again_gives_the_same_tree_untouched(store: ArtifactStore) -> None:
+def test_unpacking_again_keeps_the_tree(store: ArtifactStore) -> None:
     digest = an_artifact(store).digest
     tree = store.unpack(digest)
     before = (tree.stat().st_ino, tree.stat().st_ctime_ns)
@@ -107,7 +107,7 @@ def test_unpacking_again_gives_the_same_tree_untouched(store: ArtifactStore) -> 
     assert tree.stat().st_ino == inode
 
 
-def test_a_tree_that_lost_or_emptied_a_file_is_replaced(store: ArtifactStore) -> None:
+def test_a_tree_with_a_missing_or_empty_file_is_replaced(store: ArtifactStore) -> None:
     digest = an_artifact(store).digest
     tree = store.unpack(digest)
     for damage in ("emptied", "lost"):
@@ -121,7 +121,7 @@ def test_a_tree_that_lost_or_emptied_a_file_is_replaced(store: ArtifactStore) ->
     assert files_below(store.root / "tmp") == []
 
 
-def test_a_half_unpacked_tree_of_a_killed_process_is_cleaned_away(store: ArtifactStore) -> None:
+def test_an_incomplete_tree_of_a_killed_process_is_removed(store: ArtifactStore) -> None:
     digest = an_artifact(store).digest
     left = store.root / "tmp" / "left" / "tree" / "src"
     left.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_a_build_replaces_a_damaged_zip_of_the_same_digest(store: ArtifactStore)
     assert store.verify(artifact.digest)
 
 
-def test_what_is_absent_is_told_as_absent(store: ArtifactStore) -> None:
+def test_a_missing_artifact_is_reported_as_missing(store: ArtifactStore) -> None:
     assert not store.has(ABSENT)
     assert not store.verify(ABSENT)
     with pytest.raises(EngineError, match="is not in"):
@@ -169,14 +169,14 @@ def test_what_is_absent_is_told_as_absent(store: ArtifactStore) -> None:
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:../../x", "0" * 64, f"sha256:{'0' * 63}", f"sha256:{'A' * 64}"])
-def test_what_is_no_digest_reaches_no_path(store: ArtifactStore, digest: str) -> None:
+def test_an_invalid_digest_is_never_a_path(store: ArtifactStore, digest: str) -> None:
     for use in (store.zip_path, store.has, store.verify, store.unpack):
         with pytest.raises(UsageError):
             use(digest)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
-def test_a_zip_whose_names_lead_out_is_not_unpacked(store: ArtifactStore, name: str) -> None:
+def test_a_zip_with_unsafe_names_is_not_unpacked(store: ArtifactStore, name: str) -> None:
     digest = put(store, ZipMember(name, b"x"))
     with pytest.raises(EngineError, match="whose name"):
         store.unpack(digest)
@@ -188,7 +188,7 @@ def aged(path: Path) -> None:
     os.utime(path, (time.time() - 10_000,) * 2)
 
 
-def test_pruning_removes_what_is_not_kept_and_nothing_else(store: ArtifactStore) -> None:
+def test_pruning_removes_exactly_the_artifacts_that_are_not_kept(store: ArtifactStore) -> None:
     kept, gone = an_artifact(store, "kept"), an_artifact(store, "gone")
     for artifact in (kept, gone):
         store.unpack(artifact.digest)
@@ -200,7 +200,7 @@ def test_pruning_removes_what_is_not_kept_and_nothing_else(store: ArtifactStore)
     assert sorted(path.suffix for path in (store.root / "zips").iterdir()) == [".json", ".zip"]
 
 
-def test_pruning_spares_what_was_built_or_built_again_just_now(store: ArtifactStore) -> None:
+def test_pruning_keeps_recently_built_artifacts(store: ArtifactStore) -> None:
     artifact = an_artifact(store)
     assert store.prune(set()) == []
     aged(store.zip_path(artifact.digest))
@@ -220,7 +220,7 @@ def test_pruning_removes_cached_dependencies_only_when_no_artifact_needs_them(st
     assert not entry.exists()
 
 
-def test_pruning_waits_while_anything_is_built_or_unpacked(store: ArtifactStore) -> None:
+def test_pruning_does_nothing_during_a_build_or_an_unpacking(store: ArtifactStore) -> None:
     artifact = an_artifact(store)
     with store.working() as workspace:
         (workspace.folder / "half").write_text("")
@@ -229,7 +229,7 @@ def test_pruning_waits_while_anything_is_built_or_unpacked(store: ArtifactStore)
     assert store.prune(set(), min_age_s=0) == [artifact.digest]
 
 
-def test_a_second_user_of_the_store_leaves_the_firsts_workspace_alone(store: ArtifactStore) -> None:
+def test_a_second_user_of_the_store_keeps_the_firsts_work_folder(store: ArtifactStore) -> None:
     with store.working() as first:
         (first.folder / "half").write_text("")
         with store.working():
@@ -258,12 +258,12 @@ def test_no_descriptor_stays_open(store: ArtifactStore) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_large_sources_are_left_to_the_importing_process(store: ArtifactStore) -> None:
+def test_large_sources_are_compiled_by_the_importing_process(store: ArtifactStore) -> None:
     tree = store.unpack(put(store, ZipMember("large.py", b"#" * 300_000)))
     assert files_below(tree) == ["large.py"]
 
 
-def test_a_module_of_the_service_never_meets_a_dependencys_bytecode(store: ArtifactStore) -> None:
+def test_a_module_of_the_service_never_uses_a_dependencys_bytecode(store: ArtifactStore) -> None:
     folder = store.root.parent.parent / "service"
     large = "VALUE = 2\n" + "#" * 300_000  # too large to be compiled while unpacking
     write_files(folder, {"dep/__init__.py": large})

@@ -1,4 +1,4 @@
-"""What `hitless drill` refuses before anything is sent or shipped."""
+"""`hitless drill` refuses wrong options before anything is sent or shipped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def drill(folder: Path, *words: str) -> Result:
         (("--stage", "prod", "--scenarios", "canary,exits"), "exits"),
     ],
 )
-def test_what_cannot_be_accepted_is_exit_2_and_named(folder: Path, words: tuple[str, ...], message: str) -> None:
+def test_invalid_options_exit_with_2(folder: Path, words: tuple[str, ...], message: str) -> None:
     ran = drill(folder, *words)
     error = json.loads(ran.stdout)["error"]
     assert ran.exit_code == 2
@@ -74,7 +74,7 @@ def test_a_target_needs_neither_a_service_nor_an_engine(tmp_path: Path, monkeypa
     assert (tmp_path / "drill.html").is_file()
 
 
-def test_a_rate_that_changes_is_sent_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_is_sent_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with FaultyServer() as server:
         target = ("--target", f"http://127.0.0.1:{server.port}", "--duration", "2")

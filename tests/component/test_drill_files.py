@@ -1,4 +1,4 @@
-"""Files that a drill reads and the copy that it makes."""
+"""Request files, and the copy of the service."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_requests_are_read_line_by_line(tmp_path: Path) -> None:
         ('{"path": "/", "body": "' + "x" * (MAX_BODY_BYTES + 1) + '"}', "body"),
     ],
 )
-def test_a_bad_line_is_named_by_file_and_line(tmp_path: Path, line: str, what: str) -> None:
+def test_a_bad_line_is_an_error_with_file_and_line(tmp_path: Path, line: str, what: str) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_text('{"path": "/ok"}\n\n' + line + "\n")
     with pytest.raises(UsageError, match=r"requests\.jsonl:3: ") as error:
@@ -79,7 +79,7 @@ def test_a_file_without_requests_or_with_too_many_is_refused(tmp_path: Path, con
         read_requests(file)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.jsonl"):
         read_requests(tmp_path / "gone.jsonl")
 
@@ -104,14 +104,14 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_the_copy_leaves_out_the_engine_s_folder_environments_and_caches(tmp_path: Path) -> None:
+def test_the_copy_excludes_the_data_folder_environments_and_caches(tmp_path: Path) -> None:
     workspace = copied(service(tmp_path / "s"), "src/a.one")
     assert names(workspace.folder) == {"serverless.yml", "src/a.py", "src/pack/__init__.py"}
     workspace.remove()
     assert not workspace.folder.exists()
 
 
-def test_what_a_release_changes_is_undone_before_the_next(tmp_path: Path) -> None:
+def test_the_changes_of_a_release_are_undone_before_the_next(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     workspace = copied(folder, "src/a.one", "src.pack.two", "src/a.three")
     before = {name: (workspace.folder / name).read_text() for name in names(workspace.folder)}
@@ -147,7 +147,7 @@ def entry(method: str, url: str, status: int = 200, body: str | None = None, hea
     return {"request": {"method": method, "url": url, "headers": pairs, **post}, "response": {"status": status}}
 
 
-def test_a_recording_s_requests_to_its_main_host_are_taken_and_equal_ones_weighted(tmp_path: Path) -> None:
+def test_an_archives_requests_to_its_main_host_are_read_and_weighted(tmp_path: Path) -> None:
     ours = {"Host": "shop.example", ":authority": "shop.example", "Connection": "keep-alive", "X-User": "7"}
     file = archive(
         tmp_path,
@@ -178,7 +178,7 @@ def test_a_recording_s_requests_to_its_main_host_are_taken_and_equal_ones_weight
         (json.dumps({"log": {"entries": [entry("GET", "http://x/\u00e9")]}}), "path"),
     ],
 )
-def test_what_is_no_recording_is_refused_and_says_why(tmp_path: Path, text: str, why: str) -> None:
+def test_an_invalid_archive_is_an_error_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
     file = tmp_path / "bad.har"
     file.write_text(text)
     with pytest.raises(UsageError, match=why) as error:
@@ -186,7 +186,7 @@ def test_what_is_no_recording_is_refused_and_says_why(tmp_path: Path, text: str,
     assert "bad.har" in error.value.message
 
 
-def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_module_too(tmp_path: Path) -> None:
+def test_every_handler_of_a_module_is_wrapped(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (folder / "src" / "a.py").write_text(
         "def one(event, context):\n    return 'one'\n\ndef three(event, context):\n    return 'three'\n"
@@ -210,7 +210,7 @@ def test_a_wrapped_handler_does_what_the_scenario_says_and_the_others_of_its_mod
     workspace.remove()
 
 
-def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: Path) -> None:
+def test_a_slow_release_takes_ten_times_as_long_and_returns_the_same(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (folder / "src" / "a.py").write_text(
         "from time import sleep\n\ntime, os, signal, unquote = 1, 2, 3, 4\n\n"
@@ -227,7 +227,7 @@ def test_a_slow_release_takes_ten_times_as_long_and_answers_the_same(tmp_path: P
     workspace.remove()
 
 
-def test_the_route_that_is_broken_is_one_that_a_shield_may_answer_where_there_is_one() -> None:
+def test_a_safe_route_is_broken_if_there_is_one() -> None:
     get, post, put = (DrillRequest(method, f"/{method}") for method in ("GET", "POST", "PUT"))
     assert scenarios.route_to_break([get, post, put]) is get
     assert scenarios.route_to_break([post, put]) is put
@@ -245,7 +245,7 @@ def test_a_handler_that_is_a_link_is_never_written_through(tmp_path: Path) -> No
     workspace.remove()
 
 
-def test_a_folder_that_is_a_link_out_of_the_service_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_to_the_outside_is_an_error(tmp_path: Path) -> None:
     folder = service(tmp_path / "s")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "mod.py").write_text("")
@@ -263,7 +263,9 @@ def test_a_read_only_module_can_be_changed_in_the_copy(tmp_path: Path) -> None:
     workspace.remove()
 
 
-def test_a_handler_without_a_module_is_named_and_no_copy_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_without_a_module_is_an_error_and_leaves_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(UsageError, match=r"src/gone\.one"):
         copied(service(tmp_path / "s"), "src/gone.one")

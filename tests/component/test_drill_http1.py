@@ -82,7 +82,7 @@ def pump(client: Client[Any], selector: selectors.BaseSelector) -> None:
         client.expire(time.monotonic_ns())
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_idle_too_long_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         FaultyServer() as server,
         client_of(plan_of(server.port, DrillRequest("GET", "/ok"))) as (client, records, sel),
@@ -98,7 +98,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pyte
         assert records.failures == [None] * 4
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_no_failure() -> None:
+def test_an_idle_connection_that_the_server_closes_is_not_a_failure() -> None:
     request = DrillRequest("GET", "/idle-close")
     with FaultyServer() as server, client_of(plan_of(server.port, request)) as (client, records, sel):
         for n in range(3):
@@ -110,7 +110,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_no_failure() -> None:
         assert client.counts["idle_closed_by_server"] == 3
 
 
-def test_a_request_that_races_with_the_server_s_close_is_failed_and_told_to_be_on_a_reused_connection() -> None:
+def test_a_request_that_races_with_the_servers_close_fails_as_reused() -> None:
     request = DrillRequest("GET", "/idle-close")
     with FaultyServer() as server, client_of(plan_of(server.port, request)) as (client, records, sel):
         client.send(0, time.monotonic_ns())
@@ -126,7 +126,7 @@ def test_a_request_that_races_with_the_server_s_close_is_failed_and_told_to_be_o
 
 
 @pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EMFILE])
-def test_what_this_machine_cannot_send_is_not_sent(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_this_machine_cannot_send_is_not_sent(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Exhausted(socket.socket):
         def connect_ex(self, address: object) -> int:
             return code
@@ -199,7 +199,7 @@ def tls_server(certificate: tuple[Path, Path]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("percent", [0.0, 100.0], ids=["keep-alive", "new connections"])
-def test_a_target_behind_tls_is_drilled_like_any_other(
+def test_a_target_with_tls_gets_the_same_load(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, percent: float
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
@@ -213,7 +213,7 @@ def test_a_target_behind_tls_is_drilled_like_any_other(
         assert client.counts["opened"] == (4 if percent else 1)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_a_tls_error(certificate: tuple[Path, Path]) -> None:
+def test_an_untrusted_certificate_is_a_tls_error(certificate: tuple[Path, Path]) -> None:
     with tls_server(certificate) as port, client_of(plan_of(port, DrillRequest("GET", "/"), tls=True)) as made:
         client, records, sel = made
         client.send(0, time.monotonic_ns())

@@ -36,7 +36,7 @@ ENDING = [
 
 @pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["shared", "own"])
-def test_what_goes_wrong_with_one_request_leaves_the_others_of_its_connection_alone(
+def test_a_failing_stream_does_not_affect_the_others(
     path: str, failure: FailureKind, new_connections_percent: float
 ) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
@@ -61,9 +61,7 @@ def test_what_goes_wrong_with_one_request_leaves_the_others_of_its_connection_al
 
 
 @pytest.mark.parametrize(("path", "failure"), ENDING, ids=[path for path, _ in ENDING])
-def test_a_connection_that_ends_fails_the_request_that_it_carried_and_the_next_one_is_opened(
-    path: str, failure: FailureKind
-) -> None:
+def test_a_lost_connection_fails_its_request_and_is_replaced(path: str, failure: FailureKind) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("GET", "/ok")]
     with FaultyHttp2Server() as server:
         tally, _ = asyncio.run(
@@ -73,7 +71,7 @@ def test_a_connection_that_ends_fails_the_request_that_it_carried_and_the_next_o
     assert tally.answered == 20
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_idle_too_long_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyHttp2Server() as server, selectors.DefaultSelector() as selector:
         records = Records()
         plan = plan_of(server.port, DrillRequest("GET", "/ok"))
@@ -92,7 +90,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pyte
             key.fileobj.close()
 
 
-def test_requests_share_connections_and_a_large_body_waits_for_the_server_s_window() -> None:
+def test_requests_share_connections_and_respect_flow_control() -> None:
     body = b"x" * 900_000
     requests = [DrillRequest("POST", "/ok", body=body), DrillRequest("GET", "/shielded")]
     with FaultyHttp2Server() as server:
@@ -105,7 +103,7 @@ def test_requests_share_connections_and_a_large_body_waits_for_the_server_s_wind
     assert tally.answers == {(5, 0): 20}
 
 
-def test_every_unsafe_request_carries_a_key_of_its_own() -> None:
+def test_every_unsafe_request_has_its_own_key() -> None:
     requests = with_keys([DrillRequest("POST", "/ok", body=b"{}"), DrillRequest("GET", "/ok")])
     with FaultyHttp2Server() as server:
         tally, _ = asyncio.run(send(server.port, requests, count=60, senders=2, http2=True))

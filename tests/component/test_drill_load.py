@@ -95,7 +95,7 @@ MISBEHAVIOURS = [
 
 
 @pytest.mark.parametrize(("path", "failure"), MISBEHAVIOURS, ids=[path for path, _ in MISBEHAVIOURS])
-def test_each_misbehaviour_is_counted_once_a_request_and_by_its_kind(path: str, failure: FailureKind) -> None:
+def test_each_misbehaviour_is_counted_once_with_its_kind(path: str, failure: FailureKind) -> None:
     requests = [DrillRequest("GET", path), DrillRequest("POST", "/ok", body=b"{}", weight=2)]
     with FaultyServer() as server:
         tally, _ = asyncio.run(send(server.port, requests, count=60, rate_per_s=400, deadline_s=0.5))
@@ -106,7 +106,7 @@ def test_each_misbehaviour_is_counted_once_a_request_and_by_its_kind(path: str, 
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 30, 100])
-def test_all_misbehaviours_at_once_are_told_apart_exactly(new_connections_percent: float) -> None:
+def test_mixed_misbehaviours_are_counted_exactly(new_connections_percent: float) -> None:
     requests = [DrillRequest("GET", path) for path in ("/ok", *dict(MISBEHAVIOURS))]
     with FaultyServer() as server:
         tally, _ = asyncio.run(
@@ -128,7 +128,7 @@ def test_all_misbehaviours_at_once_are_told_apart_exactly(new_connections_percen
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
-def test_bytes_that_come_long_after_an_answer_take_it_back(new_connections_percent: float) -> None:
+def test_bytes_long_after_a_response_revoke_it(new_connections_percent: float) -> None:
     with FaultyServer() as server:
         requests = [DrillRequest("GET", "/late-surplus")]
         tally, _ = asyncio.run(
@@ -139,7 +139,7 @@ def test_bytes_that_come_long_after_an_answer_take_it_back(new_connections_perce
 
 
 @pytest.mark.parametrize("new_connections_percent", [0, 100], ids=["keep-alive", "new connections"])
-def test_legal_behaviour_is_answered_and_never_failed(new_connections_percent: float) -> None:
+def test_legal_behaviour_never_fails(new_connections_percent: float) -> None:
     paths = ["/ok", "/404", "/204", "/chunked", "/continue", "/until-close", "/idle-close", "/slow", "/shielded"]
     requests = [DrillRequest("GET", path) for path in paths] + [DrillRequest("HEAD", "/ok")]
     with FaultyServer() as server:
@@ -160,13 +160,13 @@ def test_legal_behaviour_is_answered_and_never_failed(new_connections_percent: f
         assert tally.statuses[index, {"/404": 404, "/204": 204}.get(path, 200)] == 20
 
 
-def test_answers_are_counted_by_the_release_in_their_header() -> None:
+def test_responses_are_counted_by_the_release_in_their_header() -> None:
     with FaultyServer(release=lambda: 7) as server:
         tally, _ = asyncio.run(send(server.port, [DrillRequest("GET", "/ok")], count=30))
     assert tally.answers == {(7, 0): 30}
 
 
-def test_keep_alive_connections_are_reused_and_new_ones_are_opened_in_the_share_asked_for() -> None:
+def test_connections_are_reused_except_for_the_share_of_new_ones() -> None:
     with FaultyServer() as server:
         tally, load = asyncio.run(
             send(server.port, [DrillRequest("GET", "/ok")], count=200, new_connections_percent=20, connections=20)
@@ -179,7 +179,7 @@ def test_keep_alive_connections_are_reused_and_new_ones_are_opened_in_the_share_
     assert 61 <= opened < 120, "20 are kept; a few more where a stall of the machine left none idle"
 
 
-def test_every_unsafe_request_carries_a_key_of_its_own_and_one_that_was_given_is_kept() -> None:
+def test_unsafe_requests_get_new_keys_unless_they_have_one() -> None:
     requests = with_keys(
         [
             DrillRequest("POST", "/ok", body=b"{}"),
@@ -197,7 +197,7 @@ def test_every_unsafe_request_carries_a_key_of_its_own_and_one_that_was_given_is
     assert server.bodies[b"{}"] == 20
 
 
-def test_arrivals_by_chance_send_as_many_requests() -> None:
+def test_poisson_arrivals_send_the_same_number_of_requests() -> None:
     with FaultyServer() as server:
         tally, _ = asyncio.run(send(server.port, [DrillRequest("GET", "/ok")], count=100, senders=2, seed=7))
     assert tally.failed == 0
@@ -222,7 +222,7 @@ def test_a_stalled_service_does_not_slow_the_schedule() -> None:
     assert tally.last_sent_us - tally.first_sent_us < 1_000_000  # all were sent before the first was given up
 
 
-def test_a_large_body_is_sent_whole() -> None:
+def test_a_large_body_is_sent_completely() -> None:
     body = b"x" * 900_000
     with FaultyServer() as server:
         tally, _ = asyncio.run(send(server.port, [DrillRequest("POST", "/ok", body=body)], count=10, rate_per_s=20))
@@ -259,7 +259,7 @@ def test_the_share_of_a_sender_that_dies_is_counted_as_not_sent() -> None:
     assert 0 < tally.failed <= 90
 
 
-def test_senders_end_when_the_coordinator_is_gone() -> None:
+def test_senders_end_with_the_coordinator() -> None:
     async def scenario(port: int) -> list[int]:
         request = DrillRequest("GET", "/ok").to_wire("x")
         plan = two_senders(port, request, 50)

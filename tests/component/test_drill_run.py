@@ -1,4 +1,4 @@
-"""A whole drill: real senders, a test server, and in the place of the engine one that changes the server's release."""
+"""A complete drill: real senders, a test server, and a fake engine that changes the server's release."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_healthy_and_broken_releases_ship_under_load_and_the_first_release_is_live_in_the_end(stage: Stage) -> None:
+def test_releases_ship_under_load_and_the_first_one_is_live_at_the_end(stage: Stage) -> None:
     before = files_of(stage.folder)
     names = ["good", "import-crash", "never-ready", "rollback", "good"]
     plan = replace(PLAN, scenarios=choose(names, 5))
@@ -94,7 +94,7 @@ def test_healthy_and_broken_releases_ship_under_load_and_the_first_release_is_li
     assert files_of(stage.folder) == before
 
 
-def test_each_release_is_the_original_but_for_its_marker_and_what_its_scenario_breaks(stage: Stage) -> None:
+def test_each_release_differs_only_by_its_marker_and_scenario(stage: Stage) -> None:
     plan = replace(PLAN, duration_s=0.5, scenarios=choose(["good", "import-crash", "never-ready", "good"], 4))
     asyncio.run(stage.drill(plan))
     good, crash, hanging, again = stage.engine.deployed
@@ -110,7 +110,7 @@ def test_each_release_is_the_original_but_for_its_marker_and_what_its_scenario_b
     assert stage.engine.messages[1] == "drill: import-crash, 2 of 4"
 
 
-def test_a_scenario_that_is_meant_for_the_bake_ships_by_a_strategy_of_its_own(stage: Stage) -> None:
+def test_a_scenario_that_fails_in_the_bake_has_its_own_strategy(stage: Stage) -> None:
     plan = replace(PLAN, duration_s=0.5, scenarios=choose(["canary", "good", "linear", "exits"], 4))
     stage.engine.outcomes[5] = Shipped(5, "rolled_back", "alarm", {"requests": 20, "failed": 3, "shielded": 3})
     result = asyncio.run(stage.drill(plan))
@@ -121,7 +121,7 @@ def test_a_scenario_that_is_meant_for_the_bake_ships_by_a_strategy_of_its_own(st
     assert result.to_json()["releases"][3]["gateway"] == {"requests": 20, "failed": 3, "shielded": 3}
 
 
-def test_the_steps_of_a_rollout_stand_on_the_drill_s_own_time_axis(stage: Stage) -> None:
+def test_the_steps_of_a_rollout_are_on_the_drills_time_axis(stage: Stage) -> None:
     class Stepping(FakeEngine):
         async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             before = timestamp(datetime.now(UTC))
@@ -143,7 +143,7 @@ def test_the_steps_of_a_rollout_stand_on_the_drill_s_own_time_axis(stage: Stage)
     assert window.state_at(window.phases[1].start_us) == "shifting"
 
 
-def test_a_rollout_that_ends_otherwise_than_expected_is_exit_1(stage: Stage) -> None:
+def test_an_unexpected_rollout_is_exit_1(stage: Stage) -> None:
     stage.engine.outcomes[3] = Shipped(3, "rolled_back", "smoke request failed")
     result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
     assert result.exit_code == 1
@@ -151,7 +151,7 @@ def test_a_rollout_that_ends_otherwise_than_expected_is_exit_1(stage: Stage) -> 
     assert any("expected live" in line for line in stage.progress.lines)
 
 
-def test_a_lost_request_is_exit_6_and_told_with_kind_and_rollout(stage: Stage) -> None:
+def test_a_failed_request_is_exit_6_with_kind_and_rollout(stage: Stage) -> None:
     stage.engine.outcomes[2] = Shipped(2, "rolled_back", "why not")
     plan = replace(PLAN, requests=(OK, DrillRequest("GET", "/every/10/drop")), scenarios=choose([], 2))
     result = asyncio.run(stage.drill(plan))
@@ -162,7 +162,7 @@ def test_a_lost_request_is_exit_6_and_told_with_kind_and_rollout(stage: Stage) -
     assert document["samples"][0]["kind"] == "closed_early"
 
 
-def test_requests_that_do_not_answer_2xx_are_named_and_left_out(stage: Stage) -> None:
+def test_requests_without_a_2xx_response_are_left_out(stage: Stage) -> None:
     requests = (
         OK,
         DrillRequest("GET", "/404"),
@@ -179,12 +179,12 @@ def test_requests_that_do_not_answer_2xx_are_named_and_left_out(stage: Stage) ->
     assert result.tally.failed == 0
 
 
-def test_a_drill_of_nothing_that_answers_is_refused_before_it_begins(stage: Stage) -> None:
+def test_a_drill_without_any_2xx_response_is_an_error(stage: Stage) -> None:
     with pytest.raises(UsageError, match="GET /404 status 404"):
         asyncio.run(stage.drill(replace(PLAN, requests=(DrillRequest("GET", "/404"),)), load_only=True))
 
 
-def test_another_status_than_the_probe_s_is_counted_and_not_failed(stage: Stage) -> None:
+def test_an_unexpected_status_is_counted_but_not_failed(stage: Stage) -> None:
     plan = replace(PLAN, requests=(DrillRequest("GET", "/every/5/404"),), duration_s=0.5)
     result = asyncio.run(stage.drill(plan, load_only=True))
     document = result.to_json()
@@ -192,7 +192,7 @@ def test_another_status_than_the_probe_s_is_counted_and_not_failed(stage: Stage)
     assert document["unexpected_statuses"] == document["statuses"]["404"] == 20
 
 
-def test_a_target_that_takes_no_connection_is_an_error_with_a_hint(stage: Stage) -> None:
+def test_a_target_that_accepts_no_connection_is_an_error(stage: Stage) -> None:
     stage.engine.url = "http://127.0.0.1:1"
     with pytest.raises(MachineError, match="accepts no connection") as error:
         asyncio.run(stage.drill(PLAN, load_only=True))
@@ -213,7 +213,7 @@ def test_a_stage_without_a_release_is_refused(stage: Stage) -> None:
         asyncio.run(stage.drill(PLAN, shipper=Bare(stage.engine.url)))
 
 
-def test_the_load_goes_on_until_the_last_rollout_has_ended(stage: Stage) -> None:
+def test_the_load_continues_until_the_last_rollout_has_ended(stage: Stage) -> None:
     stage.engine.takes_s = 0.5
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 2))))
     assert result.restored is not None
@@ -224,7 +224,7 @@ def test_the_load_goes_on_until_the_last_rollout_has_ended(stage: Stage) -> None
     assert result.exit_code == 0
 
 
-def test_a_drill_that_is_stopped_accounts_for_what_it_sent_and_returns_to_the_first_release(stage: Stage) -> None:
+def test_a_stopped_drill_accounts_for_its_requests_and_returns_to_the_first_release(stage: Stage) -> None:
     async def scenario() -> DrillResult:
         drill = asyncio.create_task(stage.drill(replace(PLAN, duration_s=30, scenarios=choose([], 10))))
         while not stage.progress.lines:
@@ -240,7 +240,7 @@ def test_a_drill_that_is_stopped_accounts_for_what_it_sent_and_returns_to_the_fi
     assert stage.engine.live == 1
 
 
-def test_a_start_release_that_is_kept_no_longer_is_shipped_again_if_its_bytes_are_the_same(stage: Stage) -> None:
+def test_a_removed_first_release_is_shipped_again_if_it_can_be_rebuilt(stage: Stage) -> None:
     stage.engine.forgotten.add(1)
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 1))))
     assert result.restored is not None
@@ -249,7 +249,7 @@ def test_a_start_release_that_is_kept_no_longer_is_shipped_again_if_its_bytes_ar
     assert "was kept no longer" in result.notices[0]
 
 
-def test_a_start_release_whose_bytes_are_not_at_hand_is_not_replaced_by_others(stage: Stage) -> None:
+def test_a_removed_first_release_is_not_replaced_by_other_artifacts(stage: Stage) -> None:
     stage.engine.forgotten.add(1)
     stage.engine.digests_at_start = {"api": "sha256:other"}
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5, scenarios=choose([], 1))))
@@ -258,7 +258,7 @@ def test_a_start_release_whose_bytes_are_not_at_hand_is_not_replaced_by_others(s
     assert "there is no release 1" in result.surprises[0]
 
 
-def test_an_engine_that_goes_away_is_an_outcome_and_the_load_is_accounted_for(stage: Stage) -> None:
+def test_an_engine_that_dies_is_an_outcome_and_the_load_is_accounted_for(stage: Stage) -> None:
     class Gone(FakeEngine):
         async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
             raise HitlessError("no engine runs there")
@@ -287,7 +287,7 @@ def test_a_fault_is_timed_until_the_service_has_recovered(stage: Stage) -> None:
     assert result.exit_code == 0
 
 
-def test_progress_is_told_while_the_drill_runs(stage: Stage) -> None:
+def test_progress_is_reported_while_the_drill_runs(stage: Stage) -> None:
     result = asyncio.run(stage.drill(replace(PLAN, scenarios=choose([], 2))))
     assert result.releases[0].release == 2
     last = stage.progress.snapshots[-1]
@@ -296,7 +296,7 @@ def test_progress_is_told_while_the_drill_runs(stage: Stage) -> None:
     assert any(line.startswith("1/2 good: release 2 live") for line in stage.progress.lines)
 
 
-def test_the_report_is_written_whole_and_its_json_can_be_read(stage: Stage, tmp_path: Path) -> None:
+def test_the_report_is_written_and_its_json_can_be_read(stage: Stage, tmp_path: Path) -> None:
     result = asyncio.run(stage.drill(replace(PLAN, duration_s=0.5), load_only=True))
     path = tmp_path / "new" / "drill.html"
     write_report(result, path)

@@ -44,7 +44,7 @@ def test_a_new_service_passes_its_own_tests(tmp_path: Path) -> None:
     assert re.search(r"\b1[0-9] passed", done.stdout)
 
 
-def test_a_new_service_has_all_that_it_needs_to_ship(tmp_path: Path) -> None:
+def test_a_new_service_has_everything_to_ship(tmp_path: Path) -> None:
     files = scaffold(tmp_path / "hello", "hello", "service")
 
     assert set(files) == {name for name in tree(tmp_path / "hello") if (tmp_path / "hello" / name).is_file()}
@@ -61,7 +61,7 @@ def test_a_new_service_has_all_that_it_needs_to_ship(tmp_path: Path) -> None:
     assert any(name.startswith("tests/") for name in files)
 
 
-def test_the_service_takes_its_name_from_the_folder_and_no_placeholder_stays(tmp_path: Path) -> None:
+def test_the_service_is_named_after_its_folder(tmp_path: Path) -> None:
     run(str(tmp_path / "Tea_Time"))
 
     service = yaml.safe_load((tmp_path / "Tea_Time" / "serverless.yml").read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def test_a_new_service_has_three_stages_in_the_order_of_promotion(tmp_path: Path
     ]
 
 
-def test_a_new_service_is_accepted_as_it_stands(tmp_path: Path) -> None:
+def test_a_new_service_loads_without_notices(tmp_path: Path) -> None:
     scaffold(tmp_path / "hello", "hello", "service")
     service = load_service(tmp_path / "hello", stage="dev", environ={})
 
@@ -119,12 +119,12 @@ def test_each_command_of_a_pipeline_step_is_plain_text(folder: Traversable, step
     ("folder", "name"),
     [("hello", "hello"), ("My API_2", "my-api-2"), ("Café", "cafe"), ("-a--b-", "a-b"), ("x", "x")],
 )
-def test_a_folders_name_is_made_legal(folder: str, name: str) -> None:
+def test_a_folders_name_is_made_valid(folder: str, name: str) -> None:
     assert service_name(folder) == name
 
 
 @pytest.mark.parametrize("folder", ["", "2026", "___", "世界", "9lives", "a" * (LONGEST_NAME + 1)])
-def test_a_folder_whose_name_cannot_be_made_legal_is_refused(tmp_path: Path, folder: str) -> None:
+def test_a_folder_with_an_unusable_name_is_an_error(tmp_path: Path, folder: str) -> None:
     with pytest.raises(UsageError) as refused:
         service_name(folder)
 
@@ -134,7 +134,7 @@ def test_a_folder_whose_name_cannot_be_made_legal_is_refused(tmp_path: Path, fol
         assert tree(tmp_path) == set()
 
 
-def test_a_folder_with_files_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_an_error_and_unchanged(tmp_path: Path) -> None:
     for number in range(7):
         (tmp_path / f"mine-{number}").write_text("mine", encoding="utf-8")
     before = tree(tmp_path)
@@ -145,7 +145,7 @@ def test_a_folder_with_files_is_refused_and_stays_as_it_was(tmp_path: Path) -> N
     assert tree(tmp_path) == before
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "hello").write_text("mine", encoding="utf-8")
 
     assert run(str(tmp_path / "hello")).exit_code == 2
@@ -166,7 +166,7 @@ def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, mon
     assert not [name for name in tree(folder) if "hitless-init" in name]
 
 
-def test_parents_are_made_on_the_way(tmp_path: Path) -> None:
+def test_parent_folders_are_created(tmp_path: Path) -> None:
     assert run(str(tmp_path / "a" / "b" / "hello")).exit_code == 0
     assert tree(tmp_path / "a") >= {"b", "b/hello", "b/hello/serverless.yml"}
     assert not [name for name in tree(tmp_path) if "hitless-init" in name]
@@ -181,7 +181,7 @@ def fill(folder: Path, names: list[str], *, then: Callable[[Path], None]) -> Non
         _move_into_place(staging, folder)
 
 
-def test_nothing_half_done_stays_when_the_writing_fails(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def fail(_: Path) -> None:
         raise OSError("disk full")
 
@@ -191,7 +191,7 @@ def test_nothing_half_done_stays_when_the_writing_fails(tmp_path: Path) -> None:
     assert tree(tmp_path) == set()
 
 
-def test_what_comes_into_the_way_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_files_created_meanwhile_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "hello").mkdir()
 
     with pytest.raises(FileExistsError):
@@ -205,7 +205,7 @@ def commands_of(job: dict[str, Any]) -> list[str]:
     return [step["run"] for step in job["steps"] if "run" in step]
 
 
-def test_a_workflow_for_github_runs_the_pipelines_commands_for_the_stages_and_in_their_region(tmp_path: Path) -> None:
+def test_a_github_workflow_runs_the_pipelines_commands(tmp_path: Path) -> None:
     assert ".github/workflows/deploy.yml" not in scaffold(tmp_path / "plain", "plain", "service")
     assert ".github/workflows/deploy.yml" in scaffold(tmp_path / "hello", "hello", "service", github=True)
     workflow = yaml.safe_load((tmp_path / "hello" / ".github" / "workflows" / "deploy.yml").read_text("utf-8"))
@@ -227,7 +227,7 @@ def test_a_workflow_for_github_runs_the_pipelines_commands_for_the_stages_and_in
     assert assumed["role-duration-seconds"] == longest == 60 * deploy["timeout-minutes"]
 
 
-def test_a_workflow_for_github_asks_for_its_token_where_it_releases_a_push_and_nowhere_else(tmp_path: Path) -> None:
+def test_a_github_workflow_requests_its_token_only_to_release(tmp_path: Path) -> None:
     scaffold(tmp_path / "hello", "hello", "service", github=True)
     text = (tmp_path / "hello" / ".github" / "workflows" / "deploy.yml").read_text("utf-8")
     workflow = yaml.safe_load(text)
@@ -243,7 +243,7 @@ def test_a_workflow_for_github_asks_for_its_token_where_it_releases_a_push_and_n
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", one) for one in used), used
 
 
-def test_an_unknown_template_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+def test_an_unknown_template_is_an_error_with_the_known_ones(tmp_path: Path) -> None:
     refused = run(str(tmp_path / "hello"), "--template", "microservice")
 
     assert refused.exit_code == 2
@@ -251,7 +251,7 @@ def test_an_unknown_template_is_refused_and_the_known_ones_are_named(tmp_path: P
     assert tree(tmp_path) == set()
 
 
-def test_the_next_steps_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = run("tea time")
 

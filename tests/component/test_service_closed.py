@@ -1,4 +1,4 @@
-"""What the engine refuses to serve: routes that API Gateway would protect, and services without a route."""
+"""The engine refuses routes that API Gateway would protect, and services without a route."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def refusal(folder: Path, text: str) -> ServiceFileError:
         "private: '${ssm:/closed}'",
     ],
 )
-def test_a_protected_route_is_refused_by_place_with_the_lines_that_open_it(folder: Path, guard: str) -> None:
+def test_a_protected_route_is_an_error_with_the_lines_that_open_it(folder: Path, guard: str) -> None:
     error = refusal(folder, written(guard))
     key = guard.partition(":")[0]
     need = {"authorizer": "an authorizer", "private": "an API key"}[key]
@@ -75,7 +75,7 @@ def test_a_guard_that_is_off_protects_nothing(folder: Path, guard: str) -> None:
     check_served(load(folder, written(guard)))
 
 
-def test_what_the_file_opens_is_served_and_the_rest_is_still_refused(folder: Path) -> None:
+def test_opened_routes_are_served_and_others_refused(folder: Path) -> None:
     error = refusal(folder, written("private: true", "get /admin/"))
     assert error.message.startswith("serverless.yml:10: functions.api.events[2].http.private: ANY /users/{id} needs")
     assert error.hint.endswith("    open:\n      - 'GET /admin'\n      - 'ANY /users/{id}'")
@@ -84,7 +84,7 @@ def test_what_the_file_opens_is_served_and_the_rest_is_still_refused(folder: Pat
     assert any("http.private: " in notice and "custom.hitless.open" in notice for notice in service.notices)
 
 
-def test_an_entry_that_names_no_route_is_an_error_and_one_that_opens_nothing_a_notice(folder: Path) -> None:
+def test_an_unknown_opened_route_is_an_error_and_a_needless_one_a_notice(folder: Path) -> None:
     with pytest.raises(ServiceFileError, match=r"yml:14: custom.hitless.open\[0\]: no function has") as caught:
         load(folder, written("private: true", "'GET /users/{id}'"))
     assert caught.value.hint == "did you mean ANY /users/{id}?"
@@ -124,7 +124,7 @@ def test_an_empty_policy_protects_nothing(folder: Path) -> None:
         ("timeout: 3", "have no event"),
     ],
 )
-def test_a_service_without_a_route_is_refused_by_what_it_has(folder: Path, function: str, have: str) -> None:
+def test_a_service_without_a_route_is_refused(folder: Path, function: str, have: str) -> None:
     error = refusal(folder, f"{HEAD}functions:\n  api:\n    handler: handlers.api\n    {function}\n")
     assert error.message.startswith("serverless.yml:3: functions: the engine would serve nothing: ")
     assert error.message.endswith(f"it serves http and httpApi events only, and the functions {have}")
@@ -169,7 +169,7 @@ def test_a_run_of_the_pipeline_refuses_it_and_its_log_has_the_lines_that_open_it
 
 
 @pytest.mark.parametrize("key", ["authorizer", "private"])
-def test_a_protection_whose_value_is_unknown_here_protects(folder: Path, key: str) -> None:
+def test_a_protection_with_an_unknown_value_protects(folder: Path, key: str) -> None:
     event = f"{{path: /, method: get, {key}: '${{env:NONE}}'}}"
     service = load(folder, HEAD + API.replace("GET /", event))
     with pytest.raises(ServiceFileError, match="which the engine does not enforce"):
@@ -177,7 +177,7 @@ def test_a_protection_whose_value_is_unknown_here_protects(folder: Path, key: st
 
 
 @pytest.mark.parametrize("reference", ["${file(none.yml)}", "${ssm:/api}"])
-def test_settings_that_may_hold_a_policy_must_be_known(folder: Path, reference: str) -> None:
+def test_settings_that_may_contain_a_policy_must_be_known(folder: Path, reference: str) -> None:
     head = HEAD.replace("name: aws", f"name: aws, apiGateway: '{reference}'")
     assert fault(folder, head + API).message.startswith("serverless.yml:2: provider.apiGateway: ")
     api = API.replace("http: GET /", f"'{reference}'")

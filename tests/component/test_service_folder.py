@@ -47,7 +47,7 @@ pytestmark = pytest.mark.component
         ("async def f(e, c): ...\ndef f(e, c): ...", "f"),
     ],
 )
-def test_a_handler_is_found_however_the_module_makes_it(folder: Path, source: str, attribute: str) -> None:
+def test_a_handler_is_found_however_it_is_defined(folder: Path, source: str, attribute: str) -> None:
     (folder / "m.py").write_text(source)
     assert (
         load(folder, HEAD + f"functions: {{api: {{handler: m.{attribute}}}}}").functions[0].handler == f"m.{attribute}"
@@ -81,7 +81,7 @@ def test_handlers_are_found_in_folders_and_packages(folder: Path, handler: str) 
         ("nul.api", "nul.py", ""),
     ],
 )
-def test_a_handler_that_is_not_there_is_named(folder: Path, handler: str, message: str, hint: str) -> None:
+def test_a_missing_handler_is_an_error(folder: Path, handler: str, message: str, hint: str) -> None:
     (folder / "broken.py").write_text("def api(): ...\ndef (:\n")
     (folder / "inner.py").write_text("class A:\n  def api(self): ...\ndef b():\n  api = 1\n")
     (folder / "coroutine.py").write_text("async def api(e, c): ...\n")
@@ -92,7 +92,7 @@ def test_a_handler_that_is_not_there_is_named(folder: Path, handler: str, messag
     assert hint in error.hint
 
 
-def test_a_handler_that_is_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+def test_a_handler_linked_from_outside_is_an_error(folder: Path) -> None:
     (folder.parent / "outside.py").write_text("def api(e, c): ...")
     (folder / "inside.py").symlink_to(folder.parent / "outside.py")
     assert (
@@ -104,7 +104,7 @@ def test_a_handler_that_is_a_link_out_of_the_folder_is_refused(folder: Path) -> 
 # -- files
 
 
-def test_files_beside_the_service_and_within_its_repository_are_read(folder: Path) -> None:
+def test_files_within_the_repository_are_read(folder: Path) -> None:
     (folder.parent / ".git").mkdir()
     (folder.parent / "shared.json").write_text('{"timeout": 9, "deep": {"x": [1, "two"]}}')
     (folder / "env.yml").write_text("dev: {LEVEL: debug}\n")
@@ -116,7 +116,7 @@ def test_files_beside_the_service_and_within_its_repository_are_read(folder: Pat
     assert (function.timeout_s, function.environment) == (9, (("LEVEL", "debug"),))
 
 
-def test_whole_parts_of_the_file_may_stand_elsewhere(folder: Path) -> None:
+def test_whole_sections_may_be_in_other_files(folder: Path) -> None:
     (folder / "functions.yml").write_text("api:\n  handler: handlers.api\n  timeout: soon\n")
     error = fault(folder, HEAD + "functions: ${file(functions.yml)}\n")
     assert error.message == (
@@ -143,7 +143,7 @@ def test_whole_parts_of_the_file_may_stand_elsewhere(folder: Path) -> None:
         ("none.yml", "has no value"),
     ],
 )
-def test_files_that_cannot_be_read_are_refused_in_place(folder: Path, written: str, message: str) -> None:
+def test_unreadable_files_are_errors_with_place(folder: Path, written: str, message: str) -> None:
     (folder.parent / "secret.yml").write_text("x: s3cret")
     (folder / "link.yml").symlink_to(folder.parent / "secret.yml")
     (folder / "down").mkdir()
@@ -160,7 +160,7 @@ def test_files_that_cannot_be_read_are_refused_in_place(folder: Path, written: s
         assert error.message.startswith("serverless.yml:3: functions.api.environment.x: ")
 
 
-def test_a_handler_may_be_a_dependencys_and_is_then_looked_for_by_the_build(folder: Path) -> None:
+def test_a_handler_in_a_dependency_is_left_to_the_build(folder: Path) -> None:
     text = HEAD + API.replace("handlers.api", "datadog_lambda.handler.handler")
     assert "there is no datadog_lambda/handler.py" in fault(folder, text).message
     (folder / "requirements.txt").write_text("datadog_lambda==6.0\n")
@@ -168,7 +168,7 @@ def test_a_handler_may_be_a_dependencys_and_is_then_looked_for_by_the_build(fold
     assert "there is no handler.py" in fault(folder, HEAD + API.replace("handlers.api", "handler.api")).message
 
 
-def test_javascript_files_are_not_run_and_only_matter_where_they_are_needed(folder: Path) -> None:
+def test_javascript_files_are_not_run_and_matter_only_if_needed(folder: Path) -> None:
     (folder / "x.js").write_text("module.exports = {}")
     assert load(folder, HEAD + API + "custom: {x: '${file(x.js):y}'}\n").functions
     text = HEAD + API.replace("handler:", "timeout: '${file(x.js):t}', handler:")
@@ -194,18 +194,18 @@ def test_a_folder_without_a_service_says_what_to_do(folder: Path) -> None:
     assert "serverless.ts is not read here" in fault(folder).message
 
 
-def test_a_file_beyond_the_bound_or_not_utf_8_is_refused(folder: Path) -> None:
+def test_a_large_file_or_one_that_is_not_utf_8_is_an_error(folder: Path) -> None:
     assert "larger than 1048576 bytes" in fault(folder, "#" * (1024 * 1024 + 1)).message
     (folder / "serverless.yml").write_bytes(b"service: demo\nx: \xff\n")
     assert fault(folder).message == "serverless.yml:2: is not UTF-8"
 
 
-def test_variables_nested_beyond_all_measure_are_refused(folder: Path) -> None:
+def test_very_deeply_nested_variables_are_an_error(folder: Path) -> None:
     text = HEAD + API + "custom:\n  x: " + "${self:" * 20_000 + "x" + "}" * 20_000 + "\n"
     assert "nested too deep" in fault(folder, text).message
 
 
-def test_more_files_than_the_bound_are_refused(folder: Path) -> None:
+def test_too_many_files_are_an_error(folder: Path) -> None:
     names = [f"f{index}.txt" for index in range(101)]
     for name in names:
         (folder / name).write_text("x")
@@ -214,12 +214,12 @@ def test_more_files_than_the_bound_are_refused(folder: Path) -> None:
     assert "custom.kf100: is one file too many" in fault(folder, text).message
 
 
-def test_a_module_beyond_the_bound_is_refused(folder: Path) -> None:
+def test_a_large_module_is_an_error(folder: Path) -> None:
     (folder / "big.py").write_text("api = 1\n#" + "x" * 4 * 1024 * 1024)
     assert "big.py is larger than" in fault(folder, HEAD + "functions: {a: {handler: big.api}}").message
 
 
-def test_a_name_that_lambda_refuses_for_its_length_is_noticed(folder: Path) -> None:
+def test_a_name_too_long_for_lambda_is_a_notice(folder: Path) -> None:
     name = "a" * 56
     assert load(folder, HEAD + API.replace("api: {", f"{name[:-1]}: {{")).notices == ()
     (notice,) = load(folder, HEAD + API.replace("api: {", f"{name}: {{")).notices
@@ -234,13 +234,13 @@ def test_a_name_that_lambda_refuses_for_its_length_is_noticed(folder: Path) -> N
         ("stages: {dev: {hooks: {post_traffic: api}}}", "post_traffic: api serves http routes", "without http events"),
     ],
 )
-def test_hooks_and_routes_that_may_run_twice_must_be_there(folder: Path, hitless: str, message: str, hint: str) -> None:
+def test_hooks_and_idempotent_routes_must_exist(folder: Path, hitless: str, message: str, hint: str) -> None:
     with pytest.raises(ServiceFileError, match=re.escape(message)) as caught:
         load(folder, HEAD + API + f"custom: {{hitless: {{{hitless}}}}}\n")
     assert hint in caught.value.hint
 
 
-def test_a_service_file_that_is_a_link_out_of_the_repository_is_not_read(folder: Path) -> None:
+def test_a_service_file_linked_from_outside_is_not_read(folder: Path) -> None:
     secret = folder.parent / "shadow"
     secret.write_text("root:hush-hush:19000:0\n")
     (folder / "serverless.yml").symlink_to(secret)

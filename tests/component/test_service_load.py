@@ -1,4 +1,4 @@
-"""A whole service from its folder: the model, and what is wrong with the file."""
+"""A complete service from its folder: the model, and mistakes in the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["folder"]
 pytestmark = pytest.mark.component
 
 
-def test_a_service_is_read_whole(folder: Path) -> None:
+def test_a_complete_service_is_read(folder: Path) -> None:
     text = """
 service: demo
 provider:
@@ -90,7 +90,7 @@ def test_reading_twice_gives_equal_services_whatever_the_order_of_the_environmen
     assert one == two
 
 
-def test_how_far_a_functions_provisioned_concurrency_is_scaled_is_read(folder: Path) -> None:
+def test_scaling_of_provisioned_concurrency_is_read(folder: Path) -> None:
     (api,) = load(folder, SCALED.format(name="api", ready=2, most=9)).functions
     assert (api.provisioned_concurrency, api.max_provisioned, api.provisioned_target_percent) == (2, 9, 70)
 
@@ -102,7 +102,7 @@ def test_older_spellings_are_read(folder: Path) -> None:
     assert load(folder).file.name == "serverless.yaml"
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(folder: Path) -> None:
+def test_a_byte_order_mark_is_ignored(folder: Path) -> None:
     assert load(folder, "\ufeff" + HEAD + API).name == "demo"
 
 
@@ -144,7 +144,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(folder: Path) -> None:
         ("[1]", "serverless.yml:1: must be a map, and is a list", ""),
     ],
 )
-def test_what_is_wrong_is_named_by_file_line_and_key(folder: Path, text: str, message: str, hint: str) -> None:
+def test_a_mistake_is_an_error_with_file_line_and_key(folder: Path, text: str, message: str, hint: str) -> None:
     error = fault(folder, text)
     assert message in error.message
     assert error.message.startswith("serverless.yml:")
@@ -207,7 +207,7 @@ def test_the_same_route_in_two_functions_names_both(folder: Path) -> None:
     )
 
 
-def test_what_is_different_here_is_noticed(folder: Path) -> None:
+def test_differences_from_aws_are_notices(folder: Path) -> None:
     text = """service: demo
 provider:
   name: aws
@@ -248,14 +248,14 @@ def test_a_variable_that_the_function_sets_itself_needs_no_notice_about_the_prov
     assert [line.split(": ")[1] for line in service.notices] == ["provider.environment.KEY"]
 
 
-def test_what_only_aws_knows_is_an_error_where_it_is_needed(folder: Path) -> None:
+def test_a_value_that_only_aws_knows_is_an_error_if_needed(folder: Path) -> None:
     error = fault(folder, HEAD + API.replace("handler:", "environment: {KEY: '${ssm:/k}'}, handler:"))
     assert "functions.api.environment.KEY: ${ssm:/k} cannot be resolved here: AWS Systems Manager" in error.message
     assert "${env:NAME, …}" in error.hint
 
 
 @pytest.mark.parametrize("runtime", ["python2.7", "python3.6", "python3.7", "python3.8"])
-def test_a_runtime_that_lambda_no_longer_takes_runs_on_the_python_at_hand(folder: Path, runtime: str) -> None:
+def test_an_ended_runtime_runs_on_this_python(folder: Path, runtime: str) -> None:
     service = load(folder, HEAD.replace("python3.11", runtime) + API)
     assert service.functions[0].runtime == runtime
     (notice,) = service.notices
@@ -287,7 +287,7 @@ def test_secrets_are_neither_in_the_repr_nor_in_notices(folder: Path) -> None:
     assert service.notices
 
 
-def test_a_misspelt_stage_is_named_before_what_it_lacks(folder: Path) -> None:
+def test_a_misspelt_stage_is_named_first(folder: Path) -> None:
     head = HEAD.replace("name: aws", "name: aws, environment: {X: '${param:x}'}")
     text = head + API + "params: {dev: {x: 1}}\ncustom: {hitless: {stages: {dev: {}, staging: {}}}}\n"
     with pytest.raises(
@@ -316,9 +316,7 @@ def test_a_stage_that_the_file_does_not_list_is_noticed(folder: Path) -> None:
         ("region: eu-west-1", "dev"),
     ],
 )
-def test_the_stage_without_the_option_is_what_the_provider_says_else_dev(
-    folder: Path, declared: str, stage: str
-) -> None:
+def test_the_default_stage_is_the_providers_else_dev(folder: Path, declared: str, stage: str) -> None:
     text = HEAD.replace("name: aws", f"name: aws, {declared}") + API + "custom: {stage: test}"
     (folder / "serverless.yml").write_text(text)
     assert default_stage(folder, {"STAGE": "mine"}) == stage
@@ -360,7 +358,7 @@ def test_the_dotenv_file_is_read_as_serverless_framework_reads_it(folder: Path) 
     }  # fmt: skip
 
 
-def test_the_stages_own_dotenv_file_takes_the_place_of_the_common_one(folder: Path) -> None:
+def test_the_stages_own_dotenv_file_replaces_the_common_one(folder: Path) -> None:
     (folder / ".env").write_text("A=common\nB=common")
     (folder / ".env.prod").write_text("A=prod")
     text = HEAD.replace("name: aws", "name: aws, environment: {A: '${env:A}', B: '${env:B, ''none''}'}") + API

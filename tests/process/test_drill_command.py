@@ -70,7 +70,7 @@ def test_releases_of_every_scenario_ship_under_load_without_a_failed_request(run
     assert not (running.folder / "hitless_drill_marker.py").exists()
 
 
-def test_unsafe_requests_fail_only_for_the_canarys_share_until_the_alarm(running: Site) -> None:
+def test_unsafe_requests_fail_only_in_the_canarys_share_until_the_alarm(running: Site) -> None:
     ran = running.hitless(
         *("drill", "--rate", "200", "--duration", "6", "--scenarios", "raises-on-route"),
         *("--requests", requests_file(running.folder, [{"method": "POST", "path": "/echo", "body": "{}"}])),

@@ -1,4 +1,4 @@
-"""Names that may stand in an artifact."""
+"""Names that are allowed in an artifact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_good_name_has_no_flaw(name: str) -> None:
         ("é" * 128, "255 bytes"),
     ],
 )
-def test_a_name_that_cannot_be_unpacked_safely_is_told_why(name: str, why: str) -> None:
+def test_an_unsafe_name_has_a_reason(name: str, why: str) -> None:
     found = flaw(name)
     assert found is not None
     assert why in found
@@ -42,11 +42,11 @@ def test_names_that_differ_by_case_only_are_found_in_pairs() -> None:
     assert case_collisions(["b", "a/Readme", "a/README", "B"]) == [("a/README", "a/Readme"), ("B", "b")]
 
 
-def test_folders_come_before_what_lies_in_them() -> None:
+def test_folders_come_before_their_contents() -> None:
     assert folders_of(["a/b/c.py", "a/d.py", "e.py"]) == ["a", "a/b"]
 
 
-def test_a_name_is_shown_without_what_would_disturb_a_terminal() -> None:
+def test_a_name_is_shown_without_control_characters() -> None:
     assert shown("a/é.py") == "a/é.py"
     assert shown("a\x1b[31m") == r"'a\x1b[31m'"
     assert "\udcff" not in shown("a\udcff")

@@ -71,24 +71,24 @@ def test_the_last_pattern_that_matches_decides() -> None:
 
 
 @pytest.mark.parametrize("folder", [".venv", "node_modules", "__pycache__", ".pytest_cache", ".serverless"])
-def test_folders_that_tools_make_are_entered_only_where_a_pattern_names_them(folder: str) -> None:
+def test_tool_folders_are_walked_only_if_a_pattern_names_them(folder: str) -> None:
     assert not PackagePatterns(["**/*.py", f"!{folder}/**"]).looks_into(folder)
     assert PackagePatterns([f"{folder}/keep/**"]).looks_into(folder)
 
 
 @pytest.mark.parametrize("folder", [".git", ".hitless"])
-def test_repository_and_data_folder_are_never_entered(folder: str) -> None:
+def test_repository_and_data_folder_are_never_walked(folder: str) -> None:
     assert not PackagePatterns([f"{folder}/**"]).looks_into(folder)
 
 
 @pytest.mark.parametrize("pattern", ["../shared/**", "/etc/passwd", "!../x", "src/../../x", "", "!"])
-def test_a_pattern_that_leads_out_of_the_folder_is_refused_by_name(pattern: str) -> None:
+def test_a_pattern_that_points_outside_is_an_error(pattern: str) -> None:
     with pytest.raises(BuildError, match=r"package\.patterns"):
         PackagePatterns([pattern])
 
 
 @pytest.mark.parametrize("pattern", ["src/!(a).py", "@(a", "[z-a]x"])
-def test_a_glob_that_cannot_be_followed_is_refused_by_name(pattern: str) -> None:
+def test_an_unusable_glob_is_an_error(pattern: str) -> None:
     with pytest.raises(BuildError) as refused:
         PackagePatterns([pattern])
     assert repr(pattern) in refused.value.message

@@ -39,18 +39,18 @@ def test_each_difference_is_named(host: Host, declared: Platform, named: list[st
     assert host.differences(declared) == named
 
 
-def test_uv_is_told_the_wheels_that_lambdas_image_can_load() -> None:
+def test_uv_gets_the_wheel_tags_of_lambdas_image() -> None:
     assert DECLARED.uv_options() == ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_17"]
     newer = Platform("python3.12", "arm64")
     assert newer.uv_options() == ["--python-version", "3.12", "--python-platform", "aarch64-manylinux_2_34"]
 
 
-def test_uv_reads_this_machine_by_itself() -> None:
+def test_uv_detects_this_machine_itself() -> None:
     assert HOST.platform.uv_options() == []
     assert HOST.platform.host.startswith("cpython-")
 
 
 @pytest.mark.parametrize("runtime", ["nodejs20.x", "python3.x", ""])
-def test_a_runtime_that_is_no_python_is_refused_by_name(runtime: str) -> None:
+def test_a_runtime_other_than_python_is_an_error(runtime: str) -> None:
     with pytest.raises(BuildError, match="runtime"):
         HOST.differences(Platform(runtime, "x86_64"))

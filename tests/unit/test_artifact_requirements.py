@@ -1,4 +1,4 @@
-"""Requirements as pip and uv read them, and what may not be in an artifact."""
+"""Requirements as pip and uv read them, and those that are not allowed in an artifact."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def parsed(text: str, others: Mapping[str, str] | None = None) -> Requirements:
         "foo @ https://example.org/foo-1.0.zip --hash=sha256:00",
     ],
 )
-def test_a_requirement_that_one_release_only_can_meet_is_pinned(line: str) -> None:
+def test_a_requirement_for_one_version_is_pinned(line: str) -> None:
     assert [(one.name, one.pinned) for one in parsed(line).required] == [("foo", True)]
 
 
 @pytest.mark.parametrize(
     "line", ["foo", "foo>=1", "foo==1.*", "foo~=1.0", "foo; python_version > '3'", "foo @ https://example.org/foo.zip"]
 )
-def test_a_requirement_that_another_day_may_meet_otherwise_is_not_pinned(line: str) -> None:
+def test_a_requirement_for_several_versions_is_not_pinned(line: str) -> None:
     assert parsed(line).unpinned(["foo"]) == ["foo"]
 
 
-def test_what_is_brought_in_without_being_listed_is_not_pinned() -> None:
+def test_an_unlisted_dependency_is_not_pinned() -> None:
     assert parsed("Foo_Bar==1.0\n").unpinned(["foo.bar", "brought_in"]) == ["brought-in"]
 
 
-def test_a_constraint_pins_what_it_names() -> None:
+def test_a_constraint_pins_its_package() -> None:
     requirements = parsed("foo\n-c pins.txt\n", {"pins.txt": "foo==1.0\nbar==2.0\nbaz>=1\n"})
     assert requirements.unpinned(["foo", "bar"]) == []
     assert requirements.unpinned(["baz"]) == ["baz"]
@@ -57,18 +57,18 @@ def test_a_constraint_pins_what_it_names() -> None:
 
 
 @pytest.mark.parametrize("option", ["-r more.txt", "-rmore.txt", "--requirement more.txt", "--requirement=more.txt"])
-def test_files_that_are_named_are_read_too(option: str) -> None:
+def test_included_files_are_read(option: str) -> None:
     requirements = parsed(option, {"more.txt": "foo==1.0"})
     assert [(one.name, one.at) for one in requirements.required] == [("foo", "more.txt:1")]
     assert dict(requirements.texts) == {"requirements.txt": option, "more.txt": "foo==1.0"}
 
 
-def test_a_file_is_named_relative_to_the_file_that_names_it_and_loops_end() -> None:
+def test_included_paths_are_relative_and_loops_end() -> None:
     others = {"sub/a.txt": "-r b.txt", "sub/b.txt": "-r a.txt\nfoo==1.0"}
     assert [one.at for one in parsed("-r sub/a.txt", others).required] == ["sub/b.txt:2"]
 
 
-def test_a_file_named_as_constraint_and_as_requirement_is_both() -> None:
+def test_a_file_may_be_constraint_and_requirement() -> None:
     requirements = parsed("-c pins.txt\n-r pins.txt", {"pins.txt": "foo==1.0"})
     assert [one.name for one in requirements.required] == ["foo"]
 
@@ -91,19 +91,19 @@ def test_a_file_named_as_constraint_and_as_requirement_is_both() -> None:
         "-r https://user:secret@example.org/requirements.txt",
     ],
 )
-def test_what_has_no_fixed_bytes_is_refused_by_its_line_and_without_its_secrets(line: str) -> None:
+def test_an_unreproducible_requirement_is_an_error_without_secrets(line: str) -> None:
     with pytest.raises(BuildError) as refused:
         parsed(f"# first\n{line}\n")
     assert refused.value.message.startswith("requirements.txt:2: ")
     assert "secret" not in refused.value.message + refused.value.hint
 
 
-def test_a_line_that_is_no_requirement_is_refused_by_its_line() -> None:
+def test_an_invalid_line_is_an_error_with_its_number() -> None:
     with pytest.raises(BuildError, match=r"requirements\.txt:3: is not a requirement"):
         parsed("foo==1.0\n\n!bad\n")
 
 
-def test_options_for_the_index_are_left_to_uv_and_links_are_known() -> None:
+def test_index_options_are_left_to_uv_and_links_are_recorded() -> None:
     text = (
         "--index-url https://user:secret@example.org/index\n--find-links wheels\n-f https://example.org/w\nfoo==1.0\n"
     )
@@ -120,7 +120,7 @@ def test_options_for_the_index_are_left_to_uv_and_links_are_known() -> None:
         ("https://example.org/index", []),
     ],
 )
-def test_a_password_written_out_is_found(url: str, found: list[str]) -> None:
+def test_a_plain_password_is_found(url: str, found: list[str]) -> None:
     assert parsed(f"--extra-index-url {url}\n").with_passwords() == found
 
 
@@ -130,7 +130,7 @@ def test_no_text_means_no_requirements() -> None:
 
 
 @pytest.mark.parametrize("name", ['"x"', "'x'", "\\x", "${HOME}/x", "file:/x", "x#y"])
-def test_a_file_s_name_that_uv_would_read_otherwise_is_refused(name: str) -> None:
+def test_an_ambiguous_file_name_is_an_error(name: str) -> None:
     """The file that is checked must be the one that uv opens."""
     for option in ("-r", "-c", "--requirement"):
         with pytest.raises(BuildError, match=r"^requirements\.txt:1: "):

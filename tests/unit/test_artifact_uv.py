@@ -1,4 +1,4 @@
-"""What uv's refusals become. The samples are what uv 0.13 wrote."""
+"""Errors for uv's messages. The samples were written by uv 0.13."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DISK = """error: Failed to install: other-1.0-py3-none-any.whl
         (HASH, "differs from the locked file"),
     ],
 )
-def test_a_refusal_names_the_requirement_uvs_reason_and_what_mends_it(said: str, hint: str) -> None:
+def test_a_failure_names_the_requirement_the_reason_and_the_fix(said: str, hint: str) -> None:
     error = refusal(said, REQUIREMENTS, PLATFORM, {})
     assert isinstance(error, BuildError)
     assert error.message.startswith("requirements.txt:2 (missing-name): cannot be installed for python3.13 on arm64: ")
@@ -61,7 +61,7 @@ def test_a_refusal_names_the_requirement_uvs_reason_and_what_mends_it(said: str,
     assert hint in error.hint
 
 
-def test_an_index_out_of_reach_is_told_apart_and_passwords_stay_out() -> None:
+def test_an_unreachable_index_is_an_error_without_passwords() -> None:
     error = refusal(NO_NETWORK, REQUIREMENTS, PLATFORM, {})
     assert "the package index cannot be reached" in error.message
     assert "missing-name" in error.message
@@ -78,11 +78,11 @@ def test_a_full_disk_is_the_machines_fault() -> None:
     assert isinstance(refusal(DISK, REQUIREMENTS, PLATFORM, {}), MachineError)
 
 
-def test_silence_is_told_as_such() -> None:
+def test_a_failure_without_output_says_so() -> None:
     assert "uv gave no reason" in refusal("", REQUIREMENTS, PLATFORM, {}).message
 
 
-def test_settings_of_pip_hold_where_uv_has_none() -> None:
+def test_pips_settings_apply_if_uv_has_none() -> None:
     pip = {"PIP_INDEX_URL": "https://pip.example.org/python", "PIP_FIND_LINKS": "/a /b"}
     assert Uv(pip).settings() == {"UV_DEFAULT_INDEX": "https://pip.example.org/python", "UV_FIND_LINKS": "/a,/b"}
     own = {**pip, "UV_INDEX_URL": "https://uv.example.org/python"}

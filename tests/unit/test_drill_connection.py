@@ -1,4 +1,4 @@
-"""How the kernel's errors are named: what this machine lacks is never blamed on the service."""
+"""Errors of the operating system as kinds of failure: the service is not blamed for this machine's limits."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ pytestmark = pytest.mark.unit
         (ssl.SSLCertVerificationError("unknown issuer"), FailureKind.TLS_ERROR),
     ],
 )
-def test_an_error_is_named_by_whose_it_is(error: OSError, failure: FailureKind) -> None:
+def test_each_os_error_maps_to_its_failure_kind(error: OSError, failure: FailureKind) -> None:
     assert failure_of(error) is failure

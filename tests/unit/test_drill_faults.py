@@ -1,4 +1,4 @@
-"""What each fault does, and by what it tells that all is well again."""
+"""Which process each fault signals, and when it reports recovery."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ KILL = signal.SIGKILL
         ("hang", [(21, signal.SIGSTOP), HANG_S, (21, signal.SIGCONT)], status_of(workers=(22,)), status_of()),
     ],
 )
-def test_a_fault_harms_one_process_that_the_status_names(
+def test_a_fault_signals_one_process_that_the_status_names(
     name: str, done: list[object], not_yet: dict[str, Any], well: dict[str, Any]
 ) -> None:
     world = World()
@@ -99,19 +99,19 @@ def test_a_fault_harms_one_process_that_the_status_names(
     assert recovered(well)
 
 
-def test_every_fault_stands_in_the_table_above() -> None:
+def test_every_fault_is_in_the_table_above() -> None:
     assert set(FAULTS) == {"kill-worker", "kill-zygote", "kill-daemon", "kill-guardian", "kill-gateway", "hang"}
 
 
 @pytest.mark.parametrize("name", ["kill-worker", "kill-zygote", "kill-gateway", "hang"])
-def test_where_there_is_nothing_to_harm_nothing_is(name: str) -> None:
+def test_a_fault_without_a_target_process_is_an_error(name: str) -> None:
     world = World(status_of(zygote=None, workers=(), gateway_pid=0))
     with pytest.raises(ConflictError):
         world.inject(name)
     assert world.done == []
 
 
-def test_a_worker_goes_on_even_where_the_drill_is_broken_off() -> None:
+def test_a_stopped_worker_continues_when_the_drill_is_cancelled() -> None:
     class Impatient(World):
         async def sleep(self, seconds: float) -> None:
             raise asyncio.CancelledError

@@ -29,9 +29,7 @@ S = 1_000_000_000
         (7, 7 * 86_400, 86_400 * S),
     ],
 )
-def test_a_request_is_due_at_its_number_divided_by_the_rate_without_drift(
-    rate_per_s: float, n: int, due_ns: int
-) -> None:
+def test_a_request_is_due_at_its_number_divided_by_the_rate(rate_per_s: float, n: int, due_ns: int) -> None:
     assert Pace(constant(rate_per_s)).due_ns(n) == due_ns
 
 
@@ -72,20 +70,20 @@ RAMP = (Piece(0, 50, 3_000, 20),)
         ((Piece(0, 20, 10, 10),), 150, 10 * S),
     ],
 )
-def test_where_the_rate_changes_a_request_is_due_when_the_summed_up_rate_reaches_its_number(
+def test_with_a_changing_rate_a_request_is_due_when_the_sum_reaches_its_number(
     pieces: Pieces, n: int, due_ns: int
 ) -> None:
     assert Pace(pieces).due_ns(n) == pytest.approx(due_ns, abs=100)
 
 
 @pytest.mark.parametrize(("pieces", "requests"), [(STEP, 60_500), (RAMP, 45_500)])
-def test_the_number_of_requests_is_the_rate_summed_up(pieces: Pieces, requests: int) -> None:
+def test_the_number_of_requests_is_the_sum_of_the_rate(pieces: Pieces, requests: int) -> None:
     assert total(pieces, 30 if pieces is STEP else 25) == requests
 
 
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("pieces", [STEP, RAMP, constant(700)], ids=["step", "ramp", "constant"])
-def test_instants_never_go_back_and_agree_with_the_count(pieces: Pieces, seed: int | None) -> None:
+def test_instants_never_decrease_and_agree_with_the_count(pieces: Pieces, seed: int | None) -> None:
     pace = Pace(pieces, seed)
     dues = [pace.due_ns(n) for n in range(20_000)]
     assert dues == sorted(dues)
@@ -93,7 +91,7 @@ def test_instants_never_go_back_and_agree_with_the_count(pieces: Pieces, seed: i
         assert abs(pace.count(dues[n]) - n) <= 1
 
 
-def test_arrivals_by_chance_are_as_irregular_as_poisson_s_and_the_same_in_every_process() -> None:
+def test_poisson_arrivals_vary_as_expected_and_are_the_same_in_every_process() -> None:
     pace = Pace(constant(1_000), 42)
     dues = [pace.due_ns(n) for n in range(50 * BLOCK)]
     gaps = [after - before for before, after in pairwise(dues)]
@@ -107,7 +105,7 @@ def test_arrivals_by_chance_are_as_irregular_as_poisson_s_and_the_same_in_every_
 
 
 @given(st.integers(1, 9), st.integers(0, 1_000))
-def test_the_senders_shares_add_up_to_the_whole(senders: int, end: int) -> None:
+def test_the_senders_shares_add_up_to_all_requests(senders: int, end: int) -> None:
     shares = [share_of(first, senders, end) for first in range(senders)]
     assert sum(shares) == end
     assert shares == [len(range(first, end, senders)) for first in range(senders)]
@@ -120,7 +118,7 @@ def test_new_connections_have_their_share_in_every_stretch_of_the_schedule(perce
         assert opened == pytest.approx(100 * percent, abs=3)
 
 
-def test_new_connections_do_not_fall_into_step_with_the_order_of_the_requests() -> None:
+def test_new_connections_are_independent_of_the_order_of_the_requests() -> None:
     for period in (2, 5, 10):
         by_place = [sum(opens_connection(n, 20) for n in range(place, 10_000, period)) for place in range(period)]
         assert max(by_place) < 1.05 * min(by_place)
@@ -130,11 +128,11 @@ def test_new_connections_do_not_fall_into_step_with_the_order_of_the_requests() 
     ("weights", "order"),
     [([1], (0,)), ([1, 1, 1], (0, 1, 2)), ([2, 1], (0, 1, 0)), ([1, 3], (1, 0, 1, 1)), ([4, 2], (0, 1, 0, 0, 1, 0))],
 )
-def test_requests_take_turns_by_weight_evenly_spread(weights: list[int], order: tuple[int, ...]) -> None:
+def test_requests_are_interleaved_evenly_by_weight(weights: list[int], order: tuple[int, ...]) -> None:
     assert interleave(weights) == order
 
 
 @pytest.mark.parametrize(("rate", "cpus", "senders"), [(1, 2, 1), (4_000, 2, 1), (4_001, 2, 2), (100_000, 2, 4)])
-def test_the_number_of_senders_follows_the_rate_and_ends_at_two_a_processor(rate: int, cpus: int, senders: int) -> None:
+def test_the_number_of_senders_follows_the_rate_up_to_two_per_processor(rate: int, cpus: int, senders: int) -> None:
     assert senders_for(rate, cpus) == senders
     assert senders_for(rate, cpus, http2=True) >= senders

@@ -26,7 +26,7 @@ def test_scenarios_take_turns() -> None:
     assert [scenario.name for scenario in choose([], 2)] == ["good", "good"]
 
 
-def test_each_scenario_says_how_its_rollout_must_end() -> None:
+def test_each_scenario_has_an_expected_outcome() -> None:
     assert {name: scenario.expected for name, scenario in SCENARIOS.items()} == {
         "good": Outcome.LIVE,
         "canary": Outcome.LIVE,
@@ -65,13 +65,13 @@ def test_an_unknown_scenario_or_fault_is_named_with_the_known_ones() -> None:
         ({"requests": ()}, "nothing to send"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_name(change: dict[str, object], option: str) -> None:
+def test_a_value_out_of_range_is_an_error_with_the_option(change: dict[str, object], option: str) -> None:
     plan = replace(PLAN, **change)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=option):
         plan.check(yes=True)
 
 
-def test_a_broken_release_on_prod_needs_a_yes() -> None:
+def test_a_broken_release_on_prod_needs_yes() -> None:
     plan = replace(PLAN, stage="prod", scenarios=choose(["good", "import-crash"], 2))
     with pytest.raises(UsageError, match="import-crash") as error:
         plan.check(yes=False)
@@ -91,7 +91,7 @@ def test_releases_and_the_return_are_spread_over_the_duration() -> None:
 
 
 @pytest.mark.parametrize(("load", "cpus", "said"), [(3.9, 2, False), (4.0, 2, True), (15.0, 8, False), (2.5, 1, True)])
-def test_a_machine_that_had_too_much_to_do_is_named(load: float, cpus: int, said: bool) -> None:
+def test_an_overloaded_machine_is_reported(load: float, cpus: int, said: bool) -> None:
     notices = machine_notices(load, cpus)
     assert bool(notices) is said
     assert not said or f"load {load:.1f} on {cpus} processor" in notices[0]
@@ -120,7 +120,7 @@ def test_smoke_requests_become_load() -> None:
     assert request.headers == (("Content-Type", "application/json"),)
 
 
-def test_a_request_goes_out_with_the_headers_that_it_needs_and_no_more() -> None:
+def test_a_request_has_only_the_headers_that_it_needs() -> None:
     wire = DrillRequest("POST", "/x", (("Host", "other"), ("X-A", "1")), b"{}").to_wire("here:8080")
     assert wire.head == (
         b"POST /x HTTP/1.1\r\nUser-Agent: hitless-drill\r\nAccept: */*\r\n"
@@ -139,7 +139,7 @@ def test_a_request_goes_out_with_the_headers_that_it_needs_and_no_more() -> None
         ("http://[::1]:8080/a/b", "::1", 8080, "/a/b", "[::1]:8080"),
     ],
 )
-def test_a_target_is_taken_apart(url: str, host: str, port: int, base: str, header: str) -> None:
+def test_a_target_url_is_parsed(url: str, host: str, port: int, base: str, header: str) -> None:
     target = parse_target(url)
     assert (target.host, target.port, target.base_path, target.host_header) == (host, port, base, header)
 
@@ -147,6 +147,6 @@ def test_a_target_is_taken_apart(url: str, host: str, port: int, base: str, head
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://u:p@x/", "http://x/?a=1", "http://x/#a"]
 )
-def test_a_target_that_is_no_plain_url_is_refused(url: str) -> None:
+def test_a_target_must_be_a_plain_url(url: str) -> None:
     with pytest.raises(UsageError, match="--target"):
         parse_target(url)

@@ -1,4 +1,4 @@
-"""How a person writes a rate that changes."""
+"""Profiles: rates that change during a drill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
         ("step:50:3000@0", (Piece(0, 3000, 3000),)),
     ],
 )
-def test_a_profile_is_pieces_of_rate(text: str, pieces: Pieces) -> None:
+def test_a_profile_becomes_pieces(text: str, pieces: Pieces) -> None:
     assert parse_profile(text, 60) == pieces
 
 
@@ -40,7 +40,7 @@ def test_a_profile_is_pieces_of_rate(text: str, pieces: Pieces) -> None:
         ("ramp:١:3000", "is not a profile"),
     ],
 )
-def test_what_is_none_is_refused_with_an_example(text: str, why: str) -> None:
+def test_an_invalid_profile_is_an_error_with_an_example(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as error:
         parse_profile(text, 60)
     assert text in error.value.message

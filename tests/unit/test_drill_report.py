@@ -75,20 +75,20 @@ def drilled(*, failures: int = 0, outcome: str = "live", reason: str | None = No
     )
 
 
-def test_the_page_has_the_receipts_of_the_drill_s_rollouts() -> None:
+def test_the_page_shows_the_receipts_of_the_rollouts() -> None:
     page = render(replace(drilled(), receipts=({"release": 12, "rollout": rolled_back()},)))
     assert page.count('<details class="receipt">') == 1
     assert "release 12 cost 2 of 8,000 requests" in page
     assert "<h2>Receipts</h2>" not in render(drilled())
 
 
-def test_who_lost_requests_is_told_of_what_kind_and_what_the_machine_had_to_do() -> None:
+def test_the_loss_names_the_most_frequent_failure_and_the_notices() -> None:
     busy = replace(drilled(failures=3), notices=("this machine was overloaded",))
     assert busy.loss == "most of them: status_5xx; this machine was overloaded"
     assert drilled(failures=3).loss == "most of them: status_5xx"
 
 
-def test_the_document_has_the_contract_s_keys_and_adds_up() -> None:
+def test_the_document_has_the_contracts_keys_and_adds_up() -> None:
     document = drilled(failures=10).to_json()
     assert document["target"] == "http://127.0.0.1:8080"
     assert document["requests"] == document["answered"] + document["failed"] == 600
@@ -106,7 +106,7 @@ def test_the_document_has_the_contract_s_keys_and_adds_up() -> None:
     assert document["unexpected_statuses"] == 295  # POST wants 201 and got 200, but for five times 500
 
 
-def test_a_release_counts_its_own_answers_and_one_that_returns_only_those_after_its_return() -> None:
+def test_a_release_counts_only_its_own_responses() -> None:
     document = drilled().to_json()
     (release,) = document["releases"]
     assert release["requests"] == 200
@@ -115,7 +115,7 @@ def test_a_release_counts_its_own_answers_and_one_that_returns_only_those_after_
     assert document["restored"]["release"] == 1
 
 
-def test_failures_are_told_by_kind_and_by_what_was_done_to_the_service_when_they_were_sent() -> None:
+def test_failures_are_grouped_by_kind_and_by_the_state_when_they_were_sent() -> None:
     result = drilled()
     for due_us, kind in (
         (S, FailureKind.STATUS_5XX),
@@ -133,7 +133,7 @@ def test_failures_are_told_by_kind_and_by_what_was_done_to_the_service_when_they
     }
 
 
-def test_answers_of_the_live_release_for_the_candidate_are_counted_for_the_rollout_that_they_met() -> None:
+def test_shielded_responses_are_counted_for_the_rollout_that_they_met() -> None:
     result = drilled()
     shielded = Flag.COMPLETE | Flag.SHIELDED
     result.tally.add(RECORD.pack(int(2.1 * S), 500, 0, 1, 0, 200, 0, shielded) * 3)
@@ -144,7 +144,7 @@ def test_answers_of_the_live_release_for_the_candidate_are_counted_for_the_rollo
     assert document["restored"]["shielded"] == 0
 
 
-def test_failures_without_a_release_are_told_of_the_release_that_was_rolled_out() -> None:
+def test_failures_without_a_release_count_for_the_release_being_rolled_out() -> None:
     result = drilled()
     result.releases[0].window.failed_without_release = 3
     assert result.failed_of(result.releases[0]) == 3
@@ -153,11 +153,11 @@ def test_failures_without_a_release_are_told_of_the_release_that_was_rolled_out(
 @pytest.mark.parametrize(
     ("failures", "outcome", "code"), [(0, "live", 0), (0, "rolled_back", 1), (5, "live", 6), (5, "rolled_back", 6)]
 )
-def test_a_lost_request_outranks_a_rollout_that_surprised(failures: int, outcome: str, code: int) -> None:
+def test_a_failed_request_outranks_an_unexpected_rollout(failures: int, outcome: str, code: int) -> None:
     assert drilled(failures=failures, outcome=outcome).exit_code == code
 
 
-def test_what_did_not_end_as_it_should_is_said_in_a_sentence() -> None:
+def test_each_unexpected_outcome_is_a_sentence() -> None:
     result = drilled(outcome="rolled_back", reason="smoke request failed")
     assert result.surprises == ("good ended rolled_back, expected live: smoke request failed",)
     unrecovered = replace(drilled(), faults=(InjectedFault("kill-worker", 3.0, None, Window("kill-worker", 2, 3 * S)),))
@@ -165,7 +165,7 @@ def test_what_did_not_end_as_it_should_is_said_in_a_sentence() -> None:
     assert replace(drilled(), interrupted=True).exit_code == 1
 
 
-def test_the_page_answers_in_its_first_line_and_takes_nothing_from_elsewhere() -> None:
+def test_the_page_has_the_result_in_its_first_line_and_loads_nothing() -> None:
     page = render(drilled())
     assert re.search(r"<h1>0 of 600 requests failed while 1 release shipped</h1>", page)
     assert not re.search(r"(src|href)\s*=|url\(|@import|<script|<link", page)
@@ -181,14 +181,14 @@ def test_the_page_shows_failures_by_kind_and_moment() -> None:
     assert "10 status_5xx" in page
 
 
-def test_the_first_line_is_easy_to_read_where_numbers_are_large() -> None:
+def test_large_numbers_in_the_first_line_have_separators() -> None:
     result = drilled()
     result.tally.requests = 240_000
     assert "<h1>0 of 240,000 requests failed while 1 release shipped</h1>" in render(result)
     assert result.headline == "0 of 240000 requests failed while 1 release shipped"
 
 
-def test_workers_are_drawn_as_steps_where_their_number_changed_and_not_without_an_engine() -> None:
+def test_workers_are_drawn_as_steps_and_only_with_an_engine() -> None:
     page = render(drilled())
     (points,) = re.findall(r'class="line workers" points="([^"]*)"', page)
     heights = [float(point.split(",")[1]) for point in points.split()]
@@ -197,13 +197,13 @@ def test_workers_are_drawn_as_steps_where_their_number_changed_and_not_without_a
     assert "Workers against the load" not in render(replace(drilled(), workers=()))
 
 
-def test_nothing_that_the_service_says_becomes_part_of_the_page_s_code() -> None:
+def test_text_from_the_service_is_escaped() -> None:
     page = render(drilled(failures=1, outcome=EVIL, reason=EVIL))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_a_drill_without_a_release_or_an_answer_still_has_a_page() -> None:
+def test_a_drill_without_a_release_or_a_response_still_has_a_page() -> None:
     empty = Tally(slot_s=0.25, deadline_s=10, timeline=Timeline())
     empty.add_unsent(0, 3)
     empty.finish()
@@ -219,7 +219,7 @@ def test_a_long_drill_is_drawn_in_a_bounded_number_of_columns() -> None:
     assert drawn[-1].at_s + drawn[-1].width_s == pytest.approx(3_601)
 
 
-def test_the_last_column_s_rate_is_that_of_its_own_time() -> None:
+def test_the_rate_of_the_last_column_uses_its_own_width() -> None:
     slot = Slot(requests=50)
     slot.by_release[1] = 50
     (only,) = columns([slot], S, 0.5)

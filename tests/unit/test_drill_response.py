@@ -1,4 +1,4 @@
-"""Reading one answer, however it is cut into pieces."""
+"""Reading one response, in any number of pieces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def feed(answer: Http1Response, data: bytes, cuts: list[int]) -> list[bool]:
 
 
 @given(st.sampled_from(WHOLE), st.lists(st.integers(0, 300), max_size=12))
-def test_an_answer_is_complete_with_its_last_byte_and_not_before(data: bytes, cuts: list[int]) -> None:
+def test_a_response_is_complete_with_its_last_byte(data: bytes, cuts: list[int]) -> None:
     answer = Http1Response()
     *before, last = feed(answer, data, cuts)
     assert last
@@ -34,7 +34,7 @@ def test_an_answer_is_complete_with_its_last_byte_and_not_before(data: bytes, cu
     assert answer.surplus == b""
 
 
-def test_an_answer_tells_status_release_and_shield() -> None:
+def test_a_response_has_status_release_and_shield() -> None:
     answer = Http1Response()
     answer.feed(LENGTH)
     assert (answer.status, answer.release, answer.shielded, answer.keep_alive) == (200, b"12", False, True)
@@ -44,14 +44,14 @@ def test_an_answer_tells_status_release_and_shield() -> None:
 
 
 @pytest.mark.parametrize("data", WHOLE)
-def test_bytes_beyond_the_answer_are_surplus(data: bytes) -> None:
+def test_bytes_after_the_response_are_surplus(data: bytes) -> None:
     answer = Http1Response()
     assert answer.feed(data + b"more")
     assert answer.surplus == b"more"
 
 
 @given(st.sampled_from(WHOLE), st.integers(0, 300))
-def test_an_end_before_the_last_byte_does_not_complete_an_answer(data: bytes, cut: int) -> None:
+def test_an_early_end_does_not_complete_a_response(data: bytes, cut: int) -> None:
     answer = Http1Response()
     answer.feed(data[: cut % len(data)])
     assert not answer.end()
@@ -65,12 +65,12 @@ def test_a_body_without_a_length_ends_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize("status", [b"204", b"304"])
-def test_an_answer_whose_status_forbids_a_body_has_none(status: bytes) -> None:
+def test_a_response_whose_status_forbids_a_body_has_none(status: bytes) -> None:
     answer = Http1Response()
     assert answer.feed(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 7\r\n\r\n")
 
 
-def test_an_answer_to_head_has_no_body_whatever_its_length() -> None:
+def test_a_response_to_head_has_no_body_whatever_its_length() -> None:
     assert Http1Response(bodiless=True).feed(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
 
 
@@ -84,7 +84,7 @@ def test_an_answer_to_head_has_no_body_whatever_its_length() -> None:
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n", True),
     ],
 )
-def test_whether_the_connection_stays_open_is_read_from_the_answer(headers: bytes, stays: bool) -> None:
+def test_the_response_says_whether_the_connection_stays_open(headers: bytes, stays: bool) -> None:
     answer = Http1Response()
     assert answer.feed(headers + b"Content-Length: 0\r\n\r\n")
     assert answer.keep_alive is stays
@@ -113,7 +113,7 @@ def test_whether_the_connection_stays_open_is_read_from_the_answer(headers: byte
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * (MAX_HEAD_BYTES + 1),
     ],
 )
-def test_what_is_no_http_is_refused(data: bytes) -> None:
+def test_invalid_http_is_a_bad_response(data: bytes) -> None:
     with pytest.raises(BadResponse):
         Http1Response().feed(data)
 
@@ -135,9 +135,7 @@ def test_what_is_no_http_is_refused(data: bytes) -> None:
         (b"", b'{"release": 4}', True),
     ],
 )
-def test_an_answer_contradicts_itself_if_header_and_body_name_two_releases(
-    header: bytes, body: bytes, agrees: bool
-) -> None:
+def test_a_header_and_a_body_with_different_releases_are_a_mismatch(header: bytes, body: bytes, agrees: bool) -> None:
     answer = Http1Response()
     named = b"x-hitless-release: " + header + b"\r\n" if header else b""
     assert answer.feed(b"HTTP/1.1 200 OK\r\n" + named + b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -145,7 +143,7 @@ def test_an_answer_contradicts_itself_if_header_and_body_name_two_releases(
     assert answer.fault(check_release=False) is None
 
 
-def test_a_large_body_is_counted_and_not_kept_beyond_the_bound() -> None:
+def test_a_large_body_is_kept_only_up_to_the_limit() -> None:
     size = 3 * MAX_KEPT_BODY_BYTES
     answer = Http1Response()
     answer.feed(b"HTTP/1.1 200 OK\r\nx-hitless-release: 5\r\nContent-Length: %d\r\n\r\n" % size)

@@ -1,4 +1,4 @@
-"""What the drill reads from the command's exit code and document."""
+"""Outcomes in a command's exit code and document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, obj
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, ConflictError), (2, UsageError), (5, EngineNotRunningError)])
-def test_an_error_keeps_its_exit_code_where_it_has_a_meaning(code: int, kind: type[HitlessError]) -> None:
+def test_an_error_keeps_the_meaning_of_its_exit_code(code: int, kind: type[HitlessError]) -> None:
     with pytest.raises(kind, match="no engine") as error:
         status_of((code, {"error": {"message": "no engine", "hint": "start it"}}))
     assert error.value.hint == "start it"
@@ -36,7 +36,7 @@ def test_an_error_keeps_its_exit_code_where_it_has_a_meaning(code: int, kind: ty
     ("out", "err", "message"),
     [(b"", b"Traceback\nKeyError: 1\n", "KeyError: 1"), (b"not JSON", b"", "`hitless deploy` wrote no document")],
 )
-def test_a_command_without_a_document_is_an_error_with_its_last_words(out: bytes, err: bytes, message: str) -> None:
+def test_a_command_without_a_document_is_an_error_with_its_last_line(out: bytes, err: bytes, message: str) -> None:
     assert document_of("deploy", out, err)["error"]["message"] == message
 
 
@@ -56,7 +56,7 @@ def test_a_stage_that_the_engine_does_not_have_is_named() -> None:
         ("a: !Sub '${X}'\nb: !Ref C\n", "a: !Sub '${X}'\nb: !Ref 'C'\n"),
     ],
 )
-def test_a_stage_s_setting_is_changed_and_all_else_kept(text: str, changed: str) -> None:
+def test_a_stages_setting_is_changed_and_everything_else_kept(text: str, changed: str) -> None:
     result = with_stage_setting(text, "dev", "ready_timeout_s", 3)
     assert changed in result
     assert result.count("ready_timeout_s") == 1
@@ -65,6 +65,6 @@ def test_a_stage_s_setting_is_changed_and_all_else_kept(text: str, changed: str)
 @pytest.mark.parametrize(
     "text", ["", "[]", "custom: ${file(x.yml)}\n", "custom: {hitless: {stages: {dev: '${file(x)}'}}}\n"]
 )
-def test_a_variable_in_the_way_is_named(text: str) -> None:
+def test_a_variable_instead_of_a_map_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"serverless\.yml"):
         with_stage_setting(text, "dev", "ready_timeout_s", 3)

@@ -31,7 +31,7 @@ def fresh(timeline: Timeline | None = None) -> Tally:
     return Tally(slot_s=1.0, deadline_s=10, timeline=timeline or Timeline())
 
 
-def test_requests_are_those_answered_and_those_failed() -> None:
+def test_requests_are_answered_or_failed() -> None:
     tally = fresh()
     tally.add(
         record(0.1) + record(0.2, failure=FailureKind.STATUS_5XX, status=503) + record(0.3, failure=FailureKind.TIMEOUT)
@@ -40,7 +40,7 @@ def test_requests_are_those_answered_and_those_failed() -> None:
     assert tally.statuses == {(0, 200): 2, (0, 503): 1}
 
 
-def test_an_amended_record_turns_an_answer_into_a_failure_and_is_no_request() -> None:
+def test_an_amending_record_turns_a_response_into_a_failure() -> None:
     tally = fresh()
     tally.add(record(0.1))
     tally.add(record(0.1, failure=FailureKind.WRONG_LENGTH, flags=Flag.AMENDED))
@@ -53,7 +53,7 @@ def test_unsent_requests_are_failed() -> None:
     assert (tally.requests, tally.failed, tally.failures[FailureKind.NOT_SENT].count) == (7, 7, 7)
 
 
-def test_a_request_that_met_a_rollout_at_any_instant_is_of_the_releasing_phase() -> None:
+def test_a_request_that_overlaps_a_rollout_counts_as_releasing() -> None:
     timeline = Timeline()
     tally = fresh(timeline)
     window = timeline.open("release 2", 2 * S)
@@ -69,7 +69,7 @@ def test_a_request_that_met_a_rollout_at_any_instant_is_of_the_releasing_phase()
     assert window.requests == 3
 
 
-def test_a_failure_is_told_with_its_first_moment_and_the_rollout_it_met() -> None:
+def test_a_failure_has_its_first_moment_and_its_rollout() -> None:
     timeline = Timeline()
     tally = fresh(timeline)
     window = timeline.open("release 2 (good)", 2 * S)
@@ -81,7 +81,7 @@ def test_a_failure_is_told_with_its_first_moment_and_the_rollout_it_met() -> Non
     assert (window.failed, window.failed_without_release) == (2, 2)
 
 
-def test_answers_are_counted_by_release_and_by_the_last_thing_done_to_the_service() -> None:
+def test_responses_are_counted_by_release_and_epoch() -> None:
     timeline = Timeline()
     tally = fresh(timeline)
     tally.add(record(0.5, release=1))
@@ -92,14 +92,14 @@ def test_answers_are_counted_by_release_and_by_the_last_thing_done_to_the_servic
     assert tally.answers == {(1, 0): 2, (2, 1): 2, (1, 2): 1}
 
 
-def test_a_slot_tells_failures_without_a_release_from_answers_without_one() -> None:
+def test_a_slot_separates_failures_and_responses_without_a_release() -> None:
     tally = fresh()
     tally.add(record(0.1, release=0) + record(0.2, release=0, failure=FailureKind.TIMEOUT) + record(0.3, release=4))
     tally.add_unsent(0, 2)
     assert tally.slots[0].by_release == {0: 1, FAILED: 3, 4: 1}
 
 
-def test_a_slot_keeps_percentiles_and_no_latencies_once_no_more_can_come() -> None:
+def test_a_closed_slot_keeps_percentiles_but_no_latencies() -> None:
     tally = fresh()
     for place in range(100):
         tally.add(record(0.001 * place, latency_ms=place + 1))
@@ -114,7 +114,7 @@ def test_a_slot_keeps_percentiles_and_no_latencies_once_no_more_can_come() -> No
     assert tally.steady.get_total_count() == 102
 
 
-def test_a_request_without_a_whole_answer_has_no_latency() -> None:
+def test_a_request_without_a_complete_response_has_no_latency() -> None:
     tally = fresh()
     tally.add(record(0.1, failure=FailureKind.TIMEOUT, flags=0, latency_ms=10_000))
     tally.finish()

@@ -1,4 +1,4 @@
-"""What crosses the pipe between coordinator and senders."""
+"""The protocol between coordinator and senders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hitless.drill.wire import NOTE, RECORD, RECORDS, Flag, FrameReader, SenderP
 pytestmark = pytest.mark.unit
 
 
-def test_a_plan_survives_the_way_to_the_sender() -> None:
+def test_a_plan_is_equal_after_encoding_and_decoding() -> None:
     requests = (WireRequest(b"GET / HTTP/1.1\r\n", b"\x00\xff", False, True),)
     plan = SenderPlan(
         host="host",
@@ -33,7 +33,7 @@ def test_a_plan_survives_the_way_to_the_sender() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(0, 3_000), max_size=20))
-def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(payloads: list[bytes], cuts: list[int]) -> None:
+def test_frames_are_read_however_the_stream_is_split(payloads: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(frame(RECORDS if place % 2 else NOTE, payload) for place, payload in enumerate(payloads))
     places = [0, *sorted({cut % (len(stream) + 1) for cut in cuts}), len(stream)]
     reader = FrameReader()
@@ -41,7 +41,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(payloads: lis
     assert seen == [(RECORDS if place % 2 else NOTE, payload) for place, payload in enumerate(payloads)]
 
 
-def test_amending_records_are_told_from_requests() -> None:
+def test_amending_records_are_counted() -> None:
     plain = RECORD.pack(1, 2, 3, 16, 16, 200, 0, Flag.COMPLETE | Flag.NEW_CONNECTION)
     amending = RECORD.pack(1, 2, 3, 4, 5, 200, 7, Flag.COMPLETE | Flag.AMENDED)
     assert amendments(plain * 3) == 0

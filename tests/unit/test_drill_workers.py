@@ -19,13 +19,13 @@ def status_of(*workers: tuple[int | None, bool]) -> dict[str, object]:
     }
 
 
-def test_a_sample_counts_the_stage_s_workers_that_run_and_those_at_work() -> None:
+def test_a_sample_counts_running_and_busy_workers() -> None:
     watch = WorkerWatch(FakeEngine("http://x"), "dev", lambda: 1_500_000)
     watch.take(status_of((1, True), (2, False), (None, False), (4, True)))
     assert watch.samples == [WorkerSample(1.5, 3, 2)]
 
 
-def test_a_long_drill_keeps_a_bounded_number_of_samples_over_its_whole_length() -> None:
+def test_a_long_drill_keeps_a_limited_number_of_samples() -> None:
     instants_us = iter(range(0, 3 * MAX_SAMPLES * 100_000, 100_000))
     watch = WorkerWatch(FakeEngine("http://x"), "dev", lambda: next(instants_us))
     for _ in range(3 * MAX_SAMPLES):

@@ -1,4 +1,4 @@
-"""The model as JSON: the way there and back gives the same object."""
+"""The model as JSON: decoding returns an equal object."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "s3cret" not in repr(StageSettings("dev", "dev", smoke=(request,)))
 
 
-def test_a_stage_with_an_unknown_strategy_is_refused_by_the_path_of_the_field() -> None:
+def test_an_unknown_strategy_is_an_error_with_the_path_of_the_field() -> None:
     with pytest.raises(EngineError, match=r"^stage: 'fast' is not a strategy .*\$\.strategy"):
         convert({"name": "dev", "branch": "dev", "strategy": "fast"}, StageSettings, "stage")
 

@@ -1,4 +1,4 @@
-"""The grammar of variables: what is one, what only looks like one, what is malformed."""
+"""The grammar of variables: valid ones, text that only looks like one, malformed ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_source_may_take_parameters() -> None:
     assert [plain(param) for param in source("""${x(one, "t,w)o", 'th}ree')}""").params] == ["one", "t,w)o", "th}ree"]
 
 
-def test_an_address_may_hold_colons_and_quotes() -> None:
+def test_an_address_may_contain_colons_and_quotes() -> None:
     assert plain(source("${ssm:/a:b:c}").address) == "/a:b:c"
     assert plain(source('${self:"custom.x, y"}').address) == "custom.x, y"
     assert source("${self:}").address is None
@@ -110,11 +110,11 @@ def test_text_around_a_variable_stays() -> None:
         "ends with \\",
     ],
 )
-def test_what_only_looks_like_a_variable_is_text(text: str) -> None:
+def test_text_that_only_looks_like_a_variable_is_text(text: str) -> None:
     assert parse(text).parts == (text,)
 
 
-def test_a_variable_inside_of_foreign_braces_is_still_one() -> None:
+def test_a_variable_inside_other_braces_is_a_variable() -> None:
     before, inner, after = parse("${!x ${sls:stage}}").parts
     assert (before, after) == ("${!x ", "}")
     assert isinstance(inner, Variable)
@@ -133,7 +133,7 @@ def test_escaped_variables_are_text_without_the_escape(text: str, read: str) -> 
     assert parse(text).parts == (read,)
 
 
-def test_an_even_row_of_backslashes_escapes_only_itself() -> None:
+def test_an_even_number_of_backslashes_escapes_only_itself() -> None:
     before, inner = parse(r"\\${self:x}").parts
     assert before == "\\"
     assert isinstance(inner, Variable)
@@ -154,13 +154,13 @@ def test_an_even_row_of_backslashes_escapes_only_itself() -> None:
         ("${file(a) b}", "brace"),
     ],
 )
-def test_a_malformed_variable_is_named_with_what_is_wrong(text: str, message: str) -> None:
+def test_a_malformed_variable_is_an_error_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(VariableSyntaxError, match=message):
         parse(text)
 
 
 @given(st.text(alphabet="${}():,'\"\\ selfopta1.", max_size=40))
-def test_any_text_is_either_read_or_refused_in_a_sentence(text: str) -> None:
+def test_any_text_is_parsed_or_an_error(text: str) -> None:
     said = ""
     try:
         template = parse(text)

@@ -1,4 +1,4 @@
-"""The table of keys: each noticed one is noticed, each other one is quiet, what nobody knows is noticed or refused."""
+"""The table of keys: which keys are notices, which are silent, and how unknown ones are handled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ids(key: Key) -> str:
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.here is Here.NOTICED], ids=ids)
-def test_a_key_that_works_on_aws_and_not_here_is_noticed_by_name_and_place(key: Key) -> None:
+def test_a_key_that_works_only_on_aws_is_a_notice(key: Key) -> None:
     (sentence,) = notices_of(file_with(key))
     assert sentence.startswith("f.yml:7: ")
     assert key.path.rpartition(".")[2] in sentence
@@ -39,22 +39,22 @@ def test_a_key_that_works_on_aws_and_not_here_is_noticed_by_name_and_place(key: 
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.here in (Here.USED, Here.AWS)], ids=ids)
-def test_other_known_keys_are_accepted_in_silence(key: Key) -> None:
+def test_other_known_keys_are_accepted_without_notice(key: Key) -> None:
     assert notices_of(file_with(key)) == ()
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.here is Here.REFUSED], ids=ids)
-def test_what_leaves_nothing_to_run_is_refused(key: Key) -> None:
+def test_a_container_image_is_an_error(key: Key) -> None:
     with pytest.raises(ServiceFileError, match=key.effect):
         notices_of(file_with(key))
 
 
-def test_the_table_names_each_key_once_and_says_what_is_different() -> None:
+def test_the_table_has_each_key_once_and_its_effect() -> None:
     assert len({key.path for key in KEYS}) == len(KEYS)
     assert all(bool(key.effect) == (key.here in (Here.NOTICED, Here.REFUSED)) for key in KEYS)
 
 
-def test_a_noticed_key_that_is_off_or_changes_nothing_is_quiet() -> None:
+def test_a_noticed_key_without_effect_is_no_notice() -> None:
     text = "functions: {a: {layers: [], url: false, vpc: , events: [{http: {cors: false, private: false, %s}}]}}"
     assert notices_of(parse_yaml(text % "integration: LAMBDA-PROXY", "f.yml")) == ()
     assert len(notices_of(parse_yaml(text % "integration: lambda", "f.yml"))) == 1
@@ -62,7 +62,7 @@ def test_a_noticed_key_that_is_off_or_changes_nothing_is_quiet() -> None:
     assert len(notices_of(parse_yaml("provider: {endpointType: PRIVATE}", "f.yml"))) == 1
 
 
-def test_one_cause_in_many_places_is_one_sentence() -> None:
+def test_one_cause_in_several_places_is_one_notice() -> None:
     text = "functions: {a: {events: [{sqs: x}, {sqs: y}]}, b: {events: [{sqs: z}]}}"
     (sentence,) = notices_of(parse_yaml(text, "f.yml"))
     assert sentence.endswith("(and in 2 more places)")
@@ -82,9 +82,7 @@ def test_one_cause_in_many_places_is_one_sentence() -> None:
         ("zzzz: 1", "zzzz", "known here: "),
     ],
 )
-def test_an_unknown_key_is_noticed_with_what_was_meant_and_refused_if_the_file_asks_for_that(
-    text: str, path: str, hint: str
-) -> None:
+def test_an_unknown_key_is_a_notice_or_an_error_with_a_suggestion(text: str, path: str, hint: str) -> None:
     (sentence,) = notices_of(parse_yaml(text, "f.yml"))
     assert sentence.startswith(f"f.yml:1: {path}: is not a key of Serverless Framework and does nothing here")
     assert hint in f"{sentence} known here: "
@@ -94,7 +92,7 @@ def test_an_unknown_key_is_noticed_with_what_was_meant_and_refused_if_the_file_a
     assert hint in caught.value.hint
 
 
-def test_with_plugins_an_unknown_key_may_be_a_plugins_and_is_never_refused() -> None:
+def test_with_plugins_an_unknown_key_is_never_an_error() -> None:
     text = "plugins: [serverless-step-functions]\nconfigValidationMode: error\nstepFunctions: {}\n"
     lines = notices_of(parse_yaml(text + "functions: {a: {warmup: true, handlr: x}}", "f.yml"))
     names = [line.split()[1] for line in lines]
@@ -110,26 +108,26 @@ def test_with_plugins_an_unknown_key_may_be_a_plugins_and_is_never_refused() -> 
         "provider: {apiGateway: {resourcePolicies: []}}",
     ],
 )
-def test_a_misspelt_key_that_protects_routes_is_always_refused(text: str) -> None:
+def test_a_misspelt_key_that_protects_routes_is_always_an_error(text: str) -> None:
     with pytest.raises(ServiceFileError, match="is not a key of Serverless Framework"):
         notices_of(parse_yaml(f"{text}\nplugins: [x]", "f.yml"))
 
 
-def test_keys_of_custom_are_anybodys_and_only_a_near_miss_of_hitless_is_noticed() -> None:
+def test_keys_of_custom_are_free_except_a_misspelt_hitless() -> None:
     names = ("tables", "files", "items", "tests", "sites", "titles", "hitlist", "hits")
     assert notices_of(from_plain({"custom": dict.fromkeys(names, 1)}, FilePlace("f.yml", 1))) == ()
     (sentence,) = notices_of(parse_yaml("custom: {hitles: {workers: 3}}", "f.yml"))
     assert sentence == "f.yml:1: custom.hitles: is not read by anything here: did you mean custom.hitless?"
 
 
-def test_plugins_are_named_unless_hitless_does_their_work() -> None:
+def test_plugins_are_notices_unless_hitless_replaces_them() -> None:
     text = "plugins: {modules: [serverless-python-requirements, serverless-offline, serverless-wsgi]}"
     assert notices_of(parse_yaml(text, "f.yml")) == (
         "f.yml:1: plugins.modules[2]: the plugin serverless-wsgi does not run here",
     )
 
 
-def test_what_stands_under_custom_params_and_resources_is_free() -> None:
+def test_custom_params_and_resources_are_not_checked() -> None:
     text = "custom: {anything: {goes: 1}}\nparams: {dev: {x: 1}}\nprovider: {environment: {ANY: x}}"
     assert notices_of(parse_yaml(text, "f.yml")) == ()
 

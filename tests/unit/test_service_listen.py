@@ -32,6 +32,6 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
         *("999.0.0.1:80", "::1:8080", "[::1:8080", "[localhost]:80", "a b:80", "-a:80", "127.0.0.1:٨٠", "h:000080"),
     ],
 )
-def test_what_is_no_address_is_refused_in_a_sentence(text: str) -> None:
+def test_an_invalid_address_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT|port|address"):
         parse_listen(text)

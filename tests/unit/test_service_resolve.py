@@ -98,12 +98,12 @@ def test_the_region_of_the_provider_is_awss_region() -> None:
     assert tree.mapping()["v"].plain() == "eu-central-1"
 
 
-def test_addresses_are_built_of_variables() -> None:
+def test_addresses_may_contain_variables() -> None:
     text = "custom: {dev: {x: 1}, prod: {x: 2}}\nv: ${self:custom.${sls:stage}.x}"
     assert resolve(text, stage="prod").mapping()["v"].plain() == 2
 
 
-def test_what_is_referred_to_is_itself_resolved() -> None:
+def test_referenced_values_are_resolved() -> None:
     text = "a: ${self:b}\nb: {c: '${self:d.0}'}\nd: ['${sls:stage}']\ne: ${self:a.c}"
     assert resolve(text).mapping()["e"].plain() == "dev"
 
@@ -119,7 +119,7 @@ def test_files_are_read_whole_or_by_key_and_resolved_in_the_files_context() -> N
     assert one("${file(b.yml):none, 'd'}", files=files) == "d"
 
 
-def test_keys_that_came_by_a_file_can_be_referred_to() -> None:
+def test_keys_from_a_file_can_be_referenced() -> None:
     tree = resolve(
         "functions: ${file(f.yml)}\nv: ${self:functions.api.handler}", files={"f.yml": "api: {handler: a.b}"}
     )
@@ -165,7 +165,7 @@ def test_a_cycle_through_files_is_an_error() -> None:
     assert "refers to itself: x → x → x" in fault("v: ${file(a.yml):x}", files=files).message
 
 
-def test_a_file_that_is_a_whole_section_may_refer_to_the_section() -> None:
+def test_a_file_for_a_whole_section_may_refer_to_the_section() -> None:
     files = {"c.yml": "x: 1\ny: ${self:custom.x}\nz: {k: '${self:custom.y}-z'}"}
     tree = resolve("custom: ${file(c.yml)}\nv: ${self:custom.z}", files=files)
     assert tree.plain() == {"custom": {"x": 1, "y": 1, "z": {"k": "1-z"}}, "v": {"k": "1-z"}}
@@ -179,7 +179,7 @@ def test_variables_inside_of_a_cloudformation_function_are_resolved_and_it_stays
     assert tree["u"].mapping()["y"].intrinsic() == "!Ref"
 
 
-def test_what_has_no_value_is_an_error_only_if_it_is_read() -> None:
+def test_a_missing_value_is_an_error_only_if_it_is_read() -> None:
     tree = resolve("custom: {a: '${env:KEY}', b: '${self:custom.a, ''x''}', c: 1}\nv: ${self:custom}").mapping()
     assert tree["v"].mapping()["c"].plain() == 1
     for name in ("a", "b"):
@@ -187,7 +187,7 @@ def test_what_has_no_value_is_an_error_only_if_it_is_read() -> None:
             tree["v"].mapping()[name].text()
 
 
-def test_a_parameters_name_is_one_key_whatever_dots_it_has_and_the_command_line_comes_first() -> None:
+def test_a_parameters_name_may_have_dots_and_the_command_line_wins() -> None:
     text = "params: {default: {a.b: dotted, m: {n: nested}}}\nv: ['${param:a.b}', '${param:m.n, ''none''}']"
     assert resolve(text).mapping()["v"].plain() == ["dotted", "none"]
     assert resolve(text, params={"a.b": "given"}).mapping()["v"].plain() == ["given", "none"]
@@ -200,7 +200,7 @@ def test_the_option_stage_is_the_files_default_unless_it_is_given() -> None:
     assert one("${opt:stage, 'x'}", options={"stage": "prod"}, stage="prod") == "prod"
 
 
-def test_two_references_to_one_value_are_no_cycle() -> None:
+def test_two_references_to_one_value_are_not_a_cycle() -> None:
     assert resolve("a: '${self:b}${self:b}'\nb: '${self:c}'\nc: x").mapping()["a"].plain() == "xx"
 
 
@@ -225,7 +225,7 @@ def test_a_bad_reference_is_an_error_in_place(expression: str, message: str) -> 
     assert error.message.startswith("f.yml:2: v: ")
 
 
-def test_what_only_aws_knows_is_kept_as_such_and_names_itself_when_it_is_read() -> None:
+def test_a_value_that_only_aws_knows_is_an_error_when_it_is_read() -> None:
     value = resolve("custom: {s: '${ssm:/a/b}'}\nv: x-${self:custom.s}").mapping()["v"]
     assert isinstance(value.data, Unresolved)
     with pytest.raises(
@@ -237,13 +237,13 @@ def test_what_only_aws_knows_is_kept_as_such_and_names_itself_when_it_is_read() 
 @pytest.mark.parametrize(
     "kind", ["ssm:/x", "s3:b/k", "cf:stack.Out", "cf.eu-west-1:s.o", "git:sha1", "vault:x", "mine:x"]
 )
-def test_sources_out_of_reach_fall_back_with_a_notice(kind: str) -> None:
+def test_unavailable_sources_use_the_default_with_a_notice(kind: str) -> None:
     notices = Notices()
     assert resolve(f"v: ${{{kind}, 'd'}}", notices=notices).mapping()["v"].plain() == "d"
     assert f"${{{kind}}} is not available here, so its default is used" in notices.sentences()[0]
 
 
-def test_a_source_within_reach_wins_over_one_out_of_it() -> None:
+def test_an_available_source_wins_over_an_unavailable_one() -> None:
     notices = Notices()
     tree = resolve("v: ${env:X, ssm:/x}", environ={"X": "here"}, notices=notices)
     assert tree.mapping()["v"].plain() == "here"
@@ -265,7 +265,7 @@ def test_text_from_outside_is_never_read_as_a_variable() -> None:
     }
 
 
-def test_an_escaped_variable_stays_text_however_often_it_is_passed_on() -> None:
+def test_an_escaped_variable_stays_text_through_references() -> None:
     assert (
         resolve("a: '\\${env:X}'\nb: ${self:a}\nm: {k: '${self:b}'}\nc: ${self:m.k}").mapping()["c"].plain()
         == "${env:X}"
@@ -279,7 +279,7 @@ def test_the_dollar_escape_and_the_account_number_are_noticed() -> None:
     assert [line.partition(" ")[0] for line in notices.sentences()] == ["f.yml:1:", "f.yml:2:"]
 
 
-def test_a_value_stands_where_it_is_referred_to_and_knows_where_it_was_written() -> None:
+def test_a_value_has_the_place_of_its_reference_and_its_origin() -> None:
     tree = resolve("custom:\n  t: [1]\nv: ${self:custom.t}\nw: ${file(a.yml):k}", files={"a.yml": "\nk: s3cret"})
     item = tree.mapping()["v"].items()[0]
     assert (item.path, str(item.place), str(item.origin)) == ("v[0]", "f.yml:3", "f.yml:2")
@@ -297,18 +297,18 @@ def test_secrets_of_the_environment_are_not_in_messages() -> None:
     assert "s3cret" not in fault_of(tree.mapping()["a"]) + fault_of(tree.mapping()["b"])
 
 
-def test_text_that_multiplies_is_refused() -> None:
+def test_exponential_text_is_an_error() -> None:
     lines = ["a0: xxxxxxxxxx"] + [f"a{i}: '{f'${{self:a{i - 1}}}' * 10}'" for i in range(1, 9)]
     assert "expand without end" in fault("\n".join(lines)).message
 
 
-def test_maps_that_multiply_are_refused() -> None:
+def test_exponential_maps_are_an_error() -> None:
     lines = ["a0: [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}:" + f"\n- ${{self:a{i - 1}}}" * 10 for i in range(1, 9)]
     assert "expand without end" in fault("\n".join(lines)).message
 
 
-def test_references_one_in_the_other_are_bounded() -> None:
+def test_nested_references_are_limited() -> None:
     lines = [f"a{i}: ${{self:a{i + 1}}}" for i in range(100)] + ["a100: x"]
     assert "more than 40 nested references" in fault("\n".join(lines)).message
 

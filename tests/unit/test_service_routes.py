@@ -85,7 +85,7 @@ def test_the_first_match_in_order_is_the_route_that_api_gateway_takes(
         ("GET /", None),
     ],
 )
-def test_what_was_measured_on_api_gateway_holds(request_line: str, taken: str | None) -> None:
+def test_routes_match_as_measured_on_api_gateway(request_line: str, taken: str | None) -> None:
     lines = [
         "ANY /{proxy+}",
         "GET /jobs/{operation}",
@@ -129,14 +129,14 @@ def test_a_greedy_pattern_takes_one_character_or_more() -> None:
     assert re.fullmatch(compile_route("/{proxy+}"), "/") is None
 
 
-def test_a_parameter_whose_name_is_no_identifier_still_has_its_group_in_order() -> None:
+def test_a_parameter_without_an_identifier_has_its_group_in_order() -> None:
     path = "/{zone-id}/{city}"
     found = re.fullmatch(compile_route(path), "/7/Oslo")
     assert found is not None
     assert dict(zip(parameters(path), found.groups(), strict=True)) == {"zone-id": "7", "city": "Oslo"}
 
 
-def test_the_root_is_a_literal_of_no_segments() -> None:
+def test_the_root_is_a_literal_without_segments() -> None:
     assert segments("/") == ()
     assert compile_route("/") == "/"
     assert is_literal("/")
@@ -166,18 +166,18 @@ def test_paths_are_read_as_serverless_framework_reads_them(written: str, normal:
         ("/ä", "segment"),
     ],
 )
-def test_paths_that_api_gateway_refuses_are_named(path: str, fault: str) -> None:
+def test_paths_that_api_gateway_refuses_have_a_reason(path: str, fault: str) -> None:
     assert fault in (path_fault(path) or "")
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/a", "/a.b/c_d-e:f", "/a+b/~me/x,y/(z)", "/{x}/a", "/a/{x}/{proxy+}", "/{zone-id}"]
 )
-def test_paths_that_api_gateway_takes_have_no_fault(path: str) -> None:
+def test_paths_that_api_gateway_accepts_have_none(path: str) -> None:
     assert path_fault(path) is None
 
 
-def test_a_plus_or_a_parenthesis_stands_for_itself() -> None:
+def test_a_plus_and_a_parenthesis_are_literal() -> None:
     pattern = compile_route("/a+b/(z)/{id}")
     assert re.fullmatch(pattern, "/a+b/(z)/5")
     assert not re.fullmatch(pattern, "/aab/z/5")
@@ -197,7 +197,7 @@ def test_variable_siblings_of_different_names_are_a_conflict_greedy_ones_too() -
         assert "variable parts under /zones" in conflict.reason
 
 
-def test_the_same_name_at_another_parent_or_depth_is_no_conflict() -> None:
+def test_the_same_name_elsewhere_is_not_a_conflict() -> None:
     routes = ["/zones/{id}", "/zones/{id}/{city}", "/zones/a/{name}", "/{proxy+}"]
     assert find_conflict([Route("GET", path) for path in routes]) is None
     assert find_conflict([Route("GET", "/a"), Route("ANY", "/a")]) is None

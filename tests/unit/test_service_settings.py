@@ -61,13 +61,13 @@ def test_stages_listen_on_ports_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_prod_has_a_nat_gateway_in_each_zone_unless_the_file_says_otherwise() -> None:
+def test_prod_has_a_nat_gateway_in_each_zone_by_default() -> None:
     found = settings("{stages: {dev: {}, prod: {}}}").stages
     assert [s.nat for s in found] == [Nat.SINGLE, Nat.PER_AZ]
     assert settings("{stages: {prod: {nat: single}}}", stage="prod").stages[0].nat is Nat.SINGLE
 
 
-def test_a_rehearsal_is_asked_for_by_a_word_or_by_how_long_and_hard_it_is() -> None:
+def test_a_rehearsal_is_a_flag_or_settings() -> None:
     assert [stage(f"{{rehearsal: {word}}}").rehearsal for word in ("true", "false", "{shift_s: 9}")] == [
         RehearsalSettings(),
         None,
@@ -90,7 +90,7 @@ def test_a_rehearsal_is_asked_for_by_a_word_or_by_how_long_and_hard_it_is() -> N
         ("{steps: [test, approve], approval: manual, rehearsal: false}", (True, None, "manual", False)),
     ],
 )
-def test_steps_say_what_a_run_takes(text: str, expected: tuple[object, ...]) -> None:
+def test_steps_select_the_steps_of_a_run(text: str, expected: tuple[object, ...]) -> None:
     found = stage(text)
     assert (found.test, found.rehearsal, str(found.approval), found.verify) == expected
 
@@ -108,7 +108,7 @@ def test_steps_say_what_a_run_takes(text: str, expected: tuple[object, ...]) -> 
         ("{steps: test}", "must be a list"),
     ],
 )
-def test_steps_that_contradict_themselves_are_refused(text: str, message: str) -> None:
+def test_contradictory_steps_are_an_error(text: str, message: str) -> None:
     with pytest.raises(ServiceFileError, match=re.escape(message)):
         stage(text)
 
@@ -159,7 +159,7 @@ def test_smoke_requests_are_lines_or_maps() -> None:
     assert (found[3].body, found[3].headers) == ("text", ())
 
 
-def test_a_content_type_of_ones_own_stays() -> None:
+def test_a_given_content_type_is_kept() -> None:
     found = stage("{smoke: [{path: /, method: POST, headers: {Content-Type: application/x}, body: []}]}").smoke[0]
     assert found.headers == (("Content-Type", "application/x"),)
     assert found.body == "[]"
@@ -172,7 +172,7 @@ def test_workers_are_a_number_or_a_range() -> None:
     assert settings("{workers: {min: 0, max: 1, target_percent: 50}}").workers == Workers(0, 1, 50)
 
 
-def test_a_client_is_told_by_address_header_or_cookie() -> None:
+def test_a_client_is_identified_by_address_header_or_cookie() -> None:
     assert stage("{sticky: address}").sticky == Sticky(StickyBy.ADDRESS)
     assert stage("{sticky: 'header:X-User'}").sticky == Sticky(StickyBy.HEADER, "x-user")
     assert stage("{sticky: false}").sticky is None
@@ -242,7 +242,7 @@ def test_routes_that_may_run_twice_are_the_same_for_all_stages() -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_by_key_with_a_hint(hitless: str, message: str, hint: str) -> None:
+def test_a_mistake_is_an_error_with_key_and_hint(hitless: str, message: str, hint: str) -> None:
     error = fault(hitless)
     assert message in error.message
     assert error.message.startswith("f.yml:2: custom.hitless")
@@ -253,13 +253,13 @@ def test_two_stages_may_both_take_any_free_port() -> None:
     assert [s.port for s in settings("{stages: {dev: {listen: ':0'}, b: {listen: ':0'}}}").stages] == [0, 0]
 
 
-def test_a_misspelt_stage_is_an_error_that_lists_those_that_are() -> None:
+def test_a_misspelt_stage_is_an_error_that_lists_the_stages() -> None:
     error = fault("{stages: {dev: {}, staging: {}}}", "stagin")
     assert "there is no stage stagin; stages are dev, staging" in error.message
     assert error.hint == "did you mean staging?"
 
 
-def test_a_stage_that_is_not_listed_takes_the_defaults_at_a_free_port() -> None:
+def test_an_unlisted_stage_gets_the_defaults_and_a_free_port() -> None:
     assert read_settings(parse_yaml("a: 1", "f.yml"), "me").stages == (StageSettings("me", "me"),)
     found = settings("{idempotent: [PUT /a], stages: {dev: {listen: ':8082'}, test: {}}}", stage="prod").stages
     idempotent = (Route("PUT", "/a"),)
@@ -268,7 +268,7 @@ def test_a_stage_that_is_not_listed_takes_the_defaults_at_a_free_port() -> None:
     assert "is not a stage's name" in fault("{}", "a/b").message
 
 
-def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
+def test_notifications_are_read_and_not_in_the_repr() -> None:
     found = stage("{notify: [{slack: 'https://hooks.example.org/x'}, {command: mail -s run ops}]}")
     assert [(str(one.by), one.target) for one in found.notify] == [
         ("slack", "https://hooks.example.org/x"),
@@ -286,7 +286,7 @@ def test_who_is_told_is_read_and_kept_out_of_sight() -> None:
         ("{notify: [{command: ' '}]}", "is empty"),
     ],
 )
-def test_nobody_is_told_by_what_is_no_way_to_tell(text: str, message: str) -> None:
+def test_an_invalid_notification_is_an_error(text: str, message: str) -> None:
     assert message in fault(f"{{stages: {{dev: {text}}}}}").message
 
 
@@ -294,7 +294,7 @@ def previews(text: str, stages: str = "dev: {}, prod: {}") -> PreviewSettings | 
     return settings(f"{{stages: {{{stages}}}, previews: {text}}}").previews
 
 
-def test_there_are_previews_where_the_file_says_so() -> None:
+def test_previews_are_off_by_default() -> None:
     assert settings("{}").previews is None
     assert previews("") is None
     assert previews("{}") == PreviewSettings("dev", "127.0.0.1", 8090, "preview.localhost", 5, 72, 1, automatic=True)
@@ -308,14 +308,14 @@ def test_every_setting_of_previews_is_read() -> None:
     assert all(f"{key}:" in text for key in PREVIEW_KEYS)
 
 
-def test_previews_take_the_configuration_of_the_first_stage_that_anybody_may_ship_to() -> None:
+def test_previews_use_the_first_unguarded_stage() -> None:
     found = previews("{}", "prod: {}, held: {approval: manual}, far: {home: aws}, dev: {}")
     assert found is not None
     assert found.from_stage == "dev"
 
 
 @pytest.mark.parametrize("stages", ["dev: , prod: {}", "dev: , prod: {approval: manual}", "dev: , prod: {home: aws}"])
-def test_no_branch_gets_the_configuration_of_a_guarded_stage(stages: str) -> None:
+def test_previews_cannot_use_a_guarded_stage(stages: str) -> None:
     with pytest.raises(ServiceFileError, match=r"previews\.from_stage: 'prod' is not a stage whose") as caught:
         previews("{from_stage: prod}", stages)
     assert caught.value.hint == "name one of: dev"
@@ -335,7 +335,7 @@ def test_no_branch_gets_the_configuration_of_a_guarded_stage(stages: str) -> Non
         ("true", "must be a map"),
     ],
 )
-def test_mistakes_in_previews_are_named(text: str, words: str) -> None:
+def test_mistakes_in_previews_are_errors(text: str, words: str) -> None:
     with pytest.raises(ServiceFileError, match=words):
         previews(text)
 
@@ -359,11 +359,11 @@ def test_provisioned_concurrency_is_scaled_function_by_function() -> None:
         ("{api: {max: 5, min: 2}}", "min"),
     ],
 )
-def test_bounds_that_cannot_be_are_refused(text: str, said: str) -> None:
+def test_impossible_limits_are_errors(text: str, said: str) -> None:
     assert said in fault(f"{{provisioned: {text}}}").message
 
 
-def test_what_a_build_may_take_is_read_each_with_its_default() -> None:
+def test_build_limits_are_read_with_their_defaults() -> None:
     assert settings("{}").builds == BuildSettings(10, 4096, 16)
     assert settings("{builds: {timeout_in_minutes: 90}}").builds == BuildSettings(90, 4096, 16)
     text = "{builds: {timeout_in_minutes: 2160, memory_mb: 64, output_mb: 1}}"
@@ -381,5 +381,5 @@ def test_what_a_build_may_take_is_read_each_with_its_default() -> None:
         "5",
     ],
 )
-def test_what_no_build_can_be_given_is_refused_where_it_stands(text: str) -> None:
+def test_invalid_build_limits_are_errors(text: str) -> None:
     assert "custom.hitless.builds" in fault(f"{{builds: {text}}}").message

@@ -33,7 +33,7 @@ def test_singular_and_plural_are_both_accepted() -> None:
     assert parse("Canary10Percent5Minute") == parse("Canary10Percent5Minutes")
 
 
-def test_whole_minutes_in_seconds_take_the_name_that_aws_knows() -> None:
+def test_whole_minutes_get_the_name_that_aws_knows() -> None:
     assert str(parse("Canary10Percent120Seconds")) == "Canary10Percent2Minutes"
 
 
@@ -59,7 +59,7 @@ def test_whole_minutes_in_seconds_take_the_name_that_aws_knows() -> None:
         "xCanary10Percent5Minutes",
     ],
 )
-def test_what_is_no_strategy_is_refused_in_a_sentence(name: str) -> None:
+def test_an_unknown_strategy_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=r"is not a strategy|percent|48 hours"):
         parse(name)
 
@@ -79,12 +79,12 @@ ANY_STRATEGY: st.SearchStrategy[Strategy] = st.one_of(
 
 
 @given(ANY_STRATEGY)
-def test_every_strategy_survives_its_own_name(strategy: Strategy) -> None:
+def test_every_strategy_is_parsed_from_its_own_name(strategy: Strategy) -> None:
     assert parse(str(strategy)) == strategy
 
 
 @given(ANY_STRATEGY)
-def test_weights_rise_to_the_whole_and_only_the_last_step_does_not_bake(strategy: Strategy) -> None:
+def test_weights_rise_to_100_and_only_the_last_step_does_not_bake(strategy: Strategy) -> None:
     steps = weights(strategy)
     percents = [percent for percent, _ in steps]
     assert percents == sorted(set(percents))

@@ -60,7 +60,7 @@ def test_an_error_names_file_line_and_key_path() -> None:
     assert caught.value.details == {"file": "serverless.yml", "line": 3, "column": 5, "path": "a.b"}
 
 
-def test_integers_are_read_from_digits_too_and_bounded() -> None:
+def test_integers_may_be_digits_and_have_limits() -> None:
     assert value(5).integer(1, 9) == value("5").integer(1, 9) == value(5.0).integer(1, 9) == 5
     bads: list[object] = [0, 10, 1.5, "1.5", "", True, None, [], {}, "9" * 30, "٥", math.nan]
     for bad in bads:
@@ -101,14 +101,14 @@ def test_null_is_an_empty_map_or_list_and_a_missing_entry() -> None:
     assert value({"x": None}).get("x") is None
 
 
-def test_a_choice_outside_of_the_list_says_what_was_meant() -> None:
+def test_a_wrong_choice_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(ServiceFileError) as caught:
         value("arm46").choice(["x86_64", "arm64"])
     assert "x86_64, arm64" in caught.value.message
     assert caught.value.hint == "did you mean arm64?"
 
 
-def test_a_value_that_came_by_a_variable_stands_at_its_reference_and_is_not_repeated() -> None:
+def test_a_value_from_a_variable_is_not_shown_in_messages() -> None:
     tree = from_plain({"x": ["s3cret"]}, FilePlace("other.yml", 9))
     moved = tree.moved(value("ref"))
     leaf = moved.mapping()["x"].items()[0]

@@ -1,4 +1,4 @@
-"""YAML as Serverless Framework reads it, with positions, within bounds."""
+"""YAML as Serverless Framework reads it, with positions and limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_scalars_are_those_of_yaml_1_2(scalar: str, data: object) -> None:
     assert type(found) is type(data)
 
 
-def test_entries_know_the_place_of_their_key_and_their_path() -> None:
+def test_entries_have_the_place_of_their_key_and_their_path() -> None:
     tree = parse_yaml("a:\n  b:\n    - x\n    -\n      c: 1\n", "f.yml")
     item = tree.mapping()["a"].mapping()["b"].items()[1].mapping()["c"]
     assert (item.path, str(item.place), item.place.column) == ("a.b[1].c", "f.yml:5", 7)
@@ -69,7 +69,7 @@ def test_keys_are_strings_as_they_are_written() -> None:
     assert list(parse_yaml("200: a\ntrue: b\n'x y': c", "f.yml").mapping()) == ["200", "true", "x y"]
 
 
-def test_maps_merge_and_what_is_written_out_wins() -> None:
+def test_maps_merge_and_own_keys_win() -> None:
     tree = parse_yaml("b: &b {x: 1, y: 2}\nc: &c {x: 8, y: 3, z: 4}\na:\n  y: 9\n  <<: [*b, *c]\n", "f.yml")
     assert tree.mapping()["a"].plain() == {"x": 1, "y": 9, "z": 4}
     assert parse_yaml("b: &b {x: 1}\na: {<<: *b, x: 2}", "f.yml").mapping()["a"].plain() == {"x": 2}
@@ -104,36 +104,36 @@ def test_cloudformations_short_tags_are_read() -> None:
         ("# nothing\n", "f.yml is empty", "init"),
     ],
 )
-def test_what_is_no_service_file_is_refused_by_line_with_a_hint(text: str, message: str, hint: str) -> None:
+def test_an_invalid_file_is_an_error_with_line_and_hint(text: str, message: str, hint: str) -> None:
     error = fault(text)
     assert error.message.startswith(message)
     assert hint in error.hint
 
 
-def test_aliases_that_multiply_are_refused() -> None:
+def test_exponential_aliases_are_an_error() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     assert "with its aliases written out" in fault("\n".join(lines)).message
 
 
-def test_merges_that_multiply_are_refused() -> None:
+def test_exponential_merges_are_an_error() -> None:
     lines = ["a0: &a0 {x: [1, 2, 3, 4, 5, 6, 7, 8, 9]}"]
     lines += [f"a{i}: &a{i} {{{', '.join(f'k{n}: {{<<: *a{i - 1}}}' for n in range(10))}}}" for i in range(1, 9)]
     assert "with its aliases written out" in fault("\n".join(lines)).message
 
 
-def test_an_alias_of_itself_is_refused() -> None:
+def test_a_recursive_alias_is_an_error() -> None:
     assert "with its aliases written out" in fault("a: &a [*a]").message
     assert "with its aliases written out" in fault("a: &a {<<: *a}").message
 
 
-def test_nesting_beyond_the_bound_is_refused_before_anything_recurses() -> None:
+def test_deep_nesting_is_an_error_before_recursion() -> None:
     assert f"deeper than {MAX_LEVELS} levels" in fault("[" * 200_000).message
     assert f"deeper than {MAX_LEVELS} levels" in fault("{a: " * 200_000).message
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"\n\t #<?%@,0", max_size=60))
-def test_any_text_is_either_a_tree_or_refused_in_a_sentence(text: str) -> None:
+def test_any_text_is_a_tree_or_an_error(text: str) -> None:
     said = "f.yml"
     try:
         parse_yaml(text, "f.yml")
