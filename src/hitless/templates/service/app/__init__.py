@@ -1,1 +1,1 @@
-"""The code of the service: `api.py` answers requests, `greetings.py` does the work."""
+"""The code of the service: `api.py` has the routes, `greetings.py` the logic."""

@@ -1,7 +1,7 @@
 """The Lambda function: routes in, JSON out.
 
 Nothing here opens a connection or starts a thread at import, so that workers can be forked from a warm process. A
-defect is logged and leaves the handler: the platform answers 502 and counts it.
+bug is logged and raised again: the platform responds with 502 and counts it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def hello(name: str) -> dict[str, object]:
 
 @app.post("/greetings")
 def create_greeting() -> dict[str, object]:
-    asked = _json_object()
-    name, language = asked.get("name", "world"), asked.get("language", "en")
+    body = _json_object()
+    name, language = body.get("name", "world"), body.get("language", "en")
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
         raise InvalidRequest("name: must be a string of 1 to 100 characters", field="name")
     if not isinstance(language, str) or language not in GREETINGS:
@@ -47,21 +47,21 @@ def version() -> dict[str, object]:
     return {
         "service": os.environ.get("POWERTOOLS_SERVICE_NAME"),
         "stage": os.environ.get("STAGE"),
-        # null where the function runs unpublished ($LATEST)
+        # null if the function is unpublished ($LATEST)
         "release": int(lambda_version) if lambda_version.isdecimal() else None,
         "commit": os.environ.get("HITLESS_COMMIT"),
     }
 
 
 @app.exception_handler(ApiError)
-def answer_error(error: ApiError) -> Response[str]:
+def error_response(error: ApiError) -> Response[str]:
     return Response(error.status, content_types.APPLICATION_JSON, json.dumps(error.to_json(), separators=(",", ":")))
 
 
 @app.not_found
-def answer_unknown_route(_: Exception) -> Response[str]:
+def unknown_route(_: Exception) -> Response[str]:
     event = app.current_event
-    return answer_error(UnknownRoute(f"there is no {event.http_method} {event.path}"))
+    return error_response(UnknownRoute(f"there is no {event.http_method} {event.path}"))
 
 
 def _json_object() -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _json_object() -> dict[str, Any]:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """What Lambda calls."""
+    """The entry point that Lambda calls."""
     try:
         return app.resolve(event, context)
     except Exception:

@@ -1,4 +1,4 @@
-"""Every error that a client may see, in one JSON shape: `{"error": {"code", "message", "details"}}`."""
+"""All errors that clients may see, in one JSON shape: `{"error": {"code", "message", "details"}}`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class ApiError(Exception):
-    """An answer other than success. `code` is for machines and never changes; `message` is for people."""
+    """An error response. `code` is for programs and never changes; `message` is for people."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     code: ClassVar[str] = "internal"
@@ -29,7 +29,7 @@ class InvalidRequest(ApiError):
 
 
 class UnknownRoute(ApiError):
-    """The function was called for a path or method that it does not answer."""
+    """The function has no route for the path and method."""
 
     status = HTTPStatus.NOT_FOUND
     code = "unknown_route"

@@ -1,4 +1,4 @@
-"""What the service is about, free of HTTP."""
+"""The logic of the service, without HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for API Gateway: `send("GET", "/health")` calls the handler with a REST proxy event."""
+"""A fake API Gateway: `send("GET", "/health")` calls the handler with a REST proxy event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Send = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def send() -> Send:
-    """Sends a request and returns the status and the JSON of the answer."""
+    """Sends a request and returns the status and the JSON of the response."""
 
     def send(method: str, path: str, body: str | None = None) -> tuple[int, Any]:
         event = {
@@ -31,7 +31,7 @@ def send() -> Send:
             "body": body,
             "isBase64Encoded": False,
         }
-        answer = handler(event, SimpleNamespace(aws_request_id="a-request"))
-        return answer["statusCode"], json.loads(answer["body"])
+        response = handler(event, SimpleNamespace(aws_request_id="a-request"))
+        return response["statusCode"], json.loads(response["body"])
 
     return send

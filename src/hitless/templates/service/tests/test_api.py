@@ -1,4 +1,4 @@
-"""What clients ask, and what they get when they ask wrongly."""
+"""Requests of clients, and responses to wrong ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_hello_greets_by_name(send: Send) -> None:
     assert send("GET", "/hello/Zoë") == (200, {"greeting": "Hello, Zoë!"})
 
 
-def test_a_greeting_is_made_in_the_language_asked_for(send: Send) -> None:
+def test_a_greeting_is_in_the_requested_language(send: Send) -> None:
     body = json.dumps({"name": "Zoë", "language": "fr"})
 
     assert send("POST", "/greetings", body) == (200, {"greeting": "Bonjour, Zoë!", "language": "fr"})
@@ -34,24 +34,24 @@ def test_a_greeting_is_made_in_the_language_asked_for(send: Send) -> None:
         (None, None),
     ],
 )
-def test_a_wrong_body_is_400_and_its_field_is_named(send: Send, body: str | None, field: str | None) -> None:
-    status, answer = send("POST", "/greetings", body)
+def test_a_wrong_body_is_400_with_its_field(send: Send, body: str | None, field: str | None) -> None:
+    status, response = send("POST", "/greetings", body)
 
-    assert (status, answer["error"]["code"]) == (400, "invalid_request")
-    assert answer["error"]["details"].get("field") == field
+    assert (status, response["error"]["code"]) == (400, "invalid_request")
+    assert response["error"]["details"].get("field") == field
 
 
 def test_an_unknown_route_is_404(send: Send) -> None:
-    status, answer = send("DELETE", "/health")
+    status, response = send("DELETE", "/health")
 
-    assert (status, answer["error"]["code"]) == (404, "unknown_route")
+    assert (status, response["error"]["code"]) == (404, "unknown_route")
 
 
 def test_health_says_ok(send: Send) -> None:
     assert send("GET", "/health") == (200, {"status": "ok"})
 
 
-def test_the_version_says_which_release_answers(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_names_the_release(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "12")
     monkeypatch.setenv("HITLESS_COMMIT", "1a2b3c")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "{{service}}")
@@ -61,7 +61,7 @@ def test_the_version_says_which_release_answers(send: Send, monkeypatch: pytest.
     assert send("GET", "/version") == (200, expected)
 
 
-def test_a_defect_is_left_to_the_platform(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_left_to_the_platform(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(GREETINGS, "en")
 
     with pytest.raises(KeyError):
