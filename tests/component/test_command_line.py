@@ -21,7 +21,7 @@ from hitless.processes.git_hook import after_the_push
 
 pytestmark = pytest.mark.component
 
-LACKS_GIT = RemoteError({"code": "machine", "message": "git cannot be run", "hint": "install git"})
+GIT_IS_MISSING = RemoteError({"code": "machine", "message": "git cannot be run", "hint": "install git"})
 
 
 def run(*words: str) -> int:
@@ -67,8 +67,8 @@ def test_words_that_are_not_understood_give_an_error_and_a_hint(
             7,
             "once the engine runs again, `hitless pipeline show 7` tells what became of it",
         ),
-        (LACKS_GIT, None, "install git; the push is kept, and it starts its runs once that is mended"),
-        (LACKS_GIT, 7, "install git; the push is kept, and `hitless pipeline show 7` tells more"),
+        (GIT_IS_MISSING, None, "install git; the push is kept, and its runs start once that is fixed"),
+        (GIT_IS_MISSING, 7, "install git; the push is kept, and `hitless pipeline show 7` tells more"),
     ],
 )
 def test_who_pushed_is_told_what_becomes_of_it_and_of_an_engine_that_runs_what_it_lacks(

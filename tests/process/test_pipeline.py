@@ -143,7 +143,7 @@ def test_forced_deleting_and_empty_pushes_are_handled(team: Team) -> None:
     commit = team.commit("by ssh")
     said = team.push_over_ssh("dev")
     assert f"release {release + 2} is live in dev" in said
-    assert f"dev answers as it should at {team.site.url}" in said
+    assert f"dev responds as it should at {team.site.url}" in said
     assert team.site.stage()["live"]["commit"] == commit
     assert team.runs()[0]["actor"].endswith("@192.0.2.7")
 

@@ -1,4 +1,4 @@
-"""What a webhook starts: its branch is fetched and pushed to the engine, and its runs' commit statuses are delivered.
+"""Handles webhooks: fetches the branch, pushes it to the engine, and delivers its runs' commit statuses.
 
 A status that could not be delivered is owed: the next start of the receiver delivers it.
 """
@@ -21,7 +21,7 @@ from hitless.pipeline.repository import Repository
 
 NOTHING = "0" * 40
 LOOKS_BETWEEN_TRIES = 12
-"""At a forge that does not take a status."""
+"""Before a status that the forge did not take is sent again."""
 UNENDED = ("queued", "running", "waiting_for_approval")
 
 EngineRequest = PushRequest | ForkRequest
@@ -40,7 +40,7 @@ class Deliveries:
     owed: OwedStatuses
     say: Callable[[str], None]
     look_s: float = 5.0
-    """How often a run is looked at that waits for a person."""
+    """Time between looks at a run that waits for a person."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     watchers: set[asyncio.Task[None]] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -41,7 +41,7 @@ class Receiver:
     forge: Forge
     deliveries: Deliveries
     bodies: dict[asyncio.Timeout, bytearray] = field(default_factory=dict)
-    """What is being read, by its deadline."""
+    """Bodies being read, by their deadlines."""
     body_s: float = 30.0
     """How long a body may take."""
 

@@ -1,4 +1,4 @@
-"""What the pipeline needs of a forge, whichever it is: GitHub is one, another is one more file beside `github.py`.
+"""The pipeline's interface to a forge. GitHub is in `github.py`; another forge is one more file beside it.
 
 A webhook is only a hint to look. What is fetched is what the remote holds now, so a repeated webhook starts nothing.
 """

@@ -1,4 +1,4 @@
-"""Runs and their steps: states, what was asked for, how a step ends, and a run as JSON for people and programs."""
+"""Runs and steps: states, options, results of steps, and a run as JSON for people and programs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class StepFailed(Exception):
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True, rename={"source": "from"}):
-    """What was asked for with a run, as its record keeps it."""
+    """The options of a run, as its record keeps them."""
 
     skip_rehearsal: bool = False
     forced: bool = False

@@ -177,7 +177,7 @@ async def verify(course: Course) -> StepEnd:
     if not faults:
         await _finish_promotion(course)
         url = course.parts.urls().get(course.stage) if course.candidate.settings.home is Home.ENGINE else None
-        return StepEnd(sentence=f"{course.stage} answers as it should" + (f" at {url}" if url else ""))
+        return StepEnd(sentence=f"{course.stage} responds as it should" + (f" at {url}" if url else ""))
     why = "; ".join(faults)
     detail = {"reason": f"taken back: {why}", "exit_code": 3}
     course.parts.records.set_step(row.run, StepName.DEPLOY, StepState.FAILED, detail=detail)  # a retry deploys again

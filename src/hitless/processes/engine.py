@@ -92,7 +92,7 @@ async def serve(folders: Folders, ready_fd: int) -> None:
 
 
 def _sweep_sandboxes(folders: Folders) -> None:
-    """End what a killed rehearsal left, by a process of its own; a sandbox's own daemon does not sweep."""
+    """End left-over sandboxes by a process of its own. The daemon of a sandbox does not sweep."""
     if not folders.data.parent.name.startswith(PREFIX) and leftovers(Path(tempfile.gettempdir())):
         words = [sys.executable, "-m", "hitless.processes.rehearsal_sweeper"]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=SWEEP_S, check=False)
@@ -104,7 +104,7 @@ def _report(ready_fd: int, document: object) -> None:
         os.write(ready_fd, json.dumps(document).encode())
         os.close(ready_fd)
     except OSError:
-        pass  # whoever started us has gone, or was told before
+        pass  # the process that started us has gone, or was told before
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The git hook of the engine's repository: `DATA_DIR pre-receive|post-receive`. Started by git on a push.
 
-The first asks the engine whether the push is refused; the second starts its runs and shows their logs, which git passes
-on to the pusher's terminal. A pusher who goes away stops nothing.
+The first asks the engine whether to refuse the push. The second starts its runs and prints their logs, which git shows
+to the pusher. A pusher who disconnects stops nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_OPTIONS = 20
 
 
 def main() -> int:
-    """0, or 1 where the push is refused."""
+    """0, or 1 if the push is refused."""
     data, name = sys.argv[1:3]
     started: int | None = None
     push = PushRequest([line.split(None, 2) for line in sys.stdin.read().splitlines()], _options(), who())
@@ -51,9 +51,9 @@ def main() -> int:
 
 
 def after_the_push(error: HitlessError, started: int | None) -> str:
-    """What to do where git has taken the push already, and what becomes of it."""
-    if isinstance(error, RemoteError):  # the engine runs, and says itself what it lacks
-        kept = f"`hitless pipeline show {started}` tells more" if started else "it starts its runs once that is mended"
+    """The hint for an error after git has accepted the push."""
+    if isinstance(error, RemoteError):  # the engine runs, and its error has a hint
+        kept = f"`hitless pipeline show {started}` tells more" if started else "its runs start once that is fixed"
         return f"{error.hint}; the push is kept, and {kept}"
     if started is None:
         return "the push is kept, and its runs start when the engine does: `hitless up`"
@@ -61,7 +61,7 @@ def after_the_push(error: HitlessError, started: int | None) -> str:
 
 
 def _lineage(updates: list[list[str]]) -> dict[str, list[str]]:
-    """The parents of each pushed commit. Until the push is taken, git shows its objects to its hook alone."""
+    """The parents of each pushed commit, which only the hook can see until git has accepted the push."""
     new = [update[1] for update in updates if set(update[1]) != {"0"}]
     words = ["git", "rev-list", "--no-walk", "--parents", "--stdin"]
     text = "".join(f"{one}\n" for one in new)

@@ -3,7 +3,7 @@
     parameter-store: {/clock/token: abc}
     secrets-manager: {clock/database: {user: clock, password: xyz}}
 
-The file is the operator's (`pipeline/parameters.yml` in the data folder), read anew for each build, and must be
+The file is the operator's (`pipeline/parameters.yml` in the data folder), read again for each build, and must be
 readable by its owner only. Values reach the build's environment and nothing else; they are masked in its log.
 """
 

@@ -19,10 +19,10 @@ from hitless.pipeline.buildspec.spec import COVERAGE_FORMAT, Buildspec, Report
 
 MAX_REPORT_BYTES = 16 * 1024 * 1024
 MAX_REPORTS_BYTES = 64 * 1024 * 1024
-"""Of one group together."""
+"""All files of one group together."""
 MAX_FILES = 1000
 MAX_FAILURES = 50
-LONGEST_NAME = 2000  # it may hold a secret, which is masked only while it is whole
+LONGEST_NAME = 2000  # it may contain a secret, which is masked only as a whole
 _LARGEST_NUMBER_DIGITS = 12
 
 
@@ -46,13 +46,13 @@ class ReportDocument(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def read_reports(spec: Buildspec, source: Path) -> tuple[ReportDocument, ...]:
-    """All report groups of a build that ran in `source`."""
+    """The report groups of a build that ran in `source`."""
     return tuple(_read(name, report, source) for name, report in spec.reports.items())
 
 
 @dataclass(slots=True)
 class _Counts:
-    """What the files of a group come to."""
+    """The counts of a group's files together."""
 
     tests: int = 0
     failed: int = 0
@@ -71,7 +71,7 @@ class _Counts:
 
 
 class _Document:
-    """One file as the parser goes through it."""
+    """One file while it is parsed."""
 
     def __init__(self) -> None:
         self.counts = _Counts()
@@ -84,7 +84,7 @@ class _Document:
         self._parser.EndElementHandler = self._end
 
     def read(self, text: bytes) -> _Counts:
-        """Raises ValueError or ExpatError where it is not taken."""
+        """Raises ValueError or ExpatError if the file is refused."""
         self._parser.Parse(text, True)
         return self.counts
 

@@ -93,7 +93,7 @@ class Buildspec(_Strict, frozen=True):
 
     @classmethod
     def read(cls, text: str) -> Buildspec:
-        """Raises ValueError, in words for the author, for what CodeBuild refuses and for what is not run here."""
+        """Raises ValueError, for the author, if CodeBuild refuses it or it cannot be run here."""
         document = _load(text)
         try:
             spec = msgspec.convert(document, cls)

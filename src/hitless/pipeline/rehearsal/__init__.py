@@ -1,1 +1,1 @@
-"""A candidate over a copy of what is live, in a sandbox of its own, under load: may it ship?"""
+"""Rehearsals: the candidate rolls out over a copy of the live release, under load, in a sandbox."""

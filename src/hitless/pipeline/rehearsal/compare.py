@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MAX_PATHS = 5000
@@ -48,19 +48,8 @@ class Difference:
         return f"{self.where} {self.what}"
 
 
-@dataclass(slots=True)
-class Shape:
-    """Types by path over several samples; `always` are the paths that each sample has."""
-
-    types: dict[str, set[str]] = field(default_factory=dict)
-    always: set[str] | None = None
-
-    def add(self, body: Any) -> None:
-        found: dict[str, set[str]] = {}
-        _walk(body, "", found)
-        for path, kinds in found.items():
-            self.types.setdefault(path, set()).update(kinds)
-        self.always = set(found) if self.always is None else self.always & set(found)
+Shape = dict[str, set[str]]
+"""Types of values by path."""
 
 
 def differences(live: Iterable[SampledResponse], candidate: Iterable[SampledResponse]) -> list[Difference]:
@@ -71,15 +60,16 @@ def differences(live: Iterable[SampledResponse], candidate: Iterable[SampledResp
         return [Difference("the status", f"was {_words(statuses_before)}, is {_words(statuses_now)}", True)]
     if any(sample.is_json for sample in old) and not all(sample.is_json for sample in new):
         return [Difference(ROOT, "was JSON, is not", True)]
-    before, now = _shape(old), _shape(new)
-    gone = _topmost(path for path in before.always or () if path not in (now.always or ()) and _parent(path, now))
+    before, now = _shapes(old), _shapes(new)
+    types_before, types_now = _union(before), _union(now)
+    gone = _topmost(path for path in _common(before) - _common(now) if _has_parent(path, types_now))
     changed = [
-        Difference(path or ROOT, f"was {_words(kinds)}, is {_words(now.types[path])}", kinds != {"null"})
-        for path, kinds in before.types.items()
-        if path in now.types and not now.types[path] <= kinds
+        Difference(path or ROOT, f"was {_words(kinds)}, is {_words(types_now[path])}", kinds != {"null"})
+        for path, kinds in types_before.items()
+        if path in types_now and not types_now[path] <= kinds
     ]
     changed_at = [one.where for one in changed]
-    added = _topmost(path for path in now.types if path not in before.types)
+    added = _topmost(path for path in types_now if path not in types_before)
     return [
         *(Difference(path or ROOT, "is gone", True) for path in gone),
         *changed,
@@ -87,15 +77,25 @@ def differences(live: Iterable[SampledResponse], candidate: Iterable[SampledResp
     ]
 
 
-def _shape(samples: list[SampledResponse]) -> Shape:
-    shape = Shape()
+def _shapes(samples: list[SampledResponse]) -> list[Shape]:
+    shapes: list[Shape] = []
     for sample in samples:
         if sample.is_json:
-            shape.add(sample.body)
-    return shape
+            shapes.append({})
+            _walk(sample.body, "", shapes[-1])
+    return shapes
 
 
-def _walk(value: Any, path: str, found: dict[str, set[str]]) -> None:
+def _union(shapes: list[Shape]) -> Shape:
+    return {path: {kind for one in shapes for kind in one.get(path, ())} for shape in shapes for path in shape}
+
+
+def _common(shapes: list[Shape]) -> set[str]:
+    """Paths that each sample has."""
+    return set.intersection(*map(set, shapes)) if shapes else set()
+
+
+def _walk(value: Any, path: str, found: Shape) -> None:
     if len(found) >= MAX_PATHS:
         return
     match value:
@@ -123,12 +123,12 @@ def _kind(value: Any) -> str:
             return "a string"
 
 
-def _parent(path: str, now: Shape) -> bool:
+def _has_parent(path: str, now: Shape) -> bool:
     """Whether the object of the field is still there: a field of an item is not gone if the list is empty now."""
     if path.endswith("[]"):
         return False
     parent = path.rpartition(".")[0]
-    return parent in now.types if parent else True
+    return parent in now if parent else True
 
 
 def _topmost(paths: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a rehearsal sends, how fast, and the stage's strategy at higher speed. Pure."""
+"""The load of a rehearsal, its rate, and the stage's strategy at higher speed. Pure."""
 
 from __future__ import annotations
 

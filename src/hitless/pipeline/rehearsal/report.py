@@ -25,7 +25,7 @@ class ChangedRoute(msgspec.Struct, frozen=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """What was sent: so many requests of so many routes, which stand for `recorded` lines of the access log."""
+    """The load: requests, their routes, and the lines of the access log that they stand for."""
 
     source: str
     requests: int
@@ -46,7 +46,7 @@ class RolloutReport(msgspec.Struct, frozen=True):
 
 
 class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rehearsal found. The candidate may ship if there are no objections and nothing is undecided."""
+    """The findings of a rehearsal. The candidate may ship if there is no objection and nothing is undecided."""
 
     stage: str = ""
     may_ship: bool

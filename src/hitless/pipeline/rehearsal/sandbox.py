@@ -31,7 +31,7 @@ def stock(source: Path, target: Path, *documents: ReleaseDocument) -> None:
     for digest in {one.digest for document in documents for one in document.artifacts.values()}:
         zipped = have.zip_path(digest)
         if not zipped.is_file():
-            raise EngineError(f"the artifact {digest} is not in {source}", hint="deploy it anew from its commit")
+            raise EngineError(f"the artifact {digest} is not in {source}", hint="deploy its commit again")
         with want.working() as workspace:
             copy = workspace.folder / "artifact.zip"
             shutil.copyfile(zipped, copy)
