@@ -56,7 +56,7 @@ class ShiftedClock(SystemClock):
 
 @dataclass
 class FakeBuilds:
-    """Tests that pass, fail where `failing` names their commit, and wait where `hold` is set."""
+    """Tests that pass, fail for the commits in `failing`, and wait if `hold` is set."""
 
     diary: list[str]
     failing: set[str] = field(default_factory=set)
@@ -104,14 +104,14 @@ class FakePackaging:
 
 @dataclass
 class FakeRehearsal:
-    """Objects to nothing and has no doubt, unless told to; waits where `hold` is set."""
+    """Has the given objections and doubts, none by default; waits if `hold` is set."""
 
     diary: list[str]
     objections: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     hold: asyncio.Event | None = None
     paces: list[RehearsalSettings | None] = field(default_factory=list)
-    """How long and how hard each was asked to be."""
+    """The settings of each rehearsal."""
 
     async def __call__(self, live: ReleaseDocument, candidate: ReleaseDocument, *, log: Path) -> RehearsalReport:
         self.diary.append("rehearse")
@@ -143,7 +143,7 @@ class FakeErrands:
     outcome: str = "live"
     shipped: list[tuple[StagePlace, ReleaseDocument, Who]] = field(default_factory=list)
     seen: list[dict[str, str]] = field(default_factory=list)
-    """What lay in each folder that was shipped: name → content."""
+    """The files in each folder that was shipped: name → content."""
 
     async def origin(self, place: StagePlace, *, log: Path | None = None) -> Origin:
         if place.stage not in self.live_there:
@@ -203,7 +203,7 @@ class PipelineBench:
         self.on_aws = FakeErrands(self.diary)
         self.told: list[tuple[str, int]] = []
         self.heard: list[tuple[tuple[Notify, ...], RunDocument]] = []
-        """Who was told, and the run as they were told of it."""
+        """Each notification: its targets and the run."""
         artifacts = FakeArtifacts()
         pools = ReleasePools(cast(Any, self.workers), self.gateway, artifacts, self.store, folder / "logs")
         self.engine = Engine(
@@ -325,7 +325,7 @@ def tell_story(
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Let the others run until it holds; the story's time-out is the deadline."""
+    """Wait until it holds, by the story's time-out."""
     while not true():  # noqa: ASYNC110 - several parts move, and a test asks for their common state
         await asyncio.sleep(0.005)
 

@@ -1,4 +1,4 @@
-"""A receiver before a real repository with a real remote, and an engine that keeps what it is asked."""
+"""A receiver with a real repository and remote, and an engine that records what it is asked."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ASKED = "2026-11-24T06:00:00.000Z"
 
 
 class FakeEngine:
-    """The engine's API as the receiver asks it; keeps what was asked."""
+    """The engine's API as the receiver calls it; records the calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.next_state = "running"
         self.dies = False
-        """In mid-run: the stream is cut off."""
+        """The stream is cut off during the run."""
         self.refusals: list[str] = []
         self.run: dict[str, Any] = {
             "run": 7, "stage": "prod", "branch": "prod", "state": "waiting_for_approval", "reason": None, "commit": "c",
@@ -65,7 +65,7 @@ def signed(event: str, document: Any, secret: bytes = SECRET) -> dict[str, Any]:
 
 
 class Site:
-    """A receiver before a real repository, with a real remote."""
+    """A receiver with a real repository and remote."""
 
     def __init__(self, folder: Path) -> None:
         self.remote = PipelineBench(folder)  # its clone is the team's repository at the forge
@@ -88,16 +88,16 @@ class Site:
         self.receiver.client = self.deliveries.client = engine  # type: ignore[assignment]
 
     def deliver(self, event: str, document: Any, *, secret: bytes = SECRET, watched: bool = False) -> int:
-        """A webhook, and the end of what it began."""
+        """Send a webhook, and wait for its run."""
         return self.ask("POST", "/github", watched=watched, **signed(event, document, secret)).status_code
 
     def client(self) -> httpx.AsyncClient:
-        """Whoever reaches the receiver."""
+        """A client of the receiver."""
         transport = httpx.ASGITransport(self.receiver.application())
         return httpx.AsyncClient(transport=transport, base_url="http://receiver")
 
     def ask(self, method: str, path: str, *, watched: bool = False, **options: Any) -> httpx.Response:
-        """One request, and the end of what it began; of what it waits for, too, where that is `watched`."""
+        """Send one request, and wait for what it began; if `watched`, also for runs that wait for an answer."""
 
         async def asked() -> httpx.Response:
             async with self.client() as client:
@@ -111,7 +111,7 @@ class Site:
         return asyncio.run(asked())
 
     def token(self, run: int = 7, asked: str = ASKED) -> str:
-        """What an approval's link carries."""
+        """The token of an approval link."""
         return approvals.link_token(approvals.link_key(self.receiver.folder), run, asked)
 
     def branches(self) -> list[str]:

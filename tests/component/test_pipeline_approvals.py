@@ -1,4 +1,4 @@
-"""What a person is shown who is to approve: in the terminal and behind the link the same, and all of it."""
+"""The question of an approval, in the terminal and behind the link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.component
 
 
 async def asked_about_a_second(bench: PipelineBench) -> dict[str, Any]:
-    """The run that waits to ship to prod, where another release is live, under other settings."""
+    """A run that waits to ship to prod, which has another live release with other settings."""
     await shipped_to_staging(bench)
     first = await bench.end_of((await promote(bench, "staging", "prod")).run)
     bench.pipeline.approve(first["run"], by="bo", why=None)

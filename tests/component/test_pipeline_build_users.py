@@ -1,4 +1,4 @@
-"""Each run's builds have a user of their own where the engine is root, and root follows nothing that they own."""
+"""If the engine is root, each run's builds have their own user, and root follows none of their links."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def test_a_user_id_in_use_by_another_engine_is_not_reused() -> None:
 
 
 def test_only_root_can_write_to_the_folders_above_a_build(tmp_path: Path) -> None:
-    """uv, pytest, node and others look for their settings upwards: what a build leaves there is another's order."""
+    """uv, pytest, node and others look for settings in the folders above, where another build could leave some."""
     above = Workshop.of(tmp_path, {}).work.parents
     assert not [str(folder) for folder in above if folder.exists() and folder.stat().st_mode & 0o022]
 
 
 def test_a_cache_is_packed_and_unpacked_as_the_build_s_user(open_place: Path) -> None:
-    """What a link that a build swaps in would lead to is here plainly there: a folder and a file of root's."""
+    """With a folder and a file of root's, to which a build could swap in a link."""
     caches, folder = open_place / "caches", owned(OLD, open_place / "source")
     caches.mkdir()
     for name in ("modules", "own"):

@@ -1,4 +1,4 @@
-"""One build of a run with all around it: clean checkout, variables, parameters, cache, artifacts, log."""
+"""Builds of runs: checkout, variables, parameters, cache, artifacts, log."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_build_gets_variables_and_parameters_and_keeps_artifacts_and_cache(yar
 
 
 def test_a_result_has_no_secrets_and_no_control_characters(yard: Yard) -> None:
-    """It reaches the run's reason, statuses of commits and messages."""
+    """The result is shown in the run's reason, commit statuses and messages."""
     long = "x" * 300 + "hush"
     yard.workshop.parameters.write_text(
         f"parameter-store: {{/shop/token: abcdef}}\nsecrets-manager: {{shop/database: {{password: {long}}}}}\n"
@@ -244,7 +244,7 @@ def test_build_folders_of_removed_engines_are_removed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root finds another user's folder in its way, and could remove it")
 def test_a_build_folder_with_another_user_s_owner_file_is_kept(tmp_path: Path) -> None:
-    """Anybody may make a folder of that name under /var/tmp, and name in it a data folder that never was."""
+    """Anybody can make a folder of that name in /var/tmp whose owner file names a data folder that never existed."""
     theirs = tmp_path / "hitless-builds-theirs"
     theirs.mkdir()
     (theirs / "owner").write_text(str(tmp_path / "no-such"))

@@ -1,4 +1,4 @@
-"""The runner of buildspec 0.2 goes through phases as CodeBuild does, within its limits, and leaves nothing behind."""
+"""Buildspecs run phase by phase as on CodeBuild, within limits, and leave no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes of the pipeline are waited for without taking anything from the rest of the daemon."""
+"""Waiting for the pipeline's child processes does not block the rest of the daemon."""
 
 from __future__ import annotations
 

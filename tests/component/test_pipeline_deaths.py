@@ -1,4 +1,4 @@
-"""What becomes of runs when the daemon is killed under them: real git and state file, fakes for the rest."""
+"""Runs whose daemon is killed: real git and state file, fakes for the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.component
 
 
 def hold_in(bench: PipelineBench, step: str) -> None:
-    """Whatever comes to the step from now on stays in it."""
+    """Hold every run that comes to the step from now on."""
     match step:
         case "test":
             bench.builds.hold = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Pull requests of forks: nothing of a stranger's runs unasked, and what runs gets nothing and leaves nothing."""
+"""Pull requests of forks: tested only after approval, without secrets, and without leaving anything."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody el
 
 
 def isolated(bench: PipelineBench) -> None:
-    """As where the engine is root's. The bench's builds are no processes."""
+    """As if the engine were root; the bench's builds are not processes."""
     with_previews(bench)
     workshop = replace(bench.pipeline.parts.workshop, user=User(os.getuid(), os.getgid()))
     bench.pipeline.parts = replace(bench.pipeline.parts, workshop=workshop)
 
 
 def fetched(bench: PipelineBench, code: str) -> str:
-    """A stranger's commit, in the repository as the receiver leaves it."""
+    """A fork's commit, in the repository as the receiver leaves it."""
     bench.git("switch", "-q", "-C", "theirs")
     commit = bench.commit(code)
     bench.git("push", "-q", "--force", str(bench.repository.folder), "theirs:refs/forks/7")
@@ -258,7 +258,7 @@ cache: {paths: [kept]}
 
 @pytest.fixture
 def yard(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A build folder in /var/tmp, where others can look up to it, as a workshop's is."""
+    """A build folder in /var/tmp, which other users can reach as they can a workshop's."""
     place = Path(tempfile.mkdtemp(prefix="hitless-yard-", dir="/var/tmp"))
     place.chmod(0o755)
     (place / "bench").mkdir()

@@ -1,4 +1,4 @@
-"""Runs whose stage, or whose origin, is on AWS: errands do what an engine would, and the bytes stay the same."""
+"""Runs from or to a stage on AWS: errands ship the same artifacts."""
 
 from __future__ import annotations
 

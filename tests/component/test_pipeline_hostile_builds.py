@@ -1,4 +1,4 @@
-"""What a build leaves for whoever reads its result: links in circles, pipes, endless files, processes that run away."""
+"""Builds that leave circular links, pipes, endless files or runaway processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="builds run as somebody el
 
 
 def within(tmp_path: Path, command: str, *, head: str = "", tail: str = "", deadline_s: float = 60.0) -> Built:
-    """The build's result, which must come although nothing limits the time of reading it."""
+    """The build's result, by a deadline, because reading it has no time limit of its own."""
     found: list[Built] = []
     phases = f"  build: {{commands: [{command!r}]}}"
     worker = threading.Thread(target=lambda: found.append(build(tmp_path, phases, head=head, tail=tail)), daemon=True)
@@ -170,7 +170,7 @@ def test_unused_caches_expire_and_too_large_ones_are_not_kept(
 
 
 def grow_old(path: Path, seconds: float) -> None:
-    """As if it had been used last a minute before that."""
+    """Make it look unused for a minute longer than that."""
     last = time.time() - seconds - 60
     os.utime(path, (last, last))
 

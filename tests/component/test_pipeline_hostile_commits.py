@@ -1,4 +1,4 @@
-"""What a commit may say and hold, and a push bring: neither terminal, nor git's filters, nor disk obeys it."""
+"""Hostile commits and pushes: control characters, git attributes, huge files and messages, links."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> Iterator[PipelineBench]:
 
 
 def push(bench: PipelineBench, *words: str) -> str:
-    """What was added to the clone as a commit; its name."""
+    """Commit what was added to the clone, and push it; the commit."""
     bench.git("add", "--all")
     bench.git("commit", "-q", "--allow-empty", *words)
     bench.git("push", "-q", "--force", str(bench.repository.folder), "dev")
@@ -70,7 +70,7 @@ def test_a_commit_s_attributes_run_no_filter_of_the_operator(
 
 
 def test_export_attributes_are_ignored(bench: PipelineBench, tmp_path: Path) -> None:
-    """As in a clone. A buildspec that is left out would be a skipped test."""
+    """The files are those of a clone: a buildspec that is left out would skip the tests."""
     (bench.clone / "sub").mkdir()
     for name in ("buildspec-test.yml", "sub/kept", "sub/words"):
         (bench.clone / name).write_text("$Format:%an$")
@@ -153,7 +153,7 @@ def test_a_service_folder_linked_out_of_the_commit_is_not_packaged(tmp_path: Pat
 
 
 def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
-    """The engine's data folder lies in a repository, whose root a service file would reach up to."""
+    """The engine's data folder is in a git repository, to whose root a service file could reach up."""
 
     async def story(bench: PipelineBench) -> None:
         (tmp_path / ".git").mkdir()
@@ -172,7 +172,7 @@ def test_a_service_file_cannot_read_above_its_checkout(tmp_path: Path) -> None:
 
 
 def test_a_commit_cannot_move_root_s_uv_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of the pusher's, links would lead what root writes elsewhere."""
+    """In a folder of the pusher's, root's writes would follow links."""
     service, theirs = tmp_path / "service", tmp_path / "theirs"
     make_wheel(service / "wheels", "dep", "1.0", {"dep/__init__.py": ""})
     a_service(service, requirements="--no-index\n--find-links wheels\ndep==1.0\n")

@@ -1,4 +1,4 @@
-"""Approval links: who has one answers the one question that it is for, and no other."""
+"""Approval links: each is valid for one question."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_endless_form_times_out(site: Site) -> None:
 
 
 def test_concurrent_readers_get_the_same_key(tmp_path: Path) -> None:
-    """The engine writes a link while the receiver is asked for one."""
+    """The engine makes a link while the receiver checks one."""
     for number in range(30):
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Who wants to know is told of a run; whoever cannot be told holds nothing up."""
+"""Notifications of runs, which never delay them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RUN = RunDocument(
 
 
 class Receiver(HTTPServer):
-    """Keeps what was posted; answers with the statuses given, the last one for ever."""
+    """Keeps what was posted; responds with the statuses given, then always with the last one."""
 
     def __init__(self, *statuses: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -69,7 +69,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
 
 def told(*who: Notify, run: RunDocument = RUN) -> list[str]:
-    """Tell, wait until all is done; the events that were said."""
+    """Notify, wait until all is done; the events."""
     said: list[str] = []
 
     async def story() -> None:

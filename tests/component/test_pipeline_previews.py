@@ -1,4 +1,4 @@
-"""What pushes and deletions of branches do to their previews, over real git."""
+"""Pushes and deletions of branches with previews, over real git."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_push_previews_the_branch_with_the_stage_s_configuration(tmp_path: Pat
 
 
 def test_a_preview_does_not_change_the_pipeline_s_stages(tmp_path: Path) -> None:
-    """A branch could take the guard from prod, or feed it itself."""
+    """The branch's list could take the guard from prod, or let the branch feed prod."""
 
     async def story(bench: PipelineBench) -> None:
         definition = bench.pipeline.parts.workshop.definition

@@ -1,4 +1,4 @@
-"""What protects a stage is what is live there, not what the commit says that asks to ship."""
+"""A stage is protected by its live settings, not by those of the commit that is to ship."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_change_of_protection_alone_is_a_change(tmp_path: Path) -> None:
 
 
 def test_a_commit_live_in_dev_can_only_strengthen_prod_s_protection(tmp_path: Path) -> None:
-    """Its list of stages could feed prod from dev, put prod before staging, or leave it out and bring it back."""
+    """The commit's list could feed prod from dev, put prod before staging, or remove prod and add it again."""
 
     async def story(bench: PipelineBench) -> None:
         bench.packaging.settings["prod"] = stage_settings("prod", approval=MANUAL)

@@ -1,4 +1,4 @@
-"""GitHub's webhooks: only what is signed acts, and what comes twice acts once."""
+"""GitHub's webhooks: only signed ones are handled, and a repeated one only once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 class Watched(Repository):
-    """Says which branches are being looked at."""
+    """Records which branches are looked at and moved."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -56,7 +56,7 @@ def read_event(event: str, body: bytes) -> BranchUpdate | None:
 
 
 def test_webhooks_are_handled_one_after_another(site: Site) -> None:
-    """Both are fetched to the same place, where the one could find what the other has brought."""
+    """Both are fetched to the same ref, where one could find the other's commit."""
     dev = site.remote.commit("1")
     site.remote.git("switch", "-q", "-c", "feature")
     feature = site.remote.commit("2")

@@ -1,4 +1,4 @@
-"""Runs of the pipeline under pressure: real git and state file, fakes for what builds, rehearses and serves."""
+"""Runs of the pipeline: real git and state file, fakes for builds, rehearsals and the gateway."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_newer_push_supersedes_queued_ones(tmp_path: Path) -> None:
 
 
 def test_a_push_during_a_rollout_waits_for_its_end(tmp_path: Path) -> None:
-    """The engine alone would let the newer rollout supersede the one under way."""
+    """The engine alone would let the newer rollout supersede the one in progress."""
 
     async def story(bench: PipelineBench) -> None:
         bench.workers.hold = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Commits' statuses at the forge: how a run stands and ended, whichever of engine and receiver died meanwhile."""
+"""Commit statuses at the forge, also after the engine or the receiver died during the run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 class Forge(BaseHTTPRequestHandler):
-    """Takes statuses of commits; once one says that a run waits, somebody answers."""
+    """Takes commit statuses, and calls `answered` for each."""
 
     server: ForgeServer
 
@@ -52,12 +52,12 @@ class ForgeServer(HTTPServer):
         super().__init__(("127.0.0.1", 0), Forge)
         self.answered, self.statuses = answered, list[tuple[str, str, str, str]]()
         self.refusals: list[int] = []
-        """What the next ones are answered with."""
+        """HTTP statuses of the next responses."""
 
 
 @contextmanager
 def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterator[ForgeServer]:
-    """A forge that takes the receiver's statuses."""
+    """A forge to which the receiver sends statuses."""
     site.deliveries.look_s = 0.01
     with ForgeServer(answered) as forge:
         thread = threading.Thread(target=forge.serve_forever)
@@ -70,7 +70,7 @@ def forge_of(site: Site, answered: Callable[[], None] = lambda: None) -> Iterato
 
 def test_a_status_is_delivered_after_the_engine_died_during_the_run(site: Site) -> None:
     class Mended(FakeEngine):
-        """Away at the first look, back at the second."""
+        """An engine that is away at the first look and back at the second."""
 
         looks = 0
 

@@ -1,4 +1,4 @@
-"""The engine's repository is packed after a push, by git's own measure, and never beside a fetch."""
+"""The engine's repository is packed after a push if git finds it necessary, and never during a fetch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support import eventually
 pytestmark = pytest.mark.component
 
 FILES = 2000
-"""git guesses from one folder in 256 how many loose objects there are; these are several there."""
+"""git estimates the loose objects from one folder in 256; with so many there are several in it."""
 
 
 def pushes_loose_objects(bench: PipelineBench) -> None:
-    """As of many small pushes: git unpacks those of up to a hundred objects."""
+    """As after many small pushes, which git unpacks if they have up to a hundred objects."""
     for key, value in {"receive.unpackLimit": "100000", "gc.auto": "256"}.items():
         subprocess.run(["git", "--git-dir", str(bench.repository.folder), "config", key, value], check=True)
     for number in range(FILES):

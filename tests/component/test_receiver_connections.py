@@ -1,4 +1,4 @@
-"""Whoever reaches the receiver may be slow: it costs nobody else anything, and ends."""
+"""Slow senders to the receiver delay nobody else, and are ended."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def serving(site: Site, protocol: type[SenderProtocol], story: Callable[[int], A
 
 
 async def slow(port: int, sent: bytes = HEAD, *, address: str = "127.0.0.1") -> Stream:
-    """A sender who has not sent all yet."""
+    """A sender that has not sent all yet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     writer.write(sent)
     await writer.drain()

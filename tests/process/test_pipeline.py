@@ -79,7 +79,7 @@ def test_git_shows_failures_and_refusals(team: Team) -> None:
 
 
 def test_of_pushes_within_a_second_the_first_and_the_last_ship(team: Team, gate: Path) -> None:
-    """The second is superseded while the first is tested; both that ship do so one after the other."""
+    """The second is superseded while the first is tested; the first and third ship one after the other."""
     first, release = team.last_run() + 1, team.site.stage()["live"]["release"]
     (team.site.folder / "buildspec-test.yml").write_text(
         f"version: 0.2\nphases: {{build: {{commands: ['until [ -e {gate} ]; do sleep 0.05; done']}}}}\n"
@@ -162,7 +162,7 @@ def test_a_build_beyond_its_limits_ends_and_the_next_push_ships(team: Team) -> N
 
 
 def test_a_stage_with_required_checks_accepts_only_tested_commits(team: Team) -> None:
-    """git holds the pushed objects back until the hook has said yes: the merge is judged by what the hook sees."""
+    """Until the hook accepts the push, only it sees the objects, so the merge is judged by what the hook sends."""
     team.site.edit("dev: {", "dev: {required_checks: true, ", "serverless.yml")
     team.commit("checked from now on")
     team.push("dev")
@@ -192,7 +192,7 @@ def test_a_stage_with_required_checks_accepts_only_tested_commits(team: Team) ->
 
 
 def test_notifications_are_sent_and_their_address_is_never_shown(team: Team) -> None:
-    """A webhook and Slack's form, over real HTTP. The address is a secret: whoever has it may write there."""
+    """A webhook and a Slack message, over real HTTP. The address is a secret."""
     secret = "T0123-not-to-be-shown"
     with listener() as (url, bodies):
         notify = f"notify: [{{webhook: '{url}/{secret}'}}, {{slack: '{url}/{secret}'}}]"
@@ -254,7 +254,7 @@ def test_a_hanging_test_can_be_stopped(team: Team) -> None:
 
 
 def sleeping(seconds: str) -> bool:
-    """Whether a process sleeps for so long."""
+    """Whether a process runs `sleep` with that number."""
     words = f"sleep\0{seconds}\0".encode()
     found = False
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -286,7 +286,7 @@ def test_ten_thousand_files_are_pushed_tested_and_shipped(team: Team) -> None:
 
 
 def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team) -> None:
-    """The engine's folder is closed to the build's user all the while: pytest makes it so."""
+    """The engine's folder is closed to the build's user, because pytest makes it private."""
     team.site.touch("another day")
     team.commit("another day")
     assert f"run {team.last_run() + 1} of dev succeeded" in team.push("dev")
@@ -318,7 +318,7 @@ def test_a_team_s_day_from_a_feature_branch_to_prod_loses_no_request(team: Team)
 
 
 def feature_branch(team: Team) -> str:
-    """A failing test is refused, mended, merged to dev; the commit that is live there."""
+    """A failing test is found, fixed, and merged to dev; the commit that is live there."""
     team.git("switch", "--quiet", "--create", "feature")
     team.site.edit("def answer(body: object, status: int = 200)", "def answer(body: object, status: int = 500)")
     team.commit("a mistake")
@@ -338,7 +338,7 @@ def feature_branch(team: Team) -> str:
 
 
 def broken_change(team: Team, good: str) -> None:
-    """Live in dev, where it works; stopped by the rehearsal, and without it by the canary's alarm."""
+    """A change that works in dev, is stopped by the rehearsal, and without that by the canary's alarm."""
     for old, new in BREAKS_OUTSIDE_OF_DEV:
         team.site.edit(old, new)
     team.commit("a cache")

@@ -1,4 +1,4 @@
-"""The daemon is killed in each step of a run, on real parts, under load: nothing is lost, left over or half-way.
+"""The daemon is killed in each step of a run, under load: no request fails, and nothing is left over.
 
 And what else needs a run to be held or failed at one point.
 """
@@ -94,7 +94,7 @@ def load(place: Place) -> Iterator[LoadOnAll]:
 
 
 def killed(place: Place) -> None:
-    """SIGKILL the daemon. What it had started for a run alone ends with it, before another daemon could see to it."""
+    """SIGKILL the daemon, and wait until the processes of its run have ended by themselves."""
     pid = place.pid()
     of_run = {one: _words(one) for one in descendants(pid)}
     os.kill(pid, signal.SIGKILL)

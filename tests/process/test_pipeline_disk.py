@@ -1,4 +1,4 @@
-"""The disk of the engine's data folder fills while a run is under way: what serves goes on, and the run has its end."""
+"""The disk of the data folder fills during a run: the workers go on, and the run gets its end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_full_disk_fails_the_run_and_nothing_else(team: Team, held: Holds) -> 
 
 
 def _fill(file: Path) -> None:
-    """All that the disk has, to the last block."""
+    """Fill the disk to the last block."""
     with file.open("wb", buffering=0) as out:
         try:
             while True:

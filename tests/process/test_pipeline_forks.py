@@ -1,4 +1,4 @@
-"""GitHub's webhooks by HTTP, signed, before a real engine: pull requests of the team's own and of strangers."""
+"""Signed webhooks of GitHub over HTTP, with a real engine: pull requests of the team and of forks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ phases:
 
 @dataclass
 class Forge:
-    """What GitHub is to the team: a repository with branches and pull requests, and signed deliveries."""
+    """GitHub: a repository with branches and pull requests, and signed webhooks."""
 
     team: Previewed
     folder: Path

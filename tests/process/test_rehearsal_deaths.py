@@ -1,4 +1,4 @@
-"""A rehearsal has an engine of its own; however it ends, nothing of that engine stays."""
+"""However a rehearsal ends, nothing of its sandbox's engine is left."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def all_gone(of_sandbox: list[int], run: Path, temporary: Path) -> None:
 
 
 def rehearsal(site: Site, temporary: Path) -> subprocess.Popen[bytes]:
-    """As the pipeline starts it: what is live, once more, as the candidate."""
+    """As the pipeline starts it, with the live release as the candidate."""
     store = Store(site.folders.state_file, read_only=True)
     try:
         row = store.release("dev", 1)

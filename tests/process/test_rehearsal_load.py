@@ -1,4 +1,4 @@
-"""What shows only under load: a leak, requests that wait for each other; and that healthy code raises no alarm.
+"""Faults that only load shows: leaks and locks. Healthy code has no objections.
 
 The breaks pass the service's tests, its smoke requests and every comparison of single answers.
 """
@@ -45,7 +45,7 @@ def leaks(size: int) -> str:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Site, Site]]:
-    """Live's folder and the candidate's. No engine runs on either: the rehearsal has its own."""
+    """Live's folder and the candidate's. No engine runs on either, because the rehearsal has its own."""
     with tempfile.TemporaryDirectory(prefix="hitless-pair-") as place:
         sites = []
         for name in ("live", "candidate"):
@@ -92,7 +92,7 @@ def test_healthy_code_has_no_objections(pair: tuple[Site, Site]) -> None:
 
 
 def test_load_lost_by_both_releases_is_undecided(pair: tuple[Site, Site]) -> None:
-    """Each answers what it is asked one by one, and hardly anything under load: what a starved machine looks like."""
+    """Both respond to single requests but hardly under load, as on a starved machine."""
     for site in pair:
         does(site, FAILS_UNDER_LOAD)
     found = rehearse(*pair, 1)

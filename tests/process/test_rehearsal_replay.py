@@ -1,4 +1,4 @@
-"""A stage's own requests as a rehearsal's load: recorded at the gateway, sent again, compared route by route."""
+"""Recorded requests as a rehearsal's load, compared route by route."""
 
 from __future__ import annotations
 

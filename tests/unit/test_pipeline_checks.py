@@ -1,4 +1,4 @@
-"""What a stage with required checks takes."""
+"""Commits that a stage with required checks accepts."""
 
 from __future__ import annotations
 

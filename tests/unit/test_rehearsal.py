@@ -1,4 +1,4 @@
-"""What a rehearsal makes of two releases' answers and figures, and what it sends."""
+"""A rehearsal's comparisons, judgements and load."""
 
 from __future__ import annotations
 

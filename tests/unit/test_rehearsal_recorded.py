@@ -1,4 +1,4 @@
-"""Recorded requests as load: which, how often, and what is compared of them."""
+"""Recorded requests as a rehearsal's load."""
 
 from __future__ import annotations
 
