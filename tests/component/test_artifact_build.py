@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -421,3 +422,17 @@ def test_an_ended_runtime_gets_an_artifact_for_this_machine_only(tmp_path: Path,
     assert (only(result).local, result.portable) == (True, {})
     assert [target.runtime for target in installer.targets] == [RUNTIME]
     assert result.warnings[1].endswith(f"cannot be promoted: Lambda no longer takes {runtime}")
+
+
+def test_a_module_is_the_root_of_its_functions_package_with_its_own_requirements(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    code = "def hello(event, context): ..."
+    files = {"bot/web.py": code, "bot/lib/x.py": "", "bot/requirements.txt": PINNED}
+    service = a_service(tmp_path / "s", files, individually=True)
+    bot = replace(a_function("bot", "web.hello"), module="bot")
+    result = built(replace(service, functions=(*service.functions, bot)), store)
+    assert list(result.by_function) == ["api", "bot"]
+    packed = zip_names(store.zip_path(result.by_function["bot"].digest))
+    assert [name for name in packed if name.endswith(".py")] == ["dep/__init__.py", "lib/x.py", "web.py"]
+    assert "dep/__init__.py" not in zip_names(store.zip_path(only(result).digest))

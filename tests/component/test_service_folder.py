@@ -250,3 +250,14 @@ def test_a_service_file_linked_from_outside_is_not_read(folder: Path) -> None:
     (folder.parent / ".git").mkdir()
     with pytest.raises(ServiceFileError, match=r"^serverless\.yml:1"):  # within the repository: read, and no service
         load_service(folder, stage="dev", environ={})
+
+
+def test_a_module_is_a_folder_of_the_service_and_counts_for_packages_of_single_functions(folder: Path) -> None:
+    (folder / "bot").mkdir()
+    (folder / "bot" / "web.py").write_text("def hello(event, context): ...\n")
+    text = "functions: {api: {handler: web.hello, module: bot, events: [http: GET /]}}\n"
+    service = load(folder, HEAD + "package: {individually: true}\n" + text)
+    assert (service.functions[0].module, service.functions[0].handler) == ("bot", "web.hello")
+    assert "there is no web.py" in fault(folder, HEAD + text).message
+    outside = HEAD + "package: {individually: true}\n" + text.replace("module: bot", "module: ../..")
+    assert "is not a folder of the service" in fault(folder, outside).message

@@ -48,18 +48,35 @@ def build(
     started = time.monotonic()
     files = {**wsgi_files(service.wsgi), **extra_files}
     with store.working() as workspace:
-        one = _Build(
-            service, store, say, files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
-            read_requirements(service.folder),
-        )  # fmt: skip
-        result = one.run()
+        built = [
+            _Build(
+                service, store, say, files, installer or Uv(dict(os.environ)), host or Host.here(), workspace,
+                module, read_requirements(service.folder / module),
+            ).run()
+            for module in dict.fromkeys(function.module for function in service.functions)
+        ]  # fmt: skip
+    result = _joined(service, built)
     count = len({artifact.digest for artifact in result.by_function.values()})
     say(f"built {count} artifact{'s' if count != 1 else ''} in {time.monotonic() - started:.2f} s")
     return result
 
 
+def _joined(service: Service, built: Iterable[BuiltArtifacts]) -> BuiltArtifacts:
+    """The artifacts of all modules as one result, in the order of the functions."""
+    by_function = {name: artifact for one in built for name, artifact in one.by_function.items()}
+    portable = {name: artifact for one in built for name, artifact in one.portable.items()}
+    names = [function.name for function in service.functions]
+    return BuiltArtifacts(
+        {name: by_function[name] for name in names},
+        {name: portable[name] for name in names if name in portable},
+        tuple(dict.fromkeys(warning for one in built for warning in one.warnings)),
+    )
+
+
 @dataclass(slots=True)
 class _Build:
+    """The artifacts of the functions of one `module`: the folder that is their package's root, "" for the service's."""
+
     service: Service
     store: ArtifactStore
     say: Callable[[str], None]
@@ -67,6 +84,7 @@ class _Build:
     installer: Installer
     host: Host
     workspace: WorkFolder
+    module: str
     requirements: Requirements
     warnings: list[str] = field(default_factory=list)
     code: dict[tuple[str, ...], dict[str, ZipMember]] = field(default_factory=dict)
@@ -78,7 +96,7 @@ class _Build:
         """Build all functions in the file's order; equal packages are built once."""
         by_function: dict[str, Artifact] = {}
         portable: dict[str, Artifact] = {}
-        for function in self.service.functions:
+        for function in [one for one in self.service.functions if one.module == self.module]:
             declared = Platform(function.runtime, function.architecture)
             patterns = self._patterns_of(function)
             if different := self.host.differences(declared):
@@ -132,7 +150,11 @@ class _Build:
         if data == os.path.realpath(folder):
             raise BuildError("the data folder is the service's own folder", hint="choose another with --data-dir")
         walk = Walk(folder, PackagePatterns((f"!{self.service.file.name}", *patterns)), frozenset({data}))
-        code = {file.name: file for file in walk.files()}
+        prefix = f"{self.module}/" if self.module else ""
+        kept = [
+            replace(file, name=file.name.removeprefix(prefix)) for file in walk.files() if file.name.startswith(prefix)
+        ]
+        code = {file.name: file for file in kept}
         for notice in walk.notices:
             self._warn(notice)
         for name, content in self.extra_files.items():
@@ -155,7 +177,7 @@ class _Build:
         return self.installed[platform]
 
     def _cached_or_installed(self, platform: Platform) -> Dependencies:
-        folder, held = self.service.folder, (self.workspace.lock_fd,)
+        folder, held = self.service.folder / self.module, (self.workspace.lock_fd,)
         key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
         entry = self.store.cached(key)
         if entry is None:
@@ -173,7 +195,7 @@ class _Build:
     def _pack(self, code: dict[str, ZipMember], used: Dependencies | None, platform: Platform) -> Artifact:
         names = used.names if used is not None else ()
         shadowed = self._shadowed(code, names)
-        zipped = self.workspace.folder / f"artifact-{len(self.made)}.zip"
+        zipped = self.workspace.folder / f"artifact-{self.module.replace('/', '-')}{len(self.made)}.zip"
         if used is None or not shadowed:
             unpacked = archive.write(zipped, code.values(), prefix=used.archive if used is not None else None)
         else:

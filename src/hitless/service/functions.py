@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -109,6 +110,7 @@ class FunctionReader:
         handler = entry.get("handler")
         if handler is None:
             raise entry.fault("has no handler", "add handler: path/to/module.function")
+        module = self._module(entry)
         self.routes.extend(events)
         limit_s = min((HTTP_API_TIMEOUT_S if one.http_api else GATEWAY_TIMEOUT_S for one in events), default=0)
         architecture, memory = self._setting(entry, "architecture"), self._setting(entry, "memorySize")
@@ -116,7 +118,8 @@ class FunctionReader:
         scaled = self._scaled(name, ready)
         return Function(
             name=name,
-            handler=HANDLER if self.wsgi is not None and is_wsgi(handler) else check_handler(handler, self.folder),
+            handler=self._handler(handler, module),
+            module=module,
             runtime=self._runtime(entry),
             architecture=architecture.choice(ARCHITECTURES) if architecture else ARCHITECTURES[0],
             memory_mb=memory.integer(128, 10240) if memory else DEFAULT_MEMORY_MB,
@@ -135,6 +138,22 @@ class FunctionReader:
             provisioned_target_percent=scaled.target_percent if scaled else DEFAULT_TARGET_PERCENT,
             description=entry.optional("description", Value.text, ""),
         )
+
+    def _handler(self, handler: Value, module: str) -> str:
+        if self.wsgi is not None and is_wsgi(handler):
+            return HANDLER
+        return check_handler(handler, self.folder / module)
+
+    def _module(self, entry: Value) -> str:
+        """`module` of the plugin serverless-python-requirements, which acts on packages of single functions only."""
+        value = entry.get("module")
+        if value is None or not self.package.individually:
+            return ""
+        module = value.text().strip("/")
+        folder = os.path.realpath(self.folder / module)
+        if not os.path.isdir(folder) or not Path(folder).is_relative_to(os.path.realpath(self.folder)):
+            raise value.fault(f"{value.shown()} is not a folder of the service", "name a folder beside serverless.yml")
+        return "" if module == "." else module.removeprefix("./")
 
     def _http_api(self, entry: Value, events: tuple[RouteEvent, ...], cors: Cors | None) -> HttpApi | None:
         routes = tuple(event.route for event in events if event.http_api)

@@ -130,7 +130,7 @@ KEYS: tuple[Key, ...] = (
     *_used(
         "functions.*.",
         "handler runtime memorySize timeout environment architecture events description package"
-        " provisionedConcurrency reservedConcurrency httpApi",
+        " provisionedConcurrency reservedConcurrency httpApi module",
     ),
     *_noticed(
         "functions.*.",

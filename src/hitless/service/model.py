@@ -149,6 +149,8 @@ class Function:
     http_api: HttpApi | None = None
     """None if all routes are a REST API's."""
     preflights: tuple[Preflight, ...] = ()
+    module: str = ""
+    """The folder that is the root of its package, with requirements of its own; "" for the service's."""
 
     @property
     def only_http_api(self) -> bool:
