@@ -86,6 +86,6 @@ def test_a_profile_is_sent_as_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert document["rate_asked_per_s"] == 60
     assert document["duration_s"] == 2.0
     assert (
-        "step:20:100@1, 60 requests a second on average, arriving by chance for 2 s"
+        "step:20:100@1, 60 requests a second on average, arriving at random for 2 s"
         in Path(document["report"]).read_text()
     )
