@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from hitless.documents import decode, to_text
 from hitless.engine.folders import Folders
 from hitless.errors import EngineError
 from hitless.service.listen import DEFAULT_HOST, FIRST_PORT
@@ -52,28 +52,24 @@ class EngineSettings:
     def read(cls, folders: Folders) -> EngineSettings:
         """EngineError if the file is missing or damaged."""
         try:
-            document = json.loads(folders.settings_file.read_text())
-            addresses = tuple(Address(**address) for address in document["addresses"])
-            previews = PreviewSettings(**given) if (given := document.get("previews")) else None
-            return cls(str(document["service"]), addresses, int(document["functions"]), previews)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return decode(folders.settings_file.read_bytes(), cls, str(folders.settings_file))
+        except OSError as error:
             raise EngineError(
-                f"{folders.settings_file} cannot be read: {error!r}", hint="run `hitless up` in the service's folder"
+                f"{folders.settings_file} cannot be read: {error}", hint="run `hitless up` in the service's folder"
             ) from error
 
     def write(self, folders: Folders) -> None:
-        document = asdict(self)
         temporary = folders.settings_file.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(document))
+        temporary.write_text(to_text(self))
         temporary.replace(folders.settings_file)
 
     @property
     def stage_pools(self) -> int:
-        """Backends that the stages may come to need: of the live, the candidate and the draining release of each."""
+        """Backends for the live, the candidate and the draining release of each stage."""
         return 3 * self.functions * len(self.addresses)
 
     @property
     def pools(self) -> int:
-        """Backends that the gateway declares: those, two releases of each preview, and as many spare."""
+        """Backends that the gateway declares: also two releases of each preview, and spare ones."""
         previews = 2 * self.functions * self.previews.most if self.previews else 0
         return SPARE_POOLS + self.stage_pools + previews

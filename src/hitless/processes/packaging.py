@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hitless.pipeline.children import serve_call
-from hitless.pipeline.package import package
+from hitless.pipeline.packaging import package
 
 if __name__ == "__main__":
     serve_call(package)
