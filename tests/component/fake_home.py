@@ -1,4 +1,4 @@
-"""A home that is only remembered, for tests of the verbs that pick one: `home`, as each module of a home has it."""
+"""A fake home for tests of the verbs that pick one; `home` makes it, as in each module of a home."""
 
 from __future__ import annotations
 

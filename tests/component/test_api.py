@@ -1,4 +1,4 @@
-"""The daemon's API and its client: answers that are cut off, refusals of any form, events that are never missed."""
+"""The daemon's API and its client: responses that are cut off, errors of any form, followed events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def engine_that_answers(folder: Path, answer: bytes) -> Iterator[EngineClient]:
 
 
 @pytest.mark.parametrize("rest", [b"", b"5\r\n{", b"\r\n"])
-def test_a_stream_that_the_engines_death_cuts_off_is_an_error(tmp_path: Path, rest: bytes) -> None:
+def test_a_stream_that_is_cut_off_is_an_error(tmp_path: Path, rest: bytes) -> None:
     with engine_that_answers(tmp_path, HEAD + CHUNK + rest) as client:
         lines = client.stream("POST", "/stages/dev/deploy", {})
         assert next(lines) == {"step": 1}
@@ -56,20 +56,20 @@ def test_a_stream_that_the_engines_death_cuts_off_is_an_error(tmp_path: Path, re
             list(lines)
 
 
-def test_a_stream_that_is_complete_ends(tmp_path: Path) -> None:
+def test_a_complete_stream_ends(tmp_path: Path) -> None:
     with engine_that_answers(tmp_path, HEAD + CHUNK + CHUNK + b"0\r\n\r\n") as client:
         assert list(client.stream("POST", "/stages/dev/deploy", {})) == [{"step": 1}, {"step": 1}]
 
 
 @pytest.mark.parametrize("verb", ["call", "stream"])
-def test_a_refusal_that_is_not_the_daemons_own_still_has_message_and_hint(tmp_path: Path, verb: str) -> None:
+def test_a_response_of_the_web_server_becomes_an_error_with_a_hint(tmp_path: Path, verb: str) -> None:
     answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\nNot Found"
     with engine_that_answers(tmp_path, answer) as client, pytest.raises(RemoteError, match="404 Not Found") as caught:
         list(getattr(client, verb)("GET", "/stages/a/b/releases"))
     assert "engine.log" in caught.value.hint
 
 
-def test_an_event_that_happens_while_another_is_being_sent_is_not_missed(tmp_path: Path) -> None:
+def test_followed_events_include_those_during_a_send(tmp_path: Path) -> None:
     async def story(bench: Bench) -> None:
         followed = Api(bench.engine, cast(Any, None))._follow_events(0, 2, None)
         for sentence in ("past", "first"):
@@ -85,7 +85,7 @@ def test_an_event_that_happens_while_another_is_being_sent_is_not_missed(tmp_pat
     run(tmp_path, story)
 
 
-def test_a_state_file_that_cannot_be_used_is_told_in_the_form_of_every_error(tmp_path: Path) -> None:
+def test_an_error_of_the_state_file_has_the_form_of_every_error(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.store.close()
     sent: list[Any] = []

@@ -1,6 +1,4 @@
-"""What the command says about words that it does not understand: error and hint like any other, one document with
---json.
-"""
+"""The errors of the command line: `error:` and `hint:` lines, one document with --json, exit codes, Ctrl-C."""
 
 import json
 import signal
@@ -43,7 +41,7 @@ def run(*words: str) -> int:
         (("aws", "nosuch"), "no such command 'nosuch'", "`hitless aws --help`"),
     ],
 )
-def test_words_that_are_not_understood_give_an_error_and_a_hint(
+def test_an_unknown_command_or_option_gives_an_error_and_a_hint(
     words: tuple[str, ...], error: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*words) == 2
@@ -71,9 +69,7 @@ def test_words_that_are_not_understood_give_an_error_and_a_hint(
         (GIT_IS_MISSING, 7, "install git; the push is kept, and `hitless pipeline show 7` tells more"),
     ],
 )
-def test_who_pushed_is_told_what_becomes_of_it_and_of_an_engine_that_runs_what_it_lacks(
-    error: HitlessError, started: int | None, hint: str
-) -> None:
+def test_a_failed_push_hook_says_that_the_push_is_kept(error: HitlessError, started: int | None, hint: str) -> None:
     assert after_the_push(error, started).endswith(hint)
 
 
@@ -97,12 +93,12 @@ def test_without_a_command_the_help_comes_before_the_error(
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("status", "--help")])
-def test_what_was_asked_for_ends_with_0(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_exit_with_0(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_logs_of_a_release_that_has_none_name_those_that_have(
+def test_logs_of_a_release_without_logs_name_the_releases_with_logs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "logs" / "dev" / "r3").mkdir(parents=True)
@@ -112,14 +108,14 @@ def test_logs_of_a_release_that_has_none_name_those_that_have(
     assert "hint: name one by --release; with logs: 3" in capsys.readouterr().err
 
 
-def test_logs_without_a_line_say_so_and_print_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_logs_print_a_message_on_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs" / "dev" / "r3").mkdir(parents=True)
     assert run("logs", "--release", "3", "--data-dir", str(tmp_path)) == 0
     out, err = capsys.readouterr()
     assert (out, err) == ("", "dev r3: no request has come yet\n")
 
 
-def test_away_from_any_service_the_hint_leads_to_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_outside_a_service_names_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "--service-dir", str(tmp_path)) == 5
     assert "hint: " + str(tmp_path) + " has no serverless.yml" in capsys.readouterr().err
     (tmp_path / "serverless.yml").touch()
@@ -142,7 +138,7 @@ def test_the_list_of_commands_cuts_no_sentence_short(
     assert [line.split()[0] for line in cut if "[ARGS]" not in line] == []
 
 
-def test_logs_of_a_stage_that_the_file_does_not_name_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_an_unknown_stage_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("init", str(tmp_path / "hello")) == 0
     capsys.readouterr()
     assert run("logs", "--stage", "stagin", "--service-dir", str(tmp_path / "hello")) == 2
@@ -151,7 +147,7 @@ def test_logs_of_a_stage_that_the_file_does_not_name_say_so(tmp_path: Path, caps
     assert hint == "hint: did you mean staging?"
 
 
-def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_the_place_of_the_data_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("init", str(tmp_path / "hello")) == 0
     capsys.readouterr()
     file = tmp_path / "file"
@@ -197,7 +193,7 @@ def follow_engine(ctx: Context, lines: Iterator[dict[str, Any]]) -> None:
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
-def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
+def test_ctrl_c_names_the_rollout_that_goes_on_and_how_to_stop_it(
     follows: Any, lines: list[dict[str, Any]], error: str, hint: str, as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = typer.Typer()
@@ -220,7 +216,7 @@ def test_ctrl_c_says_what_goes_on_and_how_to_stop_it(
     }
 
 
-def test_ctrl_c_reaches_a_command_that_a_shell_started_in_the_background() -> None:
+def test_ctrl_c_reaches_a_background_job_of_a_shell() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert run("nosuch") == 2

@@ -1,4 +1,4 @@
-"""engine.log does not grow for ever, and what is written into it while it is renewed is not lost."""
+"""engine.log is renewed when it is large, without losing lines."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
     os.close(second)
 
 
-def test_a_log_that_has_become_large_is_put_aside_and_written_anew(
-    tmp_path: Path, descriptors: tuple[int, int]
-) -> None:
+def test_a_large_log_is_renamed_and_a_new_one_written(tmp_path: Path, descriptors: tuple[int, int]) -> None:
     log = tmp_path / "engine.log"
     for round_ in (b"first", b"second"):
         os.write(descriptors[1], round_ * 10)
@@ -38,9 +36,7 @@ def test_a_log_that_has_become_large_is_put_aside_and_written_anew(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["engine.log", "engine.log.1"]
 
 
-def test_a_log_that_the_daemon_does_not_write_to_is_not_its_to_renew(
-    tmp_path: Path, descriptors: tuple[int, int]
-) -> None:
+def test_a_log_of_another_process_is_not_renewed(tmp_path: Path, descriptors: tuple[int, int]) -> None:
     other = tmp_path / "other.log"
     other.write_bytes(b"x" * 100)
     assert not renew_if_large(other, descriptors=descriptors, largest_bytes=10)
@@ -48,7 +44,7 @@ def test_a_log_that_the_daemon_does_not_write_to_is_not_its_to_renew(
     assert other.stat().st_size == 100
 
 
-def test_a_start_begins_a_new_log_beside_a_large_one(tmp_path: Path) -> None:
+def test_a_start_renames_a_large_log(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     assert not put_aside_if_large(log)
     log.write_bytes(b"x" * 100)

@@ -1,4 +1,4 @@
-"""A stage's home decides where the plain verbs work: at the engine, or on AWS, which nobody answers for here."""
+"""The plain verbs work at the stage's home: the engine, or AWS (which cannot be reached in these tests)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[
         ("drill", "--releases", "1"),
     ],
 )
-def test_the_verb_goes_where_the_stage_is_at_home(
+def test_a_verb_works_at_the_stage_s_home(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, *words, "--stage", "prod")
@@ -82,7 +82,7 @@ def test_the_verb_goes_where_the_stage_is_at_home(
     "words",
     [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("drill", "--releases", "1")],
 )
-def test_home_names_the_other_home_for_one_command(
+def test_the_home_option_overrides_the_stage_s_home(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, *words, "--stage", "dev", "--home", "aws")
@@ -97,7 +97,7 @@ def test_home_names_the_other_home_for_one_command(
     "words",
     [("deploy",), ("rollback",), ("abort",), ("logs",), ("releases",), ("status",), ("promote", "dev", "prod")],
 )
-def test_the_older_names_work_on_aws_whatever_the_home_is_and_are_not_listed(
+def test_the_older_names_work_on_aws_and_are_hidden(
     words: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, "aws", *words, "--stage", "dev")
@@ -109,13 +109,13 @@ def test_the_older_names_work_on_aws_whatever_the_home_is_and_are_not_listed(
     assert words[0] not in listed
 
 
-def test_a_promotion_named_on_aws_needs_no_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_promote_with_home_aws_needs_no_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, document, _ = run(folder, capsys, "promote", "dev", "prod", "--home", "aws")
     assert (code, document["error"]["message"].startswith(UNREACHABLE)) == (1, True)
 
 
 @pytest.mark.parametrize("why", [UNREACHABLE, "no AWS credentials were found"])
-def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
+def test_status_shows_an_error_for_a_stage_on_aws_that_cannot_be_reached(
     why: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if why != UNREACHABLE:
@@ -138,20 +138,20 @@ def test_status_shows_what_it_can_learn_and_says_what_it_cannot(
     assert "no engine runs" in said
 
 
-def test_the_engine_takes_no_address_for_a_stage_on_aws_and_the_others_keep_theirs(folder: Path) -> None:
+def test_a_stage_on_aws_takes_no_address_of_the_engine(folder: Path) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("prod: {home: aws}", "prod: {home: aws}, staging: {}"))
     service = load_service(folder, stage="dev", environ={})
     taken = [(one.stage, one.port, one.movable) for one in EngineSettings.of(service).addresses]
     assert taken == [("dev", 8080, False), ("staging", 8082, True)]
 
 
-def test_status_without_a_stage_on_aws_still_wants_an_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_needs_an_engine_if_no_stage_is_on_aws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("home: aws", ""))
     code, document, _ = run(folder, capsys, "status")
     assert (code, document["error"]["code"]) == (5, "engine_not_running")
 
 
-def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion_needs_one(
+def test_only_a_promotion_from_aws_to_aws_works_without_an_engine(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "serverless.yml").write_text(FILE.replace("dev: {}", "dev: {}, staging: {home: aws}"))
@@ -177,7 +177,7 @@ def test_between_stages_on_aws_alone_no_engine_is_needed_and_any_other_promotion
         (("aws", "promote", "dev", "prod", "--from-profile", "nobody"), "profile (nobody) could not be found"),
     ],
 )
-def test_what_only_an_engine_can_do_is_refused_by_name(
+def test_an_option_of_the_other_home_is_refused(
     words: tuple[str, ...], said: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document, _ = run(folder, capsys, *words, "--stage", "prod")
@@ -187,7 +187,7 @@ def test_what_only_an_engine_can_do_is_refused_by_name(
     assert not (folder / ".hitless").exists(), "nothing was begun"
 
 
-def test_a_drill_finds_the_url_of_a_stage_on_aws_by_itself_and_does_not_pester_it(
+def test_a_drill_finds_the_url_of_a_stage_on_aws_and_seldom_asks_for_its_status(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MODULES, Home.AWS, "tests.component.fake_home")

@@ -1,4 +1,4 @@
-"""What passes from one home to the other is proved by its digest wherever it passes."""
+"""Promotions between the homes: digests are checked at each step, and both homes show releases in one form."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def zipped(place: Path, text: str) -> tuple[str, bytes]:
     return f"sha256:{hashlib.sha256(content).hexdigest()}", content
 
 
-def test_what_is_live_on_aws_is_told_with_the_digests_that_lambda_serves() -> None:
+def test_the_origin_on_aws_has_the_digests_that_lambda_serves() -> None:
     world = World()
     world.deploy("a")
     world.deploy("b")
@@ -64,7 +64,7 @@ def test_what_is_live_on_aws_is_told_with_the_digests_that_lambda_serves() -> No
     assert found.promoted_from == PromotedFrom(Home.AWS, "prod", 2)
 
 
-def test_a_version_of_other_bytes_than_its_release_is_not_promoted() -> None:
+def test_a_version_whose_bytes_differ_from_the_release_is_not_promoted() -> None:
     world = World()
     world.deploy("a")
     published = world.stack.published[next(iter(world.stack.published))]
@@ -73,12 +73,12 @@ def test_a_version_of_other_bytes_than_its_release_is_not_promoted() -> None:
         promotable(world.cloud(), "prod")
 
 
-def test_a_stage_on_aws_without_a_release_has_nothing_to_promote() -> None:
+def test_a_stage_without_a_release_cannot_be_promoted() -> None:
     with pytest.raises(ConflictError, match="prod has no live release"):
         promotable(World().cloud(), "prod")
 
 
-def test_only_what_is_not_here_is_fetched_and_what_is_damaged_is_fetched_again(tmp_path: Path) -> None:
+def test_only_missing_and_damaged_artifacts_are_fetched(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "artifacts")
     first, one = zipped(tmp_path, "one")
     second, two = zipped(tmp_path, "two")
@@ -92,7 +92,7 @@ def test_only_what_is_not_here_is_fetched_and_what_is_damaged_is_fetched_again(t
     assert store.verify(first)
 
 
-def test_given_digests_become_artifacts_of_the_zips_that_are_here(tmp_path: Path) -> None:
+def test_given_digests_become_artifacts_of_the_store(tmp_path: Path) -> None:
     store, service = ArtifactStore(tmp_path / "artifacts"), package("a", Hooks()).service
     digest, content = zipped(tmp_path, "x" * 1000)
     fetch_artifacts(FakeBucket({digest.removeprefix("sha256:"): content}), store, [digest])
@@ -108,7 +108,7 @@ def test_given_digests_become_artifacts_of_the_zips_that_are_here(tmp_path: Path
         given_artifacts(service, dict.fromkeys(NAMES, digest), store)
 
 
-def test_a_stage_on_aws_is_shown_as_an_engine_s_is() -> None:
+def test_the_status_of_a_stage_on_aws_has_the_engine_s_form() -> None:
     world = World()
     service = package("a", Hooks()).service
     assert standing(world.cloud(), service).live is None
@@ -123,7 +123,7 @@ def test_a_stage_on_aws_is_shown_as_an_engine_s_is() -> None:
     ]
 
 
-def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
+def test_a_stage_on_aws_is_printed_like_one_of_the_engine() -> None:
     world, service = World(), package("a", Hooks()).service
     world.deploy("a")
     world.deploy("b")
@@ -140,7 +140,7 @@ def test_a_person_reads_a_stage_on_aws_in_the_engine_s_words() -> None:
     assert [line.split()[:3] for line in listed[1:]] == [["*", "2", "live"], ["1", "live", "-"]]
 
 
-def test_a_candidate_on_aws_is_shown_with_its_share() -> None:
+def test_the_status_has_the_weight_of_a_candidate_on_aws() -> None:
     world = World()
     service = package("a", Hooks()).service
     world.deploy("a")
@@ -156,7 +156,7 @@ def test_a_candidate_on_aws_is_shown_with_its_share() -> None:
     assert [(one["release"], one["state"], one["weight_percent"]) for one in seen] == [(2, "baking", 10)]
 
 
-def test_a_rollback_keeps_why_it_was_asked_for_and_a_release_where_its_bytes_are_from() -> None:
+def test_receipts_keep_a_rollback_s_reason_and_a_promotion_s_origin() -> None:
     world = World()
     world.deploy("a")
     shipped = Deploy(world.cloud(), Path).run(
@@ -179,7 +179,7 @@ def test_a_rollback_keeps_why_it_was_asked_for_and_a_release_where_its_bytes_are
     assert [one["verb"] for one in release(world.cloud(), 2)["rollouts"]] == ["rollback", "promote"]
 
 
-def test_a_release_is_verified_by_the_bytes_behind_its_aliases() -> None:
+def test_verification_compares_the_bytes_behind_the_aliases() -> None:
     world = World()
     service = package("a", Hooks()).service
     world.deploy("a")

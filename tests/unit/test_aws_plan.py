@@ -1,4 +1,4 @@
-"""What a plan says: costs by the price file, quotas, principals, the price file itself."""
+"""`hitless aws plan`: costs by the price file, quotas, permissions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(("nat", "dollars"), [(Nat.NONE, 0.0), (Nat.SINGLE, 36.5), (Nat.PER_AZ, 109.5)])
-def test_nat_gateways_are_what_a_stage_costs_before_any_traffic(nat: Nat, dollars: float) -> None:
+def test_nat_gateways_are_the_fixed_cost_of_a_stage(nat: Nat, dollars: float) -> None:
     found = costs(make_service(nat=nat), load_prices(), pipeline=True)
     assert found.fixed_usd_a_month == dollars
     assert "NAT gateway" in found.lines[0].what
@@ -45,7 +45,7 @@ def test_every_price_has_a_date_and_a_page() -> None:
         assert item["page"].startswith("https://aws.amazon.com/"), name
 
 
-def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() -> None:
+def test_only_a_known_short_quota_is_reported() -> None:
     short, unknown = Quota("addresses", 3, 3, 5), Quota("networks", 4, 1, None)
     assert str(short) == "addresses: 3 of 5 used, 3 needed: NOT ENOUGH, ask for more in Service Quotas"
     assert unknown.enough
@@ -54,14 +54,14 @@ def test_a_quota_that_is_short_says_so_and_one_that_is_unknown_does_not_alarm() 
     assert not Findings((), (), ("ec2:CreateVpc",)).well
 
 
-def test_a_plan_that_found_something_short_fails_and_names_it() -> None:
+def test_a_plan_fails_and_names_missing_quotas_and_permissions() -> None:
     with pytest.raises(Ended, match=r"missing: addresses, ec2:CreateVpc$") as ended:
         refuse_if_missing(Findings((), (Quota("addresses", 3, 3, 5),), ("ec2:CreateVpc",)))
     assert ended.value.exit_code == 1
     refuse_if_missing(Findings((), (), None))
 
 
-def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> None:
+def test_an_unconfirmed_price_is_marked() -> None:
     lines = costs(make_service(), load_prices(), pipeline=True).lines
     unsure = {line.what for line in lines if line.unconfirmed}
     assert unsure == {"Lambda", "logs", "artifacts", "pipeline"}
@@ -83,7 +83,7 @@ def test_a_price_that_no_dated_page_bears_out_says_so_where_it_is_stated() -> No
     ],
     ids=["nothing", "boundary", "no boundary", "trust", "GitHub", "no GitHub"],
 )
-def test_who_may_do_what_asks_for_more_permissions(told: IdentityOptions, more: set[str]) -> None:
+def test_identity_options_need_more_permissions(told: IdentityOptions, more: set[str]) -> None:
     without = needed_actions(BootstrapOptions(None), domain=False)
     needed = needed_actions(BootstrapOptions(None, identity=told), domain=False)
     assert set(needed) - set(without) == more
@@ -124,9 +124,7 @@ class AskedAws:
     ("log_role", "asked"),
     [(None, {"apigateway:PATCH", "iam:GetRole", "iam:AttachRolePolicy"}), ("arn:aws:iam::1:role/anybodys", set())],
 )
-def test_what_api_gateways_role_for_logs_needs_is_asked_for_where_the_account_has_none(
-    log_role: str | None, asked: set[str]
-) -> None:
+def test_a_missing_api_gateway_log_role_needs_permissions(log_role: str | None, asked: set[str]) -> None:
     said: list[str] = []
     stacks = Stacks(FakeCloudFormation(), say=said.append, clock=FakeTime(), timeout_s=600)
     planner = Planner(make_service(), AskedAws(log_role), stacks, say=said.append)  # type: ignore[arg-type]
@@ -148,7 +146,7 @@ def test_permissions_are_simulated_for_the_role_behind_a_session(arn: str, princ
     assert principal_of(arn) == principal
 
 
-def test_what_is_kept_ready_is_paid_by_the_hour_and_may_cost_more_under_load() -> None:
+def test_provisioned_concurrency_is_priced_by_the_hour() -> None:
     prices = {**load_prices(), "hours_a_month": 100}
     prices["items"] = {**prices["items"], "provisioned_gb_second": {"usd": 1e-5}}
     ready = Function("a", "a.b", memory_mb=2048, provisioned_concurrency=3, max_provisioned=12)

@@ -1,4 +1,4 @@
-"""What others wrote (builds, handlers, commits) reaches a person's terminal as text, never as an order to it."""
+"""Text of builds, handlers and commits reaches a terminal without control characters."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ EVIL = "a\tb\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u202ec\n"
         ("Zürich 東京 שלום", "Zürich 東京 שלום"),
     ],
 )
-def test_tabs_ends_of_lines_and_words_of_any_language_stay(text: str, shown: str) -> None:
+def test_visible_text_keeps_tabs_newlines_and_every_language(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_every_way_to_the_terminal_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_has_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     people, programs = (
         Context(json=one, stage="dev", service_dir=Path(), data_dir=Path(), say=say_on_stderr, yes=False, debug=False)
         for one in (False, True)
