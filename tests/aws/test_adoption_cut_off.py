@@ -39,7 +39,7 @@ def test_killed_at_each_step_it_is_repeated_and_no_request_fails(aws: EmulatedAw
             assert service.get("/version")[0] == 200
             if step == "testing":
                 refused = service.run("deploy")
-                assert (refused.code, "only half taken over" in refused.err) == (1, True), refused.err
+                assert (refused.code, "only half adopted" in refused.err) == (1, True), refused.err
                 unasked = service.run("adopt")
                 assert (unasked.code, "give --yes" in unasked.err) == (1, True), unasked.err
         done = service.run("adopt", "--yes")

@@ -104,7 +104,7 @@ def test_a_second_stage_uses_the_provider_that_the_account_has(aws: EmulatedAws,
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (("--trust", ACCOUNT), "the account itself"),
+        (("--trust", ACCOUNT), "this account"),
         (("--github-oidc",), "origin is not on GitHub"),
     ],
 )

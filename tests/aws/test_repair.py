@@ -93,7 +93,7 @@ def _what_a_shift_left_over(service: Worldclock, lambdas: Any) -> None:
     patch = [{"op": "replace", "path": "/variables/hitlessShieldMeta", "value": "1:2"}]
     gateway.update_stage(restApiId=api["id"], stageName="prod", patchOperations=patch)
     lambdas.put_provisioned_concurrency_config(FunctionName=META, Qualifier="2", ProvisionedConcurrentExecutions=1)
-    mend(service, "a shield stands", "1 environments of version 2 are kept ready: 0 belong there")
+    mend(service, "a shield is up", "1 environments of version 2 are provisioned instead of 0")
 
 
 def _a_deploy_whose_machine_died_in_mid_shift(service: Worldclock) -> None:

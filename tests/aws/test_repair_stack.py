@@ -114,7 +114,7 @@ def test_a_deployment_of_nobody_a_rollback_that_died_and_an_update_without_roll_
         assert aws.front.death.struck
         aws.front.death = None
     to = "to version 2 100 %: release 1 has version 1"
-    mend(service, "the rollback from release 2 to 1 did not come to its end", to, to)
+    mend(service, "the rollback from release 2 to 1 did not finish", to, to)
     assert service.run("status").json["versions"] == dict.fromkeys(FUNCTIONS, "1")
 
 

@@ -71,14 +71,14 @@ REASONS: Mapping[str, tuple[Callable[[], PlainStack], str]] = {
         "the stack belongs to service other, stage prod",
     ),
     "a macro": (lambda: seen({**BASE.compiled(), "Transform": "AWS::Serverless"}), "made by a macro"),
-    "a nested stack": (lambda: holding("Part", "AWS::CloudFormation::Stack"), "Part is a stack in the stack"),
+    "a nested stack": (lambda: holding("Part", "AWS::CloudFormation::Stack"), "Part is a nested stack"),
     "an HTTP API": (lambda: holding("HttpApi", "AWS::ApiGatewayV2::Api"), "HttpApi is an HTTP or WebSocket API"),
     "an API key": (lambda: holding("Key", "AWS::ApiGateway::ApiKey"), "Key is an API key"),
     "a mapping in the stack": (lambda: holding("Map", "AWS::ApiGateway::BasePathMapping"), "Map is a mapping"),
     "a custom resource": (lambda: holding("Own", "Custom::S3"), "Own is a custom resource"),
-    "a foreign function": (unnamed, "Helper is a function that Serverless Framework did not name"),
+    "a foreign function": (unnamed, "Helper is a function without a name of Serverless Framework"),
     "no function": (lambda: seen({"Resources": {}}, running={}), "the stack has no function"),
-    "a function that is gone": (lambda: seen(running={}), "function demo-prod-alpha is not there any more"),
+    "a function that is gone": (lambda: seen(running={}), "function demo-prod-alpha does not exist any more"),
     "an image": (lambda: running(package="Image"), "function demo-prod-alpha runs a container image"),
     "an alias of another's": (lambda: running(has_live_alias=True), "function demo-prod-alpha has an alias `live`"),
     "a Stage of a plugin's": (
@@ -162,7 +162,7 @@ def test_domains_by_a_plugin_are_told_of_and_the_stages_own_is_refused() -> None
     plain = seen(mappings=(("api.example.com", "(none)"), ("old.example.com", "v1")))
     refused, said = list(remarks(plain, domain="api.example.com"))
     assert isinstance(refused, Refusal)
-    assert said == "old.example.com (v1) leads to the API by a mapping outside the stack: it stays, and goes on serving"
+    assert said == "old.example.com (v1) leads to the API by a mapping outside the stack: it stays"
 
 
 def test_exports_that_a_release_has_not_are_known() -> None:

@@ -65,7 +65,7 @@ def test_an_artifact_is_fetched_by_its_digest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("held", "message"),
-    [({}, "is not there"), ({artifact_key(SHA256): b"another"}, "does not hold the artifact of its name")],
+    [({}, "does not exist"), ({artifact_key(SHA256): b"another"}, "does not hold the artifact of that name")],
 )
 def test_one_that_is_gone_or_is_not_its_own_bytes_is_refused(
     tmp_path: Path, held: dict[str, bytes], message: str

@@ -73,8 +73,8 @@ def test_whom_to_trust_is_named_in_full_or_refused(trust: str) -> None:
         (IdentityOptions(environment="a:b"), "--github-environment"),
         (IdentityOptions(environment="prod", github=False), "contradict"),
         (IdentityOptions(deploy_role=OWN), "--deploy-role"),
-        (IdentityOptions(deploy_role=ROLE_ELSEWHERE, trust=TOOLS), "--trust is that account's"),
-        (IdentityOptions(deploy_role=ROLE_ELSEWHERE, github=True), "--github-oidc is that account's"),
+        (IdentityOptions(deploy_role=ROLE_ELSEWHERE, trust=TOOLS), "--trust must be set there"),
+        (IdentityOptions(deploy_role=ROLE_ELSEWHERE, github=True), "--github-oidc must be set there"),
     ],
 )
 def test_what_is_malformed_or_contradicts_itself_is_refused(told: IdentityOptions, words: str) -> None:
@@ -90,15 +90,15 @@ def test_a_repository_that_is_a_pattern_or_none_is_never_trusted(repository: str
 
 
 def test_the_own_account_as_a_whole_is_not_trusted_with_its_functions_in_it() -> None:
-    with pytest.raises(UsageError, match="the account itself"):
+    with pytest.raises(UsageError, match="this account"):
         check_kept(IdentityOptions(trust=f"{TOOLS},{OWN}"), {}, OWN)
     check_kept(IdentityOptions(trust=TOOLS), {}, OWN)
 
 
 def test_an_external_id_and_an_environment_need_somebody_that_they_are_of() -> None:
     for told, words in (
-        (IdentityOptions(external_id="abc"), "nobody is trusted"),
-        (IdentityOptions(external_id="abc", trust=""), "nobody is trusted"),
+        (IdentityOptions(external_id="abc"), "no account or role is trusted"),
+        (IdentityOptions(external_id="abc", trust=""), "no account or role is trusted"),
         (IdentityOptions(environment="prod"), "not trusted yet"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -188,7 +188,7 @@ def test_the_accounts_provider_is_made_once_and_then_used() -> None:
 
 def test_a_provider_that_somebody_made_for_other_audiences_is_not_widened() -> None:
     iam = FakeIam(["https://github.com/anna"])
-    with pytest.raises(ConflictError, match="does not take tokens") as refused:
+    with pytest.raises(ConflictError, match="does not accept tokens") as refused:
         ensure_provider(iam, CALLER)
     assert PROVIDER in str(refused.value.hint)
     assert iam.audiences == ["https://github.com/anna"]

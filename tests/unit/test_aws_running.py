@@ -82,5 +82,5 @@ def test_the_bytes_are_those_of_the_digest_or_nothing_goes_on(tmp_path: Path) ->
     code.download("demo", SHA256, to)
     assert to.read_bytes() == ZIP
     source.write_bytes(b"another zip")
-    with pytest.raises(CloudError, match="the code that was downloaded has the SHA-256"):
+    with pytest.raises(CloudError, match="the downloaded code has the SHA-256"):
         code.download("demo", SHA256, to)

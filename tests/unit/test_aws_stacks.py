@@ -120,7 +120,7 @@ def test_what_is_under_way_is_awaited() -> None:
     )
     said: list[str] = []
     stacks(fake, said).deploy(spec())
-    assert said[0] == "core is at work (UPDATE_IN_PROGRESS): waiting for its end"
+    assert said[0] == "core is being changed (UPDATE_IN_PROGRESS): waiting until that has ended"
     assert fake.told["ChangeSetType"] == "UPDATE"
 
 
@@ -136,7 +136,7 @@ def test_a_stack_that_never_rests_ends_in_an_error_not_in_a_loop() -> None:
             self.calls.append("continue_update_rollback")
             self.stacks[StackName].event("Vpc", "UPDATE_FAILED", "still in use")
 
-    with pytest.raises(CloudError, match="does not come to rest"):
+    with pytest.raises(CloudError, match="did not reach a stable state"):
         stacks(Stuck(core=FakeStack("UPDATE_ROLLBACK_FAILED"))).deploy(spec())
 
 

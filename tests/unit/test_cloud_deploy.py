@@ -233,7 +233,7 @@ def test_a_deploy_whose_release_another_process_carries_on_touches_nothing_more(
 
     meet(world, calls.index("look at a deployment") + 1, begin_and_die)
     lost = world.deploy("b")
-    assert (lost.outcome, lost.reason) == (Outcome.SUPERSEDED, "another deploy carries it on")
+    assert (lost.outcome, lost.reason) == (Outcome.SUPERSEDED, "another deploy continues it")
     assert not [name for name in world.moments if name.split()[0] in ("write", "point", "update", "start", "stop")]
 
 

@@ -261,7 +261,7 @@ def test_each_thing_that_drifted_is_named_and_put_back() -> None:
         "has weights": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("2", {"1": 0.1})}),
         "sends its traffic to version 1 100 %": lambda w: w.aliases.update({"worldclock-prod-meta": AliasState("1")}),
         "it serves Deployment other": lambda w: setattr(w, "served", "other"),
-        "a shield stands": lambda w: w.variables.update({"hitlessShieldMeta": "1:2"}),
+        "a shield is up": lambda w: w.variables.update({"hitlessShieldMeta": "1:2"}),
         "4 environments of version 2": lambda w: w.ready.update({("worldclock-prod-meta", "2"): 4}),
         "is not in the bucket": lambda w: w.lost.add("b" * 64),
     }
@@ -283,7 +283,7 @@ def test_a_version_that_lost_what_it_had_ready_gets_it_back() -> None:
     world = World(provisioned=3)
     world.deploy("a")
     world.ready.clear()
-    assert amiss(world) == ["0 environments of version 1 are kept ready: 3 belong there"]
+    assert amiss(world) == ["0 environments of version 1 are provisioned instead of 3"]
     assert mend(world).left == ()
     assert world.ready == {("worldclock-prod-meta", "1"): 3}
 
@@ -294,7 +294,7 @@ def test_a_version_that_has_grown_within_its_bounds_is_well_and_one_beyond_them_
     world.ready["worldclock-prod-meta", "1"] = 12
     assert amiss(world) == []
     world.ready["worldclock-prod-meta", "1"] = 25
-    assert amiss(world) == ["25 environments of version 1 are kept ready: 20 belong there"]
+    assert amiss(world) == ["25 environments of version 1 are provisioned instead of 20"]
 
 
 def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was_asked_for() -> None:
@@ -303,7 +303,7 @@ def test_a_roll_back_that_got_stuck_goes_on_and_over_a_resource_only_if_that_was
     assert amiss(world) == ["UPDATE_ROLLBACK_FAILED: the roll-back of an update got stuck at Table: it is in use"]
     done = mend(world)
     assert [one.mends for one in done.left] == [
-        "Table: it is in use; mend that, and repeat, or leave it as it is by "
+        "Table: it is in use; fix the cause, and repeat, or skip it with "
         "`hitless aws repair --skip-resource LOGICAL_ID`"
     ]
     with pytest.raises(UsageError, match="Other") as refused:
@@ -335,7 +335,7 @@ def test_a_shift_that_nobody_holds_or_that_lasts_too_long_is_stopped() -> None:
     assert mend(world).left == ()
     check_well(world, "a", 1)
     record = json.loads(world.documents["releases/prod/2.json"])
-    assert (record["outcome"], "took it back" in record["reason"]) == ("rolled_back", True)
+    assert (record["outcome"], "rolled it back" in record["reason"]) == ("rolled_back", True)
 
 
 def test_a_rollback_to_what_no_order_of_updates_leads_to_is_refused_before_anything_changes() -> None:

@@ -20,7 +20,7 @@ from tests.unit.walk import Walk
 pytestmark = pytest.mark.unit
 
 ROUTE = "ApiGatewayMethodVersionGet"
-PROMISES = ("which takes an update of its own", "in both releases, has to answer it", "while the strategy bakes",
+PROMISES = ("which takes one more update", "must respond to it in both releases", "while the strategy bakes",
             "for as long as the strategy bakes")  # fmt: skip
 """What only a deploy does: it holds routes, shifts traffic and bakes."""
 
@@ -53,7 +53,7 @@ def test_a_rollback_says_what_becomes_of_a_route_and_makes_no_update_to_hold_it(
     assert rollback(world.cloud(), 1).outcome is Outcome.LIVE
     (note,) = notes_of(world)
     assert note == (
-        "GET /version is taken out once the stack has followed: "
+        "GET /version is removed once the stack has followed: "
         "until then the earlier version of MetaAliasLive gets its requests"
     )
     assert not any("MetaAliasHeld" in update["Resources"] for update in world.stack.log)
@@ -66,7 +66,7 @@ def test_a_deploy_holds_the_route_that_it_announces() -> None:
     world.stack.log.clear()
     world.deploy("b")
     (note,) = notes_of(world)
-    assert note.endswith("until then the live version of MetaAliasLive answers it, which takes an update of its own")
+    assert note.endswith("until then the live version of MetaAliasLive responds, which takes one more update")
     assert "MetaAliasHeld" in world.stack.log[0]["Resources"]
 
 

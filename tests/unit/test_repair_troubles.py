@@ -97,7 +97,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "an alias that is gone": (
         lambda f: replace(f, observed=replace(f.observed, aliases={CONVERT: AliasState("2")})),
-        [("the alias live is gone", None)],
+        [("the alias live was deleted", None)],
     ),
     "a release under way whose shift goes on": (
         lambda f: replace(f, observed=at("2", v3=0.1), unfinished=begun(), deployments=shifting(1)),
@@ -118,7 +118,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     "a release that died": (lambda f: replace(f, unfinished=begun()), [("cut off", End(3, live=False))]),
     "a release that died at its very end": (
         lambda f: replace(f, live=replace(begun(2), versions={"meta": "2", "convert": "2"}), unfinished=begun(2)),
-        [("it is live, and its record does not say so", End(2, live=True))],
+        [("it is live, but its record does not say so", End(2, live=True))],
     ),
     "an update that goes on": (
         lambda f: replace(f, status="UPDATE_IN_PROGRESS", unfinished=begun(), observed=at("1"), served=served("other")),
@@ -128,17 +128,17 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
         lambda f: replace(f, left_for=left(), observed=at("1")),
         [
             ("to version 2 100 %: release 1 has version 1", Point("worldclock-prod-convert", "1")),
-            ("the rollback from release 2 to 1 did not come to its end", FinishRollback(1)),
+            ("the rollback from release 2 to 1 did not finish", FinishRollback(1)),
         ],
     ),
     "a stage elsewhere": (
         lambda f: replace(f, served=served("other")),
-        [("it serves Deployment other: the stack gives it mine", Serve(served("other")))],
+        [("it serves Deployment other instead of the stack's mine", Serve(served("other")))],
     ),
-    "a stage that is gone": (lambda f: replace(f, served=served(None)), [("the stage is gone", None)]),
+    "a stage that is gone": (lambda f: replace(f, served=served(None)), [("the stage was deleted", None)]),
     "a stage whose Deployment is gone": (
         lambda f: replace(f, served=served("other", "")),
-        [("the stack gives it one that is gone", None)],
+        [("instead of the stack's (deleted)", None)],
     ),
     "a function that API Gateway may not invoke": (
         lambda f: replace(f, closed=(META,)),
@@ -154,7 +154,7 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "environments that nobody needs": (
         lambda f: replace(f, ready={(META, "1"): 2}),
-        [("2 environments of version 1 are kept ready: 0 belong there", Provision(META, NAME, "1", 0))],
+        [("2 environments of version 1 are provisioned instead of 0", Provision(META, NAME, "1", 0))],
     ),
     "environments of a candidate whose deploy may go on": (
         lambda f: replace(f, ready={(META, "3"): 2}, unfinished=begun(), deployments=shifting(1)),
@@ -162,11 +162,11 @@ TABLE: dict[str, tuple[Change, list[tuple[str, object]]]] = {
     ),
     "environments that are missing": (
         lambda f: replace(f, wanted={META: Ready(3)}, ready={(META, "2"): 1}),
-        [("1 environments of version 2 are kept ready: 3 belong there", Provision(META, NAME, "2", 3))],
+        [("1 environments of version 2 are provisioned instead of 3", Provision(META, NAME, "2", 3))],
     ),
     "a shield and no shift": (
         lambda f: replace(f, shielding=("hitlessShieldMeta",)),
-        [("a shield stands", DropShield())],
+        [("a shield is up", DropShield())],
     ),
     "a shield of a shift": (
         lambda f: replace(f, shielding=("hitlessShieldMeta",), unfinished=begun(), deployments=shifting(1)),

@@ -33,7 +33,7 @@ def test_twice_the_provisioned_concurrency_must_fit_into_what_is_reserved() -> N
     properties["ReservedConcurrentExecutions"] = 8
     desired(compiled, release(1))
     properties["ReservedConcurrentExecutions"] = 7
-    with pytest.raises(ServiceFileError, match=r"functions.zones: provisionedConcurrency 4 is wanted twice"):
+    with pytest.raises(ServiceFileError, match=r"functions.zones: provisionedConcurrency 4 is needed twice"):
         desired(compiled, release(1))
 
 

@@ -92,7 +92,7 @@ def test_where_the_live_api_cannot_be_shown_anew_both_releases_have_to_answer_an
     walk.ship(routed(ITEMS, ITEM, Route("POST", "items")), shifts=False)
     walk.ship(other_bytes(routed(ITEMS)))
     assert walk.updates == 2
-    assert any("GET /items/{id}" in said and "in both releases, has to answer it" in said for said in walk.said)
+    assert any("GET /items/{id}" in said and "must respond to it in both releases" in said for said in walk.said)
 
 
 def test_routes_that_cannot_be_held_while_the_whole_api_goes_are_told_of_and_no_promise_afterwards() -> None:
@@ -105,7 +105,7 @@ def test_routes_that_cannot_be_held_while_the_whole_api_goes_are_told_of_and_no_
     walk.ship(alone(ITEM, letter="a"))
     walk.ship(alone(ITEMS, ITEM, letter="f"), shifts=False)
     walk.ship(alone(letter="e"))
-    assert any("GET /items/{id} is taken out with the API" in said and "has to answer it" in said for said in walk.said)
+    assert any("GET /items/{id} is removed with the API" in said and "must respond to it" in said for said in walk.said)
     walk.ship(alone(Route("GET", "items/{item}"), letter="f"))
     walk.ship(alone(Route("GET", "items/{item}"), letter="a"))
     walk.is_settled()

@@ -62,7 +62,7 @@ def ensure_log_role(
             if attempt == PROPAGATION_TRIES - 1:
                 said = error.response.get("Error", {}).get("Message", error)
                 raise MachineError(
-                    f"API Gateway does not take {arn} for its logs: {said}",
+                    f"API Gateway refuses {arn} for its logs: {said}",
                     hint="repeat `hitless aws bootstrap` in a minute: it continues from here",
                 ) from error
             sleep(PROPAGATION_PAUSE_S)
@@ -97,9 +97,9 @@ def ensure_provider(iam: Any, identity: Identity) -> tuple[str, bool]:
         return arn, True
     if AUDIENCE not in found.get("ClientIDList", []):
         raise ConflictError(
-            f"the account's provider for GitHub does not take tokens for {AUDIENCE}",
+            f"the account's provider for GitHub does not accept tokens for {AUDIENCE}",
             hint=f"`aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn {arn} "
-            f"--client-id {AUDIENCE}`, once the roles that trust it all ask for their audience",
+            f"--client-id {AUDIENCE}`, once all roles that trust it check the audience",
             details={"provider": arn},
         )
     return arn, False
@@ -134,7 +134,7 @@ def find_zone(route53: Any, domain: str) -> str:
     if not holding:
         raise UsageError(
             f"no public hosted zone of this account holds {domain}",
-            hint="make the zone in Route 53 and delegate to it, or name it with --zone-id, or take `domain` out",
+            hint="create the zone in Route 53 and delegate to it, name it with --zone-id, or remove `domain`",
         )
     closest = max(holding, key=lambda zone: len(zone["Name"]))
     return str(closest["Id"]).rpartition("/")[2]

@@ -43,7 +43,7 @@ class Bucket:
         if found != sha256:
             raise CloudError(
                 f"s3://{self.name}/{key} does not hold the artifact that was built (its SHA-256 is {found})",
-                hint="delete that object, see who may write to the bucket, and repeat",
+                hint="delete that object, check who may write to the bucket, and repeat",
             )
         return key
 
@@ -55,7 +55,7 @@ class Bucket:
         except ClientError as error:
             if error_code(error) in _ABSENT:
                 raise CloudError(
-                    f"s3://{self.name}/{key} is not there", hint="deploy its commit anew: `hitless aws deploy`"
+                    f"s3://{self.name}/{key} does not exist", hint="deploy its commit again: `hitless aws deploy`"
                 ) from error
             raise
         digest = hashlib.sha256()
@@ -65,8 +65,8 @@ class Bucket:
                 file.write(chunk)
         if digest.hexdigest() != sha256:
             raise CloudError(
-                f"s3://{self.name}/{key} does not hold the artifact of its name (its SHA-256 is {digest.hexdigest()})",
-                hint="see who may write to the bucket; deploy the release's commit anew",
+                f"s3://{self.name}/{key} does not hold the artifact of that name (its SHA-256 is {digest.hexdigest()})",
+                hint="check who may write to the bucket; deploy the release's commit again",
             )
 
     def get_json(self, key: str) -> tuple[Any, str] | None:
@@ -152,7 +152,7 @@ def empty_bucket(s3: Any, bucket: str) -> int:
                 for refused in answer.get("Errors", ()):
                     raise CloudError(
                         f"{bucket}: S3 does not delete {refused['Key']}: {refused['Code']} {refused['Message']}",
-                        hint="see the bucket's policy and its object lock, then repeat the command",
+                        hint="check the bucket's policy and its object lock, then repeat the command",
                     )
                 count += len(objects)
     return count

@@ -112,7 +112,7 @@ class CodeDeploy:
             if error_code(error) == "DeploymentLimitExceededException":
                 raise ConflictError(
                     f"{move.function}: another deployment is under way",
-                    hint="await it, or end it by `hitless aws abort`",
+                    hint="wait for it, or stop it with `hitless aws abort`",
                 ) from error
             raise
         return str(answer["deploymentId"])
@@ -316,7 +316,7 @@ class Shift:
         while waiting := left():
             if self._time.monotonic() > deadline:
                 raise CloudError(
-                    f"deployment {waiting[0]} does not end",
+                    f"deployment {waiting[0]} did not end in time",
                     hint="see it in CodeDeploy's console; then repeat the command",
                 )
             self._time.sleep(self._poll_s)

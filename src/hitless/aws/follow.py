@@ -163,7 +163,7 @@ class Follower:
             settled = resting(stack.status) and (seen != since or quiet_polls > QUIET_POLLS)
             return (stack, causes) if settled else None
 
-        return self.wait(rests, f"{name} still works")
+        return self.wait(rests, f"{name} is still being updated")
 
     def wait(self, ready: Callable[[], _Result | None], late: str) -> _Result:
         """Poll until `ready` returns something, through network errors too. Raises CloudError `late` after the

@@ -93,7 +93,7 @@ class Lambdas:
                 reason = (found or {}).get("StateReason", "there is no such version")
                 raise CloudError(
                     f"{function}: version {version} cannot serve: {reason}",
-                    hint="ship a release anew: `hitless aws deploy`",
+                    hint="ship a new release: `hitless aws deploy`",
                 )
             if state == "Inactive":
                 self._wake_by_invoking(function, version)
@@ -266,8 +266,8 @@ class Autoscaling:
             if not is_denied(error):
                 raise
             raise CloudError(
-                f"{function}: its provisioned concurrency may not be scaled: {error}",
-                hint="bring core up to date by `hitless aws bootstrap`, or take custom.hitless.provisioned out",
+                f"{function}: scaling its provisioned concurrency was denied: {error}",
+                hint="update core with `hitless aws bootstrap`, or remove custom.hitless.provisioned",
             ) from error
 
     def scale_no_more(self, function: str, version: str) -> None:

@@ -78,7 +78,7 @@ class Osls:
         if done.returncode:
             raise ServiceFileError(
                 f"osls cannot package the service: {_why(done)}",
-                hint="mend serverless.yml; `osls print` shows it resolved",
+                hint="fix serverless.yml; `osls print` shows it resolved",
             )
         return read((out / STATE_FILE).read_text("utf-8"))
 
@@ -126,7 +126,7 @@ def find_osls(folder: Path, environ: Mapping[str, str], *, beside: Path = Path(s
     _check_node(environ)
     named = environ.get("HITLESS_OSLS")
     if named and not os.access(named, os.X_OK):
-        raise MachineError(f"HITLESS_OSLS={named} is no program", hint="set it to osls' path, or unset it")
+        raise MachineError(f"HITLESS_OSLS={named} is not a program", hint="set it to osls' path, or unset it")
     places = [folder / "node_modules" / ".bin" / "osls", beside / "osls", _SETUP / "node_modules" / ".bin" / "osls"]
     found = named or next((str(place) for place in places if os.access(place, os.X_OK)), None)
     found = found or shutil.which("osls", path=environ["PATH"])
@@ -143,7 +143,7 @@ def _check_node(environ: Mapping[str, str]) -> None:
     said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout.strip()
     number = re.match(r"v(\d+)\.(\d+)\.", said)
     if number is None or (int(number[1]), int(number[2])) < NODE_AT_LEAST:
-        raise MachineError(f"{node} is Node {said or 'of no known version'}", hint=hint)
+        raise MachineError(f"{node} is Node {said or 'of an unknown version'}", hint=hint)
 
 
 def make_overlay(file: Path, place: Path) -> Path:
@@ -267,7 +267,7 @@ def read(text: str) -> Packaged:
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CloudError(
-            f"{STATE_FILE} is not of the form that is known: {error!r}", hint="install the pinned osls: scripts/setup"
+            f"{STATE_FILE} has an unknown form: {error!r}", hint="install the pinned osls: scripts/setup"
         ) from error
 
 

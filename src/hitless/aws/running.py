@@ -82,8 +82,8 @@ class RunningCode:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise CloudError(
-                f"{function}: the code that was downloaded has the SHA-256 {found}, not {sha256}",
-                hint="somebody deploys at the same time: repeat the command once that has ended",
+                f"{function}: the downloaded code has the SHA-256 {found}, not {sha256}",
+                hint="somebody is deploying it: repeat the command afterwards",
             )
 
 

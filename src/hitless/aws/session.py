@@ -225,4 +225,4 @@ def _explain_answer(error: ClientError) -> HitlessError:
     if code == "OptInRequired":
         hint = "enable the region in the account's settings, or set another provider.region"
         return UsageError(f"the account has not enabled this region ({doing})", hint=hint, details=details)
-    return CloudError(doing, hint="repeat the command once the cause is mended: it continues", details=details)
+    return CloudError(doing, hint="fix the cause, then repeat the command: it continues", details=details)

@@ -116,8 +116,8 @@ class Stacks(Follower):
             return
         self.drop(prepared)
         raise ConflictError(
-            f"{prepared.stack}: {'; '.join(map(str, harm))}: what serves there would stop serving",
-            hint="take the setting back, or repeat with --force if that may be so",
+            f"{prepared.stack}: {'; '.join(map(str, harm))}: requests would fail",
+            hint="restore the setting, or repeat with --force if requests may fail",
             details={"changes": [change.to_json() for change in harm]},
         )
 
@@ -175,10 +175,12 @@ class Stacks(Follower):
                 case StackStep.UPDATE:
                     return False
                 case StackStep.AWAIT:
-                    self._say(f"{name} is at work ({stack.status if stack else ''}): waiting for its end")
+                    self._say(
+                        f"{name} is being changed ({stack.status if stack else ''}): waiting until that has ended"
+                    )
                     self.rest(name, since=self.last_event(name))
                 case StackStep.RECREATE:
-                    self._say(f"{name} is {stack.status if stack else ''}: it is deleted and made anew")
+                    self._say(f"{name} is {stack.status if stack else ''}: it is deleted and created again")
                     self.delete(name, tags=tags)
                 case StackStep.CONTINUE_ROLLBACK:
                     self.continue_rollback(name)
@@ -188,7 +190,7 @@ class Stacks(Follower):
                     self._cf.rollback_stack(StackName=name)
                     self.rest(name, since=seen)
         raise CloudError(
-            f"{name} does not come to rest",
+            f"{name} did not reach a stable state",
             hint=f"`aws cloudformation describe-stack-events --stack-name {name}` names the cause; then repeat",
         )
 
@@ -197,7 +199,7 @@ class Stacks(Follower):
 
         CloudFormation treats skipped resources as rolled back, and leaves them as they are.
         """
-        self._say(f"{name}: its roll-back got stuck and is continued")
+        self._say(f"{name}: its stuck roll-back is continued")
         seen = self.last_event(name)
         skipped = {"ResourcesToSkip": sorted(skip)} if skip else {}
         self._cf.continue_update_rollback(StackName=name, **skipped)
@@ -206,7 +208,7 @@ class Stacks(Follower):
     def get(self, name: str) -> Stack:
         """The stack; CloudError if there is none."""
         if (stack := self.find(name)) is None:
-            raise CloudError(f"there is no stack {name}", hint="`hitless aws bootstrap` makes core and pipeline")
+            raise CloudError(f"there is no stack {name}", hint="`hitless aws bootstrap` creates core and pipeline")
         return stack
 
     def set_policy(self, name: str, policy: Mapping[str, Any]) -> None:
@@ -245,7 +247,7 @@ class Stacks(Follower):
             status = str(answer["Status"])
             return (status, str(answer.get("StatusReason", ""))) if status in ("CREATE_COMPLETE", "FAILED") else None
 
-        return self.wait(made, f"{stack}: CloudFormation still computes the change set")
+        return self.wait(made, f"{stack}: CloudFormation is still computing the change set")
 
     def _read(self, stack: str, change_set: str, *, creates: bool) -> ChangeSet:
         status, reason = self.computed(stack, change_set)
@@ -281,7 +283,7 @@ def _refuse_foreign(stack: Stack, tags: Mapping[str, str]) -> None:
         if stack.tags.get(key) != tags.get(key):
             raise ConflictError(
                 f"the stack {stack.name} is not this service's: its tag {key} is {stack.tags.get(key) or 'missing'}",
-                hint="rename the service or the stage, or delete that stack if it is nobody's",
+                hint="rename the service or the stage, or delete that stack if nobody uses it",
             )
 
 

@@ -115,7 +115,7 @@ class Traffic:
         if missing := [name for name in names if name not in found]:
             raise UsageError(
                 f"alarms.also: there is no alarm {missing[0]} in CloudWatch",
-                hint="make it first, in the stage's region and account, or take it out",
+                hint="create it in the stage's region and account first, or remove it",
             )
         return [found[name] for name in names]
 

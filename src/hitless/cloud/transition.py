@@ -40,11 +40,10 @@ from hitless.cloud.transform.updates import (
 from hitless.errors import ServiceFileError
 
 _BESIDE_HINT = (
-    "give the new one a logical id (and a name) of its own beside the old one, ship that, and take the old one out "
-    "with the release after"
+    "give the new one a logical id (and a name) of its own, ship both, and remove the old one with the release after"
 )
 _HINTS: Mapping[tuple[str, str], str] = {
-    (FUNCTION, "FunctionName"): "rename the function's key under `functions` as well: the new one then stands beside "
+    (FUNCTION, "FunctionName"): "rename the function's key under `functions` as well: the new one is then added beside "
     "the old one, which stays for one release more",
     ("AWS::IAM::Role", "Path"): "keep provider.iam.role.path; a new role for a function can be written in `resources` "
     "and named by the function's `role`",
@@ -157,7 +156,7 @@ def _refusals(live: LiveState, wanted: Template, before: Mapping[str, Resource])
     if most > RESOURCES_LIMIT:
         yield Refusal(
             f"the stack would hold {most} resources while both releases stand, over CloudFormation's {RESOURCES_LIMIT}",
-            "ship what is taken out first, as a release of its own, and what is new with the release after",
+            "remove resources with one release, and add the new ones with the next",
         )
 
 
@@ -175,7 +174,7 @@ def _notes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
         match now[name]["Type"]:
             case "AWS::Lambda::Function":
                 said = now[name]["Properties"].get("FunctionName", name)
-                yield f"function {said} is taken out with the release after this one"
+                yield f"function {said} is removed with the release after this one"
             case "AWS::ApiGateway::ApiKey":
                 said = now[name]["Properties"].get("Name", name)
                 yield f"API key {said} is valid until the release after this one"
@@ -183,7 +182,7 @@ def _notes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
                 domain = now[name]["Properties"]["DomainName"]
                 yield f"{domain} leads to the API until the release after this one"
             case "AWS::ApiGateway::Stage":
-                yield "the whole API is taken out with the release after this one; its URL does not come back"
+                yield "the whole API is removed with the release after this one; its URL does not come back"
 
 
 def _replaced(name: str, old: Resource, new: Resource) -> Iterator[Refusal]:
@@ -211,8 +210,8 @@ def _rebuilt_indexes(name: str, old: Resource, new: Resource) -> Iterator[Refusa
     for index in sorted(before.keys() & after.keys()):
         if any(before[index].get(key) != after[index].get(key) for key in _INDEX_FIXED):
             yield Refusal(
-                f"index {index} of {name} would be built anew: the live release still asks it",
-                "give the new index a name of its own; the old one goes one release after it is taken out",
+                f"index {index} of {name} would be built anew: the live release still uses it",
+                "give the new index a name of its own; the old one is deleted one release after it is removed",
             )
 
 
@@ -255,7 +254,7 @@ def _moved_keys(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> Ite
             yield Refusal(
                 f"API key {api_key.get('Name', key)} would move to another usage plan: its clients would be refused "
                 "in between",
-                "make a new key in the other plan, hand it to the clients, then take the old one out",
+                "create a new key in the other plan, give it to the clients, then remove the old one",
             )
 
 
@@ -268,8 +267,8 @@ def _flipped_conditions(live: Template, wanted: Template) -> Iterator[Refusal]:
     for name in sorted(before.keys() & after.keys()):
         if f'"{name}"' in used and (before[name] != after[name] or asked & set(references(before[name]))):
             yield Refusal(
-                f"condition {name} changes, and with it what the live release uses could go at once",
-                "give the new condition another name, or take the condition off the resources that shall stay",
+                f"condition {name} changes: resources that the live release uses could be deleted at once",
+                "give the new condition another name, or remove the condition from resources that must stay",
             )
 
 
@@ -277,7 +276,7 @@ def _two_updates(live: LiveState, wanted: Template) -> Iterator[str]:
     taken = api.in_the_way(live.resources, wanted["Resources"])
     said = {_shown(live.resources[name]) for name in taken}
     for one in sorted(said):
-        yield f"{one} holds the place of what is new: two updates, one that takes it out of the API's draft first"
+        yield f"{one} occupies the place of a new one: one more update removes it from the API's draft first"
 
 
 def _shown(resource: Resource) -> str:
@@ -290,7 +289,7 @@ def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
     if STAGE_ID not in live.resources:
         return
     stays = STAGE_ID in wanted["Resources"]
-    when = "once the new code stands" if isinstance(how, UpdatesFirst) else "once the stack has followed"
+    when = "once the new code is live" if isinstance(how, UpdatesFirst) else "once the stack has followed"
     when = when if stays else "with the API by the release after this one"
     before, after = api.routes(live.resources), api.routes(wanted["Resources"])
     held = held_routes(wanted, live) if isinstance(how, UpdatesFirst) else {}
@@ -300,13 +299,13 @@ def _routes(live: LiveState, wanted: Template, how: How) -> Iterator[str]:
         _, becomes = after.get(route, ("", None))
         if was == becomes or was is None:
             continue
-        said = f"{route} {f'moves to {becomes}' if becomes else 'is taken out'} {when}"
+        said = f"{route} {f'moves to {becomes}' if becomes else 'is removed'} {when}"
         if route in stay:
-            yield f"{said}: until then the live version of {was} answers it, which takes an update of its own"
+            yield f"{said}: until then the live version of {was} responds, which takes one more update"
         elif was not in moving:
             yield said
         elif isinstance(how, UpdatesFirst):
-            yield f"{said}: until then {was}, in both releases, has to answer it"
+            yield f"{said}: until then {was} must respond to it in both releases"
         else:
             yield f"{said}: until then the earlier version of {was} gets its requests"
 
@@ -329,7 +328,7 @@ def _authorizers(now: Mapping[str, Resource], new: Mapping[str, Resource]) -> It
         if name in new and new[name].get("Properties") != one.get("Properties"):
             seconds = one["Properties"].get("AuthorizerResultTtlInSeconds", 300)
             said = one["Properties"].get("Name", name)
-            yield f"authorizer {said} changes: what it has answered before stays in API Gateway's cache for {seconds} s"
+            yield f"authorizer {said} changes: its earlier responses stay in API Gateway's cache for {seconds} s"
 
 
 def _late(now: Mapping[str, Resource], new: Mapping[str, Resource], moment: str) -> Iterator[str]:
@@ -342,13 +341,13 @@ def _late(now: Mapping[str, Resource], new: Mapping[str, Resource], moment: str)
     for name in sorted(of_type(now, "AWS::IAM::Role").keys() & of_type(new, "AWS::IAM::Role").keys()):
         before, after = (each[name].get("Properties", {}).get("PermissionsBoundary") for each in (now, new))
         if before and after and before != after:
-            yield f"{name} gets another boundary after {moment}: until then the old one binds both releases"
+            yield f"{name} gets another boundary after {moment}: until then the old one limits both releases"
     for name in sorted(now.keys() & new.keys()):
         denied = [one for one in _denials(new[name]) if one not in _denials(now[name])]
         if denied:
             yield f"{name} denies more after {moment}, not before: the live release runs under it"
     for name in sorted(name for name, one in now.items() if one["Type"] in TRIGGERS and name not in new):
-        yield f"{name} goes after {moment}: until then it calls the function"
+        yield f"{name} is removed after {moment}: until then it calls the function"
 
 
 def _denials(node: Any) -> list[Any]:

@@ -82,15 +82,15 @@ class Adoption:
         """
         name, stack = self._cloud.stack.name, self._cloud.stack.find()
         if stack is not None and not resting(stack.status):
-            self._cloud.say(f"{name} is at work ({stack.status}): waiting for its end")
+            self._cloud.say(f"{name} is being changed ({stack.status}): waiting until that has ended")
             self._cloud.stack.rest()
             stack = self._cloud.stack.find()
         live = self._cloud.stack.observe().live
         template = live.template
         if stack is None or not template:
             raise UsageError(
-                f"there is no stack {name}: nothing is to be taken over",
-                hint=f"`hitless aws deploy --stage {self._service.stage}` makes it; a stack of another name "
+                f"there is no stack {name} to take over",
+                hint=f"`hitless aws deploy --stage {self._service.stage}` creates it; a stack of another name "
                 "(provider.stackName) cannot be taken over",
             )
         physical = self._cloud.stack.held()
@@ -132,8 +132,8 @@ class Adoption:
             live = self._cloud.stack.observe().live
             if not wanted:
                 lost = Refusal(
-                    f"the artifact bucket has no template of release {number}, by which the taking over was begun",
-                    "bring back the core stack (its bucket) that it was begun with",
+                    f"the artifact bucket has no template of release {number}, with which the adoption began",
+                    "restore the core stack (its bucket) with which it began",
                 )
                 return AdoptionPlan(now, {}, {}, {}, (lost,), notes)
             return AdoptionPlan(now, wanted, {}, {"contract": contracted(wanted, live)}, (), notes)
@@ -166,10 +166,12 @@ class Adoption:
         if plan.phase is not AdoptionPhase.EXPANDED:
             self._copy_code(seen)
             self._import(seen, plan)
-            self._steps.add("expanding", 0, "versions of what runs, aliases, permissions; nobody is served by them yet")
+            self._steps.add(
+                "expanding", 0, "adding versions of the running code, aliases and permissions; no client uses them yet"
+            )
             self._cloud.stack.update(plan.templates["expand"], before=plan.imported)
         record = self._prove(record)
-        self._steps.add("moving", 0, "the Stage goes to the Deployment that calls the aliases")
+        self._steps.add("moving", 0, "the Stage moves to the Deployment that calls the aliases")
         observed = self._cloud.stack.observe().live
         wanted = self._cloud.records.template(record.release) or plan.wanted
         self._cloud.stack.update(contracted(wanted, observed), before=observed.template)
@@ -206,7 +208,7 @@ class Adoption:
         records, mark = self._cloud.records, secrets.token_hex(8)
         if (number := begun(seen.template)) is not None:
             cut_off = records.require(number)
-            self._cloud.say(f"the taking over of {self._cloud.stack.name} was cut off; it is continued")
+            self._cloud.say(f"the adoption of {self._cloud.stack.name} was cut off; it is continued")
             carried = replace(cut_off, holder=mark, outcome=None, reason=None, ended_at=None)
             records.save(carried)
             return carried
@@ -235,7 +237,7 @@ class Adoption:
 
     def _copy_code(self, seen: PlainStack) -> None:
         """Copy the running code to the artifact bucket, as every release's: a roll-back to this release needs it."""
-        self._steps.add("preparing", 0, "the code that runs is copied to the artifact bucket")
+        self._steps.add("preparing", 0, "the running code is copied to the artifact bucket")
         with tempfile.TemporaryDirectory(prefix="hitless-adopt-") as place:
             for sha256, name in {one.sha256: one.name for one in seen.running.values()}.items():
                 self._code.download(name, sha256, zipped := Path(place) / "code.zip")
@@ -245,7 +247,7 @@ class Adoption:
         if "import" not in plan.templates:
             return
         template, bucket = plan.templates["import"], self._cloud.bucket
-        self._steps.add("importing", 0, "the Stage comes into the stack as it is")
+        self._steps.add("importing", 0, "the Stage is imported into the stack unchanged")
         key = f"releases/{self._service.stage}/adoption.import.json"
         bucket.put_json(key, template)
         stage_name = template["Resources"][STAGE_ID]["Properties"]["StageName"]
@@ -276,7 +278,7 @@ class Adoption:
             if failed is not None and self._smoked(request, functions, latest) is None:
                 raise failed
             if failed is not None:
-                self._cloud.say(f"note: {failed.message}; it does so without hitless, too")
+                self._cloud.say(f"note: {failed.message}; the code fails it without hitless, too")
 
     def _smoked(
         self, request: SmokeRequest, functions: Sequence[Function], at: Mapping[str, tuple[str, str]]
@@ -291,8 +293,8 @@ class Adoption:
 def steps_of(plan: AdoptionPlan) -> list[dict[str, Any]]:
     """The plan in words, for a dry run."""
     said = {
-        "import": "the Stage is imported into the stack as it is: no other resource changes",
-        "expand": "versions of the code that runs now, aliases and permissions are added; nobody is served by them yet",
+        "import": "the Stage is imported into the stack unchanged: no other resource changes",
+        "expand": "versions of the running code, aliases and permissions are added; no client uses them yet",
         "contract": "the Stage moves to a Deployment that calls the aliases; this is release "
         f"{plan.wanted.get('Outputs', {}).get('HitlessRelease', {}).get('Value', '')}",
     }

@@ -28,24 +28,24 @@ SETTLED = WELL | {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 
 _FOREIGN_KINDS: Mapping[str, tuple[str, str]] = {
     "AWS::CloudFormation::Stack": (
-        "is a stack in the stack: its resources cannot be seen from here",
+        "is a nested stack: hitless does not see its resources",
         "deploy once without the plugin that splits the stack, then adopt",
     ),
     "AWS::ApiGatewayV2::Api": (
         "is an HTTP or WebSocket API, which releases do not cover",
-        "write its routes as `http` events, in a stage of another name, and lead the clients there",
+        "write its routes as `http` events, in a stage of another name, and move the clients there",
     ),
     "AWS::ApiGateway::ApiKey": (
-        "is an API key: a release names keys by what they hold, so clients' keys would end with the release after next",
+        "is an API key: a release names keys by their content, so clients' keys would end two releases later",
         "import the key into a stack of its own (CloudFormation, `DeletionPolicy: Retain` first), then adopt",
     ),
     "AWS::ApiGateway::BasePathMapping": (
-        "is a mapping of a domain in the service's stack, where a release would take it out",
-        "give it `DeletionPolicy: Retain` and take it out of the stack: it goes on leading to the API",
+        "is a mapping of a domain in the service's stack: a release would remove it",
+        "give it `DeletionPolicy: Retain` and remove it from the stack: it keeps leading to the API",
     ),
 }
 _STAGE_STATE: Mapping[str, tuple[str, str]] = {
-    "variables": ("stage variables", "hand the handlers what they need by `environment`, then take the variables out"),
+    "variables": ("stage variables", "pass the values by `environment`, then remove the variables"),
     "canarySettings": ("a canary of API Gateway's own", "promote it or delete it"),
     "cacheClusterEnabled": ("a cache", "turn the stage's cache off"),
     "clientCertificateId": ("a client certificate", "take it off the stage"),
@@ -59,7 +59,7 @@ def reasons(seen: PlainStack, *, service: str, stage: str) -> Iterator[Refusal]:
     if status not in SETTLED:
         yield Refusal(
             f"the stack is {status}",
-            "bring it to rest first: deploy it once more as before, or continue its roll-back in CloudFormation",
+            "deploy it once more as before, or continue its roll-back in CloudFormation",
         )
     if SERVICE_TAG in tags and (tags[SERVICE_TAG], tags.get(STAGE_TAG)) != (service, stage):
         yield Refusal(
@@ -76,7 +76,7 @@ def reasons(seen: PlainStack, *, service: str, stage: str) -> Iterator[Refusal]:
         elif one["Type"].startswith("Custom::") or one["Type"] == "AWS::CloudFormation::CustomResource":
             yield Refusal(
                 f"{name} is a custom resource, which calls a function of the stack by its ARN",
-                "take out the event on an existing resource (`existing: true`) that it stands for, deploy, then adopt",
+                "remove the event on an existing resource (`existing: true`) that made it, deploy, then adopt",
             )
     yield from _functions(seen)
     yield from _api(seen)
@@ -88,21 +88,23 @@ def _functions(seen: PlainStack) -> Iterator[Refusal]:
     names = {ids.function for ids in known}
     for name in sorted(of_type(seen.template.get("Resources", {}), FUNCTION).keys() - names):
         yield Refusal(
-            f"{name} is a function that Serverless Framework did not name",
+            f"{name} is a function without a name of Serverless Framework",
             "write it under `functions`, or move it to a stack of its own",
         )
     if not known:
-        yield Refusal("the stack has no function", "delete it, and `hitless aws deploy` makes the stage")
+        yield Refusal("the stack has no function", "delete it, and `hitless aws deploy` creates the stage")
     for ids, name in sorted(known.items(), key=lambda item: item[1]):
         running = seen.running.get(ids)
         if running is None:
-            yield Refusal(f"function {name} is not there any more", "deploy the stack once more as before, then adopt")
+            yield Refusal(
+                f"function {name} does not exist any more", "deploy the stack once more as before, then adopt"
+            )
         elif running.package != "Zip":
             yield Refusal(f"function {name} runs a container image", "package it as a zip, deploy, then adopt")
         elif running.has_live_alias and phase(seen.template) in (AdoptionPhase.PLAIN, AdoptionPhase.IMPORTED):
             yield Refusal(
                 f"function {name} has an alias `live` that the stack does not hold",
-                "delete that alias once nothing calls it, or take it out with the plugin that made it",
+                "delete that alias once nothing calls it, or remove the plugin that made it",
             )
 
 
@@ -112,22 +114,22 @@ def _api(seen: PlainStack) -> Iterator[Refusal]:
     others = [name for name, one in of_type(resources, STAGE).items() if IMPORTED not in one.get("Metadata", {})]
     if others:
         yield Refusal(
-            f"the stack holds the stage as {others[0]} already: something else than osls manages it",
-            "take the plugin (or the resource) that makes it out with `DeletionPolicy: Retain`, deploy, then adopt",
+            f"the stack holds the stage as {others[0]} already: something other than osls manages it",
+            "remove the plugin (or the resource) that makes it with `DeletionPolicy: Retain`, deploy, then adopt",
         )
     if not deployments:
         return
     if API_ID not in resources:
         yield Refusal(
             "the API is another stack's (provider.apiGateway.restApiId): its stage shows other services' routes too",
-            "give the service an API of its own, in a stage of another name, and lead the clients there",
+            "give the service an API of its own, in a stage of another name, and move the clients there",
         )
         return
     made_by = deployment_in(seen.template)
     if len(deployments) > 1 or made_by is None:
         yield Refusal(
-            f"the stack has {len(deployments)} Deployments, and not the one that makes the stage",
-            "take out what a plugin or `resources` adds, deploy, then adopt",
+            f"the stack has {len(deployments)} Deployments instead of the one that makes the stage",
+            "remove what a plugin or `resources` adds, deploy, then adopt",
         )
         return
     if seen.stage is None:
@@ -143,7 +145,7 @@ def _api(seen: PlainStack) -> Iterator[Refusal]:
         )
     for key, (what, way) in _STAGE_STATE.items():
         if seen.stage.get(key):
-            yield Refusal(f"the stage has {what}, which a release's stage has not", way)
+            yield Refusal(f"the stage has {what}; a release's stage has none", way)
 
 
 def _exports(seen: PlainStack) -> Iterator[Refusal]:
@@ -193,14 +195,14 @@ def remarks(seen: PlainStack, *, domain: str) -> Iterator[Refusal | str]:
     for where, path in seen.mappings:
         if where == domain:
             yield Refusal(
-                f"{domain} leads to the API by a mapping that no stack holds: a release would make a second",
-                "take `domain` out of the stage's settings: the mapping goes on leading to the API by itself",
+                f"{domain} leads to the API by a mapping that no stack holds: a release would create a second one",
+                "remove `domain` from the stage's settings: the mapping keeps leading to the API",
             )
         else:
-            yield f"{where} ({path}) leads to the API by a mapping outside the stack: it stays, and goes on serving"
+            yield f"{where} ({path}) leads to the API by a mapping outside the stack: it stays"
     stage: Mapping[str, Any] = seen.stage or {}
     if settings := stage.get("methodSettings"):
-        yield f"settings of the stage ({', '.join(sorted(settings))}) give way to hitless's with the first release"
+        yield f"settings of the stage ({', '.join(sorted(settings))}) are replaced by hitless's with the first release"
     for name, one in sorted(of_type(seen.template.get("Resources", {}), "AWS::Lambda::Alias").items()):
         if one["Properties"].get("ProvisionedConcurrencyConfig"):
             yield (

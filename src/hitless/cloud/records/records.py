@@ -171,8 +171,8 @@ def live_release(records: Records) -> tuple[int, ReleaseDocument] | None:
     document = records.document(record.release)
     if document is None:
         raise ConflictError(
-            f"release {record.release} of {record.stage} was shipped by a version that kept no description of it",
-            hint="deploy it anew by this version (`hitless aws deploy --force`), or name a folder: --against DIR",
+            f"release {record.release} of {record.stage} was shipped by a hitless that kept no description of it",
+            hint="deploy it again with this version (`hitless aws deploy --force`), or name a folder: --against DIR",
         )
     return record.release, document
 

@@ -262,7 +262,7 @@ class Tenure:
             ends = Outcome.SUPERSEDED if stored.outcome == Outcome.ROLLED_BACK else stored.outcome
             raise Superseded(ends, stored.reason or "another process has ended it", last=last)
         if stored.holder != record.holder:
-            raise Superseded(Outcome.SUPERSEDED, "another deploy carries it on")
+            raise Superseded(Outcome.SUPERSEDED, "another deploy continues it")
 
     def end(self, record: Record) -> bool:
         """Save the ended record, unless another process holds the release. Returns whether it was saved."""

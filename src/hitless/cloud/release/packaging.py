@@ -100,7 +100,7 @@ def package(service: Service, artifacts: Mapping[str, Artifact], core: CoreOutpu
     if packaged.stack_name != f"{service.name}-{service.stage}":
         raise ServiceFileError(
             f"provider.stackName: {packaged.stack_name}: the stack is always named {service.name}-{service.stage}",
-            hint="take provider.stackName out: roles and alarms are allowed by that name",
+            hint="remove provider.stackName: permissions are granted by that name",
         )
     return ServicePackage(service, packaged, artifacts, core)
 

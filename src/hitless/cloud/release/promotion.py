@@ -51,7 +51,7 @@ def given_artifacts(service: Service, digests: Mapping[str, str], store: Artifac
         if not store.verify(digest):
             raise EngineError(
                 f"the artifact of {function.name} ({digest}) is not in {store.root}, or damaged",
-                hint="promote anew; where it was forgotten, deploy it anew from its commit",
+                hint="promote again; if it was deleted, deploy its commit again",
             )
         path = store.zip_path(digest)
         with zipfile.ZipFile(path) as packed:

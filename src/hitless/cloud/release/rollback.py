@@ -48,7 +48,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
             executor.keep_ready(targets, int(came_from) if came_from is not None else None)
         return Result(target.stage, target.release, Outcome.UNCHANGED, STRATEGY, url=None)
     if template is None:
-        raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit anew")
+        raise ConflictError(f"release {target.release} has no template in the bucket", hint="deploy its commit again")
     _check_roles(before.live, template, target.release)
     transition, executor, targets = _planned(cloud, before, target, template, live)
     transition.check()
@@ -135,8 +135,8 @@ def _check_roles(live: LiveState, template: Template, number: int) -> None:
         for role in references(template["Resources"][ids.function]["Properties"].get("Role")):
             if role in theirs and role not in there:
                 raise ConflictError(
-                    f"{name}'s version of release {number} ran under a role that is gone ({role})",
-                    hint="deploy its commit anew: releases under one role each go back as far as they are kept",
+                    f"{name}'s version of release {number} ran under a role that was deleted ({role})",
+                    hint="deploy its commit again: a version keeps the role that it was published with",
                 )
 
 

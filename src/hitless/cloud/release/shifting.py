@@ -121,7 +121,7 @@ class Shifting:
     def _say_at_once(self, moves: Sequence[Move], strategy: Strategy) -> None:
         if not isinstance(strategy, AllAtOnce):
             names = ", ".join(one.function for one in moves)
-            self._cloud.say(f"{names}: at once, for Lambda shares traffic between versions of one role only")
+            self._cloud.say(f"{names}: at once, because Lambda splits traffic only between versions with the same role")
 
     def _guard(self, run: ReleaseRun, moves: Sequence[Move], watch: AlarmWatch, seconds: int) -> ShiftFailure | None:
         """A move at once has no bake: watch the alarms once it has all traffic, before the API follows."""
@@ -181,7 +181,7 @@ class AlarmWatch:
         found = cloud.traffic.alarms(names)
         for one in found:
             if one.rings:
-                cloud.say(f"{one.name} rings already: it cannot tell anything of this release, and is not watched")
+                cloud.say(f"{one.name} rings already, so it says nothing about this release: it is not watched")
         return cls(
             cloud.traffic,
             tuple(one.name for one in found if not one.rings and not one.composite),

@@ -70,7 +70,7 @@ class Facts:
     """The release that the stack records as live."""
     unfinished: Record | None = None
     left_for: Record | None = None
-    """The release that a rollback was going to, where it did not come to its end."""
+    """The release that a rollback was going to, where it did not finish."""
     before: Record | None = None
     """The release that was live before `live`: where a rollback goes, and an update that fails."""
     wanted: Mapping[FunctionIds, Ready] = field(default_factory=dict)

@@ -103,7 +103,7 @@ class Repair:
         self._check_skipped(facts)
         self._take_over(facts)
         if works(facts.status):
-            self._cloud.say(f"{facts.stack} is at work ({facts.status}): waiting for its end")
+            self._cloud.say(f"{facts.stack} is being changed ({facts.status}): waiting until that has ended")
             self._cloud.stack.rest()
             facts = look(self._cloud)
         mended: dict[Trouble, None] = {}
@@ -164,7 +164,7 @@ class Repair:
                 take_shield_down(cloud, facts.observed)
             case SettleStack(continues=True):
                 if causes := cloud.stack.continue_rollback(self._skip):
-                    raise CloudError(causes[0], hint="mend that, and repeat")
+                    raise CloudError(causes[0], hint="fix the cause, and repeat")
             case SettleStack():
                 cloud.stack.settle()
             case Upload(function, version, sha256):
@@ -186,7 +186,9 @@ class Repair:
             if sha256 == layer_code().sha256:
                 write_layer(here := Path(place) / "layer.zip")
             elif not version:
-                raise CloudError(f"{function} is another hitless's", hint="deploy by that version of hitless once more")
+                raise CloudError(
+                    f"{function} is another version of hitless's", hint="deploy once more with that version of hitless"
+                )
             elif not here.is_file():
                 here = Path(place) / "artifact.zip"
                 try:
@@ -199,7 +201,7 @@ class Repair:
         record = self._cloud.records.get(release)
         if record is None or record.outcome is not None:
             return
-        reason = None if live else "it was cut off; `hitless aws repair` took it back"
+        reason = None if live else "it was cut off; `hitless aws repair` rolled it back"
         outcome = Outcome.LIVE if live else Outcome.ROLLED_BACK
         now = timestamp(self._cloud.clock.now())
         self._cloud.records.save(replace(record, holder=self._holder, outcome=outcome, reason=reason, ended_at=now))
@@ -221,8 +223,8 @@ class Repair:
     def _check_still_ours(self) -> None:
         if self._read_newest() != self._newest:
             raise ConflictError(
-                "another command has taken over meanwhile: nothing more is done here",
-                hint="`hitless aws status` shows what is left once it has ended",
+                "another command has taken over: this one changes nothing more",
+                hint="`hitless aws status` shows what is left after it has ended",
             )
 
     def _check_skipped(self, facts: Facts) -> None:
@@ -241,7 +243,7 @@ class Repair:
             return trouble
         way = f"{error.message}; {error.hint}"
         if isinstance(trouble.step, SettleStack) and trouble.step.continues:
-            way += ", or leave it as it is by `hitless aws repair --skip-resource LOGICAL_ID`"
+            way += ", or skip it with `hitless aws repair --skip-resource LOGICAL_ID`"
         return replace(trouble, mends=way)
 
 

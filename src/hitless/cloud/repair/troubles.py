@@ -81,8 +81,8 @@ class Provision:
 
     def __str__(self) -> str:
         if not self.environments:
-            return f"keep nothing ready of {self.function} version {self.version}"
-        return f"keep {self.environments} environments of {self.function} version {self.version} ready"
+            return f"remove the provisioned concurrency of {self.function} version {self.version}"
+        return f"provision {self.environments} environments of {self.function} version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class SettleStack:
     def __str__(self) -> str:
         if self.continues:
             return f"continue the roll-back of {self.stack}"
-        return f"bring {self.stack} to where it can be updated"
+        return f"bring {self.stack} to a state in which it can be updated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Upload:
     sha256: str
 
     def __str__(self) -> str:
-        return f"put the artifact {self.sha256[:12]}… of {self.function} into the bucket again"
+        return f"upload the artifact {self.sha256[:12]}… of {self.function} again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _shifts(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
         if unfinished is None:
             stuck[identifier] = "is in progress, and no release is under way"
         elif seen.began is not None and facts.now - seen.began > _longest(unfinished):
-            stuck[identifier] = f"is in progress since {seen.began:%Y-%m-%d %H:%M} UTC, longer than it can last"
+            stuck[identifier] = f"is in progress since {seen.began:%Y-%m-%d %H:%M} UTC, longer than a release can take"
         elif taking_over:
             stuck[identifier] = f"shifts traffic to release {unfinished.release}"
     step = StopShifts(tuple(dict.fromkeys(facts.deployments[one][0].base for one in stuck)))
@@ -223,7 +223,7 @@ def _aliases(facts: Facts) -> Iterator[Trouble]:
         name, state = observed.functions[ids], observed.aliases.get(ids)
         if state is None:
             yield Trouble(
-                "the alias live is gone: every request fails", f"function {name}",
+                "the alias live was deleted: every request fails", f"function {name}",
                 f"`aws lambda create-alias --function-name {name} --name live --function-version {version}`, and "
                 "then the permissions that the stack lists for it",
             )  # fmt: skip
@@ -238,7 +238,7 @@ def _aliases(facts: Facts) -> Iterator[Trouble]:
 def _rollback(facts: Facts) -> Iterator[Trouble]:
     if facts.left_for is not None and facts.live is not None:
         number = facts.left_for.release
-        what = f"the rollback from release {facts.live.release} to {number} did not come to its end"
+        what = f"the rollback from release {facts.live.release} to {number} did not finish"
         yield Trouble(what, f"stack {facts.stack}", step=FinishRollback(number))
 
 
@@ -250,18 +250,18 @@ def _api(facts: Facts) -> Iterator[Trouble]:
     if not at_rest(facts.status or "") and facts.observed.live.output("HitlessRelease") != str(facts.live.release):
         return
     where = f"stage {served.stage.name} of API {served.stage.api}"
-    deploy = "`hitless aws deploy --force` where the stack can make it again; see its events"
+    deploy = "`hitless aws deploy --force` if the stack can create it again; see its events"
     if served.at is None:
-        yield Trouble("the stage is gone: nobody is answered", where, deploy)
+        yield Trouble("the stage was deleted: every request fails", where, deploy)
         return
     if served.at != served.belongs:
-        what = f"it serves Deployment {served.at}: the stack gives it {served.belongs or 'one that is gone'}"
+        what = f"it serves Deployment {served.at} instead of the stack's {served.belongs or '(deleted)'}"
         yield Trouble(what, where, *((REPAIR, Serve(served)) if served.belongs else (deploy, None)))
     for ids in facts.closed:
         name = facts.observed.functions[ids]
         yield Trouble(
-            "API Gateway may not invoke the alias live: every request to it is answered with 500", f"function {name}",
-            f"`aws lambda add-permission --function-name {name} --qualifier live --statement-id mended --action "
+            "API Gateway may not invoke the alias live: every request to it gets a 500", f"function {name}",
+            f"`aws lambda add-permission --function-name {name} --qualifier live --statement-id api-gateway --action "
             "lambda:InvokeFunction --principal apigateway.amazonaws.com --source-arn "
             f"arn:aws:execute-api:REGION:ACCOUNT:{served.stage.api}/*/*`",
         )  # fmt: skip
@@ -282,23 +282,23 @@ def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
         belongs = wanted.get((ids, version), Ready(0)).nearest(number)
         if number == belongs or (coming.get(names[ids]) == version and not taking_over):
             continue
-        what = f"{number} environments of version {version} are kept ready: {belongs} belong there"
+        what = f"{number} environments of version {version} are provisioned instead of {belongs}"
         yield Trouble(what, f"function {names[ids]}", step=Provision(ids, names[ids], version, belongs))
 
 
 def _shield(facts: Facts) -> Trouble:
     where = facts.served.stage.name if facts.served is not None else facts.stack
-    return Trouble("a shield stands, and no shift is under way", f"stage {where}", step=DropShield())
+    return Trouble("a shield is up, and no shift is under way", f"stage {where}", step=DropShield())
 
 
-_NEVER_CAME_UP = "it never came up: nobody is served, and CloudFormation allows nothing but its deletion"
+_NEVER_CAME_UP = "it never came up: it serves nobody, and CloudFormation only allows its deletion"
 _STATES: Mapping[str, str] = {
     "UPDATE_FAILED": "an update failed, and its roll-back is turned off",
     "CREATE_FAILED": _NEVER_CAME_UP,
     "ROLLBACK_COMPLETE": _NEVER_CAME_UP,
     "ROLLBACK_FAILED": _NEVER_CAME_UP,
-    "DELETE_FAILED": "its deletion was begun, and did not come to its end",
-    "REVIEW_IN_PROGRESS": "it is the empty shell of a change set that nobody carried out",
+    "DELETE_FAILED": "its deletion began and did not finish",
+    "REVIEW_IN_PROGRESS": "it is the empty shell of a change set that was never executed",
 }
 
 
@@ -318,7 +318,7 @@ def _artifacts(facts: Facts) -> Iterator[Trouble]:
         if not sha256:
             yield Trouble(
                 "its template is not in the artifact bucket: no rollback can go to it", where,
-                "bring the object back from the bucket's older versions (30 days), or deploy its commit anew",
+                "restore the object from the bucket's older versions (30 days), or deploy its commit again",
             )  # fmt: skip
             continue
         what = f"the artifact of {function} ({sha256[:12]}…) is not in the bucket: an update that goes there would fail"
@@ -332,6 +332,6 @@ def _record(facts: Facts) -> Iterator[Trouble]:
         return
     arrived = facts.live is not None and facts.live.release == record.release
     what = f"it has not ended since {record.created_at}: " + (
-        "it is live, and its record does not say so" if arrived else "its deploy was cut off, unless it still runs"
+        "it is live, but its record does not say so" if arrived else "its deploy was cut off, unless it still runs"
     )
     yield Trouble(what, f"release {record.release}", step=End(record.release, arrived))

@@ -122,7 +122,7 @@ class Bootstrap:
     def _make_core(self, options: BootstrapOptions) -> Stack:
         core = self._stacks.deploy(self._core(options), force=options.force)
         if closed := close_default_group(self._aws.client("ec2"), core.outputs["DefaultSecurityGroupId"]):
-            self._say(f"{core.name}: the network's default security group is closed (rules taken away: {closed})")
+            self._say(f"{core.name}: the network's default security group is closed (rules removed: {closed})")
         self._let_api_gateway_log(core)
         return core
 
@@ -137,7 +137,7 @@ class Bootstrap:
             if told:
                 raise UsageError(
                     f"--deploy-role: {told} is of this account, {account}",
-                    hint="leave the option out: the pipeline releases as this account's deploy role by itself",
+                    hint="leave the option out: the pipeline uses this account's deploy role by default",
                 )
             return None
         return role
@@ -172,11 +172,11 @@ class Bootstrap:
         repository = options.repository or kept.get("GitHubRepository")
         if not repository:
             raise UsageError(
-                "--github-oidc: whose workflows may release is unknown: origin is not on GitHub",
+                "--github-oidc: the repository is unknown, because origin is not on GitHub",
                 hint="name the repository with --repository OWNER/NAME",
             )
         arn, made = ensure_provider(self._aws.client("iam"), self._aws.identity())
-        self._say(f"tokens of GitHub Actions are known to this account by {arn}{' (made now)' if made else ''}")
+        self._say(f"this account accepts tokens of GitHub Actions by {arn}{' (created now)' if made else ''}")
         return GitHubTrust(arn, repository)
 
     def _connect(self, releases_as: _ReleasesAs, options: BootstrapOptions) -> tuple[Stack, GitHubConnection, bool]:
@@ -213,7 +213,7 @@ class Bootstrap:
 
     def _await(self, connection: GitHubConnection, wait_s: float) -> GitHubConnection:
         url = console_url(connection.arn)
-        self._say(f"authorise GitHub once, as somebody who may install apps on the repository: {url}")
+        self._say(f"authorise GitHub once, with an account that may install apps on the repository: {url}")
         self._say("  (Developer Tools → Connections → Update pending connection)")
         deadline = self._time.monotonic() + wait_s
         while not connection.available:

@@ -71,7 +71,7 @@ class Destroy:
         stays: list[str] = []
         if keeps_core:
             stays.append(
-                f"{self._names.core}, for it holds {domain}; its NAT gateways go (--with-domain deletes it too)"
+                f"{self._names.core}, because it holds {domain}; without NAT gateways (--with-domain deletes it, too)"
             )
         if bucket and (keeps_core or not with_data):
             stays.append(f"the artifact bucket {bucket}" + ("" if keeps_core else " (--with-data deletes it)"))
@@ -127,6 +127,6 @@ class Destroy:
         if data:
             raise ConflictError(
                 f"{self._names.service} holds data: {', '.join(data)}",
-                hint="take them out with `DeletionPolicy: Retain` and a deploy first, or name them with --with-data",
+                hint="remove them with `DeletionPolicy: Retain` and a deploy first, or use --with-data",
                 details={"resources": data},
             )

@@ -85,16 +85,16 @@ def check_identity(told: IdentityOptions) -> None:
     if told.boundary and UNBOUNDED.fullmatch(told.boundary):
         raise UsageError(
             f"--boundary: {told.boundary} bounds nothing",
-            hint="leave the option out: functions have a boundary of ours",
+            hint="leave the option out: functions have a boundary by default",
         )
     if told.trust:
         _trusted(told.trust)
     if told.external_id and not _EXTERNAL_ID.fullmatch(told.external_id):
         hint = "2 to 1224 letters, digits and =,.@:/-"
-        raise UsageError("--external-id: it has characters that AWS does not take, or is too short", hint=hint)
+        raise UsageError("--external-id: it has characters that AWS refuses, or is too short", hint=hint)
     if told.environment and not _ENVIRONMENT.fullmatch(told.environment):
         hint = "name it in full, of letters, digits, '.', '_' and '-'"
-        raise UsageError(f"--github-environment: {told.environment!r} is no environment that can be trusted", hint=hint)
+        raise UsageError(f"--github-environment: {told.environment!r} is not the name of an environment", hint=hint)
     if told.environment and told.github is False:
         raise UsageError(
             "--github-environment and --no-github-oidc contradict each other", hint="leave one of them out"
@@ -105,12 +105,12 @@ def check_identity(told: IdentityOptions) -> None:
 
 def _check_deploy_role(told: IdentityOptions) -> None:
     if not _ROLE_ARN.fullmatch(told.deploy_role or ""):
-        hint = "it is DeployRoleArn among the core stack's outputs in the account that is released to"
+        hint = "it is the output DeployRoleArn of the core stack in the other account"
         raise UsageError(f"--deploy-role: {told.deploy_role!r} is not a role's ARN", hint=hint)
     for option, given in (("--trust", told.trust), ("--github-oidc", told.github or told.environment)):
         if given:
             raise UsageError(
-                f"--deploy-role is of another account, and {option} is that account's to say",
+                f"--deploy-role is of another account: {option} must be set there",
                 hint=f"give {option} to a bootstrap with that account's credentials",
             )
 
@@ -119,14 +119,12 @@ def check_kept(told: IdentityOptions, kept: Mapping[str, str], account: str) -> 
     """Raise UsageError on options that contradict the existing core stack's parameters or this account."""
     if told.trust and account in _trusted(told.trust)[0]:
         raise UsageError(
-            f"--trust: {account} is the account itself: every role in it, the functions' too, could release",
-            hint="name the role that shall release",
+            f"--trust: {account} is this account: every role in it, the functions' too, could release",
+            hint="name the role that may release",
         )
     trusts = told.trust if told.trust is not None else kept.get("TrustedAccounts") or kept.get("TrustedRoles")
     if told.external_id and not trusts:
-        raise UsageError(
-            "--external-id: nobody is trusted that it could be asked of", hint="give it together with --trust"
-        )
+        raise UsageError("--external-id: no account or role is trusted", hint="give it together with --trust")
     github = told.github if told.github is not None else kept.get("GitHubProviderArn")
     if told.environment and not github:
         raise UsageError(

@@ -80,8 +80,8 @@ def check_apart(service: Service) -> None:
     """Raise UsageError if a pipeline in another account cannot do what the stage asks for."""
     if service.settings.rehearsal:
         raise UsageError(
-            f"{service.stage} is rehearsed, and a pipeline in another account may not read what is live there",
-            hint="set rehearsal: false for the stage, or let the pipeline stand in the stage's account",
+            f"{service.stage} is rehearsed, but a pipeline in another account may not read its live release",
+            hint="set rehearsal: false for the stage, or create the pipeline in the stage's account",
         )
 
 
@@ -92,7 +92,7 @@ def check_parts(options: BootstrapOptions) -> None:
         return
     if options.pipeline is None:
         raise UsageError(
-            "--deploy-role is what the pipeline releases as, and --no-pipeline leaves it out",
+            "--deploy-role is for the pipeline, and --no-pipeline leaves the pipeline out",
             hint="leave one of them out",
         )
     for option, given in (
@@ -102,7 +102,7 @@ def check_parts(options: BootstrapOptions) -> None:
     ):
         if given is not None:
             raise UsageError(
-                f"{option} is of the core stack, which stands in the account of --deploy-role",
+                f"{option} is for the core stack, which is in the account of --deploy-role",
                 hint=f"give {option} to a bootstrap with that account's credentials",
             )
 

@@ -111,7 +111,7 @@ class Planner:
         if stack is None or step in (StackStep.CREATE, StackStep.RECREATE):
             return StackPlan(spec.name, False, ())
         if step is not StackStep.UPDATE:
-            self._say(f"{spec.name} is {stack.status}: its changes cannot be previewed; a bootstrap brings it to rest")
+            self._say(f"{spec.name} is {stack.status}: its changes cannot be previewed; a bootstrap repairs it")
             return StackPlan(spec.name, True, ())
         kept = {key: self._kept(key, value, stack.parameters) for key, value in spec.parameters.items()}
         prepared = self._stacks.prepare(replace(spec, parameters=kept))
@@ -193,7 +193,7 @@ class Planner:
 
 
 def needed_actions(options: BootstrapOptions, *, domain: bool, log_role: bool = False) -> list[str]:
-    """The actions that the caller of bootstrap needs, as far as a plan checks them. `log_role`: a role is created."""
+    """The actions that a bootstrap needs, as far as a plan checks them. `log_role`: a role must be created."""
     told, actions = options.identity, [*NEEDED_ACTIONS, *(LOG_ROLE_ACTIONS if log_role else ())]
     if options.pipeline is not None:
         actions += PIPELINE_ACTIONS

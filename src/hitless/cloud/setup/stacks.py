@@ -71,7 +71,7 @@ def names_of(service: Service) -> StackNames:
     for word in RESERVED_STAGES:
         if stage == word or stage.startswith(f"{word}-"):
             raise UsageError(
-                f"a stage on AWS cannot be called {stage}: {service.name}-{stage} is what its {word} stack is called",
+                f"a stage on AWS cannot be called {stage}: {service.name}-{stage} is the name of its {word} stack",
                 hint="rename the stage in custom.hitless.stages",
             )
     longest = f"{service.name}-{stage}-deploy-build"
@@ -164,8 +164,8 @@ def check_options(options: PipelineOptions) -> None:
         check_repository(options.repository)
     if options.package is not None and _SECRET_IN_URL.search(options.package):
         raise UsageError(
-            "--package: the URL holds a password or a token, and would stand in clear in the pipeline",
-            hint="name a public URL, or a wheel that the build may fetch by its role",
+            "--package: the URL holds a password or a token, and would be readable in the pipeline",
+            hint="name a public URL, or a wheel that the build's role may fetch",
         )
 
 

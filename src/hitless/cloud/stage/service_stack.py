@@ -94,11 +94,11 @@ class ServiceStack:
             return
         if SERVICE_TAG not in stack.tags:
             raise ConflictError(
-                f"the stack {self.name} is not this service's yet: hitless did not make it",
-                hint=f"{verb} takes it over without a failed request, or says why not",
+                f"the stack {self.name} was not made by hitless",
+                hint=f"{verb} adopts it without a failed request, or says why not",
             )
         if ADOPTION_OUTPUT in stack.outputs:
-            raise ConflictError(f"{self.name} is only half taken over", hint=f"{verb} goes on where it was cut off")
+            raise ConflictError(f"{self.name} is only half adopted", hint=f"{verb} continues it")
 
     def find(self) -> Stack | None:
         """The stack as CloudFormation describes it."""
@@ -176,7 +176,7 @@ class ServiceStack:
         if is_busy(failed):
             raise ConflictError(
                 f"{self.name} is being updated by somebody else",
-                hint="repeat the command: it waits for that update's end, and continues from here",
+                hint="repeat the command: it waits until that update has ended, and continues",
             )
         try:
             stack, causes = self._stacks.rest(self.name, since=seen) if self.find() else (None, [])
@@ -237,7 +237,7 @@ class CoreOutputs:
         bucket = str(outputs.get("ArtifactBucketName", ""))
         if not bucket:
             raise UsageError(
-                f"{where} has no ArtifactBucketName", hint="make the core stack by `hitless aws bootstrap`"
+                f"{where} has no ArtifactBucketName", hint="create the core stack with `hitless aws bootstrap`"
             )
         return cls(
             vpc_id=str(outputs.get("VpcId", "")),
@@ -267,5 +267,5 @@ def read_core_outputs(folder: Path, named: Path | None) -> CoreOutputs:
             f"{path} cannot be read: {error}", hint="it is one JSON object: output name → value"
         ) from error
     if not isinstance(outputs, dict):
-        raise UsageError(f"{path} holds no JSON object", hint="it is one JSON object: output name → value")
+        raise UsageError(f"{path} is not a JSON object", hint="it is one JSON object: output name → value")
     return CoreOutputs.of(outputs, str(path))

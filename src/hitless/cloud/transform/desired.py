@@ -206,7 +206,7 @@ def check_stage(packaged: str, wanted: str) -> None:
     if packaged != wanted:
         raise ServiceFileError(
             f"provider.stage: the package is for stage {packaged}, not {wanted}",
-            hint="write stage: ${opt:stage, 'dev'} in serverless.yml, so that --stage counts",
+            hint="write stage: ${opt:stage, 'dev'} in serverless.yml, so that --stage has an effect",
         )
 
 
@@ -219,7 +219,7 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
             if function["Properties"].get("Code", {}).get("S3Bucket") == {"Ref": "ServerlessDeploymentBucket"}:
                 raise ServiceFileError(
                     f"{name or 'a function'} is a helper that Serverless Framework adds for an event of the service",
-                    hint="events on resources that exist already (`existing: true`) are not shipped",
+                    hint="hitless does not ship events on existing resources (`existing: true`)",
                 )
             continue
         if len(name) > FUNCTION_NAME_LIMIT:
@@ -235,12 +235,12 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
         if (size := release.code[key].unpacked_bytes) > UNPACKED_LIMIT_BYTES:
             raise ServiceFileError(
                 f"functions.{key}: the package unpacks to {size / 1e6:.0f} MB, over Lambda's 262 MB",
-                hint="leave files out by package.patterns, or take requirements out",
+                hint="exclude files by package.patterns, or remove requirements",
             )
     if of_type(resources, "AWS::ApiGateway::Deployment") and API_ID not in resources:
         raise ServiceFileError(
-            "provider.apiGateway.restApiId: routes are not added to an API of another stack",
-            hint="take restApiId out: two services' releases on one API would show each other's half-made routes",
+            "provider.apiGateway.restApiId: hitless adds no routes to an API of another stack",
+            hint="remove restApiId: two services' releases on one API would show each other's unfinished routes",
         )
     if of_type(resources, "AWS::ApiGatewayV2::Api") or of_type(resources, "AWS::ApiGatewayV2::Route"):
         raise ServiceFileError(
@@ -249,8 +249,8 @@ def check_package(resources: Mapping[str, Resource], release: ReleaseInput) -> N
         )
     if of_type(resources, "AWS::Lambda::LayerVersion"):
         raise ServiceFileError(
-            "layers: layers that the service makes are not shipped",
-            hint="put what they hold into requirements.txt or the service's folder, or name a layer by its ARN",
+            "layers: hitless does not ship layers that the service makes",
+            hint="put their content into requirements.txt or the service's folder, or name a layer by its ARN",
         )
 
 
@@ -262,7 +262,7 @@ def check_environment(resources: Mapping[str, Resource], release: ReleaseInput) 
         key = release.function_names.get(str(function["Properties"].get("FunctionName", "")))
         if key is not None and size > ENVIRONMENT_LIMIT_BYTES:
             raise ServiceFileError(
-                f"functions.{key}.environment is over Lambda's 4 KB: {size} bytes, with what hitless adds",
+                f"functions.{key}.environment is over Lambda's 4 KB: {size} bytes, including hitless's variables",
                 hint="keep large values in a file or a parameter",
             )
 

@@ -248,7 +248,7 @@ def _check_reserved(function: Resource, name: str, number: int) -> None:
     reserved = function["Properties"].get("ReservedConcurrentExecutions")
     if isinstance(reserved, int) and 2 * number > reserved:
         raise ServiceFileError(
-            f"functions.{name}: provisionedConcurrency {number} is wanted twice during a shift, for the live version "
+            f"functions.{name}: provisionedConcurrency {number} is needed twice during a shift, for the live version "
             f"and the next one; reservedConcurrency {reserved} has no room for that",
             hint=f"reserve {2 * number} or more, or provision {reserved // 2} or fewer",
         )

@@ -112,7 +112,7 @@ def _add_configuration(resources: dict[str, Resource], release: ReleaseInput) ->
         case Linear(percent, seconds):
             kind = "Linear"
         case _:
-            raise ServiceFileError(f"{strategy} is no strategy of CodeDeploy's", hint="see docs/aws-releases.md")
+            raise ServiceFileError(f"{strategy} is not a strategy of CodeDeploy", hint="see docs/aws-releases.md")
     steps = {f"{kind}Percentage": percent, f"{kind}Interval": seconds // 60}
     resources[f"CodeDeployConfig{strategy}"] = {
         "Type": "AWS::CodeDeploy::DeploymentConfig",
