@@ -139,11 +139,11 @@ class FakeLambdas:
     def wake(self, function: str, version: str) -> None:
         self._world.moment("wake a version")
 
-    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+    def allow_invoke(self, function: str, version: str, *, role_of: str) -> None:
         self._world.moment("let a version be invoked")
         self._world.permitted.add((function, version))
 
-    def let_invoke_no_more(self, function: str, version: str) -> None:
+    def revoke_invoke(self, function: str, version: str) -> None:
         self._world.moment("let a version be invoked no more")
         self._world.permitted.discard((function, version))
 
@@ -166,7 +166,7 @@ class FakeLambdas:
         self._world.moment("read what is provisioned")
         return self._world.ready.get((function, version), 0)
 
-    def provision_no_more(self, function: str, version: str) -> None:
+    def remove_provisioned(self, function: str, version: str) -> None:
         self._world.moment("provision no more")
         self._world.ready.pop((function, version), None)
 
@@ -192,7 +192,7 @@ class FakeAutoscaling:
         self._world.scaled[function, version] = (least, most, target_percent)
         self._world.ready[function, version] = max(least, self._world.ready[function, version])
 
-    def scale_no_more(self, function: str, version: str) -> None:
+    def stop_scaling(self, function: str, version: str) -> None:
         self._world.moment("scale no more")
         self._world.scaled.pop((function, version), None)
 
@@ -322,7 +322,7 @@ class FakeTraffic:
     def alarms(self, names: Collection[str]) -> list[Alarm]:
         return [Alarm(name, name in self._world.ringing, name in self._world.composite) for name in names]
 
-    def most_at_once(self, function: str, alias: str, *, until: Any) -> int:
+    def peak_concurrency(self, function: str, alias: str, *, until: Any) -> int:
         return self._world.busy
 
     def series(self, versions: Any, aliases: Any, *, since: Any, until: Any) -> dict[Any, Any]:

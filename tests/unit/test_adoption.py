@@ -19,9 +19,9 @@ from hitless.cloud.adoption.templates import (
     begun,
     contracted,
     expanded,
-    for_rollback,
     functions_in,
     phase,
+    rollback_template,
     with_stage,
 )
 from hitless.cloud.transform.desired import version_ids
@@ -253,6 +253,6 @@ def test_the_stage_is_written_as_it_is() -> None:
 def test_the_record_keeps_code_that_nobody_else_clears_away() -> None:
     adopting = Adopting(BASE)
     code = {name: Code("a" * 64, "artifacts/a.zip") for name in functions_in(adopting.template).values()}
-    kept = for_rollback(adopting.wanted, code, "artifact-bucket")
+    kept = rollback_template(adopting.wanted, code, "artifact-bucket")
     for function in of_type(kept["Resources"], "AWS::Lambda::Function").values():
         assert function["Properties"]["Code"] == {"S3Bucket": "artifact-bucket", "S3Key": "artifacts/a.zip"}

@@ -11,7 +11,7 @@ import pytest
 
 from hitless.aws.follow import Stack
 from hitless.aws.running import Running
-from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
+from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
 from hitless.cloud.adoption.templates import PlainStack, adopted, functions_in, with_stage
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import STAGE_ID, Resource, Template
@@ -171,5 +171,5 @@ def test_exports_that_a_release_has_not_are_known() -> None:
         "AlphaLambdaFunctionQualifiedArn": {"Value": "x", "Export": {"Name": "sls-alpha"}},
         "ServiceEndpoint": {"Value": "x", "Export": {"Name": "sls-endpoint"}},
     }
-    assert given_up(template) == {"AlphaLambdaFunctionQualifiedArn": "sls-alpha"}
+    assert lost_exports(template) == {"AlphaLambdaFunctionQualifiedArn": "sls-alpha"}
     assert STAGE_ID not in template["Resources"]

@@ -181,7 +181,7 @@ class Late:
     def alarms(self, names: Any) -> list[Alarm]:
         return []
 
-    def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
+    def peak_concurrency(self, function: str, alias: str, *, until: datetime) -> int:
         return 0
 
 

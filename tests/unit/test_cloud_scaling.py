@@ -144,6 +144,6 @@ def test_a_denied_call_names_the_core_stack_and_what_is_not_scaled_is_left_alone
     with pytest.raises(CloudError, match="scaling its provisioned concurrency was denied") as caught:
         Autoscaling(FakeClient("AccessDeniedException")).scale("f", "1", least=1, most=2, target_percent=70)
     assert "hitless aws bootstrap" in str(caught.value.hint)
-    Autoscaling(FakeClient("ObjectNotFoundException")).scale_no_more("f", "1")
+    Autoscaling(FakeClient("ObjectNotFoundException")).stop_scaling("f", "1")
     with pytest.raises(ClientError):
         Autoscaling(FakeClient("ValidationException")).scale("f", "1", least=1, most=2, target_percent=70)

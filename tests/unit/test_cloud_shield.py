@@ -56,12 +56,12 @@ class Fake:
         for name in names:
             del self.held[name]
 
-    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+    def allow_invoke(self, function: str, version: str, *, role_of: str) -> None:
         if function in self.refuses:
             raise self.refuses[function]
         self.allowed.add((function, version, role_of))
 
-    def let_invoke_no_more(self, function: str, version: str) -> None:
+    def revoke_invoke(self, function: str, version: str) -> None:
         self.allowed = {one for one in self.allowed if one[:2] != (function, version)}
 
     @property
@@ -204,7 +204,7 @@ def test_a_versions_requests_failures_and_shielded_ones_are_read_by_the_minute()
     both = {NOON: Minute(60, 3, 3, 12.5), NOON + timedelta(minutes=1): Minute(40, 0, 4, 13)}
     assert read == {("s-prod-zones", "12"): both, ("s-prod-meta", "3"): both}
     assert len({query["Id"] for query in cloudwatch.queries}) == 10
-    assert Traffic(cloudwatch).most_at_once("s-prod-zones", "live", until=NOON) == 7
+    assert Traffic(cloudwatch).peak_concurrency("s-prod-zones", "live", until=NOON) == 7
     assert Traffic(cloudwatch).answers("prod-s", "prod", since=NOON, until=NOON) == Answers(120, 5, 2)
     assert Traffic(cloudwatch).series([], ("live",), since=NOON, until=NOON) == {}
 

@@ -13,10 +13,12 @@ import pytest
 from hitless.cloud.transform import LiveState, contract, desired, expand
 from hitless.cloud.transform.guard import whole_minutes
 from hitless.cloud.transform.model import STAGE_ID, of_type
+from hitless.cloud.transition import UpdatesFirst, plan
 from hitless.errors import ServiceFileError
 from hitless.service.model import AlarmSettings, Hooks
 from hitless.service.strategy import parse
 from tests.unit.release_support import NAMES, RememberedStack, packaged, release, sha256
+from tests.unit.transitions import BASE, table
 
 pytestmark = pytest.mark.unit
 
@@ -282,3 +284,13 @@ def test_a_permission_that_changes_stands_beside_the_old_one_until_the_next_rele
         assert old in kept
     stack.ship(compiled, release(3))
     assert old not in stack.live.resources
+
+
+def test_a_property_that_is_called_depends_on_may_hold_objects() -> None:
+    """As that of a container in a task of ECS does: CloudFormation's own DependsOn holds names only."""
+    containers = [{"Name": "web", "DependsOn": [{"ContainerName": "proxy", "Condition": "START"}]}, {"Name": "proxy"}]
+    task = {"Type": "AWS::ECS::TaskDefinition", "Properties": {"ContainerDefinitions": containers}}
+    definition = replace(BASE, resources={"Task": {**task, "DependsOn": "Items"}, "Items": table()})
+    first = plan(LiveState(), desired(definition.compiled(), definition.release(1)), UpdatesFirst())
+    made = first.contract({})["Resources"]["Task"]
+    assert (made["Properties"]["ContainerDefinitions"], made["DependsOn"]) == (containers, ["Items"])

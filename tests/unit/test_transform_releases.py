@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hitless.cloud.transform import Template
 from hitless.cloud.transform.model import STAGE_ID, changes, of_type
-from hitless.cloud.transform.updates import retires_guarded
+from hitless.cloud.transform.updates import removes_guarded
 from hitless.service.strategy import parse
 from tests.unit.release_support import NAMES, RememberedStack, packaged, release
 
@@ -159,5 +159,5 @@ def test_a_function_that_is_removed_stays_for_one_release_more() -> None:
     expanded, contracted = stack.log[-2:]
     assert "MeetingsAliasLive" in expanded["Resources"]
     assert "MeetingsAliasLive" not in contracted["Resources"]
-    assert retires_guarded(expanded, contracted), "the stack policy is lifted for this update"
-    assert not retires_guarded(stack.log[-3], expanded)
+    assert removes_guarded(expanded, contracted), "the stack policy is lifted for this update"
+    assert not removes_guarded(stack.log[-3], expanded)

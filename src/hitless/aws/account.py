@@ -27,7 +27,7 @@ _TRUST = {
 }
 
 
-def lacks_log_role(apigateway: Any) -> bool:
+def needs_log_role(apigateway: Any) -> bool:
     """Whether the account has no role for API Gateway's logs yet, so that a bootstrap makes one."""
     return not apigateway.get_account().get("cloudwatchRoleArn")
 
@@ -41,7 +41,7 @@ def ensure_log_role(
     settings"). A role that somebody else set is left alone. `boundary` is the ARN of a policy. Raises MachineError if
     API Gateway refuses the new role.
     """
-    if not lacks_log_role(apigateway):
+    if not needs_log_role(apigateway):
         return None
     try:
         arn = str(iam.get_role(RoleName=ROLE_NAME)["Role"]["Arn"])

@@ -107,7 +107,7 @@ class Lambdas:
             return any(isinstance(one, dict) and one.get("Service") == service for one in principals)
         return False
 
-    def let_invoke(self, function: str, version: str, *, role_of: str) -> None:
+    def allow_invoke(self, function: str, version: str, *, role_of: str) -> None:
         """Allow the role of the function's version `role_of` to invoke its `version`."""
         found = self._configuration(function, role_of)
         if found is None:
@@ -121,7 +121,7 @@ class Lambdas:
                 Principal=found["Role"],
             )
 
-    def let_invoke_no_more(self, function: str, version: str) -> None:
+    def revoke_invoke(self, function: str, version: str) -> None:
         """Remove that permission, if it exists."""
         with Ignoring("ResourceNotFoundException"):
             self._lambda.remove_permission(
@@ -179,7 +179,7 @@ class Lambdas:
         found = self._lambda.get_account_settings()["AccountLimit"]
         return int(found["ConcurrentExecutions"]), int(found["UnreservedConcurrentExecutions"])
 
-    def provision_no_more(self, function: str, version: str) -> None:
+    def remove_provisioned(self, function: str, version: str) -> None:
         """Remove the version's provisioned concurrency, if it has any."""
         with Ignoring(*_NOT_PROVISIONED):
             self._lambda.delete_provisioned_concurrency_config(FunctionName=function, Qualifier=version)
@@ -270,7 +270,7 @@ class Autoscaling:
                 hint="update core with `hitless aws bootstrap`, or remove custom.hitless.provisioned",
             ) from error
 
-    def scale_no_more(self, function: str, version: str) -> None:
+    def stop_scaling(self, function: str, version: str) -> None:
         """Stop scaling and leave the number as it is. Removes the policies and their alarms."""
         with Ignoring("ObjectNotFoundException"):
             self._scaling.deregister_scalable_target(**_WHAT, ResourceId=f"function:{function}:{version}")

@@ -131,7 +131,7 @@ class Traffic:
                     found[name] = Alarm(name, one["StateValue"] == "ALARM", is_composite)
         return found
 
-    def most_at_once(self, function: str, alias: str, *, until: datetime) -> int:
+    def peak_concurrency(self, function: str, alias: str, *, until: datetime) -> int:
         """The alias's highest concurrency in the hour before `until`; 0 if it is unknown."""
         query = _query("most", "AWS/Lambda", "ConcurrentExecutions", _dimensions(function, alias), "Maximum")
         found = [value for one in self._read([query], until - timedelta(hours=1), until) for value in one["Values"]]

@@ -273,7 +273,7 @@ def _flipped_conditions(live: Template, wanted: Template) -> Iterator[Refusal]:
 
 
 def _two_updates(live: LiveState, wanted: Template) -> Iterator[str]:
-    taken = api.in_the_way(live.resources, wanted["Resources"])
+    taken = api.blocking_resources(live.resources, wanted["Resources"])
     said = {_shown(live.resources[name]) for name in taken}
     for one in sorted(said):
         yield f"{one} occupies the place of a new one: one more update removes it from the API's draft first"

@@ -20,7 +20,7 @@ from hitless.aws.follow import resting
 from hitless.aws.running import LATEST, RunningCode, ServedApi
 from hitless.aws.stacks import Imports
 from hitless.clock import timestamp
-from hitless.cloud.adoption.checks import given_up, later, reasons, remarks
+from hitless.cloud.adoption.checks import later, lost_exports, reasons, remarks
 from hitless.cloud.adoption.templates import (
     AdoptionPhase,
     PlainStack,
@@ -29,9 +29,9 @@ from hitless.cloud.adoption.templates import (
     contracted,
     deployment_in,
     expanded,
-    for_rollback,
     functions_in,
     phase,
+    rollback_template,
     with_stage,
 )
 from hitless.cloud.records.records import Record
@@ -101,7 +101,7 @@ class Adoption:
         running = {
             ids: self._code.running(lambda_name, alias=ALIAS) for ids, lambda_name in functions_in(template).items()
         }
-        exports = given_up(template).values()
+        exports = lost_exports(template).values()
         importers = {export: found for export in exports if (found := self._imports.importers(export))}
         return PlainStack(
             stack, template, physical, served, {ids: one for ids, one in running.items() if one is not None},
@@ -230,7 +230,7 @@ class Adoption:
         )
         code = {name: Code(one.sha256, artifact_key(one.sha256), one.zip_bytes) for name, one in held.items()}
         cut_off_here = records.get(record.release)  # of this number there is one only if it was cut off
-        records.begin(record, for_rollback(plan.wanted, code, self._cloud.bucket.name), new=cut_off_here is None)
+        records.begin(record, rollback_template(plan.wanted, code, self._cloud.bucket.name), new=cut_off_here is None)
         if cut_off_here is not None:
             records.save(record)
         return record

@@ -190,7 +190,7 @@ def adopted(imported: Template, seen: PlainStack, *, number: int) -> Template:
         properties = resources[STAGE_ID]["Properties"]
         properties["DeploymentId"] = {"Ref": api.add_deployment(resources)}
         resources[STAGE_ID]["DependsOn"] = sorted(of_type(resources, "AWS::Lambda::Permission"))
-        api.stand_on_stage(resources, old)
+        api.depend_on_stage(resources, old)
     made.get("Outputs", {}).pop(ADOPTION_OUTPUT, None)
     made["Outputs"] = outputs_of(made, number=number)
     return made
@@ -241,7 +241,7 @@ def contracted(wanted: Template, live: LiveState) -> Template:
     return made
 
 
-def for_rollback(wanted: Template, code: Mapping[str, Code], bucket: str) -> Template:
+def rollback_template(wanted: Template, code: Mapping[str, Code], bucket: str) -> Template:
     """The template that the release's record keeps: its code is in the artifact bucket. `code` is by Lambda's name."""
     kept = copy.deepcopy(wanted)
     for ids, name in functions_in(kept).items():

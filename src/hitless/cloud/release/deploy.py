@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hitless.clock import timestamp
 from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
-from hitless.cloud.release.executor import Superseded, Tenure, TransitionExecutor, check_headroom, home_of
+from hitless.cloud.release.executor import Superseded, Tenure, TransitionExecutor, check_headroom, versions_to_return_to
 from hitless.cloud.release.packaging import ServicePackage, layer_code, write_layer
 from hitless.cloud.release.proving import prove
 from hitless.cloud.release.shifting import ReleaseRun, Shifting
@@ -65,7 +65,7 @@ class Deploy:
         self._tenure.begin(record, wanted, cut_off)
         self._cloud.records.keep_document(record.release, package.document(commit=commit, message=message))
         self._steps.add("preparing", 0, f"release {record.release}")
-        home = home_of(self._cloud, before, live)
+        home = versions_to_return_to(self._cloud, before, live)
         run = ReleaseRun(record, transition, before, {}, home, package.hooks, previous, alarms)
         executor = TransitionExecutor(self._cloud, transition, before)
         try:

@@ -103,7 +103,7 @@ class TransitionExecutor:
                         names[ids], version, least=one.least, most=one.most, target_percent=one.target_percent
                     )
                 elif ids in was:
-                    cloud.autoscaling.scale_no_more(names[ids], version)
+                    cloud.autoscaling.stop_scaling(names[ids], version)
                     cloud.lambdas.provision(names[ids], version, one.least)
             except CloudError as error:
                 cloud.say(f"{error.message}; {error.hint}")
@@ -123,17 +123,17 @@ class TransitionExecutor:
             return
         scaled = any(one.most is not None for ready in had for one in ready.values())
         record = cloud.records.get(previous) if previous is not None else None
-        for ids, number in sorted(held_versions(observed, record), key=str):
+        for ids, number in sorted(known_versions(observed, record), key=str):
             if keep.get(ids) != number:
                 if scaled:  # first: a scaled version's concurrency would be put back
-                    cloud.autoscaling.scale_no_more(observed.functions[ids], number)
-                cloud.lambdas.provision_no_more(observed.functions[ids], number)
+                    cloud.autoscaling.stop_scaling(observed.functions[ids], number)
+                cloud.lambdas.remove_provisioned(observed.functions[ids], number)
 
     def _kept_ready(self) -> tuple[dict[FunctionIds, str], dict[FunctionIds, Ready]]:
         return functions_of(self._transition.wanted), kept_ready(self._transition.wanted)
 
 
-def held_versions(observed: Observed, *records: Record | None) -> set[tuple[FunctionIds, str]]:
+def known_versions(observed: Observed, *records: Record | None) -> set[tuple[FunctionIds, str]]:
     """(function, version) of all versions that the stack holds or that these releases had."""
     functions = {ids.function: ids for ids in observed.functions}
     found = set()
@@ -276,7 +276,7 @@ class Tenure:
         return True
 
 
-def home_of(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
+def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> dict[str, str]:
     """Lambda's name → the version to which the live release's traffic belongs.
 
     An alias elsewhere was left by a deploy that was cut off, or by a rollback whose stack has not followed. In the

@@ -76,7 +76,7 @@ def _warm(cloud: Cloud, wanted: Template, targets: Mapping[FunctionIds, str]) ->
     for ids, version in targets.items():
         if not is_wrapped(wanted["Resources"][ids.function]):
             continue
-        at_once = cloud.traffic.most_at_once(names[ids], ALIAS, until=cloud.clock.now())
+        at_once = cloud.traffic.peak_concurrency(names[ids], ALIAS, until=cloud.clock.now())
         number = environments(cloud, wanted["Resources"][ids.function], at_once)
         given = cloud.lambdas.warm(names[ids], version, number)
         if given.error:

@@ -17,7 +17,7 @@ from hitless.cloud.records.records import Record
 from hitless.cloud.records.rollouts import ReleaseSteps, RolloutEnd, rollout_of
 from hitless.cloud.release.executor import TransitionExecutor
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, live_number, settle, take_shield_down, url_of
+from hitless.cloud.stage.settling import Cloud, live_number, lower_shield, settle, url_of
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, FunctionIds, LiveState, Template, of_type, references
 from hitless.cloud.transform.updates import numbered
@@ -159,7 +159,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
         )
     stopped = cloud.shift.stop_groups(ids.base for ids in observed.functions)
     cloud.shift.settle(observed.functions.values())
-    take_shield_down(cloud, observed)
+    lower_shield(cloud, observed)
     if record is None and not stopped:
         raise ConflictError(f"no release is under way in {stage}", hint="`hitless aws status` shows what runs")
     number = live_number(observed)

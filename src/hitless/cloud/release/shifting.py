@@ -19,7 +19,7 @@ from hitless.cloud.records.records import Record
 from hitless.cloud.records.rollouts import Counter, ReleaseSteps
 from hitless.cloud.release.executor import Superseded, Tenure
 from hitless.cloud.stage.service_stack import Observed
-from hitless.cloud.stage.settling import Cloud, take_shield_down
+from hitless.cloud.stage.settling import Cloud, lower_shield
 from hitless.cloud.transform.desired import functions_of
 from hitless.cloud.transform.functions import is_shielded
 from hitless.cloud.transform.model import ALIAS, FunctionIds, Template
@@ -78,7 +78,7 @@ class Shifting:
             self._say_at_once(at_once, strategy)
             failure = self._by_codedeploy(run, at_once, watch)
         self._tenure.check(run.record, run.home)  # who took over has settled: what stands then is that one's
-        take_shield_down(self._cloud, run.before)
+        lower_shield(self._cloud, run.before)
         if failure is None and (guarded := moves if isinstance(strategy, AllAtOnce) else at_once):
             failure = self._guard(run, guarded, watch, _watched_seconds(run.alarms, strategy))
         if failure is None:

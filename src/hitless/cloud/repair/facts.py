@@ -15,7 +15,7 @@ from hitless.aws.api_stages import NO_PATH, ApiStage
 from hitless.aws.codedeploy import Deployment
 from hitless.aws.follow import resting
 from hitless.cloud.records.records import Record
-from hitless.cloud.release.executor import held_versions
+from hitless.cloud.release.executor import known_versions
 from hitless.cloud.stage.service_stack import Observed
 from hitless.cloud.stage.settling import Cloud, live_number
 from hitless.cloud.transform.functions import Ready, kept_ready
@@ -190,7 +190,7 @@ def _ready(cloud: Cloud, observed: Observed, *records: Record | None) -> dict[tu
     """(function, version) → provisioned environments, of versions that the stack holds, that serve, or that these
     releases had.
     """
-    asked = held_versions(observed, *records) | {(ids, state.version) for ids, state in observed.aliases.items()}
+    asked = known_versions(observed, *records) | {(ids, state.version) for ids, state in observed.aliases.items()}
     found = {one: cloud.lambdas.provisioned(observed.functions[one[0]], one[1]) for one in sorted(asked, key=str)}
     return {one: number for one, number in found.items() if number}
 

@@ -35,7 +35,7 @@ from hitless.cloud.repair.troubles import (
     Upload,
     troubles,
 )
-from hitless.cloud.stage.settling import Cloud, take_shield_down
+from hitless.cloud.stage.settling import Cloud, lower_shield
 from hitless.errors import CloudError, ConflictError, HitlessError, UsageError
 from hitless.release.result import Outcome
 
@@ -161,7 +161,7 @@ class Repair:
             case Provision(_, function, version, environments):
                 cloud.lambdas.provision(function, version, environments)
             case DropShield():
-                take_shield_down(cloud, facts.observed)
+                lower_shield(cloud, facts.observed)
             case SettleStack(continues=True):
                 if causes := cloud.stack.continue_rollback(self._skip):
                     raise CloudError(causes[0], hint="fix the cause, and repeat")
@@ -174,11 +174,11 @@ class Repair:
 
     def _keep_none_ready(self, function: str, version: str) -> None:
         try:
-            self._cloud.autoscaling.scale_no_more(function, version)  # first: what is scaled would be put back
+            self._cloud.autoscaling.stop_scaling(function, version)  # first: what is scaled would be put back
         except ClientError as error:
             if not is_denied(error):  # an older core stack: then nothing is scaled
                 raise
-        self._cloud.lambdas.provision_no_more(function, version)
+        self._cloud.lambdas.remove_provisioned(function, version)
 
     def _upload(self, function: str, version: str, sha256: str) -> None:
         with tempfile.TemporaryDirectory(prefix="hitless-artifact-") as place:

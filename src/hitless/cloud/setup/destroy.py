@@ -102,7 +102,7 @@ class Destroy:
             return
         autoscaling = Autoscaling(self._aws.client("application-autoscaling"))
         for function, version in autoscaling.scaled(f"{self._names.service}-"):
-            autoscaling.scale_no_more(function, version)
+            autoscaling.stop_scaling(function, version)
 
     def _delete(self, name: str) -> None:
         if self._stacks.find(name) is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hitless.aws.account import lacks_log_role
+from hitless.aws.account import needs_log_role
 from hitless.aws.changes import Change
 from hitless.aws.follow import StackStep, next_step
 from hitless.aws.session import Aws
@@ -166,7 +166,7 @@ class Planner:
 
     def _missing(self, options: BootstrapOptions) -> tuple[str, ...] | None:
         log_role = self._ask(
-            "whether API Gateway has a role for its logs", lambda: lacks_log_role(self._aws.client("apigateway"))
+            "whether API Gateway has a role for its logs", lambda: needs_log_role(self._aws.client("apigateway"))
         )
         actions = needed_actions(options, domain=self._service.settings.domain is not None, log_role=bool(log_role))
         principal = principal_of(self._aws.identity().arn)

@@ -33,7 +33,7 @@ from hitless.cloud.transform.model import (
     Template,
     of_type,
 )
-from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, retires_guarded
+from hitless.cloud.transform.updates import LIFTED_POLICY, POLICY, removes_guarded
 from hitless.errors import CloudError, ConflictError, UsageError
 
 
@@ -150,7 +150,7 @@ class ServiceStack:
         Raises CloudError with the first cause if it fails, StillAtWorkError if the result is not known yet,
         ConflictError if another update is under way.
         """
-        lift = bool(before) and retires_guarded(before, template)
+        lift = bool(before) and removes_guarded(before, template)
         if before:
             self._stacks.set_policy(self.name, LIFTED_POLICY if lift else POLICY)
         seen = self._stacks.last_event(self.name)

@@ -71,11 +71,11 @@ def settle(cloud: Cloud, *, holder: str) -> Observed:
     if stopped:
         cloud.say(f"a shift was under way ({', '.join(stopped)}): it was stopped")
     cloud.shift.settle(observed.functions.values())
-    take_shield_down(cloud, observed)
+    lower_shield(cloud, observed)
     return cloud.stack.observe()
 
 
-def take_shield_down(cloud: Cloud, observed: Observed) -> None:
+def lower_shield(cloud: Cloud, observed: Observed) -> None:
     """Remove the shield once no shift is under way."""
     if observed.stage is not None:
         cloud.shield.down(observed.stage, observed.functions)
@@ -143,8 +143,8 @@ class Variables(Protocol):
 class Permissions(Protocol):
     """Allows a role to invoke a version: aws.lambdas.Lambdas."""
 
-    def let_invoke(self, function: str, version: str, *, role_of: str) -> None: ...
-    def let_invoke_no_more(self, function: str, version: str) -> None: ...
+    def allow_invoke(self, function: str, version: str, *, role_of: str) -> None: ...
+    def revoke_invoke(self, function: str, version: str) -> None: ...
 
 
 class Shield:
@@ -177,7 +177,7 @@ class Shield:
             return
         for ids, move in moves.items():
             try:
-                self._permissions.let_invoke(move.function, move.current, role_of=move.target)
+                self._permissions.allow_invoke(move.function, move.current, role_of=move.target)
             except ClientError as error:
                 self._without(error, move.function)
                 self._variables.drop(stage, [ids.shield_variable])
@@ -194,7 +194,7 @@ class Shield:
         names = {ids.shield_variable: name for ids, name in functions.items()}
         for variable, versions in standing.items():
             if variable in names:
-                self._permissions.let_invoke_no_more(names[variable], versions.partition(":")[0])
+                self._permissions.revoke_invoke(names[variable], versions.partition(":")[0])
         self._variables.drop(stage, standing)
 
     def _without(self, error: ClientError, what: str) -> None:

@@ -17,6 +17,7 @@ from hitless.cloud.transform.model import (
     URL_OUTPUT,
     ReleaseInput,
     Resource,
+    depends_on,
     of_type,
     references,
     replacing,
@@ -106,8 +107,8 @@ def _renamed(node: Any, renamed: Mapping[str, str]) -> Any:
             return {"Fn::GetAtt": [renamed.get(name, name), *path]}
         case dict():
             changed = {key: _renamed(value, renamed) for key, value in node.items()}
-            if "DependsOn" in changed:
-                changed["DependsOn"] = [renamed.get(name, name) for name in depends_on(changed)]
+            if names := depends_on(changed):
+                changed["DependsOn"] = [renamed.get(name, name) for name in names]
             return changed
         case list():
             return [_renamed(value, renamed) for value in node]
@@ -131,7 +132,7 @@ def add_stage(resources: dict[str, Resource], release: ReleaseInput) -> None:
         "Properties": {"LogGroupName": group, "RetentionInDays": release.log_retention_days},
     }
     resources[STAGE_ID] = _stage(deployment, stage_name, group, sorted(of_type(resources, "AWS::Lambda::Permission")))
-    stand_on_stage(resources, old)
+    depend_on_stage(resources, old)
     if release.domain:
         # named by the domain: an API that changes it answers on both until the next release
         resources[f"{MAPPING_ID}{short_hash(release.domain)}"] = {
@@ -151,7 +152,7 @@ def add_deployment(resources: dict[str, Resource]) -> str:
     return deployment
 
 
-def stand_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None:
+def depend_on_stage(resources: dict[str, Resource], old: Collection[str]) -> None:
     """Resources that depend on one of the `old` Deployments depend on the Stage instead."""
     for resource in resources.values():
         wanted = depends_on(resource)
@@ -223,13 +224,7 @@ def url_output(resources: dict[str, Resource], domain: str) -> dict[str, Any]:
     return {URL_OUTPUT: {"Description": "Where clients reach the API", "Value": value}}
 
 
-def depends_on(resource: Resource) -> list[str]:
-    """What it waits for, as a list."""
-    value = resource.get("DependsOn", [])
-    return [value] if isinstance(value, str) else list(value)
-
-
-def in_the_way(live: dict[str, Resource], new: dict[str, Resource]) -> set[str]:
+def blocking_resources(live: dict[str, Resource], new: dict[str, Resource]) -> set[str]:
     """Live resources of the draft that occupy a place which another resource will take.
 
     API Gateway has one place for each part under a path, one for all variable parts, one for each method, one for each

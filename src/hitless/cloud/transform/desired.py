@@ -64,7 +64,7 @@ def desired(compiled: Template, release: ReleaseInput) -> Template:
     if release.permissions_boundary:
         for role in of_type(resources, "AWS::IAM::Role").values():
             role["Properties"].setdefault("PermissionsBoundary", release.permissions_boundary)
-    answer_scanner(resources)
+    explain_to_scanner(resources)
     template["Outputs"] = outputs_of(template, number=release.number, previous=release.previous, domain=release.domain)
     check_resources(resources)
     return template
@@ -302,7 +302,7 @@ SKIPS: Mapping[str, Mapping[str, str]] = {
 """Type → check → why it is not done."""
 
 
-def answer_scanner(resources: Mapping[str, Resource]) -> None:
+def explain_to_scanner(resources: Mapping[str, Resource]) -> None:
     """Write the reasons into the resources' metadata, which the scanner (checkov) reads.
 
     Only what hitless or osls decides gets a reason. The service's own settings are left for the scanner to judge.

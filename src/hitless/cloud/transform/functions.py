@@ -13,7 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hitless.cloud.transform.model import FunctionIds, ReleaseInput, Resource, Template, of_type, references, short_hash
+from hitless.cloud.transform.model import (
+    FunctionIds,
+    ReleaseInput,
+    Resource,
+    Template,
+    depends_on,
+    of_type,
+    references,
+    short_hash,
+)
 from hitless.errors import ServiceFileError
 
 ROLE_NAME_LETTERS = 64
@@ -231,8 +240,9 @@ def call_function(resources: dict[str, Resource], alias: str, name: str, functio
 
     for resource in resources.values():
         resource["Properties"] = called(resource.get("Properties", {}))
-        named = resource.pop("DependsOn", [])
-        if left := [one for one in ([named] if isinstance(named, str) else named) if one != alias]:
+        left = [one for one in depends_on(resource) if one != alias]
+        resource.pop("DependsOn", None)
+        if left:
             resource["DependsOn"] = left
 
 

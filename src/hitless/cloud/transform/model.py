@@ -174,6 +174,12 @@ def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
             return node
 
 
+def depends_on(node: Mapping[str, Any]) -> list[str]:
+    """The names under `DependsOn`. A property of that name may hold other things, for example in a task of ECS."""
+    value = node.get("DependsOn", [])
+    return [one for one in ([value] if isinstance(value, str) else value) if isinstance(one, str)]
+
+
 def references(node: object) -> Iterator[str]:
     """Every logical id that a piece of a template names: Ref, GetAtt, Sub's `${Id}` and DependsOn."""
     match node:
@@ -189,7 +195,7 @@ def references(node: object) -> Iterator[str]:
                     text = value if isinstance(value, str) else value[0]
                     yield from (part.split("}", 1)[0].split(".", 1)[0] for part in text.split("${")[1:])
                 if key == "DependsOn":
-                    yield from ([value] if isinstance(value, str) else value)
+                    yield from depends_on(node)
                 yield from references(value)
         case list():
             for value in node:

@@ -32,6 +32,7 @@ from hitless.cloud.transform.model import (
     LiveState,
     Resource,
     Template,
+    depends_on,
     of_type,
     references,
     rewritten,
@@ -139,7 +140,7 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
 
     CloudFormation would add the new resource before it deletes the old one.
     """
-    gone = api.in_the_way(live.resources, expanded["Resources"])
+    gone = api.blocking_resources(live.resources, expanded["Resources"])
     if not gone:
         return None
     template = copy.deepcopy(live.template)
@@ -158,7 +159,7 @@ def clear(expanded: Template, live: LiveState) -> Template | None:
     return clean_template(template)
 
 
-def retires_guarded(before: Template, after: Template) -> bool:
+def removes_guarded(before: Template, after: Template) -> bool:
     """Whether the update removes an alias or a permission, for which the stack policy must be lifted."""
     gone = before.get("Resources", {}).keys() - after["Resources"].keys()
     return any(before["Resources"][name]["Type"] in GUARDED for name in gone)
@@ -279,12 +280,10 @@ def _template(
     A resource that stays for one more release keeps the conditions, parameters and mappings of its own template.
     """
     for resource in resources.values():
-        if "DependsOn" in resource:
-            named = [resource["DependsOn"]] if isinstance(resource["DependsOn"], str) else resource["DependsOn"]
-            kept = [name for name in named if name in resources]
-            resource.pop("DependsOn")
-            if kept:
-                resource["DependsOn"] = kept
+        kept = [name for name in depends_on(resource) if name in resources]
+        resource.pop("DependsOn", None)
+        if kept:
+            resource["DependsOn"] = kept
     made = {key: value for key, value in wanted.items() if key not in ("Resources", "Outputs")}
     named = json.dumps(resources)
     theirs = {key: {n: one for n, one in live.get(key, {}).items() if n not in made.get(key, {})} for key in _SECTIONS}
@@ -324,7 +323,7 @@ def hold(wanted: Template, live: LiveState) -> Template | None:
     resources[deployment] = shows
     stage = resources[STAGE_ID]
     stage["Properties"]["DeploymentId"] = {"Ref": deployment}
-    stage["DependsOn"] = [*api.depends_on(stage), *permissions]
+    stage["DependsOn"] = [*depends_on(stage), *permissions]
     return clean_template(template)
 
 
