@@ -54,13 +54,7 @@ class EngineParts:
         return self.rollout(number, verb, release, None, strategy, Receipt(rollout_facts(release, who, why)))
 
     def rollout(
-        self,
-        number: int,
-        verb: str,
-        candidate: Release,
-        previous: Release | None,
-        strategy: Strategy,
-        receipt: Receipt,
+        self, number: int, verb: str, candidate: Release, previous: Release | None, strategy: Strategy, receipt: Receipt
     ) -> Rollout:
         return Rollout(
             number=number,

@@ -43,9 +43,7 @@ class Executor:
     """The client of a running HAProxy. `maps`: the folder in the maps' names."""
 
     def __init__(self, runtime: RuntimeSocket, clock: Clock, maps: str) -> None:
-        self._runtime = runtime
-        self._clock = clock
-        self._maps = maps
+        self._runtime, self._clock, self._maps = runtime, clock, maps
 
     async def ask(self, command: str) -> str:
         """HAProxy's output for a command. Raises UnreachableError."""

@@ -62,9 +62,7 @@ class Guardian:
         access_logs: list[str],
         control: socket.socket,
     ) -> None:
-        self._folder = folder
-        self._haproxy = haproxy
-        self._listeners = listeners
+        self._folder, self._haproxy, self._listeners = folder, haproxy, listeners
         self._access_logs = [
             PipedLog(self._path(f"access{index}.fifo"), path) if path else None
             for index, path in enumerate(access_logs)

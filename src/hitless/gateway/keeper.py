@@ -32,19 +32,11 @@ _AGAIN_AFTER_S = (0.0, 0.05, 0.2, 1.0)
 class GuardianKeeper:
     """Owner of the listening sockets and of the link to the guardian of one folder."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        haproxy: str,
-        clock: Clock,
-        take: TakeListeners = take_listeners,
-    ) -> None:
+    def __init__(self, layout: Layout, haproxy: str, clock: Clock, take: TakeListeners = take_listeners) -> None:
         self._layout = layout
         self._folder = layout.folder
         self._runtime_socket = layout.runtime_socket
-        self._haproxy = haproxy
-        self._clock = clock
-        self._take = take
+        self._haproxy, self._clock, self._take = haproxy, clock, take
         self._link: GuardianLink | None = None
         self.sockets: dict[str, socket.socket] = {}
 

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -121,26 +121,30 @@ async def spawn_guardian(
         "access_logs": [str(access_logs[name] or "") for name in listeners],
         "site": _site_of("setproctitle"),
     }
+    # -I -S: no environment and no site packages, so that the process stays small.
+    command = [sys.executable, "-I", "-S", "-c", _RUN, str(Path(guardian.__file__).parents[2]), json.dumps(settings)]
     descriptors = [listener.fileno() for listener in listeners.values()]
+    await start_program("guardian", command, succeeds_with=(0, guardian.EXIT_LOCKED), pass_fds=descriptors)
+
+
+async def start_program(
+    name: str,
+    command: Sequence[str],
+    *,
+    succeeds_with: Container[int] = (0,),
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program until it has gone to the background. Raises EngineError with the last line of its output."""
     result = await asyncio.to_thread(
-        subprocess.run,
-        # -I -S: no environment and no site packages, so that the process stays small.
-        [sys.executable, "-I", "-S", "-c", _RUN, str(Path(guardian.__file__).parents[2]), json.dumps(settings)],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=30,
-    )
-    if result.returncode not in (0, guardian.EXIT_LOCKED):
-        raise EngineError(f"the guardian does not start: {_last_line(result.stderr)}")
+        subprocess.run, command, pass_fds=pass_fds, env=env, timeout=30,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if result.returncode not in succeeds_with:
+        lines = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+        raise EngineError(f"the {name} does not start: {lines[-1]}", hint="run `hitless doctor`")
 
 
 def _site_of(module: str) -> str:
     found = importlib.util.find_spec(module)
     return os.path.dirname(os.path.dirname(found.origin)) if found and found.origin else ""
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "no message"

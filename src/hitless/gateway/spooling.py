@@ -6,14 +6,13 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from hitless.clock import Clock
-from hitless.errors import EngineError
 from hitless.gateway import spooler
+from hitless.gateway.link import start_program
 from hitless.worker.process import is_locked
 
 RESPONDS_WITHIN_S = 3.0
@@ -51,18 +50,7 @@ class SpoolerKeeper:
             await self.stop()
         self._bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-m", "hitless.processes.spooler", json.dumps(self._settings)]
-        result = await asyncio.to_thread(
-            subprocess.run,
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={},
-            timeout=30,
-        )
-        if result.returncode:
-            lines = result.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-            raise EngineError(f"the spooler does not start: {lines[-1]}", hint="run `hitless doctor`")
+        await start_program("spooler", command, env={})
         return True
 
     async def _responds(self) -> bool:

@@ -80,14 +80,7 @@ class ServerView:
     checked: bool = True
 
 
-PLAIN = (
-    MapName.HOSTS,
-    MapName.STAGES,
-    MapName.TIMEOUTS,
-    MapName.THROTTLES,
-    MapName.ACCESS,
-    MapName.LITERALS,
-)
+PLAIN = (MapName.HOSTS, MapName.STAGES, MapName.TIMEOUTS, MapName.THROTTLES, MapName.ACCESS, MapName.LITERALS)
 ORDERED = (MapName.PATTERNS, MapName.IDEMPOTENT)
 """Maps whose order matters, because the first match wins."""
 
@@ -121,10 +114,7 @@ def view_of(state: GatewayState) -> View:
             MapName.ACCESS: {s.stage: access_value(s.access) for s in state.stages if s.access is not None},
             MapName.LITERALS: literal_entries(state.routes),
         },
-        ordered={
-            MapName.PATTERNS: pattern_entries(state.routes),
-            MapName.IDEMPOTENT: idempotent_entries(state.routes),
-        },
+        ordered={MapName.PATTERNS: pattern_entries(state.routes), MapName.IDEMPOTENT: idempotent_entries(state.routes)},
         sticky={stage.stage: sticky_entries(stage.sticky) for stage in state.stages if stage.host is None},
         servers={
             (pool.name, server.key): ServerView(server.maxconn, server.mode, server.socket, server.checked)

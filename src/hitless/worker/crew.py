@@ -75,11 +75,7 @@ class Crew:
         run_worker: Callable[[WorkerPlace], None],
         tell: Tell,
     ) -> None:
-        self._spec = spec
-        self._paths = paths
-        self._page = page
-        self._run_worker = run_worker
-        self._tell = tell
+        self._spec, self._paths, self._page, self._run_worker, self._tell = spec, paths, page, run_worker, tell
         self.replacing = False
         """Whether dead workers are replaced: from when all were ready until the pool stops."""
         self.size = min(size, spec.workers)

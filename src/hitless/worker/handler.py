@@ -6,7 +6,6 @@ import importlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from hitless.worker.context import LambdaContext
@@ -71,8 +70,9 @@ def load_handler(handler: str) -> Handler:
 
 def failure_of(error: BaseException, trace: tuple[str, ...] | None = None) -> HandlerFailure:
     """The failure for an exception of the handler, without our frame that called it."""
-    lines = _format(error.__traceback__.tb_next if error.__traceback__ else None) if trace is None else trace
-    return HandlerFailure(type(error).__name__, str(error), lines)
+    if trace is None:
+        trace = tuple(traceback.format_tb(error.__traceback__.tb_next if error.__traceback__ else None))
+    return HandlerFailure(type(error).__name__, str(error), trace)
 
 
 def _own_frames(error: BaseException) -> tuple[str, ...]:
@@ -84,7 +84,3 @@ def _own_frames(error: BaseException) -> tuple[str, ...]:
         step = step.tb_next
     frames = [frame for frame in traceback.extract_tb(step) if not frame.filename.startswith("<frozen importlib")]
     return tuple(traceback.format_list(frames))
-
-
-def _format(step: TracebackType | None) -> tuple[str, ...]:
-    return tuple(traceback.format_tb(step))

@@ -52,10 +52,7 @@ class RequestRunner:
         end_partial_lines: Callable[[], None],
         init_ms: float,
     ) -> None:
-        self._spec = spec
-        self._handler = handler
-        self._page = page
-        self._slot = slot
+        self._spec, self._handler, self._page, self._slot = spec, handler, page, slot
         self._fields = page.slot(slot)
         self._log = log
         self._end_partial_lines = end_partial_lines

@@ -60,10 +60,7 @@ class Root:
     """Forks zygotes on request and reaps them."""
 
     def __init__(self, folder: Path, libraries: dict[str, str], own_paths: list[str], listener: socket.socket) -> None:
-        self._folder = folder
-        self._libraries = libraries
-        self._own_paths = own_paths
-        self._listener = listener
+        self._folder, self._libraries, self._own_paths, self._listener = folder, libraries, own_paths, listener
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
         self._children: dict[int, int] = {}  # pid → descriptor of the client that asked for it
         self._poll = select.poll()

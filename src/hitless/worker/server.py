@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final, Protocol
 
 from hitless.worker.process import PRIVATE
@@ -126,9 +125,7 @@ class Server:
 
     def __init__(self, listener: socket.socket, handler: RequestHandler, spooler: SpoolerClient | None = None) -> None:
         listener.setblocking(False)
-        self._spooler = spooler
-        self._listener = listener
-        self._handler = handler
+        self._spooler, self._listener, self._handler = spooler, listener, handler
         self._connections: dict[int, _Connection] = {}
         self._poll = select.poll()
         self._stopping = self._listening = False
@@ -140,7 +137,7 @@ class Server:
     def install_signals(self) -> None:
         """SIGTERM ends the loop; a handler that blocks finishes first. Only the main thread may call this."""
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         PRIVATE.update(sock.fileno() for sock in (self._listener, self._wake_in, self._wake_out))
@@ -150,9 +147,6 @@ class Server:
         self._stopping = True
         with suppress(OSError):  # a handler may have replaced the interpreter's wake-up descriptor
             self._wake_in.send(b"\0")
-
-    def _on_term(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
 
     def run(self) -> None:
         """The loop. Returns after SIGTERM, or when it is `exhausted`."""

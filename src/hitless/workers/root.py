@@ -21,9 +21,7 @@ class RootZygote:
     """One connection to the root zygote. `on_death` is called once when its process is gone."""
 
     def __init__(self, folder: Path, python: str, on_death: Callable[[], None]) -> None:
-        self._folder = folder
-        self._python = python
-        self._on_death = on_death
+        self._folder, self._python, self._on_death = folder, python, on_death
         self._channel: Channel | None = None
         self._listening: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[RootMessage | None] = asyncio.Queue()
