@@ -113,7 +113,7 @@ class FakeInstaller:
         return self.variables
 
     def install(
-        self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, keep_open: Sequence[int] = ()
     ) -> Sequence[str]:
         self.targets.append(target)
         if self.error is not None and self.refused in str(target):

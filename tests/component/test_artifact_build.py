@@ -363,9 +363,15 @@ def test_another_tools_lock_without_requirements_is_noticed(tmp_path: Path, stor
 def test_requirements_that_change_during_the_installation_are_not_cached(tmp_path: Path, store: ArtifactStore) -> None:
     class Meddling(FakeInstaller):
         def install(
-            self, folder: Path, requirements: Requirements, target: Platform, into: Path, *, held: Sequence[int] = ()
+            self,
+            folder: Path,
+            requirements: Requirements,
+            target: Platform,
+            into: Path,
+            *,
+            keep_open: Sequence[int] = (),
         ) -> Sequence[str]:
-            built = super().install(folder, requirements, target, into, held=held)
+            built = super().install(folder, requirements, target, into, keep_open=keep_open)
             write_files(folder, {"requirements.txt": "dep==2.0\n"})
             return built
 

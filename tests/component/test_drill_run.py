@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hitless.clock import SystemClock, timestamp
-from hitless.drill.faults import Fault, Scene
+from hitless.drill.faults import Fault, FaultContext
 from hitless.drill.plan import DrillPlan
 from hitless.drill.report import write_report
 from hitless.drill.requests import DrillRequest
@@ -209,7 +209,7 @@ def test_a_stage_without_a_release_is_refused(stage: Stage) -> None:
         async def status(self) -> dict[str, object]:
             return {"stages": [{"stage": "dev", "url": self.url, "live": None}]}
 
-    with pytest.raises(ConflictError, match="has no release"):
+    with pytest.raises(ConflictError, match="has no live release"):
         asyncio.run(stage.drill(PLAN, shipper=Bare(stage.engine.url)))
 
 
@@ -246,7 +246,7 @@ def test_a_removed_first_release_is_shipped_again_if_it_can_be_rebuilt(stage: St
     assert result.restored is not None
     assert result.restored.outcome == "live"
     assert f"src/{MARKER}" not in stage.engine.deployed[-1]
-    assert "was kept no longer" in result.notices[0]
+    assert "was no longer kept" in result.notices[0]
 
 
 def test_a_removed_first_release_is_not_replaced_by_other_artifacts(stage: Stage) -> None:
@@ -272,7 +272,7 @@ def test_an_engine_that_dies_is_an_outcome_and_the_load_is_accounted_for(stage: 
 def test_a_fault_is_timed_until_the_service_has_recovered(stage: Stage) -> None:
     asked: list[int] = []
 
-    async def inject(scene: Scene) -> Callable[[object], bool]:
+    async def inject(scene: FaultContext) -> Callable[[object], bool]:
         def recovered(status: object) -> bool:
             asked.append(1)
             return len(asked) >= 3

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.artifact.archive import case_collisions, flaw, folders_of, shown
+from hitless.artifact.archive import case_collisions, folders_of, shown, why_unsafe
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.py", ".hidden", "a b", "..a", "a..", "é/ü", "x" * 255])
 def test_a_good_name_has_no_flaw(name: str) -> None:
-    assert flaw(name) is None
+    assert why_unsafe(name) is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_good_name_has_no_flaw(name: str) -> None:
     ],
 )
 def test_an_unsafe_name_has_a_reason(name: str, why: str) -> None:
-    found = flaw(name)
+    found = why_unsafe(name)
     assert found is not None
     assert why in found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hitless.drill.faults import FAULTS, HANG_S, Recovered, Scene
+from hitless.drill.faults import FAULTS, HANG_S, FaultContext, Recovered
 from hitless.drill.shipper import Shipped
 from hitless.errors import ConflictError
 
@@ -53,8 +53,8 @@ class World:
         self.done.append(seconds)
 
     def inject(self, name: str) -> Recovered:
-        scene = Scene(self, "dev", lambda pid, number: self.done.append((pid, number)), _Clock(self))
-        return asyncio.run(_inject(name, scene))
+        context = FaultContext(self, "dev", lambda pid, number: self.done.append((pid, number)), _Clock(self))
+        return asyncio.run(_inject(name, context))
 
 
 class _Clock:
@@ -71,8 +71,8 @@ class _Clock:
         await self._world.sleep(seconds)
 
 
-async def _inject(name: str, scene: Scene) -> Recovered:
-    return await FAULTS[name].inject(scene)
+async def _inject(name: str, context: FaultContext) -> Recovered:
+    return await FAULTS[name].inject(context)
 
 
 KILL = signal.SIGKILL
@@ -86,7 +86,12 @@ KILL = signal.SIGKILL
         ("kill-daemon", [(1, KILL), "up"], status_of(), status_of(pid=9)),
         ("kill-guardian", [(3, KILL)], status_of(), status_of(guardian_pid=9)),
         ("kill-gateway", [(2, KILL)], status_of(), status_of(gateway_pid=9)),
-        ("hang", [(21, signal.SIGSTOP), HANG_S, (21, signal.SIGCONT)], status_of(workers=(22,)), status_of()),
+        (
+            "hang",
+            [(21, signal.SIGSTOP), HANG_S, (21, signal.SIGCONT)],
+            status_of(workers=(22,)),
+            status_of(),
+        ),
     ],
 )
 def test_a_fault_signals_one_process_that_the_status_names(

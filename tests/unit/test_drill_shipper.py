@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hitless.drill.shipper import Shipped, document_of, shipped_of, stage_of, status_of
+from hitless.drill.shipper import Shipped, document_of, document_or_raise, outcome_of, stage_of
 from hitless.drill.workspace import with_stage_setting
 from hitless.errors import ConflictError, EngineNotRunningError, HitlessError, UsageError
 
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.unit
     ],
 )
 def test_an_outcome_is_read_from_the_document(code: int, document: dict[str, object], shipped: Shipped) -> None:
-    assert shipped_of((code, document)) == shipped
+    assert outcome_of((code, document)) == shipped
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1, ConflictError), (2, UsageError), (5, EngineNotRunningError)])
 def test_an_error_keeps_the_meaning_of_its_exit_code(code: int, kind: type[HitlessError]) -> None:
     with pytest.raises(kind, match="no engine") as error:
-        status_of((code, {"error": {"message": "no engine", "hint": "start it"}}))
+        document_or_raise((code, {"error": {"message": "no engine", "hint": "start it"}}))
     assert error.value.hint == "start it"
 
 

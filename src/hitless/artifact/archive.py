@@ -128,7 +128,7 @@ def _check_limit(total: int, archive: zipfile.ZipFile) -> None:
 LONGEST_PART_BYTES = 255
 
 
-def flaw(name: str) -> str | None:
+def why_unsafe(name: str) -> str | None:
     """Why this name is not allowed in an artifact; None if it is."""
     try:
         encoded = name.encode("utf-8")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from hitless.artifact import archive, dependencies
-from hitless.artifact.archive import ZipMember, case_collisions, flaw, folders_of, shown
+from hitless.artifact.archive import ZipMember, case_collisions, folders_of, shown, why_unsafe
 from hitless.artifact.dependencies import Dependencies, Installer
 from hitless.artifact.model import DIRECT_UPLOAD_LIMIT_BYTES, Artifact, BuiltArtifacts, Host, Platform
 from hitless.artifact.requirements import REQUIREMENTS_FILE, Requirements, read_requirements
@@ -158,7 +158,7 @@ class _Build:
         for notice in walk.notices:
             self._warn(notice)
         for name, content in self.extra_files.items():
-            if why := flaw(name):
+            if why := why_unsafe(name):
                 raise BuildError(f"generated file {shown(name)}: the name {why}", hint="use a relative name")
             code[name] = ZipMember(name, content)
         if not code:
@@ -177,19 +177,19 @@ class _Build:
         return self.installed[platform]
 
     def _cached_or_installed(self, platform: Platform) -> Dependencies:
-        folder, held = self.service.folder / self.module, (self.workspace.lock_fd,)
+        folder, keep_open = self.service.folder / self.module, (self.workspace.lock_fd,)
         key = dependencies.key_of(folder, self.requirements, platform, self.installer.settings())
         entry = self.store.cached(key)
         if entry is None:
             count = len(self.requirements.required)
             self.say(f"installing {count} requirement{'s' if count != 1 else ''} for {platform}")
             fresh = self.workspace.folder / f"dependencies-{key}"
-            dependencies.install(folder, self.requirements, platform, self.installer, fresh, held=held)
+            dependencies.install(folder, self.requirements, platform, self.installer, fresh, keep_open=keep_open)
             if read_requirements(folder) != self.requirements:
                 raise BuildError(f"{REQUIREMENTS_FILE} changed during the build", hint="run it again")
             entry = self.store.cache(fresh, key, self.workspace)
         if platform.host or not self.host.differences(platform):
-            dependencies.compile_bytecode(entry, held=held)
+            dependencies.compile_bytecode(entry, keep_open=keep_open)
         return entry
 
     def _pack(self, code: dict[str, ZipMember], used: Dependencies | None, platform: Platform) -> Artifact:

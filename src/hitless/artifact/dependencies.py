@@ -26,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from hitless.artifact import archive
-from hitless.artifact.archive import ZipMember, flaw, shown
+from hitless.artifact.archive import ZipMember, shown, why_unsafe
 from hitless.artifact.model import Platform
 from hitless.artifact.requirements import Requirements
 from hitless.documents import decode, to_text
@@ -48,9 +48,9 @@ class Installer(Protocol):
         ...
 
     def install(
-        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, keep_open: Sequence[int] = ()
     ) -> Sequence[str]:
-        """Install below `into` and return the names of those built from source. `held` are descriptors to keep open."""
+        """Install below `into` and return the names of those built from source. `keep_open` are descriptors."""
         ...
 
 
@@ -124,12 +124,12 @@ def install(
     installer: Installer,
     into: Path,
     *,
-    held: Sequence[int],
+    keep_open: Sequence[int],
 ) -> None:
     """Make an entry in the new folder `into`; the store moves it to its place."""
     files = into / "files"
     files.mkdir(parents=True)
-    built = installer.install(service, requirements, platform, files, held=held)
+    built = installer.install(service, requirements, platform, files, keep_open=keep_open)
     names = _normalise(files)
     archive.write(into / "archive.zip", _members(files, names))
     manifest = _Manifest(
@@ -144,7 +144,7 @@ def install(
     (into / "manifest.json").write_text(to_text(manifest), "utf-8")
 
 
-def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) -> None:
+def compile_bytecode(dependencies: Dependencies, *, keep_open: Sequence[int] = ()) -> None:
     """Compile the entry's modules for this interpreter, once. Neither files nor zip change.
 
     The bytecode is not checked against its source, because the date of a source means nothing here, and the
@@ -154,7 +154,11 @@ def compile_bytecode(dependencies: Dependencies, *, held: Sequence[int] = ()) ->
         return
     command = [sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     subprocess.run(
-        [*command, str(dependencies.files)], stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held, check=False
+        [*command, str(dependencies.files)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        pass_fds=keep_open,
+        check=False,
     )
     pairs: list[tuple[str, str]] = []
     for name in dependencies.names:
@@ -195,7 +199,7 @@ def _normalise(files: Path) -> list[str]:
             if _is_trace(name, path):
                 path.unlink()
                 continue
-            if path.is_symlink() or not path.is_file() or flaw(name):
+            if path.is_symlink() or not path.is_file() or why_unsafe(name):
                 raise BuildError(
                     f"a dependency installs {shown(name)}, which cannot be part of an artifact",
                     hint="pin another version",

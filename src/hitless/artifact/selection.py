@@ -23,7 +23,7 @@ from typing import Protocol
 
 from wcmatch import glob
 
-from hitless.artifact.archive import ZipMember, flaw, shown
+from hitless.artifact.archive import ZipMember, shown, why_unsafe
 from hitless.errors import BuildError
 
 NEVER_FOLDERS = frozenset({".git", ".hg", ".svn", ".hitless"})
@@ -173,7 +173,7 @@ class Walk:
 
     def _checked(self, folder: _Folder, entry: os.DirEntry[str], name: str, root: str) -> ZipMember:
         hint = _LEAVE_OUT.format(shown(name))
-        if why := flaw(name):
+        if why := why_unsafe(name):
             raise BuildError(f"{shown(name)}: the name {why}", hint="rename the file")
         if folder.outside or (entry.is_symlink() and not _within(os.path.realpath(entry.path), root)):
             raise BuildError(f"{name}: the link points outside the service's folder", hint=hint)

@@ -8,7 +8,7 @@
 
 Invariants. A name outside tmp/ is complete, because it got there by a rename. A build or an unpacking holds the lock
 shared (the processes started for it inherit it); a removal holds it alone. So nothing is removed during a build, and
-everything in tmp/ when the lock is held alone was left by a killed process, and is removed.
+everything in tmp/ when the lock is keep_open alone was left by a killed process, and is removed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ArtifactStore:
         """Hold the store for building or unpacking. Raises MachineError for faults of its disk or permissions."""
         with self._lock() as lock:
             if _locked_alone(lock):
-                self._sweep()
+                self._remove_leftovers()
             fcntl.flock(lock, fcntl.LOCK_SH)
             folder = Path(tempfile.mkdtemp(dir=self._tmp))
             try:
@@ -110,7 +110,7 @@ class ArtifactStore:
         """The artifact as a read-only folder, unpacked if necessary. Raises EngineError, MachineError."""
         zipped, tree = self.zip_path(digest), self._trees / _hex(digest)
         with self.working() as workspace, self._opened(zipped, digest) as packed:
-            if trees.is_whole(tree, archive.entries_of(packed)):
+            if trees.is_complete(tree, archive.entries_of(packed)):
                 tree.chmod(0o555)
                 return tree
             if archive.digest_of(zipped) != digest:
@@ -152,7 +152,7 @@ class ArtifactStore:
         with self._lock() as lock:
             if not _locked_alone(lock):
                 return []
-            self._sweep()
+            self._remove_leftovers()
             return self._remove_unneeded(kept, time.time() - min_age_s)
 
     def _remove_unneeded(self, kept: set[str], before: float) -> list[str]:
@@ -184,7 +184,7 @@ class ArtifactStore:
 
     def _settle(self, fresh: Path, tree: Path, workspace: WorkFolder, entries: list[zipfile.ZipInfo]) -> None:
         for _ in range(3):
-            if _rename(fresh, tree) or trees.is_whole(tree, entries):  # another process unpacked it meanwhile
+            if _rename(fresh, tree) or trees.is_complete(tree, entries):  # another process unpacked it meanwhile
                 return
             tree.chmod(0o755)
             _move_away(tree, workspace)
@@ -203,7 +203,7 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self) -> Iterator[int]:
-        """The lock's descriptor, open but not held; the store's folders exist."""
+        """The lock's descriptor, open but not keep_open; the store's folders exist."""
         with _disk_errors(self.root):
             self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):
@@ -214,7 +214,7 @@ class ArtifactStore:
             finally:
                 os.close(lock)
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         for left in self._tmp.iterdir():
             trees.remove(left)
 

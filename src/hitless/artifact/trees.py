@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hitless.artifact import archive
-from hitless.artifact.archive import flaw, folders_of, shown
+from hitless.artifact.archive import folders_of, shown, why_unsafe
 from hitless.artifact.dependencies import Dependencies, bytecode_name
 from hitless.errors import EngineError
 
@@ -23,7 +23,7 @@ _COMPILED_AT_MOST_BYTES = 262_144
 """With more source, unpacking would take time for modules that may never be imported."""
 
 
-def is_whole(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
+def is_complete(tree: Path, entries: Iterable[zipfile.ZipInfo]) -> bool:
     """Whether every file of the zip is in the tree with its size."""
     try:
         return all(os.stat(f"{tree}/{info.filename}").st_size == info.file_size for info in entries)
@@ -38,7 +38,7 @@ def unpack_into(tree: Path, packed: zipfile.ZipFile, dependencies: Dependencies 
     """
     entries = archive.entries_of(packed)
     for info in entries:
-        if why := flaw(info.filename):
+        if why := why_unsafe(info.filename):
             raise EngineError(f"the artifact holds {shown(info.filename)}, whose name {why}", hint="deploy again")
     split = linked if dependencies is not None else 0
     from_cache = {info.filename for info in entries[:split]}

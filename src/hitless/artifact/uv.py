@@ -70,20 +70,20 @@ class Uv:
         return {name: environ[name] for name in RESOLUTION_VARIABLES if name in environ}
 
     def install(
-        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, held: Sequence[int] = ()
+        self, folder: Path, requirements: Requirements, platform: Platform, into: Path, *, keep_open: Sequence[int] = ()
     ) -> Sequence[str]:
         """Install the requirements of the service in `folder` below `into`; the names of those built from source.
 
         Only what has no wheel is built, and without a compiler: native code would fit this machine alone.
-        `held` are descriptors that uv keeps open while it runs (the store's lock). Raises BuildError that names the
-        requirements at fault, MachineError where the disk is full.
+        uv keeps the descriptors in `keep_open` open while it runs (the store's lock). Raises BuildError that names the
+        wrong requirements, MachineError if the disk is full.
         """
         command = ["pip", "install", "--requirements", REQUIREMENTS_FILE, "--target", str(into)]
         command += ["--python", sys.executable, *platform.uv_options()]
         command += ["--only-binary", ":all:", "--link-mode", "copy", "--no-compile-bytecode"]
         command += ["--no-progress", "--color", "never"]
         built: list[str] = []
-        while said := self._run([*command, *(f"--no-binary={name}" for name in built)], folder, held):
+        while said := self._run([*command, *(f"--no-binary={name}" for name in built)], folder, keep_open):
             fresh = set(_WITHOUT_WHEEL.findall(said)) - set(built)
             if not fresh:
                 raise refusal(said, requirements, platform, self.environ)
@@ -92,12 +92,12 @@ class Uv:
             raise BuildError(f"{native} is native code that was built from source", hint=_WHEELS.format(platform))
         return built
 
-    def _run(self, command: Sequence[str], folder: Path, held: Sequence[int]) -> str:
+    def _run(self, command: Sequence[str], folder: Path, keep_open: Sequence[int]) -> str:
         """uv's stderr if it failed, else an empty string."""
         try:
             done = subprocess.run(
                 [find_uv_bin(), *command], cwd=folder, env={**self._environment(), "CC": "false", "CXX": "false"},
-                stdin=subprocess.DEVNULL, capture_output=True, pass_fds=held, check=False,
+                stdin=subprocess.DEVNULL, capture_output=True, pass_fds=keep_open, check=False,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(f"uv cannot be started: {error}", hint="reinstall hitless") from error

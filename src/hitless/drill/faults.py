@@ -21,7 +21,7 @@ Recovered = Callable[[Status], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class FaultContext:
     """The stage of a fault, and the means to inject it."""
 
     shipper: Shipper
@@ -40,7 +40,7 @@ class Fault:
 
     name: str
     summary: str
-    inject: Callable[[Scene], Awaitable[Recovered]]
+    inject: Callable[[FaultContext], Awaitable[Recovered]]
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -51,68 +51,68 @@ def send(pid: int, number: signal.Signals) -> None:
         pass
 
 
-async def _kill_worker(scene: Scene) -> Recovered:
-    before = await _workers_now(scene)
+async def _kill_worker(context: FaultContext) -> Recovered:
+    before = await _workers_now(context)
     victim = before[0]
-    scene.kill(victim)
+    context.kill(victim)
 
     def recovered(status: Status) -> bool:
-        now = _workers(status, scene.stage)
+        now = _workers(status, context.stage)
         return victim not in now and len(now) >= len(before)
 
     return recovered
 
 
-async def _hang(scene: Scene) -> Recovered:
+async def _hang(context: FaultContext) -> Recovered:
     """Stop a worker as if it were swapping: its request waits, and nothing reports a failure."""
-    before = await _workers_now(scene)
+    before = await _workers_now(context)
     victim = before[0]
-    scene.send(victim, signal.SIGSTOP)
+    context.send(victim, signal.SIGSTOP)
     try:
-        await scene.clock.sleep(HANG_S)
+        await context.clock.sleep(HANG_S)
     finally:
-        scene.send(victim, signal.SIGCONT)
-    return lambda status: len(_workers(status, scene.stage)) >= len(before)
+        context.send(victim, signal.SIGCONT)
+    return lambda status: len(_workers(status, context.stage)) >= len(before)
 
 
-async def _kill_zygote(scene: Scene) -> Recovered:
-    status = await scene.shipper.status()
-    before = _workers(status, scene.stage)
-    function = next((one for one in _functions(status, scene.stage) if one.get("zygote_pid")), None)
+async def _kill_zygote(context: FaultContext) -> Recovered:
+    status = await context.shipper.status()
+    before = _workers(status, context.stage)
+    function = next((one for one in _functions(status, context.stage) if one.get("zygote_pid")), None)
     if function is None:
         raise ConflictError("no zygote is running", hint="see `hitless status`")
     name, victim = function["name"], function["zygote_pid"]
-    scene.kill(victim)
+    context.kill(victim)
 
     def recovered(status: Status) -> bool:
-        pids = {one["name"]: one.get("zygote_pid") for one in _functions(status, scene.stage)}
-        return pids.get(name) not in (None, victim) and len(_workers(status, scene.stage)) >= len(before)
+        pids = {one["name"]: one.get("zygote_pid") for one in _functions(status, context.stage)}
+        return pids.get(name) not in (None, victim) and len(_workers(status, context.stage)) >= len(before)
 
     return recovered
 
 
-async def _kill_daemon(scene: Scene) -> Recovered:
-    victim = (await scene.shipper.status())["engine"]["pid"]
-    scene.kill(victim)
-    await scene.shipper.up()
-    return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, scene.stage).get("live"))
+async def _kill_daemon(context: FaultContext) -> Recovered:
+    victim = (await context.shipper.status())["engine"]["pid"]
+    context.kill(victim)
+    await context.shipper.up()
+    return lambda status: bool(status["engine"]["pid"] != victim and stage_of(status, context.stage).get("live"))
 
 
-def _kill_of_engine(key: str) -> Callable[[Scene], Awaitable[Recovered]]:
+def _kill_of_engine(key: str) -> Callable[[FaultContext], Awaitable[Recovered]]:
     """The fault that kills the process which the status names `key`."""
 
-    async def inject(scene: Scene) -> Recovered:
-        victim = (await scene.shipper.status())["engine"].get(key)
+    async def inject(context: FaultContext) -> Recovered:
+        victim = (await context.shipper.status())["engine"].get(key)
         if not victim:
             raise ConflictError(f"the engine's status has no {key}", hint="see `hitless status --json`")
-        scene.kill(victim)
+        context.kill(victim)
         return lambda status: status["engine"].get(key) not in (None, victim)
 
     return inject
 
 
-async def _workers_now(scene: Scene) -> list[int]:
-    workers = _workers(await scene.shipper.status(), scene.stage)
+async def _workers_now(context: FaultContext) -> list[int]:
+    workers = _workers(await context.shipper.status(), context.stage)
     if not workers:
         raise ConflictError("no worker is running", hint="see `hitless status`")
     return workers

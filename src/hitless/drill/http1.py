@@ -123,7 +123,7 @@ class Http1Client(Client[Http1Connection]):
             else:
                 self._fail(connection, FailureKind.CLOSED_EARLY, "the connection ended before the response")
         elif connection.state is ConnectionState.LINGERING:
-            self._settle(connection)
+            self._end_lingering(connection)
         else:
             self.counts["idle_closed_by_server"] += 1
             self._close(connection)
@@ -141,7 +141,7 @@ class Http1Client(Client[Http1Connection]):
             self._fail(connection, *fault)
         elif self._is_reusable(connection):
             self._record(connection, None)
-            self._rest(connection)
+            self._keep_idle(connection)
         else:
             connection.state = ConnectionState.LINGERING
             self._lingering.append((connection.sent.done_ns + LINGER_NS, connection.sent, connection))
@@ -152,13 +152,13 @@ class Http1Client(Client[Http1Connection]):
         left = connection.closing or connection.unsent or response.surplus
         return response.complete and response.keep_alive and not left
 
-    def _rest(self, connection: Http1Connection) -> None:
+    def _keep_idle(self, connection: Http1Connection) -> None:
         self.under_way -= 1
         connection.state = ConnectionState.IDLE
         connection.idle_since_ns = connection.sent.done_ns
         self._idle.append(connection)
 
-    def _settle(self, connection: Http1Connection) -> None:
+    def _end_lingering(self, connection: Http1Connection) -> None:
         """The server closed after a complete response, as it should."""
         self._record(connection, None)
         self.under_way -= 1
@@ -171,7 +171,7 @@ class Http1Client(Client[Http1Connection]):
         self._record(connection, failure)
         if self._is_reusable(connection) and failure in (FailureKind.STATUS_5XX, FailureKind.MISMATCH):
             connection.spoiled = True
-            self._rest(connection)
+            self._keep_idle(connection)
         else:
             self.under_way -= 1
             self._close(connection)
@@ -184,7 +184,7 @@ class Http1Client(Client[Http1Connection]):
         while self._lingering and self._lingering[0][0] <= now:
             _, sent, connection = self._lingering.popleft()
             if connection.sent is sent and connection.state is ConnectionState.LINGERING:
-                self._settle(connection)
+                self._end_lingering(connection)
 
     def _close(self, connection: Http1Connection) -> None:
         if connection.state is not ConnectionState.CLOSED:

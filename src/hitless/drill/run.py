@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hitless.clock import Clock
-from hitless.drill.acts import Acts
 from hitless.drill.load import Load, senders_for
 from hitless.drill.pace import interleave, most_per_s, total
 from hitless.drill.plan import DrillPlan
 from hitless.drill.progress import DrillProgress, Snapshot
 from hitless.drill.result import LATE_MS, DrillResult
 from hitless.drill.scenarios import Verb
+from hitless.drill.schedule import DrillSchedule
 from hitless.drill.shipper import Shipper, stage_of
 from hitless.drill.tally import LAG_STEP_US, Tally, slot_s
 from hitless.drill.target import Target, probe, resolve
@@ -65,14 +65,14 @@ async def run_drill(
     tally = Tally(slot_s=slot_s(plan.duration_s), deadline_s=plan.deadline_s, timeline=timeline)
     load = Load(_load_plan(plan, target, addresses), on_records=tally.add)
     async with _workspace(plan, source, data_dir) as workspace:
-        acts = Acts(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
+        schedule = DrillSchedule(plan, shipper, workspace, live, timeline, load.elapsed_us, progress, clock, stop)
         await load.start()
         started_at = clock.now()
         watch = WorkerWatch(shipper, plan.stage, load.elapsed_us) if shipper is not None and watched else None
-        beside = [_tick(acts, tally), *([watch.run()] if watch is not None else [])]
-        async with _meanwhile(*beside):
+        beside = [_tick(schedule, tally), *([watch.run()] if watch is not None else [])]
+        async with _in_background(*beside):
             try:
-                await acts.run()
+                await schedule.run()
                 load.end(_last_request(plan, load, stopped=stop.is_set()))
                 await load.wait()
             except BaseException:
@@ -85,20 +85,20 @@ async def run_drill(
         target=target.url,
         started_at=started_at,
         tally=tally,
-        releases=tuple(acts.shipped),
-        restored=acts.restored,
-        faults=tuple(acts.injected),
+        releases=tuple(schedule.shipped),
+        restored=schedule.restored,
+        faults=tuple(schedule.injected),
         left_out=probed.left_out,
         samples=tuple(load.samples),
         connections=load.counts,
         workers=tuple(watch.samples) if watch is not None else (),
-        notices=(*acts.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], CPUS)),
+        notices=(*schedule.notices, *_generator_notices(load, tally), *machine_notices(os.getloadavg()[0], CPUS)),
         interrupted=stop.is_set(),
     )
 
 
 @contextlib.asynccontextmanager
-async def _meanwhile(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _in_background(*beside: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run them until the context ends."""
     tasks = [asyncio.create_task(one) for one in beside]
     try:
@@ -163,17 +163,17 @@ def _last_request(plan: DrillPlan, load: Load, *, stopped: bool) -> int:
     return max(planned, load.pace.count(elapsed_ns + int(TAIL_S * 1e9)))
 
 
-async def _tick(acts: Acts, tally: Tally) -> None:
+async def _tick(schedule: DrillSchedule, tally: Tally) -> None:
     while True:
-        doing = acts.timeline.windows[-1] if acts.timeline.windows else None
-        acts.progress.tick(
+        doing = schedule.timeline.windows[-1] if schedule.timeline.windows else None
+        schedule.progress.tick(
             Snapshot(
-                elapsed_s=acts.elapsed_us() / MICROSECONDS,
-                duration_s=acts.plan.duration_s,
+                elapsed_s=schedule.elapsed_us() / MICROSECONDS,
+                duration_s=schedule.plan.duration_s,
                 requests=tally.requests,
                 failed=tally.failed,
-                releases_done=len(acts.shipped),
-                releases=len(acts.plan.scenarios),
+                releases_done=len(schedule.shipped),
+                releases=len(schedule.plan.scenarios),
                 p99_ms=tally.recent_p99_ms(),
                 doing=doing.label if doing and doing.end_us is None else "steady",
             )

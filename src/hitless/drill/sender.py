@@ -118,7 +118,7 @@ class Sender:
         """Send, and return counts about connections when the last request is accounted for."""
         os.set_blocking(self._commands.fd, False)
         self._selector.register(self._commands.fd, READ, None)
-        self._obey()
+        self._read_commands()
         next_flush_ns = self._start_ns
         while True:
             now = time.monotonic_ns()
@@ -129,7 +129,7 @@ class Sender:
                 next_flush_ns = now + FLUSH_EVERY_NS
             if self._is_done(now):
                 return dict(self._client.counts)
-            self._wait(0.0 if burst == MAX_BURST else self._rest_s(next_flush_ns))
+            self._wait(0.0 if burst == MAX_BURST else self._idle_s(next_flush_ns))
 
     def _is_done(self, now: int) -> bool:
         """Every request has its record, and nothing more arrived for a moment."""
@@ -149,7 +149,7 @@ class Sender:
             burst += 1
         return burst
 
-    def _rest_s(self, next_flush_ns: int) -> float:
+    def _idle_s(self, next_flush_ns: int) -> float:
         """Seconds until the next request, flush or deadline."""
         until = next_flush_ns
         if not self._has_ended():
@@ -164,11 +164,11 @@ class Sender:
             return
         for key, mask in self._selector.select(0):
             if key.data is None:
-                self._obey()
+                self._read_commands()
             else:
                 self._client.handle(key.data, mask)
 
-    def _obey(self) -> None:
+    def _read_commands(self) -> None:
         for line in self._commands.read():
             word, _, value = line.partition(b" ")
             if word == b"end":
@@ -184,7 +184,7 @@ def raise_descriptor_limit() -> None:
         pass  # macOS refuses its own "unlimited"; requests beyond the limit are recorded as not sent
 
 
-def go_first() -> None:
+def raise_priority() -> None:
     """Run at a higher priority if permitted, because a sender that waits for a processor would blame the service."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -10)
@@ -195,7 +195,7 @@ def go_first() -> None:
 def main(client_of: ClientOf) -> int:
     """Run a sender: plan, ready, start, load, counts. It ends silently when the coordinator ends."""
     raise_descriptor_limit()
-    go_first()
+    raise_priority()
     commands, output = Commands(0), Output(1)
     try:
         plan = decode(commands.wait(), SenderPlan, "the plan")

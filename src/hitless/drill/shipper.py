@@ -78,21 +78,21 @@ class CommandShipper:
     async def status(self) -> Mapping[str, Any]:
         if self._read_status is not None:
             return await asyncio.to_thread(self._read_status)
-        return status_of(await self._run("status", self._service_dir))
+        return document_or_raise(await self._run("status", self._service_dir))
 
     async def deploy(self, folder: Path, *, message: str, strategy: str | None = None) -> Shipped:
         by = ["--strategy", strategy] if strategy else self._strategy
-        return shipped_of(await self._run("deploy", folder, "--force", "--message", message, *by, *self._home))
+        return outcome_of(await self._run("deploy", folder, "--force", "--message", message, *by, *self._home))
 
     async def rollback(self, release: int | None) -> Shipped:
         number = [] if release is None else [str(release)]
-        return shipped_of(await self._run("rollback", self._service_dir, *number, *self._home))
+        return outcome_of(await self._run("rollback", self._service_dir, *number, *self._home))
 
     async def digests(self, folder: Path) -> Mapping[str, str]:
-        return dict(status_of(await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
+        return dict(document_or_raise(await self._run("deploy", folder, "--dry-run", *self._home))["artifacts"])
 
     async def up(self) -> None:
-        status_of(await self._run("up", self._service_dir, "--detach"))
+        document_or_raise(await self._run("up", self._service_dir, "--detach"))
 
     async def _run(self, verb: str, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit code and document of one command."""
@@ -134,7 +134,7 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"code": "failed", "message": message, "hint": "", "details": {}}}
 
 
-def shipped_of(result: tuple[int, dict[str, Any]]) -> Shipped:
+def outcome_of(result: tuple[int, dict[str, Any]]) -> Shipped:
     """The outcome in (exit code, document) of a command."""
     code, document = result
     if "outcome" not in document:
@@ -149,7 +149,7 @@ def shipped_of(result: tuple[int, dict[str, Any]]) -> Shipped:
     )
 
 
-def status_of(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+def document_or_raise(result: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     """The document of a command that succeeded. Raises UsageError, EngineNotRunningError or ConflictError."""
     code, document = result
     if code == 0:

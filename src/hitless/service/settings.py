@@ -91,7 +91,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
     """Read the settings. A `stage` that is not listed gets the defaults. ServiceFileError for a mistake."""
     hitless = section(root)
     if hitless is None:
-        return ServiceSettings(Workers(), (_unlisted(stage, (), (), root),))
+        return ServiceSettings(Workers(), (_unlisted_stage(stage, (), (), root),))
     check_known(hitless, KEYS)
     stages_at = hitless.get("stages")
     named = stages_at.mapping() if stages_at is not None else {}
@@ -100,7 +100,7 @@ def read_settings(root: Value, stage: str) -> ServiceSettings:
     stages = tuple(_stage(name, entry, index, idempotent) for index, (name, entry) in enumerate(named.items()))
     _check_listeners(stages, named)
     if stage not in named:
-        stages += (_unlisted(stage, stages, idempotent, stages_at or hitless),)
+        stages += (_unlisted_stage(stage, stages, idempotent, stages_at or hitless),)
     return ServiceSettings(
         hitless.optional("workers", _workers, Workers()),
         stages,
@@ -183,7 +183,9 @@ def _stage(name: str, entry: Value, index: int, idempotent: tuple[Route, ...]) -
     )
 
 
-def _unlisted(name: str, listed: tuple[StageSettings, ...], idempotent: tuple[Route, ...], at: Value) -> StageSettings:
+def _unlisted_stage(
+    name: str, listed: tuple[StageSettings, ...], idempotent: tuple[Route, ...], at: Value
+) -> StageSettings:
     """A stage with the defaults, at the first port that no listed stage has."""
     if not _STAGE_NAME.fullmatch(name):
         raise at.fault(f"{name!r} is not a stage's name: letters, digits and -, at most 32 of them")

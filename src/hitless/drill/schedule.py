@@ -30,7 +30,7 @@ RECOVERY_POLL_S = 0.02
 
 
 @dataclass(slots=True)
-class Acts:
+class DrillSchedule:
     """`run` does everything. `elapsed_us` is the drill's own time; `stop` ends it early, in order."""
 
     plan: DrillPlan
@@ -50,7 +50,7 @@ class Acts:
 
     async def run(self) -> None:
         """Return after the last rollout has ended, and not before the planned end is near."""
-        breaking = asyncio.create_task(self._break_all())
+        breaking = asyncio.create_task(self._inject_all())
         try:
             await self._ship_all()
             await breaking
@@ -146,19 +146,19 @@ class Acts:
         self.notices.append(f"release {first} was no longer kept: its artifacts were shipped again")
         return await self.shipper.deploy(self.workspace.folder, message=f"drill: release {first} again")
 
-    async def _break_all(self) -> None:
+    async def _inject_all(self) -> None:
         for at_s, fault in zip(self.plan.fault_instants_s(), self.plan.faults, strict=True):
             await self._wait_until(at_s)
             if self.stop.is_set():
                 return
             async with self._one_at_a_time:
-                await self._break(fault)
+                await self._inject(fault)
 
-    async def _break(self, fault: faults.Fault) -> None:
+    async def _inject(self, fault: faults.Fault) -> None:
         window = self.timeline.open(fault.name, self.elapsed_us())
         recovered_ms: float | None = None
         try:
-            recovered_ms = await self._recovery_of(fault, window.start_us)
+            recovered_ms = await self._inject_and_time(fault, window.start_us)
         except (HitlessError, OSError) as error:
             self.notices.append(f"{fault.name}: {error}")
         window.end_us = self.elapsed_us()
@@ -166,9 +166,9 @@ class Acts:
         seen = "no recovery seen" if recovered_ms is None else f"recovered within {recovered_ms:g} ms"
         self.progress.say(f"{fault.name}: {seen}")
 
-    async def _recovery_of(self, fault: faults.Fault, since_us: int) -> float | None:
+    async def _inject_and_time(self, fault: faults.Fault, since_us: int) -> float | None:
         assert self.shipper is not None
-        recovered = await fault.inject(faults.Scene(self.shipper, self.plan.stage, faults.send, self.clock))
+        recovered = await fault.inject(faults.FaultContext(self.shipper, self.plan.stage, faults.send, self.clock))
         while self.elapsed_us() < since_us + RECOVERY_DEADLINE_S * MICROSECONDS:
             with contextlib.suppress(HitlessError, OSError):  # an engine that is restarting does not respond yet
                 if recovered(await self.shipper.status()):
