@@ -50,10 +50,10 @@ def to_text(document: object) -> str:
 def _text_of(value: object) -> str:
     if isinstance(value, str):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _from_text(kind: type[T], value: object) -> T:
     if issubclass(kind, str):
         return kind(value)
-    raise NotImplementedError(f"{kind.__name__} has no form in JSON")
+    raise TypeError(f"{kind.__name__} has no form in JSON")
