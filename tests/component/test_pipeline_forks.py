@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from hitless.api.pipeline import PipelineApi
 from hitless.clock import SystemClock
-from hitless.documents import to_plain
+from hitless.documents import convert, to_plain
 from hitless.errors import ConflictError, UsageError
 from hitless.forge.forge import Fork
 from hitless.pipeline.builds import BuildOrder, Builds
@@ -224,8 +224,8 @@ def test_a_question_survives_the_daemon(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_fork_is_refused(document: Any) -> None:
-    with pytest.raises(UsageError, match="pull request"):
-        Fork.from_json(document)
+    with pytest.raises(UsageError, match="the fork: "):
+        convert(document, Fork, "the fork", error=UsageError)
 
 
 def test_a_commit_that_was_not_fetched_is_refused(tmp_path: Path) -> None:

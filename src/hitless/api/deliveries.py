@@ -17,9 +17,9 @@ from hitless.api.requests import ClosePreviewRequest, ForkRequest, PushRequest
 from hitless.errors import HitlessError, UsageError
 from hitless.forge.forge import BranchUpdate, Forge, StatusRefused
 from hitless.forge.statuses import CommitStatus, OwedStatuses
+from hitless.pipeline.pushes import NOTHING, RefUpdate
 from hitless.pipeline.repository import Repository
 
-NOTHING = "0" * 40
 LOOKS_BETWEEN_TRIES = 12
 """Before a status that the forge did not take is sent again."""
 UNENDED = ("queued", "running", "waiting_for_approval")
@@ -82,7 +82,7 @@ class Deliveries:
         # If the pull request's own branch is here, its preview shows the code already.
         shown = update.head is not None and await self.repository.head_of(update.head) is not None
         options = ["no-preview"] if shown else []
-        body = PushRequest([[old or NOTHING, new or NOTHING, ref]], options, self._actor)
+        body = PushRequest([RefUpdate(old or NOTHING, new or NOTHING, ref)], options, self._actor)
         refusals = (await self._ask("/pipeline/check", body))["refusals"]
         for sentence in refusals:
             self.say(f"refused: {sentence}")

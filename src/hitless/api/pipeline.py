@@ -15,7 +15,6 @@ from hitless.api.requests import ClosePreviewRequest, ForkRequest, PromoteReques
 from hitless.api.wire import json_lines, one_line, read_body
 from hitless.documents import to_plain
 from hitless.errors import UsageError
-from hitless.pipeline.forks import commit_of
 from hitless.pipeline.pipeline import Pipeline
 from hitless.pipeline.promotion import Promotion
 from hitless.pipeline.pushes import RefUpdate, StartedRun, read_options
@@ -60,7 +59,7 @@ class PipelineApi:
 
     async def fork(self, request: Request) -> Response:
         body = await read_body(request, ForkRequest)
-        row = await self.pipeline.fork(body.fork, commit_of(body.commit), _name(body.actor))
+        row = await self.pipeline.fork(body.fork, body.commit, _name(body.actor))
         return json_lines(self._follow_all([StartedRun(row.run)]))
 
     async def close_fork(self, request: Request) -> Response:
@@ -138,7 +137,7 @@ class PipelineApi:
 
 
 def _push_of(body: PushRequest) -> tuple[list[RefUpdate], dict[str, str], str]:
-    return [RefUpdate.from_json(one) for one in body.updates], read_options(body.options), _name(body.actor)
+    return body.updates, read_options(body.options), _name(body.actor)
 
 
 async def _person(request: Request) -> tuple[str, str | None]:

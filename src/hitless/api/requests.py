@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from hitless.forge.forge import Fork
+from hitless.pipeline.pushes import RefUpdate
+from hitless.pipeline.repository import CommitId
 from hitless.service.model import Home
 
 
@@ -42,7 +44,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     until the push is taken.
     """
 
-    updates: list[list[str]]
+    updates: list[RefUpdate]
     options: list[str] = []
     actor: str = ""
     lineage: dict[str, list[str]] | None = None
@@ -52,7 +54,7 @@ class ForkRequest(msgspec.Struct, frozen=True):
     """Ask a maintainer about the commit of a fork's pull request."""
 
     fork: Fork
-    commit: str
+    commit: CommitId
     actor: str = ""
 
 

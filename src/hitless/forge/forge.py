@@ -11,8 +11,6 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from hitless.documents import convert
-from hitless.errors import UsageError
 from hitless.forge.statuses import CommitStatus
 
 MAX_NUMBER = 10**9
@@ -40,11 +38,6 @@ class Fork(msgspec.Struct, frozen=True):
     @property
     def sentence(self) -> str:
         return f"pull request {self.number} of {self.origin or 'a deleted repository'}"
-
-    @classmethod
-    def from_json(cls, document: object) -> Fork:
-        """Raises UsageError if it is none."""
-        return convert(document, cls, "not a fork's pull request", error=UsageError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,13 @@ as a user of its own. What the fork's author wrote (titles, names of branches) n
 
 from __future__ import annotations
 
-from hitless.errors import UsageError
 from hitless.forge.forge import Fork
 from hitless.pipeline.approvals import Question, QuestionCommit
 from hitless.pipeline.course import Course, WaitsForApproval
-from hitless.pipeline.repository import COMMIT
 from hitless.pipeline.runs import StepEnd, StepFailed
 from hitless.pipeline.steps import ask_person, supersede_waiting
 
 MAX_FILES = 200
-
-
-def commit_of(text: object) -> str:
-    """A whole commit's name. Raises UsageError."""
-    if not isinstance(text, str) or not COMMIT.fullmatch(text):
-        raise UsageError("not a commit", hint="give all its digits")
-    return text
 
 
 async def ask_maintainer(course: Course) -> StepEnd:

@@ -104,12 +104,21 @@ class Pipeline:
     async def push(self, updates: list[RefUpdate], options: dict[str, str], actor: str) -> list[StartedRun | str]:
         """Start the runs of an accepted push. A sentence stands for each branch or tag that starts none."""
         started: list[StartedRun | str] = []
-        for wish in await plan_runs(self.parts, self._definition(), updates, options):
-            if isinstance(wish, str):
-                started.append(wish)
+        for planned in await plan_runs(self.parts, self._definition(), updates, options):
+            if isinstance(planned, str):
+                started.append(planned)
                 continue
             row = self.parts.records.add(
-                **wish, verb="push", actor=actor, state=RunState.QUEUED, at=timestamp(self.parts.clock.now())
+                stage=planned.stage,
+                branch=planned.branch,
+                commit=planned.commit,
+                message=planned.message,
+                overridden=planned.overridden,
+                options=to_plain(planned.options),
+                verb="push",
+                actor=actor,
+                state=RunState.QUEUED,
+                at=timestamp(self.parts.clock.now()),
             )
             self._turns.enqueue(row)
             started.append(StartedRun(row.run))

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
 
 from hitless.errors import UsageError
 from hitless.pipeline.definition import Definition
 from hitless.pipeline.parts import Parts
 from hitless.pipeline.promotion import was_live
-from hitless.pipeline.repository import COMMIT
+from hitless.pipeline.repository import CommitId
+from hitless.pipeline.runs import RunOptions
 from hitless.service.model import StageSettings
 
 NOTHING = "0" * 40
@@ -31,26 +35,12 @@ Lineage = Mapping[str, Sequence[str]]
 """Commit → its parents, the first parent first."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefUpdate:
-    """One line that git gives to a hook."""
+class RefUpdate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One line that git gives to a hook; as JSON a list."""
 
-    old: str
-    new: str
-    ref: str
-
-    @classmethod
-    def from_json(cls, document: Any) -> RefUpdate:
-        """Raises UsageError if it is not such a line."""
-        if (
-            not isinstance(document, list)
-            or len(document) != 3
-            or not all(isinstance(one, str) for one in document)
-            or not all(COMMIT.fullmatch(one) for one in document[:2])
-            or len(document[2]) > 1000
-        ):
-            raise UsageError("not a line that git gives to a hook", hint="push with git")
-        return cls(*document)
+    old: CommitId
+    new: CommitId
+    ref: Annotated[str, msgspec.Meta(max_length=1000)]
 
     @property
     def branch(self) -> str | None:
@@ -63,6 +53,18 @@ class RefUpdate:
     @property
     def creates(self) -> bool:
         return set(self.old) == {"0"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run that a push starts. `stage` is None for a branch that feeds none."""
+
+    stage: str | None
+    branch: str
+    commit: str
+    message: str
+    overridden: str | None
+    options: RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +157,16 @@ def untested_commits(old: str, new: str, lineage: Lineage, has_passed: Callable[
 
 async def plan_runs(
     parts: Parts, definition: Definition | None, updates: list[RefUpdate], options: Mapping[str, str]
-) -> list[dict[str, Any] | str]:
-    """The runs that an accepted push starts, as the values of their records; a sentence for what starts none."""
-    plans: list[dict[str, Any] | str] = []
+) -> list[PlannedRun | str]:
+    """The runs that an accepted push starts; a sentence for a branch or tag that starts none."""
+    plans: list[PlannedRun | str] = []
     for update in updates:
         if update.branch is None:
             plans.append(f"{update.ref} starts no run: only branches do")
         elif update.deletes:
             goes = parts.previews is not None and parts.previews.close(update.branch, "its branch was deleted")
             plans.append(f"the branch {update.branch} was deleted{', and its preview is removed' if goes else ''}")
-        elif sum(isinstance(plan, dict) for plan in plans) >= MAX_RUNS_A_PUSH:
+        elif sum(isinstance(plan, PlannedRun) for plan in plans) >= MAX_RUNS_A_PUSH:
             plans.append(f"{update.branch} starts no run: more than {MAX_RUNS_A_PUSH} in one push")
         else:
             plans += await _runs_of(parts, definition, update, options)
@@ -174,7 +176,7 @@ async def plan_runs(
 
 def _of_previews(
     parts: Parts, branch: str, definition: Definition | None, options: Mapping[str, str]
-) -> list[dict[str, Any] | str]:
+) -> list[PlannedRun | str]:
     """Sentences on a preview that there will not be; removes one that is not wanted any more."""
     if "no-preview" in options:
         goes = parts.previews is not None and parts.previews.close(branch, "a push said no-preview")
@@ -196,27 +198,21 @@ def _wants_preview(parts: Parts, options: Mapping[str, str]) -> bool:
 
 async def _runs_of(
     parts: Parts, definition: Definition | None, update: RefUpdate, options: Mapping[str, str]
-) -> list[dict[str, Any]]:
+) -> list[PlannedRun]:
     assert update.branch is not None
     info = await parts.repository.describe(update.new)
-    asked: dict[str, Any] = {"skip_rehearsal": True} if "skip-rehearsal" in options else {}
-    if not update.creates and not await parts.repository.is_ancestor(update.old, update.new):
-        asked["forced"] = True
-    preview = {"preview": True} if _wants_preview(parts, options) else {}
-    entries: tuple[StageSettings | None, ...] = definition.fed_by(update.branch) if definition else ()
-
-    def override(entry: StageSettings | None) -> str | None:
-        overrides = definition and entry and (definition.guarded(entry) or entry.required_checks)
-        return options.get("override") if overrides else None
-
-    return [
-        {
-            "stage": entry.name if entry else None,
-            "branch": update.branch,
-            "commit": info.commit,
-            "message": info.subject + (f" (override: {override(entry)})" if override(entry) else ""),
-            "overridden": override(entry),
-            "options": asked if entry else asked | preview,
-        }
-        for entry in entries or (None,)
-    ]
+    asked = RunOptions(
+        skip_rehearsal="skip-rehearsal" in options,
+        forced=not update.creates and not await parts.repository.is_ancestor(update.old, update.new),
+    )
+    entries = definition.fed_by(update.branch) if definition else ()
+    if not entries:
+        preview = replace(asked, preview=_wants_preview(parts, options))
+        return [PlannedRun(None, update.branch, info.commit, info.subject, None, preview)]
+    planned = []
+    for entry in entries:
+        guarded = definition is not None and (definition.guarded(entry) or entry.required_checks)
+        override = options.get("override") if guarded else None
+        message = info.subject + (f" (override: {override})" if override else "")
+        planned.append(PlannedRun(entry.name, update.branch, info.commit, message, override, asked))
+    return planned

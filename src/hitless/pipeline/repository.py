@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -19,13 +18,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
+
+import msgspec
 
 from hitless.errors import ConflictError, MachineError
 from hitless.pipeline.buildspec.run import User, credentials
 from hitless.pipeline.children import run_child
 
-COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+CommitId = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{40}|[0-9a-f]{64})\Z")]
 GIT_TIMEOUT_S = 120.0
 MAX_PUSH_BYTES = 1 << 30
 MAX_FILES_BYTES = 4 << 30

@@ -19,6 +19,7 @@ from hitless.cli.following import who
 from hitless.engine.folders import Folders
 from hitless.errors import EngineNotRunningError, HitlessError
 from hitless.pipeline.buildspec.output import visible
+from hitless.pipeline.pushes import RefUpdate
 
 MAX_OPTIONS = 20
 
@@ -27,7 +28,7 @@ def main() -> int:
     """0, or 1 if the push is refused."""
     data, name = sys.argv[1:3]
     started: int | None = None
-    push = PushRequest([line.split(None, 2) for line in sys.stdin.read().splitlines()], _options(), who())
+    push = PushRequest([RefUpdate(*line.split(None, 2)) for line in sys.stdin.read().splitlines()], _options(), who())
     try:
         folders = Folders.of(Path(data), os.environ)
         if not folders.engine_is_alive():
@@ -60,9 +61,9 @@ def after_the_push(error: HitlessError, started: int | None) -> str:
     return f"the push is kept; once the engine runs again, `hitless pipeline show {started}` tells what became of it"
 
 
-def _lineage(updates: list[list[str]]) -> dict[str, list[str]]:
+def _lineage(updates: list[RefUpdate]) -> dict[str, list[str]]:
     """The parents of each pushed commit, which only the hook can see until git has accepted the push."""
-    new = [update[1] for update in updates if set(update[1]) != {"0"}]
+    new = [update.new for update in updates if not update.deletes]
     words = ["git", "rev-list", "--no-walk", "--parents", "--stdin"]
     text = "".join(f"{one}\n" for one in new)
     out = subprocess.run(words, input=text, capture_output=True, text=True, check=False).stdout
