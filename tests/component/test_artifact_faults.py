@@ -36,8 +36,8 @@ from hitless.artifact import ArtifactStore, build
 from tests.component.artifact_support import HERE, FakeInstaller, a_service
 
 class Waiting(FakeInstaller):
-    def install(self, folder, requirements, target, into, *, keep_open=()):
-        built = super().install(folder, requirements, target, into, keep_open=keep_open)
+    def install(self, folder, requirements, target, into, *, held=()):
+        built = super().install(folder, requirements, target, into, held=held)
         print("installing", flush=True)
         sys.stdin.readline()
         return built
@@ -133,15 +133,15 @@ def test_a_build_does_not_remove_the_files_of_a_running_one(
 
 def test_files_of_a_killed_builds_installer_are_kept_while_it_writes(tmp_path: Path, store: ArtifactStore) -> None:
     with store.working() as workspace:
-        keep_open = subprocess.Popen(["sleep", "60"], pass_fds=(workspace.lock_fd,))
+        held = subprocess.Popen(["sleep", "60"], pass_fds=(workspace.lock_fd,))
         left = store.root / "tmp" / "left"
         left.mkdir()
     try:
         with store.working():
             assert left.exists()
     finally:
-        keep_open.kill()
-        keep_open.wait()
+        held.kill()
+        held.wait()
 
     def cleaned() -> bool:
         with store.working():

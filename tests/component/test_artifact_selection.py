@@ -99,8 +99,8 @@ def test_pipes_sockets_and_devices_are_errors(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     os.mkfifo("pipe")
     assert refusal(tmp_path).message == "pipe: is a named pipe, not a file"
-    with socket.socket(socket.AF_UNIX) as keep_open:
-        keep_open.bind("sock")
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind("sock")
         assert refusal(tmp_path, "!pipe").message == "sock: is a socket, not a file"
     (tmp_path / "dev").symlink_to("/dev/null")
     assert "dev" in refusal(tmp_path, "!pipe", "!sock").message

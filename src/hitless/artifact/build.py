@@ -43,7 +43,7 @@ def build(
 
     `say` gets a sentence for each step that takes time; `extra_files` (name → bytes) are added to every artifact, in
     place of a file of that name. `installer` and `host` are uv with this process's environment, and this machine.
-    Raises BuildError (the service is at fault) or MachineError (disk, permissions); then nothing half-done is left.
+    Raises BuildError (a fault of the service) or MachineError (disk, permissions); then nothing incomplete is left.
     """
     started = time.monotonic()
     files = {**wsgi_files(service.wsgi), **extra_files}

@@ -7,8 +7,8 @@ artifact the same when somebody works in the folder, for example runs its tests:
 unless a pattern names them, and `.env` files stay out by default.
 
 Links that stay inside the folder are followed and stored as the files they lead to, so that the bytes do not depend on
-how a file came there. A selected file is refused by name if it lies outside, does not exist, is not a regular file,
-cannot be read or has a name that does not work everywhere. Files that the patterns leave out cause no error.
+how a file came there. A selected file is an error if it is outside, does not exist, is not a regular file,
+cannot be read or has a name that does not work everywhere. Files that the patterns exclude cause no error.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 Invariants. A name outside tmp/ is complete, because it got there by a rename. A build or an unpacking holds the lock
 shared (the processes started for it inherit it); a removal holds it alone. So nothing is removed during a build, and
-everything in tmp/ when the lock is keep_open alone was left by a killed process, and is removed.
+everything in tmp/ when the lock is held alone was left by a killed process, and is removed.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class ArtifactStore:
     def prune(self, keep: set[str], *, min_age_s: float = MIN_AGE_S) -> list[str]:
         """Remove the artifacts that are not kept, with their trees, and cached dependencies that no artifact needs.
 
-        What was built less than `min_age_s` ago stays (its release may not be recorded yet), and nothing at all is
-        removed while a build or an unpacking is on: the next call does it. Returns the digests removed.
+        Artifacts built less than `min_age_s` ago stay, because their release may not be recorded yet. Nothing is
+        removed during a build or an unpacking: the next call does it. Returns the digests removed.
         """
         kept = {_hex(digest) for digest in keep}
         with self._lock() as lock:
@@ -203,7 +203,7 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self) -> Iterator[int]:
-        """The lock's descriptor, open but not keep_open; the store's folders exist."""
+        """The lock's descriptor, open but not held; the store's folders exist."""
         with _disk_errors(self.root):
             self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self.root, self._zips, self._trees, self._dependencies, self._tmp):

@@ -74,7 +74,7 @@ class Uv:
     ) -> Sequence[str]:
         """Install the requirements of the service in `folder` below `into`; the names of those built from source.
 
-        Only what has no wheel is built, and without a compiler: native code would fit this machine alone.
+        Only packages without a wheel are built, and without a compiler: native code would fit only this machine.
         uv keeps the descriptors in `keep_open` open while it runs (the store's lock). Raises BuildError that names the
         wrong requirements, MachineError if the disk is full.
         """

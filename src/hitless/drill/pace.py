@@ -1,8 +1,8 @@
 """When each request is due, and which one it is. Pure arithmetic, the same in every process of a drill.
 
 Open loop: request n is due when the rate, summed over time, reaches n, whether or not earlier ones got a response. A
-stall of the service therefore cannot slow the load that measures it. Instants are whole nanoseconds; where the rate is
-constant they come from exact fractions: hours of load do not drift, and the number of requests is known beforehand.
+stall of the service therefore cannot slow the load that measures it. Instants are whole nanoseconds. If the rate is
+constant they come from exact fractions, so that load does not drift and the number of requests is known beforehand.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ async def run_drill(
 
     If it is not `watched`, the number of workers is not sampled: on AWS there are none.
 
-    Raises UsageError or ConflictError before anything is sent (no request answers, the stage has no release),
+    Raises UsageError or ConflictError before anything is sent (no 2xx response, no live release),
     MachineError if the target accepts no connection, EngineNotRunningError; later trouble is in the result.
     """
     live = await _live_at_start(plan, shipper)

@@ -176,7 +176,7 @@ SCENARIOS = {
 
 
 def choose(names: Sequence[str], releases: int) -> tuple[Scenario, ...]:
-    """The scenario of each of `releases` releases: the names in turn, over and over; `good` without any.
+    """The scenario of each of `releases` releases: the names in turn, repeatedly; `good` without any.
 
     Raises UsageError for an unknown name.
     """

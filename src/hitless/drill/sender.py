@@ -3,8 +3,8 @@
 It imports little, so that it starts quickly. Invariants: requests leave on schedule, whatever became of the earlier
 ones; nothing waits for the coordinator; when the coordinator ends, this process ends.
 
-It waits by `select` on the selector's own descriptor, which counts in microseconds and not in epoll's milliseconds, so
-that a request leaves when it is due.
+It waits by `select` on the selector's own descriptor, with a precision of microseconds instead of epoll's milliseconds,
+so that a request leaves when it is due.
 """
 
 from __future__ import annotations

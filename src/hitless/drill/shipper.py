@@ -21,7 +21,7 @@ ERROR = "error"
 class Shipped:
     """How one rollout ended. `outcome` is the contract's word, or `error` if there was no rollout.
 
-    `candidate` is what the gateway counted of the release, `steps` the rollout's, both as the deploy document has them.
+    `candidate` is the gateway's count of the release's requests. It and `steps` come from the deploy document.
     """
 
     release: int | None

@@ -1,7 +1,7 @@
-"""Adds up what the senders saw, in bounded memory, while the drill runs.
+"""Adds up the senders' records, in limited memory, while the drill runs.
 
 Every record falls into one slot of time (for the plots), one phase (steady or releasing) and, by its header, one
-release. A slot keeps its latencies only until no more can arrive; then its percentiles are worked out and they go into
+release. A slot keeps its latencies until no more can arrive. Then its percentiles are computed and they go into
 the histograms. Invariant: requests = answered + failed, at every moment.
 """
 

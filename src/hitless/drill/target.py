@@ -55,7 +55,7 @@ def parse_target(url: str) -> Target:
 def resolve(target: Target) -> tuple[tuple[str, int], ...]:
     """The addresses of the first family that accepts a connection. Raises MachineError if there is none.
 
-    Asked once: a drill of hours against a name whose addresses change keeps to those of its start.
+    Resolved once: a long drill keeps its first addresses even if the name's addresses change.
     """
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)

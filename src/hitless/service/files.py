@@ -1,7 +1,7 @@
 """Reads the files of `${file(…)}`: regular, at most 1 MiB, below the repository's root (else the service's folder).
 
-Serverless Framework reads anything anywhere; here a service file, which a pipeline takes from a branch, must not reach
-the machine's other files: absolute paths, and `..` or links that lead out, are refused by what they resolve to.
+Serverless Framework reads any file. Here a service file, which a pipeline takes from a branch, must not read
+the machine's other files: absolute paths are refused, and so are `..` and links that resolve to the outside.
 """
 
 from __future__ import annotations

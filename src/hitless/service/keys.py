@@ -1,10 +1,10 @@
 """All keys of serverless.yml that Serverless Framework (v3, v4, osls) knows, and the effect of each on this machine.
 
-One table. USED keys do here what they do on AWS. NOTICED keys change behaviour on AWS and not here: each is named to
-the user with the sentence that stands here. AWS keys concern the deployment to AWS alone. REFUSED keys leave nothing to
+USED keys have the same effect as on AWS. NOTICED keys change behaviour on AWS but not here: each gives
+a notice with its effect. AWS keys concern only the deployment to AWS. REFUSED keys leave nothing to
 run. Any other key is noticed with the nearest known one, as it may be a plugin's. It is an error if the file asks for
 errors (`configValidationMode: error`) or if it resembles a key that protects a route. docs/serverless-yml.md shows this
-table, and a test holds the two together.
+table, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ _PARENTS = {key.path[:at] for key in KEYS for at, letter in enumerate(key.path) 
 
 def check_keys(root: Value, notices: Notices) -> None:
     """Add notices for everything that has no effect here. With `configValidationMode: error` and no plugin,
-    ServiceFileError on a key that nobody knows.
+    ServiceFileError for an unknown key.
     """
     plugins, mode, custom = _plugins(root, notices), root.get("configValidationMode"), root.get("custom")
     _walk(root, "", notices, strict=not plugins and mode is not None and mode.data == "error")

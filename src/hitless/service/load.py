@@ -52,7 +52,7 @@ def load_service(
     """The service of `folder`, read for `stage`. `options` are `${opt:}`'s, `environ` is `${env:}`'s (with `useDotenv`
     those of the .env file besides), `params` are `${param:}`'s from the command line.
 
-    ServiceFileError, `serverless.yml:12: key.path: …` with a hint, on whatever cannot be accepted.
+    ServiceFileError, `serverless.yml:12: key.path: …` with a hint, for every mistake.
     """
     folder = folder.absolute()
     file = _find(folder)

@@ -60,7 +60,7 @@ class Approval(StrEnum):
 
 
 class AccessLog(StrEnum):
-    """Which of a stage's requests leave a line in its access log. `SAMPLED`: all of them up to `SAMPLED_PER_S` a
+    """Which of a stage's requests are in its access log. `SAMPLED`: all of them up to `SAMPLED_PER_S` a
     second, beyond them a random share.
     """
 
@@ -171,11 +171,11 @@ class SmokeRequest:
 
 @dataclass(frozen=True, slots=True)
 class AlarmSettings:
-    """When a candidate's own traffic shifts it back, judged from `minimum_requests` on.
+    """Limits for a candidate's own traffic beyond which it is rolled back, judged from `minimum_requests` on.
 
     `p99_relative_percent` is the candidate's p99 as a share of the live release's in the same window; `guard_s` is how
-    long the alarms still watch a release that took all traffic at once. `also` names metric alarms of the person's own
-    in CloudWatch, which are watched on AWS besides.
+    long the alarms still watch a release that got all traffic at once. `also` names CloudWatch alarms of the user,
+    which are also watched on AWS.
     """
 
     error_rate_percent: int | float = 1
@@ -188,7 +188,7 @@ class AlarmSettings:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Functions of the service that a rollout asks before (`pre_traffic`) and after (`post_traffic`) it moves traffic,
+    """Functions of the service that a rollout calls before (`pre_traffic`) and after (`post_traffic`) it moves traffic,
     in the form of CodeDeploy's lifecycle event hooks.
     """
 
@@ -198,7 +198,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class RehearsalSettings:
-    """How long and how hard a stage's rehearsal is: seconds side by side, seconds of the shift, requests a second at
+    """Length and load of a stage's rehearsal: seconds side by side, seconds of the shift, requests a second at
     least.
     """
 
@@ -280,8 +280,8 @@ class StageSettings:
 class PreviewSettings:
     """Previews of branches that feed no stage: temporary stages at one listener, with hosts of `domain`.
 
-    `most` at a time; each takes the configuration of `from_stage`, and goes `expires_h` hours after its last push.
-    `automatic`: at every push, not only where it asks.
+    At most `most` at a time; each has the configuration of `from_stage` and ends `expires_h` hours after its last push.
+    `automatic`: at every push, not only when the push asks for one.
     """
 
     from_stage: str
@@ -317,7 +317,7 @@ class WsgiApp:
 class Service:
     """A whole serverless.yml, read for one stage.
 
-    `notices` are sentences, `serverless.yml:12: functions.api.layers: …`, on what works on AWS and not here.
+    `notices` are sentences, `serverless.yml:12: functions.api.layers: …`, about keys that have an effect only on AWS.
     `package_patterns` are the service's own; with `individually` a function's follow them.
     """
 

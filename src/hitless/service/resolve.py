@@ -1,9 +1,9 @@
 """Serverless Framework's variables, resolved before anything else looks at the file.
 
-Every string of the tree is resolved, each once; a reference to a map brings the map, resolved. What has no value, or
-only AWS or a plugin knows, becomes `Unresolved`: an error if this home reads it, else a notice. Text from the
-environment and from options is never itself read as a variable. Depth of references, characters and values made are
-bounded: beyond that is always an error.
+Every string of the tree is resolved once; a reference to a map becomes the resolved map. A value that is missing, or
+that only AWS or a plugin knows, becomes `Unresolved`: an error if this home reads it, else a notice. Text from the
+environment and from options is never read as a variable. Depth of references, characters and values are
+limited; exceeding a limit is always an error.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Resolver:
     def _first(self, variable: Variable, at: Value) -> Value | None:
         """The value of the first source that has one; else `Unresolved` if one is elsewhere; else None.
 
-        A source that refers to what has no value gives no way to the next one, as in Serverless Framework.
+        A source that refers to a missing value does not fall back to the next one, as in Serverless Framework.
         """
         elsewhere: Value | None = None
         for source in variable.sources:

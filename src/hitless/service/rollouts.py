@@ -1,4 +1,4 @@
-"""What a stage says about how it takes a release: steps, smoke requests, alarms, hooks, stickiness, notifications.
+"""Reads a stage's settings for releases: steps, smoke requests, alarms, hooks, stickiness, notifications.
 
 `source`, `build` and `deploy` are always among the steps. Without `steps`, so are `test` and `verify`, and `rehearse`
 and `approve` if their own keys ask for them. With `steps` the list decides, and a key that contradicts it is an error.

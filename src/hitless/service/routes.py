@@ -1,8 +1,8 @@
-"""Which route a request takes: API Gateway's REST rules, as regular expressions and an order. Pure.
+"""Chooses the route of a request by API Gateway's REST rules, as regular expressions and an order. Pure.
 
 API Gateway chooses by the pair of resource and method: of all routes that match both, the one whose segments, from the
 left, are more specific wins (literal, then `{param}`, then `{proxy+}`); on one resource a method's own route beats ANY.
-It goes back up the tree: POST /jobs/x is served by ANY /{proxy+} where /jobs/{id} knows GET only (measured on the real
+It goes back up the tree: POST /jobs/x is served by ANY /{proxy+} if /jobs/{id} has only GET (measured on the real
 one: ministackorg/ministack#1423, floci-io/floci#3399). `order_routes` sorts so that the first match is that route.
 """
 
@@ -76,7 +76,7 @@ def is_literal(path: str) -> bool:
 def compile_route(path: str) -> str:
     """The source of an anchored-by-the-caller regular expression, one group a parameter in order.
 
-    Good for Python (`fullmatch`) and PCRE. A group carries its parameter's name where that is an identifier; that of
+    Works in Python (`fullmatch`) and PCRE. A group has its parameter's name if that is an identifier; that of
     `{zone-id}` has none, so readers pair `parameters(path)` with the groups instead of asking by name.
     """
     if path == DEFAULT_PATH:

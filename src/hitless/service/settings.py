@@ -67,7 +67,7 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """How far AWS scales a function's provisioned concurrency. `at` is where the file says so."""
+    """How far AWS scales a function's provisioned concurrency. `at` is its place in the file."""
 
     most: int
     target_percent: int
