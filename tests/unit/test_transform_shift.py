@@ -12,7 +12,8 @@ from hitless.aws.codedeploy import Deployment, Move, Shift, ShiftFailure
 from hitless.aws.lambdas import AliasState
 from hitless.cloud.transform import desired
 from hitless.cloud.transform.model import PREVIOUS_OUTPUT, RELEASE_OUTPUT, of_type
-from hitless.cloud.transform.updates import numbered, without_publishing
+from hitless.cloud.transform.updates import numbered
+from hitless.cloud.transition import without_publishing
 from hitless.errors import ConflictError, UsageError
 from hitless.homes.aws_stage import clock_factor
 from tests.unit.release_support import RememberedStack, packaged, release

@@ -7,12 +7,14 @@ carries the updates out. docs/aws-releases.md lists the orders.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hitless.cloud.transform import api
+from hitless.cloud.transform.desired import version_ids
 from hitless.cloud.transform.model import (
     RESOURCES_LIMIT,
     STAGE_ID,
@@ -23,6 +25,7 @@ from hitless.cloud.transform.model import (
     of_type,
     references,
     replacing,
+    rewritten,
 )
 from hitless.cloud.transform.updates import (
     FUNCTION,
@@ -35,7 +38,6 @@ from hitless.cloud.transform.updates import (
     hold,
     shifted,
     state_after,
-    without_publishing,
 )
 from hitless.errors import ServiceFileError
 
@@ -137,6 +139,27 @@ def plan(live: LiveState, wanted: Template, how: How) -> Transition:
         return made
     refusals = tuple(_refusals(live, wanted, made.live.resources))
     return replace(made, refusals=refusals, notes=tuple(_notes(live, wanted, how)))
+
+
+def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
+    """The template in which each Version that the stack does not hold is replaced by its literal number."""
+    made = copy.deepcopy(template)
+    numbers = {
+        version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
+    }
+
+    def literal(node: Any) -> Any:
+        match node:
+            case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
+                return numbers[name]
+            case _:
+                return node
+
+    for version in numbers:
+        del made["Resources"][version]
+    for resource in of_type(made["Resources"], "AWS::CloudWatch::Alarm").values():
+        resource["Properties"] = rewritten(resource["Properties"], literal)
+    return made
 
 
 def _api(template: Template) -> dict[str, Resource]:

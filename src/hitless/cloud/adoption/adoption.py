@@ -257,8 +257,7 @@ class Adoption:
     def _prove(self, record: Record) -> Record:
         """Test the new versions directly, before any client reaches them."""
         observed = self._cloud.stack.observe()
-        at = {observed.functions[ids]: state.version for ids, state in observed.aliases.items()}
-        versions = {name: at[lambda_name] for name, lambda_name in record.functions.items()}
+        versions = {name: observed.at[lambda_name] for name, lambda_name in record.functions.items()}
         record = replace(record, versions=versions)
         self._cloud.records.save(record)
         self._steps.add("testing", 0)

@@ -62,7 +62,12 @@ class Record:
     left_for: int | None = None
     """The release that a rollback left it for: written before the rollback moves any traffic."""
     holder: str = ""
-    """The mark of the process that carries the release on; another's mark means that it does so no more."""
+    """The mark of the process that carries the release on. Another mark means that another process has taken over."""
+
+    @property
+    def at(self) -> dict[str, str]:
+        """Lambda's name → the version of this release."""
+        return {self.functions[name]: version for name, version in self.versions.items()}
 
 
 class Records:

@@ -153,7 +153,7 @@ def check_headroom(cloud: Cloud, wanted: Template, before: Observed) -> None:
     reserved concurrency. Lambda's number excludes what the live versions have.
     """
     names, ready, versions = functions_of(wanted), kept_ready(wanted), version_ids(wanted)
-    home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
+    home = before.at
     asked: dict[str, int] = {}
     for ids, name in names.items():
         mine, theirs = (_reserved(each, ids) for each in (wanted, before.live.template))
@@ -284,7 +284,7 @@ def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> d
     """
     if live is None:
         return {}
-    at = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
+    at = before.at
     recorded = _versions(cloud.records.get(live))
     strays = {name for name, version in at.items() if recorded.get(name, version) != version}
     were_live = [_versions(record) for record in cloud.records.many(cloud.records.numbers())] if strays else []
@@ -296,6 +296,4 @@ def versions_to_return_to(cloud: Cloud, before: Observed, live: int | None) -> d
 
 def _versions(record: Record | None) -> dict[str, str]:
     """Lambda's name → version, if the release went live; else empty."""
-    if record is None or record.outcome != Outcome.LIVE:
-        return {}
-    return {record.functions[name]: version for name, version in record.versions.items()}
+    return record.at if record is not None and record.outcome == Outcome.LIVE else {}

@@ -24,7 +24,7 @@ def promotable(cloud: Cloud, stage: str) -> Origin:
     if number is None:
         raise ConflictError(f"{stage} has no live release to promote", hint="deploy to it first")
     record = cloud.records.require(number)
-    at = {observed.functions[ids]: state.version for ids, state in observed.aliases.items()}
+    at = observed.at
     for name, digest in record.artifacts.items():
         lambda_name = record.functions[name]
         served = cloud.lambdas.code_sha256(lambda_name, at[lambda_name]) if lambda_name in at else None

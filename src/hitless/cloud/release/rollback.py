@@ -54,18 +54,16 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     transition.check()
     for note in transition.notes:
         cloud.say(f"note: {note}")
-    versions = {target.functions[name]: version for name, version in target.versions.items()}
     if (cut_off := cloud.records.unfinished()) is not None:
         reason = f"a rollback to release {target.release} was begun before it ended"
         cloud.records.save(replace(cut_off, outcome=Outcome.SUPERSEDED, reason=reason))
     steps.add("preparing", 0, f"release {target.release}")
     _leave(cloud, live, target)
-    for function, version in versions.items():
+    for function, version in target.at.items():
         cloud.lambdas.wake(function, version)
-    home = {before.functions[ids]: state.version for ids, state in before.aliases.items()}
-    executor.provision(targets, home, awaited=False)
+    executor.provision(targets, before.at, awaited=False)
     steps.add("shifting", 0)
-    cloud.shift.point(versions)
+    cloud.shift.point(target.at)
     steps.add("draining", 100)
     executor.check_unchanged()
     executor.update()
@@ -79,7 +77,7 @@ def rollback(cloud: Cloud, number: int | None, *, why: str | None = None) -> Res
     kept = cloud.rollouts.add(
         target.release,
         RolloutEnd("rollback", STRATEGY, Outcome.LIVE, None, previous, steps.duration_s, tuple(steps.steps)),
-        rollout_of(target, template, steps, home, ended=now, who=cloud.who, why=why),
+        rollout_of(target, template, steps, before.at, ended=now, who=cloud.who, why=why),
     )
     return Result(
         stage=target.stage, release=target.release, outcome=Outcome.LIVE, strategy=STRATEGY,
@@ -92,8 +90,7 @@ def _planned(
     cloud: Cloud, before: Observed, target: Record, template: Template, live: int | None
 ) -> tuple[Transition, TransitionExecutor, dict[FunctionIds, str]]:
     """The transition back to the target, its executor, and the version of each of its functions."""
-    versions = {target.functions[name]: version for name, version in target.versions.items()}
-    targets = {ids: versions[name] for ids, name in functions_of(template).items() if name in versions}
+    targets = {ids: target.at[name] for ids, name in functions_of(template).items() if name in target.at}
     by_alias = {ids.alias: version for ids, version in targets.items()}
     transition = plan(before.live, numbered(template, target.release, live), TrafficFirst(by_alias))
     return transition, TransitionExecutor(cloud, transition, before), targets
@@ -141,9 +138,7 @@ def _check_roles(live: LiveState, template: Template, number: int) -> None:
 
 
 def _stands(before: Observed, target: Record) -> bool:
-    at = {before.functions[ids]: state for ids, state in before.aliases.items()}
-    wanted = {target.functions[name]: version for name, version in target.versions.items()}
-    return all(name in at and at[name].version == version for name, version in wanted.items())
+    return all(before.at.get(name) == version for name, version in target.at.items())
 
 
 def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
@@ -166,7 +161,7 @@ def abort(cloud: Cloud, *, stage: str) -> dict[str, Any]:
     live = cloud.records.get(number) if number is not None else None
     if live is not None and (stack is None or resting(stack.status)):  # else the update moves them itself
         at = set(observed.functions.values())
-        cloud.shift.point({live.functions[n]: v for n, v in live.versions.items() if live.functions[n] in at})
+        cloud.shift.point({name: version for name, version in live.at.items() if name in at})
     return {
         "stage": stage,
         "release": record.release if record else None,

@@ -184,7 +184,7 @@ def home(facts: Facts) -> dict[FunctionIds, str]:
     release does not have, it is the stack's.
     """
     observed, record = facts.observed, facts.left_for or facts.live
-    versions = {record.functions[name]: version for name, version in record.versions.items()} if record else {}
+    versions = record.at if record else {}
     found = {}
     for ids, name in observed.functions.items():
         said = observed.live.resources[ids.alias]["Properties"]["FunctionVersion"]
@@ -275,7 +275,7 @@ def _api(facts: Facts) -> Iterator[Trouble]:
 def _ready(facts: Facts, *, taking_over: bool) -> Iterator[Trouble]:
     versions, names = home(facts), facts.observed.functions
     unfinished = facts.unfinished
-    coming = {unfinished.functions[n]: v for n, v in unfinished.versions.items()} if unfinished is not None else {}
+    coming = unfinished.at if unfinished is not None else {}
     wanted = {(ids, versions[ids]): one for ids, one in facts.wanted.items() if ids in versions}
     for ids, version in sorted({*wanted, *facts.ready}, key=str):
         number = facts.ready.get((ids, version), 0)

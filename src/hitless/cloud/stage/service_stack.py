@@ -55,6 +55,11 @@ class Observed:
     """The API's stage that is served; None without an API, or before the first release is live."""
 
     @property
+    def at(self) -> dict[str, str]:
+        """Lambda's name → the version of the alias."""
+        return {self.functions[ids]: state.version for ids, state in self.aliases.items()}
+
+    @property
     def exists(self) -> bool:
         return bool(self.live.template)
 

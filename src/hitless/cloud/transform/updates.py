@@ -385,24 +385,3 @@ def numbered(template: Template, number: int, previous: int | None) -> Template:
     if previous is not None and previous != number:
         made["Outputs"][PREVIOUS_OUTPUT] = {"Value": str(previous)}
     return made
-
-
-def without_publishing(template: Template, live: LiveState, versions: Mapping[str, str]) -> Template:
-    """The template in which each Version that the stack does not hold is replaced by its literal number."""
-    made = copy.deepcopy(template)
-    numbers = {
-        version: versions[ids.alias] for ids, version in version_ids(template).items() if version not in live.versions
-    }
-
-    def literal(node: Any) -> Any:
-        match node:
-            case {"Fn::GetAtt": [str(name), "Version"]} if name in numbers:
-                return numbers[name]
-            case _:
-                return node
-
-    for version in numbers:
-        del made["Resources"][version]
-    for resource in of_type(made["Resources"], "AWS::CloudWatch::Alarm").values():
-        resource["Properties"] = rewritten(resource["Properties"], literal)
-    return made
